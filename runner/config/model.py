@@ -1,0 +1,201 @@
+"""What a checked file is made of: frozen dataclasses, every one with its defaults.
+
+`config.load` is the only maker of these; everything below it in the house reads them and
+nothing writes them. Durations are seconds (float), sizes are bytes (int).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Mode = Literal["thread", "process"]
+Full = Literal["wait", "drop-new", "drop-old"]
+Order = Literal["fifo", "lifo", "priority"]
+Fanout = Literal["share", "copy"]
+OnError = Literal["dead", "skip", "fail", "stop"]
+AfterState = Literal["started", "ended", "ok"]
+Engine = Literal["local", "ray"]
+Log = Literal["prefix", "raw"]
+
+KIB, MIB = 1024, 1024 * 1024
+
+DEFAULT_PORT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value stands in a file; lines and columns count from 1, `length` is in characters."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+    length: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """When dead items stop the run: never (both None), after `count`, or above `share` (0..1)."""
+
+    count: int | None = None
+    share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """The `[run]` table."""
+
+    durable: bool = False
+    halt: Halt = Halt()
+    deadline: float | None = None
+    grace: float = 10.0
+    engine: Engine = "local"
+    ray_address: str = "auto"
+    log: Log = "prefix"
+    state: Path = Path(".runner")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConfig:
+    """One `[queues.NAME]` table."""
+
+    name: str
+    size: int = 1000
+    bytes: int = 64 * MIB
+    full: Full = "wait"
+    order: Order = "fifo"
+    fanout: Fanout | None = None
+    lane: str | None = None
+    loop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A named output of a task; every item sent to the port goes to each of its queues."""
+
+    name: str
+    queues: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """How many workers a task has, and their names: exactly `count` of them.
+
+    `most` is larger than `count` only for the adaptive form `"2..16"`.
+    """
+
+    count: int = 1
+    most: int = 1
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The function takes a list: at most `items` and `bytes`, waiting at most `wait` seconds to fill."""
+
+    items: int
+    bytes: int | None = None
+    wait: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Seconds before the n-th retry: first * factor**(n-1), at most `max`, spread by `jitter` (0..1)."""
+
+    first: float = 0.1
+    factor: float = 2.0
+    max: float = 30.0
+    jitter: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Restarts:
+    """Unblamed deaths of workers within `window` seconds before the task fails."""
+
+    times: int = 5
+    window: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lifespan:
+    """A worker is replaced after so many items, or above so many bytes of memory."""
+
+    items: int | None = None
+    memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a worker needs of a cluster; checked, and used by engines that place workers."""
+
+    cpus: float | None = None
+    gpus: float | None = None
+    memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `count` items per `period` seconds, over all workers of a task."""
+
+    count: float
+    period: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskConfig:
+    """One `[tasks.NAME]` table. `mode` is None until the function's own declaration is known."""
+
+    name: str
+    call: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    ports: tuple[Port, ...] = ()
+    mode: Mode | None = None
+    workers: Workers = Workers()
+    concurrency: int = 100
+    batch: Batch | None = None
+    ordered: bool = False
+    timeout: float | None = None
+    attempts: int = 1
+    backoff: Backoff = Backoff()
+    retry_on: tuple[str, ...] = ()
+    on_error: OnError = "dead"
+    dead: str | None = None
+    rate: Rate | None = None
+    after: dict[str, AfterState] = field(default_factory=dict)
+    restarts: Restarts = Restarts()
+    lifespan: Lifespan | None = None
+    enabled: bool = True
+    help: str = ""
+    env: dict[str, str] = field(default_factory=dict)
+    resources: Resources = Resources()
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The queues this task writes, each once, in the order of the file (without `dead`)."""
+        return tuple(dict.fromkeys(queue for port in self.ports for queue in port.queues))
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One checked file: what `runner run` needs to know."""
+
+    file: str
+    folder: Path
+    title: str
+    run: RunSettings
+    params: dict[str, Any]
+    queues: dict[str, QueueConfig]
+    tasks: dict[str, TaskConfig]
+    plugins: tuple[str, ...] | None = None
+    places: dict[tuple[str, ...], Place] = field(default_factory=dict, repr=False, compare=False)
+
+    def place(self, *path: str) -> Place:
+        """Where the key `path` (for instance `"tasks", "bake", "call"`) stands, or its nearest parent."""
+        for end in range(len(path), -1, -1):
+            found = self.places.get(path[:end])
+            if found is not None:
+                return found
+        return Place(self.file)

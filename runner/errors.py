@@ -1,0 +1,80 @@
+"""Every exception of runner, each with the exit code that a command ends with when it escapes."""
+
+from __future__ import annotations
+
+import queue
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class RunnerError(Exception):
+    """What runner says instead of a traceback; `exit_code` is how the command ends."""
+
+    exit_code = 70
+
+
+class UsageError(RunnerError):
+    """The command line is wrong."""
+
+    exit_code = 2
+
+
+class ConfigError(RunnerError):
+    """A file or a plugin is wrong; `problems` (of `config.problems`) holds every finding, sorted by place."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, problems: Sequence[object] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+class PluginError(ConfigError):
+    """A task function could not be found or loaded."""
+
+
+class SpawnError(RunnerError):
+    """A worker could not be started: the machine is out of processes, threads, descriptors or memory."""
+
+    exit_code = 1
+
+
+class BalanceError(RunnerError):
+    """Items are missing or came out twice: runner's own fault."""
+
+
+class Retry(Exception):  # noqa: N818  SPEC 2.4 gives this word to task functions: `raise Retry(after=2)`
+    """Raised by a task function: give me this item again, after `after` seconds (default: the back-off).
+
+    It counts as an attempt; when `attempts` are used up the item is dead.
+
+    >>> Retry(after=1.5).after
+    1.5
+    """
+
+    def __init__(self, message: str = "the function asked for a retry", *, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class Reject(Exception):  # noqa: N818  as Retry
+    """Raised by a task function: this item is dead at once, whatever `attempts` says.
+
+    >>> str(Reject("no such page"))
+    'no such page'
+    """
+
+
+#: Raised by `Inbox.get` when the queue has ended: the standard library's own class where it has one (3.13).
+if hasattr(queue, "ShutDown"):
+    ShutDown: type[Exception] = queue.ShutDown
+else:
+
+    class ShutDown(Exception):  # type: ignore[no-redef]  # noqa: N818  the name the standard library gives it
+        """The queue has ended and is empty."""
+
+
+class NotPicklable(RunnerError):
+    """An item cannot be sent to another process; the message names its type and the path to the culprit."""
