@@ -5,8 +5,13 @@ Everything here is imported by workers, so it stays light: the standard library 
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
 import inspect
 import logging
+import sys
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,3 +144,144 @@ class Outbox(Generic[T]):
     def put_nowait(self, item: T) -> None:
         """`put(item, block=False)`."""
         self.put(item, block=False)
+
+
+# -- what a signature says --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a callable wants to be called; all that the engine needs to know of it.
+
+    `kind`: "function", "generator", "async", "asyncgen" or "class" (a callable class, made once in each worker;
+    `inner` is then the kind of its `__call__`). The others are names of parameters that the engine fills.
+    """
+
+    kind: Literal["function", "generator", "async", "asyncgen", "class"]
+    inner: Literal["function", "generator", "async", "asyncgen"] = "function"
+    context: str | None = None
+    inboxes: tuple[str, ...] = ()
+    outboxes: tuple[str, ...] = ()
+
+    @property
+    def call(self) -> Literal["function", "generator", "async", "asyncgen"]:
+        """The kind of what is called for each item."""
+        return self.inner if self.kind == "class" else self.kind
+
+    @property
+    def is_async(self) -> bool:
+        """Whether calls run on an event loop."""
+        return self.call in {"async", "asyncgen"}
+
+
+def shape(target: Any) -> Shape:
+    """Look at a callable.
+
+    >>> def eat(inbox: Inbox[str], *, seconds: float = 1.0) -> None: ...
+    >>> shape(eat).inboxes
+    ('inbox',)
+    """
+    if inspect.isclass(target):
+        inner = getattr(target, "__call__", None)  # noqa: B004  the method itself is wanted, not whether there is one
+        return Shape("class", _kind(inner), *_given(inner))
+    if not inspect.isroutine(target) and not isinstance(target, type) and hasattr(type(target), "__call__"):
+        method = type(target).__call__
+        if inspect.isfunction(method):
+            return Shape(_kind(method), "function", *_given(method))
+    return Shape(_kind(target), "function", *_given(target))
+
+
+def _kind(target: Any) -> Literal["function", "generator", "async", "asyncgen"]:
+    target = inspect.unwrap(target) if callable(target) else target
+    while isinstance(target, functools.partial):
+        target = target.func
+    if inspect.isasyncgenfunction(target):
+        return "asyncgen"
+    if inspect.iscoroutinefunction(target):
+        return "async"
+    return "generator" if inspect.isgeneratorfunction(target) else "function"
+
+
+def _given(target: Any) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
+    """The parameters annotated Context, Inbox and Outbox."""
+    found: dict[str, list[str]] = {"Context": [], "Inbox": [], "Outbox": []}
+    for name, annotation in hints(target).items():
+        word = _word(annotation)
+        if word in found:
+            found[word].append(name)
+    return next(iter(found["Context"]), None), tuple(found["Inbox"]), tuple(found["Outbox"])
+
+
+def _word(annotation: Any) -> str | None:
+    if isinstance(annotation, str):  # `from __future__ import annotations`, and a name that does not resolve
+        return annotation.split("[")[0].rpartition(".")[2].strip()
+    origin = getattr(annotation, "__origin__", annotation)
+    ours = origin in {Context, Inbox, Outbox} if isinstance(origin, type) else False
+    return origin.__name__ if ours else None
+
+
+def hints(target: Any) -> dict[str, Any]:
+    """The annotations of a callable's parameters; those that cannot be resolved stay strings."""
+    target = inspect.unwrap(target) if callable(target) else target
+    raw = dict(getattr(target, "__annotations__", {}) or {})
+    raw.pop("return", None)
+    space = getattr(target, "__globals__", {})
+    for name, annotation in raw.items():
+        if isinstance(annotation, str):
+            try:
+                raw[name] = eval(annotation, space)  # noqa: S307  as typing.get_type_hints does, name by name
+            except Exception:  # noqa: BLE001, S112  an unresolvable hint only means: not one of ours
+                continue
+    return raw
+
+
+# -- where a worker finds it ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Where a callable is found: `module` and `qualname`, and for a local plugin the folder or file it lives in.
+
+    Workers get this instead of a pickled function, so it works under every start method.
+
+    >>> Reference("math", "sqrt").load()(9.0)
+    3.0
+    """
+
+    module: str
+    qualname: str
+    path: str | None = None
+    folder: str | None = None
+
+    def load(self) -> Any:
+        """Import and return the callable; raises whatever the import raises, or AttributeError."""
+        target: Any = load_module(self.module, self.path, self.folder)
+        for part in self.qualname.split("."):
+            target = getattr(target, part)
+        return target
+
+
+def load_module(name: str, path: str | None = None, folder: str | None = None) -> Any:
+    """Import a module by name, or a local plugin's file under its private name (`folder` becomes its package)."""
+    if name in sys.modules:
+        return sys.modules[name]
+    if path is None:
+        return importlib.import_module(name)
+    package = name.rpartition(".")[0]
+    if package and package not in sys.modules:
+        # A package of our own making, so that `from . import other` works and nothing enters sys.path.
+        parent = types.ModuleType(package)
+        parent.__path__ = [folder or str(Path(path).parent)]
+        sys.modules[package] = parent
+    search = [str(Path(path).parent)] if Path(path).name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=search)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,0 +1,65 @@
+"""How many items to move at once: a chunk is a slice of time, about 10 ms of work.
+
+The estimate of what an item costs follows the workers' own measurements. It may at most double the last chunk,
+so a wrong guess costs little, and it falls at once when items become slow. Near the end of a stream, and whenever
+there is less than everybody could use, what is queued is shared out fairly. Source of the idea: joblib's
+auto-batching, which has no hand-back and reacts only after whole batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SLICE = 0.010
+#: Workers from which on the slice grows, so that the supervisor stays under a tenth busy at 100 us for a chunk.
+CROWD = 10
+#: Bytes moved at once.
+MOST_BYTES = 1 << 20
+#: Items that take longer than this are granted one by one, with nothing waiting behind them in the worker.
+LONG_ITEM = 0.020
+
+
+def slice_for(workers: int) -> float:
+    """Seconds of work in one chunk when so many workers are fed.
+
+    >>> slice_for(2), slice_for(64)
+    (0.01, 0.064)
+    """
+    return SLICE * max(1.0, workers / CROWD)
+
+
+@dataclass(slots=True)
+class Grain:
+    """What the items of one task cost, and how many of them make a chunk."""
+
+    slice: float = SLICE
+    cost: float = 0.0
+    last: int = 0
+
+    def learn(self, items: int, seconds: float) -> None:
+        """A worker took so long for so many items."""
+        if items <= 0:
+            return
+        cost = max(seconds, 1e-9) / items
+        # Up at once, down by halves: an item that turns out slow must not be followed by a thousand others.
+        self.last = items if self.cost and cost > 4 * self.cost else max(self.last, items)
+        self.cost = cost if cost > self.cost else (self.cost + cost) / 2
+
+    def items(self, available: int, takers: int) -> int:
+        """How many of the `available` items to grant to one of `takers` workers that could take some.
+
+        >>> grain = Grain(); grain.items(1000, 2)
+        1
+        >>> grain.learn(1, 0.001); grain.items(1000, 2)
+        2
+        >>> grain.learn(2, 0.002); grain.learn(4, 0.004); grain.items(1000, 2), grain.items(3, 2)
+        (8, 2)
+        """
+        wanted = 1 if not self.cost else max(1, int(self.slice / self.cost))
+        fair = -(-available // max(1, takers))
+        return max(1, min(wanted, 2 * self.last or 1, fair))
+
+    @property
+    def quick(self) -> bool:
+        """Whether a second chunk may wait in the worker while the first is executed."""
+        return 0.0 < self.cost < LONG_ITEM

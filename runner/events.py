@@ -1,0 +1,109 @@
+"""What can happen in a run, as frozen dataclasses: the progress display, the summary, plugins and files see these.
+
+Never one per item that goes well. `at` is seconds on the run's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened at `at`."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStarted(Event):
+    """A task's workers are being started."""
+
+    task: str
+    workers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnded(Event):
+    """A task is over: `how` is "ok", "failed" or "skipped" (it never started); `why` says more unless it is ok."""
+
+    task: str
+    how: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady(Event):
+    """A worker has loaded its function and is set up."""
+
+    task: str
+    worker: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnded(Event):
+    """A worker has ended as it should; `result` is what a task without outputs returned, as JSON."""
+
+    task: str
+    worker: str
+    result: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDied(Event):
+    """A worker has ended as it should not. `item` is what it executed, `why` how it ended."""
+
+    task: str
+    worker: str
+    pid: int
+    why: str
+    item: str = ""
+    will_restart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFailed(Event):
+    """A task function has raised. `verdict`: "again", "dead", "dropped", or "fatal" for a task without inputs."""
+
+    task: str
+    worker: str
+    item: str
+    error: str
+    traceback: str
+    attempt: int
+    verdict: str
+    preview: str = ""
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunStopping(Event):
+    """The run stops before its tasks have ended: sources stop, what is queued drains until `until`."""
+
+    why: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunKilled(Event):
+    """The run ends at once."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProgress(Event):
+    """`Context.progress`."""
+
+    task: str
+    worker: str
+    done: float
+    total: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice(Event):
+    """Something a person should know: a worker held back, a stall, output lost."""
+
+    text: str

@@ -1,0 +1,90 @@
+"""The seam under the supervisor: what a fleet can do, and what it reports."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from runner.transport.cells import Position
+    from runner.transport.messages import ToWorker
+    from runner.worker import WorkerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A worker has said something. `life` tells the slot's workers apart: a late word of a former one is ignored."""
+
+    slot: int
+    life: int
+    message: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a worker ended, as the operating system says: an exit code, or the number of a signal, or unknown."""
+
+    code: int | None = None
+    signal: int | None = None
+    text: str = ""
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            try:
+                name = signal.Signals(self.signal).name
+            except ValueError:
+                name = f"signal {self.signal}"
+            return f"killed by {name}"
+        if self.text:
+            return self.text
+        return "ended, nobody knows how" if self.code is None else f"exited with code {self.code}"
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """A worker is gone for certain, its process group with it, and all it ever said has been reported.
+
+    `position` is what its progress cell showed.
+    """
+
+    slot: int
+    life: int
+    death: Death
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Signalled:
+    """The run itself received a signal."""
+
+    number: int
+
+
+Event = Heard | Died | Signalled
+
+
+class Fleet(Protocol):
+    """Where the workers of one kind live. A slot is one worker's place; it has one worker at a time."""
+
+    def start(self, spec: WorkerSpec, life: int) -> int:
+        """Start the worker of `spec.slot`; return its process id. SpawnError when the machine refuses."""
+
+    def send(self, slot: int, message: ToWorker) -> None:
+        """Hand a message over; never blocks."""
+
+    def kill(self, slot: int) -> bool:
+        """End the slot's worker at once; `Died` follows. False when this kind of worker cannot be ended."""
+
+    def position(self, slot: int) -> Position:
+        """What the slot's worker executes."""
+
+    def close(self) -> None:
+        """End everything that is left, and give all resources back."""
+
+
+class Hub(Protocol):
+    """What the supervisor waits on."""
+
+    def wait(self, timeout: float | None) -> list[Event]:
+        """The events since the last call; waits for the first one at most `timeout` seconds."""

@@ -1,0 +1,94 @@
+"""The first thing that a process worker does: its own group, its lifeline, its output; then the worker's life."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from runner.fleets import lifeline
+from runner.fleets.spawn import InheritedFd
+from runner.transport import stdio
+from runner.transport.cells import Page
+from runner.transport.frames import FrameError
+from runner.transport.link import WorkerLink
+from runner.transport.messages import FromWorker
+from runner.worker import WorkerSpec, run
+from runner.worker.spec import SupervisorGone
+
+
+@dataclass(slots=True)
+class Kit:
+    """What a child is given: what to do, and its ends of everything. `out` and `err` are None under `log = "raw"`."""
+
+    spec: WorkerSpec
+    socket: InheritedFd | int
+    page: InheritedFd | int
+    lifeline: InheritedFd | int
+    out: InheritedFd | int | None
+    err: InheritedFd | int | None
+    runner: int
+
+
+class ProcessPort:
+    """The port of a process worker: its private socket."""
+
+    def __init__(self, link: WorkerLink) -> None:
+        self._link = link
+        self._lock = threading.Lock()
+
+    def send(self, message: FromWorker) -> None:
+        """Write a message whole."""
+        try:
+            with self._lock:
+                self._link.send(message)
+        except OSError:
+            raise SupervisorGone from None
+
+    def receive(self, timeout: float | None = None) -> Any:
+        """The next message; None after `timeout` seconds."""
+        if timeout is not None and not self._link.waiting(timeout):
+            return None
+        try:
+            return self._link.receive()
+        except (EOFError, OSError, FrameError):
+            raise SupervisorGone from None
+
+    def listen(self, deliver: Callable[[Any], None]) -> None:
+        """Read in a thread of its own from now on."""
+
+        def read() -> None:
+            with contextlib.suppress(SupervisorGone):
+                while True:
+                    deliver(self.receive())
+
+        threading.Thread(target=read, name="runner-port", daemon=True).start()
+
+
+def main(kit: Kit) -> None:
+    """Be a worker until there is nothing more to do."""
+    os.setpgid(0, 0)
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    lifeline.arm(_fd(kit.lifeline))
+    stdio.worker_side(*(None if end is None else _fd(end) for end in (kit.out, kit.err)))
+    os.environ["RUNNER_PID"] = str(kit.runner)
+    page = Page(_fd(kit.page))
+    port = ProcessPort(WorkerLink(socket.socket(fileno=_fd(kit.socket))))
+    try:
+        run(kit.spec, port, page.cell(kit.spec.slot))
+    finally:
+        stdio.flush_all()
+    sys.stdout.flush()
+
+
+def _fd(end: InheritedFd | int) -> int:
+    assert isinstance(end, int)
+    return end

@@ -1,0 +1,110 @@
+"""The one place where the supervisor waits: sockets, pidfds, thread workers and signals together.
+
+Signal handlers only count and wake (`signal.set_wakeup_fd`); what a signal means is decided in the loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+from runner.fleets.base import Signalled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import FrameType
+
+    from runner.fleets.base import Event
+
+
+class LocalHub:
+    """A selector, and a queue of events that threads post."""
+
+    def __init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+        self._posted: deque[Event] = deque()
+        self._sleeping = False
+        self._reader, self._writer = os.pipe()
+        for fd in (self._reader, self._writer):
+            os.set_blocking(fd, False)
+        self.selector.register(self._reader, selectors.EVENT_READ, None)
+        self._handlers: dict[int, object] = {}
+        self._old_wakeup: int | None = None
+
+    def post(self, event: Event) -> None:
+        """Report an event from any thread."""
+        self._posted.append(event)
+        if self._sleeping:
+            self.wake()
+
+    def wake(self) -> None:
+        """End the present wait, or the next one."""
+        with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
+            os.write(self._writer, b"\0")
+
+    def watch(self, fd: int, events: int, call: Callable[[int], None]) -> None:
+        """Call `call(mask)` in the loop whenever the descriptor is ready."""
+        self.selector.register(fd, events, call)
+
+    def rewatch(self, fd: int, events: int, call: Callable[[int], None]) -> None:
+        """Change what a descriptor is watched for."""
+        self.selector.modify(fd, events, call)
+
+    def unwatch(self, fd: int) -> None:
+        """Stop watching; before the descriptor is closed."""
+        with contextlib.suppress(KeyError, ValueError):
+            self.selector.unregister(fd)
+
+    def wait(self, timeout: float | None) -> list[Event]:
+        """Run the callbacks of what is ready; return all events."""
+        if self._posted:
+            timeout = 0
+        else:
+            self._sleeping = True
+            if self._posted:  # posted before it could see that we sleep
+                timeout = 0
+        try:
+            ready = self.selector.select(timeout)
+        finally:
+            self._sleeping = False
+        for key, mask in ready:
+            if key.data is None:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._reader, 4096)
+            elif key.fd in self.selector.get_map():  # an earlier callback may have unwatched it
+                key.data(mask)
+        events = []
+        while self._posted:
+            events.append(self._posted.popleft())
+        return events
+
+    def catch(self, signals: Iterable[signal.Signals]) -> None:
+        """Turn signals into events; does nothing outside the main thread, where Python has no handlers."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._old_wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in signals:
+            self._handlers[number] = signal.signal(number, self._caught)
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the signature of a handler
+        self._posted.append(Signalled(number))
+
+    def release(self) -> None:
+        """Give the signals back to whoever had them."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        if self._handlers and self._old_wakeup is not None:
+            signal.set_wakeup_fd(self._old_wakeup)
+        self._handlers.clear()
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.release()
+        self.selector.close()
+        os.close(self._reader)
+        os.close(self._writer)

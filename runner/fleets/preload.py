@@ -1,0 +1,29 @@
+"""What the fork server imports once, so that every worker it forks has it already.
+
+Import errors are kept to themselves here: the worker that needs the module meets the same error, and reports it.
+"""
+
+from __future__ import annotations
+
+import ctypes  # noqa: F401  so that a worker can make C's standard output line-buffered without importing it
+import json
+import os
+import sys
+
+import runner.fleets.child
+from runner.tasks import load_module
+
+
+def _preload() -> None:
+    wanted = json.loads(os.environ.pop("RUNNER_PRELOAD", "{}"))
+    sys.path[:] = wanted.get("path", sys.path)
+    if wanted.get("asyncio"):
+        import asyncio  # noqa: F401  async tasks' workers need it
+    for name, path, folder in wanted.get("modules", ()):
+        try:
+            load_module(name, path, folder)
+        except BaseException:  # noqa: BLE001, S110  user code; its worker will report it
+            pass
+
+
+_preload()

@@ -1,0 +1,233 @@
+"""Process workers.
+
+    supervisor                                   worker (its own process group)
+       link  ◀──────── private socket ────────▶  port
+       lifeline, write end ─────────────────▶    armed: SIGKILL to the group when runner is gone
+       pidfd  ◀─── the kernel: it has ended
+       printer ◀──── two pipes ──────────────    standard output and error
+
+A death is what the pidfd says, never an end of file. Then: read what it still sent, kill its group (the fence),
+learn the exit code, report. Only after that can its items be given to somebody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import selectors
+import signal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import SpawnError
+from runner.fleets.base import Death, Died, Heard
+from runner.fleets.child import Kit, main
+from runner.fleets.spawn import InheritedFd, Spawner
+from runner.transport.frames import FrameError
+from runner.transport.link import SupervisorLink, pair
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.process import BaseProcess
+
+    from runner.fleets.hub import LocalHub
+    from runner.transport.cells import Page, Position
+    from runner.transport.messages import ToWorker
+    from runner.worker import WorkerSpec
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+_PATIENCE = 2.0
+
+
+@dataclass(slots=True)
+class _Worker:
+    """The supervisor's side of one process worker."""
+
+    name: str
+    life: int
+    process: BaseProcess
+    pid: int
+    link: SupervisorLink
+    lifeline: int
+    death_fd: int
+    outlets: list[Any] = field(default_factory=list)
+    writing: bool = False
+
+
+class ProcessFleet:
+    """Processes of this machine.
+
+    `attach(worker's name, descriptor, "out" or "err")` hands an output pipe to whoever prints it, and returns a
+    thing to `finish` once the worker is dead; None leaves output alone.
+    """
+
+    def __init__(self, hub: LocalHub, page: Page, spawner: Spawner, attach: Callable[[str, int, str], Any] | None) -> None:
+        self._hub = hub
+        self._page = page
+        self._spawner = spawner
+        self._attach = attach
+        self._workers: dict[int, _Worker] = {}
+
+    # -- starting ------------------------------------------------------------------------------
+
+    def start(self, spec: WorkerSpec, life: int) -> int:
+        """Start a process that bears the worker's name; return its pid."""
+        self._page.clear(spec.slot)
+        with contextlib.ExitStack() as theirs:
+            try:
+                worker = self._launch(spec, life, theirs)
+            except (OSError, EOFError, pickle.PicklingError) as error:
+                raise SpawnError(
+                    f"worker `{spec.name}` of task `{spec.task}` could not be started: {error or type(error).__name__}"
+                ) from error
+        self._workers[spec.slot] = worker
+        self._hub.watch(worker.link.fileno(), READ, lambda mask: self._on_link(spec.slot, worker, mask))
+        self._hub.watch(worker.death_fd, READ, lambda _: self._on_death(spec.slot, worker))
+        return worker.pid
+
+    def _launch(self, spec: WorkerSpec, life: int, theirs: contextlib.ExitStack) -> _Worker:
+        with contextlib.ExitStack() as ours:  # closed again if anything below fails
+            our_end, their_end = pair()
+            ours.callback(our_end.close)
+            theirs.callback(their_end.close)
+            life_read, life_write = self._pipe(ours, theirs)
+            outlets: list[tuple[int, str]] = []
+            given: dict[str, InheritedFd | None] = {"out": None, "err": None}
+            if self._attach is not None:
+                for stream in ("out", "err"):
+                    # The pipe's ends are the other way round here: the worker writes.
+                    read_end, write_end = os.pipe()
+                    ours.callback(os.close, read_end)
+                    theirs.callback(os.close, write_end)
+                    outlets.append((read_end, stream))
+                    given[stream] = InheritedFd(write_end)
+            kit = Kit(
+                spec=spec,
+                socket=InheritedFd(their_end.fileno()),
+                page=InheritedFd(self._page.fd),
+                lifeline=InheritedFd(life_read),
+                out=given["out"],
+                err=given["err"],
+                runner=os.getpid(),
+            )
+            process = self._spawner.start(main, (kit,), spec.name)
+            pid = process.pid
+            assert pid is not None
+            death_fd = _death_fd(process, pid)
+            ours.pop_all()
+        worker = _Worker(spec.name, life, process, pid, SupervisorLink(our_end), life_write, death_fd)
+        if self._attach is not None:
+            worker.outlets = [self._attach(spec.name, fd, stream) for fd, stream in outlets]
+        return worker
+
+    @staticmethod
+    def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:
+        read_end, write_end = os.pipe()
+        theirs.callback(os.close, read_end)
+        ours.callback(os.close, write_end)
+        return read_end, write_end
+
+    # -- talking -------------------------------------------------------------------------------
+
+    def send(self, slot: int, message: ToWorker) -> None:
+        """Hand a message over; what the socket does not take yet goes out when it does."""
+        worker = self._workers.get(slot)
+        if worker is not None:
+            worker.link.send(message)
+            self._watch_writing(slot, worker)
+
+    def _watch_writing(self, slot: int, worker: _Worker) -> None:
+        wants = worker.link.wants_to_write
+        if wants != worker.writing:
+            worker.writing = wants
+            call = lambda mask: self._on_link(slot, worker, mask)  # noqa: E731  the same closure as in `start`
+            self._hub.rewatch(worker.link.fileno(), READ | WRITE if wants else READ, call)
+
+    def _on_link(self, slot: int, worker: _Worker, mask: int) -> None:
+        if mask & WRITE:
+            worker.link.flush()
+            self._watch_writing(slot, worker)
+        if mask & READ:
+            self._read(slot, worker)
+
+    def _read(self, slot: int, worker: _Worker) -> None:
+        try:
+            messages, alive = worker.link.receive()
+        except FrameError:
+            # Something wrote into the worker's socket that is not ours: nothing it says can be trusted any more.
+            self._kill(worker)
+            messages, alive = [], False
+        for message in messages:
+            self._hub.post(Heard(slot, worker.life, message))
+        if not alive:
+            self._hub.unwatch(worker.link.fileno())  # the pidfd tells the rest
+
+    # -- ending --------------------------------------------------------------------------------
+
+    def _on_death(self, slot: int, worker: _Worker) -> None:
+        self._hub.unwatch(worker.death_fd)
+        if worker.link.fileno() in self._hub.selector.get_map():
+            self._read(slot, worker)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(worker.pid, signal.SIGKILL)  # what it started dies with it
+        death = self._autopsy(worker)
+        position = self._page.position(slot)
+        self._page.clear(slot)
+        del self._workers[slot]
+        self._dispose(worker)
+        self._hub.post(Died(slot, worker.life, death, position))
+
+    def _autopsy(self, worker: _Worker) -> Death:
+        worker.process.join(_PATIENCE)
+        code = worker.process.exitcode
+        if code is None or (code == 255 and self._spawner.method == "forkserver"):
+            # The fork server is gone, or slow: it alone knew. That the process has ended is certain all the same.
+            return Death(text="ended, nobody knows how (the fork server is gone)") if code is None else Death(code=code)
+        return Death(signal=-code) if code < 0 else Death(code=code)
+
+    def _dispose(self, worker: _Worker) -> None:
+        self._hub.unwatch(worker.link.fileno())
+        worker.link.close()
+        os.close(worker.lifeline)
+        if worker.death_fd != worker.process.sentinel:
+            os.close(worker.death_fd)
+        for outlet in worker.outlets:
+            outlet.finish()
+        with contextlib.suppress(ValueError):  # still running, says multiprocessing, when the fork server is gone
+            worker.process.close()
+
+    def kill(self, slot: int) -> bool:
+        """SIGKILL to the worker's group; `Died` follows when the kernel says so."""
+        worker = self._workers.get(slot)
+        if worker is not None:
+            self._kill(worker)
+        return True
+
+    @staticmethod
+    def _kill(worker: _Worker) -> None:
+        for send in (os.killpg, os.kill):  # it may not have made its group yet
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                send(worker.pid, signal.SIGKILL)
+
+    def position(self, slot: int) -> Position:
+        """What the slot's worker executes."""
+        return self._page.position(slot)
+
+    def close(self) -> None:
+        """Kill what is left, wait for it, and give everything back."""
+        for slot, worker in list(self._workers.items()):
+            self._kill(worker)
+            worker.process.join(_PATIENCE)
+            self._hub.unwatch(worker.death_fd)
+            del self._workers[slot]
+            self._dispose(worker)
+        self._spawner.close()
+
+
+def _death_fd(process: BaseProcess, pid: int) -> int:
+    """A descriptor that is readable once the process has ended, whoever its parent is."""
+    if hasattr(os, "pidfd_open"):
+        with contextlib.suppress(OSError):
+            return os.pidfd_open(pid)
+    return process.sentinel

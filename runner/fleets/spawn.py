@@ -1,0 +1,118 @@
+"""How a worker process comes to be, behind one function.
+
+A fork server, started before any thread and told by `preload` what to import, forks workers in about 4 ms; where
+there is none (or RUNNER_START_METHOD says so) each worker is spawned anew. A forked copy of runner itself is never
+made: it would inherit threads' locks and every descriptor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import types
+from multiprocessing import forkserver, resource_tracker
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from multiprocessing.process import BaseProcess
+
+    from runner.tasks import Reference
+
+PRELOAD = "RUNNER_PRELOAD"
+METHOD = "RUNNER_START_METHOD"
+#: Ignored in the fork server, and so in a worker from its first instruction on: a terminal sends them to everybody.
+_TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
+
+
+class InheritedFd:
+    """A descriptor on its way to a child that is being started; there it arrives as an int."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __reduce__(self) -> tuple[Any, tuple[Any]]:
+        from multiprocessing.reduction import DupFd
+
+        return _detach, (DupFd(self.fd),)
+
+
+def _detach(duplicate: Any) -> int:
+    fd = int(duplicate.detach())
+    os.set_inheritable(fd, False)
+    return fd
+
+
+class Spawner:
+    """Starts processes by one method; `close` ends what helps with that."""
+
+    def __init__(self, method: str | None = None) -> None:
+        available = multiprocessing.get_all_start_methods()
+        wanted = method or os.environ.get(METHOD) or "forkserver"
+        self.method = wanted if wanted in available and wanted != "fork" else "spawn"
+        self._context = multiprocessing.get_context(self.method)
+        self._served = False
+
+    def prepare(self, references: Sequence[Reference], needs_asyncio: bool = False) -> None:
+        """Start the fork server, and have it import what workers will need."""
+        if self.method != "forkserver":
+            return
+        self._context.set_forkserver_preload(["runner.fleets.preload"])
+        wanted = [[r.module, r.path, r.folder] for r in dict.fromkeys(references)]
+        os.environ[PRELOAD] = json.dumps({"path": sys.path, "modules": wanted, "asyncio": needs_asyncio})
+        try:
+            with _ignored(_TERMINAL):
+                forkserver.ensure_running()
+        finally:
+            del os.environ[PRELOAD]
+        self._served = True
+
+    def start(self, target: Callable[..., None], args: tuple[Any, ...], name: str) -> BaseProcess:
+        """Start one process; OSError when the machine refuses."""
+        process: BaseProcess = self._context.Process(target=target, args=args, name=name)  # type: ignore[attr-defined]
+        with _no_main(), _ignored(_TERMINAL if self.method == "spawn" else ()):
+            process.start()
+        return process
+
+    def close(self) -> None:
+        """End the fork server and the resource tracker; both would end by themselves when runner does."""
+        if self._served:
+            # Private names of the standard library, and the only way to end the servers before the process ends.
+            for server in (forkserver._forkserver, resource_tracker._resource_tracker):  # type: ignore[attr-defined]
+                stop = getattr(server, "_stop", None)
+                if stop is not None:
+                    with contextlib.suppress(OSError, ChildProcessError):
+                        stop()
+        self._served = False
+
+
+@contextlib.contextmanager
+def _ignored(signals: tuple[signal.Signals, ...]) -> Iterator[None]:
+    """Have a child start with these signals ignored; only the main thread may, others start theirs without."""
+    import threading
+
+    if not signals or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = {number: signal.signal(number, signal.SIG_IGN) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _no_main() -> Iterator[None]:
+    """Hide `__main__`'s file: a child would run it again, and import the whole command line for nothing."""
+    main = sys.modules.get("__main__")
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        if main is not None:
+            sys.modules["__main__"] = main

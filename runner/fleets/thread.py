@@ -1,0 +1,132 @@
+"""Thread workers: message objects are handed over as they are, and nothing is copied.
+
+A thread cannot be killed; `kill` says so, and the run ends without it (the process exits over it at the end).
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import queue
+import threading
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import SpawnError
+from runner.fleets.base import Death, Died, Heard
+from runner.transport.cells import Page, Position
+from runner.worker import WorkerSpec, run
+from runner.worker.spec import SupervisorGone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.fleets.hub import LocalHub
+    from runner.transport.messages import FromWorker, ToWorker
+
+
+class ThreadPort:
+    """The port of one thread worker."""
+
+    def __init__(self, post: Callable[[Any], None], slot: int, life: int) -> None:
+        self._post, self._slot, self._life = post, slot, life
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._listener: Callable[[Any], None] | None = None
+        self._lock = threading.Lock()
+
+    def send(self, message: FromWorker) -> None:
+        """Report to the supervisor's loop."""
+        self._post(Heard(self._slot, self._life, message))
+
+    def receive(self, timeout: float | None = None) -> Any:
+        """The next message; None after `timeout` seconds."""
+        try:
+            message = self._inbox.get(timeout=timeout) if timeout != 0 else self._inbox.get_nowait()
+        except queue.Empty:
+            return None
+        if message is None:
+            raise SupervisorGone
+        return message
+
+    def listen(self, deliver: Callable[[Any], None]) -> None:
+        """Have messages delivered by the supervisor's own thread from now on."""
+        with self._lock:
+            self._listener = deliver
+            waiting = []
+            while not self._inbox.empty():
+                waiting.append(self._inbox.get())
+        for message in waiting:
+            deliver(message)
+
+    def deliver(self, message: ToWorker | None) -> None:
+        """The supervisor's side: hand a message over; None: nobody will ever answer."""
+        with self._lock:
+            listener = self._listener
+            if listener is None or message is None:
+                self._inbox.put(message)
+                return
+        listener(message)
+
+
+class ThreadFleet:
+    """Threads of this process."""
+
+    def __init__(self, hub: LocalHub, page: Page, around: Callable[[str], Any] | None = None) -> None:
+        self._hub = hub
+        self._page = page
+        self._around = around
+        self._ports: dict[int, ThreadPort] = {}
+        self._threads: dict[int, threading.Thread] = {}
+
+    def start(self, spec: WorkerSpec, life: int) -> int:
+        """Start a thread that bears the worker's name."""
+        port = ThreadPort(self._hub.post, spec.slot, life)
+        self._page.clear(spec.slot)
+        thread = threading.Thread(
+            target=contextvars.Context().run, args=(self._live, spec, port, life), name=spec.name, daemon=True
+        )
+        self._ports[spec.slot] = port
+        self._threads[spec.slot] = thread
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise SpawnError(
+                f"worker `{spec.name}` of task `{spec.task}`: {error}; this machine allows no more threads "
+                "(see `ulimit -u` and the memory limit)"
+            ) from None
+        return os.getpid()
+
+    def _live(self, spec: WorkerSpec, port: ThreadPort, life: int) -> None:
+        death = Death(code=0)
+        if self._around is not None:
+            self._around(spec.name)
+        try:
+            run(spec, port, self._page.cell(spec.slot))
+        except SystemExit as end:
+            death = Death(text=f"called sys.exit({end.code!r})")
+        except BaseException as error:  # noqa: BLE001  whatever ends a thread is reported as its death
+            death = Death(text=f"ended by {type(error).__name__}: {error}")
+        position = self._page.position(spec.slot)
+        self._hub.post(Died(spec.slot, life, death, position))
+
+    def send(self, slot: int, message: ToWorker) -> None:
+        """Hand a message over."""
+        self._ports[slot].deliver(message)
+
+    def kill(self, slot: int) -> bool:
+        """Nobody can end a thread."""
+        self._ports[slot].deliver(None)
+        return False
+
+    def position(self, slot: int) -> Position:
+        """What the slot's worker executes."""
+        return self._page.position(slot)
+
+    def close(self) -> None:
+        """Wait a moment for threads that are on their way out; a thread that executes is left behind."""
+        for slot, thread in self._threads.items():
+            self._ports[slot].deliver(None)
+            thread.join(0 if self._page.position(slot).lease else 1.0)
+
+    def left_behind(self) -> list[str]:
+        """The names of threads that could not be ended."""
+        return [thread.name for thread in self._threads.values() if thread.is_alive()]

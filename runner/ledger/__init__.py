@@ -1,0 +1,31 @@
+"""What is queued, who holds what, crashes, attempts and the balance: pure bookkeeping.
+
+    put ──▶ Line (one queue, one group of readers) ──take──▶ Lease ──settle──▶ done, dead, dropped, again
+                 ▲                                             │
+                 └──────────── release, crash, retry ──────────┘
+
+The ledger moves chunks of opaque payload and counts items; it never looks into a payload, reads no clock
+(`now` is passed in) and touches neither threads, processes nor files. Whatever it holds is always in exactly
+one place, so the balance `put = done + dead + dropped + queued + leased` is true between any two calls.
+"""
+
+from runner.ledger.balance import Headline, Tally, headline
+from runner.ledger.book import Again, Dead, Dropped, GivenUp, Lease, Ledger, LineSpec, Settlement
+from runner.ledger.lines import Chunk, Line, Piece
+
+__all__ = [
+    "Again",
+    "Chunk",
+    "Dead",
+    "Dropped",
+    "GivenUp",
+    "Headline",
+    "Lease",
+    "Ledger",
+    "Line",
+    "LineSpec",
+    "Piece",
+    "Settlement",
+    "Tally",
+    "headline",
+]

@@ -1,0 +1,100 @@
+"""The balance: every item that came in has ended in exactly one way.
+
+For each line: put = done + dead + dropped + left. For the whole run the headline says the same in terms of what
+sources read: items that a task makes beyond one for each it took (a generator that yields many, a queue that is
+copied) are counted as *made*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of items, of one line or of one task."""
+
+    put: int = 0
+    done: int = 0
+    dead: int = 0
+    dropped: int = 0
+    left: int = 0
+    repeated: int = 0
+
+    @property
+    def missing(self) -> int:
+        """0 when the balance holds, once what is left has been counted.
+
+        >>> Tally(put=5, done=3, dead=1, left=1).missing
+        0
+        """
+        return self.put - self.done - self.dead - self.dropped - self.left
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The run's balance in one line.
+
+    >>> print(Headline(read=10_000, done=9_987, dead=13, repeated=3))
+    10,000 read = 9,987 done + 13 dead + 0 dropped + 0 left   (3 repeated)
+    >>> print(Headline(read=1, made=9, done=10))
+    1 read + 9 made = 10 done + 0 dead + 0 dropped + 0 left
+    """
+
+    read: int = 0
+    made: int = 0
+    done: int = 0
+    dead: int = 0
+    dropped: int = 0
+    left: int = 0
+    repeated: int = 0
+
+    @property
+    def missing(self) -> int:
+        """0 when the balance holds."""
+        return self.read + self.made - self.done - self.dead - self.dropped - self.left
+
+    def __str__(self) -> str:
+        made = f" + {self.made:,} made" if self.made else ""
+        again = f"   ({self.repeated:,} repeated)" if self.repeated else ""
+        return (
+            f"{self.read:,} read{made} = {self.done:,} done + {self.dead:,} dead"
+            f" + {self.dropped:,} dropped + {self.left:,} left{again}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What one task did with items: `taken` it finished, `sent` it put into lines; `read` those a source yielded."""
+
+    taken: int
+    sent: int
+    read: int
+
+
+def headline(flows: Iterable[Flow], lines: Iterable[Tally], repeated: int) -> Headline:
+    """Add up a run. `lines` are those of ordinary queues: a dead letter was counted where its item died.
+
+    A source's items are read; what any task sent beyond what it took (or read) was made; what it took
+    beyond what it sent has come to its end there.
+    """
+    read = made = done = 0
+    for flow in flows:
+        surplus = flow.sent - flow.taken - flow.read
+        read += flow.read
+        made += max(0, surplus)
+        done += max(0, -surplus)
+    tallies = list(lines)
+    return Headline(
+        read=read,
+        made=made,
+        done=done,
+        dead=sum(tally.dead for tally in tallies),
+        dropped=sum(tally.dropped for tally in tallies),
+        left=sum(tally.left for tally in tallies),
+        repeated=repeated,
+    )

@@ -1,0 +1,398 @@
+"""The ledger itself: lines of waiting items, leases on granted ones, and the one step that settles a lease."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from runner.ledger.balance import Flow, Headline, Tally, headline
+from runner.ledger.lines import Chunk, Full, Line, Order, Piece
+from runner.ledger.order import Entry, Sequence
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Iterator, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class LineSpec:
+    """A queue as the ledger sees it: its bounds and who reads it. `letters`: it carries dead letters only."""
+
+    queue: str
+    readers: tuple[str, ...]
+    size: int = 1000
+    bytes: int = 64 * 1024 * 1024
+    full: Full = "wait"
+    order: Order = "fifo"
+    copy: bool = False
+    letters: bool = False
+
+
+@dataclass(slots=True)
+class Lease:
+    """Granted pieces and the worker that holds them. Its id is never used again, so a late answer is recognised."""
+
+    id: int
+    task: str
+    worker: int
+    pieces: list[tuple[Line, Piece]]
+    count: int
+    entry: Entry | None = None
+
+    def locate(self, start: int, count_: int) -> Iterator[tuple[Line, Piece]]:
+        """The parts of this lease's pieces that hold the items `start` .. `start + count_`."""
+        for line, piece in self.pieces:
+            if count_ <= 0:
+                return
+            if start >= piece.count:
+                start -= piece.count
+                continue
+            length = min(count_, piece.count - start)
+            yield line, piece.part(start, length) if (start or length < piece.count) else piece
+            count_ -= length
+            start = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Verdict on `count` items that failed together: give them again, not before `until`."""
+
+    until: float
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Verdict: given up. `evidence` is whatever the caller wants to see again in `Settlement.dead`."""
+
+    evidence: Any = None
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Verdict: the file says to skip failed items."""
+
+    count: int = 1
+
+
+Verdict = Again | Dead | Dropped
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """One item that is dead, with the line in which it waited and its evidence."""
+
+    queue: str
+    piece: Piece
+    evidence: Any
+
+
+@dataclass(slots=True)
+class Settlement:
+    """What settling a lease has brought: dead items, and the queues that have something new."""
+
+    dead: list[GivenUp] = field(default_factory=list)
+    fed: set[str] = field(default_factory=set)
+
+
+#: A piece on its way back, and the time before which it must not be granted.
+_Returned = tuple[Line, Piece, "float | None"]
+
+
+class Ledger:
+    """All lines, leases and counts of one run.
+
+    >>> book = Ledger([LineSpec("q", ("eat",))])
+    >>> _ = book.put("q", [book.chunk(["a", "b"], 2, 2)], sender="bake")
+    >>> lease = book.take("eat", worker=0, most=10)
+    >>> _ = book.settle(lease.id, done=2, verdicts={}, outputs=[])
+    >>> book.lines[0].tally.done
+    2
+    """
+
+    def __init__(self, specs: Iterable[LineSpec], ordered: Iterable[str] = ()) -> None:
+        self.lines: list[Line] = []
+        self.by_queue: dict[str, list[Line]] = {}
+        self.by_task: dict[str, list[Line]] = defaultdict(list)
+        self.letters: set[str] = set()
+        for spec in specs:
+            self._open(spec)
+        self.leases: dict[int, Lease] = {}
+        self.orders: dict[str, Sequence] = {task: Sequence() for task in ordered}
+        self.repeated: dict[str, int] = defaultdict(int)
+        self.taken: dict[str, int] = defaultdict(int)
+        self.sent: dict[str, int] = defaultdict(int)
+        self.read: dict[str, int] = defaultdict(int)
+        self.tallies: dict[str, Tally] = defaultdict(Tally)
+        self.leased: dict[str, int] = defaultdict(int)
+        self._chunks = count(1)
+        self._leases = count(1)
+
+    def _open(self, spec: LineSpec) -> None:
+        groups = [(reader,) for reader in spec.readers] if spec.copy else [spec.readers]
+        lines = [
+            Line(
+                name=f"{spec.queue}->{group[0]}" if spec.copy else spec.queue,
+                queue=spec.queue,
+                readers=group,
+                size=spec.size,
+                bytes=spec.bytes,
+                full=spec.full,
+                order=spec.order,
+            )
+            for group in groups
+        ]
+        self.lines.extend(lines)
+        self.by_queue[spec.queue] = lines
+        for line in lines:
+            for reader in line.readers:
+                self.by_task[reader].append(line)
+        if spec.letters:
+            self.letters.add(spec.queue)
+
+    # -- coming in -----------------------------------------------------------------------------
+
+    def chunk(self, payload: Any, count_: int, size: int, priorities: tuple[float, ...] = ()) -> Chunk:
+        """Number a new chunk."""
+        return Chunk(next(self._chunks), payload, count_, size, priorities)
+
+    def put(self, queue: str, chunks: Iterable[Chunk], sender: str | None = None) -> None:
+        """Take chunks into every line of a queue; `sender` is the task they are counted for."""
+        for line in self.by_queue[queue]:
+            for chunk in chunks:
+                line.admit(chunk)
+                if sender is not None:
+                    self.sent[sender] += chunk.count
+
+    def room(self, queues: Iterable[str]) -> int:
+        """Items that all these queues can still take; 0 means that their writers wait."""
+        return min((line.room() for queue in queues for line in self._bounding(queue)), default=1 << 60)
+
+    def _bounding(self, queue: str) -> list[Line]:
+        # A queue that drops never makes its writers wait, nor does one whose readers are gone.
+        return [line for line in self.by_queue[queue] if line.full == "wait" and not line.abandoned]
+
+    def abandon(self, task: str, over: Container[str]) -> None:
+        """The task reads no more. A line all of whose readers are `over` keeps nothing from now on."""
+        for line in self.by_task[task]:
+            if not line.abandoned and all(reader in over for reader in line.readers):
+                line.abandon()
+
+    # -- going out -----------------------------------------------------------------------------
+
+    def take(self, task: str, worker: int, most: int, most_bytes: int = 1 << 60, least: int = 1) -> Lease | None:
+        """Grant up to `most` items to a worker, or nothing when fewer than `least` are available.
+
+        Marked pieces (an item that failed before) come alone and ignore `least`.
+        """
+        lines = self.by_task[task]
+        order = self.orders.get(task)
+        pieces: list[tuple[Line, Piece]] = []
+        taken = 0
+        for line in self._turn(lines, least):
+            for piece in line.take(most - taken, most_bytes, joining=bool(pieces)):
+                pieces.append((line, piece))
+                taken += piece.count
+                most_bytes -= piece.size
+            if taken >= most or (pieces and (pieces[-1][1].marked or pieces[-1][1].entry is not None)):
+                break
+        if not pieces:
+            return None
+        entry = None
+        if order is not None:
+            entry = pieces[0][1].entry or order.append()
+        lease = Lease(next(self._leases), task, worker, pieces, taken, entry)
+        self.leases[lease.id] = lease
+        self.leased[task] += taken
+        return lease
+
+    @staticmethod
+    def _turn(lines: list[Line], least: int) -> list[Line]:
+        if least > 1 and not any(line.ready and line.ready[0].marked for line in lines):
+            available = sum(line.available for line in lines)
+            if available < least:
+                return []
+        # The fullest first: a task with several inputs empties what makes others wait.
+        return sorted((line for line in lines if line.available), key=lambda line: -line.available)
+
+    def returned_first(self, task: str) -> bool:
+        """Whether what would be granted next has been granted before (an ordered task may owe it to its order)."""
+        return any(line.ready and line.ready[0].entry is not None for line in self.by_task[task])
+
+    def available(self, task: str) -> int:
+        """Items that could be granted to this task now."""
+        return sum(line.available for line in self.by_task[task])
+
+    def queued(self, task: str) -> int:
+        """Items that wait for this task, those included that sleep before a retry."""
+        return sum(line.count for line in self.by_task[task])
+
+    def busy(self, task: str) -> bool:
+        """Whether this task has items, queued or in the hands of its workers."""
+        return self.leased[task] > 0 or any(line.count for line in self.by_task[task])
+
+    def wake(self, now: float) -> None:
+        """Let the items whose time has come be granted again."""
+        for line in self.lines:
+            if line.sleeping:
+                line.wake(now)
+
+    def next_waking(self) -> float | None:
+        """When the next sleeping item wakes."""
+        return min((when for line in self.lines if (when := line.next_waking()) is not None), default=None)
+
+    # -- settling ------------------------------------------------------------------------------
+
+    def settle(
+        self,
+        lease_id: int,
+        done: int,
+        verdicts: Mapping[int, Verdict],
+        outputs: Iterable[tuple[str, Chunk]],
+    ) -> Settlement | None:
+        """Apply a worker's answer in one step: its first `done` items are over, the rest goes back unmarked.
+
+        `verdicts` says what becomes of those among the first `done` that failed, by index. None: the lease is
+        no longer open (its worker was given up), and nothing of the answer counts.
+        """
+        lease = self.leases.pop(lease_id, None)
+        if lease is None:
+            return None
+        self.leased[lease.task] -= lease.count
+        result = Settlement()
+        again = self._judge(lease, done, verdicts, result)
+        again += [(line, piece, None) for line, piece in lease.locate(done, lease.count - done)]
+        self._give_back(lease, again)
+        self._send(lease.task, self._in_order(lease, list(outputs)), result)
+        return result
+
+    def _judge(
+        self, lease: Lease, done: int, verdicts: Mapping[int, Verdict], result: Settlement
+    ) -> list[_Returned]:
+        again: list[_Returned] = []
+        at = 0
+        for index in sorted(verdicts):
+            verdict = verdicts[index]
+            self._done(lease, at, index - at)
+            at = index + verdict.count
+            for line, piece in lease.locate(index, verdict.count):
+                if isinstance(verdict, Again):
+                    self.repeated[lease.task] += piece.count
+                    again.append((line, replace(piece, attempts=piece.attempts + 1), verdict.until))
+                elif isinstance(verdict, Dead):
+                    self._give_up(lease.task, line, piece, verdict.evidence, result)
+                else:
+                    self._over(line, piece, "dropped")
+                    self.tallies[lease.task].dropped += piece.count
+        self._done(lease, at, done - at)
+        return again
+
+    def _give_up(self, task: str, line: Line, piece: Piece, evidence: Any, result: Settlement) -> None:
+        self._over(line, piece, "dead")
+        self.tallies[task].dead += piece.count
+        result.dead += [GivenUp(line.queue, piece.part(index, 1), evidence) for index in range(piece.count)]
+
+    def _done(self, lease: Lease, start: int, length: int) -> None:
+        for line, piece in lease.locate(start, length):
+            self._over(line, piece, "done")
+            self.tallies[lease.task].done += piece.count
+            if line.queue not in self.letters:
+                self.taken[lease.task] += piece.count
+
+    @staticmethod
+    def _over(line: Line, piece: Piece, how: str) -> None:
+        line.leased -= piece.count
+        setattr(line.tally, how, getattr(line.tally, how) + piece.count)
+
+    def _give_back(self, lease: Lease, again: list[_Returned]) -> None:
+        order = self.orders.get(lease.task)
+        if order is not None and lease.entry is not None:
+            entry = lease.entry
+            kept: list[_Returned] = []
+            for line, piece, until in sorted(again, key=lambda each: self._position(lease, each[1])):
+                entry = order.insert(entry)
+                kept.append((line, replace(piece, entry=entry), until))
+            again = kept
+        for line, piece, until in reversed(again):  # each goes to the front, so the last one first
+            if until is None:
+                line.give_back(piece)
+            else:
+                line.sleep(piece, until)
+
+    @staticmethod
+    def _position(lease: Lease, piece: Piece) -> tuple[int, int]:
+        for at, (_, held) in enumerate(lease.pieces):
+            if held.chunk is piece.chunk and held.start <= piece.start < held.start + held.count:
+                return at, piece.start
+        raise AssertionError("a piece that is not of this lease")
+
+    def _in_order(self, lease: Lease, outputs: list[tuple[str, Chunk]]) -> list[tuple[str, Chunk]]:
+        order = self.orders.get(lease.task)
+        if order is None or lease.entry is None:
+            return outputs
+        return order.settle(lease.entry, outputs)
+
+    def _send(self, task: str, outputs: list[tuple[str, Chunk]], result: Settlement) -> None:
+        for queue, chunk in outputs:
+            self.put(queue, [chunk], sender=task)
+            result.fed.add(queue)
+
+    def release(self, lease_id: int) -> None:
+        """Take a lease back whose items were never started: they go where they were, unmarked."""
+        self.settle(lease_id, 0, {}, [])
+
+    def crash(
+        self, lease_id: int, suspects: range, finished: int = 0, limit: int = 3, evidence: Any = None
+    ) -> Settlement | None:
+        """The lease's worker died while it executed the items of `suspects` (indices in the lease).
+
+        Each gets a crash and is given again alone, or is dead when that makes `limit`; the others go back unmarked.
+        The `finished` items before the suspects, done but not yet answered, are executed again too, and counted.
+        """
+        lease = self.leases.pop(lease_id, None)
+        if lease is None:
+            return None
+        self.leased[lease.task] -= lease.count
+        self.repeated[lease.task] += finished
+        result = Settlement()
+        again: list[_Returned] = [(line, piece, None) for line, piece in lease.locate(0, suspects.start)]
+        for index in suspects:
+            for line, piece in lease.locate(index, 1):
+                if piece.crashes + 1 >= limit:
+                    self._give_up(lease.task, line, piece, evidence, result)
+                else:
+                    self.repeated[lease.task] += 1
+                    again.append((line, replace(piece, crashes=piece.crashes + 1, alone=True), None))
+        rest = lease.locate(suspects.stop, lease.count - suspects.stop)
+        again += [(line, piece, None) for line, piece in rest]
+        self._give_back(lease, again)
+        self._send(lease.task, self._in_order(lease, []), result)
+        return result
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def source_sent(self, task: str, count_: int) -> None:
+        """A source has yielded so many items."""
+        self.read[task] += count_
+
+    def count_left(self) -> None:
+        """Count what is still queued, leased or held back as left. Call once, when nothing runs any more."""
+        for lease_id in list(self.leases):
+            self.release(lease_id)
+        for task, order in self.orders.items():
+            self._send(task, order.drain(), Settlement())
+        for line in self.lines:
+            line.tally.left += line.count
+
+    def unbalanced(self) -> list[Line]:
+        """The lines whose balance does not hold; always empty unless runner itself is wrong."""
+        return [line for line in self.lines if line.tally.missing]
+
+    def headline(self) -> Headline:
+        """The balance of the run; call `count_left` first."""
+        tasks = {*self.taken, *self.sent, *self.read}
+        flows = [Flow(self.taken[task], self.sent[task], self.read[task]) for task in tasks]
+        tallies = [line.tally for line in self.lines if line.queue not in self.letters]
+        return headline(flows, tallies, sum(self.repeated.values()))

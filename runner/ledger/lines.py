@@ -1,0 +1,238 @@
+"""Chunks, pieces of chunks, and the lines in which they wait."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from runner.ledger.balance import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runner.ledger.order import Entry
+
+Order = Literal["fifo", "lifo", "priority"]
+Full = Literal["wait", "drop-new", "drop-old"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Items that were sent together. `payload` is opaque; `size` is its length in bytes.
+
+    `number` is unique in a run and never changes, so `number.index` names an item for good.
+    `priorities`, one for each item, is there only on its way into a priority queue.
+    """
+
+    number: int
+    payload: Any
+    count: int
+    size: int
+    priorities: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some neighbouring items of a chunk: the same bytes with an offset and a count.
+
+    A piece with `attempts` (exceptions) or `crashes` (deaths of workers) is always a single item, or a batch
+    that failed as a whole; `alone` says that nothing else may be granted with it. `entry` is its place in the
+    order of an ordered task, once it has been granted.
+    """
+
+    chunk: Chunk
+    start: int
+    count: int
+    attempts: int = 0
+    crashes: int = 0
+    alone: bool = False
+    entry: Entry | None = None
+
+    @property
+    def size(self) -> int:
+        """This piece's share of the chunk's bytes; the shares of all pieces add up to the whole exactly."""
+        chunk = self.chunk
+        return chunk.size * (self.start + self.count) // chunk.count - chunk.size * self.start // chunk.count
+
+    @property
+    def marked(self) -> bool:
+        """Whether something has happened to it that its neighbours must not share."""
+        return self.alone or self.attempts > 0 or self.crashes > 0
+
+    def part(self, start: int, count: int, **changes: Any) -> Piece:
+        """The `count` items from `start` (counted from this piece's own start)."""
+        return replace(self, start=self.start + start, count=count, **changes)
+
+
+@dataclass(slots=True)
+class Line:
+    """The items of one queue that wait for one group of readers.
+
+    A queue that its readers share has one line, a copied one a line for each reader.
+    """
+
+    name: str
+    queue: str
+    readers: tuple[str, ...]
+    size: int
+    bytes: int
+    full: Full = "wait"
+    order: Order = "fifo"
+    tally: Tally = field(default_factory=Tally)
+    count: int = 0
+    held: int = 0
+    leased: int = 0
+    ready: deque[Piece] = field(default_factory=deque)
+    sleeping: list[tuple[float, int, Piece]] = field(default_factory=list)
+    heap: list[tuple[float, int, Piece]] = field(default_factory=list)
+    asleep: int = 0
+    ticket: int = 0
+    abandoned: bool = False
+
+    @property
+    def available(self) -> int:
+        """Items that may be granted now."""
+        return self.count - self.asleep
+
+    def room(self) -> int:
+        """Items that may still come in; 0 when either bound has been reached."""
+        if self.held >= self.bytes:
+            return 0
+        return max(0, self.size - self.count)
+
+    def admit(self, chunk: Chunk) -> int:
+        """Take a chunk in; return how many items were dropped, because the file says so, for want of room."""
+        self.tally.put += chunk.count
+        if self.abandoned:
+            self.tally.left += chunk.count
+            return 0
+        piece = Piece(chunk, 0, chunk.count)
+        dropped = 0
+        if self.full == "drop-new":
+            keep = min(chunk.count, self.room())
+            dropped = chunk.count - keep
+            if not keep:
+                self.tally.dropped += dropped
+                return dropped
+            piece = piece.part(0, keep)
+        self._enter(piece)
+        if self.full == "drop-old":
+            dropped = self._shed()
+        self.tally.dropped += dropped
+        return dropped
+
+    def _enter(self, piece: Piece) -> None:
+        self.count += piece.count
+        self.held += piece.size
+        if self.order == "priority":
+            for index in range(piece.count):
+                self.ticket += 1
+                rank = piece.chunk.priorities[piece.start + index] if piece.chunk.priorities else 0.0
+                heapq.heappush(self.heap, (rank, self.ticket, piece.part(index, 1)))
+        else:
+            self.ready.append(piece)
+
+    def _shed(self) -> int:
+        """Drop the oldest until the bounds hold again; the newest item always stays."""
+        dropped = 0
+        while self.ready and self.count > 1 and (self.count > self.size or self.held > self.bytes):
+            piece = self.ready.popleft()
+            excess = min(piece.count, max(1, self.count - self.size), self.count - 1)
+            if excess < piece.count:
+                self.ready.appendleft(piece.part(excess, piece.count - excess))
+            self._leave(piece.part(0, excess))
+            dropped += excess
+        return dropped
+
+    def _leave(self, piece: Piece) -> None:
+        self.count -= piece.count
+        self.held -= piece.size
+
+    def abandon(self) -> None:
+        """All readers are gone: what waits here, and what will still come, is left. Its memory is freed."""
+        self.abandoned = True
+        self.tally.left += self.count
+        self.count = self.held = self.asleep = 0
+        self.ready.clear()
+        self.heap.clear()
+        self.sleeping.clear()
+
+    def give_back(self, piece: Piece) -> None:
+        """Return granted items to the front, where they were."""
+        self.leased -= piece.count
+        self.count += piece.count
+        self.held += piece.size
+        self._requeue(piece)
+
+    def _requeue(self, piece: Piece) -> None:
+        if self.order == "lifo":
+            self.ready.append(piece)
+        else:
+            self.ready.appendleft(piece)
+
+    def sleep(self, piece: Piece, until: float) -> None:
+        """Return a granted item that must not be granted before `until`."""
+        self.leased -= piece.count
+        self.count += piece.count
+        self.held += piece.size
+        self.asleep += piece.count
+        self.ticket += 1
+        heapq.heappush(self.sleeping, (until, self.ticket, piece))
+
+    def wake(self, now: float) -> int:
+        """Make the sleepers whose time has come available; return how many items that were."""
+        woken = 0
+        while self.sleeping and self.sleeping[0][0] <= now:
+            piece = heapq.heappop(self.sleeping)[2]
+            self.asleep -= piece.count
+            self._requeue(piece)
+            woken += piece.count
+        return woken
+
+    def take(self, most: int, most_bytes: int, *, joining: bool = False) -> Iterator[Piece]:
+        """Hand out pieces, together at most `most` items and about `most_bytes` (but at least one item).
+
+        A marked piece comes alone, and so does one that has its place in an order already; `joining` says that
+        the lease holds something else, so that such a piece must wait for its own.
+        """
+        taken = 0
+        while most > 0:
+            piece = self._pop(most, most_bytes)
+            if piece is None:
+                return
+            single = piece.marked or piece.entry is not None
+            if single and (taken or joining):
+                self._requeue(piece)
+                return
+            self._leave(piece)
+            self.leased += piece.count
+            taken += piece.count
+            most -= piece.count
+            most_bytes -= piece.size
+            yield piece
+            if single or most_bytes <= 0:
+                return
+
+    def _pop(self, most: int, most_bytes: int) -> Piece | None:
+        if self.order == "priority" and not self.ready:
+            return heapq.heappop(self.heap)[2] if self.heap else None
+        if not self.ready:
+            return None
+        last = self.order == "lifo"
+        piece = self.ready.pop() if last else self.ready.popleft()
+        if piece.marked:
+            return piece
+        keep = 1 if last else min(piece.count, most, max(1, most_bytes * piece.count // max(1, piece.size)))
+        if keep == piece.count:
+            return piece
+        if last:
+            self.ready.append(piece.part(0, piece.count - keep))
+            return piece.part(piece.count - keep, keep)
+        self.ready.appendleft(piece.part(keep, piece.count - keep))
+        return piece.part(0, keep)
+
+    def next_waking(self) -> float | None:
+        """When the first sleeper wakes."""
+        return self.sleeping[0][0] if self.sleeping else None

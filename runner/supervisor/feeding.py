@@ -1,0 +1,168 @@
+"""Granting items to workers, and credit to sources.
+
+Bounds act here, and only here: a task is granted items only while its output queues have room, so a queue is never
+more over its bound than what is in flight. Nothing ever blocks inside a worker, so a cycle cannot deadlock.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from runner.chunking import MOST_BYTES
+from runner.supervisor.state import Phase
+from runner.transport.messages import Credit, Grant, LetterText, Part
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from runner.ledger import Lease, Ledger, Piece
+    from runner.supervisor.state import Slot, TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """The payload of a chunk that is one dead letter: the item where it lay, and what is said of it."""
+
+    payload: Any
+    index: int
+    kind: int
+    number: int
+    text: LetterText
+
+
+class Feeder:
+    """Decides who gets what, and sends it."""
+
+    def __init__(self, ledger: Ledger, kinds: dict[str, int]) -> None:
+        self.ledger = ledger
+        self.kinds = kinds
+        #: Items that granted work is expected to put into each queue: one for each item, until it is answered.
+        self.expected: dict[str, int] = defaultdict(int)
+        self._owed: dict[int, tuple[tuple[str, ...], int]] = {}
+
+    # -- room ----------------------------------------------------------------------------------
+
+    def room(self, task: TaskState) -> int:
+        """Items that this task may still produce, by the bounds of all its outputs."""
+        return min((self.ledger.room((queue,)) - self.expected[queue] for queue in task.bounding), default=1 << 60)
+
+    def full(self, task: TaskState) -> bool:
+        """Whether one of its outputs is at its bound: then nobody may produce anything for it."""
+        return self.ledger.room(task.bounding) == 0
+
+    def _expect(self, queues: tuple[str, ...], items: int) -> None:
+        for queue in queues:
+            self.expected[queue] += items
+
+    def settled(self, lease: int) -> None:
+        """A lease is over: what was expected of it has come, or never will."""
+        queues, items = self._owed.pop(lease, ((), 0))
+        self._expect(queues, -items)
+
+    # -- grants --------------------------------------------------------------------------------
+
+    def feed(self, task: TaskState, *, flush: bool = False) -> None:
+        """Grant what may be granted. `flush`: a batch need not be full."""
+        if task.is_source:
+            self._credit(task)
+            return
+        if not self.ledger.available(task.name):
+            return
+        ready = [slot for slot in task.slots if slot.phase is Phase.READY]
+        for depth in range(1, task.depth + 1):  # everybody gets one before anybody gets two
+            for slot in ready:
+                if len(slot.leases) < depth and not self._grant(task, slot, len(ready), flush=flush):
+                    if not self.ledger.available(task.name):
+                        return
+                    break
+
+    def _grant(self, task: TaskState, slot: Slot, takers: int, *, flush: bool) -> bool:
+        items = self._how_many(task, slot, takers)
+        if not items:
+            return False
+        least = 1
+        if (batch := task.plan.config.batch) is not None:
+            least = 1 if flush else batch.items
+            items = max(batch.items, items // batch.items * batch.items)
+            available = self.ledger.available(task.name)
+            if available >= batch.items:
+                items = min(items, available // batch.items * batch.items)
+        lease = self.ledger.take(task.name, slot.index, items, MOST_BYTES, least)
+        if lease is None:
+            return False
+        slot.leases.append(lease.id)
+        self._owed[lease.id] = (task.bounding, lease.count)
+        self._expect(task.bounding, lease.count)
+        task.fleet.send(slot.index, Grant(lease.id, task.grain.slice, self._parts(lease)))
+        return True
+
+    def _how_many(self, task: TaskState, slot: Slot, takers: int) -> int:
+        available = self.ledger.available(task.name)
+        if not available:
+            return 0
+        if self.full(task) and not self.ledger.returned_first(task.name):
+            return 0
+        if task.plan.flying:
+            wanted = 1
+        else:
+            wanted = task.grain.items(available, takers)
+        room = self.room(task) - (order.held if (order := self.ledger.orders.get(task.name)) else 0)
+        if room <= 0:
+            # There is room, but others are expected to fill it: an idle worker may still execute one item.
+            return 0 if slot.leases and not task.plan.flying else 1
+        return min(wanted, room)
+
+    def _parts(self, lease: Lease) -> tuple[Part, ...]:
+        return tuple(self._part(line.queue, piece) for line, piece in lease.pieces)
+
+    def _part(self, queue: str, piece: Piece) -> Part:
+        tries, payload = (piece.attempts + 1, piece.crashes), piece.chunk.payload
+        if isinstance(payload, Letter):
+            return Part(piece.chunk.number, payload.index, 1, *tries, payload.kind, payload.payload, payload.text)
+        return Part(piece.chunk.number, piece.start, piece.count, *tries, self.kinds[queue], payload)
+
+    # -- credit --------------------------------------------------------------------------------
+
+    def _credit(self, task: TaskState) -> None:
+        if not task.groups:
+            return
+        for slot in task.slots:
+            if slot.phase is Phase.READY:
+                self._credit_slot(task, slot)
+
+    def _credit_slot(self, task: TaskState, slot: Slot) -> None:
+        outstanding = slot.credit - slot.received
+        if self.full(task):
+            return
+        share = max(1, self.room(task) // max(1, len(task.slots)))
+        if self.room(task) <= 0:
+            share = 0 if outstanding else 1
+        if not slot.unacked and outstanding >= max(1, share // 2):
+            return
+        if not share and not slot.unacked:
+            return
+        slot.credit += share
+        slot.unacked = False
+        self._expect(task.bounding, share)
+        task.fleet.send(slot.index, Credit(slot.credit, task.grain.slice))
+
+    def arrived(self, task: TaskState, slot: Slot, items: int) -> None:
+        """A source's items have arrived."""
+        slot.received += items
+        slot.unacked = True
+        self._expect(task.bounding, -items)
+
+    def forfeit(self, task: TaskState, slot: Slot) -> None:
+        """A source has ended: the credit that it has not used is free again."""
+        self._expect(task.bounding, -max(0, slot.credit - slot.received))
+        slot.credit = slot.received
+
+    def flushable(self, tasks: Iterable[TaskState]) -> list[TaskState]:
+        """The tasks that have items which only wait for their batch to fill."""
+        return [
+            task
+            for task in tasks
+            if task.plan.config.batch is not None and 0 < self.ledger.available(task.name) < task.plan.config.batch.items
+        ]

@@ -1,0 +1,34 @@
+"""Where dead letters go that no queue of the file takes: the run's own store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runner.transport.messages import LetterText
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One dead letter: its text, a short look at the item, and where the item's bytes are."""
+
+    item_id: str
+    queue: str
+    text: LetterText
+    preview: str
+    output: str
+    payload: Any
+    index: int
+    kind: int
+
+
+class Letters:
+    """Keeps nothing: the balance counts the dead anyway. A store that writes them down overrides `keep`."""
+
+    def keep(self, record: Record) -> None:
+        """A dead letter that no queue takes."""
+
+    def last_output(self, worker: str) -> str:  # noqa: ARG002  an override needs it
+        """What a worker printed last, as evidence."""
+        return ""

@@ -1,0 +1,274 @@
+"""The loop: wait, hear, decide, feed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runner import events
+from runner.fleets.base import Died, Heard, Signalled
+from runner.ledger import Ledger
+from runner.supervisor.ends import Ends
+from runner.supervisor.feeding import Feeder
+from runner.supervisor.hearing import Hearing
+from runner.supervisor.letters import Letters
+from runner.supervisor.result import Result, TaskResult, exit_code
+from runner.supervisor.staff import Staff
+from runner.supervisor.state import Phase, TaskState
+from runner.topology import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from runner.clock import Clock
+    from runner.fleets.base import Event, Fleet, Hub
+    from runner.supervisor.plan import Plan
+
+
+class Supervisor:
+    """One run. `run` returns its result; `emit` is told of everything that a person may want to know.
+
+    `fleets` maps a mode to the fleet whose workers have it.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        fleets: Mapping[str, Fleet],
+        hub: Hub,
+        clock: Clock,
+        emit: Callable[[events.Event], None],
+        letters: Letters | None = None,
+    ) -> None:
+        self.plan = plan
+        self.hub = hub
+        self.clock = clock
+        self.emit = emit
+        self.topology = plan.topology()
+        self.ledger = Ledger(plan.lines(), [name for name, task in plan.tasks.items() if task.config.ordered])
+        self.feeder = Feeder(self.ledger, plan.kinds)
+        self.tasks = {name: self._state(name, fleets) for name in plan.tasks}
+        self.letters = letters or Letters()
+        self.dirty: set[str] = set()
+        self.check_ends = True
+        self._order = self.topology.depth()
+        self._batching = [task for task in self.tasks.values() if task.plan.config.batch is not None]
+        self.staff = Staff(self)
+        self.ends = Ends(self)
+        self.hearing = Hearing(self)
+        self.began = clock.now()
+
+    def _state(self, name: str, fleets: Mapping[str, Fleet]) -> TaskState:
+        task = self.plan.tasks[name]
+        outputs = (*task.config.outputs, *((task.config.dead,) if task.config.dead else ()))
+        bounding = tuple(queue for queue in outputs if not self.plan.queues[queue].loop)
+        return TaskState(task, fleets[task.mode], self.plan.groups(task.config), bounding)
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def run(self) -> Result:
+        """Run until every task is over."""
+        self.began = self.clock.now()
+        self.ends.begin()
+        while True:
+            self._turn()
+            if self.topology.all_over():
+                break
+            for event in self.hub.wait(self._patience()):
+                self._handle(event)
+        return self._result()
+
+    def _turn(self) -> None:
+        """Everything that follows from what has happened, until nothing more follows."""
+        now = self.clock.now()
+        self.ends.look(now)
+        self.ledger_wakes(now)
+        self.staff.work(now)
+        self.batches(now)
+        self._feed_dirty()
+        if self.check_ends:
+            self.check_ends = False
+            self._close_exhausted()
+        if self._stalled():
+            self._break_stall()
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, Heard):
+            self.hearing.hear(event)
+        elif isinstance(event, Died):
+            self.staff.buried(event)
+        elif isinstance(event, Signalled):
+            self.ends.signalled(event.number)
+
+    def _patience(self) -> float | None:
+        """How long there is nothing to do unless somebody speaks."""
+        times = [when for when in self._timers() if when is not None]
+        return max(0.0, min(times) - self.clock.now()) if times else None
+
+    def _timers(self) -> Iterable[float | None]:
+        yield self.ledger.next_waking()
+        yield self.ends.next_time()
+        yield self.staff.next_time()
+        yield self._batch_due()
+
+    def _batch_due(self) -> float | None:
+        """When the first batch that is not full has waited long enough."""
+        due = [
+            task.batch_since + batch.wait
+            for task in self._batching
+            if task.batch_since is not None and (batch := task.plan.config.batch) and batch.wait is not None
+        ]
+        return min(due, default=None)
+
+    # -- feeding -------------------------------------------------------------------------------
+
+    def touch(self, *names: str) -> None:
+        """Something has changed for these tasks: look whether they can be fed."""
+        self.dirty.update(names)
+
+    def touch_queue(self, queue: str) -> None:
+        """Something came into a queue: its readers may go on."""
+        self.dirty.update(self.topology.readers[queue])
+
+    def touch_writers(self, task: str) -> None:
+        """Something left the task's inputs: whoever writes them may go on."""
+        for queue in self.topology.nodes[task].inputs:
+            self.dirty.update(self.topology.writers[queue])
+
+    def _feed_dirty(self) -> None:
+        """Feed what is dirty, the farthest from the sources first: finish what is in flight before more comes in."""
+        while self.dirty:
+            name = max(self.dirty, key=self._order.__getitem__)
+            self.dirty.discard(name)
+            if self.topology.stages[name] is not Stage.RUNNING:
+                continue
+            task = self.tasks[name]
+            before = self.ledger.leased[name]
+            self.feeder.feed(task, flush=self._may_flush(task))
+            if self.ledger.leased[name] != before:
+                self.touch_writers(name)
+
+    def ledger_wakes(self, now: float) -> None:
+        """Items whose back-off is over may be granted again."""
+        when = self.ledger.next_waking()
+        if when is not None and when <= now:
+            self.ledger.wake(now)
+            self.touch(*(name for name, task in self.tasks.items() if not task.is_source))
+
+    def batches(self, now: float) -> None:
+        """Grant a batch that is not full once it has waited long enough, or nothing can fill it any more."""
+        for task in self._batching:
+            name, batch = task.name, task.plan.config.batch
+            waiting = batch is not None and 0 < self.ledger.available(name) < batch.items
+            if not waiting:
+                task.batch_since = None
+            elif task.batch_since is None:
+                task.batch_since = now
+                if self._may_flush(task):
+                    self.touch(name)
+            elif self._may_flush(task):
+                self.touch(name)
+
+    def _may_flush(self, task: TaskState) -> bool:
+        batch = task.plan.config.batch
+        if batch is None:
+            return False
+        overdue = (
+            batch.wait is not None
+            and task.batch_since is not None
+            and self.clock.now() >= task.batch_since + batch.wait
+        )
+        return overdue or self._nothing_can_come(task.name)
+
+    def _nothing_can_come(self, name: str) -> bool:
+        component = self.topology.component(name)
+        return all(self.topology.closed(queue, component) for queue in self.topology.nodes[name].inputs) and not any(
+            self.ledger.busy(other) or self._running_source(other) for other in component if other != name
+        )
+
+    def _running_source(self, name: str) -> bool:
+        return self.tasks[name].is_source and not self.topology.is_over(name)
+
+    # -- ends ----------------------------------------------------------------------------------
+
+    def _close_exhausted(self) -> None:
+        for name in self.topology.exhausted(self.ledger.busy):
+            self.staff.dismiss(self.tasks[name], ended=True)
+        for name in self.topology.in_vain():
+            self.staff.dismiss(self.tasks[name], ended=False)
+
+    def over(self, name: str, stage: Stage, why: str = "") -> None:
+        """A task is over."""
+        self.topology.over(name, stage)
+        how = {Stage.OK: "ok", Stage.FAILED: "failed", Stage.SKIPPED: "skipped"}[stage]
+        self.emit(events.TaskEnded(self.clock.now(), name, how, why))
+        self.ledger.abandon(name, {other for other in self.tasks if self.topology.is_over(other)})
+        self.touch_writers(name)
+        self.touch(*(reader for queue in self.topology.nodes[name].outputs for reader in self.topology.readers[queue]))
+        self.check_ends = True
+
+    def _stalled(self) -> bool:
+        """Nobody is working, nothing is due, and yet it is not over: nothing will ever happen again."""
+        if self.ledger.leases or self.dirty or self.check_ends or self.topology.all_over():
+            return False
+        if any(slot.working for task in self.tasks.values() for slot in task.slots):
+            return False
+        return all(when is None for when in (self.ledger.next_waking(), self.staff.next_time(), self._batch_due()))
+
+    def _break_stall(self) -> None:
+        flushable = self.feeder.flushable(self.tasks.values())
+        for task in flushable:
+            self.feeder.feed(task, flush=True)
+            self.touch_writers(task.name)
+        if not flushable or self._stalled():
+            self.ends.stalled(self._explain_stall())
+
+    def _explain_stall(self) -> str:
+        waits = [
+            f"`{line.queue}` holds {line.count:,} of {line.size:,} items for {', '.join(f'`{r}`' for r in line.readers)}"
+            for line in self.ledger.lines
+            if line.count and not line.abandoned
+        ]
+        return "; ".join(waits) or "no queue holds anything"
+
+    def _result(self) -> Result:
+        self.ledger.count_left()
+        unbalanced = tuple(line.name for line in self.ledger.lines if line.tally.missing)
+        headline = self.ledger.headline()
+        failed = any(self.topology.stages[name] in {Stage.FAILED, Stage.SKIPPED} for name in self.tasks)
+        code = exit_code(
+            fault=bool(unbalanced) or headline.missing != 0 or self.ends.fault,
+            signal=self.ends.signal,
+            deadline=self.ends.deadline_passed,
+            halted=self.ends.halted,
+            failed=failed,
+            dead=headline.dead > 0,
+        )
+        return Result(
+            title=self.plan.title,
+            exit_code=code,
+            seconds=self.clock.now() - self.began,
+            headline=headline,
+            tasks={name: self._task_result(name) for name in self.tasks},
+            lines={line.name: line.tally for line in self.ledger.lines},
+            unbalanced=unbalanced,
+            reasons=tuple(self.ends.reasons),
+        )
+
+    def _task_result(self, name: str) -> TaskResult:
+        task, tally, stage = self.tasks[name], self.ledger.tallies[name], self.topology.stages[name]
+        how = {Stage.OK: "ok", Stage.FAILED: "failed"}.get(stage, "skipped")
+        return TaskResult(
+            name=name,
+            how=how,
+            why=task.failed,
+            done=tally.done,
+            dead=tally.dead,
+            dropped=tally.dropped,
+            repeated=self.ledger.repeated[name],
+            sent=self.ledger.sent[name],
+            busy=task.busy,
+            results=dict(task.results),
+        )
+
+
+__all__ = ["Phase", "Supervisor"]

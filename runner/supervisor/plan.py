@@ -1,0 +1,139 @@
+"""What the supervisor is to run: the checked file, with everything about its functions that workers must know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from runner.ledger import LineSpec
+from runner.topology import Node, Topology
+from runner.transport.messages import OBJECTS, PICKLED
+from runner.worker.spec import Group, WorkerSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.config.model import Mode, QueueConfig, RunSettings, TaskConfig
+    from runner.tasks import Reference, Shape
+
+_NO_BOUND = 1 << 60
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPlan:
+    """One task: its table in the file, where its function is, and how that wants to be called.
+
+    `arguments` is a pickle of (args, kwargs), converted and checked.
+    """
+
+    config: TaskConfig
+    mode: Mode
+    reference: Reference
+    shape: Shape
+    arguments: bytes
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self.config.name
+
+    @property
+    def boxed(self) -> bool:
+        """Whether the function asks for its items itself."""
+        return bool(self.shape.inboxes or self.shape.outboxes)
+
+    @property
+    def flying(self) -> bool:
+        """Whether a worker executes many items at a time."""
+        return bool(self.config.inputs) and self.shape.is_async and not self.boxed
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole run."""
+
+    title: str
+    run_id: str
+    settings: RunSettings
+    queues: Mapping[str, QueueConfig]
+    tasks: Mapping[str, TaskPlan]
+    kinds: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.kinds.update({queue: self._kind(queue) for queue in self.queues})
+
+    def _kind(self, queue: str) -> int:
+        """Objects travel as they are only between threads; a dead letter carries its item in the form it had."""
+        ends = [task for task in self.tasks.values() if queue in (*task.config.inputs, *task.config.outputs)]
+        letters = {task.config.dead for task in ends if queue in task.config.inputs and task.config.dead}
+        ends += [task for task in self.tasks.values() if letters & {*task.config.inputs}]
+        return OBJECTS if all(task.mode == "thread" for task in ends) else PICKLED
+
+    @property
+    def letters(self) -> set[str]:
+        """The queues that carry dead letters."""
+        return {task.config.dead for task in self.tasks.values() if task.config.dead is not None}
+
+    def topology(self) -> Topology:
+        """The graph."""
+        return Topology(
+            Node(
+                name,
+                task.config.inputs,
+                (*task.config.outputs, *((task.config.dead,) if task.config.dead else ())),
+                {other: state for other, state in task.config.after.items() if other in self.tasks},
+            )
+            for name, task in self.tasks.items()
+        )
+
+    def lines(self) -> list[LineSpec]:
+        """The queues as the ledger wants them. A queue that closes a cycle never blocks its writers."""
+        specs = []
+        letters = self.letters
+        for name, queue in self.queues.items():
+            readers = tuple(task.name for task in self.tasks.values() if name in task.config.inputs)
+            specs.append(
+                LineSpec(
+                    queue=name,
+                    readers=readers,
+                    size=_NO_BOUND if queue.loop else queue.size,
+                    bytes=_NO_BOUND if queue.loop else queue.bytes,
+                    full=queue.full,
+                    order=queue.order,
+                    copy=queue.fanout == "copy",
+                    letters=name in letters,
+                )
+            )
+        return specs
+
+    def worker(self, task: TaskPlan, name: str, slot: int) -> WorkerSpec:
+        """What one worker of a task is told."""
+        config = task.config
+        return WorkerSpec(
+            task=config.name,
+            name=name,
+            run=self.run_id,
+            slot=slot,
+            reference=task.reference,
+            arguments=task.arguments,
+            inputs=config.inputs,
+            groups=self.groups(config),
+            batch=config.batch.items if config.batch else None,
+            batch_bytes=config.batch.bytes if config.batch else None,
+            ordered=config.ordered,
+            concurrency=config.concurrency,
+            attempts=config.attempts,
+            retry_on=config.retry_on,
+            env=dict(config.env),
+        )
+
+    def groups(self, config: TaskConfig) -> tuple[Group, ...]:
+        """The queues of each port, grouped by what they receive."""
+        groups: list[Group] = []
+        for port in config.ports:
+            sorts: dict[tuple[int, bool], list[str]] = {}
+            for queue in port.queues:
+                sort = (self.kinds[queue], self.queues[queue].order == "priority")
+                sorts.setdefault(sort, []).append(queue)
+            groups += [Group(port.name, tuple(queues), kind, rank) for (kind, rank), queues in sorts.items()]
+        return tuple(groups)

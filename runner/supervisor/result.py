@@ -1,0 +1,63 @@
+"""How a run has ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runner.ledger import Headline, Tally
+
+OK, FAILED, DEAD, HALTED, FAULT, DEADLINE = 0, 1, 4, 5, 70, 124
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """One task's end: `how` is "ok", "failed" or "skipped"; `results` are JSON texts by worker."""
+
+    name: str
+    how: str
+    why: str = ""
+    done: int = 0
+    dead: int = 0
+    dropped: int = 0
+    repeated: int = 0
+    sent: int = 0
+    busy: float = 0.0
+    results: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The end of a run. `lines` are the queues' tallies by name; `unbalanced` names those that do not add up."""
+
+    title: str
+    exit_code: int
+    seconds: float
+    headline: Headline
+    tasks: dict[str, TaskResult]
+    lines: dict[str, Tally]
+    unbalanced: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    left_behind: tuple[str, ...] = ()
+
+
+def exit_code(  # noqa: PLR0911  a table of precedence (SPEC 3), one line each
+    *, fault: bool, signal: int | None, deadline: bool, halted: bool, failed: bool, dead: bool
+) -> int:
+    """When several hold, the first of 70, 130/143, 124, 5, 1, 4 wins.
+
+    >>> exit_code(fault=False, signal=2, deadline=True, halted=False, failed=True, dead=True)
+    130
+    """
+    if fault:
+        return FAULT
+    if signal is not None:
+        return 128 + signal
+    if deadline:
+        return DEADLINE
+    if halted:
+        return HALTED
+    if failed:
+        return FAILED
+    return DEAD if dead else OK

@@ -1,0 +1,95 @@
+"""What the supervisor knows of every task and worker."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from runner.chunking import Grain
+
+if TYPE_CHECKING:
+    from runner.fleets.base import Fleet
+    from runner.supervisor.plan import TaskPlan
+    from runner.worker.spec import Group
+
+
+class Phase(Enum):
+    """Where a worker is in its life."""
+
+    WAITING = "waiting"  # to be started (again), not before `Slot.start_at`
+    STARTING = "starting"
+    READY = "ready"
+    ENDING = "ending"  # it was told that no more will come
+    FINISHED = "finished"  # it has said so; its process may still be there
+    GONE = "gone"
+
+
+@dataclass(slots=True)
+class Slot:
+    """One worker's place. `life` counts the workers that have lived here."""
+
+    index: int
+    name: str
+    task: TaskState
+    phase: Phase = Phase.WAITING
+    life: int = 0
+    pid: int = 0
+    leases: list[int] = field(default_factory=list)
+    #: For a source: items it may have made in all, and items that have arrived.
+    credit: int = 0
+    received: int = 0
+    unacked: bool = False
+    start_at: float = 0.0
+    killed_for: str = ""
+    items: int = 0
+
+    @property
+    def working(self) -> bool:
+        """Whether something will still come from this worker without anybody else's doing."""
+        if self.phase in {Phase.STARTING, Phase.ENDING, Phase.FINISHED}:
+            return True
+        if self.phase is not Phase.READY:
+            return False
+        if self.task.is_source:
+            return not self.task.groups or self.credit > self.received
+        return bool(self.leases)
+
+
+@dataclass(slots=True, eq=False)
+class TaskState:
+    """One task."""
+
+    plan: TaskPlan
+    fleet: Fleet
+    groups: tuple[Group, ...]
+    bounding: tuple[str, ...]
+    slots: list[Slot] = field(default_factory=list)
+    grain: Grain = field(default_factory=Grain)
+    ended: bool = False
+    failed: str = ""
+    early: bool = False
+    batch_since: float | None = None
+    boots_lost: int = 0
+    deaths: deque[float] = field(default_factory=deque)
+    results: dict[str, str] = field(default_factory=dict)
+    busy: float = 0.0
+    shown_errors: int = 0
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self.plan.name
+
+    @property
+    def is_source(self) -> bool:
+        """Whether it has no inputs."""
+        return not self.plan.config.inputs
+
+    @property
+    def depth(self) -> int:
+        """How many leases one worker may hold: one, and one more that waits in it when items are quick."""
+        if self.plan.flying:
+            return self.plan.config.concurrency
+        return 2 if self.grain.quick else 1

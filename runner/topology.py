@@ -1,0 +1,218 @@
+"""The graph of tasks and queues, and what follows from it: what may start, what has ended, what is in vain.
+
+Pure: tasks and queues are names, and the caller says what happened (`started`, `over`).
+
+A queue closes when all its writers are over. A task's inputs are *exhausted* when they are closed and empty and
+nothing is in flight; tasks on a cycle are exhausted together, when every queue that leads into the cycle is closed
+and nothing is queued or in flight anywhere in it. That is exact because outputs and acks arrive in one message.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+AfterState = Literal["started", "ended", "ok"]
+
+
+class Stage(Enum):
+    """Where a task is in its life."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    OK = "ok"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+OVER = frozenset({Stage.OK, Stage.FAILED, Stage.SKIPPED})
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A task in the graph; `outputs` includes its queue of dead letters."""
+
+    name: str
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    after: Mapping[str, AfterState] = field(default_factory=dict)
+
+
+class Topology:
+    """The graph and the stage of every task.
+
+    >>> graph = Topology([Node("bake", outputs=("bread",)), Node("eat", inputs=("bread",))])
+    >>> graph.startable()
+    ['bake', 'eat']
+    >>> for name in graph.startable(): graph.started(name)
+    >>> graph.exhausted(busy=lambda task: False)
+    []
+    >>> graph.over("bake", Stage.OK)
+    >>> graph.exhausted(busy=lambda task: False)
+    ['eat']
+    """
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self.nodes: dict[str, Node] = {node.name: node for node in nodes}
+        self.stages: dict[str, Stage] = dict.fromkeys(self.nodes, Stage.WAITING)
+        self.ready: set[str] = set()
+        self.writers: dict[str, list[str]] = {}
+        self.readers: dict[str, list[str]] = {}
+        for node in self.nodes.values():
+            for queue in dict.fromkeys(node.outputs):
+                self.writers.setdefault(queue, []).append(node.name)
+                self.readers.setdefault(queue, [])
+            for queue in node.inputs:
+                self.readers.setdefault(queue, []).append(node.name)
+                self.writers.setdefault(queue, [])
+        self.components: list[tuple[str, ...]] = strongly_connected(
+            {name: self._downstream(name) for name in self.nodes}
+        )
+        self._component = {name: component for component in self.components for name in component}
+
+    def _downstream(self, name: str) -> list[str]:
+        return [reader for queue in self.nodes[name].outputs for reader in self.readers.get(queue, ())]
+
+    def component(self, name: str) -> tuple[str, ...]:
+        """The tasks that share a cycle with this one, itself included."""
+        return self._component[name]
+
+    def depth(self) -> dict[str, int]:
+        """How far each task is from the sources; tasks on one cycle share a number."""
+        depths: dict[str, int] = {}
+        for component in reversed(self.components):  # sources first
+            feeders = {
+                writer
+                for name in component
+                for queue in self.nodes[name].inputs
+                for writer in self.writers[queue]
+                if writer not in component
+            }
+            depth = 1 + max((depths[writer] for writer in feeders), default=-1)
+            depths.update(dict.fromkeys(component, depth))
+        return depths
+
+    # -- what happened -------------------------------------------------------------------------
+
+    def started(self, name: str) -> None:
+        """The task's workers are being started."""
+        self.stages[name] = Stage.RUNNING
+
+    def is_ready(self, name: str) -> None:
+        """At least one of the task's workers executes or can execute."""
+        self.ready.add(name)
+
+    def over(self, name: str, stage: Stage) -> None:
+        """The task has ended: OK, FAILED or SKIPPED."""
+        self.stages[name] = stage
+
+    # -- what follows --------------------------------------------------------------------------
+
+    def is_over(self, name: str) -> bool:
+        """Whether the task has ended, in whatever way."""
+        return self.stages[name] in OVER
+
+    def all_over(self) -> bool:
+        """Whether the run has ended."""
+        return all(stage in OVER for stage in self.stages.values())
+
+    def startable(self) -> list[str]:
+        """Waiting tasks whose `after` holds."""
+        return [
+            name
+            for name, stage in self.stages.items()
+            if stage is Stage.WAITING
+            and all(self._holds(other, wanted) for other, wanted in self.nodes[name].after.items())
+        ]
+
+    def _holds(self, name: str, wanted: AfterState) -> bool:
+        stage = self.stages[name]
+        if wanted == "ok":
+            return stage is Stage.OK
+        if wanted == "ended":
+            return stage in OVER
+        return name in self.ready or stage in {Stage.OK, Stage.FAILED}
+
+    def unstartable(self) -> list[str]:
+        """Waiting tasks whose `after` can never hold any more."""
+        return [
+            name
+            for name, stage in self.stages.items()
+            if stage is Stage.WAITING
+            and any(self._never(other, wanted) for other, wanted in self.nodes[name].after.items())
+        ]
+
+    def _never(self, name: str, wanted: AfterState) -> bool:
+        return self.is_over(name) and not self._holds(name, wanted)
+
+    def closed(self, queue: str, inside: Iterable[str] = ()) -> bool:
+        """Whether nothing will be put any more, apart from what the tasks `inside` may put."""
+        return all(self.is_over(writer) or writer in inside for writer in self.writers[queue])
+
+    def exhausted(self, busy: Callable[[str], bool]) -> list[str]:
+        """Running tasks whose inputs have ended; `busy(task)`: it has items queued or in flight."""
+        ended: list[str] = []
+        for component in self.components:
+            running = [name for name in component if self.stages[name] is Stage.RUNNING and self.nodes[name].inputs]
+            if not running or any(busy(name) for name in component):
+                continue
+            if all(self.closed(queue, component) for name in component for queue in self.nodes[name].inputs) and all(
+                self.nodes[name].inputs or self.is_over(name) for name in component
+            ):
+                ended.extend(running)
+        return ended
+
+    def in_vain(self) -> list[str]:
+        """Running tasks that have outputs, and all whose readers are over: nobody will ever take an item."""
+        return [
+            name
+            for name, stage in self.stages.items()
+            if stage is Stage.RUNNING
+            and self.nodes[name].outputs
+            and all(self.unread(queue) for queue in self.nodes[name].outputs)
+        ]
+
+    def unread(self, queue: str) -> bool:
+        """Whether all readers of a queue are over."""
+        return all(self.is_over(reader) for reader in self.readers[queue])
+
+
+def strongly_connected(edges: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:
+    """Tarjan's strongly connected components, each after all components that it leads to; iterative.
+
+    >>> strongly_connected({"a": ["b"], "b": ["c"], "c": ["b"]})
+    [('c', 'b'), ('a',)]
+    """
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[tuple[str, ...]] = []
+    for root in edges:
+        if root in index:
+            continue
+        index[root] = low[root] = len(index)
+        stack.append(root)
+        path = [(root, iter(edges[root]))]
+        while path:
+            name, rest = path[-1]
+            for nxt in rest:
+                if nxt not in index:
+                    index[nxt] = low[nxt] = len(index)
+                    stack.append(nxt)
+                    path.append((nxt, iter(edges[nxt])))
+                    break
+                if nxt in stack:
+                    low[name] = min(low[name], index[nxt])
+            else:
+                path.pop()
+                if path:
+                    low[path[-1][0]] = min(low[path[-1][0]], low[name])
+                if low[name] == index[name]:
+                    cut = stack.index(name)
+                    found.append(tuple(reversed(stack[cut:])))
+                    del stack[cut:]
+    return found

@@ -1,0 +1,95 @@
+"""Items to chunk payloads and back. Workers alone do this: the supervisor never looks inside.
+
+A pickled payload is one pickle of a list. Small immutable values stand in it as they are, in the cheapest form that
+there is (13 ns for an int); everything else is pickled by itself, at the moment it is produced, and stands in the
+list as a 1-tuple of bytes. So an item keeps the value it had when it was yielded, shares nothing with its
+neighbours, can be decoded without them, and fails alone when it cannot be pickled.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+from runner.errors import NotPicklable
+
+SMALL = frozenset({int, float, bool, type(None)})
+PLAIN = frozenset({str, bytes})
+
+_dumps = pickle.dumps
+_loads = pickle.loads
+
+
+def freeze(item: Any) -> Any:
+    """The form in which an item that is not `SMALL` stands in a payload's list.
+
+    >>> freeze("plain"), type(freeze([1, 2]))
+    ('plain', <class 'tuple'>)
+    """
+    if type(item) in PLAIN:
+        return item
+    try:
+        return (_dumps(item, 5),)
+    except Exception as error:
+        raise NotPicklable(_why_not(item, error)) from None
+
+
+def size_of(frozen: Any) -> int:
+    """Bytes that a frozen item takes in its payload, about."""
+    if type(frozen) is tuple:
+        return len(frozen[0]) + 8
+    if type(frozen) in PLAIN:
+        return len(frozen) + 8
+    return 8
+
+
+def encode(frozen: list[Any]) -> bytes:
+    """The payload of a list of frozen items."""
+    return _dumps(frozen, 5)
+
+
+def decode(payload: Any) -> list[Any]:
+    """The frozen items of a payload; `thaw` those that are tuples when their turn comes."""
+    items: list[Any] = _loads(payload)
+    return items
+
+
+def thaw(frozen: Any) -> Any:
+    """The item itself.
+
+    >>> thaw(decode(encode([freeze([1, 2])]))[0])
+    [1, 2]
+    """
+    return _loads(frozen[0]) if type(frozen) is tuple else frozen
+
+
+def _why_not(item: Any, error: Exception) -> str:
+    path, culprit = _culprit(item, type(item).__name__, 0)
+    where = f" (at {path})" if culprit is not item else ""
+    text = str(error) or type(error).__name__
+    return (
+        f"an item of type {type(culprit).__name__} cannot be sent to another process{where}: {text}. "
+        "Send plain data instead, or run both tasks with mode = \"thread\"."
+    )
+
+
+def _culprit(item: Any, path: str, depth: int) -> tuple[str, Any]:
+    """The innermost part that cannot be pickled, and the path to it."""
+    if depth < 20:
+        for step, part in _parts(item):
+            try:
+                _dumps(part, 5)
+            except Exception:  # noqa: BLE001  whatever pickling raises, this part is the culprit
+                return _culprit(part, path + step, depth + 1)
+    return path, item
+
+
+def _parts(item: Any) -> list[tuple[str, Any]]:
+    if isinstance(item, dict):
+        return [(f"[{key!r}]", value) for key, value in list(item.items())[:1000]]
+    if isinstance(item, (list, tuple)):
+        return [(f"[{index}]", value) for index, value in enumerate(item[:1000])]
+    fields = getattr(item, "__dict__", None)
+    if isinstance(fields, dict) and not isinstance(item, type):
+        return [(f".{name}", value) for name, value in list(fields.items())[:1000]]
+    return []

@@ -1,0 +1,171 @@
+"""The two ends of a process worker's private socket.
+
+The worker's end blocks. The supervisor's end never does: what does not fit into the socket waits in a buffer, and
+reading takes whatever has arrived, so that a slow or dead worker costs the others nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from runner.transport import frames
+
+if TYPE_CHECKING:
+    from runner.transport.messages import FromWorker, ToWorker
+
+_BUFFER = 1 << 20
+_MOST_IOV = 64
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """A connected pair, with room for a chunk in each direction."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    for end in (ours, theirs):
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            with contextlib.suppress(OSError):  # a smaller buffer only costs a wake-up
+                end.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+    return ours, theirs
+
+
+class WorkerLink:
+    """The worker's end: blocking, used by one thread for each direction."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        sock.setblocking(True)
+
+    def fileno(self) -> int:
+        """For selectors and event loops."""
+        return self._socket.fileno()
+
+    def send(self, message: FromWorker) -> None:
+        """Write a whole message."""
+        buffers = [memoryview(buffer) for buffer in frames.pack(message)]
+        while buffers:
+            sent = self._socket.sendmsg(buffers[:_MOST_IOV])
+            buffers = _advance(buffers, sent)
+
+    def receive(self) -> Any:
+        """The next message; `EOFError` when the supervisor is gone."""
+        kind, header_length, payload_length = frames.read_prefix(self._read(frames.PREFIX.size))
+        header = self._read(header_length)
+        payload = self._read(payload_length) if payload_length else bytearray()
+        return frames.unpack(kind, bytes(header), memoryview(payload))
+
+    def waiting(self, timeout: float = 0.0) -> bool:
+        """Whether a message (or its beginning) arrives within `timeout` seconds."""
+        return bool(select.select([self._socket], [], [], timeout)[0])
+
+    def _read(self, length: int) -> bytearray:
+        buffer = bytearray(length)
+        view = memoryview(buffer)
+        while view:
+            got = self._socket.recv_into(view)
+            if not got:
+                raise EOFError
+            view = view[got:]
+        return buffer
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def _advance(buffers: list[memoryview], sent: int) -> list[memoryview]:
+    for at, buffer in enumerate(buffers):
+        if sent < len(buffer):
+            return [buffer[sent:], *buffers[at + 1 :]]
+        sent -= len(buffer)
+    return []
+
+
+class SupervisorLink:
+    """The supervisor's end: never blocks. Whole messages out, whatever has arrived in."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        sock.setblocking(False)
+        self._out: deque[memoryview] = deque()
+        self._in = bytearray()
+        self._at = 0
+        self._need: tuple[int, int, int] | None = None
+
+    def fileno(self) -> int:
+        """For the selector."""
+        return self._socket.fileno()
+
+    @property
+    def wants_to_write(self) -> bool:
+        """Whether something waits until the worker has read."""
+        return bool(self._out)
+
+    def send(self, message: ToWorker) -> None:
+        """Hand a message over; what the socket does not take now goes out with `flush`."""
+        self._out.extend(memoryview(buffer) for buffer in frames.pack(message) if len(buffer))
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what the socket takes. A worker that is gone takes nothing: its death is reported elsewhere."""
+        while self._out:
+            try:
+                sent = self._socket.sendmsg([self._out[at] for at in range(min(_MOST_IOV, len(self._out)))])
+            except BlockingIOError:
+                return
+            except OSError:
+                self._out.clear()
+                return
+            while sent:
+                first = self._out[0]
+                if sent < len(first):
+                    self._out[0] = first[sent:]
+                    break
+                sent -= len(first)
+                self._out.popleft()
+
+    def receive(self) -> tuple[list[Any], bool]:
+        """The messages that have arrived whole, and whether the worker may still send. `FrameError` for anything else."""
+        messages: list[Any] = []
+        while True:
+            try:
+                data = self._socket.recv(_BUFFER)
+            except BlockingIOError:
+                return messages, True
+            except OSError:  # a reset, at the death of the worker
+                data = b""
+            if not data:
+                return messages, False
+            self._in += data
+            messages += self._parse()
+            if len(data) < _BUFFER // 2:
+                return messages, True
+
+    def _parse(self) -> list[Any]:
+        messages: list[Any] = []
+        size = frames.PREFIX.size
+        while True:
+            if self._need is None:
+                if len(self._in) - self._at < size:
+                    break
+                self._need = frames.read_prefix(self._in[self._at : self._at + size])
+                self._at += size
+            kind, header, payload = self._need
+            if len(self._in) - self._at < header + payload:
+                break
+            head = bytes(self._in[self._at : self._at + header])
+            self._at += header
+            with memoryview(self._in) as view:
+                messages.append(frames.unpack(kind, head, view[self._at : self._at + payload]))
+            self._at += payload
+            self._need = None
+        if self._at:
+            del self._in[: self._at]
+            self._at = 0
+        return messages
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()

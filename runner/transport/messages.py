@@ -1,0 +1,173 @@
+"""What supervisor and workers say to each other.
+
+    supervisor ─▶ worker   Grant (items, on a lease) · Credit (a source may make so many) · Stop
+    worker ─▶ supervisor   Ready · Answer (outputs + acks, one message) · Made (a source's items) · Progress
+                           · Finished · Failed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+#: How a chunk's payload holds its items: a list of objects, or bytes that `codec.decode` understands.
+OBJECTS, PICKLED = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorText:
+    """An exception as data. `names` are its class and that class's bases, bare and qualified, for `retry_on`."""
+
+    type: str
+    message: str
+    traceback: str
+    names: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+@dataclass(frozen=True, slots=True)
+class LetterText:
+    """What a dead letter says beside its item."""
+
+    error: str
+    traceback: str
+    task: str
+    worker: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Items of one chunk, in a grant: `count` from `start` of `payload`, which is of kind `kind`.
+
+    `number` is the chunk's. `attempt` counts tries from 1, and `crashes` the workers that died over the item.
+    A part with a `letter` is a dead letter's item.
+    """
+
+    number: int
+    start: int
+    count: int
+    attempt: int
+    crashes: int
+    kind: int
+    payload: Any
+    letter: LetterText | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Items to execute, on a lease, within about `slice` seconds; what takes more than twice that is handed back."""
+
+    lease: int
+    slice: float
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """A source may have made `total` items since it began; everything it sent so far has arrived."""
+
+    total: int
+    slice: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """No more work will come. `ended`: the inputs have ended; else the run is stopping, and sources stop too."""
+
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker has loaded its function and is set up."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Items for the queues of one group (an index into the worker's output groups)."""
+
+    group: int
+    count: int
+    size: int
+    payload: Any
+    priorities: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """`count` items from `index` of a lease have failed together (one, unless they were a batch).
+
+    `retry_after` is what a `Retry` asked for; `reject` that a `Reject` was raised. `preview` shows the item.
+    """
+
+    index: int
+    count: int
+    error: ErrorText
+    preview: str
+    verdict: Literal["error", "retry", "reject"] = "error"
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The first `done` items of a lease are over, apart from `failures`; the rest is handed back."""
+
+    lease: int
+    done: int
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Outputs and acks in one message: the supervisor applies both in one step, or neither.
+
+    `busy` is the time in seconds that the acked items took, `coding` how much of it went into codecs.
+    """
+
+    acks: tuple[Ack, ...]
+    outputs: tuple[Output, ...]
+    busy: float
+    coding: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a source has made since its last message."""
+
+    items: int
+    outputs: tuple[Output, ...]
+    busy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`Context.progress`."""
+
+    done: float
+    total: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The worker's work is over and it is torn down; `result` is what a task without outputs returned, as text."""
+
+    result: str | None = None
+    early: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The worker cannot go on: its function could not be loaded or set up, or a task without inputs raised."""
+
+    where: Literal["load", "setup", "call", "teardown"]
+    error: ErrorText
+    verdict: Literal["error", "retry", "reject"] = "error"
+
+
+ToWorker = Grant | Credit | Stop
+FromWorker = Ready | Answer | Made | Progress | Finished | Failed

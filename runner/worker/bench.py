@@ -1,0 +1,68 @@
+"""What every body of a worker works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from runner.tasks import DeadLetter
+from runner.transport import codec
+from runner.transport.messages import OBJECTS, Grant, Part, Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runner.tasks import Shape
+    from runner.worker.collect import Collector
+    from runner.worker.context import WorkerContext
+    from runner.worker.spec import Port, WorkerSpec
+
+
+@dataclass(slots=True)
+class Bench:
+    """One worker's tools. `ended`: the inputs have ended, as the supervisor said."""
+
+    spec: WorkerSpec
+    port: Port
+    cell: memoryview | None
+    collector: Collector
+    context: WorkerContext
+    form: Shape
+    ended: bool = False
+
+    def hear(self, message: Any) -> Grant | None:
+        """A message's consequences for everybody; grants are returned."""
+        if isinstance(message, Stop):
+            self.ended = self.ended or message.ended
+            self.context.stopping = self.context.stopping or not message.ended
+        return message if isinstance(message, Grant) else None
+
+    def show(self, lease: int, index: int = 0) -> None:
+        """Write the progress cell: which item of which lease is executed now (lease 0: none)."""
+        if self.cell is not None:
+            self.cell[1] = index
+            self.cell[0] = lease
+
+
+def frozen_items(part: Part) -> list[Any]:
+    """The items of a part as they travelled; `thaw` makes an item of each."""
+    if part.kind == OBJECTS:
+        items: list[Any] = part.payload[part.start : part.start + part.count]
+        return items
+    return codec.decode(part.payload)[part.start : part.start + part.count]
+
+
+def thaw(part: Part, frozen: Any) -> Any:
+    """The item itself, as the function receives it."""
+    item = frozen if part.kind == OBJECTS else codec.thaw(frozen)
+    if part.letter is None:
+        return item
+    letter = part.letter
+    return DeadLetter(item, letter.error, letter.traceback, letter.task, letter.worker, letter.attempts)
+
+
+def flattened(grant: Grant) -> Iterator[tuple[Part, int, Any]]:
+    """Every item of a grant in order: its part, its index in the chunk, and the item as it travelled."""
+    for part in grant.parts:
+        for offset, frozen in enumerate(frozen_items(part)):
+            yield part, part.start + offset, frozen

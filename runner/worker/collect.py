@@ -1,0 +1,148 @@
+"""Outputs on their way out: gathered by group, frozen at the moment they are produced, cut into chunks."""
+
+from __future__ import annotations
+
+from types import GeneratorType
+from typing import Any
+
+from runner.errors import NotPicklable
+from runner.tasks import To
+from runner.transport import codec
+from runner.transport.messages import OBJECTS, Output
+from runner.worker.spec import Group
+
+#: A reader that takes single items of a chunk is handed the chunk's bytes each time, so a chunk stays small.
+MOST_ITEMS = 16 * 1024
+MOST_BYTES = 1 << 20
+
+Mark = tuple[int, ...]
+
+
+class Collector:
+    """The outputs that wait for the next message."""
+
+    def __init__(self, groups: tuple[Group, ...]) -> None:
+        self.groups = groups
+        self.buffers: list[list[Any]] = [[] for _ in groups]
+        self.ranks: list[list[float]] = [[] for _ in groups]
+        self.size = 0
+        self._begun: Mark | None = None
+        self._ports: dict[str, list[int]] = {}
+        for index, group in enumerate(groups):
+            self._ports.setdefault(group.port, []).append(index)
+        first = groups[0].port if groups else ""
+        self._default = self._ports.get("default", self._ports.get(first, []))
+        #: With one ordinary group, `direct` is its buffer, and bodies may append to it themselves.
+        plain = len(groups) == 1 and not groups[0].priority
+        self.direct: list[Any] | None = self.buffers[0] if plain else None
+        self.objects = bool(groups) and all(group.kind == OBJECTS for group in groups)
+
+    def emit(self, item: Any) -> None:
+        """Take one item: to the default port, or where a `To` says. NotPicklable names the culprit."""
+        targets = self._default
+        if type(item) is To:
+            targets = self._ports.get(item.port, [])
+            if not targets:
+                if not self.groups:
+                    return
+                known = ", ".join(sorted(self._ports))
+                raise ValueError(f"To({item.port!r}, ...): this task has no such port (its ports: {known})")
+            item = item.item
+        frozen: Any = None
+        if not self.objects:  # before anything is kept: it may be refused
+            frozen = item if type(item) in codec.SMALL else codec.freeze(item)
+            self.size += codec.size_of(frozen)
+        ranks = [priority(item) if self.groups[index].priority else None for index in targets]
+        for index, rank in zip(targets, ranks, strict=True):
+            self.buffers[index].append(item if self.groups[index].kind == OBJECTS else frozen)
+            if rank is not None:
+                self.ranks[index].append(rank)
+
+    def emit_all(self, result: Any) -> None:
+        """Take what a call returned: a generator's items, or the one item."""
+        if type(result) is GeneratorType:
+            self._begun = self.mark()
+            for item in result:
+                self.emit(item)
+            self._begun = None
+        else:
+            self.emit(result)
+
+    def cut_short(self, *, again: bool) -> None:
+        """A call has failed. What its generator had yielded counts, unless the item is given `again`."""
+        if self._begun is not None and again:
+            self.rollback(self._begun)
+        self._begun = None
+
+    def mark(self) -> Mark:
+        """A place to roll back to."""
+        return tuple(len(buffer) for buffer in self.buffers)
+
+    def rollback(self, mark: Mark) -> None:
+        """Forget what was emitted since `mark`."""
+        for buffer, ranks, length in zip(self.buffers, self.ranks, mark, strict=True):
+            del buffer[length:]
+            del ranks[length:]
+
+    def take(self) -> tuple[Output, ...]:
+        """Everything gathered so far, as chunks. Safe beside another thread that appends."""
+        outputs: list[Output] = []
+        for index, buffer in enumerate(self.buffers):
+            count = len(buffer)
+            if count:
+                items = buffer[:count]
+                del buffer[:count]
+                ranks = self.ranks[index][:count]
+                del self.ranks[index][:count]
+                outputs.extend(_cut(index, self.groups[index], items, ranks))
+        self.size = 0
+        return tuple(outputs)
+
+
+def _cut(index: int, group: Group, items: list[Any], ranks: list[float]) -> list[Output]:
+    outputs: list[Output] = []
+    start = 0
+    while start < len(items):
+        part = items[start : start + MOST_ITEMS]
+        if group.kind == OBJECTS:
+            outputs.append(Output(index, len(part), 64 * len(part), part, tuple(ranks[start : start + len(part)])))
+        else:
+            part = _within_bytes(part)
+            payload = codec.encode(part)
+            outputs.append(Output(index, len(part), len(payload), payload, tuple(ranks[start : start + len(part)])))
+        start += len(part)
+    return outputs
+
+
+def _within_bytes(items: list[Any]) -> list[Any]:
+    if all(type(item) in codec.SMALL for item in items):
+        return items
+    total = 0
+    for at, item in enumerate(items):
+        total += codec.size_of(item)
+        if total > MOST_BYTES:
+            return items[: max(1, at)]
+    return items
+
+
+def priority(item: Any) -> float:
+    """An item's rank in a priority queue: its own `priority`, its key of that name, its first element, or itself.
+
+    The lowest comes first, as in the standard library's `PriorityQueue`.
+
+    >>> priority((3, "paint")), priority({"priority": 1}), priority(7)
+    (3.0, 1.0, 7.0)
+    """
+    found: Any = item
+    if isinstance(item, dict):
+        found = item.get("priority", 0.0)
+    elif hasattr(item, "priority"):
+        found = item.priority
+    elif isinstance(item, (tuple, list)) and item:
+        found = item[0]
+    try:
+        return float(found)
+    except (TypeError, ValueError):
+        raise NotPicklable(
+            f"an item of type {type(item).__name__} has no priority: give it a number as `priority`, or as first element"
+        ) from None

@@ -1,0 +1,77 @@
+"""What a task function may know of its run."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from runner.transport.messages import Progress
+
+if TYPE_CHECKING:
+    from runner.transport.messages import Part
+    from runner.worker.spec import Port, WorkerSpec
+
+_QUARTER = 0.25
+
+
+class WorkerContext:
+    """`runner.Context`, for one worker; the bodies keep `number`, `index` and `attempt` up to date."""
+
+    def __init__(self, spec: WorkerSpec, port: Port) -> None:
+        self.task = spec.task
+        self.worker = spec.name
+        self.run = spec.run
+        self.log = _logger(spec.task)
+        self.number = 0
+        self.index = 0
+        self.attempt = 1
+        self.stopping = False
+        self._port = port
+        self._told = 0.0
+
+    @property
+    def item_id(self) -> str:
+        """The same name for the same item, however often it is given."""
+        return f"{self.number}.{self.index}" if self.number else ""
+
+    def progress(self, done: float, total: float | None = None) -> None:
+        """Tell people how far this worker is; told on at most four times a second."""
+        now = time.monotonic()
+        if now - self._told >= _QUARTER or done == total:
+            self._told = now
+            self._port.send(Progress(float(done), None if total is None else float(total)))
+
+    def at(self, part: Part, index: int) -> None:
+        """The function is about to be called for this item."""
+        self.number, self.index, self.attempt = part.number, index, part.attempt + part.crashes
+
+    def for_item(self, part: Part, index: int) -> WorkerContext:
+        """A copy that stays with one item, for functions that run many at a time."""
+        other = copy.copy(self)
+        other.at(part, index)
+        return other
+
+
+def _logger(task: str) -> logging.Logger:
+    logger = logging.getLogger(f"runner.task.{task}")
+    parent = logging.getLogger("runner.task")
+    if not parent.handlers:
+        parent.addHandler(_StderrHandler())
+        parent.setLevel(logging.INFO)
+        parent.propagate = False
+    return logger
+
+
+class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to whatever standard error is at that moment: thread workers share one process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)

@@ -1,0 +1,212 @@
+"""A function called for every item of a grant, or for every batch of them.
+
+The loop over small items is the hottest code there is: one call, one store into the progress cell and one append
+for each. The clock is read every `stride` items, about once a millisecond; a grant that takes more than twice its
+slice is answered with what is done, and the rest handed back.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from types import GeneratorType
+from typing import TYPE_CHECKING, Any
+
+from runner.transport import codec
+from runner.transport.messages import OBJECTS, Ack, Answer, Failure, Grant
+from runner.worker.bench import Bench, flattened, frozen_items, thaw
+from runner.worker.failure import failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.transport.messages import Part
+
+_QUICK, _SLOW = 0.0005, 0.002
+_MOST_STRIDE = 4096
+
+
+def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Execute grants until the inputs have ended."""
+    if args or kwargs:
+        plain = target
+
+        def target(item: Any) -> Any:
+            return plain(item, *args, **kwargs)
+
+    if bench.spec.batch:
+        execute: Callable[[Grant], Answer] = Batches(bench, target).execute
+    else:
+        execute = Items(bench, target).execute
+    while True:
+        grant = bench.hear(bench.port.receive())
+        if grant is not None:
+            answer = execute(grant)
+            bench.show(0)
+            bench.port.send(answer)
+        elif bench.ended:
+            return
+
+
+class Items:
+    """Item by item."""
+
+    def __init__(self, bench: Bench, target: Callable[[Any], Any]) -> None:
+        self.bench = bench
+        self.target = target
+        self.stride = 1
+        self.knows = bench.form.context is not None
+
+    def execute(self, grant: Grant) -> Answer:
+        """Call the function for each item, within the slice."""
+        began = perf_counter()
+        deadline = began + 2 * grant.slice
+        failures: list[Failure] = []
+        self.bench.show(grant.lease)
+        base = 0
+        for part in grant.parts:
+            if base and perf_counter() > deadline:
+                break
+            items = frozen_items(part)
+            at = 0
+            while at < len(items):
+                at, error = self._stretch(part, items, at, base, deadline)
+                if error is not None:
+                    failures.append(self._failed(part, items[at], base + at, error))
+                    at += 1
+                if perf_counter() > deadline or (error is not None and self.bench.spec.ordered):
+                    return self._answer(grant, base + at, failures, began)
+            base += len(items)
+        return self._answer(grant, base, failures, began)
+
+    def _answer(self, grant: Grant, done: int, failures: list[Failure], began: float) -> Answer:
+        worked = perf_counter()
+        outputs = self.bench.collector.take()
+        ended = perf_counter()
+        return Answer((Ack(grant.lease, done, tuple(failures)),), outputs, ended - began, ended - worked)
+
+    def _failed(self, part: Part, frozen: Any, index: int, error: Exception) -> Failure:
+        try:
+            item = thaw(part, frozen)
+        except Exception:  # noqa: BLE001  it may be the item that cannot be decoded: shown as it travelled
+            item = frozen
+        fault = failure(self.bench.spec, index, 1, error, item, part.attempt)
+        self.bench.collector.cut_short(again=fault.verdict == "retry")
+        return fault
+
+    def _stretch(
+        self, part: Part, items: list[Any], at: int, base: int, deadline: float
+    ) -> tuple[int, Exception | None]:
+        """Execute from `at` until the end, an error, or the deadline; return where it stopped.
+
+        `base` is the index in the lease of the part's first item.
+        """
+        collector = self.bench.collector
+        plain = not (self.knows or part.letter is not None or part.kind == OBJECTS or collector.objects)
+        run = self._fast if plain and collector.direct is not None and self.bench.cell is not None else self._careful
+        before = perf_counter()
+        while at < len(items):
+            at, error = run(part, items, at, min(len(items), at + self.stride), base)
+            if error is not None:
+                return at, error
+            now = perf_counter()
+            if now - before < _QUICK:
+                self.stride = min(_MOST_STRIDE, 2 * self.stride)
+            elif now - before > _SLOW:
+                self.stride = max(1, self.stride // 4)
+            if now > deadline:
+                break
+            before = now
+        return at, None
+
+    def _fast(self, part: Part, items: list[Any], at: int, stop: int, base: int) -> tuple[int, Exception | None]:
+        """Pickled in, one pickled group out: the usual case between processes."""
+        collector, target, cell = self.bench.collector, self.target, self.bench.cell
+        assert collector.direct is not None
+        assert cell is not None
+        append, small, thaw_ = collector.direct.append, codec.SMALL, codec.thaw
+        index = base + at
+        try:
+            for frozen in items[at:stop]:
+                cell[1] = index
+                result = target(thaw_(frozen) if frozen.__class__ is tuple else frozen)
+                if result.__class__ in small:
+                    append(result)
+                else:
+                    collector.emit_all(result)
+                index += 1
+        except Exception as error:  # noqa: BLE001  whatever the user's function raises
+            return index - base, error
+        return stop, None
+
+    def _careful(self, part: Part, items: list[Any], at: int, stop: int, base: int) -> tuple[int, Exception | None]:
+        """Every other combination."""
+        bench, context = self.bench, self.bench.context
+        emit, target = (bench.collector.emit_all if bench.spec.groups else _exhaust), self.target
+        try:
+            while at < stop:
+                if bench.cell is not None:
+                    bench.cell[1] = base + at
+                if self.knows:
+                    context.at(part, part.start + at)
+                emit(target(thaw(part, items[at])))
+                at += 1
+        except Exception as error:  # noqa: BLE001  whatever the user's function raises
+            return at, error
+        return at, None
+
+
+def _exhaust(result: Any) -> None:
+    """A sink's result: a generator still has to run."""
+    if type(result) is GeneratorType:
+        for _ in result:
+            pass
+
+
+class Batches:
+    """Lists of items."""
+
+    def __init__(self, bench: Bench, target: Callable[[Any], Any]) -> None:
+        self.bench = bench
+        self.target = target
+
+    def execute(self, grant: Grant) -> Answer:
+        """Call the function for each full list, and for what remains."""
+        bench, spec = self.bench, self.bench.spec
+        emit = bench.collector.emit_all if spec.groups else _exhaust
+        began = perf_counter()
+        failures: list[Failure] = []
+        done = 0
+        bench.show(grant.lease)
+        for batch in self._lists(grant):
+            if done and (perf_counter() - began > 2 * grant.slice or (failures and spec.ordered)):
+                break
+            bench.show(grant.lease, done)
+            attempt = batch[0][0].attempt
+            bench.context.at(batch[0][0], batch[0][1])
+            items: list[Any] = []
+            try:
+                items = [thaw(part, frozen) for part, _, frozen in batch]
+                emit(self.target(items))
+            except Exception as error:  # noqa: BLE001  whatever the user's function raises
+                fault = failure(spec, done, len(batch), error, items, attempt)
+                bench.collector.cut_short(again=fault.verdict == "retry")
+                failures.append(fault)
+            done += len(batch)
+        worked = perf_counter()
+        outputs = bench.collector.take()
+        ended = perf_counter()
+        return Answer((Ack(grant.lease, done, tuple(failures)),), outputs, ended - began, ended - worked)
+
+    def _lists(self, grant: Grant) -> Any:
+        """Cut the grant into batches, by number and by bytes."""
+        most, most_bytes = self.bench.spec.batch or 1, self.bench.spec.batch_bytes
+        batch: list[tuple[Part, int, Any]] = []
+        size = 0
+        for each in flattened(grant):
+            if batch and (len(batch) >= most or (most_bytes is not None and size >= most_bytes)):
+                yield batch
+                batch, size = [], 0
+            batch.append(each)
+            size += 0 if most_bytes is None else codec.size_of(each[2])
+        if batch:
+            yield batch

@@ -1,0 +1,126 @@
+"""`async def`: many items at a time on the worker's event loop.
+
+Every item is a lease of its own, so each is acked when it has finished, in whatever order. Those that finish in the
+same turn of the loop leave in one message, unless the task is ordered: then each takes its own outputs along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from time import perf_counter
+from types import AsyncGeneratorType
+from typing import TYPE_CHECKING, Any
+
+from runner.transport.messages import Ack, Answer
+from runner.worker.bench import flattened, thaw
+from runner.worker.failure import failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.transport.messages import Failure, Grant, Part
+    from runner.worker.bench import Bench
+
+
+def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Execute grants on an event loop until the inputs have ended."""
+    asyncio.run(Flight(bench, target, args, kwargs).fly())
+
+
+class Flight:
+    """The items in flight."""
+
+    def __init__(self, bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.bench = bench
+        self.target, self.args, self.kwargs = target, args, kwargs
+        self.acks: list[Ack] = []
+        self.busy = 0.0
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.arrived: deque[Any] = deque()
+        self.wake = asyncio.Event()
+        self.flush_due = False
+
+    async def fly(self) -> None:
+        """Start what is granted until the inputs have ended and everything has landed."""
+        loop = asyncio.get_running_loop()
+
+        def deliver(message: Any) -> None:
+            self.arrived.append(message)
+            loop.call_soon_threadsafe(self.wake.set)
+
+        self.bench.port.listen(deliver)
+        while not self.bench.ended or self.tasks:
+            await self.wake.wait()
+            self.wake.clear()
+            while self.arrived:
+                grant = self.bench.hear(self.arrived.popleft())
+                if grant is not None:
+                    self._start(grant)
+        self._flush()
+
+    def _start(self, grant: Grant) -> None:
+        for part, index, frozen in flattened(grant):
+            task = asyncio.get_running_loop().create_task(self._one(grant.lease, part, index, frozen))
+            self.tasks.add(task)
+            task.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        self.wake.set()
+
+    async def _one(self, lease: int, part: Part, index: int, frozen: Any) -> None:
+        bench = self.bench
+        began = perf_counter()
+        kwargs = self.kwargs
+        if bench.form.context:
+            kwargs = {**kwargs, bench.form.context: bench.context.for_item(part, index)}
+        outputs: list[Any] = []
+        failures: tuple[Failure, ...] = ()
+        item: Any = frozen
+        try:
+            item = thaw(part, frozen)
+            await self._call(item, kwargs, outputs)
+        except Exception as error:  # noqa: BLE001  whatever the user's function raises
+            fault = failure(bench.spec, 0, 1, error, item, part.attempt)
+            if fault.verdict == "retry":
+                outputs.clear()
+            failures = (fault,)
+        self._land(lease, outputs, failures, perf_counter() - began, item, part)
+
+    async def _call(self, item: Any, kwargs: dict[str, Any], outputs: list[Any]) -> None:
+        result = self.target(item, *self.args, **kwargs)
+        if isinstance(result, AsyncGeneratorType):
+            async for each in result:
+                outputs.append(each)  # noqa: PERF401  what came before an error must be kept
+        else:
+            outputs.append(await result if asyncio.iscoroutine(result) else result)
+
+    def _land(
+        self, lease: int, outputs: list[Any], failures: tuple[Any, ...], busy: float, item: Any, part: Part
+    ) -> None:
+        collector = self.bench.collector
+        mark = collector.mark()
+        if self.bench.spec.groups:
+            try:
+                for each in outputs:
+                    collector.emit(each)
+            except Exception as error:  # noqa: BLE001  it cannot be pickled, or names no port
+                fault = failure(self.bench.spec, 0, 1, error, item, part.attempt)
+                if fault.verdict == "retry":
+                    collector.rollback(mark)
+                failures = (fault,)
+        self.acks.append(Ack(lease, 1, failures))
+        self.busy += busy
+        if self.bench.spec.ordered:
+            self._flush()
+        elif not self.flush_due:
+            self.flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self.flush_due = False
+        if self.acks:
+            acks, self.acks = tuple(self.acks), []
+            busy, self.busy = self.busy, 0.0
+            self.bench.port.send(Answer(acks, self.bench.collector.take(), busy))

@@ -1,0 +1,105 @@
+"""A worker's life: load, set up, work, tear down, report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+from typing import TYPE_CHECKING, Any, Literal
+
+from runner.errors import Reject, Retry
+from runner.tasks import Shape, shape
+from runner.transport.errortext import describe, shorten
+from runner.transport.messages import Failed, Finished, Ready
+from runner.worker import boxes, each, flight, source
+from runner.worker.bench import Bench
+from runner.worker.collect import Collector
+from runner.worker.context import WorkerContext
+from runner.worker.spec import SupervisorGone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.worker.spec import Port, WorkerSpec
+
+_MOST_RESULT = 64 * 1024
+
+
+class _GiveUp(BaseException):  # noqa: N818  the way out of a life that has been reported as failed
+    """The worker has said `Failed`."""
+
+
+def run(spec: WorkerSpec, port: Port, cell: memoryview | None) -> None:
+    """Live one worker's life. Returns when it is over, after `Finished` or `Failed` has been sent."""
+    with contextlib.suppress(_GiveUp, SupervisorGone):
+        _live(spec, port, cell)
+
+
+def _live(spec: WorkerSpec, port: Port, cell: memoryview | None) -> None:
+    target, args, kwargs = _reporting(port, "load", lambda: _load(spec))
+    form = shape(target)
+    context = WorkerContext(spec, port)
+    bench = Bench(spec, port, cell, Collector(spec.groups), context, form)
+    given = {form.context: context} if form.context else {}
+    stack = contextlib.ExitStack()
+    if form.kind == "class":
+        target = _reporting(port, "setup", lambda: _make(target, args, kwargs, stack))
+        args, kwargs = (), {}
+    kwargs = {**kwargs, **given}
+    port.send(Ready(os.getpid()))
+
+    def work() -> str | None:
+        with stack:  # a callable class sees in __exit__ whether it ended well
+            return _work(bench, form, target, args, kwargs)
+
+    result = _reporting(port, "teardown", work)
+    port.send(Finished(result, early=bool(spec.inputs) and not bench.ended))
+
+
+def _work(bench: Bench, form: Shape, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    if form.inboxes or (form.outboxes and bench.spec.inputs):
+        return _outcome(bench, lambda: boxes.work(bench, target, args, kwargs))
+    if bench.spec.inputs:
+        body = flight.work if form.is_async else each.work
+        body(bench, target, args, kwargs)
+        return None
+    return _outcome(bench, lambda: source.work(bench, target, args, kwargs))
+
+
+def _outcome(bench: Bench, call: Callable[[], Any]) -> str | None:
+    """Run a whole-call body; what it raises ends the worker."""
+    result = _reporting(bench.port, "call", call)
+    if result is None or bench.spec.groups:
+        return None
+    try:
+        return shorten(json.dumps(result), _MOST_RESULT)
+    except Exception:  # noqa: BLE001  no JSON, so its text: results are shown, not moved
+        return shorten(json.dumps(repr(result)), _MOST_RESULT)
+
+
+def _load(spec: WorkerSpec) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    os.environ.update(spec.env)
+    target = spec.reference.load()
+    args, kwargs = pickle.loads(spec.arguments)  # noqa: S301  made by the supervisor for its own worker
+    return target, args, kwargs
+
+
+def _make(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], stack: contextlib.ExitStack) -> Any:
+    instance = target(*args, **kwargs)
+    if hasattr(type(instance), "__enter__"):
+        entered = stack.enter_context(instance)
+        return instance if entered is None else entered
+    return instance
+
+
+def _reporting(port: Port, where: Any, deed: Callable[[], Any]) -> Any:
+    """Do it; an exception is reported and ends the life."""
+    try:
+        return deed()
+    except Exception as error:
+        verdict: Literal["error", "retry", "reject"] = (
+            "reject" if isinstance(error, Reject) else "retry" if isinstance(error, Retry) else "error"
+        )
+        port.send(Failed(where, describe(error), verdict))
+        raise _GiveUp from None

@@ -1,0 +1,62 @@
+"""What a worker is told when it starts, and the port through which it speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from runner.tasks import Reference
+from runner.transport.messages import FromWorker
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Queues that receive the same chunk: one port's, of one kind (`OBJECTS` or `PICKLED`)."""
+
+    port: str
+    queues: tuple[str, ...]
+    kind: int
+    priority: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """Everything a worker needs. `arguments` is a pickle of (args, kwargs), read after the function was loaded.
+
+    `attempts` and `retry_on` let the worker tell a final failure from one that will be tried again.
+    """
+
+    task: str
+    name: str
+    run: str
+    slot: int
+    reference: Reference
+    arguments: bytes
+    inputs: tuple[str, ...] = ()
+    groups: tuple[Group, ...] = ()
+    batch: int | None = None
+    batch_bytes: int | None = None
+    ordered: bool = False
+    concurrency: int = 1
+    attempts: int = 1
+    retry_on: tuple[str, ...] = ()
+    keep_alive: bool = True
+    env: dict[str, str] = field(default_factory=dict)
+
+
+class SupervisorGone(BaseException):
+    """Nobody is at the other end of the port: the worker ends. No `Exception`, so user code does not swallow it."""
+
+
+class Port(Protocol):
+    """A worker's only way to the outside, apart from its progress cell."""
+
+    def send(self, message: FromWorker) -> None:
+        """Hand a message over."""
+
+    def receive(self, timeout: float | None = None) -> Any:
+        """The next message; None after `timeout` seconds. `SupervisorGone` when nobody is there."""
+
+    def listen(self, deliver: Callable[[Any], None]) -> None:
+        """From now on call `deliver` with each message, in another thread, instead of `receive`."""
