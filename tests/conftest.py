@@ -1,0 +1,41 @@
+"""The two fixtures of every test: `census`, which looks for what it left behind, and `project`, a temporary folder."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import Census, Project
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def census() -> Iterator[None]:
+    """Fail a test that leaves a child process, a thread, a descriptor or shared memory behind.
+
+    A resource tracker or a forkserver that was there before may stay; one that the test started must go.
+    """
+    before = Census.take()
+    yield
+    gc.collect()  # an object that only waits for its collection holds nothing
+    leaks = list(before.leaks())
+    assert not leaks, "left behind: " + "; ".join(leaks)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Callable[[Mapping[str, str | Callable[..., Any]]], Project]:
+    """Make a temporary project: `project({"tasks.toml": text, "plugins/x.py": text or function}).run("tasks.toml")`.
+
+    A function stands for the file that has its body; `run` gives an `Outcome(exit, out, err, json, lines)`.
+    """
+
+    def make(files: Mapping[str, str | Callable[..., Any]]) -> Project:
+        made = Project(tmp_path)
+        made.write(files)
+        return made
+
+    return make

@@ -1,0 +1,234 @@
+"""What tests share: loading a file as a module, a temporary project, and the count of what is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import inspect
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from types import ModuleType
+
+ROOT = Path(__file__).resolve().parent.parent
+TOKEN = "RUNNER_TEST_TOKEN"
+
+
+def load(path: str) -> ModuleType:
+    """Import the file at `path` (from the top of the repository) under a private name, as runner loads plugins."""
+    name = "_loaded_" + path.removesuffix(".py").replace("/", "_").replace("-", "_")
+    spec = importlib.util.spec_from_file_location(name, ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def source(content: str | Callable[..., Any]) -> str:
+    """What to write into a file: dedented text, or the body of a function."""
+    if callable(content):
+        _, _, content = inspect.getsource(content).partition(":\n")
+    return textwrap.dedent(content.lstrip("\n"))
+
+
+# --- one run ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended, and what it wrote."""
+
+    command: list[str]
+    exit: int
+    out: str
+    err: str
+
+    @cached_property
+    def json(self) -> Any:
+        """Standard output as JSON: all of it, or else its last line (`--json` after what the tasks printed)."""
+        try:
+            return json.loads(self.out)
+        except ValueError:
+            return json.loads(self.out.splitlines()[-1])
+
+    @property
+    def lines(self) -> list[str]:
+        """Standard output, sorted: what workers print comes in any order."""
+        return sorted(self.out.splitlines())
+
+    def __str__(self) -> str:
+        return f"$ {shlex.join(self.command)}\nexit {self.exit}\n--- out\n{self.out}\n--- err\n{self.err}"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A command under way, for tests that send signals: `process.send_signal(...)`, then `finish()`."""
+
+    process: subprocess.Popen[str]
+    token: str
+
+    def finish(self, timeout: float = 60, input: str | None = None) -> Outcome:  # noqa: A002  as subprocess names it
+        """Wait for the end; fail when it does not come in time, or when a process is left behind."""
+        try:
+            out, err = self.process.communicate(input, timeout)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            kill_all(marked(self.token))  # workers have groups of their own, and would hold the pipes open
+            out, err = self.process.communicate()
+            pytest.fail(f"no end after {timeout} s\n{self.outcome(out, err)}")
+        outcome = self.outcome(out, err)
+        left = still_there(marked(self.token), limit=2)
+        names = [describe(process) for process in left]
+        kill_all(left)
+        assert not names, f"processes left behind: {names}\n{outcome}"
+        return outcome
+
+    def outcome(self, out: str, err: str) -> Outcome:
+        return Outcome(list(map(str, self.process.args)), self.process.returncode, out, err)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A temporary folder with a `tasks.toml`, plugins and whatever else, in which runner is run."""
+
+    path: Path
+
+    def write(self, files: Mapping[str, str | Callable[..., Any]]) -> None:
+        for name, content in files.items():
+            target = self.path / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(source(content), encoding="utf-8")
+
+    def start(self, *args: object, env: Mapping[str, str] | None = None, verb: str = "run", **popen: Any) -> Running:
+        """Start `python -m runner run ARGS` in a process group of its own, without a terminal."""
+        token = uuid.uuid4().hex
+        command = [sys.executable, "-m", "runner", verb, *map(str, args)]
+        environment = {**os.environ, "COLUMNS": "200", **(env or {}), TOKEN: token}
+        pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        settings = {"cwd": self.path, "start_new_session": True, "encoding": "utf-8", "errors": "replace"}
+        process = subprocess.Popen(command, env=environment, **{**pipes, **settings, **popen})
+        return Running(process, token)
+
+    def run(
+        self,
+        *args: object,
+        timeout: float = 60,
+        input: str | None = None,  # noqa: A002  as subprocess names it
+        env: Mapping[str, str] | None = None,
+        verb: str = "run",
+        **popen: Any,
+    ) -> Outcome:
+        """Run `python -m runner run ARGS` to its end; no process may be left."""
+        return self.start(*args, env=env, verb=verb, **popen).finish(timeout, input)
+
+
+# --- the census ------------------------------------------------------------------------------------------------------
+
+
+def marked(token: str) -> list[psutil.Process]:
+    """Every process that inherited the token of one run, however its parents died."""
+    return [
+        process
+        for process in psutil.process_iter(["environ"])
+        if (process.info["environ"] or {}).get(TOKEN) == token  # None: not ours to read, so not ours
+    ]
+
+
+def still_there(processes: list[psutil.Process], limit: float) -> list[psutil.Process]:
+    """Those that have not gone after `limit` seconds; a zombie of somebody else's has gone as far as we care."""
+    _, alive = psutil.wait_procs(processes, timeout=limit)
+    return [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def kill_all(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def describe(process: psutil.Process) -> str:
+    try:
+        return f"{process.pid} {shlex.join(process.cmdline()) or process.name()}"
+    except psutil.Error:
+        return f"{process.pid} (gone)"
+
+
+@dataclass(frozen=True)
+class Census:
+    """What this process holds at one moment."""
+
+    children: set[psutil.Process]
+    threads: set[threading.Thread]
+    descriptors: Counter[str]
+    shared: set[str]
+
+    @classmethod
+    def take(cls) -> Census:
+        return cls(
+            set(psutil.Process().children(recursive=True)), set(threading.enumerate()), descriptors(), shared_memory()
+        )
+
+    def leaks(self, limit: float = 5) -> Iterator[str]:
+        """What is there now and was not then, once it had `limit` seconds to go away."""
+        end = time.monotonic() + limit
+        new = list(set(psutil.Process().children(recursive=True)) - self.children)
+        left = still_there(new, limit)
+        names = [describe(process) for process in left]
+        kill_all(left)
+        yield from (f"child process {name}" for name in names)
+        for thread in set(threading.enumerate()) - self.threads:
+            if not thread.name.startswith("Dummy-"):  # made by asking in a foreign thread; cannot be joined
+                thread.join(max(0, end - time.monotonic()))
+                if thread.is_alive():
+                    yield f"thread {thread.name}"
+        yield from lasting("descriptor", lambda: list((descriptors() - self.descriptors).elements()), self.grown, end)
+        yield from lasting("shared memory", lambda: sorted(shared_memory() - self.shared), lambda: True, end)
+
+    def grown(self) -> bool:
+        """More descriptors than then: one that was replaced by another is no leak."""
+        return descriptors().total() > self.descriptors.total()
+
+
+def lasting(kind: str, look: Callable[[], list[str]], matters: Callable[[], bool], end: float) -> Iterator[str]:
+    """Findings that are still there at `end`: nothing announces the end of a descriptor or of a name, so we look again.
+
+    Other programs use /dev/shm too, for moments.
+    """
+    pause = threading.Event()
+    while (found := look() if matters() else []) and time.monotonic() < end:
+        pause.wait(0.05)
+    yield from (f"{kind} {name}" for name in found)
+
+
+def descriptors() -> Counter[str]:
+    """What the open descriptors of this process point at (Linux; empty elsewhere)."""
+    found: Counter[str] = Counter()
+    for entry in Path("/proc/self/fd").glob("*"):
+        with contextlib.suppress(OSError):  # the one that lists the folder has gone
+            found[str(entry.readlink())] += 1
+    return found
+
+
+def shared_memory() -> set[str]:
+    folder = Path("/dev/shm")
+    return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
