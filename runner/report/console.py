@@ -1,0 +1,113 @@
+"""What runner itself says while a run goes on and when it has ended: messages, the summary, the balance last."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from runner import events
+from runner.report.words import duration, number, plain
+
+if TYPE_CHECKING:
+    from runner.report.output import Printer
+    from runner.supervisor import Plan, Result
+
+#: Failures of one kind that are shown one by one; the rest is counted in the summary.
+_SHOWN = 3
+
+
+class Console:
+    """Turns events into lines on standard error."""
+
+    def __init__(self, printer: Printer, plan: Plan, *, quiet: bool = False) -> None:
+        self._printer = printer
+        self._plan = plan
+        self._quiet = quiet
+        self._failures: Counter[tuple[str, str]] = Counter()
+
+    def event(self, event: events.Event) -> None:
+        """Say what a person should know of it."""
+        if isinstance(event, events.ItemFailed):
+            self._failed(event)
+        elif isinstance(event, events.WorkerDied):
+            self._died(event)
+        elif isinstance(event, events.TaskEnded):
+            self._task_ended(event)
+        elif isinstance(event, events.RunStopping):
+            left = max(0.0, event.until - event.at)
+            self._say(
+                f"{plain(event.why)}: sources stop, what is queued drains for at most {duration(left)};"
+                " Ctrl-C again ends at once"
+            )
+        elif isinstance(event, events.RunKilled):
+            self._say(f"{plain(event.why)}: ending at once")
+        elif isinstance(event, events.Notice):
+            self._say(plain(event.text))
+
+    def _say(self, text: str) -> None:
+        self._printer.message(text)
+
+    def _failed(self, event: events.ItemFailed) -> None:
+        kind = (event.task, event.error.partition(":")[0])
+        self._failures[kind] += event.count
+        if self._failures[kind] > _SHOWN or (self._quiet and event.verdict == "again"):
+            return
+        where = f"task `{event.task}`, worker `{event.worker}`"
+        item = f", item {event.item}" if event.item else ""
+        batch = f" and {event.count - 1} more of its batch" if event.count > 1 else ""
+        shown = f" ({plain(event.preview)[:200]})" if event.preview else ""
+        verdict = {
+            "again": f", attempt {event.attempt}, will be tried again",
+            "dead": f", attempt {event.attempt}, given up",
+            "dropped": f", attempt {event.attempt}, dropped as `on_error` says",
+        }.get(event.verdict, "")
+        self._say(f"{where}{item}{shown}{batch}{verdict}: {plain(event.error)[:500]}")
+        if self._failures[kind] == event.count and event.traceback:
+            self._say(_indented(event.traceback))
+        if self._failures[kind] >= _SHOWN and event.verdict != "fatal":
+            self._say(f"task `{event.task}`: further {kind[1]} failures are counted, not shown")
+
+    def _died(self, event: events.WorkerDied) -> None:
+        item = f" while it executed item {event.item}" if event.item else ""
+        then = "; a new one takes its place" if event.will_restart else ""
+        self._say(f"task `{event.task}`, worker `{event.worker}` (pid {event.pid}): {plain(event.why)}{item}{then}")
+
+    def _task_ended(self, event: events.TaskEnded) -> None:
+        if event.how == "failed":
+            self._say(f"task `{event.task}` has failed: {plain(event.why)}")
+        elif event.how == "skipped":
+            self._say(f"task `{event.task}` was not started: {plain(event.why)}")
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def summary(self, result: Result) -> None:
+        """The results, what is missing and why, and last of all the balance."""
+        self._printer.flush(timeout=60.0)
+        if self._printer.trouble:
+            self._say(self._printer.trouble)
+        if not self._quiet:
+            for task in result.tasks.values():
+                for worker, text in task.results.items():
+                    self._say(f"{worker}: {plain(text)}")
+        if result.unbalanced:
+            names = ", ".join(f"`{name}`" for name in result.unbalanced)
+            self._say(f"the balance does not hold in {names}: this is runner's own fault, please report it")
+        for thread in result.left_behind:
+            self._say(f"thread `{thread}` was still executing and cannot be ended; it ends with this process")
+        self._left(result)
+        if not self._quiet or result.exit_code:
+            self._say(_last_line(result))
+
+    def _left(self, result: Result) -> None:
+        for name, tally in result.lines.items():
+            if tally.left:
+                self._say(f"left in `{name}`: {number(tally.left, 'item')}")
+
+
+def _last_line(result: Result) -> str:
+    how = {0: "ended in", 4: "ended in", 1: "failed after"}.get(result.exit_code, "stopped after")
+    return f"{plain(result.title)}  {how} {duration(result.seconds)}   {result.headline}"
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {plain(line)}" for line in text.rstrip("\n").splitlines())

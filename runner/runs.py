@@ -1,0 +1,116 @@
+"""One run from file to result; the only module that knows all the others."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import sys
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from runner.clock import RealClock
+from runner.errors import ConfigError, PluginError, RunnerError
+from runner.fleets.hub import LocalHub
+from runner.plugins import Plugins, TaskFunction
+from runner.supervisor import Plan, Supervisor, TaskPlan
+from runner.tasks import shape
+from runner.transport.cells import Page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from runner import events
+    from runner.config.model import Config, TaskConfig
+    from runner.fleets.base import Fleet
+    from runner.report.output import Printer
+    from runner.supervisor import Result
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: With thread tasks that compute, the supervisor would otherwise wait 5 ms for the interpreter each time.
+_SWITCH = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Where output goes: the printer that owns it, and whether thread workers' output is captured."""
+
+    printer: Printer
+    log: str
+
+
+def prepare(config: Config) -> Plan:
+    """Everything that can be known before a worker starts: functions, their forms, their arguments.
+
+    ConfigError for what is wrong, every finding at once.
+    """
+    from runner import check
+
+    problems = list(check.check(config))
+    plugins = Plugins(config.folder, config.plugins)
+    functions: dict[str, TaskFunction] = {}
+    for name, task in config.tasks.items():
+        try:
+            functions[name] = plugins.find(task.call)
+        except PluginError as error:
+            place = ("tasks", name, "call") if ("tasks", name, "call") in config.places else ("tasks", name)
+            problems.append(check.problem("E301", str(error), config.place(*place)))
+    found, arguments = check.check_functions(config, functions)
+    check.raise_for([*problems, *found], config)
+    tasks = {name: _task(task, functions[name], arguments[name]) for name, task in config.tasks.items()}
+    return Plan(config.title, _run_id(), config.run, config.queues, tasks)
+
+
+def _task(task: TaskConfig, function: TaskFunction, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> TaskPlan:
+    mode = task.mode or function.options.get("mode") or "process"
+    return TaskPlan(task, mode, function.reference, shape(function.obj), pickle.dumps(arguments, 5))
+
+
+def _run_id() -> str:
+    return time.strftime("%Y%m%d-%H%M%S-") + f"{os.getpid():x}"
+
+
+def execute(plan: Plan, streams: Streams, emit: Callable[[events.Event], None]) -> Result:
+    """Run a plan on the local fleets; everything that was started is gone when this returns."""
+    with contextlib.ExitStack() as stack:
+        hub = LocalHub()
+        stack.callback(hub.close)
+        page = Page()
+        stack.callback(page.close)
+        os.environ["RUNNER_PID"] = str(os.getpid())
+        fleets = _fleets(plan, hub, page, streams, stack)
+        hub.catch(_SIGNALS)
+        result = Supervisor(plan, fleets, hub, RealClock(), emit).run()
+    left = getattr(fleets.get("thread"), "left_behind", list)()
+    return replace(result, left_behind=tuple(left))
+
+
+def _fleets(plan: Plan, hub: LocalHub, page: Page, streams: Streams, stack: contextlib.ExitStack) -> Mapping[str, Fleet]:
+    fleets: dict[str, Fleet] = {}
+    modes = {task.mode for task in plan.tasks.values()}
+    if "process" in modes:  # first: the fork server must start before any thread does
+        from runner.fleets.process import ProcessFleet
+        from runner.fleets.spawn import Spawner
+
+        ours = [task for task in plan.tasks.values() if task.mode == "process"]
+        spawner = Spawner()
+        spawner.prepare([task.reference for task in ours], any(task.shape.is_async for task in ours))
+        attach = streams.printer.attach if streams.log == "prefix" else None
+        fleets["process"] = ProcessFleet(hub, page, spawner, attach)
+        stack.callback(fleets["process"].close)
+    if "thread" in modes:
+        from runner.fleets.thread import ThreadFleet
+        from runner.report.output import ThreadCapture
+
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH)
+        stack.callback(sys.setswitchinterval, interval)
+        capture = stack.enter_context(ThreadCapture(streams.printer)) if streams.log == "prefix" else None
+        fleets["thread"] = ThreadFleet(hub, page, capture.name_thread if capture else None)
+        stack.callback(fleets["thread"].close)
+    return fleets
+
+
+__all__ = ["ConfigError", "RunnerError", "Streams", "execute", "prepare"]

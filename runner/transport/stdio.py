@@ -1,0 +1,62 @@
+"""A process worker's standard streams: pipes to the printer, flushed line by line, so that a death loses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from typing import Any
+
+_LINE_BUFFERED = 1  # _IOLBF of stdio.h, the same number in glibc, musl and Apple's libc
+
+
+def worker_side(out_fd: int | None, err_fd: int | None) -> None:
+    """Make the given pipe ends this process's standard output and error; None leaves a stream alone."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115, PTH123  it lives as long as the process
+    for number, fd, name in ((1, out_fd, "stdout"), (2, err_fd, "stderr")):
+        if fd is None:
+            continue
+        os.dup2(fd, number)
+        os.close(fd)
+        setattr(sys, name, _text(number))
+    if out_fd is not None:
+        _buffer_c_by_line()
+
+
+def _text(fd: int) -> io.TextIOWrapper:
+    raw = open(fd, "wb", buffering=0, closefd=False)  # noqa: SIM115, PTH123  it lives as long as the process
+    buffered = io.BufferedWriter(raw)
+    return io.TextIOWrapper(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+
+def _libc() -> Any:
+    """C's library, when ctypes is here already: the fork server has it, and a spawned worker need not pay for it."""
+    ctypes = sys.modules.get("ctypes")
+    if ctypes is None:
+        return None
+    with contextlib.suppress(OSError, AttributeError):
+        return ctypes.CDLL(None)
+    return None
+
+
+def _buffer_c_by_line() -> None:
+    libc = _libc()
+    if libc is not None:
+        with contextlib.suppress(ValueError, AttributeError):
+            stdout = sys.modules["ctypes"].c_void_p.in_dll(libc, "stdout")
+            libc.setvbuf(stdout, None, _LINE_BUFFERED, 0)
+
+
+def flush_all() -> None:
+    """Write out what Python and C still hold; never raises."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    libc = _libc()
+    if libc is not None:
+        with contextlib.suppress(AttributeError, OSError):
+            libc.fflush(None)
