@@ -196,17 +196,28 @@ class Ledger:
                 pieces.append((line, piece))
                 taken += piece.count
                 most_bytes -= piece.size
-            if taken >= most or (pieces and (pieces[-1][1].marked or pieces[-1][1].entry is not None)):
+            if taken >= most or (pieces and pieces[-1][1].single):
                 break
         if not pieces:
             return None
         entry = None
         if order is not None:
-            entry = pieces[0][1].entry or order.append()
+            entry = pieces[0][1].entry
+            if entry is None:
+                entry = order.append()
+            else:
+                self._part_entry(pieces[0][0], order, entry)
         lease = Lease(next(self._leases), task, worker, pieces, taken, entry)
         self.leases[lease.id] = lease
         self.leased[task] += taken
         return lease
+
+    @staticmethod
+    def _part_entry(line: Line, order: Sequence, entry: Entry) -> None:
+        """What was cut off a returned piece must not share its place in the order."""
+        for end in (0, -1):
+            if line.ready and line.ready[end].entry is entry:
+                line.ready[end] = replace(line.ready[end], entry=order.insert(entry))
 
     @staticmethod
     def _turn(lines: list[Line], least: int) -> list[Line]:

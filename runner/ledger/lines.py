@@ -61,6 +61,11 @@ class Piece:
         """Whether something has happened to it that its neighbours must not share."""
         return self.alone or self.attempts > 0 or self.crashes > 0
 
+    @property
+    def single(self) -> bool:
+        """Whether it must be a lease's only piece: it is marked, or has its own place in an order."""
+        return self.marked or self.entry is not None
+
     def part(self, start: int, count: int, **changes: Any) -> Piece:
         """The `count` items from `start` (counted from this piece's own start)."""
         return replace(self, start=self.start + start, count=count, **changes)
@@ -199,12 +204,10 @@ class Line:
         """
         taken = 0
         while most > 0:
+            if (taken or joining) and self._next_is_single():
+                return
             piece = self._pop(most, most_bytes)
             if piece is None:
-                return
-            single = piece.marked or piece.entry is not None
-            if single and (taken or joining):
-                self._requeue(piece)
                 return
             self._leave(piece)
             self.leased += piece.count
@@ -212,8 +215,13 @@ class Line:
             most -= piece.count
             most_bytes -= piece.size
             yield piece
-            if single or most_bytes <= 0:
+            if piece.single or most_bytes <= 0:
                 return
+
+    def _next_is_single(self) -> bool:
+        if not self.ready:
+            return False
+        return self.ready[-1 if self.order == "lifo" else 0].single
 
     def _pop(self, most: int, most_bytes: int) -> Piece | None:
         if self.order == "priority" and not self.ready:

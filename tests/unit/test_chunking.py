@@ -1,0 +1,67 @@
+"""The grain: found within the first moments, followed when it changes, fair at the end. Exact, without a clock."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.chunking import SLICE, Grain, slice_for
+
+
+def settle(grain: Grain, cost: float, chunks: int = 40, available: int = 10**6) -> tuple[int, float]:
+    """Feed chunks of items that cost `cost` seconds; the last chunk's size, and the seconds until it was reached."""
+    spent = 0.0
+    size = 0
+    for _ in range(chunks):
+        size = grain.items(available, 1)
+        spent += size * cost
+        grain.learn(size, size * cost)
+    return size, spent
+
+
+def test_the_grain_of_quick_items_is_found_within_fifty_milliseconds() -> None:
+    grain = Grain()
+    spent, cost = 0.0, 1e-6
+    while grain.items(10**6, 1) * cost < SLICE / 2:
+        size = grain.items(10**6, 1)
+        spent += size * cost
+        grain.learn(size, size * cost)
+    assert spent < 0.05
+
+
+def test_slow_items_go_one_by_one() -> None:
+    assert settle(Grain(), 0.5)[0] == 1
+
+
+def test_slow_after_quick_falls_at_once_and_quick_after_slow_rises_again() -> None:
+    grain = Grain()
+    quick, _ = settle(grain, 1e-5)
+    assert quick >= 900
+    grain.learn(1, 0.02)  # the worker handed the rest back after one item
+    assert grain.items(10**6, 1) == 1
+    again, spent = settle(grain, 1e-5, 60)
+    assert again >= 900
+    assert spent < 0.5
+
+
+def test_the_end_of_a_stream_is_shared_out() -> None:
+    grain = Grain()
+    settle(grain, 1e-6)
+    assert grain.items(10, 4) == 3
+    assert grain.items(1, 4) == 1
+
+
+@given(st.lists(st.tuples(st.integers(1, 5000), st.floats(1e-7, 1.0)), min_size=1, max_size=50))
+def test_a_chunk_is_never_more_than_twice_the_largest_so_far(history: list[tuple[int, float]]) -> None:
+    grain = Grain()
+    most = 1
+    for available, cost in history:
+        size = grain.items(available, 1)
+        assert 1 <= size <= max(1, min(2 * most, available))
+        most = max(most, size)
+        grain.learn(size, size * cost)
+
+
+def test_the_slice_grows_with_the_crowd() -> None:
+    assert slice_for(1) == slice_for(10) == SLICE
+    assert slice_for(100) == 10 * SLICE

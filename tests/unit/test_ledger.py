@@ -1,0 +1,243 @@
+"""The ledger against a model: whatever is done to it, every item is in exactly one place and leaves once."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from runner.ledger import Again, Dead, Dropped, Ledger, LineSpec
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Two queues into one task (ordered or not), whose outputs go to a third queue with a sink."""
+
+    ordered = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.book = Ledger(
+            [LineSpec("a", ("work",)), LineSpec("b", ("work",), order="lifo"), LineSpec("out", ("sink",))],
+            ["work"] if self.ordered else [],
+        )
+        self.serial = 0
+        self.put: list[int] = []
+        self.open: list[int] = []
+        self.done: list[int] = []
+        self.sent: list[int] = []
+        self.dead: list[int] = []
+        self.dropped: list[int] = []
+        self.now = 0.0
+
+    def items(self, lease_id: int) -> list[int]:
+        lease = self.book.leases[lease_id]
+        return [piece.chunk.payload[piece.start + at] for _, piece in lease.pieces for at in range(piece.count)]
+
+    @rule(queue=st.sampled_from("ab"), count=st.integers(1, 9))
+    def a_source_puts(self, queue: str, count: int) -> None:
+        payload = list(range(self.serial, self.serial + count))
+        self.serial += count
+        self.put += payload
+        self.book.put(queue, [self.book.chunk(payload, count, 7 * count)], sender="source")
+        self.book.source_sent("source", count)
+
+    @rule(most=st.integers(1, 12), least=st.integers(1, 3))
+    def take(self, most: int, least: int) -> None:
+        lease = self.book.take("work", 0, most, least=least)
+        if lease is not None:
+            assert 0 < lease.count
+            self.open.append(lease.id)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def answer(self, data: st.DataObject) -> None:
+        lease_id = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
+        items = self.items(lease_id)
+        done = data.draw(st.integers(0, len(items)))
+        failing = data.draw(st.sets(st.integers(0, done - 1), max_size=3)) if done else set()
+        if self.ordered and failing:
+            failing = {min(failing)}
+            done = min(failing) + 1
+        verdicts = {}
+        for index in failing:
+            verdicts[index] = data.draw(st.sampled_from([Again(self.now + 1), Dead("why"), Dropped()]))
+            if isinstance(verdicts[index], Dead):
+                self.dead.append(items[index])
+            elif isinstance(verdicts[index], Dropped):
+                self.dropped.append(items[index])
+        results = [items[index] for index in range(done) if index not in failing]
+        self.done += results
+        self.sent += results
+        outputs = [("out", self.book.chunk(results, len(results), len(results)))] if results else []
+        settlement = self.book.settle(lease_id, done, verdicts, outputs)
+        assert settlement is not None
+        assert len(settlement.dead) == sum(isinstance(each, Dead) for each in verdicts.values())
+        assert self.book.settle(lease_id, done, {}, outputs) is None, "a second answer must not count"
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def crash(self, data: st.DataObject) -> None:
+        lease_id = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
+        items = self.items(lease_id)
+        at = data.draw(st.integers(0, len(items) - 1))
+        settlement = self.book.crash(lease_id, range(at, at + 1), at, 2)
+        assert settlement is not None
+        self.dead += [given.piece.chunk.payload[given.piece.start] for given in settlement.dead]
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        self.book.release(self.open.pop(data.draw(st.integers(0, len(self.open) - 1))))
+
+    @rule(seconds=st.floats(0, 3))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.book.wake(self.now)
+
+    @invariant()
+    def everything_is_in_one_place(self) -> None:
+        for line in self.book.lines:
+            tally = line.tally
+            assert tally.put == tally.done + tally.dead + tally.dropped + line.count + line.leased
+            assert line.held >= 0
+            assert line.available >= 0
+
+    def teardown(self) -> None:
+        """Whatever happened: what remains can be finished, and then every item has ended exactly once."""
+        for lease_id in self.open:
+            self.book.release(lease_id)
+        self.book.wake(1e9)
+        rounds = 0
+        while (lease := self.book.take("work", 0, 5)) is not None:
+            rounds += 1
+            assert rounds < 10_000, "it does not end"
+            items = self.items(lease.id)
+            self.done += items
+            self.sent += items
+            self.book.settle(lease.id, lease.count, {}, [("out", self.book.chunk(items, len(items), 1))])
+        assert sorted(self.done + self.dead + self.dropped) == self.put
+        arrived = []
+        while (lease := self.book.take("sink", 0, 1000)) is not None:
+            arrived += self.items(lease.id)
+            self.book.settle(lease.id, lease.count, {}, [])
+        assert sorted(arrived) == sorted(self.sent)
+        self.book.count_left()
+        assert not self.book.unbalanced()
+        assert self.book.headline().missing == 0
+
+
+class OrderedMachine(LedgerMachine):
+    ordered = True
+
+
+TestLedger = LedgerMachine.TestCase
+TestOrdered = OrderedMachine.TestCase
+for case in (TestLedger, TestOrdered):
+    case.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def fifo() -> Ledger:
+    return Ledger([LineSpec("a", ("work",)), LineSpec("out", ("sink",))], ["work"])
+
+
+def chunk(book: Ledger, *items: object) -> list:
+    return [book.chunk(list(items), len(items), len(items))]
+
+
+def arrived(book: Ledger) -> list[object]:
+    found: list[object] = []
+    while (lease := book.take("sink", 0, 100)) is not None:
+        found += [piece.chunk.payload[piece.start + at] for _, piece in lease.pieces for at in range(piece.count)]
+        book.settle(lease.id, lease.count, {}, [])
+    return found
+
+
+def test_ordered_results_wait_for_those_before_them() -> None:
+    book = fifo()
+    book.put("a", chunk(book, 1, 2, 3, 4))
+    first, second = book.take("work", 0, 2), book.take("work", 1, 2)
+    assert first is not None
+    assert second is not None
+    book.settle(second.id, 2, {}, [("out", chunk(book, 30, 40)[0])])
+    assert arrived(book) == []
+    book.settle(first.id, 2, {}, [("out", chunk(book, 10, 20)[0])])
+    assert arrived(book) == [10, 20, 30, 40]
+
+
+def test_ordered_results_keep_their_place_over_a_retry_and_a_hand_back() -> None:
+    book = fifo()
+    book.put("a", chunk(book, 1, 2, 3, 4))
+    lease, last = book.take("work", 0, 3), book.take("work", 1, 1)
+    assert lease is not None
+    assert last is not None
+    book.settle(last.id, 1, {}, [("out", chunk(book, 40)[0])])
+    book.settle(lease.id, 2, {1: Again(5.0)}, [("out", chunk(book, 10)[0])])  # 2 fails, 3 is handed back
+    assert arrived(book) == [10]
+    third = book.take("work", 0, 9)
+    assert third is not None
+    book.settle(third.id, 1, {}, [("out", chunk(book, 30)[0])])
+    assert arrived(book) == []
+    book.wake(5.0)
+    second = book.take("work", 0, 9)
+    assert second is not None
+    assert second.pieces[0][1].attempts == 1
+    book.settle(second.id, 1, {}, [("out", chunk(book, 20)[0])])
+    assert arrived(book) == [20, 30, 40]
+
+
+def test_a_crash_blames_one_item_and_gives_it_alone() -> None:
+    book = fifo()
+    book.put("a", chunk(book, *range(10)))
+    lease = book.take("work", 0, 10)
+    assert lease is not None
+    book.crash(lease.id, range(4, 5), finished=4)
+    assert book.repeated["work"] == 5
+    counts = []
+    while (again := book.take("work", 0, 10)) is not None:
+        counts.append((again.count, [piece.crashes for _, piece in again.pieces]))
+        book.settle(again.id, again.count, {}, [])
+    assert counts == [(4, [0]), (1, [1]), (5, [0])]
+
+
+@pytest.mark.parametrize(("full", "kept"), [("drop-new", [0, 1, 2]), ("drop-old", [7, 8, 9])])
+def test_a_queue_that_drops_counts_what_it_drops(full: str, kept: list[int]) -> None:
+    book = Ledger([LineSpec("a", ("sink",), size=3, full=full)])  # type: ignore[arg-type]
+    book.put("a", chunk(book, *range(5)), sender="s")
+    book.put("a", chunk(book, *range(5, 10)), sender="s")
+    assert book.lines[0].tally.dropped == 7
+    assert arrived(book) == kept
+
+
+def test_a_priority_queue_gives_the_lowest_first() -> None:
+    book = Ledger([LineSpec("a", ("sink",), order="priority")])
+    book.put("a", [book.chunk(["c", "a", "b"], 3, 3, (3.0, 1.0, 2.0))])
+    assert arrived(book) == ["a", "b", "c"]
+
+
+def test_bytes_bound_a_queue_too() -> None:
+    book = Ledger([LineSpec("a", ("sink",), size=100, bytes=50)])
+    book.put("a", [book.chunk(["x"] * 5, 5, 60)])
+    assert book.room(["a"]) == 0
+    lease = book.take("sink", 0, 5, most_bytes=24)
+    assert lease is not None
+    assert lease.count == 2
+    assert book.room(["a"]) == 97
+
+
+def test_a_copied_queue_has_a_line_for_each_reader() -> None:
+    book = Ledger([LineSpec("a", ("x", "y"), copy=True)])
+    book.put("a", chunk(book, 1, 2), sender="s")
+    assert book.available("x") == book.available("y") == 2
+    assert book.sent["s"] == 4
+
+
+def test_what_waits_for_a_task_that_is_over_is_left_and_freed() -> None:
+    book = Ledger([LineSpec("a", ("x",), size=1)])
+    book.put("a", chunk(book, 1, 2))
+    book.abandon("x", {"x"})
+    book.put("a", chunk(book, 3))
+    assert book.room(["a"]) > 0
+    book.count_left()
+    assert book.lines[0].tally.left == 3
+    assert not book.unbalanced()
