@@ -102,7 +102,7 @@ def _fleets(plan: Plan, hub: LocalHub, page: Page, streams: Streams, stack: cont
         stack.callback(fleets["process"].close)
     if "thread" in modes:
         from runner.fleets.thread import ThreadFleet
-        from runner.report.output import ThreadCapture
+        from runner.report.capture import ThreadCapture
 
         interval = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH)

@@ -1,0 +1,118 @@
+"""What thread workers print: their text by thread, and what C code and child programs write to descriptors 1 and 2."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from runner.report.output import Printer, Source
+
+_UNKNOWN = "-"
+
+
+class _Bytes(io.RawIOBase):
+    """`sys.stdout.buffer` of a captured stream."""
+
+    def __init__(self, text: _Stream) -> None:
+        super().__init__()
+        self._text = text
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._text.write(bytes(data).decode("utf-8", "replace"))
+        return len(data)
+
+
+class _Stream(io.TextIOBase):
+    """Takes the place of sys.stdout or sys.stderr, and knows which worker speaks."""
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def __init__(self, capture: ThreadCapture, stream: str, fd: int) -> None:
+        super().__init__()
+        self._capture, self._stream, self._fd = capture, stream, fd
+        self.buffer = _Bytes(self)
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Hand text to the printer, in the name of the worker whose thread this is."""
+        self._capture.printer.write(self._capture.speaker(), text, self._stream)
+        return len(text)
+
+    def fileno(self) -> int:
+        """The descriptor that child programs should inherit."""
+        return self._fd
+
+
+class ThreadCapture:
+    """While it is entered, everything that this process's threads and children print goes through the printer."""
+
+    def __init__(self, printer: Printer) -> None:
+        self.printer = printer
+        self._names: dict[int, str] = {}
+        self._sources: list[Source] = []
+        self._saved: dict[int, int] = {}
+        self._streams: tuple[Any, Any] = (sys.stdout, sys.stderr)
+
+    def name_thread(self, name: str) -> None:
+        """The current thread is a worker of that name."""
+        self._names[threading.get_ident()] = name
+        names = set(self._names.values())
+        for source in self._sources:  # with one thread worker it is clear whose child programs print
+            source.name = name if len(names) == 1 else _UNKNOWN
+
+    def speaker(self) -> str:
+        """The worker that the current thread belongs to; a thread of a task's own cannot always be told."""
+        found = self._names.get(threading.get_ident())
+        if found is not None:
+            return found
+        names = set(self._names.values())
+        return names.pop() if len(names) == 1 else _UNKNOWN
+
+    def __enter__(self) -> ThreadCapture:
+        with contextlib.suppress(ValueError, OSError):
+            for stream in self._streams:
+                stream.flush()
+        for fd, stream in ((1, "out"), (2, "err")):
+            self._saved[fd] = os.dup(fd)
+            read_end, write_end = os.pipe()
+            os.dup2(write_end, fd)
+            os.close(write_end)
+            self._sources.append(self.printer.attach(_UNKNOWN, read_end, stream))
+        sys.stdout = _Stream(self, "out", 1)
+        sys.stderr = _Stream(self, "err", 2)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        sys.stdout, sys.stderr = self._streams
+        _flush_c()
+        for fd, saved in self._saved.items():
+            os.dup2(saved, fd)
+            os.close(saved)
+        for source in self._sources:
+            source.finish()
+        for name in set(self._names.values()):
+            self.printer.finish_name(name)
+
+
+def _flush_c() -> None:
+    """What C code has printed and still holds; only when somebody uses ctypes or such, it is there to be flushed."""
+    ctypes = sys.modules.get("ctypes")
+    if ctypes is not None:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).fflush(None)

@@ -1,0 +1,64 @@
+"""Bytes to whole lines, and the name in front of them."""
+
+from __future__ import annotations
+
+import re
+import zlib
+
+_MOST_LINE = 1 << 16
+#: Everything that a terminal would act on, apart from colours (`ESC [ ... m`) and tabs.
+_CONTROL = re.compile(rb"\x1b\[[0-9;]*m|(\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.?|[\x00-\x08\x0b-\x1f\x7f])")
+_COLORS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
+
+
+class Splitter:
+    """Cuts a stream into lines; what is not finished yet waits. Memory is bounded: a line over 64 KiB comes in parts.
+
+    >>> splitter = Splitter(); splitter.feed(b"one\\ntw"), splitter.feed(b"o"), splitter.end()
+    ([b'one\\n'], [], [b'two\\n'])
+    """
+
+    def __init__(self, *, raw: bool = False) -> None:
+        self._raw = raw
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that are whole now."""
+        if self._raw:
+            return [data]
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        whole = [clean(line) + b"\n" for line in lines]
+        while len(self._rest) > _MOST_LINE:
+            whole.append(clean(self._rest[:_MOST_LINE]) + b"\n")
+            self._rest = self._rest[_MOST_LINE:]
+        return whole
+
+    def end(self) -> list[bytes]:
+        """The unfinished last line, finished."""
+        rest, self._rest = self._rest, b""
+        return [clean(rest) + b"\n"] if rest else []
+
+
+def clean(line: bytes) -> bytes:
+    """A line without control sequences other than colours; of a progress bar only its last state.
+
+    >>> clean(b"10%\\r20%\\r\\x1b[2K30%"), clean(b"\\x1b[31mred\\x1b[0m")
+    (b'30%', b'\\x1b[31mred\\x1b[0m')
+    """
+    if line.isascii() and line.isalnum():
+        return line
+    states = line.rstrip(b"\r").rsplit(b"\r", 1)
+    return _CONTROL.sub(lambda found: b"" if found.group(1) else found.group(0), states[-1])
+
+
+def prefix(name: str, *, color: bool = False) -> bytes:
+    """What stands before each line of a worker; its colour depends on its name alone.
+
+    >>> prefix("pa")
+    b'pa | '
+    """
+    mark = f"{name} | ".encode("utf-8", "backslashreplace")
+    if not color:
+        return mark
+    code = _COLORS[zlib.crc32(name.encode()) % len(_COLORS)]
+    return b"\x1b[%dm%s\x1b[0m" % (code, mark)

@@ -1,0 +1,244 @@
+"""The printer: what tasks print reaches the terminal through it, line by line, whole, with its worker's name.
+
+    process workers ── pipes ──▶ ┐
+    thread workers ── write ───▶ ├ one thread ──▶ standard output and error
+    runner's own messages ─────▶ ┘
+
+Only the printer's thread writes, so it may block on a slow reader without holding up the supervisor: the pipes fill,
+and whoever prints waits, as on any pipe. A closed or full output is remembered in `trouble` and drained for ever
+after, so that nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+from runner.report.lines import Splitter, prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_READ = 1 << 16
+_MOST_PENDING = 1 << 20
+_TAIL_BYTES, _TAIL_LINES = 2048, 20
+_DRAIN_ROUNDS = 64
+
+
+class Source:
+    """One stream of one process worker."""
+
+    def __init__(self, printer: Printer, name: str, fd: int, stream: str) -> None:
+        self.name, self.fd, self.stream = name, fd, stream
+        self.splitter = Splitter(raw=printer.raw)
+        self._printer = printer
+
+    def finish(self) -> None:
+        """Its worker is dead: print what is still in the pipe, and close it. Returns at once."""
+        self._printer.hand_over(lambda: self._printer.drain(self))
+
+
+class Printer:
+    """Owns all writing to standard output and error (`out_fd`, `err_fd`), in a thread of its own."""
+
+    def __init__(self, out_fd: int, err_fd: int, *, log: str = "prefix", color: bool = False) -> None:
+        self.raw = log == "raw"
+        self.color = color
+        self.trouble = ""
+        self._fds = {"out": os.dup(out_fd), "err": os.dup(err_fd)}
+        self._broken: dict[str, int] = {}
+        self._reasons: dict[str, str] = {}
+        self._selector = selectors.DefaultSelector()
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+        self._selector.register(self._reader, selectors.EVENT_READ, None)
+        self._room = threading.Condition()
+        self._deeds: deque[tuple[Callable[[], None], int]] = deque()
+        self._pending = 0
+        self._splitters: dict[tuple[str, str], Splitter] = {}
+        self._tails: dict[str, deque[bytes]] = {}
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="runner-printer", daemon=True)
+        self._thread.start()
+
+    # -- for others ----------------------------------------------------------------------------
+
+    def attach(self, name: str, fd: int, stream: str) -> Source:
+        """Print what arrives in a pipe, whose read end is the printer's from now on."""
+        os.set_blocking(fd, False)
+        source = Source(self, name, fd, stream)
+        self.hand_over(lambda: self._register(source))
+        return source
+
+    def write(self, name: str, text: str, stream: str) -> None:
+        """Print text of a thread worker; waits when a slow reader has let a megabyte pile up."""
+        data = text.encode("utf-8", "backslashreplace")
+        self.hand_over(lambda: self._feed(name, stream, data), len(data), wait=True)
+
+    def finish_name(self, name: str) -> None:
+        """A thread worker has ended: print its unfinished last lines."""
+        self.hand_over(lambda: self._finish_name(name))
+
+    def message(self, text: str) -> None:
+        """A line of runner's own, on standard error."""
+        self.hand_over(lambda: self._emit("err", text.encode("utf-8", "backslashreplace") + b"\n"))
+
+    def tail(self, name: str) -> str:
+        """The last lines that a worker printed, about 2 KiB."""
+        lines = list(self._tails.get(name, ()))
+        return b"".join(lines)[-_TAIL_BYTES:].decode("utf-8", "replace")
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Wait until everything handed over so far, or waiting in a pipe, is written."""
+        done = threading.Event()
+
+        def drain() -> None:
+            for source in [key.data for key in self._selector.get_map().values() if key.data is not None]:
+                self._read_all(source)
+            done.set()
+
+        self.hand_over(drain)
+        return done.wait(timeout)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Write what there is, and end the thread; after `timeout` seconds a blocked one is left behind."""
+        with self._room:
+            self._closing = True
+            self._room.notify_all()
+        self._wake()
+        self._thread.join(timeout)
+        if not self._thread.is_alive() and self._fds:
+            self._dispose()
+
+    def hand_over(self, deed: Callable[[], None], size: int = 0, *, wait: bool = False) -> None:
+        """Have the printer's thread do something."""
+        with self._room:
+            if wait and threading.current_thread() is not self._thread:
+                self._room.wait_for(lambda: self._pending < _MOST_PENDING or self._closing)
+            self._pending += size
+            self._deeds.append((deed, size))
+        self._wake()
+
+    # -- the thread ----------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._writer, b"\0")
+
+    def _run(self) -> None:
+        while True:
+            self._do_deeds()
+            if self._closing and not self._deeds:
+                break
+            for key, _ in self._selector.select():
+                if key.data is None:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(self._reader, 4096)
+                else:
+                    self._read(key.data)
+        for source in [key.data for key in self._selector.get_map().values() if key.data is not None]:
+            self.drain(source)
+        for name in {name for name, _ in self._splitters}:
+            self._finish_name(name)
+
+    def _do_deeds(self) -> None:
+        while self._deeds:
+            deed, size = self._deeds.popleft()
+            deed()
+            if size:
+                with self._room:
+                    self._pending -= size
+                    self._room.notify_all()
+
+    def _register(self, source: Source) -> None:
+        self._selector.register(source.fd, selectors.EVENT_READ, source)
+
+    def _read(self, source: Source) -> bool:
+        """Read once; False when nothing more can come now."""
+        try:
+            data = os.read(source.fd, _READ)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._close_source(source)
+            return False
+        self._print(source.name, source.stream, source.splitter.feed(data))
+        return True
+
+    def _read_all(self, source: Source) -> None:
+        # Bounded: a child that was left behind and prints for ever must not hold up the end.
+        for _ in range(_DRAIN_ROUNDS):
+            if not self._read(source):
+                return
+
+    def drain(self, source: Source) -> None:
+        """Read what is there and close, although somebody may still hold the other end."""
+        if source.fd >= 0:
+            self._read_all(source)
+            self._close_source(source)
+
+    def _close_source(self, source: Source) -> None:
+        if source.fd < 0:
+            return
+        self._print(source.name, source.stream, source.splitter.end())
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(source.fd)
+        os.close(source.fd)
+        source.fd = -1
+
+    def _feed(self, name: str, stream: str, data: bytes) -> None:
+        splitter = self._splitters.setdefault((name, stream), Splitter(raw=self.raw))
+        self._print(name, stream, splitter.feed(data))
+
+    def _finish_name(self, name: str) -> None:
+        for stream in ("out", "err"):
+            splitter = self._splitters.pop((name, stream), None)
+            if splitter is not None:
+                self._print(name, stream, splitter.end())
+
+    def _print(self, name: str, stream: str, lines: list[bytes]) -> None:
+        if not lines:
+            return
+        tail = self._tails.setdefault(name, deque(maxlen=_TAIL_LINES))
+        tail.extend(line[-_TAIL_BYTES:] for line in lines[-_TAIL_LINES:])
+        if self.raw:
+            self._emit(stream, b"".join(lines))
+        else:
+            mark = prefix(name, color=self.color)
+            self._emit(stream, b"".join(mark + line for line in lines))
+
+    def _emit(self, stream: str, data: bytes) -> None:
+        if stream in self._broken:
+            self._lose(stream, data)
+            return
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._fds[stream], view) :]
+            except BlockingIOError:  # somebody made the terminal non-blocking
+                with selectors.DefaultSelector() as ready:
+                    ready.register(self._fds[stream], selectors.EVENT_WRITE)
+                    ready.select(1.0)
+            except OSError as error:
+                self._broken[stream] = 0
+                self._reasons[stream] = error.strerror or type(error).__name__
+                self._lose(stream, bytes(view))
+                return
+
+    def _lose(self, stream: str, data: bytes) -> None:
+        self._broken[stream] += data.count(b"\n")
+        word = {"out": "standard output", "err": "standard error"}[stream]
+        self.trouble = f"{word}: {self._reasons[stream]}; {self._broken[stream]:,} lines lost"
+
+    def _dispose(self) -> None:
+        self._selector.close()
+        for fd in (self._reader, self._writer, *self._fds.values()):
+            os.close(fd)
+        self._fds.clear()

@@ -1,0 +1,112 @@
+"""The real supervisor on the scripted fleet: random topologies, costs, failures and deaths, on a virtual clock.
+
+One seed is one schedule. Safety: the balance holds at every step, nothing arrives twice or unexpected. Liveness: it
+ends. Replay a failing seed with `pytest tests/unit/test_simulation.py --seed N`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+from fakes import Script, random_plan, simulate
+
+SEEDS = 400
+MORE_SEEDS = 20_000
+
+
+def scenario(seed: int) -> tuple[Any, Script, int]:
+    draw = random.Random(seed)
+    options: dict[str, Any] = {}
+    if draw.random() < 0.3:
+        options["ordered"] = True
+    if draw.random() < 0.5:
+        options["attempts"] = draw.choice([2, 5])
+    script = Script(
+        seed,
+        cost=draw.choice([0.00001, 0.002, 0.1]),
+        skew=draw.choice([0, 0, 0.01]),
+        spread=draw.choice([1, 1, 3]),
+        fails=draw.choice([0, 0, 0.05]),
+        kills=draw.choice([0, 0, 0.03]),
+        poison=draw.choice([0, 0, 0.01]),
+        random_deaths=draw.choice([0, 0, 0.2]),
+    )
+    return random_plan(seed, **options), script, draw.choice([0, 1, 5, 20])
+
+
+def fate(script: Script, task: Any, item: tuple[Any, ...]) -> bool:
+    """Whether an item comes through a task, whatever happens to workers on the way."""
+    for attempt in range(1, task.attempts + 1):
+        if script.outcome(task.name, item, attempt, crashes=1) == "ok":
+            return True
+        if script.outcome(task.name, item, attempt, crashes=1) == "kill":
+            return False
+    return False
+
+
+def model(plan: Any, script: Script, source_items: int) -> dict[str, Counter[Any]]:
+    """What must have been executed to its end in each task, computed without any engine: item by item."""
+    done: dict[str, Counter[Any]] = {}
+    queues: dict[str, list[Any]] = {}
+    for task in plan.tasks.values():
+        if not task.config.inputs:
+            for name in task.config.workers.names:
+                for queue in task.config.outputs:
+                    queues.setdefault(queue, []).extend((name, index) for index in range(source_items))
+    for layer in range(1, 9):
+        shared: dict[str, list[Any]] = {}
+        for name, items in queues.items():
+            shared[name] = items
+        following: dict[str, list[Any]] = {}
+        readers = [task for task in plan.tasks.values() if task.name.startswith(f"t{layer}_")]
+        by_queue = Counter(queue for task in readers for queue in task.config.inputs)
+        for task in readers:
+            for queue in task.config.inputs:
+                if by_queue[queue] > 1 and plan.queues[queue].fanout == "share":
+                    continue  # who gets which item is a matter of chance; see `through`
+                for item in shared.get(queue, []):
+                    if fate(script, task.config, item):
+                        done.setdefault(task.name, Counter())[item] += 1
+                        for output in task.config.outputs:
+                            following.setdefault(output, []).extend(script.children(task.name, item))
+        queues = following
+    return done
+
+
+def deterministic(plan: Any) -> bool:
+    """Whether no two tasks compete for a queue: then it is known beforehand who executes what."""
+    readers = Counter(queue for task in plan.tasks.values() for queue in task.config.inputs)
+    return all(count == 1 or plan.queues[queue].fanout == "copy" for queue, count in readers.items())
+
+
+def check(seed: int) -> None:
+    plan, script, items = scenario(seed)
+    result, fleet, _, _ = simulate(plan, script, items)
+    faults = script.fails or script.poison
+    if not faults and not script.random_deaths:
+        assert result.exit_code == 0, result
+    failed = any(task.how != "ok" for task in result.tasks.values())
+    assert not failed or script.random_deaths, result
+    if failed or not deterministic(plan):
+        return
+    expected = model(plan, script, items)
+    for name, task in plan.tasks.items():
+        if task.config.inputs:
+            assert Counter(fleet.received.get(name, [])) == expected.get(name, Counter()), f"seed {seed}, task {name}"
+
+
+@pytest.mark.parametrize("block", range(8))
+def test_random_schedules_keep_every_promise(block: int) -> None:
+    for seed in range(block * SEEDS // 8, (block + 1) * SEEDS // 8):
+        check(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("block", range(20))
+def test_many_more_schedules(block: int) -> None:
+    for seed in range(10_000 + block * MORE_SEEDS // 20, 10_000 + (block + 1) * MORE_SEEDS // 20):
+        check(seed)
