@@ -182,7 +182,9 @@ def shape(target: Any) -> Shape:
     ('inbox',)
     """
     if inspect.isclass(target):
-        inner = getattr(target, "__call__", None)  # noqa: B004  the method itself is wanted, not whether there is one
+        inner = next((base.__dict__["__call__"] for base in target.__mro__ if "__call__" in base.__dict__), None)
+        if inner is None:  # `int`, `pathlib.Path`: making one of an item is the call
+            return Shape("function")
         return Shape("class", _kind(inner), *_given(inner))
     if not inspect.isroutine(target) and not isinstance(target, type) and hasattr(type(target), "__call__"):
         method = type(target).__call__

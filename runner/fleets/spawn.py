@@ -55,7 +55,8 @@ class Spawner:
         wanted = method or os.environ.get(METHOD) or "forkserver"
         self.method = wanted if wanted in available and wanted != "fork" else "spawn"
         self._context = multiprocessing.get_context(self.method)
-        self._served = False
+        #: The servers that were not running before: those are ours to end.
+        self._ours = [server for server, pid in _servers() if pid is None]
 
     def prepare(self, references: Sequence[Reference], needs_asyncio: bool = False) -> None:
         """Start the fork server, and have it import what workers will need."""
@@ -69,7 +70,6 @@ class Spawner:
                 forkserver.ensure_running()
         finally:
             del os.environ[PRELOAD]
-        self._served = True
 
     def start(self, target: Callable[..., None], args: tuple[Any, ...], name: str) -> BaseProcess:
         """Start one process; OSError when the machine refuses."""
@@ -80,14 +80,27 @@ class Spawner:
 
     def close(self) -> None:
         """End the fork server and the resource tracker; both would end by themselves when runner does."""
-        if self._served:
-            # Private names of the standard library, and the only way to end the servers before the process ends.
-            for server in (forkserver._forkserver, resource_tracker._resource_tracker):  # type: ignore[attr-defined]
-                stop = getattr(server, "_stop", None)
-                if stop is not None:
-                    with contextlib.suppress(OSError, ChildProcessError):
-                        stop()
-        self._served = False
+        for server in self._ours:
+            stop = getattr(server, "_stop", None)
+            if stop is not None:
+                with contextlib.suppress(OSError, ChildProcessError):
+                    stop()
+
+
+def _servers() -> list[tuple[Any, int | None]]:
+    """The fork server and the resource tracker, with their process ids.
+
+    Private names of the standard library, and the only way to end the two before this process ends.
+    """
+    found = []
+    for module, name, pid in (
+        (forkserver, "_forkserver", "_forkserver_pid"),
+        (resource_tracker, "_resource_tracker", "_pid"),
+    ):
+        server = getattr(module, name, None)
+        if server is not None:
+            found.append((server, getattr(server, pid, None)))
+    return found
 
 
 @contextlib.contextmanager

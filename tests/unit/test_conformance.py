@@ -1,0 +1,174 @@
+"""One suite for every fleet: threads, processes (fork server and spawn), and the scripted fake keep the same promises."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from fakes import FakeFleet, FakeHub, Script
+
+from runner.clock import FakeClock
+from runner.fleets.base import Died, Heard
+from runner.fleets.hub import LocalHub
+from runner.fleets.process import ProcessFleet
+from runner.fleets.spawn import Spawner
+from runner.fleets.thread import ThreadFleet
+from runner.tasks import Reference
+from runner.transport import codec
+from runner.transport.cells import Page
+from runner.transport.messages import OBJECTS, PICKLED, Answer, Credit, Finished, Grant, Made, Part, Ready, Stop
+from runner.worker.spec import Group, WorkerSpec
+
+KINDS = ["thread", "forkserver", "spawn", "fake"]
+
+
+class Rig:
+    """One fleet with its hub."""
+
+    def __init__(self, kind: str, stack: ExitStack) -> None:
+        self.kind = kind
+        self.backlog: list[Any] = []
+        if kind == "fake":
+            self.hub: Any = FakeHub(FakeClock())
+            self.fleet: Any = FakeFleet(self.hub, Script(1), 3)
+            return
+        self.hub = LocalHub()
+        stack.callback(self.hub.close)
+        page = Page()
+        stack.callback(page.close)
+        if kind == "thread":
+            self.fleet = ThreadFleet(self.hub, page)
+        else:
+            spawner = Spawner(kind)
+            spawner.prepare([])
+            self.fleet = ProcessFleet(self.hub, page, spawner, None)
+        stack.callback(self.fleet.close)
+
+    @property
+    def form(self) -> int:
+        return PICKLED if self.kind in {"forkserver", "spawn"} else OBJECTS
+
+    def spec(self, function: str = "abs", **options: Any) -> WorkerSpec:
+        module = options.pop("module", "builtins")
+        groups = tuple(Group("default", (queue,), self.form) for queue in options.pop("queues", ("out",)))
+        given: dict[str, Any] = {"inputs": ("in",), "arguments": pickle.dumps(((), {})), "groups": groups}
+        given.update(options)
+        return WorkerSpec(
+            task="work", name="worker", run="r", slot=0, reference=Reference(module, function), **given
+        )
+
+    def payload(self, items: list[Any]) -> Any:
+        if self.kind == "fake":
+            return [(item,) for item in items]
+        return codec.encode([codec.freeze(item) for item in items]) if self.form == PICKLED else items
+
+    def grant(self, lease: int, items: list[Any]) -> Grant:
+        return Grant(lease, 0.01, (Part(lease, 0, len(items), 1, 0, self.form, self.payload(items)),))
+
+    def items(self, message: Any) -> list[Any]:
+        found: list[Any] = []
+        for output in message.outputs:
+            found += [codec.thaw(each) for each in codec.decode(output.payload)] if self.form == PICKLED else output.payload
+        return found
+
+    def until(self, kind: type, life: int = 1) -> Any:
+        for _ in range(200):
+            self.backlog += [] if self.backlog else self.hub.wait(10.0)
+            while self.backlog:
+                event = self.backlog.pop(0)
+                if isinstance(event, kind):
+                    return event
+                if isinstance(event, Heard) and isinstance(event.message, kind):
+                    assert (event.slot, event.life) == (0, life)
+                    return event.message
+        raise AssertionError(f"no {kind.__name__}")
+
+
+@pytest.fixture(params=KINDS)
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    with ExitStack() as stack:
+        yield Rig(request.param, stack)
+
+
+def test_a_worker_is_ready_answers_and_finishes(rig: Rig) -> None:
+    assert rig.fleet.start(rig.spec(), 1) > 0
+    rig.until(Ready)
+    rig.fleet.send(0, rig.grant(7, [-1, -2, -3]))
+    answer = rig.until(Answer)
+    assert [(ack.lease, ack.done, ack.failures) for ack in answer.acks] == [(7, 3, ())]
+    if rig.kind != "fake":
+        assert rig.items(answer) == [1, 2, 3]
+    rig.fleet.send(0, Stop(ended=True))
+    rig.until(Finished)
+    died = rig.until(Died)
+    assert (died.slot, died.life, died.death.code) == (0, 1, 0)
+
+
+def test_grants_that_wait_are_executed_in_turn(rig: Rig) -> None:
+    rig.fleet.start(rig.spec(), 1)
+    rig.until(Ready)
+    for lease in (1, 2, 3):
+        rig.fleet.send(0, rig.grant(lease, [lease]))
+    assert [rig.until(Answer).acks[0].lease for _ in range(3)] == [1, 2, 3]
+
+
+def test_a_failing_item_is_told_apart_from_its_neighbours(rig: Rig) -> None:
+    if rig.kind == "fake":
+        pytest.skip("its failures are scripted")
+    rig.fleet.start(rig.spec("int"), 1)
+    rig.until(Ready)
+    rig.fleet.send(0, rig.grant(7, ["1", "two", "3"]))
+    answer = rig.until(Answer)
+    assert rig.items(answer) == [1, 3]
+    (failure,) = answer.acks[0].failures
+    assert (answer.acks[0].done, failure.index, failure.error.type) == (3, 1, "ValueError")
+
+
+def test_a_source_makes_no_more_than_its_credit(rig: Rig) -> None:
+    if rig.kind == "fake":
+        pytest.skip("its sources are scripted")
+    arguments = pickle.dumps(((5,), {}))
+    spec = rig.spec("count_to", module="sample_functions", inputs=(), arguments=arguments)
+    rig.fleet.start(spec, 1)
+    rig.until(Ready)
+    rig.fleet.send(0, Credit(2, 0.01))
+    made: list[Any] = []
+    while len(made) < 2:
+        made += rig.items(rig.until(Made))
+    assert made == [0, 1]
+    rig.fleet.send(0, Credit(5, 0.01))
+    while len(made) < 5:
+        made += rig.items(rig.until(Made))
+    assert made == [0, 1, 2, 3, 4]
+    rig.fleet.send(0, Credit(9, 0.01))
+    rig.until(Finished)
+
+
+def test_a_kill_is_reported_as_a_death_with_its_position(rig: Rig) -> None:
+    rig.fleet.start(rig.spec("hang", module="sample_functions"), 1)
+    rig.until(Ready)
+    rig.fleet.send(0, rig.grant(9, [(1,)]))
+    if rig.kind == "thread":
+        assert rig.fleet.kill(0) is False
+        import sample_functions
+
+        sample_functions.go_on.set()
+        return
+    while rig.fleet.position(0).lease != 9:
+        rig.hub.wait(0.01)
+    assert rig.fleet.kill(0) is True
+    died = rig.until(Died)
+    assert died.death.signal == signal.SIGKILL
+    assert (died.position.lease, died.position.index) == (9, 0)
+
+
+def test_a_slot_can_have_another_life(rig: Rig) -> None:
+    for life in (1, 2):
+        rig.fleet.start(rig.spec(), life)
+        rig.until(Ready, life)
+        rig.fleet.send(0, Stop(ended=True))
+        rig.until(Died, life)
