@@ -108,7 +108,7 @@ def _fleets(plan: Plan, hub: LocalHub, page: Page, streams: Streams, stack: cont
         sys.setswitchinterval(_SWITCH)
         stack.callback(sys.setswitchinterval, interval)
         capture = stack.enter_context(ThreadCapture(streams.printer)) if streams.log == "prefix" else None
-        fleets["thread"] = ThreadFleet(hub, page, capture.name_thread if capture else None)
+        fleets["thread"] = ThreadFleet(hub, capture.name_thread if capture else None)
         stack.callback(fleets["thread"].close)
     return fleets
 

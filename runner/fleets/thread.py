@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import SpawnError
 from runner.fleets.base import Death, Died, Heard
-from runner.transport.cells import Page, Position
+from runner.transport.cells import Position
 from runner.worker import WorkerSpec, run
 from runner.worker.spec import SupervisorGone
 
@@ -70,9 +70,9 @@ class ThreadPort:
 class ThreadFleet:
     """Threads of this process."""
 
-    def __init__(self, hub: LocalHub, page: Page, around: Callable[[str], Any] | None = None) -> None:
+    def __init__(self, hub: LocalHub, around: Callable[[str], Any] | None = None) -> None:
         self._hub = hub
-        self._page = page
+        self._cells: dict[int, list[int]] = {}
         self._around = around
         self._ports: dict[int, ThreadPort] = {}
         self._threads: dict[int, threading.Thread] = {}
@@ -80,7 +80,7 @@ class ThreadFleet:
     def start(self, spec: WorkerSpec, life: int) -> int:
         """Start a thread that bears the worker's name."""
         port = ThreadPort(self._hub.post, spec.slot, life)
-        self._page.clear(spec.slot)
+        self._cells[spec.slot] = [0, 0]
         thread = threading.Thread(
             target=contextvars.Context().run, args=(self._live, spec, port, life), name=spec.name, daemon=True
         )
@@ -100,12 +100,12 @@ class ThreadFleet:
         if self._around is not None:
             self._around(spec.name)
         try:
-            run(spec, port, self._page.cell(spec.slot))
+            run(spec, port, self._cells[spec.slot])
         except SystemExit as end:
             death = Death(text=f"called sys.exit({end.code!r})")
         except BaseException as error:  # noqa: BLE001  whatever ends a thread is reported as its death
             death = Death(text=f"ended by {type(error).__name__}: {error}")
-        position = self._page.position(spec.slot)
+        position = self.position(spec.slot)
         self._hub.post(Died(spec.slot, life, death, position))
 
     def send(self, slot: int, message: ToWorker) -> None:
@@ -119,13 +119,13 @@ class ThreadFleet:
 
     def position(self, slot: int) -> Position:
         """What the slot's worker executes."""
-        return self._page.position(slot)
+        return Position(*self._cells[slot])
 
     def close(self) -> None:
         """Wait a moment for threads that are on their way out; a thread that executes is left behind."""
         for slot, thread in self._threads.items():
             self._ports[slot].deliver(None)
-            thread.join(0 if self._page.position(slot).lease else 1.0)
+            thread.join(0 if self.position(slot).lease else 1.0)
 
     def left_behind(self) -> list[str]:
         """The names of threads that could not be ended."""

@@ -55,10 +55,7 @@ class Page:
     def close(self) -> None:
         """Give the memory back; workers that still have it mapped keep theirs until they end."""
         self._words.release()
-        try:
-            self._map.close()
-        except BufferError:  # a thread worker that was left behind still holds its cell
-            pass
+        self._map.close()
         os.close(self.fd)
 
 

@@ -24,7 +24,7 @@ class Bench:
 
     spec: WorkerSpec
     port: Port
-    cell: memoryview | None
+    cell: memoryview | list[int]
     collector: Collector
     context: WorkerContext
     form: Shape
@@ -39,9 +39,8 @@ class Bench:
 
     def show(self, lease: int, index: int = 0) -> None:
         """Write the progress cell: which item of which lease is executed now (lease 0: none)."""
-        if self.cell is not None:
-            self.cell[1] = index
-            self.cell[0] = lease
+        self.cell[1] = index
+        self.cell[0] = lease
 
 
 def frozen_items(part: Part) -> list[Any]:

@@ -102,7 +102,7 @@ class Items:
         """
         collector = self.bench.collector
         plain = not (self.knows or part.letter is not None or part.kind == OBJECTS or collector.objects)
-        run = self._fast if plain and collector.direct is not None and self.bench.cell is not None else self._careful
+        run = self._fast if plain and collector.direct is not None else self._careful
         before = perf_counter()
         while at < len(items):
             at, error = run(part, items, at, min(len(items), at + self.stride), base)
@@ -122,7 +122,6 @@ class Items:
         """Pickled in, one pickled group out: the usual case between processes."""
         collector, target, cell = self.bench.collector, self.target, self.bench.cell
         assert collector.direct is not None
-        assert cell is not None
         append, small, thaw_ = collector.direct.append, codec.SMALL, codec.thaw
         index = base + at
         try:
@@ -144,8 +143,7 @@ class Items:
         emit, target = (bench.collector.emit_all if bench.spec.groups else _exhaust), self.target
         try:
             while at < stop:
-                if bench.cell is not None:
-                    bench.cell[1] = base + at
+                bench.cell[1] = base + at
                 if self.knows:
                     context.at(part, part.start + at)
                 emit(target(thaw(part, items[at])))

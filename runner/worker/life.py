@@ -30,13 +30,13 @@ class _GiveUp(BaseException):  # noqa: N818  the way out of a life that has been
     """The worker has said `Failed`."""
 
 
-def run(spec: WorkerSpec, port: Port, cell: memoryview | None) -> None:
+def run(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
     """Live one worker's life. Returns when it is over, after `Finished` or `Failed` has been sent."""
     with contextlib.suppress(_GiveUp, SupervisorGone):
         _live(spec, port, cell)
 
 
-def _live(spec: WorkerSpec, port: Port, cell: memoryview | None) -> None:
+def _live(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
     target, args, kwargs = _reporting(port, "load", lambda: _load(spec))
     form = shape(target)
     context = WorkerContext(spec, port)

@@ -41,7 +41,7 @@ class Rig:
         page = Page()
         stack.callback(page.close)
         if kind == "thread":
-            self.fleet = ThreadFleet(self.hub, page)
+            self.fleet = ThreadFleet(self.hub)
         else:
             spawner = Spawner(kind)
             spawner.prepare([])
