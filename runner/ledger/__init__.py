@@ -10,7 +10,8 @@ one place, so the balance `put = done + dead + dropped + queued + leased` is tru
 """
 
 from runner.ledger.balance import Headline, Tally, headline
-from runner.ledger.book import Again, Dead, Dropped, GivenUp, Lease, Ledger, LineSpec, Settlement
+from runner.ledger.book import Ledger, LineSpec
+from runner.ledger.leases import Again, Dead, Dropped, GivenUp, Lease, Settlement, Verdict
 from runner.ledger.lines import Chunk, Line, Piece
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "Piece",
     "Settlement",
     "Tally",
+    "Verdict",
     "headline",
 ]

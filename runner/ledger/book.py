@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from runner.ledger.balance import Flow, Headline, Tally, headline
+from runner.ledger.leases import Again, Dead, GivenUp, Lease, Settlement, Verdict
 from runner.ledger.lines import Chunk, Full, Line, Order, Piece
 from runner.ledger.order import Entry, Sequence
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,74 +28,6 @@ class LineSpec:
     order: Order = "fifo"
     copy: bool = False
     letters: bool = False
-
-
-@dataclass(slots=True)
-class Lease:
-    """Granted pieces and the worker that holds them. Its id is never used again, so a late answer is recognised."""
-
-    id: int
-    task: str
-    worker: int
-    pieces: list[tuple[Line, Piece]]
-    count: int
-    entry: Entry | None = None
-
-    def locate(self, start: int, count_: int) -> Iterator[tuple[Line, Piece]]:
-        """The parts of this lease's pieces that hold the items `start` .. `start + count_`."""
-        for line, piece in self.pieces:
-            if count_ <= 0:
-                return
-            if start >= piece.count:
-                start -= piece.count
-                continue
-            length = min(count_, piece.count - start)
-            yield line, piece.part(start, length) if (start or length < piece.count) else piece
-            count_ -= length
-            start = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Again:
-    """Verdict on `count` items that failed together: give them again, not before `until`."""
-
-    until: float
-    count: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Dead:
-    """Verdict: given up. `evidence` is whatever the caller wants to see again in `Settlement.dead`."""
-
-    evidence: Any = None
-    count: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """Verdict: the file says to skip failed items."""
-
-    count: int = 1
-
-
-Verdict = Again | Dead | Dropped
-
-
-@dataclass(frozen=True, slots=True)
-class GivenUp:
-    """One item that is dead, with the line in which it waited and its evidence."""
-
-    queue: str
-    piece: Piece
-    evidence: Any
-
-
-@dataclass(slots=True)
-class Settlement:
-    """What settling a lease has brought: dead items, and the queues that have something new."""
-
-    dead: list[GivenUp] = field(default_factory=list)
-    fed: set[str] = field(default_factory=set)
 
 
 #: A piece on its way back, and the time before which it must not be granted.
@@ -289,16 +222,21 @@ class Ledger:
             self._done(lease, at, index - at)
             at = index + verdict.count
             for line, piece in lease.locate(index, verdict.count):
-                if isinstance(verdict, Again):
-                    self.repeated[lease.task] += piece.count
-                    again.append((line, replace(piece, attempts=piece.attempts + 1), verdict.until))
-                elif isinstance(verdict, Dead):
-                    self._give_up(lease.task, line, piece, verdict.evidence, result)
-                else:
-                    self._over(line, piece, "dropped")
-                    self.tallies[lease.task].dropped += piece.count
+                again += self._apply(lease.task, line, piece, verdict, result)
         self._done(lease, at, done - at)
         return again
+
+    def _apply(self, task: str, line: Line, piece: Piece, verdict: Verdict, result: Settlement) -> list[_Returned]:
+        """What becomes of a piece that failed; returned when it is given again."""
+        if isinstance(verdict, Again):
+            self.repeated[task] += piece.count
+            return [(line, replace(piece, attempts=piece.attempts + 1), verdict.until)]
+        if isinstance(verdict, Dead):
+            self._give_up(task, line, piece, verdict.evidence, result)
+        else:
+            self._over(line, piece, "dropped")
+            self.tallies[task].dropped += piece.count
+        return []
 
     def _give_up(self, task: str, line: Line, piece: Piece, evidence: Any, result: Settlement) -> None:
         self._over(line, piece, "dead")
@@ -354,13 +292,14 @@ class Ledger:
         """Take a lease back whose items were never started: they go where they were, unmarked."""
         self.settle(lease_id, 0, {}, [])
 
-    def crash(
-        self, lease_id: int, suspects: range, finished: int = 0, limit: int = 3, evidence: Any = None
+    def lost(
+        self, lease_id: int, suspects: range, finished: int, judge: Callable[[Piece], Verdict | None]
     ) -> Settlement | None:
-        """The lease's worker died while it executed the items of `suspects` (indices in the lease).
+        """The lease's worker is gone; it executed the items of `suspects` (indices in the lease) at that moment.
 
-        Each gets a crash and is given again alone, or is dead when that makes `limit`; the others go back unmarked.
-        The `finished` items before the suspects, done but not yet answered, are executed again too, and counted.
+        `judge` says what becomes of each of them; None: it gets a crash, and is given again alone. The others go
+        back unmarked. The `finished` items before the suspects, done but not yet answered, are executed again too,
+        and counted. None: the lease was not open.
         """
         lease = self.leases.pop(lease_id, None)
         if lease is None:
@@ -371,16 +310,25 @@ class Ledger:
         again: list[_Returned] = [(line, piece, None) for line, piece in lease.locate(0, suspects.start)]
         for index in suspects:
             for line, piece in lease.locate(index, 1):
-                if piece.crashes + 1 >= limit:
-                    self._give_up(lease.task, line, piece, evidence, result)
-                else:
+                verdict = judge(piece)
+                if verdict is None:
                     self.repeated[lease.task] += 1
                     again.append((line, replace(piece, crashes=piece.crashes + 1, alone=True), None))
+                else:
+                    again += self._apply(lease.task, line, piece, verdict, result)
         rest = lease.locate(suspects.stop, lease.count - suspects.stop)
         again += [(line, piece, None) for line, piece in rest]
         self._give_back(lease, again)
         self._send(lease.task, self._in_order(lease, []), result)
         return result
+
+    def crash(
+        self, lease_id: int, suspects: range, finished: int = 0, limit: int = 3, evidence: Any = None
+    ) -> Settlement | None:
+        """`lost`, by a death: an item is dead when this makes `limit` deaths over it."""
+        return self.lost(
+            lease_id, suspects, finished, lambda piece: Dead(evidence) if piece.crashes + 1 >= limit else None
+        )
 
     # -- the end -------------------------------------------------------------------------------
 

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from runner.fleets.base import Heard
-    from runner.ledger import Chunk, GivenUp, Lease, Settlement
-    from runner.ledger.book import Verdict
+    from runner.ledger import Chunk, GivenUp, Lease, Settlement, Verdict
     from runner.supervisor.loop import Supervisor
     from runner.supervisor.state import Slot, TaskState
 

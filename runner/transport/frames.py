@@ -31,6 +31,7 @@ from runner.transport.messages import (
     Part,
     Progress,
     Ready,
+    Shown,
     Stop,
     ToWorker,
 )
@@ -176,6 +177,7 @@ _PACK: dict[type, Any] = {
     Made: lambda m, payloads: (6, [m.items, _outputs(m.outputs, payloads), m.busy]),
     Progress: lambda m, _: (7, [m.done, m.total]),
     Finished: lambda m, _: (8, [m.result, m.early]),
+    Shown: lambda m, _: (10, [m.lease, m.preview]),
     Failed: lambda m, _: (9, [m.where, _error(m.error), m.verdict]),
 }
 _UNPACK: dict[int, Any] = {
@@ -187,5 +189,6 @@ _UNPACK: dict[int, Any] = {
     6: lambda body, payloads: Made(body[0], _to_outputs(body[1], payloads), body[2]),
     7: lambda body, _: Progress(*body),
     8: lambda body, _: Finished(*body),
+    10: lambda body, _: Shown(*body),
     9: lambda body, _: Failed(body[0], _to_error(body[1]), body[2]),
 }

@@ -145,6 +145,14 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """What an item looks like over which workers have died before, told before it is executed once more."""
+
+    lease: int
+    preview: str
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """`Context.progress`."""
 
@@ -170,4 +178,4 @@ class Failed:
 
 
 ToWorker = Grant | Credit | Stop
-FromWorker = Ready | Answer | Made | Progress | Finished | Failed
+FromWorker = Ready | Answer | Made | Shown | Progress | Finished | Failed

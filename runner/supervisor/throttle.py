@@ -1,0 +1,48 @@
+"""`rate`: so many items a second over all workers of a task, without bursts beyond one second's worth.
+
+A token bucket: it fills steadily, holds at most one second's worth, and starts with one token, so that no minute
+sees more than the rate.
+
+>>> throttle = Throttle(count=50, period=1.0, now=0.0)
+>>> throttle.most(now=0.0), throttle.most(now=0.1), throttle.most(now=60.0)
+(1, 6, 50)
+>>> throttle.take(50); throttle.most(now=60.0), round(throttle.ready_at(now=60.0), 3)
+(0, 60.02)
+"""
+
+from __future__ import annotations
+
+#: Fast rates are granted in steps of at least this many seconds.
+_STEP = 0.005
+
+
+class Throttle:
+    """The bucket of one task."""
+
+    def __init__(self, count: float, period: float, now: float) -> None:
+        self._per_second = count / period
+        self._capacity = max(1.0, self._per_second)
+        self._tokens = 1.0
+        self._at = now
+
+    def _fill(self, now: float) -> None:
+        self._tokens = min(self._capacity, self._tokens + (now - self._at) * self._per_second)
+        self._at = now
+
+    def most(self, now: float) -> int:
+        """How many items may be granted now."""
+        self._fill(now)
+        return int(self._tokens + 1e-9)
+
+    def take(self, items: int) -> None:
+        """So many were granted."""
+        self._tokens -= items
+
+    def give_back(self, items: int) -> None:
+        """So many were handed back unexecuted."""
+        self._tokens = min(self._capacity, self._tokens + items)
+
+    def ready_at(self, now: float) -> float:
+        """When the next item may be granted."""
+        self._fill(now)
+        return now + max(_STEP, (1.0 - self._tokens) / self._per_second)
