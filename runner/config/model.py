@@ -191,6 +191,8 @@ class Config:
     tasks: dict[str, TaskConfig]
     plugins: tuple[str, ...] | None = None
     places: dict[tuple[str, ...], Place] = field(default_factory=dict, repr=False, compare=False)
+    unused: tuple[str, ...] = ()  # params that nothing refers to
+    secrets: frozenset[str] = frozenset()  # params whose values are never printed
 
     def place(self, *path: str) -> Place:
         """Where the key `path` (for instance `"tasks", "bake", "call"`) stands, or its nearest parent."""

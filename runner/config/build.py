@@ -1,0 +1,137 @@
+"""The whole way from a file to a `Config`; every problem of the file is reported at once."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from runner.config import declare, grammar, kinds, parse
+from runner.config import sets as setting
+from runner.config.model import Config, Place, QueueConfig, RunSettings, TaskConfig
+from runner.config.params import UNKNOWN, plain
+from runner.config.places import VALUE, Places
+from runner.config.problems import Problem, name, render
+from runner.config.reader import Reader
+from runner.config.report import Report
+from runner.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+
+def load(
+    source: str | Path,
+    *,
+    params: Mapping[str, str] | None = None,
+    sets: Sequence[tuple[str, str]] = (),
+    env: Mapping[str, str] | None = None,
+) -> Config:
+    """Read a file (`-`: standard input) and give it checked; raises `ConfigError` with every problem in it.
+
+    `params` are `-p NAME=VALUE`, `sets` are `--set PATH=VALUE`, `env` is where `env` of a param looks (os.environ).
+    """
+    file = parse.STDIN if str(source) == "-" else str(source)
+    places = Places(file, "")
+    try:
+        text = parse.read(source)
+        places.text = text.text
+        raw = parse.parse(text.text)
+    except parse.Unreadable as error:
+        place = Place(file, error.line, error.column)
+        problem = Problem(error.code, error.message, place, "error", error.hint, places.line(place))
+        raise ConfigError(render([problem]), [problem]) from None
+    report = Report(places)
+    setting.apply(raw, sets, report)
+    builder = _Builder(raw, report)
+    builder.params.give(params or {}, os.environ if env is None else env)
+    config = builder.config(text)
+    if report.bad:
+        report.fail()
+    return config
+
+
+class _Builder:
+    """One file on its way."""
+
+    def __init__(self, raw: dict[str, Any], report: Report) -> None:
+        self.report = report
+        self.params = declare.read(raw.pop("params", {}), report)
+        self.raw = raw
+
+    def config(self, source: parse.Source) -> Config:
+        """Everything, converted; when the report is bad, it has holes."""
+        raw = {key: self.params.fill(value, (key,)) for key, value in self.raw.items()}
+        queues = self._named(raw, "queues", "queue")
+        tasks = self._named(raw, "tasks", "task")
+        self.reader = Reader(self.report, queues, tasks)
+        top = {key: value for key, value in raw.items() if key not in {"queues", "tasks", "tests", "defaults"}}
+        made = self.reader.table(top, "top", (), "the file")
+        defaults = self._defaults(raw.get("defaults", {}))
+        config = Config(
+            file=source.file,
+            folder=source.folder,
+            title=made.get("title", ""),
+            run=self._run(made.get("run", {}), made.get("ray", {})),
+            params={word: plain(value) for word, value in self.params.values.items()},
+            queues={word: self._queue(word, table, defaults["queue"]) for word, table in queues.items()},
+            tasks={word: self._task(word, table, defaults["task"]) for word, table in tasks.items()},
+            plugins=made.get("plugins"),
+            places=self.report.places,
+            unused=tuple(word for word in self.params.declared if word not in self.params.used),
+            secrets=frozenset(word for word, param in self.params.declared.items() if param.secret),
+        )
+        self._tests(raw.get("tests", []))
+        if not tasks and not self.report.bad:
+            self.report.add("E109", "the file has no task", (), "a task is a table `[tasks.NAME]`")
+        return config
+
+    def _named(self, raw: dict[str, Any], word: str, kind: str) -> dict[str, Any]:
+        """The tables `[queues]` or `[tasks]`, without names that are none."""
+        tables = raw.get(word, {})
+        if not isinstance(tables, dict):
+            self.report.add("E103", f"`{word}` must be a table, not {kinds.describe(tables)}", (word, VALUE))
+            return {}
+        for one in tables:
+            if not kinds.NAME.fullmatch(one):
+                self.report.add("E107", f"{name(one)} is no name for a {kind}", (word, one), kinds.NAME_WANTED)
+        return dict(tables)
+
+    def _defaults(self, raw: Any) -> dict[str, dict[str, Any]]:
+        made = self.reader.table(raw, "defaults", ("defaults",), "[defaults]")
+        return {"task": made.get("task", {}), "queue": made.get("queue", {})}
+
+    def _run(self, run: dict[str, Any], ray: dict[str, Any]) -> RunSettings:
+        self._not_yet("durable", run.get("durable", False), ("run", "durable"))
+        self._not_yet("ray", run.get("engine") == "ray", ("run", "engine"))
+        return RunSettings(**run, **({"ray_address": ray["address"]} if "address" in ray else {}))
+
+    def _queue(self, word: str, raw: Any, defaults: dict[str, Any]) -> QueueConfig:
+        made = self.reader.table(raw, "queue", ("queues", word), f"queue {name(word)}")
+        self._not_yet("lane", "lane" in made, ("queues", word, "lane"))
+        return QueueConfig(word, **{**defaults, **made})
+
+    def _task(self, word: str, raw: Any, defaults: dict[str, Any]) -> TaskConfig:
+        made = {**defaults, **self.reader.table(raw, "task", ("tasks", word), f"task {name(word)}")}
+        made.setdefault("call", word)
+        made.setdefault("on_error", "dead" if made.get("inputs") else "fail")
+        made.setdefault("workers", kinds.named_workers(word, 1))
+        if callable(made["workers"]):
+            made["workers"] = made["workers"](word)
+        self._not_yet("adaptive", made["workers"].most > made["workers"].count, ("tasks", word, "workers"))
+        renamed = {"with": "kwargs", "outputs": "ports"}
+        return TaskConfig(word, **{renamed.get(key, key): value for key, value in made.items()})
+
+    def _tests(self, raw: Any) -> None:
+        if raw is UNKNOWN:
+            return
+        if not isinstance(raw, list) or not all(isinstance(one, dict) for one in raw):
+            self.report.add("E103", "`tests` must be a list of tables: `[[tests]]`", ("tests",))
+            return
+        for number, table in enumerate(raw):
+            self.reader.table(table, "test", ("tests", str(number)), f"test {number + 1}")
+        self._not_yet("tests", bool(raw), ("tests",))
+
+    def _not_yet(self, what: str, used: bool, path: tuple[str, ...]) -> None:
+        if used and what in grammar.NOT_YET:
+            self.report.add("E108", f"this version of runner does not have {grammar.NOT_YET[what]} yet", path)

@@ -1,0 +1,224 @@
+"""`[params]`: what a file leaves open. Values come from -p, the environment or the file, and go into `${name}`."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.config.places import VALUE
+from runner.config.problems import clean, did_you_mean, name
+from runner.config.report import Reported, Wrong
+from runner.config.units import Bytes, Seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.config.places import Path as Spot
+    from runner.config.report import Report
+
+_REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
+_INT = re.compile(r"[+-]?[0-9]{1,18}")
+_TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_TYPES: tuple[tuple[type, str], ...] = ((bool, "bool"), (int, "int"), (float, "float"), (str, "str"), (list, "list"))
+_PLAIN: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list}
+_WANTED = {
+    "str": "a string",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "path": "a path",
+    "duration": 'a duration such as "10s"',
+    "size": 'a size such as "64KiB"',
+    "list": "a list",
+}
+
+#: Stands for a value that could not be found out; whoever meets it stays silent, because the problem is reported.
+UNKNOWN: Any = type("Unknown", (), {"__repr__": lambda self: "unknown", "__slots__": ()})()  # noqa: ARG005  a repr
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One declared param."""
+
+    name: str
+    type: str = "str"
+    default: Any = None
+    required: bool = False
+    choices: tuple[Any, ...] | None = None
+    low: Any = None
+    high: Any = None
+    env: str | None = None
+    secret: bool = False
+    help: str = ""
+
+    def convert(self, value: Any) -> Any:
+        """A value of the file or a text from outside, as this param's type and within its bounds; raises `Wrong`."""
+        found = to_type(self.type, value)
+        shown = "" if self.secret else f", not {clean(str(value), 60)}"
+        if self.choices is not None and found not in self.choices:
+            words = [clean(str(one)) for one in self.choices]
+            hint = "" if self.secret else did_you_mean(str(value), words)
+            raise Wrong("E113", f"must be one of {', '.join(words)}{shown}", hint)
+        measure = len(found) if self.type in {"str", "list"} else found
+        if self.low is not None and measure < self.low:
+            raise Wrong("E113", f"must {self._measured()}be at least {self.low}{shown}")
+        if self.high is not None and measure > self.high:
+            raise Wrong("E113", f"must {self._measured()}be at most {self.high}{shown}")
+        return found
+
+    def _measured(self) -> str:
+        return "in length " if self.type in {"str", "list"} else ""
+
+
+def to_type(kind: str, value: Any) -> Any:
+    """A value as a param type; texts are read, other values must fit already. Raises `Wrong`.
+
+    >>> to_type("int", "12"), to_type("bool", "yes"), to_type("list", "a,b"), to_type("duration", "1m") + 0
+    (12, True, ['a', 'b'], 60.0)
+    """
+    try:
+        if isinstance(value, str):
+            return _from_text(kind, value)
+        plain = _PLAIN.get(kind)
+        if plain is None or not isinstance(value, plain) or (isinstance(value, bool) and kind != "bool"):
+            raise ValueError(kind)
+        return float(value) if kind == "float" else value
+    except (ValueError, OverflowError):
+        raise Wrong("E113", f"must be {_WANTED[kind]}, not {clean(str(value), 60)}") from None
+
+
+def _from_text(kind: str, text: str) -> Any:
+    if kind == "int":
+        if not _INT.fullmatch(text.strip()):
+            raise ValueError(text)
+        return int(text)
+    if kind == "float":
+        number = float(text)
+        if not math.isfinite(number):
+            raise ValueError(text)
+        return number
+    if kind == "bool":
+        if text.strip().lower() not in _TRUTH:
+            raise ValueError(text)
+        return _TRUTH[text.strip().lower()]
+    if kind == "list":
+        return [one.strip() for one in text.split(",")] if text.strip() else []
+    if kind == "path" and ("\x00" in text or not text):
+        raise ValueError(text)
+    makers: dict[str, Any] = {"str": str, "path": Path, "duration": Seconds, "size": Bytes}
+    return makers[kind](text)
+
+
+def type_of(value: Any) -> str | None:
+    """The param type that a value of the file has by itself."""
+    return next((word for kind, word in _TYPES if isinstance(value, kind)), None)
+
+
+@dataclass(slots=True)
+class Params:
+    """The declared params and their values; `values[name]` is UNKNOWN when a problem was reported for it."""
+
+    report: Report
+    declared: dict[str, Param] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+    def give(self, given: Mapping[str, str], env: Mapping[str, str]) -> None:
+        """Find the value of every param: -p, then its environment variable, then its default."""
+        for word in given:
+            if word not in self.values and word not in self.declared:
+                origin = (f"-p {word}",)
+                self.report.places.given[origin] = f"-p {clean(word, 60)}"
+                self.report.add("E111", f"there is no param {name(word)}", origin, did_you_mean(word, self.declared))
+        for param in self.declared.values():
+            self.values[param.name] = self._value(param, given, env)
+
+    def _value(self, param: Param, given: Mapping[str, str], env: Mapping[str, str]) -> Any:
+        path: Spot = ("params", param.name)
+        if param.name in given:
+            value: Any = given[param.name]
+            path = (f"-p {param.name}",)
+            self.report.places.given[path] = path[0]
+        elif param.env is not None and param.env in env:
+            value = env[param.env]
+            path = (f"environment variable {param.env}",)
+            self.report.places.given[path] = path[0]
+        elif param.required:
+            hint = f"give it with `-p {param.name}=VALUE`" + (f" or in {param.env}" if param.env else "")
+            self.report.add("E112", f"param {name(param.name)} is required and has no value", path, hint)
+            return UNKNOWN
+        else:
+            return param.default
+        if param.secret and value:
+            self.report.places.secrets.append(str(value))
+        try:
+            return param.convert(value)
+        except Wrong as wrong:
+            self.report.add(wrong.code, f"param {name(param.name)} {wrong.message}", path, wrong.hint)
+            return UNKNOWN
+
+    # -- ${name} ----------------------------------------------------------------------------
+
+    def fill(self, value: Any, path: Spot) -> Any:
+        """The value with every `${name}` in its strings replaced; UNKNOWN where that could not be done."""
+        if isinstance(value, str):
+            if "${" not in value:
+                return value
+            try:
+                return self._text(value)
+            except Reported:
+                return UNKNOWN
+            except Wrong as wrong:
+                self.report.add(wrong.code, wrong.message, (*path, VALUE), wrong.hint)
+                return UNKNOWN
+        if isinstance(value, dict):
+            return {key: self.fill(inner, (*path, key)) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self.fill(inner, (*path, str(number))) for number, inner in enumerate(value)]
+        return value
+
+    def _text(self, text: str) -> Any:
+        whole = _REFERENCE.fullmatch(text)
+        if whole is not None and whole[0] != "$${":
+            return self._look_up(whole)
+        return _REFERENCE.sub(self._inside, text)
+
+    def _inside(self, match: re.Match[str]) -> str:
+        if match[0] == "$${":
+            return "${"
+        value = self._look_up(match)
+        if isinstance(value, list):
+            raise Wrong("E115", f"param {name(match[1])} is a list, which fits no text", "a lone reference keeps it")
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    def _look_up(self, match: re.Match[str]) -> Any:
+        word = match[1]
+        if word is None:
+            raise Wrong("E115", "`${` without `}`", "write `$${` for a literal `${`")
+        if word not in self.declared:
+            if word in self.values:  # its declaration is wrong, and reported
+                raise Reported
+            hint = did_you_mean(word, self.declared) or "write `$${` for a literal `${`"
+            raise Wrong("E111", f"there is no param {name(word)}", hint)
+        self.used.add(word)
+        if self.values[word] is UNKNOWN:
+            raise Reported
+        return self.values[word]
+
+
+def plain(value: Any) -> Any:
+    """A value as user code sees it: durations are floats, sizes are ints.
+
+    >>> plain({"pause": Seconds("1m")})
+    {'pause': 60.0}
+    """
+    if isinstance(value, Seconds):
+        return float(value)
+    if isinstance(value, Bytes):
+        return int(value)
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list) else value

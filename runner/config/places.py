@@ -1,0 +1,203 @@
+"""Where keys and values stand in a file: a small scanner of TOML that tomli has already found to be correct.
+
+tomli gives values without places, and places are wanted only when there is a problem to show; so a `Places` scans its
+text at the first question. Paths are tuples of keys; elements of arrays count from "0"; a path that ends in `VALUE` is
+the value of a key and not the key itself.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+from typing import TYPE_CHECKING, Any
+
+import tomli
+
+from runner.config.model import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Path = tuple[str, ...]
+
+#: The last part of the path to a key's value.
+VALUE = "="
+
+_BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
+_STRING = re.compile(r'"""(?:[^\\]|\\.)*?"{3,5}|' r"'''.*?'{3,5}" r'|"(?:[^"\\\n]|\\.)*"|' r"'[^'\n]*'", re.DOTALL)
+_BARE_KEY = re.compile(r"[^\s.=\]\"'#]+")
+_BARE_VALUE = re.compile(r"[^,\]}#\n]+")
+
+
+class Places(dict[Path, Place]):
+    """Path → `Place`, scanned when first asked. `given` are values that came from outside the file."""
+
+    def __init__(self, file: str, text: str) -> None:
+        super().__init__()
+        self.file = file
+        self.text = text
+        self.given: dict[Path, str] = {}
+        self.secrets: list[str] = []
+        self._scanned = False
+
+    def get(self, path: Path, default: Any = None) -> Any:
+        """The place of exactly this path, or `default`."""
+        for end in range(len(path), 0, -1) if self.given else ():
+            if path[:end] in self.given:
+                return Place(self.given[path[:end]])
+        self._scan()
+        return super().get(path, default)
+
+    def near(self, path: Path) -> Place:
+        """The place of this path, or of its nearest parent."""
+        for end in range(len(path), 0, -1):
+            found = self.get(path[:end])
+            if found is not None:
+                return found  # type: ignore[no-any-return]  # `get` has the signature of dict's
+        return Place(self.file)
+
+    def line(self, place: Place) -> str:
+        """The line of the file at a place, secrets masked; empty when the place is not in the file."""
+        if place.file != self.file or not place.line:
+            return ""
+        return self.mask(self.text.split("\n")[place.line - 1])
+
+    def mask(self, text: str) -> str:
+        """The text with every secret value replaced, character by character."""
+        for secret in self.secrets:
+            text = text.replace(secret, "*" * len(secret))
+        return text
+
+    def _scan(self) -> None:
+        if not self._scanned:
+            self._scanned = True
+            for path, start, end in Scanner(self.text).found():
+                self.setdefault(path, self._place(start, end))
+
+    def _place(self, start: int, end: int) -> Place:
+        if not hasattr(self, "_starts"):
+            self._starts = [0, *(found.end() for found in re.finditer("\n", self.text))]
+        line = bisect.bisect_right(self._starts, start)
+        stop = self.text.find("\n", start, end)
+        length = (end if stop < 0 else stop) - start
+        return Place(self.file, line, start - self._starts[line - 1] + 1, max(1, length))
+
+
+class Scanner:
+    """Walks over the text once; `found` gives (path, start, end) of every key, value and element."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+        self.spans: list[tuple[Path, int, int]] = []
+        self.arrays: dict[Path, int] = {}
+
+    def found(self) -> Iterable[tuple[Path, int, int]]:
+        """All spans; what is not TOML ends the walk early instead of failing."""
+        table: Path = ()
+        try:
+            self._blank()
+            while self.at < len(self.text):
+                if self.text[self.at] == "[":
+                    table = self._header()
+                else:
+                    self._pair(table)
+                self._blank()
+        except (IndexError, ValueError):
+            pass
+        return self.spans
+
+    def _blank(self) -> None:
+        match = _BLANK.match(self.text, self.at)
+        assert match is not None
+        self.at = match.end()
+
+    def _match(self, pattern: re.Pattern[str]) -> str:
+        match = pattern.match(self.text, self.at)
+        if match is None:
+            raise ValueError(self.at)
+        self.at = match.end()
+        return match[0]
+
+    def _header(self) -> Path:
+        double = self.text.startswith("[[", self.at)
+        self.at += 2 if double else 1
+        path: Path = ()
+        parts = self._key()
+        for number, (part, start, end) in enumerate(parts):
+            path += (part,)
+            self.spans.append((path, start, end))
+            if double and number == len(parts) - 1:
+                self.arrays[path] = self.arrays.get(path, -1) + 1
+            if path in self.arrays:
+                path += (str(self.arrays[path]),)
+                self.spans.append((path, start, end))
+        self.at += 2 if double else 1
+        return path
+
+    def _key(self) -> list[tuple[str, int, int]]:
+        """A dotted key as (part, start, end); `at` is then on the `=` or `]`."""
+        parts = []
+        while True:
+            self._blank()
+            start = self.at
+            if self.text[start] in "\"'":
+                part = tomli.loads("k = " + self._match(_STRING))["k"]
+            else:
+                part = self._match(_BARE_KEY)
+            parts.append((part, start, self.at))
+            self._blank()
+            if self.text[self.at] != ".":
+                return parts
+            self.at += 1
+
+    def _pair(self, table: Path) -> None:
+        path = table
+        for part, start, end in self._key():
+            path += (part,)
+            self.spans.append((path, start, end))
+        self.at += 1
+        self._blank()
+        start = self.at
+        self._value(path)
+        self.spans.append(((*path, VALUE), start, self.at))
+
+    def _value(self, path: Path) -> None:
+        first = self.text[self.at]
+        if first in "\"'":
+            self._match(_STRING)
+        elif first == "[":
+            self._array(path)
+        elif first == "{":
+            self._inline(path)
+        else:
+            bare = self._match(_BARE_VALUE)
+            self.at -= len(bare) - len(bare.rstrip())
+
+    def _array(self, path: Path) -> None:
+        self.at += 1
+        number = 0
+        while True:
+            self._blank()
+            if self.text[self.at] == ",":
+                self.at += 1
+            elif self.text[self.at] == "]":
+                self.at += 1
+                return
+            else:
+                start = self.at
+                self._value((*path, str(number)))
+                self.spans.append(((*path, str(number)), start, self.at))
+                number += 1
+
+    def _inline(self, path: Path) -> None:
+        self.at += 1
+        while True:
+            self._blank()
+            if self.text[self.at] == ",":
+                self.at += 1
+            elif self.text[self.at] == "}":
+                self.at += 1
+                return
+            else:
+                self._pair(path)

@@ -1,0 +1,130 @@
+"""What is wrong with a file: a `Problem` has a code, a place and a way out; `render` shows them to people."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from runner.config.model import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+Severity = Literal["error", "warning"]
+
+#: A line of a file is shown up to here; longer ones are cut around the caret.
+WIDTH = 110
+#: More than so many problems help nobody, and finding them must not cost time.
+SHOWN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One finding. `source` is the line of the file it stands in, empty when it stands in none."""
+
+    code: str
+    message: str
+    place: Place
+    severity: Severity = "error"
+    hint: str = ""
+    source: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return f"{where(self.place)}: {self.code} {self.message}"
+
+
+def where(place: Place) -> str:
+    """`file:line:column`, or just the file (or option, or variable) when there is no line.
+
+    >>> where(Place("tasks.toml", 14, 1)), where(Place("--set run.grace"))
+    ('tasks.toml:14:1', '--set run.grace')
+    """
+    return f"{clean(place.file)}:{place.line}:{place.column}" if place.line else clean(place.file)
+
+
+def ordered(problems: Iterable[Problem]) -> list[Problem]:
+    """Each problem once, sorted by place."""
+    return sorted(dict.fromkeys(problems), key=lambda one: (one.place.file, one.place.line, one.place.column, one.code))
+
+
+def render(problems: Sequence[Problem]) -> str:
+    """All problems as text, with the lines they stand in, and a count at the end."""
+    shown = [_one(problem) for problem in problems[:SHOWN]]
+    if len(problems) > SHOWN:
+        shown.append(f"... and {len(problems) - SHOWN} more")
+    errors = [problem for problem in problems if problem.severity == "error"]
+    count = f"{_plural(len(errors), 'error')}, {_plural(len(problems) - len(errors), 'warning')}."
+    last = (errors or problems)[-1:]
+    shown.append(count + (f" `runner explain {last[0].code}` says more." if last else ""))
+    return "\n".join(shown)
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def _one(problem: Problem) -> str:
+    lines = [str(problem)]
+    place = problem.place
+    if problem.source and place.line:
+        text, start, length = _cut(clean(problem.source), place.column - 1, place.length)
+        gutter = " " * len(str(place.line))
+        caret = " " * _width(text[:start]) + "^" * max(1, _width(text[start : start + length]))
+        lines += [f"{gutter} |", f"{place.line} | {text}", f"{gutter} | {caret} {problem.hint}".rstrip()]
+    elif problem.hint:
+        lines.append(f"   {problem.hint}")
+    return "\n".join(lines)
+
+
+def _cut(text: str, start: int, length: int) -> tuple[str, int, int]:
+    """A window of a long line around its caret."""
+    length = max(1, min(length, WIDTH // 2, len(text) - start))
+    if len(text) <= WIDTH:
+        return text.rstrip(), start, length
+    left = max(0, min(start - WIDTH // 4, len(text) - WIDTH))
+    head, tail = ("..." if left else ""), ("..." if left + WIDTH < len(text) else "")
+    return head + text[left : left + WIDTH].rstrip() + tail, start - left + len(head), length
+
+
+def _width(text: str) -> int:
+    """Columns on a terminal: characters of East Asian scripts take two."""
+    if text.isascii():
+        return len(text)
+    import unicodedata  # noqa: PLC0415  only for lines that need it
+
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
+    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
+
+
+def clean(text: str, limit: int | None = None) -> str:
+    """Text that cannot steer a terminal: control and bidi characters become `?`, tabs become spaces.
+
+    >>> clean("a\\tb\\x1b[31m"), clean("x" * 9, 5)
+    ('a b?[31m', 'xx...')
+    """
+    if limit is not None and len(text) > limit:
+        text = text[: limit - 3] + "..."
+    return text if text.isprintable() else "".join(_safe(char) for char in text)
+
+
+def _safe(char: str) -> str:
+    return char if char.isprintable() else (" " if char == "\t" else "?")
+
+
+def name(text: object) -> str:
+    """A name in a message: quoted, short, harmless.
+
+    >>> name("braed")
+    '`braed`'
+    """
+    return f"`{clean(str(text), 60)}`"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`did you mean ...?` with the nearest known word, or nothing."""
+    import difflib  # noqa: PLC0415  only when there is a problem to show: a run without one starts faster
+
+    words = {one.casefold(): one for one in itertools.islice(known, 1000)}  # a hostile file must not cost time
+    found = difflib.get_close_matches(word[:60].casefold(), words, 1, 0.6)
+    return f"did you mean `{clean(words[found[0]])}`?" if found else ""

@@ -1,0 +1,253 @@
+"""Tables by the grammar: unknown keys, kinds that hold other kinds, and names of queues and tasks that must exist."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runner.config import grammar, kinds
+from runner.config.model import DEFAULT_PORT, Backoff, Batch, Lifespan, Port, Resources, Restarts
+from runner.config.params import UNKNOWN, plain
+from runner.config.places import VALUE
+from runner.config.problems import did_you_mean, name
+from runner.config.report import Report, Reported, Wrong
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from runner.config.grammar import Key
+    from runner.config.places import Path
+
+_MADE: dict[str, Any] = {
+    "backoff": Backoff,
+    "batch": Batch,
+    "lifespan": Lifespan,
+    "resources": Resources,
+    "restarts": Restarts,
+}
+_STATES = ("started", "ended", "ok")
+
+
+class Reader:
+    """Converts tables; `queues` and `tasks` are the names that exist in the file."""
+
+    def __init__(self, report: Report, queues: Iterable[str] = (), tasks: Iterable[str] = ()) -> None:
+        self.report = report
+        self.names = {"queue": dict.fromkeys(queues), "task": dict.fromkeys(tasks)}
+        self.kinds: dict[str, Callable[[Any, Key, Path, str], Any]] = {
+            "after": self._after,
+            "args": self._args,
+            "batch": self._batch,
+            "exceptions": self._exceptions,
+            "faults": self._faults,
+            "for queues": self._for("queue"),
+            "for tasks": self._for("task"),
+            "ports": self._ports,
+            "queue": self._one("queue"),
+            "queues": self._queues,
+            "strs": self._strs,
+            "table": self._table,
+            "task": self._one("task"),
+            "tasks": lambda value, key, path, owner: self._exist(value, "task", path, f"{owner} names"),
+            "with": self._with,
+            "workers": self._workers,
+        }
+
+    def table(self, raw: Any, table: str, path: Path, owner: str) -> dict[str, Any]:
+        """The keys of one table, converted; what is wrong is reported and left out."""
+        keys = grammar.TABLES[table]
+        if raw is UNKNOWN:
+            return {}
+        if not isinstance(raw, dict):
+            self.report.add("E103", f"{owner} must be a table, not {kinds.describe(raw)}", (*path, VALUE))
+            return {}
+        made = {}
+        for word, value in raw.items():
+            key = keys.get(word)
+            if key is None:
+                self.report.add("E104", f"unknown key {name(word)} in {owner}", (*path, word), _near(word, table))
+            else:
+                try:
+                    made[word] = self.value(value, key, (*path, word), owner)
+                except Reported:
+                    continue
+        for key in keys.values():
+            if key.required and key.name not in raw:
+                self.report.add("E109", f"{owner} needs `{key.name}`", path)
+        return made
+
+    def value(self, value: Any, key: Key, path: Path, owner: str) -> Any:
+        """One value by the kind of its key; raises `Reported`."""
+        if value is UNKNOWN:
+            raise Reported
+        try:
+            simple = kinds.SIMPLE.get(key.kind)
+            return simple(value, key) if simple is not None else self.kinds[key.kind](value, key, path, owner)
+        except Wrong as wrong:
+            self.report.add(wrong.code, f"`{key.name}` of {owner} {wrong.message}", (*path, VALUE), wrong.hint)
+            raise Reported from None
+
+    # -- kinds that hold others ---------------------------------------------------------------
+
+    def _table(self, value: Any, key: Key, path: Path, owner: str) -> Any:
+        before = len(self.report.problems)
+        made = self.table(value, key.table, path, f"`{key.name}` of {owner}")
+        maker = _MADE.get(key.table)
+        if maker is None:
+            return made
+        if len(self.report.problems) > before or value is UNKNOWN:
+            raise Reported
+        return maker(**made)
+
+    def _batch(self, value: Any, key: Key, path: Path, owner: str) -> Any:
+        if isinstance(value, dict):
+            return self._table(value, key, path, owner)
+        return Batch(kinds.SIMPLE["int"](value, key))
+
+    def _workers(self, value: Any, key: Key, path: Path, owner: str) -> Any:
+        _known(value)
+        made = kinds.workers(value, key, path[1])
+        # A default is for every task: the names of its workers come from the task that it is used for.
+        return made if path[0] == "tasks" else lambda task: kinds.workers(value, key, task)
+
+    def _strs(self, value: Any, key: Key, path: Path, owner: str) -> tuple[str, ...]:
+        """Texts; a single one may stand alone."""
+        _known(value)
+        listed = [value] if isinstance(value, str) else value
+        if not isinstance(listed, list):
+            raise kinds.wrong_type("a list of strings", value)
+        for number, one in enumerate(listed):
+            if not isinstance(one, str) or not one:
+                message = f"`{key.name}` of {owner} must be a list of strings, and {kinds.describe(one)} is none"
+                self.report.add("E103", message, (*path, str(number)))
+                raise Reported
+        return tuple(listed)
+
+    def _exceptions(self, value: Any, key: Key, path: Path, owner: str) -> tuple[str, ...]:
+        names = self._strs(value, key, path, owner)
+        for number, word in enumerate(names):
+            if not all(part.isidentifier() for part in word.split(".")):
+                self.report.add("E107", f"{kinds.describe(word)} is no name of an exception", (*path, str(number)))
+                raise Reported
+        return names
+
+    def _exist(self, value: Any, kind: str, path: Path, what: str) -> tuple[str, ...]:
+        """Names of queues or tasks, each of which must exist; a single one may stand alone."""
+        _known(value)
+        listed = [value] if isinstance(value, str) else value
+        if not isinstance(listed, list):
+            raise kinds.wrong_type(f"names of {kind}s", value)
+        before = len(self.report.problems)
+        seen = set()
+        for number, word in enumerate(listed):
+            spot = (*path, str(number)) if isinstance(value, list) else (*path, VALUE)
+            if not isinstance(word, str):
+                raise kinds.wrong_type(f"names of {kind}s", word)
+            if word not in self.names[kind]:
+                code = "E203" if kind == "queue" else "E201"
+                hint = did_you_mean(word, self.names[kind])
+                self.report.add(code, f"{what} {kind} {name(word)}, which does not exist", spot, hint)
+            elif word in seen:
+                self.report.add("E211", f"{what} {kind} {name(word)} twice", spot)
+            seen.add(word)
+        if len(self.report.problems) > before:
+            raise Reported
+        return tuple(listed)
+
+    def _one(self, kind: str) -> Callable[[Any, Key, Path, str], str]:
+        def one(value: Any, key: Key, path: Path, owner: str) -> str:
+            if not isinstance(value, str):
+                raise kinds.wrong_type(f"the name of a {kind}", value)
+            what = f"{owner} sends its dead letters to" if key.name == "dead" else f"{owner} names"
+            return self._exist(value, kind, path, what)[0]
+
+        return one
+
+    def _queues(self, value: Any, key: Key, path: Path, owner: str) -> tuple[str, ...]:
+        return self._exist(value, "queue", path, f"{owner} reads")
+
+    def _ports(self, value: Any, key: Key, path: Path, owner: str) -> tuple[Port, ...]:
+        if not isinstance(value, dict):
+            queues = self._exist(value, "queue", path, f"{owner} writes")
+            return (Port(DEFAULT_PORT, queues),) if queues else ()
+        ports = []
+        for word, target in value.items():
+            if not kinds.NAME.fullmatch(word):
+                self.report.add("E107", f"{name(word)} is no name of a port", (*path, word), kinds.NAME_WANTED)
+                raise Reported
+            ports.append(Port(word, self._exist(target, "queue", (*path, word), f"{owner} writes")))
+        return tuple(ports)
+
+    def _after(self, value: Any, key: Key, path: Path, owner: str) -> dict[str, str]:
+        if not isinstance(value, dict):
+            return dict.fromkeys(self._exist(value, "task", path, f"{owner} starts after"), "ok")
+        state = grammar.Key("after", "choice", choices=_STATES)
+        for word, when in value.items():
+            if word not in self.names["task"]:
+                hint = did_you_mean(word, self.names["task"])
+                message = f"{owner} starts after task {name(word)}, which does not exist"
+                self.report.add("E201", message, (*path, word), hint)
+                raise Reported
+            self.value(when, state, (*path, word), owner)
+        return dict(value)
+
+    def _args(self, value: Any, key: Key, path: Path, owner: str) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise kinds.wrong_type("a list", value)
+        _known(value)
+        return tuple(plain(value))
+
+    def _with(self, value: Any, key: Key, path: Path, owner: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise kinds.wrong_type("a table", value)
+        _known(value)
+        return dict(plain(value))
+
+    # -- tests ----------------------------------------------------------------------------------
+
+    def _for(self, kind: str) -> Callable[[Any, Key, Path, str], dict[str, Any]]:
+        """A table whose keys are names of queues or tasks."""
+
+        def each(value: Any, key: Key, path: Path, owner: str) -> dict[str, Any]:
+            if not isinstance(value, dict):
+                raise kinds.wrong_type(f"a table of {kind}s", value)
+            made = {}
+            for word, inner in value.items():
+                if word not in self.names[kind]:
+                    hint = did_you_mean(word, self.names[kind])
+                    code = "E203" if kind == "queue" else "E201"
+                    self.report.add(
+                        code, f"{owner} names {kind} {name(word)}, which does not exist", (*path, word), hint
+                    )
+                elif key.table == "feed":
+                    made[word] = self.value(inner, grammar.Key(word, "list"), (*path, word), owner)
+                else:
+                    made[word] = self.table(inner, key.table, (*path, word), f"`{key.name}.{word}` of {owner}")
+            return made
+
+        return each
+
+    def _faults(self, value: Any, key: Key, path: Path, owner: str) -> list[dict[str, Any]]:
+        if not isinstance(value, list):
+            raise kinds.wrong_type("a list of tables", value)
+        return [self.table(one, key.table, (*path, str(at)), f"`fault` of {owner}") for at, one in enumerate(value)]
+
+
+def _known(value: Any) -> None:
+    """Stay silent about a value with a reported hole anywhere in it."""
+    if value is UNKNOWN:
+        raise Reported
+    if isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _known(inner)
+
+
+def _near(word: str, table: str) -> str:
+    """The nearest key of this table, or the tables that do have this key."""
+    hint = did_you_mean(word, grammar.TABLES[table])
+    if not hint and table in {"top", "run", "queue", "task"}:
+        homes = [home for home in ("top", "run", "queue", "task") if word in grammar.TABLES[home]]
+        hint = f"it is a key of {_HOMES[homes[0]]}" if homes else ""
+    return hint
+
+
+_HOMES = {"top": "the top of the file", "run": "[run]", "queue": "queues", "task": "tasks"}

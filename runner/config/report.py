@@ -1,0 +1,49 @@
+"""The problems of one file, as they are found: everything that reads a part of it adds to the same `Report`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from runner.config.problems import SHOWN, Problem, Severity, ordered, render
+from runner.errors import ConfigError
+
+if TYPE_CHECKING:
+    from runner.config.places import Path, Places
+
+
+class Wrong(Exception):  # noqa: N818  it is caught where the key is known, and never seen
+    """A value is wrong; whoever knows its key and place makes a `Problem` of it. `key` names a key below."""
+
+    def __init__(self, code: str, message: str, hint: str = "", key: str = "") -> None:
+        super().__init__(message)
+        self.code, self.message, self.hint, self.key = code, message, hint, key
+
+
+class Reported(Exception):  # noqa: N818  as Wrong
+    """A value is unusable, and the report already says why."""
+
+
+class Report:
+    """Collects problems and finds their places."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self.problems: list[Problem] = []
+
+    def add(self, code: str, message: str, path: Path, hint: str = "", severity: Severity = "error") -> None:
+        """A problem at the key (or, with `VALUE` as its last part, the value) of `path`."""
+        place = self.places.near(path)
+        mask = self.places.mask
+        if len(self.problems) > SHOWN:
+            self.fail()
+        self.problems.append(Problem(code, mask(message), place, severity, mask(hint), self.places.line(place)))
+
+    def fail(self) -> NoReturn:
+        """Raise all of it."""
+        found = ordered(self.problems)
+        raise ConfigError(render(found), found)
+
+    @property
+    def bad(self) -> bool:
+        """Whether there is an error."""
+        return any(problem.severity == "error" for problem in self.problems)
