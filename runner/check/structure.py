@@ -104,7 +104,7 @@ def _letters(config: Config, graph: Graph) -> Iterator[Problem]:
     for task in graph.tasks.values():
         for queue in task.outputs:
             if queue in dead:
-                text = f"task {name(task.name)} writes items to {name(queue)}, which holds the dead letters of"
+                text = f"task {name(task.name)} writes items to {name(queue)}, which holds the dead letters of task"
                 place = _output_place(config, task, queue)
                 yield Problem(
                     "E212", f"{text} {name(dead[queue])}", place, hint="give the dead letters their own queue"
