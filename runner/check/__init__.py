@@ -27,8 +27,11 @@ __all__ = ["check", "check_functions", "problem", "raise_for"]
 
 
 def check(config: Config) -> list[Problem]:
-    """Everything that can be said of a file without executing any code of its project."""
-    return ordered(shown(found, config) for found in structure.findings(config))
+    """Everything that can be said of a file without executing any code of its project.
+
+    What `config.examine` has found comes with it; nothing is concluded from values that are wrong for a known reason.
+    """
+    return ordered(shown(found, config) for found in (*config.problems, *structure.findings(config)))
 
 
 def problem(code: str, text: str, place: Place) -> Problem:

@@ -41,6 +41,8 @@ def check_functions(
     for word, function in functions.items():
         task = config.tasks[word]
         binding = Binding(config, task, function)
+        if config.hole("tasks", word, "inputs"):  # whether it gets items decides what else it may get
+            continue
         arguments[word] = binding.arguments()
         problems += [*binding.problems, *_declaration(config, task, function)]
         problems += exceptions.findings(config, task, function)
@@ -103,6 +105,8 @@ class Binding:
         given = {*form.inboxes, *form.outboxes, *([form.context] if form.context else [])}
         boxed = bool(form.inboxes or (form.outboxes and self.task.inputs))
         item = bool(self.task.inputs) and not boxed
+        if any(self.config.hole("tasks", self.task.name, key) for key in ("args", "with")):
+            return (), {}
         if form.kind == "class":
             self._bind(target, item=False, given=set())
             self._callable_class(target, item=item, given=given)

@@ -43,6 +43,12 @@ class Graph:
                 self.writers.setdefault(queue, []).append(task.name)
             for queue in task.inputs:
                 self.readers.setdefault(queue, []).append(task.name)
+        unknown = {
+            key for word in self.tasks for key in ("outputs", "dead", "inputs") if config.hole("tasks", word, key)
+        }
+        #: Whether every writer, every reader is known: a reported mistake must not cause a second one.
+        self.all_writers = not unknown & {"outputs", "dead"} and not config.hole("tasks")
+        self.all_readers = "inputs" not in unknown and not config.hole("tasks")
 
     def downstream(self, task: str) -> Iterator[tuple[str, str]]:
         """(queue, task that reads it) for everything this task writes."""
@@ -72,15 +78,15 @@ def _ends(config: Config, graph: Graph) -> Iterator[Problem]:
         idle = [task.name for task in config.tasks.values() if not task.enabled and queue in _touched(task)]
         why = f"`{idle[0]}` is not enabled" if idle else ""
         if not writers and not readers:
-            if not idle:
+            if not idle and graph.all_writers and graph.all_readers:
                 yield Problem("E204", f"no task writes queue {name(queue)}, and none reads it", place)
-        elif not writers:
+        elif not writers and graph.all_writers:
             wanted = why or f"a task writes it with `outputs = [{_quoted(queue)}]`"
             yield Problem("E204", f"no task writes queue {name(queue)}", place, hint=wanted)
-        elif not readers:
+        elif not readers and graph.all_readers:
             wanted = why or f"a task reads it with `inputs = [{_quoted(queue)}]`"
             yield Problem("E205", f"no task reads queue {name(queue)}", place, hint=wanted)
-        if len(readers) > 1 and settings.fanout is None:
+        if len(readers) > 1 and settings.fanout is None and not config.hole("queues", queue, "fanout"):
             both = _listed(readers)
             hint = '`fanout = "share"`: they compete; `fanout = "copy"`: each gets every item'
             yield Problem("E206", f"queue {name(queue)} is read by {both}, and has no `fanout`", place, hint=hint)
@@ -127,7 +133,9 @@ def _output_place(config: Config, task: TaskConfig, queue: str) -> Place:
 
 def _cycles(config: Config, graph: Graph) -> Iterator[Problem]:
     """Every cycle without a `loop` queue: each is named once, and taken as closed to find the next one."""
-    closed = {queue for queue, settings in config.queues.items() if settings.loop}
+    closed = {
+        queue for queue, settings in config.queues.items() if settings.loop or config.hole("queues", queue, "loop")
+    }
     edges = {task: [edge for edge in graph.downstream(task) if edge[0] not in closed] for task in graph.tasks}
     for _ in range(len(config.queues)):
         cycle = find_cycle(edges)
@@ -219,6 +227,8 @@ def _timeout(config: Config, task: TaskConfig) -> Iterator[Problem]:
 def _without_effect(config: Config, task: TaskConfig) -> Iterator[Problem]:
     """Keys that would be ignored: nothing in a file is ignored in silence."""
     place = config.place
+    if config.hole("tasks", task.name, "inputs"):
+        return
     if not task.inputs:
         for key in ("batch", "ordered", "dead"):
             if getattr(task, key) and own(config, task.name, key):
@@ -260,6 +270,12 @@ def _idle_loops(config: Config, graph: Graph) -> Iterator[Problem]:
     part_of = {task: number for number, part in enumerate(strongly_connected(edges)) for task in part}
     for queue, settings in config.queues.items():
         pairs = [(writer, reader) for writer in graph.writers[queue] for reader in graph.readers[queue]]
-        if settings.loop and pairs and not any(part_of[writer] == part_of[reader] for writer, reader in pairs):
+        if (
+            settings.loop
+            and pairs
+            and graph.all_writers
+            and graph.all_readers
+            and not any(part_of[writer] == part_of[reader] for writer, reader in pairs)
+        ):
             text = f"queue {name(queue)} closes no cycle, and with `loop` it has no bound"
             yield Problem("W404", text, config.place("queues", queue, "loop"), "warning", "leave `loop` out")

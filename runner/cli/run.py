@@ -50,7 +50,7 @@ def run(
     from runner.report.output import Printer
 
     sets = [*_pairs(set_ or [], "--set"), *_overrides(grace, log)]
-    loaded = config.load(_file(file), params=dict(_pairs(param or [], "--param")), sets=sets)
+    loaded = config.examine(_file(file), params=dict(_pairs(param or [], "--param")), sets=sets)
     plan = runs.prepare(loaded)
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     printer = Printer(1, 2, log=loaded.run.log, color=color)
