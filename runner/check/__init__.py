@@ -71,9 +71,9 @@ def _plugins(config: Config, plugins: Plugins) -> Iterator[Problem]:
             yield Problem("E311", text, config.place("plugins"), hint="rename one of the files")
     for number, word in enumerate(config.plugins or ()):
         place = config.place("plugins", str(number))
-        for each in plugins.all:
-            if each.module == word and each.error and not each.path:
-                yield Problem("E312", f"plugin {name(word)} is neither a file nor a module", place, hint=each.error)
+        missing = f"ModuleNotFoundError: No module named {word.partition('.')[0]!r}"
+        if any(each.module == word and each.error.rstrip().endswith(missing) for each in plugins.all):
+            yield Problem("E312", f"plugin {name(word)} is neither a file, a folder nor a module", place)
 
 
 def problem(code: str, text: str, place: Place) -> Problem:
