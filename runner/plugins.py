@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
+_OURS = str(Path(__file__).parent)
+
+
 @dataclass(frozen=True, slots=True)
 class TaskFunction:
     """A callable that a task can call, where it is, and what it declares of itself."""
@@ -70,7 +73,7 @@ class Plugin:
         except BaseException as error:  # noqa: BLE001  whatever a plugin raises, the others must live
             if isinstance(error, KeyboardInterrupt):
                 raise
-            self.error = describe(error).traceback or str(error)
+            self.error = describe(_trimmed(error)).traceback or str(error)
             return
         unmarked = []
         for attribute, value in list(vars(module).items()):
@@ -150,7 +153,7 @@ class Plugins:
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
-            told = describe(error)
+            told = describe(_trimmed(error))
             hint = "" if isinstance(error, ModuleNotFoundError) else told.traceback.rstrip()
             raise PluginError(f"`{call}` cannot be imported: {told}", "E310", hint) from None
         if not callable(target):
@@ -165,15 +168,25 @@ class Plugins:
             if name in each.unmarked:
                 text = f"function `{name}` in {each.origin} is not marked as a task function"
                 return PluginError(text, hint="put `@task` (from runner) above it")
+        known = sorted({name for each in offered for name in each.functions})
+        near = _nearest(name, known)
         broken = next((each for each in offered if each.error), None)
-        if broken is not None:
+        if broken is not None and not near:
             text = f"no task function `{call}`, but plugin `{broken.name}` could not be loaded"
             return PluginError(text, "E310", broken.error.rstrip())
         if plugin and not offered:
             names = [each.name for each in self.all]
             return PluginError(f"no plugin `{plugin}` for `{call}`", "E312", _nearest(plugin, names) or _known(names))
-        known = sorted({name for each in offered for name in each.functions})
-        return PluginError(f"no task function `{call}`", hint=_nearest(name, known) or _known(known))
+        text = f"no task function `{call}`" + (f" (and plugin `{broken.name}` could not be loaded)" if broken else "")
+        return PluginError(text, hint=near or _known(known))
+
+
+def _trimmed(error: BaseException) -> BaseException:
+    """The error without the frames of the import system and of ours, which lead to it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(("<frozen importlib", _OURS)):
+        trace = trace.tb_next
+    return error.with_traceback(trace)
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from runner.check import structure
 from runner.check.functions import Arguments, check_functions
-from runner.config.places import Places
+from runner.config.places import VALUE, Places
 from runner.config.problems import Problem, name, ordered, render
 from runner.errors import ConfigError, PluginError
 from runner.plugins import Plugin, Plugins
@@ -55,7 +55,7 @@ def everything(config: Config) -> Findings:
             try:
                 functions[word] = plugins.find(task.call)
             except PluginError as error:
-                place = config.place("tasks", word, "call")
+                place = config.place("tasks", word, "call", VALUE)
                 problems.append(Problem(error.code, str(error), place, hint=error.hint))
     found, arguments = check_functions(config, functions)
     return Findings(ordered(shown(each, config) for each in (*problems, *found)), functions, arguments)
