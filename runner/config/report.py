@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from runner.config.places import Path, Places
 
 
-class Wrong(Exception):  # noqa: N818  it is caught where the key is known, and never seen
+class Wrong(Exception):
     """A value is wrong; whoever knows its key and place makes a `Problem` of it. `key` names a key below."""
 
     def __init__(self, code: str, message: str, hint: str = "", key: str = "") -> None:
@@ -19,7 +19,7 @@ class Wrong(Exception):  # noqa: N818  it is caught where the key is known, and 
         self.code, self.message, self.hint, self.key = code, message, hint, key
 
 
-class Reported(Exception):  # noqa: N818  as Wrong
+class Reported(Exception):
     """A value is unusable, and the report already says why."""
 
 

@@ -9,8 +9,8 @@ import pickle
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.errors import Reject, Retry
+from runner.errortext import describe, shorten
 from runner.tasks import Shape, shape
-from runner.transport.errortext import describe, shorten
 from runner.transport.messages import Failed, Finished, Ready
 from runner.worker import boxes, each, flight, source
 from runner.worker.bench import Bench
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _MOST_RESULT = 64 * 1024
 
 
-class _GiveUp(BaseException):  # noqa: N818  the way out of a life that has been reported as failed
+class _GiveUp(BaseException):
     """The worker has said `Failed`."""
 
 
@@ -40,7 +40,7 @@ def _live(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
     target, args, kwargs = _reporting(port, "load", lambda: _load(spec))
     form = shape(target)
     context = WorkerContext(spec, port)
-    bench = Bench(spec, port, cell, Collector(spec.groups), context, form)
+    bench = Bench(spec, port, cell, Collector(spec.groups, spec.max_item), context, form)
     given = {form.context: context} if form.context else {}
     stack = contextlib.ExitStack()
     if form.kind == "class":
@@ -57,7 +57,9 @@ def _live(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
     port.send(Finished(result, early=bool(spec.inputs) and not bench.ended))
 
 
-def _work(bench: Bench, form: Shape, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+def _work(
+    bench: Bench, form: Shape, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> str | None:
     if form.inboxes or (form.outboxes and bench.spec.inputs):
         return _outcome(bench, lambda: boxes.work(bench, target, args, kwargs))
     if bench.spec.inputs:
@@ -97,9 +99,10 @@ def _reporting(port: Port, where: Any, deed: Callable[[], Any]) -> Any:
     """Do it; an exception is reported and ends the life."""
     try:
         return deed()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  whatever the user's code raises
         verdict: Literal["error", "retry", "reject"] = (
             "reject" if isinstance(error, Reject) else "retry" if isinstance(error, Retry) else "error"
         )
-        port.send(Failed(where, describe(error), verdict))
+        after = error.after if isinstance(error, Retry) else None
+        port.send(Failed(where, describe(error), verdict, after))
         raise _GiveUp from None
