@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 _OURS = str(Path(__file__).resolve().parent)
 #: Below a worker's own frames lie those of whoever started it.
-_MACHINERY = tuple(
-    str(Path(traceback.__file__).resolve().parent / name) for name in ("multiprocessing", "threading.py")
+_MACHINERY = (
+    *(str(Path(traceback.__file__).resolve().parent / name) for name in ("multiprocessing", "threading.py")),
+    '<string>", line 1 in <module>',
+    "<frozen runpy>",
 )
 _MOST = 64 * 1024
 _MOST_MESSAGE = 4 * 1024
@@ -85,7 +87,7 @@ def clean_stack(text: str) -> str:
     hidden = False
     for line in text.splitlines():
         if line.lstrip().startswith("File "):
-            hidden = any(f'"{place}' in line for place in (_OURS, *_MACHINERY)) or "<frozen runpy>" in line
+            hidden = any(place in line for place in (_OURS, *_MACHINERY))
         elif not line.startswith(" "):
             hidden = False
             if line.startswith(("Thread ", "Current thread ")):

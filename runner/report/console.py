@@ -38,7 +38,7 @@ class Console:
                 f"task `{event.task}`, worker `{event.worker}` (pid {event.pid}): over its time limit of"
                 f" {duration(event.limit)}{item}; killing it"
             )
-        elif isinstance(event, events.Stack):
+        elif isinstance(event, events.Stack) and self._first(event):
             self._say(
                 f"worker `{event.worker}` of task `{event.task}` (pid {event.pid}), {plain(event.why)}, executed:"
             )
@@ -55,6 +55,12 @@ class Console:
             self._say(f"{plain(event.why)}: ending at once")
         elif isinstance(event, events.Notice):
             self._say(plain(event.text))
+
+    def _first(self, event: events.Stack) -> bool:
+        """Whether this is the first stack of its kind; all of them when somebody has asked."""
+        kind = (event.task, event.why)
+        self._failures[kind] += 1
+        return event.why == "SIGQUIT" or self._failures[kind] == 1
 
     def _say(self, text: str) -> None:
         self._printer.message(text)

@@ -39,7 +39,7 @@ class Deaths:
     def crashed(self, slot: Slot, event: Died, *, was: Phase) -> None:
         """A worker is gone that should not be. Blame what it executed, give the rest again, and replace it."""
         task, now = slot.task, self.supervisor.clock.now()
-        overdue = slot.overdue
+        overdue = slot.overdue is not None
         why = self._why(slot, event)
         item, blamed = self._blame(slot, event, why)
         if task.failed or self.supervisor.ends.dying:  # its item's death was the end of the task
@@ -107,9 +107,10 @@ class Deaths:
             if slot.overdue and not self.supervisor.watch.exceeded(slot.task, lease.id):
                 return range(0), 0
             return range(lease.count), 0
-        if lease.id != event.position.lease or event.position.index >= lease.count:
+        position = slot.overdue or event.position
+        if lease.id != position.lease or position.index >= lease.count:
             return range(0), 0
-        at = event.position.index
+        at = position.index
         width = config.batch.items if config.batch else 1
         return range(at, min(at + width, lease.count)), at
 
@@ -136,7 +137,7 @@ class Deaths:
         if slot.overdue:
             error = self._timed_out(slot.task, event.stack)
             return Fault(error, retryable(slot.task.plan.config.retry_on, error), 1, slot.preview, None, output)
-        text = f"{piece.crashes + 1} workers died while they executed it; the last one was {why}"
+        text = f"{piece.crashes + 1} workers died while they executed it, the last one {why}"
         return Fault(ErrorText("WorkerDied", text, event.stack), False, 1, slot.preview, None, output)
 
     @staticmethod

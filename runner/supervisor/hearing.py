@@ -43,8 +43,8 @@ class Hearing:
     def hear(self, event: Heard) -> None:
         """One message of one worker."""
         slot = self.supervisor.staff.slots[event.slot]
-        if slot.life != event.life or slot.phase is Phase.GONE:
-            return  # a late word of a worker whose work has been given to another
+        if slot.life != event.life or slot.phase is Phase.GONE or slot.overdue:
+            return  # a late word of a worker whose work has been, or is being, given to another
         message = event.message
         if isinstance(message, Answer):
             self._answer(slot, message)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from runner.fleets.base import Fleet
     from runner.supervisor.plan import TaskPlan
     from runner.supervisor.throttle import Throttle
+    from runner.transport.cells import Position
     from runner.worker.spec import Group
 
 
@@ -50,10 +51,12 @@ class Slot:
     deaths: int = 0
     #: It is replaced once it holds nothing (`lifespan`).
     retiring: bool = False
-    #: What its cell showed last, and since when; `overdue`: that has taken too long, and it is being killed.
-    seen: tuple[int, int] | None = None
+    #: What its cell showed last, and since when.
+    seen: Position | None = None
     seen_at: float = 0.0
-    overdue: bool = False
+    #: What has taken too long. It is being killed for it, and nothing that it says any more counts: the request
+    #: for its stack may have woken it, with half a result.
+    overdue: Position | None = None
     #: What the item looks like over which workers have died before.
     preview: str = ""
 
@@ -62,8 +65,8 @@ class Slot:
         self.life += 1
         self.phase = Phase.STARTING
         self.credit = self.received = self.items = 0
-        self.unacked = self.retiring = self.overdue = False
-        self.seen = None
+        self.unacked = self.retiring = False
+        self.seen = self.overdue = None
         self.killed_for = self.preview = ""
 
     @property

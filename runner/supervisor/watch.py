@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from runner import events
 from runner.supervisor.state import Phase
+from runner.transport.cells import Position
 from runner.transport.messages import Stop
 
 if TYPE_CHECKING:
@@ -86,9 +87,10 @@ class Watch:
         if not position.lease and not slot.leases and not task.is_source:
             slot.seen = None
             return None
-        seen = (slot.life, 0) if task.is_source else (position.lease, position.index)
-        if seen != slot.seen:
-            slot.seen, slot.seen_at = seen, now
+        if task.is_source:
+            position = Position(slot.life, 0)  # the whole call
+        if position != slot.seen:
+            slot.seen, slot.seen_at = position, now
         if not task.is_source and not position.lease:  # it decodes, or sends
             return now + _SAMPLE
         return self._due(slot, now, slot.seen_at + limit)
@@ -101,14 +103,14 @@ class Watch:
 
     def _overdue(self, slot: Slot, now: float) -> None:
         task = slot.task
-        slot.overdue = True
+        slot.overdue = task.fleet.position(slot.index)
         limit = task.plan.config.timeout
         self.supervisor.emit(events.TimedOut(now, task.name, slot.name, slot.pid, limit or 0.0, self._item(slot)))
         task.fleet.dump(slot.index)
         self._kills.append((now + _LAST_WORDS, slot, slot.life))
 
     def _item(self, slot: Slot) -> str:
-        position = slot.task.fleet.position(slot.index)
+        position = slot.overdue or Position(0, 0)
         lease = self.supervisor.ledger.leases.get(position.lease)
         if lease is None or position.index >= lease.count:
             return ""
