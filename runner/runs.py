@@ -57,7 +57,10 @@ def prepare(config: Config) -> Plan:
     problems = list(check.check(config))
     plugins = Plugins(config.folder, config.plugins)
     functions: dict[str, TaskFunction] = {}
-    for name, task in config.tasks.items():
+    wanted = {name: task for name, task in config.tasks.items() if task.enabled}
+    for name, task in wanted.items():
+        if config.hole("tasks", name, "call"):
+            continue
         try:
             functions[name] = plugins.find(task.call)
         except PluginError as error:
@@ -65,9 +68,11 @@ def prepare(config: Config) -> Plan:
             problems.append(check.problem("E301", str(error), config.place(*place)))
     found, arguments = check.check_functions(config, functions)
     check.raise_for([*problems, *found], config)
-    tasks = {name: _task(task, functions[name], arguments[name]) for name, task in config.tasks.items()}
+    tasks = {name: _task(task, functions[name], arguments[name]) for name, task in wanted.items()}
+    used = {queue for task in wanted.values() for queue in (*task.inputs, *task.outputs, task.dead)}
+    queues = {name: queue for name, queue in config.queues.items() if name in used}
     settings = replace(config.run, state=config.folder / config.run.state)
-    return Plan(config.title, _run_id(), settings, config.queues, tasks)
+    return Plan(config.title, _run_id(), settings, queues, tasks)
 
 
 def _task(task: TaskConfig, function: TaskFunction, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> TaskPlan:

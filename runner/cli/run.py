@@ -64,7 +64,7 @@ def run(
     from runner.supervisor.result import DEAD
 
     sets = [*_pairs(set_ or [], "--set"), *_overrides(grace=grace, log=log, halt=halt, deadline=deadline)]
-    loaded = config.load(_file(file), params=dict(_pairs(param or [], "--param")), sets=sets)
+    loaded = config.examine(_file(file), params=dict(_pairs(param or [], "--param")), sets=sets)
     plan = runs.prepare(loaded)
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     printer = Printer(1, 2, log=loaded.run.log, color=color)

@@ -54,6 +54,9 @@ class Places(dict[Path, Place]):
         self._scan()
         return super().get(path, default)
 
+    def __contains__(self, path: object) -> bool:
+        return isinstance(path, tuple) and self.get(path) is not None
+
     def near(self, path: Path) -> Place:
         """The place of this path, or of its nearest parent."""
         for end in range(len(path), 0, -1):

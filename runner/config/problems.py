@@ -72,9 +72,11 @@ def _one(problem: Problem) -> str:
         text, start, length = _cut(clean(problem.source), place.column - 1, place.length)
         gutter = " " * len(str(place.line))
         caret = " " * _width(text[:start]) + "^" * max(1, _width(text[start : start + length]))
-        lines += [f"{gutter} |", f"{place.line} | {text}", f"{gutter} | {caret} {problem.hint}".rstrip()]
+        near, *more = problem.hint.split("\n")
+        lines += [f"{gutter} |", f"{place.line} | {text}", f"{gutter} | {caret} {near}".rstrip()]
+        lines += [f"{gutter} | {line}" for line in more]
     elif problem.hint:
-        lines.append(f"   {problem.hint}")
+        lines += [f"   {line}" for line in problem.hint.split("\n")]
     return "\n".join(lines)
 
 
