@@ -87,6 +87,17 @@ def value(thing: Any) -> str:
     return json.dumps(thing)
 
 
+def queues_of(tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Every queue that these tasks name."""
+    named: list[str] = []
+    for table in tasks.values():
+        outputs = table.get("outputs", [])
+        ports = outputs.values() if isinstance(outputs, dict) else [outputs]
+        for group in [table.get("inputs", []), *ports, table.get("dead", [])]:
+            named += [group] if isinstance(group, str) else group
+    return list(dict.fromkeys(named))
+
+
 def task_file(
     tasks: Mapping[str, Mapping[str, Any]],
     queues: Mapping[str, Mapping[str, Any]] | None = None,
@@ -94,14 +105,8 @@ def task_file(
     mode: str | None = None,
     run: Mapping[str, Any] | None = None,
 ) -> str:
-    """A `tasks.toml`: queues that no one describes are declared as tasks name them; `mode` is the default of all tasks."""
-    named: dict[str, Mapping[str, Any]] = {}
-    for table in tasks.values():
-        outputs = table.get("outputs", [])
-        ports = outputs.values() if isinstance(outputs, dict) else [outputs]
-        for group in [table.get("inputs", []), *ports, table.get("dead", [])]:
-            named.update({queue: {} for queue in ([group] if isinstance(group, str) else group)})
-    named.update(queues or {})
+    """A `tasks.toml`. Queues that are not described are declared as tasks name them; `mode` is all tasks' default."""
+    named = {**{queue: {} for queue in queues_of(tasks)}, **(queues or {})}
     lines = ["[run]", *(f"{key} = {value(each)}" for key, each in (run or {}).items())]
     lines += ["[defaults.task]", f"mode = {value(mode)}"] if mode else []
     lines += ["[queues]", *(f"{name} = {value(table)}" for name, table in named.items())]
