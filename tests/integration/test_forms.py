@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 
 import pytest
 from pipelines import USES_KIT, Finished, keeper, queues_of, run, task_file
@@ -206,13 +205,14 @@ def unpack(items):
 def gated():
     """Its first items must be through before the others come."""
     yield from range(3)
-    until("waited.txt")
+    until("through.txt")
     yield from range(3, 7)
 
 
 @task
 def waited(items):
-    note("waited.txt", len(items))
+    if 2 in items:
+        note("through.txt", "")
     return items
 
 
@@ -436,27 +436,18 @@ EXACT = {
     "wrap": [[each] for each in FED],
     "nones2": [None, 0, None],
     "written": list(range(30)),
-    "batched": [(5, [0, 1, 2, 3, 4]), (5, [5, 6, 7, 8, 9]), (2, [10, 11])],
-}
-
-
-@pytest.mark.parametrize("queue", EXACT)
-def test_one_worker_gives_exactly_this_in_this_order(ran, queue):
-    assert ran.kept(queue) == EXACT[queue]
-
-
-ANY_ORDER = {
     "stock": [each + 10 for each in FED],
     "acall": [each * 7 for each in FED],
     "apart": [(each, part) for each in FED for part in range(each)],
     "doubled": [*FED, *(each + 100 for each in FED)],
     "stubborn": [(each, 3) for each in FED],
+    "batched": [(5, [0, 1, 2, 3, 4]), (5, [5, 6, 7, 8, 9]), (2, [10, 11])],
 }
 
 
-@pytest.mark.parametrize("queue", ANY_ORDER)
-def test_several_workers_give_exactly_this_in_any_order(ran, queue):
-    assert Counter(ran.kept(queue)) == Counter(ANY_ORDER[queue])
+@pytest.mark.parametrize("queue", EXACT)
+def test_it_gives_exactly_this(ran, queue):
+    assert sorted(ran.kept(queue), key=repr) == sorted(EXACT[queue], key=repr)
 
 
 @pytest.mark.parametrize("file", ["sink.txt", "asink.txt", "classic.txt"])
@@ -491,7 +482,7 @@ def test_a_callable_class_is_made_set_up_and_torn_down_once_in_each_worker(ran):
 def test_async_items_overlap_up_to_the_concurrency(ran):
     assert sorted(item for item, _ in ran.kept("met")) == FED
     assert max(most for _, most in ran.kept("met")) == 6
-    assert ran.kept("met1") == [(each, 1) for each in FED]
+    assert sorted(ran.kept("met1")) == [(each, 1) for each in FED]
 
 
 def test_batches_of_two_workers_are_full_but_for_the_rest(ran):
@@ -502,8 +493,8 @@ def test_batches_of_two_workers_are_full_but_for_the_rest(ran):
 
 def test_a_batch_that_has_waited_long_enough_goes_although_it_is_not_full(ran):
     found = ran.kept("waited")
-    assert [item for items in found for item in items] == list(range(7))
-    assert max(map(len, found)) <= 4, "the first three were through before the others came"
+    assert sorted(item for items in found for item in items) == list(range(7))
+    assert not [items for items in found if min(items) < 3 <= max(items)], "the first three went before the others came"
 
 
 def test_context_says_who_and_what(ran, mode):
@@ -646,16 +637,16 @@ def test_exit_sees_no_failure_when_an_item_has_failed(broken):
 
 
 def test_an_item_that_fails_is_dead_and_the_others_go_on(broken):
-    assert broken.kept("rest") == [0, 1, 2, 4, 5]
-    assert broken.kept("near") == [0, 1, 2, 4, 5]
+    assert sorted(broken.kept("rest")) == [0, 1, 2, 4, 5]
+    assert sorted(broken.kept("near")) == [0, 1, 2, 4, 5]
     assert broken.kept("far") == []
-    assert [int(line) for line in broken.lines("reader.txt")] == [0, 1, 2, 4, 5]
+    assert sorted(map(int, broken.lines("reader.txt"))) == [0, 1, 2, 4, 5]
     assert "To('nowhere', ...): this task has no such port (its ports: default, far)" in broken.outcome.err
     assert " + 4 dead + 0 dropped + 0 left" in broken.outcome.err.splitlines()[-1], broken.outcome
 
 
 def test_what_was_yielded_before_the_error_counts(broken):
-    assert broken.kept("halves") == [0, 0, 1, -1, 2, -2, 3, 4, -4, 5, -5]
+    assert sorted(broken.kept("halves")) == [-5, -4, -2, -1, 0, 0, 1, 2, 3, 4, 5]
 
 
 def test_what_went_wrong_is_shown_with_the_users_own_frames_only(broken):
