@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from runner.config.problems import Problem
 
 if TYPE_CHECKING:
-    from runner.config.problems import Severity
     from runner.config.places import Path, Places
+    from runner.config.problems import Severity
 
 #: So many problems are collected; `render` shows fewer.
 MOST = 200
@@ -26,7 +26,7 @@ class Reported(Exception):
     """A value is unusable, and the report already says why."""
 
 
-class TooMany(Exception):  # noqa: N818  as Wrong
+class TooMany(Exception):
     """More problems than anybody reads: looking on would only cost time."""
 
 

@@ -157,7 +157,8 @@ class Deaths:
         task, now, config = slot.task, self.supervisor.clock.now(), slot.task.plan.config
         fatal = ""
         if slot.received:
-            fatal = f"worker `{slot.name}` {why} after it had sent {slot.received:,} items; a source cannot go on where it was"
+            sent = f"after it had sent {slot.received:,} items"
+            fatal = f"worker `{slot.name}` {why} {sent}; a source cannot go on where it was"
         elif slot.overdue:
             error = self._timed_out(task, event.stack)
             if slot.attempt >= config.attempts or not retryable(config.retry_on, error):

@@ -49,11 +49,15 @@ def _live(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
     kwargs = {**kwargs, **given}
     port.send(Ready(os.getpid()))
 
-    def work() -> str | None:
+    where: Literal["call", "teardown"] = "call"
+    result = None
+    try:
         with stack:  # a callable class sees in __exit__ whether it ended well
-            return _work(bench, form, target, args, kwargs)
-
-    result = _reporting(port, "teardown", work)
+            result = _work(bench, form, target, args, kwargs)
+            where = "teardown"
+    except Exception as error:  # noqa: BLE001  whatever the user's function raises
+        _report(port, where, error)
+        raise _GiveUp from None
     port.send(Finished(result, early=bool(spec.inputs) and not bench.ended))
 
 
@@ -61,17 +65,16 @@ def _work(
     bench: Bench, form: Shape, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> str | None:
     if form.inboxes or (form.outboxes and bench.spec.inputs):
-        return _outcome(bench, lambda: boxes.work(bench, target, args, kwargs))
+        return _shown(bench, boxes.work(bench, target, args, kwargs))
     if bench.spec.inputs:
         body = flight.work if form.is_async else each.work
         body(bench, target, args, kwargs)
         return None
-    return _outcome(bench, lambda: source.work(bench, target, args, kwargs))
+    return _shown(bench, source.work(bench, target, args, kwargs))
 
 
-def _outcome(bench: Bench, call: Callable[[], Any]) -> str | None:
-    """Run a whole-call body; what it raises ends the worker."""
-    result = _reporting(bench.port, "call", call)
+def _shown(bench: Bench, result: Any) -> str | None:
+    """What a call has returned, as the summary shows it."""
     if result is None or bench.spec.groups:
         return None
     try:
@@ -95,14 +98,17 @@ def _make(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], stack: con
     return instance
 
 
-def _reporting(port: Port, where: Any, deed: Callable[[], Any]) -> Any:
+def _reporting(port: Port, where: Literal["load", "setup"], deed: Callable[[], Any]) -> Any:
     """Do it; an exception is reported and ends the life."""
     try:
         return deed()
-    except Exception as error:  # noqa: BLE001  whatever the user's code raises
-        verdict: Literal["error", "retry", "reject"] = (
-            "reject" if isinstance(error, Reject) else "retry" if isinstance(error, Retry) else "error"
-        )
-        after = error.after if isinstance(error, Retry) else None
-        port.send(Failed(where, describe(error), verdict, after))
+    except Exception as error:  # noqa: BLE001  whatever the user's function raises
+        _report(port, where, error)
         raise _GiveUp from None
+
+
+def _report(port: Port, where: Literal["load", "setup", "call", "teardown"], error: Exception) -> None:
+    verdict: Literal["error", "retry", "reject"] = (
+        "reject" if isinstance(error, Reject) else "retry" if isinstance(error, Retry) else "error"
+    )
+    port.send(Failed(where, describe(error), verdict, error.after if isinstance(error, Retry) else None))
