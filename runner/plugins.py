@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import PluginError
+from runner.errortext import describe
 from runner.tasks import MARK, Declaration, Reference, load_module
-from runner.transport.errortext import describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -70,7 +70,7 @@ class Plugin:
         """Import the module and collect what `@task` has marked; an error is kept, not raised."""
         try:
             module = load_module(self.module, self.path, self.folder)
-        except BaseException as error:  # noqa: BLE001  whatever a plugin raises, the others must live
+        except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
             self.error = describe(_trimmed(error)).traceback or str(error)

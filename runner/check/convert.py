@@ -20,7 +20,7 @@ _SCALARS = (str, int, float, bool)
 _ANYTHING = (None, Any, object)
 
 
-class Unfit(Exception):  # noqa: N818  it is caught where the task is known, and never seen
+class Unfit(Exception):
     """The value does not fit; the text says what would."""
 
 
@@ -83,7 +83,7 @@ def _hashable(hint: Any) -> bool:
 
 
 def _by_pydantic(value: Any, hint: Any) -> Any:
-    import pydantic  # noqa: PLC0415  see above
+    import pydantic
 
     try:
         adapter = pydantic.TypeAdapter(hint)

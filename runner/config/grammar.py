@@ -72,6 +72,7 @@ RUN = _table(
     _word("engine", '"local"', "where workers live", "local", "ray"),
     _word("log", '"prefix"', "whether lines of output carry the name of their worker", "prefix", "raw"),
     Key("state", "path", '".runner"', "folder of ledgers and reports"),
+    Key("max_item", "size", '"256MiB"', "the largest item that may travel between processes", 1, MOST),
 )
 
 RAY = _table(Key("address", "str", '"auto"', "of the cluster"))

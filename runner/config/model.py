@@ -57,6 +57,7 @@ class RunSettings:
     ray_address: str = "auto"
     log: Log = "prefix"
     state: Path = Path(".runner")
+    max_item: int = 256 * MIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ _WANTED = {
 }
 
 #: Stands for a value that could not be found out; whoever meets it stays silent, because the problem is reported.
-UNKNOWN: Any = type("Unknown", (), {"__repr__": lambda self: "unknown", "__slots__": ()})()  # noqa: ARG005  a repr
+UNKNOWN: Any = type("Unknown", (), {"__repr__": lambda self: "unknown", "__slots__": ()})()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def to_type(kind: str, value: Any) -> Any:
             return _from_text(kind, value)
         plain = _PLAIN.get(kind)
         if plain is None or not isinstance(value, plain) or (isinstance(value, bool) and kind != "bool"):
-            raise ValueError(kind)
+            raise ValueError(kind)  # noqa: TRY301  one handler for what conversions raise and this
         return float(value) if kind == "float" else value
     except (ValueError, OverflowError):
         raise Wrong("E113", f"must be {_WANTED[kind]}, not {clean(str(value), 60)}") from None
@@ -166,7 +166,7 @@ class Params:
 
     # -- ${name} ----------------------------------------------------------------------------
 
-    def fill(self, value: Any, path: Spot) -> Any:
+    def fill(self, value: Any, path: Spot) -> Any:  # noqa: PLR0911  one line for each kind of value
         """The value with every `${name}` in its strings replaced; UNKNOWN where that could not be done."""
         if isinstance(value, str):
             if "${" not in value:

@@ -24,7 +24,7 @@ _TOKEN = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*'|#[^\n]*|[\[\]{}.=\n]")
 _LONG_NUMBER = re.compile(r"[0-9_]{1000,}")
 
 
-class Unreadable(Exception):  # noqa: N818  it is caught one level up and never seen
+class Unreadable(Exception):
     """The text is no TOML, or not there; `line` and `column` are 0 when the problem has no place.
 
     `shown` is the line itself, when there is no text to take it from.
@@ -77,10 +77,10 @@ def _is_pipe(path: Path) -> bool:
 
 
 def decode(data: bytes) -> str:
-    """UTF-8 with or without a byte order mark; raises `Unreadable`.
+    r"""UTF-8 with or without a byte order mark; raises `Unreadable`.
 
-    >>> decode(b"\\xef\\xbb\\xbfa = 1\\r\\n")
-    'a = 1\\n'
+    >>> decode(b"\xef\xbb\xbfa = 1\r\n")
+    'a = 1\n'
     """
     if len(data) > MOST_BYTES:
         raise Unreadable("E101", f"the file is larger than {MOST_BYTES // 1024**2} MiB, which no task file is")
@@ -127,7 +127,7 @@ def _syntax(text: str, error: tomli.TOMLDecodeError) -> Unreadable:
     return Unreadable("E102", f"not TOML: {message}", line, column)
 
 
-def _first(line: str, column: int) -> int:  # noqa: ARG001  as the others
+def _first(line: str, column: int) -> int:
     """What tomli finds out at the end of a line is about the key or the header at its beginning."""
     return len(line) - len(line.lstrip(" \t[")) + 1
 
@@ -140,7 +140,7 @@ def _opening(line: str, column: int) -> int:
     return next((start + at + 1 for at, char in enumerate(line[start:]) if char in "\"'"), column)
 
 
-def _here(line: str, column: int) -> int:  # noqa: ARG001  as the others
+def _here(line: str, column: int) -> int:
     return column
 
 

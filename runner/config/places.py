@@ -24,7 +24,13 @@ Path = tuple[str, ...]
 VALUE = "="
 
 _BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
-_STRING = re.compile(r'"""(?:[^\\]|\\.)*?"{3,5}|' r"'''.*?'{3,5}" r'|"(?:[^"\\\n]|\\.)*"|' r"'[^'\n]*'", re.DOTALL)
+_STRING = re.compile(
+    r'"""(?:[^\\]|\\.)*?"{3,5}|'
+    r"'''.*?'{3,5}"
+    r'|"(?:[^"\\\n]|\\.)*"|'
+    r"'[^'\n]*'",
+    re.DOTALL,
+)
 _BARE_KEY = re.compile(r"[^\s.=\]\"'#]+")
 _BARE_VALUE = re.compile(r"[^,\]}#\n]+")
 

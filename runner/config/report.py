@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from runner.config.problems import Problem
 
 if TYPE_CHECKING:
-    from runner.config.problems import Severity
     from runner.config.places import Path, Places
+    from runner.config.problems import Severity
 
 #: So many problems are collected; `render` shows fewer.
 MOST = 200
 
 
-class Wrong(Exception):  # noqa: N818  it is caught where the key is known, and never seen
+class Wrong(Exception):
     """A value is wrong; whoever knows its key and place makes a `Problem` of it. `key` names a key below."""
 
     def __init__(self, code: str, message: str, hint: str = "", key: str = "") -> None:
@@ -22,11 +22,11 @@ class Wrong(Exception):  # noqa: N818  it is caught where the key is known, and 
         self.code, self.message, self.hint, self.key = code, message, hint, key
 
 
-class Reported(Exception):  # noqa: N818  as Wrong
+class Reported(Exception):
     """A value is unusable, and the report already says why."""
 
 
-class TooMany(Exception):  # noqa: N818  as Wrong
+class TooMany(Exception):
     """More problems than anybody reads: looking on would only cost time."""
 
 

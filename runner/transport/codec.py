@@ -11,7 +11,7 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-from runner.errors import NotPicklable
+from runner.errors import NotPicklable, TooLarge
 
 SMALL = frozenset({int, float, bool, type(None)})
 PLAIN = frozenset({str, bytes})
@@ -20,18 +20,23 @@ _dumps = pickle.dumps
 _loads = pickle.loads
 
 
-def freeze(item: Any) -> Any:
-    """The form in which an item that is not `SMALL` stands in a payload's list.
+def freeze(item: Any, most: int = 1 << 62) -> Any:
+    """The form in which an item that is not `SMALL` stands in a payload's list; TooLarge above `most` bytes.
 
     >>> freeze("plain"), type(freeze([1, 2]))
     ('plain', <class 'tuple'>)
     """
     if type(item) in PLAIN:
+        if len(item) > most:
+            raise TooLarge(_too_large(item, len(item), most))
         return item
     try:
-        return (_dumps(item, 5),)
-    except Exception as error:
+        frozen = _dumps(item, 5)
+    except Exception as error:  # noqa: BLE001  whatever the user's __reduce__ raises
         raise NotPicklable(_why_not(item, error)) from None
+    if len(frozen) > most:
+        raise TooLarge(_too_large(item, len(frozen), most))
+    return (frozen,)
 
 
 def size_of(frozen: Any) -> int:
@@ -63,13 +68,20 @@ def thaw(frozen: Any) -> Any:
     return _loads(frozen[0]) if type(frozen) is tuple else frozen
 
 
+def _too_large(item: Any, size: int, most: int) -> str:
+    return (
+        f"an item of type {type(item).__name__} has {size:,} bytes, more than `max_item` of [run] allows"
+        f" ({most:,}); send a path or a key instead, or raise the bound"
+    )
+
+
 def _why_not(item: Any, error: Exception) -> str:
     path, culprit = _culprit(item, type(item).__name__, 0)
     where = f" (at {path})" if culprit is not item else ""
     text = str(error) or type(error).__name__
     return (
         f"an item of type {type(culprit).__name__} cannot be sent to another process{where}: {text}. "
-        "Send plain data instead, or run both tasks with mode = \"thread\"."
+        'Send plain data instead, or run both tasks with mode = "thread".'
     )
 
 

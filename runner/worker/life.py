@@ -9,8 +9,8 @@ import pickle
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.errors import Reject, Retry
+from runner.errortext import describe, shorten
 from runner.tasks import Shape, shape
-from runner.transport.errortext import describe, shorten
 from runner.transport.messages import Failed, Finished, Ready
 from runner.worker import boxes, each, flight, source
 from runner.worker.bench import Bench
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _MOST_RESULT = 64 * 1024
 
 
-class _GiveUp(BaseException):  # noqa: N818  the way out of a life that has been reported as failed
+class _GiveUp(BaseException):
     """The worker has said `Failed`."""
 
 
@@ -40,7 +40,7 @@ def _live(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
     target, args, kwargs = _reporting(port, "load", lambda: _load(spec))
     form = shape(target)
     context = WorkerContext(spec, port)
-    bench = Bench(spec, port, cell, Collector(spec.groups), context, form)
+    bench = Bench(spec, port, cell, Collector(spec.groups, spec.max_item), context, form)
     given = {form.context: context} if form.context else {}
     stack = contextlib.ExitStack()
     if form.kind == "class":
@@ -49,27 +49,32 @@ def _live(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
     kwargs = {**kwargs, **given}
     port.send(Ready(os.getpid()))
 
-    def work() -> str | None:
+    where: Literal["call", "teardown"] = "call"
+    result = None
+    try:
         with stack:  # a callable class sees in __exit__ whether it ended well
-            return _work(bench, form, target, args, kwargs)
-
-    result = _reporting(port, "teardown", work)
+            result = _work(bench, form, target, args, kwargs)
+            where = "teardown"
+    except Exception as error:  # noqa: BLE001  whatever the user's function raises
+        _report(port, where, error)
+        raise _GiveUp from None
     port.send(Finished(result, early=bool(spec.inputs) and not bench.ended))
 
 
-def _work(bench: Bench, form: Shape, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+def _work(
+    bench: Bench, form: Shape, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> str | None:
     if form.inboxes or (form.outboxes and bench.spec.inputs):
-        return _outcome(bench, lambda: boxes.work(bench, target, args, kwargs))
+        return _shown(bench, boxes.work(bench, target, args, kwargs))
     if bench.spec.inputs:
         body = flight.work if form.is_async else each.work
         body(bench, target, args, kwargs)
         return None
-    return _outcome(bench, lambda: source.work(bench, target, args, kwargs))
+    return _shown(bench, source.work(bench, target, args, kwargs))
 
 
-def _outcome(bench: Bench, call: Callable[[], Any]) -> str | None:
-    """Run a whole-call body; what it raises ends the worker."""
-    result = _reporting(bench.port, "call", call)
+def _shown(bench: Bench, result: Any) -> str | None:
+    """What a call has returned, as the summary shows it."""
     if result is None or bench.spec.groups:
         return None
     try:
@@ -93,13 +98,17 @@ def _make(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], stack: con
     return instance
 
 
-def _reporting(port: Port, where: Any, deed: Callable[[], Any]) -> Any:
+def _reporting(port: Port, where: Literal["load", "setup"], deed: Callable[[], Any]) -> Any:
     """Do it; an exception is reported and ends the life."""
     try:
         return deed()
-    except Exception as error:
-        verdict: Literal["error", "retry", "reject"] = (
-            "reject" if isinstance(error, Reject) else "retry" if isinstance(error, Retry) else "error"
-        )
-        port.send(Failed(where, describe(error), verdict))
+    except Exception as error:  # noqa: BLE001  whatever the user's function raises
+        _report(port, where, error)
         raise _GiveUp from None
+
+
+def _report(port: Port, where: Literal["load", "setup", "call", "teardown"], error: Exception) -> None:
+    verdict: Literal["error", "retry", "reject"] = (
+        "reject" if isinstance(error, Reject) else "retry" if isinstance(error, Retry) else "error"
+    )
+    port.send(Failed(where, describe(error), verdict, error.after if isinstance(error, Retry) else None))
