@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from runner.report.layout import Edge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from runner.config.model import Config, QueueConfig, TaskConfig
 
 
@@ -98,8 +96,7 @@ def dot(graph: Graph) -> str:
         shape = 'shape=box, style="rounded"' if box.kind == "task" else "shape=cds"
         lines.append(f"    {_dot_text(box.key)} [label={text}, {shape}];")
     styles = {"flow": "", "dead": ' [style=dashed, label="dead"]', "after": ' [style=dotted, label="after"]'}
-    for edge in graph.edges:
-        lines.append(f"    {_dot_text(edge.tail)} -> {_dot_text(edge.head)}{styles[edge.style]};")
+    lines += [f"    {_dot_text(edge.tail)} -> {_dot_text(edge.head)}{styles[edge.style]};" for edge in graph.edges]
     return "\n".join([*lines, "}"])
 
 
@@ -110,21 +107,17 @@ def _dot_text(text: str) -> str:
 
 def listed(graph: Graph) -> str:
     """The graph as lines, for when a drawing has no room: every task with what leads to it and from it."""
+    return "\n".join(_line(graph, box) for box in graph.boxes.values() if box.kind == "task")
 
-    def names(test: Callable[[Edge], bool], end: str) -> str:
-        return ", ".join(graph.boxes[getattr(edge, end)].name for edge in graph.edges if test(edge))
 
-    lines = []
-    for box in graph.boxes.values():
-        if box.kind != "task":
-            continue
-        key = box.key
-        flow_in = names(lambda edge, key=key: edge.head == key and edge.style == "flow", "tail")  # type: ignore[misc]
-        flow_out = names(lambda edge, key=key: edge.tail == key and edge.style == "flow", "head")  # type: ignore[misc]
-        dead = names(lambda edge, key=key: edge.tail == key and edge.style == "dead", "head")  # type: ignore[misc]
-        after = names(lambda edge, key=key: edge.head == key and edge.style == "after", "tail")  # type: ignore[misc]
-        parts = [f"[{box.name}]", *([f"({', '.join(box.notes)})"] if box.notes else [])]
-        head = (f"{flow_in} -> " if flow_in else "") + " ".join(parts) + (f" -> {flow_out}" if flow_out else "")
-        notes = ([f"dead letters to {dead}"] if dead else []) + ([f"after {after}"] if after else [])
-        lines.append(head + (f"   {'; '.join(notes)}" if notes else ""))
-    return "\n".join(lines)
+def _line(graph: Graph, box: Box) -> str:
+    def names(end: str, at: str, style: str) -> str:
+        found = [edge for edge in graph.edges if getattr(edge, at) == box.key and edge.style == style]
+        return ", ".join(graph.boxes[getattr(edge, end)].name for edge in found)
+
+    notes = f" ({', '.join(box.notes)})" if box.notes else ""
+    before, behind = names("tail", "head", "flow"), names("head", "tail", "flow")
+    line = (f"{before} -> " if before else "") + f"[{box.name}]{notes}" + (f" -> {behind}" if behind else "")
+    dead, after = names("head", "tail", "dead"), names("tail", "head", "after")
+    more = ([f"dead letters to {dead}"] if dead else []) + ([f"after {after}"] if after else [])
+    return line + (f"   {'; '.join(more)}" if more else "")

@@ -10,11 +10,13 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from runner.report.graph import Box, Graph, listed
-from runner.report.layout import Layout, arrange, components
+from runner.config.problems import width
+from runner.report.graph import listed
+from runner.report.layout import arrange, components
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from runner.report.graph import Box, Graph
+    from runner.report.layout import Layout
 
 _N, _E, _S, _W = 1, 2, 4, 8
 _LINES = {
@@ -24,13 +26,15 @@ _LINES = {
 }  # fmt: skip
 _DOTTED = {"│": "┆", "─": "┄"}
 _GAP = 3
+#: A box of this width has room for a line beside the one in its middle.
+_ROOMY = 7
 
 
 def draw(graph: Graph, columns: int) -> str:
     """The graph within so many columns; with shorter boxes, or as lines, when there is no room."""
     for notes in (True, False):
         pictures = _pictures(graph, notes=notes)
-        if all(len(line) <= columns for picture in pictures for line in picture):
+        if all(width(line) <= columns for picture in pictures for line in picture):
             return "\n".join(_packed(pictures, columns))
     return listed(graph)
 
@@ -40,7 +44,7 @@ def _pictures(graph: Graph, *, notes: bool) -> list[list[str]]:
     for names, edges in components(list(graph.boxes), graph.edges):
         labels = {name: _label(graph.boxes[name], notes=notes) for name in names}
         # Odd widths have a middle column, so straight lines stay straight.
-        widths: dict[str, float] = {name: len(label[0]) for name, label in labels.items()}
+        widths: dict[str, float] = {name: width(label[0]) for name, label in labels.items()}
         layout = arrange(widths, edges, _GAP, 1)
         found.append(Picture(layout, labels).lines())
     return found
@@ -49,12 +53,12 @@ def _pictures(graph: Graph, *, notes: bool) -> list[list[str]]:
 def _label(box: Box, *, notes: bool) -> list[str]:
     if box.kind == "queue":
         text = f"({box.name}{': ' + ', '.join(box.notes) if notes and box.notes else ''})"
-        return [text if len(text) % 2 else f"{text} "]
+        return [text if width(text) % 2 else f"{text} "]
     inside = [box.name, *(box.notes if notes else ())]
-    width = max(len(text) for text in inside)
-    width += 1 - width % 2
-    rows = [f"│ {text:^{width}} │" for text in inside]
-    return ["┌" + "─" * (width + 2) + "┐", *rows, "└" + "─" * (width + 2) + "┘"]
+    most = max(width(text) for text in inside)
+    most += 1 - most % 2
+    rows = [f"│ {text:^{most - width(text) + len(text)}} │" for text in inside]
+    return ["┌" + "─" * (most + 2) + "┐", *rows, "└" + "─" * (most + 2) + "┘"]
 
 
 def _packed(pictures: list[list[str]], columns: int) -> list[str]:
@@ -71,12 +75,12 @@ def _packed(pictures: list[list[str]], columns: int) -> list[str]:
 
 
 def _width(picture: list[str]) -> int:
-    return max((len(line) for line in picture), default=0)
+    return max((width(line) for line in picture), default=0)
 
 
 def _beside(row: list[list[str]]) -> list[str]:
     height = max((len(picture) for picture in row), default=0)
-    cells = [[f"{line:<{_width(one)}}" for line in [*one, *[""] * (height - len(one))]] for one in row]
+    cells = [[line + " " * (_width(one) - width(line)) for line in [*one, *[""] * (height - len(one))]] for one in row]
     return [(" " * _GAP).join(parts).rstrip() for parts in zip(*cells, strict=True)]
 
 
@@ -89,6 +93,7 @@ class Net:
     dotted: bool
     heads_down: set[int] = field(default_factory=set)
     head_up: bool = False
+    roomy: set[int] = field(default_factory=set)
     row: int = 0
 
     @property
@@ -110,6 +115,7 @@ class Picture:
         self.labels = labels
         self.cells: dict[tuple[int, int], str] = {}
         self.left = {name: round(layout.centres[name] - layout.widths[name] / 2) for name in layout.centres}
+        self._straighten()
 
     def lines(self) -> list[str]:
         """Draw it."""
@@ -123,8 +129,30 @@ class Picture:
                 row += self._between(number, row)
         bottom = max((y for y, _ in self.cells), default=-1)
         right = max((x for _, x in self.cells), default=-1)
-        rows = ["".join(self.cells.get((y, x), " ") for x in range(right + 1)).rstrip() for y in range(bottom + 1)]
-        return rows
+        return ["".join(self.cells.get((y, x), " ") for x in range(right + 1)).rstrip() for y in range(bottom + 1)]
+
+    def _straighten(self) -> None:
+        """Rounding leaves lines that are one column off: move the box below, where there is room."""
+        for number, layer in enumerate(self.layout.layers[1:], 1):
+            for at, name in enumerate(layer):
+                above = [step.upper for step in self.layout.steps if step.lower == name]
+                slips = [self._middle(upper) - self._middle(name) for upper in above]
+                slip = slips[0] if len(slips) == 1 else 0
+                if (
+                    abs(slip) != 1
+                    or self._left_free(number, at) + slip < 1
+                    or self._left_free(number, at + 1) - slip < 1
+                ):
+                    continue
+                self.left[name] += slip
+
+    def _left_free(self, number: int, at: int) -> int:
+        """The columns between box `at` of a layer and the one before it."""
+        layer = self.layout.layers[number]
+        if at in {0, len(layer)}:
+            return self.left[layer[0]] if at == 0 else 2
+        before = layer[at - 1]
+        return self.left[layer[at]] - self.left[before] - int(self.layout.widths[before])
 
     def _middle(self, name: str) -> int:
         return self.left[name] + int(self.layout.widths[name]) // 2
@@ -138,8 +166,12 @@ class Picture:
                 self.cells[y, self.left[name]] = char
             return
         for y, text in enumerate(label):
-            for x, char in enumerate(text):
-                self.cells[top + y, self.left[name] + x] = char
+            x = self.left[name]
+            for char in text:
+                self.cells[top + y, x] = char
+                for behind in range(1, width(char)):  # East Asian characters take two columns
+                    self.cells[top + y, x + behind] = ""
+                x += width(char)
         for port, dotted in self._ports_below(name):
             for y in range(top + len(label), top + height):
                 self.cells[y, port] = "┆" if dotted else "│"
@@ -182,6 +214,8 @@ class Picture:
             target = self._port(step.lower, step.style, up=step.up, below=False)
             net = nets.setdefault((step.upper, step.up, dotted), Net(source, set(), dotted))
             net.targets.add(target)
+            if self.layout.widths[step.lower] >= _ROOMY:
+                net.roomy.add(target)
             if step.last and step.up:
                 net.head_up = True
             elif step.last:
@@ -244,13 +278,15 @@ def _rows(nets: list[Net]) -> int:
     """Give each net that bends a row, and return how many there are.
 
     A net whose source stands above another net's target takes a row above that net's, or their upright parts would
-    lie on each other. Where that is not possible (each above the other), one of the sources moves by a column.
+    lie on each other. Where that is not possible (each above the other), one of the targets moves aside.
     """
     bent = [net for net in nets if not net.straight]
     placed: list[Net] = []
     rest = list(bent)
     while rest:
         free = [net for net in rest if not any(_before(other, net) for other in rest if other is not net)]
+        if not free and _step_aside(rest):
+            continue
         net = (free or rest)[0]
         rest.remove(net)
         net.row = max((other.row + 1 for other in placed if _before(other, net)), default=0)
@@ -260,6 +296,21 @@ def _rows(nets: list[Net]) -> int:
     return max((net.row + 1 for net in bent), default=0)
 
 
+def _step_aside(nets: list[Net]) -> bool:
+    """Move one target that lies below another net's source; False when none can."""
+    for net in nets:
+        for other in nets:
+            at = other.source
+            if other is not net and at in net.targets & net.roomy:
+                net.roomy.discard(at)
+                for columns in (net.targets, net.heads_down):
+                    if at in columns:
+                        columns.remove(at)
+                        columns.add(at - 2)
+                return True
+    return False
+
+
 def _before(first: Net, second: Net) -> bool:
     """Whether `first` must run above `second`."""
     return first.source in second.targets
@@ -267,7 +318,7 @@ def _before(first: Net, second: Net) -> bool:
 
 def _touch(one: Net, other: Net) -> bool:
     (low, high), (left, right) = one.span, other.span
+    meet = {high} if high == left else {low} if low == right else set()
+    if meet and meet <= one.targets & other.targets and one.dotted == other.dotted:
+        return False  # they come from both sides to one target
     return low <= right + 1 and left <= high + 1
-
-
-Drawing = "Callable[[Graph], str]"

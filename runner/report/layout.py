@@ -6,6 +6,7 @@ barycentres, then move every box towards its neighbours. Units are whatever the 
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -63,7 +64,8 @@ def components(names: Sequence[str], edges: Sequence[Edge]) -> list[tuple[list[s
 
     def root(name: str) -> str:
         while group[name] != name:
-            name = group[name] = group[group[name]]
+            group[name] = group[group[name]]
+            name = group[name]
         return name
 
     for edge in edges:
@@ -76,7 +78,7 @@ def components(names: Sequence[str], edges: Sequence[Edge]) -> list[tuple[list[s
 
 def arrange(widths: Mapping[str, float], edges: Iterable[Edge], gap: float, bend: float) -> Layout:
     """Lay out one component. `gap` is the least space between boxes, `bend` the width of an edge on its way."""
-    edges = list(edges)
+    edges = [edge for edge in edges if edge.tail != edge.head]
     turned = _turned(list(widths), edges)
     down = [(edge, *((edge.head, edge.tail) if edge in turned else (edge.tail, edge.head))) for edge in edges]
     rank = _ranks(list(widths), [(upper, lower) for _, upper, lower in down])
@@ -84,8 +86,7 @@ def arrange(widths: Mapping[str, float], edges: Iterable[Edge], gap: float, bend
     for name in widths:
         layout.layers[rank[name]].append(name)
     for number, (edge, upper, lower) in enumerate(down):
-        if upper != lower:
-            _thread(layout, rank, edge, (upper, lower), number, bend)
+        _thread(layout, rank, edge, (upper, lower), number, bend)
     _order(layout)
     _place(layout, gap)
     return layout
@@ -97,7 +98,7 @@ def _turned(names: list[str], edges: list[Edge]) -> set[Edge]:
     for weak in (True, False):
         below: dict[str, list[Edge]] = defaultdict(list)
         for edge in edges:
-            if edge not in turned and edge.tail != edge.head:
+            if edge not in turned:
                 below[edge.tail].append(edge)
         for name in names:
             below[name].sort(key=lambda edge: edge.weak)
@@ -185,7 +186,7 @@ def _order(layout: Layout) -> None:
             break
         down = sweep % 2 == 0
         layers = layout.layers if down else layout.layers[::-1]
-        for near, layer in zip(layers, layers[1:], strict=False):
+        for near, layer in itertools.pairwise(layers):
             at = {name: number for number, name in enumerate(near)}
             side = above if down else below
             old = {name: number for number, name in enumerate(layer)}
@@ -205,7 +206,7 @@ def _order(layout: Layout) -> None:
 
 def _crossings(layout: Layout, below: dict[str, list[str]]) -> int:
     total = 0
-    for near, layer in zip(layout.layers, layout.layers[1:], strict=False):
+    for near, layer in itertools.pairwise(layout.layers):
         at = {name: number for number, name in enumerate(layer)}
         ends = [at[lower] for name in near for lower in sorted(below[name], key=lambda one: at.get(one, 0))]
         total += sum(1 for i, end in enumerate(ends) for other in ends[i + 1 :] if other < end)
