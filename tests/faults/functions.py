@@ -15,6 +15,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from runner.errors import Reject, Retry
 from runner.fleets import child
 from runner.tasks import Context, Inbox, Outbox  # noqa: TC001  read at run time
 from runner.transport import frames, messages
@@ -220,9 +221,150 @@ def slowly(item: int, seconds: float = 0.001) -> int:
     return item
 
 
-def fate(item: int, ctx: Context) -> int:
-    """Items that end badly, each in its own way."""
-    ways = {3: "SIGKILL", 5: "SIGSEGV", 8: "_exit(0)", 13: "sys.exit"}
-    if item in ways:
-        die(ways[item])
+def slowly_all(items: list[int]) -> Iterator[int]:
+    threading.Event().wait(0.001)
+    yield from items
+
+
+def failing(item: int, ctx: Context, *, kind: str, until: int = 10**9) -> int:
+    """Fails with every third item, until it has been tried `until` times."""
+    if item % 3 == 0 and ctx.attempt <= until:
+        raise error(kind)
     return item
+
+
+class Odd(Exception):
+    """Cannot be pickled, and cannot be shown."""
+
+    def __init__(self) -> None:
+        super().__init__(threading.Lock())
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def error(kind: str) -> Exception:
+    if kind == "odd":
+        return Odd()
+    if kind == "huge":
+        return ValueError("x" * 5_000_000)
+    if kind == "group":
+        return ExceptionGroup("several", [ValueError("one"), OSError("two")])
+    if kind == "chained":
+        try:
+            try:
+                raise KeyError("inner")
+            except KeyError as inner:
+                raise LookupError("outer") from inner
+        except LookupError as chained:
+            return chained
+    if kind == "retry":
+        return Retry("again", after=0.001)
+    if kind == "reject":
+        return Reject("never")
+    return ValueError("plain")
+
+
+def stuck(item: int, ctx: Context, *, where: str, on: int = 5, until: int = 1) -> int:
+    """Takes for ever with one item: asleep, busy, or in C code that holds the GIL."""
+    if item == on and ctx.attempt <= until:
+        hang(where)
+    return item
+
+
+def hang(where: str) -> None:
+    if where == "asleep":
+        threading.Event().wait(60)
+    elif where == "busy":
+        while True:
+            pass
+    elif where == "in C":
+        libc = ctypes.PyDLL(None)
+        for _ in range(100):  # a signal ends one of them
+            libc.sleep(60)
+
+
+async def stuck_async(item: int, ctx: Context, *, where: str, on: int = 5, until: int = 1) -> int:
+    import asyncio
+
+    if item == on and ctx.attempt <= until:
+        if where == "awaiting":
+            await asyncio.sleep(60)
+        hang(where)
+    return item
+
+
+def call_that_hangs() -> None:
+    hang("asleep")
+
+
+def half_way(count: int) -> Iterator[int]:
+    yield from range(count)
+    raise ValueError("half way")
+
+
+def many_then_error(item: int) -> Iterator[int]:
+    yield item * 10
+    yield item * 10 + 1
+    if item == 3:
+        raise ValueError("half way")
+
+
+class Explosive:
+    """Pickles well, and raises when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return explode, ()
+
+
+def explode() -> None:
+    raise ValueError("cannot be rebuilt")
+
+
+def bad_items(item: int) -> Any:
+    if item == 3:
+        return threading.Lock()
+    if item == 4:
+        return {"deep": [1, {"er": lambda: 0}]}
+    if item == 5:
+        return Explosive()
+    if item == 6:
+        return bytes(2_000_000)
+    return item
+
+
+def identity(item: Any) -> Any:
+    return item
+
+
+def leaky(item: int) -> int:
+    """Leaves a thread and a child behind with each item."""
+    import subprocess
+
+    subprocess.Popen(["sleep", "60"])  # noqa: S603, S607
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    return item
+
+
+def broken_setup() -> None:
+    raise AssertionError("never called")
+
+
+class BreaksSetup:
+    def __init__(self) -> None:
+        raise ValueError("no database")
+
+    def __call__(self, item: int) -> int:
+        return item
+
+
+class DiesInSetup:
+    def __init__(self, way: str) -> None:
+        die(way)
+
+    def __call__(self, item: int) -> int:
+        return item
+
+
+def pid(_: int) -> int:
+    return os.getpid()

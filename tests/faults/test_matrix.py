@@ -12,6 +12,7 @@ import pytest
 from faults import functions
 from faults.functions import Fault
 from faults.harness import plan, run, task
+from faults.sinks import collector
 
 from runner import events
 
@@ -62,21 +63,9 @@ def stages(fault: Fault, middle: Any = functions.Stage, **options: Any) -> tuple
             task("source", functions.source, outputs="a", args=(COUNT, fault)),
             task("middle", middle, "a", "b", workers=2, with_={"name": "middle", "fault": fault}, **options),
             task("tail", functions.Stage, "b", "c", with_={"name": "tail", "fault": fault}),
-            _collector(collected),
+            collector(collected, "c"),
         ]
     ), collected
-
-
-SINKS: dict[int, list[Any]] = {}
-
-
-def _collector(collected: list[Any]) -> Any:
-    SINKS[id(collected)] = collected
-    return task("collect", collect, "c", mode="thread", args=(id(collected),))
-
-
-def collect(item: Any, key: int) -> None:
-    SINKS[key].append(item)
 
 
 def happened(fault: Fault) -> int:
