@@ -41,11 +41,17 @@ class SpawnError(RunnerError):
     exit_code = 1
 
 
+class ResourceError(RunnerError):
+    """The machine does not allow what the file asks for; nothing was started."""
+
+    exit_code = 3
+
+
 class BalanceError(RunnerError):
     """Items are missing or came out twice: runner's own fault."""
 
 
-class Retry(Exception):  # noqa: N818  SPEC 2.4 gives this word to task functions: `raise Retry(after=2)`
+class Retry(Exception):
     """Raised by a task function: give me this item again, after `after` seconds (default: the back-off).
 
     It counts as an attempt; when `attempts` are used up the item is dead.
@@ -59,7 +65,7 @@ class Retry(Exception):  # noqa: N818  SPEC 2.4 gives this word to task function
         self.after = after
 
 
-class Reject(Exception):  # noqa: N818  as Retry
+class Reject(Exception):
     """Raised by a task function: this item is dead at once, whatever `attempts` says.
 
     >>> str(Reject("no such page"))
@@ -67,13 +73,21 @@ class Reject(Exception):  # noqa: N818  as Retry
     """
 
 
+class TimedOut(TimeoutError):
+    """An item has exceeded its task's `timeout`."""
+
+
 #: Raised by `Inbox.get` when the queue has ended: the standard library's own class where it has one (3.13).
 if hasattr(queue, "ShutDown"):
     ShutDown: type[Exception] = queue.ShutDown
 else:
 
-    class ShutDown(Exception):  # type: ignore[no-redef]  # noqa: N818  the name the standard library gives it
+    class ShutDown(Exception):  # type: ignore[no-redef]
         """The queue has ended and is empty."""
+
+
+class TooLarge(RunnerError):
+    """An item is larger than `max_item` allows."""
 
 
 class NotPicklable(RunnerError):

@@ -78,6 +78,28 @@ class ItemFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TimedOut(Event):
+    """A worker has exceeded its task's `timeout` of `limit` seconds, and is being killed."""
+
+    task: str
+    worker: str
+    pid: int
+    limit: float
+    item: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack(Event):
+    """What a worker was executing, as frames; `why` they are shown."""
+
+    task: str
+    worker: str
+    pid: int
+    text: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RunStopping(Event):
     """The run stops before its tasks have ended: sources stop, what is queued drains until `until`."""
 

@@ -12,12 +12,14 @@ import hashlib
 import inspect
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.errors import PluginError
+from runner.errortext import describe
 from runner.tasks import MARK, Declaration, Reference, load_module
-from runner.transport.errortext import describe
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Plugin:
         """Import the module and collect what `@task` has marked; an error is kept, not raised."""
         try:
             module = load_module(self.module, self.path, self.folder)
-        except BaseException as error:  # noqa: BLE001  whatever a plugin raises, the others must live
+        except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
             self.error = describe(error).traceback or str(error)

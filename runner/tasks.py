@@ -9,13 +9,15 @@ import functools
 import importlib
 import importlib.util
 import inspect
-import logging
 import sys
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
+
+if TYPE_CHECKING:
+    import logging
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -118,7 +120,7 @@ class Inbox(Generic[T]):
     Iterating ends when the queue has ended; `get` then raises `ShutDown`.
     """
 
-    def get(self, block: bool = True, timeout: float | None = None) -> T:  # noqa: FBT001, FBT002  as queue.Queue has it
+    def get(self, block: bool = True, timeout: float | None = None) -> T:
         """The next item; `ShutDown` when the queue has ended, `queue.Empty` when `timeout` seconds have passed."""
         raise NotImplementedError
 
@@ -137,7 +139,7 @@ class Inbox(Generic[T]):
 class Outbox(Generic[T]):
     """The writing end of a task's outputs, for functions that put their items themselves."""
 
-    def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002  as queue.Queue has it
+    def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
         """Send an item (or a `To`). Without inputs this waits for room, as the queue's bounds say."""
         raise NotImplementedError
 
@@ -186,7 +188,7 @@ def shape(target: Any) -> Shape:
         if inner is None:  # `int`, `pathlib.Path`: making one of an item is the call
             return Shape("function")
         return Shape("class", _kind(inner), *_given(inner))
-    if not inspect.isroutine(target) and not isinstance(target, type) and hasattr(type(target), "__call__"):
+    if not inspect.isroutine(target) and not isinstance(target, type) and callable(type(target)):
         method = type(target).__call__
         if inspect.isfunction(method):
             return Shape(_kind(method), "function", *_given(method))

@@ -14,6 +14,7 @@ from typing import Any
 
 from runner.clock import FakeClock
 from runner.config.model import Backoff, Batch, Port, QueueConfig, RunSettings, TaskConfig, Workers
+from runner.errortext import ErrorText
 from runner.fleets.base import Death, Died, Heard
 from runner.supervisor import Plan, Supervisor, TaskPlan
 from runner.tasks import Reference, Shape
@@ -22,7 +23,6 @@ from runner.transport.messages import (
     Ack,
     Answer,
     Credit,
-    ErrorText,
     Failure,
     Finished,
     Grant,
@@ -189,9 +189,7 @@ class FakeFleet:
             return
         worker.busy = True
         grant = worker.waiting.pop(0)
-        work = [
-            (part, item) for part in grant.parts for item in part.payload[part.start : part.start + part.count]
-        ]
+        work = [(part, item) for part in grant.parts for item in part.payload[part.start : part.start + part.count]]
         self._next(worker, grant, work, 0, [], [], 0.0)
 
     def _next(self, worker: FakeWorker, grant: Grant, work: Any, at: int, outs: Any, fails: Any, spent: float) -> None:
@@ -289,7 +287,13 @@ def task(name: str, inputs: tuple[str, ...] = (), outputs: tuple[str, ...] = (),
     names = tuple(name if count == 1 else f"{name}-{at + 1}" for at in range(count))
     ports = (Port("default", outputs),) if outputs else ()
     return TaskConfig(
-        name=name, call=name, inputs=inputs, ports=ports, mode="process", workers=Workers(count, count, names), **options
+        name=name,
+        call=name,
+        inputs=inputs,
+        ports=ports,
+        mode="process",
+        workers=Workers(count, count, names),
+        **options,
     )
 
 
@@ -357,8 +361,13 @@ def random_plan(seed: int, **task_options: Any) -> Plan:
             batch = Batch(draw.randint(1, 5)) if False else None
             tasks.append(
                 task(
-                    f"t{layer}_{index}", inputs, outputs, count=draw.randint(1, 3), batch=batch,
-                    backoff=Backoff(0.01, 2, 0.1, 0.1), **task_options,
+                    f"t{layer}_{index}",
+                    inputs,
+                    outputs,
+                    count=draw.randint(1, 3),
+                    batch=batch,
+                    backoff=Backoff(0.01, 2, 0.1, 0.1),
+                    **task_options,
                 )
             )
         current = following or current

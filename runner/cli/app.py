@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from runner import __version__
+from runner.cli.dead import app as dead
 from runner.cli.run import run
 from runner.errors import RunnerError
 
@@ -38,6 +39,7 @@ def _root(
 
 
 app.command()(run)
+app.add_typer(dead, name="dead")
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -14,31 +15,43 @@ from runner.errors import UsageError
 
 def run(
     file: Annotated[
-        Optional[str],  # noqa: UP007, UP045  typer reads the annotation at run time
+        Optional[str],  # noqa: UP045  typer reads the annotation at run time
         typer.Argument(metavar="[FILE]", help="The file; `-` is standard input. Default: tasks.toml here."),
     ] = None,
     param: Annotated[
-        Optional[list[str]],  # noqa: UP007, UP045
+        Optional[list[str]],  # noqa: UP045
         typer.Option("--param", "-p", metavar="NAME=VALUE", help="Set a param of the file."),
     ] = None,
     set_: Annotated[
-        Optional[list[str]],  # noqa: UP007, UP045
+        Optional[list[str]],  # noqa: UP045
         typer.Option("--set", metavar="PATH=VALUE", help="Set any key of the file, in TOML: tasks.bake.workers=2"),
     ] = None,
     grace: Annotated[
-        Optional[str],  # noqa: UP007, UP045
+        Optional[str],  # noqa: UP045
         typer.Option(metavar="TIME", help="Time to drain after the first Ctrl-C, e.g. 30s."),
     ] = None,
+    halt: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="N|P%|first|never", help="Stop once so many items, or such a share of a task's, are dead."
+        ),
+    ] = None,
+    deadline: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="TIME", help="Stop after this time, e.g. 2h; exit 124."),
+    ] = None,
     log: Annotated[
-        Optional[str],  # noqa: UP007, UP045
+        Optional[str],  # noqa: UP045
         typer.Option(metavar="prefix|raw", help="Prefix each line that tasks print, or leave it alone."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors, and the balance when something is wrong.")] = False,
+    dead_ok: Annotated[bool, typer.Option("--dead-ok", help="Exit 0 although some items are dead.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only errors, and the balance when something is wrong.")
+    ] = False,
 ) -> None:
     """Run the tasks of a file.
 
     Examples:
-
       runner run
 
       runner run thumbs.toml -p list=images.txt
@@ -48,9 +61,10 @@ def run(
     from runner import config, runs
     from runner.report.console import Console
     from runner.report.output import Printer
+    from runner.supervisor.result import DEAD
 
-    sets = [*_pairs(set_ or [], "--set"), *_overrides(grace, log)]
-    loaded = config.load(_file(file), params=dict(_pairs(param or [], "--param")), sets=sets)
+    sets = [*_pairs(set_ or [], "--set"), *_overrides(grace=grace, log=log, halt=halt, deadline=deadline)]
+    loaded = config.examine(_file(file), params=dict(_pairs(param or [], "--param")), sets=sets)
     plan = runs.prepare(loaded)
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     printer = Printer(1, 2, log=loaded.run.log, color=color)
@@ -63,7 +77,7 @@ def run(
     if result.left_behind:
         # A thread that cannot be ended would keep the interpreter from ending; all state is written.
         os._exit(result.exit_code)
-    raise typer.Exit(result.exit_code)
+    raise typer.Exit(0 if dead_ok and result.exit_code == DEAD else result.exit_code)
 
 
 def _file(file: str | None) -> str:
@@ -84,6 +98,10 @@ def _pairs(texts: list[str], option: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _overrides(grace: str | None, log: str | None) -> list[tuple[str, str]]:
-    given = [("run.grace", grace), ("run.log", log)]
-    return [(path, f'"{value}"') for path, value in given if value is not None]
+def _overrides(**given: str | None) -> list[tuple[str, str]]:
+    """Options that are keys of [run], as TOML; a number stays one."""
+    return [
+        (f"run.{key}", value if value.isdigit() else json.dumps(value))
+        for key, value in given.items()
+        if value is not None
+    ]

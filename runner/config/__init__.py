@@ -1,5 +1,5 @@
 """The file: TOML in, a frozen `Config` of `config.model` out, and every problem in it at once."""
 
-from runner.config.build import load
+from runner.config.build import examine, load
 
-__all__ = ["load"]
+__all__ = ["examine", "load"]

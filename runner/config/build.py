@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.config import declare, grammar, kinds, parse
@@ -10,9 +11,9 @@ from runner.config import sets as setting
 from runner.config.model import Config, Place, QueueConfig, RunSettings, TaskConfig
 from runner.config.params import UNKNOWN, plain
 from runner.config.places import VALUE, Places
-from runner.config.problems import Problem, name, render
+from runner.config.problems import Problem, did_you_mean, name, ordered, render
 from runner.config.reader import Reader
-from runner.config.report import Report
+from runner.config.report import Report, TooMany
 from runner.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,6 +32,25 @@ def load(
 
     `params` are `-p NAME=VALUE`, `sets` are `--set PATH=VALUE`, `env` is where `env` of a param looks (os.environ).
     """
+    config = examine(source, params=params, sets=sets, env=env)
+    if any(problem.severity == "error" for problem in config.problems):
+        raise ConfigError(render(config.problems), config.problems)
+    return config
+
+
+def examine(
+    source: str | Path,
+    *,
+    params: Mapping[str, str] | None = None,
+    sets: Sequence[tuple[str, str]] = (),
+    env: Mapping[str, str] | None = None,
+    lenient: bool = False,
+) -> Config:
+    """As `load`, but what is wrong is in `problems` and `holes` of the Config, so that others can look for more.
+
+    `lenient`: a required param without a value is a warning (nothing is going to run). Raises `ConfigError` only when
+    there is no file to speak of: it cannot be read, is no TOML, or has too many errors.
+    """
     file = parse.STDIN if str(source) == "-" else str(source)
     places = Places(file, "")
     try:
@@ -42,13 +62,15 @@ def load(
         problem = Problem(error.code, error.message, place, "error", error.hint, places.line(place))
         raise ConfigError(render([problem]), [problem]) from None
     report = Report(places)
-    setting.apply(raw, sets, report)
-    builder = _Builder(raw, report)
-    builder.params.give(params or {}, os.environ if env is None else env)
-    config = builder.config(text)
-    if report.bad:
-        report.fail()
-    return config
+    try:
+        setting.apply(raw, sets, report)
+        builder = _Builder(raw, report)
+        builder.params.give(params or {}, os.environ if env is None else env, lenient=lenient)
+        config = builder.config(text)
+    except TooMany:
+        found = ordered(report.problems)
+        raise ConfigError(render(found), found) from None
+    return replace(config, problems=tuple(ordered(report.problems)), holes=frozenset(report.holes))
 
 
 class _Builder:
@@ -56,6 +78,9 @@ class _Builder:
 
     def __init__(self, raw: dict[str, Any], report: Report) -> None:
         self.report = report
+        for word in raw:  # a misspelt `[params]` must not make every reference to a param an error
+            if word not in grammar.TOP and did_you_mean(word, grammar.TOP) == "did you mean `params`?":
+                report.holes.add(("params",))
         self.params = declare.read(raw.pop("params", {}), report)
         self.raw = raw
 
@@ -102,13 +127,10 @@ class _Builder:
         return {"task": made.get("task", {}), "queue": made.get("queue", {})}
 
     def _run(self, run: dict[str, Any], ray: dict[str, Any]) -> RunSettings:
-        self._not_yet("durable", run.get("durable", False), ("run", "durable"))
-        self._not_yet("ray", run.get("engine") == "ray", ("run", "engine"))
         return RunSettings(**run, **({"ray_address": ray["address"]} if "address" in ray else {}))
 
     def _queue(self, word: str, raw: Any, defaults: dict[str, Any]) -> QueueConfig:
         made = self.reader.table(raw, "queue", ("queues", word), f"queue {name(word)}")
-        self._not_yet("lane", "lane" in made, ("queues", word, "lane"))
         return QueueConfig(word, **{**defaults, **made})
 
     def _task(self, word: str, raw: Any, defaults: dict[str, Any]) -> TaskConfig:
@@ -118,7 +140,6 @@ class _Builder:
         made.setdefault("workers", kinds.named_workers(word, 1))
         if callable(made["workers"]):
             made["workers"] = made["workers"](word)
-        self._not_yet("adaptive", made["workers"].most > made["workers"].count, ("tasks", word, "workers"))
         renamed = {"with": "kwargs", "outputs": "ports"}
         return TaskConfig(word, **{renamed.get(key, key): value for key, value in made.items()})
 
@@ -130,8 +151,5 @@ class _Builder:
             return
         for number, table in enumerate(raw):
             self.reader.table(table, "test", ("tests", str(number)), f"test {number + 1}")
-        self._not_yet("tests", bool(raw), ("tests",))
-
-    def _not_yet(self, what: str, used: bool, path: tuple[str, ...]) -> None:
-        if used and what in grammar.NOT_YET:
-            self.report.add("E108", f"this version of runner does not have {grammar.NOT_YET[what]} yet", path)
+        if missing := grammar.not_yet("top", "tests", raw):
+            self.report.add("E108", f"this version of runner does not have {missing} yet", ("tests",))

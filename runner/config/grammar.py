@@ -7,6 +7,10 @@ Defaults are those of `model`, written as a file would say them; a test compares
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ RUN = _table(
     _word("engine", '"local"', "where workers live", "local", "ray"),
     _word("log", '"prefix"', "whether lines of output carry the name of their worker", "prefix", "raw"),
     Key("state", "path", '".runner"', "folder of ledgers and reports"),
+    Key("max_item", "size", '"256MiB"', "the largest item that may travel between processes", 1, MOST),
 )
 
 RAY = _table(Key("address", "str", '"auto"', "of the cluster"))
@@ -227,12 +232,42 @@ TABLES: dict[str, Table] = {
     "fault": FAULT,
 }
 
-#: Words of the language that this version of the engine does not act on. Using one is an error (E108), because a
-#: promise that is silently not kept is worse than none. When the engine learns one, its line goes.
-NOT_YET: dict[str, str] = {
-    "durable": "durable runs (`durable = true`)",
-    "lane": "lanes (`lane`)",
-    "adaptive": 'workers that adapt (`workers = "2..16"`)',
-    "tests": "tests in the file (`[[tests]]`)",
-    "ray": 'the engine ray (`engine = "ray"`)',
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A word that this version of the engine does not act on; `used` tells whether a value asks for it."""
+
+    words: str
+    used: Callable[[Any], bool]
+
+
+def _is(*values: Any) -> Callable[[Any], bool]:
+    return lambda value: value in values
+
+
+def _always(value: object) -> bool:
+    return value is not None
+
+
+#: (table, key) → what is missing. Using one is an error (E108), because a promise that is silently not kept is worse
+#: than none. When the engine learns one, its line goes.
+NOT_YET: dict[tuple[str, str], Missing] = {
+    ("run", "durable"): Missing("durable runs (`durable = true`)", _is(True)),
+    ("run", "engine"): Missing('the engine ray (`engine = "ray"`)', _is("ray")),
+    ("queue", "lane"): Missing("lanes (`lane`)", _always),
+    ("queue", "full"): Missing(
+        'queues that drop items (`full = "drop-new"`, `"drop-old"`)', _is("drop-new", "drop-old")
+    ),
+    ("queue", "order"): Missing('other orders than "fifo" (`order`)', _is("lifo", "priority")),
+    ("task", "workers"): Missing(
+        'workers that adapt (`workers = "2..16"`)', lambda value: isinstance(value, str) and ".." in value
+    ),
+    ("task", "resources"): Missing("placing workers by `resources`", _always),
+    ("top", "tests"): Missing("tests in the file (`[[tests]]`)", bool),
 }
+
+
+def not_yet(table: str, key: str, value: Any) -> str:
+    """What this version lacks to act on a value; empty when it lacks nothing."""
+    missing = NOT_YET.get(("task" if table == "task defaults" else table, key))
+    return missing.words if missing is not None and missing.used(value) else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import math
 import os
 import re
@@ -39,7 +39,7 @@ def describe(value: object) -> str:
         return '"' + clean(value, 60) + '"'
     if isinstance(value, (int, float)):
         return clean(str(value), 40)
-    kinds = {list: "a list", dict: "a table", Path: f'"{value}"', datetime.datetime: "a date"}
+    kinds = {list: "a list", dict: "a table", Path: f'"{value}"', dt.datetime: "a date"}
     return next((word for kind, word in kinds.items() if isinstance(value, kind)), "a date or time")
 
 
@@ -235,7 +235,7 @@ def _listed(value: list[Any], key: Key) -> Workers:
 
 
 SIMPLE: dict[str, Callable[[Any, Key], Any]] = {
-    "any": lambda value, key: value,  # noqa: ARG005  every converter takes both
+    "any": lambda value, key: value,
     "any table": _any_table,
     "bool": _bool,
     "call": _call,

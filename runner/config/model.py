@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from runner.config.problems import Problem
 
 Mode = Literal["thread", "process"]
 Full = Literal["wait", "drop-new", "drop-old"]
@@ -54,6 +57,7 @@ class RunSettings:
     ray_address: str = "auto"
     log: Log = "prefix"
     state: Path = Path(".runner")
+    max_item: int = 256 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +197,12 @@ class Config:
     places: dict[tuple[str, ...], Place] = field(default_factory=dict, repr=False, compare=False)
     unused: tuple[str, ...] = ()  # params that nothing refers to
     secrets: frozenset[str] = frozenset()  # params whose values are never printed
+    problems: tuple[Problem, ...] = ()  # what `examine` has found; never an error in what `load` returns
+    holes: frozenset[tuple[str, ...]] = frozenset()  # paths that are not what the file's author meant
+
+    def hole(self, *path: str) -> bool:
+        """Whether the value at this path, or a table around it, is unknown because of a reported problem."""
+        return any(path[:end] in self.holes for end in range(1, len(path) + 1))
 
     def place(self, *path: str) -> Place:
         """Where the key `path` (for instance `"tasks", "bake", "call"`) stands, or its nearest parent."""

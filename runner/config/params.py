@@ -36,7 +36,7 @@ _WANTED = {
 }
 
 #: Stands for a value that could not be found out; whoever meets it stays silent, because the problem is reported.
-UNKNOWN: Any = type("Unknown", (), {"__repr__": lambda self: "unknown", "__slots__": ()})()  # noqa: ARG005  a repr
+UNKNOWN: Any = type("Unknown", (), {"__repr__": lambda self: "unknown", "__slots__": ()})()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def to_type(kind: str, value: Any) -> Any:
             return _from_text(kind, value)
         plain = _PLAIN.get(kind)
         if plain is None or not isinstance(value, plain) or (isinstance(value, bool) and kind != "bool"):
-            raise ValueError(kind)
+            raise ValueError(kind)  # noqa: TRY301  one handler for what conversions raise and this
         return float(value) if kind == "float" else value
     except (ValueError, OverflowError):
         raise Wrong("E113", f"must be {_WANTED[kind]}, not {clean(str(value), 60)}") from None
@@ -126,17 +126,20 @@ class Params:
     values: dict[str, Any] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
 
-    def give(self, given: Mapping[str, str], env: Mapping[str, str]) -> None:
-        """Find the value of every param: -p, then its environment variable, then its default."""
+    def give(self, given: Mapping[str, str], env: Mapping[str, str], *, lenient: bool = False) -> None:
+        """Find the value of every param: -p, then its environment variable, then its default.
+
+        `lenient`: a required one without a value is a warning.
+        """
         for word in given:
             if word not in self.values and word not in self.declared:
                 origin = (f"-p {word}",)
                 self.report.places.given[origin] = f"-p {clean(word, 60)}"
                 self.report.add("E111", f"there is no param {name(word)}", origin, did_you_mean(word, self.declared))
         for param in self.declared.values():
-            self.values[param.name] = self._value(param, given, env)
+            self.values[param.name] = self._value(param, given, env, lenient=lenient)
 
-    def _value(self, param: Param, given: Mapping[str, str], env: Mapping[str, str]) -> Any:
+    def _value(self, param: Param, given: Mapping[str, str], env: Mapping[str, str], *, lenient: bool) -> Any:
         path: Spot = ("params", param.name)
         if param.name in given:
             value: Any = given[param.name]
@@ -148,7 +151,8 @@ class Params:
             self.report.places.given[path] = path[0]
         elif param.required:
             hint = f"give it with `-p {param.name}=VALUE`" + (f" or in {param.env}" if param.env else "")
-            self.report.add("E112", f"param {name(param.name)} is required and has no value", path, hint)
+            text = f"param {name(param.name)} is required and has no value"
+            self.report.add("E112", text, path, hint, "warning" if lenient else "error")
             return UNKNOWN
         else:
             return param.default
@@ -162,7 +166,7 @@ class Params:
 
     # -- ${name} ----------------------------------------------------------------------------
 
-    def fill(self, value: Any, path: Spot) -> Any:
+    def fill(self, value: Any, path: Spot) -> Any:  # noqa: PLR0911  one line for each kind of value
         """The value with every `${name}` in its strings replaced; UNKNOWN where that could not be done."""
         if isinstance(value, str):
             if "${" not in value:
@@ -199,10 +203,11 @@ class Params:
         if word is None:
             raise Wrong("E115", "`${` without `}`", "write `$${` for a literal `${`")
         if word not in self.declared:
-            if word in self.values:  # its declaration is wrong, and reported
+            if word in self.values or ("params",) in self.report.holes:  # its declaration is wrong, and reported
                 raise Reported
-            hint = did_you_mean(word, self.declared) or "write `$${` for a literal `${`"
-            raise Wrong("E111", f"there is no param {name(word)}", hint)
+            hint = did_you_mean(word, self.declared)
+            self.used.update(hint.split("`")[1:2])
+            raise Wrong("E111", f"there is no param {name(word)}", hint or "write `$${` for a literal `${`")
         self.used.add(word)
         if self.values[word] is UNKNOWN:
             raise Reported

@@ -20,7 +20,7 @@ STDIN = "<stdin>"
 _LONG_NUMBER = re.compile(r"[0-9_]{1000,}")
 
 
-class Unreadable(Exception):  # noqa: N818  it is caught one level up and never seen
+class Unreadable(Exception):
     """The text is no TOML, or not there; `line` and `column` are 0 when the problem has no place."""
 
     def __init__(self, code: str, message: str, line: int = 0, column: int = 0, hint: str = "") -> None:
@@ -67,10 +67,10 @@ def _is_pipe(path: Path) -> bool:
 
 
 def decode(data: bytes) -> str:
-    """UTF-8 with or without a byte order mark; raises `Unreadable`.
+    r"""UTF-8 with or without a byte order mark; raises `Unreadable`.
 
-    >>> decode(b"\\xef\\xbb\\xbfa = 1\\r\\n")
-    'a = 1\\n'
+    >>> decode(b"\xef\xbb\xbfa = 1\r\n")
+    'a = 1\n'
     """
     if len(data) > MOST_BYTES:
         raise Unreadable("E101", f"is larger than {MOST_BYTES // 1024**2} MiB, which no task file is")

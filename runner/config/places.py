@@ -24,7 +24,13 @@ Path = tuple[str, ...]
 VALUE = "="
 
 _BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
-_STRING = re.compile(r'"""(?:[^\\]|\\.)*?"{3,5}|' r"'''.*?'{3,5}" r'|"(?:[^"\\\n]|\\.)*"|' r"'[^'\n]*'", re.DOTALL)
+_STRING = re.compile(
+    r'"""(?:[^\\]|\\.)*?"{3,5}|'
+    r"'''.*?'{3,5}"
+    r'|"(?:[^"\\\n]|\\.)*"|'
+    r"'[^'\n]*'",
+    re.DOTALL,
+)
 _BARE_KEY = re.compile(r"[^\s.=\]\"'#]+")
 _BARE_VALUE = re.compile(r"[^,\]}#\n]+")
 
@@ -47,6 +53,9 @@ class Places(dict[Path, Place]):
                 return Place(self.given[path[:end]])
         self._scan()
         return super().get(path, default)
+
+    def __contains__(self, path: object) -> bool:
+        return isinstance(path, tuple) and self.get(path) is not None
 
     def near(self, path: Path) -> Place:
         """The place of this path, or of its nearest parent."""

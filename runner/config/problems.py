@@ -6,10 +6,10 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from runner.config.model import Place
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from runner.config.model import Place
 
 Severity = Literal["error", "warning"]
 
@@ -37,6 +37,7 @@ class Problem:
 def where(place: Place) -> str:
     """`file:line:column`, or just the file (or option, or variable) when there is no line.
 
+    >>> from runner.config.model import Place
     >>> where(Place("tasks.toml", 14, 1)), where(Place("--set run.grace"))
     ('tasks.toml:14:1', '--set run.grace')
     """
@@ -71,9 +72,11 @@ def _one(problem: Problem) -> str:
         text, start, length = _cut(clean(problem.source), place.column - 1, place.length)
         gutter = " " * len(str(place.line))
         caret = " " * _width(text[:start]) + "^" * max(1, _width(text[start : start + length]))
-        lines += [f"{gutter} |", f"{place.line} | {text}", f"{gutter} | {caret} {problem.hint}".rstrip()]
+        near, *more = problem.hint.split("\n")
+        lines += [f"{gutter} |", f"{place.line} | {text}", f"{gutter} | {caret} {near}".rstrip()]
+        lines += [f"{gutter} | {line}" for line in more]
     elif problem.hint:
-        lines.append(f"   {problem.hint}")
+        lines += [f"   {line}" for line in problem.hint.split("\n")]
     return "\n".join(lines)
 
 
@@ -91,16 +94,16 @@ def _width(text: str) -> int:
     """Columns on a terminal: characters of East Asian scripts take two."""
     if text.isascii():
         return len(text)
-    import unicodedata  # noqa: PLC0415  only for lines that need it
+    import unicodedata
 
     wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
     return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
 
 
 def clean(text: str, limit: int | None = None) -> str:
-    """Text that cannot steer a terminal: control and bidi characters become `?`, tabs become spaces.
+    r"""Text that cannot steer a terminal: control and bidi characters become `?`, tabs become spaces.
 
-    >>> clean("a\\tb\\x1b[31m"), clean("x" * 9, 5)
+    >>> clean("a\tb\x1b[31m"), clean("x" * 9, 5)
     ('a b?[31m', 'xx...')
     """
     if limit is not None and len(text) > limit:
@@ -123,7 +126,7 @@ def name(text: object) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`did you mean ...?` with the nearest known word, or nothing."""
-    import difflib  # noqa: PLC0415  only when there is a problem to show: a run without one starts faster
+    import difflib
 
     words = {one.casefold(): one for one in itertools.islice(known, 1000)}  # a hostile file must not cost time
     found = difflib.get_close_matches(word[:60].casefold(), words, 1, 0.6)

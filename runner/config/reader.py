@@ -64,16 +64,26 @@ class Reader:
         for word, value in raw.items():
             key = keys.get(word)
             if key is None:
-                self.report.add("E104", f"unknown key {name(word)} in {owner}", (*path, word), _near(word, table))
-            else:
-                try:
-                    made[word] = self.value(value, key, (*path, word), owner)
-                except Reported:
-                    continue
+                self._unknown(word, table, path, owner)
+                continue
+            try:
+                made[word] = self.value(value, key, (*path, word), owner)
+            except Reported:
+                self.report.holes.add((*path, word))
+                continue
+            if missing := grammar.not_yet(table, word, value):
+                self.report.add("E108", f"this version of runner does not have {missing} yet", (*path, word))
         for key in keys.values():
-            if key.required and key.name not in raw:
+            if key.required and key.name not in raw and (*path, key.name) not in self.report.holes:
                 self.report.add("E109", f"{owner} needs `{key.name}`", path)
         return made
+
+    def _unknown(self, word: str, table: str, path: Path, owner: str) -> None:
+        """An unknown key; the one that was probably meant is not missing, but unknown."""
+        hint = did_you_mean(word, grammar.TABLES[table])
+        if hint:
+            self.report.holes.add((*path, hint.split("`")[1]))
+        self.report.add("E104", f"unknown key {name(word)} in {owner}", (*path, word), hint or _elsewhere(word, table))
 
     def value(self, value: Any, key: Key, path: Path, owner: str) -> Any:
         """One value by the kind of its key; raises `Reported`."""
@@ -86,6 +96,10 @@ class Reader:
             self.report.add(wrong.code, f"`{key.name}` of {owner} {wrong.message}", (*path, VALUE), wrong.hint)
             raise Reported from None
 
+    def exists(self, kind: str, word: str) -> bool:
+        """Whether there is a queue or task of this name; true as well when that cannot be known."""
+        return word in self.names[kind] or (f"{kind}s",) in self.report.holes
+
     # -- kinds that hold others ---------------------------------------------------------------
 
     def _table(self, value: Any, key: Key, path: Path, owner: str) -> Any:
@@ -94,7 +108,7 @@ class Reader:
         maker = _MADE.get(key.table)
         if maker is None:
             return made
-        if len(self.report.problems) > before or value is UNKNOWN:
+        if len(self.report.problems) > before or any(hole[: len(path)] == path for hole in self.report.holes):
             raise Reported
         return maker(**made)
 
@@ -142,7 +156,7 @@ class Reader:
             spot = (*path, str(number)) if isinstance(value, list) else (*path, VALUE)
             if not isinstance(word, str):
                 raise kinds.wrong_type(f"names of {kind}s", word)
-            if word not in self.names[kind]:
+            if not self.exists(kind, word):
                 code = "E203" if kind == "queue" else "E201"
                 hint = did_you_mean(word, self.names[kind])
                 self.report.add(code, f"{what} {kind} {name(word)}, which does not exist", spot, hint)
@@ -182,7 +196,7 @@ class Reader:
             return dict.fromkeys(self._exist(value, "task", path, f"{owner} starts after"), "ok")
         state = grammar.Key("after", "choice", choices=_STATES)
         for word, when in value.items():
-            if word not in self.names["task"]:
+            if not self.exists("task", word):
                 hint = did_you_mean(word, self.names["task"])
                 message = f"{owner} starts after task {name(word)}, which does not exist"
                 self.report.add("E201", message, (*path, word), hint)
@@ -212,7 +226,7 @@ class Reader:
                 raise kinds.wrong_type(f"a table of {kind}s", value)
             made = {}
             for word, inner in value.items():
-                if word not in self.names[kind]:
+                if not self.exists(kind, word):
                     hint = did_you_mean(word, self.names[kind])
                     code = "E203" if kind == "queue" else "E201"
                     self.report.add(
@@ -241,13 +255,10 @@ def _known(value: Any) -> None:
             _known(inner)
 
 
-def _near(word: str, table: str) -> str:
-    """The nearest key of this table, or the tables that do have this key."""
-    hint = did_you_mean(word, grammar.TABLES[table])
-    if not hint and table in {"top", "run", "queue", "task"}:
-        homes = [home for home in ("top", "run", "queue", "task") if word in grammar.TABLES[home]]
-        hint = f"it is a key of {_HOMES[homes[0]]}" if homes else ""
-    return hint
+def _elsewhere(word: str, table: str) -> str:
+    """The table that does have this key."""
+    homes = [home for home in _HOMES if word in grammar.TABLES[home]] if table in _HOMES else []
+    return f"it is a key of {_HOMES[homes[0]]}" if homes else ""
 
 
 _HOMES = {"top": "the top of the file", "run": "[run]", "queue": "queues", "task": "tasks"}

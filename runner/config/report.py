@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from runner.config.problems import SHOWN, Problem, Severity, ordered, render
-from runner.errors import ConfigError
+from runner.config.problems import Problem
 
 if TYPE_CHECKING:
     from runner.config.places import Path, Places
+    from runner.config.problems import Severity
+
+#: So many problems are collected; `render` shows fewer.
+MOST = 200
 
 
-class Wrong(Exception):  # noqa: N818  it is caught where the key is known, and never seen
+class Wrong(Exception):
     """A value is wrong; whoever knows its key and place makes a `Problem` of it. `key` names a key below."""
 
     def __init__(self, code: str, message: str, hint: str = "", key: str = "") -> None:
@@ -19,8 +22,12 @@ class Wrong(Exception):  # noqa: N818  it is caught where the key is known, and 
         self.code, self.message, self.hint, self.key = code, message, hint, key
 
 
-class Reported(Exception):  # noqa: N818  as Wrong
+class Reported(Exception):
     """A value is unusable, and the report already says why."""
+
+
+class TooMany(Exception):
+    """More problems than anybody reads: looking on would only cost time."""
 
 
 class Report:
@@ -29,19 +36,16 @@ class Report:
     def __init__(self, places: Places) -> None:
         self.places = places
         self.problems: list[Problem] = []
+        #: Paths whose values are wrong or missing for a reason that is reported: nothing may be concluded from them.
+        self.holes: set[Path] = set()
 
     def add(self, code: str, message: str, path: Path, hint: str = "", severity: Severity = "error") -> None:
         """A problem at the key (or, with `VALUE` as its last part, the value) of `path`."""
         place = self.places.near(path)
         mask = self.places.mask
-        if len(self.problems) > SHOWN:
-            self.fail()
+        if len(self.problems) > MOST:
+            raise TooMany
         self.problems.append(Problem(code, mask(message), place, severity, mask(hint), self.places.line(place)))
-
-    def fail(self) -> NoReturn:
-        """Raise all of it."""
-        found = ordered(self.problems)
-        raise ConfigError(render(found), found)
 
     @property
     def bad(self) -> bool:

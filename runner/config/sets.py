@@ -34,10 +34,10 @@ def apply(raw: dict[str, Any], sets: Sequence[tuple[str, str]], report: Report) 
 
 
 def value(text: str) -> Any:
-    """The text as a TOML value; what is none is a string.
+    r"""The text as a TOML value; what is none is a string.
 
-    >>> value("3"), value("[1, 2]"), value("10s"), value("1\\nb = 2")
-    (3, [1, 2], '10s', '1\\nb = 2')
+    >>> value("3"), value("[1, 2]"), value("10s"), value("1\nb = 2")
+    (3, [1, 2], '10s', '1\nb = 2')
     """
     try:
         found = tomli.loads(f"v = {text}") if "\n" not in text else {}

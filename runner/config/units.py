@@ -39,6 +39,7 @@ class Seconds(float):
     text: str
 
     def __new__(cls, text: str) -> Seconds:
+        """From its text, which `str` gives back."""
         made = super().__new__(cls, duration(text))
         made.text = text
         return made
@@ -57,6 +58,7 @@ class Bytes(int):
     text: str
 
     def __new__(cls, text: str) -> Bytes:
+        """From its text, which `str` gives back."""
         made = super().__new__(cls, size(text))
         made.text = text
         return made

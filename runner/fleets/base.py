@@ -45,13 +45,14 @@ class Death:
 class Died:
     """A worker is gone for certain, its process group with it, and all it ever said has been reported.
 
-    `position` is what its progress cell showed.
+    `position` is what its progress cell showed, `stack` what faulthandler wrote last, without frames of ours.
     """
 
     slot: int
     life: int
     death: Death
     position: Position
+    stack: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,18 @@ class Fleet(Protocol):
     def position(self, slot: int) -> Position:
         """What the slot's worker executes."""
 
+    def dump(self, slot: int) -> None:
+        """Ask the worker for its stack; `stack` has it a moment later. Works while C code holds the GIL."""
+
+    def stack(self, slot: int) -> str:
+        """What the worker has said of its stack since it was asked, without frames of ours."""
+
+    def memory(self, slot: int) -> int:
+        """Bytes that the slot's worker holds resident; 0 when nobody can tell."""
+
+    def pause(self, *, going_on: bool) -> None:
+        """Stop all workers where they are, or let them go on; threads stop with runner itself."""
+
     def close(self) -> None:
         """End everything that is left, and give all resources back."""
 
@@ -88,3 +101,6 @@ class Hub(Protocol):
 
     def wait(self, timeout: float | None) -> list[Event]:
         """The events since the last call; waits for the first one at most `timeout` seconds."""
+
+    def suspend(self) -> None:
+        """Stop this process, as Ctrl-Z does; returns when it is continued."""

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.fleets import lifeline
-from runner.fleets.spawn import InheritedFd
 from runner.transport import stdio
 from runner.transport.cells import Page
 from runner.transport.frames import FrameError
 from runner.transport.link import WorkerLink
-from runner.transport.messages import FromWorker
 from runner.worker import WorkerSpec, run
 from runner.worker.spec import SupervisorGone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.fleets.spawn import InheritedFd
+    from runner.transport.messages import FromWorker
 
 
 @dataclass(slots=True)
@@ -31,6 +35,7 @@ class Kit:
     socket: InheritedFd | int
     page: InheritedFd | int
     lifeline: InheritedFd | int
+    notes: InheritedFd | int
     out: InheritedFd | int | None
     err: InheritedFd | int | None
     runner: int
@@ -74,10 +79,11 @@ class ProcessPort:
 def main(kit: Kit) -> None:
     """Be a worker until there is nothing more to do."""
     os.setpgid(0, 0)
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTOU):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     lifeline.arm(_fd(kit.lifeline))
+    _take_notes(_fd(kit.notes))
     stdio.worker_side(*(None if end is None else _fd(end) for end in (kit.out, kit.err)))
     os.environ["RUNNER_PID"] = str(kit.runner)
     page = Page(_fd(kit.page))
@@ -87,6 +93,12 @@ def main(kit: Kit) -> None:
     finally:
         stdio.flush_all()
     sys.stdout.flush()
+
+
+def _take_notes(fd: int) -> None:
+    """A crash, and SIGQUIT, write the stacks of all threads into the file that runner reads afterwards."""
+    faulthandler.enable(fd, all_threads=True)
+    faulthandler.register(signal.SIGQUIT, fd, all_threads=True)
 
 
 def _fd(end: InheritedFd | int) -> int:

@@ -83,6 +83,10 @@ class LocalHub:
             events.append(self._posted.popleft())
         return events
 
+    def suspend(self) -> None:
+        """Stop this process, as Ctrl-Z does; returns when it is continued."""
+        os.kill(os.getpid(), signal.SIGSTOP)
+
     def catch(self, signals: Iterable[signal.Signals]) -> None:
         """Turn signals into events; does nothing outside the main thread, where Python has no handlers."""
         if threading.current_thread() is not threading.main_thread():

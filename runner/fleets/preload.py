@@ -5,12 +5,12 @@ Import errors are kept to themselves here: the worker that needs the module meet
 
 from __future__ import annotations
 
+import contextlib
 import ctypes  # noqa: F401  so that a worker can make C's standard output line-buffered without importing it
 import json
 import os
 import sys
 
-import runner.fleets.child
 from runner.tasks import load_module
 
 
@@ -20,10 +20,8 @@ def _preload() -> None:
     if wanted.get("asyncio"):
         import asyncio  # noqa: F401  async tasks' workers need it
     for name, path, folder in wanted.get("modules", ()):
-        try:
+        with contextlib.suppress(BaseException):  # user code; its worker will report it
             load_module(name, path, folder)
-        except BaseException:  # noqa: BLE001, S110  user code; its worker will report it
-            pass
 
 
 _preload()

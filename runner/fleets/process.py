@@ -18,12 +18,15 @@ import pickle
 import selectors
 import signal
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import SpawnError
+from runner.errortext import clean_stack
 from runner.fleets.base import Death, Died, Heard
 from runner.fleets.child import Kit, main
 from runner.fleets.spawn import InheritedFd, Spawner
+from runner.transport.cells import memory_file
 from runner.transport.frames import FrameError
 from runner.transport.link import SupervisorLink, pair
 
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _PATIENCE = 2.0
+_MOST_STACK = 1 << 18
 
 
 @dataclass(slots=True)
@@ -51,6 +55,9 @@ class _Worker:
     link: SupervisorLink
     lifeline: int
     death_fd: int
+    #: A file in memory into which the worker's faulthandler writes; `told`: what of it has been read.
+    notes: int
+    told: int = 0
     outlets: list[Any] = field(default_factory=list)
     writing: bool = False
 
@@ -62,7 +69,9 @@ class ProcessFleet:
     thing to `finish` once the worker is dead; None leaves output alone.
     """
 
-    def __init__(self, hub: LocalHub, page: Page, spawner: Spawner, attach: Callable[[str, int, str], Any] | None) -> None:
+    def __init__(
+        self, hub: LocalHub, page: Page, spawner: Spawner, attach: Callable[[str, int, str], Any] | None
+    ) -> None:
         self._hub = hub
         self._page = page
         self._spawner = spawner
@@ -92,6 +101,8 @@ class ProcessFleet:
             ours.callback(our_end.close)
             theirs.callback(their_end.close)
             life_read, life_write = self._pipe(ours, theirs)
+            notes = memory_file("runner-stack")
+            ours.callback(os.close, notes)
             outlets: list[tuple[int, str]] = []
             given: dict[str, InheritedFd | None] = {"out": None, "err": None}
             if self._attach is not None:
@@ -107,6 +118,7 @@ class ProcessFleet:
                 socket=InheritedFd(their_end.fileno()),
                 page=InheritedFd(self._page.fd),
                 lifeline=InheritedFd(life_read),
+                notes=InheritedFd(notes),
                 out=given["out"],
                 err=given["err"],
                 runner=os.getpid(),
@@ -116,7 +128,7 @@ class ProcessFleet:
             assert pid is not None
             death_fd = _death_fd(process, pid)
             ours.pop_all()
-        worker = _Worker(spec.name, life, process, pid, SupervisorLink(our_end), life_write, death_fd)
+        worker = _Worker(spec.name, life, process, pid, SupervisorLink(our_end), life_write, death_fd, notes)
         if self._attach is not None:
             worker.outlets = [self._attach(spec.name, fd, stream) for fd, stream in outlets]
         return worker
@@ -173,10 +185,11 @@ class ProcessFleet:
             os.killpg(worker.pid, signal.SIGKILL)  # what it started dies with it
         death = self._autopsy(worker)
         position = self._page.position(slot)
+        stack = self._stack(worker)
         self._page.clear(slot)
         del self._workers[slot]
         self._dispose(worker)
-        self._hub.post(Died(slot, worker.life, death, position))
+        self._hub.post(Died(slot, worker.life, death, position, stack))
 
     def _autopsy(self, worker: _Worker) -> Death:
         worker.process.join(_PATIENCE)
@@ -190,6 +203,7 @@ class ProcessFleet:
         self._hub.unwatch(worker.link.fileno())
         worker.link.close()
         os.close(worker.lifeline)
+        os.close(worker.notes)
         if worker.death_fd != worker.process.sentinel:
             os.close(worker.death_fd)
         for outlet in worker.outlets:
@@ -214,6 +228,35 @@ class ProcessFleet:
         """What the slot's worker executes."""
         return self._page.position(slot)
 
+    def dump(self, slot: int) -> None:
+        """Ask for the worker's stack; faulthandler answers in the signal handler itself."""
+        worker = self._workers.get(slot)
+        if worker is not None:
+            worker.told = os.fstat(worker.notes).st_size
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(worker.pid, signal.SIGQUIT)
+
+    def stack(self, slot: int) -> str:
+        """What the worker's faulthandler has written since it was asked."""
+        worker = self._workers.get(slot)
+        return "" if worker is None else self._stack(worker)
+
+    @staticmethod
+    def _stack(worker: _Worker) -> str:
+        data = os.pread(worker.notes, _MOST_STACK, worker.told)
+        return clean_stack(data.decode("utf-8", "backslashreplace"))
+
+    def memory(self, slot: int) -> int:
+        """Resident bytes of the worker, without its children."""
+        worker = self._workers.get(slot)
+        return 0 if worker is None else _resident(worker.pid)
+
+    def pause(self, *, going_on: bool) -> None:
+        """SIGSTOP or SIGCONT to every worker's group."""
+        for worker in self._workers.values():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(worker.pid, signal.SIGCONT if going_on else signal.SIGSTOP)
+
     def close(self) -> None:
         """Kill what is left, wait for it, and give everything back."""
         for slot, worker in list(self._workers.items()):
@@ -223,6 +266,14 @@ class ProcessFleet:
             del self._workers[slot]
             self._dispose(worker)
         self._spawner.close()
+
+
+def _resident(pid: int) -> int:
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
+    except (OSError, IndexError):  # not Linux, or just gone
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _death_fd(process: BaseProcess, pid: int) -> int:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PRELOAD = "RUNNER_PRELOAD"
 METHOD = "RUNNER_START_METHOD"
 #: Ignored in the fork server, and so in a worker from its first instruction on: a terminal sends them to everybody.
-_TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
+_TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP)
 
 
 class InheritedFd:

@@ -8,10 +8,13 @@ from __future__ import annotations
 import contextvars
 import os
 import queue
+import sys
 import threading
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import SpawnError
+from runner.errortext import clean_stack
 from runner.fleets.base import Death, Died, Heard
 from runner.transport.cells import Position
 from runner.worker import WorkerSpec, run
@@ -120,6 +123,21 @@ class ThreadFleet:
     def position(self, slot: int) -> Position:
         """What the slot's worker executes."""
         return Position(*self._cells[slot])
+
+    def dump(self, slot: int) -> None:
+        """Nothing to ask: `stack` looks for itself."""
+
+    def stack(self, slot: int) -> str:
+        """What the thread executes now."""
+        frame = sys._current_frames().get(self._threads[slot].ident or 0)
+        return "" if frame is None else clean_stack("".join(traceback.format_stack(frame)))
+
+    def memory(self, slot: int) -> int:  # noqa: ARG002  the same for all kinds of workers
+        """Threads share their memory."""
+        return 0
+
+    def pause(self, *, going_on: bool) -> None:
+        """Threads stop with the process that they live in."""
 
     def close(self) -> None:
         """Wait a moment for threads that are on their way out; a thread that executes is left behind."""

@@ -212,9 +212,7 @@ class Ledger:
         self._send(lease.task, self._in_order(lease, list(outputs)), result)
         return result
 
-    def _judge(
-        self, lease: Lease, done: int, verdicts: Mapping[int, Verdict], result: Settlement
-    ) -> list[_Returned]:
+    def _judge(self, lease: Lease, done: int, verdicts: Mapping[int, Verdict], result: Settlement) -> list[_Returned]:
         again: list[_Returned] = []
         at = 0
         for index in sorted(verdicts):

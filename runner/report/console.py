@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import events
@@ -31,6 +32,17 @@ class Console:
             self._failed(event)
         elif isinstance(event, events.WorkerDied):
             self._died(event)
+        elif isinstance(event, events.TimedOut):
+            item = f" with item {event.item}" if event.item else ""
+            self._say(
+                f"task `{event.task}`, worker `{event.worker}` (pid {event.pid}): over its time limit of"
+                f" {duration(event.limit)}{item}; killing it"
+            )
+        elif isinstance(event, events.Stack) and self._first(event):
+            self._say(
+                f"worker `{event.worker}` of task `{event.task}` (pid {event.pid}), {plain(event.why)}, executed:"
+            )
+            self._say(_indented(event.text) if event.text.strip() else "    nothing: it waits")
         elif isinstance(event, events.TaskEnded):
             self._task_ended(event)
         elif isinstance(event, events.RunStopping):
@@ -43,6 +55,12 @@ class Console:
             self._say(f"{plain(event.why)}: ending at once")
         elif isinstance(event, events.Notice):
             self._say(plain(event.text))
+
+    def _first(self, event: events.Stack) -> bool:
+        """Whether this is the first stack of its kind; all of them when somebody has asked."""
+        kind = (event.task, event.why)
+        self._failures[kind] += 1
+        return event.why == "SIGQUIT" or self._failures[kind] == 1
 
     def _say(self, text: str) -> None:
         self._printer.message(text)
@@ -95,8 +113,19 @@ class Console:
         for thread in result.left_behind:
             self._say(f"thread `{thread}` was still executing and cannot be ended; it ends with this process")
         self._left(result)
+        if result.trouble:
+            self._say(plain(result.trouble))
         if not self._quiet or result.exit_code:
             self._say(_last_line(result))
+            if result.letters_kept:
+                self._say(
+                    f"{' ' * len(plain(result.title))}  {result.letters_kept:,} dead: runner dead list{self._where()}"
+                )
+
+    def _where(self) -> str:
+        """How `runner dead` finds the letters: by default in `.runner` here."""
+        state = self._plan.settings.state
+        return " last" if state.resolve() == Path(".runner").resolve() else f" {self._plan.run_id} --state {state}"
 
     def _left(self, result: Result) -> None:
         for name, tally in result.lines.items():

@@ -7,15 +7,17 @@ import zlib
 
 _MOST_LINE = 1 << 16
 #: Everything that a terminal would act on, apart from colours (`ESC [ ... m`) and tabs.
-_CONTROL = re.compile(rb"\x1b\[[0-9;]*m|(\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.?|[\x00-\x08\x0b-\x1f\x7f])")
+_CONTROL = re.compile(
+    rb"\x1b\[[0-9;]*m|(\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.?|[\x00-\x08\x0b-\x1f\x7f])"
+)
 _COLORS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 
 
 class Splitter:
-    """Cuts a stream into lines; what is not finished yet waits. Memory is bounded: a line over 64 KiB comes in parts.
+    r"""Cuts a stream into lines; what is not finished yet waits. Memory is bounded: a line over 64 KiB comes in parts.
 
-    >>> splitter = Splitter(); splitter.feed(b"one\\ntw"), splitter.feed(b"o"), splitter.end()
-    ([b'one\\n'], [], [b'two\\n'])
+    >>> splitter = Splitter(); splitter.feed(b"one\ntw"), splitter.feed(b"o"), splitter.end()
+    ([b'one\n'], [], [b'two\n'])
     """
 
     def __init__(self, *, raw: bool = False) -> None:
@@ -40,10 +42,10 @@ class Splitter:
 
 
 def clean(line: bytes) -> bytes:
-    """A line without control sequences other than colours; of a progress bar only its last state.
+    r"""A line without control sequences other than colours; of a progress bar only its last state.
 
-    >>> clean(b"10%\\r20%\\r\\x1b[2K30%"), clean(b"\\x1b[31mred\\x1b[0m")
-    (b'30%', b'\\x1b[31mred\\x1b[0m')
+    >>> clean(b"10%\r20%\r\x1b[2K30%"), clean(b"\x1b[31mred\x1b[0m")
+    (b'30%', b'\x1b[31mred\x1b[0m')
     """
     if line.isascii() and line.isalnum():
         return line

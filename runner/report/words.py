@@ -28,9 +28,9 @@ def number(count: int, word: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Foreign text without anything that a terminal would act on.
+    r"""Foreign text without anything that a terminal would act on.
 
-    >>> plain("a\\x1b[2Jb")
-    'a\\\\x1b[2Jb'
+    >>> plain("a\x1b[2Jb")
+    'a\\x1b[2Jb'
     """
     return "".join(char if char.isprintable() or char in "\n\t" else f"\\x{ord(char):02x}" for char in text)

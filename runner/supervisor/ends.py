@@ -1,7 +1,7 @@
 """How a run ends before its tasks have: signals, the deadline, the grace, a stall, a task that stops everything.
 
-    first signal ──▶ stopping: sources stop, what is queued drains ──▶ within `grace` over, or
-    second signal, or the end of the grace ──▶ dying: workers are killed, what is left is counted
+first signal ──▶ stopping: sources stop, what is queued drains ──▶ within `grace` over, or
+second signal, or the end of the grace ──▶ dying: workers are killed, what is left is counted
 """
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from runner.supervisor.state import TaskState
 
 
+#: Items of a task that must have ended before a share of them means something (SPEC 2.3, `halt`).
+_ENOUGH = 20
+#: Workers get so long to write their stacks.
+_STACK_PAUSE = 0.1
+_BEAT = 1.0
+
+
 class Ends:
     """Everything that cuts a run short."""
 
@@ -32,6 +39,8 @@ class Ends:
         self.reasons: list[str] = []
         self._deadline: float | None = None
         self._grace_ends: float | None = None
+        self._stacks_at: float | None = None
+        self._looked = 0.0
 
     def begin(self) -> None:
         """The run begins: its deadline counts from here."""
@@ -39,11 +48,18 @@ class Ends:
             self._deadline = self.supervisor.clock.now() + self.supervisor.plan.settings.deadline
 
     def next_time(self) -> float | None:
-        """When to look again."""
-        return min((when for when in (self._deadline, self._grace_ends) if when is not None), default=None)
+        """When to look again; with a deadline every second, to know how long a stop has lasted."""
+        beat = None if self._deadline is None else self._looked + _BEAT
+        times = (self._deadline, self._grace_ends, self._stacks_at, beat)
+        return min((when for when in times if when is not None), default=None)
 
     def look(self, now: float) -> None:
         """Has the deadline or the grace ended?"""
+        self._looked = now
+        if self._stacks_at is not None and now >= self._stacks_at:
+            self._tell_stacks(now)
+        if self.halted and not self.dying and not self.supervisor.ledger.leases:
+            self.die("")
         if self._deadline is not None and now >= self._deadline:
             self._deadline = None
             self.deadline_passed = True
@@ -52,7 +68,16 @@ class Ends:
             self.die(f"the grace of {self.supervisor.plan.settings.grace:g} s has ended")
 
     def signalled(self, number: int) -> None:
-        """A signal: the first one drains, the second one ends."""
+        """A signal: the first one drains, the second one ends; SIGQUIT, SIGTSTP and SIGCONT end nothing."""
+        if number == signals.SIGQUIT:
+            self._show_stacks()
+            return
+        if number == signals.SIGTSTP:
+            self._suspend()
+            return
+        if number == signals.SIGCONT:  # after a SIGSTOP, which nobody can catch
+            self._shift(max(0.0, self.supervisor.clock.now() - self._looked - _BEAT))
+            return
         name = "Ctrl-C" if number == signals.SIGINT else signals.Signals(number).name
         if self.signal is None:
             self.signal = signals.SIGTERM if number == signals.SIGHUP else number
@@ -89,7 +114,8 @@ class Ends:
         self.dying = self.stopping = True
         self._grace_ends = None
         now = self.supervisor.clock.now()
-        self.supervisor.emit(events.RunKilled(now, why))
+        if why:
+            self.supervisor.emit(events.RunKilled(now, why))
         for name, task in self.supervisor.tasks.items():
             if self.supervisor.topology.stages[name] is Stage.WAITING:
                 self.supervisor.over(name, Stage.SKIPPED, "the run was stopped before it started")
@@ -106,5 +132,59 @@ class Ends:
         self.reasons.append(why)
         self.die(why)
 
-    def count_dead(self) -> None:
-        """An item has died: is it one too many?"""
+    def count_dead(self, task: TaskState) -> None:
+        """Items of a task have died: is it one too many (`halt`)?"""
+        halt = self.supervisor.plan.settings.halt
+        if self.stopping:
+            return
+        if halt.count is not None:
+            dead = sum(tally.dead for tally in self.supervisor.ledger.tallies.values())
+            if dead >= halt.count:
+                self._halt(f"{dead:,} items are dead, and `halt` allows {halt.count - 1:,}")
+        elif halt.share is not None:
+            tally = self.supervisor.ledger.tallies[task.name]
+            ended = tally.done + tally.dead + tally.dropped
+            if ended >= _ENOUGH and tally.dead > halt.share * ended:
+                share = f"{tally.dead:,} of {ended:,} items of task `{task.name}` are dead"
+                self._halt(f"{share}, and `halt` allows {halt.share:.3g} of them")
+
+    def _halt(self, why: str) -> None:
+        """No more work is handed out; what workers hold may end within the grace, the rest is left."""
+        self.halted = True
+        self.stop(f"halted: {why}")
+
+    # -- stacks, stop and continue -------------------------------------------------------------
+
+    def _show_stacks(self) -> None:
+        """SIGQUIT: every worker's stack, and the run goes on."""
+        now = self.supervisor.clock.now()
+        for slot in self.supervisor.staff.slots:
+            if slot.phase in {Phase.READY, Phase.ENDING}:
+                slot.task.fleet.dump(slot.index)
+        self._stacks_at = now + _STACK_PAUSE
+
+    def _tell_stacks(self, now: float) -> None:
+        self._stacks_at = None
+        for slot in self.supervisor.staff.slots:
+            if slot.phase in {Phase.READY, Phase.ENDING}:
+                text = slot.task.fleet.stack(slot.index)
+                self.supervisor.emit(events.Stack(now, slot.task.name, slot.name, slot.pid, text, "SIGQUIT"))
+
+    def _suspend(self) -> None:
+        """Ctrl-Z: workers stop with the run, and when it goes on no time has passed for its limits."""
+        fleets = {id(task.fleet): task.fleet for task in self.supervisor.tasks.values()}.values()
+        before = self.supervisor.clock.now()
+        for fleet in fleets:
+            fleet.pause(going_on=False)
+        self.supervisor.hub.suspend()
+        for fleet in fleets:
+            fleet.pause(going_on=True)
+        self._shift(self.supervisor.clock.now() - before)
+
+    def _shift(self, seconds: float) -> None:
+        self._looked += seconds
+        if self._deadline is not None:
+            self._deadline += seconds
+        if self._grace_ends is not None:
+            self._grace_ends += seconds
+        self.supervisor.watch.shift(seconds)

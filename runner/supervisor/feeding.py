@@ -17,8 +17,11 @@ from runner.transport.messages import Credit, Grant, LetterText, Part
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from runner.clock import Clock
     from runner.ledger import Lease, Ledger, Piece
     from runner.supervisor.state import Slot, TaskState
+    from runner.supervisor.throttle import Throttle
+    from runner.supervisor.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +38,14 @@ class Letter:
 class Feeder:
     """Decides who gets what, and sends it."""
 
-    def __init__(self, ledger: Ledger, kinds: dict[str, int]) -> None:
+    def __init__(self, ledger: Ledger, kinds: dict[str, int], clock: Clock) -> None:
         self.ledger = ledger
         self.kinds = kinds
+        self.clock = clock
+        #: Told of each grant, because of time limits.
+        self.watch: Watch | None = None
+        #: Tasks whose `rate` makes them wait, and until when.
+        self.throttled: dict[str, float] = {}
         #: Items that granted work is expected to put into each queue: one for each item, until it is answered.
         self.expected: dict[str, int] = defaultdict(int)
         self._owed: dict[int, tuple[tuple[str, ...], int]] = {}
@@ -59,6 +67,8 @@ class Feeder:
     def settled(self, lease: int) -> None:
         """A lease is over: what was expected of it has come, or never will."""
         queues, items = self._owed.pop(lease, ((), 0))
+        if self.watch is not None:
+            self.watch.settled(lease)
         self._expect(queues, -items)
 
     # -- grants --------------------------------------------------------------------------------
@@ -70,7 +80,7 @@ class Feeder:
             return
         if not self.ledger.available(task.name):
             return
-        ready = [slot for slot in task.slots if slot.phase is Phase.READY]
+        ready = [slot for slot in task.slots if slot.phase is Phase.READY and not slot.retiring and not slot.overdue]
         for depth in range(1, task.depth + 1):  # everybody gets one before anybody gets two
             for slot in ready:
                 if len(slot.leases) < depth and not self._grant(task, slot, len(ready), flush=flush):
@@ -89,10 +99,18 @@ class Feeder:
             available = self.ledger.available(task.name)
             if available >= batch.items:
                 items = min(items, available // batch.items * batch.items)
+        if task.throttle is not None:
+            items = min(items, self._allowed(task, task.throttle, least))
+            if not items:
+                return False
         lease = self.ledger.take(task.name, slot.index, items, MOST_BYTES, least)
         if lease is None:
             return False
+        if task.throttle is not None:
+            task.throttle.take(lease.count)
         slot.leases.append(lease.id)
+        if self.watch is not None:
+            self.watch.granted(task, lease.id)
         self._owed[lease.id] = (task.bounding, lease.count)
         self._expect(task.bounding, lease.count)
         task.fleet.send(slot.index, Grant(lease.id, task.grain.slice, self._parts(lease)))
@@ -104,15 +122,37 @@ class Feeder:
             return 0
         if self.full(task) and not self.ledger.returned_first(task.name):
             return 0
-        if task.plan.flying:
-            wanted = 1
-        else:
-            wanted = task.grain.items(available, takers)
+        wanted = 1 if task.plan.flying else task.grain.items(available, takers)
+        lifespan = task.plan.config.lifespan
+        if lifespan is not None and lifespan.items is not None:
+            held = sum(self.ledger.leases[lease].count for lease in slot.leases)
+            wanted = min(wanted, lifespan.items - slot.items - held)
+            if wanted <= 0:
+                return 0
         room = self.room(task) - (order.held if (order := self.ledger.orders.get(task.name)) else 0)
         if room <= 0:
             # There is room, but others are expected to fill it: an idle worker may still execute one item.
             return 0 if slot.leases and not task.plan.flying else 1
         return min(wanted, room)
+
+    def _allowed(self, task: TaskState, throttle: Throttle, least: int) -> int:
+        """Items that the task's `rate` allows now; when there are none, look again in time."""
+        now = self.clock.now()
+        allowed = throttle.most(now, least)
+        if not allowed:
+            self.throttled[task.name] = throttle.ready_at(now, least)
+        return allowed
+
+    def wake(self, now: float) -> list[str]:
+        """The tasks whose `rate` lets them go on now."""
+        woken = [name for name, when in self.throttled.items() if when <= now]
+        for name in woken:
+            del self.throttled[name]
+        return woken
+
+    def next_time(self) -> float | None:
+        """When the first of them may go on."""
+        return min(self.throttled.values(), default=None)
 
     def _parts(self, lease: Lease) -> tuple[Part, ...]:
         return tuple(self._part(line.queue, piece) for line, piece in lease.pieces)
@@ -141,6 +181,9 @@ class Feeder:
             share = 0 if outstanding else 1
         if not slot.unacked and outstanding >= max(1, share // 2):
             return
+        if share and task.throttle is not None:
+            share = min(share, self._allowed(task, task.throttle, 1))
+            task.throttle.take(share)
         if not share and not slot.unacked:
             return
         slot.credit += share
@@ -164,5 +207,6 @@ class Feeder:
         return [
             task
             for task in tasks
-            if task.plan.config.batch is not None and 0 < self.ledger.available(task.name) < task.plan.config.batch.items
+            if task.plan.config.batch is not None
+            and 0 < self.ledger.available(task.name) < task.plan.config.batch.items
         ]

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.ledger import Again, Dead, Dropped
 from runner.supervisor.feeding import Letter
 from runner.supervisor.letters import Record
 from runner.supervisor.state import Phase
+from runner.supervisor.verdicts import Fault
 from runner.transport.messages import (
     Ack,
     Answer,
     Failed,
     Failure,
     Finished,
-    LetterText,
     Made,
     Output,
     Progress,
     Ready,
+    Shown,
 )
 
 if TYPE_CHECKING:
@@ -30,16 +29,7 @@ if TYPE_CHECKING:
     from runner.ledger import Chunk, GivenUp, Lease, Settlement, Verdict
     from runner.supervisor.loop import Supervisor
     from runner.supervisor.state import Slot, TaskState
-
-
-class Evidence:
-    """What is known of an item's last failure, for its dead letter."""
-
-    __slots__ = ("attempts", "preview", "text")
-
-    def __init__(self, text: LetterText, preview: str) -> None:
-        self.text = text
-        self.preview = preview
+    from runner.supervisor.verdicts import Evidence
 
 
 class Hearing:
@@ -49,13 +39,12 @@ class Hearing:
         self.supervisor = supervisor
         self.ledger = supervisor.ledger
         self.feeder = supervisor.feeder
-        self._random = random.Random(supervisor.plan.run_id)  # noqa: S311  jitter, not secrecy
 
     def hear(self, event: Heard) -> None:
         """One message of one worker."""
         slot = self.supervisor.staff.slots[event.slot]
-        if slot.life != event.life or slot.phase is Phase.GONE:
-            return  # a late word of a worker whose work has been given to another
+        if slot.life != event.life or slot.phase is Phase.GONE or slot.overdue:
+            return  # a late word of a worker whose work has been, or is being, given to another
         message = event.message
         if isinstance(message, Answer):
             self._answer(slot, message)
@@ -67,11 +56,11 @@ class Hearing:
             self.supervisor.staff.finished(slot, message)
         elif isinstance(message, Failed):
             self.supervisor.staff.failed(slot, message)
+        elif isinstance(message, Shown):
+            slot.preview = message.preview
         elif isinstance(message, Progress):
             now = self.supervisor.clock.now()
-            self.supervisor.emit(
-                events.WorkerProgress(now, slot.task.name, slot.name, message.done, message.total)
-            )
+            self.supervisor.emit(events.WorkerProgress(now, slot.task.name, slot.name, message.done, message.total))
 
     # -- answers -------------------------------------------------------------------------------
 
@@ -86,16 +75,13 @@ class Hearing:
             for queue, chunk in outputs:
                 self.ledger.put(queue, [chunk], sender=task.name)
                 self.supervisor.touch_queue(queue)
-        if task.plan.flying:
-            task.grain.learn(done, answer.busy)
-        else:
-            task.grain.learn(done, answer.busy)
+        task.grain.learn(done, answer.busy)
         task.busy += answer.busy
         slot.items += done
         self.supervisor.touch(task.name)
         if not self.ledger.busy(task.name):
             self.supervisor.check_ends = True
-        self.supervisor.staff.consider_lifespan(slot)
+        self.supervisor.watch.lifespan(slot)
 
     def _outputs(self, task: TaskState, outputs: Iterable[Output]) -> Iterable[tuple[str, Chunk]]:
         for output in outputs:
@@ -109,65 +95,26 @@ class Hearing:
             return 0
         slot.leases.remove(ack.lease)
         self.feeder.settled(ack.lease)
+        if slot.task.throttle is not None and ack.done < lease.count:
+            slot.task.throttle.give_back(lease.count - ack.done)
         verdicts = {failure.index: self._judge(slot, lease, failure) for failure in ack.failures}
         settlement = self.ledger.settle(ack.lease, ack.done, verdicts, outputs)
         assert settlement is not None
         for queue in settlement.fed:
             self.supervisor.touch_queue(queue)
         self.bury_items(settlement)
-        if ack.failures:
-            self._after_failures(slot.task, ack.failures)
+        for failure in ack.failures:
+            self.supervisor.verdicts.after(slot.task, verdicts[failure.index], failure.error)
         return ack.done
 
     # -- failures ------------------------------------------------------------------------------
 
     def _judge(self, slot: Slot, lease: Lease, failure: Failure) -> Verdict:
-        task, config = slot.task, slot.task.plan.config
-        now = self.supervisor.clock.now()
-        attempt = max(piece.attempts for _, piece in lease.locate(failure.index, failure.count)) + 1
-        crashes = max(piece.crashes for _, piece in lease.locate(failure.index, failure.count))
-        verdict: Verdict
-        if failure.verdict == "retry" and attempt < config.attempts and not self.supervisor.ends.dying:
-            verdict = Again(now + self._pause(task, attempt, failure.retry_after), failure.count)
-            word = "again"
-        elif config.on_error == "skip":
-            verdict, word = Dropped(failure.count), "dropped"
-        else:
-            tries = attempt + crashes
-            text = LetterText(str(failure.error), failure.error.traceback, task.name, slot.name, tries)
-            verdict, word = Dead(Evidence(text, failure.preview), failure.count), "dead"
-        line, piece = next(iter(lease.locate(failure.index, 1)))
-        self.supervisor.emit(
-            events.ItemFailed(
-                at=now,
-                task=task.name,
-                worker=slot.name,
-                item=f"{piece.chunk.number}.{piece.start}" if line else "",
-                error=str(failure.error),
-                traceback=failure.error.traceback,
-                attempt=attempt,
-                verdict=word,
-                preview=failure.preview,
-                count=failure.count,
-            )
-        )
-        return verdict
-
-    def _pause(self, task: TaskState, attempt: int, asked: float | None) -> float:
-        """Seconds before the next try: exponential, spread by jitter so that failures do not march in step."""
-        if asked is not None:
-            return max(0.0, asked)
-        backoff = task.plan.config.backoff
-        pause = min(backoff.max, backoff.first * backoff.factor ** (attempt - 1))
-        return pause * (1 + backoff.jitter * (2 * self._random.random() - 1))
-
-    def _after_failures(self, task: TaskState, failures: Iterable[Failure]) -> None:
-        config = task.plan.config
-        final = next((failure for failure in failures if failure.verdict != "retry"), None)
-        if final is not None and config.on_error == "fail":
-            self.supervisor.staff.fail(task, f"an item has failed: {final.error}")
-        elif final is not None and config.on_error == "stop":
-            self.supervisor.ends.stop_for(f"task `{task.name}`: an item has failed: {final.error}", failed=task)
+        _, piece = next(iter(lease.locate(failure.index, 1)))
+        output = self.supervisor.letters.last_output(slot.name)
+        retry = failure.verdict == "retry"
+        fault = Fault(failure.error, retry, failure.count, failure.preview, failure.retry_after, output)
+        return self.supervisor.verdicts.judge(slot, piece, fault)
 
     def bury_items(self, settlement: Settlement) -> None:
         """Dead items go to the task's queue of dead letters, or to the run's own store."""
@@ -181,7 +128,8 @@ class Hearing:
                 self.ledger.put(dead, [self.ledger.chunk(letter, 1, 64 + len(evidence.text.traceback))])
                 self.supervisor.touch_queue(dead)
         if settlement.dead:
-            self.supervisor.ends.count_dead()
+            evidence = settlement.dead[-1].evidence
+            self.supervisor.ends.count_dead(self.supervisor.tasks[evidence.text.task])
 
     def _where(self, given_up: GivenUp) -> tuple[object, int, int]:
         piece = given_up.piece
@@ -197,8 +145,7 @@ class Hearing:
     def _record(self, given_up: GivenUp, evidence: Evidence) -> Record:
         payload, index, kind = self._where(given_up)
         item = f"{given_up.piece.chunk.number}.{given_up.piece.start}"
-        output = self.supervisor.letters.last_output(evidence.text.worker)
-        return Record(item, given_up.queue, evidence.text, evidence.preview, output, payload, index, kind)
+        return Record(item, given_up.queue, evidence.text, evidence.preview, evidence.output, payload, index, kind)
 
     # -- sources -------------------------------------------------------------------------------
 

@@ -29,6 +29,6 @@ class Letters:
     def keep(self, record: Record) -> None:
         """A dead letter that no queue takes."""
 
-    def last_output(self, worker: str) -> str:  # noqa: ARG002  an override needs it
-        """What a worker printed last, as evidence."""
+    def last_output(self, worker: str, *, fresh: bool = False) -> str:  # noqa: ARG002  an override needs them
+        """What a worker printed last, as evidence; `fresh`: read its pipes first, because it is dead."""
         return ""

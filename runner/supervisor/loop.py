@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from runner import events
 from runner.fleets.base import Died, Heard, Signalled
 from runner.ledger import Ledger
+from runner.supervisor.deaths import Deaths
 from runner.supervisor.ends import Ends
 from runner.supervisor.feeding import Feeder
 from runner.supervisor.hearing import Hearing
@@ -14,6 +15,9 @@ from runner.supervisor.letters import Letters
 from runner.supervisor.result import Result, TaskResult, exit_code
 from runner.supervisor.staff import Staff
 from runner.supervisor.state import Phase, TaskState
+from runner.supervisor.throttle import Throttle
+from runner.supervisor.verdicts import Verdicts
+from runner.supervisor.watch import Watch
 from runner.topology import Stage
 
 if TYPE_CHECKING:
@@ -45,7 +49,7 @@ class Supervisor:
         self.emit = emit
         self.topology = plan.topology()
         self.ledger = Ledger(plan.lines(), [name for name, task in plan.tasks.items() if task.config.ordered])
-        self.feeder = Feeder(self.ledger, plan.kinds)
+        self.feeder = Feeder(self.ledger, plan.kinds, clock)
         self.tasks = {name: self._state(name, fleets) for name in plan.tasks}
         self.letters = letters or Letters()
         self.dirty: set[str] = set()
@@ -53,15 +57,21 @@ class Supervisor:
         self._order = self.topology.depth()
         self._batching = [task for task in self.tasks.values() if task.plan.config.batch is not None]
         self.staff = Staff(self)
+        self.deaths = Deaths(self)
         self.ends = Ends(self)
+        self.verdicts = Verdicts(self)
+        self.watch = Watch(self)
         self.hearing = Hearing(self)
+        self.feeder.watch = self.watch
         self.began = clock.now()
 
     def _state(self, name: str, fleets: Mapping[str, Fleet]) -> TaskState:
         task = self.plan.tasks[name]
         outputs = (*task.config.outputs, *((task.config.dead,) if task.config.dead else ()))
         bounding = tuple(queue for queue in outputs if not self.plan.queues[queue].loop)
-        return TaskState(task, fleets[task.mode], self.plan.groups(task.config), bounding)
+        rate = task.config.rate
+        throttle = None if rate is None else Throttle(rate.count, rate.period, self.clock.now())
+        return TaskState(task, fleets[task.mode], self.plan.groups(task.config), bounding, throttle=throttle)
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -82,6 +92,8 @@ class Supervisor:
         now = self.clock.now()
         self.ends.look(now)
         self.ledger_wakes(now)
+        self.touch(*self.feeder.wake(now))
+        self.watch.look(now)
         self.staff.work(now)
         self.batches(now)
         self._feed_dirty()
@@ -108,6 +120,8 @@ class Supervisor:
         yield self.ledger.next_waking()
         yield self.ends.next_time()
         yield self.staff.next_time()
+        yield self.watch.next_time()
+        yield self.feeder.next_time()
         yield self._batch_due()
 
     def _batch_due(self) -> float | None:
@@ -139,7 +153,7 @@ class Supervisor:
         while self.dirty:
             name = max(self.dirty, key=self._order.__getitem__)
             self.dirty.discard(name)
-            if self.topology.stages[name] is not Stage.RUNNING:
+            if self.topology.stages[name] is not Stage.RUNNING or self.ends.halted:
                 continue
             task = self.tasks[name]
             before = self.ledger.leased[name]
@@ -212,7 +226,8 @@ class Supervisor:
             return False
         if any(slot.working for task in self.tasks.values() for slot in task.slots):
             return False
-        return all(when is None for when in (self.ledger.next_waking(), self.staff.next_time(), self._batch_due()))
+        timers = (self.ledger.next_waking(), self.staff.next_time(), self.feeder.next_time(), self._batch_due())
+        return all(when is None for when in timers)
 
     def _break_stall(self) -> None:
         flushable = self.feeder.flushable(self.tasks.values())
@@ -224,7 +239,7 @@ class Supervisor:
 
     def _explain_stall(self) -> str:
         waits = [
-            f"`{line.queue}` holds {line.count:,} of {line.size:,} items for {', '.join(f'`{r}`' for r in line.readers)}"
+            f"`{line.queue}` holds {line.count:,} items for {', '.join(f'`{reader}`' for reader in line.readers)}"
             for line in self.ledger.lines
             if line.count and not line.abandoned
         ]

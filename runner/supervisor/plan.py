@@ -124,6 +124,8 @@ class Plan:
             concurrency=config.concurrency,
             attempts=config.attempts,
             retry_on=config.retry_on,
+            timeout=config.timeout if task.flying else None,
+            max_item=self.settings.max_item,
             env=dict(config.env),
         )
 

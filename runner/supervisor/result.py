@@ -40,11 +40,11 @@ class Result:
     unbalanced: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
+    letters_kept: int = 0
+    trouble: str = ""
 
 
-def exit_code(  # noqa: PLR0911  a table of precedence (SPEC 3), one line each
-    *, fault: bool, signal: int | None, deadline: bool, halted: bool, failed: bool, dead: bool
-) -> int:
+def exit_code(*, fault: bool, signal: int | None, deadline: bool, halted: bool, failed: bool, dead: bool) -> int:
     """When several hold, the first of 70, 130/143, 124, 5, 1, 4 wins.
 
     >>> exit_code(fault=False, signal=2, deadline=True, halted=False, failed=True, dead=True)

@@ -7,23 +7,18 @@ from typing import TYPE_CHECKING
 from runner import events
 from runner.chunking import slice_for
 from runner.errors import SpawnError
-from runner.supervisor.hearing import Evidence
+from runner.supervisor.deaths import BOOTS
 from runner.supervisor.state import Phase, Slot
 from runner.topology import Stage
-from runner.transport.messages import LetterText, Stop
+from runner.transport.messages import Stop
+from runner.worker import retryable
 
 if TYPE_CHECKING:
     from runner.fleets.base import Died
-    from runner.ledger import Settlement
     from runner.supervisor.loop import Supervisor
     from runner.supervisor.state import TaskState
     from runner.transport.messages import Failed, Finished, Ready
 
-#: Deaths of workers that an item may cause before it is a dead letter.
-CRASHES = 3
-#: Deaths before the first worker of a task was ready: its set-up is broken.
-BOOTS = 3
-_FIRST_PAUSE, _MOST_PAUSE = 0.1, 5.0
 #: A worker that said it has finished gets so long to end, then its group is killed.
 _FAREWELL = 5.0
 
@@ -73,9 +68,7 @@ class Staff:
         self.supervisor.check_ends = True
 
     def _start(self, slot: Slot) -> None:
-        slot.life += 1
-        slot.phase = Phase.STARTING
-        slot.credit = slot.received = 0
+        slot.begin()
         spec = self.supervisor.plan.worker(slot.task.plan, slot.name, slot.index)
         try:
             slot.pid = slot.task.fleet.start(spec, slot.life)
@@ -92,6 +85,7 @@ class Staff:
         topology.is_ready(slot.task.name)
         now = self.supervisor.clock.now()
         self.supervisor.emit(events.WorkerReady(now, slot.task.name, slot.name, message.pid))
+        self.supervisor.watch.granted(slot.task)
         if slot.task.ended:
             self._dismiss(slot, ended=True)
         self.supervisor.touch(slot.task.name)
@@ -154,24 +148,37 @@ class Staff:
         now = self.supervisor.clock.now()
         slot.phase = Phase.FINISHED
         self._farewells[slot.index] = now + _FAREWELL
-        boots = message.where == "setup" and task.boots_lost + 1 < BOOTS
-        attempt = task.boots_lost + 1
+        again, attempt = self._another_try(slot, message)
+        word = "again" if again else "fatal"
         self.supervisor.emit(
-            events.ItemFailed(
-                now, task.name, slot.name, "", str(error), error.traceback, attempt, "again" if boots else "fatal"
-            )
+            events.ItemFailed(now, task.name, slot.name, "", str(error), error.traceback, attempt, word)
         )
-        if boots:
-            task.boots_lost += 1
+        if again:
             slot.killed_for = "again"
-            slot.start_at = now + _FIRST_PAUSE * 2**task.boots_lost
+            slot.start_at = now + self.supervisor.verdicts.pause(task, attempt, message.after)
             return
+        if message.where == "call" and task.is_source and task.plan.config.on_error == "skip":
+            return  # the file says to go on without it: what it has sent counts
         what = {"load": "its function could not be loaded", "setup": "its set-up failed", "call": "it raised"}
-        why = f"{what.get(message.where, 'its tear-down failed')}: {error}"
-        self._fatal(task, why)
+        self.fatal(task, f"{what.get(message.where, 'its tear-down failed')}: {error}")
 
-    def _fatal(self, task: TaskState, why: str) -> None:
-        """What cannot be blamed on an item: `on_error` of a task decides, without inputs "fail" unless it says else."""
+    def _another_try(self, slot: Slot, message: Failed) -> tuple[bool, int]:
+        """Whether a worker that could not go on is started once more, and which try this was."""
+        task, config = slot.task, slot.task.plan.config
+        if self.supervisor.ends.stopping:
+            return False, slot.attempt
+        if message.where == "setup":
+            task.boots_lost += 1
+            return task.boots_lost < BOOTS, task.boots_lost
+        attempt = slot.attempt
+        if message.where != "call" or not task.is_source or slot.received or message.verdict == "reject":
+            return False, attempt
+        slot.attempt += 1
+        may = message.verdict == "retry" or retryable(config.retry_on, message.error)
+        return may and attempt < config.attempts, attempt
+
+    def fatal(self, task: TaskState, why: str) -> None:
+        """What cannot be blamed on an item of a queue: `on_error = "stop"` ends the run, everything else the task."""
         if task.plan.config.on_error == "stop":
             self.supervisor.ends.stop_for(f"task `{task.name}`: {why}", failed=task)
         self.fail(task, why)
@@ -186,14 +193,12 @@ class Staff:
         task = slot.task
         self._farewells.pop(slot.index, None)
         expected = slot.phase is Phase.FINISHED or bool(task.failed) or self.supervisor.ends.dying
-        again = slot.killed_for == "again" and not task.failed
-        was_ready = slot.phase is not Phase.STARTING
-        slot.phase = Phase.WAITING if again else Phase.GONE
-        slot.killed_for = ""
-        if expected:
+        again = (slot.killed_for == "again" or (slot.retiring and not task.ended)) and not task.failed
+        was, slot.phase = slot.phase, Phase.WAITING if again else Phase.GONE
+        if expected or (again and slot.retiring):
             self._release(slot)
         else:
-            self._crashed(slot, event, was_ready=was_ready)
+            self.supervisor.deaths.crashed(slot, event, was=was)
         self._look_over(task)
         self.supervisor.touch(task.name)
         self.supervisor.touch_writers(task.name)
@@ -205,86 +210,6 @@ class Staff:
             self.supervisor.ledger.release(lease)
         slot.leases.clear()
         self.supervisor.feeder.forfeit(slot.task, slot)
-
-    def _crashed(self, slot: Slot, event: Died, *, was_ready: bool) -> None:
-        """Nobody told it to end. Blame the item it executed, give everything again, and replace it."""
-        task, now = slot.task, self.supervisor.clock.now()
-        why = str(event.death)
-        item, blamed = self._blame(slot, event, why)
-        restart = self._may_restart(slot, now, was_ready=was_ready, blamed=blamed)
-        self.supervisor.emit(events.WorkerDied(now, task.name, slot.name, slot.pid, why, item, restart))
-        if restart:
-            slot.phase = Phase.WAITING
-            slot.start_at = now if blamed else now + self._pause(task)
-        else:
-            self.fail(task, self._why_failed(slot, why, was_ready=was_ready))
-
-    def _blame(self, slot: Slot, event: Died, why: str) -> tuple[str, bool]:
-        ledger, task = self.supervisor.ledger, slot.task
-        item, blamed = "", False
-        for lease_id in list(slot.leases):
-            self.supervisor.feeder.settled(lease_id)
-            lease = ledger.leases[lease_id]
-            if task.plan.flying:  # all of them were in flight: each is suspect, and is given again alone
-                suspects, finished = range(lease.count), 0
-            elif lease_id == event.position.lease and event.position.index < lease.count:
-                width = task.plan.config.batch.items if task.plan.config.batch else 1
-                at = event.position.index
-                suspects, finished = range(at, min(at + width, lease.count)), at
-            else:
-                ledger.release(lease_id)
-                continue
-            _, piece = next(iter(lease.locate(suspects.start, 1)))
-            item, blamed = f"{piece.chunk.number}.{piece.start}", True
-            settlement = ledger.crash(lease_id, suspects, finished, CRASHES, self._evidence(slot, why, piece.attempts))
-            assert settlement is not None
-            self._after_crash(settlement)
-        slot.leases.clear()
-        self.supervisor.feeder.forfeit(task, slot)
-        return item, blamed
-
-    def _after_crash(self, settlement: Settlement) -> None:
-        for queue in settlement.fed:
-            self.supervisor.touch_queue(queue)
-        self.supervisor.hearing.bury_items(settlement)
-
-    def _evidence(self, slot: Slot, why: str, attempts: int) -> Evidence:
-        error = f"WorkerDied: {CRASHES} workers died while they executed it; the last was {why}"
-        text = LetterText(error, "", slot.task.name, slot.name, attempts + CRASHES)
-        return Evidence(text, "")
-
-    def _may_restart(self, slot: Slot, now: float, *, was_ready: bool, blamed: bool) -> bool:
-        task = slot.task
-        if task.is_source and self.supervisor.ledger.read[task.name]:
-            return False  # nobody can tell a source to go on where it was
-        if blamed:
-            return True
-        if not was_ready:
-            task.boots_lost += 1
-            return task.boots_lost < BOOTS
-        restarts = task.plan.config.restarts
-        task.deaths.append(now)
-        while task.deaths and task.deaths[0] < now - restarts.window:
-            task.deaths.popleft()
-        return len(task.deaths) <= restarts.times
-
-    def _pause(self, task: TaskState) -> float:
-        return min(_MOST_PAUSE, _FIRST_PAUSE * 2.0 ** (len(task.deaths) + task.boots_lost - 1))
-
-    def _why_failed(self, slot: Slot, why: str, *, was_ready: bool) -> str:
-        task = slot.task
-        if task.is_source and self.supervisor.ledger.read[task.name]:
-            sent = self.supervisor.ledger.read[task.name]
-            return (
-                f"worker `{slot.name}` {why} after it had sent {sent:,} items; a source cannot go on where it was"
-            )
-        if not was_ready:
-            return f"worker `{slot.name}` {why} before it was ready, {BOOTS} times in a row"
-        restarts = task.plan.config.restarts
-        return f"worker `{slot.name}` {why}; more than {restarts.times} such deaths within {restarts.window:g} s"
-
-    def consider_lifespan(self, slot: Slot) -> None:
-        """Replace a worker that has done its share (`lifespan`)."""
 
     def _look_over(self, task: TaskState) -> None:
         """A task is over when all its workers are gone."""
@@ -300,5 +225,7 @@ class Staff:
             inputs = ", ".join(f"`{queue}`" for queue in task.plan.config.inputs)
             open_ = not all(self.supervisor.topology.closed(queue) for queue in task.plan.config.inputs)
             if left or open_:
-                task.failed = f"its function returned before its input {inputs} had ended; {left:,} items are left in it"
+                task.failed = (
+                    f"its function returned before its input {inputs} had ended; {left:,} items are left in it"
+                )
         self.supervisor.over(task.name, Stage.FAILED if task.failed else Stage.OK, task.failed)

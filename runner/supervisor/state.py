@@ -12,6 +12,8 @@ from runner.chunking import Grain
 if TYPE_CHECKING:
     from runner.fleets.base import Fleet
     from runner.supervisor.plan import TaskPlan
+    from runner.supervisor.throttle import Throttle
+    from runner.transport.cells import Position
     from runner.worker.spec import Group
 
 
@@ -44,6 +46,28 @@ class Slot:
     start_at: float = 0.0
     killed_for: str = ""
     items: int = 0
+    #: Tries of a task without inputs: its call is the one item.
+    attempt: int = 1
+    deaths: int = 0
+    #: It is replaced once it holds nothing (`lifespan`).
+    retiring: bool = False
+    #: What its cell showed last, and since when.
+    seen: Position | None = None
+    seen_at: float = 0.0
+    #: What has taken too long. It is being killed for it, and nothing that it says any more counts: the request
+    #: for its stack may have woken it, with half a result.
+    overdue: Position | None = None
+    #: What the item looks like over which workers have died before.
+    preview: str = ""
+
+    def begin(self) -> None:
+        """A new worker lives here."""
+        self.life += 1
+        self.phase = Phase.STARTING
+        self.credit = self.received = self.items = 0
+        self.unacked = self.retiring = False
+        self.seen = self.overdue = None
+        self.killed_for = self.preview = ""
 
     @property
     def working(self) -> bool:
@@ -75,7 +99,7 @@ class TaskState:
     deaths: deque[float] = field(default_factory=deque)
     results: dict[str, str] = field(default_factory=dict)
     busy: float = 0.0
-    shown_errors: int = 0
+    throttle: Throttle | None = None
 
     @property
     def name(self) -> str:

@@ -29,10 +29,15 @@ class Throttle:
         self._tokens = min(self._capacity, self._tokens + (now - self._at) * self._per_second)
         self._at = now
 
-    def most(self, now: float) -> int:
-        """How many items may be granted now."""
+    def most(self, now: float, least: int = 1) -> int:
+        """How many items may be granted now; 0 when that is fewer than `least`.
+
+        A batch larger than the bucket goes when the bucket is full, and is paid for afterwards.
+        """
         self._fill(now)
-        return int(self._tokens + 1e-9)
+        if self._tokens + 1e-9 < min(least, self._capacity):
+            return 0
+        return max(least, int(self._tokens + 1e-9))
 
     def take(self, items: int) -> None:
         """So many were granted."""
@@ -42,7 +47,7 @@ class Throttle:
         """So many were handed back unexecuted."""
         self._tokens = min(self._capacity, self._tokens + items)
 
-    def ready_at(self, now: float) -> float:
-        """When the next item may be granted."""
+    def ready_at(self, now: float, least: int = 1) -> float:
+        """When the next `least` items may be granted."""
         self._fill(now)
-        return now + max(_STEP, (1.0 - self._tokens) / self._per_second)
+        return now + max(_STEP, (min(least, self._capacity) - self._tokens) / self._per_second)

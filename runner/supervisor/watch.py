@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from runner import events
 from runner.supervisor.state import Phase
+from runner.transport.cells import Position
 from runner.transport.messages import Stop
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _SAMPLE = 0.05
 #: Between the request for a stack and the kill.
 _LAST_WORDS = 0.05
+#: An event loop that has not ended an item so long after its limit is stuck.
+_STUCK = 1.0
 _MEMORY_SAMPLE = 0.5
 
 
@@ -32,6 +35,8 @@ class Watch:
         self._next: float | None = None
         self._kills: list[tuple[float, Slot, int]] = []
         self._weighed: dict[int, float] = {}
+        #: For `async` tasks: when each lease was granted; their items run side by side, so no cell tells.
+        self._granted: dict[int, float] = {}
 
     def next_time(self) -> float | None:
         """When to look again."""
@@ -47,51 +52,86 @@ class Watch:
                 slot.task.fleet.kill(slot.index)
         if not self._timed or (self._next is not None and now < self._next):
             return
-        busy = [self._sample(slot, now) for task in self._timed for slot in task.slots]
-        self._next = now + _SAMPLE if any(busy) else None
+        dues = [due for task in self._timed for slot in task.slots if (due := self._sample(slot, now)) is not None]
+        self._next = min(now + _SAMPLE, *dues) if dues else None
 
-    def granted(self, task: TaskState) -> None:
+    def granted(self, task: TaskState, lease: int = 0) -> None:
         """Work was given to a task that may be watched."""
-        if self._next is None and task.plan.config.timeout is not None:
-            self._next = self.supervisor.clock.now() + _SAMPLE
+        if task.plan.config.timeout is None:
+            return
+        now = self.supervisor.clock.now()
+        if lease and task.plan.flying:
+            self._granted[lease] = now
+        if self._next is None:
+            self._next = now
 
-    def _sample(self, slot: Slot, now: float) -> bool:
-        """Look at one worker; whether it must be looked at again."""
+    def settled(self, lease: int) -> None:
+        """A lease is over."""
+        self._granted.pop(lease, None)
+
+    def exceeded(self, task: TaskState, lease: int) -> bool:
+        """Whether an item of an `async` task has been in flight for longer than its limit."""
+        limit = task.plan.config.timeout
+        return limit is not None and self.supervisor.clock.now() - self._granted.get(lease, 1e18) >= limit
+
+    def _sample(self, slot: Slot, now: float) -> float | None:
+        """Look at one worker; when it will be overdue, None when it has nothing under way."""
         if slot.phase not in {Phase.READY, Phase.ENDING} or slot.overdue:
-            return False
-        task = slot.task
+            return None
+        task, limit = slot.task, slot.task.plan.config.timeout or 0.0
+        if task.plan.flying:
+            # Its loop watches the items; only a loop that is stuck itself has to be ended from outside.
+            oldest = min((self._granted[lease] for lease in slot.leases if lease in self._granted), default=None)
+            return None if oldest is None else self._due(slot, now, oldest + limit + _STUCK)
+        position = task.fleet.position(slot.index)
+        if not position.lease and not slot.leases and not task.is_source:
+            slot.seen = None
+            return None
         if task.is_source:
-            seen = (slot.life, 0)
-        else:
-            position = task.fleet.position(slot.index)
-            if not position.lease and not slot.leases:
-                slot.seen = None
-                return False
-            seen = (position.lease, position.index)
-        if seen != slot.seen:
-            slot.seen, slot.seen_at = seen, now
-        elif now - slot.seen_at >= (task.plan.config.timeout or 0.0) and (task.is_source or seen[0]):
-            self._overdue(slot, now)
-        return True
+            position = Position(slot.life, 0)  # the whole call
+        if position != slot.seen:
+            slot.seen, slot.seen_at = position, now
+        if not task.is_source and not position.lease:  # it decodes, or sends
+            return now + _SAMPLE
+        return self._due(slot, now, slot.seen_at + limit)
+
+    def _due(self, slot: Slot, now: float, when: float) -> float | None:
+        if now < when:
+            return when
+        self._overdue(slot, now)
+        return None
 
     def _overdue(self, slot: Slot, now: float) -> None:
         task = slot.task
-        slot.overdue = True
+        slot.overdue = task.fleet.position(slot.index)
         limit = task.plan.config.timeout
-        self.supervisor.emit(events.TimedOut(now, task.name, slot.name, slot.pid, limit or 0.0))
+        self.supervisor.emit(events.TimedOut(now, task.name, slot.name, slot.pid, limit or 0.0, self._item(slot)))
         task.fleet.dump(slot.index)
         self._kills.append((now + _LAST_WORDS, slot, slot.life))
+
+    def _item(self, slot: Slot) -> str:
+        position = slot.overdue or Position(0, 0)
+        lease = self.supervisor.ledger.leases.get(position.lease)
+        if lease is None or position.index >= lease.count:
+            return ""
+        _, piece = next(iter(lease.locate(position.index, 1)))
+        return f"{piece.chunk.number}.{piece.start}"
 
     def shift(self, seconds: float) -> None:
         """The run was stopped and goes on: that time does not count."""
         for task in self._timed:
             for slot in task.slots:
                 slot.seen_at += seconds
+        self._granted = {lease: when + seconds for lease, when in self._granted.items()}
 
     def lifespan(self, slot: Slot) -> None:
         """After an answer: has this worker done its share?"""
         limits = slot.task.plan.config.lifespan
-        if limits is None or slot.phase is not Phase.READY or slot.task.ended:
+        if limits is None or slot.phase is not Phase.READY or slot.task.ended or slot.task.is_source:
+            return
+        if slot.retiring:
+            if not slot.leases:
+                self.retire(slot)
             return
         old = limits.items is not None and slot.items >= limits.items
         if not old and limits.memory is not None:

@@ -27,16 +27,18 @@ class Position:
 class Page:
     """All cells of a run. The supervisor makes it; a process worker opens it by its descriptor.
 
+    Whoever has a cell releases it before `close`.
+
     >>> page = Page()
     >>> cell = page.cell(3)
     >>> cell[0], cell[1] = 17, 4
     >>> page.position(3)
     Position(lease=17, index=4)
-    >>> page.close()
+    >>> cell.release(); page.close()
     """
 
     def __init__(self, fd: int | None = None) -> None:
-        self.fd = _shared_file() if fd is None else fd
+        self.fd = _page_file() if fd is None else fd
         self._map = mmap.mmap(self.fd, CELLS * _WORDS * 8)
         self._words = memoryview(self._map).cast("Q")
 
@@ -59,11 +61,15 @@ class Page:
         os.close(self.fd)
 
 
-def _shared_file() -> int:
+def memory_file(name: str) -> int:
+    """A file without a name in any folder; it is gone with its last descriptor."""
     if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("runner-cells", os.MFD_CLOEXEC)
-    else:  # not Linux: an unlinked file serves as well
-        with tempfile.TemporaryFile() as file:
-            fd = os.dup(file.fileno())
+        return os.memfd_create(name, os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:  # not Linux: an unlinked file serves as well
+        return os.dup(file.fileno())
+
+
+def _page_file() -> int:
+    fd = memory_file("runner-cells")
     os.ftruncate(fd, CELLS * _WORDS * 8)
     return fd

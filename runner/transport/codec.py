@@ -13,7 +13,7 @@ import sys
 from itertools import islice
 from typing import Any
 
-from runner.errors import NotPicklable
+from runner.errors import NotPicklable, TooLarge
 
 SMALL = frozenset({int, float, bool, type(None)})
 PLAIN = frozenset({str, bytes})
@@ -24,18 +24,23 @@ _dumps = pickle.dumps
 _loads = pickle.loads
 
 
-def freeze(item: Any) -> Any:
-    """The form in which an item that is not `SMALL` stands in a payload's list.
+def freeze(item: Any, most: int = 1 << 62) -> Any:
+    """The form in which an item that is not `SMALL` stands in a payload's list; TooLarge above `most` bytes.
 
     >>> freeze("plain"), type(freeze([1, 2]))
     ('plain', <class 'tuple'>)
     """
     if type(item) in PLAIN:
+        if len(item) > most:
+            raise TooLarge(_too_large(item, len(item), most))
         return item
     try:
-        return (_dumps(item, 5),)
-    except Exception as error:
+        frozen = _dumps(item, 5)
+    except Exception as error:  # noqa: BLE001  whatever the user's __reduce__ raises
         raise NotPicklable(_why_not(item, error)) from None
+    if len(frozen) > most:
+        raise TooLarge(_too_large(item, len(frozen), most))
+    return (frozen,)
 
 
 def size_of(frozen: Any) -> int:
@@ -59,13 +64,11 @@ def weight(item: Any, levels: int = _LEVELS) -> int:
         return 32
     try:
         total = sys.getsizeof(item)
-    except Exception:  # noqa: BLE001  the user's __sizeof__ may raise anything
-        total = 64
-    if levels and type(item) not in PLAIN:
-        count, parts = _contents(item)
-        seen = [weight(part, levels - 1) for part in parts]
-        total += sum(seen) * count // len(seen) if seen else 0
-    return total
+        count, parts = _contents(item) if levels and type(item) not in PLAIN else (0, [])
+    except Exception:  # noqa: BLE001  the user's __sizeof__ or __getattr__ may raise anything
+        return 64
+    seen = [weight(part, levels - 1) for part in parts]
+    return total + (sum(seen) * count // len(seen) if seen else 0)
 
 
 def _contents(item: Any) -> tuple[int, list[Any]]:
@@ -100,13 +103,20 @@ def thaw(frozen: Any) -> Any:
     return _loads(frozen[0]) if type(frozen) is tuple else frozen
 
 
+def _too_large(item: Any, size: int, most: int) -> str:
+    return (
+        f"an item of type {type(item).__name__} has {size:,} bytes, more than `max_item` of [run] allows"
+        f" ({most:,}); send a path or a key instead, or raise the bound"
+    )
+
+
 def _why_not(item: Any, error: Exception) -> str:
     path, culprit = _culprit(item, type(item).__name__, 0)
     where = f" (at {path})" if culprit is not item else ""
     text = str(error) or type(error).__name__
     return (
         f"an item of type {type(culprit).__name__} cannot be sent to another process{where}: {text}. "
-        "Send plain data instead, or run both tasks with mode = \"thread\"."
+        'Send plain data instead, or run both tasks with mode = "thread".'
     )
 
 

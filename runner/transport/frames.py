@@ -14,12 +14,12 @@ import struct
 from typing import Any
 
 from runner.errors import RunnerError
+from runner.errortext import ErrorText
 from runner.transport.messages import (
     PICKLED,
     Ack,
     Answer,
     Credit,
-    ErrorText,
     Failed,
     Failure,
     Finished,
@@ -178,7 +178,7 @@ _PACK: dict[type, Any] = {
     Progress: lambda m, _: (7, [m.done, m.total]),
     Finished: lambda m, _: (8, [m.result, m.early]),
     Shown: lambda m, _: (10, [m.lease, m.preview]),
-    Failed: lambda m, _: (9, [m.where, _error(m.error), m.verdict]),
+    Failed: lambda m, _: (9, [m.where, _error(m.error), m.verdict, m.after]),
 }
 _UNPACK: dict[int, Any] = {
     1: _unpack_grant,
@@ -190,5 +190,5 @@ _UNPACK: dict[int, Any] = {
     7: lambda body, _: Progress(*body),
     8: lambda body, _: Finished(*body),
     10: lambda body, _: Shown(*body),
-    9: lambda body, _: Failed(body[0], _to_error(body[1]), body[2]),
+    9: lambda body, _: Failed(body[0], _to_error(body[1]), body[2], body[3]),
 }

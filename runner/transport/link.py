@@ -127,7 +127,7 @@ class SupervisorLink:
                 self._out.popleft()
 
     def receive(self) -> tuple[list[Any], bool]:
-        """The messages that have arrived whole, and whether the worker may still send. `FrameError` for anything else."""
+        """The messages that have arrived whole, and whether the worker may still send; `FrameError` for other bytes."""
         messages: list[Any] = []
         while True:
             try:

@@ -1,30 +1,20 @@
 """What supervisor and workers say to each other.
 
-    supervisor ─▶ worker   Grant (items, on a lease) · Credit (a source may make so many) · Stop
-    worker ─▶ supervisor   Ready · Answer (outputs + acks, one message) · Made (a source's items) · Progress
-                           · Finished · Failed
+supervisor ─▶ worker   Grant (items, on a lease) · Credit (a source may make so many) · Stop
+worker ─▶ supervisor   Ready · Answer (outputs + acks, one message) · Made (a source's items) · Progress
+· Finished · Failed
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from runner.errortext import ErrorText
 
 #: How a chunk's payload holds its items: a list of objects, or bytes that `codec.decode` understands.
 OBJECTS, PICKLED = 0, 1
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorText:
-    """An exception as data. `names` are its class and that class's bases, bare and qualified, for `retry_on`."""
-
-    type: str
-    message: str
-    traceback: str
-    names: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{self.type}: {self.message}" if self.message else self.type
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +165,7 @@ class Failed:
     where: Literal["load", "setup", "call", "teardown"]
     error: ErrorText
     verdict: Literal["error", "retry", "reject"] = "error"
+    after: float | None = None
 
 
 ToWorker = Grant | Credit | Stop

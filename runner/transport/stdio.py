@@ -16,7 +16,7 @@ def worker_side(out_fd: int | None, err_fd: int | None) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115, PTH123  it lives as long as the process
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  it lives as long as the process
     for number, fd, name in ((1, out_fd, "stdout"), (2, err_fd, "stderr")):
         if fd is None:
             continue
@@ -28,7 +28,7 @@ def worker_side(out_fd: int | None, err_fd: int | None) -> None:
 
 
 def _text(fd: int) -> io.TextIOWrapper:
-    raw = open(fd, "wb", buffering=0, closefd=False)  # noqa: SIM115, PTH123  it lives as long as the process
+    raw = open(fd, "wb", buffering=0, closefd=False)  # noqa: SIM115  it lives as long as the process
     buffered = io.BufferedWriter(raw)
     return io.TextIOWrapper(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from runner.tasks import DeadLetter
 from runner.transport import codec
-from runner.transport.messages import OBJECTS, Grant, Part, Stop
+from runner.transport.messages import OBJECTS, Grant, Part, Shown, Stop
+from runner.worker.failure import preview
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +37,14 @@ class Bench:
             self.ended = self.ended or message.ended
             self.context.stopping = self.context.stopping or not message.ended
         return message if isinstance(message, Grant) else None
+
+    def show_suspect(self, lease: int, part: Part, frozen: Any) -> None:
+        """Workers have died over this item: say what it looks like before it is executed once more."""
+        try:
+            text = preview(thaw(part, frozen))
+        except Exception as error:  # noqa: BLE001  it cannot even be decoded; that will be its failure
+            text = f"<it cannot be decoded: {type(error).__name__}>"
+        self.port.send(Shown(lease, text))
 
     def show(self, lease: int, index: int = 0) -> None:
         """Write the progress cell: which item of which lease is executed now (lease 0: none)."""

@@ -51,6 +51,8 @@ class BoxInbox(Inbox[Any]):
         self.bench.context.at(part, index)
         self.mark = self.bench.collector.mark()
         self.bench.show(self.grant.lease, self.done)
+        if part.crashes:
+            self.bench.show_suspect(self.grant.lease, part, frozen)
         return thaw(part, frozen)
 
     def _refill(self, block: bool, timeout: float | None) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from types import GeneratorType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.errors import NotPicklable
 from runner.tasks import To
 from runner.transport import codec
 from runner.transport.messages import OBJECTS, Output
-from runner.worker.spec import Group
+
+if TYPE_CHECKING:
+    from runner.worker.spec import Group
 
 #: A reader that takes single items of a chunk is handed the chunk's bytes each time, so a chunk stays small.
 MOST_ITEMS = 16 * 1024
@@ -21,8 +23,9 @@ Mark = tuple[int, ...]
 class Collector:
     """The outputs that wait for the next message."""
 
-    def __init__(self, groups: tuple[Group, ...]) -> None:
+    def __init__(self, groups: tuple[Group, ...], most: int = 1 << 62) -> None:
         self.groups = groups
+        self.most = most
         self.buffers: list[list[Any]] = [[] for _ in groups]
         self.ranks: list[list[float]] = [[] for _ in groups]
         self.size = 0
@@ -52,7 +55,7 @@ class Collector:
         if self.objects:
             self.size += codec.weight(item)
         else:  # before anything is kept: it may be refused
-            frozen = item if type(item) in codec.SMALL else codec.freeze(item)
+            frozen = item if type(item) in codec.SMALL else codec.freeze(item, self.most)
             self.size += codec.size_of(frozen)
         ranks = [priority(item) if self.groups[index].priority else None for index in targets]
         for index, rank in zip(targets, ranks, strict=True):
@@ -147,5 +150,6 @@ def priority(item: Any) -> float:
         return float(found)
     except (TypeError, ValueError):
         raise NotPicklable(
-            f"an item of type {type(item).__name__} has no priority: give it a number as `priority`, or as first element"
+            f"an item of type {type(item).__name__} has no priority:"
+            " give it a number as `priority`, or as first element"
         ) from None

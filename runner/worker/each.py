@@ -67,6 +67,8 @@ class Items:
             if base and perf_counter() > deadline:
                 break
             items = frozen_items(part)
+            if part.crashes:
+                self.bench.show_suspect(grant.lease, part, items[0])
             at = 0
             while at < len(items):
                 at, error = self._stretch(part, items, at, base, deadline)
@@ -118,7 +120,7 @@ class Items:
             before = now
         return at, None
 
-    def _fast(self, part: Part, items: list[Any], at: int, stop: int, base: int) -> tuple[int, Exception | None]:
+    def _fast(self, _: Part, items: list[Any], at: int, stop: int, base: int) -> tuple[int, Exception | None]:
         """Pickled in, one pickled group out: the usual case between processes."""
         collector, target, cell = self.bench.collector, self.target, self.bench.cell
         assert collector.direct is not None
@@ -182,6 +184,8 @@ class Batches:
             attempt = batch[0][0].attempt
             bench.context.at(batch[0][0], batch[0][1])
             items: list[Any] = []
+            if batch[0][0].crashes:
+                bench.show_suspect(grant.lease, batch[0][0], batch[0][2])
             try:
                 items = [thaw(part, frozen) for part, _, frozen in batch]
                 emit(self.target(items))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import Reject, Retry
-from runner.transport.errortext import describe, shorten
+from runner.errortext import describe, shorten
 from runner.transport.messages import Failure
 
 if TYPE_CHECKING:
-    from runner.transport.messages import ErrorText
+    from runner.errortext import ErrorText
     from runner.worker.spec import WorkerSpec
 
 _PREVIEW = 1024
@@ -24,14 +24,14 @@ def failure(spec: WorkerSpec, index: int, count: int, error: BaseException, item
     if attempt < spec.attempts:
         if isinstance(error, Retry):
             return Failure(index, count, text, shown, "retry", error.after)
-        if retryable(spec, text):
+        if retryable(spec.retry_on, text):
             return Failure(index, count, text, shown, "retry")
     return Failure(index, count, text, shown, "error")
 
 
-def retryable(spec: WorkerSpec, text: ErrorText) -> bool:
+def retryable(retry_on: tuple[str, ...], text: ErrorText) -> bool:
     """Whether `retry_on` names this exception or one of its bases (nothing named: every Exception)."""
-    return not spec.retry_on or any(name in spec.retry_on for name in text.names)
+    return not retry_on or any(name in retry_on for name in text.names)
 
 
 def preview(item: Any) -> str:

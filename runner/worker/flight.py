@@ -12,6 +12,7 @@ from time import perf_counter
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any
 
+from runner.errors import TimedOut
 from runner.transport.messages import Ack, Answer
 from runner.worker.bench import flattened, thaw
 from runner.worker.failure import failure
@@ -78,6 +79,8 @@ class Flight:
         outputs: list[Any] = []
         failures: tuple[Failure, ...] = ()
         item: Any = frozen
+        if part.crashes:
+            bench.show_suspect(lease, part, frozen)
         try:
             item = thaw(part, frozen)
             await self._call(item, kwargs, outputs)
@@ -89,6 +92,16 @@ class Flight:
         self._land(lease, outputs, failures, perf_counter() - began, item, part)
 
     async def _call(self, item: Any, kwargs: dict[str, Any], outputs: list[Any]) -> None:
+        limit = self.bench.spec.timeout
+        try:
+            async with asyncio.timeout(limit) as scope:
+                await self._execute(item, kwargs, outputs)
+        except TimeoutError:
+            if not scope.expired():  # the function's own
+                raise
+            raise TimedOut(f"it took longer than its time limit of {limit:g} s") from None
+
+    async def _execute(self, item: Any, kwargs: dict[str, Any], outputs: list[Any]) -> None:
         result = self.target(item, *self.args, **kwargs)
         if isinstance(result, AsyncGeneratorType):
             async for each in result:

@@ -9,8 +9,8 @@ import pickle
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.errors import Reject, Retry
+from runner.errortext import describe, shorten
 from runner.tasks import Shape, shape
-from runner.transport.errortext import describe, shorten
 from runner.transport.messages import Failed, Finished, Ready
 from runner.worker import boxes, each, flight, source
 from runner.worker.bench import Bench
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _MOST_RESULT = 64 * 1024
 
 
-class _GiveUp(BaseException):  # noqa: N818  the way out of a life that has been reported as failed
+class _GiveUp(BaseException):
     """The worker has said `Failed`."""
 
 
@@ -40,7 +40,7 @@ def _live(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
     target, args, kwargs = _reporting(port, "load", lambda: _load(spec))
     form = shape(target)
     context = WorkerContext(spec, port)
-    bench = Bench(spec, port, cell, Collector(spec.groups), context, form)
+    bench = Bench(spec, port, cell, Collector(spec.groups, spec.max_item), context, form)
     given = {form.context: context} if form.context else {}
     stack = contextlib.ExitStack()
     if form.kind == "class":
@@ -61,7 +61,9 @@ def _live(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
     port.send(Finished(result, early=bool(spec.inputs) and not bench.ended))
 
 
-def _work(bench: Bench, form: Shape, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+def _work(
+    bench: Bench, form: Shape, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> str | None:
     if form.inboxes or (form.outboxes and bench.spec.inputs):
         return _shown(bench, boxes.work(bench, target, args, kwargs))
     if bench.spec.inputs:
@@ -109,4 +111,4 @@ def _report(port: Port, where: Literal["load", "setup", "call", "teardown"], err
     verdict: Literal["error", "retry", "reject"] = (
         "reject" if isinstance(error, Reject) else "retry" if isinstance(error, Retry) else "error"
     )
-    port.send(Failed(where, describe(error), verdict))
+    port.send(Failed(where, describe(error), verdict, error.after if isinstance(error, Retry) else None))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from runner.tasks import Reference
-from runner.transport.messages import FromWorker
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.tasks import Reference
+    from runner.transport.messages import FromWorker
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class WorkerSpec:
     concurrency: int = 1
     attempts: int = 1
     retry_on: tuple[str, ...] = ()
-    keep_alive: bool = True
+    timeout: float | None = None
+    max_item: int = 256 << 20
     env: dict[str, str] = field(default_factory=dict)
 
 

@@ -1,12 +1,11 @@
-"""One suite for every fleet: threads, processes (fork server and spawn), and the scripted fake keep the same promises."""
+"""One suite for every fleet: threads, processes and the scripted one keep the same promises to the supervisor."""
 
 from __future__ import annotations
 
 import pickle
 import signal
-from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import FakeFleet, FakeHub, Script
@@ -22,6 +21,9 @@ from runner.transport import codec
 from runner.transport.cells import Page
 from runner.transport.messages import OBJECTS, PICKLED, Answer, Credit, Finished, Grant, Made, Part, Ready, Stop
 from runner.worker.spec import Group, WorkerSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 KINDS = ["thread", "forkserver", "spawn", "fake"]
 
@@ -57,9 +59,7 @@ class Rig:
         groups = tuple(Group("default", (queue,), self.form) for queue in options.pop("queues", ("out",)))
         given: dict[str, Any] = {"inputs": ("in",), "arguments": pickle.dumps(((), {})), "groups": groups}
         given.update(options)
-        return WorkerSpec(
-            task="work", name="worker", run="r", slot=0, reference=Reference(module, function), **given
-        )
+        return WorkerSpec(task="work", name="worker", run="r", slot=0, reference=Reference(module, function), **given)
 
     def payload(self, items: list[Any]) -> Any:
         if self.kind == "fake":
@@ -72,7 +72,9 @@ class Rig:
     def items(self, message: Any) -> list[Any]:
         found: list[Any] = []
         for output in message.outputs:
-            found += [codec.thaw(each) for each in codec.decode(output.payload)] if self.form == PICKLED else output.payload
+            found += (
+                [codec.thaw(each) for each in codec.decode(output.payload)] if self.form == PICKLED else output.payload
+            )
         return found
 
     def until(self, kind: type, life: int = 1) -> Any:

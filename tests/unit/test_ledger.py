@@ -46,7 +46,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def take(self, most: int, least: int) -> None:
         lease = self.book.take("work", 0, most, least=least)
         if lease is not None:
-            assert 0 < lease.count
+            assert lease.count > 0
             self.open.append(lease.id)
 
     @precondition(lambda self: self.open)

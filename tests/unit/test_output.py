@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from runner.report.capture import ThreadCapture
 from runner.report.output import Printer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 class Screen:

@@ -1,0 +1,82 @@
+"""`retry_on`: the names of exceptions, which workers compare with the names of what was raised."""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import inspect
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+from runner.config.problems import Problem, clean, did_you_mean, name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runner.config.model import Config, TaskConfig
+    from runner.plugins import TaskFunction
+
+_MISSING = object()
+
+
+def findings(config: Config, task: TaskConfig, function: TaskFunction) -> Iterator[Problem]:
+    """What is wrong with the names in a task's `retry_on`."""
+    if not task.retry_on:
+        return
+    space = _space(function)
+    for number, word in enumerate(task.retry_on):
+        own = config.places.get(("tasks", task.name, "retry_on"))
+        table = ("tasks", task.name) if own else ("defaults", "task")
+        place = config.place(*table, "retry_on", str(number))
+        found = resolve(word, space)
+        if found is _MISSING:
+            known = [one for one, value in {**vars(builtins), **space}.items() if _is_exception(value)]
+            hint = did_you_mean(word, known) or "write it as `package.module.Name`"
+            yield Problem(
+                "E307", f"task {name(task.name)} retries on {name(word)}, which is not known", place, hint=hint
+            )
+        elif not _is_exception(found):
+            yield Problem("E307", f"task {name(task.name)} retries on {name(word)}, which is no exception", place)
+        elif word not in {found.__name__, found.__qualname__, full := f"{found.__module__}.{found.__qualname__}"}:
+            text = f"task {name(task.name)} retries on {name(word)}, whose own name is {name(full)}"
+            yield Problem("E307", text, place, hint=f"did you mean `{clean(full)}`?")
+
+
+def resolve(word: str, space: dict[str, Any]) -> Any:
+    """What a name means: a built-in, a name of the function's module or of a module it imports, or a dotted one."""
+    if "." not in word:
+        found = space.get(word, getattr(builtins, word, _MISSING))
+        if found is not _MISSING:
+            return found
+        modules = [value for value in space.values() if isinstance(value, types.ModuleType)]
+        return next((vars(each)[word] for each in modules if _is_exception(vars(each).get(word))), _MISSING)
+    parts = word.split(".")
+    if parts[0] in space:
+        found = _attribute(space[parts[0]], parts[1:])
+        if found is not _MISSING:
+            return found
+    for end in range(len(parts) - 1, 0, -1):
+        try:
+            module = importlib.import_module(".".join(parts[:end]))
+        except Exception:  # noqa: BLE001, S112  a package that does not import is not there
+            continue
+        return _attribute(module, parts[end:])
+    return _MISSING
+
+
+def _attribute(found: Any, parts: list[str]) -> Any:
+    for part in parts:
+        found = getattr(found, part, _MISSING)
+    return found
+
+
+def _is_exception(found: Any) -> bool:
+    return inspect.isclass(found) and issubclass(found, Exception)
+
+
+def _space(function: TaskFunction) -> dict[str, Any]:
+    """The names in the module of a function."""
+    target = inspect.unwrap(function.obj)
+    module = sys.modules.get(getattr(target, "__module__", None) or function.reference.module)
+    return dict(vars(module)) if module is not None else {}

@@ -1,0 +1,251 @@
+"""What the functions say: `args` and `with` against signatures and type hints, exceptions, modes, names."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.check import convert, exceptions
+from runner.check.structure import timeout_problem
+from runner.config.problems import Problem, clean, did_you_mean, name
+from runner.tasks import hints, shape
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.config.model import Config, Place, TaskConfig
+    from runner.plugins import TaskFunction
+
+_QUOTED = re.compile(r"(: |-> )'([^']*)'")
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def check_functions(
+    config: Config, functions: Mapping[str, TaskFunction]
+) -> tuple[list[Problem], dict[str, Arguments]]:
+    """Problems of the functions with their tasks, and for each task its arguments, converted.
+
+    `functions` maps names of tasks; a task that is not in it is not looked at.
+    """
+    problems: list[Problem] = []
+    arguments: dict[str, Arguments] = {}
+    for word, function in functions.items():
+        task = config.tasks[word]
+        binding = Binding(config, task, function)
+        if config.hole("tasks", word, "inputs"):  # whether it gets items decides what else it may get
+            continue
+        arguments[word] = binding.arguments()
+        problems += [*binding.problems, *_declaration(config, task, function)]
+        problems += exceptions.findings(config, task, function)
+    return problems, arguments
+
+
+def _declaration(config: Config, task: TaskConfig, function: TaskFunction) -> list[Problem]:
+    """The mode that a function declares, and whether a process can find it."""
+    call = config.place("tasks", task.name, "call")
+    mode = task.mode or function.options.get("mode") or "process"
+    if mode not in {"thread", "process"}:
+        text = f"function {name(function.name)} declares the mode {name(mode)} (at {where(function)})"
+        return [Problem("E309", text, call, hint='a mode is "thread" or "process"')]
+    if mode == "thread":
+        if task.mode is None and task.timeout is not None:
+            return [timeout_problem(config, task, f"but its function declares threads (at {where(function)})")]
+        return []
+    try:
+        found = function.reference.module != "__main__" and function.reference.load() is function.obj
+    except Exception:  # noqa: BLE001  whatever the module's __getattr__ raises, it is not found
+        found = False
+    if not found:
+        shown = name(f"{function.reference.module}:{function.reference.qualname}")
+        text = f"task {name(task.name)} runs in processes, which cannot import its function as {shown}"
+        return [Problem("E308", text, call, hint='define it at the top of a module, or say `mode = "thread"`')]
+    return []
+
+
+def where(function: TaskFunction) -> str:
+    """`file:line` of a function, relative to the current folder when it is below that."""
+    file = function.file
+    if file.startswith(here := str(Path.cwd()) + "/"):
+        file = file.removeprefix(here)
+    return f"{clean(file)}:{function.line}" if function.line else clean(file)
+
+
+def signature(target: Any) -> str:
+    """A signature as its author wrote it: `from __future__ import annotations` makes strings of annotations."""
+    try:
+        found = inspect.signature(target)
+    except (TypeError, ValueError):
+        return "(...)"
+    return clean(_QUOTED.sub(r"\1\2", str(found)), 200)
+
+
+@dataclass(slots=True)
+class Binding:
+    """One task's arguments on their way to its function's parameters."""
+
+    config: Config
+    task: TaskConfig
+    function: TaskFunction
+    problems: list[Problem] = field(default_factory=list)
+    parameters: dict[str, inspect.Parameter] = field(default_factory=dict)
+
+    def arguments(self) -> Arguments:
+        """Bind and convert; what does not fit becomes a problem."""
+        target = self.function.obj
+        form = shape(target)
+        given = {*form.inboxes, *form.outboxes, *([form.context] if form.context else [])}
+        boxed = bool(form.inboxes or (form.outboxes and self.task.inputs))
+        item = bool(self.task.inputs) and not boxed
+        if any(self.config.hole("tasks", self.task.name, key) for key in ("args", "with")):
+            return (), {}
+        if form.kind == "class":
+            self._bind(target, item=False, given=set())
+            self._callable_class(target, item=item, given=given)
+        else:
+            self._bind(target, item=item, given=given)
+        if self.problems or not (self.task.args or self.task.kwargs):
+            return self.task.args, self.task.kwargs
+        return self._convert(target, item=item and form.kind != "class")
+
+    def _problem(self, code: str, text: str, *path: str, hint: str = "") -> None:
+        place: Place = self.config.place("tasks", self.task.name, *path)
+        self.problems.append(Problem(code, text, place, hint=f"{hint}\n{self._signature()}"))
+
+    def _signature(self) -> str:
+        return f"{self.function.name}{signature(self.function.obj)} at {where(self.function)}"
+
+    # -- binding -------------------------------------------------------------------------------
+
+    def _bind(self, target: Any, *, item: bool, given: set[str]) -> None:
+        try:
+            signature = inspect.signature(target)
+        except (TypeError, ValueError):  # a built-in that does not say
+            return
+        self.parameters = dict(signature.parameters)
+        kinds = [parameter.kind for parameter in signature.parameters.values()]
+        open_positions, open_names = (kind in kinds for kind in _OPEN)
+        positions = [each for each in signature.parameters.values() if each.kind in _BY_POSITION]
+        filled = dict.fromkeys(given, "runner fills it")
+        if item and not positions and not open_positions:
+            self._no_item()
+        for number in range(len(self.task.args) + item):
+            spot = ("args", str(number - item))
+            if number < len(positions):
+                self._position(positions[number].name, filled, spot if number >= item else None)
+            elif not open_positions and number >= item:
+                most = max(0, len(positions) - item)
+                text = f"{self._called()} takes {most or 'no'} positional argument{'s' * (most != 1)}"
+                self._problem("E305", text + f", not {len(self.task.args)}", *spot)
+                break
+        self._names(filled, open_names=open_names)
+        if not self.problems:
+            self._missing(filled)
+
+    def _called(self) -> str:
+        return f"function {name(self.function.name)} of task {name(self.task.name)}"
+
+    def _no_item(self) -> None:
+        self._problem("E306", f"{self._called()} takes no item, and the task has inputs", "call")
+
+    def _position(self, parameter: str, filled: dict[str, str], spot: tuple[str, ...] | None) -> None:
+        if spot is None and parameter in filled:
+            self._no_item()
+        elif parameter in filled:
+            text = f"a positional argument of {self._called()} would be {name(parameter)}, and {filled[parameter]}"
+            self._problem("E305", text, *spot or ())
+        filled[parameter] = "it is the item" if spot is None else "`args` gives it"
+
+    def _names(self, filled: dict[str, str], *, open_names: bool) -> None:
+        known = [each.name for each in self.parameters.values() if each.kind in _BY_NAME]
+        for word in self.task.kwargs:
+            if word in filled and word in known:
+                self._problem("E303", f"{self._called()} cannot be given {name(word)}: {filled[word]}", "with", word)
+            elif word in known or open_names:
+                filled[word] = "`with` gives it"
+            else:
+                near = did_you_mean(word, [one for one in known if one not in filled])
+                text = f"{self._called()} has no argument {name(word)}"
+                self._problem("E303", text, "with", word, hint=near)
+                filled.update(dict.fromkeys(self._meant(near), "`with` gives it"))
+
+    @staticmethod
+    def _meant(near: str) -> list[str]:
+        return near.split("`")[1:2]
+
+    def _missing(self, filled: dict[str, str]) -> None:
+        missing = [
+            parameter.name
+            for parameter in self.parameters.values()
+            if parameter.kind not in _OPEN and parameter.default is parameter.empty and parameter.name not in filled
+        ]
+        if missing:
+            words = ", ".join(name(word) for word in missing)
+            spot = "with" if self.task.kwargs else "args" if self.task.args else "call"
+            self._problem("E302", f"{self._called()} needs {words}", spot)
+
+    def _callable_class(self, target: Any, *, item: bool, given: set[str]) -> None:
+        """Its `__call__` gets the item and nothing from the file."""
+        try:
+            parameters = list(inspect.signature(target.__call__).parameters.values())[1:]
+        except (TypeError, ValueError):
+            return
+        takes = [each for each in parameters if each.name not in given and each.kind not in _OPEN]
+        opens = any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters)
+        first = takes[0] if takes and takes[0].kind in _BY_POSITION else None
+        if item and first is None and not opens:
+            self._no_item()
+        rest = takes[1:] if item and first is not None else takes
+        missing = [name(each.name) for each in rest if each.default is each.empty]
+        if missing:
+            text = f"the `__call__` of {self._called()} needs {', '.join(missing)}"
+            self._problem("E302", f"{text}, which a file cannot give: `with` goes to the constructor", "call")
+
+    # -- converting ----------------------------------------------------------------------------
+
+    def _convert(self, target: Any, *, item: bool) -> Arguments:
+        known = hints(_annotated(target))
+        positions = [each for each in self.parameters.values() if each.kind in _BY_POSITION][int(item) :]
+        rest = next((each for each in self.parameters.values() if each.kind is _OPEN[0]), None)
+        args, kwargs = [], {}
+        for number, value in enumerate(self.task.args):
+            parameter = positions[number] if number < len(positions) else rest
+            hint = known.get(parameter.name) if parameter else None
+            args.append(self._value(value, hint, parameter.name if parameter else "", "args", str(number)))
+        more = next((each.name for each in self.parameters.values() if each.kind is _OPEN[1]), "")
+        for word, value in self.task.kwargs.items():
+            hint = known.get(word, None if word in self.parameters else known.get(more))
+            kwargs[word] = self._value(value, hint, word, "with", word)
+        return tuple(args), kwargs
+
+    def _value(self, value: Any, hint: Any, parameter: str, *path: str) -> Any:
+        try:
+            made = convert.convert(value, hint)
+            if made is not value:
+                pickle.dumps(made, 5)
+        except convert.Unfit as unfit:
+            text = f"{name(parameter)} of {self._called()} {unfit}"
+            self._problem("E304", text, *path)
+        except Exception as error:  # noqa: BLE001  a type of the user's that cannot be pickled may raise anything
+            text = f"{name(parameter)} of {self._called()} cannot be sent to a worker: {clean(str(error), 200)}"
+            self._problem("E304", text, *path)
+        else:
+            return made
+        return value
+
+
+def _annotated(target: Any) -> Any:
+    """What carries the annotations of a callable's parameters."""
+    while hasattr(target, "func") and hasattr(target, "keywords"):  # functools.partial
+        target = target.func
+    if inspect.isclass(target):
+        return target.__init__ if hasattr(target.__init__, "__annotations__") else target.__new__
+    return target if inspect.isroutine(target) else type(target).__call__  # an instance

@@ -1,0 +1,144 @@
+"""`runner dead`: what became of the items that were given up. Reads a file; runs and imports nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from runner import store
+from runner.errors import UsageError
+from runner.report.words import number, plain
+
+app = typer.Typer(help="Dead letters: the items that a run has given up.", no_args_is_help=True, rich_markup_mode=None)
+
+_Run = Annotated[
+    str,
+    typer.Argument(
+        metavar="[RUN]", help="A run's id, or the beginning of one. Default: the last run with dead letters."
+    ),
+]
+_State = Annotated[Path, typer.Option("--state", metavar="FOLDER", help="Where runs are kept (`state` in [run]).")]
+_DEFAULT = Path(".runner")
+
+
+@app.command("list")
+def list_(
+    run: _Run = "last",
+    state: _State = _DEFAULT,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Show at most so many; 0: all.")] = 50,
+) -> None:
+    """One line for each dead letter, and how many there are of each kind.
+
+    Examples:
+      runner dead list
+
+      runner dead list 20261123-101500 --limit 0
+    """
+    path = store.find(state, run)
+    kinds: Counter[tuple[str, str]] = Counter()
+    _title(path)
+    for count, letter in enumerate(store.letters(path), 1):
+        kinds[_text(letter, "task"), _text(letter, "error").partition(":")[0]] += 1
+        if not limit or count <= limit:
+            print(_line(letter))
+    total = sum(kinds.values())
+    if limit and total > limit:
+        print(f"... and {total - limit:,} more (--limit 0 shows all)")
+    for (task, error), count in kinds.most_common(10):
+        print(f"{count:>8,}  {error} in task `{task}`")
+
+
+@app.command("show")
+def show(
+    run: _Run = "last",
+    item: Annotated[str, typer.Argument(metavar="[ITEM]", help="An item's id, as `list` shows it. Default: all.")] = "",
+    state: _State = _DEFAULT,
+) -> None:
+    """Everything that is known of a dead letter: item, error, traceback, attempts, what its worker printed last.
+
+    Examples:
+      runner dead show last 12.7
+
+      runner dead show 12.7
+    """
+    if not item and run.replace(".", "", 1).isdigit() and "." in run:
+        run, item = "last", run
+    path = store.find(state, run)
+    shown = 0
+    for letter in store.letters(path):
+        if not item or letter.get("item") == item:
+            shown += 1
+            print(_whole(letter))
+    if item and not shown:
+        raise UsageError(
+            f"run {path.parent.name} has no dead letter for item {item}; see: runner dead list {path.parent.name}"
+        )
+
+
+@app.command("export")
+def export(
+    run: _Run = "last",
+    state: _State = _DEFAULT,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Write there. Default: standard output.")
+    ] = "-",
+) -> None:
+    """All dead letters of a run as JSON lines.
+
+    Examples:
+      runner dead export > dead.jsonl
+
+      runner dead export last -o dead.jsonl
+    """
+    path = store.find(state, run)
+    if output == "-":
+        _write(path, sys.stdout)
+        return
+    try:
+        with Path(output).open("w", encoding="utf-8") as file:
+            _write(path, file)
+    except OSError as error:
+        raise UsageError(f"{output}: {error.strerror}") from None
+
+
+def _write(path: Path, file: Any) -> None:
+    for letter in store.letters(path):
+        file.write(json.dumps(letter) + "\n")
+
+
+def _title(path: Path) -> None:
+    heading = store.heading(path)
+    sys.stderr.write(f"run {path.parent.name}  {_text(heading, 'title')}  began {_text(heading, 'began')}\n")
+
+
+def _text(letter: dict[str, Any], key: str) -> str:
+    """A value as text that cannot steer a terminal, on one line."""
+    return plain(str(letter.get(key, ""))).replace("\n", " ").replace("\t", " ")
+
+
+def _line(letter: dict[str, Any]) -> str:
+    tries = (
+        number(int(letter.get("attempts", 1)), "try")
+        if letter.get("attempts") == 1
+        else f"{letter.get('attempts')} tries"
+    )
+    item, task = _text(letter, "item"), _text(letter, "task")
+    return f"{item:<10} {task:<12} {tries:<8} {_text(letter, 'error')[:100]}   {_text(letter, 'preview')[:60]}"
+
+
+def _whole(letter: dict[str, Any]) -> str:
+    lines = [f"item {_text(letter, 'item')}  of queue `{_text(letter, 'queue')}`"]
+    rows = (("task", "task"), ("worker", "worker"), ("attempts", "attempts"), ("at", "at"), ("error", "error"))
+    lines += [f"  {word:<9} {_text(letter, key)}" for word, key in rows]
+    if letter.get("preview"):
+        lines.append(f"  {'value':<9} {_text(letter, 'preview')}")
+    for word, key in (("traceback", "traceback"), ("its worker printed last", "output")):
+        if letter.get(key):
+            body = plain(str(letter[key])).rstrip("\n").splitlines()
+            lines += [f"  {word}:", *(f"      {line}" for line in body)]
+    return "\n".join(lines)

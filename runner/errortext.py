@@ -1,0 +1,111 @@
+"""Exceptions as text: they cross between processes as data, never as pickles."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_OURS = str(Path(__file__).resolve().parent)
+#: Below a worker's own frames lie those of whoever started it.
+_MACHINERY = (
+    *(str(Path(traceback.__file__).resolve().parent / name) for name in ("multiprocessing", "threading.py")),
+    '<string>", line 1 in <module>',
+    "<frozen runpy>",
+)
+_MOST = 64 * 1024
+_MOST_MESSAGE = 4 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorText:
+    """An exception as data. `names` are its class and that class's bases, bare and qualified, for `retry_on`."""
+
+    type: str
+    message: str
+    traceback: str
+    names: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+def describe(error: BaseException) -> ErrorText:
+    """An exception as data, with the user's own frames whole and none of runner's.
+
+    Never raises, whatever the exception does in `__str__` or `__repr__`, and never returns more than 70 KB.
+
+    >>> describe(ValueError("no")).message
+    'no'
+    """
+    kind = type(error)
+    names = [
+        name
+        for base in kind.__mro__
+        if base is not object
+        for name in (base.__name__, f"{base.__module__}.{base.__qualname__}")
+    ]
+    return ErrorText(kind.__name__, _message(error), _trace(error), tuple(dict.fromkeys(names)))
+
+
+def _message(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception as inner:  # noqa: BLE001  the user's __str__ may raise anything
+        text = f"<its __str__ raised {type(inner).__name__}>"
+    return shorten(text, _MOST_MESSAGE)
+
+
+def _trace(error: BaseException) -> str:
+    try:
+        report = traceback.TracebackException(type(error), error, _without_ours(error.__traceback__), compact=True)
+        return shorten("".join(report.format()), _MOST)
+    except Exception as inner:  # noqa: BLE001  the user's __str__, __notes__ or __cause__ may raise anything
+        frames = "".join(traceback.format_tb(_without_ours(error.__traceback__)))
+        return f"{shorten(frames, _MOST)}{type(error).__name__}: <formatting it raised {type(inner).__name__}>\n"
+
+
+def _without_ours(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
+        trace = trace.tb_next
+    return trace
+
+
+def clean_stack(text: str) -> str:
+    r"""A stack as faulthandler or traceback writes it, without runner's frames and the standard library's below them.
+
+    A thread of which nothing remains is left out.
+
+    >>> clean_stack('Thread 0x7f (most recent call first):\n  File "a.py", line 3 in f\n')
+    'Thread 0x7f (most recent call first):\n  File "a.py", line 3 in f\n'
+    """
+    blocks: list[list[str]] = [[]]
+    hidden = False
+    for line in text.splitlines():
+        if line.lstrip().startswith("File "):
+            hidden = any(place in line for place in (_OURS, *_MACHINERY))
+        elif not line.startswith(" "):
+            hidden = False
+            if line.startswith(("Thread ", "Current thread ")):
+                blocks.append([])
+        if not hidden:
+            blocks[-1].append(line)
+    told = [blocks[0], *(block for block in blocks[1:] if any(line.startswith(" ") for line in block))]
+    lines = [line for block in told for line in block if line.strip()]
+    return shorten("\n".join(lines) + "\n", _MOST) if lines else ""
+
+
+def shorten(text: str, most: int) -> str:
+    r"""At most about `most` characters, cut in the middle.
+
+    >>> shorten("a" * 50 + "b" * 50, 20)
+    'aaaaaaaaaa\n... 80 characters ...\nbbbbbbbbbb'
+    """
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half:,} characters ...\n{text[-half:]}"

@@ -1,0 +1,203 @@
+"""What follows from a worker's death: whom to blame, what is given again, whether somebody takes its place.
+
+pidfd readable ─▶ fenced (fleet) ─▶ buried ─▶ blame the item its cell showed ─▶ ledger ─▶ replace it
+│
+└▶ no item under way: counts against `restarts`, with a pause
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runner import events
+from runner.errortext import ErrorText
+from runner.supervisor.state import Phase
+from runner.supervisor.verdicts import Fault
+from runner.supervisor.words import seconds
+from runner.worker import retryable
+
+if TYPE_CHECKING:
+    from runner.fleets.base import Died
+    from runner.ledger import Lease, Piece, Settlement, Verdict
+    from runner.supervisor.loop import Supervisor
+    from runner.supervisor.state import Slot, TaskState
+
+#: Deaths of workers that an item may cause before it is a dead letter.
+CRASHES = 3
+#: Deaths before the first worker of a task was ready: its set-up is broken.
+BOOTS = 3
+_FIRST_PAUSE, _MOST_PAUSE = 0.1, 5.0
+_TIMEOUT_NAMES = ("TimedOut", "runner.errors.TimedOut", "TimeoutError", "builtins.TimeoutError", "OSError", "Exception")
+
+
+class Deaths:
+    """Every death that nobody had asked for."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+
+    def crashed(self, slot: Slot, event: Died, *, was: Phase) -> None:
+        """A worker is gone that should not be. Blame what it executed, give the rest again, and replace it."""
+        task, now = slot.task, self.supervisor.clock.now()
+        overdue = slot.overdue is not None
+        why = self._why(slot, event)
+        item, blamed = self._blame(slot, event, why)
+        if task.failed or self.supervisor.ends.dying:  # its item's death was the end of the task
+            self._tell(slot, event, why, item, again=False)
+            return
+        if task.is_source:
+            self._source(slot, event, why, was=was)
+            return
+        if task.ended and was is Phase.ENDING and not item:
+            self._tell(slot, event, why, item, again=False)
+            if task.plan.shape.kind == "class":  # its tear-down may have had something to write
+                self.supervisor.staff.fail(task, f"worker `{slot.name}` {why} in its tear-down")
+            return
+        restart = blamed or overdue or self._may_restart(task, now, was_ready=was is not Phase.STARTING)
+        self._tell(slot, event, why, item, again=restart)
+        if restart:
+            self._replace(slot, now if blamed or overdue else now + self._pause(task))
+        else:
+            self.supervisor.staff.fail(
+                task, self._why_failed(slot, why, event.stack, was_ready=was is not Phase.STARTING)
+            )
+
+    def _tell(self, slot: Slot, event: Died, why: str, item: str, *, again: bool) -> None:
+        now = self.supervisor.clock.now()
+        self.supervisor.emit(events.WorkerDied(now, slot.task.name, slot.name, slot.pid, why, item, again))
+        if event.stack and not slot.overdue:
+            self.supervisor.emit(events.Stack(now, slot.task.name, slot.name, slot.pid, event.stack, why))
+
+    @staticmethod
+    def _why(slot: Slot, event: Died) -> str:
+        if slot.overdue:
+            return f"exceeded its time limit of {seconds(slot.task.plan.config.timeout or 0.0)} and was killed"
+        return str(event.death)
+
+    @staticmethod
+    def _replace(slot: Slot, when: float) -> None:
+        slot.phase = Phase.WAITING
+        slot.start_at = when
+
+    # -- blame ---------------------------------------------------------------------------------
+
+    def _blame(self, slot: Slot, event: Died, why: str) -> tuple[str, bool]:
+        """Settle every lease of a dead worker; return the item that is blamed, and whether there is one."""
+        item, verdicts = "", []
+        for lease_id in list(slot.leases):
+            self.supervisor.feeder.settled(lease_id)
+            lease = self.supervisor.ledger.leases[lease_id]
+            suspects, finished = self._suspects(slot, lease, event)
+            if not suspects:
+                self.supervisor.ledger.release(lease_id)
+                continue
+            _, piece = next(iter(lease.locate(suspects.start, 1)))
+            item = item or f"{piece.chunk.number}.{piece.start}"
+            verdicts += self._condemn(slot, lease_id, suspects, finished, event, why)
+        slot.leases.clear()
+        self.supervisor.feeder.forfeit(slot.task, slot)
+        for verdict, error in verdicts:
+            self.supervisor.verdicts.after(slot.task, verdict, error)
+        return item, bool(item)
+
+    def _suspects(self, slot: Slot, lease: Lease, event: Died) -> tuple[range, int]:
+        """The items of a lease that may have killed the worker, and how many before them it had finished."""
+        config = slot.task.plan.config
+        if slot.task.plan.flying:  # all of them were in flight: each is suspect, and is given again alone
+            if slot.overdue and not self.supervisor.watch.exceeded(slot.task, lease.id):
+                return range(0), 0
+            return range(lease.count), 0
+        position = slot.overdue or event.position
+        if lease.id != position.lease or position.index >= lease.count:
+            return range(0), 0
+        at = position.index
+        width = config.batch.items if config.batch else 1
+        return range(at, min(at + width, lease.count)), at
+
+    def _condemn(
+        self, slot: Slot, lease_id: int, suspects: range, finished: int, event: Died, why: str
+    ) -> list[tuple[Verdict, str]]:
+        given: list[tuple[Verdict, str]] = []
+
+        def judge(piece: Piece) -> Verdict | None:
+            if not slot.overdue and piece.crashes + 1 < CRASHES:
+                return None
+            fault = self._fault(slot, piece, event, why)
+            verdict = self.supervisor.verdicts.judge(slot, piece, fault)
+            given.append((verdict, str(fault.error)))
+            return verdict
+
+        settlement = self.supervisor.ledger.lost(lease_id, suspects, finished, judge)
+        assert settlement is not None
+        self._after(settlement)
+        return given
+
+    def _fault(self, slot: Slot, piece: Piece, event: Died, why: str) -> Fault:
+        output = self.supervisor.letters.last_output(slot.name, fresh=True)
+        if slot.overdue:
+            error = self._timed_out(slot.task, event.stack)
+            return Fault(error, retryable(slot.task.plan.config.retry_on, error), 1, slot.preview, None, output)
+        text = f"{piece.crashes + 1} workers died while they executed it, the last one {why}"
+        return Fault(ErrorText("WorkerDied", text, event.stack), False, 1, slot.preview, None, output)
+
+    @staticmethod
+    def _timed_out(task: TaskState, stack: str) -> ErrorText:
+        limit = seconds(task.plan.config.timeout or 0.0)
+        return ErrorText("TimedOut", f"it took longer than its time limit of {limit}", stack, _TIMEOUT_NAMES)
+
+    def _after(self, settlement: Settlement) -> None:
+        for queue in settlement.fed:
+            self.supervisor.touch_queue(queue)
+        self.supervisor.hearing.bury_items(settlement)
+
+    # -- whether it is replaced ----------------------------------------------------------------
+
+    def _source(self, slot: Slot, event: Died, why: str, *, was: Phase) -> None:
+        """A task without inputs: its call is the one item. What it has sent cannot be taken back."""
+        task, now, config = slot.task, self.supervisor.clock.now(), slot.task.plan.config
+        fatal = ""
+        if slot.received:
+            sent = f"after it had sent {slot.received:,} items"
+            fatal = f"worker `{slot.name}` {why} {sent}; a source cannot go on where it was"
+        elif slot.overdue:
+            error = self._timed_out(task, event.stack)
+            if slot.attempt >= config.attempts or not retryable(config.retry_on, error):
+                fatal = f"worker `{slot.name}` {why}"
+            slot.attempt += 1
+        elif was is Phase.STARTING or not event.position.lease:
+            if not self._may_restart(task, now, was_ready=was is not Phase.STARTING):
+                fatal = self._why_failed(slot, why, event.stack, was_ready=was is not Phase.STARTING)
+        else:
+            slot.deaths += 1
+            if slot.deaths >= CRASHES:
+                fatal = f"worker `{slot.name}` {why}; that call has now killed {CRASHES} workers"
+        self._tell(slot, event, why, "", again=not fatal)
+        if fatal:
+            self.supervisor.staff.fatal(task, fatal)
+        else:
+            self._replace(slot, now + self.supervisor.verdicts.pause(task, slot.attempt + slot.deaths))
+
+    def _may_restart(self, task: TaskState, now: float, *, was_ready: bool) -> bool:
+        if not was_ready:
+            task.boots_lost += 1
+            return task.boots_lost < BOOTS
+        restarts = task.plan.config.restarts
+        task.deaths.append(now)
+        while task.deaths and task.deaths[0] < now - restarts.window:
+            task.deaths.popleft()
+        return len(task.deaths) <= restarts.times
+
+    @staticmethod
+    def _pause(task: TaskState) -> float:
+        return min(_MOST_PAUSE, _FIRST_PAUSE * 2.0 ** min(len(task.deaths) + task.boots_lost - 1, 20))
+
+    @staticmethod
+    def _why_failed(slot: Slot, why: str, stack: str, *, was_ready: bool) -> str:
+        if not was_ready:
+            evidence = f"\n{stack}" if stack else ""
+            return f"worker `{slot.name}` {why} before it was ready, {BOOTS} times in a row{evidence}"
+        restarts = slot.task.plan.config.restarts
+        return (
+            f"worker `{slot.name}` {why}; more than {restarts.times} such deaths within {seconds(restarts.window)}"
+            " (`restarts` in the file)"
+        )

@@ -1,0 +1,101 @@
+"""What becomes of an item that has failed: again, dead, or dropped; and what of its task."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runner import events
+from runner.ledger import Again, Dead, Dropped
+from runner.transport.messages import LetterText
+
+if TYPE_CHECKING:
+    from runner.errortext import ErrorText
+    from runner.ledger import Piece, Verdict
+    from runner.supervisor.loop import Supervisor
+    from runner.supervisor.state import Slot, TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of an item's last failure, for its dead letter. `output`: what its worker printed last."""
+
+    text: LetterText
+    preview: str
+    output: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`count` items that failed together. `retry`: the error is one that may be tried again."""
+
+    error: ErrorText
+    retry: bool
+    count: int = 1
+    preview: str = ""
+    after: float | None = None
+    output: str = ""
+
+
+class Verdicts:
+    """Judges failures by what the file says of attempts and errors."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self._random = random.Random(supervisor.plan.run_id)  # noqa: S311  jitter, not secrecy
+
+    def judge(self, slot: Slot, piece: Piece, fault: Fault) -> Verdict:
+        """The verdict on a failed piece; people are told of it."""
+        task, config = slot.task, slot.task.plan.config
+        attempt = piece.attempts + 1
+        verdict: Verdict
+        if fault.retry and attempt < config.attempts and not self.supervisor.ends.dying:
+            until = self.supervisor.clock.now() + self.pause(task, attempt, fault.after)
+            verdict, word = Again(until, fault.count), "again"
+        elif config.on_error == "skip":
+            verdict, word = Dropped(fault.count), "dropped"
+        else:
+            verdict, word = Dead(self._evidence(slot, piece, fault), fault.count), "dead"
+        self._tell(slot, piece, fault, attempt + piece.crashes, word)
+        return verdict
+
+    @staticmethod
+    def _evidence(slot: Slot, piece: Piece, fault: Fault) -> Evidence:
+        tries = piece.attempts + 1 + piece.crashes
+        text = LetterText(str(fault.error), fault.error.traceback, slot.task.name, slot.name, tries)
+        return Evidence(text, fault.preview, fault.output)
+
+    def _tell(self, slot: Slot, piece: Piece, fault: Fault, attempt: int, word: str) -> None:
+        self.supervisor.emit(
+            events.ItemFailed(
+                at=self.supervisor.clock.now(),
+                task=slot.task.name,
+                worker=slot.name,
+                item=f"{piece.chunk.number}.{piece.start}",
+                error=str(fault.error),
+                traceback=fault.error.traceback,
+                attempt=attempt,
+                verdict=word,
+                preview=fault.preview,
+                count=fault.count,
+            )
+        )
+
+    def pause(self, task: TaskState, attempt: int, asked: float | None = None) -> float:
+        """Seconds before the next try: exponential, spread by jitter so that failures do not march in step."""
+        if asked is not None:
+            return max(0.0, asked)
+        backoff = task.plan.config.backoff
+        pause = min(backoff.max, backoff.first * backoff.factor ** min(attempt - 1, 100))
+        return pause * (1 + backoff.jitter * (2 * self._random.random() - 1))
+
+    def after(self, task: TaskState, verdict: Verdict, error: object) -> None:
+        """An item is given up for good: does the task, or the run, go on without it?"""
+        if isinstance(verdict, Again):
+            return
+        on_error = task.plan.config.on_error
+        if on_error == "fail":
+            self.supervisor.staff.fail(task, f"an item has failed: {error}")
+        elif on_error == "stop":
+            self.supervisor.ends.stop_for(f"task `{task.name}`: an item has failed: {error}", failed=task)
