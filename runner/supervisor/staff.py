@@ -88,6 +88,8 @@ class Staff:
         self.supervisor.watch.granted(slot.task)
         if slot.task.ended:
             self._dismiss(slot, ended=True)
+        elif self.supervisor.ends.stopping and slot.task.is_source:
+            slot.task.fleet.send(slot.index, Stop(ended=False))
         self.supervisor.touch(slot.task.name)
 
     # -- ending --------------------------------------------------------------------------------
