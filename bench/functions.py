@@ -3,35 +3,78 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
-from typing import Any
+import json
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
 
-from bench.kinds import stamp
+from bench.kinds import STAMPS, stamp
 
-#: One item in so many goes ahead, unmeasured, while the workers start.
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+#: One small item in so many goes ahead, unmeasured.
 WARM = 10
 
 
-def numbers(count: int) -> Iterator[int]:
-    """The source of small items: a tenth of them to warm up, then the clock starts."""
+class Warm:
+    """An item that makes its worker known, so that a source can wait until all workers are there.
+
+    >>> Warm.touch = lambda self: None
+    >>> square(Warm()), add_one(Warm())
+    (1, 0)
+    """
+
+    def touch(self) -> None:
+        """Say which worker this is."""
+        stamp("warm", worker=threading.get_native_id())
+        time.sleep(0.004)  # longer than the source's pause: the next one goes to another worker
+
+    def __mul__(self, other: object) -> int:
+        self.touch()
+        return 0
+
+    def __add__(self, other: object) -> int:
+        self.touch()
+        return 0
+
+
+def warming(workers: int) -> Iterator[Warm]:
+    """Items to begin with, until `workers` workers have executed one: what is measured then is no start-up."""
+    limit = time.monotonic() + 20
+    while len(_warmed()) < workers and time.monotonic() < limit:
+        yield Warm()
+        time.sleep(0.001)
+
+
+def _warmed() -> set[int]:
+    try:
+        with open(os.environ[STAMPS]) as file:  # noqa: PTH123
+            return {json.loads(line).get("worker") for line in file if line.endswith("\n")} - {None}
+    except FileNotFoundError:
+        return set()
+
+
+def numbers(count: int, workers: int = 0) -> Iterator[int | Warm]:
+    """The source of small items: when all `workers` are there a tenth ahead, and then the clock starts."""
+    sent = 0
+    for warm in warming(workers):
+        yield warm
+        sent += 1
     yield from itertools.repeat(0, count // WARM)
-    stamp("began")
+    stamp("began", sent=sent)
     yield from range(count)
 
 
-def square(item: int) -> int:
+def square(item: Any) -> int:
     """The work on a small item."""
-    return item * item + 1
+    return item * item + 1  # type: ignore[no-any-return]
 
 
-def add_one(item: int) -> int:
+def add_one(item: Any) -> int:
     """The work of one stage of a chain."""
-    return item + 1
-
-
-def expected_squares(count: int) -> int:
-    """What the sink's total must be."""
-    return count // WARM + (count - 1) * count * (2 * count - 1) // 6 + count
+    return item + 1  # type: ignore[no-any-return]
 
 
 class Total:
@@ -58,8 +101,8 @@ def consume(results: Iterable[int]) -> None:
     stamp("ended", total=total)
 
 
-def lists(items: Iterable[Any], size: int = 1000) -> Iterator[list[Any]]:
-    """Lists of `size`, as everybody makes them by hand who has measured."""
-    iterator = iter(items)
-    while chunk := list(itertools.islice(iterator, size)):
-        yield chunk
+def spin(seconds: float) -> None:
+    """Keep a core busy for so much of this thread's CPU time."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass

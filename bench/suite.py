@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from bench import measure
-from bench.kinds import Outcome, Row, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.kinds import Outcome, Row, Workload
 
 
 @dataclass

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+from typing import TYPE_CHECKING
 
-from bench.suite import Line, Sheet
+if TYPE_CHECKING:
+    from bench.suite import Line, Sheet
 
 MIB = 1 << 20
 

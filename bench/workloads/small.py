@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import connection
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING
 
-from bench.functions import consume, expected_squares, lists, numbers, square, stamp
+from bench import peers
+from bench.functions import WARM, consume, numbers, square
 from bench.kinds import Outcome, Row, Workload, rate
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
 WORKERS = 2
-END = None
 
 
-def toml(count: int, mode: str = "process") -> str:
+def toml(count: int, mode: str = "process", options: str = "", sink: str = "bench.functions:Total") -> str:
+    """The file, as short as a user would write it."""
     return f"""
 [queues]
 numbers = {{}}
@@ -22,7 +24,7 @@ squares = {{}}
 
 [tasks.numbers]
 call    = "bench.functions:numbers"
-with    = {{ count = {count} }}
+with    = {{ count = {count}, workers = {WORKERS} }}
 mode    = "{mode}"
 outputs = ["numbers"]
 
@@ -32,109 +34,73 @@ mode    = "{mode}"
 workers = {WORKERS}
 inputs  = ["numbers"]
 outputs = ["squares"]
+{options}
 
 [tasks.total]
-call    = "bench.functions:Total"
+call    = "{sink}"
 mode    = "thread"
 inputs  = ["squares"]
 """
 
 
-def plain(count: int) -> None:
-    """No concurrency at all: a for loop."""
-    consume(square(item) for item in numbers(count))
-
-
-def pipes(count: int) -> None:
-    """The practical bound: a private pipe to and from each worker, pickled lists of 1,000."""
-
-    def source(ends: list[Any]) -> None:
-        for turn, chunk in enumerate(lists(numbers(count))):
-            ends[turn % WORKERS].send(chunk)
-        for end in ends:
-            end.send(END)
-
-    def worker(read: Any, write: Any) -> None:
-        while (chunk := read.recv()) is not END:
-            write.send([square(item) for item in chunk])
-        write.send(END)
-
-    inward = [multiprocessing.Pipe(duplex=False) for _ in range(WORKERS)]
-    outward = [multiprocessing.Pipe(duplex=False) for _ in range(WORKERS)]
-    crew = [
-        multiprocessing.Process(target=worker, args=(read, write))
-        for (read, _), (_, write) in zip(inward, outward, strict=True)
-    ]
-    crew.append(multiprocessing.Process(target=source, args=([write for _, write in inward],)))
-    for each in crew:
-        each.start()
-    reading, total = [read for read, _ in outward], 0
-    while reading:
-        for read in connection.wait(reading):
-            chunk = read.recv()  # type: ignore[union-attr]
-            if chunk is END:
-                reading.remove(read)  # type: ignore[arg-type]
-            else:
-                for item in chunk:
-                    total += item
-    stamp("ended", total=total)
-    for each in crew:
-        each.join()
-
-
-def queues(count: int, size: int) -> None:
-    """multiprocessing.Queue; size 1: an item for each put, as everybody writes it."""
-
-    def source(out: Any) -> None:
-        if size == 1:
-            for item in numbers(count):
-                out.put(item)
-        else:
-            for chunk in lists(numbers(count), size):
-                out.put(chunk)
-        for _ in range(WORKERS):
-            out.put(END)
-
-    def worker(inp: Any, out: Any) -> None:
-        while (item := inp.get()) is not END:
-            out.put(square(item) if size == 1 else [square(each) for each in item])
-        out.put(END)
-
-    first: Any = multiprocessing.Queue(1000)
-    second: Any = multiprocessing.Queue(1000)
-    crew = [multiprocessing.Process(target=worker, args=(first, second)) for _ in range(WORKERS)]
-    crew.append(multiprocessing.Process(target=source, args=(first,)))
-    for each in crew:
-        each.start()
-    running, total = WORKERS, 0
-    while running:
-        item = second.get()
-        if item is END:
-            running -= 1
-        elif size == 1:
-            total += item
-        else:
-            for each in item:
-                total += each
-    stamp("ended", total=total)
-    for process in crew:
-        process.join()
-
-
-def pool(count: int) -> None:
-    with multiprocessing.Pool(WORKERS) as workers:
-        consume(workers.imap_unordered(square, numbers(count), chunksize=1000))
-
-
-def executor(count: int) -> None:
-    with ProcessPoolExecutor(WORKERS) as workers:
-        consume(workers.map(square, numbers(count), chunksize=1000))
+def expected(outcome: Outcome, count: int) -> int:
+    """What the sink's total must be: the squares, and 1 for each zero and for each item that came to warm up."""
+    squares = (count - 1) * count * (2 * count - 1) // 6 + count
+    return squares + count // WARM + int(outcome.first("began")["sent"])
 
 
 def check(outcome: Outcome, count: int) -> str | None:
-    total, expected = outcome.first("ended")["total"], expected_squares(count)
-    return None if total == expected else f"the sink's total is {total}, not {expected}"
+    """The total is the proof that no item is missing and none came twice."""
+    total, right = outcome.first("ended")["total"], expected(outcome, count)
+    return None if total == right else f"the sink's total is {total}, not {right}"
 
+
+def plain(count: int) -> None:
+    """A for loop."""
+    peers.plain(partial(numbers, count), square, consume)
+
+
+STAGES = [(square, WORKERS)]
+
+
+def rows(sink: Callable[[Iterable[int]], None], ordered: bool) -> tuple[Row, ...]:
+    """The peers that map a function over an iterable."""
+    pooled = "Pool.imap" if ordered else "Pool.imap_unordered"
+
+    def length(count: int) -> int:
+        return count + count // WARM
+
+    return (
+        Row(f"{pooled}(chunksize=1000)", lambda n: peers.pool(partial(numbers, n), square, sink, ordered=ordered)),
+        Row("ProcessPoolExecutor.map(chunksize=1000)", lambda n: peers.executor(partial(numbers, n), square, sink)),
+        Row(
+            "joblib, batch_size=1000",
+            lambda n: peers.parallel(partial(numbers, n), square, sink, batch=1000, ordered=ordered),
+            scale=0.5,
+            needs=("joblib",),
+        ),
+        Row(
+            "joblib as documented",
+            lambda n: peers.parallel(partial(numbers, n), square, sink, ordered=ordered),
+            scale=0.2,
+            needs=("joblib",),
+        ),
+        Row(
+            "mpire, chunk_size=1000",
+            lambda n: peers.mpire(partial(numbers, n), square, sink, length=length(n), chunk=1000, ordered=ordered),
+            scale=0.2,
+            needs=("mpire",),
+        ),
+        Row(
+            "mpire as documented",
+            lambda n: peers.mpire(partial(numbers, n), square, sink, length=length(n), chunk=None, ordered=ordered),
+            scale=0.2,
+            needs=("mpire",),
+        ),
+    )
+
+
+LIMIT = "by hand: a private pipe per worker, lists of 1,000"
 
 WORKLOADS = (
     Workload(
@@ -144,17 +110,46 @@ WORKLOADS = (
         unit="items/s",
         rows=(
             Row("plain `for` loop in one process", plain),
-            Row("by hand: a private pipe per worker, lists of 1,000", pipes),
+            Row(LIMIT, lambda n: peers.Pipes(partial(numbers, n), square, consume)),
             Row("runner", toml=toml),
-            Row("multiprocessing.Queue, lists of 1,000 by hand", lambda count: queues(count, 1000)),
-            Row("multiprocessing.Queue, one item per put", lambda count: queues(count, 1), scale=0.05),
-            Row("Pool.imap_unordered(chunksize=1000)", pool),
-            Row("ProcessPoolExecutor.map(chunksize=1000)", executor),
+            Row(
+                "multiprocessing.Queue, lists of 1,000 by hand",
+                lambda n: peers.processes(partial(numbers, n), STAGES, consume, size=1000),
+            ),
+            *rows(consume, ordered=False),
+            Row(
+                "faster-fifo, lists of 1,000 by hand",
+                lambda n: peers.fifo(partial(numbers, n), STAGES, consume, size=1000),
+                needs=("faster_fifo",),
+            ),
+            Row(
+                "faster-fifo, one item per put",
+                lambda n: peers.fifo(partial(numbers, n), STAGES, consume),
+                scale=0.1,
+                needs=("faster_fifo",),
+            ),
+            Row(
+                "pypeln, lists of 1,000 by hand",
+                lambda n: peers.pypeln(partial(numbers, n), STAGES, consume, size=1000),
+                scale=0.5,
+                needs=("pypeln",),
+            ),
+            Row(
+                "multiprocessing.Queue, one item per put",
+                lambda n: peers.processes(partial(numbers, n), STAGES, consume),
+                scale=0.1,
+            ),
+            Row(
+                "pypeln as documented",
+                lambda n: peers.pypeln(partial(numbers, n), STAGES, consume),
+                scale=0.005,
+                needs=("pypeln",),
+            ),
         ),
         items=2_000_000,
         quick=600_000,
         figure=rate,
         check=check,
-        limit="by hand: a private pipe per worker, lists of 1,000",
+        limit=LIMIT,
     ),
 )
