@@ -1,4 +1,4 @@
-"""What a benchmark is made of, and how the processes under measurement report. Imported by workers, so it stays light."""
+"""What a benchmark is made of, and how the measured processes report. Imported by workers, so it stays light."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ class Outcome:
     began: float = 0.0
     orphans: int = 0
     output: str = ""
+    series: Sequence[tuple[float, int, int]] = ()  # (when, resident bytes of the main process, of the tree)
 
     def first(self, event: str) -> Stamp:
         """The first stamp of that name; KeyError when there is none."""
@@ -47,8 +48,8 @@ class Outcome:
         return [each for each in self.stamps if each["event"] == event]
 
     def between(self, first: str = "began", last: str = "ended") -> float:
-        """Seconds between two stamps."""
-        return float(self.first(last)["at"] - self.first(first)["at"])
+        """Seconds from the first stamp of one name to the last of another."""
+        return float((self.all(last) or [_missing(last)])[-1]["at"] - self.first(first)["at"])
 
 
 def _missing(event: str) -> Stamp:
@@ -75,7 +76,7 @@ class Row:
 class Workload:
     """One table. `figure` makes the headline number of one outcome, `check` says what is wrong with its results.
 
-    `limit` names the row to which the others are compared; with `smaller` the smaller number is the better one.
+    `limit` names the row to which the others are compared; with `smaller` the smaller figure is the better one.
     """
 
     name: str

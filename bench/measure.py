@@ -74,15 +74,14 @@ class _Sampler(threading.Thread):
     def __init__(self, main: int, before: set[int]) -> None:
         super().__init__(daemon=True)
         self.main, self.before = main, before
-        self.peak = self.main_peak = 0
+        self.series: list[tuple[float, int, int]] = []
         self.done = threading.Event()
 
     def run(self) -> None:
         while not self.done.wait(_INTERVAL):
             here = _resident(self.main)
             others = [pid for child in set(children(os.getpid())) - self.before for pid in tree(child)]
-            self.main_peak = max(self.main_peak, here)
-            self.peak = max(self.peak, sum(_resident(pid) for pid in others))
+            self.series.append((time.monotonic(), here, sum(_resident(pid) for pid in others)))
 
 
 def run(command: Sequence[str], stamps: Path, timeout: float, env: dict[str, str] | None = None) -> Outcome:
@@ -112,7 +111,8 @@ def run(command: Sequence[str], stamps: Path, timeout: float, env: dict[str, str
         output.seek(0)
         text = output.read()[-4000:].decode(errors="replace")
     cpu = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
-    return Outcome(wall, cpu, sampler.peak, sampler.main_peak, result, _read(stamps), began, orphans, text)
+    main_peak, peak = (max((each[column] for each in sampler.series), default=0) for column in (1, 2))
+    return Outcome(wall, cpu, peak, main_peak, result, _read(stamps), began, orphans, text, sampler.series)
 
 
 def end_tree(pid: int) -> None:

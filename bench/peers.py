@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import pickle
 import queue
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -106,6 +107,17 @@ class OrderedPipes(Pipes):
             yield item
 
 
+class CopyPipes(Pipes):
+    """The same, every item to every worker; pickled once."""
+
+    def _deal(self, ends: list[Any]) -> None:
+        items, _ = grouped(self.source, self.work, self.size)
+        for item in itertools.chain(items, [END]):
+            pickled = pickle.dumps(item, -1)
+            for end in ends:
+                end.send_bytes(pickled)
+
+
 class Queues:
     """Queues between workers that are processes or threads: source → stage → … → sink in the main thread.
 
@@ -155,9 +167,52 @@ def _taken(inp: Any, writers: int) -> Iterator[Any]:
             yield item
 
 
-def processes(source: Source, stages: list[tuple[Work, int]], sink: Sink, *, size: int = 1, bound: int = 1000) -> None:
-    """multiprocessing.Queue."""
-    Queues(source, stages, sink, size=size, make=lambda: _fork.Queue(bound), start=_fork.Process)
+class PipeQueue:
+    """A pipe with one writer and one reader, as a queue: for chains by hand."""
+
+    def __init__(self) -> None:
+        read, write = _fork.Pipe(duplex=False)
+        self.get, self.put = read.recv, write.send
+
+
+def processes(
+    source: Source, stages: list[tuple[Work, int]], sink: Sink, *, size: int = 1, bound: int = 1000, pipes: bool = False
+) -> None:
+    """multiprocessing.Queue; or private pipes, where each stage has one worker."""
+    make = PipeQueue if pipes else partial(_fork.Queue, bound)
+    Queues(source, stages, sink, size=size, make=make, start=_fork.Process)
+
+
+def copies(source: Source, work: Work, readers: int, sink: Sink, *, size: int = 1) -> None:
+    """A multiprocessing.Queue for each reader, every item put into all of them."""
+
+    class All:
+        """What the source puts into."""
+
+        def put(self, item: Any) -> None:
+            for each in inward:
+                each.put(item)
+
+    inward, outward = [_fork.Queue(1000) for _ in range(readers)], _fork.Queue(1000)
+    crew = [_fork.Process(target=_copy_source, args=(source, All(), size))]
+    crew += [_fork.Process(target=_copy_work, args=(work, each, outward, size)) for each in inward]
+    for process in crew:
+        process.start()
+    sink(flat(_taken(outward, readers), size))
+    for process in crew:
+        process.join()
+
+
+def _copy_source(source: Source, out: Any, size: int) -> None:
+    for item in itertools.chain(grouped(source, len, size)[0], [END]):
+        out.put(item)
+
+
+def _copy_work(work: Work, inp: Any, out: Any, size: int) -> None:
+    _, work = grouped(list, work, size)
+    for item in _taken(inp, 1):
+        out.put(work(item))
+    out.put(END)
 
 
 def fifo(source: Source, stages: list[tuple[Work, int]], sink: Sink, *, size: int = 1, mb: int = 64) -> None:

@@ -38,12 +38,11 @@ class Sheet:
     lines: list[Line]
 
     def ratios(self, line: Line) -> list[float]:
-        """Round by round: this line's figure to the limit's; above 1 is better than the limit."""
+        """Round by round: this line's figure divided by the limit's."""
         limit = next((each for each in self.lines if each.row.name == self.workload.limit), None)
         if limit is None:
             return []
-        pairs = zip(line.figures, limit.figures, strict=False)
-        return [bound / own if self.workload.smaller else own / bound for own, bound in pairs]
+        return [own / bound for own, bound in zip(line.figures, limit.figures, strict=False)]
 
 
 def missing(row: Row) -> str:
@@ -70,16 +69,20 @@ def measured(
 def once(workload: Workload, line: Line) -> None:
     """One more run of a line; a wrong result ends the line."""
     outcome = measure.contender(workload, line.row, line.count)
-    try:
-        if outcome.exit != 0:
-            raise RuntimeError(f"exit {outcome.exit}" if isinstance(outcome.exit, int) else outcome.exit)
-        wrong = workload.check(outcome, line.count)
-        if wrong:
-            raise RuntimeError(wrong)
-        figure = workload.figure(outcome, line.count)
-    except Exception as error:
-        last = outcome.output.strip().splitlines()[-1:] or [""]
-        line.problem = f"{error}; {last[0][:200]}" if last[0] else str(error)
-        return
-    line.outcomes.append(outcome)
-    line.figures.append(figure)
+    line.problem = wrong_with(workload, outcome, line.count)
+    if not line.problem:
+        line.outcomes.append(outcome)
+        line.figures.append(workload.figure(outcome, line.count))
+
+
+def wrong_with(workload: Workload, outcome: Outcome, count: int) -> str:
+    """What makes a run worthless, or nothing."""
+    if outcome.exit != 0:
+        problem = f"exit {outcome.exit}" if isinstance(outcome.exit, int) else outcome.exit
+    else:
+        try:
+            problem = workload.check(outcome, count) or ""
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+    last = outcome.output.strip().splitlines()[-1:]
+    return "; ".join([problem, *(line[:200] for line in last)]) if problem else ""

@@ -65,5 +65,5 @@ def machine(rounds: int) -> str:
     """What it was measured on."""
     return (
         f"Python {platform.python_version()}, Linux, {os.cpu_count()} cores; median of {rounds}, contenders in turn, "
-        "each in a fresh process; × limit: the ratio round by round to the limit row, above 1 is better than it.\n"
+        "each in a fresh process; × limit: the figure divided by the limit row's of the same round.\n"
     )

@@ -12,6 +12,21 @@ if TYPE_CHECKING:
 MODULES = {
     "small": "small",
     "threads": "threads",
+    "chain": "chain",
+    "ordered": "ordered",
+    "fanout": "fanout",
+    "arrays-64k": "arrays",
+    "arrays-1m": "arrays",
+    "arrays-16m": "arrays",
+    "cpu": "cpu",
+    "skewed": "cpu",
+    "sleeps": "sleeps",
+    "async": "sleeps",
+    "latency": "latency",
+    "start": "start",
+    "flat": "flat",
+    "flat-arrays": "flat",
+    "workers": "workers",
 }
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bench import peers
+from bench.files import Task, pipeline
 from bench.functions import WARM, consume, numbers, square
 from bench.kinds import Outcome, Row, Workload, rate
 
@@ -15,32 +16,13 @@ if TYPE_CHECKING:
 WORKERS = 2
 
 
-def toml(count: int, mode: str = "process", options: str = "", sink: str = "bench.functions:Total") -> str:
-    """The file, as short as a user would write it."""
-    return f"""
-[queues]
-numbers = {{}}
-squares = {{}}
-
-[tasks.numbers]
-call    = "bench.functions:numbers"
-with    = {{ count = {count}, workers = {WORKERS} }}
-mode    = "{mode}"
-outputs = ["numbers"]
-
-[tasks.square]
-call    = "bench.functions:square"
-mode    = "{mode}"
-workers = {WORKERS}
-inputs  = ["numbers"]
-outputs = ["squares"]
-{options}
-
-[tasks.total]
-call    = "{sink}"
-mode    = "thread"
-inputs  = ["squares"]
-"""
+def toml(count: int, mode: str = "process", options: str = "", sink: str = "Total") -> str:
+    """Three tasks."""
+    return pipeline(
+        Task("numbers", "numbers", mode, given=f"count = {count}, workers = {WORKERS}"),
+        Task("square", "square", mode, WORKERS, more=options),
+        Task("total", sink, "thread"),
+    )
 
 
 def expected(outcome: Outcome, count: int) -> int:
@@ -82,19 +64,19 @@ def rows(sink: Callable[[Iterable[int]], None], ordered: bool) -> tuple[Row, ...
         Row(
             "joblib as documented",
             lambda n: peers.parallel(partial(numbers, n), square, sink, ordered=ordered),
-            scale=0.2,
+            scale=0.1,
             needs=("joblib",),
         ),
         Row(
             "mpire, chunk_size=1000",
             lambda n: peers.mpire(partial(numbers, n), square, sink, length=length(n), chunk=1000, ordered=ordered),
-            scale=0.2,
+            scale=0.1,
             needs=("mpire",),
         ),
         Row(
             "mpire as documented",
             lambda n: peers.mpire(partial(numbers, n), square, sink, length=length(n), chunk=None, ordered=ordered),
-            scale=0.2,
+            scale=0.1,
             needs=("mpire",),
         ),
     )
@@ -125,7 +107,7 @@ WORKLOADS = (
             Row(
                 "faster-fifo, one item per put",
                 lambda n: peers.fifo(partial(numbers, n), STAGES, consume),
-                scale=0.1,
+                scale=0.05,
                 needs=("faster_fifo",),
             ),
             Row(
@@ -137,17 +119,17 @@ WORKLOADS = (
             Row(
                 "multiprocessing.Queue, one item per put",
                 lambda n: peers.processes(partial(numbers, n), STAGES, consume),
-                scale=0.1,
+                scale=0.05,
             ),
             Row(
                 "pypeln as documented",
                 lambda n: peers.pypeln(partial(numbers, n), STAGES, consume),
-                scale=0.005,
+                scale=0.002,
                 needs=("pypeln",),
             ),
         ),
-        items=2_000_000,
-        quick=600_000,
+        items=3_000_000,
+        quick=1_500_000,
         figure=rate,
         check=check,
         limit=LIMIT,

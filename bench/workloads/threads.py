@@ -27,12 +27,12 @@ WORKLOADS = (
             Row(
                 "queue.Queue, one item per put",
                 lambda n: peers.threads(partial(numbers, n), STAGES, consume),
-                scale=0.1,
+                scale=0.05,
             ),
             Row(
                 "ThreadPoolExecutor.map",
                 lambda n: peers.thread_executor(partial(numbers, n), square, consume),
-                scale=0.1,
+                scale=0.05,
             ),
             Row(
                 "pypeln as documented",
@@ -46,8 +46,8 @@ WORKLOADS = (
                 needs=("pypeln",),
             ),
         ),
-        items=2_000_000,
-        quick=600_000,
+        items=3_000_000,
+        quick=1_500_000,
         figure=rate,
         check=check,
         limit=LIMIT,
