@@ -290,12 +290,20 @@ def mpire(
         sink(run(work, source(), iterable_len=length, chunk_size=chunk))
 
 
-def pypeln(source: Source, stages: list[tuple[Work, int]], sink: Sink, *, size: int = 1, kind: str = "process") -> None:
+def pypeln(
+    source: Source,
+    stages: list[tuple[Work, int]],
+    sink: Sink,
+    *,
+    size: int = 1,
+    kind: str = "process",
+    bound: int = 1000,
+) -> None:
     """pypeln; `kind` is "process" or "thread"."""
     import pypeln as pl
 
     module = getattr(pl, kind)
     stage, _ = grouped(source, len, size)
     for work, workers in stages:
-        stage = module.map(grouped(list, work, size)[1], stage, workers=workers, maxsize=1000)
+        stage = module.map(grouped(list, work, size)[1], stage, workers=workers, maxsize=bound)
     sink(flat(stage, size))
