@@ -69,19 +69,19 @@ def measured(
 def once(workload: Workload, line: Line) -> None:
     """One more run of a line; a wrong result ends the line."""
     outcome = measure.contender(workload, line.row, line.count)
-    line.problem = wrong_with(workload, outcome, line.count)
+    line.problem = wrong_with(workload, line.row, outcome, line.count)
     if not line.problem:
         line.outcomes.append(outcome)
         line.figures.append(workload.figure(outcome, line.count))
 
 
-def wrong_with(workload: Workload, outcome: Outcome, count: int) -> str:
-    """What makes a run worthless, or nothing."""
+def wrong_with(workload: Workload, row: Row, outcome: Outcome, count: int) -> str:
+    """What makes a run worthless, or nothing. A bare command has nothing to show but its exit code."""
     if outcome.exit != 0:
         problem = f"exit {outcome.exit}" if isinstance(outcome.exit, int) else outcome.exit
     else:
         try:
-            problem = workload.check(outcome, count) or ""
+            problem = "" if row.command else workload.check(outcome, count) or ""
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
     last = outcome.output.strip().splitlines()[-1:]
