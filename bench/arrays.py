@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.functions import WARM, Warm, warming
-from bench.kinds import stamp
+from bench.stamps import stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import json
-import os
-import random
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from bench.kinds import STAMPS, stamp
+from bench.stamps import stamp, workers_seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,17 +47,9 @@ def warming(workers: int) -> Iterator[Warm]:
     They take longer than the pause between them, so that the next one goes to another worker.
     """
     limit = time.monotonic() + 20
-    while len(_warmed()) < workers and time.monotonic() < limit:
+    while len(workers_seen()) < workers and time.monotonic() < limit:
         yield Warm(0.004 * workers)
         time.sleep(0.001)
-
-
-def _warmed() -> set[int]:
-    try:
-        with open(os.environ[STAMPS]) as file:  # noqa: PTH123
-            return {json.loads(line).get("worker") for line in file if line.endswith("\n")} - {None}
-    except FileNotFoundError:
-        return set()
 
 
 # --- small items
@@ -165,6 +153,8 @@ def nap(seconds: Any) -> int:
 
 async def anap(seconds: float) -> int:
     """The same on an event loop."""
+    import asyncio  # here: a worker that has no event loop does not import it
+
     await asyncio.sleep(seconds)
     return 1
 
@@ -182,6 +172,8 @@ QUICK_ITEM, LONG_ITEM = 10e-6, 20e-3
 
 def skewed_costs(count: int) -> list[float]:
     """The costs of skewed items, in seconds; the same each time, one in a hundred to the item."""
+    import random
+
     costs = [LONG_ITEM] * (count // 100) + [QUICK_ITEM] * (count - count // 100)
     random.Random(4).shuffle(costs)
     return costs
@@ -260,8 +252,3 @@ class Clocked:
 
     def __exit__(self, *exc: object) -> None:
         stamp("ended", total=self.total, cpu=time.process_time())
-
-
-def nothing() -> None:
-    """A task that does nothing."""
-    stamp("ended")

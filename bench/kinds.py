@@ -1,27 +1,14 @@
-"""What a benchmark is made of, and how the measured processes report. Imported by workers, so it stays light."""
+"""What a benchmark is made of: workloads, their rows, and the outcome of one run."""
 
 from __future__ import annotations
 
-import json
-import os
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-#: The environment variable that names the file to which the processes under measurement append their stamps.
-STAMPS = "BENCH_STAMPS"
-
 Stamp = dict[str, Any]
-
-
-def stamp(event: str, **values: Any) -> None:
-    """Note a moment: one line, written at once, by whichever process. The clock is the same for all of them."""
-    line = json.dumps({"event": event, "at": time.monotonic(), **values}) + "\n"
-    with open(os.environ[STAMPS], "ab", buffering=0) as file:  # noqa: PTH123  pathlib costs a worker its import
-        file.write(line.encode())
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.kinds import STAMPS, Outcome, Row, Stamp, Workload
+from bench.kinds import Outcome
+from bench.stamps import STAMPS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from bench.kinds import Row, Stamp, Workload
 
 ROOT = Path(__file__).resolve().parent.parent
 _INTERVAL = 0.05
@@ -87,8 +90,17 @@ class _Sampler(threading.Thread):
             self.series.append((time.monotonic(), here, sum(_resident(pid) for pid in others)))
 
 
-def run(command: Sequence[str], stamps: Path, timeout: float, env: dict[str, str] | None = None) -> Outcome:
-    """Run a command to its end, or end it after `timeout` seconds; nothing that it started is left alive."""
+def run(
+    command: Sequence[str],
+    stamps: Path,
+    timeout: float,
+    env: dict[str, str] | None = None,
+    meanwhile: Callable[[int], None] = lambda _: None,
+) -> Outcome:
+    """Run a command to its end, or end it after `timeout` seconds; nothing that it started is left alive.
+
+    `meanwhile` is called with its pid once it runs.
+    """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), STAMPS: str(stamps), **(env or {})}
     with _adopting(), tempfile.TemporaryFile() as output:
         before = set(children(os.getpid()))
@@ -100,6 +112,7 @@ def run(command: Sequence[str], stamps: Path, timeout: float, env: dict[str, str
         sampler = _Sampler(process.pid, before)
         sampler.start()
         result: int | str
+        meanwhile(process.pid)
         if ended_within(process.pid, timeout):
             result = process.wait()
         else:
@@ -112,7 +125,7 @@ def run(command: Sequence[str], stamps: Path, timeout: float, env: dict[str, str
         sampler.join()
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         output.seek(0)
-        text = output.read()[-4000:].decode(errors="replace")
+        text = output.read()[-20_000:].decode(errors="replace")
     cpu = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
     main_peak, peak = (max((each[column] for each in sampler.series), default=0) for column in (1, 2))
     return Outcome(wall, cpu, peak, main_peak, result, _read(stamps), began, orphans, text, sampler.series)

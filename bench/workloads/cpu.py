@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from bench import peers
 from bench.files import Task, pipeline
-from bench.functions import LONG_ITEM, consume, even, skewed, skewed_costs, spin, stamp
+from bench.functions import LONG_ITEM, consume, even, skewed, skewed_costs, spin
 from bench.kinds import Outcome, Row, Workload
+from bench.stamps import stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -7,8 +7,9 @@ from functools import partial
 
 from bench import peers
 from bench.files import Task, pipeline
-from bench.functions import anap, consume, even, nap, stamp
+from bench.functions import anap, consume, even, nap
 from bench.kinds import Outcome, Row, Workload
+from bench.stamps import stamp
 from bench.workloads.cpu import check
 
 AT_A_TIME = 100

@@ -4,23 +4,45 @@ from __future__ import annotations
 
 import sys
 
-from bench import peers
 from bench.files import Task, pipeline
-from bench.functions import stamp
 from bench.kinds import Outcome, Row, Workload
 
 LIMIT = "a bare Typer command"
 
 
-def one() -> list[int]:
-    """A source of one item."""
-    return [1]
+def script(text: str) -> tuple[str, ...]:
+    """A program of a few lines, as short as its library allows: one item through one worker."""
+    return (sys.executable, "-c", text)
 
 
-def ended(results: object) -> None:
-    """A sink."""
-    assert list(results) == [1]  # type: ignore[call-overload]
-    stamp("ended")
+POOL = """
+from multiprocessing import Pool
+if __name__ == "__main__":
+    with Pool(1) as pool:
+        assert pool.map(abs, [-1]) == [1]
+"""
+EXECUTOR = """
+from concurrent.futures import ProcessPoolExecutor
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1) as pool:
+        assert list(pool.map(abs, [-1])) == [1]
+"""
+PYPELN = """
+import pypeln as pl
+if __name__ == "__main__":
+    assert list(pl.process.map(abs, [-1], workers=1)) == [1]
+"""
+MPIRE = """
+from mpire import WorkerPool
+if __name__ == "__main__":
+    with WorkerPool(1) as pool:
+        assert pool.map(abs, [-1]) == [1]
+"""
+JOBLIB = """
+from joblib import Parallel, delayed
+if __name__ == "__main__":
+    assert Parallel(2)(delayed(abs)(each) for each in [-1]) == [1]
+"""
 
 
 def check(outcome: Outcome, _: int) -> str | None:
@@ -37,13 +59,13 @@ WORKLOADS = (
         rows=(
             Row("python -c pass", command=(sys.executable, "-c", "pass")),
             Row(LIMIT, command=(sys.executable, "-m", "bench.bare")),
-            Row("runner, in a thread", toml=lambda _: pipeline(Task("nothing", "nothing", "thread"))),
-            Row("runner, in a process", toml=lambda _: pipeline(Task("nothing", "nothing"))),
-            Row("multiprocessing.Pool", lambda _: peers.pool(one, abs, ended, workers=1, chunk=1)),
-            Row("ProcessPoolExecutor", lambda _: peers.executor(one, abs, ended, workers=1, chunk=1)),
-            Row("pypeln", lambda _: peers.pypeln(one, [(abs, 1)], ended), needs=("pypeln",)),
-            Row("mpire", lambda _: peers.mpire(one, abs, ended, workers=1, length=1, chunk=1), needs=("mpire",)),
-            Row("joblib", lambda _: peers.parallel(one, abs, ended, workers=2), needs=("joblib",)),
+            Row("runner, in a thread", toml=lambda _: pipeline(Task("nothing", "bench.stamps:nothing", "thread"))),
+            Row("runner, in a process", toml=lambda _: pipeline(Task("nothing", "bench.stamps:nothing"))),
+            Row("multiprocessing.Pool", command=script(POOL)),
+            Row("ProcessPoolExecutor", command=script(EXECUTOR)),
+            Row("pypeln", command=script(PYPELN), needs=("pypeln",)),
+            Row("mpire", command=script(MPIRE), needs=("mpire",)),
+            Row("joblib", command=script(JOBLIB), needs=("joblib",)),
         ),
         items=1,
         quick=1,
