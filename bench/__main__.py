@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -12,31 +13,44 @@ from bench.workloads import MODULES, find
 
 def main() -> int:
     """Parse, measure, print."""
+    given = _parse()
+    rounds = given.rounds or (3 if given.quick else 5)
+    sheets = {}
+    if given.json and given.json.exists():
+        sheets = {sheet["name"]: sheet for sheet in json.loads(given.json.read_text())}
+    print(table.machine())
+    wrong = False
+    for name in () if given.render else given.workloads or MODULES:
+        sheet = suite.measured(find(name), rounds, quick=given.quick, only=given.only, tell=_tell)
+        _tell("")
+        print(table.render(sheet), flush=True)
+        sheets[name] = sheet
+        wrong = wrong or any("problem" in line and line["runner"] for line in sheet["lines"])
+        if given.json:
+            given.json.write_text(json.dumps(list(sheets.values()), indent=1))
+    ordered = [sheets[name] for name in MODULES if name in sheets]
+    if given.markdown:
+        table.write(given.markdown, table.document(ordered))
+    if given.plot:
+        table.plot(given.plot, ordered)
+    return int(wrong)
+
+
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="runner beside its peers.")
-    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"default: all. {', '.join(MODULES)}")
-    parser.add_argument("--rounds", type=int, default=None, metavar="N", help="runs of each contender (5; quick: 3)")
-    parser.add_argument("--quick", action="store_true", help="fewer items and rounds: for a first look while tuning")
-    parser.add_argument(
-        "--only", default="", metavar="TEXT", help="only contenders with TEXT in their names, and the limit"
-    )
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there as well")
+    add = parser.add_argument
+    add("workloads", nargs="*", metavar="WORKLOAD", help=f"default: all. {', '.join(MODULES)}")
+    add("--rounds", type=int, metavar="N", help="runs of each contender (5; quick: 3)")
+    add("--quick", action="store_true", help="fewer items and rounds: for a first look while tuning")
+    add("--only", default="", metavar="TEXT", help="only contenders with TEXT in their names, and the limit")
+    add("--json", type=Path, metavar="FILE", help="keep the figures there, beside those of other workloads")
+    add("--render", action="store_true", help="measure nothing: tables and plot of what --json has")
+    add("--markdown", type=Path, metavar="FILE", help=f"write all tables there, between its marks {table.BEGIN}")
+    add("--plot", type=Path, metavar="FILE", help="draw all of them there (.svg or .png; needs matplotlib)")
     given = parser.parse_args()
     if unknown := set(given.workloads) - MODULES.keys():
         parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(MODULES)}")
-    rounds = given.rounds or (3 if given.quick else 5)
-    text = table.machine(rounds)
-    print(text)
-    wrong = False
-    for name in given.workloads or MODULES:
-        sheet = suite.measured(find(name), rounds, quick=given.quick, only=given.only, tell=_tell)
-        _tell("")
-        rendered = table.render(sheet)
-        print(rendered, flush=True)
-        text += "\n" + rendered
-        wrong = wrong or any(line.problem and line.row.toml for line in sheet.lines)
-    if given.markdown:
-        given.markdown.write_text(text)
-    return int(wrong)
+    return given
 
 
 def _tell(text: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -105,7 +106,7 @@ def words(fault: Fault, outcome: Outcome) -> str:
     elif hung:
         said = ["**hangs**" + (f" after {ended[-1]['results']:,} results" if ended else "")]
     elif fault.deed is _interrupt:
-        said = [f"ends after {outcome.wall - _when(outcome):.1f} s, exit {outcome.exit}", *_tracebacks(outcome)]
+        said = [f"ends after {outcome.wall - _when(outcome):.1f} s, {_exit(outcome)}", *_tracebacks(outcome)]
     else:
         said = _verdict(outcome, int(ended[-1]["results"]) if ended else 0)
     if ended and ended[-1]["twice"]:
@@ -118,6 +119,8 @@ def words(fault: Fault, outcome: Outcome) -> str:
 def _verdict(outcome: Outcome, results: int) -> list[str]:
     if results == ITEMS:
         return ["all 2,000 results", *([] if outcome.exit == 0 else [f"exit {outcome.exit}"])]
+    if outcome.exit == 0:
+        return [f"**loses {ITEMS - results:,} silently**, exit 0"]
     if results == ITEMS - 1:
         return [f"the other 1,999 results, exit {outcome.exit}"]
     return [f"**gives up** after {results:,} results: {_error(outcome.output)}"]
@@ -127,6 +130,11 @@ def _when(outcome: Outcome) -> float:
     """Seconds from the start to the middle, when the deed was done."""
     middle = outcome.all("middle")
     return float(middle[0]["at"]) - outcome.began if middle else 0.0
+
+
+def _exit(outcome: Outcome) -> str:
+    code = outcome.exit
+    return signal.Signals(-code).name if isinstance(code, int) and code < 0 else f"exit {code}"
 
 
 def _tracebacks(outcome: Outcome) -> list[str]:
@@ -140,11 +148,8 @@ def _error(output: str) -> str:
     >>> _error("Traceback (most recent call last):\\n  File x\\nValueError: no such loaf\\n")
     'ValueError'
     """
-    for line in reversed(output.splitlines()):
-        name = line.split(":")[0].strip()
-        if name.replace(".", "").replace("_", "").isalnum() and name[-5:] in {"Error", "tPool", "ption"}:
-            return name.rpartition(".")[2]
-    return "no error was printed"
+    named = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception|Pool|Failed))\b", output, re.MULTILINE)
+    return named[-1] if named else "no error was printed"
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import statistics
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench import measure
 
@@ -25,24 +25,27 @@ class Line:
     figures: list[float] = field(default_factory=list)
     problem: str = ""
 
-    def median(self, value: Callable[[Outcome], float]) -> float:
-        """The median of something over the runs."""
-        return statistics.median(value(each) for each in self.outcomes)
+    def summary(self, workload: Workload, limit: Line | None) -> dict[str, Any]:
+        """What the table needs, as JSON has it; medians where nothing else is said."""
 
+        def median(value: Callable[[Outcome], float]) -> float:
+            return statistics.median(value(each) for each in self.outcomes)
 
-@dataclass
-class Sheet:
-    """One workload's lines."""
-
-    workload: Workload
-    lines: list[Line]
-
-    def ratios(self, line: Line) -> list[float]:
-        """Round by round: this line's figure divided by the limit's."""
-        limit = next((each for each in self.lines if each.row.name == self.workload.limit), None)
-        if limit is None:
-            return []
-        return [own / bound for own, bound in zip(line.figures, limit.figures, strict=False)]
+        about = {"name": self.row.name, "runner": self.row.toml is not None, "count": self.count}
+        if self.problem or not self.figures:
+            return {**about, "problem": self.problem or "not run"}
+        pairs = zip(self.figures, limit.figures, strict=False) if limit else ()
+        ratios = [own / bound for own, bound in pairs if bound]
+        return {
+            **about,
+            "figures": self.figures,
+            "figure": statistics.median(self.figures),
+            "ratio": statistics.median(ratios) if ratios else None,
+            "extra": {name: median(lambda each, of=of: of(each, self.count)) for name, of in workload.extra.items()},
+            "wall": median(lambda each: each.wall),
+            "cpu": median(lambda each: each.cpu),
+            "peak": median(lambda each: each.peak),
+        }
 
 
 def missing(row: Row) -> str:
@@ -53,17 +56,28 @@ def missing(row: Row) -> str:
 
 def measured(
     workload: Workload, rounds: int, *, quick: bool, only: str = "", tell: Callable[[str], None] = lambda _: None
-) -> Sheet:
+) -> dict[str, Any]:
     """Run a workload's rows (those with `only` in their names, and the limit), `rounds` times each, interleaved."""
     items = workload.quick if quick else workload.items
     rows = [row for row in workload.rows if only.lower() in row.name.lower() or row.name == workload.limit]
-    sheet = Sheet(workload, [Line(row, max(1, int(items * row.scale)), problem=missing(row)) for row in rows])
+    lines = [Line(row, max(1, int(items * row.scale)), problem=missing(row)) for row in rows]
     for turn in range(rounds):
-        for line in sheet.lines:
+        for line in lines:
             if not line.problem:
                 tell(f"{workload.name} {turn + 1}/{rounds}: {line.row.name}")
                 once(workload, line)
-    return sheet
+    limit = next((line for line in lines if line.row.name == workload.limit), None)
+    return {
+        "name": workload.name,
+        "title": workload.title,
+        "about": workload.about,
+        "unit": workload.unit,
+        "smaller": workload.smaller,
+        "limit": workload.limit,
+        "rounds": rounds,
+        "extra": list(workload.extra),
+        "lines": [line.summary(workload, limit) for line in lines],
+    }
 
 
 def once(workload: Workload, line: Line) -> None:
