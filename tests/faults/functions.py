@@ -125,7 +125,11 @@ class Stage:
 
     def __call__(self, item: int) -> Iterator[Any]:
         self._at("item", item)
-        yield Dying(item, self.fault, "encode") if self.mine and self.fault.moment == "encode" and item == self.fault.item else item
+        yield (
+            Dying(item, self.fault, "encode")
+            if self.mine and self.fault.moment == "encode" and item == self.fault.item
+            else item
+        )
         self._at("yielded", item)
         for _ in range(self.many):
             yield -1
@@ -341,7 +345,7 @@ def leaky(item: int) -> int:
     """Leaves a thread and a child behind with each item."""
     import subprocess
 
-    subprocess.Popen(["sleep", "60"])  # noqa: S603, S607
+    subprocess.Popen(["sleep", "60"])
     threading.Thread(target=threading.Event().wait, daemon=True).start()
     return item
 

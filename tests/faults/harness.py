@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from runner import events
 from runner.clock import RealClock
 from runner.config.model import Backoff, Batch, Port, QueueConfig, Restarts, RunSettings, TaskConfig, Workers
 from runner.fleets.hub import LocalHub
@@ -26,6 +25,8 @@ from runner.transport.cells import Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from runner import events
 
 #: No run of a test takes so long: one that does hangs.
 LIMIT = 30.0
@@ -135,7 +136,9 @@ def run(
         assert alarm.is_alive(), f"it hung: {supervisor.ledger.leases}, {said[-5:]}"
         alarm.cancel()
         alarm.join()
-    outcome = Outcome(result, collected if collected is not None else [], said, letters.records, time.monotonic() - began)
+    outcome = Outcome(
+        result, collected if collected is not None else [], said, letters.records, time.monotonic() - began
+    )
     oracle(outcome)
     return outcome
 

@@ -120,7 +120,9 @@ def test_in_every_form_of_a_task(form: str, moment: str, way: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("way", ["SIGKILL", *(pytest.param(way, marks=pytest.mark.slow) for way in ABRUPT[1:])])
-@pytest.mark.parametrize("moment", ["item", "before Made", "amid Made", "after Made", "before Finished", "amid Finished"])
+@pytest.mark.parametrize(
+    "moment", ["item", "before Made", "amid Made", "after Made", "before Finished", "amid Finished"]
+)
 def test_a_source_dies(moment: str, way: str, tmp_path: Path) -> None:
     fault = Fault(moment, way, "source", COUNT // 2, tmp_path)
     made, collected = stages(fault)
