@@ -233,25 +233,7 @@ def time_delays(results: Iterable[int]) -> None:
             sink(item)
 
 
-# --- other sinks
-
-
-class Clocked:
-    """A sink in the main process, which notes that process's CPU time at the first counted item and at the last."""
-
-    def __init__(self) -> None:
-        self.total = 0
-
-    def __call__(self, item: int) -> None:
-        if item and not self.total:
-            stamp("first", cpu=time.process_time())
-        self.total += item
-
-    def __enter__(self) -> Clocked:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        stamp("ended", total=self.total, cpu=time.process_time())
+# --- beside the items
 
 
 def compute() -> None:
