@@ -47,8 +47,8 @@ WORKLOADS = (
         name="workers",
         title="1 to 64 workers",
         about=f"Items that sleep for {SECONDS * 1000:.0f} ms, so that each one is a chunk of its own: "
-        "what a chunk costs the main process (µs of CPU time, the source's thread included), and how long it takes until "
-        "all workers are at work.",
+        "what a chunk costs the main process (µs of CPU time, the source's thread included), and how long until "
+        "all workers are at work. With few workers the fixed costs of the run weigh most.",
         unit="µs / chunk",
         rows=tuple(row(workers) for workers in NUMBERS),
         items=80,
