@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from bench.stamps import stamp, workers_seen
+from bench.stamps import has_stamped, stamp, workers_seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -233,22 +233,12 @@ def time_delays(results: Iterable[int]) -> None:
             sink(item)
 
 
-# --- other sinks
+# --- beside the items
 
 
-class Clocked:
-    """A sink in the main process, which notes that process's CPU time at the first counted item and at the last."""
-
-    def __init__(self) -> None:
-        self.total = 0
-
-    def __call__(self, item: int) -> None:
-        if item and not self.total:
-            stamp("first", cpu=time.process_time())
-        self.total += item
-
-    def __enter__(self) -> Clocked:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        stamp("ended", total=self.total, cpu=time.process_time())
+def compute() -> None:
+    """Hold the GIL as much as one can, until the sink of this run has ended."""
+    limit = time.monotonic() + 100
+    while not has_stamped("ended") and time.monotonic() < limit:
+        for _ in range(200_000):
+            pass

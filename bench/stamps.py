@@ -11,19 +11,31 @@ STAMPS = "BENCH_STAMPS"
 
 
 def stamp(event: str, **values: object) -> None:
-    """Note a moment: one line, written at once, by whichever process. The clock is the same for all of them."""
-    line = json.dumps({"event": event, "at": time.monotonic(), **values}) + "\n"
+    """Note a moment, and the CPU time of this process so far: one line, written at once, by whichever process.
+
+    The clock is the same for all of them.
+    """
+    line = json.dumps({"event": event, "at": time.monotonic(), "cpu": time.process_time(), **values}) + "\n"
     with open(os.environ[STAMPS], "ab", buffering=0) as file:  # noqa: PTH123  pathlib costs a worker its import
         file.write(line.encode())
 
 
-def workers_seen() -> set[object]:
-    """The workers that have stamped so far."""
+def _seen() -> list[dict[str, object]]:
     try:
         with open(os.environ[STAMPS]) as file:  # noqa: PTH123
-            return {json.loads(line).get("worker") for line in file if line.endswith("\n")} - {None}
+            return [json.loads(line) for line in file if line.endswith("\n")]
     except FileNotFoundError:
-        return set()
+        return []
+
+
+def workers_seen() -> set[object]:
+    """The workers that have stamped so far."""
+    return {each.get("worker") for each in _seen()} - {None}
+
+
+def has_stamped(event: str) -> bool:
+    """Whether that moment has come, in whichever process."""
+    return any(each["event"] == event for each in _seen())
 
 
 def nothing() -> None:

@@ -27,6 +27,7 @@ MODULES = {
     "flat": "flat",
     "flat-arrays": "flat",
     "workers": "workers",
+    "busy": "busy",
 }
 
 
