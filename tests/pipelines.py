@@ -143,8 +143,8 @@ class Finished:
 
 
 def balance(outcome: Outcome) -> str:
-    """The last line on standard error."""
-    return outcome.err.splitlines()[-1] if outcome.err else ""
+    """The last line on standard error that is not indented: what follows only explains it."""
+    return next(line for line in reversed(outcome.err.splitlines()) if " read" in line and " left" in line)
 
 
 def make(path: Path, toml: str, files: Mapping[str, str | Callable[..., Any]] | None = None) -> Project:

@@ -120,8 +120,9 @@ class Ends:
             if self.supervisor.topology.stages[name] is Stage.WAITING:
                 self.supervisor.over(name, Stage.SKIPPED, "the run was stopped before it started")
             for slot in task.slots:
-                if slot.phase is Phase.WAITING or (slot.phase is not Phase.GONE and not task.fleet.kill(slot.index)):
-                    slot.phase = Phase.GONE
+                if slot.phase is not Phase.GONE:
+                    killed = slot.phase is not Phase.WAITING and task.fleet.kill(slot.index)
+                    slot.phase = Phase.ENDING if killed else Phase.GONE
             if all(slot.phase is Phase.GONE for slot in task.slots) and not self.supervisor.topology.is_over(name):
                 self.supervisor.over(name, Stage.FAILED if task.failed else Stage.OK, task.failed)
 

@@ -88,6 +88,8 @@ class Staff:
         self.supervisor.watch.granted(slot.task)
         if slot.task.ended:
             self._dismiss(slot, ended=True)
+        elif self.supervisor.ends.stopping and slot.task.is_source:
+            slot.task.fleet.send(slot.index, Stop(ended=False))
         self.supervisor.touch(slot.task.name)
 
     # -- ending --------------------------------------------------------------------------------
@@ -137,9 +139,10 @@ class Staff:
         for slot in task.slots:
             if slot.phase in {Phase.WAITING, Phase.GONE}:
                 slot.phase = Phase.GONE
-            elif not task.fleet.kill(slot.index):
+                continue
+            if not task.fleet.kill(slot.index):
                 task.fleet.send(slot.index, Stop(ended=True))  # a thread ends after the item at hand
-                slot.phase = Phase.ENDING
+            slot.phase = Phase.ENDING
         self._look_over(task)
 
     def failed(self, slot: Slot, message: Failed) -> None:

@@ -113,7 +113,10 @@ class TaskState:
 
     @property
     def depth(self) -> int:
-        """How many leases one worker may hold: one, and one more that waits in it when items are quick."""
+        """How many leases one worker may hold: one, and one more that waits in it when items are quick.
+
+        An only worker holds one: what it hands back of it would come after the one that waits, out of order.
+        """
         if self.plan.flying:
             return self.plan.config.concurrency
-        return 2 if self.grain.quick else 1
+        return 2 if self.grain.quick and len(self.slots) > 1 else 1

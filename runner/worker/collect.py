@@ -52,7 +52,9 @@ class Collector:
                 raise ValueError(f"To({item.port!r}, ...): this task has no such port (its ports: {known})")
             item = item.item
         frozen: Any = None
-        if not self.objects:  # before anything is kept: it may be refused
+        if self.objects:
+            self.size += codec.weight(item)
+        else:  # before anything is kept: it may be refused
             frozen = item if type(item) in codec.SMALL else codec.freeze(item, self.most)
             self.size += codec.size_of(frozen)
         ranks = [priority(item) if self.groups[index].priority else None for index in targets]
@@ -108,7 +110,8 @@ def _cut(index: int, group: Group, items: list[Any], ranks: list[float]) -> list
     while start < len(items):
         part = items[start : start + MOST_ITEMS]
         if group.kind == OBJECTS:
-            outputs.append(Output(index, len(part), 64 * len(part), part, tuple(ranks[start : start + len(part)])))
+            size = sum(map(codec.weight, part))
+            outputs.append(Output(index, len(part), size, part, tuple(ranks[start : start + len(part)])))
         else:
             part = _within_bytes(part)
             payload = codec.encode(part)
