@@ -150,6 +150,12 @@ PAGES: dict[str, Page] = dict(
             '[params]\nkey = { default = "x", secret = true }\n[tasks.bake]\nenv = { KEY = "${key}" }',
         ),
         _page(
+            "E117",
+            "too many tasks or queues",
+            "A file has at most 2,000 tasks and 2,000 queues. Many items are no reason for many tasks: one task with"
+            " many workers executes them.",
+        ),
+        _page(
             "E201",
             "an unknown task",
             "A key names a task that the file does not have.",

@@ -78,6 +78,8 @@ def examine(
 
 
 _TEXTS = re.compile(r"\"[^\"]*\"?|'[^']*'?")
+#: Each task has workers and each queue a place in every drawing; what is beyond was made by a mistake.
+_MOST_TABLES = 2000
 _HIDDEN = ("args", "with", "env")
 _ONLY = "a secret may be used in `args`, `with` and `env`"
 
@@ -147,6 +149,10 @@ class _Builder:
         if not isinstance(tables, dict):
             self.report.add("E103", f"`{word}` must be a table, not {kinds.describe(tables)}", (word, VALUE))
             return {}
+        if len(tables) > _MOST_TABLES:
+            text = f"the file has {len(tables):,} {word}, and at most {_MOST_TABLES:,} make sense"
+            self.report.problems.append(Problem("E117", text, Place(self.report.places.file)))
+            raise TooMany
         for one in tables:
             if not kinds.NAME.fullmatch(one):
                 self.report.add("E107", f"{name(one)} is no name for a {kind}", (word, one), kinds.NAME_WANTED)

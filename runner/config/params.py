@@ -138,7 +138,9 @@ class Params:
             if word not in self.values and word not in self.declared:
                 origin = (f"-p {word}",)
                 self.report.places.given[origin] = f"-p {clean(word, 60)}"
-                self.report.add("E111", f"there is no param {name(word)}", origin, did_you_mean(word, self.declared))
+                self.report.add(
+                    "E111", f"there is no param {name(word)}", origin, self.report.nearest(word, self.declared)
+                )
         for param in self.declared.values():
             self.values[param.name] = self._value(param, given, env, lenient=lenient)
 
@@ -211,7 +213,7 @@ class Params:
         if word not in self.declared:
             if word in self.values or ("params",) in self.report.holes:  # its declaration is wrong, and reported
                 raise Reported
-            hint = did_you_mean(word, self.declared)
+            hint = self.report.nearest(word, self.declared)
             self.used.update(hint.split("`")[1:2])
             raise Wrong("E111", f"there is no param {name(word)}", hint or "write `$${` for a literal `${`")
         self.used.add(word)

@@ -47,6 +47,7 @@ class Places(dict[Path, Place]):
         self.secrets: list[str] = []
         self._hidden: list[Path] = []
         self._spans: dict[Path, tuple[int, int]] = {}
+        self._lines: tuple[int, list[str]] = (-1, [])  # for so many hidden values
         self._scanned = False
 
     def get(self, path: Path, default: Any = None) -> Any:
@@ -70,7 +71,9 @@ class Places(dict[Path, Place]):
 
     def line(self, place: Place) -> str:
         """The line of the file at a place, secrets masked; empty when the place is not in the file."""
-        lines = self._shown().split("\n") if place.file == self.file else []
+        if place.file == self.file and self._lines[0] != len(self._hidden):
+            self._lines = (len(self._hidden), self._shown().split("\n"))
+        lines = self._lines[1] if place.file == self.file else []
         return self.mask(lines[place.line - 1]) if 0 < place.line <= len(lines) else ""
 
     def hide(self, path: Path, value: object) -> None:

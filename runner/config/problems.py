@@ -105,6 +105,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`did you mean ...?` with the nearest known word, or nothing."""
     import difflib
 
-    words = {one.casefold(): one for one in itertools.islice(known, 1000)}  # a hostile file must not cost time
+    words = {one.casefold(): one for one in itertools.islice(known, 500)}  # a hostile file must not cost time
     found = difflib.get_close_matches(word[:60].casefold(), words, 1, 0.6)
     return f"did you mean `{clean(words[found[0]])}`?" if found else ""
