@@ -9,13 +9,21 @@ from typing import Annotated, Optional
 
 import typer
 
-from runner.cli.inputs import File, Params, Sets, pairs, path_of, refuse
+from runner.cli.inputs import File, Params, Sets, complete_task, pairs, path_of, refuse, select
 
 
 def run(
     file: File = None,
     param: Params = None,
     set_: Sets = None,
+    task: Annotated[
+        Optional[list[str]],  # noqa: UP045  typer reads the annotation at run time
+        typer.Option("--task", "-t", metavar="NAME", help="Run only this task.", autocompletion=complete_task),
+    ] = None,
+    skip: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--skip", metavar="NAME", help="Do not run this task.", autocompletion=complete_task),
+    ] = None,
     grace: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="TIME", help="Time to drain after the first Ctrl-C, e.g. 30s."),
@@ -60,7 +68,7 @@ def run(
 
     given, file = dict(pairs(param, "--param")), path_of(file, "run")
     sets = [*pairs(set_, "--set"), *_overrides(grace=grace, log=log, halt=halt, deadline=deadline)]
-    loaded = config.examine(file, params=given, sets=sets, lenient=help_params)
+    loaded = select(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
     if help_params:
         from runner.cli.listing import params
 
