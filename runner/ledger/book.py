@@ -165,6 +165,10 @@ class Ledger:
         """Whether what would be granted next has been granted before (an ordered task may owe it to its order)."""
         return any(line.ready and line.ready[0].entry is not None for line in self.by_task[task])
 
+    def suspect_first(self, task: str) -> bool:
+        """Whether workers have died over what would be granted next."""
+        return any(line.ready and line.ready[-1 if line.order == "lifo" else 0].crashes for line in self.by_task[task])
+
     def available(self, task: str) -> int:
         """Items that could be granted to this task now."""
         return sum(line.available for line in self.by_task[task])

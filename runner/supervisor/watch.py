@@ -69,11 +69,6 @@ class Watch:
         """A lease is over."""
         self._granted.pop(lease, None)
 
-    def exceeded(self, task: TaskState, lease: int) -> bool:
-        """Whether an item of an `async` task has been in flight for longer than its limit."""
-        limit = task.plan.config.timeout
-        return limit is not None and self.supervisor.clock.now() - self._granted.get(lease, 1e18) >= limit
-
     def _sample(self, slot: Slot, now: float) -> float | None:
         """Look at one worker; when it will be overdue, None when it has nothing under way."""
         if slot.phase not in {Phase.READY, Phase.ENDING} or slot.overdue:

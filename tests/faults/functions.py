@@ -370,5 +370,18 @@ class DiesInSetup:
         return item
 
 
-def pid(_: int) -> int:
-    return os.getpid()
+def always_failing(item: int) -> int:
+    raise ValueError(f"number {item}")
+
+
+_GROWN: list[bytes] = []
+
+
+def grows(item: int) -> tuple[int, int]:
+    """Holds 40 MB more with each item."""
+    _GROWN.append(os.urandom(1 << 20) * 40)
+    return item, os.getpid()
+
+
+def pid(item: int) -> tuple[int, int]:
+    return item, os.getpid()
