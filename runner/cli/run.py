@@ -5,27 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from runner.errors import UsageError
+from runner.cli.inputs import File, Params, Sets, pairs, path_of
 
 
 def run(
-    file: Annotated[
-        Optional[str],  # noqa: UP045  typer reads the annotation at run time
-        typer.Argument(metavar="[FILE]", help="The file; `-` is standard input. Default: tasks.toml here."),
-    ] = None,
-    param: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--param", "-p", metavar="NAME=VALUE", help="Set a param of the file."),
-    ] = None,
-    set_: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--set", metavar="PATH=VALUE", help="Set any key of the file, in TOML: tasks.bake.workers=2"),
-    ] = None,
+    file: File = None,
+    param: Params = None,
+    set_: Sets = None,
     grace: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="TIME", help="Time to drain after the first Ctrl-C, e.g. 30s."),
@@ -63,8 +53,8 @@ def run(
     from runner.report.output import Printer
     from runner.supervisor.result import DEAD
 
-    sets = [*_pairs(set_ or [], "--set"), *_overrides(grace=grace, log=log, halt=halt, deadline=deadline)]
-    loaded = config.examine(_file(file), params=dict(_pairs(param or [], "--param")), sets=sets)
+    sets = [*pairs(set_, "--set"), *_overrides(grace=grace, log=log, halt=halt, deadline=deadline)]
+    loaded = config.examine(path_of(file, "run"), params=dict(pairs(param, "--param")), sets=sets)
     plan = runs.prepare(loaded)
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     printer = Printer(1, 2, log=loaded.run.log, color=color)
@@ -78,24 +68,6 @@ def run(
         # A thread that cannot be ended would keep the interpreter from ending; all state is written.
         os._exit(result.exit_code)
     raise typer.Exit(0 if dead_ok and result.exit_code == DEAD else result.exit_code)
-
-
-def _file(file: str | None) -> str:
-    if file is not None:
-        return file
-    if not Path("tasks.toml").exists():
-        raise UsageError("there is no tasks.toml here; name a file: runner run FILE")
-    return "tasks.toml"
-
-
-def _pairs(texts: list[str], option: str) -> list[tuple[str, str]]:
-    pairs = []
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UsageError(f"{option} {text}: write it as NAME=VALUE")
-        pairs.append((name, value))
-    return pairs
 
 
 def _overrides(**given: str | None) -> list[tuple[str, str]]:

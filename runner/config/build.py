@@ -86,7 +86,7 @@ class _Builder:
 
     def config(self, source: parse.Source) -> Config:
         """Everything, converted; when the report is bad, it has holes."""
-        raw = {key: self.params.fill(value, (key,)) for key, value in self.raw.items()}
+        raw: dict[str, Any] = {key: self.params.fill(value, (key,)) for key, value in self.raw.items()}
         queues = self._named(raw, "queues", "queue")
         tasks = self._named(raw, "tasks", "task")
         self.reader = Reader(self.report, queues, tasks)
@@ -105,6 +105,11 @@ class _Builder:
             places=self.report.places,
             unused=tuple(word for word in self.params.declared if word not in self.params.used),
             secrets=frozenset(word for word, param in self.params.declared.items() if param.secret),
+            declared=self.params.declared,
+            given=self.params.given,
+            references=self.params.references,
+            raw=self.raw,
+            filled=raw,
         )
         self._tests(raw.get("tests", []))
         if not tasks and not self.report.bad:

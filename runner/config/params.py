@@ -125,6 +125,8 @@ class Params:
     declared: dict[str, Param] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    given: dict[str, str] = field(default_factory=dict)
+    references: dict[Spot, tuple[str, ...]] = field(default_factory=dict)
 
     def give(self, given: Mapping[str, str], env: Mapping[str, str], *, lenient: bool = False) -> None:
         """Find the value of every param: -p, then its environment variable, then its default.
@@ -143,10 +145,12 @@ class Params:
         path: Spot = ("params", param.name)
         if param.name in given:
             value: Any = given[param.name]
+            self.given[param.name] = "-p"
             path = (f"-p {param.name}",)
             self.report.places.given[path] = path[0]
         elif param.env is not None and param.env in env:
             value = env[param.env]
+            self.given[param.name] = f"environment variable {param.env}"
             path = (f"environment variable {param.env}",)
             self.report.places.given[path] = path[0]
         elif param.required:
@@ -171,6 +175,7 @@ class Params:
         if isinstance(value, str):
             if "${" not in value:
                 return value
+            self.references[path] = tuple(match[1] for match in _REFERENCE.finditer(value) if match[1])
             try:
                 return self._text(value)
             except Reported:

@@ -71,7 +71,7 @@ def _one(problem: Problem) -> str:
     if problem.source and place.line:
         text, start, length = _cut(clean(problem.source), place.column - 1, place.length)
         gutter = " " * len(str(place.line))
-        caret = " " * _width(text[:start]) + "^" * max(1, _width(text[start : start + length]))
+        caret = " " * width(text[:start]) + "^" * max(1, width(text[start : start + length]))
         near, *more = problem.hint.split("\n")
         lines += [f"{gutter} |", f"{place.line} | {text}", f"{gutter} | {caret} {near}".rstrip()]
         lines += [f"{gutter} | {line}" for line in more]
@@ -90,7 +90,7 @@ def _cut(text: str, start: int, length: int) -> tuple[str, int, int]:
     return head + text[left : left + WIDTH].rstrip() + tail, start - left + len(head), length
 
 
-def _width(text: str) -> int:
+def width(text: str) -> int:
     """Columns on a terminal: characters of East Asian scripts take two."""
     if text.isascii():
         return len(text)
