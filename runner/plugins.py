@@ -146,6 +146,8 @@ class Plugins:
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
+            if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+                raise PluginError(f"`{call}`: there is no module `{error.name}`") from None
             raise PluginError(f"`{call}` cannot be imported:\n{describe(error).traceback}") from None
         if not callable(target):
             raise PluginError(f"`{call}` is no function: it is of type {type(target).__name__}")
