@@ -32,7 +32,11 @@ class ConfigError(RunnerError):
 
 
 class PluginError(ConfigError):
-    """A task function could not be found or loaded."""
+    """A task function could not be found or loaded; `code` and `hint` are those of the `Problem` it makes."""
+
+    def __init__(self, message: str, code: str = "E301", hint: str = "") -> None:
+        super().__init__(message)
+        self.code, self.hint = code, hint
 
 
 class SpawnError(RunnerError):

@@ -12,6 +12,7 @@ import hashlib
 import inspect
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import PluginError
@@ -19,7 +20,10 @@ from runner.errortext import describe
 from runner.tasks import MARK, Declaration, Reference, load_module
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable, Sequence
+
+
+_OURS = str(Path(__file__).parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class Plugin:
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
-            self.error = describe(error).traceback or str(error)
+            self.error = describe(_trimmed(error)).traceback or str(error)
             return
         unmarked = []
         for attribute, value in list(vars(module).items()):
@@ -133,8 +137,10 @@ class Plugins:
             return owners[0].functions[name]
         if owners:
             both = " and ".join(f"`{each.name}.{name}` ({each.origin})" for each in owners)
-            raise PluginError(f"task function `{call}` is offered by {both}; write one of these names in full")
-        raise PluginError(self._not_found(call, plugin, name))
+            raise PluginError(
+                f"task function `{call}` is offered by {both}", "E311", "write one of these names in full"
+            )
+        raise self._not_found(call, plugin, name)
 
     def _importable(self, call: str) -> TaskFunction:
         module, _, qualname = call.partition(":")
@@ -142,30 +148,53 @@ class Plugins:
         try:
             target = reference.load()
         except AttributeError as error:
-            raise PluginError(f"`{call}`: module `{module}` has no `{qualname}` ({error})") from None
+            near = _nearest(qualname, vars(sys.modules[module])) if module in sys.modules else ""
+            raise PluginError(f"`{call}`: module `{module}` has no `{qualname}` ({error})", hint=near) from None
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
-            if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-                raise PluginError(f"`{call}`: there is no module `{error.name}`") from None
-            raise PluginError(f"`{call}` cannot be imported:\n{describe(error).traceback}") from None
+            told = describe(_trimmed(error))
+            hint = "" if isinstance(error, ModuleNotFoundError) else told.traceback.rstrip()
+            raise PluginError(f"`{call}` cannot be imported: {told}", "E310", hint) from None
         if not callable(target):
             raise PluginError(f"`{call}` is no function: it is of type {type(target).__name__}")
         mark = getattr(target, MARK, None)
         options = mark.options if isinstance(mark, Declaration) else {}
         return TaskFunction(qualname, target, reference, module, options)
 
-    def _not_found(self, call: str, plugin: str, name: str) -> str:
-        import difflib
+    def _not_found(self, call: str, plugin: str, name: str) -> PluginError:
+        offered = [each for each in self.all if plugin in {"", each.name}]
+        for each in offered:
+            if name in each.unmarked:
+                text = f"function `{name}` in {each.origin} is not marked as a task function"
+                return PluginError(text, hint="put `@task` (from runner) above it")
+        known = sorted({name for each in offered for name in each.functions})
+        near = _nearest(name, known)
+        broken = next((each for each in offered if each.error), None)
+        if broken is not None and not near:
+            text = f"no task function `{call}`, but plugin `{broken.name}` could not be loaded"
+            return PluginError(text, "E310", broken.error.rstrip())
+        if plugin and not offered:
+            names = [each.name for each in self.all]
+            return PluginError(f"no plugin `{plugin}` for `{call}`", "E312", _nearest(plugin, names) or _known(names))
+        text = f"no task function `{call}`" + (f" (and plugin `{broken.name}` could not be loaded)" if broken else "")
+        return PluginError(text, hint=near or _known(known))
 
-        for each in self.all:
-            if name in each.unmarked and plugin in {"", each.name}:
-                return f"function `{name}` in {each.origin} is not marked: put `@task` (from runner) above it"
-        broken = [each for each in self.all if each.error and plugin in {"", each.name}]
-        if broken:
-            return f"no task function `{call}`, but plugin `{broken[0].name}` could not be loaded:\n{broken[0].error}"
-        known = sorted({name for each in self.all for name in each.functions})
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f" did you mean `{near[0]}`?" if near else ""
-        where = ", ".join(f"`{each}`" for each in known) if known else "none at all"
-        return f"no task function `{call}`;{hint} known: {where}"
+
+def _trimmed(error: BaseException) -> BaseException:
+    """The error without the frames of the import system and of ours, which lead to it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(("<frozen importlib", _OURS)):
+        trace = trace.tb_next
+    return error.with_traceback(trace)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, known, 1)
+    return f"did you mean `{near[0]}`?" if near else ""
+
+
+def _known(words: Sequence[str]) -> str:
+    return "known: " + ", ".join(f"`{each}`" for each in words) if words else "there is none at all"

@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from runner.clock import RealClock
-from runner.errors import ConfigError, PluginError, RunnerError
+from runner.errors import ConfigError, RunnerError
 from runner.fleets.hub import LocalHub
 from runner.fleets.limits import make_room
-from runner.plugins import Plugins, TaskFunction
 from runner.store import DeadLetters
 from runner.supervisor import Letters, Plan, Record, Supervisor, TaskPlan
 from runner.tasks import shape
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from runner import events
     from runner.config.model import Config, TaskConfig
     from runner.fleets.base import Fleet
+    from runner.plugins import TaskFunction
     from runner.report.output import Printer
     from runner.supervisor import Result
 
@@ -54,22 +54,11 @@ def prepare(config: Config) -> Plan:
     """
     from runner import check
 
-    problems = list(check.check(config))
-    plugins = Plugins(config.folder, config.plugins)
-    functions: dict[str, TaskFunction] = {}
-    wanted = {name: task for name, task in config.tasks.items() if task.enabled}
-    for name, task in wanted.items():
-        if config.hole("tasks", name, "call"):
-            continue
-        try:
-            functions[name] = plugins.find(task.call)
-        except PluginError as error:
-            place = ("tasks", name, "call") if ("tasks", name, "call") in config.places else ("tasks", name)
-            problems.append(check.problem("E301", str(error), config.place(*place)))
-    found, arguments = check.check_functions(config, functions)
-    check.raise_for([*problems, *found], config)
-    tasks = {name: _task(task, functions[name], arguments[name]) for name, task in wanted.items()}
-    used = {queue for task in wanted.values() for queue in (*task.inputs, *task.outputs, task.dead)}
+    found = check.everything(config)
+    check.raise_for(found.problems, config)
+    functions, arguments = found.functions, found.arguments
+    tasks = {name: _task(config.tasks[name], functions[name], arguments[name]) for name in functions}
+    used = {queue for task in tasks.values() for queue in (*task.config.inputs, *task.config.outputs, task.config.dead)}
     queues = {name: queue for name, queue in config.queues.items() if name in used}
     settings = replace(config.run, state=config.folder / config.run.state)
     return Plan(config.title, _run_id(), settings, queues, tasks)

@@ -45,6 +45,7 @@ class Script:
     kills: float = 0.0
     poison: float = 0.0
     random_deaths: float = 0.0
+    hangs: float = 0.0
     handback: bool = True
 
     def draw(self, *key: object) -> random.Random:
@@ -68,6 +69,8 @@ class Script:
             return "kill"
         if draw.random() < self.fails:
             return "fail" if attempt <= draw.choice([1, 1, 99]) else "ok"
+        if draw.random() < self.hangs:
+            return "hang" if attempt <= draw.choice([1, 99]) else "ok"
         return "ok"
 
 
@@ -115,6 +118,7 @@ class FakeWorker:
     made: int = 0
     stop: bool = False
     finished: bool = False
+    suspect: bool = False
 
 
 class FakeFleet:
@@ -140,8 +144,12 @@ class FakeFleet:
         if not worker.alive:
             return None
         if self.script.random_deaths and self.random.random() < self.script.random_deaths:
-            self.hub.at(self.random.uniform(0, 0.05), lambda: self._die(worker) if worker.spec.inputs else None)
+            self.hub.at(self.random.uniform(0, 0.05), lambda: self._strike(worker))
         return Heard(worker.spec.slot, worker.life, Ready(1))
+
+    def _strike(self, worker: FakeWorker) -> Any:
+        """Bad luck from outside; three strikes would kill an innocent item, so one that was struck is spared."""
+        return self._die(worker) if worker.spec.inputs and not worker.suspect else None
 
     def send(self, slot: int, message: Any) -> None:
         worker = self.workers[slot]
@@ -199,6 +207,7 @@ class FakeFleet:
             self._answer(worker, grant, at, outs, fails, spent)
             return
         part, item = work[at]
+        worker.suspect = part.crashes > 0
         task = worker.spec.task
         seconds = self.script.seconds(task, item)
         outcome = self.script.outcome(task, item, part.attempt, part.crashes)
@@ -216,7 +225,8 @@ class FakeFleet:
             self._next(worker, grant, work, at + 1, outs, fails, spent + seconds)
             return None
 
-        self.hub.at(seconds, done)
+        if outcome != "hang":
+            self.hub.at(seconds, done)
 
     def _answer(self, worker: FakeWorker, grant: Grant, at: int, outs: Any, fails: Any, spent: float) -> None:
         task = worker.spec.task
@@ -236,6 +246,7 @@ class FakeFleet:
                 return None
             worker.busy = False
             worker.lease = 0
+            worker.suspect = False
             self.received.setdefault(task, []).extend(outs)
             if worker.waiting:
                 self._begin(worker)
@@ -274,6 +285,18 @@ class FakeFleet:
     def position(self, slot: int) -> Position:
         worker = self.workers[slot]
         return Position(worker.lease, worker.index)
+
+    def dump(self, slot: int) -> None:
+        pass
+
+    def stack(self, slot: int) -> str:
+        return ""
+
+    def memory(self, slot: int) -> int:
+        return self.random.randrange(200)
+
+    def pause(self, *, going_on: bool) -> None:
+        pass
 
     def close(self) -> None:
         pass

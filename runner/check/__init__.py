@@ -9,21 +9,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from runner.check import structure
-from runner.check.functions import check_functions
-from runner.config.places import Places
-from runner.config.problems import Problem, ordered, render
-from runner.errors import ConfigError
+from runner.check.functions import Arguments, check_functions
+from runner.config.places import VALUE, Places
+from runner.config.problems import Problem, name, ordered, render
+from runner.errors import ConfigError, PluginError
+from runner.plugins import Plugin, Plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from runner.config.model import Config, Place
+    from runner.plugins import TaskFunction
 
-__all__ = ["check", "check_functions", "problem", "raise_for"]
+__all__ = ["Findings", "check", "check_functions", "everything", "problem", "raise_for"]
 
 
 def check(config: Config) -> list[Problem]:
@@ -32,6 +34,46 @@ def check(config: Config) -> list[Problem]:
     What `config.examine` has found comes with it; nothing is concluded from values that are wrong for a known reason.
     """
     return ordered(shown(found, config) for found in (*config.problems, *structure.findings(config)))
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What looking at a file and at its functions gives: for each task the function, and its arguments, converted."""
+
+    problems: list[Problem]
+    functions: dict[str, TaskFunction]
+    arguments: dict[str, Arguments]
+
+
+def everything(config: Config) -> Findings:
+    """`check`, and what the functions say; this loads the plugins of the file."""
+    plugins = Plugins(config.folder, config.plugins)
+    problems = [*check(config), *_plugins(config, plugins)]
+    functions: dict[str, TaskFunction] = {}
+    for word, task in config.tasks.items():
+        if task.enabled and not config.hole("tasks", word, "call"):
+            try:
+                functions[word] = plugins.find(task.call)
+            except PluginError as error:
+                place = config.place("tasks", word, "call", VALUE)
+                problems.append(Problem(error.code, str(error), place, hint=error.hint))
+    found, arguments = check_functions(config, functions)
+    return Findings(ordered(shown(each, config) for each in (*problems, *found)), functions, arguments)
+
+
+def _plugins(config: Config, plugins: Plugins) -> Iterator[Problem]:
+    """Plugins that the file names and that are not there, and two of one name."""
+    owners: dict[str, Plugin] = {}
+    for each in plugins.all:
+        other = owners.setdefault(each.name, each)
+        if other is not each:
+            text = f"two plugins have the name {name(each.name)}: {other.origin} and {each.origin}"
+            yield Problem("E311", text, config.place("plugins"), hint="rename one of the files")
+    for number, word in enumerate(config.plugins or ()):
+        place = config.place("plugins", str(number))
+        missing = f"ModuleNotFoundError: No module named {word.partition('.')[0]!r}"
+        if any(each.module == word and each.error.rstrip().endswith(missing) for each in plugins.all):
+            yield Problem("E312", f"plugin {name(word)} is neither a file, a folder nor a module", place)
 
 
 def problem(code: str, text: str, place: Place) -> Problem:

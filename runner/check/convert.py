@@ -101,11 +101,13 @@ def _by_pydantic(value: Any, hint: Any) -> Any:
 
 def _explain(error: Any, hint: Any, value: Any) -> str:
     """What pydantic says, in one line: the first complaints, each with its path inside the value."""
+    if hint in _SCALARS:
+        return f"must be {_word(hint)}, not {describe(value)}"
     told = []
     for each in error.errors(include_url=False, include_context=False)[:3]:
         path = ".".join(str(part) for part in each["loc"])
-        said = each["msg"][:1].lower() + each["msg"][1:]
-        told.append(f"{path}: {said}" if path else said)
+        said = each["msg"].replace("Input should be", "must be").replace("Value error, ", "")
+        told.append(f"`{path}` {said}" if path else said)
     return f"must be {_word(hint)}, not {describe(value)} ({clean('; '.join(told), 300)})"
 
 

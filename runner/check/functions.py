@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import pickle
 import re
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.check import convert, exceptions
 from runner.check.structure import timeout_problem
+from runner.config.places import VALUE
 from runner.config.problems import Problem, clean, did_you_mean, name
 from runner.tasks import hints, shape
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from runner.config.model import Config, Place, TaskConfig
     from runner.plugins import TaskFunction
 
-_QUOTED = re.compile(r"(: |-> )'([^']*)'")
+_MODULE = re.compile(r"\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])")
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -80,12 +82,30 @@ def where(function: TaskFunction) -> str:
 
 
 def signature(target: Any) -> str:
-    """A signature as its author wrote it: `from __future__ import annotations` makes strings of annotations."""
+    """A signature as its author wrote it, without the modules of the names in its annotations."""
     try:
         found = inspect.signature(target)
     except (TypeError, ValueError):
         return "(...)"
-    return clean(_QUOTED.sub(r"\1\2", str(found)), 200)
+    parameters = [each.replace(annotation=_shown(each.annotation)) for each in found.parameters.values()]
+    return clean(str(found.replace(parameters=parameters, return_annotation=_shown(found.return_annotation))), 200)
+
+
+def _shown(annotation: Any) -> Any:
+    if annotation is inspect.Parameter.empty:
+        return annotation
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        return _Written(annotation.__name__)
+    return _Written(_MODULE.sub("", annotation if isinstance(annotation, str) else str(annotation)))
+
+
+class _Written(str):
+    """An annotation that shows itself without quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 @dataclass(slots=True)
@@ -151,7 +171,8 @@ class Binding:
             self._missing(filled)
 
     def _called(self) -> str:
-        return f"function {name(self.function.name)} of task {name(self.task.name)}"
+        shown = f"function {name(self.function.name)}"
+        return shown if self.function.name == self.task.name else f"{shown} of task {name(self.task.name)}"
 
     def _no_item(self) -> None:
         self._problem("E306", f"{self._called()} takes no item, and the task has inputs", "call")
@@ -227,16 +248,18 @@ class Binding:
         return tuple(args), kwargs
 
     def _value(self, value: Any, hint: Any, parameter: str, *path: str) -> Any:
+        if self.config.hole("tasks", self.task.name, *path):
+            return value
         try:
             made = convert.convert(value, hint)
             if made is not value:
                 pickle.dumps(made, 5)
         except convert.Unfit as unfit:
             text = f"{name(parameter)} of {self._called()} {unfit}"
-            self._problem("E304", text, *path)
+            self._problem("E304", text, *path, VALUE)
         except Exception as error:  # noqa: BLE001  a type of the user's that cannot be pickled may raise anything
             text = f"{name(parameter)} of {self._called()} cannot be sent to a worker: {clean(str(error), 200)}"
-            self._problem("E304", text, *path)
+            self._problem("E304", text, *path, VALUE)
         else:
             return made
         return value

@@ -54,7 +54,7 @@ class Graph:
         """(queue, task that reads it) for everything this task writes."""
         for queue, writers in self.writers.items():
             if task in writers:
-                for reader in self.readers[queue]:
+                for reader in self.readers.get(queue, ()):
                     yield queue, reader
 
 

@@ -59,7 +59,7 @@ def examine(
         raw = parse.parse(text.text)
     except parse.Unreadable as error:
         place = Place(file, error.line, error.column)
-        problem = Problem(error.code, error.message, place, "error", error.hint, places.line(place))
+        problem = Problem(error.code, error.message, place, "error", error.hint, error.shown or places.line(place))
         raise ConfigError(render([problem]), [problem]) from None
     report = Report(places)
     try:

@@ -166,11 +166,12 @@ def _env(value: Any, key: Key) -> dict[str, str]:
         raise wrong_type("a table of strings", value)
     for word, text in value.items():
         if not _VARIABLE.fullmatch(word):
-            raise Wrong("E107", f"cannot have {name(word)}: letters, digits and `_` make the name of a variable")
+            wanted = "letters, digits and `_` make the name of a variable"
+            raise Wrong("E107", f"cannot have {name(word)}: {wanted}", key=word)
         if not isinstance(text, str):
-            raise Wrong("E103", f"must have a string for {name(word)}, not {describe(text)}")
+            raise Wrong("E103", f"must have a string for {name(word)}, not {describe(text)}", key=word)
         if "\x00" in text:
-            raise Wrong("E105", f"must not have a NUL character in {name(word)}")
+            raise Wrong("E105", f"must not have a NUL character in {name(word)}", key=word)
     return dict(value)
 
 
@@ -223,14 +224,16 @@ def workers(value: Any, key: Key, task: str) -> Workers:
 
 def _listed(value: list[Any], key: Key) -> Workers:
     in_range(len(value), key, f"{len(value)} names")
-    for word in value:
+    seen = set()
+    for number, word in enumerate(value):
         if not isinstance(word, str):
-            raise Wrong("E103", f"must be a list of names, and {describe(word)} is none")
+            raise Wrong("E103", f"must be a list of names, and {describe(word)} is none", key=str(number))
         if not word.strip() or not word.isprintable() or len(word) > 64:
-            raise Wrong("E107", f"must not have {describe(word)}: a name is up to 64 characters that can be printed")
-    twice = next((word for word in value if value.count(word) > 1), None) if len(set(value)) < len(value) else None
-    if twice is not None:
-        raise Wrong("E211", f"must not name {name(twice)} twice")
+            text = f"must not have {describe(word)}: a name is up to 64 characters that can be printed"
+            raise Wrong("E107", text, key=str(number))
+        if word in seen:
+            raise Wrong("E211", f"must not name {name(word)} twice", key=str(number))
+        seen.add(word)
     return Workers(len(value), len(value), tuple(value))
 
 

@@ -67,9 +67,8 @@ class Places(dict[Path, Place]):
 
     def line(self, place: Place) -> str:
         """The line of the file at a place, secrets masked; empty when the place is not in the file."""
-        if place.file != self.file or not place.line:
-            return ""
-        return self.mask(self.text.split("\n")[place.line - 1])
+        lines = self.text.split("\n") if place.file == self.file else []
+        return self.mask(lines[place.line - 1]) if 0 < place.line <= len(lines) else ""
 
     def mask(self, text: str) -> str:
         """The text with every secret value replaced, character by character."""

@@ -93,7 +93,9 @@ class Reader:
             simple = kinds.SIMPLE.get(key.kind)
             return simple(value, key) if simple is not None else self.kinds[key.kind](value, key, path, owner)
         except Wrong as wrong:
-            self.report.add(wrong.code, f"`{key.name}` of {owner} {wrong.message}", (*path, VALUE), wrong.hint)
+            self.report.add(
+                wrong.code, f"`{key.name}` of {owner} {wrong.message}", (*path, wrong.key or VALUE), wrong.hint
+            )
             raise Reported from None
 
     def exists(self, kind: str, word: str) -> bool:
@@ -104,7 +106,7 @@ class Reader:
 
     def _table(self, value: Any, key: Key, path: Path, owner: str) -> Any:
         before = len(self.report.problems)
-        made = self.table(value, key.table, path, f"`{key.name}` of {owner}")
+        made = self.table(value, key.table, path, f"`{key.name}` of {owner}" if len(path) > 1 else f"[{key.name}]")
         maker = _MADE.get(key.table)
         if maker is None:
             return made
@@ -146,33 +148,45 @@ class Reader:
 
     def _exist(self, value: Any, kind: str, path: Path, what: str) -> tuple[str, ...]:
         """Names of queues or tasks, each of which must exist; a single one may stand alone."""
-        _known(value)
+        if value is UNKNOWN:
+            raise Reported
         listed = [value] if isinstance(value, str) else value
         if not isinstance(listed, list):
             raise kinds.wrong_type(f"names of {kind}s", value)
-        before = len(self.report.problems)
-        seen = set()
+        found: dict[str, None] = {}
         for number, word in enumerate(listed):
             spot = (*path, str(number)) if isinstance(value, list) else (*path, VALUE)
+            if word is UNKNOWN:  # the others are looked at all the same
+                self.report.holes.add(path)
+                continue
             if not isinstance(word, str):
-                raise kinds.wrong_type(f"names of {kind}s", word)
-            if not self.exists(kind, word):
-                code = "E203" if kind == "queue" else "E201"
-                hint = did_you_mean(word, self.names[kind])
-                self.report.add(code, f"{what} {kind} {name(word)}, which does not exist", spot, hint)
-            elif word in seen:
+                self.report.add("E103", f"{what} a {kind}, and {kinds.describe(word)} is no name of one", spot)
+                raise Reported
+            if word in found:
                 self.report.add("E211", f"{what} {kind} {name(word)} twice", spot)
-            seen.add(word)
-        if len(self.report.problems) > before:
-            raise Reported
-        return tuple(listed)
+            found[word if self.exists(kind, word) else self._missing(word, kind, spot, what)] = None
+        found.pop("", None)
+        return tuple(found)
+
+    def _missing(self, word: str, kind: str, spot: Path, what: str) -> str:
+        """A name that does not exist: reported, and the one that was probably meant takes its place."""
+        hint = did_you_mean(word, self.names[kind])
+        code = "E203" if kind == "queue" else "E201"
+        self.report.add(code, f"{what} {kind} {name(word)}, which does not exist", spot, hint)
+        if not hint:
+            self.report.holes.add(spot)
+            self.report.holes.add(spot[:3])
+        return hint.split("`")[1] if hint else ""
 
     def _one(self, kind: str) -> Callable[[Any, Key, Path, str], str]:
         def one(value: Any, key: Key, path: Path, owner: str) -> str:
             if not isinstance(value, str):
                 raise kinds.wrong_type(f"the name of a {kind}", value)
             what = f"{owner} sends its dead letters to" if key.name == "dead" else f"{owner} names"
-            return self._exist(value, kind, path, what)[0]
+            found = self._exist(value, kind, path, what)
+            if not found:
+                raise Reported
+            return found[0]
 
         return one
 
@@ -195,26 +209,32 @@ class Reader:
         if not isinstance(value, dict):
             return dict.fromkeys(self._exist(value, "task", path, f"{owner} starts after"), "ok")
         state = grammar.Key("after", "choice", choices=_STATES)
+        made = {}
         for word, when in value.items():
-            if not self.exists("task", word):
-                hint = did_you_mean(word, self.names["task"])
-                message = f"{owner} starts after task {name(word)}, which does not exist"
-                self.report.add("E201", message, (*path, word), hint)
-                raise Reported
-            self.value(when, state, (*path, word), owner)
-        return dict(value)
+            known = self.exists("task", word)
+            other = word if known else self._missing(word, "task", (*path, word), f"{owner} starts after")
+            made[other] = self.value(when, state, (*path, word), owner)
+        made.pop("", None)
+        return made
 
     def _args(self, value: Any, key: Key, path: Path, owner: str) -> tuple[Any, ...]:
         if not isinstance(value, list):
             raise kinds.wrong_type("a list", value)
-        _known(value)
-        return tuple(plain(value))
+        return tuple(self._argument(one, (*path, str(number))) for number, one in enumerate(value))
 
     def _with(self, value: Any, key: Key, path: Path, owner: str) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise kinds.wrong_type("a table", value)
-        _known(value)
-        return dict(plain(value))
+        return {word: self._argument(one, (*path, word)) for word, one in value.items()}
+
+    def _argument(self, value: Any, path: Path) -> Any:
+        """One argument; UNKNOWN stays, so that the others can be checked."""
+        try:
+            _known(value)
+        except Reported:
+            self.report.holes.add(path)
+            return UNKNOWN
+        return plain(value)
 
     # -- tests ----------------------------------------------------------------------------------
 
@@ -258,7 +278,11 @@ def _known(value: Any) -> None:
 def _elsewhere(word: str, table: str) -> str:
     """The table that does have this key."""
     homes = [home for home in _HOMES if word in grammar.TABLES[home]] if table in _HOMES else []
-    return f"it is a key of {_HOMES[homes[0]]}" if homes else ""
+    if homes:
+        return f"it is a key of {_HOMES[homes[0]]}"
+    known = [name(key) for key in grammar.TABLES[table]]
+    return f"known: {', '.join(known)}" if len(known) <= _FEW else ""
 
 
+_FEW = 9
 _HOMES = {"top": "the top of the file", "run": "[run]", "queue": "queues", "task": "tasks"}

@@ -189,7 +189,11 @@ class Deaths:
 
     @staticmethod
     def _pause(task: TaskState) -> float:
-        return min(_MOST_PAUSE, _FIRST_PAUSE * 2.0 ** min(len(task.deaths) + task.boots_lost - 1, 20))
+        """Before the next worker: none for a first death in the window, then longer each time."""
+        earlier = len(task.deaths) + task.boots_lost - 1
+        if earlier < 1:
+            return 0.0
+        return min(_MOST_PAUSE, _FIRST_PAUSE * 2.0 ** min(earlier - 1, 20))
 
     @staticmethod
     def _why_failed(slot: Slot, why: str, stack: str, *, was_ready: bool) -> str:

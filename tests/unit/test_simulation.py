@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from fakes import Script, random_plan, simulate
 
+from runner.config.model import Lifespan, Rate
+
 SEEDS = 400
 MORE_SEEDS = 20_000
 
@@ -24,15 +26,23 @@ def scenario(seed: int) -> tuple[Any, Script, int]:
         options["ordered"] = True
     if draw.random() < 0.5:
         options["attempts"] = draw.choice([2, 5])
+    hangs = draw.choice([0, 0, 0.02])
+    if hangs or draw.random() < 0.1:
+        options["timeout"] = 5.0  # longer than any item that does not hang
+    if draw.random() < 0.2:
+        options["lifespan"] = draw.choice([Lifespan(items=3), Lifespan(memory=150), Lifespan(items=20, memory=190)])
+    if draw.random() < 0.1:
+        options["rate"] = Rate(draw.choice([50, 10_000]), 1.0)
     script = Script(
         seed,
-        cost=draw.choice([0.00001, 0.002, 0.1]),
-        skew=draw.choice([0, 0, 0.01]),
+        cost=draw.choice([0.00001, 0.002, 0.002 if "timeout" in options else 0.1]),
+        skew=draw.choice([0, 0, 0.01 if "timeout" not in options else 0]),
         spread=draw.choice([1, 1, 3]),
         fails=draw.choice([0, 0, 0.05]),
         kills=draw.choice([0, 0, 0.03]),
         poison=draw.choice([0, 0, 0.01]),
         random_deaths=draw.choice([0, 0, 0.2]),
+        hangs=hangs,
     )
     return random_plan(seed, **options), script, draw.choice([0, 1, 5, 20])
 
@@ -85,7 +95,7 @@ def deterministic(plan: Any) -> bool:
 def check(seed: int) -> None:
     plan, script, items = scenario(seed)
     result, fleet, _, _ = simulate(plan, script, items)
-    faults = script.fails or script.poison
+    faults = script.fails or script.poison or script.hangs
     if not faults and not script.random_deaths:
         assert result.exit_code == 0, result
     failed = any(task.how != "ok" for task in result.tasks.values())

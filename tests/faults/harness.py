@@ -1,0 +1,167 @@
+"""One run with real workers inside the test's own process, and the oracle that every such run must satisfy."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from runner.clock import RealClock
+from runner.config.model import Backoff, Batch, Port, QueueConfig, Restarts, RunSettings, TaskConfig, Workers
+from runner.fleets.hub import LocalHub
+from runner.fleets.process import ProcessFleet
+from runner.fleets.spawn import Spawner
+from runner.fleets.thread import ThreadFleet
+from runner.supervisor import Letters, Plan, Supervisor, TaskPlan
+from runner.tasks import Reference, shape
+from runner.transport.cells import Page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from runner import events
+
+#: No run of a test takes so long: one that does hangs.
+LIMIT = 30.0
+
+
+@dataclass
+class Outcome:
+    """A run's end, with everything that was said of it."""
+
+    result: Any
+    collected: list[Any]
+    said: list[events.Event] = field(default_factory=list)
+    letters: list[Any] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def of(self, kind: type) -> list[Any]:
+        return [event for event in self.said if isinstance(event, kind)]
+
+
+class _Keeping(Letters):
+    def __init__(self) -> None:
+        self.records: list[Any] = []
+
+    def keep(self, record: Any) -> None:
+        self.records.append(record)
+
+
+def task(
+    name: str,
+    function: Any,
+    inputs: str = "",
+    outputs: str = "",
+    *,
+    workers: int = 1,
+    mode: str = "process",
+    args: tuple[Any, ...] = (),
+    with_: dict[str, Any] | None = None,
+    **options: Any,
+) -> TaskPlan:
+    """A task of a plan; its queues as words."""
+    names = tuple(name if workers == 1 else f"{name}-{at + 1}" for at in range(workers))
+    ports = (Port("default", tuple(outputs.split())),) if outputs else ()
+    options.setdefault("restarts", Restarts(1000, 60.0))
+    options.setdefault("backoff", Backoff(0.001, 2.0, 0.01, 0.0))
+    if isinstance(options.get("batch"), int):
+        options["batch"] = Batch(options["batch"])
+    config = TaskConfig(
+        name=name,
+        call=name,
+        inputs=tuple(inputs.split()),
+        ports=ports,
+        mode=mode,  # type: ignore[arg-type]
+        workers=Workers(workers, workers, names),
+        **options,
+    )
+    reference = Reference(function.__module__, function.__qualname__)
+    return TaskPlan(config, mode, reference, shape(function), pickle.dumps((args, with_ or {})))  # type: ignore[arg-type]
+
+
+def plan(tasks: Sequence[TaskPlan], queues: dict[str, Any] | None = None, **settings: Any) -> Plan:
+    """A plan; queues that are not described have their defaults."""
+    names = {name for each in tasks for name in (*each.config.inputs, *each.config.outputs, each.config.dead) if name}
+    described = queues or {}
+    made = {name: described.get(name) or QueueConfig(name) for name in sorted(names)}
+    return Plan("Faults", "faults", RunSettings(state=Path("unused"), **settings), made, {t.name: t for t in tasks})
+
+
+def run(
+    made: Plan,
+    collected: list[Any] | None = None,
+    method: str = "forkserver",
+    on_event: Callable[[events.Event], None] | None = None,
+    on_start: Callable[[Supervisor, LocalHub], None] | None = None,
+) -> Outcome:
+    """Run it here, with a limit; what is printed goes where the test's output goes."""
+    said: list[events.Event] = []
+
+    def emit(event: events.Event) -> None:
+        said.append(event)
+        if on_event is not None:
+            on_event(event)
+
+    letters = _Keeping()
+    began = time.monotonic()
+    with ExitStack() as stack:
+        hub = LocalHub()
+        stack.callback(hub.close)
+        page = Page()
+        stack.callback(page.close)
+        spawner = Spawner(method)
+        modes = {each.mode for each in made.tasks.values()}
+        spawner.prepare([each.reference for each in made.tasks.values() if each.mode == "process"])
+        fleets: dict[str, Any] = {}
+        if "process" in modes:
+            fleets["process"] = ProcessFleet(hub, page, spawner, None)
+            stack.callback(fleets["process"].close)
+        if "thread" in modes:
+            fleets["thread"] = ThreadFleet(hub)
+            stack.callback(fleets["thread"].close)
+        supervisor = Supervisor(made, fleets, hub, RealClock(), emit, letters)
+        alarm = threading.Timer(LIMIT, _hung, (supervisor, hub))
+        alarm.start()
+        stack.callback(alarm.cancel)
+        if on_start is not None:
+            on_start(supervisor, hub)
+        result = supervisor.run()
+        assert alarm.is_alive(), f"it hung: {supervisor.ledger.leases}, {said[-5:]}"
+        alarm.cancel()
+        alarm.join()
+    outcome = Outcome(
+        result, collected if collected is not None else [], said, letters.records, time.monotonic() - began
+    )
+    oracle(outcome)
+    return outcome
+
+
+def _hung(supervisor: Supervisor, hub: LocalHub) -> None:
+    from runner.fleets.base import Signalled
+
+    for _ in range(2):
+        hub.post(Signalled(2))
+
+
+def oracle(outcome: Outcome) -> None:
+    """What holds after every run, whatever happened in it."""
+    result = outcome.result
+    assert result.exit_code != 70, result
+    assert not result.unbalanced, result
+    assert result.headline.missing == 0, result.headline
+    for name, tally in result.lines.items():
+        assert tally.missing == 0, (name, tally)
+    twice = [item for item, count in Counter(outcome.collected).items() if count > 1 and item != -1]
+    assert not twice, f"came out twice: {twice}"
+    dead = sum(task.dead for task in result.tasks.values())
+    assert dead == result.headline.dead
+    orphans = [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    helpers = [child for child in orphans if "resource_tracker" in " ".join(child.cmdline())]
+    assert len(orphans) == len(helpers), orphans
