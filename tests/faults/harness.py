@@ -139,7 +139,11 @@ def run(
         alarm.cancel()
         alarm.join()
     outcome = Outcome(
-        result, collected if collected is not None else [], said, getattr(letters, "records", []), time.monotonic() - began
+        result,
+        collected if collected is not None else [],
+        said,
+        getattr(letters, "records", []),
+        time.monotonic() - began,
     )
     oracle(outcome)
     return outcome

@@ -107,7 +107,8 @@ def test_a_waiting_retry_holds_no_worker_and_backs_off() -> None:
 
 @MODES
 @pytest.mark.parametrize(
-    ("on_error", "code", "dead", "dropped"), [("dead", 4, 7, 0), ("skip", 0, 0, 7), ("fail", 1, 1, 0), ("stop", 1, 1, 0)]
+    ("on_error", "code", "dead", "dropped"),
+    [("dead", 4, 7, 0), ("skip", 0, 0, 7), ("fail", 1, 1, 0), ("stop", 1, 1, 0)],
 )
 def test_on_error_in_its_four_words(mode: str, on_error: str, code: int, dead: int, dropped: int) -> None:
     made, collected = line(functions.failing, mode=mode, with_={"kind": "plain"}, on_error=on_error)
@@ -153,7 +154,12 @@ def test_a_hundred_thousand_failures_do_not_grow_memory() -> None:
             rss.append(psutil.Process().memory_info().rss)
 
     made, collected = line(functions.always_failing, 100_000, workers=2)
-    outcome = run(made, collected, on_event=lambda event: watch(event) if isinstance(event, events.ItemFailed) else None, keep=False)
+    outcome = run(
+        made,
+        collected,
+        on_event=lambda event: watch(event) if isinstance(event, events.ItemFailed) else None,
+        keep=False,
+    )
     assert outcome.result.headline.dead == 100_000
     assert rss[1] - rss[0] < 20 * 2**20
 
@@ -319,7 +325,9 @@ def test_rate_holds_over_all_workers(mode: str, workers: int) -> None:
 
 def test_rate_of_a_source() -> None:
     collected: list[Any] = []
-    made = plan([task("source", functions.numbers, outputs="a", args=(21,), rate=Rate(20, 1.0)), collector(collected, "a")])
+    made = plan(
+        [task("source", functions.numbers, outputs="a", args=(21,), rate=Rate(20, 1.0)), collector(collected, "a")]
+    )
     outcome = run(made, collected)
     assert collected == list(range(21))
     assert outcome.seconds > 0.9
