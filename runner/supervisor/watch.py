@@ -23,7 +23,7 @@ _SAMPLE = 0.05
 _LAST_WORDS = 0.05
 #: An event loop that has not ended an item so long after its limit is stuck.
 _STUCK = 1.0
-_MEMORY_SAMPLE = 0.5
+_MEMORY_SAMPLE = 0.05
 
 
 class Watch:

@@ -21,7 +21,7 @@ from helpers import describe, kill_all, marked, still_there
 if TYPE_CHECKING:
     from pathlib import Path
 
-PLUGIN = '''
+PLUGIN = """
 import ctypes, os, subprocess, sys, threading, time
 from pathlib import Path
 from runner import Context, Retry, task
@@ -55,7 +55,7 @@ def pause(item: int, *, seconds: float = 0.02):
 @task
 def rest(item):
     pass
-'''
+"""
 
 LINE = """
 title = "Line"
@@ -243,7 +243,10 @@ def test_no_orphan_after_any_death_of_runner(line: Any, method: str, how: str) -
 
 def test_as_process_1_of_a_container(line: Any) -> None:
     unshare = shutil.which("unshare")
-    if unshare is None or subprocess.run([unshare, "-pf", "--mount-proc", "true"], capture_output=True, check=False).returncode:
+    if (
+        unshare is None
+        or subprocess.run([unshare, "-pf", "--mount-proc", "true"], capture_output=True, check=False).returncode
+    ):
         pytest.skip("no right to make a process namespace here")
     made = line("pause", "workers = 2")
     command = [unshare, "-pf", "--mount-proc", sys.executable, "-m", "runner", "run"]
@@ -260,11 +263,11 @@ def test_the_fork_servers_death_costs_nothing(line: Any) -> None:
     while not killed and time.monotonic() < end:
         for process in marked(running.token):
             with contextlib.suppress(psutil.Error):
-                if "forkserver" in " ".join(process.cmdline()) and process.parent().pid == running.process.pid:
-                    if process.children():
-                        process.kill()
-                        killed = True
-                        break
+                ours = process.parent().pid == running.process.pid and process.children()
+                if ours and "forkserver" in " ".join(process.cmdline()):
+                    process.kill()
+                    killed = True
+                    break
     assert killed
     outcome = running.finish()
     assert outcome.exit == 0, outcome
@@ -309,6 +312,9 @@ def test_a_machine_that_starts_no_more_processes(line: Any) -> None:
     )
     outcome = made.run(env={"PYTHONPATH": str(made.path)})
     assert outcome.exit == 1, outcome
-    assert "worker `pause` of task `pause` could not be started: [Errno 11] Resource temporarily unavailable" in outcome.err
+    assert (
+        "worker `pause` of task `pause` could not be started: [Errno 11] Resource temporarily unavailable"
+        in outcome.err
+    )
     assert "Traceback" not in outcome.err
     assert os.path.exists(made.path)  # noqa: PTH110
