@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from runner.check import convert, exceptions
 from runner.check.structure import timeout_problem
 from runner.config.places import VALUE
-from runner.config.problems import Problem, clean, did_you_mean, name
+from runner.config.problems import Problem, did_you_mean, name
+from runner.config.text import clean
 from runner.tasks import hints, shape
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from runner.cli.inputs import File, Params, Sets, pairs, path_of
+from runner.cli.inputs import File, Params, Sets, pairs, path_of, refuse
 
 
 def run(
@@ -34,6 +34,12 @@ def run(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="prefix|raw", help="Prefix each line that tasks print, or leave it alone."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Say what would be started, and start nothing.")
+    ] = False,
+    help_params: Annotated[
+        bool, typer.Option("--help-params", help="List the params of the file, and start nothing.")
+    ] = False,
     dead_ok: Annotated[bool, typer.Option("--dead-ok", help="Exit 0 although some items are dead.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only errors, and the balance when something is wrong.")
@@ -46,16 +52,32 @@ def run(
 
       runner run thumbs.toml -p list=images.txt
 
-      runner run tasks.toml --set tasks.bake.workers=2 --log raw
+      runner run thumbs.toml --help-params
+
+      runner run tasks.toml --set tasks.bake.workers=2 --dry-run
     """
-    from runner import config, runs
+    from runner import config
+
+    given, file = dict(pairs(param, "--param")), path_of(file, "run")
+    sets = [*pairs(set_, "--set"), *_overrides(grace=grace, log=log, halt=halt, deadline=deadline)]
+    loaded = config.examine(file, params=given, sets=sets, lenient=help_params)
+    if help_params:
+        from runner.cli.listing import params
+
+        refuse(loaded)
+        print("\n".join(params(loaded)))
+        return
+    from runner import runs
     from runner.report.console import Console
     from runner.report.output import Printer
     from runner.supervisor.result import DEAD, FAILED
 
-    sets = [*pairs(set_, "--set"), *_overrides(grace=grace, log=log, halt=halt, deadline=deadline)]
-    loaded = config.examine(path_of(file, "run"), params=dict(pairs(param, "--param")), sets=sets)
     plan = runs.prepare(loaded)
+    if dry_run:
+        from runner.cli.plan import describe
+
+        print("\n".join(describe(loaded, plan)))
+        return
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     printer = Printer(1, 2, log=loaded.run.log, color=color)
     console = Console(printer, plan, quiet=quiet)

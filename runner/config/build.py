@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,10 @@ def examine(
         raw = parse.parse(text.text)
     except parse.Unreadable as error:
         place = Place(file, error.line, error.column)
-        problem = Problem(error.code, error.message, place, "error", error.hint, error.shown or places.line(place))
+        shown = error.shown or places.line(place)
+        if "secret" in shown:  # what cannot be read cannot be known not to be one
+            shown = _TEXTS.sub(lambda found: "*" * len(found[0]), shown)
+        problem = Problem(error.code, error.message, place, "error", error.hint, shown)
         raise ConfigError(render([problem]), [problem]) from None
     report = Report(places)
     try:
@@ -71,6 +75,11 @@ def examine(
         found = ordered(report.problems)
         raise ConfigError(render(found), found) from None
     return replace(config, problems=tuple(ordered(report.problems)), holes=frozenset(report.holes))
+
+
+_TEXTS = re.compile(r"\"[^\"]*\"?|'[^']*'?")
+_HIDDEN = ("args", "with", "env")
+_ONLY = "a secret may be used in `args`, `with` and `env`"
 
 
 class _Builder:
@@ -87,6 +96,7 @@ class _Builder:
     def config(self, source: parse.Source) -> Config:
         """Everything, converted; when the report is bad, it has holes."""
         raw: dict[str, Any] = {key: self.params.fill(value, (key,)) for key, value in self.raw.items()}
+        self._shown_secrets()
         queues = self._named(raw, "queues", "queue")
         tasks = self._named(raw, "tasks", "task")
         self.reader = Reader(self.report, queues, tasks)
@@ -115,6 +125,21 @@ class _Builder:
         if not tasks and not self.report.bad:
             self.report.add("E109", "the file has no task", (), "a task is a table `[tasks.NAME]`")
         return config
+
+    def _shown_secrets(self) -> None:
+        """Secrets go to functions and to the environment of workers; everything else is shown somewhere."""
+        secret = {word for word, param in self.params.declared.items() if param.secret}
+        for path, words in self.params.references.items():
+            hidden = (path[0] == "tasks" and path[2:3] and path[2] in _HIDDEN) or path[:3] == (
+                "defaults",
+                "task",
+                "env",
+            )
+            for word in words:
+                if word in secret and not hidden:
+                    self.report.add(
+                        "E116", f"param {name(word)} is secret, and this would be shown", (*path, VALUE), _ONLY
+                    )
 
     def _named(self, raw: dict[str, Any], word: str, kind: str) -> dict[str, Any]:
         """The tables `[queues]` or `[tasks]`, without names that are none."""

@@ -13,7 +13,8 @@ import tomli
 
 from runner.config import grammar
 from runner.config.params import UNKNOWN
-from runner.config.problems import clean, where
+from runner.config.problems import where
+from runner.config.text import clean
 from runner.config.units import Bytes, Seconds
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _table(config: Config, path: tuple[str, ...], table: str, own: Any) -> list[
             if value is not None:
                 found.append(Line(path, name, toml(value), _why(name, path)))
             continue
-        shown = toml(_known(config, _long(key, value, place), place))
+        shown = toml(visible(config, _long(key, value, place), place))
         found.append(Line(path, name, shown, _origin(config, place)))
     return found
 
@@ -126,12 +127,12 @@ def _long(key: grammar.Key, value: Any, path: tuple[str, ...]) -> Any:
     return value
 
 
-def _known(config: Config, value: Any, path: tuple[str, ...]) -> Any:
+def visible(config: Config, value: Any, path: tuple[str, ...]) -> Any:
     """The value with references instead of secrets and of what nobody has given yet."""
     if isinstance(value, dict):
-        return {name: _known(config, inner, (*path, name)) for name, inner in value.items()}
+        return {name: visible(config, inner, (*path, name)) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_known(config, inner, (*path, str(number))) for number, inner in enumerate(value)]
+        return [visible(config, inner, (*path, str(number))) for number, inner in enumerate(value)]
     if value is UNKNOWN or config.secret(path):
         raw: Any = config.raw
         for part in path:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.config.places import VALUE
-from runner.config.problems import clean, did_you_mean, name
+from runner.config.problems import did_you_mean, name
 from runner.config.report import Reported, Wrong
+from runner.config.text import clean
 from runner.config.units import Bytes, Seconds
 
 if TYPE_CHECKING:
@@ -160,8 +161,8 @@ class Params:
             return UNKNOWN
         else:
             return param.default
-        if param.secret and value:
-            self.report.places.secrets.append(str(value))
+        if param.secret:
+            self.report.places.hide(("params", param.name), value)
         try:
             return param.convert(value)
         except Wrong as wrong:

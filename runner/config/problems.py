@@ -6,6 +6,8 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from runner.config.text import clean, width
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -88,31 +90,6 @@ def _cut(text: str, start: int, length: int) -> tuple[str, int, int]:
     left = max(0, min(start - WIDTH // 4, len(text) - WIDTH))
     head, tail = ("..." if left else ""), ("..." if left + WIDTH < len(text) else "")
     return head + text[left : left + WIDTH].rstrip() + tail, start - left + len(head), length
-
-
-def width(text: str) -> int:
-    """Columns on a terminal: characters of East Asian scripts take two."""
-    if text.isascii():
-        return len(text)
-    import unicodedata
-
-    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
-    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
-
-
-def clean(text: str, limit: int | None = None) -> str:
-    r"""Text that cannot steer a terminal: control and bidi characters become `?`, tabs become spaces.
-
-    >>> clean("a\tb\x1b[31m"), clean("x" * 9, 5)
-    ('a b?[31m', 'xx...')
-    """
-    if limit is not None and len(text) > limit:
-        text = text[: limit - 3] + "..."
-    return text if text.isprintable() else "".join(_safe(char) for char in text)
-
-
-def _safe(char: str) -> str:
-    return char if char.isprintable() else (" " if char == "\t" else "?")
 
 
 def name(text: object) -> str:

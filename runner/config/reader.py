@@ -91,6 +91,8 @@ class Reader:
             raise Reported
         try:
             simple = kinds.SIMPLE.get(key.kind)
+            if simple is not None:
+                _known(value)
             return simple(value, key) if simple is not None else self.kinds[key.kind](value, key, path, owner)
         except Wrong as wrong:
             self.report.add(

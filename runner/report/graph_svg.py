@@ -7,7 +7,7 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
-from runner.config.problems import width
+from runner.config.text import width
 from runner.report.layout import arrange, components
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from runner.config.problems import width
+from runner.config.text import width
 from runner.report.graph import listed
 from runner.report.layout import arrange, components
 

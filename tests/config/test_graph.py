@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner import config
-from runner.config.problems import width
+from runner.config.text import width
 from runner.report.graph import Box, Graph, dot, graph_of, mermaid
 from runner.report.graph_svg import svg
 from runner.report.graph_text import draw
