@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import enum
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from helpers import ROOT
@@ -23,6 +21,10 @@ from runner.report.graph import dot, graph_of, mermaid
 from runner.report.graph_svg import svg
 from runner.report.graph_text import draw
 from runner.tasks import Reference
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Mapping, Sequence
 
 GOOD = [
     path.read_text(encoding="utf-8")
