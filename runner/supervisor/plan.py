@@ -102,6 +102,7 @@ class Plan:
                     order=queue.order,
                     copy=queue.fanout == "copy",
                     letters=name in letters,
+                    elastic=queue.elastic and not queue.loop,
                 )
             )
         return specs

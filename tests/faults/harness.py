@@ -90,7 +90,7 @@ def plan(tasks: Sequence[TaskPlan], queues: dict[str, Any] | None = None, **sett
     """A plan; queues that are not described have their defaults."""
     names = {name for each in tasks for name in (*each.config.inputs, *each.config.outputs, each.config.dead) if name}
     described = queues or {}
-    made = {name: described.get(name) or QueueConfig(name) for name in sorted(names)}
+    made = {name: described.get(name) or QueueConfig(name, elastic=True) for name in sorted(names)}
     return Plan("Faults", "faults", RunSettings(state=Path("unused"), **settings), made, {t.name: t for t in tasks})
 
 
