@@ -109,7 +109,7 @@ class Deaths:
         if lease.id != position.lease or position.index >= lease.count:
             return range(0), 0
         at = position.index
-        width = config.batch.items if config.batch else 1
+        width = config.batch.items if config.batch else position.width
         return range(at, min(at + width, lease.count)), at
 
     def _condemn(

@@ -126,6 +126,7 @@ class Plan:
             attempts=config.attempts,
             retry_on=config.retry_on,
             timeout=config.timeout if task.flying else None,
+            timed=config.timeout is not None,
             max_item=self.settings.max_item,
             env=dict(config.env),
         )
