@@ -7,9 +7,13 @@ import sys
 
 def main() -> None:
     """Run the command line; the exit codes are in `runner.errors` and `runner.supervisor.result`."""
-    from runner.cli import app
+    try:
+        from runner.cli import app
 
-    sys.exit(app.main())
+        code = app.main()
+    except KeyboardInterrupt:  # before a run has begun, or when it has ended: a run itself catches signals
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def run(
     from runner import runs
     from runner.report.console import Console
     from runner.report.output import Printer
-    from runner.supervisor.result import DEAD
+    from runner.supervisor.result import DEAD, FAILED
 
     plan = runs.prepare(loaded)
     if dry_run:
@@ -94,10 +94,12 @@ def run(
         console.summary(result)
     finally:
         printer.close(timeout=5.0)
+    code = 0 if dead_ok and result.exit_code == DEAD else result.exit_code
+    code = FAILED if code in {0, DEAD} and printer.failed else code
     if result.left_behind:
         # A thread that cannot be ended would keep the interpreter from ending; all state is written.
-        os._exit(result.exit_code)
-    raise typer.Exit(0 if dead_ok and result.exit_code == DEAD else result.exit_code)
+        os._exit(code)
+    raise typer.Exit(code)
 
 
 def _overrides(**given: str | None) -> list[tuple[str, str]]:

@@ -167,7 +167,8 @@ class _Builder:
 
     def _queue(self, word: str, raw: Any, defaults: dict[str, Any]) -> QueueConfig:
         made = self.reader.table(raw, "queue", ("queues", word), f"queue {name(word)}")
-        return QueueConfig(word, **{**defaults, **made})
+        given = {**defaults, **made}
+        return QueueConfig(word, **given, elastic="size" not in given)
 
     def _task(self, word: str, raw: Any, defaults: dict[str, Any]) -> TaskConfig:
         made = {**defaults, **self.reader.table(raw, "task", ("tasks", word), f"task {name(word)}")}

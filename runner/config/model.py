@@ -71,6 +71,8 @@ class QueueConfig:
     full: Full = "wait"
     order: Order = "fifo"
     fanout: Fanout | None = None
+    #: The file says no `size`: more than the default may be under way where readers are quick.
+    elastic: bool = False
     lane: str | None = None
     loop: bool = False
 

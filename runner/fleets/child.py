@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runner.fleets import lifeline
+from runner.fleets.spawn import ignore_terminal
 from runner.transport import stdio
 from runner.transport.cells import Page
 from runner.transport.frames import FrameError
@@ -79,8 +80,8 @@ class ProcessPort:
 def main(kit: Kit) -> None:
     """Be a worker until there is nothing more to do."""
     os.setpgid(0, 0)
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU):
-        signal.signal(number, signal.SIG_IGN)
+    ignore_terminal()
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     lifeline.arm(_fd(kit.lifeline))
     _take_notes(_fd(kit.notes))

@@ -11,11 +11,14 @@ import json
 import os
 import sys
 
+import runner.fleets.child  # noqa: F401  what every worker runs first
+from runner.fleets.spawn import PRELOAD, ignore_terminal
 from runner.tasks import load_module
 
 
 def _preload() -> None:
-    wanted = json.loads(os.environ.pop("RUNNER_PRELOAD", "{}"))
+    ignore_terminal()
+    wanted = json.loads(os.environ.pop(PRELOAD))
     sys.path[:] = wanted.get("path", sys.path)
     if wanted.get("asyncio"):
         import asyncio  # noqa: F401  async tasks' workers need it
@@ -24,4 +27,5 @@ def _preload() -> None:
             load_module(name, path, folder)
 
 
-_preload()
+if PRELOAD in os.environ:  # else somebody only looks at this module
+    _preload()

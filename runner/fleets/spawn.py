@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 PRELOAD = "RUNNER_PRELOAD"
 METHOD = "RUNNER_START_METHOD"
-#: Ignored in the fork server, and so in a worker from its first instruction on: a terminal sends them to everybody.
-_TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP)
+#: Ignored in the fork server and in workers: a terminal sends them to everybody.
+TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP)
 
 
 class InheritedFd:
@@ -66,7 +66,7 @@ class Spawner:
         wanted = [[r.module, r.path, r.folder] for r in dict.fromkeys(references)]
         os.environ[PRELOAD] = json.dumps({"path": sys.path, "modules": wanted, "asyncio": needs_asyncio})
         try:
-            with _ignored(_TERMINAL):
+            with _held_back():
                 forkserver.ensure_running()
         finally:
             del os.environ[PRELOAD]
@@ -74,7 +74,7 @@ class Spawner:
     def start(self, target: Callable[..., None], args: tuple[Any, ...], name: str) -> BaseProcess:
         """Start one process; OSError when the machine refuses."""
         process: BaseProcess = self._context.Process(target=target, args=args, name=name)  # type: ignore[attr-defined]
-        with _no_main(), _ignored(_TERMINAL if self.method == "spawn" else ()):
+        with _no_main(), _held_back() if self.method == "spawn" else contextlib.nullcontext():
             process.start()
         return process
 
@@ -104,19 +104,25 @@ def _servers() -> list[tuple[Any, int | None]]:
 
 
 @contextlib.contextmanager
-def _ignored(signals: tuple[signal.Signals, ...]) -> Iterator[None]:
-    """Have a child start with these signals ignored; only the main thread may, others start theirs without."""
-    import threading
+def _held_back() -> Iterator[None]:
+    """Have a child start with the terminal's signals blocked; `ignore_terminal` is for the child to call.
 
-    if not signals or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = {number: signal.signal(number, signal.SIG_IGN) for number in signals}
+    Were they ignored here for so long, one that comes in that moment would be lost to this process as well.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL)
     try:
+        resource_tracker.ensure_running()  # it ends with two of them unblocked
+        signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL)
         yield
     finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_terminal() -> None:
+    """In a child that was started by `Spawner`: from now on the terminal's signals are ignored, and not blocked."""
+    for number in TERMINAL:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL)
 
 
 @contextlib.contextmanager

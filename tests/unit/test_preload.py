@@ -1,0 +1,13 @@
+"""The fork server has what every worker needs: a later worker is ready within milliseconds."""
+
+import subprocess
+import sys
+
+
+def test_the_fork_server_imports_what_every_worker_runs():
+    code = (
+        "import sys, runner.fleets.preload; before = set(sys.modules);"
+        "import runner.fleets.child, runner.worker, runner.transport.link, runner.transport.stdio;"
+        "print(sorted(set(sys.modules) - before))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
