@@ -398,5 +398,13 @@ PAGES: dict[str, Page] = dict(
             '[queues]\nq = { loop = true }\n[tasks.a]\noutputs = ["q"]\n[tasks.b]\ninputs = ["q"]',
             '[queues]\nq = {}\n[tasks.a]\noutputs = ["q"]\n[tasks.b]\ninputs = ["q"]',
         ),
+        _page(
+            "W405",
+            "`env` with threads",
+            "Threads share the environment of runner's own process, so what one task sets is there for all of them."
+            " Worker processes have an environment each.",
+            '[tasks.bake]\nmode = "thread"\nenv = { LEVEL = "3" }',
+            '[tasks.bake]\nmode = "process"\nenv = { LEVEL = "3" }',
+        ),
     ]
 )

@@ -175,6 +175,10 @@ def _warnings(config: Config, graph: Graph) -> Iterator[Problem]:
         if config.run.durable and settings.full != "wait":
             text = f"the run is durable, but queue {name(queue)} drops items when it is full"
             yield Problem("W402", text, config.place("queues", queue, "full"), "warning")
+    for task in graph.tasks.values():
+        if task.env and task.mode == "thread" and own(config, task.name, "env"):
+            text = f"`env` of task {name(task.name)} changes the environment of every thread: threads share one"
+            yield Problem("W405", text, config.place("tasks", task.name, "env"), "warning", 'say `mode = "process"`')
     most, there = _MANY * cores(), [task for task in graph.tasks.values() if task.mode != "thread"]
     for task in there:
         if task.workers.count > most and own(config, task.name, "workers"):

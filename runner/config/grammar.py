@@ -53,7 +53,7 @@ def _word(name: str, default: str, text: str, *choices: str) -> Key:
 
 
 TOP = _table(
-    Key("title", "str", "", "a name for people"),
+    Key("title", "str", "", "a name of the whole, for people"),
     Key("plugins", "strs", "", "files, folders, module names; default: the folder plugins/ beside the file"),
     Key("run", "table", "", "settings of the run", table="run"),
     Key("ray", "table", "", "settings of the engine ray", table="ray"),
@@ -66,25 +66,50 @@ TOP = _table(
 
 RUN = _table(
     Key("durable", "bool", "false", "keep the ledger on disk, so that the run can be resumed"),
-    Key("halt", "halt", '"never"', 'dead items that stop the run: "never", "first", a count or a percentage', 1, MOST),
-    _time("deadline", "", "for the whole run", 0.001),
-    _time("grace", '"10s"', "time to drain after the first signal"),
-    _word("engine", '"local"', "where workers live", "local", "ray"),
-    _word("log", '"prefix"', "whether lines of output carry the name of their worker", "prefix", "raw"),
-    Key("state", "path", '".runner"', "folder of ledgers and reports"),
+    Key(
+        "halt",
+        "halt",
+        '"never"',
+        'so many dead items stop the run: "first", a count, or a percentage (counted once 20 items have ended)',
+        1,
+        MOST,
+    ),
+    _time("deadline", "", "the whole run must end within this; then as after one signal, exit 124", 0.001),
+    _time("grace", '"10s"', "time to drain after the first Ctrl-C or SIGTERM"),
+    _word("engine", '"local"', "where workers live; `[ray]` has the address of a cluster", "local", "ray"),
+    _word("log", '"prefix"', "lines of output carry the name of their worker, or are left alone", "prefix", "raw"),
+    Key("state", "path", '".runner"', "folder of ledgers, dead letters and reports, relative to the file"),
     Key("max_item", "size", '"256MiB"', "the largest item that may travel between processes", 1, MOST),
 )
 
 RAY = _table(Key("address", "str", '"auto"', "of the cluster"))
 
 QUEUE = _table(
-    _count("size", "1000", "items, before writers wait"),
-    Key("bytes", "size", '"64MiB"', "bytes, before writers wait", 1, MOST),
-    _word("full", '"wait"', "what a full queue does", "wait", "drop-new", "drop-old"),
-    _word("order", '"fifo"', "which item is next", "fifo", "lifo", "priority"),
-    _word("fanout", "", "when two tasks read: they compete, or each gets every item", "share", "copy"),
-    Key("lane", "str", "", "a field of the item: items of one lane keep their order"),
-    Key("loop", "bool", "false", "this queue closes a cycle and never blocks its writers"),
+    _count("size", "1000", "so many items; when they are there, writers wait"),
+    Key("bytes", "size", '"64MB"', "so many bytes; the bound that is reached first counts", 1, MOST),
+    _word(
+        "full",
+        '"wait"',
+        "what a full queue does: its writers wait, or the new or the oldest item is dropped and counted",
+        "wait",
+        "drop-new",
+        "drop-old",
+    ),
+    _word("order", '"fifo"', "which item is next: the oldest, the newest, the least", "fifo", "lifo", "priority"),
+    _word(
+        "fanout",
+        "",
+        "must be said when two tasks read the queue: they compete, or each gets every item",
+        "share",
+        "copy",
+    ),
+    Key(
+        "lane",
+        "str",
+        "",
+        "a field or key of the item: items of one lane keep their order and never run at the same time",
+    ),
+    Key("loop", "bool", "false", "this queue closes a cycle; it never blocks its writers"),
 )
 
 BATCH = _table(
@@ -118,29 +143,67 @@ RESOURCES = _table(
 
 TASK = _table(
     Key("call", "call", "the task's own name", "function, plugin.function or package.module:function"),
-    Key("args", "args", "[]", "positional arguments"),
-    Key("with", "with", "{}", "keyword arguments"),
-    Key("inputs", "queues", "[]", "queues it reads"),
-    Key("outputs", "ports", "[]", "queues it writes; a table names ports"),
-    _word("mode", "what the function declares, else process", "how its workers run", "thread", "process"),
-    Key("workers", "workers", "1", 'a number, a list of names, "auto", or "2..16"', 1, MOST_WORKERS),
-    _count("concurrency", "100", "async functions: items in flight in one worker", 1, 1_000_000),
-    Key("batch", "batch", "", "the function takes a list", 1, MOST, table="batch"),
+    Key("args", "args", "[]", "positional arguments, checked and converted by the function's signature and type hints"),
+    Key("with", "with", "{}", "keyword arguments, as `args`"),
+    Key("inputs", "queues", "[]", "queues it reads; a single one may be a string"),
+    Key(
+        "outputs",
+        "ports",
+        "[]",
+        "queues it writes: every item goes to each; as a table, named ports, and the function picks",
+    ),
+    _word("mode", 'what the function declares, else "process"', "how its workers run", "thread", "process"),
+    Key(
+        "workers",
+        "workers",
+        "1",
+        'a number, a list of names, "auto" (one for each core), or a range to adapt within',
+        1,
+        MOST_WORKERS,
+    ),
+    _count("concurrency", "100", "`async def` only: items in flight in one worker", 1, 1_000_000),
+    Key(
+        "batch",
+        "batch",
+        "",
+        "the function takes a list of so many items; the rest is flushed at the end",
+        1,
+        MOST,
+        table="batch",
+    ),
     Key("ordered", "bool", "false", "results leave in the order in which their items came"),
-    _time("timeout", "", "for one item, or without inputs for the whole call; processes only", 0.001),
+    _time(
+        "timeout",
+        "",
+        "for one item, or without inputs for the whole call; processes only, as a thread cannot be killed",
+        0.001,
+    ),
     _count("attempts", "1", "tries in all", 1, 1_000_000),
     Key("backoff", "table", "", "waits before retries", table="backoff"),
-    Key("retry_on", "exceptions", "every Exception", "names of exceptions that are tried again"),
-    _word("on_error", 'with inputs "dead", without "fail"', "when tries are used up", "dead", "skip", "fail", "stop"),
-    Key("dead", "queue", "the run's own store", "queue of dead letters"),
-    Key("rate", "rate", "", "items in a time, over all workers"),
-    Key("after", "after", "[]", "tasks that must have ended well first, or a table of their states"),
-    Key("restarts", "table", "", "deaths of workers before the task fails", table="restarts"),
-    Key("lifespan", "table", "", "when a worker is replaced", table="lifespan"),
-    Key("enabled", "bool", "true", "whether it runs"),
+    Key(
+        "retry_on",
+        "exceptions",
+        "every Exception",
+        "names of exceptions that are tried again; any other error is final at once",
+    ),
+    _word(
+        "on_error",
+        'with inputs "dead", without "fail"',
+        "when tries are used up: a dead letter; dropped and counted; the task has failed; the whole run stops",
+        "dead",
+        "skip",
+        "fail",
+        "stop",
+    ),
+    Key("dead", "queue", "the run's own store", "a queue that gets what is given up, as `DeadLetter`"),
+    Key("rate", "rate", "", "at most so many items in a time, over all workers"),
+    Key("after", "after", "[]", 'tasks that must have ended well first; or a table, name → "started", "ended" or "ok"'),
+    Key("restarts", "table", "", "deaths of workers, not blamed on an item, before the task fails", table="restarts"),
+    Key("lifespan", "table", "", "a worker is replaced after so many items, or above so much memory", table="lifespan"),
+    Key("enabled", "bool", "true", "whether it is part of the run"),
     Key("help", "str", "", "a line for people"),
-    Key("env", "env", "{}", "environment variables of its workers"),
-    Key("resources", "table", "", "what a worker needs of a cluster", table="resources"),
+    Key("env", "env", "{}", "environment variables of its workers (processes)"),
+    Key("resources", "table", "", "what each worker needs of a cluster", table="resources"),
 )
 
 #: What belongs to one task only cannot be a default for all of them.
@@ -154,14 +217,14 @@ DEFAULTS = _table(
 
 PARAM_TYPES = ("str", "int", "float", "bool", "path", "duration", "size", "list")
 PARAM = _table(
-    _word("type", "the type of default", "what the value is", *PARAM_TYPES),
+    _word("type", "the type of `default`", "what the value is", *PARAM_TYPES),
     Key("default", "any", "", "the value when nobody gives one"),
-    Key("required", "bool", "false", "somebody must give it"),
+    Key("required", "bool", "false", "without a value the run does not start"),
     Key("choices", "list", "", "the only values allowed"),
     Key("min", "any", "", "the least value (or length) allowed"),
     Key("max", "any", "", "the greatest value (or length) allowed"),
-    Key("env", "str", "", "environment variable that may give it"),
-    Key("secret", "bool", "false", "never printed"),
+    Key("env", "str", "", "an environment variable that may give it; the only way the environment gets in"),
+    Key("secret", "bool", "false", "never printed; only for `args`, `with` and `env`"),
     Key("help", "str", "", "a line for people"),
 )
 

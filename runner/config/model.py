@@ -67,7 +67,7 @@ class QueueConfig:
 
     name: str
     size: int = 1000
-    bytes: int = 64 * MIB
+    bytes: int = 64_000_000
     full: Full = "wait"
     order: Order = "fifo"
     fanout: Fanout | None = None

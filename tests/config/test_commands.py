@@ -32,8 +32,8 @@ mode = "thread"
 workers = ["pa", "pb"]
 outputs = "bread"
 backoff = { factor = 3 }
-env = { KEY = "x${key}x" }
 [tasks.eat]
+env = { KEY = "x${key}x" }
 inputs = "bread"
 help = "eats"
 batch = 5
@@ -366,7 +366,7 @@ def complete(run, monkeypatch):
         ("runner run --set tasks.eat.tim", ["tasks.eat.timeout="]),
         ("runner run -t ", ["bake", "eat", "sing"]),
         ("runner run --skip s", ["sing"]),
-        ("runner explain W40", ["W401", "W402", "W403", "W404"]),
+        ("runner explain W40", ["W401", "W402", "W403", "W404", "W405"]),
         ("runner list f", ["functions"]),
         ("runner graph --format m", ["mermaid"]),
         ("runner check --st", ["--strict", "--static"]),

@@ -85,7 +85,7 @@ HOSTILE = {
 
 
 def said(path) -> str:
-    started = time.perf_counter()
+    started, working = time.perf_counter(), time.process_time()
     try:
         loaded = config.examine(path, env={})
         problems = check.check(loaded)
@@ -93,7 +93,8 @@ def said(path) -> str:
     except ConfigError as error:
         problems = error.problems
     text = render(problems)
-    assert time.perf_counter() - started < LIMIT
+    assert time.process_time() - working < LIMIT
+    assert time.perf_counter() - started < 10 * LIMIT  # other programs may take the processor away
     return text
 
 
