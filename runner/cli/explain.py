@@ -30,8 +30,7 @@ def explain(
 
       runner explain
     """
-    from runner.check.codes import PAGES
-    from runner.config.problems import did_you_mean
+    from runner.cli.codes import PAGES
 
     if code is None:
         for page in PAGES.values():
@@ -39,6 +38,8 @@ def explain(
         return
     page_of_code = PAGES.get(code.upper())
     if page_of_code is None:
+        from runner.config.problems import did_you_mean
+
         near = did_you_mean(code.upper(), PAGES)
         raise UsageError(f"there is no code {code[:40]!r}; {near} `runner explain` lists all".replace(";  ", "; "))
     page = page_of_code

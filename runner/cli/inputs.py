@@ -62,7 +62,7 @@ def complete_set(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: AR
 
 def complete_code(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001  typer's signature
     """Codes of problems."""
-    from runner.check.codes import PAGES
+    from runner.cli.codes import PAGES
 
     return [(page.code, page.title) for page in PAGES.values()]
 

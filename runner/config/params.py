@@ -130,7 +130,7 @@ class Params:
     references: dict[Spot, tuple[str, ...]] = field(default_factory=dict)
 
     def give(self, given: Mapping[str, str], env: Mapping[str, str], *, lenient: bool = False) -> None:
-        """Find the value of every param: -p, then its environment variable, then its default.
+        """Find the value of every param: --set, then -p, then its environment variable, then its default.
 
         `lenient`: a required one without a value is a warning.
         """
@@ -146,6 +146,9 @@ class Params:
 
     def _value(self, param: Param, given: Mapping[str, str], env: Mapping[str, str], *, lenient: bool) -> Any:
         path: Spot = ("params", param.name)
+        if path in self.report.places.given:  # --set, which goes before everything
+            self.given[param.name] = self.report.places.given[path]
+            return param.default
         if param.name in given:
             value: Any = given[param.name]
             self.given[param.name] = "-p"

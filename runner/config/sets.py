@@ -29,9 +29,19 @@ def apply(raw: dict[str, Any], sets: Sequence[tuple[str, str]], report: Report) 
             table = table.setdefault(part, {}) if isinstance(table, dict) else None
         report.places.given[path] = option
         if isinstance(table, dict):
-            table[path[-1]] = value(text)
+            _put(table, path, value(text))
         else:
             report.add("E110", f"{name(word)} leads through a value that is no table", path)
+
+
+def _put(table: dict[str, Any], path: tuple[str, ...], made: Any) -> None:
+    """A param that is set keeps its type, bounds and secrecy: only its value is another."""
+    declared = table.get(path[-1])
+    if path[0] == "params" and len(path) == 2 and isinstance(declared, dict) and not isinstance(made, dict):
+        declared.pop("required", None)
+        declared["default"] = made
+    else:
+        table[path[-1]] = made
 
 
 def value(text: str) -> Any:

@@ -41,7 +41,7 @@ def graph_of(config: Config) -> Graph:
         boxes[f"q.{queue.name}"] = Box(f"q.{queue.name}", queue.name, "queue", _queue_notes(queue))
     for task in config.tasks.values():
         here = f"t.{task.name}"
-        edges += [Edge(f"q.{queue}", here, weak=config.queues[queue].loop) for queue in task.inputs]
+        edges += [Edge(f"q.{queue}", here) for queue in task.inputs]
         edges += [Edge(here, f"q.{queue}") for queue in task.outputs]
         if task.dead:
             edges.append(Edge(here, f"q.{task.dead}", "dead"))

@@ -19,12 +19,11 @@ _SWEEPS = 12
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """From one box to another; `weak` ones are the first to be turned round where there is a cycle."""
+    """From one box to another."""
 
     tail: str
     head: str
     style: str = "flow"
-    weak: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,41 +92,30 @@ def arrange(widths: Mapping[str, float], edges: Iterable[Edge], gap: float, bend
 
 
 def _turned(names: list[str], edges: list[Edge]) -> set[Edge]:
-    """Edges to turn round so that no cycle is left: weak ones that are on one, then those that a search meets."""
-    turned: set[Edge] = set()
-    for weak in (True, False):
-        below: dict[str, list[Edge]] = defaultdict(list)
-        for edge in edges:
-            if edge not in turned:
-                below[edge.tail].append(edge)
-        for name in names:
-            below[name].sort(key=lambda edge: edge.weak)
-        turned |= _back_edges(names, below, weak=weak)
-    return turned
-
-
-def _back_edges(names: list[str], below: dict[str, list[Edge]], *, weak: bool) -> set[Edge]:
-    """The edges that lead back on a depth-first search; only weak ones when `weak`."""
+    """Edges to turn round so that no cycle is left: those that lead back on a search from the sources."""
+    below: dict[str, list[Edge]] = defaultdict(list)
+    for edge in edges:
+        below[edge.tail].append(edge)
+    heads = {edge.head for edge in edges}
     found: set[Edge] = set()
     state: dict[str, int] = {}
-    has_writer = {edge.head for out in below.values() for edge in out}
-    for start in sorted(names, key=lambda name: name in has_writer):
+    for start in sorted(names, key=lambda name: name in heads):
         if start in state:
             continue
         state[start] = 1
         path = [(start, iter(below[start]))]
         while path:
             name, rest = path[-1]
-            edge = next(rest, None)
-            if edge is None:
+            for edge in rest:
+                if state.get(edge.head) == 1:
+                    found.add(edge)
+                elif edge.head not in state:
+                    state[edge.head] = 1
+                    path.append((edge.head, iter(below[edge.head])))
+                    break
+            else:
                 state[name] = 2
                 path.pop()
-            elif state.get(edge.head) == 1:
-                if edge.weak or not weak:
-                    found.add(edge)
-            elif edge.head not in state:
-                state[edge.head] = 1
-                path.append((edge.head, iter(below[edge.head])))
     return found
 
 

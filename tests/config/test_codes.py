@@ -8,7 +8,7 @@ import pytest
 from helpers import ROOT
 
 from runner import check, config
-from runner.check.codes import PAGES
+from runner.cli.codes import PAGES
 from runner.errors import ConfigError
 
 CODES = re.compile(r"\"([EW]\d{3})\"")

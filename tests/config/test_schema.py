@@ -11,7 +11,7 @@ import tomli
 from helpers import ROOT
 
 from runner import check, config
-from runner.check.codes import PAGES
+from runner.cli.codes import PAGES
 from runner.config.schema import build
 from runner.errors import ConfigError
 
