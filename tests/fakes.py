@@ -121,6 +121,7 @@ class FakeWorker:
     stop: bool = False
     finished: bool = False
     suspect: bool = False
+    told: int = 0
 
 
 class FakeFleet:
@@ -198,6 +199,7 @@ class FakeFleet:
         if worker.busy or not worker.waiting or not worker.alive:
             return
         worker.busy = True
+        worker.told = 0
         grant = worker.waiting.pop(0)
         work = [(part, item) for part in grant.parts for item in part.payload[part.start : part.start + part.count]]
         self._next(worker, grant, work, 0, [], [], 0.0)
@@ -205,7 +207,10 @@ class FakeFleet:
     def _next(self, worker: FakeWorker, grant: Grant, work: Any, at: int, outs: Any, fails: Any, spent: float) -> None:
         worker.lease, worker.index = grant.lease, at
         late = self.script.handback and at and spent > 2 * grant.slice
-        if at == len(work) or late or (fails and worker.spec.ordered):
+        if at < len(work) and late and worker.spec.alone:
+            self._say_so_far(worker, grant, at, outs, fails, spent)
+            outs, fails, spent = [], [], 0.0
+        elif at == len(work) or late or (fails and worker.spec.ordered):
             self._answer(worker, grant, at, outs, fails, spent)
             return
         part, item = work[at]
@@ -221,7 +226,9 @@ class FakeFleet:
                 return self._die(worker)
             if outcome == "fail":
                 verdict = "retry" if part.attempt < worker.spec.attempts else "error"
-                fails.append(Failure(at, 1, ErrorText("ValueError", "scripted", "", ("ValueError",)), "", verdict))
+                fails.append(
+                    Failure(at - worker.told, 1, ErrorText("ValueError", "scripted", "", ("ValueError",)), "", verdict)
+                )
             else:
                 outs.append(item)
             self._next(worker, grant, work, at + 1, outs, fails, spent + seconds)
@@ -230,7 +237,20 @@ class FakeFleet:
         if outcome != "hang":
             self.hub.at(seconds, done)
 
-    def _answer(self, worker: FakeWorker, grant: Grant, at: int, outs: Any, fails: Any, spent: float) -> None:
+    def _say_so_far(self, worker: FakeWorker, grant: Grant, at: int, outs: Any, fails: Any, spent: float) -> None:
+        """An only worker's answer for what is over; it goes on with the rest."""
+        answer = self._made_of(worker, Ack(grant.lease, at - worker.told, tuple(fails), more=True), outs, spent)
+        worker.told = at
+
+        def say() -> Any:
+            if not worker.alive:
+                return None
+            self.received.setdefault(worker.spec.task, []).extend(outs)
+            return Heard(worker.spec.slot, worker.life, answer)
+
+        self.hub.at(0, say)
+
+    def _made_of(self, worker: FakeWorker, ack: Ack, outs: Any, spent: float) -> Answer:
         task = worker.spec.task
         if worker.spec.groups:
             children = [child for item in outs for child in self.script.children(task, item)]
@@ -241,7 +261,11 @@ class FakeFleet:
             )
         else:
             outputs = ()
-        answer = Answer((Ack(grant.lease, at, tuple(fails)),), outputs, spent)
+        return Answer((ack,), outputs, spent)
+
+    def _answer(self, worker: FakeWorker, grant: Grant, at: int, outs: Any, fails: Any, spent: float) -> None:
+        answer = self._made_of(worker, Ack(grant.lease, at - worker.told, tuple(fails)), outs, spent)
+        task = worker.spec.task
 
         def say() -> Any:
             if not worker.alive:

@@ -207,19 +207,27 @@ class Ledger:
         done: int,
         verdicts: Mapping[int, Verdict],
         outputs: Iterable[tuple[str, Chunk]],
+        *,
+        more: bool = False,
     ) -> Settlement | None:
         """Apply a worker's answer in one step: its first `done` items are over, the rest goes back unmarked.
 
         `verdicts` says what becomes of those among the first `done` that failed, by index. None: the lease is
-        no longer open (its worker was given up), and nothing of the answer counts.
+        no longer open (its worker was given up), and nothing of the answer counts. With `more` the worker keeps the
+        rest, and goes on with it (not in an ordered task).
         """
-        lease = self.leases.pop(lease_id, None)
+        lease = self.leases.get(lease_id)
         if lease is None:
             return None
-        self.leased[lease.task] -= lease.count
         result = Settlement()
         again = self._judge(lease, done, verdicts, result)
-        again += [(line, piece, None) for line, piece in lease.locate(done, lease.count - done)]
+        if more:
+            self.leased[lease.task] -= done
+            lease.shorten(done)
+        else:
+            del self.leases[lease_id]
+            self.leased[lease.task] -= lease.count
+            again += [(line, piece, None) for line, piece in lease.locate(done, lease.count - done)]
         self._give_back(lease, again)
         self._send(lease.task, self._in_order(lease, list(outputs)), result)
         return result

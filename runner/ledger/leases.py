@@ -22,6 +22,14 @@ class Lease:
     pieces: list[tuple[Line, Piece]]
     count: int
     entry: Entry | None = None
+    #: Items at its beginning that are over already; positions that a worker tells count from before them.
+    over: int = 0
+
+    def shorten(self, done: int) -> None:
+        """The first `done` items are over; the worker goes on with the rest."""
+        self.pieces = list(self.locate(done, self.count - done))
+        self.count -= done
+        self.over += done
 
     def locate(self, start: int, count_: int) -> Iterator[tuple[Line, Piece]]:
         """The parts of this lease's pieces that hold the items `start` .. `start + count_`."""

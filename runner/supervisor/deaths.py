@@ -106,9 +106,9 @@ class Deaths:
         if slot.task.plan.flying:  # all of them were in flight: each is suspect, and is given again alone
             return range(lease.count), 0
         position = slot.overdue or event.position
-        if lease.id != position.lease or position.index >= lease.count:
+        at = position.index - lease.over
+        if lease.id != position.lease or not 0 <= at < lease.count:
             return range(0), 0
-        at = position.index
         width = config.batch.items if config.batch else position.width
         return range(at, min(at + width, lease.count)), at
 

@@ -71,6 +71,12 @@ class Feeder:
             self.watch.settled(lease)
         self._expect(queues, -items)
 
+    def partly(self, lease: int, done: int) -> None:
+        """A part of a lease is over; its worker goes on."""
+        queues, items = self._owed[lease]
+        self._owed[lease] = (queues, items - done)
+        self._expect(queues, -done)
+
     # -- grants --------------------------------------------------------------------------------
 
     def feed(self, task: TaskState, *, flush: bool = False) -> None:

@@ -99,12 +99,15 @@ class Hearing:
         lease = self.ledger.leases.get(ack.lease)
         if lease is None:
             return 0
-        slot.leases.remove(ack.lease)
-        self.feeder.settled(ack.lease)
-        if slot.task.throttle is not None and ack.done < lease.count:
+        if ack.more:
+            self.feeder.partly(ack.lease, ack.done)
+        else:
+            slot.leases.remove(ack.lease)
+            self.feeder.settled(ack.lease)
+        if not ack.more and slot.task.throttle is not None and ack.done < lease.count:
             slot.task.throttle.give_back(lease.count - ack.done)
         verdicts = {failure.index: self._judge(slot, lease, failure) for failure in ack.failures}
-        settlement = self.ledger.settle(ack.lease, ack.done, verdicts, outputs)
+        settlement = self.ledger.settle(ack.lease, ack.done, verdicts, outputs, more=ack.more)
         assert settlement is not None
         for queue in settlement.fed:
             self.supervisor.touch_queue(queue)

@@ -43,6 +43,12 @@ class TaskPlan:
         return bool(self.shape.inboxes or self.shape.outboxes)
 
     @property
+    def alone(self) -> bool:
+        """Whether an only worker executes item by item, in the order of the queue."""
+        one = len(self.config.workers.names) == 1 and self.config.batch is None
+        return one and not (self.boxed or self.shape.is_async or self.config.ordered)
+
+    @property
     def flying(self) -> bool:
         """Whether a worker executes many items at a time."""
         return bool(self.config.inputs) and self.shape.is_async and not self.boxed
@@ -126,6 +132,7 @@ class Plan:
             attempts=config.attempts,
             retry_on=config.retry_on,
             timeout=config.timeout if task.flying else None,
+            alone=task.alone,
             timed=config.timeout is not None,
             max_item=self.settings.max_item,
             env=dict(config.env),

@@ -115,8 +115,9 @@ class TaskState:
     def depth(self) -> int:
         """How many leases one worker may hold: one, and one more that waits in it when items are quick.
 
-        An only worker holds one: what it hands back of it would come after the one that waits, out of order.
+        An only worker that hands back holds one: what it hands back would come after the one that waits, out of order.
         """
         if self.plan.flying:
             return self.plan.config.concurrency
-        return 2 if self.grain.quick and len(self.slots) > 1 else 1
+        in_order = len(self.slots) > 1 or self.plan.alone or self.plan.config.ordered
+        return 2 if self.grain.quick and in_order else 1

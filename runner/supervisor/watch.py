@@ -107,9 +107,9 @@ class Watch:
     def _item(self, slot: Slot) -> str:
         position = slot.overdue or Position(0, 0)
         lease = self.supervisor.ledger.leases.get(position.lease)
-        if lease is None or position.index >= lease.count:
+        if lease is None or not 0 <= position.index - lease.over < lease.count:
             return ""
-        _, piece = next(iter(lease.locate(position.index, 1)))
+        _, piece = next(iter(lease.locate(position.index - lease.over, 1)))
         return f"{piece.chunk.number}.{piece.start}"
 
     def shift(self, seconds: float) -> None:

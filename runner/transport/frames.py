@@ -142,6 +142,7 @@ def _pack_answer(message: Answer, payloads: list[Buffer]) -> tuple[int, list[Any
             ack.lease,
             ack.done,
             [[f.index, f.count, _error(f.error), f.preview, f.verdict, f.retry_after] for f in ack.failures],
+            ack.more,
         ]
         for ack in message.acks
     ]
@@ -159,8 +160,9 @@ def _unpack_answer(body: list[Any], payloads: list[memoryview]) -> Answer:
                     Failure(index, count, _to_error(error), preview, verdict, after)
                     for index, count, error, preview, verdict, after in failures
                 ),
+                more,
             )
-            for lease, done, failures in acks
+            for lease, done, failures, more in acks
         ),
         _to_outputs(outputs, payloads),
         busy,

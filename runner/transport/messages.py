@@ -54,6 +54,11 @@ class Grant:
     slice: float
     parts: tuple[Part, ...]
 
+    @property
+    def count(self) -> int:
+        """How many items there are."""
+        return sum(part.count for part in self.parts)
+
 
 @dataclass(frozen=True, slots=True)
 class Credit:
@@ -105,11 +110,15 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """The first `done` items of a lease are over, apart from `failures`; the rest is handed back."""
+    """The first `done` items of a lease are over, apart from `failures`; the rest is handed back.
+
+    With `more` the rest stays with the worker, which goes on with it: indices count from there from now on.
+    """
 
     lease: int
     done: int
     failures: tuple[Failure, ...] = ()
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 #: A reader that takes single items of a chunk is handed the chunk's bytes each time, so a chunk stays small.
 MOST_ITEMS = 16 * 1024
 MOST_BYTES = 1 << 20
+_PLAIN_WEIGHT = codec.weight(0)
 
 Mark = tuple[int, ...]
 
@@ -107,22 +108,22 @@ class Collector:
 def _cut(index: int, group: Group, items: list[Any], ranks: list[float]) -> list[Output]:
     outputs: list[Output] = []
     start = 0
+    plain = codec.SMALL.issuperset(map(type, items))
     while start < len(items):
         part = items[start : start + MOST_ITEMS]
         if group.kind == OBJECTS:
-            size = sum(map(codec.weight, part))
-            outputs.append(Output(index, len(part), size, part, tuple(ranks[start : start + len(part)])))
+            payload: Any = part
+            size = _PLAIN_WEIGHT * len(part) if plain else sum(map(codec.weight, part))
         else:
-            part = _within_bytes(part)
+            part = part if plain else _within_bytes(part)
             payload = codec.encode(part)
-            outputs.append(Output(index, len(part), len(payload), payload, tuple(ranks[start : start + len(part)])))
+            size = len(payload)
+        outputs.append(Output(index, len(part), size, payload, tuple(ranks[start : start + len(part)])))
         start += len(part)
     return outputs
 
 
 def _within_bytes(items: list[Any]) -> list[Any]:
-    if all(type(item) in codec.SMALL for item in items):
-        return items
     total = 0
     for at, item in enumerate(items):
         total += codec.size_of(item)

@@ -68,32 +68,35 @@ class Items:
         self.quick = 0
 
     def execute(self, grant: Grant) -> Answer:
-        """Call the function for each item, within the slice."""
+        """Call the function for each item, within the slice; an only worker goes on, and says what is done so far."""
         began = perf_counter()
         deadline = began + 2 * grant.slice
         failures: list[Failure] = []
         self.bench.show(grant.lease)
-        base = 0
+        base = told = 0
         for part in grant.parts:
-            if base and perf_counter() > deadline:
-                break
             items = frozen_items(part)
             if part.crashes:
                 self.bench.show_suspect(grant.lease, part, items[0])
             at = 0
             while at < len(items):
                 at, faults = self._until_fault(part, items, at, base, deadline)
-                failures += [self._failed(part, items[index], base + index, error) for index, error in faults]
-                if perf_counter() > deadline or (faults and self.bench.spec.ordered):
+                failures += [self._failed(part, items[index], base + index - told, error) for index, error in faults]
+                if faults and self.bench.spec.ordered:
                     return self._answer(grant, base + at, failures, began)
+                if (now := perf_counter()) > deadline and (base + at < grant.count):
+                    if not self.bench.spec.alone:
+                        return self._answer(grant, base + at, failures, began)
+                    self.bench.port.send(self._answer(grant, base + at - told, failures, began, more=True))
+                    told, failures, began, deadline = base + at, [], now, now + 2 * grant.slice
             base += len(items)
-        return self._answer(grant, base, failures, began)
+        return self._answer(grant, base - told, failures, began)
 
-    def _answer(self, grant: Grant, done: int, failures: list[Failure], began: float) -> Answer:
+    def _answer(self, grant: Grant, done: int, failures: list[Failure], began: float, *, more: bool = False) -> Answer:
         worked = perf_counter()
         outputs = self.bench.collector.take()
         ended = perf_counter()
-        return Answer((Ack(grant.lease, done, tuple(failures)),), outputs, ended - began, ended - worked)
+        return Answer((Ack(grant.lease, done, tuple(failures), more),), outputs, ended - began, ended - worked)
 
     def _failed(self, part: Part, frozen: Any, index: int, error: Exception) -> Failure:
         try:

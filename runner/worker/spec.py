@@ -45,6 +45,8 @@ class WorkerSpec:
     retry_on: tuple[str, ...] = ()
     timeout: float | None = None
     timed: bool = False
+    #: It is its task's only worker: nobody else could go on with what it hands back, so it keeps everything.
+    alone: bool = False
     max_item: int = 256 << 20
     env: dict[str, str] = field(default_factory=dict)
 

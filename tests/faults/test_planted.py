@@ -111,18 +111,20 @@ def give_back_twice(original: Any, self: Line, piece: Any) -> None:
     self.leased -= piece.count
 
 
-def settle_twice(original: Any, self: Ledger, lease_id: int, *args: Any) -> Any:
+def settle_twice(original: Any, self: Ledger, lease_id: int, *args: Any, more: bool = False) -> Any:
     lease = self.leases[lease_id]
-    result = original(self, lease_id, *args)
-    if not args[1]:
+    result = original(self, lease_id, *args, more=more)
+    if not args[1] and not more:
         self.leases[lease_id] = Lease(lease.id, lease.task, lease.worker, lease.pieces, lease.count)
         self.leased[lease.task] += lease.count
         original(self, lease_id, *args)
     return result
 
 
-def lose_the_outputs(original: Any, self: Ledger, lease_id: int, done: int, verdicts: Any, outputs: Any) -> Any:
-    return original(self, lease_id, done, verdicts, list(outputs)[:-1])
+def lose_the_outputs(
+    original: Any, self: Ledger, lease_id: int, done: int, verdicts: Any, outputs: Any, more: bool = False
+) -> Any:
+    return original(self, lease_id, done, verdicts, list(outputs)[:-1], more=more)
 
 
 def blame_the_chunk(original: Any, self: Deaths, slot: Any, lease: Any, event: Any) -> Any:
