@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runner.config.problems import Problem
+
 
 class RunnerError(Exception):
     """What runner says instead of a traceback; `exit_code` is how the command ends."""
@@ -26,7 +28,7 @@ class ConfigError(RunnerError):
 
     exit_code = 3
 
-    def __init__(self, message: str, problems: Sequence[object] = ()) -> None:
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)
         self.problems = tuple(problems)
 

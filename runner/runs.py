@@ -56,8 +56,7 @@ def prepare(config: Config) -> Plan:
 
     found = check.everything(config)
     check.raise_for(found.problems, config)
-    functions, arguments = found.functions, found.arguments
-    tasks = {name: _task(config.tasks[name], functions[name], arguments[name]) for name in functions}
+    tasks = {name: _task(task, found.functions[name], found.arguments[name]) for name, task in found.tasks.items()}
     used = {queue for task in tasks.values() for queue in (*task.config.inputs, *task.config.outputs, task.config.dead)}
     queues = {name: queue for name, queue in config.queues.items() if name in used}
     settings = replace(config.run, state=config.folder / config.run.state)
@@ -65,8 +64,7 @@ def prepare(config: Config) -> Plan:
 
 
 def _task(task: TaskConfig, function: TaskFunction, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> TaskPlan:
-    mode = task.mode or function.options.get("mode") or "process"
-    return TaskPlan(task, mode, function.reference, shape(function.obj), pickle.dumps(arguments, 5))
+    return TaskPlan(task, task.mode or "process", function.reference, shape(function.obj), pickle.dumps(arguments, 5))
 
 
 def _run_id() -> str:

@@ -190,12 +190,14 @@ def strongly_connected(edges: Mapping[str, Iterable[str]]) -> list[tuple[str, ..
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
+    on_stack: set[str] = set()
     found: list[tuple[str, ...]] = []
     for root in edges:
         if root in index:
             continue
         index[root] = low[root] = len(index)
         stack.append(root)
+        on_stack.add(root)
         path = [(root, iter(edges[root]))]
         while path:
             name, rest = path[-1]
@@ -203,16 +205,19 @@ def strongly_connected(edges: Mapping[str, Iterable[str]]) -> list[tuple[str, ..
                 if nxt not in index:
                     index[nxt] = low[nxt] = len(index)
                     stack.append(nxt)
+                    on_stack.add(nxt)
                     path.append((nxt, iter(edges[nxt])))
                     break
-                if nxt in stack:
+                if nxt in on_stack:
                     low[name] = min(low[name], index[nxt])
             else:
                 path.pop()
                 if path:
                     low[path[-1][0]] = min(low[path[-1][0]], low[name])
                 if low[name] == index[name]:
-                    cut = stack.index(name)
-                    found.append(tuple(reversed(stack[cut:])))
-                    del stack[cut:]
+                    part = [stack.pop()]
+                    while part[-1] != name:
+                        part.append(stack.pop())
+                    on_stack.difference_update(part)
+                    found.append(tuple(part))
     return found

@@ -77,6 +77,8 @@ class Script:
 class FakeHub:
     """Virtual time: `wait` jumps to the next thing that happens, or to the timeout."""
 
+    limit = 400_000
+
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.heap: list[tuple[float, int, Any]] = []
@@ -90,7 +92,7 @@ class FakeHub:
 
     def wait(self, timeout: float | None) -> list[Any]:
         self.steps += 1
-        assert self.steps < 400_000, "it does not end"
+        assert self.steps < self.limit, "it does not end"
         if self.check is not None:
             self.check()
         now = self.clock.now()

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from runner.check import structure
-from runner.check.functions import Arguments, check_functions
+from runner.check.functions import Arguments, check_functions, where
+from runner.config import declared
 from runner.config.places import VALUE, Places
 from runner.config.problems import Problem, name, ordered, render
 from runner.errors import ConfigError, PluginError
@@ -22,7 +23,7 @@ from runner.plugins import Plugin, Plugins
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from runner.config.model import Config, Place
+    from runner.config.model import Config, Place, TaskConfig
     from runner.plugins import TaskFunction
 
 __all__ = ["Findings", "check", "check_functions", "everything", "problem", "raise_for"]
@@ -38,9 +39,12 @@ def check(config: Config) -> list[Problem]:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What looking at a file and at its functions gives: for each task the function, and its arguments, converted."""
+    """What looking at a file and at its functions gives: for each enabled task what the file and its function say of
+    it, the function, and its arguments, converted.
+    """
 
     problems: list[Problem]
+    tasks: dict[str, TaskConfig]
     functions: dict[str, TaskFunction]
     arguments: dict[str, Arguments]
 
@@ -50,15 +54,19 @@ def everything(config: Config) -> Findings:
     plugins = Plugins(config.folder, config.plugins)
     problems = [*check(config), *_plugins(config, plugins)]
     functions: dict[str, TaskFunction] = {}
+    tasks: dict[str, TaskConfig] = {}
     for word, task in config.tasks.items():
         if task.enabled and not config.hole("tasks", word, "call"):
+            place = config.place("tasks", word, "call", VALUE)
             try:
-                functions[word] = plugins.find(task.call)
+                function = functions[word] = plugins.find(task.call)
             except PluginError as error:
-                place = config.place("tasks", word, "call", VALUE)
                 problems.append(Problem(error.code, str(error), place, hint=error.hint))
-    found, arguments = check_functions(config, functions)
-    return Findings(ordered(shown(each, config) for each in (*problems, *found)), functions, arguments)
+            else:
+                tasks[word], wrong = declared.apply(config, word, function.options, where(function), place)
+                problems += wrong
+    found, arguments = check_functions(replace(config, tasks={**config.tasks, **tasks}), functions)
+    return Findings(ordered(shown(each, config) for each in (*problems, *found)), tasks, functions, arguments)
 
 
 def _plugins(config: Config, plugins: Plugins) -> Iterator[Problem]:

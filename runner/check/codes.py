@@ -141,6 +141,21 @@ PAGES: dict[str, Page] = dict(
             '[tasks.bake]\ncall = "builtins:print"\nargs = ["$${loaves"]',
         ),
         _page(
+            "E116",
+            "a secret where it would be shown",
+            "The value of a param with `secret = true` goes to functions (`args`, `with`) and into the environment of"
+            " workers (`env`). Titles, names, paths and limits appear in what runner prints, so a secret cannot be"
+            " part of them.",
+            '[params]\nkey = { default = "x", secret = true }\n[tasks.bake]\nhelp = "${key}"',
+            '[params]\nkey = { default = "x", secret = true }\n[tasks.bake]\nenv = { KEY = "${key}" }',
+        ),
+        _page(
+            "E117",
+            "too many tasks or queues",
+            "A file has at most 2,000 tasks and 2,000 queues. Many items are no reason for many tasks: one task with"
+            " many workers executes them.",
+        ),
+        _page(
             "E201",
             "an unknown task",
             "A key names a task that the file does not have.",

@@ -14,7 +14,7 @@ from typing import Any
 
 from runner.config import units
 from runner.config.kinds import describe
-from runner.config.problems import clean
+from runner.config.text import clean
 
 _SCALARS = (str, int, float, bool)
 _ANYTHING = (None, Any, object)

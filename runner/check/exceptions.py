@@ -9,7 +9,8 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
-from runner.config.problems import Problem, clean, did_you_mean, name
+from runner.config.problems import Problem, did_you_mean, name
+from runner.config.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

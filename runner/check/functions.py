@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from runner.check import convert, exceptions
 from runner.check.structure import timeout_problem
+from runner.config.declared import said
 from runner.config.places import VALUE
-from runner.config.problems import Problem, clean, did_you_mean, name
+from runner.config.problems import Problem, did_you_mean, name
+from runner.config.text import clean
 from runner.tasks import hints, shape
 
 if TYPE_CHECKING:
@@ -55,11 +57,8 @@ def _declaration(config: Config, task: TaskConfig, function: TaskFunction) -> li
     """The mode that a function declares, and whether a process can find it."""
     call = config.place("tasks", task.name, "call")
     mode = task.mode or function.options.get("mode") or "process"
-    if mode not in {"thread", "process"}:
-        text = f"function {name(function.name)} declares the mode {name(mode)} (at {where(function)})"
-        return [Problem("E309", text, call, hint='a mode is "thread" or "process"')]
     if mode == "thread":
-        if task.mode is None and task.timeout is not None:
+        if task.timeout is not None and not said(config, task.name, "mode"):
             return [timeout_problem(config, task, f"but its function declares threads (at {where(function)})")]
         return []
     try:

@@ -4,19 +4,38 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from runner import __version__
-from runner.cli.dead import app as dead
-from runner.cli.run import run
+from runner.cli.lazy import LazyGroup
 from runner.errors import RunnerError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Verbs(LazyGroup):
+    """Every verb: where it is, and what it is for."""
+
+    verbs: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "run": ("runner.cli.run:run", "Run the tasks of a file."),
+        "check": ("runner.cli.check:check", "Show every error in the files, and start nothing."),
+        "show": ("runner.cli.show:show", "Show the resolved file in its long form."),
+        "graph": ("runner.cli.graph:graph", "Draw the tasks and queues of a file."),
+        "list": ("runner.cli.listing:list_", "List tasks, functions, params or plugins."),
+        "dead": ("runner.cli.dead:app", "Dead letters: the items that a run has given up."),
+        "schema": ("runner.cli.schema:schema", "Write the JSON Schema of the file, for editors."),
+        "explain": ("runner.cli.explain:explain", "Say what an error means, with an example and the way out."),
+    }
+
 
 app = typer.Typer(
     name="runner",
+    cls=Verbs,
     help="Declare Python functions, processes, threads and queues in TOML; run them, fast, and lose nothing.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -31,15 +50,16 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[
+    ctx: typer.Context,
+    version: Annotated[  # noqa: ARG001  its callback has acted on it
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Options of runner itself."""
+    if ctx.invoked_subcommand is None:
+        from runner.cli.start import start
 
-
-app.command()(run)
-app.add_typer(dead, name="dead")
+        start()
 
 
 def main() -> int:
@@ -53,6 +73,14 @@ def main() -> int:
         return _leave(error.exit_code)
     except BrokenPipeError:
         return _leave(0)
+    except Exception as error:
+        if "RUNNER_DEBUG" in os.environ:
+            raise
+        sys.stderr.write(
+            f"runner: a fault of runner's own: {type(error).__name__}: {error}\n"
+            "        please report it; RUNNER_DEBUG=1 shows where it happened\n"
+        )
+        return _leave(RunnerError.exit_code)
     return _leave(0)
 
 

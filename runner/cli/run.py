@@ -5,26 +5,24 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from runner.errors import UsageError
+from runner.cli.inputs import File, Params, Sets, complete_task, pairs, path_of, refuse, select
 
 
 def run(
-    file: Annotated[
-        Optional[str],  # noqa: UP045  typer reads the annotation at run time
-        typer.Argument(metavar="[FILE]", help="The file; `-` is standard input. Default: tasks.toml here."),
+    file: File = None,
+    param: Params = None,
+    set_: Sets = None,
+    task: Annotated[
+        Optional[list[str]],  # noqa: UP045  typer reads the annotation at run time
+        typer.Option("--task", "-t", metavar="NAME", help="Run only this task.", autocompletion=complete_task),
     ] = None,
-    param: Annotated[
+    skip: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--param", "-p", metavar="NAME=VALUE", help="Set a param of the file."),
-    ] = None,
-    set_: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--set", metavar="PATH=VALUE", help="Set any key of the file, in TOML: tasks.bake.workers=2"),
+        typer.Option("--skip", metavar="NAME", help="Do not run this task.", autocompletion=complete_task),
     ] = None,
     grace: Annotated[
         Optional[str],  # noqa: UP045
@@ -44,6 +42,12 @@ def run(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="prefix|raw", help="Prefix each line that tasks print, or leave it alone."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Say what would be started, and start nothing.")
+    ] = False,
+    help_params: Annotated[
+        bool, typer.Option("--help-params", help="List the params of the file, and start nothing.")
+    ] = False,
     dead_ok: Annotated[bool, typer.Option("--dead-ok", help="Exit 0 although some items are dead.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only errors, and the balance when something is wrong.")
@@ -56,16 +60,32 @@ def run(
 
       runner run thumbs.toml -p list=images.txt
 
-      runner run tasks.toml --set tasks.bake.workers=2 --log raw
+      runner run thumbs.toml --help-params
+
+      runner run tasks.toml --set tasks.bake.workers=2 --dry-run
     """
-    from runner import config, runs
+    from runner import config
+
+    given, file = dict(pairs(param, "--param")), path_of(file, "run")
+    sets = [*pairs(set_, "--set"), *_overrides(grace=grace, log=log, halt=halt, deadline=deadline)]
+    loaded = select(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
+    if help_params:
+        from runner.cli.listing import params
+
+        refuse(loaded)
+        print("\n".join(params(loaded)))
+        return
+    from runner import runs
     from runner.report.console import Console
     from runner.report.output import Printer
-    from runner.supervisor.result import DEAD
+    from runner.supervisor.result import DEAD, FAILED
 
-    sets = [*_pairs(set_ or [], "--set"), *_overrides(grace=grace, log=log, halt=halt, deadline=deadline)]
-    loaded = config.examine(_file(file), params=dict(_pairs(param or [], "--param")), sets=sets)
     plan = runs.prepare(loaded)
+    if dry_run:
+        from runner.cli.plan import describe
+
+        print("\n".join(describe(loaded, plan)))
+        return
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     printer = Printer(1, 2, log=loaded.run.log, color=color)
     console = Console(printer, plan, quiet=quiet)
@@ -74,28 +94,12 @@ def run(
         console.summary(result)
     finally:
         printer.close(timeout=5.0)
+    code = 0 if dead_ok and result.exit_code == DEAD else result.exit_code
+    code = FAILED if code in {0, DEAD} and printer.failed else code
     if result.left_behind:
         # A thread that cannot be ended would keep the interpreter from ending; all state is written.
-        os._exit(result.exit_code)
-    raise typer.Exit(0 if dead_ok and result.exit_code == DEAD else result.exit_code)
-
-
-def _file(file: str | None) -> str:
-    if file is not None:
-        return file
-    if not Path("tasks.toml").exists():
-        raise UsageError("there is no tasks.toml here; name a file: runner run FILE")
-    return "tasks.toml"
-
-
-def _pairs(texts: list[str], option: str) -> list[tuple[str, str]]:
-    pairs = []
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UsageError(f"{option} {text}: write it as NAME=VALUE")
-        pairs.append((name, value))
-    return pairs
+        os._exit(code)
+    raise typer.Exit(code)
 
 
 def _overrides(**given: str | None) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,10 @@ def examine(
         raw = parse.parse(text.text)
     except parse.Unreadable as error:
         place = Place(file, error.line, error.column)
-        problem = Problem(error.code, error.message, place, "error", error.hint, error.shown or places.line(place))
+        shown = error.shown or places.line(place)
+        if "secret" in shown:  # what cannot be read cannot be known not to be one
+            shown = _TEXTS.sub(lambda found: "*" * len(found[0]), shown)
+        problem = Problem(error.code, error.message, place, "error", error.hint, shown)
         raise ConfigError(render([problem]), [problem]) from None
     report = Report(places)
     try:
@@ -71,6 +75,13 @@ def examine(
         found = ordered(report.problems)
         raise ConfigError(render(found), found) from None
     return replace(config, problems=tuple(ordered(report.problems)), holes=frozenset(report.holes))
+
+
+_TEXTS = re.compile(r"\"[^\"]*\"?|'[^']*'?")
+#: Each task has workers and each queue a place in every drawing; what is beyond was made by a mistake.
+_MOST_TABLES = 2000
+_HIDDEN = ("args", "with", "env")
+_ONLY = "a secret may be used in `args`, `with` and `env`"
 
 
 class _Builder:
@@ -86,7 +97,8 @@ class _Builder:
 
     def config(self, source: parse.Source) -> Config:
         """Everything, converted; when the report is bad, it has holes."""
-        raw = {key: self.params.fill(value, (key,)) for key, value in self.raw.items()}
+        raw: dict[str, Any] = {key: self.params.fill(value, (key,)) for key, value in self.raw.items()}
+        self._shown_secrets()
         queues = self._named(raw, "queues", "queue")
         tasks = self._named(raw, "tasks", "task")
         self.reader = Reader(self.report, queues, tasks)
@@ -105,11 +117,31 @@ class _Builder:
             places=self.report.places,
             unused=tuple(word for word in self.params.declared if word not in self.params.used),
             secrets=frozenset(word for word, param in self.params.declared.items() if param.secret),
+            declared=self.params.declared,
+            given=self.params.given,
+            references=self.params.references,
+            raw=self.raw,
+            filled=raw,
         )
         self._tests(raw.get("tests", []))
         if not tasks and not self.report.bad:
             self.report.add("E109", "the file has no task", (), "a task is a table `[tasks.NAME]`")
         return config
+
+    def _shown_secrets(self) -> None:
+        """Secrets go to functions and to the environment of workers; everything else is shown somewhere."""
+        secret = {word for word, param in self.params.declared.items() if param.secret}
+        for path, words in self.params.references.items():
+            hidden = (path[0] == "tasks" and path[2:3] and path[2] in _HIDDEN) or path[:3] == (
+                "defaults",
+                "task",
+                "env",
+            )
+            for word in words:
+                if word in secret and not hidden:
+                    self.report.add(
+                        "E116", f"param {name(word)} is secret, and this would be shown", (*path, VALUE), _ONLY
+                    )
 
     def _named(self, raw: dict[str, Any], word: str, kind: str) -> dict[str, Any]:
         """The tables `[queues]` or `[tasks]`, without names that are none."""
@@ -117,6 +149,10 @@ class _Builder:
         if not isinstance(tables, dict):
             self.report.add("E103", f"`{word}` must be a table, not {kinds.describe(tables)}", (word, VALUE))
             return {}
+        if len(tables) > _MOST_TABLES:
+            text = f"the file has {len(tables):,} {word}, and at most {_MOST_TABLES:,} make sense"
+            self.report.problems.append(Problem("E117", text, Place(self.report.places.file)))
+            raise TooMany
         for one in tables:
             if not kinds.NAME.fullmatch(one):
                 self.report.add("E107", f"{name(one)} is no name for a {kind}", (word, one), kinds.NAME_WANTED)
@@ -131,7 +167,8 @@ class _Builder:
 
     def _queue(self, word: str, raw: Any, defaults: dict[str, Any]) -> QueueConfig:
         made = self.reader.table(raw, "queue", ("queues", word), f"queue {name(word)}")
-        return QueueConfig(word, **{**defaults, **made})
+        given = {**defaults, **made}
+        return QueueConfig(word, **given, elastic="size" not in given)
 
     def _task(self, word: str, raw: Any, defaults: dict[str, Any]) -> TaskConfig:
         made = {**defaults, **self.reader.table(raw, "task", ("tasks", word), f"task {name(word)}")}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from runner.config import kinds
 from runner.config.params import UNKNOWN, Param, Params, to_type, type_of
 from runner.config.places import VALUE
-from runner.config.problems import name
+from runner.config.problems import did_you_mean, name
 from runner.config.reader import Reader
 from runner.config.report import Wrong
 
@@ -29,8 +29,8 @@ def read(raw: Any, report: Report) -> Params:
             continue
         long = isinstance(value, dict)
         table = value if long else {"default": value}
-        if long and value.get("secret") is True and value.get("default"):
-            report.places.secrets.append(str(value["default"]))
+        if long and _may_be_secret(value):
+            report.places.hide(("params", word, "default"), value.get("default", ""))
         made = Reader(report).table(table, "param", ("params", word), f"param {name(word)}")
         try:
             if len(report.problems) == before:
@@ -41,6 +41,13 @@ def read(raw: Any, report: Report) -> Params:
             report.add(wrong.code, f"param {name(word)} {wrong.message}", path, wrong.hint)
         params.values[word] = UNKNOWN
     return params
+
+
+def _may_be_secret(table: dict[str, Any]) -> bool:
+    """Also when `secret` is misspelt or has a wrong value: the error must not show what it should have hidden."""
+    return any(
+        value is not False and (key == "secret" or did_you_mean(key, ("secret",))) for key, value in table.items()
+    )
 
 
 def _param(word: str, made: dict[str, Any]) -> Param:

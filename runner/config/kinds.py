@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from runner.config import units
 from runner.config.model import Halt, Rate, Workers
-from runner.config.problems import clean, did_you_mean, name
+from runner.config.problems import did_you_mean, name
 from runner.config.report import Wrong
+from runner.config.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable

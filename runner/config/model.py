@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from runner.config.params import Param
     from runner.config.problems import Problem
 
 Mode = Literal["thread", "process"]
@@ -70,6 +71,8 @@ class QueueConfig:
     full: Full = "wait"
     order: Order = "fifo"
     fanout: Fanout | None = None
+    #: The file says no `size`: more than the default may be under way where readers are quick.
+    elastic: bool = False
     lane: str | None = None
     loop: bool = False
 
@@ -199,6 +202,11 @@ class Config:
     secrets: frozenset[str] = frozenset()  # params whose values are never printed
     problems: tuple[Problem, ...] = ()  # what `examine` has found; never an error in what `load` returns
     holes: frozenset[tuple[str, ...]] = frozenset()  # paths that are not what the file's author meant
+    declared: dict[str, Param] = field(default_factory=dict)  # `[params]`
+    given: dict[str, str] = field(default_factory=dict)  # param -> what gave its value, if not the file
+    references: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict, repr=False)  # path -> its params
+    raw: dict[str, Any] = field(default_factory=dict, repr=False)  # what the file says
+    filled: dict[str, Any] = field(default_factory=dict, repr=False)  # the same with the values of params
 
     def hole(self, *path: str) -> bool:
         """Whether the value at this path, or a table around it, is unknown because of a reported problem."""
@@ -211,3 +219,7 @@ class Config:
             if found is not None:
                 return found
         return Place(self.file)
+
+    def secret(self, path: tuple[str, ...]) -> bool:
+        """Whether a secret is part of the value at this path."""
+        return any(self.declared[name].secret for name in self.references.get(path, ()) if name in self.declared)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.config.places import VALUE
-from runner.config.problems import clean, did_you_mean, name
+from runner.config.problems import did_you_mean, name
 from runner.config.report import Reported, Wrong
+from runner.config.text import clean
 from runner.config.units import Bytes, Seconds
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ class Params:
     declared: dict[str, Param] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    given: dict[str, str] = field(default_factory=dict)
+    references: dict[Spot, tuple[str, ...]] = field(default_factory=dict)
 
     def give(self, given: Mapping[str, str], env: Mapping[str, str], *, lenient: bool = False) -> None:
         """Find the value of every param: -p, then its environment variable, then its default.
@@ -135,7 +138,9 @@ class Params:
             if word not in self.values and word not in self.declared:
                 origin = (f"-p {word}",)
                 self.report.places.given[origin] = f"-p {clean(word, 60)}"
-                self.report.add("E111", f"there is no param {name(word)}", origin, did_you_mean(word, self.declared))
+                self.report.add(
+                    "E111", f"there is no param {name(word)}", origin, self.report.nearest(word, self.declared)
+                )
         for param in self.declared.values():
             self.values[param.name] = self._value(param, given, env, lenient=lenient)
 
@@ -143,10 +148,12 @@ class Params:
         path: Spot = ("params", param.name)
         if param.name in given:
             value: Any = given[param.name]
+            self.given[param.name] = "-p"
             path = (f"-p {param.name}",)
             self.report.places.given[path] = path[0]
         elif param.env is not None and param.env in env:
             value = env[param.env]
+            self.given[param.name] = f"environment variable {param.env}"
             path = (f"environment variable {param.env}",)
             self.report.places.given[path] = path[0]
         elif param.required:
@@ -156,8 +163,8 @@ class Params:
             return UNKNOWN
         else:
             return param.default
-        if param.secret and value:
-            self.report.places.secrets.append(str(value))
+        if param.secret:
+            self.report.places.hide(("params", param.name), value)
         try:
             return param.convert(value)
         except Wrong as wrong:
@@ -171,6 +178,7 @@ class Params:
         if isinstance(value, str):
             if "${" not in value:
                 return value
+            self.references[path] = tuple(match[1] for match in _REFERENCE.finditer(value) if match[1])
             try:
                 return self._text(value)
             except Reported:
@@ -205,7 +213,7 @@ class Params:
         if word not in self.declared:
             if word in self.values or ("params",) in self.report.holes:  # its declaration is wrong, and reported
                 raise Reported
-            hint = did_you_mean(word, self.declared)
+            hint = self.report.nearest(word, self.declared)
             self.used.update(hint.split("`")[1:2])
             raise Wrong("E111", f"there is no param {name(word)}", hint or "write `$${` for a literal `${`")
         self.used.add(word)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import tomli
 
 from runner.config.model import Place
+from runner.config.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,6 +45,9 @@ class Places(dict[Path, Place]):
         self.text = text
         self.given: dict[Path, str] = {}
         self.secrets: list[str] = []
+        self._hidden: list[Path] = []
+        self._spans: dict[Path, tuple[int, int]] = {}
+        self._lines: tuple[int, list[str]] = (-1, [])  # for so many hidden values
         self._scanned = False
 
     def get(self, path: Path, default: Any = None) -> Any:
@@ -67,13 +71,34 @@ class Places(dict[Path, Place]):
 
     def line(self, place: Place) -> str:
         """The line of the file at a place, secrets masked; empty when the place is not in the file."""
-        lines = self.text.split("\n") if place.file == self.file else []
+        if place.file == self.file and self._lines[0] != len(self._hidden):
+            self._lines = (len(self._hidden), self._shown().split("\n"))
+        lines = self._lines[1] if place.file == self.file else []
         return self.mask(lines[place.line - 1]) if 0 < place.line <= len(lines) else ""
 
+    def hide(self, path: Path, value: object) -> None:
+        """From now on the value, and where it stands, are shown as stars."""
+        self._hidden.append((*path, VALUE))
+        if str(value):
+            self.secrets.append(str(value))
+
     def mask(self, text: str) -> str:
-        """The text with every secret value replaced, character by character."""
-        for secret in self.secrets:
-            text = text.replace(secret, "*" * len(secret))
+        """The text with every secret value replaced, also where a message has cut or cleaned it."""
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            for form in dict.fromkeys(
+                (secret, repr(secret)[1:-1], clean(secret), clean(secret, 60), clean(secret, 40))
+            ):
+                text = text.replace(form, "*" * len(form))
+        return text
+
+    def _shown(self) -> str:
+        """The text of the file; where a secret stands, stars."""
+        text = self.text
+        if self._hidden:
+            self._scan()
+        for path in self._hidden:
+            start, end = self._spans.get(path, (0, 0))
+            text = text[:start] + re.sub(r"[^\n]", "*", text[start:end]) + text[end:]
         return text
 
     def _scan(self) -> None:
@@ -81,6 +106,7 @@ class Places(dict[Path, Place]):
             self._scanned = True
             for path, start, end in Scanner(self.text).found():
                 self.setdefault(path, self._place(start, end))
+                self._spans.setdefault(path, (start, end))
 
     def _place(self, start: int, end: int) -> Place:
         if not hasattr(self, "_starts"):

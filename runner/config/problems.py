@@ -6,6 +6,8 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from runner.config.text import clean, width
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -71,7 +73,7 @@ def _one(problem: Problem) -> str:
     if problem.source and place.line:
         text, start, length = _cut(clean(problem.source), place.column - 1, place.length)
         gutter = " " * len(str(place.line))
-        caret = " " * _width(text[:start]) + "^" * max(1, _width(text[start : start + length]))
+        caret = " " * width(text[:start]) + "^" * max(1, width(text[start : start + length]))
         near, *more = problem.hint.split("\n")
         lines += [f"{gutter} |", f"{place.line} | {text}", f"{gutter} | {caret} {near}".rstrip()]
         lines += [f"{gutter} | {line}" for line in more]
@@ -90,31 +92,6 @@ def _cut(text: str, start: int, length: int) -> tuple[str, int, int]:
     return head + text[left : left + WIDTH].rstrip() + tail, start - left + len(head), length
 
 
-def _width(text: str) -> int:
-    """Columns on a terminal: characters of East Asian scripts take two."""
-    if text.isascii():
-        return len(text)
-    import unicodedata
-
-    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
-    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
-
-
-def clean(text: str, limit: int | None = None) -> str:
-    r"""Text that cannot steer a terminal: control and bidi characters become `?`, tabs become spaces.
-
-    >>> clean("a\tb\x1b[31m"), clean("x" * 9, 5)
-    ('a b?[31m', 'xx...')
-    """
-    if limit is not None and len(text) > limit:
-        text = text[: limit - 3] + "..."
-    return text if text.isprintable() else "".join(_safe(char) for char in text)
-
-
-def _safe(char: str) -> str:
-    return char if char.isprintable() else (" " if char == "\t" else "?")
-
-
 def name(text: object) -> str:
     """A name in a message: quoted, short, harmless.
 
@@ -128,6 +105,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`did you mean ...?` with the nearest known word, or nothing."""
     import difflib
 
-    words = {one.casefold(): one for one in itertools.islice(known, 1000)}  # a hostile file must not cost time
+    words = {one.casefold(): one for one in itertools.islice(known, 500)}  # a hostile file must not cost time
     found = difflib.get_close_matches(word[:60].casefold(), words, 1, 0.6)
     return f"did you mean `{clean(words[found[0]])}`?" if found else ""

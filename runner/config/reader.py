@@ -8,7 +8,7 @@ from runner.config import grammar, kinds
 from runner.config.model import DEFAULT_PORT, Backoff, Batch, Lifespan, Port, Resources, Restarts
 from runner.config.params import UNKNOWN, plain
 from runner.config.places import VALUE
-from runner.config.problems import did_you_mean, name
+from runner.config.problems import name
 from runner.config.report import Report, Reported, Wrong
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Reader:
 
     def _unknown(self, word: str, table: str, path: Path, owner: str) -> None:
         """An unknown key; the one that was probably meant is not missing, but unknown."""
-        hint = did_you_mean(word, grammar.TABLES[table])
+        hint = self.report.nearest(word, grammar.TABLES[table])
         if hint:
             self.report.holes.add((*path, hint.split("`")[1]))
         self.report.add("E104", f"unknown key {name(word)} in {owner}", (*path, word), hint or _elsewhere(word, table))
@@ -91,6 +91,8 @@ class Reader:
             raise Reported
         try:
             simple = kinds.SIMPLE.get(key.kind)
+            if simple is not None:
+                _known(value)
             return simple(value, key) if simple is not None else self.kinds[key.kind](value, key, path, owner)
         except Wrong as wrong:
             self.report.add(
@@ -170,7 +172,7 @@ class Reader:
 
     def _missing(self, word: str, kind: str, spot: Path, what: str) -> str:
         """A name that does not exist: reported, and the one that was probably meant takes its place."""
-        hint = did_you_mean(word, self.names[kind])
+        hint = self.report.nearest(word, self.names[kind])
         code = "E203" if kind == "queue" else "E201"
         self.report.add(code, f"{what} {kind} {name(word)}, which does not exist", spot, hint)
         if not hint:
@@ -247,7 +249,7 @@ class Reader:
             made = {}
             for word, inner in value.items():
                 if not self.exists(kind, word):
-                    hint = did_you_mean(word, self.names[kind])
+                    hint = self.report.nearest(word, self.names[kind])
                     code = "E203" if kind == "queue" else "E201"
                     self.report.add(
                         code, f"{owner} names {kind} {name(word)}, which does not exist", (*path, word), hint

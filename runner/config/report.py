@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.config.problems import Problem
+from runner.config.problems import Problem, did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from runner.config.places import Path, Places
     from runner.config.problems import Severity
 
 #: So many problems are collected; `render` shows fewer.
 MOST = 200
+_HINTED = 50
 
 
 class Wrong(Exception):
@@ -46,6 +49,10 @@ class Report:
         if len(self.problems) > MOST:
             raise TooMany
         self.problems.append(Problem(code, mask(message), place, severity, mask(hint), self.places.line(place)))
+
+    def nearest(self, word: str, known: Iterable[str]) -> str:
+        """`did you mean ...?`; nothing in a file with so many mistakes that looking would take longer than reading."""
+        return did_you_mean(word, known) if len(self.problems) < _HINTED else ""
 
     @property
     def bad(self) -> bool:

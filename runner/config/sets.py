@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import tomli
 
-from runner.config.problems import clean, name
+from runner.config.problems import name
+from runner.config.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

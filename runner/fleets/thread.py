@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import SpawnError
 from runner.errortext import clean_stack
 from runner.fleets.base import Death, Died, Heard
-from runner.transport.cells import Position
+from runner.transport.cells import Position, unstretch
 from runner.worker import WorkerSpec, run
 from runner.worker.spec import SupervisorGone
 
@@ -122,7 +122,7 @@ class ThreadFleet:
 
     def position(self, slot: int) -> Position:
         """What the slot's worker executes."""
-        return Position(*self._cells[slot])
+        return unstretch(*self._cells[slot])
 
     def dump(self, slot: int) -> None:
         """Nothing to ask: `stack` looks for itself."""

@@ -28,6 +28,7 @@ class LineSpec:
     order: Order = "fifo"
     copy: bool = False
     letters: bool = False
+    elastic: bool = False
 
 
 #: A piece on its way back, and the time before which it must not be granted.
@@ -74,6 +75,7 @@ class Ledger:
                 bytes=spec.bytes,
                 full=spec.full,
                 order=spec.order,
+                least_size=spec.size if spec.elastic else None,
             )
             for group in groups
         ]
@@ -102,6 +104,12 @@ class Ledger:
     def room(self, queues: Iterable[str]) -> int:
         """Items that all these queues can still take; 0 means that their writers wait."""
         return min((line.room() for queue in queues for line in self._bounding(queue)), default=1 << 60)
+
+    def stretch(self, task: str, items: int) -> None:
+        """The task's readers take so many items in a moment: elastic lines may hold that many."""
+        for line in self.by_task[task]:
+            if line.least_size is not None:
+                line.size = max(line.least_size, items)
 
     def _bounding(self, queue: str) -> list[Line]:
         # A queue that drops never makes its writers wait, nor does one whose readers are gone.
@@ -164,6 +172,10 @@ class Ledger:
     def returned_first(self, task: str) -> bool:
         """Whether what would be granted next has been granted before (an ordered task may owe it to its order)."""
         return any(line.ready and line.ready[0].entry is not None for line in self.by_task[task])
+
+    def suspect_first(self, task: str) -> bool:
+        """Whether workers have died over what would be granted next."""
+        return any(line.ready and line.ready[-1 if line.order == "lifo" else 0].crashes for line in self.by_task[task])
 
     def available(self, task: str) -> int:
         """Items that could be granted to this task now."""

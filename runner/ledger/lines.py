@@ -85,6 +85,8 @@ class Line:
     bytes: int
     full: Full = "wait"
     order: Order = "fifo"
+    #: The bound of an elastic line while its readers are slow, or not known yet.
+    least_size: int | None = None
     tally: Tally = field(default_factory=Tally)
     count: int = 0
     held: int = 0

@@ -12,6 +12,7 @@ after, so that nobody waits for it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import selectors
 import threading
@@ -49,6 +50,8 @@ class Printer:
         self.raw = log == "raw"
         self.color = color
         self.trouble = ""
+        #: Output was lost that somebody still wanted to read: a full disk, not a reader who has gone.
+        self.failed = False
         self._fds = {"out": os.dup(out_fd), "err": os.dup(err_fd)}
         self._broken: dict[str, int] = {}
         self._reasons: dict[str, str] = {}
@@ -232,6 +235,7 @@ class Printer:
                     ready.select(1.0)
             except OSError as error:
                 self._broken[stream] = 0
+                self.failed = self.failed or error.errno != errno.EPIPE
                 self._reasons[stream] = error.strerror or type(error).__name__
                 self._lose(stream, bytes(view))
                 return

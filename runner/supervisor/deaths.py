@@ -104,23 +104,22 @@ class Deaths:
         """The items of a lease that may have killed the worker, and how many before them it had finished."""
         config = slot.task.plan.config
         if slot.task.plan.flying:  # all of them were in flight: each is suspect, and is given again alone
-            if slot.overdue and not self.supervisor.watch.exceeded(slot.task, lease.id):
-                return range(0), 0
             return range(lease.count), 0
         position = slot.overdue or event.position
         if lease.id != position.lease or position.index >= lease.count:
             return range(0), 0
         at = position.index
-        width = config.batch.items if config.batch else 1
+        width = config.batch.items if config.batch else position.width
         return range(at, min(at + width, lease.count)), at
 
     def _condemn(
         self, slot: Slot, lease_id: int, suspects: range, finished: int, event: Died, why: str
     ) -> list[tuple[Verdict, str]]:
         given: list[tuple[Verdict, str]] = []
+        known = slot.overdue is not None and not (slot.task.plan.flying and len(slot.leases) > 1)
 
         def judge(piece: Piece) -> Verdict | None:
-            if not slot.overdue and piece.crashes + 1 < CRASHES:
+            if not known and piece.crashes + 1 < CRASHES:
                 return None
             fault = self._fault(slot, piece, event, why)
             verdict = self.supervisor.verdicts.judge(slot, piece, fault)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from runner import events
 from runner.supervisor.state import Phase
+from runner.supervisor.words import seconds
 from runner.topology import Stage
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ class Ends:
         if self._deadline is not None and now >= self._deadline:
             self._deadline = None
             self.deadline_passed = True
-            self.stop(f"the deadline of {self.supervisor.plan.settings.deadline:g} s has passed")
+            self.stop(f"the deadline of {seconds(self.supervisor.plan.settings.deadline or 0.0)} has passed")
         if self._grace_ends is not None and now >= self._grace_ends:
-            self.die(f"the grace of {self.supervisor.plan.settings.grace:g} s has ended")
+            self.die(f"the grace of {seconds(self.supervisor.plan.settings.grace)} has ended")
 
     def signalled(self, number: int) -> None:
         """A signal: the first one drains, the second one ends; SIGQUIT, SIGTSTP and SIGCONT end nothing."""
@@ -182,10 +183,10 @@ class Ends:
             fleet.pause(going_on=True)
         self._shift(self.supervisor.clock.now() - before)
 
-    def _shift(self, seconds: float) -> None:
-        self._looked += seconds
+    def _shift(self, by: float) -> None:
+        self._looked += by
         if self._deadline is not None:
-            self._deadline += seconds
+            self._deadline += by
         if self._grace_ends is not None:
-            self._grace_ends += seconds
-        self.supervisor.watch.shift(seconds)
+            self._grace_ends += by
+        self.supervisor.watch.shift(by)

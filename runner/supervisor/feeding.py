@@ -80,6 +80,9 @@ class Feeder:
             return
         if not self.ledger.available(task.name):
             return
+        if task.plan.flying:
+            self._feed_flying(task)
+            return
         ready = [slot for slot in task.slots if slot.phase is Phase.READY and not slot.retiring and not slot.overdue]
         for depth in range(1, task.depth + 1):  # everybody gets one before anybody gets two
             for slot in ready:
@@ -87,6 +90,21 @@ class Feeder:
                     if not self.ledger.available(task.name):
                         return
                     break
+
+    def _feed_flying(self, task: TaskState) -> None:
+        """One item for each lease; but a suspect flies alone, so that its next crash tells whose fault it was."""
+        ready = [slot for slot in task.slots if slot.phase is Phase.READY and not slot.retiring and not slot.overdue]
+        for depth in range(1, task.depth + 1):
+            for slot in ready:
+                if len(slot.leases) >= depth or self._flies_alone(slot):
+                    continue
+                if self.ledger.suspect_first(task.name) and slot.leases:
+                    continue
+                if not self._grant(task, slot, len(ready), flush=False):
+                    return
+
+    def _flies_alone(self, slot: Slot) -> bool:
+        return any(piece.crashes for lease in slot.leases for _, piece in self.ledger.leases[lease].pieces)
 
     def _grant(self, task: TaskState, slot: Slot, takers: int, *, flush: bool) -> bool:
         items = self._how_many(task, slot, takers)

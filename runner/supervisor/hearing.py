@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from runner.supervisor.verdicts import Evidence
 
 
+#: An elastic queue holds what its readers can do in so many seconds.
+_MOMENT = 0.03
+
+
 class Hearing:
     """Understands answers."""
 
@@ -76,6 +80,8 @@ class Hearing:
                 self.ledger.put(queue, [chunk], sender=task.name)
                 self.supervisor.touch_queue(queue)
         task.grain.learn(done, answer.busy)
+        if task.grain.cost:
+            self.ledger.stretch(task.name, int(_MOMENT * len(task.slots) / task.grain.cost))
         task.busy += answer.busy
         slot.items += done
         self.supervisor.touch(task.name)

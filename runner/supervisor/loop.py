@@ -70,7 +70,7 @@ class Supervisor:
         outputs = (*task.config.outputs, *((task.config.dead,) if task.config.dead else ()))
         bounding = tuple(queue for queue in outputs if not self.plan.queues[queue].loop)
         rate = task.config.rate
-        throttle = None if rate is None else Throttle(rate.count, rate.period, self.clock.now())
+        throttle = None if rate is None else Throttle(rate.count, rate.period)
         return TaskState(task, fleets[task.mode], self.plan.groups(task.config), bounding, throttle=throttle)
 
     # -- the loop ------------------------------------------------------------------------------

@@ -102,6 +102,7 @@ class Plan:
                     order=queue.order,
                     copy=queue.fanout == "copy",
                     letters=name in letters,
+                    elastic=queue.elastic and not queue.loop,
                 )
             )
         return specs
@@ -125,6 +126,7 @@ class Plan:
             attempts=config.attempts,
             retry_on=config.retry_on,
             timeout=config.timeout if task.flying else None,
+            timed=config.timeout is not None,
             max_item=self.settings.max_item,
             env=dict(config.env),
         )

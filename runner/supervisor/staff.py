@@ -107,9 +107,11 @@ class Staff:
         self._look_over(task)
 
     def _dismiss(self, slot: Slot, *, ended: bool) -> None:
-        if ended or not slot.task.is_source:
+        if slot.task.is_source:  # it ends at its next item, and says so itself
+            slot.task.fleet.send(slot.index, Stop(ended=False))
+        else:
             slot.phase = Phase.ENDING
-        slot.task.fleet.send(slot.index, Stop(ended))
+            slot.task.fleet.send(slot.index, Stop(ended))
 
     def ask_to_stop(self, task: TaskState) -> None:
         """The run is stopping: a source ends at its next item; a call is told through `Context.stopping`."""

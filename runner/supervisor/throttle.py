@@ -3,7 +3,7 @@
 A token bucket: it fills steadily, holds at most one second's worth, and starts with one token, so that no minute
 sees more than the rate.
 
->>> throttle = Throttle(count=50, period=1.0, now=0.0)
+>>> throttle = Throttle(count=50, period=1.0)
 >>> throttle.most(now=0.0), throttle.most(now=0.1), throttle.most(now=60.0)
 (1, 6, 50)
 >>> throttle.take(50); throttle.most(now=60.0), round(throttle.ready_at(now=60.0), 3)
@@ -19,13 +19,15 @@ _STEP = 0.005
 class Throttle:
     """The bucket of one task."""
 
-    def __init__(self, count: float, period: float, now: float) -> None:
+    def __init__(self, count: float, period: float) -> None:
         self._per_second = count / period
         self._capacity = max(1.0, self._per_second)
         self._tokens = 1.0
-        self._at = now
+        self._at: float | None = None
 
     def _fill(self, now: float) -> None:
+        if self._at is None:  # it fills from its first use on, not while workers start
+            self._at = now
         self._tokens = min(self._capacity, self._tokens + (now - self._at) * self._per_second)
         self._at = now
 

@@ -23,7 +23,7 @@ _SAMPLE = 0.05
 _LAST_WORDS = 0.05
 #: An event loop that has not ended an item so long after its limit is stuck.
 _STUCK = 1.0
-_MEMORY_SAMPLE = 0.5
+_MEMORY_SAMPLE = 0.05
 
 
 class Watch:
@@ -68,11 +68,6 @@ class Watch:
     def settled(self, lease: int) -> None:
         """A lease is over."""
         self._granted.pop(lease, None)
-
-    def exceeded(self, task: TaskState, lease: int) -> bool:
-        """Whether an item of an `async` task has been in flight for longer than its limit."""
-        limit = task.plan.config.timeout
-        return limit is not None and self.supervisor.clock.now() - self._granted.get(lease, 1e18) >= limit
 
     def _sample(self, slot: Slot, now: float) -> float | None:
         """Look at one worker; when it will be overdue, None when it has nothing under way."""

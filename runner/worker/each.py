@@ -12,6 +12,7 @@ from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from runner.transport import codec
+from runner.transport.cells import stretch
 from runner.transport.messages import OBJECTS, Ack, Answer, Failure, Grant
 from runner.worker.bench import Bench, flattened, frozen_items, thaw
 from runner.worker.failure import failure
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 _QUICK, _SLOW = 0.0005, 0.002
 _MOST_STRIDE = 4096
+#: Items that are executed in one stretch at most; after so many quick strides.
+_STRETCH = 256
+_QUICK_ENOUGH = 2
+#: Items that have failed: index in the part, and the error.
+_Faults = list[tuple[int, Exception]]
 
 
 def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -48,13 +54,18 @@ def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs
 
 
 class Items:
-    """Item by item."""
+    """Item by item; or, while each takes next to no time, some hundreds in one stretch."""
 
     def __init__(self, bench: Bench, target: Callable[[Any], Any]) -> None:
         self.bench = bench
         self.target = target
         self.stride = 1
         self.knows = bench.form.context is not None
+        spec, collector = bench.spec, bench.collector
+        #: Whether stretches are possible at all. With a time limit, or an order to keep, each item stands alone.
+        self.may_stretch = not (self.knows or spec.timed or spec.ordered) and bench.form.call == "function"
+        self.may_stretch = self.may_stretch and (collector.direct is not None or not spec.groups)
+        self.quick = 0
 
     def execute(self, grant: Grant) -> Answer:
         """Call the function for each item, within the slice."""
@@ -71,11 +82,9 @@ class Items:
                 self.bench.show_suspect(grant.lease, part, items[0])
             at = 0
             while at < len(items):
-                at, error = self._stretch(part, items, at, base, deadline)
-                if error is not None:
-                    failures.append(self._failed(part, items[at], base + at, error))
-                    at += 1
-                if perf_counter() > deadline or (error is not None and self.bench.spec.ordered):
+                at, faults = self._until_fault(part, items, at, base, deadline)
+                failures += [self._failed(part, items[index], base + index, error) for index, error in faults]
+                if perf_counter() > deadline or (faults and self.bench.spec.ordered):
                     return self._answer(grant, base + at, failures, began)
             base += len(items)
         return self._answer(grant, base, failures, began)
@@ -95,32 +104,44 @@ class Items:
         self.bench.collector.cut_short(again=fault.verdict == "retry")
         return fault
 
-    def _stretch(
-        self, part: Part, items: list[Any], at: int, base: int, deadline: float
-    ) -> tuple[int, Exception | None]:
-        """Execute from `at` until the end, an error, or the deadline; return where it stopped.
+    def _until_fault(self, part: Part, items: list[Any], at: int, base: int, deadline: float) -> tuple[int, _Faults]:
+        """Execute from `at` until the end, an error, or the deadline; return where it stopped, and what has failed.
 
         `base` is the index in the lease of the part's first item.
         """
-        collector = self.bench.collector
-        plain = not (self.knows or part.letter is not None or part.kind == OBJECTS or collector.objects)
-        run = self._fast if plain and collector.direct is not None else self._careful
+        run = self._way(part)
         before = perf_counter()
         while at < len(items):
-            at, error = run(part, items, at, min(len(items), at + self.stride), base)
-            if error is not None:
-                return at, error
+            stretching = self.quick >= _QUICK_ENOUGH and self.may_stretch and part.letter is None and not part.crashes
+            if stretching:
+                at, faults = self._stretch(part, items, at, min(len(items), at + min(self.stride, _STRETCH)), base)
+            else:
+                at, faults = run(part, items, at, min(len(items), at + self.stride), base)
+            if faults:
+                return at, faults
             now = perf_counter()
-            if now - before < _QUICK:
-                self.stride = min(_MOST_STRIDE, 2 * self.stride)
-            elif now - before > _SLOW:
-                self.stride = max(1, self.stride // 4)
+            self._adapt(now - before)
             if now > deadline:
                 break
             before = now
-        return at, None
+        return at, []
 
-    def _fast(self, _: Part, items: list[Any], at: int, stop: int, base: int) -> tuple[int, Exception | None]:
+    def _adapt(self, seconds: float) -> None:
+        """Read the clock about once a millisecond."""
+        if seconds < _QUICK:
+            self.stride = min(_MOST_STRIDE, 2 * self.stride)
+            if self.stride > _STRETCH:
+                self.quick += 1
+        elif seconds > _SLOW:
+            self.stride = max(1, self.stride // 4)
+            self.quick = 0
+
+    def _way(self, part: Part) -> Callable[[Part, list[Any], int, int, int], tuple[int, _Faults]]:
+        collector = self.bench.collector
+        plain = not (self.knows or part.letter is not None or part.kind == OBJECTS or collector.objects)
+        return self._fast if plain and collector.direct is not None else self._careful
+
+    def _fast(self, _: Part, items: list[Any], at: int, stop: int, base: int) -> tuple[int, _Faults]:
         """Pickled in, one pickled group out: the usual case between processes."""
         collector, target, cell = self.bench.collector, self.target, self.bench.cell
         assert collector.direct is not None
@@ -133,13 +154,14 @@ class Items:
                 if result.__class__ in small:
                     append(result)
                 else:
+                    self.may_stretch = False
                     collector.emit_all(result)
                 index += 1
         except Exception as error:  # noqa: BLE001  whatever the user's function raises
-            return index - base, error
-        return stop, None
+            return index - base + 1, [(index - base, error)]
+        return stop, []
 
-    def _careful(self, part: Part, items: list[Any], at: int, stop: int, base: int) -> tuple[int, Exception | None]:
+    def _careful(self, part: Part, items: list[Any], at: int, stop: int, base: int) -> tuple[int, _Faults]:
         """Every other combination."""
         bench, context = self.bench, self.bench.context
         emit, target = (bench.collector.emit_all if bench.spec.groups else _exhaust), self.target
@@ -148,11 +170,50 @@ class Items:
                 bench.cell[1] = base + at
                 if self.knows:
                     context.at(part, part.start + at)
-                emit(target(thaw(part, items[at])))
+                result = target(thaw(part, items[at]))
+                if self.may_stretch and result.__class__ not in codec.SMALL:
+                    self.may_stretch = False
+                emit(result)
                 at += 1
         except Exception as error:  # noqa: BLE001  whatever the user's function raises
-            return at, error
-        return at, None
+            return at + 1, [(at, error)]
+        return at, []
+
+    def _stretch(self, part: Part, items: list[Any], at: int, stop: int, base: int) -> tuple[int, _Faults]:
+        """Call the function for some hundreds of items at the speed of C; until now all its results were plain values.
+
+        The cell shows all of them as suspects, so a death here makes each of them be given again alone. Should a
+        result be something else for the first time, it is frozen a moment later than it would be item by item; after
+        that the worker goes item by item for good.
+        """
+        self.bench.cell[1] = stretch(base + at, stop - at)
+        some: Any = items[at:stop]
+        if part.kind != OBJECTS and tuple in set(map(type, some)):
+            some = map(codec.thaw, some)
+        results: list[Any] = []
+        faults: _Faults = []
+        try:
+            results.extend(map(self.target, some))  # what was made before an error stays in the list
+        except Exception as error:  # noqa: BLE001  whatever the user's function raises
+            faults.append((at + len(results), error))
+        done = at + len(results) + len(faults)
+        if codec.SMALL.issuperset(map(type, results)):
+            if self.bench.collector.direct is not None:
+                self.bench.collector.direct.extend(results)
+            return done, faults
+        self.may_stretch = False
+        return done, self._emit_each(results, at) + faults
+
+    def _emit_each(self, results: list[Any], at: int) -> _Faults:
+        collector = self.bench.collector
+        emit = collector.emit_all if self.bench.spec.groups else _exhaust
+        faults: _Faults = []
+        for index, result in enumerate(results, at):
+            try:
+                emit(result)
+            except Exception as error:  # noqa: BLE001  it cannot be pickled, or its generator has raised
+                faults.append((index, error))
+        return faults
 
 
 def _exhaust(result: Any) -> None:

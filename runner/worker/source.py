@@ -41,86 +41,109 @@ class Tap:
         self.collector = bench.collector
         self.lock = threading.Lock()
         self.room = threading.Condition(self.lock)
-        #: How many items may have been made, and how many were sent; `idle[0]`: nothing is under way.
+        #: How many items may have been made, how many were sent; `idle`: nothing is under way.
         self.total = 0
         self.sent = 0
-        self.idle = [True]
-        self.made = 0
+        self.idle = True
+        #: With so many waiting they leave although others are under way.
+        self.push = 1
+        #: With `stop[0]` waiting there is something to do; the function's thread looks at nothing else.
+        self.stop = [0]
+        self._count = 0
         self._since = perf_counter()
         bench.port.listen(self.hear)
+
+    @property
+    def waiting(self) -> int:
+        """Items that have been made and not sent."""
+        direct = self.collector.direct
+        return self._count if direct is None else len(direct)
 
     def hear(self, message: Any) -> None:
         """A message, in another thread than the function's."""
         with self.lock:
             self.bench.hear(message)
-            if self.bench.context.stopping:
-                self.total = -1  # so that the next item asks for room, and learns it
-            elif isinstance(message, Credit):
+            if isinstance(message, Credit):
                 self.total = max(self.total, message.total)
-                if self.made > self.sent:
+                self.push = max(1, (self.total - self.sent) // 2)
+                self.idle = True
+                if self.waiting:
                     self._send()
-                else:
-                    self.idle[0] = True
+            self._set_stop()
             self.room.notify_all()
+
+    def _set_stop(self) -> None:
+        if self.idle or self.bench.context.stopping:
+            self.stop[0] = 1
+        else:
+            self.stop[0] = max(1, min(self.push, self.total - self.sent))
 
     def _send(self) -> None:
         now = perf_counter()
         outputs = self.collector.take()
-        # Counted from what was taken: the function's thread may be between its append and its count.
-        items = self.made - self.sent if len(self.bench.spec.groups) != 1 else sum(each.count for each in outputs)
+        # Counted from what was taken: the function's thread may append meanwhile.
+        items = self._count if self.collector.direct is None else sum(each.count for each in outputs)
+        self._count = 0
         self.sent += items
-        self.idle[0] = False
+        self.idle = False
         self.bench.port.send(Made(items, outputs, now - self._since))
         self._since = now
+
+    def leave(self) -> None:
+        """Let what waits go if nothing is under way, or enough of it waits."""
+        with self.lock:
+            if self.waiting >= self.stop[0]:
+                self._send()
+            self._set_stop()
 
     def flush(self) -> None:
         """Send what has been made."""
         with self.lock:
-            if self.made > self.sent:
+            if self.waiting:
                 self._send()
 
     def reserve(self, timeout: float | None = None) -> bool:
         """Wait for credit for one more item; send what is there first, because the credit may depend on it."""
         with self.room:
-            if self.made >= self.total or self.collector.size >= MOST_BYTES:
-                if self.made > self.sent and (self.idle[0] or self.made >= self.total):
-                    self._send()
-                enough = self.room.wait_for(self._may_make, timeout)
-                if self.bench.context.stopping:
-                    raise RunStopping
-                return enough
+            waiting = self.waiting
+            if waiting and (self.idle or waiting >= min(self.push, self.total - self.sent)):
+                self._send()
+            enough = self.room.wait_for(self._may_make, timeout)
+            self._set_stop()
             if self.bench.context.stopping:
                 raise RunStopping
-            return True
+            return enough
 
     def _may_make(self) -> bool:
         if self.bench.context.stopping:
             return True
-        return self.made < self.total and (self.collector.size < MOST_BYTES or self.made == self.sent)
+        waiting = self.waiting
+        return self.sent + waiting < self.total and (self.collector.size < MOST_BYTES or not waiting)
 
     def emit(self, item: Any) -> None:
         """One item, for which credit has been reserved."""
         with self.lock:
             self.collector.emit(item)
-            self.made += 1
-            if self.idle[0]:
-                self._send()
+            self._count += 1
 
     def pour(self, items: GeneratorType[Any, Any, Any]) -> None:
         """All items of a generator. The loop's fast path is for small values into one ordinary group."""
         self.reserve()
-        direct, small, idle = self.collector.direct, codec.SMALL, self.idle
-        for item in items:
-            if direct is not None and item.__class__ in small:
-                direct.append(item)
-                self.made += 1
-                if idle[0]:
-                    self.flush()
-                if self.made >= self.total:
-                    self.reserve()
-            else:
+        direct, small, stop = self.collector.direct, codec.SMALL, self.stop
+        if direct is None:
+            for item in items:
                 self.emit(item)
-                if self.made >= self.total or self.collector.size >= MOST_BYTES:
+                self.reserve()
+        else:
+            append = direct.append
+            for item in items:
+                if item.__class__ in small:
+                    append(item)
+                else:
+                    self.emit(item)
+                    if self.collector.size >= MOST_BYTES:
+                        self.reserve()
+                if len(direct) >= stop[0]:
                     self.reserve()
         self.flush()
 
@@ -136,6 +159,7 @@ class SourceOutbox(Outbox[Any]):
         if not self._tap.reserve(timeout if block else 0):
             raise queue.Full
         self._tap.emit(item)
+        self._tap.leave()
 
 
 def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -188,7 +212,7 @@ async def _apour(tap: Tap, items: AsyncGeneratorType[Any, Any]) -> None:
         await loop.run_in_executor(None, tap.reserve)
         async for item in items:
             tap.emit(item)
-            if tap.made >= tap.total or tap.collector.size >= MOST_BYTES:
+            if tap.waiting >= tap.stop[0] or tap.collector.size >= MOST_BYTES:
                 await loop.run_in_executor(None, tap.reserve)
     finally:
         await items.aclose()

@@ -44,6 +44,7 @@ class WorkerSpec:
     attempts: int = 1
     retry_on: tuple[str, ...] = ()
     timeout: float | None = None
+    timed: bool = False
     max_item: int = 256 << 20
     env: dict[str, str] = field(default_factory=dict)
 

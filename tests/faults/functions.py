@@ -345,13 +345,16 @@ def leaky(item: int) -> int:
     """Leaves a thread and a child behind with each item."""
     import subprocess
 
-    subprocess.Popen(["sleep", "60"])
+    subprocess.Popen(SLEEPER)
     threading.Thread(target=threading.Event().wait, daemon=True).start()
     return item
 
 
 def broken_setup() -> None:
     raise AssertionError("never called")
+
+
+SLEEPER = ["sleep", "61.25"]
 
 
 class BreaksSetup:
@@ -370,5 +373,24 @@ class DiesInSetup:
         return item
 
 
-def pid(_: int) -> int:
-    return os.getpid()
+def always_failing(item: int) -> int:
+    raise ValueError(f"number {item}")
+
+
+_GROWN: list[bytes] = []
+
+
+def grows(item: int) -> tuple[int, int]:
+    """Holds 40 MB more with each item."""
+    _GROWN.append(os.urandom(1 << 20) * 40)
+    return item, os.getpid()
+
+
+def pid(item: int) -> tuple[int, int]:
+    return item, os.getpid()
+
+
+def dies_once_at_five(item: int, ctx: Context) -> int:
+    if item == 5 and ctx.attempt == 1:
+        die("SIGKILL")
+    return item

@@ -90,7 +90,7 @@ def plan(tasks: Sequence[TaskPlan], queues: dict[str, Any] | None = None, **sett
     """A plan; queues that are not described have their defaults."""
     names = {name for each in tasks for name in (*each.config.inputs, *each.config.outputs, each.config.dead) if name}
     described = queues or {}
-    made = {name: described.get(name) or QueueConfig(name) for name in sorted(names)}
+    made = {name: described.get(name) or QueueConfig(name, elastic=True) for name in sorted(names)}
     return Plan("Faults", "faults", RunSettings(state=Path("unused"), **settings), made, {t.name: t for t in tasks})
 
 
@@ -100,27 +100,29 @@ def run(
     method: str = "forkserver",
     on_event: Callable[[events.Event], None] | None = None,
     on_start: Callable[[Supervisor, LocalHub], None] | None = None,
+    keep: bool = True,
 ) -> Outcome:
     """Run it here, with a limit; what is printed goes where the test's output goes."""
     said: list[events.Event] = []
 
     def emit(event: events.Event) -> None:
-        said.append(event)
+        if keep:
+            said.append(event)
         if on_event is not None:
             on_event(event)
 
-    letters = _Keeping()
+    letters = _Keeping() if keep else Letters()
     began = time.monotonic()
     with ExitStack() as stack:
         hub = LocalHub()
         stack.callback(hub.close)
         page = Page()
         stack.callback(page.close)
-        spawner = Spawner(method)
         modes = {each.mode for each in made.tasks.values()}
-        spawner.prepare([each.reference for each in made.tasks.values() if each.mode == "process"])
         fleets: dict[str, Any] = {}
         if "process" in modes:
+            spawner = Spawner(method)
+            spawner.prepare([each.reference for each in made.tasks.values() if each.mode == "process"])
             fleets["process"] = ProcessFleet(hub, page, spawner, None)
             stack.callback(fleets["process"].close)
         if "thread" in modes:
@@ -137,7 +139,11 @@ def run(
         alarm.cancel()
         alarm.join()
     outcome = Outcome(
-        result, collected if collected is not None else [], said, letters.records, time.monotonic() - began
+        result,
+        collected if collected is not None else [],
+        said,
+        getattr(letters, "records", []),
+        time.monotonic() - began,
     )
     oracle(outcome)
     return outcome

@@ -13,7 +13,7 @@ def collect(item: Any, key: int) -> None:
     _LISTS[key].append(item)
 
 
-def collector(collected: list[Any], queues: str) -> Any:
+def collector(collected: list[Any], queues: str, name: str = "collect") -> Any:
     """A task that appends what it reads to a list."""
     _LISTS[id(collected)] = collected
-    return task("collect", collect, queues, mode="thread", args=(id(collected),))
+    return task(name, collect, queues, mode="thread", args=(id(collected),))

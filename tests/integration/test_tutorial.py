@@ -19,7 +19,7 @@ def test_who_baked_who_bought_who_danced(project, folder, log):
     assert sorted(loaf for baker, loaf in re.findall(r"(p[abc]) baked (\1\d)", outcome.out, re.MULTILINE)) == LOAVES
     assert sorted(re.findall(r"c[abc] bought (p[abc]\d)", outcome.out, re.MULTILINE)) == LOAVES
     for verb in ("dancing", "singing"):
-        lines = re.findall(rf"{verb}.* pid (\d+), main pid (\d+)$", outcome.out, re.MULTILINE)
+        lines = re.findall(rf"{verb}.*? pid (\d+), main pid (\d+)", outcome.out, re.MULTILINE)
         assert {int(pid) for _, pid in lines} == {main}, outcome
         assert len({pid for pid, _ in lines} - {str(main)}) == 1, "one process of its own"
     assert "9 done + 0 dead + 0 dropped + 0 left" in outcome.err, outcome

@@ -53,8 +53,6 @@ def knows(item, context: Context, extra=1): ...
 def boxed(inbox: Inbox, outbox: Outbox, *, limit: int): ...
 @task(mode="thread")
 def threaded(item): ...
-@task(mode="thred")
-def slip(item): ...
 @task
 class Keep:
     def __init__(self, label: str): ...
@@ -263,7 +261,6 @@ QUEUE = '[queues]\nq = {}\n[tasks.w]\ncall = "make"\nargs = [1]\noutputs = "q"\n
             QUEUE + '[tasks.threaded]\ninputs = "q"\ntimeout = "1s"',
             ["E209 9:1 task `threaded` has a `timeout`, but its function declares threads (at "],
         ),
-        (QUEUE + '[tasks.slip]\ninputs = "q"', ["E309 7:8 function `slip` declares the mode `thred` (at "]),
         (
             "[tasks.plain]\nretry_on = ['ValueErorr', 'int', 'Odd', 'OSError', 'URLError', 'urllib.error.URLError']",
             [
@@ -351,6 +348,25 @@ def test_a_process_needs_a_function_that_it_can_import(folder, monkeypatch):
     monkeypatch.setattr(sys.modules[function.reference.module], "plain", None)
     [problem], _ = check.check_functions(loaded, {"plain": function})
     assert problem.code == "E308"
+
+
+def test_what_a_function_declares_is_below_what_the_file_says(folder):
+    (folder / "plugins" / "declares.py").write_text(
+        "from runner import task\n@task(mode='thread', batch=5, attempts=3, workers=2)\ndef many(items): ...\n"
+        "@task(mode='thred', bacth=5)\ndef slip(items): ...\n"
+    )
+    loaded = load(folder, "[defaults.task]\nattempts = 7\n" + QUEUE + '[tasks.many]\ninputs = "q"\nworkers = ["a"]')
+    found = check.everything(loaded)
+    task = found.tasks["many"]
+    assert found.problems == []
+    assert (task.mode, task.batch.items, task.attempts, task.workers.names) == ("thread", 5, 7, ("a",))
+    loaded = load(folder, QUEUE + '[tasks.slip]\ninputs = "q"')
+    said = [(each.code, each.message.partition(" at ")[0], each.hint) for each in check.everything(loaded).problems]
+    assert said == [
+        ("E309", "`mode` of the declaration", "did you mean `thread`?"),
+        ("E309", "unknown key `bacth` in the declaration", "did you mean `batch`?"),
+    ]
+    (folder / "plugins" / "declares.py").unlink()
 
 
 # -- raising ----------------------------------------------------------------------------------

@@ -1,0 +1,129 @@
+"""`runner check`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from runner.cli.inputs import Params, Sets, complete_file, pairs, path_of
+from runner.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runner.config.problems import Problem
+
+_FORMATS = ("text", "json", "github")
+
+
+def check(
+    files: Annotated[
+        Optional[list[str]],  # noqa: UP045  typer reads the annotation at run time
+        typer.Argument(
+            metavar="FILE",
+            help="The files; `-` is standard input. Default: tasks.toml here.",
+            autocompletion=complete_file,
+            show_default=False,
+        ),
+    ] = None,
+    param: Params = None,
+    set_: Sets = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings are errors.")] = False,
+    static: Annotated[
+        bool, typer.Option("--static", help="Execute no code of the project: functions are not looked at.")
+    ] = False,
+    format_: Annotated[
+        str, typer.Option("--format", metavar="text|json|github", help="How to write.", autocompletion=lambda: _FORMATS)
+    ] = "text",
+) -> None:
+    """Show every error in the files, and start nothing.
+
+    Exit 0: no errors; 3: errors (with --strict, or warnings).
+
+    Examples:
+      runner check
+
+      runner check jobs/*.toml --strict
+
+      runner check --static --format github
+    """
+    if format_ not in _FORMATS:
+        raise UsageError(f"--format is one of {', '.join(_FORMATS)}, not {format_}")
+    given, sets = dict(pairs(param, "--param")), pairs(set_, "--set")
+    found: list[Problem] = []
+    good = []
+    for file in files or [path_of(None, "check")]:
+        problems, summary = _checked(file, given, sets, static=static)
+        found += problems
+        if not problems:
+            good.append(f"{file}: no problems ({summary})")
+    _WRITERS[format_](found, good)
+    raise typer.Exit(3 if any(strict or each.severity == "error" for each in found) else 0)
+
+
+def _checked(
+    file: str, params: dict[str, str], sets: list[tuple[str, str]], *, static: bool
+) -> tuple[Sequence[Problem], str]:
+    from runner import check as checks
+    from runner import config
+
+    try:
+        loaded = config.examine(file, params=params, sets=sets, lenient=True)
+    except ConfigError as error:
+        return error.problems, ""
+    problems = checks.check(loaded) if static else checks.everything(loaded).problems
+    tasks, queues = len(loaded.tasks), len(loaded.queues)
+    static_too = "; functions not looked at" if static else ""
+    return problems, f"{tasks} task{'s' * (tasks != 1)}, {queues} queue{'s' * (queues != 1)}{static_too}"
+
+
+def _text(problems: list[Problem], good: list[str]) -> None:
+    from runner.config.problems import render
+
+    if problems:
+        print(render(problems))
+    for line in good:
+        print(line)
+
+
+def _json(problems: list[Problem], good: list[str]) -> None:  # noqa: ARG001  the same for every format
+    print(json.dumps([_record(problem) for problem in problems], indent=2))
+
+
+def _record(problem: Problem) -> dict[str, Any]:
+    place = problem.place
+    return {
+        "file": place.file,
+        "line": place.line,
+        "column": place.column,
+        "end_column": place.column + place.length if place.line else 0,
+        "code": problem.code,
+        "severity": problem.severity,
+        "message": problem.message,
+        "hint": problem.hint,
+    }
+
+
+def _github(problems: list[Problem], good: list[str]) -> None:  # noqa: ARG001  the same for every format
+    for problem in problems:
+        place = problem.place
+        end = place.column + place.length - 1
+        where = f"file={_property(place.file)}"
+        if place.line:
+            where += f",line={place.line},endLine={place.line},col={place.column},endColumn={end}"
+        message = problem.message + (f"\n{problem.hint}" if problem.hint else "")
+        print(f"::{problem.severity} {where},title={problem.code}::{_data(message)}")
+
+
+def _data(text: str) -> str:
+    """As GitHub's runner wants the text of a command escaped."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+_WRITERS = {"text": _text, "json": _json, "github": _github}

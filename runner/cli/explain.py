@@ -1,0 +1,50 @@
+"""`runner explain`."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from typing import Annotated, Optional
+
+import typer
+
+from runner.cli.inputs import complete_code
+from runner.errors import UsageError
+
+
+def explain(
+    code: Annotated[
+        Optional[str],  # noqa: UP045  typer reads the annotation at run time
+        typer.Argument(
+            metavar="CODE",
+            help="For instance E203. Default: list all.",
+            autocompletion=complete_code,
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Say what an error means, with an example and the way out.
+
+    Examples:
+      runner explain E203
+
+      runner explain
+    """
+    from runner.check.codes import PAGES
+    from runner.config.problems import did_you_mean
+
+    if code is None:
+        for page in PAGES.values():
+            print(f"{page.code}  {page.title}")
+        return
+    page_of_code = PAGES.get(code.upper())
+    if page_of_code is None:
+        near = did_you_mean(code.upper(), PAGES)
+        raise UsageError(f"there is no code {code[:40]!r}; {near} `runner explain` lists all".replace(";  ", "; "))
+    page = page_of_code
+    width = min(100, shutil.get_terminal_size().columns)
+    print(f"{page.code}: {page.title}\n")
+    print(textwrap.fill(page.text, width, break_long_words=False, break_on_hyphens=False))
+    for title, example in (("Wrong", page.wrong), ("Right", page.right)):
+        if example:
+            print(f"\n{title}:\n\n{textwrap.indent(example, '    ')}")

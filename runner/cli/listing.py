@@ -1,0 +1,206 @@
+"""`runner list`: what a file has, and what its plugins offer."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runner.cli.inputs import File, Params, Sets, examined, refuse
+from runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from runner.config.model import Config, TaskConfig
+    from runner.plugins import Plugins, TaskFunction
+
+_WHAT = ("tasks", "functions", "plugins", "params")
+
+
+def list_(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="tasks|functions|plugins|params", help="What to list.", autocompletion=lambda: _WHAT),
+    ] = "tasks",
+    file: File = None,
+    param: Params = None,
+    set_: Sets = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+) -> None:
+    """List tasks, functions, params or plugins, with signatures and help.
+
+    `tasks` and `params` execute nothing of the project; `functions` and `plugins` import the plugins.
+
+    Examples:
+      runner list
+
+      runner list params thumbs.toml
+
+      runner list functions --json
+    """
+    if what not in _WHAT:
+        raise UsageError(f"list knows {', '.join(_WHAT)}, not {what[:40]!r}")
+    config = examined(file, f"list {what}", param, set_)
+    refuse(config)
+    text, records = _LISTS[what]
+    if as_json:
+        print(json.dumps(records(config), indent=2, default=str))
+        return
+    for line in text(config):
+        print(line)
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Columns, as wide as they need to be."""
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))] if rows else []
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+# -- tasks ------------------------------------------------------------------------------------
+
+
+def tasks(config: Config) -> list[str]:
+    """One line for each task: what it calls, how, and from where to where."""
+    return table([_task(task) for task in config.tasks.values()])
+
+
+def _task(task: TaskConfig) -> tuple[str, ...]:
+    count = task.workers.count
+    how = f"{count} {task.mode or 'worker'}" + "s" * (count != 1 and task.mode is None)
+    if task.mode:
+        how = f"{count} {task.mode}" + ("es" if task.mode == "process" else "s") * (count != 1)
+    way = f"{', '.join(task.inputs)} -> {', '.join(task.outputs)}" if task.inputs or task.outputs else ""
+    notes = [f"after {', '.join(task.after)}"] if task.after else []
+    notes += [f"dead to {task.dead}"] if task.dead else []
+    notes += [] if task.enabled else ["not enabled"]
+    notes += [task.help] if task.help else []
+    call = "" if task.call == task.name else task.call
+    return task.name, call, how, way.strip(), "; ".join(notes)
+
+
+def _task_records(config: Config) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": task.name,
+            "call": task.call,
+            "mode": task.mode,
+            "workers": list(task.workers.names),
+            "inputs": list(task.inputs),
+            "outputs": {port.name: list(port.queues) for port in task.ports},
+            "dead": task.dead,
+            "after": task.after,
+            "enabled": task.enabled,
+            "help": task.help,
+        }
+        for task in config.tasks.values()
+    ]
+
+
+# -- params -----------------------------------------------------------------------------------
+
+
+def params(config: Config) -> list[str]:
+    """One line for each param: its type, its value, its bounds, its help."""
+    rows = []
+    for record in _param_records(config):
+        bounds = [f"{key} {record[key]}" for key in ("min", "max") if record[key] is not None]
+        bounds += [f"one of {', '.join(map(str, record['choices']))}"] if record["choices"] else []
+        bounds += [f"or ${record['env']}"] if record["env"] else []
+        value = "required" if record["required"] else f"= {record['default']}"
+        rows.append((f"-p {record['name']}=", record["type"], value, "; ".join([*bounds, record["help"]]).strip("; ")))
+    return table(rows) or ["the file has no params"]
+
+
+def _param_records(config: Config) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": param.name,
+            "type": param.type,
+            "required": param.required,
+            "default": "***" if param.secret and param.default else param.default,
+            "min": param.low,
+            "max": param.high,
+            "choices": None if param.choices is None else list(param.choices),
+            "env": param.env,
+            "secret": param.secret,
+            "help": param.help,
+        }
+        for param in config.declared.values()
+    ]
+
+
+# -- functions and plugins --------------------------------------------------------------------
+
+
+def _plugins(config: Config) -> Plugins:
+    from runner.plugins import Plugins
+
+    return Plugins(config.folder, config.plugins)
+
+
+def _doc(target: Any) -> str:
+    return (inspect.getdoc(target) or "").partition("\n")[0]
+
+
+def functions(config: Config) -> list[str]:
+    """The task functions of every plugin: signature, file and line, first line of the docstring."""
+    from runner.check.functions import signature, where
+
+    lines = []
+    for plugin in _plugins(config).all:
+        for function in plugin.functions.values():
+            lines.append(f"{plugin.name}.{function.name}{signature(function.obj)}")
+            doc = _doc(function.obj)
+            lines.append(f"    {doc}  ({where(function)})" if doc else f"    ({where(function)})")
+        if plugin.error:
+            lines.append(_broken(plugin.name, plugin.error))
+    return lines or ["no plugin has a task function; any callable can be named package.module:function"]
+
+
+def _broken(name: str, error: str) -> str:
+    return f"{name}: could not be loaded: {error.rstrip().rpartition(chr(10))[2]}"
+
+
+def _function_records(config: Config) -> list[dict[str, Any]]:
+    from runner.check.functions import signature
+
+    def record(plugin: str, function: TaskFunction) -> dict[str, Any]:
+        return {
+            "name": function.name,
+            "plugin": plugin,
+            "signature": signature(function.obj),
+            "doc": inspect.getdoc(function.obj) or "",
+            "file": function.file,
+            "line": function.line,
+            "options": function.options,
+        }
+
+    found = _plugins(config).all
+    return [record(plugin.name, function) for plugin in found for function in plugin.functions.values()]
+
+
+def plugins(config: Config) -> list[str]:
+    """The plugins: what they offer, where they are, or why they could not be loaded."""
+    found = _plugins(config).all
+    rows = [(plugin.name, f"{len(plugin.functions)} functions", plugin.origin) for plugin in found]
+    errors = [_broken(plugin.name, plugin.error) for plugin in found if plugin.error]
+    return [*table(rows), *errors] or ["no plugins"]
+
+
+def _plugin_records(config: Config) -> list[dict[str, Any]]:
+    return [
+        {"name": plugin.name, "origin": plugin.origin, "functions": list(plugin.functions), "error": plugin.error}
+        for plugin in _plugins(config).all
+    ]
+
+
+_Lister = tuple["Callable[[Config], list[str]]", "Callable[[Config], list[dict[str, Any]]]"]
+_LISTS: dict[str, _Lister] = {
+    "tasks": (tasks, _task_records),
+    "functions": (functions, _function_records),
+    "plugins": (plugins, _plugin_records),
+    "params": (params, _param_records),
+}

@@ -1,0 +1,153 @@
+"""A graph as SVG, without Graphviz: one file that scales, prints, and follows a dark page."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from html import escape
+from typing import TYPE_CHECKING
+
+from runner.config.text import width
+from runner.report.layout import arrange, components
+
+if TYPE_CHECKING:
+    from runner.report.graph import Box, Graph
+    from runner.report.layout import Edge, Layout, Step
+
+_CHAR, _LINE = 7.3, 16.0
+_GAP, _BEND, _MARGIN = 28.0, 12.0, 20.0
+_LEAST, _MOST = 44.0, 120.0  # between layers; more where lines have far to go to the side
+_PAGE = 1200.0
+
+_STYLE = """
+    text { font: 12px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; fill: #1f2328; text-anchor: middle }
+    .name { font-weight: 600 } .note { fill: #59636e; font-size: 11px } .title { font-size: 15px; font-weight: 600 }
+    .task rect { fill: #ddf4ff; stroke: #0969da } .queue rect { fill: #fff8c5; stroke: #bf8700 }
+    .faint { opacity: .45 }
+    path { fill: none; stroke: #59636e; stroke-width: 1.4 } marker path { fill: #59636e; stroke: none }
+    .dead { stroke-dasharray: 6 3; stroke: #cf222e } .after { stroke-dasharray: 1.5 4; stroke-linecap: round }
+    @media (prefers-color-scheme: dark) {
+      text { fill: #f0f6fc } .note { fill: #9198a1 } path { stroke: #9198a1 } marker path { fill: #9198a1 }
+      .task rect { fill: #121d2f; stroke: #4493f8 } .queue rect { fill: #272115; stroke: #d29922 }
+      .dead { stroke: #f85149 }
+    }"""
+
+
+def svg(graph: Graph) -> str:
+    """The whole picture as the text of an SVG file."""
+    parts = [_Part(graph, names, edges) for names, edges in components(list(graph.boxes), graph.edges)]
+    body: list[str] = []
+    left, top, height, right = _MARGIN, _MARGIN + 24, 0.0, 0.0
+    for part in parts:
+        if left > _MARGIN and left + part.width > _PAGE:
+            left, top, height = _MARGIN, top + height + _GAP, 0.0
+        body.append(f'<g transform="translate({left:.1f} {top:.1f})">\n{part.text}\n</g>')
+        left, height = left + part.width + _GAP, max(height, part.height)
+        right = max(right, left - _GAP)
+    right = max(right + _MARGIN, width(graph.title) * 9.2 + 2 * _MARGIN)
+    bottom = top + height + _MARGIN
+    title = escape(graph.title)
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {right:.0f} {bottom:.0f}"',
+            f' width="{right:.0f}" height="{bottom:.0f}" role="img" aria-label="{title}">',
+            f"<title>{title}</title>",
+            f"<style>{_STYLE}\n</style>",
+            '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="8" markerHeight="8"',
+            ' orient="auto"><path d="M0 0.5 L8 4 L0 7.5 z"/></marker></defs>',
+            f'<text class="title" x="{right / 2:.1f}" y="{_MARGIN + 4:.1f}">{title}</text>',
+            *body,
+            "</svg>",
+        ]
+    )
+
+
+class _Part:
+    """One component."""
+
+    def __init__(self, graph: Graph, names: list[str], edges: list[Edge]) -> None:
+        self.boxes = {name: graph.boxes[name] for name in names}
+        sizes = {name: _size(box) for name, box in self.boxes.items()}
+        self.heights = {name: height for name, (_, height) in sizes.items()}
+        self.layout: Layout = arrange({name: wide for name, (wide, _) in sizes.items()}, edges, _GAP, _BEND)
+        self.width = self.layout.width
+        self.tops, self.bottoms = self._rows()
+        self.height = self.bottoms[-1] if self.bottoms else 0.0
+        self.layer_of = {name: at for at, layer in enumerate(self.layout.layers) for name in layer}
+        self.text = "\n".join([*self._lines(), *(self._box(box) for box in self.boxes.values())])
+
+    def _rows(self) -> tuple[list[float], list[float]]:
+        """Top and bottom of each layer; layers whose lines go far to the side stand further apart."""
+        tops, bottoms, top = [], [], 0.0
+        for number, layer in enumerate(self.layout.layers):
+            height = max([self.heights.get(name, 0.0) for name in layer] or [0.0])
+            tops.append(top)
+            bottoms.append(top + height)
+            here = set(layer)
+            steps = [step for step in self.layout.steps if step.upper in here]
+            far = max((abs(self._x(step.upper) - self._x(step.lower)) for step in steps), default=0.0)
+            top += height + min(_MOST, max(_LEAST, far / 4)) if number + 1 < len(self.layout.layers) else 0.0
+        return tops, bottoms
+
+    def _x(self, name: str) -> float:
+        return self.layout.centres[name]
+
+    def _box(self, box: Box) -> str:
+        wide, height = self.layout.widths[box.key], self.heights[box.key]
+        top = self.tops[self.layer_of[box.key]]
+        left = self._x(box.key) - wide / 2
+        round_ = 6 if box.kind == "task" else height / 2
+        lines = [
+            f'<g class="{box.kind}{" faint" if box.faint else ""}">',
+            f'<rect x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{height:.1f}" rx="{round_:.1f}"/>',
+        ]
+        for number, text in enumerate(_texts(box)):
+            y = top + (height - _LINE * len(_texts(box))) / 2 + _LINE * number + 12
+            kind = "note" if number else "name"
+            lines.append(f'<text class="{kind}" x="{self._x(box.key):.1f}" y="{y:.1f}">{escape(text)}</text>')
+        return "\n".join([*lines, "</g>"])
+
+    def _lines(self) -> list[str]:
+        """One path for each edge, through all its bends."""
+        ways: dict[int, list[Step]] = {}
+        for step in self.layout.steps:
+            ways.setdefault(id(step.edge), []).append(step)
+        return [self._line(way) for way in ways.values()]
+
+    def _line(self, way: list[Step]) -> str:
+        """From where the edge begins, through the middle of its bends, to where its arrowhead is."""
+        first = way[0]
+        points: list[tuple[float, float]] = []
+        shift = 10.0 if first.up else -10.0 if first.style == "after" else 0.0
+        for name in (first.upper, *(step.lower for step in way)):
+            layer, inside = self.layer_of[name], name in self.boxes
+            if name == first.upper:
+                points.append((self._x(name) + shift, self.tops[layer] + self.heights[name]))
+            elif inside:
+                points.append((self._x(name) + shift, self.tops[layer]))
+            else:
+                points += [(self._x(name), self.tops[layer]), (self._x(name), self.bottoms[layer])]
+        if first.up:
+            points.reverse()
+        data = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
+        for (x, y), (to_x, to_y) in itertools.pairwise(points):
+            bow = (to_y - y) / 2
+            straight = math.isclose(x, to_x, abs_tol=0.5)
+            data += (
+                f" L{to_x:.1f} {to_y:.1f}"
+                if straight
+                else f" C{x:.1f} {y + bow:.1f} {to_x:.1f} {to_y - bow:.1f} {to_x:.1f} {to_y:.1f}"
+            )
+        return f'<path class="{first.style}" d="{data}" marker-end="url(#arrow)"/>'
+
+
+def _texts(box: Box) -> list[str]:
+    if box.kind == "queue":
+        return [box.name + (f" ({', '.join(box.notes)})" if box.notes else "")]
+    return [box.name, *box.notes]
+
+
+def _size(box: Box) -> tuple[float, float]:
+    texts = _texts(box)
+    most = max(width(text) for text in texts)
+    return most * _CHAR + (24 if box.kind == "task" else 28), _LINE * len(texts) + (14 if box.kind == "task" else 8)

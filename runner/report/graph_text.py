@@ -1,0 +1,324 @@
+"""A graph as text: boxes and arrows of characters, as wide as a terminal.
+
+Between two layers, everything that leaves one box in one style shares a line: down from the box, along a row of its
+own, down to each target. Rows are chosen so that no line runs on top of another one that leads elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from runner.config.text import width
+from runner.report.graph import listed
+from runner.report.layout import arrange, components
+
+if TYPE_CHECKING:
+    from runner.report.graph import Box, Graph
+    from runner.report.layout import Layout
+
+_N, _E, _S, _W = 1, 2, 4, 8
+_LINES = {
+    _N | _S: "│", _E | _W: "─", _N | _E: "└", _N | _W: "┘", _S | _E: "┌", _S | _W: "┐",
+    _N | _S | _E: "├", _N | _S | _W: "┤", _E | _W | _S: "┬", _E | _W | _N: "┴", 15: "┼",
+    _N: "│", _S: "│", _E: "─", _W: "─",
+}  # fmt: skip
+_DOTTED = {"│": "┆", "─": "┄"}
+_GAP = 3
+#: A box of this width has room for a line beside the one in its middle.
+_ROOMY = 7
+
+
+def draw(graph: Graph, columns: int) -> str:
+    """The graph within so many columns; with shorter boxes, or as lines, when there is no room."""
+    for notes in (True, False):
+        pictures = _pictures(graph, notes=notes)
+        if all(width(line) <= columns for picture in pictures for line in picture):
+            return "\n".join(_packed(pictures, columns))
+    return listed(graph)
+
+
+def _pictures(graph: Graph, *, notes: bool) -> list[list[str]]:
+    found = []
+    for names, edges in components(list(graph.boxes), graph.edges):
+        labels = {name: _label(graph.boxes[name], notes=notes) for name in names}
+        # Odd widths have a middle column, so straight lines stay straight.
+        widths: dict[str, float] = {name: width(label[0]) for name, label in labels.items()}
+        layout = arrange(widths, edges, _GAP, 1)
+        found.append(Picture(layout, labels).lines())
+    return found
+
+
+def _label(box: Box, *, notes: bool) -> list[str]:
+    if box.kind == "queue":
+        text = f"({box.name}{': ' + ', '.join(box.notes) if notes and box.notes else ''})"
+        return [text if width(text) % 2 else f"{text} "]
+    inside = [box.name, *(box.notes if notes else ())]
+    most = max(width(text) for text in inside)
+    most += 1 - most % 2
+    rows = [f"│ {text:^{most - width(text) + len(text)}} │" for text in inside]
+    return ["┌" + "─" * (most + 2) + "┐", *rows, "└" + "─" * (most + 2) + "┘"]
+
+
+def _packed(pictures: list[list[str]], columns: int) -> list[str]:
+    """Pictures side by side as long as there is room."""
+    lines: list[str] = []
+    row: list[list[str]] = []
+    for picture in pictures:
+        together = sum(_width(one) for one in [*row, picture]) + _GAP * len(row)
+        if row and together > columns:
+            lines += [*_beside(row), ""]
+            row = []
+        row.append(picture)
+    return lines + _beside(row)
+
+
+def _width(picture: list[str]) -> int:
+    return max((width(line) for line in picture), default=0)
+
+
+def _beside(row: list[list[str]]) -> list[str]:
+    height = max((len(picture) for picture in row), default=0)
+    cells = [[line + " " * (_width(one) - width(line)) for line in [*one, *[""] * (height - len(one))]] for one in row]
+    return [(" " * _GAP).join(parts).rstrip() for parts in zip(*cells, strict=True)]
+
+
+@dataclass(slots=True)
+class Net:
+    """What shares a line between two layers: where it comes from, where it goes, the row it runs in."""
+
+    source: int
+    targets: set[int]
+    dotted: bool
+    heads_down: set[int] = field(default_factory=set)
+    head_up: bool = False
+    roomy: set[int] = field(default_factory=set)
+    row: int = 0
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The columns of its row."""
+        return min(self.source, *self.targets), max(self.source, *self.targets)
+
+    @property
+    def straight(self) -> bool:
+        """Whether it needs no row."""
+        return self.targets == {self.source}
+
+
+class Picture:
+    """One component on a canvas of characters."""
+
+    def __init__(self, layout: Layout, labels: dict[str, list[str]]) -> None:
+        self.layout = layout
+        self.labels = labels
+        self.cells: dict[tuple[int, int], str] = {}
+        self.left = {name: round(layout.centres[name] - layout.widths[name] / 2) for name in layout.centres}
+        self._straighten()
+
+    def lines(self) -> list[str]:
+        """Draw it."""
+        row = 0
+        for number, layer in enumerate(self.layout.layers):
+            height = max(len(self.labels.get(name, ["│"])) for name in layer)
+            for name in layer:
+                self._box(name, row, height)
+            row += height
+            if number + 1 < len(self.layout.layers):
+                row += self._between(number, row)
+        bottom = max((y for y, _ in self.cells), default=-1)
+        right = max((x for _, x in self.cells), default=-1)
+        return ["".join(self.cells.get((y, x), " ") for x in range(right + 1)).rstrip() for y in range(bottom + 1)]
+
+    def _straighten(self) -> None:
+        """Rounding leaves lines that are one column off: move the box below, where there is room."""
+        for number, layer in enumerate(self.layout.layers[1:], 1):
+            for at, name in enumerate(layer):
+                above = [step.upper for step in self.layout.steps if step.lower == name]
+                slips = [self._middle(upper) - self._middle(name) for upper in above]
+                slip = slips[0] if len(slips) == 1 else 0
+                if (
+                    abs(slip) != 1
+                    or self._left_free(number, at) + slip < 1
+                    or self._left_free(number, at + 1) - slip < 1
+                ):
+                    continue
+                self.left[name] += slip
+
+    def _left_free(self, number: int, at: int) -> int:
+        """The columns between box `at` of a layer and the one before it."""
+        layer = self.layout.layers[number]
+        if at in {0, len(layer)}:
+            return self.left[layer[0]] if at == 0 else 2
+        before = layer[at - 1]
+        return self.left[layer[at]] - self.left[before] - int(self.layout.widths[before])
+
+    def _middle(self, name: str) -> int:
+        return self.left[name] + int(self.layout.widths[name]) // 2
+
+    def _box(self, name: str, top: int, height: int) -> None:
+        """A box stands at the top of its layer; lines lead on to the bottom below shorter ones."""
+        label = self.labels.get(name)
+        if label is None:
+            char = "┆" if self._dotted_bend(name) else "│"
+            for y in range(top, top + height):
+                self.cells[y, self.left[name]] = char
+            return
+        for y, text in enumerate(label):
+            x = self.left[name]
+            for char in text:
+                self.cells[top + y, x] = char
+                for behind in range(1, width(char)):  # East Asian characters take two columns
+                    self.cells[top + y, x + behind] = ""
+                x += width(char)
+        for port, dotted in self._ports_below(name):
+            for y in range(top + len(label), top + height):
+                self.cells[y, port] = "┆" if dotted else "│"
+
+    def _dotted_bend(self, name: str) -> bool:
+        return any(step.style == "after" for step in self.layout.steps if name in {step.upper, step.lower})
+
+    def _ports_below(self, name: str) -> set[tuple[int, bool]]:
+        return {
+            (self._port(name, step.style, up=step.up, below=True), step.style == "after")
+            for step in self.layout.steps
+            if step.upper == name
+        }
+
+    def _port(self, name: str, style: str, *, up: bool, below: bool) -> int:
+        """The column where a line meets a box: flows in the middle, what leads back and `after` beside it."""
+        middle = self._middle(name)
+        if name in self.layout.bends:
+            return middle
+        sides = {
+            (step.up, step.style == "after")
+            for step in self.layout.steps
+            if (step.upper if below else step.lower) == name
+        }
+        reach = (int(self.layout.widths[name]) - 1) // 2
+        ways = [side for side in ((False, False), (True, False), (False, True), (True, True)) if side in sides]
+        places = [middle, middle + min(2, reach), middle - min(2, reach), middle + min(4, reach)]
+        return places[ways.index((up, style == "after"))]
+
+    # -- between two layers --------------------------------------------------------------------
+
+    def _nets(self, number: int) -> list[Net]:
+        layer = set(self.layout.layers[number])
+        nets: dict[tuple[str, bool, bool], Net] = {}
+        for step in self.layout.steps:
+            if step.upper not in layer:
+                continue
+            dotted = step.style == "after"
+            source = self._port(step.upper, step.style, up=step.up, below=True)
+            target = self._port(step.lower, step.style, up=step.up, below=False)
+            net = nets.setdefault((step.upper, step.up, dotted), Net(source, set(), dotted))
+            net.targets.add(target)
+            if self.layout.widths[step.lower] >= _ROOMY:
+                net.roomy.add(target)
+            if step.last and step.up:
+                net.head_up = True
+            elif step.last:
+                net.heads_down.add(target)
+        return list(nets.values())
+
+    def _between(self, number: int, top: int) -> int:
+        """Draw the lines between layer `number` and the next; return how many rows they take."""
+        nets = self._nets(number)
+        rows = _rows(nets)
+        height = max(rows + 2, 2) if rows else 2 if any(net.head_up or net.heads_down for net in nets) else 1
+        masks: dict[tuple[int, int], list[tuple[int, Net]]] = defaultdict(list)
+        for net in nets:
+            for (y, x), mask in _cells(net, top, height).items():
+                masks[y, x].append((mask, net))
+        for (y, x), found in masks.items():
+            self.cells[y, x] = _char(found)
+        for net in nets:
+            if net.head_up:
+                self.cells[top, net.source] = "▲"
+            for target in net.heads_down:
+                self.cells[top + height - 1, target] = "▼"
+        return height
+
+
+def _cells(net: Net, top: int, height: int) -> dict[tuple[int, int], int]:
+    """Every cell of a net with the directions in which lines leave it."""
+    cells: dict[tuple[int, int], int] = defaultdict(int)
+    bottom = top + height - 1
+    if net.straight:
+        return dict.fromkeys(((y, net.source) for y in range(top, bottom + 1)), _N | _S)
+    middle = top + 1 + net.row
+    for y in range(top, middle):
+        cells[y, net.source] |= _N | _S
+    cells[middle, net.source] |= _N
+    low, high = net.span
+    for x in range(low, high):
+        cells[middle, x] |= _E
+        cells[middle, x + 1] |= _W
+    for target in net.targets:
+        cells[middle, target] |= _S
+        for y in range(middle + 1, bottom + 1):
+            cells[y, target] |= _N | _S
+    return cells
+
+
+def _char(found: list[tuple[int, Net]]) -> str:
+    """The character of a cell; where lines only cross, the one from top to bottom runs through."""
+    upright = [(mask, net) for mask, net in found if mask == _N | _S]
+    if len(found) > 1 and upright and all(mask in {_N | _S, _E | _W} for mask, _ in found):
+        found = upright
+    mask = 0
+    for one, _ in found:
+        mask |= one
+    char = _LINES[mask]
+    return _DOTTED.get(char, char) if all(net.dotted for _, net in found) else char
+
+
+def _rows(nets: list[Net]) -> int:
+    """Give each net that bends a row, and return how many there are.
+
+    A net whose source stands above another net's target takes a row above that net's, or their upright parts would
+    lie on each other. Where that is not possible (each above the other), one of the targets moves aside.
+    """
+    bent = [net for net in nets if not net.straight]
+    placed: list[Net] = []
+    rest = list(bent)
+    while rest:
+        free = [net for net in rest if not any(_before(other, net) for other in rest if other is not net)]
+        if not free and _step_aside(rest):
+            continue
+        net = (free or rest)[0]
+        rest.remove(net)
+        net.row = max((other.row + 1 for other in placed if _before(other, net)), default=0)
+        while any(other.row == net.row and _touch(other, net) for other in placed):
+            net.row += 1
+        placed.append(net)
+    return max((net.row + 1 for net in bent), default=0)
+
+
+def _step_aside(nets: list[Net]) -> bool:
+    """Move one target that lies below another net's source; False when none can."""
+    for net in nets:
+        for other in nets:
+            at = other.source
+            if other is not net and at in net.targets & net.roomy:
+                net.roomy.discard(at)
+                for columns in (net.targets, net.heads_down):
+                    if at in columns:
+                        columns.remove(at)
+                        columns.add(at - 2)
+                return True
+    return False
+
+
+def _before(first: Net, second: Net) -> bool:
+    """Whether `first` must run above `second`."""
+    return first.source in second.targets
+
+
+def _touch(one: Net, other: Net) -> bool:
+    (low, high), (left, right) = one.span, other.span
+    meet = {high} if high == left else {low} if low == right else set()
+    if meet and meet <= one.targets & other.targets and one.dotted == other.dotted:
+        return False  # they come from both sides to one target
+    return low <= right + 1 and left <= high + 1

@@ -1,0 +1,261 @@
+"""Where the boxes of a graph go: layers from top to bottom, few crossings, straight lines where they can be.
+
+After Sugiyama, Tagawa and Toda (1981): break cycles, assign layers, put bends on long edges, order each layer by
+barycentres, then move every box towards its neighbours. Units are whatever the caller measures boxes in.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+_SWEEPS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """From one box to another; `weak` ones are the first to be turned round where there is a cycle."""
+
+    tail: str
+    head: str
+    style: str = "flow"
+    weak: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The part of an edge between two neighbouring layers, from the upper to the lower box or bend.
+
+    `up`: the arrow points upwards. `last`: an arrowhead belongs at the end of this step.
+    """
+
+    upper: str
+    lower: str
+    style: str
+    up: bool
+    last: bool
+    edge: Edge
+
+
+@dataclass(slots=True)
+class Layout:
+    """Layers of boxes and bends from left to right, the centre of each, and the steps between layers."""
+
+    layers: list[list[str]] = field(default_factory=list)
+    centres: dict[str, float] = field(default_factory=dict)
+    widths: dict[str, float] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    bends: set[str] = field(default_factory=set)
+
+    @property
+    def width(self) -> float:
+        """From the left edge, which is 0, to the right one."""
+        return max((self.centres[box] + self.widths[box] / 2 for layer in self.layers for box in layer), default=0)
+
+
+def components(names: Sequence[str], edges: Sequence[Edge]) -> list[tuple[list[str], list[Edge]]]:
+    """The parts of a graph that have nothing to do with each other, each in the order of `names`."""
+    group = {name: name for name in names}
+
+    def root(name: str) -> str:
+        while group[name] != name:
+            group[name] = group[group[name]]
+            name = group[name]
+        return name
+
+    for edge in edges:
+        group[root(edge.head)] = root(edge.tail)
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        found[root(name)].append(name)
+    return [(part, [edge for edge in edges if edge.tail in set(part)]) for part in found.values()]
+
+
+def arrange(widths: Mapping[str, float], edges: Iterable[Edge], gap: float, bend: float) -> Layout:
+    """Lay out one component. `gap` is the least space between boxes, `bend` the width of an edge on its way."""
+    edges = [edge for edge in edges if edge.tail != edge.head]
+    turned = _turned(list(widths), edges)
+    down = [(edge, *((edge.head, edge.tail) if edge in turned else (edge.tail, edge.head))) for edge in edges]
+    rank = _ranks(list(widths), [(upper, lower) for _, upper, lower in down])
+    layout = Layout([[] for _ in range(max(rank.values(), default=-1) + 1)], widths=dict(widths))
+    for name in widths:
+        layout.layers[rank[name]].append(name)
+    for number, (edge, upper, lower) in enumerate(down):
+        _thread(layout, rank, edge, (upper, lower), number, bend)
+    _order(layout)
+    _place(layout, gap)
+    return layout
+
+
+def _turned(names: list[str], edges: list[Edge]) -> set[Edge]:
+    """Edges to turn round so that no cycle is left: weak ones that are on one, then those that a search meets."""
+    turned: set[Edge] = set()
+    for weak in (True, False):
+        below: dict[str, list[Edge]] = defaultdict(list)
+        for edge in edges:
+            if edge not in turned:
+                below[edge.tail].append(edge)
+        for name in names:
+            below[name].sort(key=lambda edge: edge.weak)
+        turned |= _back_edges(names, below, weak=weak)
+    return turned
+
+
+def _back_edges(names: list[str], below: dict[str, list[Edge]], *, weak: bool) -> set[Edge]:
+    """The edges that lead back on a depth-first search; only weak ones when `weak`."""
+    found: set[Edge] = set()
+    state: dict[str, int] = {}
+    has_writer = {edge.head for out in below.values() for edge in out}
+    for start in sorted(names, key=lambda name: name in has_writer):
+        if start in state:
+            continue
+        state[start] = 1
+        path = [(start, iter(below[start]))]
+        while path:
+            name, rest = path[-1]
+            edge = next(rest, None)
+            if edge is None:
+                state[name] = 2
+                path.pop()
+            elif state.get(edge.head) == 1:
+                if edge.weak or not weak:
+                    found.add(edge)
+            elif edge.head not in state:
+                state[edge.head] = 1
+                path.append((edge.head, iter(below[edge.head])))
+    return found
+
+
+def _ranks(names: list[str], pairs: list[tuple[str, str]]) -> dict[str, int]:
+    """The layer of each box: the longest way from a source; what has nothing above stands just above its next."""
+    above, below = defaultdict(list), defaultdict(list)
+    for upper, lower in pairs:
+        above[lower].append(upper)
+        below[upper].append(lower)
+    rank: dict[str, int] = {}
+    waiting = {name: len(above[name]) for name in names}
+    ready = [name for name in names if not waiting[name]]
+    for name in ready:  # grows while it is read
+        rank[name] = max((rank[upper] + 1 for upper in above[name]), default=0)
+        for lower in below[name]:
+            waiting[lower] -= 1
+            if not waiting[lower]:
+                ready.append(lower)
+    for name in reversed(ready):
+        if not above[name] and below[name]:
+            rank[name] = min(rank[lower] for lower in below[name]) - 1
+    return rank
+
+
+def _thread(layout: Layout, rank: dict[str, int], edge: Edge, ends: tuple[str, str], number: int, bend: float) -> None:
+    """Lead an edge through the layers between its ends."""
+    upper, lower = ends
+    way = [upper]
+    for layer in range(rank[upper] + 1, rank[lower]):
+        name = f"\x00{number}.{layer}"
+        layout.layers[layer].append(name)
+        layout.widths[name] = bend
+        layout.bends.add(name)
+        way.append(name)
+    way.append(lower)
+    up = edge.head == upper
+    for at in range(len(way) - 1):
+        last = at == 0 if up else at == len(way) - 2
+        layout.steps.append(Step(way[at], way[at + 1], edge.style, up, last, edge))
+
+
+def _neighbours(layout: Layout) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    above, below = defaultdict(list), defaultdict(list)
+    for step in layout.steps:
+        above[step.lower].append(step.upper)
+        below[step.upper].append(step.lower)
+    return above, below
+
+
+def _order(layout: Layout) -> None:
+    """Order each layer by the mean place of its neighbours, downwards and upwards; keep the best."""
+    above, below = _neighbours(layout)
+    best, fewest = [list(layer) for layer in layout.layers], _crossings(layout, below)
+    for sweep in range(_SWEEPS):
+        if not fewest:
+            break
+        down = sweep % 2 == 0
+        layers = layout.layers if down else layout.layers[::-1]
+        for near, layer in itertools.pairwise(layers):
+            at = {name: number for number, name in enumerate(near)}
+            side = above if down else below
+            old = {name: number for number, name in enumerate(layer)}
+
+            def weight(
+                name: str, at: dict[str, int] = at, side: dict[str, list[str]] = side, old: dict[str, int] = old
+            ) -> float:
+                near = [at[other] for other in side[name] if other in at]
+                return sum(near) / len(near) if near else float(old[name])
+
+            layer.sort(key=weight)
+        crossings = _crossings(layout, below)
+        if crossings < fewest:
+            best, fewest = [list(layer) for layer in layout.layers], crossings
+    layout.layers[:] = best
+
+
+def _crossings(layout: Layout, below: dict[str, list[str]]) -> int:
+    total = 0
+    for near, layer in itertools.pairwise(layout.layers):
+        at = {name: number for number, name in enumerate(layer)}
+        ends = [at[lower] for name in near for lower in sorted(below[name], key=lambda one: at.get(one, 0))]
+        total += sum(1 for i, end in enumerate(ends) for other in ends[i + 1 :] if other < end)
+    return total
+
+
+def _place(layout: Layout, gap: float) -> None:
+    """Start packed to the left; then let each box go to the middle of its neighbours as far as the others allow."""
+    above, below = _neighbours(layout)
+    for layer in layout.layers:
+        left = 0.0
+        for name in layer:
+            layout.centres[name] = left + layout.widths[name] / 2
+            left += layout.widths[name] + gap
+    for sweep in range(_SWEEPS):
+        down = sweep % 2 == 0
+        side = above if down else below
+        for layer in layout.layers if down else layout.layers[::-1]:
+            wished = {name: _median([layout.centres[other] for other in side[name]]) for name in layer}
+            _settle(layout, layer, wished, gap)
+    least = min((layout.centres[n] - layout.widths[n] / 2 for layer in layout.layers for n in layer), default=0)
+    for name in layout.centres:
+        layout.centres[name] -= least
+
+
+def _median(values: list[float]) -> float | None:
+    if not values:
+        return None
+    values = sorted(values)
+    middle = len(values) // 2
+    return values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2
+
+
+def _settle(layout: Layout, layer: list[str], wished: dict[str, float | None], gap: float) -> None:
+    """Least squares under the order (pool adjacent violators): boxes that push each other move together."""
+    blocks: list[tuple[float, int, float]] = []  # (mean of wish minus offset, how many, first offset)
+    offset, offsets = 0.0, []
+    for number, name in enumerate(layer):
+        if number:
+            offset += (layout.widths[layer[number - 1]] + layout.widths[name]) / 2 + gap
+        offsets.append(offset)
+        wish = wished[name]
+        blocks.append(((layout.centres[name] if wish is None else wish) - offset, 1, offset))
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            mean, count, _ = blocks.pop()
+            other, more, first = blocks.pop()
+            blocks.append(((mean * count + other * more) / (count + more), count + more, first))
+    number = 0
+    for mean, count, _ in blocks:
+        for _ in range(count):
+            layout.centres[layer[number]] = mean + offsets[number]
+            number += 1

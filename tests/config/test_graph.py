@@ -1,0 +1,222 @@
+"""Drawings of topologies: text that fits a terminal, SVG, Mermaid, dot."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import textwrap
+from xml.etree import ElementTree as ET
+
+import pytest
+from helpers import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runner import config
+from runner.config.text import width
+from runner.report.graph import Box, Graph, dot, graph_of, mermaid
+from runner.report.graph_svg import svg
+from runner.report.graph_text import draw
+from runner.report.layout import Edge, arrange, components
+
+FILES = [ROOT / "tasks.toml", *sorted((ROOT / "examples").rglob("tasks*.toml"))]
+
+DIAMOND = """
+[queues]
+raw = { fanout = "copy" }
+small = {}
+large = {}
+[tasks.read]
+outputs = "raw"
+[tasks.shrink]
+inputs = "raw"
+outputs = "small"
+[tasks.grow]
+inputs = "raw"
+outputs = "large"
+[tasks.join]
+inputs = ["small", "large"]
+"""
+
+CYCLE = """
+[queues]
+start = {}
+there = {}
+back = { loop = true }
+[tasks.seed]
+outputs = "start"
+[tasks.go]
+mode = "thread"
+inputs = ["start", "back"]
+outputs = "there"
+[tasks.come]
+inputs = "there"
+outputs = "back"
+"""
+
+
+@pytest.fixture
+def graph(tmp_path):
+    def make(text):
+        (tmp_path / "tasks.toml").write_text(textwrap.dedent(text))
+        return graph_of(config.examine(tmp_path / "tasks.toml", env={}, lenient=True))
+
+    return make
+
+
+def test_a_diamond(graph):
+    assert draw(graph(DIAMOND), 80).split("\n") == [
+        "        ┌───────────┐",
+        "        │   read    │",
+        "        │ 1 worker  │",
+        "        └───────────┘",
+        "              │",
+        "              ▼",
+        "         (raw: copy)",
+        "              │",
+        "      ┌───────┴───────┐",
+        "      ▼               ▼",
+        "┌───────────┐   ┌───────────┐",
+        "│  shrink   │   │   grow    │",
+        "│ 1 worker  │   │ 1 worker  │",
+        "└───────────┘   └───────────┘",
+        "      │               │",
+        "      └──┐         ┌──┘",
+        "         ▼         ▼",
+        "      (small)   (large)",
+        "         │         │",
+        "         └────┬────┘",
+        "              ▼",
+        "        ┌───────────┐",
+        "        │   join    │",
+        "        │ 1 worker  │",
+        "        └───────────┘",
+    ]
+
+
+def test_a_cycle(graph):
+    assert draw(graph(CYCLE), 80).split("\n") == [
+        "     ┌───────────┐",
+        "     │   seed    │",
+        "     │ 1 worker  │",
+        "     └───────────┘",
+        "           │",
+        "           ▼",
+        "        (start)",
+        "           │",
+        "           ▼",
+        "     ┌───────────┐",
+        "     │    go     │",
+        "     │ 1 thread  │",
+        "     └───────────┘",
+        "           │ ▲",
+        "      ┌────┘ └──┐",
+        "      ▼         │",
+        "   (there)      │",
+        "      │         │",
+        "      ▼         │",
+        "┌───────────┐   │",
+        "│   come    │   │",
+        "│ 1 worker  │   │",
+        "└───────────┘   │",
+        "      │         │",
+        "      └────┐ ┌──┘",
+        "           ▼ │",
+        "     (back: loop)",
+    ]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_every_file_of_the_repository_fits_a_terminal(file):
+    made = graph_of(config.examine(file, env={}, lenient=True))
+    text = draw(made, 80)
+    assert all(width(line) <= 80 for line in text.split("\n"))
+    assert "▼" in text
+    for box in made.boxes.values():
+        assert box.name in text
+
+
+def test_what_has_no_room_is_listed(graph):
+    assert draw(graph(DIAMOND), 20).split("\n") == [
+        "[read] (1 worker) -> raw",
+        "raw -> [shrink] (1 worker) -> small",
+        "raw -> [grow] (1 worker) -> large",
+        "small, large -> [join] (1 worker)",
+    ]
+
+
+def test_wide_characters_keep_the_frame(graph):
+    lines = draw(graph("[tasks.\"面包师\"]\nmode = 'thread'"), 80).split("\n")
+    assert len({width(line) for line in lines}) == 1
+
+
+def test_mermaid(graph):
+    assert mermaid(graph(CYCLE)).split("\n")[:4] == [
+        "flowchart TD",
+        '    n0["seed<br/>1 worker"]',
+        '    n1["go<br/>1 thread"]',
+        '    n2["come<br/>1 worker"]',
+    ]
+
+
+def test_dot_escapes(graph):
+    text = dot(graph('title = "a \\"b\\""\n[tasks.a]'))
+    assert 'label="a \\"b\\""' in text
+    assert '"t.a" [label="a\\n1 worker", shape=box, style="rounded"];' in text
+
+
+def test_svg_is_well_formed_and_escapes(graph):
+    text = svg(graph('title = "<b>&"\n' + CYCLE))
+    root = ET.fromstring(text)
+    assert "<b>" not in text
+    texts = ["".join(each.itertext()) for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"<b>&", "seed", "go", "come", "start", "there", "back (loop)"} <= set(texts)
+
+
+def test_svg_boxes_do_not_overlap(graph):
+    found = []
+    for match in re.finditer(
+        r'<rect x="([\d.-]+)" y="([\d.-]+)" width="([\d.]+)" height="([\d.]+)"', svg(graph(DIAMOND))
+    ):
+        left, top, wide, high = map(float, match.groups())
+        found.append((left, top, left + wide, top + high))
+    for number, (left, top, right, bottom) in enumerate(found):
+        for x, y, far, low in found[number + 1 :]:
+            assert right <= x or far <= left or bottom <= y or low <= top
+
+
+# -- any graph --------------------------------------------------------------------------------
+
+names = st.integers(0, 9).map(str)
+graphs = st.lists(st.tuples(names, names, st.sampled_from(["flow", "dead", "after"]), st.booleans()), max_size=20)
+
+
+@settings(max_examples=150, deadline=None)
+@given(graphs)
+def test_any_graph_can_be_laid_out(pairs):
+    edges = [Edge(*pair) for pair in dict.fromkeys(pairs)]
+    boxes = [str(number) for number in range(10)]
+    parts = components(boxes, edges)
+    assert sorted(name for part, _ in parts for name in part) == boxes
+    assert sum(len(inside) for _, inside in parts) == len(edges)
+    for part, inside in parts:
+        layout = arrange(dict.fromkeys(part, 5.0), inside, 2, 1)
+        assert sorted(name for layer in layout.layers for name in layer if name not in layout.bends) == sorted(part)
+        for layer in layout.layers:
+            for left, right in itertools.pairwise(layer):
+                apart = (layout.widths[left] + layout.widths[right]) / 2 + 2
+                assert layout.centres[right] - layout.centres[left] >= apart - 1e-6
+
+
+@settings(max_examples=150, deadline=None)
+@given(graphs)
+def test_any_graph_can_be_drawn(pairs):
+    edges = [Edge(f"t{tail}", f"t{head}", style, weak) for tail, head, style, weak in dict.fromkeys(pairs)]
+    boxes = {f"t{number}": Box(f"t{number}", f"box{number}", "task", ("note",)) for number in range(10)}
+    made = Graph("any", boxes, edges)
+    text = draw(made, 10_000)
+    for box in boxes.values():
+        assert text.count(box.name) == 1
+    heads = {edge.head for edge in edges if edge.tail != edge.head}
+    assert text.count("▼") + text.count("▲") >= len(heads)
+    assert len(ET.fromstring(svg(made)).findall(".//{*}rect")) == 10

@@ -1,0 +1,248 @@
+"""The test of the tests: bugs planted one at a time into the engine, each of which the suite must notice.
+
+A planted bug is a small, plausible mistake. If one of these runs comes out well, the oracle is blind to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import fakes
+import psutil
+import pytest
+from faults import functions, harness, test_items
+from faults.harness import plan, run, task
+from faults.sinks import collector
+from unit import test_simulation
+
+from runner import chunking
+from runner.fleets.process import ProcessFleet
+from runner.ledger.book import Ledger
+from runner.ledger.leases import Lease
+from runner.ledger.lines import Line
+from runner.ledger.order import Sequence
+from runner.supervisor import deaths
+from runner.supervisor.deaths import Deaths
+from runner.supervisor.hearing import Hearing
+from runner.supervisor.throttle import Throttle
+from runner.supervisor.verdicts import Verdicts
+from runner.supervisor.watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SEEDS = range(120)
+
+
+def simulation() -> None:
+    """The seeded schedules; the first one that notices ends it."""
+    for seed in SEEDS:
+        test_simulation.check(seed)
+
+
+def ordered_run() -> None:
+    collected: list[Any] = []
+    made = plan(
+        [
+            task("source", functions.numbers, outputs="a", args=(60,)),
+            task("work", functions.slowly, "a", "b", workers=3, ordered=True, with_={"seconds": 0.002}),
+            collector(collected, "b"),
+        ]
+    )
+    run(made, collected)
+    assert collected == list(range(60))
+
+
+def bounded_run() -> None:
+    """The source of a slow sink must wait at the bound."""
+    from runner.config.model import QueueConfig
+
+    seen: list[int] = []
+    made = plan(
+        [
+            task("source", functions.numbers, outputs="a", args=(400,), mode="thread"),
+            task("work", functions.slowly, "a", mode="thread", with_={"seconds": 0.0005}),
+        ],
+        {"a": QueueConfig("a", size=5)},
+    )
+    supervisors: list[Any] = []
+    put = Line.admit
+
+    def admit(self: Line, chunk: Any) -> int:
+        dropped = put(self, chunk)
+        seen.append(self.count)
+        return dropped
+
+    Line.admit = admit  # type: ignore[method-assign]
+    try:
+        run(made, on_start=lambda supervisor, _: supervisors.append(supervisor))
+    finally:
+        Line.admit = put  # type: ignore[method-assign]
+    assert max(seen) <= 5, max(seen)
+
+
+def leaking_run() -> None:
+    made, collected = test_items.line(functions.leaky, 3)
+    run(made, collected)
+    left = [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == functions.SLEEPER]
+    for each in left:
+        each.kill()
+    assert not left
+
+
+def plant(original: Callable[..., Any], change: Callable[..., Any]) -> Callable[..., Any]:
+    """`change(original, self, ...)` in the place of a method."""
+    return lambda self, *args, **kwargs: change(original, self, *args, **kwargs)
+
+
+def forget_the_lease(original: Any, self: Ledger, lease_id: int, *_: Any) -> Any:
+    lease = self.leases.pop(lease_id)
+    self.leased[lease.task] -= lease.count
+    from runner.ledger.leases import Settlement
+
+    return Settlement()
+
+
+def give_back_twice(original: Any, self: Line, piece: Any) -> None:
+    original(self, piece)
+    self._requeue(piece)
+    self.count += piece.count
+    self.leased -= piece.count
+
+
+def settle_twice(original: Any, self: Ledger, lease_id: int, *args: Any) -> Any:
+    lease = self.leases[lease_id]
+    result = original(self, lease_id, *args)
+    if not args[1]:
+        self.leases[lease_id] = Lease(lease.id, lease.task, lease.worker, lease.pieces, lease.count)
+        self.leased[lease.task] += lease.count
+        original(self, lease_id, *args)
+    return result
+
+
+def lose_the_outputs(original: Any, self: Ledger, lease_id: int, done: int, verdicts: Any, outputs: Any) -> Any:
+    return original(self, lease_id, done, verdicts, list(outputs)[:-1])
+
+
+def blame_the_chunk(original: Any, self: Deaths, slot: Any, lease: Any, event: Any) -> Any:
+    return range(lease.count), 0
+
+
+def blame_nobody(original: Any, self: Deaths, slot: Any, lease: Any, event: Any) -> Any:
+    return range(0), 0
+
+
+def never_count_attempts(original: Any, self: Verdicts, slot: Any, piece: Any, fault: Any) -> Any:
+    return original(self, slot, replace(piece, attempts=0), replace(fault, retry=True))
+
+
+def no_letters(original: Any, self: Hearing, settlement: Any) -> None:
+    return None
+
+
+def at_once(original: Any, self: Line, piece: Any, until: float) -> None:
+    original(self, piece, 0.0)
+
+
+def out_of_order(original: Any, self: Sequence, entry: Any, outputs: Any) -> Any:
+    original(self, entry, [])
+    return outputs
+
+
+def one_more(original: Any, self: Line) -> int:
+    return int(original(self)) + 1
+
+
+def without_the_fence(original: Any, self: ProcessFleet, slot: int, worker: Any) -> None:
+    from runner.fleets import process
+
+    real = process.os.killpg
+    process.os.killpg = lambda *_: None
+    try:
+        original(self, slot, worker)
+    finally:
+        process.os.killpg = real
+
+
+def ended_early(original: Any, self: Ledger, task_: str) -> bool:
+    return any(line.count for line in self.by_task[task_])
+
+
+def uncounted(original: Any, self: Ledger, lease_id: int, suspects: range, *args: Any) -> Any:
+    before = dict(self.repeated)
+    result = original(self, lease_id, suspects, *args)
+    self.repeated.clear()
+    self.repeated.update(before)
+    return result
+
+
+def count_repeats() -> None:
+    made, collected = test_items.line(functions.dies_once_at_five, 10)
+    outcome = run(made, collected)
+    assert outcome.result.headline.repeated >= 1
+
+
+def timeouts() -> None:
+    test_items.test_an_item_over_its_limit_is_given_up_and_its_worker_replaced("asleep")
+
+
+#: name: (where, attribute, the bug, who must notice)
+BUGS: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
+    "a dead worker's items are forgotten": (Ledger, "lost", forget_the_lease, simulation),
+    "they are given back twice": (Line, "give_back", give_back_twice, simulation),
+    "an answer is applied twice": (Ledger, "settle", settle_twice, simulation),
+    "an answer's outputs are lost": (Ledger, "settle", lose_the_outputs, simulation),
+    "the whole chunk is blamed": (Deaths, "_suspects", blame_the_chunk, simulation),
+    "nobody is blamed": (Deaths, "_suspects", blame_nobody, simulation),
+    "attempts are not counted": (Verdicts, "judge", never_count_attempts, simulation),
+    "a task ends while items are in flight": (Ledger, "busy", ended_early, simulation),
+    "time limits are never looked at": (Watch, "_overdue", lambda *_: None, timeouts),
+    "dead letters are not kept": (
+        Hearing,
+        "bury_items",
+        no_letters,
+        lambda: test_items.test_attempts_are_used_up_and_then_it_is_dead("thread"),
+    ),
+    "a retry does not wait": (Line, "sleep", at_once, test_items.test_a_waiting_retry_holds_no_worker_and_backs_off),
+    "results leave as they come": (Sequence, "settle", out_of_order, ordered_run),
+    "a bound is one too large": (Line, "room", one_more, bounded_run),
+    "a death is not fenced": (ProcessFleet, "_on_death", without_the_fence, leaking_run),
+    "what is executed again is not counted": (Ledger, "lost", uncounted, count_repeats),
+    "the rate is ignored": (
+        Throttle,
+        "most",
+        lambda original, self, now, least=1: 10**6,
+        lambda: test_items.test_rate_holds_over_all_workers("thread", 1),
+    ),
+}
+#: Who notices must be quiet without the bug.
+WATCHERS = list(dict.fromkeys(watcher for *_, watcher in BUGS.values()))
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_noticed(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where, attribute, change, notice = BUGS[bug]
+    monkeypatch.setattr(harness, "LIMIT", 3.0)
+    monkeypatch.setattr(fakes.FakeHub, "limit", 20_000)
+    monkeypatch.setattr(where, attribute, plant(getattr(where, attribute), change))
+    with pytest.raises(AssertionError):
+        notice()
+
+
+@pytest.mark.parametrize("watcher", range(len(WATCHERS)))
+def test_without_it_all_is_well(watcher: int) -> None:
+    WATCHERS[watcher]()
+
+
+def test_a_crash_limit_that_is_never_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deaths, "CRASHES", 10**9)
+    monkeypatch.setattr(fakes.FakeHub, "limit", 20_000)
+    with pytest.raises(AssertionError, match="does not end"):
+        simulation()
+
+
+def test_a_chunk_size_that_never_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slowness is no violation; but it must not turn into one."""
+    monkeypatch.setattr(chunking.Grain, "items", lambda self, available, takers: available)
+    simulation()
