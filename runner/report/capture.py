@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
+
+from runner.transport import stdio
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,7 +31,7 @@ class _Bytes(io.RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
-        self._text.write(bytes(data).decode("utf-8", "replace"))
+        self._text.write_bytes(bytes(data))
         return len(data)
 
 
@@ -49,8 +52,12 @@ class _Stream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Hand text to the printer, in the name of the worker whose thread this is."""
-        self._capture.printer.write(self._capture.speaker(), text, self._stream)
+        self._capture.write(text, self._stream)
         return len(text)
+
+    def write_bytes(self, data: bytes) -> None:
+        """The same for bytes, which need not be text."""
+        self._capture.write(data, self._stream)
 
     def fileno(self) -> int:
         """The descriptor that child programs should inherit."""
@@ -62,25 +69,27 @@ class ThreadCapture:
 
     def __init__(self, printer: Printer) -> None:
         self.printer = printer
-        self._names: dict[int, str] = {}
+        self._here = threading.local()  # not by number: another thread would inherit a dead one's
+        self._names: set[str] = set()
         self._sources: list[Source] = []
         self._saved: dict[int, int] = {}
         self._streams: tuple[Any, Any] = (sys.stdout, sys.stderr)
 
     def name_thread(self, name: str) -> None:
         """The current thread is a worker of that name."""
-        self._names[threading.get_ident()] = name
-        names = set(self._names.values())
+        self._here.name = name
+        self._names.add(name)
         for source in self._sources:  # with one thread worker it is clear whose child programs print
-            source.name = name if len(names) == 1 else _UNKNOWN
+            source.name = name if len(self._names) == 1 else _UNKNOWN
 
-    def speaker(self) -> str:
-        """The worker that the current thread belongs to; a thread of a task's own cannot always be told."""
-        found = self._names.get(threading.get_ident())
-        if found is not None:
-            return found
-        names = set(self._names.values())
-        return names.pop() if len(names) == 1 else _UNKNOWN
+    def write(self, text: str | bytes, stream: str) -> None:
+        """Print in the name of the worker that this thread is; a task's own threads cannot always be told."""
+        name: str | None = getattr(self._here, "name", None)
+        if name is not None:
+            self.printer.write(name, text, stream)
+        else:
+            name = next(iter(self._names)) if len(self._names) == 1 else _UNKNOWN
+            self.printer.write(name, text, stream, threading.get_ident())
 
     def __enter__(self) -> ThreadCapture:
         with contextlib.suppress(ValueError, OSError):
@@ -92,6 +101,7 @@ class ThreadCapture:
             os.dup2(write_end, fd)
             os.close(write_end)
             self._sources.append(self.printer.attach(_UNKNOWN, read_end, stream))
+        stdio.buffer_c_by_line()
         sys.stdout = _Stream(self, "out", 1)
         sys.stderr = _Stream(self, "err", 2)
         return self
@@ -106,13 +116,11 @@ class ThreadCapture:
             os.close(saved)
         for source in self._sources:
             source.finish()
-        for name in set(self._names.values()):
+        for name in self._names:
             self.printer.finish_name(name)
 
 
 def _flush_c() -> None:
-    """What C code has printed and still holds; only when somebody uses ctypes or such, it is there to be flushed."""
-    ctypes = sys.modules.get("ctypes")
-    if ctypes is not None:
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).fflush(None)
+    """What C code has printed and still holds."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).fflush(None)

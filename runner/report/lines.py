@@ -31,14 +31,25 @@ class Splitter:
         *lines, self._rest = (self._rest + data).split(b"\n")
         whole = [clean(line) + b"\n" for line in lines]
         while len(self._rest) > _MOST_LINE:
-            whole.append(clean(self._rest[:_MOST_LINE]) + b"\n")
-            self._rest = self._rest[_MOST_LINE:]
+            cut = _between_characters(self._rest, _MOST_LINE)
+            whole.append(clean(self._rest[:cut]) + b"\n")
+            self._rest = self._rest[cut:]
         return whole
 
     def end(self) -> list[bytes]:
         """The unfinished last line, finished."""
         rest, self._rest = self._rest, b""
         return [clean(rest) + b"\n"] if rest else []
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is an unfinished line."""
+        return bool(self._rest)
+
+
+def _between_characters(text: bytes, at: int) -> int:
+    """`at`, or up to three bytes before, where no UTF-8 character is torn."""
+    return next((cut for cut in range(at, at - 4, -1) if text[cut] & 0xC0 != 0x80), at)
 
 
 def clean(line: bytes) -> bytes:

@@ -63,7 +63,7 @@ class Printer:
         self._room = threading.Condition()
         self._deeds: deque[tuple[Callable[[], None], int]] = deque()
         self._pending = 0
-        self._splitters: dict[tuple[str, str], Splitter] = {}
+        self._splitters: dict[tuple[str, int, str], Splitter] = {}
         self._tails: dict[str, deque[bytes]] = {}
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="runner-printer", daemon=True)
@@ -78,10 +78,14 @@ class Printer:
         self.hand_over(lambda: self._register(source))
         return source
 
-    def write(self, name: str, text: str, stream: str) -> None:
-        """Print text of a thread worker; waits when a slow reader has let a megabyte pile up."""
-        data = text.encode("utf-8", "backslashreplace")
-        self.hand_over(lambda: self._feed(name, stream, data), len(data), wait=True)
+    def write(self, name: str, text: str | bytes, stream: str, thread: int = 0) -> None:
+        """Print text of a thread worker; waits when a slow reader has let a megabyte pile up.
+
+        `thread` tells apart who else writes in the same name, so that nobody tears another's lines.
+        """
+        data = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
+        key = (name, thread, stream)
+        self.hand_over(lambda: self._feed(key, data), len(data), wait=True)
 
     def finish_name(self, name: str) -> None:
         """A thread worker has ended: print its unfinished last lines."""
@@ -146,7 +150,7 @@ class Printer:
                     self._read(key.data)
         for source in [key.data for key in self._selector.get_map().values() if key.data is not None]:
             self.drain(source)
-        for name in {name for name, _ in self._splitters}:
+        for name in {name for name, _, _ in self._splitters}:
             self._finish_name(name)
 
     def _do_deeds(self) -> None:
@@ -196,15 +200,15 @@ class Printer:
         os.close(source.fd)
         source.fd = -1
 
-    def _feed(self, name: str, stream: str, data: bytes) -> None:
-        splitter = self._splitters.setdefault((name, stream), Splitter(raw=self.raw))
-        self._print(name, stream, splitter.feed(data))
+    def _feed(self, key: tuple[str, int, str], data: bytes) -> None:
+        splitter = self._splitters.setdefault(key, Splitter(raw=self.raw))
+        self._print(key[0], key[2], splitter.feed(data))
+        if not splitter.waiting:
+            del self._splitters[key]
 
     def _finish_name(self, name: str) -> None:
-        for stream in ("out", "err"):
-            splitter = self._splitters.pop((name, stream), None)
-            if splitter is not None:
-                self._print(name, stream, splitter.end())
+        for key in [key for key in self._splitters if key[0] == name]:
+            self._print(name, key[2], self._splitters.pop(key).end())
 
     def _print(self, name: str, stream: str, lines: list[bytes]) -> None:
         if not lines:

@@ -8,23 +8,22 @@ import os
 import sys
 from typing import Any
 
+_BUFFER = 1 << 16
 _LINE_BUFFERED = 1  # _IOLBF of stdio.h, the same number in glibc, musl and Apple's libc
 
 
 def worker_side(out_fd: int | None, err_fd: int | None) -> None:
-    """Make the given pipe ends this process's standard output and error; None leaves a stream alone."""
+    """Make the given pipe ends this process's standard output and error; None leaves a stream where it is."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  it lives as long as the process
     for number, fd, name in ((1, out_fd, "stdout"), (2, err_fd, "stderr")):
-        if fd is None:
-            continue
-        os.dup2(fd, number)
-        os.close(fd)
+        if fd is not None:
+            os.dup2(fd, number)
+            os.close(fd)
         setattr(sys, name, _text(number))
-    if out_fd is not None:
-        _buffer_c_by_line()
+    buffer_c_by_line()
 
 
 def _text(fd: int) -> io.TextIOWrapper:
@@ -43,12 +42,21 @@ def _libc() -> Any:
     return None
 
 
-def _buffer_c_by_line() -> None:
+def buffer_c_by_line() -> None:
+    """Have C's standard output written line by line, as on a terminal; when ctypes is loaded.
+
+    With a buffer of its own: under PYTHONUNBUFFERED it has one of a single byte, and another writer tears its lines.
+    """
     libc = _libc()
     if libc is not None:
         with contextlib.suppress(ValueError, AttributeError):
-            stdout = sys.modules["ctypes"].c_void_p.in_dll(libc, "stdout")
-            libc.setvbuf(stdout, None, _LINE_BUFFERED, 0)
+            ctypes = sys.modules["ctypes"]
+            c_void_p = ctypes.c_void_p
+            libc.malloc.restype = c_void_p
+            buffer = c_void_p(libc.malloc(_BUFFER))  # never freed: C writes from it after Python has ended
+            libc.setvbuf(
+                c_void_p.in_dll(libc, "stdout"), buffer, _LINE_BUFFERED, ctypes.c_size_t(_BUFFER if buffer else 0)
+            )
 
 
 def flush_all() -> None:

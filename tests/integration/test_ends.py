@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 MODES = ["thread", "process"]
 
+
+def slow(*values: object) -> Any:
+    """A case that says little more than its neighbours."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 ENDS = (
     USES_KIT
     + """
@@ -259,7 +265,7 @@ def test_exit_1_when_a_task_fails(tmp_path, mode):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--no-such-option"], ["-p", "novalue", "tasks.toml"], ["tasks.toml", "another.toml"], ["--grace"]],
+    [["--no-such-option"], ["-p", "novalue", "tasks.toml"], slow(["tasks.toml", "another.toml"]), slow(["--grace"])],
     ids=["option", "param", "two files", "no value"],
 )
 def test_exit_2_for_a_wrong_command_line(tmp_path, arguments):
@@ -295,9 +301,9 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("text", WRONG.values(), ids=WRONG)
-def test_exit_3_for_a_wrong_file(tmp_path, text):
-    outcome = make(tmp_path, text).run("tasks.toml")
+@pytest.mark.parametrize("what", [*list(WRONG)[:3], *map(slow, list(WRONG)[3:])])
+def test_exit_3_for_a_wrong_file(tmp_path, what):
+    outcome = make(tmp_path, WRONG[what]).run("tasks.toml")
     assert outcome.exit == 3, outcome
     assert outcome.out == ""
     assert "tasks.toml:" in outcome.err
@@ -320,8 +326,17 @@ def start(path: Path, tasks: dict[str, dict[str, Any]], mode: str, *args: str, *
     return make(path, task_file(tasks, mode=mode), FILES).start("tasks.toml", *args, **how)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("call", ["endless", "endless_boxed", "endless_async"])
+@pytest.mark.parametrize(
+    ("mode", "call"),
+    [
+        ("thread", "endless"),
+        slow("thread", "endless_boxed"),
+        ("thread", "endless_async"),
+        ("process", "endless"),
+        ("process", "endless_boxed"),
+        slow("process", "endless_async"),
+    ],
+)
 def test_the_first_ctrl_c_drains(tmp_path, mode, call):
     """Every item that the sources sent comes out, once; nothing is left."""
     tasks = {
@@ -351,8 +366,15 @@ def test_the_first_ctrl_c_drains(tmp_path, mode, call):
     assert finished.kept("later") == []
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("mode", "number"),
+    [
+        ("thread", signal.SIGHUP),
+        slow("thread", signal.SIGTERM),
+        ("process", signal.SIGTERM),
+        slow("process", signal.SIGHUP),
+    ],
+)
 def test_other_signals_drain_too(tmp_path, mode, number):
     tasks = {"endless": {"outputs": "in"}, "stamp": {"inputs": "in", "outputs": "out"}, "keep": keeper("out")}
     running = start(tmp_path, tasks, mode)
@@ -403,9 +425,17 @@ def test_when_the_grace_ends_it_ends_and_says_what_is_left(tmp_path, mode):
     assert f"left in `hundred`: {numbers['left']} items" in outcome.err
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("mode", "first", "second"),
+    [
+        ("thread", signal.SIGINT, signal.SIGINT),
+        ("thread", signal.SIGTERM, signal.SIGTERM),
+        slow("thread", signal.SIGINT, signal.SIGTERM),
+        ("process", signal.SIGINT, signal.SIGINT),
+        ("process", signal.SIGTERM, signal.SIGINT),
+        slow("process", signal.SIGTERM, signal.SIGTERM),
+    ],
+)
 def test_the_second_signal_ends_at_once(tmp_path, mode, first, second):
     running = start(tmp_path, STUCK, mode, "--grace", "10m")
     wait_for((tmp_path / "stuck.txt").exists)
@@ -434,7 +464,7 @@ def test_a_call_that_does_not_listen_is_ended_when_the_grace_is_over(tmp_path, m
     clean(outcome)
 
 
-@pytest.mark.parametrize("part", range(8))
+@pytest.mark.parametrize("part", [1, 2, 4, 5, *map(slow, [0, 3, 6, 7])])
 def test_ctrl_c_at_any_moment_leaves_no_traceback_of_ours(tmp_path, part):
     """From the first moment that runner's own code runs, until the workers are up."""
     tasks = {"endless": {"outputs": "out"}, "keep": keeper("out"), "lookout": {}}
@@ -550,7 +580,7 @@ def test_when_runner_is_killed_its_workers_and_their_children_are_gone_within_a_
 # --- workers die ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["kill", "exit", "segfault", "sys.exit"])
+@pytest.mark.parametrize("how", ["kill", "exit", slow("segfault"), slow("sys.exit")])
 def test_the_item_of_a_dead_worker_is_given_again(tmp_path, how):
     tasks = {
         "fifty": source(50, "fifty"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pipelines import Finished, balance, keeper, run, task_file
 
-ITEMS = 600
+ITEMS = 400
 
 PLUGIN = """
 import asyncio
@@ -148,7 +148,7 @@ def ran(request, tmp_path_factory) -> Finished:
 
 def test_only_what_failed_is_missing(ran):
     assert ran.outcome.exit == 4, ran.outcome
-    assert " + 12 dead + 0 dropped + 0 left   (48 repeated)" in balance(ran.outcome), ran.outcome
+    assert " + 8 dead + 0 dropped + 0 left   (32 repeated)" in balance(ran.outcome), ran.outcome
 
 
 @pytest.mark.parametrize("queue", EXPECTED)
@@ -165,22 +165,22 @@ def test_order_holds_through_a_chain(tmp_path, modes):
         "boxed": {},
         "last": {"call": "same", "workers": 2, "ordered": True},
     }
-    tasks: dict[str, dict[str, Any]] = {"feed": {"call": "count", "args": [2000], "outputs": "q0"}}
+    tasks: dict[str, dict[str, Any]] = {"feed": {"call": "count", "args": [1000], "outputs": "q0"}}
     for number, (name, table) in enumerate(places.items()):
         tasks[name] = {**table, "inputs": f"q{number}", "outputs": f"q{number + 1}"}
     tasks["keep"] = keeper(f"q{len(places)}")
     for number, table in enumerate(tasks.values()):
         table["mode"] = modes if modes != "mixed" else ("thread", "process")[number % 2]
     finished = run(tmp_path, task_file(tasks), FILES).ok()
-    assert finished.kept(f"q{len(places)}") == [(item, each) for item in range(2000) for each in range(item % 4)]
+    assert finished.kept(f"q{len(places)}") == [(item, each) for item in range(1000) for each in range(item % 4)]
 
 
 @pytest.mark.parametrize("mode", ["thread", "process"])
 def test_an_only_worker_takes_its_items_in_the_order_of_their_queue(tmp_path, mode):
     tasks = {
-        "feed": {"call": "count", "args": [10_000], "outputs": "feed"},
+        "feed": {"call": "count", "args": [4_000], "outputs": "feed"},
         "slow_now_and_then": {"inputs": "feed", "outputs": "out"},
         "keep": keeper("out"),
     }
     finished = run(tmp_path, task_file(tasks, mode=mode), FILES).ok()
-    assert finished.kept("out") == list(range(10_000))
+    assert finished.kept("out") == list(range(4_000))
