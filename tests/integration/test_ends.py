@@ -475,6 +475,8 @@ def test_ctrl_c_at_any_moment_leaves_no_traceback_of_ours(tmp_path, part):
     except subprocess.TimeoutExpired:
         running.process.send_signal(signal.SIGINT)
     outcome = running.finish(30)
+    if "Fatal Python error: init" in outcome.err:
+        return  # it came before Python itself was there
     assert outcome.exit in {130, -signal.SIGINT}, outcome
     assert "/runner/" not in outcome.err, outcome
 
