@@ -113,7 +113,7 @@ def test_dead_letters_are_kept_listed_shown_and_exported_without_running_anythin
     assert listed.exit == 0, listed
     assert "ValueError: odd: 1" in listed.out
     assert "5  ValueError in task `fail`" in listed.out
-    first = listed.out.split()[0]
+    first = next(text.split()[0] for text in listed.out.splitlines() if "odd: 1 " in text)
     shown = made.run("show", first, verb="dead")
     assert "value     1" in shown.out, shown
     assert "attempts  2" in shown.out
