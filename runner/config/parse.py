@@ -121,6 +121,7 @@ def _syntax(text: str, error: tomli.TOMLDecodeError) -> Unreadable:
     if line >= len(lines) and not lines[-1].strip():  # "at end of document": show the last line that says something
         line = max((number for number, one in enumerate(lines, 1) if one.strip()), default=1)
         column = len(lines[line - 1]) + 1
+    column = min(column, len(lines[line - 1]) + 1)  # tomli looks two characters ahead behind a backslash
     for pattern, better, hint, column_of in _PLAINER:
         if re.match(pattern, message) and (at := column_of(lines[line - 1], column)):
             return Unreadable("E102", f"not TOML: {better or message}", line, at, hint)
