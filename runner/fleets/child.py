@@ -7,7 +7,6 @@ import faulthandler
 import os
 import signal
 import socket
-import sys
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -93,7 +92,6 @@ def main(kit: Kit) -> None:
         run(kit.spec, port, page.cell(kit.spec.slot))
     finally:
         stdio.flush_all()
-    sys.stdout.flush()
 
 
 def _take_notes(fd: int) -> None:

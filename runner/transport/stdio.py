@@ -59,11 +59,23 @@ def buffer_c_by_line() -> None:
             )
 
 
+def _discard(stream: Any) -> None:
+    """What the stream holds, and all that is written to it from now on, goes nowhere."""
+    with contextlib.suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+        stream.flush()
+
+
 def flush_all() -> None:
-    """Write out what Python and C still hold; never raises."""
+    """Write out what Python and C still hold; never raises, nor will who flushes them afterwards."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
+        with contextlib.suppress(ValueError, AttributeError):
+            try:
+                stream.flush()
+            except OSError:  # nobody reads any more, or the disk is full
+                _discard(stream)
     libc = _libc()
     if libc is not None:
         with contextlib.suppress(AttributeError, OSError):
