@@ -164,8 +164,8 @@ class FakeFleet:
         elif isinstance(message, Credit):
             worker.total = message.total
             self._make(worker)
-        elif isinstance(message, Stop):
-            worker.stop = True
+        elif isinstance(message, Stop) and (message.ended or not worker.spec.inputs):
+            worker.stop = True  # one with inputs goes on until they have ended, as a real one
             if not worker.busy and not worker.waiting:
                 self._finish(worker)
 

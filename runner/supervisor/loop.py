@@ -206,9 +206,9 @@ class Supervisor:
 
     def _close_exhausted(self) -> None:
         for name in self.topology.exhausted(self.ledger.busy):
-            self.staff.dismiss(self.tasks[name], ended=True)
+            self.staff.dismiss(self.tasks[name])
         for name in self.topology.in_vain():
-            self.staff.dismiss(self.tasks[name], ended=False)
+            self.staff.dismiss(self.tasks[name])
 
     def over(self, name: str, stage: Stage, why: str = "") -> None:
         """A task is over."""

@@ -87,31 +87,31 @@ class Staff:
         self.supervisor.emit(events.WorkerReady(now, slot.task.name, slot.name, message.pid))
         self.supervisor.watch.granted(slot.task)
         if slot.task.ended:
-            self._dismiss(slot, ended=True)
+            self._dismiss(slot)
         elif self.supervisor.ends.stopping and slot.task.is_source:
             slot.task.fleet.send(slot.index, Stop(ended=False))
         self.supervisor.touch(slot.task.name)
 
     # -- ending --------------------------------------------------------------------------------
 
-    def dismiss(self, task: TaskState, *, ended: bool) -> None:
-        """No more work will come for this task."""
+    def dismiss(self, task: TaskState) -> None:
+        """No more work will come for this task: its inputs have ended, or nobody will take what it makes."""
         if task.ended:
             return
         task.ended = True
         for slot in task.slots:
             if slot.phase is Phase.READY:
-                self._dismiss(slot, ended=ended)
+                self._dismiss(slot)
             elif slot.phase is Phase.WAITING:
                 slot.phase = Phase.GONE
         self._look_over(task)
 
-    def _dismiss(self, slot: Slot, *, ended: bool) -> None:
+    def _dismiss(self, slot: Slot) -> None:
         if slot.task.is_source:  # it ends at its next item, and says so itself
             slot.task.fleet.send(slot.index, Stop(ended=False))
         else:
             slot.phase = Phase.ENDING
-            slot.task.fleet.send(slot.index, Stop(ended))
+            slot.task.fleet.send(slot.index, Stop(ended=True))
 
     def ask_to_stop(self, task: TaskState) -> None:
         """The run is stopping: a source ends at its next item; a call is told through `Context.stopping`."""

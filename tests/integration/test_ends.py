@@ -37,7 +37,7 @@ import signal
 import subprocess
 import sys
 import time
-from runner import Context, Outbox, To, task
+from runner import Context, Inbox, Outbox, To, task
 
 
 @task
@@ -206,6 +206,17 @@ def unpack(items):
 
 
 @task
+def boxed(q: Inbox, out: Outbox):
+    while True:
+        out.put(q.get())
+
+
+@task
+async def asame(item):
+    return item
+
+
+@task
 def chatter(lines):
     for number in range(lines):
         print("line", number)
@@ -261,6 +272,26 @@ def test_exit_1_when_a_task_fails(tmp_path, mode):
         numbers[word] for word in ("done", "dead", "dropped", "left")
     )
     assert numbers["dead"] == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_whose_only_sink_fails_ends_by_itself(tmp_path, mode):
+    """Whoever works for it alone stops as well, however far away: a source without end, functions of every form."""
+    tasks = {
+        "endless": {"outputs": "a"},
+        "same": {"inputs": "a", "outputs": "b", "workers": 2},
+        "boxed": {"inputs": "b", "outputs": "c"},
+        "asame": {"inputs": "c", "outputs": "d"},
+        "unpack": {"batch": 5, "inputs": "d", "outputs": "e"},
+        "fail_at": {"args": [500], "on_error": "fail", "inputs": "e"},
+    }
+    finished = run(tmp_path, task_file(tasks, mode=mode), FILES)
+    assert finished.outcome.exit == 1, finished.outcome
+    assert "task `fail_at` has failed: an item has failed: ValueError: not 500" in finished.outcome.err
+    assert "standstill" not in finished.outcome.err
+    numbers = counts(finished.outcome)
+    assert numbers["left"] > 0
+    assert finished.lines("source.txt") == ["closed"]
 
 
 @pytest.mark.parametrize(
