@@ -172,10 +172,10 @@ class FakeFleet:
     # -- sources -------------------------------------------------------------------------------
 
     def _make(self, worker: FakeWorker) -> None:
-        if worker.busy or worker.stop:
+        if worker.busy or not worker.alive:
             return
         room = min(worker.total, self.source_items) - worker.made
-        if worker.made >= self.source_items:
+        if worker.stop or worker.made >= self.source_items:
             self._finish(worker)
         elif room > 0:
             worker.busy = True

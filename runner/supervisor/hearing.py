@@ -104,8 +104,10 @@ class Hearing:
         else:
             slot.leases.remove(ack.lease)
             self.feeder.settled(ack.lease)
-        if not ack.more and slot.task.throttle is not None and ack.done < lease.count:
-            slot.task.throttle.give_back(lease.count - ack.done)
+        if not ack.more and ack.done < lease.count:
+            self.supervisor.touch_readers(slot.task.name)
+            if slot.task.throttle is not None:
+                slot.task.throttle.give_back(lease.count - ack.done)
         verdicts = {failure.index: self._judge(slot, lease, failure) for failure in ack.failures}
         settlement = self.ledger.settle(ack.lease, ack.done, verdicts, outputs, more=ack.more)
         assert settlement is not None

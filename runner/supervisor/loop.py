@@ -94,14 +94,21 @@ class Supervisor:
         self.ledger_wakes(now)
         self.touch(*self.feeder.wake(now))
         self.watch.look(now)
-        self.staff.work(now)
-        self.batches(now)
-        self._feed_dirty()
-        if self.check_ends:
+        self._follow(now)
+        while self._stalled() and not self.ends.dying:
+            self._break_stall()
+            self._follow(now)
+
+    def _follow(self, now: float) -> None:
+        """Start, feed and close; the end of one task may be what another waits for."""
+        while True:
+            self.staff.work(now)
+            self.batches(now)
+            self._feed_dirty()
+            if not self.check_ends:
+                return
             self.check_ends = False
             self._close_exhausted()
-        if self._stalled():
-            self._break_stall()
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Heard):
@@ -147,6 +154,11 @@ class Supervisor:
         """Something left the task's inputs: whoever writes them may go on."""
         for queue in self.topology.nodes[task].inputs:
             self.dirty.update(self.topology.writers[queue])
+
+    def touch_readers(self, task: str) -> None:
+        """Something went back into the task's inputs: whoever shares them may go on."""
+        for queue in self.topology.nodes[task].inputs:
+            self.touch_queue(queue)
 
     def _feed_dirty(self) -> None:
         """Feed what is dirty, the farthest from the sources first: finish what is in flight before more comes in."""
@@ -234,7 +246,14 @@ class Supervisor:
         for task in flushable:
             self.feeder.feed(task, flush=True)
             self.touch_writers(task.name)
-        if not flushable or self._stalled():
+        if flushable and not self._stalled():
+            return
+        waiting = [name for name, stage in self.topology.stages.items() if stage is Stage.WAITING]
+        for name in waiting:  # the file's mistake: see the reason
+            why = "what it comes after waits for room in a queue that only it, or what follows it, would empty"
+            self.tasks[name].failed = why
+            self.over(name, Stage.SKIPPED, why)
+        if not waiting:
             self.ends.stalled(self._explain_stall())
 
     def _explain_stall(self) -> str:

@@ -206,6 +206,7 @@ class Staff:
             self.supervisor.deaths.crashed(slot, event, was=was)
         self._look_over(task)
         self.supervisor.touch(task.name)
+        self.supervisor.touch_readers(task.name)
         self.supervisor.touch_writers(task.name)
         self.supervisor.check_ends = True
 

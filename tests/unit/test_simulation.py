@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ SEEDS = 400
 MORE_SEEDS = 20_000
 #: Seeds that have found something once, in the engine or in this oracle.
 CORPUS = [131]
+CUT_SHORT = [3145, 4736]
 
 
 def scenario(seed: int) -> tuple[Any, Script, int]:
@@ -121,9 +123,38 @@ def test_what_was_found_once(seed: int) -> None:
     check(seed)
 
 
+def cut_short(seed: int) -> None:
+    """Tasks fail, stop the run, and wait for each other: whatever is left over, the run ends by itself."""
+    plan, script, _ = scenario(seed)
+    draw = random.Random(-seed - 1)
+    order = draw.sample(list(plan.tasks), len(plan.tasks))
+    for at, name in enumerate(order):
+        task = plan.tasks[name]
+        on_error = draw.choice(["dead", "fail", "fail", "stop"]) if task.config.inputs else "fail"
+        after = {
+            other: draw.choice(["started", "ended", "ok"]) for other in order[:at] if draw.random() < 0.5 / len(order)
+        }
+        plan.tasks[name] = replace(task, config=replace(task.config, on_error=on_error, after=after))
+    script = replace(script, fails=draw.choice([0, 0.01, 0.2]))
+    result, _, _, _ = simulate(plan, script, draw.choice([1, 20, 300]))
+    assert result.exit_code in {0, 1, 4}, f"seed {seed}: {result}"
+
+
+@pytest.mark.parametrize("seed", CUT_SHORT)
+def test_runs_cut_short_that_did_not_end_once(seed: int) -> None:
+    cut_short(seed)
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_runs_that_are_cut_short_end_by_themselves(block: int) -> None:
+    for seed in range(block * 100, (block + 1) * 100):
+        cut_short(seed)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("block", range(20))
 def test_many_more_schedules(block: int) -> None:
     for seed in range(10_000 + block * MORE_SEEDS // 20, 10_000 + (block + 1) * MORE_SEEDS // 20):
         check(seed)
+        cut_short(seed)
