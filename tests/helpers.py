@@ -230,5 +230,7 @@ def descriptors() -> Counter[str]:
 
 
 def shared_memory() -> set[str]:
+    """What Python's multiprocessing names there, and what would bear our name; other programs have theirs."""
     folder = Path("/dev/shm")
-    return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    return {name for name in names if name.startswith(("psm_", "sem.mp-", "mp-", "pym-", "runner"))}
