@@ -21,7 +21,7 @@ def _preload() -> None:
     wanted = json.loads(os.environ.pop(PRELOAD))
     sys.path[:] = wanted.get("path", sys.path)
     if wanted.get("asyncio"):
-        import asyncio  # noqa: F401  async tasks' workers need it
+        import runner.worker.flight  # noqa: F401  async tasks' workers need it, and asyncio
     for name, path, folder in wanted.get("modules", ()):
         with contextlib.suppress(BaseException):  # user code; its worker will report it
             load_module(name, path, folder)

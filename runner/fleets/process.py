@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _PATIENCE = 2.0
+_LAUNCHES = 3
 _MOST_STACK = 1 << 18
 
 
@@ -83,17 +84,24 @@ class ProcessFleet:
     def start(self, spec: WorkerSpec, life: int) -> int:
         """Start a process that bears the worker's name; return its pid."""
         self._page.clear(spec.slot)
-        with contextlib.ExitStack() as theirs:
-            try:
-                worker = self._launch(spec, life, theirs)
-            except (OSError, EOFError, pickle.PicklingError) as error:
-                raise SpawnError(
-                    f"worker `{spec.name}` of task `{spec.task}` could not be started: {error or type(error).__name__}"
-                ) from error
+        worker = self._try_to_launch(spec, life)
         self._workers[spec.slot] = worker
         self._hub.watch(worker.link.fileno(), READ, lambda mask: self._on_link(spec.slot, worker, mask))
         self._hub.watch(worker.death_fd, READ, lambda _: self._on_death(spec.slot, worker))
         return worker.pid
+
+    def _try_to_launch(self, spec: WorkerSpec, life: int) -> _Worker:
+        """The fork server may die at any moment, and a new one is started by the next try."""
+        for attempt in range(_LAUNCHES):
+            with contextlib.ExitStack() as theirs:
+                try:
+                    return self._launch(spec, life, theirs)
+                except (EOFError, ConnectionError) as error:
+                    if attempt + 1 == _LAUNCHES:
+                        raise _cannot_start(spec, error) from error
+                except (OSError, pickle.PicklingError) as error:
+                    raise _cannot_start(spec, error) from error
+        raise AssertionError("unreachable")
 
     def _launch(self, spec: WorkerSpec, life: int, theirs: contextlib.ExitStack) -> _Worker:
         with contextlib.ExitStack() as ours:  # closed again if anything below fails
@@ -266,6 +274,11 @@ class ProcessFleet:
             del self._workers[slot]
             self._dispose(worker)
         self._spawner.close()
+
+
+def _cannot_start(spec: WorkerSpec, error: Exception) -> SpawnError:
+    why = error or type(error).__name__
+    return SpawnError(f"worker `{spec.name}` of task `{spec.task}` could not be started: {why}")
 
 
 def _resident(pid: int) -> int:

@@ -7,7 +7,7 @@ failed, and the function is called again for the others.
 
 from __future__ import annotations
 
-import asyncio
+import inspect
 import queue
 from collections import deque
 from time import perf_counter
@@ -131,7 +131,9 @@ def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs
     while True:
         try:
             result = target(*args, **kwargs, **given)
-            if asyncio.iscoroutine(result):
+            if inspect.iscoroutine(result):
+                import asyncio
+
                 result = asyncio.run(result)
             break
         except ShutDown:

@@ -12,7 +12,7 @@ from runner.errors import Reject, Retry
 from runner.errortext import describe, shorten
 from runner.tasks import Shape, shape
 from runner.transport.messages import Failed, Finished, Ready
-from runner.worker import boxes, each, flight, source
+from runner.worker import boxes, each, source
 from runner.worker.bench import Bench
 from runner.worker.collect import Collector
 from runner.worker.context import WorkerContext
@@ -67,8 +67,12 @@ def _work(
     if form.inboxes or (form.outboxes and bench.spec.inputs):
         return _shown(bench, boxes.work(bench, target, args, kwargs))
     if bench.spec.inputs:
-        body = flight.work if form.is_async else each.work
-        body(bench, target, args, kwargs)
+        if form.is_async:
+            from runner.worker import flight  # asyncio takes 20 ms to import, and few workers need it
+
+            flight.work(bench, target, args, kwargs)
+        else:
+            each.work(bench, target, args, kwargs)
         return None
     return _shown(bench, source.work(bench, target, args, kwargs))
 

@@ -11,7 +11,7 @@ Nothing is made without credit, so a queue's bound holds exactly here.
 
 from __future__ import annotations
 
-import asyncio
+import inspect
 import queue
 import threading
 from time import perf_counter
@@ -172,8 +172,12 @@ def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs
         if isinstance(result, GeneratorType):
             return _pour(tap, result)
         if isinstance(result, AsyncGeneratorType):
+            import asyncio
+
             return asyncio.run(_apour(tap, result))
-        if asyncio.iscoroutine(result):
+        if inspect.iscoroutine(result):
+            import asyncio
+
             result = asyncio.run(result)
         if bench.spec.groups and not bench.form.outboxes:
             tap.reserve()
@@ -207,6 +211,8 @@ def _last(items: GeneratorType[Any, Any, Any]) -> Any:
 
 
 async def _apour(tap: Tap, items: AsyncGeneratorType[Any, Any]) -> None:
+    import asyncio
+
     loop = asyncio.get_running_loop()
     try:
         await loop.run_in_executor(None, tap.reserve)
