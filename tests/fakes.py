@@ -10,12 +10,12 @@ import heapq
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.clock import FakeClock
 from runner.config.model import Backoff, Batch, Port, QueueConfig, RunSettings, TaskConfig, Workers
 from runner.errortext import ErrorText
-from runner.fleets.base import Death, Died, Heard
+from runner.fleets.base import Death, Died, Heard, Signalled
 from runner.supervisor import Plan, Supervisor, TaskPlan
 from runner.tasks import Reference, Shape
 from runner.transport.cells import Position
@@ -31,6 +31,9 @@ from runner.transport.messages import (
     Ready,
     Stop,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @dataclass
@@ -354,8 +357,10 @@ def plan(tasks: list[TaskConfig], queues: list[QueueConfig], **settings: Any) ->
     return Plan("Sim", "sim", RunSettings(state=Path("x"), **settings), {q.name: q for q in queues}, plans)
 
 
-def simulate(plan_: Plan, script: Script, source_items: int = 50) -> tuple[Any, FakeFleet, Supervisor, list[Any]]:
-    """Run a plan on the fake fleet, the balance checked at every step."""
+def simulate(
+    plan_: Plan, script: Script, source_items: int = 50, signals: Iterable[tuple[float, int]] = ()
+) -> tuple[Any, FakeFleet, Supervisor, list[Any]]:
+    """Run a plan on the fake fleet, the balance checked at every step; `signals` are times and numbers."""
     clock = FakeClock()
     hub = FakeHub(clock)
     fleet = FakeFleet(hub, script, source_items)
@@ -373,6 +378,8 @@ def simulate(plan_: Plan, script: Script, source_items: int = 50) -> tuple[Any, 
             assert expected >= 0, f"{queue}: expected {expected}"
 
     hub.check = check
+    for when, number in signals:
+        hub.at(when, lambda number=number: Signalled(number))
     result = supervisor.run()
     check_end(result)
     return result, fleet, supervisor, seen

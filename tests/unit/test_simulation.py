@@ -124,7 +124,7 @@ def test_what_was_found_once(seed: int) -> None:
 
 
 def cut_short(seed: int) -> None:
-    """Tasks fail, stop the run, and wait for each other: whatever is left over, the run ends by itself."""
+    """Tasks fail, stop the run, and wait for each other, signals come: whatever is left over, the run ends by itself."""
     plan, script, _ = scenario(seed)
     draw = random.Random(-seed - 1)
     order = draw.sample(list(plan.tasks), len(plan.tasks))
@@ -136,8 +136,9 @@ def cut_short(seed: int) -> None:
         }
         plan.tasks[name] = replace(task, config=replace(task.config, on_error=on_error, after=after))
     script = replace(script, fails=draw.choice([0, 0.01, 0.2]))
-    result, _, _, _ = simulate(plan, script, draw.choice([1, 20, 300]))
-    assert result.exit_code in {0, 1, 4}, f"seed {seed}: {result}"
+    signals = [(10 ** draw.uniform(-4, 0), draw.choice([2, 15])) for _ in range(draw.choice([0, 0, 1, 2]))]
+    result, _, _, _ = simulate(plan, script, draw.choice([1, 20, 300]), signals)
+    assert result.exit_code in {0, 1, 4, *({130, 143} if signals else {})}, f"seed {seed}: {result}"
 
 
 @pytest.mark.parametrize("seed", CUT_SHORT)
