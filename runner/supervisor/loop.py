@@ -203,7 +203,9 @@ class Supervisor:
             and task.batch_since is not None
             and self.clock.now() >= task.batch_since + batch.wait
         )
-        return overdue or self._nothing_can_come(task.name)
+        # A queue that is full before the batch is: its writers wait, so nothing more would come.
+        full = self.ledger.room(self.topology.nodes[task.name].inputs) == 0
+        return overdue or full or self._nothing_can_come(task.name)
 
     def _nothing_can_come(self, name: str) -> bool:
         component = self.topology.component(name)

@@ -268,6 +268,22 @@ def test_a_source_that_raises_half_way(mode: str) -> None:
     assert outcome.result.tasks["source"].why == "it raised: ValueError: half way"
 
 
+def test_a_batch_larger_than_its_queue_does_not_wait_for_the_rest() -> None:
+    collected: list[Any] = []
+    made = plan(
+        [
+            task("source", functions.numbers, outputs="a", args=(40,), mode="thread"),
+            task("work", functions.slowly_all, "a", "b", batch=5),
+            task("slow", functions.slowly, "b", "c", with_={"seconds": 0.1}, workers=8, mode="thread"),
+            collector(collected, "c"),
+        ],
+        {"a": QueueConfig("a", size=1)},
+    )
+    outcome = run(made, collected)
+    assert sorted(collected) == list(range(40))
+    assert outcome.seconds < 3.5, "40 x 0.1 s would be one after the other"
+
+
 # -- workers that do not come up ---------------------------------------------------------------------
 
 
