@@ -299,7 +299,7 @@ def test_what_the_functions_say(folder, text, expected):
         QUEUE + '[tasks.r]\ncall = "builtins:int"\ninputs = "q"',
         QUEUE + '[tasks.r]\ncall = "pathlib:Path"\ninputs = "q"',
         QUEUE + '[tasks.r]\ncall = "builtins:print"\ninputs = "q"\nwith = { end = "" }',
-        QUEUE + '[tasks.r]\ncall = "operator:itemgetter"\ninputs = "q"',
+        QUEUE + '[tasks.r]\ncall = "builtins:max"\ninputs = "q"',
     ],
 )
 def test_functions_that_fit(folder, text):
