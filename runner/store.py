@@ -1,7 +1,7 @@
 """What a run keeps on disk: its dead letters, written as they happen, read without importing or unpickling anything.
 
 .runner/                      0700, beside the file (`state` in [run])
-runs/RUN/dead.jsonl       0600: a heading, then one JSON object a line for each dead letter
+    runs/RUN/dead.jsonl       0600: a heading, then one JSON object a line for each dead letter
 """
 
 from __future__ import annotations

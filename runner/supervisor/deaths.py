@@ -1,8 +1,8 @@
 """What follows from a worker's death: whom to blame, what is given again, whether somebody takes its place.
 
 pidfd readable ─▶ fenced (fleet) ─▶ buried ─▶ blame the item its cell showed ─▶ ledger ─▶ replace it
-│
-└▶ no item under way: counts against `restarts`, with a pause
+                                      │
+                                      └▶ no item under way: counts against `restarts`, with a pause
 """
 
 from __future__ import annotations

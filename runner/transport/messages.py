@@ -2,7 +2,7 @@
 
 supervisor ─▶ worker   Grant (items, on a lease) · Credit (a source may make so many) · Stop
 worker ─▶ supervisor   Ready · Answer (outputs + acks, one message) · Made (a source's items) · Progress
-· Finished · Failed
+                       · Finished · Failed
 """
 
 from __future__ import annotations
