@@ -43,13 +43,22 @@ def describe(error: BaseException) -> ErrorText:
     'no'
     """
     kind = type(error)
+    return ErrorText(kind.__name__, _message(error), _trace(error), class_names(kind))
+
+
+def class_names(kind: type[BaseException]) -> tuple[str, ...]:
+    """What `retry_on` may call an exception: its class and that class's bases, bare and qualified.
+
+    >>> class_names(KeyError)[:4]
+    ('KeyError', 'builtins.KeyError', 'LookupError', 'builtins.LookupError')
+    """
     names = [
         name
         for base in kind.__mro__
         if base is not object
         for name in (base.__name__, f"{base.__module__}.{base.__qualname__}")
     ]
-    return ErrorText(kind.__name__, _message(error), _trace(error), tuple(dict.fromkeys(names)))
+    return tuple(dict.fromkeys(names))
 
 
 def _message(error: BaseException) -> str:

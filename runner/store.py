@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from runner.errors import UsageError
+from runner.errortext import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,7 +45,9 @@ class DeadLetters:
         try:
             if self._file is None:
                 self._file = self._open()
-            shortened = {key: _short(value) if isinstance(value, str) else value for key, value in letter.items()}
+            shortened = {
+                key: shorten(value, _MOST_TEXT) if isinstance(value, str) else value for key, value in letter.items()
+            }
             self._file.write(json.dumps({**shortened, "at": _now()}) + "\n")
             self._file.flush()
         except OSError as error:
@@ -65,13 +68,6 @@ class DeadLetters:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def _short(text: str) -> str:
-    if len(text) <= _MOST_TEXT:
-        return text
-    half = _MOST_TEXT // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half:,} characters ...\n{text[-half:]}"
 
 
 def _now() -> str:

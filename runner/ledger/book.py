@@ -340,14 +340,6 @@ class Ledger:
         self._send(lease.task, self._in_order(lease, []), result)
         return result
 
-    def crash(
-        self, lease_id: int, suspects: range, finished: int = 0, limit: int = 3, evidence: Any = None
-    ) -> Settlement | None:
-        """`lost`, by a death: an item is dead when this makes `limit` deaths over it."""
-        return self.lost(
-            lease_id, suspects, finished, lambda piece: Dead(evidence) if piece.crashes + 1 >= limit else None
-        )
-
     # -- the end -------------------------------------------------------------------------------
 
     def source_sent(self, task: str, count_: int) -> None:

@@ -57,6 +57,11 @@ class Piece:
         return chunk.size * (self.start + self.count) // chunk.count - chunk.size * self.start // chunk.count
 
     @property
+    def item_id(self) -> str:
+        """The name of its first item, the same however often it is given."""
+        return f"{self.chunk.number}.{self.start}"
+
+    @property
     def marked(self) -> bool:
         """Whether something has happened to it that its neighbours must not share."""
         return self.alone or self.attempts > 0 or self.crashes > 0

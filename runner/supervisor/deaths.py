@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.errortext import ErrorText
+from runner.errors import TimedOut
+from runner.errortext import ErrorText, class_names
 from runner.supervisor.state import Phase
 from runner.supervisor.verdicts import Fault
 from runner.supervisor.words import seconds
@@ -18,7 +19,7 @@ from runner.worker import retryable
 
 if TYPE_CHECKING:
     from runner.fleets.base import Died
-    from runner.ledger import Lease, Piece, Settlement, Verdict
+    from runner.ledger import Lease, Piece, Verdict
     from runner.supervisor.loop import Supervisor
     from runner.supervisor.state import Slot, TaskState
 
@@ -27,7 +28,6 @@ CRASHES = 3
 #: Deaths before the first worker of a task was ready: its set-up is broken.
 BOOTS = 3
 _FIRST_PAUSE, _MOST_PAUSE = 0.1, 5.0
-_TIMEOUT_NAMES = ("TimedOut", "runner.errors.TimedOut", "TimeoutError", "builtins.TimeoutError", "OSError", "Exception")
 
 
 class Deaths:
@@ -92,7 +92,7 @@ class Deaths:
                 self.supervisor.ledger.release(lease_id)
                 continue
             _, piece = next(iter(lease.locate(suspects.start, 1)))
-            item = item or f"{piece.chunk.number}.{piece.start}"
+            item = item or piece.item_id
             verdicts += self._condemn(slot, lease_id, suspects, finished, event, why)
         slot.leases.clear()
         self.supervisor.feeder.forfeit(slot.task, slot)
@@ -128,7 +128,7 @@ class Deaths:
 
         settlement = self.supervisor.ledger.lost(lease_id, suspects, finished, judge)
         assert settlement is not None
-        self._after(settlement)
+        self.supervisor.hearing.follow(settlement)
         return given
 
     def _fault(self, slot: Slot, piece: Piece, event: Died, why: str) -> Fault:
@@ -142,12 +142,8 @@ class Deaths:
     @staticmethod
     def _timed_out(task: TaskState, stack: str) -> ErrorText:
         limit = seconds(task.plan.config.timeout or 0.0)
-        return ErrorText("TimedOut", f"it took longer than its time limit of {limit}", stack, _TIMEOUT_NAMES)
-
-    def _after(self, settlement: Settlement) -> None:
-        for queue in settlement.fed:
-            self.supervisor.touch_queue(queue)
-        self.supervisor.hearing.bury_items(settlement)
+        text = f"it took longer than its time limit of {limit}"
+        return ErrorText(TimedOut.__name__, text, stack, class_names(TimedOut))
 
     # -- whether it is replaced ----------------------------------------------------------------
 

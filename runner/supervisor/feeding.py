@@ -89,7 +89,7 @@ class Feeder:
         if task.plan.flying:
             self._feed_flying(task)
             return
-        ready = [slot for slot in task.slots if slot.phase is Phase.READY and not slot.retiring and not slot.overdue]
+        ready = self._takers(task)
         for depth in range(1, task.depth + 1):  # everybody gets one before anybody gets two
             for slot in ready:
                 if len(slot.leases) < depth and not self._grant(task, slot, len(ready), flush=flush):
@@ -97,9 +97,13 @@ class Feeder:
                         return
                     break
 
+    @staticmethod
+    def _takers(task: TaskState) -> list[Slot]:
+        return [slot for slot in task.slots if slot.phase is Phase.READY and not slot.retiring and not slot.overdue]
+
     def _feed_flying(self, task: TaskState) -> None:
         """One item for each lease; but a suspect flies alone, so that its next crash tells whose fault it was."""
-        ready = [slot for slot in task.slots if slot.phase is Phase.READY and not slot.retiring and not slot.overdue]
+        ready = self._takers(task)
         for depth in range(1, task.depth + 1):
             for slot in ready:
                 if len(slot.leases) >= depth or self._flies_alone(slot):

@@ -111,9 +111,7 @@ class Hearing:
         verdicts = {failure.index: self._judge(slot, lease, failure) for failure in ack.failures}
         settlement = self.ledger.settle(ack.lease, ack.done, verdicts, outputs, more=ack.more)
         assert settlement is not None
-        for queue in settlement.fed:
-            self.supervisor.touch_queue(queue)
-        self.bury_items(settlement)
+        self.follow(settlement)
         for failure in ack.failures:
             self.supervisor.verdicts.after(slot.task, verdicts[failure.index], failure.error)
         return ack.done
@@ -126,6 +124,12 @@ class Hearing:
         retry = failure.verdict == "retry"
         fault = Fault(failure.error, retry, failure.count, failure.preview, failure.retry_after, output)
         return self.supervisor.verdicts.judge(slot, piece, fault)
+
+    def follow(self, settlement: Settlement) -> None:
+        """What a settled lease has brought: queues with something new, and dead items."""
+        for queue in settlement.fed:
+            self.supervisor.touch_queue(queue)
+        self.bury_items(settlement)
 
     def bury_items(self, settlement: Settlement) -> None:
         """Dead items go to the task's queue of dead letters, or to the run's own store."""
@@ -155,7 +159,7 @@ class Hearing:
 
     def _record(self, given_up: GivenUp, evidence: Evidence) -> Record:
         payload, index, kind = self._where(given_up)
-        item = f"{given_up.piece.chunk.number}.{given_up.piece.start}"
+        item = given_up.piece.item_id
         return Record(item, given_up.queue, evidence.text, evidence.preview, evidence.output, payload, index, kind)
 
     # -- sources -------------------------------------------------------------------------------

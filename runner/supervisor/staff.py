@@ -159,7 +159,7 @@ class Staff:
             events.ItemFailed(now, task.name, slot.name, "", str(error), error.traceback, attempt, word)
         )
         if again:
-            slot.killed_for = "again"
+            slot.again = True
             slot.start_at = now + self.supervisor.verdicts.pause(task, attempt, message.after)
             return
         if message.where == "call" and task.is_source and task.plan.config.on_error == "skip":
@@ -198,7 +198,7 @@ class Staff:
         task = slot.task
         self._farewells.pop(slot.index, None)
         expected = slot.phase is Phase.FINISHED or bool(task.failed) or self.supervisor.ends.dying
-        again = (slot.killed_for == "again" or (slot.retiring and not task.ended)) and not task.failed
+        again = (slot.again or (slot.retiring and not task.ended)) and not task.failed
         was, slot.phase = slot.phase, Phase.WAITING if again else Phase.GONE
         if expected or (again and slot.retiring):
             self._release(slot)

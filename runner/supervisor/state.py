@@ -44,7 +44,8 @@ class Slot:
     received: int = 0
     unacked: bool = False
     start_at: float = 0.0
-    killed_for: str = ""
+    #: It could not go on, and is started once more at `start_at`.
+    again: bool = False
     items: int = 0
     #: Tries of a task without inputs: its call is the one item.
     attempt: int = 1
@@ -65,9 +66,9 @@ class Slot:
         self.life += 1
         self.phase = Phase.STARTING
         self.credit = self.received = self.items = 0
-        self.unacked = self.retiring = False
+        self.unacked = self.retiring = self.again = False
         self.seen = self.overdue = None
-        self.killed_for = self.preview = ""
+        self.preview = ""
 
     @property
     def working(self) -> bool:

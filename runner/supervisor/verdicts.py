@@ -72,7 +72,7 @@ class Verdicts:
                 at=self.supervisor.clock.now(),
                 task=slot.task.name,
                 worker=slot.name,
-                item=f"{piece.chunk.number}.{piece.start}",
+                item=piece.item_id,
                 error=str(fault.error),
                 traceback=fault.error.traceback,
                 attempt=attempt,

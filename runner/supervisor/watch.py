@@ -110,7 +110,7 @@ class Watch:
         if lease is None or not 0 <= position.index - lease.over < lease.count:
             return ""
         _, piece = next(iter(lease.locate(position.index - lease.over, 1)))
-        return f"{piece.chunk.number}.{piece.start}"
+        return piece.item_id
 
     def shift(self, seconds: float) -> None:
         """The run was stopped and goes on: that time does not count."""

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from runner.ledger import Again, Dead, Dropped, Ledger, LineSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.ledger import Piece
+
+
+def dead_after(deaths: int) -> Callable[[Piece], Dead | None]:
+    """A judge to whom an item is dead after so many deaths over it."""
+    return lambda piece: Dead() if piece.crashes + 1 >= deaths else None
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -81,7 +93,7 @@ class LedgerMachine(RuleBasedStateMachine):
         lease_id = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
         items = self.items(lease_id)
         at = data.draw(st.integers(0, len(items) - 1))
-        settlement = self.book.crash(lease_id, range(at, at + 1), at, 2)
+        settlement = self.book.lost(lease_id, range(at, at + 1), at, dead_after(2))
         assert settlement is not None
         self.dead += [given.piece.chunk.payload[given.piece.start] for given in settlement.dead]
 
@@ -191,7 +203,7 @@ def test_a_crash_blames_one_item_and_gives_it_alone() -> None:
     book.put("a", chunk(book, *range(10)))
     lease = book.take("work", 0, 10)
     assert lease is not None
-    book.crash(lease.id, range(4, 5), finished=4)
+    book.lost(lease.id, range(4, 5), 4, dead_after(3))
     assert book.repeated["work"] == 5
     counts = []
     while (again := book.take("work", 0, 10)) is not None:
