@@ -8,6 +8,7 @@ from bench import peers
 from bench.files import Task, pipeline
 from bench.functions import WARM, add_one, consume, numbers
 from bench.kinds import Outcome, Row, Workload, rate
+from bench.workloads.small import staged
 
 DEPTH = 3
 STAGES = [(add_one, 1)] * DEPTH
@@ -51,23 +52,7 @@ WORKLOADS = (
                 lambda n: peers.fifo(partial(numbers, n), STAGES, consume, size=1000),
                 needs=("faster_fifo",),
             ),
-            Row(
-                "pypeln, lists of 1,000 by hand",
-                lambda n: peers.pypeln(partial(numbers, n), STAGES, consume, size=1000),
-                scale=0.5,
-                needs=("pypeln",),
-            ),
-            Row(
-                "multiprocessing.Queue, one item per put",
-                lambda n: peers.processes(partial(numbers, n), STAGES, consume),
-                scale=0.05,
-            ),
-            Row(
-                "pypeln as documented",
-                lambda n: peers.pypeln(partial(numbers, n), STAGES, consume),
-                scale=0.002,
-                needs=("pypeln",),
-            ),
+            *staged(STAGES),
         ),
         items=3_000_000,
         quick=1_500_000,

@@ -48,8 +48,6 @@ def check(outcome: Outcome, count: int) -> str | None:
     return None if total == right else f"the sink's total is {total}, not {right}"
 
 
-LIMIT = "by hand: a private pipe per worker, lists of 1,000"
-
 WORKLOADS = (
     Workload(
         name="fanout",
@@ -57,7 +55,7 @@ WORKLOADS = (
         about="Source process → a copy of every item to each of 2 tasks (a process each) → one sink.",
         unit="items/s",
         rows=(
-            Row(LIMIT, lambda n: peers.CopyPipes(partial(numbers, n), square, consume)),
+            Row(small.LIMIT, lambda n: peers.CopyPipes(partial(numbers, n), square, consume)),
             Row("runner", toml=toml),
             Row(
                 "multiprocessing.Queue, lists of 1,000 by hand",
@@ -73,6 +71,6 @@ WORKLOADS = (
         quick=800_000,
         figure=rate,
         check=check,
-        limit=LIMIT,
+        limit=small.LIMIT,
     ),
 )

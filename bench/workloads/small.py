@@ -82,6 +82,29 @@ def rows(sink: Callable[[Iterable[int]], None], ordered: bool) -> tuple[Row, ...
     )
 
 
+def staged(stages: list[tuple[Callable[[int], int], int]]) -> tuple[Row, ...]:
+    """The peers that run any chain of stages: (function, workers) of each."""
+    return (
+        Row(
+            "pypeln, lists of 1,000 by hand",
+            lambda n: peers.pypeln(partial(numbers, n), stages, consume, size=1000),
+            scale=0.5,
+            needs=("pypeln",),
+        ),
+        Row(
+            "multiprocessing.Queue, one item per put",
+            lambda n: peers.processes(partial(numbers, n), stages, consume),
+            scale=0.05,
+        ),
+        Row(
+            "pypeln as documented",
+            lambda n: peers.pypeln(partial(numbers, n), stages, consume),
+            scale=0.002,
+            needs=("pypeln",),
+        ),
+    )
+
+
 LIMIT = "by hand: a private pipe per worker, lists of 1,000"
 
 WORKLOADS = (
@@ -110,23 +133,7 @@ WORKLOADS = (
                 scale=0.05,
                 needs=("faster_fifo",),
             ),
-            Row(
-                "pypeln, lists of 1,000 by hand",
-                lambda n: peers.pypeln(partial(numbers, n), STAGES, consume, size=1000),
-                scale=0.5,
-                needs=("pypeln",),
-            ),
-            Row(
-                "multiprocessing.Queue, one item per put",
-                lambda n: peers.processes(partial(numbers, n), STAGES, consume),
-                scale=0.05,
-            ),
-            Row(
-                "pypeln as documented",
-                lambda n: peers.pypeln(partial(numbers, n), STAGES, consume),
-                scale=0.002,
-                needs=("pypeln",),
-            ),
+            *staged(STAGES),
         ),
         items=3_000_000,
         quick=1_500_000,

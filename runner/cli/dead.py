@@ -12,7 +12,7 @@ import typer
 
 from runner import store
 from runner.errors import UsageError
-from runner.report.words import number, plain
+from runner.report.words import plain
 
 app = typer.Typer(help="Dead letters: the items that a run has given up.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -122,11 +122,8 @@ def _text(letter: dict[str, Any], key: str) -> str:
 
 
 def _line(letter: dict[str, Any]) -> str:
-    tries = (
-        number(int(letter.get("attempts", 1)), "try")
-        if letter.get("attempts") == 1
-        else f"{letter.get('attempts')} tries"
-    )
+    attempts = letter.get("attempts")
+    tries = "1 try" if attempts == 1 else f"{attempts} tries"
     item, task = _text(letter, "item"), _text(letter, "task")
     return f"{item:<10} {task:<12} {tries:<8} {_text(letter, 'error')[:100]}   {_text(letter, 'preview')[:60]}"
 

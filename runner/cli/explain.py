@@ -36,16 +36,15 @@ def explain(
         for page in PAGES.values():
             print(f"{page.code}  {page.title}")
         return
-    page_of_code = PAGES.get(code.upper())
-    if page_of_code is None:
+    found = PAGES.get(code.upper())
+    if found is None:
         from runner.config.problems import did_you_mean
 
         near = did_you_mean(code.upper(), PAGES)
         raise UsageError(f"there is no code {code[:40]!r}; {near} `runner explain` lists all".replace(";  ", "; "))
-    page = page_of_code
     width = min(100, shutil.get_terminal_size().columns)
-    print(f"{page.code}: {page.title}\n")
-    print(textwrap.fill(page.text, width, break_long_words=False, break_on_hyphens=False))
-    for title, example in (("Wrong", page.wrong), ("Right", page.right)):
+    print(f"{found.code}: {found.title}\n")
+    print(textwrap.fill(found.text, width, break_long_words=False, break_on_hyphens=False))
+    for title, example in (("Wrong", found.wrong), ("Right", found.right)):
         if example:
             print(f"\n{title}:\n\n{textwrap.indent(example, '    ')}")

@@ -41,7 +41,7 @@ def _row(config: Config, plan: TaskPlan) -> tuple[str, ...]:
         task.name,
         f"{plan.mode}: {shown}",
         f"{plan.reference.qualname}({_arguments(config, task.name)})",
-        (f"of {module}"),
+        f"of {module}",
         "; ".join(notes),
     )
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
 from runner.cli.inputs import File, Params, Sets, complete_task, pairs, path_of, refuse, select
+
+if TYPE_CHECKING:
+    from runner.supervisor import Plan
 
 
 def run(
@@ -76,9 +79,6 @@ def run(
         print("\n".join(params(loaded)))
         return
     from runner import runs
-    from runner.report.console import Console
-    from runner.report.output import Printer
-    from runner.supervisor.result import DEAD, FAILED
 
     plan = runs.prepare(loaded)
     if dry_run:
@@ -86,11 +86,22 @@ def run(
 
         print("\n".join(describe(loaded, plan)))
         return
+    _execute(plan, quiet=quiet, dead_ok=dead_ok)
+
+
+def _execute(plan: Plan, *, quiet: bool, dead_ok: bool) -> NoReturn:
+    """Run the plan, say how it ended, and leave with its exit code."""
+    from runner import runs
+    from runner.report.console import Console
+    from runner.report.output import Printer
+    from runner.supervisor.result import DEAD, FAILED
+
+    log = plan.settings.log
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    printer = Printer(1, 2, log=loaded.run.log, color=color)
+    printer = Printer(1, 2, log=log, color=color)
     console = Console(printer, plan, quiet=quiet)
     try:
-        result = runs.execute(plan, runs.Streams(printer, loaded.run.log), console.event)
+        result = runs.execute(plan, runs.Streams(printer, log), console.event)
         console.summary(result)
     finally:
         printer.close(timeout=5.0)

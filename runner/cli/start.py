@@ -26,6 +26,7 @@ def start() -> None:
     if not Path(DEFAULT).exists():
         print(_NO_FILE)
         return
+    name = None
     try:
         loaded = config.examine(DEFAULT, lenient=True)
     except ConfigError as error:
@@ -34,7 +35,7 @@ def start() -> None:
         print(f"{loaded.title or DEFAULT}\n")
         print("\n".join(tasks(loaded)))
         print()
-    name = next(iter(loaded.declared), None) if "loaded" in locals() else None
+        name = next(iter(loaded.declared), None)
     print("  runner run             run it" + (f"; with a param: runner run -p {name}=VALUE" if name else ""))
     print("  runner graph           draw it")
     print("  runner --help          all commands")
