@@ -132,12 +132,11 @@ class Deaths:
         return given
 
     def _fault(self, slot: Slot, piece: Piece, event: Died, why: str) -> Fault:
-        output = self.supervisor.letters.last_output(slot.name, fresh=True)
         if slot.overdue:
             error = self._timed_out(slot.task, event.stack)
-            return Fault(error, retryable(slot.task.plan.config.retry_on, error), 1, slot.preview, None, output)
+            return Fault(error, retryable(slot.task.plan.config.retry_on, error), 1, slot.preview, died=True)
         text = f"{piece.crashes + 1} workers died while they executed it, the last one {why}"
-        return Fault(ErrorText("WorkerDied", text, event.stack), False, 1, slot.preview, None, output)
+        return Fault(ErrorText("WorkerDied", text, event.stack), False, 1, slot.preview, died=True)
 
     @staticmethod
     def _timed_out(task: TaskState, stack: str) -> ErrorText:

@@ -120,9 +120,8 @@ class Hearing:
 
     def _judge(self, slot: Slot, lease: Lease, failure: Failure) -> Verdict:
         _, piece = next(iter(lease.locate(failure.index, 1)))
-        output = self.supervisor.letters.last_output(slot.name)
         retry = failure.verdict == "retry"
-        fault = Fault(failure.error, retry, failure.count, failure.preview, failure.retry_after, output)
+        fault = Fault(failure.error, retry, failure.count, failure.preview, failure.retry_after)
         return self.supervisor.verdicts.judge(slot, piece, fault)
 
     def follow(self, settlement: Settlement) -> None:

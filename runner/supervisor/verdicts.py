@@ -28,14 +28,14 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`count` items that failed together. `retry`: the error is one that may be tried again."""
+    """`count` items that failed together. `retry`: the error may be tried again; `died`: their worker is gone."""
 
     error: ErrorText
     retry: bool
     count: int = 1
     preview: str = ""
     after: float | None = None
-    output: str = ""
+    died: bool = False
 
 
 class Verdicts:
@@ -60,11 +60,10 @@ class Verdicts:
         self._tell(slot, piece, fault, attempt + piece.crashes, word)
         return verdict
 
-    @staticmethod
-    def _evidence(slot: Slot, piece: Piece, fault: Fault) -> Evidence:
+    def _evidence(self, slot: Slot, piece: Piece, fault: Fault) -> Evidence:
         tries = piece.attempts + 1 + piece.crashes
         text = LetterText(str(fault.error), fault.error.traceback, slot.task.name, slot.name, tries)
-        return Evidence(text, fault.preview, fault.output)
+        return Evidence(text, fault.preview, self.supervisor.letters.last_output(slot.name, fresh=fault.died))
 
     def _tell(self, slot: Slot, piece: Piece, fault: Fault, attempt: int, word: str) -> None:
         self.supervisor.emit(
