@@ -61,7 +61,7 @@ def prepare(config: Config) -> Plan:
     used = {queue for task in tasks.values() for queue in (*task.config.inputs, *task.config.outputs, task.config.dead)}
     queues = {name: queue for name, queue in config.queues.items() if name in used}
     settings = replace(config.run, state=config.folder / config.run.state)
-    return Plan(config.title, _run_id(), settings, queues, tasks)
+    return Plan(config.heading, _run_id(), settings, queues, tasks)
 
 
 def _task(task: TaskConfig, function: TaskFunction, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> TaskPlan:

@@ -26,7 +26,7 @@ def describe(config: Config, plan: Plan) -> list[str]:
     head = f"{tasks} task{'s' * (tasks != 1)}, {queues} queue{'s' * (queues != 1)}, {workers}. Nothing was started."
     rows = [_row(config, task) for task in plan.tasks.values()]
     skipped = [f"not enabled: {task.name}" for task in config.tasks.values() if not task.enabled]
-    return [f"{plan.title or config.file}: {head}", "", *table(rows), *skipped]
+    return [f"{plan.title}: {head}", "", *table(rows), *skipped]
 
 
 def _row(config: Config, plan: TaskPlan) -> tuple[str, ...]:

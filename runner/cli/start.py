@@ -32,7 +32,7 @@ def start() -> None:
     except ConfigError as error:
         print(f"{error}\n")
     else:
-        print(f"{loaded.title or DEFAULT}\n")
+        print(f"{loaded.heading}\n")
         print("\n".join(tasks(loaded)))
         print()
         name = next(iter(loaded.declared), None)

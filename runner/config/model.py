@@ -212,6 +212,11 @@ class Config:
         """Whether the value at this path, or a table around it, is unknown because of a reported problem."""
         return any(path[:end] in self.holes for end in range(1, len(path) + 1))
 
+    @property
+    def heading(self) -> str:
+        """What to call it: its title, or else the file."""
+        return self.title or self.file
+
     def place(self, *path: str) -> Place:
         """Where the key `path` (for instance `"tasks", "bake", "call"`) stands, or its nearest parent."""
         for end in range(len(path), -1, -1):

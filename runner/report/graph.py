@@ -46,7 +46,7 @@ def graph_of(config: Config) -> Graph:
         if task.dead:
             edges.append(Edge(here, f"q.{task.dead}", "dead"))
         edges += [Edge(f"t.{other}", here, "after") for other in task.after]
-    return Graph(config.title or config.file, boxes, [edge for edge in edges if {edge.tail, edge.head} <= set(boxes)])
+    return Graph(config.heading, boxes, [edge for edge in edges if {edge.tail, edge.head} <= set(boxes)])
 
 
 def _task_notes(task: TaskConfig) -> tuple[str, ...]:

@@ -251,6 +251,7 @@ def test_exit_0_says_the_balance_last(tmp_path):
     finished = run(tmp_path, FINE)
     assert finished.outcome.exit == 0
     last = finished.outcome.err.splitlines()[-1]
+    assert last.startswith("tasks.toml  "), "without a title it bears the file's name"
     assert re.fullmatch(r".*  ended in \d+(ms|\.\ds|s)   3 read = 3 done \+ 0 dead \+ 0 dropped \+ 0 left", last)
 
 
