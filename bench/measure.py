@@ -35,6 +35,8 @@ _INTERVAL = 0.05
 _SETTLE = 1.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _SUBREAPER = 36
+#: What containers set and users do not: without bytecode, every start would compile every module again.
+_NOT_AS_USERS = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
 
 
 @contextlib.contextmanager
@@ -102,6 +104,8 @@ def run(
     `meanwhile` is called with its pid once it runs.
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), STAMPS: str(stamps), **(env or {})}
+    for name in _NOT_AS_USERS:
+        environment.pop(name, None)
     with _adopting(), tempfile.TemporaryFile() as output:
         before = set(children(os.getpid()))
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
