@@ -73,7 +73,9 @@ class Piece:
 
     def part(self, start: int, count: int, **changes: Any) -> Piece:
         """The `count` items from `start` (counted from this piece's own start)."""
-        return replace(self, start=self.start + start, count=count, **changes)
+        if changes:
+            return replace(self, start=self.start + start, count=count, **changes)
+        return Piece(self.chunk, self.start + start, count, self.attempts, self.crashes, self.alone, self.entry)
 
 
 @dataclass(slots=True)

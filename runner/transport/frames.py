@@ -1,9 +1,10 @@
 """Messages to bytes and back: a fixed prefix, a JSON header, and the payloads behind it, untouched.
 
-    | magic 2 | kind 1 | - 1 | header length 4 | payload length 8 |  header (JSON)  |  payloads ...  |
+    | magic 2 | kind 1 | - 1 | header length 4 | payload length 8 |  header  |  payloads ...  |
 
-JSON, because what a confused worker writes into its socket must never execute anything in the supervisor, nor crash
-it: whatever cannot be read is a `FrameError`, and its worker is given up. The header holds each payload's length.
+The header is JSON, or, for the usual grant and answer, a row of numbers (a fifth of the time). Neither can execute
+anything in the supervisor, nor crash it, whatever a confused worker writes into its socket: what cannot be read is a
+`FrameError`, and its worker is given up. The header holds each payload's length.
 Large payloads in shared arenas will be one more way to say where a payload lies; only this module and `link` change.
 """
 
@@ -55,16 +56,21 @@ _loads = json.JSONDecoder().decode
 def pack(message: ToWorker | FromWorker) -> list[Buffer]:
     """The buffers to write, in order; payloads are not copied."""
     payloads: list[Buffer] = []
+    if (rows := _ROWS.get(type(message))) is not None and (header := rows(message, payloads)) is not None:
+        kind = _ROWS_KIND[type(message)]
+        return [PREFIX.pack(MAGIC, kind, len(header), sum(map(len, payloads))) + header, *payloads]
     kind, body = _PACK[type(message)](message, payloads)
     lengths = [len(payload) for payload in payloads]
     header = _dumps([body, lengths]).encode("ascii")
     return [PREFIX.pack(MAGIC, kind, len(header), sum(lengths)) + header, *payloads]
 
 
-def unpack(kind: int, header: bytes, payload: memoryview) -> Any:
+def unpack(kind: int, header: memoryview, payload: memoryview) -> Any:
     """The message of a header and the bytes behind it; `FrameError` when they are none."""
     try:
-        body, lengths = _loads(header.decode("ascii"))
+        if (rows := _FROM_ROWS.get(kind)) is not None:
+            return rows(header, payload)
+        body, lengths = _loads(str(header, "ascii"))
         parts: list[memoryview] = []
         at = 0
         for length in lengths:
@@ -73,14 +79,14 @@ def unpack(kind: int, header: bytes, payload: memoryview) -> Any:
         if at != len(payload):
             raise FrameError(f"{len(payload)} bytes of payload where the header says {at}")
         return _UNPACK[kind](body, parts)
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError, struct.error) as error:
         raise FrameError(f"not a message: {error}") from None
 
 
 def read_prefix(prefix: Buffer) -> tuple[int, int, int]:
     """Kind, header length and payload length."""
     magic, kind, header, payload = PREFIX.unpack(prefix)
-    if magic != MAGIC or kind not in _UNPACK or header > MOST_HEADER or payload > MOST_PAYLOAD:
+    if magic != MAGIC or not (kind in _UNPACK or kind in _FROM_ROWS) or header > MOST_HEADER or payload > MOST_PAYLOAD:
         raise FrameError("not a message: wrong prefix")
     return kind, header, payload
 
@@ -194,3 +200,82 @@ _UNPACK: dict[int, Any] = {
     10: lambda body, _: Shown(*body),
     9: lambda body, _: Failed(body[0], _to_error(body[1]), body[2], body[3]),
 }
+
+
+# -- the usual grant and answer, as rows of numbers ---------------------------------------------
+
+_GRANT = struct.Struct("<Qd")
+#: number, start, count, attempt, crashes, length of its payload (0: that of the part before it)
+_PART = struct.Struct("<QIIIIQ")
+#: acks, outputs, busy, coding
+_ANSWER = struct.Struct("<HHdd")
+#: lease, done, more
+_ACK = struct.Struct("<QI?")
+#: group, count, size, length
+_OUTPUT = struct.Struct("<HIQQ")
+
+
+def _grant_rows(message: Grant, payloads: list[Buffer]) -> bytes | None:
+    """None: it has a letter."""
+    rows = [_GRANT.pack(message.lease, message.slice)]
+    last: Any = None
+    for part in message.parts:
+        if part.letter is not None:
+            payloads.clear()
+            return None
+        length = 0
+        if part.payload is not last:
+            last = part.payload
+            payloads.append(last)
+            length = len(last)
+        rows.append(_PART.pack(part.number, part.start, part.count, part.attempt, part.crashes, length))
+    return b"".join(rows)
+
+
+def _grant_from_rows(header: memoryview, payload: memoryview) -> Grant:
+    lease, slice_ = _GRANT.unpack_from(header)
+    parts, at = [], 0
+    own = payload[:0]
+    for number, start, count, attempt, crashes, length in _PART.iter_unpack(header[_GRANT.size :]):
+        if length:
+            own = payload[at : at + length]
+            at += length
+        parts.append(Part(number, start, count, attempt, crashes, PICKLED, own))
+    _all_read(at, payload)
+    return Grant(lease, slice_, tuple(parts))
+
+
+def _answer_rows(message: Answer, payloads: list[Buffer]) -> bytes | None:
+    """None: something has failed, or has priorities."""
+    if any(ack.failures for ack in message.acks) or any(output.priorities for output in message.outputs):
+        return None
+    rows = [_ANSWER.pack(len(message.acks), len(message.outputs), message.busy, message.coding)]
+    rows += [_ACK.pack(ack.lease, ack.done, ack.more) for ack in message.acks]
+    for output in message.outputs:
+        payloads.append(output.payload)
+        rows.append(_OUTPUT.pack(output.group, output.count, output.size, len(output.payload)))
+    return b"".join(rows)
+
+
+def _answer_from_rows(header: memoryview, payload: memoryview) -> Answer:
+    acks, outputs, busy, coding = _ANSWER.unpack_from(header)
+    middle = _ANSWER.size + acks * _ACK.size
+    if len(header) != middle + outputs * _OUTPUT.size:
+        raise FrameError("an answer's header of the wrong length")
+    made, at = [], 0
+    for group, count, size, length in _OUTPUT.iter_unpack(header[middle:]):
+        made.append(Output(group, count, size, bytes(payload[at : at + length])))
+        at += length
+    _all_read(at, payload)
+    told = [Ack(lease, done, (), more) for lease, done, more in _ACK.iter_unpack(header[_ANSWER.size : middle])]
+    return Answer(tuple(told), tuple(made), busy, coding)
+
+
+def _all_read(at: int, payload: memoryview) -> None:
+    if at != len(payload):
+        raise FrameError(f"{len(payload)} bytes of payload where the header says {at}")
+
+
+_ROWS: dict[type, Any] = {Grant: _grant_rows, Answer: _answer_rows}
+_ROWS_KIND: dict[type, int] = {Grant: 11, Answer: 12}
+_FROM_ROWS: dict[int, Any] = {11: _grant_from_rows, 12: _answer_from_rows}

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _BUFFER = 1 << 20
 _MOST_IOV = 64
+#: Where the supervisor reads; one for all its links, because each read is parsed before the next one begins.
+#: (A fresh buffer for each read costs more than the read: its pages must be mapped anew.)
+_SCRATCH = memoryview(bytearray(1 << 18))
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -54,7 +57,7 @@ class WorkerLink:
         kind, header_length, payload_length = frames.read_prefix(self._read(frames.PREFIX.size))
         header = self._read(header_length)
         payload = self._read(payload_length) if payload_length else bytearray()
-        return frames.unpack(kind, bytes(header), memoryview(payload))
+        return frames.unpack(kind, memoryview(header), memoryview(payload))
 
     def waiting(self, timeout: float = 0.0) -> bool:
         """Whether a message (or its beginning) arrives within `timeout` seconds."""
@@ -90,9 +93,9 @@ class SupervisorLink:
         self._socket = sock
         sock.setblocking(False)
         self._out: deque[memoryview] = deque()
+        #: The beginning of a message that has not arrived whole, and how long it will be when that is known.
         self._in = bytearray()
-        self._at = 0
-        self._need: tuple[int, int, int] | None = None
+        self._length = 0
 
     def fileno(self) -> int:
         """For the selector."""
@@ -131,40 +134,39 @@ class SupervisorLink:
         messages: list[Any] = []
         while True:
             try:
-                data = self._socket.recv(_BUFFER)
+                got = self._socket.recv_into(_SCRATCH)
             except BlockingIOError:
                 return messages, True
             except OSError:  # a reset, at the death of the worker
-                data = b""
-            if not data:
+                got = 0
+            if not got:
                 return messages, False
-            self._in += data
-            messages += self._parse()
-            if len(data) < _BUFFER // 2:
+            self._take(_SCRATCH[:got], messages)
+            if got < len(_SCRATCH):
                 return messages, True
 
-    def _parse(self) -> list[Any]:
-        messages: list[Any] = []
+    def _take(self, data: memoryview, messages: list[Any]) -> None:
+        """Read what has arrived; payloads are copied out of it."""
+        if self._in:
+            self._in += data
+            if len(self._in) < self._length:
+                return
+            whole, self._in = self._in, bytearray()
+            data = memoryview(whole)
+        at = 0
         size = frames.PREFIX.size
-        while True:
-            if self._need is None:
-                if len(self._in) - self._at < size:
-                    break
-                self._need = frames.read_prefix(self._in[self._at : self._at + size])
-                self._at += size
-            kind, header, payload = self._need
-            if len(self._in) - self._at < header + payload:
+        while (left := len(data) - at) >= size:
+            kind, header, payload = frames.read_prefix(data[at : at + size])
+            self._length = size + header + payload
+            if left < self._length:
                 break
-            head = bytes(self._in[self._at : self._at + header])
-            self._at += header
-            with memoryview(self._in) as view:
-                messages.append(frames.unpack(kind, head, view[self._at : self._at + payload]))
-            self._at += payload
-            self._need = None
-        if self._at:
-            del self._in[: self._at]
-            self._at = 0
-        return messages
+            at += size
+            messages.append(
+                frames.unpack(kind, data[at : at + header], data[at + header : at + header + payload])
+            )
+            at += header + payload
+            self._length = 0
+        self._in += data[at:]
 
     def close(self) -> None:
         """Close the socket."""
