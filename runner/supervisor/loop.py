@@ -85,6 +85,7 @@ class Supervisor:
                 break
             for event in self.hub.wait(self._patience()):
                 self._handle(event)
+            self._feed_dirty()  # before anything else is looked at: somebody may wait for just that
         return self._result()
 
     def _turn(self) -> None:

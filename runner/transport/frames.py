@@ -211,6 +211,8 @@ _PART = struct.Struct("<QIIIIQ")
 _ANSWER = struct.Struct("<HHdd")
 #: lease, done, more
 _ACK = struct.Struct("<QI?")
+_MADE = struct.Struct("<Qd")
+_CREDIT = struct.Struct("<Qd")
 #: group, count, size, length
 _OUTPUT = struct.Struct("<HIQQ")
 
@@ -251,10 +253,21 @@ def _answer_rows(message: Answer, payloads: list[Buffer]) -> bytes | None:
         return None
     rows = [_ANSWER.pack(len(message.acks), len(message.outputs), message.busy, message.coding)]
     rows += [_ACK.pack(ack.lease, ack.done, ack.more) for ack in message.acks]
-    for output in message.outputs:
-        payloads.append(output.payload)
-        rows.append(_OUTPUT.pack(output.group, output.count, output.size, len(output.payload)))
-    return b"".join(rows)
+    return b"".join(rows + _output_rows(message.outputs, payloads))
+
+
+def _output_rows(outputs: tuple[Output, ...], payloads: list[Buffer]) -> list[bytes]:
+    payloads += [output.payload for output in outputs]
+    return [_OUTPUT.pack(output.group, output.count, output.size, len(output.payload)) for output in outputs]
+
+
+def _outputs_from_rows(rows: memoryview, payload: memoryview) -> tuple[Output, ...]:
+    made, at = [], 0
+    for group, count, size, length in _OUTPUT.iter_unpack(rows):
+        made.append(Output(group, count, size, bytes(payload[at : at + length])))
+        at += length
+    _all_read(at, payload)
+    return tuple(made)
 
 
 def _answer_from_rows(header: memoryview, payload: memoryview) -> Answer:
@@ -262,13 +275,20 @@ def _answer_from_rows(header: memoryview, payload: memoryview) -> Answer:
     middle = _ANSWER.size + acks * _ACK.size
     if len(header) != middle + outputs * _OUTPUT.size:
         raise FrameError("an answer's header of the wrong length")
-    made, at = [], 0
-    for group, count, size, length in _OUTPUT.iter_unpack(header[middle:]):
-        made.append(Output(group, count, size, bytes(payload[at : at + length])))
-        at += length
-    _all_read(at, payload)
     told = [Ack(lease, done, (), more) for lease, done, more in _ACK.iter_unpack(header[_ANSWER.size : middle])]
-    return Answer(tuple(told), tuple(made), busy, coding)
+    return Answer(tuple(told), _outputs_from_rows(header[middle:], payload), busy, coding)
+
+
+def _made_rows(message: Made, payloads: list[Buffer]) -> bytes | None:
+    """None: it has priorities."""
+    if any(output.priorities for output in message.outputs):
+        return None
+    return b"".join([_MADE.pack(message.items, message.busy), *_output_rows(message.outputs, payloads)])
+
+
+def _made_from_rows(header: memoryview, payload: memoryview) -> Made:
+    items, busy = _MADE.unpack_from(header)
+    return Made(items, _outputs_from_rows(header[_MADE.size :], payload), busy)
 
 
 def _all_read(at: int, payload: memoryview) -> None:
@@ -276,6 +296,20 @@ def _all_read(at: int, payload: memoryview) -> None:
         raise FrameError(f"{len(payload)} bytes of payload where the header says {at}")
 
 
-_ROWS: dict[type, Any] = {Grant: _grant_rows, Answer: _answer_rows}
-_ROWS_KIND: dict[type, int] = {Grant: 11, Answer: 12}
-_FROM_ROWS: dict[int, Any] = {11: _grant_from_rows, 12: _answer_from_rows}
+def _credit_row(message: Credit, _: list[Buffer]) -> bytes:
+    return _CREDIT.pack(message.total, message.slice)
+
+
+def _credit_from_row(header: memoryview, payload: memoryview) -> Credit:
+    _all_read(0, payload)
+    return Credit(*_CREDIT.unpack(header))
+
+
+_ROWS: dict[type, Any] = {Grant: _grant_rows, Answer: _answer_rows, Made: _made_rows, Credit: _credit_row}
+_ROWS_KIND: dict[type, int] = {Grant: 11, Answer: 12, Made: 13, Credit: 14}
+_FROM_ROWS: dict[int, Any] = {
+    11: _grant_from_rows,
+    12: _answer_from_rows,
+    13: _made_from_rows,
+    14: _credit_from_row,
+}

@@ -161,9 +161,7 @@ class SupervisorLink:
             if left < self._length:
                 break
             at += size
-            messages.append(
-                frames.unpack(kind, data[at : at + header], data[at + header : at + header + payload])
-            )
+            messages.append(frames.unpack(kind, data[at : at + header], data[at + header : at + header + payload]))
             at += header + payload
             self._length = 0
         self._in += data[at:]

@@ -52,12 +52,12 @@ class Bench:
         self.cell[0] = lease
 
 
-def frozen_items(part: Part) -> list[Any]:
-    """The items of a part as they travelled; `thaw` makes an item of each."""
-    if part.kind == OBJECTS:
-        items: list[Any] = part.payload[part.start : part.start + part.count]
+def frozen_items(part: Part) -> codec.Frozen:
+    """The items of a part as they travelled; `thaw` makes an item of each. A list holds items that need no thawing."""
+    items: codec.Frozen = part.payload if part.kind == OBJECTS else codec.decode(part.payload)
+    if part.start == 0 and part.count == len(items):
         return items
-    return codec.decode(part.payload)[part.start : part.start + part.count]
+    return items[part.start : part.start + part.count]
 
 
 def thaw(part: Part, frozen: Any) -> Any:

@@ -33,6 +33,9 @@ _Faults = list[tuple[int, Exception]]
 
 def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Execute grants until the inputs have ended."""
+    if bench.form.kind == "class":
+        # Bound once: looking it up for each item costs as much as calling it.
+        target = target.__call__  # type: ignore[operator]  # an instance, here
     if args or kwargs:
         plain = target
 
@@ -107,7 +110,7 @@ class Items:
         self.bench.collector.cut_short(again=fault.verdict == "retry")
         return fault
 
-    def _until_fault(self, part: Part, items: list[Any], at: int, base: int, deadline: float) -> tuple[int, _Faults]:
+    def _until_fault(self, part: Part, items: codec.Frozen, at: int, base: int, deadline: float) -> tuple[int, _Faults]:
         """Execute from `at` until the end, an error, or the deadline; return where it stopped, and what has failed.
 
         `base` is the index in the lease of the part's first item.
@@ -139,12 +142,12 @@ class Items:
             self.stride = max(1, self.stride // 4)
             self.quick = 0
 
-    def _way(self, part: Part) -> Callable[[Part, list[Any], int, int, int], tuple[int, _Faults]]:
+    def _way(self, part: Part) -> Callable[[Part, codec.Frozen, int, int, int], tuple[int, _Faults]]:
         collector = self.bench.collector
         plain = not (self.knows or part.letter is not None or part.kind == OBJECTS or collector.objects)
         return self._fast if plain and collector.direct is not None else self._careful
 
-    def _fast(self, _: Part, items: list[Any], at: int, stop: int, base: int) -> tuple[int, _Faults]:
+    def _fast(self, _: Part, items: codec.Frozen, at: int, stop: int, base: int) -> tuple[int, _Faults]:
         """Pickled in, one pickled group out: the usual case between processes."""
         collector, target, cell = self.bench.collector, self.target, self.bench.cell
         assert collector.direct is not None
@@ -164,7 +167,7 @@ class Items:
             return index - base + 1, [(index - base, error)]
         return stop, []
 
-    def _careful(self, part: Part, items: list[Any], at: int, stop: int, base: int) -> tuple[int, _Faults]:
+    def _careful(self, part: Part, items: codec.Frozen, at: int, stop: int, base: int) -> tuple[int, _Faults]:
         """Every other combination."""
         bench, context = self.bench, self.bench.context
         emit, target = (bench.collector.emit_all if bench.spec.groups else _exhaust), self.target
@@ -182,7 +185,7 @@ class Items:
             return at + 1, [(at, error)]
         return at, []
 
-    def _stretch(self, part: Part, items: list[Any], at: int, stop: int, base: int) -> tuple[int, _Faults]:
+    def _stretch(self, part: Part, items: codec.Frozen, at: int, stop: int, base: int) -> tuple[int, _Faults]:
         """Call the function for some hundreds of items at the speed of C; until now all its results were plain values.
 
         The cell shows all of them as suspects, so a death here makes each of them be given again alone. Should a
@@ -191,7 +194,7 @@ class Items:
         """
         self.bench.cell[1] = stretch(base + at, stop - at)
         some: Any = items[at:stop]
-        if part.kind != OBJECTS and tuple in set(map(type, some)):
+        if part.kind != OBJECTS and type(items) is tuple:
             some = map(codec.thaw, some)
         results: list[Any] = []
         faults: _Faults = []
@@ -200,7 +203,7 @@ class Items:
         except Exception as error:  # noqa: BLE001  whatever the user's function raises
             faults.append((at + len(results), error))
         done = at + len(results) + len(faults)
-        if codec.SMALL.issuperset(map(type, results)):
+        if results.count(None) == len(results) or codec.all_small(results):
             if self.bench.collector.direct is not None:
                 self.bench.collector.direct.extend(results)
             return done, faults
@@ -247,7 +250,7 @@ class Batches:
             bench.show(grant.lease, done)
             attempt = batch[0][0].attempt
             bench.context.at(batch[0][0], batch[0][1])
-            items: list[Any] = []
+            items: codec.Frozen = []
             if batch[0][0].crashes:
                 bench.show_suspect(grant.lease, batch[0][0], batch[0][2])
             try:
