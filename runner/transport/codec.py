@@ -5,12 +5,16 @@ there is (13 ns for an int); everything else is pickled by itself, at the moment
 list as a 1-tuple of bytes; then it is no list but a tuple, so that a reader knows it without looking at each item.
 So an item keeps the value it had when it was yielded, shares nothing with its neighbours, can be decoded without
 them, and fails alone when it cannot be pickled.
+
+Integers of 64 bits alone, and floats alone, travel as a row of machine words behind one letter (a pickle never begins
+with one): half the time of a pickle on either side, and any part can be read without the rest.
 """
 
 from __future__ import annotations
 
 import pickle
 import sys
+from array import array
 from itertools import islice
 from operator import countOf
 from typing import Any
@@ -19,6 +23,9 @@ from runner.errors import NotPicklable, TooLarge
 
 SMALL = frozenset({int, float, bool, type(None)})
 PLAIN = frozenset({str, bytes})
+#: What travels as machine words, and how: the codes of `array` and `memoryview`.
+_WORDS = {int: "q", float: "d"}
+_CODES = {ord(code): code for code in _WORDS.values()}
 #: Items as they travelled: a list of values, or a tuple of which some must be thawed.
 Frozen = list[Any] | tuple[Any, ...]
 #: How much of an object is looked at to learn what it weighs.
@@ -47,18 +54,16 @@ def freeze(item: Any, most: int = 1 << 62) -> Any:
     return (frozen,)
 
 
-def all_small(items: list[Any]) -> bool:
-    """Whether all are of `SMALL` types. Those of one type, the usual case, are counted at the speed of C.
+def kinds_of(items: list[Any]) -> set[type]:
+    """The types of some values. Those of one type, the usual case, are counted at the speed of C.
 
-    >>> all_small([1, 2, 3]), all_small([1, None, 2.5]), all_small([1, "x"]), all_small([])
-    (True, True, False, True)
+    >>> kinds_of([1, 2, 3]), kinds_of([])
+    ({<class 'int'>}, set())
     """
     if not items:
-        return True
+        return set()
     kind = type(items[0])
-    if kind not in SMALL:
-        return False
-    return countOf(map(type, items), kind) == len(items) or SMALL.issuperset(map(type, items))
+    return {kind} if countOf(map(type, items), kind) == len(items) else set(map(type, items))
 
 
 def size_of(frozen: Any) -> int:
@@ -101,15 +106,42 @@ def _contents(item: Any) -> tuple[int, list[Any]]:
     return len(parts), parts
 
 
-def encode(frozen: list[Any], *, mixed: bool = True) -> bytes:
-    """The payload of a list of frozen items; not `mixed`: none of them needs to be thawed."""
-    return _dumps(tuple(frozen) if mixed else frozen, 5)
+def encode(frozen: list[Any]) -> bytes:
+    """The payload of a list of frozen items."""
+    return _dumps(tuple(frozen), 5)
 
 
-def decode(payload: Any) -> Frozen:
-    """The frozen items of a payload. Of a tuple some must be thawed when their turn comes, of a list none."""
+def encode_values(values: list[Any], kinds: set[type]) -> bytes:
+    r"""The payload of values that need no thawing; `kinds` has all their types, and may have others.
+
+    >>> encode_values([1, 2], {int})[:1], encode_values([1 << 64], {int})[:1], encode_values([1, True], {int, bool})[:1]
+    (b'q', b'\x80', b'\x80')
+    """
+    if len(kinds) == 1:
+        code = _WORDS.get(next(iter(kinds)))
+        if code is not None:
+            try:
+                return b"".join((code.encode(), array(code, values)))
+            except OverflowError:
+                pass
+    return _dumps(values, 5)
+
+
+def decode(payload: Any, start: int = 0, count: int | None = None) -> Frozen:
+    """Frozen items of a payload: all of them, or `count` from `start`.
+
+    Of a tuple some must be thawed when their turn comes, of a list none.
+
+    >>> decode(encode_values([5, 6, 7], {int}), 1, 2), decode(encode([freeze("a"), freeze("b")]), 1)
+    ([6, 7], ('b',))
+    """
+    stop = None if count is None else start + count
+    code = _CODES.get(payload[0])
+    if code is not None:
+        words = memoryview(payload)[1:].cast(code)  # type: ignore[call-overload]  # a code of the table
+        return words[start:stop].tolist()  # type: ignore[no-any-return]
     items: Frozen = _loads(payload)
-    return items
+    return items if start == 0 and (stop is None or stop == len(items)) else items[start:stop]
 
 
 def thaw(frozen: Any) -> Any:

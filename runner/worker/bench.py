@@ -54,10 +54,10 @@ class Bench:
 
 def frozen_items(part: Part) -> codec.Frozen:
     """The items of a part as they travelled; `thaw` makes an item of each. A list holds items that need no thawing."""
-    items: codec.Frozen = part.payload if part.kind == OBJECTS else codec.decode(part.payload)
-    if part.start == 0 and part.count == len(items):
-        return items
-    return items[part.start : part.start + part.count]
+    if part.kind != OBJECTS:
+        return codec.decode(part.payload, part.start, part.count)
+    items: list[Any] = part.payload
+    return items if part.count == len(items) else items[part.start : part.start + part.count]
 
 
 def thaw(part: Part, frozen: Any) -> Any:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runner.worker.spec import Group
 
 #: A reader that takes single items of a chunk is handed the chunk's bytes each time, so a chunk stays small.
-MOST_ITEMS = 16 * 1024
+MOST_ITEMS = 8 * 1024
 MOST_BYTES = 1 << 20
 _PLAIN_WEIGHT = codec.weight(0)
 
@@ -34,6 +34,8 @@ class Collector:
         self.size = 0
         #: Whether there is anything but small values, and whether any of it is pickled by itself.
         self.large = self.mixed = False
+        #: The types of all small values that there have ever been.
+        self.kinds: set[type] = set()
         self._begun: Mark | None = None
         self._ports: dict[str, list[int]] = {}
         for index, group in enumerate(groups):
@@ -58,6 +60,7 @@ class Collector:
             item = item.item
         frozen: Any = None
         if type(item) in codec.SMALL:
+            self.kinds.add(type(item))
             frozen = item
         elif self.objects:
             self.large = True
@@ -124,10 +127,13 @@ class Collector:
                 size = self._weight(part, whole=part is items)
             else:
                 part = _within_bytes(part) if self.large else part
-                payload = codec.encode(part, mixed=self.mixed)
+                payload = codec.encode(part) if self.mixed else codec.encode_values(part, self._kinds())
                 size = len(payload)
             yield Output(index, len(part), size, payload, tuple(ranks[start : start + len(part)]))
             start += len(part)
+
+    def _kinds(self) -> set[type]:
+        return self.kinds if not self.large else set()
 
     def _weight(self, part: list[Any], *, whole: bool) -> int:
         """What objects weigh; what has been weighed when it was emitted is not weighed again."""

@@ -157,8 +157,13 @@ class Tap:
             before = self.sent + len(direct)
             most = max(1, self._enough() - len(direct))
         append, small, flag, broken = direct.append, codec.SMALL, self.flag, False
+        same: type | None = None  # most items are of the type that the one before was: no look-up
         for item in islice(items, most):
-            if item.__class__ in small:
+            if item.__class__ is same:
+                append(item)
+            elif item.__class__ in small:
+                same = item.__class__
+                self.collector.kinds.add(same)
                 append(item)
             else:
                 self.emit(item)
