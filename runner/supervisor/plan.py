@@ -138,13 +138,19 @@ class Plan:
             env=dict(config.env),
         )
 
+    def _read_singly(self, queue: str) -> bool:
+        """Whether a reader of the queue takes single items of a chunk."""
+        if self.queues[queue].order != "fifo":
+            return True
+        return any(task.flying for task in self.tasks.values() if queue in task.config.inputs)
+
     def groups(self, config: TaskConfig) -> tuple[Group, ...]:
         """The queues of each port, grouped by what they receive."""
         groups: list[Group] = []
         for port in config.ports:
-            sorts: dict[tuple[int, bool], list[str]] = {}
+            sorts: dict[tuple[int, bool, bool], list[str]] = {}
             for queue in port.queues:
-                sort = (self.kinds[queue], self.queues[queue].order == "priority")
+                sort = (self.kinds[queue], self.queues[queue].order == "priority", self._read_singly(queue))
                 sorts.setdefault(sort, []).append(queue)
-            groups += [Group(port.name, tuple(queues), kind, rank) for (kind, rank), queues in sorts.items()]
+            groups += [Group(port.name, tuple(queues), *sort) for sort, queues in sorts.items()]
         return tuple(groups)

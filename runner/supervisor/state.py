@@ -60,6 +60,8 @@ class Slot:
     overdue: Position | None = None
     #: What the item looks like over which workers have died before.
     preview: str = ""
+    #: The lease of an item over which workers have died before: in a worker that executes many, it flies alone.
+    flies_alone: int = 0
 
     def begin(self) -> None:
         """A new worker lives here."""

@@ -115,11 +115,11 @@ def _pack_grant(message: Grant, payloads: list[Buffer]) -> tuple[int, list[Any]]
             last = part.payload
         tries = (part.attempt, part.crashes)
         parts.append([part.number, part.start, part.count, *tries, len(payloads) - 1, _letter(part.letter)])
-    return 1, [message.lease, message.slice, parts]
+    return 1, [message.lease, message.slice, parts, [_pack_grant(other, payloads)[1] for other in message.others]]
 
 
 def _unpack_grant(body: list[Any], payloads: list[memoryview]) -> Grant:
-    lease, slice_, parts = body
+    lease, slice_, parts, others = body
     return Grant(
         lease,
         slice_,
@@ -127,6 +127,7 @@ def _unpack_grant(body: list[Any], payloads: list[memoryview]) -> Grant:
             Part(number, start, count, attempt, crashes, PICKLED, payloads[at], LetterText(*letter) if letter else None)
             for number, start, count, attempt, crashes, at, letter in parts
         ),
+        tuple(_unpack_grant(other, payloads) for other in others),
     )
 
 
@@ -204,7 +205,8 @@ _UNPACK: dict[int, Any] = {
 
 # -- the usual grant and answer, as rows of numbers ---------------------------------------------
 
-_GRANT = struct.Struct("<Qd")
+#: lease, slice, number of parts; a grant's others follow its parts
+_GRANT = struct.Struct("<QdI")
 #: number, start, count, attempt, crashes, length of its payload (0: that of the part before it)
 _PART = struct.Struct("<QIIIIQ")
 #: acks, outputs, busy, coding
@@ -219,32 +221,41 @@ _OUTPUT = struct.Struct("<HIQQ")
 
 def _grant_rows(message: Grant, payloads: list[Buffer]) -> bytes | None:
     """None: it has a letter."""
-    rows = [_GRANT.pack(message.lease, message.slice)]
+    rows = []
     last: Any = None
-    for part in message.parts:
-        if part.letter is not None:
-            payloads.clear()
-            return None
-        length = 0
-        if part.payload is not last:
-            last = part.payload
-            payloads.append(last)
-            length = len(last)
-        rows.append(_PART.pack(part.number, part.start, part.count, part.attempt, part.crashes, length))
+    for grant in (message, *message.others):
+        rows.append(_GRANT.pack(grant.lease, grant.slice, len(grant.parts)))
+        for part in grant.parts:
+            if part.letter is not None:
+                payloads.clear()
+                return None
+            length = 0
+            if part.payload is not last:
+                last = part.payload
+                payloads.append(last)
+                length = len(last)
+            rows.append(_PART.pack(part.number, part.start, part.count, part.attempt, part.crashes, length))
     return b"".join(rows)
 
 
 def _grant_from_rows(header: memoryview, payload: memoryview) -> Grant:
-    lease, slice_ = _GRANT.unpack_from(header)
-    parts, at = [], 0
+    grants: list[Grant] = []
+    at = row = 0
     own = payload[:0]
-    for number, start, count, attempt, crashes, length in _PART.iter_unpack(header[_GRANT.size :]):
-        if length:
-            own = payload[at : at + length]
-            at += length
-        parts.append(Part(number, start, count, attempt, crashes, PICKLED, own))
+    while row < len(header):
+        lease, slice_, most = _GRANT.unpack_from(header, row)
+        row += _GRANT.size
+        parts = []
+        for number, start, count, attempt, crashes, length in _PART.iter_unpack(header[row : row + most * _PART.size]):
+            if length:
+                own = payload[at : at + length]
+                at += length
+            parts.append(Part(number, start, count, attempt, crashes, PICKLED, own))
+        row += most * _PART.size
+        grants.append(Grant(lease, slice_, tuple(parts)))
     _all_read(at, payload)
-    return Grant(lease, slice_, tuple(parts))
+    first = grants[0]
+    return first if len(grants) == 1 else Grant(first.lease, first.slice, first.parts, tuple(grants[1:]))
 
 
 def _answer_rows(message: Answer, payloads: list[Buffer]) -> bytes | None:

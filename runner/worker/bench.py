@@ -60,6 +60,12 @@ def frozen_items(part: Part) -> codec.Frozen:
     return items if part.count == len(items) else items[part.start : part.start + part.count]
 
 
+def whole(part: Part) -> codec.Frozen:
+    """All items of the part's chunk, as they travelled."""
+    items: codec.Frozen = part.payload if part.kind == OBJECTS else codec.decode(part.payload)
+    return items
+
+
 def thaw(part: Part, frozen: Any) -> Any:
     """The item itself, as the function receives it."""
     item = frozen if part.kind == OBJECTS else codec.thaw(frozen)

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     from runner.worker.spec import Group
 
-#: A reader that takes single items of a chunk is handed the chunk's bytes each time, so a chunk stays small.
+#: Items of one chunk; more would only leave the processor's cache.
 MOST_ITEMS = 8 * 1024
+#: The same where a reader takes single items of it.
+MOST_SINGLY = 64
 MOST_BYTES = 1 << 20
 _PLAIN_WEIGHT = codec.weight(0)
 
@@ -118,10 +120,12 @@ class Collector:
         return tuple(outputs)
 
     def _cut(self, index: int, items: list[Any], ranks: list[float]) -> Iterator[Output]:
-        objects = self.groups[index].kind == OBJECTS
+        group = self.groups[index]
+        objects = group.kind == OBJECTS
+        most = MOST_SINGLY if group.singly and not objects else MOST_ITEMS
         start = 0
         while start < len(items):
-            part = items if len(items) <= MOST_ITEMS else items[start : start + MOST_ITEMS]
+            part = items if not start and len(items) <= most else items[start : start + most]
             if objects:
                 payload: Any = part
                 size = self._weight(part, whole=part is items)

@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Queues that receive the same chunk: one port's, of one kind (`OBJECTS` or `PICKLED`)."""
+    """Queues that receive the same chunk: one port's, of one kind (`OBJECTS` or `PICKLED`).
+
+    `singly`: a reader takes single items of a chunk, and is handed the chunk's bytes each time: chunks stay small.
+    """
 
     port: str
     queues: tuple[str, ...]
     kind: int
     priority: bool = False
+    singly: bool = False
 
 
 @dataclass(frozen=True, slots=True)
