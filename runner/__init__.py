@@ -15,22 +15,53 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from runner.errors import Reject, Retry, ShutDown
+    from runner.api import Interrupted, Result, TaskResult, load, run
+    from runner.config.model import Config
+    from runner.errors import ConfigError, PluginError, Reject, Retry, RunnerError, ShutDown
     from runner.tasks import Context, DeadLetter, Inbox, Outbox, To, task
 
 _HOMES = {
+    "Config": "runner.config.model",
+    "ConfigError": "runner.errors",
     "Context": "runner.tasks",
     "DeadLetter": "runner.tasks",
     "Inbox": "runner.tasks",
+    "Interrupted": "runner.api",
     "Outbox": "runner.tasks",
+    "PluginError": "runner.errors",
     "Reject": "runner.errors",
+    "Result": "runner.api",
     "Retry": "runner.errors",
+    "RunnerError": "runner.errors",
     "ShutDown": "runner.errors",
+    "TaskResult": "runner.api",
     "To": "runner.tasks",
+    "load": "runner.api",
+    "run": "runner.api",
     "task": "runner.tasks",
 }
 
-__all__ = ["Context", "DeadLetter", "Inbox", "Outbox", "Reject", "Retry", "ShutDown", "To", "__version__", "task"]
+__all__ = [
+    "Config",
+    "ConfigError",
+    "Context",
+    "DeadLetter",
+    "Inbox",
+    "Interrupted",
+    "Outbox",
+    "PluginError",
+    "Reject",
+    "Result",
+    "Retry",
+    "RunnerError",
+    "ShutDown",
+    "TaskResult",
+    "To",
+    "__version__",
+    "load",
+    "run",
+    "task",
+]
 
 
 def __getattr__(name: str) -> Any:

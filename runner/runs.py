@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import os
 import pickle
 import signal
@@ -39,6 +40,8 @@ _SIGNALS = [
 #: With thread tasks that compute, the supervisor would otherwise wait 5 ms for the interpreter each time that it has
 #: something for a process. Shorter costs the threads more than it gives the processes; threads alone need none of it.
 _SWITCH = 0.002
+#: Runs of this process, of which two may begin within a second.
+_RUNS = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +73,21 @@ def _task(task: TaskConfig, function: TaskFunction, arguments: tuple[tuple[Any, 
 
 
 def _run_id() -> str:
-    return time.strftime("%Y%m%d-%H%M%S-") + f"{os.getpid():x}"
+    number = next(_RUNS)
+    return time.strftime("%Y%m%d-%H%M%S-") + f"{os.getpid():x}" + (f"-{number}" if number > 1 else "")
 
 
-def execute(plan: Plan, streams: Streams, emit: Callable[[events.Event], None]) -> Result:
-    """Run a plan on the local fleets; everything that was started is gone when this returns."""
+def execute(plan: Plan, streams: Streams, emit: Callable[[events.Event], None], hub: LocalHub | None = None) -> Result:
+    """Run a plan on the local fleets; everything that was started is gone when this returns, the hub as well.
+
+    Who gives a hub can post events to it meanwhile.
+    """
     processes = [len(task.config.workers.names) for task in plan.tasks.values() if task.mode == "process"]
     make_room(sum(processes), sum(len(task.config.workers.names) for task in plan.tasks.values()))
     with contextlib.ExitStack() as stack:
         letters = _Kept(plan, streams.printer)
         stack.callback(letters.close)
-        hub = LocalHub()
+        hub = hub or LocalHub()
         stack.callback(hub.close)
         page = Page()
         stack.callback(page.close)

@@ -138,19 +138,3 @@ def refuse(config: Config) -> None:
     from runner import check
 
     check.raise_for(config.problems, config)
-
-
-def select(config: Config, only: list[str] | None, skip: list[str] | None) -> Config:
-    """The file with only some of its tasks enabled: `--task` and `--skip`; UsageError for names that are none."""
-    from dataclasses import replace
-
-    from runner.config.problems import did_you_mean, name
-
-    for word in (*(only or ()), *(skip or ())):
-        if word not in config.tasks:
-            raise UsageError(f"there is no task {name(word)}; {did_you_mean(word, config.tasks)}".rstrip("; "))
-    wanted = {word for word in config.tasks if (not only or word in only) and word not in (skip or ())}
-    if len(wanted) == len(config.tasks):
-        return config
-    tasks = {word: replace(task, enabled=task.enabled and word in wanted) for word, task in config.tasks.items()}
-    return replace(config, tasks=tasks)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
-from runner.cli.inputs import File, Params, Sets, complete_task, pairs, path_of, refuse, select
+from runner.cli.inputs import File, Params, Sets, complete_task, pairs, path_of, refuse
+from runner.config.select import select
 
 if TYPE_CHECKING:
     from runner.supervisor import Plan

@@ -107,8 +107,10 @@ class LocalHub:
         self._handlers.clear()
 
     def close(self) -> None:
-        """Give everything back."""
+        """Give everything back; a second time does nothing."""
         self.release()
         self.selector.close()
-        os.close(self._reader)
-        os.close(self._writer)
+        for fd in (self._reader, self._writer):
+            if fd >= 0:
+                os.close(fd)
+        self._reader = self._writer = -1

@@ -1,0 +1,334 @@
+"""runner from Python: `runner.load` and `runner.run`, the same as the commands.
+
+    file ──▶ load ──▶ Config ──▶ run ──▶ Result
+                                  │
+                                  └──▶ sys.stdout, sys.stderr (what the tasks print; runner's own messages)
+
+A run belongs to its process as a whole (its signals, its standard output), so one process has one run at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import sys
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+    from pathlib import Path
+    from typing import TextIO
+
+    from runner import events
+    from runner.config.model import Config
+    from runner.fleets.hub import LocalHub
+    from runner.ledger import Headline, Tally
+    from runner.supervisor import Plan
+    from runner.supervisor import Result as End
+
+_UNDER_WAY = threading.Lock()
+#: Local plugins bear such names; see `runner.plugins`.
+_LOCAL = "_runner_plugins_"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """How one task has ended.
+
+    `how` is "ok", "failed" or "skipped" (it never started), `why` says more unless it is ok. `results` are what the
+    workers of a task without outputs returned, by worker: JSON values, or the `repr` of what JSON cannot say.
+    """
+
+    name: str
+    how: str
+    why: str = ""
+    done: int = 0
+    dead: int = 0
+    dropped: int = 0
+    repeated: int = 0
+    sent: int = 0
+    results: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def result(self) -> Any:
+        """The result of its only worker, or of the first one that has any; None when there is none."""
+        return next(iter(self.results.values()), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run has ended.
+
+    `exit_code` is what the command would end with (0: all done, nothing dead), `seconds` how long it took,
+    `headline` the balance (`str` of it is the last line of the summary), `queues` the tally of each queue,
+    `reasons` why it stopped early, `state` the folder in which its dead letters are kept.
+    """
+
+    run: str
+    title: str
+    exit_code: int
+    seconds: float
+    headline: Headline
+    tasks: dict[str, TaskResult]
+    queues: dict[str, Tally]
+    reasons: tuple[str, ...] = ()
+    left_behind: tuple[str, ...] = ()
+    state: Path | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether all is done and nothing is dead."""
+        return self.exit_code == 0
+
+    @property
+    def dead(self) -> int:
+        """How many items were given up."""
+        return self.headline.dead
+
+    def letters(self) -> Iterator[dict[str, Any]]:
+        """The dead letters of the run's own store: `item`, `task`, `worker`, `error`, `traceback`, `preview`, ..."""
+        from runner import store
+
+        if self.state is not None and self.run in store.runs(self.state):
+            yield from store.letters(store.find(self.state, self.run))
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C has stopped a run: what was in flight has drained, everything is gone, and `result` says how it ended."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(f"the run was stopped: {result.headline}")
+        self.result = result
+
+
+# -- reading ----------------------------------------------------------------------------------
+
+
+def load(
+    file: str | os.PathLike[str],
+    *,
+    params: Mapping[str, Any] | None = None,
+    set: Mapping[str, Any] | None = None,  # noqa: A002  the name of the option
+) -> Config:
+    """Read and check a file without executing anything of its project; ConfigError says everything that is wrong.
+
+    `params` are values of its params, as `-p`; `set` are keys, as `--set`: `{"tasks.bake.workers": 2}`.
+    """
+    from runner import check
+
+    config = examine(file, params, set)
+    check.raise_for(check.check(config), config)
+    return config
+
+
+def examine(file: str | os.PathLike[str], params: Mapping[str, Any] | None, sets: Mapping[str, Any] | None) -> Config:
+    """The file with its problems in it, for those who will change it before it is checked."""
+    from runner import config
+
+    given = {word: os.fspath(one) if isinstance(one, os.PathLike) else one for word, one in (params or {}).items()}
+    keys = [(key, toml(value)) for key, value in (sets or {}).items()]
+    return config.examine(os.fspath(file), params=given, sets=keys)
+
+
+def toml(value: Any) -> str:
+    """A Python value as TOML on one line.
+
+    >>> toml({"first": "200ms", "of": [1, True]})
+    '{"first" = "200ms", "of" = [1, true]}'
+    """
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(str(key))} = {toml(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)) or hasattr(value, "isoformat"):
+        return value.isoformat() if hasattr(value, "isoformat") else repr(value)
+    raise UsageError(f"a value of type {type(value).__name__} cannot be written in a file: {value!r:.100}")
+
+
+# -- running ----------------------------------------------------------------------------------
+
+
+def run(
+    file: str | os.PathLike[str] | Config,
+    *,
+    params: Mapping[str, Any] | None = None,
+    set: Mapping[str, Any] | None = None,  # noqa: A002  the name of the option
+    tasks: Collection[str] = (),
+    skip: Collection[str] = (),
+    quiet: bool = False,
+    on_event: Callable[[events.Event], None] | None = None,
+) -> Result:
+    """Run the tasks of a file, and return how that ended; ConfigError for a wrong file, before anything is started.
+
+    `file` is a path, or what `load` has returned. `params` and `set` are as in `load`; `tasks` are the only ones to
+    run, `skip` those not to run. What tasks print goes to sys.stdout and sys.stderr, runner's own messages to
+    sys.stderr; `quiet`: only errors. `on_event` is called with each event, in this thread; it must be quick.
+
+    In the main thread, signals stop the run as they stop the command: the first drains, the second ends at once.
+    When the run is over the signal goes on to the program; Ctrl-C raises `Interrupted`, a KeyboardInterrupt.
+    """
+    from runner.config.model import Config
+
+    if isinstance(file, Config) and (params or set):
+        raise UsageError("`params` and `set` change what is read from a file; give them to `load`")
+    config = file if isinstance(file, Config) else examine(file, params, set)
+    with alone(), descriptor(sys.stdout) as out, descriptor(sys.stderr) as err:
+        result = perform(_only(config, tasks, skip), out, err, on_event, quiet=quiet)
+    _pass_on(result)
+    return result
+
+
+def perform(
+    config: Config,
+    out: int,
+    err: int,
+    on_event: Callable[[events.Event], None] | None = None,
+    *,
+    quiet: bool = False,
+    hub: LocalHub | None = None,
+    change: Callable[[Plan], Plan] | None = None,
+) -> Result:
+    """One run with its output going to two descriptors. `change` may alter the plan before it is carried out."""
+    from runner import runs
+    from runner.report.console import Console
+    from runner.report.output import Printer
+    from runner.supervisor.result import DEAD, FAILED
+
+    plan = runs.prepare(config)
+    plan = plan if change is None else change(plan)
+    log = plan.settings.log
+    printer = Printer(out, err, log=log)
+    console = Console(printer, plan, quiet=quiet)
+
+    def emit(event: events.Event) -> None:
+        console.event(event)
+        if on_event is not None:
+            on_event(event)
+
+    try:
+        end = runs.execute(plan, runs.Streams(printer, log), emit, hub)
+        console.summary(end)
+    finally:
+        printer.close(timeout=5.0)
+    code = FAILED if end.exit_code in {0, DEAD} and printer.failed else end.exit_code
+    return _result(plan, end, code)
+
+
+def _result(plan: Plan, end: End, code: int) -> Result:
+    tasks = {
+        name: TaskResult(
+            name,
+            task.how,
+            task.why,
+            done=task.done,
+            dead=task.dead,
+            dropped=task.dropped,
+            repeated=task.repeated,
+            sent=task.sent,
+            results={worker: _decoded(text) for worker, text in task.results.items()},
+        )
+        for name, task in end.tasks.items()
+    }
+    return Result(
+        plan.run_id, end.title, code, end.seconds, end.headline, tasks, end.lines, end.reasons, end.left_behind,
+        plan.settings.state,
+    )  # fmt: skip
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:  # cut, because it was too long to be shown
+        return text
+
+
+def _only(config: Config, tasks: Collection[str], skip: Collection[str]) -> Config:
+    from runner.config.select import select
+
+    return select(config, [tasks] if isinstance(tasks, str) else tasks, [skip] if isinstance(skip, str) else skip)
+
+
+def _pass_on(result: Result) -> None:
+    """A signal that has stopped the run was meant for the program: what it does with such signals, it does now."""
+    number = result.exit_code - 128
+    if number <= 0 or threading.current_thread() is not threading.main_thread():
+        return
+    sys.stdout.flush()
+    try:
+        signal.raise_signal(number)
+    except KeyboardInterrupt:
+        raise Interrupted(result) from None
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Be the only run of this process, and leave its environment as it was.
+
+    Local plugins are read anew, as their files are now; worker processes would see that in any case.
+    """
+    if not _UNDER_WAY.acquire(blocking=False):
+        raise UsageError("a run is under way in this process, and a process has one at a time; start another process")
+    pid = os.environ.get("RUNNER_PID")
+    try:
+        for name in [name for name in sys.modules if name.startswith(_LOCAL)]:
+            del sys.modules[name]
+        yield
+    finally:
+        os.environ.pop("RUNNER_PID", None)
+        if pid is not None:
+            os.environ["RUNNER_PID"] = pid
+        _UNDER_WAY.release()
+
+
+# -- where output goes ------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def descriptor(stream: TextIO) -> Iterator[int]:
+    """A descriptor to write to, for a text stream that may not have one of its own.
+
+    A notebook's stream, an `io.StringIO` or pytest's capture has none, or one that leads to another place: what is
+    written to a pipe is then written to the stream, by a thread.
+    """
+    own = _own_descriptor(stream)
+    if own is not None:
+        yield own
+        return
+    reader, writer = os.pipe()
+    thread = threading.Thread(target=_relay, args=(reader, stream), name="runner-relay", daemon=True)
+    thread.start()
+    try:
+        yield writer
+    finally:
+        os.close(writer)
+        thread.join(10.0)
+
+
+def _own_descriptor(stream: TextIO) -> int | None:
+    if isinstance(stream, io.TextIOWrapper):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+            return stream.fileno()
+    return None
+
+
+def _relay(reader: int, stream: TextIO) -> None:
+    """Copy until everybody has closed the other end; a stream that takes nothing any more is no reason to wait."""
+    with open(reader, encoding="utf-8", errors="replace", newline="") as lines:
+        for line in lines:
+            with contextlib.suppress(OSError, ValueError):
+                stream.write(line)
+                stream.flush()

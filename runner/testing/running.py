@@ -1,0 +1,174 @@
+"""A run under a test, and what it has done."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+import threading
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from runner import api
+from runner.fleets.base import Signalled
+from runner.fleets.hub import LocalHub
+from runner.testing.ends import CHANNELS, COLLECT, FEED, bounded, ours, with_ends
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from runner.api import Result
+    from runner.config.model import Config
+    from runner.events import Event
+    from runner.ledger import Headline
+    from runner.supervisor import Plan
+    from runner.tasks import DeadLetter
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run has done: its result, its events, what was printed, and what was collected.
+
+    `outputs` are the items of each collected queue (of `run_task`: of each port), in the order of their arrival.
+    `out` and `err` are what went to standard output and error.
+    """
+
+    result: Result
+    outputs: dict[str, list[Any]]
+    events: list[Event]
+    out: str
+    err: str
+
+    @property
+    def balance(self) -> Headline:
+        """What was read, done, dead, dropped and left."""
+        return self.result.headline
+
+    @property
+    def printed(self) -> list[str]:
+        """The lines that tasks have printed, without their workers' names."""
+        return [line.partition(" | ")[2] for line in self.out.splitlines()]
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        """The events of one kind."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+@dataclass(frozen=True)
+class TaskRun(Run):
+    """A run of one task function. `dead` are the items it gave up, each with its error."""
+
+    dead: list[DeadLetter] = field(default_factory=list)
+
+    @property
+    def items(self) -> list[Any]:
+        """The outputs of the default port."""
+        return self.outputs.get("default", [])
+
+    @property
+    def returned(self) -> Any:
+        """What a function without items has returned."""
+        return next((task.result for task in self.result.tasks.values()), None)
+
+
+class Running:
+    """A run under way, in a thread of its own."""
+
+    def __init__(self, perform: Callable[[Running], Run]) -> None:
+        self._changed = threading.Condition()
+        self._events: list[Event] = []
+        self._over = False
+        self._outcome: Run | BaseException | None = None
+        self._hub = LocalHub()
+        self._thread = threading.Thread(target=self._live, args=(perform,), name="runner-test", daemon=True)
+        self._thread.start()
+
+    @property
+    def events(self) -> list[Event]:
+        """What has happened until now."""
+        with self._changed:
+            return list(self._events)
+
+    def wait_for(self, predicate: Callable[[Event], bool], timeout: float = 10.0) -> Any:
+        """The first event of which `predicate` is true, from the beginning of the run; TimeoutError when none comes."""
+
+        def found() -> bool:
+            return self._over or any(map(predicate, self._events))
+
+        with self._changed:
+            self._changed.wait_for(found, timeout)
+            event = next(filter(predicate, self._events), None)
+            seen = ", ".join(dict.fromkeys(type(one).__name__ for one in self._events)) or "none"
+        if event is None:
+            when = "in the whole run" if self._over else f"within {timeout} s"
+            raise TimeoutError(f"no such event {when}; seen: {seen}")
+        return event
+
+    def interrupt(self) -> None:
+        """As the first Ctrl-C: sources stop, what is queued drains; the second time everything ends at once."""
+        with self._changed:
+            if not self._over:
+                self._hub.post(Signalled(signal.SIGINT))
+
+    def finish(self) -> Run:
+        """Wait for the end; ConfigError when the file is wrong, TimeoutError when it took too long."""
+        self._thread.join()
+        if isinstance(self._outcome, BaseException):
+            raise self._outcome
+        assert self._outcome is not None
+        return self._outcome
+
+    def _live(self, perform: Callable[[Running], Run]) -> None:
+        try:
+            self._outcome = perform(self)
+        except BaseException as error:  # noqa: BLE001  raised again where somebody waits
+            self._outcome = error
+        finally:
+            with self._changed:
+                self._hub.close()
+                self._over = True
+                self._changed.notify_all()
+
+    def heard(self, event: Event) -> None:
+        """The run reports an event."""
+        if not ours(getattr(event, "task", "")):
+            with self._changed:
+                self._events.append(event)
+                self._changed.notify_all()
+
+
+def _started(config: Config, feed: dict[str, Iterable[Any]], collect: list[str], timeout: float, change: Any) -> Any:
+    outputs: dict[str, list[Any]] = {queue: [] for queue in collect}
+    key = f"{id(outputs):x}"
+    channels = {f"{key}-{FEED}{queue}": items for queue, items in feed.items()}
+    channels |= {f"{key}-{COLLECT}{queue}": found for queue, found in outputs.items()}
+    changed = with_ends(bounded(config, timeout), feed, collect, key)
+
+    def perform(running: Running) -> Run:
+        out, err = io.StringIO(), io.StringIO()
+        path = list(sys.path)
+        CHANNELS.update(channels)
+        try:
+            with api.alone(), api.descriptor(out) as one, api.descriptor(err) as two:
+                result = api.perform(changed, one, two, running.heard, hub=running._hub, change=change)
+        finally:
+            sys.path[:] = path
+            for channel in channels:
+                del CHANNELS[channel]
+        if result.exit_code == 124 and config.run.deadline is None:
+            raise TimeoutError(f"the run has not ended within {timeout} s\n{out.getvalue()}{err.getvalue()}")
+        tasks = {name: task for name, task in result.tasks.items() if not ours(name)}
+        return Run(replace(result, tasks=tasks), outputs, running.events, out.getvalue(), err.getvalue())
+
+    return perform
+
+
+def start(
+    config: Config,
+    feed: dict[str, Iterable[Any]],
+    collect: list[str],
+    timeout: float,
+    change: Callable[[Plan], Plan] | None = None,
+) -> Running:
+    """Start a file; `change` may alter the plan."""
+    return Running(_started(config, feed, collect, timeout, change))
