@@ -26,6 +26,7 @@ class Verbs(LazyGroup):
         "graph": ("runner.cli.graph:graph", "Draw the tasks and queues of a file."),
         "list": ("runner.cli.listing:list_", "List tasks, functions, params or plugins."),
         "dead": ("runner.cli.dead:app", "Dead letters: the items that a run has given up."),
+        "new": ("runner.cli.new:app", "Make a folder that runs: a job, or a plugin."),
         "schema": ("runner.cli.schema:schema", "Write the JSON Schema of the file, for editors."),
         "explain": ("runner.cli.explain:explain", "Say what an error means, with an example and the way out."),
     }

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import pytest
 
@@ -135,11 +136,6 @@ WAIT = """
         context.log.info("waiting")
         while not context.stopping:
             threading.Event().wait(0.01)
-
-
-    @task
-    def hold(item):
-        threading.Event().wait()
 """
 
 
@@ -156,26 +152,16 @@ def test_waiting_for_an_event_and_interrupting(tmp_path):
         running.wait_for(lambda event: isinstance(event, WorkerDied))
 
 
-def test_killing_a_worker(tmp_path):
-    text = '[queues]\nitems = {}\n[tasks.hold]\ninputs = ["items"]\n'
-    running = Project(tmp_path).write({"tasks.toml": text, "plugins/waiting.py": WAIT}).start(feed={"items": [1]})
-    for time in range(3):
-        ready = running.wait_for(lambda event, time=time: isinstance(event, WorkerReady) and kills(running) == time)
-        os.kill(ready.pid if time == 0 else newest(running), signal.SIGKILL)
-        running.wait_for(lambda event, time=time: isinstance(event, WorkerDied) and kills(running) > time)
-        if time < 2:
-            running.wait_for(lambda event, time=time: readies(running) > time + 1)
-    run = running.finish()
-    assert run.balance.dead in (0, 1)
+def test_a_worker_that_is_killed_is_replaced(numbers):
+    gate = threading.Event()
 
+    def items():
+        gate.wait(10)
+        yield from range(3)
 
-def kills(running):
-    return len([event for event in running.events if isinstance(event, WorkerDied)])
-
-
-def readies(running):
-    return len([event for event in running.events if isinstance(event, WorkerReady)])
-
-
-def newest(running):
-    return [event for event in running.events if isinstance(event, WorkerReady)][-1].pid
+    running = numbers.start(feed={"numbers": items()}, collect=["products"])
+    ready = running.wait_for(lambda event: isinstance(event, WorkerReady) and event.task == "multiply")
+    os.kill(ready.pid, signal.SIGKILL)
+    assert running.wait_for(lambda event: isinstance(event, WorkerDied)).why == "killed by SIGKILL"
+    gate.set()
+    assert running.finish().outputs["products"] == [0, 2, 4]
