@@ -89,9 +89,11 @@ class Ledger:
 
     # -- coming in -----------------------------------------------------------------------------
 
-    def chunk(self, payload: Any, count_: int, size: int, priorities: tuple[float, ...] = ()) -> Chunk:
+    def chunk(
+        self, payload: Any, count_: int, size: int, priorities: tuple[float, ...] = (), lying: int = 0
+    ) -> Chunk:
         """Number a new chunk."""
-        return Chunk(next(self._chunks), payload, count_, size, priorities)
+        return Chunk(next(self._chunks), payload, count_, size, priorities, lying)
 
     def put(self, queue: str, chunks: Iterable[Chunk], sender: str | None = None) -> None:
         """Take chunks into every line of a queue; `sender` is the task they are counted for."""
@@ -136,7 +138,7 @@ class Ledger:
             for piece in line.take(most - taken, most_bytes, joining=bool(pieces)):
                 pieces.append((line, piece))
                 taken += piece.count
-                most_bytes -= piece.size
+                most_bytes -= piece.weight
             if taken >= most or (pieces and pieces[-1][1].single):
                 break
         if not pieces:

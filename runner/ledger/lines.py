@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 
 Order = Literal["fifo", "lifo", "priority"]
 Full = Literal["wait", "drop-new", "drop-old"]
+#: Bytes in shared memory are not copied on their way: they weigh so much less.
+_LIGHT = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """Items that were sent together. `payload` is opaque; `size` is its length in bytes.
 
+    `lying` of these bytes are in shared memory: they count for a queue's bound, and next to nothing where it is asked
+    how many to move at once.
     `number` is unique in a run and never changes, so `number.index` names an item for good.
     `priorities`, one for each item, is there only on its way into a priority queue.
     """
@@ -31,6 +35,7 @@ class Chunk:
     count: int
     size: int
     priorities: tuple[float, ...] = ()
+    lying: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,14 @@ class Piece:
         """This piece's share of the chunk's bytes; the shares of all pieces add up to the whole exactly."""
         chunk = self.chunk
         return chunk.size * (self.start + self.count) // chunk.count - chunk.size * self.start // chunk.count
+
+    @property
+    def weight(self) -> int:
+        """What counts against the bytes that are moved at once."""
+        size = self.size
+        if self.chunk.lying:
+            size -= int(self.chunk.lying * (1 - 1 / _LIGHT)) * self.count // self.chunk.count
+        return size
 
     @property
     def item_id(self) -> str:
@@ -220,7 +233,7 @@ class Line:
             self.leased += piece.count
             taken += piece.count
             most -= piece.count
-            most_bytes -= piece.size
+            most_bytes -= piece.weight
             yield piece
             if piece.single or most_bytes <= 0:
                 return
@@ -239,7 +252,7 @@ class Line:
         piece = self.ready.pop() if last else self.ready.popleft()
         if piece.marked:
             return piece
-        keep = 1 if last else min(piece.count, most, max(1, most_bytes * piece.count // max(1, piece.size)))
+        keep = 1 if last else min(piece.count, most, max(1, most_bytes * piece.count // max(1, piece.weight)))
         if keep == piece.count:
             return piece
         if last:

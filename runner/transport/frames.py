@@ -4,7 +4,7 @@
 
 JSON, because what a confused worker writes into its socket must never execute anything in the supervisor, nor crash
 it: whatever cannot be read is a `FrameError`, and its worker is given up. The header holds each payload's length.
-Large payloads in shared arenas will be one more way to say where a payload lies; only this module and `link` change.
+Of what lies in arenas only its place is told, and an `Arena`'s descriptor travels beside its message (`link`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from runner.transport.messages import (
     PICKLED,
     Ack,
     Answer,
+    Arena,
     Credit,
     Failed,
     Failure,
@@ -26,6 +27,7 @@ from runner.transport.messages import (
     FromWorker,
     Grant,
     LetterText,
+    Lodged,
     Made,
     Output,
     Part,
@@ -105,15 +107,15 @@ def _pack_grant(message: Grant, payloads: list[Buffer]) -> tuple[int, list[Any]]
     last: Any = None
     for part in message.parts:
         if part.payload is not last:  # neighbouring parts of one chunk share its bytes
-            payloads.append(part.payload)
             last = part.payload
+            payloads.append(last.data if type(last) is Lodged else last)
         tries = (part.attempt, part.crashes)
         parts.append([part.number, part.start, part.count, *tries, len(payloads) - 1, _letter(part.letter)])
-    return 1, [message.lease, message.slice, parts]
+    return 1, [message.lease, message.slice, parts, message.freed]
 
 
 def _unpack_grant(body: list[Any], payloads: list[memoryview]) -> Grant:
-    lease, slice_, parts = body
+    lease, slice_, parts, freed = body
     return Grant(
         lease,
         slice_,
@@ -121,19 +123,28 @@ def _unpack_grant(body: list[Any], payloads: list[memoryview]) -> Grant:
             Part(number, start, count, attempt, crashes, PICKLED, payloads[at], LetterText(*letter) if letter else None)
             for number, start, count, attempt, crashes, at, letter in parts
         ),
+        tuple(freed),
     )
 
 
 def _outputs(outputs: tuple[Output, ...], payloads: list[Buffer]) -> list[list[Any]]:
     payloads.extend(output.payload for output in outputs)
-    return [[output.group, output.count, output.size, output.priorities] for output in outputs]
+    return [[output.group, output.count, output.size, output.priorities, output.slots] for output in outputs]
 
 
 def _to_outputs(body: list[list[Any]], payloads: list[memoryview]) -> tuple[Output, ...]:
     return tuple(
-        Output(group, count, size, bytes(payload), tuple(priorities))
-        for (group, count, size, priorities), payload in zip(body, payloads, strict=True)
+        Output(group, count, size, bytes(payload), tuple(priorities), _triples(slots) if slots else ())
+        for (group, count, size, priorities, slots), payload in zip(body, payloads, strict=True)
     )
+
+
+def _triples(slots: list[list[int]]) -> tuple[tuple[int, int, int], ...]:
+    return tuple((int(arena), int(offset), int(length)) for arena, offset, length in slots)
+
+
+def _pairs(keys: list[list[int]]) -> tuple[tuple[int, int], ...]:
+    return tuple((int(arena), int(offset)) for arena, offset in keys)
 
 
 def _pack_answer(message: Answer, payloads: list[Buffer]) -> tuple[int, list[Any]]:
@@ -146,11 +157,12 @@ def _pack_answer(message: Answer, payloads: list[Buffer]) -> tuple[int, list[Any
         ]
         for ack in message.acks
     ]
-    return 5, [acks, _outputs(message.outputs, payloads), message.busy, message.coding]
+    told = [message.kept, message.gone]
+    return 5, [acks, _outputs(message.outputs, payloads), message.busy, message.coding, *told]
 
 
 def _unpack_answer(body: list[Any], payloads: list[memoryview]) -> Answer:
-    acks, outputs, busy, coding = body
+    acks, outputs, busy, coding, kept, gone = body
     return Answer(
         tuple(
             Ack(
@@ -167,12 +179,14 @@ def _unpack_answer(body: list[Any], payloads: list[memoryview]) -> Answer:
         _to_outputs(outputs, payloads),
         busy,
         coding,
+        _pairs(kept),
+        _pairs(gone),
     )
 
 
 _PACK: dict[type, Any] = {
     Grant: _pack_grant,
-    Credit: lambda m, _: (2, [m.total, m.slice]),
+    Credit: lambda m, _: (2, [m.total, m.slice, m.freed]),
     Stop: lambda m, _: (3, [m.ended]),
     Ready: lambda m, _: (4, [m.pid]),
     Answer: _pack_answer,
@@ -180,11 +194,12 @@ _PACK: dict[type, Any] = {
     Progress: lambda m, _: (7, [m.done, m.total]),
     Finished: lambda m, _: (8, [m.result, m.early]),
     Shown: lambda m, _: (10, [m.lease, m.preview]),
+    Arena: lambda m, _: (11, [m.number]),
     Failed: lambda m, _: (9, [m.where, _error(m.error), m.verdict, m.after]),
 }
 _UNPACK: dict[int, Any] = {
     1: _unpack_grant,
-    2: lambda body, _: Credit(*body),
+    2: lambda body, _: Credit(body[0], body[1], tuple(body[2])),
     3: lambda body, _: Stop(*body),
     4: lambda body, _: Ready(*body),
     5: _unpack_answer,
@@ -192,5 +207,6 @@ _UNPACK: dict[int, Any] = {
     7: lambda body, _: Progress(*body),
     8: lambda body, _: Finished(*body),
     10: lambda body, _: Shown(*body),
+    11: lambda body, _: Arena(int(body[0])),
     9: lambda body, _: Failed(body[0], _to_error(body[1]), body[2], body[3]),
 }

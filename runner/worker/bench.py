@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.tasks import DeadLetter
 from runner.transport import codec
-from runner.transport.messages import OBJECTS, Grant, Part, Shown, Stop
+from runner.transport.messages import OBJECTS, Grant, Lodged, Part, Shown, Stop
 from runner.worker.failure import preview
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def frozen_items(part: Part) -> list[Any]:
     if part.kind == OBJECTS:
         items: list[Any] = part.payload[part.start : part.start + part.count]
         return items
-    return codec.decode(part.payload)[part.start : part.start + part.count]
+    payload = part.payload.data if type(part.payload) is Lodged else part.payload
+    return codec.decode(payload)[part.start : part.start + part.count]
 
 
 def thaw(part: Part, frozen: Any) -> Any:

@@ -11,6 +11,7 @@ from runner.transport import codec
 from runner.transport.messages import OBJECTS, Output
 
 if TYPE_CHECKING:
+    from runner.transport.arena import Store
     from runner.worker.spec import Group
 
 #: A reader that takes single items of a chunk is handed the chunk's bytes each time, so a chunk stays small.
@@ -24,9 +25,9 @@ Mark = tuple[int, ...]
 class Collector:
     """The outputs that wait for the next message."""
 
-    def __init__(self, groups: tuple[Group, ...], most: int = 1 << 62) -> None:
+    def __init__(self, groups: tuple[Group, ...], most: int = 1 << 62, store: Store | None = None) -> None:
         self.groups = groups
-        self.most = most
+        self.freeze = codec.Freezer(most, store).freeze
         self.buffers: list[list[Any]] = [[] for _ in groups]
         self.ranks: list[list[float]] = [[] for _ in groups]
         self.size = 0
@@ -56,8 +57,8 @@ class Collector:
         if self.objects:
             self.size += codec.weight(item)
         else:  # before anything is kept: it may be refused
-            frozen = item if type(item) in codec.SMALL else codec.freeze(item, self.most)
-            self.size += codec.size_of(frozen)
+            frozen = item if type(item) in codec.SMALL else self.freeze(item)
+            self.size += codec.moved(frozen)
         ranks = [priority(item) if self.groups[index].priority else None for index in targets]
         for index, rank in zip(targets, ranks, strict=True):
             self.buffers[index].append(item if self.groups[index].kind == OBJECTS else frozen)
@@ -109,6 +110,7 @@ def _cut(index: int, group: Group, items: list[Any], ranks: list[float]) -> list
     outputs: list[Output] = []
     start = 0
     plain = codec.SMALL.issuperset(map(type, items))
+    slots: tuple[tuple[int, int, int], ...] = ()
     while start < len(items):
         part = items[start : start + MOST_ITEMS]
         if group.kind == OBJECTS:
@@ -116,9 +118,10 @@ def _cut(index: int, group: Group, items: list[Any], ranks: list[float]) -> list
             size = _PLAIN_WEIGHT * len(part) if plain else sum(map(codec.weight, part))
         else:
             part = part if plain else _within_bytes(part)
-            payload = codec.encode(part)
-            size = len(payload)
-        outputs.append(Output(index, len(part), size, payload, tuple(ranks[start : start + len(part)])))
+            travelling, slots = (part, ()) if plain else codec.sent(part)
+            payload = codec.encode(travelling)
+            size = len(payload) + sum(length for _, _, length in slots)
+        outputs.append(Output(index, len(part), size, payload, tuple(ranks[start : start + len(part)]), slots))
         start += len(part)
     return outputs
 
@@ -126,7 +129,7 @@ def _cut(index: int, group: Group, items: list[Any], ranks: list[float]) -> list
 def _within_bytes(items: list[Any]) -> list[Any]:
     total = 0
     for at, item in enumerate(items):
-        total += codec.size_of(item)
+        total += codec.moved(item)
         if total > MOST_BYTES:
             return items[: max(1, at)]
     return items

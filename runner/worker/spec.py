@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.tasks import Reference
+    from runner.transport.arena import Store
     from runner.transport.messages import FromWorker
 
 
@@ -56,7 +57,12 @@ class SupervisorGone(BaseException):
 
 
 class Port(Protocol):
-    """A worker's only way to the outside, apart from its progress cell."""
+    """A worker's only way to the outside, apart from its progress cell.
+
+    `store` takes the large buffers of what it sends; None: they travel in the pickle.
+    """
+
+    store: Store | None
 
     def send(self, message: FromWorker) -> None:
         """Hand a message over."""
