@@ -89,9 +89,7 @@ class Ledger:
 
     # -- coming in -----------------------------------------------------------------------------
 
-    def chunk(
-        self, payload: Any, count_: int, size: int, priorities: tuple[float, ...] = (), lying: int = 0
-    ) -> Chunk:
+    def chunk(self, payload: Any, count_: int, size: int, priorities: tuple[float, ...] = (), lying: int = 0) -> Chunk:
         """Number a new chunk."""
         return Chunk(next(self._chunks), payload, count_, size, priorities, lying)
 

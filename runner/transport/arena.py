@@ -91,7 +91,7 @@ class Pages:
         self.gaps.insert(at, (start, end))
 
 
-class Handle(tuple[Any, ...]):
+class Handle(tuple[Any, ...]):  # noqa: SLOT001  Python allows a tuple none
     """A buffer in an arena, on its way: (arena, offset, length), and perhaps `loans.Changes`.
 
     Until it has been sent it is this process's to give back: an item that is rolled back, or whose neighbour part

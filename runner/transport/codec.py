@@ -64,6 +64,8 @@ class Freezer:
         self.most = most
         self._store = store
         self._handles: list[Any] = []
+        #: Whether anything of this worker has ever lain in an arena.
+        self.lodges = False
         #: The last item had a large pickle: the next one is written piece by piece, so that nothing is copied twice.
         self._bulky = False
 
@@ -73,6 +75,7 @@ class Freezer:
         if store is None or (type(item) in PLAIN and len(item) < LEAST):
             return freeze(item, self.most)
         if type(item) is bytes and len(item) <= self.most and (handle := store.place([item], len(item))):
+            self.lodges = True
             return True, (handle,)
         self._handles = []
         try:
@@ -85,6 +88,7 @@ class Freezer:
         if size > self.most:
             raise TooLarge(_too_large(item, size, self.most))
         self._bulky = length >= LEAST
+        self.lodges = self.lodges or self._bulky or bool(handles)
         if self._bulky and (handle := store.place(pieces, length)):
             return None, (handle, *handles)
         frozen = pieces[0] if len(pieces) == 1 else b"".join(pieces)

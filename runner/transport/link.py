@@ -6,19 +6,26 @@ reading takes whatever has arrived, so that a slow or dead worker costs the othe
 
 from __future__ import annotations
 
+import array
 import contextlib
+import os
 import select
 import socket
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.transport import frames
+from runner.transport.messages import Arena
 
 if TYPE_CHECKING:
     from runner.transport.messages import FromWorker, ToWorker
 
 _BUFFER = 1 << 20
 _MOST_IOV = 64
+#: Room for descriptors beside what arrives, and the flag that keeps them out of children.
+_BESIDE = socket.CMSG_SPACE(64) if hasattr(socket, "CMSG_SPACE") else 0
+_CLOEXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -36,6 +43,7 @@ class WorkerLink:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._fds: deque[int] = deque()
         sock.setblocking(True)
 
     def fileno(self) -> int:
@@ -45,6 +53,8 @@ class WorkerLink:
     def send(self, message: FromWorker) -> None:
         """Write a whole message."""
         buffers = [memoryview(buffer) for buffer in frames.pack(message)]
+        if type(message) is Arena:
+            buffers = _advance(buffers, self._socket.sendmsg(buffers, _carrying(message.fd)))
         while buffers:
             sent = self._socket.sendmsg(buffers[:_MOST_IOV])
             buffers = _advance(buffers, sent)
@@ -54,7 +64,7 @@ class WorkerLink:
         kind, header_length, payload_length = frames.read_prefix(self._read(frames.PREFIX.size))
         header = self._read(header_length)
         payload = self._read(payload_length) if payload_length else bytearray()
-        return frames.unpack(kind, bytes(header), memoryview(payload))
+        return _with_fd(frames.unpack(kind, bytes(header), memoryview(payload)), self._fds)
 
     def waiting(self, timeout: float = 0.0) -> bool:
         """Whether a message (or its beginning) arrives within `timeout` seconds."""
@@ -64,7 +74,9 @@ class WorkerLink:
         buffer = bytearray(length)
         view = memoryview(buffer)
         while view:
-            got = self._socket.recv_into(view)
+            got, beside, _, _ = self._socket.recvmsg_into([view], _BESIDE, _CLOEXEC)
+            if beside:
+                self._fds.extend(_fds_of(beside))
             if not got:
                 raise EOFError
             view = view[got:]
@@ -83,6 +95,26 @@ def _advance(buffers: list[memoryview], sent: int) -> list[memoryview]:
     return []
 
 
+def _carrying(fd: int) -> list[Any]:
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
+
+
+def _fds_of(beside: list[Any]) -> list[int]:
+    """The descriptors that came beside some bytes; they are ours to close."""
+    fds = array.array("i")
+    for level, kind, data in beside:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)
+
+
+def _with_fd(message: Any, fds: deque[int]) -> Any:
+    """An `Arena` with the descriptor that came along; one that did not arrive (no room for it) leaves -1."""
+    if type(message) is Arena and fds:
+        return replace(message, fd=fds.popleft())
+    return message
+
+
 class SupervisorLink:
     """The supervisor's end: never blocks. Whole messages out, whatever has arrived in."""
 
@@ -90,6 +122,9 @@ class SupervisorLink:
         self._socket = sock
         sock.setblocking(False)
         self._out: deque[memoryview] = deque()
+        #: The first bytes of messages that carry a descriptor, in order: each goes out by itself, with it.
+        self._carried: deque[tuple[memoryview, int]] = deque()
+        self._fds: deque[int] = deque()
         self._in = bytearray()
         self._at = 0
         self._need: tuple[int, int, int] | None = None
@@ -105,19 +140,26 @@ class SupervisorLink:
 
     def send(self, message: ToWorker) -> None:
         """Hand a message over; what the socket does not take now goes out with `flush`."""
-        self._out.extend(memoryview(buffer) for buffer in frames.pack(message) if len(buffer))
+        buffers = [memoryview(buffer) for buffer in frames.pack(message) if len(buffer)]
+        if type(message) is Arena and message.fd >= 0:
+            self._carried.append((buffers[0], message.fd))
+        self._out.extend(buffers)
         self.flush()
 
     def flush(self) -> None:
         """Write what the socket takes. A worker that is gone takes nothing: its death is reported elsewhere."""
         while self._out:
+            buffers, beside = self._next()
             try:
-                sent = self._socket.sendmsg([self._out[at] for at in range(min(_MOST_IOV, len(self._out)))])
+                sent = self._socket.sendmsg(buffers, beside)
             except BlockingIOError:
                 return
             except OSError:
                 self._out.clear()
+                self._carried.clear()
                 return
+            if beside:
+                self._carried.popleft()
             while sent:
                 first = self._out[0]
                 if sent < len(first):
@@ -126,21 +168,35 @@ class SupervisorLink:
                 sent -= len(first)
                 self._out.popleft()
 
+    def _next(self) -> tuple[list[memoryview], list[Any]]:
+        """What goes out next, and what beside it."""
+        buffers = [self._out[at] for at in range(min(_MOST_IOV, len(self._out)))]
+        if self._carried:
+            first, fd = self._carried[0]
+            if buffers[0] is first:
+                return [first], _carrying(fd)
+            for at, buffer in enumerate(buffers):
+                if buffer is first:
+                    return buffers[:at], []
+        return buffers, []
+
     def receive(self) -> tuple[list[Any], bool]:
         """The messages that have arrived whole, and whether the worker may still send; `FrameError` for other bytes."""
         messages: list[Any] = []
         while True:
             try:
-                data = self._socket.recv(_BUFFER)
+                data, beside, _, _ = self._socket.recvmsg(_BUFFER, _BESIDE, _CLOEXEC)
             except BlockingIOError:
                 return messages, True
             except OSError:  # a reset, at the death of the worker
-                data = b""
+                data, beside = b"", []
+            if beside:
+                self._fds.extend(_fds_of(beside))
             if not data:
                 return messages, False
             self._in += data
             messages += self._parse()
-            if len(data) < _BUFFER // 2:
+            if len(data) < _BUFFER // 2 and not beside:
                 return messages, True
 
     def _parse(self) -> list[Any]:
@@ -158,7 +214,8 @@ class SupervisorLink:
             head = bytes(self._in[self._at : self._at + header])
             self._at += header
             with memoryview(self._in) as view:
-                messages.append(frames.unpack(kind, head, view[self._at : self._at + payload]))
+                message = frames.unpack(kind, head, view[self._at : self._at + payload])
+            messages.append(_with_fd(message, self._fds))
             self._at += payload
             self._need = None
         if self._at:
@@ -167,5 +224,7 @@ class SupervisorLink:
         return messages
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the socket, and descriptors that came with nothing."""
+        while self._fds:
+            os.close(self._fds.popleft())
         self._socket.close()

@@ -111,6 +111,8 @@ def forgotten(number: int) -> None:
     mapping = _mappings.pop(number, None)
     if mapping is not None:
         mapping.close()
+    if not _mappings:
+        _close_pagemap()
 
 
 # -- views ---------------------------------------------------------------------------------------
@@ -233,6 +235,14 @@ def _written(watch: _Watch) -> list[tuple[int, int]]:
         runs.append((at * PAGE, (end - at) * PAGE))
         at = marks.find(1, end)
     return runs
+
+
+def _close_pagemap() -> None:
+    global _pagemap  # noqa: PLW0603  as above
+    with _lock:
+        if _pagemap is not None:
+            os.close(_pagemap)
+            _pagemap = None
 
 
 def passed_on(raw: memoryview) -> Handle | None:

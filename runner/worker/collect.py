@@ -27,7 +27,7 @@ class Collector:
 
     def __init__(self, groups: tuple[Group, ...], most: int = 1 << 62, store: Store | None = None) -> None:
         self.groups = groups
-        self.freeze = codec.Freezer(most, store).freeze
+        self.freezer = codec.Freezer(most, store)
         self.buffers: list[list[Any]] = [[] for _ in groups]
         self.ranks: list[list[float]] = [[] for _ in groups]
         self.size = 0
@@ -57,7 +57,7 @@ class Collector:
         if self.objects:
             self.size += codec.weight(item)
         else:  # before anything is kept: it may be refused
-            frozen = item if type(item) in codec.SMALL else self.freeze(item)
+            frozen = item if type(item) in codec.SMALL else self.freezer.freeze(item)
             self.size += codec.moved(frozen)
         ranks = [priority(item) if self.groups[index].priority else None for index in targets]
         for index, rank in zip(targets, ranks, strict=True):
@@ -101,12 +101,12 @@ class Collector:
                 del buffer[:count]
                 ranks = self.ranks[index][:count]
                 del self.ranks[index][:count]
-                outputs.extend(_cut(index, self.groups[index], items, ranks))
+                outputs.extend(_cut(index, self.groups[index], items, ranks, lodges=self.freezer.lodges))
         self.size = 0
         return tuple(outputs)
 
 
-def _cut(index: int, group: Group, items: list[Any], ranks: list[float]) -> list[Output]:
+def _cut(index: int, group: Group, items: list[Any], ranks: list[float], *, lodges: bool) -> list[Output]:
     outputs: list[Output] = []
     start = 0
     plain = codec.SMALL.issuperset(map(type, items))
@@ -118,7 +118,7 @@ def _cut(index: int, group: Group, items: list[Any], ranks: list[float]) -> list
             size = _PLAIN_WEIGHT * len(part) if plain else sum(map(codec.weight, part))
         else:
             part = part if plain else _within_bytes(part)
-            travelling, slots = (part, ()) if plain else codec.sent(part)
+            travelling, slots = codec.sent(part) if lodges and not plain else (part, ())
             payload = codec.encode(travelling)
             size = len(payload) + sum(length for _, _, length in slots)
         outputs.append(Output(index, len(part), size, payload, tuple(ranks[start : start + len(part)]), slots))
