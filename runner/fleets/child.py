@@ -77,13 +77,13 @@ class ProcessPort:
                 message = self._link.receive()
             except (EOFError, OSError, FrameError):
                 raise SupervisorGone from None
-            if type(message) is not Arena:
+            if type(message) is not Arena or message.freed:
                 break
             if message.fd >= 0:
                 loans.opened(message.number, message.fd)
             else:
                 loans.forgotten(message.number)
-        if type(message) in {Grant, Credit} and message.freed and self.store is not None:
+        if type(message) in {Grant, Credit, Arena} and message.freed and self.store is not None:
             self.store.freed.extend(message.freed)
         return message
 

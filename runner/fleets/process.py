@@ -173,6 +173,7 @@ class ProcessFleet:
                 worker.link.send(arena)
             worker.link.send(message)
             self._watch_writing(slot, worker)
+            self._part()
 
     def _watch_writing(self, slot: int, worker: _Worker) -> None:
         wants = worker.link.wants_to_write
@@ -205,7 +206,11 @@ class ProcessFleet:
             self._hub.unwatch(worker.link.fileno())  # the pidfd tells the rest
 
     def _part(self) -> None:
-        """Tell workers of arenas that are gone."""
+        """Tell workers of memory that is free, and of arenas that are gone."""
+        for account, arena in self._holdings.ripened():
+            slot, worker = next((slot, worker) for slot, worker in self._workers.items() if worker.account is account)
+            worker.link.send(arena)
+            self._watch_writing(slot, worker)
         if self._holdings.parting:
             for slot, worker in self._workers.items():
                 for arena in self._holdings.farewells(worker.account):

@@ -34,6 +34,10 @@ PAGE = mmap.PAGESIZE
 LEAST = 64 * 1024
 #: Bytes of one arena that may be in use, and the file's size: room for what has no gap to fit into.
 CAP = 256 << 20
+#: A source lets its readers give memory back before it takes more than this: what is used again is mapped, and still
+#: in the processor's cache. It waits so many seconds at most, and is content with twice as much from then on.
+AMPLE = 16 << 20
+PATIENCE = 0.05
 SPAN = 2 * CAP
 #: Where large buffers travel in the pickle, whatever the machine could do.
 SWITCH = "RUNNER_NO_ARENA"
@@ -136,8 +140,15 @@ class Store:
         #: Up to where the pages are there, and mapped.
         self._high = 0
         self._refused = not possible()
-        #: Whether the last item had a large pickle: the next one is written piece by piece.
-        self.bulky = False
+        self._ample = AMPLE
+
+    def crowded(self) -> bool:
+        """Whether so much is in use that readers should be given time first."""
+        return self._pages.total > self._ample and self.in_use > self._ample
+
+    def content(self) -> None:
+        """Readers do not give it back: that is how this run is, and more will be used from now on."""
+        self._ample *= 2
 
     @property
     def in_use(self) -> int:

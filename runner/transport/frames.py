@@ -194,7 +194,7 @@ _PACK: dict[type, Any] = {
     Progress: lambda m, _: (7, [m.done, m.total]),
     Finished: lambda m, _: (8, [m.result, m.early]),
     Shown: lambda m, _: (10, [m.lease, m.preview]),
-    Arena: lambda m, _: (11, [m.number]),
+    Arena: lambda m, _: (11, [m.number, m.freed]),
     Failed: lambda m, _: (9, [m.where, _error(m.error), m.verdict, m.after]),
 }
 _UNPACK: dict[int, Any] = {
@@ -207,6 +207,6 @@ _UNPACK: dict[int, Any] = {
     7: lambda body, _: Progress(*body),
     8: lambda body, _: Finished(*body),
     10: lambda body, _: Shown(*body),
-    11: lambda body, _: Arena(int(body[0])),
+    11: lambda body, _: Arena(int(body[0]), freed=tuple(body[1])),
     9: lambda body, _: Failed(body[0], _to_error(body[1]), body[2], body[3]),
 }

@@ -30,8 +30,9 @@ Key = tuple[int, int]
 Changes = tuple[tuple[int, bytes], ...]
 
 _POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14: many pages in one call
-#: A buffer is copied whole when more than one in so many of its pages has changed, or more than so many pages.
-_SHARE, _MOST_CHANGED = 8, 64
+#: A changed buffer is copied whole when it is smaller than this, or more than one in so many of its pages has changed,
+#: or more than so many pages: what has changed travels in the pickle, and costs the next reader a page fault each.
+_LEAST_CHANGED, _SHARE, _MOST_CHANGED = 512 * 1024, 32, 16
 #: The high byte of a page's entry in /proc/self/pagemap: present (0x80) or swapped (0x40) and not the file's (0x20).
 _WRITTEN = bytes(bool(byte & 0xC0 and not byte & 0x20) for byte in range(256))
 
@@ -253,12 +254,12 @@ def passed_on(raw: memoryview) -> Handle | None:
     if watch is None or watch.length != len(raw) or watch() is None:
         return None
     runs = _written(watch)
-    pages = sum(length for _, length in runs) // PAGE
-    if pages > min(_MOST_CHANGED, watch.length // PAGE // _SHARE):
-        return None
     handle = (*watch.key, watch.length)
     if not runs:
         return Handle(handle)
+    pages = sum(length for _, length in runs) // PAGE
+    if watch.length < _LEAST_CHANGED or pages > min(_MOST_CHANGED, watch.length // PAGE // _SHARE):
+        return None
     return Handle((*handle, tuple((start, bytes(raw[start : start + length])) for start, length in runs)))
 
 

@@ -30,10 +30,14 @@ class Lodged:
 
 @dataclass(frozen=True, slots=True)
 class Arena:
-    """A writer's memory for large buffers, with its descriptor; from the supervisor without one: it is gone."""
+    """A writer's memory for large buffers, with its descriptor; without one: it is gone.
+
+    To the writer itself: offsets in it that nobody needs any more, when there is no grant or credit to tell it with.
+    """
 
     number: int
     fd: int = -1
+    freed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
