@@ -84,6 +84,7 @@ class ProcessFleet:
     ) -> None:
         self._holdings = holdings or Holdings()
         self._own_holdings = holdings is None
+        hub.before.append(self._tell_of_memory)
         self._hub = hub
         self._page = page
         self._spawner = spawner
@@ -173,7 +174,6 @@ class ProcessFleet:
                 worker.link.send(arena)
             worker.link.send(message)
             self._watch_writing(slot, worker)
-            self._part()
 
     def _watch_writing(self, slot: int, worker: _Worker) -> None:
         wants = worker.link.wants_to_write
@@ -201,11 +201,10 @@ class ProcessFleet:
             # Something wrote into the worker's socket that is not ours: nothing it says can be trusted any more.
             self._kill(worker)
             alive = False
-        self._part()
         if not alive:
             self._hub.unwatch(worker.link.fileno())  # the pidfd tells the rest
 
-    def _part(self) -> None:
+    def _tell_of_memory(self) -> None:
         """Tell workers of memory that is free, and of arenas that are gone."""
         for account, arena in self._holdings.ripened():
             slot, worker = next((slot, worker) for slot, worker in self._workers.items() if worker.account is account)
@@ -245,7 +244,6 @@ class ProcessFleet:
         self._hub.unwatch(worker.link.fileno())
         worker.link.close()
         self._holdings.left(worker.account)
-        self._part()
         os.close(worker.lifeline)
         os.close(worker.notes)
         if worker.death_fd != worker.process.sentinel:
