@@ -1,4 +1,4 @@
-"""How many items to move at once: a chunk is a slice of time, about 10 ms of work.
+"""How many items to move at once: a chunk is a slice of time, about 20 ms of work.
 
 The estimate of what an item costs follows the workers' own measurements. It may at most double the last chunk,
 so a wrong guess costs little, and it falls at once when items become slow. Near the end of a stream, and whenever
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SLICE = 0.010
+SLICE = 0.020
 #: Workers from which on the slice grows, so that the supervisor stays under a tenth busy at 100 us for a chunk.
-CROWD = 10
+CROWD = 20
 #: Bytes moved at once.
 MOST_BYTES = 1 << 20
 #: Items that take longer than this are granted one by one, with nothing waiting behind them in the worker.
@@ -23,7 +23,7 @@ def slice_for(workers: int) -> float:
     """Seconds of work in one chunk when so many workers are fed.
 
     >>> slice_for(2), slice_for(64)
-    (0.01, 0.064)
+    (0.02, 0.064)
     """
     return SLICE * max(1.0, workers / CROWD)
 

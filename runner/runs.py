@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pickle
 import signal
@@ -21,7 +22,7 @@ from runner.tasks import shape
 from runner.transport.cells import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from runner import events
     from runner.config.model import Config, TaskConfig
@@ -86,9 +87,20 @@ def execute(plan: Plan, streams: Streams, emit: Callable[[events.Event], None]) 
         os.environ["RUNNER_PID"] = str(os.getpid())
         fleets = _fleets(plan, hub, page, streams, stack)
         hub.catch(_SIGNALS)
+        stack.enter_context(_settled())
         result = Supervisor(plan, fleets, hub, RealClock(), emit, letters).run()
     left: Sequence[str] = getattr(fleets.get("thread"), "left_behind", tuple)()
     return replace(result, left_behind=tuple(left), letters_kept=letters.kept.count, trouble=letters.kept.trouble)
+
+
+@contextlib.contextmanager
+def _settled() -> Iterator[None]:
+    """What is there when a run begins stays until its end: the collector of cycles need not look at it again."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 class _Kept(Letters):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes  # noqa: F401  so that a worker can make C's standard output line-buffered without importing it
+import gc
 import json
 import os
 import sys
@@ -27,5 +28,12 @@ def _preload() -> None:
             load_module(name, path, folder)
 
 
+def _freeze() -> None:
+    """Workers share what is here as long as nobody writes to it; the collector of cycles does when it looks at it."""
+    gc.collect()
+    gc.freeze()
+
+
 if PRELOAD in os.environ:  # else somebody only looks at this module
     _preload()
+    _freeze()

@@ -103,17 +103,22 @@ class Ledger:
 
     def room(self, queues: Iterable[str]) -> int:
         """Items that all these queues can still take; 0 means that their writers wait."""
-        return min((line.room() for queue in queues for line in self._bounding(queue)), default=1 << 60)
+        return min((self.room_in(queue) for queue in queues), default=1 << 60)
+
+    def room_in(self, queue: str) -> int:
+        """Items that this queue can still take, whatever its readers."""
+        least = 1 << 60
+        for line in self.by_queue[queue]:
+            # A queue that drops never makes its writers wait, nor does one whose readers are gone.
+            if line.full == "wait" and not line.abandoned:
+                least = min(least, line.room())
+        return least
 
     def stretch(self, task: str, items: int) -> None:
         """The task's readers take so many items in a moment: elastic lines may hold that many."""
         for line in self.by_task[task]:
             if line.least_size is not None:
                 line.size = max(line.least_size, items)
-
-    def _bounding(self, queue: str) -> list[Line]:
-        # A queue that drops never makes its writers wait, nor does one whose readers are gone.
-        return [line for line in self.by_queue[queue] if line.full == "wait" and not line.abandoned]
 
     def abandon(self, task: str, over: Container[str]) -> None:
         """The task reads no more. A line all of whose readers are `over` keeps nothing from now on."""
@@ -166,6 +171,8 @@ class Ledger:
             available = sum(line.available for line in lines)
             if available < least:
                 return []
+        if len(lines) == 1:
+            return lines
         # The fullest first: a task with several inputs empties what makes others wait.
         return sorted((line for line in lines if line.available), key=lambda line: -line.available)
 
@@ -179,7 +186,10 @@ class Ledger:
 
     def available(self, task: str) -> int:
         """Items that could be granted to this task now."""
-        return sum(line.available for line in self.by_task[task])
+        total = 0
+        for line in self.by_task[task]:
+            total += line.count - line.asleep
+        return total
 
     def queued(self, task: str) -> int:
         """Items that wait for this task, those included that sleep before a retry."""
@@ -187,7 +197,9 @@ class Ledger:
 
     def busy(self, task: str) -> bool:
         """Whether this task has items, queued or in the hands of its workers."""
-        return self.leased[task] > 0 or any(line.count for line in self.by_task[task])
+        if self.leased[task] > 0:
+            return True
+        return any(line.count for line in self.by_task[task])
 
     def wake(self, now: float) -> None:
         """Let the items whose time has come be granted again."""

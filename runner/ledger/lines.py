@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Order = Literal["fifo", "lifo", "priority"]
 Full = Literal["wait", "drop-new", "drop-old"]
 #: Bytes in shared memory are not copied on their way: they weigh so much less.
-_LIGHT = 8
+_LIGHT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,9 @@ class Piece:
 
     def part(self, start: int, count: int, **changes: Any) -> Piece:
         """The `count` items from `start` (counted from this piece's own start)."""
-        return replace(self, start=self.start + start, count=count, **changes)
+        if changes:
+            return replace(self, start=self.start + start, count=count, **changes)
+        return Piece(self.chunk, self.start + start, count, self.attempts, self.crashes, self.alone, self.entry)
 
 
 @dataclass(slots=True)

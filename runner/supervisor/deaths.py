@@ -103,7 +103,7 @@ class Deaths:
     def _suspects(self, slot: Slot, lease: Lease, event: Died) -> tuple[range, int]:
         """The items of a lease that may have killed the worker, and how many before them it had finished."""
         config = slot.task.plan.config
-        if slot.task.plan.flying:  # all of them were in flight: each is suspect, and is given again alone
+        if slot.task.flying:  # all of them were in flight: each is suspect, and is given again alone
             return range(lease.count), 0
         position = slot.overdue or event.position
         at = position.index - lease.over
@@ -116,7 +116,7 @@ class Deaths:
         self, slot: Slot, lease_id: int, suspects: range, finished: int, event: Died, why: str
     ) -> list[tuple[Verdict, str]]:
         given: list[tuple[Verdict, str]] = []
-        known = slot.overdue is not None and not (slot.task.plan.flying and len(slot.leases) > 1)
+        known = slot.overdue is not None and not (slot.task.flying and len(slot.leases) > 1)
 
         def judge(piece: Piece) -> Verdict | None:
             if not known and piece.crashes + 1 < CRASHES:

@@ -52,13 +52,17 @@ class Feeder:
 
     # -- room ----------------------------------------------------------------------------------
 
-    def room(self, task: TaskState) -> int:
-        """Items that this task may still produce, by the bounds of all its outputs."""
-        return min((self.ledger.room((queue,)) - self.expected[queue] for queue in task.bounding), default=1 << 60)
+    def room(self, task: TaskState) -> tuple[int, bool]:
+        """Items that this task may still produce, by the bounds of all its outputs, and what others are expected to.
 
-    def full(self, task: TaskState) -> bool:
-        """Whether one of its outputs is at its bound: then nobody may produce anything for it."""
-        return self.ledger.room(task.bounding) == 0
+        Also whether one of its outputs is at its bound: then nobody may produce anything for it.
+        """
+        least, full = 1 << 60, False
+        for queue in task.bounding:
+            room = self.ledger.room_in(queue)
+            full = full or room == 0
+            least = min(least, room - self.expected[queue])
+        return least, full
 
     def _expect(self, queues: tuple[str, ...], items: int) -> None:
         for queue in queues:
@@ -86,7 +90,7 @@ class Feeder:
             return
         if not self.ledger.available(task.name):
             return
-        if task.plan.flying:
+        if task.flying:
             self._feed_flying(task)
             return
         ready = self._takers(task)
@@ -148,19 +152,20 @@ class Feeder:
         available = self.ledger.available(task.name)
         if not available:
             return 0
-        if self.full(task) and not self.ledger.returned_first(task.name):
+        room, full = self.room(task)
+        if full and not self.ledger.returned_first(task.name):
             return 0
-        wanted = 1 if task.plan.flying else task.grain.items(available, takers)
+        wanted = 1 if task.flying else task.grain.items(available, takers)
         lifespan = task.plan.config.lifespan
         if lifespan is not None and lifespan.items is not None:
             held = sum(self.ledger.leases[lease].count for lease in slot.leases)
             wanted = min(wanted, lifespan.items - slot.items - held)
             if wanted <= 0:
                 return 0
-        room = self.room(task) - (order.held if (order := self.ledger.orders.get(task.name)) else 0)
+        room -= order.held if (order := self.ledger.orders.get(task.name)) else 0
         if room <= 0:
             # There is room, but others are expected to fill it: an idle worker may still execute one item.
-            return 0 if slot.leases and not task.plan.flying else 1
+            return 0 if slot.leases and not task.flying else 1
         return min(wanted, room)
 
     def _allowed(self, task: TaskState, throttle: Throttle, least: int) -> int:
@@ -183,7 +188,7 @@ class Feeder:
         return min(self.throttled.values(), default=None)
 
     def _parts(self, lease: Lease) -> tuple[Part, ...]:
-        return tuple(self._part(line.queue, piece) for line, piece in lease.pieces)
+        return tuple([self._part(line.queue, piece) for line, piece in lease.pieces])
 
     def _part(self, queue: str, piece: Piece) -> Part:
         tries, payload = (piece.attempts + 1, piece.crashes), piece.chunk.payload
@@ -202,10 +207,11 @@ class Feeder:
 
     def _credit_slot(self, task: TaskState, slot: Slot) -> None:
         outstanding = slot.credit - slot.received
-        if self.full(task):
+        room, full = self.room(task)
+        if full:
             return
-        share = max(1, self.room(task) // max(1, len(task.slots)))
-        if self.room(task) <= 0:
+        share = max(1, room // max(1, len(task.slots)))
+        if room <= 0:
             share = 0 if outstanding else 1
         if not slot.unacked and outstanding >= max(1, share // 2):
             return

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from runner.supervisor.verdicts import Evidence
 
 
-#: An elastic queue holds what its readers can do in so many seconds.
-_MOMENT = 0.03
+#: An elastic queue holds what its readers can do in so many seconds; more items than these only leave the cache.
+_MOMENT, _MOST_ELASTIC = 0.04, 1 << 17
 
 
 class Hearing:
@@ -81,7 +81,7 @@ class Hearing:
                 self.supervisor.touch_queue(queue)
         task.grain.learn(done, answer.busy)
         if task.grain.cost:
-            self.ledger.stretch(task.name, int(_MOMENT * len(task.slots) / task.grain.cost))
+            self.ledger.stretch(task.name, min(_MOST_ELASTIC, int(_MOMENT * len(task.slots) / task.grain.cost)))
         task.busy += answer.busy
         slot.items += done
         self.supervisor.touch(task.name)

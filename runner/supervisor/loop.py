@@ -21,7 +21,7 @@ from runner.supervisor.watch import Watch
 from runner.topology import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from runner.clock import Clock
     from runner.fleets.base import Event, Fleet, Hub
@@ -85,6 +85,7 @@ class Supervisor:
                 break
             for event in self.hub.wait(self._patience()):
                 self._handle(event)
+            self._feed_dirty()  # before anything else is looked at: somebody may wait for just that
         return self._result()
 
     def _turn(self) -> None:
@@ -120,16 +121,10 @@ class Supervisor:
 
     def _patience(self) -> float | None:
         """How long there is nothing to do unless somebody speaks."""
-        times = [when for when in self._timers() if when is not None]
+        parts = (self.ledger.next_waking, self.ends.next_time, self.staff.next_time, self.watch.next_time)
+        more = (self.feeder.next_time, self._batch_due)
+        times = [when for ask in (*parts, *more) if (when := ask()) is not None]
         return max(0.0, min(times) - self.clock.now()) if times else None
-
-    def _timers(self) -> Iterable[float | None]:
-        yield self.ledger.next_waking()
-        yield self.ends.next_time()
-        yield self.staff.next_time()
-        yield self.watch.next_time()
-        yield self.feeder.next_time()
-        yield self._batch_due()
 
     def _batch_due(self) -> float | None:
         """When the first batch that is not full has waited long enough."""
@@ -227,6 +222,7 @@ class Supervisor:
     def over(self, name: str, stage: Stage, why: str = "") -> None:
         """A task is over."""
         self.topology.over(name, stage)
+        self.staff.look_for_tasks = True
         how = {Stage.OK: "ok", Stage.FAILED: "failed", Stage.SKIPPED: "skipped"}[stage]
         self.emit(events.TaskEnded(self.clock.now(), name, how, why))
         self.ledger.abandon(name, {other for other in self.tasks if self.topology.is_over(other)})

@@ -29,12 +29,32 @@ class Staff:
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
         self.slots: list[Slot] = []
+        #: Whether a task may have become startable, or unstartable; whether a worker may have become due.
+        self.look_for_tasks = self.look_for_workers = True
+        self._due: list[Slot] = []
         self._farewells: dict[int, float] = {}
 
     # -- starting ------------------------------------------------------------------------------
 
     def work(self, now: float) -> None:
         """Start the tasks that may start, the workers that are due, and end those that linger."""
+        if self.look_for_tasks:
+            self.look_for_tasks = False
+            self._start_tasks(now)
+        if self.look_for_workers:
+            self.look_for_workers = False
+            self._due = [slot for slot in self.slots if slot.phase is Phase.WAITING]
+        if self._due:
+            for slot in self._due:
+                if slot.phase is Phase.WAITING and slot.start_at <= now:
+                    self._start(slot)
+            self._due = [slot for slot in self._due if slot.phase is Phase.WAITING]
+        if self._farewells:
+            for index in [index for index, until in self._farewells.items() if until <= now]:
+                del self._farewells[index]
+                self.slots[index].task.fleet.kill(index)
+
+    def _start_tasks(self, now: float) -> None:
         topology = self.supervisor.topology
         if not self.supervisor.ends.stopping:
             while startable := topology.startable():
@@ -43,17 +63,13 @@ class Staff:
         for name in topology.unstartable():
             self.supervisor.tasks[name].failed = "a task that it comes after has not ended as it must"
             self.supervisor.over(name, Stage.SKIPPED, self.supervisor.tasks[name].failed)
-        for slot in self.slots:
-            if slot.phase is Phase.WAITING and slot.start_at <= now:
-                self._start(slot)
-        for index, until in list(self._farewells.items()):
-            if until <= now:
-                del self._farewells[index]
-                self.slots[index].task.fleet.kill(index)
 
     def next_time(self) -> float | None:
         """When the next worker is to be started, or ended."""
-        starts = [slot.start_at for slot in self.slots if slot.phase is Phase.WAITING]
+        if not self._due and not self._farewells and not self.look_for_workers:
+            return None
+        waiting = self.slots if self.look_for_workers else self._due
+        starts = [slot.start_at for slot in waiting if slot.phase is Phase.WAITING]
         return min([*starts, *self._farewells.values()], default=None)
 
     def _start_task(self, task: TaskState, now: float) -> None:
@@ -65,6 +81,7 @@ class Staff:
             slot = Slot(len(self.slots), name, task, start_at=now)
             self.slots.append(slot)
             task.slots.append(slot)
+        self.look_for_workers = True
         self.supervisor.check_ends = True
 
     def _start(self, slot: Slot) -> None:
@@ -83,6 +100,7 @@ class Staff:
         slot.task.boots_lost = 0
         topology = self.supervisor.topology
         topology.is_ready(slot.task.name)
+        self.look_for_tasks = True
         now = self.supervisor.clock.now()
         self.supervisor.emit(events.WorkerReady(now, slot.task.name, slot.name, message.pid))
         self.supervisor.watch.granted(slot.task)
@@ -200,6 +218,7 @@ class Staff:
         expected = slot.phase is Phase.FINISHED or bool(task.failed) or self.supervisor.ends.dying
         again = (slot.again or (slot.retiring and not task.ended)) and not task.failed
         was, slot.phase = slot.phase, Phase.WAITING if again else Phase.GONE
+        self.look_for_workers = True
         if expected or (again and slot.retiring):
             self._release(slot)
         else:

@@ -90,6 +90,10 @@ class TaskState:
     fleet: Fleet
     groups: tuple[Group, ...]
     bounding: tuple[str, ...]
+    #: What is asked for at every chunk: the task's name, whether it has no inputs, and whether its items fly.
+    name: str = field(init=False)
+    is_source: bool = field(init=False)
+    flying: bool = field(init=False)
     slots: list[Slot] = field(default_factory=list)
     grain: Grain = field(default_factory=Grain)
     ended: bool = False
@@ -102,15 +106,8 @@ class TaskState:
     busy: float = 0.0
     throttle: Throttle | None = None
 
-    @property
-    def name(self) -> str:
-        """The task's name."""
-        return self.plan.name
-
-    @property
-    def is_source(self) -> bool:
-        """Whether it has no inputs."""
-        return not self.plan.config.inputs
+    def __post_init__(self) -> None:
+        self.name, self.is_source, self.flying = self.plan.name, not self.plan.config.inputs, self.plan.flying
 
     @property
     def depth(self) -> int:
@@ -118,7 +115,7 @@ class TaskState:
 
         An only worker that hands back holds one: what it hands back would come after the one that waits, out of order.
         """
-        if self.plan.flying:
+        if self.flying:
             return self.plan.config.concurrency
         in_order = len(self.slots) > 1 or self.plan.alone or self.plan.config.ordered
         return 2 if self.grain.quick and in_order else 1

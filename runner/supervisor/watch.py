@@ -45,7 +45,7 @@ class Watch:
 
     def look(self, now: float) -> None:
         """Sample the cells, and kill those whose last words have been said."""
-        for kill in [kill for kill in self._kills if kill[0] <= now]:
+        for kill in [kill for kill in self._kills if kill[0] <= now] if self._kills else ():
             self._kills.remove(kill)
             _, slot, life = kill
             if slot.life == life and slot.phase in {Phase.READY, Phase.ENDING}:
@@ -60,7 +60,7 @@ class Watch:
         if task.plan.config.timeout is None:
             return
         now = self.supervisor.clock.now()
-        if lease and task.plan.flying:
+        if lease and task.flying:
             self._granted[lease] = now
         if self._next is None:
             self._next = now
@@ -74,7 +74,7 @@ class Watch:
         if slot.phase not in {Phase.READY, Phase.ENDING} or slot.overdue:
             return None
         task, limit = slot.task, slot.task.plan.config.timeout or 0.0
-        if task.plan.flying:
+        if task.flying:
             # Its loop watches the items; only a loop that is stuck itself has to be ended from outside.
             oldest = min((self._granted[lease] for lease in slot.leases if lease in self._granted), default=None)
             return None if oldest is None else self._due(slot, now, oldest + limit + _STUCK)

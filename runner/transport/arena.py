@@ -126,9 +126,12 @@ def possible() -> bool:
 
 
 class Store:
-    """One writer's arena. `announce(number, descriptor)` tells of it, before the first handle names it."""
+    """One writer's arena. `announce(number, descriptor)` tells of it, before the first handle names it.
 
-    def __init__(self, number: int, announce: Callable[[int, int], None]) -> None:
+    `ample` is what it may take before it gives its readers time.
+    """
+
+    def __init__(self, number: int, announce: Callable[[int, int], None], ample: int = AMPLE) -> None:
         self.number = number
         self.fd = -1
         self._announce = announce
@@ -140,7 +143,7 @@ class Store:
         #: Up to where the pages are there, and mapped.
         self._high = 0
         self._refused = not possible()
-        self._ample = AMPLE
+        self._ample = ample
 
     def crowded(self) -> bool:
         """Whether so much is in use that readers should be given time first."""

@@ -2,8 +2,12 @@
 
 A pickled payload is one pickle of a list. Small immutable values stand in it as they are, in the cheapest form that
 there is (13 ns for an int); everything else is pickled by itself, at the moment it is produced, and stands in the
-list as a 1-tuple of bytes. So an item keeps the value it had when it was yielded, shares nothing with its
-neighbours, can be decoded without them, and fails alone when it cannot be pickled.
+list as a 1-tuple of bytes; then it is no list but a tuple, so that a reader knows it without looking at each item.
+So an item keeps the value it had when it was yielded, shares nothing with its neighbours, can be decoded without
+them, and fails alone when it cannot be pickled.
+
+Integers of 64 bits alone, and floats alone, travel as a row of machine words behind one letter (a pickle never begins
+with one): half the time of a pickle on either side, and any part can be read without the rest.
 
 With an arena at hand (`Freezer`) the large buffers of an item lie there, and the item stands in the list as a 2-tuple:
 its pickle and their handles. A pickle that is large itself (of bytes, of text) lies there as a whole: then None stands
@@ -14,7 +18,9 @@ from __future__ import annotations
 
 import pickle
 import sys
+from array import array
 from itertools import islice
+from operator import countOf
 from typing import Any
 
 from runner.errors import NotPicklable, TooLarge
@@ -23,10 +29,15 @@ from runner.transport.arena import LEAST, Store
 
 SMALL = frozenset({int, float, bool, type(None)})
 PLAIN = frozenset({str, bytes})
+#: What travels as machine words, and how: the codes of `array` and `memoryview`.
+_WORDS = {int: "q", float: "d"}
+_CODES = {ord(code): code for code in _WORDS.values()}
+#: Items as they travelled: a list of values, or a tuple of which some must be thawed.
+Frozen = list[Any] | tuple[Any, ...]
 #: How much of an object is looked at to learn what it weighs.
 _LEVELS, _SAMPLE = 3, 8
 #: Bytes in an arena are not copied on their way; they weigh so much less when it is asked how many to move at once.
-LIGHT = 8
+LIGHT = 16
 
 _dumps = pickle.dumps
 _loads = pickle.loads
@@ -49,6 +60,18 @@ def freeze(item: Any, most: int = 1 << 62) -> Any:
     if len(frozen) > most:
         raise TooLarge(_too_large(item, len(frozen), most))
     return (frozen,)
+
+
+def kinds_of(items: list[Any]) -> set[type]:
+    """The types of some values. Those of one type, the usual case, are counted at the speed of C.
+
+    >>> kinds_of([1, 2, 3]), kinds_of([])
+    ({<class 'int'>}, set())
+    """
+    if not items:
+        return set()
+    kind = type(items[0])
+    return {kind} if countOf(map(type, items), kind) == len(items) else set(map(type, items))
 
 
 class _Pieces(list[Any]):
@@ -187,13 +210,40 @@ def _contents(item: Any) -> tuple[int, list[Any]]:
 
 def encode(frozen: list[Any]) -> bytes:
     """The payload of a list of frozen items."""
-    return _dumps(frozen, 5)
+    return _dumps(tuple(frozen), 5)
 
 
-def decode(payload: Any) -> list[Any]:
-    """The frozen items of a payload; `thaw` those that are tuples when their turn comes."""
-    items: list[Any] = _loads(payload)
-    return items
+def encode_values(values: list[Any], kinds: set[type]) -> bytes:
+    r"""The payload of values that need no thawing; `kinds` has all their types, and may have others.
+
+    >>> encode_values([1, 2], {int})[:1], encode_values([1 << 64], {int})[:1], encode_values([1, True], {int, bool})[:1]
+    (b'q', b'\x80', b'\x80')
+    """
+    if len(kinds) == 1:
+        code = _WORDS.get(next(iter(kinds)))
+        if code is not None:
+            try:
+                return b"".join((code.encode(), array(code, values)))
+            except OverflowError:
+                pass
+    return _dumps(values, 5)
+
+
+def decode(payload: Any, start: int = 0, count: int | None = None) -> Frozen:
+    """Frozen items of a payload: all of them, or `count` from `start`.
+
+    Of a tuple some must be thawed when their turn comes, of a list none.
+
+    >>> decode(encode_values([5, 6, 7], {int}), 1, 2), decode(encode([freeze("a"), freeze("b")]), 1)
+    ([6, 7], ('b',))
+    """
+    stop = None if count is None else start + count
+    code = _CODES.get(payload[0])
+    if code is not None:
+        words = memoryview(payload)[1:].cast(code)  # type: ignore[call-overload]  # a code of the table
+        return words[start:stop].tolist()  # type: ignore[no-any-return]
+    items: Frozen = _loads(payload)
+    return items if start == 0 and (stop is None or stop == len(items)) else items[start:stop]
 
 
 def thaw(frozen: Any) -> Any:

@@ -1,9 +1,10 @@
 """Messages to bytes and back: a fixed prefix, a JSON header, and the payloads behind it, untouched.
 
-    | magic 2 | kind 1 | - 1 | header length 4 | payload length 8 |  header (JSON)  |  payloads ...  |
+    | magic 2 | kind 1 | - 1 | header length 4 | payload length 8 |  header  |  payloads ...  |
 
-JSON, because what a confused worker writes into its socket must never execute anything in the supervisor, nor crash
-it: whatever cannot be read is a `FrameError`, and its worker is given up. The header holds each payload's length.
+The header is JSON, or, for the usual grant and answer, a row of numbers (a fifth of the time). Neither can execute
+anything in the supervisor, nor crash it, whatever a confused worker writes into its socket: what cannot be read is a
+`FrameError`, and its worker is given up. The header holds each payload's length.
 Of what lies in arenas only its place is told, and an `Arena`'s descriptor travels beside its message (`link`).
 """
 
@@ -57,16 +58,21 @@ _loads = json.JSONDecoder().decode
 def pack(message: ToWorker | FromWorker) -> list[Buffer]:
     """The buffers to write, in order; payloads are not copied."""
     payloads: list[Buffer] = []
+    if (rows := _ROWS.get(type(message))) is not None and (header := rows(message, payloads)) is not None:
+        kind = _ROWS_KIND[type(message)]
+        return [PREFIX.pack(MAGIC, kind, len(header), sum(map(len, payloads))) + header, *payloads]
     kind, body = _PACK[type(message)](message, payloads)
     lengths = [len(payload) for payload in payloads]
     header = _dumps([body, lengths]).encode("ascii")
     return [PREFIX.pack(MAGIC, kind, len(header), sum(lengths)) + header, *payloads]
 
 
-def unpack(kind: int, header: bytes, payload: memoryview) -> Any:
+def unpack(kind: int, header: memoryview, payload: memoryview) -> Any:
     """The message of a header and the bytes behind it; `FrameError` when they are none."""
     try:
-        body, lengths = _loads(header.decode("ascii"))
+        if (rows := _FROM_ROWS.get(kind)) is not None:
+            return rows(header, payload)
+        body, lengths = _loads(str(header, "ascii"))
         parts: list[memoryview] = []
         at = 0
         for length in lengths:
@@ -75,14 +81,14 @@ def unpack(kind: int, header: bytes, payload: memoryview) -> Any:
         if at != len(payload):
             raise FrameError(f"{len(payload)} bytes of payload where the header says {at}")
         return _UNPACK[kind](body, parts)
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError, struct.error) as error:
         raise FrameError(f"not a message: {error}") from None
 
 
 def read_prefix(prefix: Buffer) -> tuple[int, int, int]:
     """Kind, header length and payload length."""
     magic, kind, header, payload = PREFIX.unpack(prefix)
-    if magic != MAGIC or kind not in _UNPACK or header > MOST_HEADER or payload > MOST_PAYLOAD:
+    if magic != MAGIC or not (kind in _UNPACK or kind in _FROM_ROWS) or header > MOST_HEADER or payload > MOST_PAYLOAD:
         raise FrameError("not a message: wrong prefix")
     return kind, header, payload
 
@@ -194,7 +200,7 @@ _PACK: dict[type, Any] = {
     Progress: lambda m, _: (7, [m.done, m.total]),
     Finished: lambda m, _: (8, [m.result, m.early]),
     Shown: lambda m, _: (10, [m.lease, m.preview]),
-    Arena: lambda m, _: (11, [m.number, m.freed]),
+    Arena: lambda m, _: (15, [m.number, m.freed]),
     Failed: lambda m, _: (9, [m.where, _error(m.error), m.verdict, m.after]),
 }
 _UNPACK: dict[int, Any] = {
@@ -207,6 +213,148 @@ _UNPACK: dict[int, Any] = {
     7: lambda body, _: Progress(*body),
     8: lambda body, _: Finished(*body),
     10: lambda body, _: Shown(*body),
-    11: lambda body, _: Arena(int(body[0]), freed=tuple(body[1])),
+    15: lambda body, _: Arena(int(body[0]), freed=tuple(body[1])),
     9: lambda body, _: Failed(body[0], _to_error(body[1]), body[2], body[3]),
+}
+
+
+# -- the usual grant and answer, as rows of numbers ---------------------------------------------
+
+#: lease, slice, how many offsets are freed
+_GRANT = struct.Struct("<QdI")
+#: number, start, count, attempt, crashes, length of its payload (0: that of the part before it)
+_PART = struct.Struct("<QIIIIQ")
+#: acks, outputs, busy, coding, buffers kept, buffers gone
+_ANSWER = struct.Struct("<HHddII")
+#: lease, done, more
+_ACK = struct.Struct("<QI?")
+#: items, busy, outputs
+_MADE = struct.Struct("<QdH")
+_CREDIT = struct.Struct("<Qd")
+#: group, count, size, length, slots
+_OUTPUT = struct.Struct("<HIQQI")
+#: arena, offset, length; arena, offset; offset
+_SLOT, _KEY, _OFFSET = struct.Struct("<QQQ"), struct.Struct("<QQ"), struct.Struct("<Q")
+
+
+def _grant_rows(message: Grant, payloads: list[Buffer]) -> bytes | None:
+    """None: it has a letter."""
+    rows = [_GRANT.pack(message.lease, message.slice, len(message.freed)), *_offsets(message.freed)]
+    last: Any = None
+    for part in message.parts:
+        if part.letter is not None:
+            payloads.clear()
+            return None
+        length = 0
+        if part.payload is not last:
+            last = part.payload
+            payloads.append(last.data if type(last) is Lodged else last)
+            length = len(last)
+        rows.append(_PART.pack(part.number, part.start, part.count, part.attempt, part.crashes, length))
+    return b"".join(rows)
+
+
+def _grant_from_rows(header: memoryview, payload: memoryview) -> Grant:
+    lease, slice_, freed = _GRANT.unpack_from(header)
+    begin = _GRANT.size + freed * _OFFSET.size
+    parts, at = [], 0
+    own = payload[:0]
+    for number, start, count, attempt, crashes, length in _PART.iter_unpack(header[begin:]):
+        if length:
+            own = payload[at : at + length]
+            at += length
+        parts.append(Part(number, start, count, attempt, crashes, PICKLED, own))
+    _all_read(at, payload)
+    return Grant(lease, slice_, tuple(parts), _from_offsets(header[_GRANT.size : begin]))
+
+
+def _offsets(freed: tuple[int, ...]) -> list[bytes]:
+    return [_OFFSET.pack(offset) for offset in freed]
+
+
+def _from_offsets(rows: memoryview) -> tuple[int, ...]:
+    return tuple(offset for (offset,) in _OFFSET.iter_unpack(rows))
+
+
+def _answer_rows(message: Answer, payloads: list[Buffer]) -> bytes | None:
+    """None: something has failed, or has priorities."""
+    if any(ack.failures for ack in message.acks) or any(output.priorities for output in message.outputs):
+        return None
+    told = (len(message.kept), len(message.gone))
+    rows = [_ANSWER.pack(len(message.acks), len(message.outputs), message.busy, message.coding, *told)]
+    rows += [_ACK.pack(ack.lease, ack.done, ack.more) for ack in message.acks]
+    rows += [_KEY.pack(*key) for key in (*message.kept, *message.gone)]
+    return b"".join(rows + _output_rows(message.outputs, payloads))
+
+
+def _output_rows(outputs: tuple[Output, ...], payloads: list[Buffer]) -> list[bytes]:
+    payloads += [output.payload for output in outputs]
+    rows = [
+        _OUTPUT.pack(output.group, output.count, output.size, len(output.payload), len(output.slots))
+        for output in outputs
+    ]
+    return rows + [_SLOT.pack(*slot) for output in outputs for slot in output.slots]
+
+
+def _outputs_from_rows(outputs: int, rows: memoryview, payload: memoryview) -> tuple[Output, ...]:
+    made, at = [], 0
+    slot = outputs * _OUTPUT.size
+    if len(rows) < slot:
+        raise FrameError("a header that ends too early")
+    for group, count, size, length, slots in _OUTPUT.iter_unpack(rows[:slot]):
+        lying = tuple(_SLOT.iter_unpack(rows[slot : slot + slots * _SLOT.size])) if slots else ()
+        made.append(Output(group, count, size, bytes(payload[at : at + length]), (), lying))
+        at += length
+        slot += slots * _SLOT.size
+    if slot != len(rows):
+        raise FrameError("a header of the wrong length")
+    _all_read(at, payload)
+    return tuple(made)
+
+
+def _answer_from_rows(header: memoryview, payload: memoryview) -> Answer:
+    acks, outputs, busy, coding, kept, gone = _ANSWER.unpack_from(header)
+    middle = _ANSWER.size + acks * _ACK.size
+    end = middle + (kept + gone) * _KEY.size
+    keys: Any = tuple(_KEY.iter_unpack(header[middle:end]))
+    told = [Ack(lease, done, (), more) for lease, done, more in _ACK.iter_unpack(header[_ANSWER.size : middle])]
+    made = _outputs_from_rows(outputs, header[end:], payload)
+    return Answer(tuple(told), made, busy, coding, keys[:kept], keys[kept:])
+
+
+def _made_rows(message: Made, payloads: list[Buffer]) -> bytes | None:
+    """None: it has priorities."""
+    if any(output.priorities for output in message.outputs):
+        return None
+    head = _MADE.pack(message.items, message.busy, len(message.outputs))
+    return b"".join([head, *_output_rows(message.outputs, payloads)])
+
+
+def _made_from_rows(header: memoryview, payload: memoryview) -> Made:
+    items, busy, outputs = _MADE.unpack_from(header)
+    return Made(items, _outputs_from_rows(outputs, header[_MADE.size :], payload), busy)
+
+
+def _all_read(at: int, payload: memoryview) -> None:
+    if at != len(payload):
+        raise FrameError(f"{len(payload)} bytes of payload where the header says {at}")
+
+
+def _credit_row(message: Credit, _: list[Buffer]) -> bytes:
+    return b"".join([_CREDIT.pack(message.total, message.slice), *_offsets(message.freed)])
+
+
+def _credit_from_row(header: memoryview, payload: memoryview) -> Credit:
+    _all_read(0, payload)
+    total, slice_ = _CREDIT.unpack_from(header)
+    return Credit(total, slice_, _from_offsets(header[_CREDIT.size :]))
+
+
+_ROWS: dict[type, Any] = {Grant: _grant_rows, Answer: _answer_rows, Made: _made_rows, Credit: _credit_row}
+_ROWS_KIND: dict[type, int] = {Grant: 11, Answer: 12, Made: 13, Credit: 14}
+_FROM_ROWS: dict[int, Any] = {
+    11: _grant_from_rows,
+    12: _answer_from_rows,
+    13: _made_from_rows,
+    14: _credit_from_row,
 }

@@ -26,6 +26,9 @@ _MOST_IOV = 64
 #: Room for descriptors beside what arrives, and the flag that keeps them out of children.
 _BESIDE = socket.CMSG_SPACE(64) if hasattr(socket, "CMSG_SPACE") else 0
 _CLOEXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+#: Where the supervisor reads; one for all its links, because each read is parsed before the next one begins.
+#: (A fresh buffer for each read costs more than the read: its pages must be mapped anew.)
+_SCRATCH = memoryview(bytearray(1 << 18))
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -64,7 +67,7 @@ class WorkerLink:
         kind, header_length, payload_length = frames.read_prefix(self._read(frames.PREFIX.size))
         header = self._read(header_length)
         payload = self._read(payload_length) if payload_length else bytearray()
-        return _with_fd(frames.unpack(kind, bytes(header), memoryview(payload)), self._fds)
+        return _with_fd(frames.unpack(kind, memoryview(header), memoryview(payload)), self._fds)
 
     def waiting(self, timeout: float = 0.0) -> bool:
         """Whether a message (or its beginning) arrives within `timeout` seconds."""
@@ -125,9 +128,9 @@ class SupervisorLink:
         #: The first bytes of messages that carry a descriptor, in order: each goes out by itself, with it.
         self._carried: deque[tuple[memoryview, int]] = deque()
         self._fds: deque[int] = deque()
+        #: The beginning of a message that has not arrived whole, and how long it will be when that is known.
         self._in = bytearray()
-        self._at = 0
-        self._need: tuple[int, int, int] | None = None
+        self._length = 0
 
     def fileno(self) -> int:
         """For the selector."""
@@ -185,43 +188,40 @@ class SupervisorLink:
         messages: list[Any] = []
         while True:
             try:
-                data, beside, _, _ = self._socket.recvmsg(_BUFFER, _BESIDE, _CLOEXEC)
+                got, beside, _, _ = self._socket.recvmsg_into([_SCRATCH], _BESIDE, _CLOEXEC)
             except BlockingIOError:
                 return messages, True
             except OSError:  # a reset, at the death of the worker
-                data, beside = b"", []
+                got, beside = 0, []
             if beside:
                 self._fds.extend(_fds_of(beside))
-            if not data:
+            if not got:
                 return messages, False
-            self._in += data
-            messages += self._parse()
-            if len(data) < _BUFFER // 2 and not beside:
+            self._take(_SCRATCH[:got], messages)
+            if got < len(_SCRATCH) and not beside:
                 return messages, True
 
-    def _parse(self) -> list[Any]:
-        messages: list[Any] = []
+    def _take(self, data: memoryview, messages: list[Any]) -> None:
+        """Read what has arrived; payloads are copied out of it."""
+        if self._in:
+            self._in += data
+            if len(self._in) < self._length:
+                return
+            whole, self._in = self._in, bytearray()
+            data = memoryview(whole)
+        at = 0
         size = frames.PREFIX.size
-        while True:
-            if self._need is None:
-                if len(self._in) - self._at < size:
-                    break
-                self._need = frames.read_prefix(self._in[self._at : self._at + size])
-                self._at += size
-            kind, header, payload = self._need
-            if len(self._in) - self._at < header + payload:
+        while (left := len(data) - at) >= size:
+            kind, header, payload = frames.read_prefix(data[at : at + size])
+            self._length = size + header + payload
+            if left < self._length:
                 break
-            head = bytes(self._in[self._at : self._at + header])
-            self._at += header
-            with memoryview(self._in) as view:
-                message = frames.unpack(kind, head, view[self._at : self._at + payload])
+            at += size
+            message = frames.unpack(kind, data[at : at + header], data[at + header : at + header + payload])
             messages.append(_with_fd(message, self._fds))
-            self._at += payload
-            self._need = None
-        if self._at:
-            del self._in[: self._at]
-            self._at = 0
-        return messages
+            at += header + payload
+            self._length = 0
+        self._in += data[at:]
 
     def close(self) -> None:
         """Close the socket, and descriptors that came with nothing."""

@@ -52,13 +52,13 @@ class Bench:
         self.cell[0] = lease
 
 
-def frozen_items(part: Part) -> list[Any]:
-    """The items of a part as they travelled; `thaw` makes an item of each."""
-    if part.kind == OBJECTS:
-        items: list[Any] = part.payload[part.start : part.start + part.count]
-        return items
-    payload = part.payload.data if type(part.payload) is Lodged else part.payload
-    return codec.decode(payload)[part.start : part.start + part.count]
+def frozen_items(part: Part) -> codec.Frozen:
+    """The items of a part as they travelled; `thaw` makes an item of each. A list holds items that need no thawing."""
+    if part.kind != OBJECTS:
+        payload = part.payload.data if type(part.payload) is Lodged else part.payload
+        return codec.decode(payload, part.start, part.count)
+    items: list[Any] = part.payload
+    return items if part.count == len(items) else items[part.start : part.start + part.count]
 
 
 def thaw(part: Part, frozen: Any) -> Any:

@@ -11,11 +11,13 @@ from runner.transport import codec
 from runner.transport.messages import OBJECTS, Output
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from runner.transport.arena import Store
     from runner.worker.spec import Group
 
 #: A reader that takes single items of a chunk is handed the chunk's bytes each time, so a chunk stays small.
-MOST_ITEMS = 16 * 1024
+MOST_ITEMS = 8 * 1024
 MOST_BYTES = 1 << 20
 _PLAIN_WEIGHT = codec.weight(0)
 
@@ -31,6 +33,10 @@ class Collector:
         self.buffers: list[list[Any]] = [[] for _ in groups]
         self.ranks: list[list[float]] = [[] for _ in groups]
         self.size = 0
+        #: Whether there is anything but small values, and whether any of it is pickled by itself.
+        self.large = self.mixed = False
+        #: The types of all small values that there have ever been.
+        self.kinds: set[type] = set()
         self._begun: Mark | None = None
         self._ports: dict[str, list[int]] = {}
         for index, group in enumerate(groups):
@@ -54,11 +60,17 @@ class Collector:
                 raise ValueError(f"To({item.port!r}, ...): this task has no such port (its ports: {known})")
             item = item.item
         frozen: Any = None
-        if self.objects:
+        if type(item) in codec.SMALL:
+            self.kinds.add(type(item))
+            frozen = item
+        elif self.objects:
+            self.large = True
             self.size += codec.weight(item)
         else:  # before anything is kept: it may be refused
-            frozen = item if type(item) in codec.SMALL else self.freezer.freeze(item)
+            frozen = self.freezer.freeze(item)
             self.size += codec.moved(frozen)
+            self.large = True
+            self.mixed = self.mixed or type(frozen) is tuple
         ranks = [priority(item) if self.groups[index].priority else None for index in targets]
         for index, rank in zip(targets, ranks, strict=True):
             self.buffers[index].append(item if self.groups[index].kind == OBJECTS else frozen)
@@ -101,32 +113,42 @@ class Collector:
                 del buffer[:count]
                 ranks = self.ranks[index][:count]
                 del self.ranks[index][:count]
-                outputs.extend(_cut(index, self.groups[index], items, ranks, lodges=self.freezer.lodges))
+                outputs.extend(self._cut(index, items, ranks))
         self.size = 0
+        self.large = self.mixed = False
         return tuple(outputs)
 
+    def _cut(self, index: int, items: list[Any], ranks: list[float]) -> Iterator[Output]:
+        objects = self.groups[index].kind == OBJECTS
+        slots: tuple[tuple[int, int, int], ...] = ()
+        start = 0
+        while start < len(items):
+            part = items if not start and len(items) <= MOST_ITEMS else items[start : start + MOST_ITEMS]
+            if objects:
+                payload: Any = part
+                size = self._weight(part, whole=part is items)
+            else:
+                part = _within_bytes(part) if self.large else part
+                travelling, slots = codec.sent(part) if self.freezer.lodges else (part, ())
+                payload = codec.encode(travelling) if self.mixed else codec.encode_values(part, self._kinds())
+                size = len(payload) + sum(length for _, _, length in slots)
+            yield Output(index, len(part), size, payload, tuple(ranks[start : start + len(part)]), slots)
+            start += len(part)
 
-def _cut(index: int, group: Group, items: list[Any], ranks: list[float], *, lodges: bool) -> list[Output]:
-    outputs: list[Output] = []
-    start = 0
-    plain = codec.SMALL.issuperset(map(type, items))
-    slots: tuple[tuple[int, int, int], ...] = ()
-    while start < len(items):
-        part = items[start : start + MOST_ITEMS]
-        if group.kind == OBJECTS:
-            payload: Any = part
-            size = _PLAIN_WEIGHT * len(part) if plain else sum(map(codec.weight, part))
-        else:
-            part = part if plain else _within_bytes(part)
-            travelling, slots = codec.sent(part) if lodges and not plain else (part, ())
-            payload = codec.encode(travelling)
-            size = len(payload) + sum(length for _, _, length in slots)
-        outputs.append(Output(index, len(part), size, payload, tuple(ranks[start : start + len(part)]), slots))
-        start += len(part)
-    return outputs
+    def _kinds(self) -> set[type]:
+        return self.kinds if not self.large else set()
+
+    def _weight(self, part: list[Any], *, whole: bool) -> int:
+        """What objects weigh; what has been weighed when it was emitted is not weighed again."""
+        if not self.large:
+            return _PLAIN_WEIGHT * len(part)
+        if whole and self.objects and len(self.groups) == 1:
+            return self.size + _PLAIN_WEIGHT * len(part)
+        return sum(map(codec.weight, part))
 
 
 def _within_bytes(items: list[Any]) -> list[Any]:
+    """As many of them as a chunk may hold, at least one."""
     total = 0
     for at, item in enumerate(items):
         total += codec.moved(item)

@@ -7,6 +7,7 @@ slice is answered with what is done, and the rest handed back.
 
 from __future__ import annotations
 
+from itertools import islice
 from time import perf_counter
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from runner.worker.bench import Bench, flattened, frozen_items, thaw
 from runner.worker.failure import failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from runner.transport.messages import Part
 
@@ -33,6 +34,9 @@ _Faults = list[tuple[int, Exception]]
 
 def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Execute grants until the inputs have ended."""
+    if bench.form.kind == "class":
+        # Bound once: looking it up for each item costs as much as calling it.
+        target = target.__call__  # type: ignore[operator]  # an instance, here
     if args or kwargs:
         plain = target
 
@@ -65,7 +69,7 @@ class Items:
         #: Whether stretches are possible at all. With a time limit, or an order to keep, each item stands alone.
         self.may_stretch = not (self.knows or spec.timed or spec.ordered) and bench.form.call == "function"
         self.may_stretch = self.may_stretch and (collector.direct is not None or not spec.groups)
-        self.quick = 0
+        self.quick = self.slow = 0
 
     def execute(self, grant: Grant) -> Answer:
         """Call the function for each item, within the slice; an only worker goes on, and says what is done so far."""
@@ -107,17 +111,22 @@ class Items:
         self.bench.collector.cut_short(again=fault.verdict == "retry")
         return fault
 
-    def _until_fault(self, part: Part, items: list[Any], at: int, base: int, deadline: float) -> tuple[int, _Faults]:
+    def _until_fault(self, part: Part, items: codec.Frozen, at: int, base: int, deadline: float) -> tuple[int, _Faults]:
         """Execute from `at` until the end, an error, or the deadline; return where it stopped, and what has failed.
 
         `base` is the index in the lease of the part's first item.
         """
         run = self._way(part)
+        rest = islice(items, at, None)  # for stretches: they begin where the last one has ended
+        upto = at
         before = perf_counter()
         while at < len(items):
             stretching = self.quick >= _QUICK_ENOUGH and self.may_stretch and part.letter is None and not part.crashes
             if stretching:
-                at, faults = self._stretch(part, items, at, min(len(items), at + min(self.stride, _STRETCH)), base)
+                if upto != at:
+                    rest = islice(items, at, None)
+                upto = min(len(items), at + min(self.stride, _STRETCH))
+                at, faults = self._stretch(part, items, islice(rest, upto - at), range(at, upto), base)
             else:
                 at, faults = run(part, items, at, min(len(items), at + self.stride), base)
             if faults:
@@ -130,31 +139,42 @@ class Items:
         return at, []
 
     def _adapt(self, seconds: float) -> None:
-        """Read the clock about once a millisecond."""
+        """Read the clock about once a millisecond.
+
+        One slow stride among quick ones says nothing: another thread had the interpreter meanwhile.
+        """
         if seconds < _QUICK:
+            self.slow = 0
             self.stride = min(_MOST_STRIDE, 2 * self.stride)
             if self.stride > _STRETCH:
                 self.quick += 1
         elif seconds > _SLOW:
-            self.stride = max(1, self.stride // 4)
-            self.quick = 0
+            self.slow += 1
+            if self.slow > 1 or not self.quick:
+                self.stride = max(1, self.stride // 4)
+                self.quick = 0
 
-    def _way(self, part: Part) -> Callable[[Part, list[Any], int, int, int], tuple[int, _Faults]]:
+    def _way(self, part: Part) -> Callable[[Part, codec.Frozen, int, int, int], tuple[int, _Faults]]:
         collector = self.bench.collector
         plain = not (self.knows or part.letter is not None or part.kind == OBJECTS or collector.objects)
         return self._fast if plain and collector.direct is not None else self._careful
 
-    def _fast(self, _: Part, items: list[Any], at: int, stop: int, base: int) -> tuple[int, _Faults]:
+    def _fast(self, _: Part, items: codec.Frozen, at: int, stop: int, base: int) -> tuple[int, _Faults]:
         """Pickled in, one pickled group out: the usual case between processes."""
         collector, target, cell = self.bench.collector, self.target, self.bench.cell
         assert collector.direct is not None
         append, small, thaw_ = collector.direct.append, codec.SMALL, codec.thaw
         index = base + at
+        same: type | None = None  # most results are of the type that the one before was: no look-up
         try:
             for frozen in items[at:stop]:
                 cell[1] = index
                 result = target(thaw_(frozen) if frozen.__class__ is tuple else frozen)
-                if result.__class__ in small:
+                if result.__class__ is same:
+                    append(result)
+                elif result.__class__ in small:
+                    same = result.__class__
+                    collector.kinds.add(same)
                     append(result)
                 else:
                     self.may_stretch = False
@@ -164,7 +184,7 @@ class Items:
             return index - base + 1, [(index - base, error)]
         return stop, []
 
-    def _careful(self, part: Part, items: list[Any], at: int, stop: int, base: int) -> tuple[int, _Faults]:
+    def _careful(self, part: Part, items: codec.Frozen, at: int, stop: int, base: int) -> tuple[int, _Faults]:
         """Every other combination."""
         bench, context = self.bench, self.bench.context
         emit, target = (bench.collector.emit_all if bench.spec.groups else _exhaust), self.target
@@ -182,16 +202,18 @@ class Items:
             return at + 1, [(at, error)]
         return at, []
 
-    def _stretch(self, part: Part, items: list[Any], at: int, stop: int, base: int) -> tuple[int, _Faults]:
+    def _stretch(
+        self, part: Part, items: codec.Frozen, some: Iterator[Any], span: range, base: int
+    ) -> tuple[int, _Faults]:
         """Call the function for some hundreds of items at the speed of C; until now all its results were plain values.
 
         The cell shows all of them as suspects, so a death here makes each of them be given again alone. Should a
         result be something else for the first time, it is frozen a moment later than it would be item by item; after
         that the worker goes item by item for good.
         """
-        self.bench.cell[1] = stretch(base + at, stop - at)
-        some: Any = items[at:stop]
-        if part.kind != OBJECTS and tuple in set(map(type, some)):
+        at = span.start
+        self.bench.cell[1] = stretch(base + at, len(span))
+        if part.kind != OBJECTS and type(items) is tuple:
             some = map(codec.thaw, some)
         results: list[Any] = []
         faults: _Faults = []
@@ -200,8 +222,12 @@ class Items:
         except Exception as error:  # noqa: BLE001  whatever the user's function raises
             faults.append((at + len(results), error))
         done = at + len(results) + len(faults)
-        if codec.SMALL.issuperset(map(type, results)):
+        if results.count(None) == len(results) and not self.bench.spec.groups:
+            return done, faults
+        kinds = codec.kinds_of(results)
+        if kinds <= codec.SMALL:
             if self.bench.collector.direct is not None:
+                self.bench.collector.kinds |= kinds
                 self.bench.collector.direct.extend(results)
             return done, faults
         self.may_stretch = False
@@ -247,7 +273,7 @@ class Batches:
             bench.show(grant.lease, done)
             attempt = batch[0][0].attempt
             bench.context.at(batch[0][0], batch[0][1])
-            items: list[Any] = []
+            items: codec.Frozen = []
             if batch[0][0].crashes:
                 bench.show_suspect(grant.lease, batch[0][0], batch[0][2])
             try:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 import queue
 import threading
+from itertools import islice
 from time import perf_counter
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any
@@ -49,8 +50,8 @@ class Tap:
         self.idle = True
         #: With so many waiting they leave although others are under way.
         self.push = 1
-        #: With `stop[0]` waiting there is something to do; the function's thread looks at nothing else.
-        self.stop = [0]
+        #: Not empty: the next item leaves at once, or must not be made. All that is looked at between two items.
+        self.flag: list[int] = [1]
         self._count = 0
         self._since = perf_counter()
         bench.port.listen(self.hear)
@@ -71,14 +72,17 @@ class Tap:
                 self.idle = True
                 if self.waiting:
                     self._send()
-            self._set_stop()
+            self._set_flag()
             self.room.notify_all()
 
-    def _set_stop(self) -> None:
+    def _set_flag(self) -> None:
+        self.flag[:] = [1] if self.idle or self.bench.context.stopping else []
+
+    def _enough(self) -> int:
+        """With so many waiting there is something to do."""
         if self.idle or self.bench.context.stopping:
-            self.stop[0] = 1
-        else:
-            self.stop[0] = max(1, min(self.push, self.total - self.sent))
+            return 1
+        return max(1, min(self.push, self.total - self.sent))
 
     def _send(self) -> None:
         now = perf_counter()
@@ -94,9 +98,14 @@ class Tap:
     def leave(self) -> None:
         """Let what waits go if nothing is under way, or enough of it waits."""
         with self.lock:
-            if self.waiting >= self.stop[0]:
+            if self.due:
                 self._send()
-            self._set_stop()
+            self._set_flag()
+
+    @property
+    def due(self) -> bool:
+        """Whether what waits is to leave."""
+        return self.waiting >= self._enough()
 
     def flush(self) -> None:
         """Send what has been made."""
@@ -111,10 +120,10 @@ class Tap:
             if waiting and (self.idle or waiting >= min(self.push, self.total - self.sent)):
                 self._send()
             store = self.bench.port.store
-            if store is not None and store.crowded():
+            if store is not None and timeout is None and store.crowded():
                 self._give_time(store)
-            enough = self.room.wait_for(self._may_make, timeout)
-            self._set_stop()
+            enough = self._may_make() or self.room.wait_for(self._may_make, timeout)
+            self._set_flag()
             if self.bench.context.stopping:
                 raise RunStopping
             return enough
@@ -139,25 +148,42 @@ class Tap:
             self._count += 1
 
     def pour(self, items: GeneratorType[Any, Any, Any]) -> None:
-        """All items of a generator. The loop's fast path is for small values into one ordinary group."""
-        self.reserve()
-        direct, small, stop = self.collector.direct, codec.SMALL, self.stop
-        if direct is None:
+        """All items of a generator."""
+        if self.collector.direct is None:
+            self.reserve()
             for item in items:
                 self.emit(item)
                 self.reserve()
         else:
-            append = direct.append
-            for item in items:
-                if item.__class__ in small:
-                    append(item)
-                else:
-                    self.emit(item)
-                    if self.collector.size >= MOST_BYTES:
-                        self.reserve()
-                if len(direct) >= stop[0]:
-                    self.reserve()
+            while self._pour_some(items, self.collector.direct):
+                pass
         self.flush()
+
+    def _pour_some(self, items: GeneratorType[Any, Any, Any], direct: list[Any]) -> bool:
+        """The hottest loop of a source: what may be made before there is something to do. False: that was all.
+
+        Small values go straight into the buffer of the one ordinary group.
+        """
+        self.reserve()
+        with self.lock:
+            before = self.sent + len(direct)
+            most = max(1, self._enough() - len(direct))
+        append, small, flag, broken = direct.append, codec.SMALL, self.flag, False
+        same: type | None = None  # most items are of the type that the one before was: no look-up
+        for item in islice(items, most):
+            if item.__class__ is same:
+                append(item)
+            elif item.__class__ in small:
+                same = item.__class__
+                self.collector.kinds.add(same)
+                append(item)
+            else:
+                self.emit(item)
+                broken = self.collector.size >= MOST_BYTES
+            if flag or broken:
+                return True
+        with self.lock:
+            return self.sent + len(direct) - before == most
 
 
 class SourceOutbox(Outbox[Any]):
@@ -230,7 +256,7 @@ async def _apour(tap: Tap, items: AsyncGeneratorType[Any, Any]) -> None:
         await loop.run_in_executor(None, tap.reserve)
         async for item in items:
             tap.emit(item)
-            if tap.waiting >= tap.stop[0] or tap.collector.size >= MOST_BYTES:
+            if tap.due or tap.collector.size >= MOST_BYTES:
                 await loop.run_in_executor(None, tap.reserve)
     finally:
         await items.aclose()

@@ -116,8 +116,8 @@ def ran(request, tmp_path_factory) -> Finished:
 
 
 CALLS = ("quick", "quick_boxed", "quick_async")
-#: Items that the sink's worker may have been granted: two chunks of 10 ms, at a millisecond each; and one item for each worker.
-GRANTED = 2 * 10 + 2
+#: Items that the sink's worker may have been granted: two chunks of 20 ms, at a millisecond each; and one item for each worker.
+GRANTED = 2 * 20 + 2
 
 
 def ahead(ran: Finished, name: str, items: int = ITEMS) -> int:
