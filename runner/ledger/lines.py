@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Order = Literal["fifo", "lifo", "priority"]
 Full = Literal["wait", "drop-new", "drop-old"]
 #: Bytes in shared memory are not copied on their way: they weigh so much less.
-_LIGHT = 16
+_LIGHT = 4
 
 
 @dataclass(frozen=True, slots=True)

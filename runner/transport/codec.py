@@ -37,7 +37,7 @@ Frozen = list[Any] | tuple[Any, ...]
 #: How much of an object is looked at to learn what it weighs.
 _LEVELS, _SAMPLE = 3, 8
 #: Bytes in an arena are not copied on their way; they weigh so much less when it is asked how many to move at once.
-LIGHT = 16
+LIGHT = 4
 
 _dumps = pickle.dumps
 _loads = pickle.loads
