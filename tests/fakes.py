@@ -162,8 +162,9 @@ class FakeFleet:
         if not worker.alive:
             return
         if isinstance(message, Grant):
-            worker.waiting.append(message)
-            self._begin(worker)
+            for grant in (message, *message.others):
+                worker.waiting.append(grant)
+                self._begin(worker)
         elif isinstance(message, Credit):
             worker.total = message.total
             self._make(worker)

@@ -193,17 +193,24 @@ class Holdings:
         """A message to a worker with what it brings along, and the arenas that the worker must be given before it."""
         arenas: list[Arena] = []
         if type(message) is Grant:
-            lodged = [part.payload for part in message.parts if type(part.payload) is Lodged]
-            if lodged:
-                account.loans[message.lease] = lodged
-                places = {slot.place.number: slot.place for payload in lodged for slot in payload.slots}
-                arenas = [Arena(number, place.fd) for number, place in places.items() if number not in account.knows]
-                account.knows.update(places)
+            for grant in (message, *message.others):
+                lodged = [part.payload for part in grant.parts if type(part.payload) is Lodged]
+                if lodged:
+                    account.loans[grant.lease] = lodged
+                    arenas += self._introduced(account, lodged)
         elif type(message) is not Credit:
             return message, arenas
         if account.place is not None and account.place.freed:
             message = replace(message, freed=account.place.take_freed())
         return message, arenas
+
+    @staticmethod
+    def _introduced(account: Account, lodged: list[Lodged]) -> list[Arena]:
+        """The arenas of some payloads that the worker does not know yet."""
+        places = {slot.place.number: slot.place for payload in lodged for slot in payload.slots}
+        new = [Arena(number, place.fd) for number, place in places.items() if number not in account.knows]
+        account.knows.update(places)
+        return new
 
     def ripened(self) -> list[tuple[Account, Arena]]:
         """The writers that should be told what is free, and what to tell them."""

@@ -128,7 +128,9 @@ class Ledger:
 
     # -- going out -----------------------------------------------------------------------------
 
-    def take(self, task: str, worker: int, most: int, most_bytes: int = 1 << 60, least: int = 1) -> Lease | None:
+    def take(
+        self, task: str, worker: int, most: int, most_bytes: int = 1 << 60, least: int = 1, light: int = 1
+    ) -> Lease | None:
         """Grant up to `most` items to a worker, or nothing when fewer than `least` are available.
 
         Marked pieces (an item that failed before) come alone and ignore `least`.
@@ -138,10 +140,10 @@ class Ledger:
         pieces: list[tuple[Line, Piece]] = []
         taken = 0
         for line in self._turn(lines, least):
-            for piece in line.take(most - taken, most_bytes, joining=bool(pieces)):
+            for piece in line.take(most - taken, most_bytes, light, joining=bool(pieces)):
                 pieces.append((line, piece))
                 taken += piece.count
-                most_bytes -= piece.weight
+                most_bytes -= piece.weight(light)
             if taken >= most or (pieces and pieces[-1][1].single):
                 break
         if not pieces:

@@ -7,7 +7,7 @@ more over its bound than what is in flight. Nothing ever blocks inside a worker,
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from runner.chunking import MOST_BYTES
@@ -15,7 +15,7 @@ from runner.supervisor.state import Phase
 from runner.transport.messages import Credit, Grant, LetterText, Part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from runner.clock import Clock
     from runner.ledger import Lease, Ledger, Piece
@@ -94,12 +94,12 @@ class Feeder:
             self._feed_flying(task)
             return
         ready = self._takers(task)
-        for depth in range(1, task.depth + 1):  # everybody gets one before anybody gets two
-            for slot in ready:
-                if len(slot.leases) < depth and not self._grant(task, slot, len(ready), flush=flush):
-                    if not self.ledger.available(task.name):
-                        return
-                    break
+        for slot in self._in_turn(ready, task.depth):
+            grant = self._grant(task, slot, len(ready), flush=flush)
+            if grant is not None:
+                task.fleet.send(slot.index, grant)
+            elif task.plan.config.lifespan is None:  # else it may be this worker alone that gets no more
+                return
 
     @staticmethod
     def _takers(task: TaskState) -> list[Slot]:
@@ -108,22 +108,32 @@ class Feeder:
     def _feed_flying(self, task: TaskState) -> None:
         """One item for each lease; but a suspect flies alone, so that its next crash tells whose fault it was."""
         ready = self._takers(task)
-        for depth in range(1, task.depth + 1):
+        grants: dict[int, list[Grant]] = defaultdict(list)
+        for slot in self._in_turn(ready, task.depth):
+            if slot.flies_alone in slot.leases or (slot.leases and self.ledger.suspect_first(task.name)):
+                continue
+            grant = self._grant(task, slot, len(ready), flush=False)
+            if grant is None:
+                break
+            if any(part.crashes for part in grant.parts):
+                slot.flies_alone = grant.lease
+            grants[slot.index].append(grant)
+        for index, (first, *others) in grants.items():
+            task.fleet.send(index, replace(first, others=tuple(others)) if others else first)
+
+    @staticmethod
+    def _in_turn(ready: list[Slot], depth: int) -> Iterator[Slot]:
+        """Everybody gets one before anybody gets two."""
+        for held in range(1, depth + 1):
             for slot in ready:
-                if len(slot.leases) >= depth or self._flies_alone(slot):
-                    continue
-                if self.ledger.suspect_first(task.name) and slot.leases:
-                    continue
-                if not self._grant(task, slot, len(ready), flush=False):
-                    return
+                if len(slot.leases) < held:
+                    yield slot
 
-    def _flies_alone(self, slot: Slot) -> bool:
-        return any(piece.crashes for lease in slot.leases for _, piece in self.ledger.leases[lease].pieces)
-
-    def _grant(self, task: TaskState, slot: Slot, takers: int, *, flush: bool) -> bool:
+    def _grant(self, task: TaskState, slot: Slot, takers: int, *, flush: bool) -> Grant | None:
+        """Lease items to a worker; what to tell it, or None when it gets nothing."""
         items = self._how_many(task, slot, takers)
         if not items:
-            return False
+            return None
         least = 1
         if (batch := task.plan.config.batch) is not None:
             least = 1 if flush else batch.items
@@ -134,10 +144,10 @@ class Feeder:
         if task.throttle is not None:
             items = min(items, self._allowed(task, task.throttle, least))
             if not items:
-                return False
-        lease = self.ledger.take(task.name, slot.index, items, MOST_BYTES, least)
+                return None
+        lease = self.ledger.take(task.name, slot.index, items, MOST_BYTES, least, task.light)
         if lease is None:
-            return False
+            return None
         if task.throttle is not None:
             task.throttle.take(lease.count)
         slot.leases.append(lease.id)
@@ -145,8 +155,7 @@ class Feeder:
             self.watch.granted(task, lease.id)
         self._owed[lease.id] = (task.bounding, lease.count)
         self._expect(task.bounding, lease.count)
-        task.fleet.send(slot.index, Grant(lease.id, task.grain.slice, self._parts(lease)))
-        return True
+        return Grant(lease.id, task.grain.slice, self._parts(lease))
 
     def _how_many(self, task: TaskState, slot: Slot, takers: int) -> int:
         available = self.ledger.available(task.name)

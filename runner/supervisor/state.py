@@ -60,6 +60,8 @@ class Slot:
     overdue: Position | None = None
     #: What the item looks like over which workers have died before.
     preview: str = ""
+    #: The lease of an item over which workers have died before: in a worker that executes many, it flies alone.
+    flies_alone: int = 0
 
     def begin(self) -> None:
         """A new worker lives here."""
@@ -105,6 +107,8 @@ class TaskState:
     results: dict[str, str] = field(default_factory=dict)
     busy: float = 0.0
     throttle: Throttle | None = None
+    #: See `chunking.lightness`.
+    light: int = 1
 
     def __post_init__(self) -> None:
         self.name, self.is_source, self.flying = self.plan.name, not self.plan.config.inputs, self.plan.flying

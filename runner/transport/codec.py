@@ -36,8 +36,6 @@ _CODES = {ord(code): code for code in _WORDS.values()}
 Frozen = list[Any] | tuple[Any, ...]
 #: How much of an object is looked at to learn what it weighs.
 _LEVELS, _SAMPLE = 3, 8
-#: Bytes in an arena are not copied on their way; they weigh so much less when it is asked how many to move at once.
-LIGHT = 4
 
 _dumps = pickle.dumps
 _loads = pickle.loads
@@ -157,19 +155,19 @@ def size_of(frozen: Any) -> int:
     """Bytes that a frozen item takes in its payload and in arenas, about."""
     if type(frozen) is tuple:
         if len(frozen) == 2:
-            return moved(frozen) + _lying(frozen) - _lying(frozen) // LIGHT
+            return moved(frozen, 1)
         return len(frozen[0]) + 8
     if type(frozen) in PLAIN:
         return len(frozen) + 8
     return 8
 
 
-def moved(frozen: Any) -> int:
-    """What a frozen item counts for when it is asked how many to move at once."""
+def moved(frozen: Any, light: int) -> int:
+    """What a frozen item counts for when it is asked how many to move at once: bytes in arenas weigh less."""
     if type(frozen) is tuple and len(frozen) == 2:
         changed = sum(len(content) for handle in frozen[1] if len(handle) > 3 for _, content in handle[3])
         inside = len(frozen[0]) if type(frozen[0]) is bytes else 0
-        return inside + changed + _lying(frozen) // LIGHT + 8
+        return inside + changed + _lying(frozen) // light + 8
     return size_of(frozen)
 
 

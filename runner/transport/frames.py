@@ -117,11 +117,12 @@ def _pack_grant(message: Grant, payloads: list[Buffer]) -> tuple[int, list[Any]]
             payloads.append(last.data if type(last) is Lodged else last)
         tries = (part.attempt, part.crashes)
         parts.append([part.number, part.start, part.count, *tries, len(payloads) - 1, _letter(part.letter)])
-    return 1, [message.lease, message.slice, parts, message.freed]
+    others = [_pack_grant(other, payloads)[1] for other in message.others]
+    return 1, [message.lease, message.slice, parts, others, message.freed]
 
 
 def _unpack_grant(body: list[Any], payloads: list[memoryview]) -> Grant:
-    lease, slice_, parts, freed = body
+    lease, slice_, parts, others, freed = body
     return Grant(
         lease,
         slice_,
@@ -129,6 +130,7 @@ def _unpack_grant(body: list[Any], payloads: list[memoryview]) -> Grant:
             Part(number, start, count, attempt, crashes, PICKLED, payloads[at], LetterText(*letter) if letter else None)
             for number, start, count, attempt, crashes, at, letter in parts
         ),
+        tuple(_unpack_grant(other, payloads) for other in others),
         tuple(freed),
     )
 
@@ -220,7 +222,7 @@ _UNPACK: dict[int, Any] = {
 
 # -- the usual grant and answer, as rows of numbers ---------------------------------------------
 
-#: lease, slice, how many offsets are freed
+#: lease, slice, number of parts; a grant's others follow its parts, and what is freed comes before all of them
 _GRANT = struct.Struct("<QdI")
 #: number, start, count, attempt, crashes, length of its payload (0: that of the part before it)
 _PART = struct.Struct("<QIIIIQ")
@@ -235,37 +237,51 @@ _CREDIT = struct.Struct("<Qd")
 _OUTPUT = struct.Struct("<HIQQI")
 #: arena, offset, length; arena, offset; offset
 _SLOT, _KEY, _OFFSET = struct.Struct("<QQQ"), struct.Struct("<QQ"), struct.Struct("<Q")
+_COUNT = struct.Struct("<I")
 
 
 def _grant_rows(message: Grant, payloads: list[Buffer]) -> bytes | None:
     """None: it has a letter."""
-    rows = [_GRANT.pack(message.lease, message.slice, len(message.freed)), *_offsets(message.freed)]
+    rows = [_COUNT.pack(len(message.freed)), *_offsets(message.freed)]
     last: Any = None
-    for part in message.parts:
-        if part.letter is not None:
-            payloads.clear()
-            return None
-        length = 0
-        if part.payload is not last:
-            last = part.payload
-            payloads.append(last.data if type(last) is Lodged else last)
-            length = len(last)
-        rows.append(_PART.pack(part.number, part.start, part.count, part.attempt, part.crashes, length))
+    for grant in (message, *message.others):
+        rows.append(_GRANT.pack(grant.lease, grant.slice, len(grant.parts)))
+        for part in grant.parts:
+            if part.letter is not None:
+                payloads.clear()
+                return None
+            length = 0
+            if part.payload is not last:
+                last = part.payload
+                payloads.append(last.data if type(last) is Lodged else last)
+                length = len(last)
+            rows.append(_PART.pack(part.number, part.start, part.count, part.attempt, part.crashes, length))
     return b"".join(rows)
 
 
 def _grant_from_rows(header: memoryview, payload: memoryview) -> Grant:
-    lease, slice_, freed = _GRANT.unpack_from(header)
-    begin = _GRANT.size + freed * _OFFSET.size
-    parts, at = [], 0
+    grants: list[Grant] = []
+    (freed,) = _COUNT.unpack_from(header)
+    row = _COUNT.size + freed * _OFFSET.size
+    free = _from_offsets(header[_COUNT.size : row])
+    at = 0
     own = payload[:0]
-    for number, start, count, attempt, crashes, length in _PART.iter_unpack(header[begin:]):
-        if length:
-            own = payload[at : at + length]
-            at += length
-        parts.append(Part(number, start, count, attempt, crashes, PICKLED, own))
+    while row < len(header):
+        lease, slice_, most = _GRANT.unpack_from(header, row)
+        row += _GRANT.size
+        parts = []
+        for number, start, count, attempt, crashes, length in _PART.iter_unpack(header[row : row + most * _PART.size]):
+            if length:
+                own = payload[at : at + length]
+                at += length
+            parts.append(Part(number, start, count, attempt, crashes, PICKLED, own))
+        row += most * _PART.size
+        grants.append(Grant(lease, slice_, tuple(parts)))
     _all_read(at, payload)
-    return Grant(lease, slice_, tuple(parts), _from_offsets(header[_GRANT.size : begin]))
+    first = grants[0]
+    if len(grants) == 1 and not freed:
+        return first
+    return Grant(first.lease, first.slice, first.parts, tuple(grants[1:]), free)
 
 
 def _offsets(freed: tuple[int, ...]) -> list[bytes]:

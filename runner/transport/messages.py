@@ -71,11 +71,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Items to execute, on a lease, within about `slice` seconds; what takes more than twice that is handed back."""
+    """Items to execute, on a lease, within about `slice` seconds; what takes more than twice that is handed back.
+
+    `others` are further grants in the same message, for workers that execute many items at a time.
+    """
 
     lease: int
     slice: float
     parts: tuple[Part, ...]
+    others: tuple[Grant, ...] = ()
     #: Offsets in the worker's own arena that nobody needs any more.
     freed: tuple[int, ...] = ()
 

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from runner.transport.arena import Store
     from runner.worker.spec import Group
 
-#: A reader that takes single items of a chunk is handed the chunk's bytes each time, so a chunk stays small.
+#: Items of one chunk; more would only leave the processor's cache.
 MOST_ITEMS = 8 * 1024
+#: The same where a reader takes single items of it.
+MOST_SINGLY = 64
 MOST_BYTES = 1 << 20
 _PLAIN_WEIGHT = codec.weight(0)
 
@@ -27,8 +29,11 @@ Mark = tuple[int, ...]
 class Collector:
     """The outputs that wait for the next message."""
 
-    def __init__(self, groups: tuple[Group, ...], most: int = 1 << 62, store: Store | None = None) -> None:
+    def __init__(
+        self, groups: tuple[Group, ...], most: int = 1 << 62, store: Store | None = None, light: int = 1
+    ) -> None:
         self.groups = groups
+        self.light = light
         self.freezer = codec.Freezer(most, store)
         self.buffers: list[list[Any]] = [[] for _ in groups]
         self.ranks: list[list[float]] = [[] for _ in groups]
@@ -68,7 +73,7 @@ class Collector:
             self.size += codec.weight(item)
         else:  # before anything is kept: it may be refused
             frozen = self.freezer.freeze(item)
-            self.size += codec.moved(frozen)
+            self.size += codec.moved(frozen, self.light)
             self.large = True
             self.mixed = self.mixed or type(frozen) is tuple
         ranks = [priority(item) if self.groups[index].priority else None for index in targets]
@@ -119,16 +124,18 @@ class Collector:
         return tuple(outputs)
 
     def _cut(self, index: int, items: list[Any], ranks: list[float]) -> Iterator[Output]:
-        objects = self.groups[index].kind == OBJECTS
+        group = self.groups[index]
+        objects = group.kind == OBJECTS
+        most = MOST_SINGLY if group.singly and not objects else MOST_ITEMS
         slots: tuple[tuple[int, int, int], ...] = ()
         start = 0
         while start < len(items):
-            part = items if not start and len(items) <= MOST_ITEMS else items[start : start + MOST_ITEMS]
+            part = items if not start and len(items) <= most else items[start : start + most]
             if objects:
                 payload: Any = part
                 size = self._weight(part, whole=part is items)
             else:
-                part = _within_bytes(part) if self.large else part
+                part = _within_bytes(part, self.light) if self.large else part
                 travelling, slots = codec.sent(part) if self.freezer.lodges else (part, ())
                 payload = codec.encode(travelling) if self.mixed else codec.encode_values(part, self._kinds())
                 size = len(payload) + sum(length for _, _, length in slots)
@@ -147,11 +154,11 @@ class Collector:
         return sum(map(codec.weight, part))
 
 
-def _within_bytes(items: list[Any]) -> list[Any]:
+def _within_bytes(items: list[Any], light: int) -> list[Any]:
     """As many of them as a chunk may hold, at least one."""
     total = 0
     for at, item in enumerate(items):
-        total += codec.moved(item)
+        total += codec.moved(item, light)
         if total > MOST_BYTES:
             return items[: max(1, at)]
     return items

@@ -13,13 +13,14 @@ from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import TimedOut
-from runner.transport.messages import Ack, Answer
-from runner.worker.bench import flattened, thaw
+from runner.transport.messages import OBJECTS, Ack, Answer
+from runner.worker.bench import thaw, whole
 from runner.worker.failure import failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runner.transport import codec
     from runner.transport.messages import Failure, Grant, Part
     from runner.worker.bench import Bench
 
@@ -40,7 +41,9 @@ class Flight:
         self.tasks: set[asyncio.Task[None]] = set()
         self.arrived: deque[Any] = deque()
         self.wake = asyncio.Event()
-        self.flush_due = False
+        self.flush_due = self.waking = False
+        self.payload: Any = None
+        self.items: codec.Frozen = ()
 
     async def fly(self) -> None:
         """Start what is granted until the inputs have ended and everything has landed."""
@@ -48,23 +51,29 @@ class Flight:
 
         def deliver(message: Any) -> None:
             self.arrived.append(message)
-            loop.call_soon_threadsafe(self.wake.set)
+            if not self.waking:  # else the loop is on its way, and takes this one too
+                self.waking = True
+                loop.call_soon_threadsafe(self.wake.set)
 
         self.bench.port.listen(deliver)
         while not self.bench.ended or self.tasks:
             await self.wake.wait()
             self.wake.clear()
+            self.waking = False
             while self.arrived:
                 grant = self.bench.hear(self.arrived.popleft())
-                if grant is not None:
-                    self._start(grant)
+                for each in (grant, *grant.others) if grant is not None else ():
+                    self._start(each)
         self._flush()
 
     def _start(self, grant: Grant) -> None:
-        for part, index, frozen in flattened(grant):
-            task = asyncio.get_running_loop().create_task(self._one(grant.lease, part, index, frozen))
-            self.tasks.add(task)
-            task.add_done_callback(self._landed)
+        for part in grant.parts:
+            if part.payload is not self.payload or part.kind == OBJECTS:  # neighbours' items come from one payload
+                self.payload, self.items = part.payload, whole(part)
+            for index in range(part.start, part.start + part.count):
+                task = asyncio.get_running_loop().create_task(self._one(grant.lease, part, index, self.items[index]))
+                self.tasks.add(task)
+                task.add_done_callback(self._landed)
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)

@@ -15,12 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Queues that receive the same chunk: one port's, of one kind (`OBJECTS` or `PICKLED`)."""
+    """Queues that receive the same chunk: one port's, of one kind (`OBJECTS` or `PICKLED`).
+
+    `singly`: a reader takes single items of a chunk, and is handed the chunk's bytes each time: chunks stay small.
+    """
 
     port: str
     queues: tuple[str, ...]
     kind: int
     priority: bool = False
+    singly: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class WorkerSpec:
     #: It is its task's only worker: nobody else could go on with what it hands back, so it keeps everything.
     alone: bool = False
     max_item: int = 256 << 20
+    #: Bytes in arenas weigh so much less than those that are copied on their way.
+    light: int = 1
     env: dict[str, str] = field(default_factory=dict)
 
 
