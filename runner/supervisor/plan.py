@@ -147,7 +147,7 @@ class Plan:
         return any(task.flying for task in self.tasks.values() if queue in task.config.inputs)
 
     def light(self, config: TaskConfig) -> int:
-        """How much less bytes in arenas weigh than those that are copied: so that a queue's bound still means something.
+        """How much less bytes in arenas weigh than those that are copied; a queue's bound must still mean something.
 
         At once go at most 1 MiB in pickles, and in arenas as much or a quarter of what the queues may hold.
         """

@@ -120,7 +120,7 @@ class Freezer:
             return [_dumps(item, 5, buffer_callback=self._inside)]
         pieces = _Pieces()
         pickle.Pickler(pieces, 5, buffer_callback=self._inside).dump(item)
-        return pieces
+        return [piece.raw() if type(piece) is pickle.PickleBuffer else piece for piece in pieces]
 
     def _inside(self, buffer: pickle.PickleBuffer) -> bool:
         """Whether a buffer stays inside the pickle; the others' handles are kept."""
