@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from runner.errors import NotPicklable, TooLarge
 from runner.transport import arena, codec, loans
 from runner.transport.arena import LEAST, PAGE, Pages, Store
