@@ -119,7 +119,8 @@ class TaskState:
 
         An only worker that hands back holds one: what it hands back would come after the one that waits, out of order.
         """
-        if self.flying:
-            return self.plan.config.concurrency
+        if self.flying:  # as many again wait in the worker, if that is not for long, and no time limit counts it
+            config = self.plan.config
+            return config.concurrency * (2 if self.grain.quick and config.timeout is None else 1)
         in_order = len(self.slots) > 1 or self.plan.alone or self.plan.config.ordered
         return 2 if self.grain.quick and in_order else 1

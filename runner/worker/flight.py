@@ -40,6 +40,8 @@ class Flight:
         self.busy = 0.0
         self.tasks: set[asyncio.Task[None]] = set()
         self.arrived: deque[Any] = deque()
+        #: Granted and not started: the next ones are here when a place gets free.
+        self.waiting: deque[tuple[int, Part, int, Any]] = deque()
         self.wake = asyncio.Event()
         self.flush_due = self.waking = False
         self.payload: Any = None
@@ -56,28 +58,37 @@ class Flight:
                 loop.call_soon_threadsafe(self.wake.set)
 
         self.bench.port.listen(deliver)
-        while not self.bench.ended or self.tasks:
+        while not self.bench.ended or self.tasks or self.waiting:
             await self.wake.wait()
             self.wake.clear()
             self.waking = False
             while self.arrived:
                 grant = self.bench.hear(self.arrived.popleft())
                 for each in (grant, *grant.others) if grant is not None else ():
-                    self._start(each)
+                    self._queue(each)
+            self._launch()
         self._flush()
 
-    def _start(self, grant: Grant) -> None:
+    def _queue(self, grant: Grant) -> None:
         for part in grant.parts:
             if part.payload is not self.payload or part.kind == OBJECTS:  # neighbours' items come from one payload
                 self.payload, self.items = part.payload, whole(part)
             for index in range(part.start, part.start + part.count):
-                task = asyncio.get_running_loop().create_task(self._one(grant.lease, part, index, self.items[index]))
-                self.tasks.add(task)
-                task.add_done_callback(self._landed)
+                self.waiting.append((grant.lease, part, index, self.items[index]))
+
+    def _launch(self) -> None:
+        """Start what waits, up to the task's `concurrency`."""
+        loop = asyncio.get_running_loop()
+        while self.waiting and len(self.tasks) < self.bench.spec.concurrency:
+            task = loop.create_task(self._one(*self.waiting.popleft()))
+            self.tasks.add(task)
+            task.add_done_callback(self._landed)
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
-        self.wake.set()
+        self._launch()
+        if self.bench.ended and not self.tasks:
+            self.wake.set()
 
     async def _one(self, lease: int, part: Part, index: int, frozen: Any) -> None:
         bench = self.bench

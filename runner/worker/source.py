@@ -168,15 +168,15 @@ class Tap:
         with self.lock:
             before = self.sent + len(direct)
             most = max(1, self._enough() - len(direct))
-        append, small, flag, broken = direct.append, codec.SMALL, self.flag, False
+        small, flag, broken = codec.SMALL, self.flag, False
         same: type | None = None  # most items are of the type that the one before was: no look-up
         for item in islice(items, most):
-            if item.__class__ is same:
-                append(item)
-            elif item.__class__ in small:
-                same = item.__class__
+            if type(item) is same:
+                direct.append(item)
+            elif type(item) in small:
+                same = type(item)
                 self.collector.kinds.add(same)
-                append(item)
+                direct.append(item)
             else:
                 self.emit(item)
                 broken = self.collector.size >= MOST_BYTES
