@@ -63,6 +63,8 @@ class Ledger:
         self.leased: dict[str, int] = defaultdict(int)
         self._chunks = count(1)
         self._leases = count(1)
+        #: Whether any item may be asleep.
+        self._sleepers = False
 
     def _open(self, spec: LineSpec) -> None:
         groups = [(reader,) for reader in spec.readers] if spec.copy else [spec.readers]
@@ -208,9 +210,12 @@ class Ledger:
         for line in self.lines:
             if line.sleeping:
                 line.wake(now)
+        self._sleepers = any(line.sleeping for line in self.lines)
 
     def next_waking(self) -> float | None:
         """When the next sleeping item wakes."""
+        if not self._sleepers:
+            return None
         return min((when for line in self.lines if (when := line.next_waking()) is not None), default=None)
 
     # -- settling ------------------------------------------------------------------------------
@@ -241,8 +246,10 @@ class Ledger:
         else:
             del self.leases[lease_id]
             self.leased[lease.task] -= lease.count
-            again += [(line, piece, None) for line, piece in lease.locate(done, lease.count - done)]
-        self._give_back(lease, again)
+            if done < lease.count:
+                again += [(line, piece, None) for line, piece in lease.locate(done, lease.count - done)]
+        if again:
+            self._give_back(lease, again)
         self._send(lease.task, self._in_order(lease, list(outputs)), result)
         return result
 
@@ -301,6 +308,7 @@ class Ledger:
                 line.give_back(piece)
             else:
                 line.sleep(piece, until)
+                self._sleepers = True
 
     @staticmethod
     def _position(lease: Lease, piece: Piece) -> tuple[int, int]:

@@ -187,6 +187,8 @@ class Feeder:
 
     def wake(self, now: float) -> list[str]:
         """The tasks whose `rate` lets them go on now."""
+        if not self.throttled:
+            return []
         woken = [name for name, when in self.throttled.items() if when <= now]
         for name in woken:
             del self.throttled[name]
@@ -194,7 +196,7 @@ class Feeder:
 
     def next_time(self) -> float | None:
         """When the first of them may go on."""
-        return min(self.throttled.values(), default=None)
+        return min(self.throttled.values()) if self.throttled else None
 
     def _parts(self, lease: Lease) -> tuple[Part, ...]:
         return tuple([self._part(line.queue, piece) for line, piece in lease.pieces])

@@ -85,7 +85,7 @@ class Hearing:
         task.busy += answer.busy
         slot.items += done
         self.supervisor.touch(task.name)
-        if not self.ledger.busy(task.name):
+        if not self.ledger.busy(task.name) and self.supervisor.topology.no_more_for(task.name):
             self.supervisor.check_ends = True
         self.supervisor.watch.lifespan(slot)
 

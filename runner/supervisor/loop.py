@@ -129,6 +129,8 @@ class Supervisor:
 
     def _batch_due(self) -> float | None:
         """When the first batch that is not full has waited long enough."""
+        if not self._batching:
+            return None
         due = [
             task.batch_since + batch.wait
             for task in self._batching

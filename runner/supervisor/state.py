@@ -75,7 +75,7 @@ class Slot:
     @property
     def working(self) -> bool:
         """Whether something will still come from this worker without anybody else's doing."""
-        if self.phase in {Phase.STARTING, Phase.ENDING, Phase.FINISHED}:
+        if self.phase in (Phase.STARTING, Phase.ENDING, Phase.FINISHED):
             return True
         if self.phase is not Phase.READY:
             return False
