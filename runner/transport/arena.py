@@ -36,7 +36,7 @@ LEAST = 64 * 1024
 CAP = 256 << 20
 #: A source lets its readers give memory back before it takes more than this: what is used again is mapped, and still
 #: in the processor's cache. It waits so many seconds at most, and is content with twice as much from then on.
-AMPLE = 32 << 20
+AMPLE = 64 << 20
 PATIENCE = 0.05
 SPAN = 2 * CAP
 #: Where large buffers travel in the pickle, whatever the machine could do.
