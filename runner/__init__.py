@@ -64,13 +64,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'runner' has no attribute {name!r}")
-    import importlib
+if not TYPE_CHECKING:  # else type checkers would believe that every name exists
 
-    return getattr(importlib.import_module(home), name)
+    def __getattr__(name: str) -> Any:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module 'runner' has no attribute {name!r}")
+        import importlib
+
+        return getattr(importlib.import_module(home), name)
 
 
 def __dir__() -> list[str]:

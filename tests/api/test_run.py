@@ -66,7 +66,9 @@ def test_the_result(counting, capfd):
 
 
 def test_params_and_keys_from_python(counting, capfd):
-    result = runner.run(counting / "tasks.toml", params={"upto": 6}, set={"title": "3", "tasks.count.workers": ["x", "y"]})
+    result = runner.run(
+        counting / "tasks.toml", params={"upto": 6}, set={"title": "3", "tasks.count.workers": ["x", "y"]}
+    )
     assert result.title == "3"
     assert result.tasks["count"].results == {"x": 6, "y": 6}
     assert result.tasks["sum_up"].result == "{'sum': 15, 'of': {1}}"
@@ -89,7 +91,7 @@ def test_a_config_can_be_changed_and_run(counting, capfd):
 def test_a_wrong_file(counting, tmp_path):
     with pytest.raises(ConfigError, match="E101 the file does not exist"):
         runner.load(tmp_path / "none.toml")
-    with pytest.raises(ConfigError, match="must be at most 10|at most 10") as caught:
+    with pytest.raises(ConfigError, match="must be at most 10, not 11") as caught:
         runner.run(counting / "tasks.toml", params={"upto": 11})
     assert [problem.severity for problem in caught.value.problems] == ["error"]
     (counting / "tasks.toml").write_text('[tasks.count]\nmode = "thread"\ninputs = ["x"]\n')
@@ -252,11 +254,23 @@ def test_a_session_at_the_prompt(counting):
 
 def test_importing_runner_is_light():
     code = "import sys; before = set(sys.modules); import runner; print(sorted(set(sys.modules) - before))"
-    found = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     allowed = {"runner", "__future__", "typing"}
     names = [name for name in ast.literal_eval(found) if name.partition(".")[0] == "runner"]
     assert names == ["runner"]
-    heavy = {"typer", "rich", "pydantic", "tomli", "pluggy", "multiprocessing", "asyncio", "importlib.metadata", "inspect"}
+    heavy = {
+        "typer",
+        "rich",
+        "pydantic",
+        "tomli",
+        "pluggy",
+        "multiprocessing",
+        "asyncio",
+        "importlib.metadata",
+        "inspect",
+    }
     assert not heavy & set(ast.literal_eval(found)), allowed
 
 

@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 import doctest
+import os
 import re
 import shlex
 import subprocess
-from dataclasses import dataclass
+import sys
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import pytest
 from helpers import ROOT, Project
+from pages import FENCE, PAGES, blocks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(r"^(?P<fence>```+)(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=fence)\s*$", re.MULTILINE | re.DOTALL)
-OPTION = re.compile(r"# (?P<key>file|args|exit): (?P<value>.+)")
 ELLIPSIS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-
-
-@dataclass(frozen=True)
-class Block:
-    """One fenced block: its language, its text, the line it starts on, and what its first lines say of it."""
-
-    language: str
-    text: str
-    line: int
-    options: dict[str, str]
-
-
-def blocks(page: Path) -> list[Block]:
-    text = page.read_text(encoding="utf-8")
-    found = []
-    for match in FENCE.finditer(text):
-        content = match["text"]
-        options = {}
-        while (option := OPTION.match(content)) and (option["key"] == "file" or "file" in options):
-            options[option["key"]] = option["value"].strip()
-            content = content[option.end() :].removeprefix("\n")
-        found.append(Block(match["language"], content, text.count("\n", 0, match.start()) + 1, options))
-    return found
 
 
 def examples(*languages: str, files: bool | None = None) -> list[object]:
@@ -53,6 +30,10 @@ def examples(*languages: str, files: bool | None = None) -> list[object]:
         for block in blocks(page)
         if block.language in languages and files in (None, "file" in block.options)
     ]
+
+
+def is_test(example: object) -> bool:
+    return PurePath(example.values[1].options["file"]).name.startswith("test_")
 
 
 def written(page: Path, folder: Path) -> Project:
@@ -80,12 +61,24 @@ def test_a_tasks_file_runs(page, block, tmp_path):
 
 
 @pytest.mark.parametrize(("page", "block"), examples("pycon"))
-def test_a_python_session_says_what_the_page_says(page, block):
+def test_a_python_session_says_what_the_page_says(page, block, tmp_path, monkeypatch):
+    written(page, tmp_path)
+    monkeypatch.chdir(tmp_path)
     test = doctest.DocTestParser().get_doctest(block.text, {}, page.name, str(page), block.line)
     report: list[str] = []
     failed, tried = doctest.DocTestRunner(optionflags=ELLIPSIS).run(test, out=report.append)
     assert tried, "no `>>>` in it"
     assert not failed, "".join(report)
+
+
+@pytest.mark.parametrize(("page", "block"), [one for one in examples("python", files=True) if is_test(one)])
+def test_a_file_of_tests_passes(page, block, tmp_path):
+    written(page, tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", block.options["file"]],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def commands(text: str) -> list[tuple[str, str]]:

@@ -1,0 +1,142 @@
+"""`runner new`: what it writes runs at once, and its tests pass."""
+
+import os
+import re
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, Project
+
+from runner.cli import new
+
+
+def pytest_in(folder, *, python=sys.executable, env=None):
+    """Run the tests of a folder as its owner would; runner is importable from anywhere."""
+    path = {} if python != sys.executable else {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=folder, env={**os.environ, **path, **(env or {})}, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def files(folder: Path) -> set[str]:
+    return {
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and ".runner" not in path.parts
+    }
+
+
+def test_a_job_runs_and_its_tests_pass(tmp_path):
+    made = Project(tmp_path).run("job", "My-Job", verb="new")
+    assert made.exit == 0, made
+    assert len(made.out.splitlines()) == 3
+    folder = tmp_path / "My-Job"
+    assert files(folder) == {"tasks.toml", "plugins/my_job.py", "tests/test_my_job.py", "README.md", ".gitignore"}
+    outcome = Project(folder).run()
+    assert outcome.exit == 0, outcome
+    assert outcome.lines == ["show | Hello, Ada!", "show | Hello, Edsger!", "show | Hello, Grace!"]
+    status, text = pytest_in(folder)
+    assert status == 0, text
+
+
+def test_a_plugin_is_a_distribution(tmp_path):
+    made = Project(tmp_path).run("plugin", "kitchen-tools", verb="new")
+    assert made.exit == 0, made
+    assert made.out.splitlines()[1] == "  cd runner-kitchen-tools && pip install -e '.[test]' && pytest"
+    folder = tmp_path / "runner-kitchen-tools"
+    assert files(folder) == {
+        "pyproject.toml", "README.md", ".gitignore", "tasks.toml",
+        "src/runner_kitchen_tools/__init__.py", "tests/test_runner_kitchen_tools.py",
+    }  # fmt: skip
+    text = (folder / "pyproject.toml").read_text(encoding="utf-8")
+    assert "[project.entry-points.runner]" in text
+    assert 'kitchen_tools = "runner_kitchen_tools"' in text
+    assert not [path for path in folder.rglob("*") if path.is_file() and re.search(r"\$[a-z]", path.read_text("utf-8"))]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a--b", "cannot be a name"),
+        ("../x", "cannot be a name"),
+        ("1st", "cannot be a name"),
+        ("", "cannot be a name"),
+        ("x" * 61, "cannot be a name"),
+        ("class", "means something already"),
+        ("std", "means something already"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["job", "plugin"])
+def test_a_name_that_cannot_be_one(tmp_path, monkeypatch, kind, name, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(new.UsageError, match=said):
+        getattr(new, kind)(name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_left_alone(tmp_path):
+    (tmp_path / "mine").mkdir()
+    made = Project(tmp_path).run("job", "mine", verb="new")
+    assert (made.exit, made.err) == (2, "mine is there already; remove it, or choose another name\n")
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("name", ["kitchen", "runner-kitchen", "Runner_Kitchen", "runner.kitchen"])
+def test_one_plugin_has_one_name(name):
+    assert new._plugin_names(name) == new.Names("kitchen", "kitchen", "runner_kitchen", "runner-kitchen")
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """A new environment with nothing but runner, installed from a wheel."""
+    folder = tmp_path_factory.mktemp("fresh")
+    venv.create(folder / "venv", with_pip=True)
+    python = str(folder / "venv/bin/python")
+    pip = [python, "-m", "pip", "-q", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(folder), str(ROOT)], check=True, timeout=300)
+    [wheel] = folder.glob("*.whl")
+    subprocess.run([*pip, "install", str(wheel)], check=True, timeout=300)
+    return folder, python, wheel
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_wheel_has_templates_and_types(fresh):
+    _, _, wheel = fresh
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "runner/py.typed" in names
+    here = {str(path.relative_to(ROOT)) for path in (ROOT / "runner/cli/templates").rglob("*.in")}
+    assert here <= set(names)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_from_new_to_green_tests_in_a_fresh_environment(fresh):
+    """One command each, and no edit in between."""
+    folder, python, _ = fresh
+    env = {**os.environ, "PATH": f"{Path(python).parent}:{os.environ['PATH']}"}
+    env.pop("PYTHONPATH", None)
+
+    def sh(command, cwd):
+        done = subprocess.run(command, shell=True, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"$ {command}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    told = sh("runner new plugin kitchen", folder)
+    command = told.splitlines()[1].strip()
+    assert "passed" in sh(command, folder)
+    user = folder / "user"
+    user.mkdir()
+    (user / "tasks.toml").write_text(
+        "[queues]\nloud = {}\nwords = {}\n"
+        '[tasks.words]\ncall = "kitchen.words"\noutputs = ["words"]\n'
+        '[tasks.shout]\ncall = "kitchen.shout"\ninputs = ["words"]\noutputs = ["loud"]\n'
+        '[tasks.show]\ncall = "builtins:print"\ninputs = ["loud"]\n'
+    )
+    assert sorted(sh("runner run", user).splitlines()) == ["show | ONE!", "show | THREE!", "show | TWO!"]
+    sh("runner new job errand", folder)
+    assert "2 passed" in sh("pytest -q", folder / "errand")
