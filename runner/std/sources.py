@@ -30,7 +30,7 @@ def lines(
     most: int = MOST,
     context: Context | None = None,
 ) -> Iterator[str]:
-    r"""Each line of a text file, or of standard input (`-`), without its end (a line feed or `\r\n`).
+    r"""Each line of a text file, or of standard input (`-`), without its end (`\n` or `\r\n`).
 
     `encoding` as Python names it; the default is UTF-8, with or without a byte order mark. `errors` says what becomes
     of bytes that are no text, as for `open`. `keep_ends` leaves the line's end; `skip_empty` leaves out lines without
