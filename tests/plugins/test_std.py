@@ -19,7 +19,8 @@ import pytest
 
 from runner import std
 from runner.plugins import Plugins
-from runner.std.shell import CommandFailed, CommandTimedOut, fill
+from runner.std.fields import fill
+from runner.std.shell import CommandFailed, CommandTimedOut
 from runner.tasks import shape
 
 
@@ -701,3 +702,13 @@ def test_the_timeout_of_a_task_kills_the_command_as_well(project):
     outcome = made.run("tasks.toml")
     assert outcome.exit == 4, outcome
     assert gone(int((made.path / "child").read_text()))
+
+
+def test_a_killed_worker_takes_its_command_along_and_the_item_is_given_again(project):
+    once = "test -e once && echo ok && exit; touch once; sleep 1000 & echo $! > child; kill -9 $PPID; wait"
+    text = HANGS.replace("MODE", "process").replace("sleep 1000 & echo $! > child; wait", once)
+    made = project({"tasks.toml": text})
+    outcome = made.run("tasks.toml")
+    assert outcome.exit == 0, outcome
+    assert gone(int((made.path / "child").read_text()))
+    assert [json.loads(line)["out"] for line in (made.path / "out.jsonl").read_text().splitlines()] == ["ok"]
