@@ -4,6 +4,8 @@ A name in a file is `function` (of whichever plugin has it), `plugin.function`, 
 importable callable, marked or not). Local plugins are files and packages in `plugins/` beside the file, or what
 `plugins = […]` names. They are loaded under a private package name: nothing enters `sys.path` in front, and a
 `plugins/json.py` shadows nothing. A broken plugin stays in the list with its error; only a run that needs it fails.
+
+What no plugin of the project has is looked for in `std`, which ships with runner.
 """
 
 from __future__ import annotations
@@ -92,6 +94,7 @@ class Plugins:
     def __init__(self, folder: Path, named: tuple[str, ...] | None = None) -> None:
         self.folder = folder.resolve()
         self.all: list[Plugin] = []
+        self._std: Plugin | None = None
         if str(self.folder) not in sys.path:
             # At the end: modules beside the file are importable, and shadow nothing.
             sys.path.append(str(self.folder))
@@ -127,6 +130,13 @@ class Plugins:
 
     # -- looking up ----------------------------------------------------------------------------
 
+    def std(self) -> Plugin:
+        """The plugin that ships with runner; imported only when something is looked for in it."""
+        if self._std is None:
+            self._std = Plugin("std", "ships with runner", "runner.std")
+            self._std.load()
+        return self._std
+
     def find(self, call: str) -> TaskFunction:
         """The task function that a file calls `call`; PluginError says what there is instead."""
         if ":" in call:
@@ -140,7 +150,13 @@ class Plugins:
             raise PluginError(
                 f"task function `{call}` is offered by {both}", "E311", "write one of these names in full"
             )
+        if plugin in {"", "std"} and name in self.std().functions and not self._meant(plugin, name):
+            return self.std().functions[name]
         raise self._not_found(call, plugin, name)
+
+    def _meant(self, plugin: str, name: str) -> bool:
+        """Whether the project's own plugins may have that name, were they in order: then std's is not taken for it."""
+        return any(name in each.unmarked or each.error for each in self.all if plugin in {"", each.name})
 
     def _importable(self, call: str) -> TaskFunction:
         module, _, qualname = call.partition(":")
@@ -174,6 +190,9 @@ class Plugins:
         if broken is not None and not near:
             text = f"no task function `{call}`, but plugin `{broken.name}` could not be loaded"
             return PluginError(text, "E310", broken.error.rstrip())
+        if plugin == "std":
+            known = sorted({*known, *self.std().functions})
+            return PluginError(f"no task function `{call}`", hint=_nearest(name, known) or _known(known))
         if plugin and not offered:
             names = [each.name for each in self.all]
             return PluginError(f"no plugin `{plugin}` for `{call}`", "E312", _nearest(plugin, names) or _known(names))
