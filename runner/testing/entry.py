@@ -43,31 +43,37 @@ def run_task(
     outputs = functions.ports(function, items is not None) if ports is None else tuple(ports)
     if "item_timeout" in options:
         options["timeout"] = options.pop("item_timeout")
-    table: dict[str, Any] = {
-        **options,
-        "call": functions.call(name),
-        "args": list(args),
-        "with": dict(with_ or {}),
-        "mode": mode,
-        "workers": workers,
-        "outputs": {port: f"out-{port}" for port in outputs},
-    }
+    table: dict[str, Any] = {**options, "call": functions.call(name), "mode": mode, "workers": workers}
+    table |= {"args": list(args), "with": dict(with_ or {}), "outputs": {port: f"out-{port}" for port in outputs}}
     feed, queues = {}, [f"out-{port}" for port in outputs]
     if items is not None:
         feed["items"], table["inputs"] = items, ["items"]
         if options.get("on_error", "dead") == "dead":
             table["dead"] = "dead"
             queues.append("dead")
-    text = f"[tasks.{api.toml(name)}]\n" + "".join(f"{key} = {api.toml(value)}\n" for key, value in table.items())
-    text += "[queues]\n" + "".join(f"{queue} = {{}}\n" for queue in [*queues, *feed])
-    with functions, tempfile.TemporaryDirectory(prefix="runner-test-") as folder:
-        path = Path(folder, f"run_task({name})")
-        path.write_text(text, encoding="utf-8")
-        config = api.examine(path, None, None)
-        run = start(config, feed, queues, timeout, functions.relocate).finish()
+    with functions:
+        run = _of_one(name, table, feed, queues, timeout, functions)
     dead = run.outputs.pop("dead", [])
     by_port = {queue.removeprefix("out-"): found for queue, found in run.outputs.items()}
     return TaskRun(run.result, by_port, run.events, run.out, run.err, dead)
+
+
+def _of_one(
+    name: str,
+    table: dict[str, Any],
+    feed: dict[str, Iterable[Any]],
+    queues: list[str],
+    timeout: float,
+    functions: Functions,
+) -> Run:
+    """Run a file with one task; a mistake in its table is shown as the line that a file would have."""
+    text = f"[tasks.{api.toml(name)}]\n" + "".join(f"{key} = {api.toml(value)}\n" for key, value in table.items())
+    text += "[queues]\n" + "".join(f"{queue} = {{}}\n" for queue in [*queues, *feed])
+    with tempfile.TemporaryDirectory(prefix="runner-test-") as folder:
+        path = Path(folder, f"run_task({name})")
+        path.write_text(text, encoding="utf-8")
+        config = api.examine(path, None, None)
+        return start(config, feed, queues, timeout, functions.relocate).finish()
 
 
 def run_file(path: str | Path, **given: Any) -> Run:
