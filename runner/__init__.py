@@ -16,7 +16,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from runner.errors import Reject, Retry, ShutDown
-    from runner.tasks import Context, DeadLetter, Inbox, Outbox, To, task
+    from runner.hookspecs import WorkerInfo, hookimpl
+    from runner.tasks import Context, DeadLetter, Inbox, Outbox, TaskFunction, To, task
 
 _HOMES = {
     "Context": "runner.tasks",
@@ -26,11 +27,28 @@ _HOMES = {
     "Reject": "runner.errors",
     "Retry": "runner.errors",
     "ShutDown": "runner.errors",
+    "TaskFunction": "runner.tasks",
     "To": "runner.tasks",
+    "WorkerInfo": "runner.hookspecs",
+    "hookimpl": "runner.hookspecs",
     "task": "runner.tasks",
 }
 
-__all__ = ["Context", "DeadLetter", "Inbox", "Outbox", "Reject", "Retry", "ShutDown", "To", "__version__", "task"]
+__all__ = [
+    "Context",
+    "DeadLetter",
+    "Inbox",
+    "Outbox",
+    "Reject",
+    "Retry",
+    "ShutDown",
+    "TaskFunction",
+    "To",
+    "WorkerInfo",
+    "__version__",
+    "hookimpl",
+    "task",
+]
 
 
 def __getattr__(name: str) -> Any:
