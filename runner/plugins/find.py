@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.plugins.installed import scan
 from runner.plugins.plugin import Plugin
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from runner.plugins.choice import Choice
     from runner.plugins.installed import EntryPoint
 

@@ -7,7 +7,7 @@ one, which are imported for that. `plugin.function` imports that plugin only.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner.errors import PluginError
 from runner.errortext import describe

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runner.hookspecs import WorkerHook
     from runner.tasks import Reference
     from runner.transport.messages import FromWorker
 
@@ -53,6 +54,10 @@ class WorkerSpec:
     alone: bool = False
     max_item: int = 256 << 20
     env: dict[str, str] = field(default_factory=dict)
+    #: Where it lives, as hooks are told.
+    mode: str = "process"
+    #: Plugins' `runner_worker`, to be entered around its life.
+    hooks: tuple[WorkerHook, ...] = ()
 
 
 class SupervisorGone(BaseException):
