@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from runner.config.model import Config, TaskConfig
     from runner.fleets.base import Fleet
-    from runner.plugins import Choice, Plugins, TaskFunction
+    from runner.plugins import Choice, TaskFunction
     from runner.report.output import Printer
     from runner.supervisor import Result
     from runner.tasks import Reference
@@ -158,25 +158,26 @@ def _fleets(
     modes = {task.mode for task in plan.tasks.values()}
     attach = streams.printer.attach if streams.log == "prefix" else None
     local = plan.settings.engine == "local"
+    holdings = None
     if "process" in modes and local:  # first: the fork server must start before any thread does
+        from runner.fleets.holdings import Holdings
         from runner.fleets.process import ProcessFleet
         from runner.fleets.spawn import Spawner
 
         ours = [task for task in plan.tasks.values() if task.mode == "process"]
+        holdings = Holdings()
+        stack.callback(holdings.close)
         spawner = Spawner()
         spawner.prepare(_references(plan), any(task.shape.is_async for task in ours))
-        fleets["process"] = ProcessFleet(hub, page, spawner, attach)
+        fleets["process"] = ProcessFleet(hub, page, spawner, attach, holdings)
         stack.callback(fleets["process"].close)
-    capture = None
-    if "thread" in modes or ("process" in modes and not local):
-        from runner.report.capture import ThreadCapture
-
-        capture = stack.enter_context(ThreadCapture(streams.printer)) if streams.log == "prefix" else None
-    name_thread = capture.name_thread if capture else None
+    if local and "thread" not in modes:
+        return fleets
+    name_thread = _captured(streams, stack)
     if "process" in modes and not local:
         assert plan.plugins is not None
         site = Site(hub, _references(plan), attach, name_thread, plan.plugins.folder)
-        fleets["process"] = _engine(plan, plan.plugins)(site)
+        fleets["process"] = engines(plan.plugins)[0][plan.settings.engine].obj(site)
         stack.callback(fleets["process"].close)
     if "thread" in modes:
         from runner.fleets.thread import ThreadFleet
@@ -185,20 +186,22 @@ def _fleets(
         if "process" in modes:
             sys.setswitchinterval(_SWITCH)
             stack.callback(sys.setswitchinterval, interval)
-        fleets["thread"] = ThreadFleet(hub, name_thread)
+        fleets["thread"] = ThreadFleet(hub, name_thread, holdings)
         stack.callback(fleets["thread"].close)
     return fleets
+
+
+def _captured(streams: Streams, stack: contextlib.ExitStack) -> Callable[[str], Any] | None:
+    """Capture what threads print; how a thread says whose its output is."""
+    from runner.report.capture import ThreadCapture
+
+    return stack.enter_context(ThreadCapture(streams.printer)).name_thread if streams.log == "prefix" else None
 
 
 def _references(plan: Plan) -> tuple[Reference, ...]:
     """What workers that are processes will load."""
     functions = [task.reference for task in plan.tasks.values() if task.mode == "process"]
     return (*functions, *(hook.reference for hook in plan.hooks))
-
-
-def _engine(plan: Plan, plugins: Plugins) -> Any:
-    """The fleet of a plugin; its name was checked before."""
-    return engines(plugins)[0][plan.settings.engine].obj
 
 
 __all__ = ["ConfigError", "RunnerError", "Streams", "execute", "prepare"]

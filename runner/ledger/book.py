@@ -91,9 +91,9 @@ class Ledger:
 
     # -- coming in -----------------------------------------------------------------------------
 
-    def chunk(self, payload: Any, count_: int, size: int, priorities: tuple[float, ...] = ()) -> Chunk:
+    def chunk(self, payload: Any, count_: int, size: int, priorities: tuple[float, ...] = (), lying: int = 0) -> Chunk:
         """Number a new chunk."""
-        return Chunk(next(self._chunks), payload, count_, size, priorities)
+        return Chunk(next(self._chunks), payload, count_, size, priorities, lying)
 
     def put(self, queue: str, chunks: Iterable[Chunk], sender: str | None = None) -> None:
         """Take chunks into every line of a queue; `sender` is the task they are counted for."""
@@ -116,6 +116,10 @@ class Ledger:
                 least = min(least, line.room())
         return least
 
+    def waits_in(self, queue: str) -> bool:
+        """Whether something waits for every reader of the queue."""
+        return all(line.count > line.asleep or line.abandoned for line in self.by_queue[queue])
+
     def stretch(self, task: str, items: int) -> None:
         """The task's readers take so many items in a moment: elastic lines may hold that many."""
         for line in self.by_task[task]:
@@ -130,7 +134,9 @@ class Ledger:
 
     # -- going out -----------------------------------------------------------------------------
 
-    def take(self, task: str, worker: int, most: int, most_bytes: int = 1 << 60, least: int = 1) -> Lease | None:
+    def take(
+        self, task: str, worker: int, most: int, most_bytes: int = 1 << 60, least: int = 1, light: int = 1
+    ) -> Lease | None:
         """Grant up to `most` items to a worker, or nothing when fewer than `least` are available.
 
         Marked pieces (an item that failed before) come alone and ignore `least`.
@@ -140,10 +146,10 @@ class Ledger:
         pieces: list[tuple[Line, Piece]] = []
         taken = 0
         for line in self._turn(lines, least):
-            for piece in line.take(most - taken, most_bytes, joining=bool(pieces)):
+            for piece in line.take(most - taken, most_bytes, light, joining=bool(pieces)):
                 pieces.append((line, piece))
                 taken += piece.count
-                most_bytes -= piece.size
+                most_bytes -= piece.weight(light)
             if taken >= most or (pieces and pieces[-1][1].single):
                 break
         if not pieces:

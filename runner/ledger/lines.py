@@ -22,6 +22,8 @@ Full = Literal["wait", "drop-new", "drop-old"]
 class Chunk:
     """Items that were sent together. `payload` is opaque; `size` is its length in bytes.
 
+    `lying` of these bytes are in shared memory: they count for a queue's bound, and next to nothing where it is asked
+    how many to move at once.
     `number` is unique in a run and never changes, so `number.index` names an item for good.
     `priorities`, one for each item, is there only on its way into a priority queue.
     """
@@ -31,6 +33,7 @@ class Chunk:
     count: int
     size: int
     priorities: tuple[float, ...] = ()
+    lying: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,11 @@ class Piece:
         """This piece's share of the chunk's bytes; the shares of all pieces add up to the whole exactly."""
         chunk = self.chunk
         return chunk.size * (self.start + self.count) // chunk.count - chunk.size * self.start // chunk.count
+
+    def weight(self, light: int) -> int:
+        """What counts against the bytes that are moved at once: those in shared memory weigh less."""
+        lying = self.chunk.lying * self.count // self.chunk.count
+        return self.size - lying + lying // light
 
     @property
     def item_id(self) -> str:
@@ -205,7 +213,7 @@ class Line:
             woken += piece.count
         return woken
 
-    def take(self, most: int, most_bytes: int, *, joining: bool = False) -> Iterator[Piece]:
+    def take(self, most: int, most_bytes: int, light: int = 1, *, joining: bool = False) -> Iterator[Piece]:
         """Hand out pieces, together at most `most` items and about `most_bytes` (but at least one item).
 
         A marked piece comes alone, and so does one that has its place in an order already; `joining` says that
@@ -215,14 +223,14 @@ class Line:
         while most > 0:
             if (taken or joining) and self._next_is_single():
                 return
-            piece = self._pop(most, most_bytes)
+            piece = self._pop(most, most_bytes, light)
             if piece is None:
                 return
             self._leave(piece)
             self.leased += piece.count
             taken += piece.count
             most -= piece.count
-            most_bytes -= piece.size
+            most_bytes -= piece.weight(light)
             yield piece
             if piece.single or most_bytes <= 0:
                 return
@@ -232,7 +240,7 @@ class Line:
             return False
         return self.ready[-1 if self.order == "lifo" else 0].single
 
-    def _pop(self, most: int, most_bytes: int) -> Piece | None:
+    def _pop(self, most: int, most_bytes: int, light: int) -> Piece | None:
         if self.order == "priority" and not self.ready:
             return heapq.heappop(self.heap)[2] if self.heap else None
         if not self.ready:
@@ -241,7 +249,7 @@ class Line:
         piece = self.ready.pop() if last else self.ready.popleft()
         if piece.marked:
             return piece
-        keep = 1 if last else min(piece.count, most, max(1, most_bytes * piece.count // max(1, piece.size)))
+        keep = 1 if last else min(piece.count, most, max(1, most_bytes * piece.count // max(1, piece.weight(light))))
         if keep == piece.count:
             return piece
         if last:

@@ -91,7 +91,8 @@ class Hearing:
 
     def _outputs(self, task: TaskState, outputs: Iterable[Output]) -> Iterable[tuple[str, Chunk]]:
         for output in outputs:
-            chunk = self.ledger.chunk(output.payload, output.count, output.size, output.priorities)
+            lying = sum(length for _, _, length in output.slots)
+            chunk = self.ledger.chunk(output.payload, output.count, output.size, output.priorities, lying)
             for queue in task.groups[output.group].queues:
                 yield queue, chunk
 

@@ -107,6 +107,8 @@ class TaskState:
     results: dict[str, str] = field(default_factory=dict)
     busy: float = 0.0
     throttle: Throttle | None = None
+    #: See `chunking.lightness`.
+    light: int = 1
 
     def __post_init__(self) -> None:
         self.name, self.is_source, self.flying = self.plan.name, not self.plan.config.inputs, self.plan.flying

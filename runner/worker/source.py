@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from runner.tasks import Outbox
 from runner.transport import codec
+from runner.transport.arena import PATIENCE
 from runner.transport.messages import Credit, Made
 from runner.worker.collect import MOST_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runner.transport.arena import Store
     from runner.worker.bench import Bench
 
 
@@ -117,11 +119,21 @@ class Tap:
             waiting = self.waiting
             if waiting and (self.idle or waiting >= min(self.push, self.total - self.sent)):
                 self._send()
+            store = self.bench.port.store
+            if store is not None and timeout is None and store.crowded():
+                self._give_time(store)
             enough = self._may_make() or self.room.wait_for(self._may_make, timeout)
             self._set_flag()
             if self.bench.context.stopping:
                 raise RunStopping
             return enough
+
+    def _give_time(self, store: Store) -> None:
+        """Much of this worker's memory is in use: what was made goes out, and readers may be done with some of it."""
+        if self.waiting:
+            self._send()
+        if not self.room.wait_for(lambda: self.bench.context.stopping or not store.crowded(), PATIENCE):
+            store.content()
 
     def _may_make(self) -> bool:
         if self.bench.context.stopping:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from runner.hookspecs import WorkerHook
     from runner.tasks import Reference
+    from runner.transport.arena import Store
     from runner.transport.messages import FromWorker
 
 
@@ -53,6 +54,8 @@ class WorkerSpec:
     #: It is its task's only worker: nobody else could go on with what it hands back, so it keeps everything.
     alone: bool = False
     max_item: int = 256 << 20
+    #: Bytes in arenas weigh so much less than those that are copied on their way.
+    light: int = 1
     env: dict[str, str] = field(default_factory=dict)
     #: Where it lives, as hooks are told.
     mode: str = "process"
@@ -65,7 +68,12 @@ class SupervisorGone(BaseException):
 
 
 class Port(Protocol):
-    """A worker's only way to the outside, apart from its progress cell."""
+    """A worker's only way to the outside, apart from its progress cell.
+
+    `store` takes the large buffers of what it sends; None: they travel in the pickle.
+    """
+
+    store: Store | None
 
     def send(self, message: FromWorker) -> None:
         """Hand a message over."""
