@@ -116,7 +116,12 @@ def test_a_hook_that_raises_is_noted_once_and_silenced_and_the_run_goes_on(proje
             raise ValueError("no ears")
     """
     made = project(
-        {"tasks.toml": QUEUE.format(mode=mode), "plugins/work.py": WORK, "plugins/a_deaf.py": raises, "plugins/tell.py": TELL}
+        {
+            "tasks.toml": QUEUE.format(mode=mode),
+            "plugins/work.py": WORK,
+            "plugins/a_deaf.py": raises,
+            "plugins/tell.py": TELL,
+        }
     )
     outcome = made.run("tasks.toml")
     assert outcome.exit == 0, outcome
@@ -275,7 +280,9 @@ def test_processes_live_where_the_engine_of_a_plugin_says(project):
 
 
 def test_an_unknown_engine_is_an_error_that_lists_all(project):
-    made = project({"tasks.toml": '[run]\nengine = "garege"\n[tasks.x]\ncall = "os:getcwd"\n', "plugins/fleet.py": FLEET})
+    made = project(
+        {"tasks.toml": '[run]\nengine = "garege"\n[tasks.x]\ncall = "os:getcwd"\n', "plugins/fleet.py": FLEET}
+    )
     outcome = made.run("tasks.toml")
     assert outcome.exit == 3, outcome
     assert "tasks.toml:2:1: E313 there is no engine `garege`" in outcome.err
@@ -285,7 +292,9 @@ def test_an_unknown_engine_is_an_error_that_lists_all(project):
 @pytest.mark.parametrize("body", ['raise RuntimeError("no garage")', 'return {"garage": 3}', 'return {"local": dict}'])
 def test_an_engine_that_is_wrong_is_named(project, body):
     text = f"from runner import hookimpl\n@hookimpl\ndef runner_fleets():\n    {body}\n"
-    made = project({"tasks.toml": '[run]\nengine = "garage"\n[tasks.x]\ncall = "os:getcwd"\n', "plugins/fleet.py": text})
+    made = project(
+        {"tasks.toml": '[run]\nengine = "garage"\n[tasks.x]\ncall = "os:getcwd"\n', "plugins/fleet.py": text}
+    )
     outcome = made.run("tasks.toml")
     assert outcome.exit == 3, outcome
     assert "plugin `fleet`" in outcome.err
@@ -321,7 +330,8 @@ def test_what_a_plugin_finds_is_shown_like_our_own_with_its_place(project):
 
 
 @pytest.mark.parametrize(
-    ("body", "expected"), [('raise RuntimeError("no rules")', "RuntimeError: no rules"), ("return ['bad']", "TypeError")]
+    ("body", "expected"),
+    [('raise RuntimeError("no rules")', "RuntimeError: no rules"), ("return ['bad']", "TypeError")],
 )
 def test_a_check_that_raises_is_said_of_its_plugin_and_stops_nothing(project, body, expected):
     text = f"from runner import hookimpl\n@hookimpl\ndef runner_check(config):\n    {body}\n"

@@ -44,7 +44,9 @@ def site(project, tmp_path):
         for name, points in distributions.items():
             title, _, version = name.partition(" ")
             info = f"site/{title.replace('-', '_')}-{version}.dist-info"
-            written[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {title}\nVersion: {version}\nSummary: Of {title}.\n"
+            written[f"{info}/METADATA"] = (
+                f"Metadata-Version: 2.1\nName: {title}\nVersion: {version}\nSummary: Of {title}.\n"
+            )
             written[f"{info}/entry_points.txt"] = source(points)
         made = project({"tasks.toml": toml, **written, **more})
         run = made.run
@@ -109,7 +111,14 @@ def test_a_bare_name_in_two_installed_plugins_is_an_error_that_names_both(site):
     outcome = site(distributions, {**FILES, "runner_diner.py": KITCHEN}, USES.format("fry")).run("tasks.toml")
     assert outcome.exit == 3, outcome
     assert "E311" in outcome.err
-    for part in ("`kitchen.fry`", "runner-kitchen 1.2", "runner_kitchen.py", "`diner.fry`", "runner-diner 3.1", "in full"):
+    for part in (
+        "`kitchen.fry`",
+        "runner-kitchen 1.2",
+        "runner_kitchen.py",
+        "`diner.fry`",
+        "runner-diner 3.1",
+        "in full",
+    ):
         assert part in outcome.err
 
 
@@ -280,7 +289,10 @@ WRONG_HOOKS = {
 @pytest.mark.parametrize("wrong", WRONG_HOOKS)
 def test_broken_hooks_are_named_and_harm_nobody(site, wrong):
     text, expected = WRONG_HOOKS[wrong]
-    made = site({"runner-bad 0.1": "[runner.hooks]\nbad = runner_bad\n", **METRICS}, {"runner_bad.py": text, "runner_metrics.py": EVENTS})
+    made = site(
+        {"runner-bad 0.1": "[runner.hooks]\nbad = runner_bad\n", **METRICS},
+        {"runner_bad.py": text, "runner_metrics.py": EVENTS},
+    )
     outcome = made.run("tasks.toml")
     assert outcome.exit == 0, outcome
     assert "heard RunEnded" in outcome.err
@@ -336,7 +348,9 @@ def test_the_scan_sees_what_importlib_metadata_sees(site, tmp_path):
     site({**ONE, **METRICS, **OVEN}, {})
     folder = str(tmp_path / "site")
     (tmp_path / "site" / "old.egg-info").mkdir()
-    (tmp_path / "site" / "old.egg-info" / "entry_points.txt").write_text("[runner]\n# none\n\nold = old_module [extra]\n")
+    (tmp_path / "site" / "old.egg-info" / "entry_points.txt").write_text(
+        "[runner]\n# none\n\nold = old_module [extra]\n"
+    )
     expected = {
         (point.group, point.name, point.module)
         for found in importlib.metadata.distributions(path=[folder])
