@@ -116,10 +116,6 @@ class Ledger:
                 least = min(least, line.room())
         return least
 
-    def waits_in(self, queue: str) -> bool:
-        """Whether something waits for every reader of the queue."""
-        return all(line.count > line.asleep or line.abandoned for line in self.by_queue[queue])
-
     def stretch(self, task: str, items: int) -> None:
         """The task's readers take so many items in a moment: elastic lines may hold that many."""
         for line in self.by_task[task]:

@@ -218,8 +218,6 @@ class Feeder:
 
     def _credit_slot(self, task: TaskState, slot: Slot) -> None:
         outstanding = slot.credit - slot.received
-        if slot.unacked and outstanding > 0 and self._enough_waits(task):
-            return  # what it makes meanwhile comes together, with the credit that follows the next grant
         room, full = self.room(task)
         if full:
             return
@@ -237,10 +235,6 @@ class Feeder:
         slot.unacked = False
         self._expect(task.bounding, share)
         task.fleet.send(slot.index, Credit(slot.credit, task.grain.slice))
-
-    def _enough_waits(self, task: TaskState) -> bool:
-        """Whether every reader of what a source makes has something to take: another item would only wait too."""
-        return all(self.ledger.waits_in(queue) for queue in task.bounding)
 
     def arrived(self, task: TaskState, slot: Slot, items: int) -> None:
         """A source's items have arrived."""
