@@ -156,7 +156,8 @@ class Shape:
     """How a callable wants to be called; all that the engine needs to know of it.
 
     `kind`: "function", "generator", "async", "asyncgen" or "class" (a callable class, made once in each worker;
-    `inner` is then the kind of its `__call__`). The others are names of parameters that the engine fills.
+    `inner` is then the kind of its `__call__`). The others are names of parameters that the engine fills; `made` is
+    the one of a class's constructor that receives the Context.
     """
 
     kind: Literal["function", "generator", "async", "asyncgen", "class"]
@@ -164,6 +165,7 @@ class Shape:
     context: str | None = None
     inboxes: tuple[str, ...] = ()
     outboxes: tuple[str, ...] = ()
+    made: str | None = None
 
     @property
     def call(self) -> Literal["function", "generator", "async", "asyncgen"]:
@@ -187,7 +189,7 @@ def shape(target: Any) -> Shape:
         inner = next((base.__dict__["__call__"] for base in target.__mro__ if "__call__" in base.__dict__), None)
         if inner is None:  # `int`, `pathlib.Path`: making one of an item is the call
             return Shape("function")
-        return Shape("class", _kind(inner), *_given(inner))
+        return Shape("class", _kind(inner), *_given(inner), made=_given(target.__init__)[0])
     if not inspect.isroutine(target) and not isinstance(target, type) and callable(type(target)):
         method = type(target).__call__
         if inspect.isfunction(method):
@@ -219,6 +221,8 @@ def _given(target: Any) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
 def _word(annotation: Any) -> str | None:
     if isinstance(annotation, str):  # `from __future__ import annotations`, and a name that does not resolve
         return annotation.split("[")[0].rpartition(".")[2].strip()
+    if isinstance(annotation, types.UnionType):  # `Context | None = None`: a test need not give one
+        return next((word for each in annotation.__args__ if (word := _word(each))), None)
     origin = getattr(annotation, "__origin__", annotation)
     ours = origin in {Context, Inbox, Outbox} if isinstance(origin, type) else False
     return origin.__name__ if ours else None

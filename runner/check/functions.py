@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.check import convert, exceptions
+from runner.check import convert, exceptions, shipped
 from runner.check.structure import timeout_problem
 from runner.config.declared import said
 from runner.config.places import VALUE
@@ -50,6 +50,7 @@ def check_functions(
         arguments[word] = binding.arguments()
         problems += [*binding.problems, *_declaration(config, task, function)]
         problems += exceptions.findings(config, task, function)
+        problems += shipped.findings(config, task, function, arguments[word])
     return problems, arguments
 
 
@@ -128,7 +129,7 @@ class Binding:
         if any(self.config.hole("tasks", self.task.name, key) for key in ("args", "with")):
             return (), {}
         if form.kind == "class":
-            self._bind(target, item=False, given=set())
+            self._bind(target, item=False, given={form.made} if form.made else set())
             self._callable_class(target, item=item, given=given)
         else:
             self._bind(target, item=item, given=given)

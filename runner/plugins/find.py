@@ -58,7 +58,7 @@ def own(choice: Choice) -> list[Plugin]:
     spec = importlib.util.find_spec(f"runner.{OWN}")
     if spec is None:
         return []
-    plugin = Plugin(OWN, "runner", f"runner.{OWN}", file=spec.origin or "")
+    plugin = Plugin(OWN, "ships with runner", f"runner.{OWN}", file=spec.origin or "")
     plugin.blocked = choice.reason(OWN, "", installed=False)
     return [plugin]
 

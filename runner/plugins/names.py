@@ -50,6 +50,12 @@ class Plugins:
         """All of them, in the order in which names are looked for."""
         return [*self.local, *self.own, *self.installed]
 
+    def std(self) -> Plugin:
+        """The plugin that ships with runner, imported now."""
+        [plugin] = self.own
+        plugin.load()
+        return plugin
+
     def load(self) -> None:
         """Import all that are not blocked."""
         for plugin in self.all:
@@ -80,7 +86,9 @@ class Plugins:
             found = self._in(call, name, circle)
             if found is not None:
                 return found
-        raise self._not_found(call, "", name, self.all)
+            if circle is self.local and any(name in each.unmarked or each.error for each in circle):
+                break  # the project's own may be meant, were it in order: nobody else's is taken for it
+        raise self._not_found(call, "", name, [*self.local, *self.installed])
 
     def _in(self, call: str, name: str, circle: Sequence[Plugin]) -> TaskFunction | None:
         for each in circle:
@@ -116,7 +124,7 @@ class Plugins:
         if broken is not None and not near:
             return _broken(call, broken)
         if plugin and not offered:
-            names = [each.name for each in self.all]
+            names = [each.name for each in (*self.local, *self.installed)]
             return PluginError(f"no plugin `{plugin}` for `{call}`", "E312", _nearest(plugin, names) or _known(names))
         text = f"no task function `{call}`" + (f" (and plugin {_named(broken)} could not be loaded)" if broken else "")
         blocked = [f"`{each.name}` (by {each.blocked})" for each in offered if each.blocked and each.module]

@@ -129,7 +129,21 @@ class Staff:
             slot.task.fleet.send(slot.index, Stop(ended=False))
         else:
             slot.phase = Phase.ENDING
+            if self.supervisor.ends.stopping or self._fed_by_failed(slot.task):  # so that its tear-down knows
+                slot.task.fleet.send(slot.index, Stop(ended=False))
             slot.task.fleet.send(slot.index, Stop(ended=True))
+
+    def _fed_by_failed(self, task: TaskState) -> bool:
+        """Whether a task has failed whose items could have come here, directly or through others."""
+        seen: set[str] = set()
+        look = [task]
+        while look:
+            for queue in look.pop().plan.config.inputs:
+                for name in self.supervisor.topology.writers[queue]:
+                    if name not in seen:
+                        seen.add(name)
+                        look.append(self.supervisor.tasks[name])
+        return any(self.supervisor.tasks[name].failed for name in seen)
 
     def ask_to_stop(self, task: TaskState) -> None:
         """The run is stopping: a source ends at its next item; a call is told through `Context.stopping`."""
@@ -161,6 +175,7 @@ class Staff:
                 slot.phase = Phase.GONE
                 continue
             if not task.fleet.kill(slot.index):
+                task.fleet.send(slot.index, Stop(ended=False))
                 task.fleet.send(slot.index, Stop(ended=True))  # a thread ends after the item at hand
             slot.phase = Phase.ENDING
         self._look_over(task)

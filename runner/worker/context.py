@@ -29,6 +29,7 @@ class WorkerContext:
         self.index = 0
         self.attempt = 1
         self.stopping = False
+        self.batched = spec.batch is not None
         self._port = port
         self._told = 0.0
 

@@ -65,6 +65,7 @@ def _execute(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> Fini
     given = {form.context: context} if form.context else {}
     stack = contextlib.ExitStack()
     if form.kind == "class":
+        kwargs = {**kwargs, **({form.made: context} if form.made else {})}
         target = _reporting(port, "setup", lambda: _make(target, args, kwargs, stack))
         args, kwargs = (), {}
     kwargs = {**kwargs, **given}

@@ -1,0 +1,195 @@
+"""One command: fed, read and timed at once, and never left behind.
+
+    worker ── pipe, never written ──▶ holder (`cat`), leads a process group
+                                      command, its children: in the same group
+
+The kernel kills the group when the worker's end of the pipe closes, so when the worker ends, however it ends
+(fcntl(2), F_SETOWN and F_SETSIG, as runner does for its own workers). The holder is there before the command is, so
+no moment is left in which a command would be on its own; and a time limit kills the group, not the worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Mapping
+
+_MOST_ERR = 64 << 10
+_PIECE = 1 << 16
+
+
+class Group:
+    """A process group that dies with this worker; see the picture at the top."""
+
+    def __init__(self) -> None:
+        self._holder: subprocess.Popen[bytes] | None = None
+        self._line = -1
+
+    def id(self) -> int:
+        """Its number; made anew when it was killed."""
+        if self._holder is not None and self._holder.poll() is None:
+            return self._holder.pid
+        self.end()
+        import fcntl
+        import subprocess
+
+        read_end, self._line = os.pipe()
+        try:
+            null = subprocess.DEVNULL
+            cat = ["/bin/cat"]
+            self._holder = subprocess.Popen(  # noqa: S603  a fixed one
+                cat, stdin=read_end, stdout=null, stderr=null, process_group=0
+            )
+            if hasattr(fcntl, "F_SETSIG"):
+                fcntl.fcntl(read_end, fcntl.F_SETOWN, -self._holder.pid)
+                fcntl.fcntl(read_end, fcntl.F_SETSIG, signal.SIGKILL)
+                fcntl.fcntl(read_end, fcntl.F_SETFL, fcntl.fcntl(read_end, fcntl.F_GETFL) | os.O_ASYNC)
+        finally:
+            os.close(read_end)
+        return self._holder.pid
+
+    def kill(self) -> None:
+        """SIGKILL to everything in it."""
+        if self._holder is not None:
+            if self._holder.poll() is None:  # else its number may be somebody else's
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._holder.pid, signal.SIGKILL)
+            self._holder.wait()
+
+    def end(self) -> None:
+        """Kill it, and give back what it held."""
+        self.kill()
+        self._holder = None
+        if self._line >= 0:
+            os.close(self._line)
+            self._line = -1
+
+
+class Command:
+    """One command from its start to its end: fed, read and timed at once."""
+
+    def __init__(self, group: Group, most: int, limit: float) -> None:
+        self._group, self._most = group, most
+        self._until = time.monotonic() + limit if limit > 0 else None
+        self.out, self.err = bytearray(), bytearray()
+        self.trouble: Literal["time", "size"] | None = None
+        self.code = 0
+
+    def run(self, arguments: list[str], data: bytes, cwd: str | None, env: Mapping[str, str] | None) -> Command:
+        """Run it; afterwards `code`, `out`, `err` and `trouble` say how it went."""
+        import subprocess
+
+        pipe = subprocess.PIPE
+        stdin = pipe if data else subprocess.DEVNULL
+        command = subprocess.Popen(  # noqa: S603  running what the file says is what it is for
+            arguments, stdin=stdin, stdout=pipe, stderr=pipe, cwd=cwd, env=env, process_group=self._group.id()
+        )
+        try:
+            with command:
+                try:
+                    self._attend(command, data)
+                finally:
+                    # Nothing that it has started may hold its pipes, or run on after an error.
+                    if self.trouble is not None or command.poll() is None:
+                        self._group.kill()
+        finally:
+            self.code = command.returncode
+        return self
+
+    def _attend(self, command: subprocess.Popen[bytes], data: bytes) -> None:
+        import selectors
+
+        ended = _exit_fd(command.pid)
+        with selectors.DefaultSelector() as selector:
+            try:
+                if ended is not None:
+                    selector.register(ended, selectors.EVENT_READ, None)
+                for stream, kind in ((command.stdout, self.out), (command.stderr, self.err)):
+                    assert stream is not None
+                    os.set_blocking(stream.fileno(), False)
+                    selector.register(stream, selectors.EVENT_READ, kind)
+                if command.stdin is not None:
+                    os.set_blocking(command.stdin.fileno(), False)
+                    selector.register(command.stdin, selectors.EVENT_WRITE, "in")
+                self._listen(selector, command, memoryview(data))
+            finally:
+                if ended is not None:
+                    os.close(ended)
+
+    def _listen(self, selector: Any, command: subprocess.Popen[bytes], view: memoryview) -> None:
+        """Until it has ended, or is in trouble."""
+        while self.trouble is None and len(selector.get_map()) > 0:
+            events = selector.select(self._left())
+            if self._until is not None and time.monotonic() >= self._until:
+                self.trouble = "time"
+                return
+            over = False
+            for key, _ in events:
+                if key.data is None:
+                    over = True
+                elif key.data == "in":
+                    view = self._feed(selector, command, view)
+                else:
+                    self._take(selector, key.fileobj, key.data)
+            if over:
+                self._last_words(selector, command)
+                return
+
+    def _left(self) -> float | None:
+        return None if self._until is None else max(0.0, self._until - time.monotonic())
+
+    @staticmethod
+    def _feed(selector: Any, command: subprocess.Popen[bytes], view: memoryview) -> memoryview:
+        assert command.stdin is not None
+        try:
+            view = view[os.write(command.stdin.fileno(), view[:_PIECE]) :]
+        except BlockingIOError:
+            return view
+        except BrokenPipeError:  # it does not want the rest
+            view = view[:0]
+        if not view:
+            selector.unregister(command.stdin)
+            command.stdin.close()
+        return view
+
+    def _take(self, selector: Any, stream: Any, into: bytearray) -> bool:
+        """Read what is there; False when there is nothing now, or at the end."""
+        try:
+            data = os.read(stream.fileno(), _PIECE)
+        except BlockingIOError:
+            return False
+        if not data:
+            selector.unregister(stream)
+            return False
+        into += data
+        if into is self.err:
+            del into[:-_MOST_ERR]
+        elif len(into) > self._most:
+            self.trouble = "size"
+        return self.trouble is None
+
+    def _last_words(self, selector: Any, command: subprocess.Popen[bytes]) -> None:
+        """It has ended: what still stands in its pipes is its own; who holds them open is a child left behind."""
+        held = False
+        for stream, into in ((command.stdout, self.out), (command.stderr, self.err)):
+            if stream in selector.get_map():
+                while self._take(selector, stream, into):
+                    pass
+                held = held or stream in selector.get_map()
+        if held and self.trouble is None:
+            command.wait()
+            self._group.kill()
+
+
+def _exit_fd(pid: int) -> int | None:
+    """A descriptor that is readable once the process has ended, where there is such a thing."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None

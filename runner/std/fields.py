@@ -1,0 +1,85 @@
+"""What an item gives to a command: the item, a field of it, parts of a path."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_HOLE = re.compile(r"\{\{|\}\}|\{(?P<field>[A-Za-z_]\w*|\d+)?(?P<part>//|/\.|/|\.)?\}")
+
+
+def fill(template: str, item: Any, quote: Callable[[str], str] = str) -> str:
+    """Put the item, or what the braces name of it, into a text.
+
+    >>> fill("{a} {b/.}.gz", {"a": 1, "b": "x/y.txt"})
+    '1 y.gz'
+    >>> fill("{.}.jpg {/} {//} {0", "d/a.b.png")
+    'd/a.b.jpg a.b.png d {0'
+    """
+
+    def put(match: re.Match[str]) -> str:
+        whole = match.group()
+        if whole in {"{{", "}}"}:
+            return whole[0]
+        text = _text_of(_field(item, match["field"]), whole)
+        return quote(_part(text, match["part"]))
+
+    return _HOLE.sub(put, template)
+
+
+def _field(item: Any, name: str | None) -> Any:
+    if name is None:
+        return item
+    if isinstance(item, (tuple, list)) and name.isdecimal():
+        if int(name) < len(item):
+            return item[int(name)]
+    elif isinstance(item, dict):
+        for key in (name, int(name)) if name.isdecimal() else (name,):
+            if key in item:
+                return item[key]
+    elif _has_fields(item) and not name.startswith("_") and hasattr(item, name):
+        return getattr(item, name)
+    raise LookupError(f"`{{{name}}}` of the command: the item ({type(item).__name__}) has no {name!r}{_there(item)}")
+
+
+def _has_fields(item: Any) -> bool:
+    return dataclasses.is_dataclass(item) or hasattr(item, "_fields")
+
+
+def _there(item: Any) -> str:
+    if isinstance(item, dict):
+        return "; it has " + ", ".join(map(repr, list(item)[:20]))
+    return f"; it has {len(item)} elements" if isinstance(item, (tuple, list)) else ""
+
+
+def _text_of(value: Any, hole: str) -> str:
+    if isinstance(value, bytes):
+        text = os.fsdecode(value)
+    elif isinstance(value, (str, int, float)):
+        text = str(value)
+    elif isinstance(value, os.PathLike):
+        text = os.fsdecode(value)
+    else:
+        raise TypeError(
+            f"`{hole}` of the command would be of type {type(value).__name__}; name a field of it, as {{name}}"
+        )
+    if "\0" in text:
+        raise ValueError(f"`{hole}` of the command has a NUL in it, which no argument can have")
+    return text
+
+
+def _part(text: str, part: str | None) -> str:
+    if part is None:
+        return text
+    folder, name = os.path.split(text)
+    if part == "//":
+        return folder or "."
+    stem = os.path.splitext(name)[0]  # noqa: PTH122  of a text that need not be a path
+    if part == ".":
+        return os.path.join(folder, stem) if folder else stem  # noqa: PTH118
+    return name if part == "/" else stem

@@ -1,0 +1,160 @@
+"""Transforms: a command for each item, and a pause."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+from runner.std.commands import Command, Group
+from runner.std.fields import fill
+from runner.tasks import task
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+#: Bytes of standard output that a command may write.
+MOST = 16 << 20
+_SHOWN_LINES, _SHOWN_COMMAND = 10, 300
+_NO_LIMIT = dt.timedelta(0)
+
+
+class CommandFailed(Exception):
+    """A command has ended with a code that `ok` does not name, was killed, or has written too much."""
+
+
+class CommandTimedOut(CommandFailed, TimeoutError):
+    """A command has exceeded its `limit`, and was killed with all that it had started."""
+
+
+@task(name="shell")
+class Shell:
+    """Run a command for each item, and give what became of it.
+
+    `command` is a list of arguments, in which `{}` is the item, `{name}` a key or field of it, `{0}` an element; with
+    a part of a path, as GNU Parallel has them: `{.}` without its extension, `{/}` its last name, `{//}` its folder,
+    `{/.}` its last name without extension (`{name/.}` for a field). `{{` and `}}` are braces; other braces stay as
+    they are. No shell looks at the arguments. With `shell = true`, `command` is one text for `/bin/sh`, and what is
+    put in is quoted.
+
+    `stdin` is the text that the command reads, such as `"{}"`; without it there is nothing to read. `env` is added
+    to the environment. `ok` are the exit codes that are no error; any other one is an error with the last lines of
+    standard error. A command that writes more than `most` bytes, or takes longer than `limit`, is killed with all
+    that it has started.
+
+    `gives`: `"all"` is a dict of `item`, `code`, `out`, `err` and `seconds`; `"out"` its standard output, `"item"` the
+    item itself. `text = false` leaves `out` and `err` bytes; as text they lose the line ends at their end, as `$(…)`.
+
+    >>> with Shell(["echo", "{/.}", "of {}"], gives="out") as shell:
+    ...     shell("photos/a b.png")
+    'a b of photos/a b.png'
+    """
+
+    def __init__(
+        self,
+        command: list[str] | str,
+        *,
+        shell: bool = False,
+        cwd: str | None = None,
+        env: dict[str, str] | None = None,
+        stdin: str | None = None,
+        ok: list[int] | None = None,
+        gives: Literal["all", "out", "item"] = "all",
+        limit: dt.timedelta = _NO_LIMIT,
+        most: int = MOST,
+        text: bool = True,
+        encoding: str = "utf-8",
+        errors: str = "strict",
+    ) -> None:
+        if shell != isinstance(command, str) or not command:
+            raise ValueError("command must be a list of arguments, or one text with `shell = true`")
+        self._templates = [command] if isinstance(command, str) else list(command)
+        self._shell, self._cwd, self._stdin = shell, cwd, stdin
+        self._env = {**os.environ, **env} if env else None
+        self._ok = frozenset([0] if ok is None else ok)
+        self._gives = gives
+        self._limit = limit.total_seconds()
+        self._most = most
+        self._text, self._encoding, self._errors = text, encoding, errors
+        self._group = Group()
+
+    def __enter__(self) -> Shell:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._group.end()
+
+    def __call__(self, item: Any) -> Any:
+        """Run the command for one item."""
+        arguments = self.arguments(item)
+        data = b"" if self._stdin is None else fill(self._stdin, item).encode(self._encoding, "surrogateescape")
+        began = time.monotonic()
+        done = Command(self._group, self._most, self._limit).run(arguments, data, self._cwd, self._env)
+        seconds = time.monotonic() - began
+        self._judge(arguments, done)
+        if self._gives == "item":
+            return item
+        out = self._read(done.out, self._errors)
+        if self._gives == "out":
+            return out
+        err = self._read(bytes(done.err), "replace")
+        return {"item": item, "code": done.code, "out": out, "err": err, "seconds": seconds}
+
+    def arguments(self, item: Any) -> list[str]:
+        """The command for one item."""
+        if self._shell:
+            import shlex
+
+            return ["/bin/sh", "-c", fill(self._templates[0], item, shlex.quote)]
+        return [fill(each, item) for each in self._templates]
+
+    def _read(self, data: bytes | bytearray, errors: str) -> str | bytes:
+        if not self._text:
+            return bytes(data)
+        return data.decode(self._encoding, errors).rstrip("\r\n")
+
+    def _judge(self, arguments: list[str], done: Command) -> None:
+        if done.trouble is None and done.code in self._ok:
+            return
+        import shlex
+
+        # Of a shell's command, what it was given.
+        shown = arguments[2] if self._shell else shlex.join(arguments)
+        shown = shown if len(shown) <= _SHOWN_COMMAND else shown[:_SHOWN_COMMAND] + "…"
+        if done.trouble == "time":
+            raise CommandTimedOut(f"took longer than {self._limit:g} s and was killed: {shown}{_last(done.err)}")
+        if done.trouble == "size":
+            raise CommandFailed(f"wrote more than {self._most:,} bytes (`most`) and was killed: {shown}")
+        how = f"exit code {done.code}" if done.code >= 0 else f"killed by {_signal_name(-done.code)}"
+        raise CommandFailed(f"{how}: {shown}{_last(done.err)}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _last(err: bytearray) -> str:
+    """The last lines of standard error, below the message."""
+    lines = err.decode("utf-8", "replace").rstrip().splitlines()[-_SHOWN_LINES:]
+    return "".join(f"\n  {line}" for line in lines)
+
+
+# -- a pause ----------------------------------------------------------------------------------
+
+
+@task(mode="thread")
+def sleep(item: Any, seconds: float = 1.0) -> Any:
+    """Hand each item on after so many seconds.
+
+    >>> sleep("late", 0.01)
+    'late'
+    """
+    time.sleep(seconds)
+    return item

@@ -1,0 +1,245 @@
+"""Sources: lines, rows and records of a file or of standard input, names of files, numbers."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import select
+import sys
+from typing import TYPE_CHECKING, Any
+
+from runner.tasks import Context, task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: A line that is longer is no line: the file is something else.
+MOST = 64 << 20
+_LOOK = 0.2
+
+
+@task(mode="thread")
+def lines(
+    path: str = "-",
+    *,
+    encoding: str = "utf-8-sig",
+    errors: str = "strict",
+    keep_ends: bool = False,
+    skip_empty: bool = False,
+    most: int = MOST,
+    context: Context | None = None,
+) -> Iterator[str]:
+    r"""Each line of a text file, or of standard input (`-`), without its end (`\n` or `\r\n`).
+
+    `encoding` as Python names it; the default is UTF-8, with or without a byte order mark. `errors` says what becomes
+    of bytes that are no text, as for `open`. `keep_ends` leaves the line's end; `skip_empty` leaves out lines without
+    anything. A line of more than `most` bytes is an error.
+    """
+    for _, line in _lines(path, encoding, errors, most, context):
+        text = line if keep_ends else line.removesuffix("\n").removesuffix("\r")
+        if text.strip("\r\n") or not skip_empty:
+            yield text
+
+
+@task(name="csv", mode="thread")
+def csv_rows(
+    path: str = "-",
+    *,
+    fields: list[str] | None = None,
+    delimiter: str = ",",
+    encoding: str = "utf-8-sig",
+    errors: str = "strict",
+    most: int = MOST,
+    context: Context | None = None,
+) -> Iterator[dict[str, str]]:
+    """Each row of a CSV file, or of standard input (`-`), as a dict of texts.
+
+    The first row names the fields, unless `fields` does. Every row must have as many values; rows without any are
+    left out.
+    """
+    import csv
+
+    if len(delimiter) != 1:
+        raise ValueError(f"delimiter must be a single character, not {delimiter!r}")
+    csv.field_size_limit(max(csv.field_size_limit(), most))
+    name, names = _shown(path), fields
+    rows = csv.reader(
+        (line for _, line in _lines(path, encoding, errors, most, context)), delimiter=delimiter, strict=True
+    )
+    while True:
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            raise ValueError(f"{name}:{rows.line_num}: this is no CSV: {error}") from None
+        if row is None:
+            return
+        if not row:
+            continue
+        if names is None:
+            names = row
+            double = sorted({each for each in names if names.count(each) > 1})
+            if double:
+                raise ValueError(f"{name}:{rows.line_num}: the field {double[0]!r} is there twice")
+        elif len(row) != len(names):
+            raise ValueError(f"{name}:{rows.line_num}: {len(row)} values, but there are {len(names)} fields")
+        else:
+            yield dict(zip(names, row, strict=True))
+
+
+@task(mode="thread")
+def jsonl(
+    path: str = "-",
+    *,
+    encoding: str = "utf-8-sig",
+    errors: str = "strict",
+    most: int = MOST,
+    context: Context | None = None,
+) -> Iterator[Any]:
+    """Each line of a file of JSON lines, or of standard input (`-`), as the value it is; empty lines are left out."""
+    import json
+
+    for number, line in _lines(path, encoding, errors, most, context):
+        if line.strip():
+            try:
+                value = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{_shown(path)}:{number}: this is no JSON: {error}") from None
+            except RecursionError:
+                raise ValueError(f"{_shown(path)}:{number}: this JSON is nested too deeply") from None
+            yield value
+
+
+@task(name="glob", mode="thread")
+def glob_paths(
+    pattern: str, *, root: str = ".", files_only: bool = True, hidden: bool = False, sort: bool = True
+) -> Iterator[str]:
+    """The paths that match `pattern` below `root`, relative to it; `**` is any number of folders.
+
+    `files_only` leaves out folders and what is no regular file; `hidden` takes names that begin with a dot as well.
+    They come sorted, or with `sort = false` as the file system has them, without waiting for the last one.
+    """
+    import glob
+    from pathlib import Path
+
+    if not Path(root).is_dir():
+        raise NotADirectoryError(f"{root}: there is no such folder to look in")
+    found: Iterator[str] = glob.iglob(pattern, root_dir=root, recursive=True, include_hidden=hidden)  # noqa: PTH207  hidden
+    for path in sorted(found) if sort else found:
+        if path and (not files_only or Path(root, path).is_file()):
+            yield path
+
+
+@task(name="range", mode="thread")
+def numbers(start: int, stop: int, step: int = 1) -> Iterator[int]:
+    """Whole numbers from `start` to below `stop`, as Python's `range` has them.
+
+    >>> list(numbers(0, 10, 4))
+    [0, 4, 8]
+    """
+    yield from range(start, stop, step)
+
+
+# -- reading ----------------------------------------------------------------------------------
+
+
+def _shown(path: str) -> str:
+    return "<stdin>" if path == "-" else path
+
+
+def _lines(path: str, encoding: str, errors: str, most: int, context: Context | None) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers, ends included; only a line feed ends one. An error names file and line."""
+    with _opened(path, context) as file:
+        if _wide(encoding):
+            yield from _decoded(file, path, encoding, errors, most)
+            return
+        number, marked = 0, codecs.lookup(encoding).name == "utf-8-sig"
+        while line := file.readline(most + 2):
+            number += 1
+            if len(line.rstrip(b"\r\n")) > most:
+                raise _too_long(path, number, most)
+            # The mark can only stand at the beginning.
+            codec = encoding if number == 1 or not marked else "utf-8"
+            try:
+                text = line.decode(codec, errors)
+            except UnicodeDecodeError as error:
+                raise _no_text(path, number, encoding, line[error.start], error.start + 1) from None
+            yield number, text
+
+
+def _decoded(file: Any, path: str, encoding: str, errors: str, most: int) -> Iterator[tuple[int, str]]:
+    """The same for encodings in which a line's end is not one byte."""
+    number = 0
+    with io.TextIOWrapper(file, encoding=encoding, errors=errors, newline="\n") as text:
+        try:
+            while line := text.readline(most + 2):
+                number += 1
+                if len(line) > most:
+                    raise _too_long(path, number, most)
+                yield number, line
+        except UnicodeError as error:
+            raise ValueError(f"{_shown(path)}: after line {number}: this is no {encoding}: {error}") from None
+
+
+def _wide(encoding: str) -> bool:
+    try:
+        return codecs.lookup(encoding).name != "utf-8-sig" and "\n".encode(encoding) != b"\n"
+    except LookupError:
+        raise ValueError(f"there is no encoding {encoding!r}") from None
+
+
+def _too_long(path: str, number: int, most: int) -> ValueError:
+    return ValueError(f"{_shown(path)}:{number}: a line of more than {most:,} bytes; `most` allows longer ones")
+
+
+def _no_text(path: str, number: int, encoding: str, byte: int, column: int) -> ValueError:
+    hint = 'name the file\'s `encoding`, or say `errors = "replace"`'
+    name = encoding.removesuffix("-sig")
+    return ValueError(f"{_shown(path)}:{number}: byte {column} of the line, 0x{byte:02x}, is no {name}; {hint}")
+
+
+def _opened(path: str, context: Context | None) -> Any:
+    if path != "-":
+        return open(path, "rb")  # noqa: PTH123  the caller closes it; a str may be any path, Path("") is "."
+    if in_process():
+        text = 'standard input is there for threads only: say `mode = "thread"`, or nothing, for the task that reads it'
+        raise ValueError(text)
+    if sys.stdin is None or sys.stdin.closed:
+        raise ValueError("there is no standard input")
+    return io.BufferedReader(_Input(sys.stdin.fileno(), context))
+
+
+class _Input(io.RawIOBase):
+    """Standard input, which ends as well when the run is stopped: nobody can end a thread that waits in a read.
+
+    With a buffer of its own: whoever is left behind in one holds its lock, and the interpreter could not end.
+    """
+
+    def __init__(self, fd: int, context: Context | None) -> None:
+        super().__init__()
+        self._fd, self._context = fd, context
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Wait for bytes; 0 at the end."""
+        if not self._there():
+            return 0
+        data = os.read(self._fd, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _there(self) -> bool:
+        # A signal reaches only the supervisor, so this looks for itself, five times a second while nothing comes.
+        while not select.select([self._fd], [], [], _LOOK)[0]:
+            if self._context is not None and self._context.stopping:
+                return False
+        return True
+
+
+def in_process() -> bool:
+    """Whether this is a process that multiprocessing has started: a process worker."""
+    module = sys.modules.get("multiprocessing.process")
+    return module is not None and module.parent_process() is not None

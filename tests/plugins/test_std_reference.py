@@ -1,0 +1,58 @@
+"""The reference page of `std` is what the functions say of themselves."""
+
+import inspect
+import os
+
+from helpers import ROOT
+
+from runner import std
+from runner.plugins import Plugins
+from runner.tasks import MARK, shape
+
+PAGE = ROOT / "docs" / "reference" / "std.md"
+BEGIN, END = "<!-- generated from the functions -->\n", "<!-- end -->\n"
+ORDER = ["lines", "csv", "jsonl", "glob", "range", "shell", "sleep", "write_lines", "write_csv", "write_jsonl", "print"]
+
+
+def entry(name, target):
+    text, _, example = inspect.getdoc(target).partition("\n>>> ")
+    given = {shape(target).context, shape(target).made}
+    kept = [each for each in inspect.signature(target).parameters.values() if each.name not in given]
+    code = f"```text\n{name}({written(kept)})\n```\n"
+    head = f">>> from runner.std import {target.__name__}"
+    example = f"\n```pycon\n{head}\n>>> {example}\n```\n" if example else ""
+    return f"## `{name}`\n\n{code}\n{text.strip()}\n{example}"
+
+
+class Plain(str):
+    """An annotation without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def written(parameters):
+    """The parameters that a file can give; one on each line when they are many."""
+    parameters = [each.replace(annotation=Plain(each.annotation)) for each in parameters]
+    named = [str(each) for each in parameters if each.kind is each.KEYWORD_ONLY]
+    words = [str(each) for each in parameters if each.kind is not each.KEYWORD_ONLY]
+    words += ["*"] * bool(named) + named
+    words = [
+        word.replace("'", '"').replace("datetime.timedelta(0)", '"0s"').replace("dt.timedelta", "duration")
+        for word in words
+    ]
+    line = ", ".join(words)
+    return line if len(line) < 90 else "".join(f"\n    {word}," for word in words) + "\n"
+
+
+def test_the_page_is_what_the_functions_say(tmp_path):
+    """After a change: `UPDATE_REFERENCE=1 pytest tests/plugins/test_std_reference.py`."""
+    page = PAGE.read_text(encoding="utf-8")
+    front, rest = page.split(BEGIN)
+    functions = {getattr(std, name).__dict__[MARK].name: getattr(std, name) for name in std.__all__}
+    assert sorted(functions) == sorted(ORDER) == sorted(Plugins(tmp_path).std().functions)
+    made = front + BEGIN + "\n" + "\n".join(entry(name, functions[name]) for name in ORDER) + "\n" + END
+    if os.environ.get("UPDATE_REFERENCE"):
+        PAGE.write_text(made, encoding="utf-8")
+    assert made == PAGE.read_text(encoding="utf-8")
+    assert rest.endswith(END)
