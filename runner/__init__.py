@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from runner.api import Interrupted, Result, TaskResult, load, run
     from runner.config.model import Config
     from runner.errors import ConfigError, PluginError, Reject, Retry, RunnerError, ShutDown
-    from runner.tasks import Context, DeadLetter, Inbox, Outbox, To, task
+    from runner.hookspecs import WorkerInfo, hookimpl
+    from runner.tasks import Context, DeadLetter, Inbox, Outbox, TaskFunction, To, task
 
 _HOMES = {
     "Config": "runner.config.model",
@@ -34,8 +35,11 @@ _HOMES = {
     "Retry": "runner.errors",
     "RunnerError": "runner.errors",
     "ShutDown": "runner.errors",
+    "TaskFunction": "runner.tasks",
     "TaskResult": "runner.api",
     "To": "runner.tasks",
+    "WorkerInfo": "runner.hookspecs",
+    "hookimpl": "runner.hookspecs",
     "load": "runner.api",
     "run": "runner.api",
     "task": "runner.tasks",
@@ -55,9 +59,12 @@ __all__ = [
     "Retry",
     "RunnerError",
     "ShutDown",
+    "TaskFunction",
     "TaskResult",
     "To",
+    "WorkerInfo",
     "__version__",
+    "hookimpl",
     "load",
     "run",
     "task",

@@ -16,6 +16,61 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class RunStarted(Event):
+    """The run begins: its id, its title, and its tasks."""
+
+    run: str
+    title: str
+    tasks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded(Event):
+    """The run is over: every task is. The counts are those of the balance, `exit_code` the command's.
+
+    `--dead-ok`, or output that could not be written, may still change the code that the command ends with.
+    """
+
+    run: str
+    exit_code: int
+    seconds: float
+    read: int
+    made: int
+    done: int
+    dead: int
+    dropped: int
+    left: int
+    repeated: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCounts:
+    """One task at one moment: items done, dead, dropped and given again so far, and workers that execute now.
+
+    `sent` is how many items it has put into its outputs; a task without inputs has nothing else to count.
+    """
+
+    done: int
+    dead: int
+    dropped: int
+    repeated: int
+    sent: int
+    executing: int
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Event):
+    """How far everything is: four times a second, and only where somebody listens.
+
+    `tasks` by name; `queues` is how many items wait in each queue, without those that workers hold.
+    """
+
+    tasks: dict[str, TaskCounts]
+    queues: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class TaskStarted(Event):
     """A task's workers are being started."""
 

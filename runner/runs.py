@@ -13,10 +13,13 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from runner import events
 from runner.clock import RealClock
 from runner.errors import ConfigError, RunnerError
+from runner.fleets.base import Site
 from runner.fleets.hub import LocalHub
 from runner.fleets.limits import make_room
+from runner.plugins.listen import Listeners, engines
 from runner.store import DeadLetters
 from runner.supervisor import Letters, Plan, Record, Supervisor, TaskPlan
 from runner.tasks import shape
@@ -25,12 +28,12 @@ from runner.transport.cells import Page
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from runner import events
     from runner.config.model import Config, TaskConfig
     from runner.fleets.base import Fleet
-    from runner.plugins import TaskFunction
+    from runner.plugins import Choice, TaskFunction
     from runner.report.output import Printer
     from runner.supervisor import Result
+    from runner.tasks import Reference
 
 _SIGNALS = [
     getattr(signal, name)
@@ -52,20 +55,25 @@ class Streams:
     log: str
 
 
-def prepare(config: Config) -> Plan:
+def prepare(config: Config, choice: Choice | None = None) -> Plan:
     """Everything that can be known before a worker starts: functions, their forms, their arguments.
 
-    ConfigError for what is wrong, every finding at once.
+    ConfigError for what is wrong, every finding at once. `choice`: which installed plugins may be used; default: what
+    the environment says.
     """
     from runner import check
 
-    found = check.everything(config)
+    found = check.everything(config, choice)
     check.raise_for(found.problems, config)
     tasks = {name: _task(task, found.functions[name], found.arguments[name]) for name, task in found.tasks.items()}
     used = {queue for task in tasks.values() for queue in (*task.config.inputs, *task.config.outputs, task.config.dead)}
     queues = {name: queue for name, queue in config.queues.items() if name in used}
     settings = replace(config.run, state=config.folder / config.run.state)
-    return Plan(config.heading, _run_id(), settings, queues, tasks)
+    workers = found.plugins.hooks.workers()
+    notices = check.notices(found.problems)
+    return Plan(
+        config.heading, _run_id(), settings, queues, tasks, hooks=workers, plugins=found.plugins, notices=notices
+    )
 
 
 def _task(task: TaskConfig, function: TaskFunction, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> TaskPlan:
@@ -95,7 +103,12 @@ def execute(plan: Plan, streams: Streams, emit: Callable[[events.Event], None], 
         fleets = _fleets(plan, hub, page, streams, stack)
         hub.catch(_SIGNALS)
         stack.enter_context(_settled())
-        result = Supervisor(plan, fleets, hub, RealClock(), emit, letters).run()
+        clock = RealClock()
+        for text in plan.notices:
+            emit(events.Notice(clock.now(), text))
+        listeners = Listeners(plan.plugins, emit)
+        supervisor = Supervisor(plan, fleets, hub, clock, listeners.tell, letters, listening=listeners.any)
+        result = supervisor.run()
     left: Sequence[str] = getattr(fleets.get("thread"), "left_behind", tuple)()
     return replace(result, left_behind=tuple(left), letters_kept=letters.kept.count, trouble=letters.kept.trouble)
 
@@ -150,8 +163,10 @@ def _fleets(
 ) -> Mapping[str, Fleet]:
     fleets: dict[str, Fleet] = {}
     modes = {task.mode for task in plan.tasks.values()}
+    attach = streams.printer.attach if streams.log == "prefix" else None
+    local = plan.settings.engine == "local"
     holdings = None
-    if "process" in modes:  # first: the fork server must start before any thread does
+    if "process" in modes and local:  # first: the fork server must start before any thread does
         from runner.fleets.holdings import Holdings
         from runner.fleets.process import ProcessFleet
         from runner.fleets.spawn import Spawner
@@ -160,22 +175,40 @@ def _fleets(
         holdings = Holdings()
         stack.callback(holdings.close)
         spawner = Spawner()
-        spawner.prepare([task.reference for task in ours], any(task.shape.is_async for task in ours))
-        attach = streams.printer.attach if streams.log == "prefix" else None
+        spawner.prepare(_references(plan), any(task.shape.is_async for task in ours))
         fleets["process"] = ProcessFleet(hub, page, spawner, attach, holdings)
+        stack.callback(fleets["process"].close)
+    if local and "thread" not in modes:
+        return fleets
+    name_thread = _captured(streams, stack)
+    if "process" in modes and not local:
+        assert plan.plugins is not None
+        site = Site(hub, _references(plan), attach, name_thread, plan.plugins.folder)
+        fleets["process"] = engines(plan.plugins)[0][plan.settings.engine].obj(site)
         stack.callback(fleets["process"].close)
     if "thread" in modes:
         from runner.fleets.thread import ThreadFleet
-        from runner.report.capture import ThreadCapture
 
         interval = sys.getswitchinterval()
         if "process" in modes:
             sys.setswitchinterval(_SWITCH)
             stack.callback(sys.setswitchinterval, interval)
-        capture = stack.enter_context(ThreadCapture(streams.printer)) if streams.log == "prefix" else None
-        fleets["thread"] = ThreadFleet(hub, capture.name_thread if capture else None, holdings)
+        fleets["thread"] = ThreadFleet(hub, name_thread, holdings)
         stack.callback(fleets["thread"].close)
     return fleets
+
+
+def _captured(streams: Streams, stack: contextlib.ExitStack) -> Callable[[str], Any] | None:
+    """Capture what threads print; how a thread says whose its output is."""
+    from runner.report.capture import ThreadCapture
+
+    return stack.enter_context(ThreadCapture(streams.printer)).name_thread if streams.log == "prefix" else None
+
+
+def _references(plan: Plan) -> tuple[Reference, ...]:
+    """What workers that are processes will load."""
+    functions = [task.reference for task in plan.tasks.values() if task.mode == "process"]
+    return (*functions, *(hook.reference for hook in plan.hooks))
 
 
 __all__ = ["ConfigError", "RunnerError", "Streams", "execute", "prepare"]

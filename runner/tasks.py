@@ -11,7 +11,7 @@ import importlib.util
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
@@ -254,19 +254,74 @@ class Reference:
 
     >>> Reference("math", "sqrt").load()(9.0)
     3.0
+
+    With `given` the callable is what `qualname`, a plugin's `runner_tasks`, gives under that name.
     """
 
     module: str
     qualname: str
     path: str | None = None
     folder: str | None = None
+    given: str = ""
 
     def load(self) -> Any:
         """Import and return the callable; raises whatever the import raises, or AttributeError."""
         target: Any = load_module(self.module, self.path, self.folder)
         for part in self.qualname.split("."):
             target = getattr(target, part)
+        if self.given:
+            found = {name: obj for name, obj, _ in provided(target())}
+            if self.given not in found:
+                raise AttributeError(f"{self.qualname} of module {self.module!r} gives no {self.given!r} here")
+            return found[self.given]
         return target
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFunction:
+    """A callable that a task can call, and what it declares of itself; `reference` and `plugin` say where it is.
+
+    A plugin's `runner_tasks` gives these (or just callables), and leaves both out.
+    """
+
+    name: str
+    obj: Any
+    reference: Reference = field(default_factory=lambda: Reference("", ""))
+    plugin: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def file(self) -> str:
+        """The file that defines it, as far as Python can tell."""
+        try:
+            return inspect.getsourcefile(inspect.unwrap(self.obj)) or "<built in>"
+        except TypeError:
+            return "<built in>"
+
+    @property
+    def line(self) -> int:
+        """The line where it begins; 0 when unknown."""
+        try:
+            return inspect.getsourcelines(inspect.unwrap(self.obj))[1]
+        except (TypeError, OSError):
+            return 0
+
+
+def provided(given: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """What `runner_tasks` has given: name, callable and options of each; TypeError for what is neither.
+
+    >>> list(provided({"root": abs})) == list(provided([TaskFunction("root", abs)])) == [("root", abs, {})]
+    True
+    """
+    pairs = given.items() if isinstance(given, Mapping) else ((None, each) for each in given)
+    for key, value in pairs:
+        obj = value.obj if isinstance(value, TaskFunction) else value
+        mark = getattr(obj, MARK, None)
+        declared = mark if isinstance(mark, Declaration) else Declaration("")
+        name = key or (value.name if isinstance(value, TaskFunction) else declared.name)
+        if not callable(obj) or not isinstance(name, str) or not name:
+            raise TypeError(f"`runner_tasks` must give names and callables, or `TaskFunction`s, not {value!r:.80}")
+        yield name, obj, value.options if isinstance(value, TaskFunction) and value.options else declared.options
 
 
 def load_module(name: str, path: str | None = None, folder: str | None = None) -> Any:

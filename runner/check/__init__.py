@@ -12,21 +12,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from runner.check import structure
+from runner.check import extensions, structure
+from runner.check.extensions import notices
 from runner.check.functions import Arguments, check_functions, where
 from runner.config import declared
 from runner.config.places import VALUE, Places
-from runner.config.problems import Problem, name, ordered, render
+from runner.config.problems import Problem, ordered, render
 from runner.errors import ConfigError, PluginError
-from runner.plugins import Plugin, Plugins
+from runner.plugins import Plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from runner.config.model import Config, Place, TaskConfig
-    from runner.plugins import TaskFunction
+    from runner.plugins import Choice, TaskFunction
 
-__all__ = ["Findings", "check", "check_functions", "everything", "problem", "raise_for"]
+__all__ = ["Findings", "check", "check_functions", "everything", "notices", "problem", "raise_for"]
 
 
 def check(config: Config) -> list[Problem]:
@@ -47,12 +48,16 @@ class Findings:
     tasks: dict[str, TaskConfig]
     functions: dict[str, TaskFunction]
     arguments: dict[str, Arguments]
+    plugins: Plugins
 
 
-def everything(config: Config) -> Findings:
-    """`check`, and what the functions say; this loads the plugins of the file."""
-    plugins = Plugins(config.folder, config.plugins)
-    problems = [*check(config), *_plugins(config, plugins)]
+def everything(config: Config, choice: Choice | None = None) -> Findings:
+    """`check`, and what the functions and plugins say; this loads the plugins of the file.
+
+    `choice`: which installed plugins may be used; default: what the environment says.
+    """
+    plugins = Plugins(config.folder, config.plugins, choice)
+    problems = [*check(config), *extensions.findings(config, plugins)]
     functions: dict[str, TaskFunction] = {}
     tasks: dict[str, TaskConfig] = {}
     for word, task in config.tasks.items():
@@ -66,22 +71,9 @@ def everything(config: Config) -> Findings:
                 tasks[word], wrong = declared.apply(config, word, function.options, where(function), place)
                 problems += wrong
     found, arguments = check_functions(replace(config, tasks={**config.tasks, **tasks}), functions)
-    return Findings(ordered(shown(each, config) for each in (*problems, *found)), tasks, functions, arguments)
-
-
-def _plugins(config: Config, plugins: Plugins) -> Iterator[Problem]:
-    """Plugins that the file names and that are not there, and two of one name."""
-    owners: dict[str, Plugin] = {}
-    for each in plugins.all:
-        other = owners.setdefault(each.name, each)
-        if other is not each:
-            text = f"two plugins have the name {name(each.name)}: {other.origin} and {each.origin}"
-            yield Problem("E311", text, config.place("plugins"), hint="rename one of the files")
-    for number, word in enumerate(config.plugins or ()):
-        place = config.place("plugins", str(number))
-        missing = f"ModuleNotFoundError: No module named {word.partition('.')[0]!r}"
-        if any(each.module == word and each.error.rstrip().endswith(missing) for each in plugins.all):
-            yield Problem("E312", f"plugin {name(word)} is neither a file, a folder nor a module", place)
+    problems += extensions.broken(config, plugins, problems)
+    every = ordered(shown(each, config) for each in (*problems, *found))
+    return Findings(every, tasks, functions, arguments, plugins)
 
 
 def problem(code: str, text: str, place: Place) -> Problem:

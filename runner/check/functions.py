@@ -64,6 +64,7 @@ def _declaration(config: Config, task: TaskConfig, function: TaskFunction) -> li
         return []
     try:
         found = function.reference.module != "__main__" and function.reference.load() is function.obj
+        found = found or bool(function.reference.given)  # made anew at every call, in a worker too
     except Exception:  # noqa: BLE001  whatever the module's __getattr__ raises, it is not found
         found = False
     if not found:

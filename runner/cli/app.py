@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -30,6 +30,20 @@ class Verbs(LazyGroup):
         "schema": ("runner.cli.schema:schema", "Write the JSON Schema of the file, for editors."),
         "explain": ("runner.cli.explain:explain", "Say what an error means, with an example and the way out."),
     }
+
+    def others(self) -> Mapping[str, tuple[str, str]]:
+        """The commands of installed plugins; runner's own verbs come first, and stay what they are."""
+        from runner.cli import plugins
+
+        found = plugins.commands().items()
+        return {name: ("", plugins.summary(offered)) for name, offered in found if name not in self.verbs}
+
+    def other(self, name: str) -> Any:
+        """A plugin's command, imported now."""
+        from runner.cli import plugins
+
+        offered = plugins.commands().get(name)
+        return plugins.target(name, offered) if offered else None
 
 
 app = typer.Typer(

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from runner.cli.inputs import Params, Sets, complete_file, pairs, path_of
+from runner.cli.plugins import NoPlugin, NoPlugins, OnlyPlugin, choice
 from runner.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runner.config.problems import Problem
+    from runner.plugins import Choice
 
 _FORMATS = ("text", "json", "github")
 
@@ -34,6 +36,9 @@ def check(
     static: Annotated[
         bool, typer.Option("--static", help="Execute no code of the project: functions are not looked at.")
     ] = False,
+    no_plugin: NoPlugin = None,
+    no_plugins: NoPlugins = False,
+    only_plugin: OnlyPlugin = None,
     format_: Annotated[
         str, typer.Option("--format", metavar="text|json|github", help="How to write.", autocompletion=lambda: _FORMATS)
     ] = "text",
@@ -51,11 +56,12 @@ def check(
     """
     if format_ not in _FORMATS:
         raise UsageError(f"--format is one of {', '.join(_FORMATS)}, not {format_}")
+    chosen = None if static else choice(no_plugin, no_plugins, only_plugin)
     given, sets = dict(pairs(param, "--param")), pairs(set_, "--set")
     found: list[Problem] = []
     good = []
     for file in files or [path_of(None, "check")]:
-        problems, summary = _checked(file, given, sets, static=static)
+        problems, summary = _checked(file, given, sets, chosen)
         found += problems
         if not problems:
             good.append(f"{file}: no problems ({summary})")
@@ -64,7 +70,7 @@ def check(
 
 
 def _checked(
-    file: str, params: dict[str, str], sets: list[tuple[str, str]], *, static: bool
+    file: str, params: dict[str, str], sets: list[tuple[str, str]], chosen: Choice | None
 ) -> tuple[Sequence[Problem], str]:
     from runner import check as checks
     from runner import config
@@ -73,7 +79,8 @@ def _checked(
         loaded = config.examine(file, params=params, sets=sets, lenient=True)
     except ConfigError as error:
         return error.problems, ""
-    problems = checks.check(loaded) if static else checks.everything(loaded).problems
+    static = chosen is None
+    problems = checks.check(loaded) if static else checks.everything(loaded, chosen).problems
     tasks, queues = len(loaded.tasks), len(loaded.queues)
     static_too = "; functions not looked at" if static else ""
     return problems, f"{tasks} task{'s' * (tasks != 1)}, {queues} queue{'s' * (queues != 1)}{static_too}"

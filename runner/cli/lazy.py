@@ -28,25 +28,37 @@ class LazyGroup(typer.core.TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  typer's signature
         """All names, in the order of `verbs`."""
-        return list(self.verbs)
+        return [*self.verbs, *self.others()]
+
+    def others(self) -> Mapping[str, tuple[str, str]]:
+        """Further commands, of plugins: name → ("", help); looked for only when somebody wants to know."""
+        return {}
+
+    def other(self, name: str) -> Any:  # noqa: ARG002  a subclass that has others says which
+        """The typer app or function of one of them; None when there is none of that name."""
+        return None
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  typer's signature
         """Import one verb."""
         if cmd_name not in self.verbs:
-            return None
+            found = self.other(cmd_name)
+            return None if found is None else _command(cmd_name, found)
         if self.commands[cmd_name] is None:
-            self.commands[cmd_name] = _command(cmd_name, self.verbs[cmd_name][0])
+            module, _, attribute = self.verbs[cmd_name][0].partition(":")
+            self.commands[cmd_name] = _command(cmd_name, getattr(importlib.import_module(module), attribute))
         return self.commands[cmd_name]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  typer's signature
         """The list of verbs in `--help`, without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in self.verbs.items()])
+        others = self.others()
+        if others:
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl([(name, text) for name, (_, text) in others.items()])
 
 
-def _command(name: str, where: str) -> Any:
-    module, _, attribute = where.partition(":")
-    target = getattr(importlib.import_module(module), attribute)
+def _command(name: str, target: Any) -> Any:
     if isinstance(target, typer.Typer):
         made = typer.main.get_group(target)
     else:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from runner.cli import plugins
 from runner.cli.inputs import File, Params, Sets, examined, refuse
+from runner.cli.plugins import NoPlugin, NoPlugins, OnlyPlugin, choice
 from runner.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,11 +31,16 @@ def list_(
     file: File = None,
     param: Params = None,
     set_: Sets = None,
+    no_plugin: NoPlugin = None,
+    no_plugins: NoPlugins = False,
+    only_plugin: OnlyPlugin = None,
+    load: Annotated[bool, typer.Option("--load", help="plugins: import the installed ones too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:
     """List tasks, functions, params or plugins, with signatures and help.
 
-    `tasks` and `params` execute nothing of the project; `functions` and `plugins` import the plugins.
+    `tasks` and `params` execute nothing of the project; `functions` imports all plugins, `plugins` only those of the
+    project, and the hooks of installed ones.
 
     Examples:
       runner list
@@ -45,11 +53,19 @@ def list_(
         raise UsageError(f"list knows {', '.join(_WHAT)}, not {what[:40]!r}")
     config = examined(file, f"list {what}", param, set_)
     refuse(config)
-    text, records = _LISTS[what]
+    if what in _OF_PLUGINS:
+        from runner.plugins import Plugins
+
+        found = Plugins(config.folder, config.plugins, choice(no_plugin, no_plugins, only_plugin))
+        if load or what == "functions":
+            found.load()
+        text, records = (partial(function, found) for function in _OF_PLUGINS[what])
+    else:
+        text, records = (partial(function, config) for function in _LISTS[what])
     if as_json:
-        print(json.dumps(records(config), indent=2, default=str))
+        print(json.dumps(records(), indent=2, default=str))
         return
-    for line in text(config):
+    for line in text():
         print(line)
 
 
@@ -135,36 +151,26 @@ def _param_records(config: Config) -> list[dict[str, Any]]:
 # -- functions and plugins --------------------------------------------------------------------
 
 
-def _plugins(config: Config) -> Plugins:
-    from runner.plugins import Plugins
-
-    return Plugins(config.folder, config.plugins)
-
-
 def _doc(target: Any) -> str:
     return (inspect.getdoc(target) or "").partition("\n")[0]
 
 
-def functions(config: Config) -> list[str]:
+def functions(found: Plugins) -> list[str]:
     """The task functions of every plugin: signature, file and line, first line of the docstring."""
     from runner.check.functions import signature, where
 
     lines = []
-    for plugin in _plugins(config).all:
+    for plugin in found.all:
         for function in plugin.functions.values():
             lines.append(f"{plugin.name}.{function.name}{signature(function.obj)}")
             doc = _doc(function.obj)
             lines.append(f"    {doc}  ({where(function)})" if doc else f"    ({where(function)})")
         if plugin.error:
-            lines.append(_broken(plugin.name, plugin.error))
+            lines.append(f"{plugin.name}: could not be loaded: {plugin.why}")
     return lines or ["no plugin has a task function; any callable can be named package.module:function"]
 
 
-def _broken(name: str, error: str) -> str:
-    return f"{name}: could not be loaded: {error.rstrip().rpartition(chr(10))[2]}"
-
-
-def _function_records(config: Config) -> list[dict[str, Any]]:
+def _function_records(found: Plugins) -> list[dict[str, Any]]:
     from runner.check.functions import signature
 
     def record(plugin: str, function: TaskFunction) -> dict[str, Any]:
@@ -178,29 +184,9 @@ def _function_records(config: Config) -> list[dict[str, Any]]:
             "options": function.options,
         }
 
-    found = _plugins(config).all
-    return [record(plugin.name, function) for plugin in found for function in plugin.functions.values()]
-
-
-def plugins(config: Config) -> list[str]:
-    """The plugins: what they offer, where they are, or why they could not be loaded."""
-    found = _plugins(config).all
-    rows = [(plugin.name, f"{len(plugin.functions)} functions", plugin.origin) for plugin in found]
-    errors = [_broken(plugin.name, plugin.error) for plugin in found if plugin.error]
-    return [*table(rows), *errors] or ["no plugins"]
-
-
-def _plugin_records(config: Config) -> list[dict[str, Any]]:
-    return [
-        {"name": plugin.name, "origin": plugin.origin, "functions": list(plugin.functions), "error": plugin.error}
-        for plugin in _plugins(config).all
-    ]
+    return [record(plugin.name, function) for plugin in found.all for function in plugin.functions.values()]
 
 
 _Lister = tuple["Callable[[Config], list[str]]", "Callable[[Config], list[dict[str, Any]]]"]
-_LISTS: dict[str, _Lister] = {
-    "tasks": (tasks, _task_records),
-    "functions": (functions, _function_records),
-    "plugins": (plugins, _plugin_records),
-    "params": (params, _param_records),
-}
+_LISTS: dict[str, _Lister] = {"tasks": (tasks, _task_records), "params": (params, _param_records)}
+_OF_PLUGINS = {"functions": (functions, _function_records), "plugins": (plugins.lines, plugins.records)}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 import typer
 
 from runner.cli.inputs import File, Params, Sets, complete_task, pairs, path_of, refuse
+from runner.cli.plugins import NoPlugin, NoPlugins, OnlyPlugin, choice
 from runner.config.select import select
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ def run(
     help_params: Annotated[
         bool, typer.Option("--help-params", help="List the params of the file, and start nothing.")
     ] = False,
+    no_plugin: NoPlugin = None,
+    no_plugins: NoPlugins = False,
+    only_plugin: OnlyPlugin = None,
     dead_ok: Annotated[bool, typer.Option("--dead-ok", help="Exit 0 although some items are dead.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only errors, and the balance when something is wrong.")
@@ -81,7 +85,7 @@ def run(
         return
     from runner import runs
 
-    plan = runs.prepare(loaded)
+    plan = runs.prepare(loaded, choice(no_plugin, no_plugins, only_plugin))
     if dry_run:
         from runner.cli.plan import describe
 

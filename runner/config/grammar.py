@@ -76,7 +76,12 @@ RUN = _table(
     ),
     _time("deadline", "", "the whole run must end within this; then as after one signal, exit 124", 0.001),
     _time("grace", '"10s"', "time to drain after the first Ctrl-C or SIGTERM"),
-    _word("engine", '"local"', "where workers live; `[ray]` has the address of a cluster", "local", "ray"),
+    Key(
+        "engine",
+        "engine",
+        '"local"',
+        'where processes live: `"local"`, `"ray"` (`[ray]` has the address of a cluster), or what a plugin offers',
+    ),
     _word("log", '"prefix"', "lines of output carry the name of their worker, or are left alone", "prefix", "raw"),
     Key("state", "path", '".runner"', "folder of ledgers, dead letters and reports, relative to the file"),
     Key("max_item", "size", '"256MiB"', "the largest item that may travel between processes", 1, MOST),

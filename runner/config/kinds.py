@@ -135,6 +135,14 @@ def _choice(value: Any, key: Key) -> str:
     return value
 
 
+def _engine(value: Any, key: Key) -> str:
+    if not isinstance(value, str):
+        raise wrong_type("the name of an engine", value)
+    if not NAME.fullmatch(value):
+        raise Wrong("E105", f"must be the name of an engine, not {describe(value)}", NAME_WANTED)
+    return value
+
+
 def _halt(value: Any, key: Key) -> Halt:
     wanted = '"never", "first", a count or a percentage such as "10%"'
     if value == "never":
@@ -245,6 +253,7 @@ SIMPLE: dict[str, Callable[[Any, Key], Any]] = {
     "call": _call,
     "choice": _choice,
     "duration": _duration,
+    "engine": _engine,
     "env": _env,
     "float": _float,
     "halt": _halt,

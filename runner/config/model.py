@@ -20,7 +20,6 @@ Order = Literal["fifo", "lifo", "priority"]
 Fanout = Literal["share", "copy"]
 OnError = Literal["dead", "skip", "fail", "stop"]
 AfterState = Literal["started", "ended", "ok"]
-Engine = Literal["local", "ray"]
 Log = Literal["prefix", "raw"]
 
 KIB, MIB = 1024, 1024 * 1024
@@ -54,7 +53,7 @@ class RunSettings:
     halt: Halt = Halt()
     deadline: float | None = None
     grace: float = 10.0
-    engine: Engine = "local"
+    engine: str = "local"
     ray_address: str = "auto"
     log: Log = "prefix"
     state: Path = Path(".runner")
@@ -224,6 +223,16 @@ class Config:
             if found is not None:
                 return found
         return Place(self.file)
+
+    def problem(self, text: str, *path: str, hint: str = "", warning: bool = False) -> Problem:
+        """A finding of a plugin's `runner_check`: what is wrong with the value at `path`, such as `"tasks", "bake"`.
+
+        An error, or a warning; `hint` says how to go on.
+        """
+        from runner.config.problems import Problem
+
+        place = self.place(*path)
+        return Problem("W407", text, place, "warning", hint) if warning else Problem("E314", text, place, hint=hint)
 
     def secret(self, path: tuple[str, ...]) -> bool:
         """Whether a secret is part of the value at this path."""

@@ -23,6 +23,7 @@ _KINDS = {
     "queue": "a name",
     "queues": "names",
     "rate": '`"50/s"`, `"100/min"`',
+    "engine": "a name",
     "size": "a size",
     "str": "a string",
     "strs": "strings",

@@ -142,6 +142,7 @@ _KINDS: dict[str, Callable[[Key], Schema]] = {
     "batch": lambda key: _or_reference(_bounded(key, "integer"), _ref("batch")),
     "bool": lambda key: _or_reference({"type": "boolean"}),
     "call": lambda key: _or_reference(_text(_CALL)),
+    "engine": lambda key: _or_reference(_text(_NAME)),
     "choice": lambda key: _or_reference({"enum": list(key.choices)}),
     "duration": lambda key: _or_reference(_text(_DURATION)),
     "env": lambda key: _object({"type": "string"}, "^[A-Za-z_][A-Za-z0-9_]*$"),

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from runner.fleets.hub import LocalHub
+    from runner.tasks import Reference
     from runner.transport.cells import Position
     from runner.transport.messages import ToWorker
     from runner.worker import WorkerSpec
@@ -94,6 +99,23 @@ class Fleet(Protocol):
 
     def close(self) -> None:
         """End everything that is left, and give all resources back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a plugin's fleet (`runner_fleets`) is made with.
+
+    `hub.post` takes what its workers say and how they end (`Heard`, `Died`), from any thread. `references` are the
+    functions and hooks that its workers will load. `attach(worker's name, descriptor, "out" or "err")` hands an output
+    pipe to whoever prints it; None leaves output alone. `name_thread(worker's name)` does it for a thread that calls
+    it. `folder` is where the file is.
+    """
+
+    hub: LocalHub
+    references: tuple[Reference, ...]
+    attach: Callable[[str, int, str], Any] | None
+    name_thread: Callable[[str], Any] | None
+    folder: Path
 
 
 class Hub(Protocol):

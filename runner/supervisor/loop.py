@@ -12,6 +12,7 @@ from runner.supervisor.ends import Ends
 from runner.supervisor.feeding import Feeder
 from runner.supervisor.hearing import Hearing
 from runner.supervisor.letters import Letters
+from runner.supervisor.pulse import Pulse
 from runner.supervisor.result import Result, TaskResult, exit_code
 from runner.supervisor.staff import Staff
 from runner.supervisor.state import Phase, TaskState
@@ -42,6 +43,8 @@ class Supervisor:
         clock: Clock,
         emit: Callable[[events.Event], None],
         letters: Letters | None = None,
+        *,
+        listening: bool = False,
     ) -> None:
         self.plan = plan
         self.hub = hub
@@ -62,6 +65,7 @@ class Supervisor:
         self.verdicts = Verdicts(self)
         self.watch = Watch(self)
         self.hearing = Hearing(self)
+        self.pulse = Pulse(self, listening=listening)
         self.feeder.watch = self.watch
         self.began = clock.now()
 
@@ -79,6 +83,7 @@ class Supervisor:
     def run(self) -> Result:
         """Run until every task is over."""
         self.began = self.clock.now()
+        self.emit(events.RunStarted(self.began, self.plan.run_id, self.plan.title, tuple(self.tasks)))
         self.ends.begin()
         while True:
             self._turn()
@@ -87,7 +92,16 @@ class Supervisor:
             for event in self.hub.wait(self._patience()):
                 self._handle(event)
             self._feed_dirty()  # before anything else is looked at: somebody may wait for just that
-        return self._result()
+        return self._end()
+
+    def _end(self) -> Result:
+        result = self._result()
+        now, told = self.clock.now(), result.headline
+        if self.pulse.next_time() is not None:
+            self.pulse.tell(now)
+        counts = (told.read, told.made, told.done, told.dead, told.dropped, told.left, told.repeated)
+        self.emit(events.RunEnded(now, self.plan.run_id, result.exit_code, result.seconds, *counts))
+        return result
 
     def _turn(self) -> None:
         """Everything that follows from what has happened, until nothing more follows."""
@@ -96,6 +110,7 @@ class Supervisor:
         self.ledger_wakes(now)
         self.touch(*self.feeder.wake(now))
         self.watch.look(now)
+        self.pulse.look(now)
         self._follow(now)
         while self._stalled() and not self.ends.dying:
             self._break_stall()
@@ -123,7 +138,7 @@ class Supervisor:
     def _patience(self) -> float | None:
         """How long there is nothing to do unless somebody speaks."""
         parts = (self.ledger.next_waking, self.ends.next_time, self.staff.next_time, self.watch.next_time)
-        more = (self.feeder.next_time, self._batch_due)
+        more = (self.feeder.next_time, self._batch_due, self.pulse.next_time)
         times = [when for ask in (*parts, *more) if (when := ask()) is not None]
         return max(0.0, min(times) - self.clock.now()) if times else None
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runner.config.model import Mode, QueueConfig, RunSettings, TaskConfig
+    from runner.hookspecs import WorkerHook
+    from runner.plugins import Plugins
     from runner.tasks import Reference, Shape
 
 _NO_BOUND = 1 << 60
@@ -65,6 +67,12 @@ class Plan:
     queues: Mapping[str, QueueConfig]
     tasks: Mapping[str, TaskPlan]
     kinds: dict[str, int] = field(default_factory=dict)
+    #: Plugins' `runner_worker`.
+    hooks: tuple[WorkerHook, ...] = ()
+    #: The plugins of the run, for whoever executes it; None: there are none.
+    plugins: Plugins | None = field(default=None, repr=False, compare=False)
+    #: What people should know before it begins.
+    notices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.kinds.update({queue: self._kind(queue) for queue in self.queues})
@@ -75,6 +83,11 @@ class Plan:
         letters = {task.config.dead for task in ends if queue in task.config.inputs and task.config.dead}
         ends += [task for task in self.tasks.values() if letters & {*task.config.inputs}]
         return OBJECTS if all(task.mode == "thread" for task in ends) else PICKLED
+
+    @property
+    def mode(self) -> str:
+        """What tasks in processes run in: processes of this machine, or another engine."""
+        return "process" if self.settings.engine == "local" else self.settings.engine
 
     @property
     def letters(self) -> set[str]:
@@ -138,6 +151,8 @@ class Plan:
             max_item=self.settings.max_item,
             light=self.light(config),
             env=dict(config.env),
+            mode="thread" if task.mode == "thread" else self.mode,
+            hooks=self.hooks,
         )
 
     def _read_singly(self, queue: str) -> bool:

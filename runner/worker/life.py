@@ -37,6 +37,27 @@ def run(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
 
 
 def _live(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
+    os.environ.update(spec.env)
+    if not spec.hooks:
+        port.send(_execute(spec, port, cell))
+        return
+    from runner.worker import surround
+
+    around = contextlib.ExitStack()
+    finished = None
+    try:
+        with around:
+            _reporting(port, "setup", lambda: surround.enter(spec, around))
+            finished = _execute(spec, port, cell)
+    except Exception as error:  # noqa: BLE001  whatever a plugin's hook raises at the end
+        _report(port, "teardown", error)
+        raise _GiveUp from None
+    if finished is not None:  # else a hook has swallowed the end of a life that was reported already
+        port.send(finished)
+
+
+def _execute(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> Finished:
+    """The life itself; what it has to say at its end."""
     target, args, kwargs = _reporting(port, "load", lambda: _load(spec))
     form = shape(target)
     context = WorkerContext(spec, port)
@@ -59,7 +80,7 @@ def _live(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
     except Exception as error:  # noqa: BLE001  whatever the user's function raises
         _report(port, where, error)
         raise _GiveUp from None
-    port.send(Finished(result, early=bool(spec.inputs) and not bench.ended))
+    return Finished(result, early=bool(spec.inputs) and not bench.ended)
 
 
 def _work(
@@ -89,7 +110,6 @@ def _shown(bench: Bench, result: Any) -> str | None:
 
 
 def _load(spec: WorkerSpec) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    os.environ.update(spec.env)
     target = spec.reference.load()
     args, kwargs = pickle.loads(spec.arguments)  # noqa: S301  made by the supervisor for its own worker
     return target, args, kwargs

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runner.hookspecs import WorkerHook
     from runner.tasks import Reference
     from runner.transport.arena import Store
     from runner.transport.messages import FromWorker
@@ -56,6 +57,10 @@ class WorkerSpec:
     #: Bytes in arenas weigh so much less than those that are copied on their way.
     light: int = 1
     env: dict[str, str] = field(default_factory=dict)
+    #: Where it lives, as hooks are told.
+    mode: str = "process"
+    #: Plugins' `runner_worker`, to be entered around its life.
+    hooks: tuple[WorkerHook, ...] = ()
 
 
 class SupervisorGone(BaseException):

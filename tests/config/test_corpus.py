@@ -48,6 +48,9 @@ def test_there_are_enough_files_and_every_code_of_a_file_is_among_them():
         "E117",  # in test_hostile.py
         "E308",  # a function that was replaced after its definition
         "E309",  # what @task declares
+        "E314",  # what plugins say, and W407
+        "W406",  # in tests/plugins
+        "W407",
         "W403",  # depends on the machine
     }
     assert len(FILES) >= 60

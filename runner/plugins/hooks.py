@@ -1,0 +1,174 @@
+"""The hooks of all plugins of a run: registered with pluggy, checked, and called one plugin at a time.
+
+Each plugin is called by itself (`subset_hook_caller`), so that an error is its own, and nobody else misses a call.
+pluggy is imported when the first plugin has a hook, and never in workers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from runner.errortext import describe
+from runner.hookspecs import MARK, NAMES, HookOptions, Hooks, WorkerHook
+from runner.plugins.plugin import noted
+from runner.tasks import Reference, TaskFunction, provided
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import ModuleType
+
+    import pluggy
+
+    from runner.plugins.plugin import Plugin
+
+
+def marked(module: Any) -> dict[str, HookOptions]:
+    """The functions of a module that are marked with `@hookimpl`, by name."""
+    found = {name: getattr(value, MARK, None) for name, value in vars(module).items() if inspect.isroutine(value)}
+    return {name: options for name, options in found.items() if isinstance(options, HookOptions)}
+
+
+class HookCalls:
+    """The hooks of the plugins that were registered. `calls` gives for each plugin that has a hook how to call it."""
+
+    def __init__(self) -> None:
+        self._manager: pluggy.PluginManager | None = None
+        self._plugins: dict[str, Plugin] = {}
+        self._modules: dict[str, ModuleType] = {}
+
+    def register(self, plugin: Plugin) -> None:
+        """Import the plugin's hooks and check them; a plugin whose hooks are wrong is broken, and has none."""
+        if plugin.blocked or plugin.error or not plugin.hooks_module:
+            return
+        module = plugin.imported(plugin.hooks_module)
+        if module is None:
+            return
+        found = marked(module)
+        wrong = _wrong(module, found, plugin)
+        if wrong:
+            plugin.fail(wrong)
+        elif found:
+            self._register(plugin, module, found)
+        if plugin.distribution is not None and not plugin.module:
+            plugin.loaded = not plugin.error
+
+    def _register(self, plugin: Plugin, module: ModuleType, found: dict[str, HookOptions]) -> None:
+        import pluggy
+
+        if self._manager is None:
+            self._manager = _manager()
+        key = plugin.label
+        try:
+            self._manager.register(module, key)
+        except (pluggy.PluginValidationError, ValueError) as error:
+            plugin.fail(_short(error))
+            return
+        plugin.hooks = tuple(name for name in NAMES if name in found)
+        self._plugins[key], self._modules[key] = plugin, module
+        if "runner_tasks" in plugin.hooks:
+            self._offer(plugin, module)
+
+    def calls(self, hook: str) -> Iterator[tuple[Plugin, Callable[..., list[Any]]]]:
+        """Each plugin with this hook, and the call of it alone; the call's result is a list of one, or empty."""
+        if self._manager is None:
+            return
+        for key, plugin in self._plugins.items():
+            if hook in plugin.hooks and not plugin.error:
+                others = [module for other, module in self._modules.items() if other != key]
+                yield plugin, self._manager.subset_hook_caller(hook, others)
+
+    def _offer(self, plugin: Plugin, module: ModuleType) -> None:
+        """Take in what the plugin's `runner_tasks` gives."""
+        for _, call in [each for each in self.calls("runner_tasks") if each[0] is plugin]:
+            try:
+                for given in call():
+                    for name, obj, options in provided(given):
+                        where = Reference(module.__name__, "runner_tasks", plugin.path, plugin.folder, name)
+                        plugin.functions[name] = TaskFunction(name, obj, where, plugin.name, options)
+            except Exception as error:  # noqa: BLE001  whatever a plugin raises makes that plugin broken
+                told = describe(noted(error, "runner_tasks", plugin))
+                plugin.fail(f"its hook runner_tasks raised {told}", told.traceback)
+
+    def workers(self) -> tuple[WorkerHook, ...]:
+        """The hooks that surround workers, as workers are told of them."""
+        found = []
+        for key, plugin in self._plugins.items():
+            if "runner_worker" in plugin.hooks and not plugin.error:
+                module = self._modules[key]
+                takes = bool(_parameters(module.runner_worker))
+                where = Reference(module.__name__, "runner_worker", plugin.path, plugin.folder)
+                found.append(WorkerHook(where, plugin.label, takes))
+        return tuple(found)
+
+
+def _manager() -> pluggy.PluginManager:
+    import pluggy
+
+    class Manager(pluggy.PluginManager):
+        """Knows our own mark and specification, so that neither needs pluggy."""
+
+        def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+            value = vars(plugin).get(name)
+            options = getattr(value, MARK, None) if inspect.isroutine(value) else None
+            if isinstance(options, HookOptions):
+                return {"optionalhook": options.optionalhook}
+            return super().parse_hookimpl_opts(plugin, name)
+
+        def parse_hookspec_opts(self, module_or_class: Any, name: str) -> Any:  # noqa: ARG002  pluggy's signature
+            return {} if name in NAMES else None
+
+    manager = Manager("runner")
+    manager.add_hookspecs(Hooks)
+    return manager
+
+
+def _wrong(module: ModuleType, found: dict[str, HookOptions], plugin: Plugin) -> str:
+    """What is wrong with a plugin's hooks, in one sentence; empty when nothing is."""
+    for name, options in found.items():
+        if name not in NAMES and not options.optionalhook:
+            return f"there is no hook `{name}`; {_nearest(name, NAMES) or 'hooks: ' + ', '.join(NAMES)}"
+    for name in NAMES:
+        function = vars(module).get(name)
+        if inspect.isfunction(function) and name not in found and function.__module__ == module.__name__:
+            return f"`{name}` is not marked as a hook: put `@hookimpl` (from runner) above it"
+    for name in (name for name in NAMES if name in found):
+        wrong = _wrong_form(name, vars(module)[name])
+        if wrong:
+            return wrong
+    if not found and plugin.distribution is not None:
+        return f"its module {module.__name__} has no function marked with `@hookimpl`"
+    return ""
+
+
+def _wrong_form(name: str, function: Any) -> str:
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        return f"hook `{name}` must be a plain function, not `async def`"
+    if name == "runner_worker" and inspect.isgeneratorfunction(function):
+        return "hook `runner_worker` must return a context manager: put `@contextmanager` between it and `@hookimpl`"
+    if name == "runner_event" and inspect.isgeneratorfunction(function):
+        return "hook `runner_event` must be a plain function: one that yields would do nothing"
+    known = _parameters(getattr(Hooks, name))[1:]
+    unknown = [word for word in _parameters(function) if word not in known]
+    if unknown:
+        takes = ", ".join(f"`{word}`" for word in known) or "no argument"
+        near = _nearest(unknown[0], known)
+        return f"hook `{name}` takes {takes}, not `{unknown[0]}`" + (f"; {near}" if near else "")
+    return ""
+
+
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    """What pluggy would pass: parameters by position that have no default."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return [each.name for each in parameters if each.kind in kinds and each.default is each.empty]
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"did you mean `{near[0]}`?" if near else ""
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]

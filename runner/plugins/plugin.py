@@ -1,0 +1,129 @@
+"""One plugin: what is known of it before it is imported, and what importing it has brought, or why it could not be."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from runner.errortext import describe
+from runner.hookspecs import MARK as HOOK_MARK
+from runner.plugins.installed import FUNCTIONS, HOOKS
+from runner.tasks import MARK, Declaration, Reference, TaskFunction, load_module
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from runner.plugins.installed import Distribution, EntryPoint
+
+_OURS = str(Path(__file__).parent.parent)
+
+
+@dataclass(slots=True)
+class Plugin:
+    """A plugin. `module` has its task functions and `hooks_module` its hooks; a local plugin has both in one.
+
+    `error` is a traceback or a sentence, `why` its one line; `path` and `folder` are those of a local plugin's module.
+    """
+
+    name: str
+    origin: str
+    module: str = ""
+    path: str | None = None
+    folder: str | None = None
+    hooks_module: str = ""
+    commands: str = ""
+    distribution: Distribution | None = None
+    file: str = ""
+    functions: dict[str, TaskFunction] = field(default_factory=dict)
+    hooks: tuple[str, ...] = ()
+    unmarked: tuple[str, ...] = ()
+    loaded: bool = False
+    blocked: str = ""
+    error: str = ""
+    why: str = ""
+
+    @classmethod
+    def installed(cls, points: dict[str, EntryPoint]) -> Plugin:
+        """From the entry points of one name in one distribution, by group."""
+        any_point = points.get(FUNCTIONS) or next(iter(points.values()))
+        of = {group: point.value for group, point in points.items()}
+        plugin = cls(any_point.name, f"{any_point.distribution}, {any_point.file}", of.get(FUNCTIONS, ""))
+        plugin.hooks_module, plugin.commands = of.get(HOOKS, ""), of.get("runner.commands", "")
+        plugin.distribution, plugin.file = any_point.distribution, any_point.file
+        return plugin
+
+    @property
+    def version(self) -> str:
+        """The version of its distribution; empty for a local one."""
+        return self.distribution.version if self.distribution else ""
+
+    @property
+    def label(self) -> str:
+        """The plugin as messages name it: with its distribution, version and file."""
+        return f"`{self.name}` ({self.origin})"
+
+    @property
+    def status(self) -> Literal["loaded", "lazy", "blocked", "broken"]:
+        """What has become of it so far."""
+        if self.blocked:
+            return "blocked"
+        if self.error:
+            return "broken"
+        return "loaded" if self.loaded else "lazy"
+
+    def fail(self, why: str, error: str = "") -> None:
+        """It is broken; the first reason counts."""
+        if not self.error:
+            self.why, self.error = why, error or why
+
+    def load(self) -> None:
+        """Import its task functions, once; an error is kept, not raised. A blocked plugin is left alone."""
+        if self.loaded or self.blocked or self.error or not self.module:
+            return
+        self.loaded = True
+        module = self.imported(self.module)
+        if module is not None:
+            self._collect(module)
+
+    def imported(self, name: str) -> ModuleType | None:
+        """One of its modules; None when it cannot be imported: it is broken then."""
+        if ":" in name:
+            self.fail(f"its entry point must name a module, not {name!r}")
+            return None
+        try:
+            module: ModuleType = load_module(name, self.path, self.folder)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            told = describe(trimmed(error))
+            self.fail(str(told), told.traceback or str(error))
+            return None
+        self.file = getattr(module, "__file__", None) or self.file
+        return module
+
+    def _collect(self, module: ModuleType) -> None:
+        unmarked = []
+        for attribute, value in list(vars(module).items()):
+            mark = getattr(value, MARK, None) if callable(value) else None
+            if isinstance(mark, Declaration):
+                reference = Reference(self.module, attribute, self.path, self.folder)
+                self.functions[mark.name] = TaskFunction(mark.name, value, reference, self.name, mark.options)
+            elif inspect.isfunction(value) and value.__module__ == self.module and not hasattr(value, HOOK_MARK):
+                unmarked.append(attribute)
+        self.unmarked = tuple(unmarked)
+
+
+def trimmed(error: BaseException) -> BaseException:
+    """The error without the frames of the import system and of ours, which lead to it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(("<frozen importlib", _OURS)):
+        trace = trace.tb_next
+    return error.with_traceback(trace)
+
+
+def noted(error: BaseException, hook: str, plugin: Any) -> BaseException:
+    """The error, with the plugin whose hook has raised it."""
+    error.add_note(f"in hook {hook} of plugin {plugin.label}")
+    return trimmed(error)
