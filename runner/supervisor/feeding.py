@@ -134,9 +134,10 @@ class Feeder:
         items = self._how_many(task, slot, takers)
         if not items:
             return None
-        least = 1
+        least = together = 1
         if (batch := task.plan.config.batch) is not None:
-            least = 1 if flush else batch.items
+            together = batch.items
+            least = 1 if flush else together
             items = max(batch.items, items // batch.items * batch.items)
             available = self.ledger.available(task.name)
             if available >= batch.items:
@@ -145,7 +146,7 @@ class Feeder:
             items = min(items, self._allowed(task, task.throttle, least))
             if not items:
                 return None
-        lease = self.ledger.take(task.name, slot.index, items, MOST_BYTES, least)
+        lease = self.ledger.take(task.name, slot.index, items, MOST_BYTES, least, together)
         if lease is None:
             return None
         if task.throttle is not None:
