@@ -15,6 +15,8 @@ SLICE = 0.020
 CROWD = 20
 #: Bytes moved at once.
 MOST_BYTES = 1 << 20
+#: Bytes in shared memory weigh less than those that are copied, so much less at most.
+LIGHTEST = 16
 #: Items that take longer than this are granted one by one, with nothing waiting behind them in the worker.
 LONG_ITEM = 0.020
 
@@ -26,6 +28,15 @@ def slice_for(workers: int) -> float:
     (0.02, 0.064)
     """
     return SLICE * max(1.0, workers / CROWD)
+
+
+def lightness(bound: int) -> int:
+    """How much less bytes in shared memory weigh where queues are bounded by so many bytes.
+
+    >>> lightness(64_000_000), lightness(2_000_000)
+    (15, 1)
+    """
+    return max(1, min(LIGHTEST, bound // 4 // MOST_BYTES))
 
 
 @dataclass(slots=True)

@@ -143,15 +143,19 @@ def _fleets(
 ) -> Mapping[str, Fleet]:
     fleets: dict[str, Fleet] = {}
     modes = {task.mode for task in plan.tasks.values()}
+    holdings = None
     if "process" in modes:  # first: the fork server must start before any thread does
+        from runner.fleets.holdings import Holdings
         from runner.fleets.process import ProcessFleet
         from runner.fleets.spawn import Spawner
 
         ours = [task for task in plan.tasks.values() if task.mode == "process"]
+        holdings = Holdings()
+        stack.callback(holdings.close)
         spawner = Spawner()
         spawner.prepare([task.reference for task in ours], any(task.shape.is_async for task in ours))
         attach = streams.printer.attach if streams.log == "prefix" else None
-        fleets["process"] = ProcessFleet(hub, page, spawner, attach)
+        fleets["process"] = ProcessFleet(hub, page, spawner, attach, holdings)
         stack.callback(fleets["process"].close)
     if "thread" in modes:
         from runner.fleets.thread import ThreadFleet
@@ -162,7 +166,7 @@ def _fleets(
             sys.setswitchinterval(_SWITCH)
             stack.callback(sys.setswitchinterval, interval)
         capture = stack.enter_context(ThreadCapture(streams.printer)) if streams.log == "prefix" else None
-        fleets["thread"] = ThreadFleet(hub, capture.name_thread if capture else None)
+        fleets["thread"] = ThreadFleet(hub, capture.name_thread if capture else None, holdings)
         stack.callback(fleets["thread"].close)
     return fleets
 

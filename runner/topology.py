@@ -29,7 +29,8 @@ class Stage(Enum):
     SKIPPED = "skipped"
 
 
-OVER = frozenset({Stage.OK, Stage.FAILED, Stage.SKIPPED})
+#: A tuple, as wherever stages and phases are compared at every turn: a set would hash them, in Python, each time.
+OVER = (Stage.OK, Stage.FAILED, Stage.SKIPPED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Topology:
     def __init__(self, nodes: Iterable[Node]) -> None:
         self.nodes: dict[str, Node] = {node.name: node for node in nodes}
         self.stages: dict[str, Stage] = dict.fromkeys(self.nodes, Stage.WAITING)
+        self._open = len(self.nodes)
         self.ready: set[str] = set()
         self.writers: dict[str, list[str]] = {}
         self.readers: dict[str, list[str]] = {}
@@ -108,6 +110,8 @@ class Topology:
 
     def over(self, name: str, stage: Stage) -> None:
         """The task has ended: OK, FAILED or SKIPPED."""
+        if self.stages[name] not in OVER:
+            self._open -= 1
         self.stages[name] = stage
 
     # -- what follows --------------------------------------------------------------------------
@@ -118,7 +122,7 @@ class Topology:
 
     def all_over(self) -> bool:
         """Whether the run has ended."""
-        return all(stage in OVER for stage in self.stages.values())
+        return self._open == 0
 
     def startable(self) -> list[str]:
         """Waiting tasks whose `after` holds."""
@@ -152,6 +156,11 @@ class Topology:
     def closed(self, queue: str, inside: Iterable[str] = ()) -> bool:
         """Whether nothing will be put any more, apart from what the tasks `inside` may put."""
         return all(self.is_over(writer) or writer in inside for writer in self.writers[queue])
+
+    def no_more_for(self, name: str) -> bool:
+        """Whether nothing can come to a task any more but from its own cycle: then it may end with its last item."""
+        component = self._component[name]
+        return all(self.closed(queue, component) for queue in self.nodes[name].inputs)
 
     def exhausted(self, busy: Callable[[str], bool]) -> list[str]:
         """Running tasks whose inputs have ended; `busy(task)`: it has items queued or in flight."""

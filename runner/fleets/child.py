@@ -8,15 +8,17 @@ import os
 import signal
 import socket
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from runner.fleets import lifeline
 from runner.fleets.spawn import ignore_terminal
-from runner.transport import stdio
+from runner.transport import loans, stdio
+from runner.transport.arena import Store
 from runner.transport.cells import Page
 from runner.transport.frames import FrameError
 from runner.transport.link import WorkerLink
+from runner.transport.messages import Answer, Arena, Credit, Grant
 from runner.worker import WorkerSpec, run
 from runner.worker.spec import SupervisorGone
 
@@ -39,17 +41,27 @@ class Kit:
     out: InheritedFd | int | None
     err: InheritedFd | int | None
     runner: int
+    arena: int
 
 
 class ProcessPort:
-    """The port of a process worker: its private socket."""
+    """The port of a process worker: its private socket, and what it needs to send and receive large buffers."""
 
-    def __init__(self, link: WorkerLink) -> None:
+    def __init__(self, link: WorkerLink, arena: int) -> None:
         self._link = link
         self._lock = threading.Lock()
+        self.store: Store | None = Store(arena, self._announce)
+
+    def _announce(self, number: int, fd: int) -> None:
+        loans.opened(number, os.dup(fd))  # what it writes may come back to it
+        self.send(Arena(number, fd))
 
     def send(self, message: FromWorker) -> None:
         """Write a message whole."""
+        if type(message) is Answer:
+            kept, gone = loans.news()
+            if kept or gone:
+                message = replace(message, kept=kept, gone=gone)
         try:
             with self._lock:
                 self._link.send(message)
@@ -58,12 +70,22 @@ class ProcessPort:
 
     def receive(self, timeout: float | None = None) -> Any:
         """The next message; None after `timeout` seconds."""
-        if timeout is not None and not self._link.waiting(timeout):
-            return None
-        try:
-            return self._link.receive()
-        except (EOFError, OSError, FrameError):
-            raise SupervisorGone from None
+        while True:
+            if timeout is not None and not self._link.waiting(timeout):
+                return None
+            try:
+                message = self._link.receive()
+            except (EOFError, OSError, FrameError):
+                raise SupervisorGone from None
+            if type(message) is not Arena or message.freed:
+                break
+            if message.fd >= 0:
+                loans.opened(message.number, message.fd)
+            else:
+                loans.forgotten(message.number)
+        if type(message) in {Grant, Credit, Arena} and message.freed and self.store is not None:
+            self.store.freed.extend(message.freed)
+        return message
 
     def listen(self, deliver: Callable[[Any], None]) -> None:
         """Read in a thread of its own from now on."""
@@ -87,7 +109,7 @@ def main(kit: Kit) -> None:
     stdio.worker_side(*(None if end is None else _fd(end) for end in (kit.out, kit.err)))
     os.environ["RUNNER_PID"] = str(kit.runner)
     page = Page(_fd(kit.page))
-    port = ProcessPort(WorkerLink(socket.socket(fileno=_fd(kit.socket))))
+    port = ProcessPort(WorkerLink(socket.socket(fileno=_fd(kit.socket))), kit.arena)
     try:
         run(kit.spec, port, page.cell(kit.spec.slot))
     finally:

@@ -29,6 +29,8 @@ class LocalHub:
         self.selector = selectors.DefaultSelector()
         self._posted: deque[Event] = deque()
         self._sleeping = False
+        #: Called before each wait: what a fleet has to say when nothing else is being said.
+        self.before: list[Callable[[], None]] = []
         self._reader, self._writer = os.pipe()
         for fd in (self._reader, self._writer):
             os.set_blocking(fd, False)
@@ -62,6 +64,8 @@ class LocalHub:
 
     def wait(self, timeout: float | None) -> list[Event]:
         """Run the callbacks of what is ready; return all events."""
+        for call in self.before:
+            call()
         if self._posted:
             timeout = 0
         else:

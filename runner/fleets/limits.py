@@ -5,8 +5,9 @@ from __future__ import annotations
 from runner.errors import ResourceError
 from runner.transport.cells import CELLS
 
-#: Of a process worker: socket, lifeline, pidfd, sentinel, notes, two pipes of output.
-_FDS_EACH = 7
+#: Of a process worker: socket, lifeline, pidfd, sentinel, notes, two pipes of output, and its arena: one to lend,
+#: two (one of them `mmap`'s own) where thread workers read it.
+_FDS_EACH = 10
 #: The rest: terminal, plugins' files, the hub, the printer, the fork server, and what one start needs for a moment.
 _FDS_BASE = 64
 

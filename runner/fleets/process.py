@@ -25,10 +25,12 @@ from runner.errors import SpawnError
 from runner.errortext import clean_stack
 from runner.fleets.base import Death, Died, Heard
 from runner.fleets.child import Kit, main
+from runner.fleets.holdings import Account, Holdings
 from runner.fleets.spawn import InheritedFd, Spawner
 from runner.transport.cells import memory_file
 from runner.transport.frames import FrameError
 from runner.transport.link import SupervisorLink, pair
+from runner.transport.messages import Arena
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +58,7 @@ class _Worker:
     link: SupervisorLink
     lifeline: int
     death_fd: int
+    account: Account
     #: A file in memory into which the worker's faulthandler writes; `told`: what of it has been read.
     notes: int
     told: int = 0
@@ -67,12 +70,21 @@ class ProcessFleet:
     """Processes of this machine.
 
     `attach(worker's name, descriptor, "out" or "err")` hands an output pipe to whoever prints it, and returns a
-    thing to `finish` once the worker is dead; None leaves output alone.
+    thing to `finish` once the worker is dead; None leaves output alone. `holdings` may be shared with other fleets;
+    who made it closes it, after the fleets.
     """
 
     def __init__(
-        self, hub: LocalHub, page: Page, spawner: Spawner, attach: Callable[[str, int, str], Any] | None
+        self,
+        hub: LocalHub,
+        page: Page,
+        spawner: Spawner,
+        attach: Callable[[str, int, str], Any] | None,
+        holdings: Holdings | None = None,
     ) -> None:
+        self._holdings = holdings or Holdings()
+        self._own_holdings = holdings is None
+        hub.before.append(self._tell_of_memory)
         self._hub = hub
         self._page = page
         self._spawner = spawner
@@ -109,6 +121,8 @@ class ProcessFleet:
             ours.callback(our_end.close)
             theirs.callback(their_end.close)
             life_read, life_write = self._pipe(ours, theirs)
+            account = self._holdings.account()
+            ours.callback(self._holdings.left, account)
             notes = memory_file("runner-stack")
             ours.callback(os.close, notes)
             outlets: list[tuple[int, str]] = []
@@ -130,13 +144,14 @@ class ProcessFleet:
                 out=given["out"],
                 err=given["err"],
                 runner=os.getpid(),
+                arena=account.number,
             )
             process = self._spawner.start(main, (kit,), spec.name)
             pid = process.pid
             assert pid is not None
             death_fd = _death_fd(process, pid)
             ours.pop_all()
-        worker = _Worker(spec.name, life, process, pid, SupervisorLink(our_end), life_write, death_fd, notes)
+        worker = _Worker(spec.name, life, process, pid, SupervisorLink(our_end), life_write, death_fd, account, notes)
         if self._attach is not None:
             worker.outlets = [self._attach(spec.name, fd, stream) for fd, stream in outlets]
         return worker
@@ -154,6 +169,9 @@ class ProcessFleet:
         """Hand a message over; what the socket does not take yet goes out when it does."""
         worker = self._workers.get(slot)
         if worker is not None:
+            message, arenas = self._holdings.prepared(worker.account, message)
+            for arena in arenas:
+                worker.link.send(arena)
             worker.link.send(message)
             self._watch_writing(slot, worker)
 
@@ -174,14 +192,29 @@ class ProcessFleet:
     def _read(self, slot: int, worker: _Worker) -> None:
         try:
             messages, alive = worker.link.receive()
+            for message in messages:
+                if type(message) is Arena:
+                    self._holdings.opened(worker.account, message)
+                else:
+                    self._hub.post(Heard(slot, worker.life, self._holdings.heard(worker.account, message)))
         except FrameError:
             # Something wrote into the worker's socket that is not ours: nothing it says can be trusted any more.
             self._kill(worker)
-            messages, alive = [], False
-        for message in messages:
-            self._hub.post(Heard(slot, worker.life, message))
+            alive = False
         if not alive:
             self._hub.unwatch(worker.link.fileno())  # the pidfd tells the rest
+
+    def _tell_of_memory(self) -> None:
+        """Tell workers of memory that is free, and of arenas that are gone."""
+        for account, arena in self._holdings.ripened():
+            slot, worker = next((slot, worker) for slot, worker in self._workers.items() if worker.account is account)
+            worker.link.send(arena)
+            self._watch_writing(slot, worker)
+        if self._holdings.parting:
+            for slot, worker in self._workers.items():
+                for arena in self._holdings.farewells(worker.account):
+                    worker.link.send(arena)
+                    self._watch_writing(slot, worker)
 
     # -- ending --------------------------------------------------------------------------------
 
@@ -210,6 +243,7 @@ class ProcessFleet:
     def _dispose(self, worker: _Worker) -> None:
         self._hub.unwatch(worker.link.fileno())
         worker.link.close()
+        self._holdings.left(worker.account)
         os.close(worker.lifeline)
         os.close(worker.notes)
         if worker.death_fd != worker.process.sentinel:
@@ -273,6 +307,8 @@ class ProcessFleet:
             self._hub.unwatch(worker.death_fd)
             del self._workers[slot]
             self._dispose(worker)
+        if self._own_holdings:
+            self._holdings.close()
         self._spawner.close()
 
 

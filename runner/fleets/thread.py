@@ -23,6 +23,7 @@ from runner.worker.spec import SupervisorGone
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runner.fleets.holdings import Holdings
     from runner.fleets.hub import LocalHub
     from runner.transport.messages import FromWorker, ToWorker
 
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 class ThreadPort:
     """The port of one thread worker."""
 
-    def __init__(self, post: Callable[[Any], None], slot: int, life: int) -> None:
+    def __init__(self, post: Callable[[Any], None], slot: int, life: int, holdings: Holdings | None = None) -> None:
+        self._holdings = holdings
+        self.store = None if holdings is None else holdings.store
         self._post, self._slot, self._life = post, slot, life
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._listener: Callable[[Any], None] | None = None
@@ -38,6 +41,8 @@ class ThreadPort:
 
     def send(self, message: FromWorker) -> None:
         """Report to the supervisor's loop."""
+        if self._holdings is not None:
+            message = self._holdings.adopted(message)
         self._post(Heard(self._slot, self._life, message))
 
     def receive(self, timeout: float | None = None) -> Any:
@@ -71,10 +76,13 @@ class ThreadPort:
 
 
 class ThreadFleet:
-    """Threads of this process."""
+    """Threads of this process. `holdings` is where they share large buffers with processes, if there are any."""
 
-    def __init__(self, hub: LocalHub, around: Callable[[str], Any] | None = None) -> None:
+    def __init__(
+        self, hub: LocalHub, around: Callable[[str], Any] | None = None, holdings: Holdings | None = None
+    ) -> None:
         self._hub = hub
+        self._holdings = holdings
         self._cells: dict[int, list[int]] = {}
         self._around = around
         self._ports: dict[int, ThreadPort] = {}
@@ -82,7 +90,7 @@ class ThreadFleet:
 
     def start(self, spec: WorkerSpec, life: int) -> int:
         """Start a thread that bears the worker's name."""
-        port = ThreadPort(self._hub.post, spec.slot, life)
+        port = ThreadPort(self._hub.post, spec.slot, life, self._holdings)
         self._cells[spec.slot] = [0, 0]
         thread = threading.Thread(
             target=contextvars.Context().run, args=(self._live, spec, port, life), name=spec.name, daemon=True

@@ -63,6 +63,8 @@ class Ledger:
         self.leased: dict[str, int] = defaultdict(int)
         self._chunks = count(1)
         self._leases = count(1)
+        #: Whether any item may be asleep.
+        self._sleepers = False
 
     def _open(self, spec: LineSpec) -> None:
         groups = [(reader,) for reader in spec.readers] if spec.copy else [spec.readers]
@@ -89,9 +91,9 @@ class Ledger:
 
     # -- coming in -----------------------------------------------------------------------------
 
-    def chunk(self, payload: Any, count_: int, size: int, priorities: tuple[float, ...] = ()) -> Chunk:
+    def chunk(self, payload: Any, count_: int, size: int, priorities: tuple[float, ...] = (), lying: int = 0) -> Chunk:
         """Number a new chunk."""
-        return Chunk(next(self._chunks), payload, count_, size, priorities)
+        return Chunk(next(self._chunks), payload, count_, size, priorities, lying)
 
     def put(self, queue: str, chunks: Iterable[Chunk], sender: str | None = None) -> None:
         """Take chunks into every line of a queue; `sender` is the task they are counted for."""
@@ -129,7 +131,14 @@ class Ledger:
     # -- going out -----------------------------------------------------------------------------
 
     def take(
-        self, task: str, worker: int, most: int, most_bytes: int = 1 << 60, least: int = 1, together: int = 1
+        self,
+        task: str,
+        worker: int,
+        most: int,
+        most_bytes: int = 1 << 60,
+        least: int = 1,
+        light: int = 1,
+        together: int = 1,
     ) -> Lease | None:
         """Grant up to `most` items to a worker, or nothing when fewer than `least` are available.
 
@@ -141,10 +150,10 @@ class Ledger:
         pieces: list[tuple[Line, Piece]] = []
         taken = 0
         for line in self._turn(lines, least):
-            for piece in line.take(most - taken, most_bytes, together - taken, joining=bool(pieces)):
+            for piece in line.take(most - taken, most_bytes, light, together - taken, joining=bool(pieces)):
                 pieces.append((line, piece))
                 taken += piece.count
-                most_bytes -= piece.size
+                most_bytes -= piece.weight(light)
             if taken >= most or (pieces and pieces[-1][1].single):
                 break
         if not pieces:
@@ -209,9 +218,12 @@ class Ledger:
         for line in self.lines:
             if line.sleeping:
                 line.wake(now)
+        self._sleepers = any(line.sleeping for line in self.lines)
 
     def next_waking(self) -> float | None:
         """When the next sleeping item wakes."""
+        if not self._sleepers:
+            return None
         return min((when for line in self.lines if (when := line.next_waking()) is not None), default=None)
 
     # -- settling ------------------------------------------------------------------------------
@@ -242,8 +254,10 @@ class Ledger:
         else:
             del self.leases[lease_id]
             self.leased[lease.task] -= lease.count
-            again += [(line, piece, None) for line, piece in lease.locate(done, lease.count - done)]
-        self._give_back(lease, again)
+            if done < lease.count:
+                again += [(line, piece, None) for line, piece in lease.locate(done, lease.count - done)]
+        if again:
+            self._give_back(lease, again)
         self._send(lease.task, self._in_order(lease, list(outputs)), result)
         return result
 
@@ -302,6 +316,7 @@ class Ledger:
                 line.give_back(piece)
             else:
                 line.sleep(piece, until)
+                self._sleepers = True
 
     @staticmethod
     def _position(lease: Lease, piece: Piece) -> tuple[int, int]:

@@ -22,6 +22,8 @@ Full = Literal["wait", "drop-new", "drop-old"]
 class Chunk:
     """Items that were sent together. `payload` is opaque; `size` is its length in bytes.
 
+    `lying` of these bytes are in shared memory: they count for a queue's bound, and next to nothing where it is asked
+    how many to move at once.
     `number` is unique in a run and never changes, so `number.index` names an item for good.
     `priorities`, one for each item, is there only on its way into a priority queue.
     """
@@ -31,6 +33,7 @@ class Chunk:
     count: int
     size: int
     priorities: tuple[float, ...] = ()
+    lying: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,11 @@ class Piece:
         """This piece's share of the chunk's bytes; the shares of all pieces add up to the whole exactly."""
         chunk = self.chunk
         return chunk.size * (self.start + self.count) // chunk.count - chunk.size * self.start // chunk.count
+
+    def weight(self, light: int) -> int:
+        """What counts against the bytes that are moved at once: those in shared memory weigh less."""
+        lying = self.chunk.lying * self.count // self.chunk.count
+        return self.size - lying + lying // light
 
     @property
     def item_id(self) -> str:
@@ -205,7 +213,9 @@ class Line:
             woken += piece.count
         return woken
 
-    def take(self, most: int, most_bytes: int, together: int = 1, *, joining: bool = False) -> Iterator[Piece]:
+    def take(
+        self, most: int, most_bytes: int, light: int = 1, together: int = 1, *, joining: bool = False
+    ) -> Iterator[Piece]:
         """Hand out pieces, together at most `most` items and `most_bytes`; but `together` items whatever their bytes.
 
         A marked piece comes alone, and so does one that has its place in an order already; `joining` says that
@@ -216,16 +226,16 @@ class Line:
             if (taken or joining) and self._next_is_single():
                 return
             least = together - taken
-            if least <= 0 and not self._next_fits(most_bytes):
+            if least <= 0 and not self._next_fits(most_bytes, light):
                 return
-            piece = self._pop(most, most_bytes, max(1, least))
+            piece = self._pop(most, most_bytes, light, max(1, least))
             if piece is None:
                 return
             self._leave(piece)
             self.leased += piece.count
             taken += piece.count
             most -= piece.count
-            most_bytes -= piece.size
+            most_bytes -= piece.weight(light)
             yield piece
             if piece.single or (most_bytes <= 0 and taken >= together):
                 return
@@ -235,16 +245,16 @@ class Line:
             return False
         return self.ready[-1 if self.order == "lifo" else 0].single
 
-    def _next_fits(self, most_bytes: int) -> bool:
-        """Whether one more item has room in a lease that has some already."""
+    def _next_fits(self, most_bytes: int, light: int) -> bool:
+        """Whether one more item has room in a lease that has enough already."""
         if self.order == "priority" and not self.ready:
-            return not self.heap or self.heap[0][2].size <= most_bytes
+            return not self.heap or self.heap[0][2].weight(light) <= most_bytes
         if not self.ready:
             return True
         piece = self.ready[-1 if self.order == "lifo" else 0]
-        return piece.size <= most_bytes * piece.count
+        return piece.weight(light) <= most_bytes * piece.count
 
-    def _pop(self, most: int, most_bytes: int, least: int) -> Piece | None:
+    def _pop(self, most: int, most_bytes: int, light: int, least: int) -> Piece | None:
         if self.order == "priority" and not self.ready:
             return heapq.heappop(self.heap)[2] if self.heap else None
         if not self.ready:
@@ -253,7 +263,9 @@ class Line:
         piece = self.ready.pop() if last else self.ready.popleft()
         if piece.marked:
             return piece
-        keep = 1 if last else min(piece.count, most, max(least, most_bytes * piece.count // max(1, piece.size)))
+        keep = (
+            1 if last else min(piece.count, most, max(least, most_bytes * piece.count // max(1, piece.weight(light))))
+        )
         if keep == piece.count:
             return piece
         if last:

@@ -146,7 +146,7 @@ class Feeder:
             items = min(items, self._allowed(task, task.throttle, least))
             if not items:
                 return None
-        lease = self.ledger.take(task.name, slot.index, items, MOST_BYTES, least, together)
+        lease = self.ledger.take(task.name, slot.index, items, MOST_BYTES, least, task.light, together)
         if lease is None:
             return None
         if task.throttle is not None:
@@ -188,6 +188,8 @@ class Feeder:
 
     def wake(self, now: float) -> list[str]:
         """The tasks whose `rate` lets them go on now."""
+        if not self.throttled:
+            return []
         woken = [name for name, when in self.throttled.items() if when <= now]
         for name in woken:
             del self.throttled[name]
@@ -195,7 +197,7 @@ class Feeder:
 
     def next_time(self) -> float | None:
         """When the first of them may go on."""
-        return min(self.throttled.values(), default=None)
+        return min(self.throttled.values()) if self.throttled else None
 
     def _parts(self, lease: Lease) -> tuple[Part, ...]:
         return tuple([self._part(line.queue, piece) for line, piece in lease.pieces])

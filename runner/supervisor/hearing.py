@@ -85,13 +85,14 @@ class Hearing:
         task.busy += answer.busy
         slot.items += done
         self.supervisor.touch(task.name)
-        if not self.ledger.busy(task.name):
+        if not self.ledger.busy(task.name) and self.supervisor.topology.no_more_for(task.name):
             self.supervisor.check_ends = True
         self.supervisor.watch.lifespan(slot)
 
     def _outputs(self, task: TaskState, outputs: Iterable[Output]) -> Iterable[tuple[str, Chunk]]:
         for output in outputs:
-            chunk = self.ledger.chunk(output.payload, output.count, output.size, output.priorities)
+            lying = sum(length for _, _, length in output.slots)
+            chunk = self.ledger.chunk(output.payload, output.count, output.size, output.priorities, lying)
             for queue in task.groups[output.group].queues:
                 yield queue, chunk
 

@@ -71,7 +71,8 @@ class Supervisor:
         bounding = tuple(queue for queue in outputs if not self.plan.queues[queue].loop)
         rate = task.config.rate
         throttle = None if rate is None else Throttle(rate.count, rate.period)
-        return TaskState(task, fleets[task.mode], self.plan.groups(task.config), bounding, throttle=throttle)
+        groups, light = self.plan.groups(task.config), self.plan.light(task.config)
+        return TaskState(task, fleets[task.mode], groups, bounding, throttle=throttle, light=light)
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -128,6 +129,8 @@ class Supervisor:
 
     def _batch_due(self) -> float | None:
         """When the first batch that is not full has waited long enough."""
+        if not self._batching:
+            return None
         due = [
             task.batch_since + batch.wait
             for task in self._batching

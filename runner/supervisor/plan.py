@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from runner.chunking import lightness
 from runner.ledger import LineSpec
 from runner.topology import Node, Topology
 from runner.transport.messages import OBJECTS, PICKLED
@@ -135,6 +136,7 @@ class Plan:
             alone=task.alone,
             timed=config.timeout is not None,
             max_item=self.settings.max_item,
+            light=self.light(config),
             env=dict(config.env),
         )
 
@@ -143,6 +145,14 @@ class Plan:
         if self.queues[queue].order != "fifo":
             return True
         return any(task.flying for task in self.tasks.values() if queue in task.config.inputs)
+
+    def light(self, config: TaskConfig) -> int:
+        """How much less bytes in arenas weigh than those that are copied; a queue's bound must still mean something.
+
+        At once go at most 1 MiB in pickles, and in arenas as much or a quarter of what the queues may hold.
+        """
+        bounds = [self.queues[queue].bytes for queue in (*config.inputs, *config.outputs)]
+        return lightness(min(bounds, default=0))
 
     def groups(self, config: TaskConfig) -> tuple[Group, ...]:
         """The queues of each port, grouped by what they receive."""

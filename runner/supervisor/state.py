@@ -75,7 +75,7 @@ class Slot:
     @property
     def working(self) -> bool:
         """Whether something will still come from this worker without anybody else's doing."""
-        if self.phase in {Phase.STARTING, Phase.ENDING, Phase.FINISHED}:
+        if self.phase in (Phase.STARTING, Phase.ENDING, Phase.FINISHED):
             return True
         if self.phase is not Phase.READY:
             return False
@@ -107,6 +107,8 @@ class TaskState:
     results: dict[str, str] = field(default_factory=dict)
     busy: float = 0.0
     throttle: Throttle | None = None
+    #: See `chunking.lightness`.
+    light: int = 1
 
     def __post_init__(self) -> None:
         self.name, self.is_source, self.flying = self.plan.name, not self.plan.config.inputs, self.plan.flying

@@ -40,6 +40,8 @@ class Watch:
 
     def next_time(self) -> float | None:
         """When to look again."""
+        if not self._kills:
+            return self._next
         kills = [when for when, _, _ in self._kills]
         return min((when for when in (self._next, *kills) if when is not None), default=None)
 
@@ -71,7 +73,7 @@ class Watch:
 
     def _sample(self, slot: Slot, now: float) -> float | None:
         """Look at one worker; when it will be overdue, None when it has nothing under way."""
-        if slot.phase not in {Phase.READY, Phase.ENDING} or slot.overdue:
+        if slot.phase not in (Phase.READY, Phase.ENDING) or slot.overdue:
             return None
         task, limit = slot.task, slot.task.plan.config.timeout or 0.0
         if task.flying:

@@ -8,6 +8,10 @@ them, and fails alone when it cannot be pickled.
 
 Integers of 64 bits alone, and floats alone, travel as a row of machine words behind one letter (a pickle never begins
 with one): half the time of a pickle on either side, and any part can be read without the rest.
+
+With an arena at hand (`Freezer`) the large buffers of an item lie there, and the item stands in the list as a 2-tuple:
+its pickle and their handles. A pickle that is large itself (of bytes, of text) lies there as a whole: then None stands
+in its place, or True when the item is those bytes.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from operator import countOf
 from typing import Any
 
 from runner.errors import NotPicklable, TooLarge
+from runner.transport import loans
+from runner.transport.arena import LEAST, Store
 
 SMALL = frozenset({int, float, bool, type(None)})
 PLAIN = frozenset({str, bytes})
@@ -66,13 +72,107 @@ def kinds_of(items: list[Any]) -> set[type]:
     return {kind} if countOf(map(type, items), kind) == len(items) else set(map(type, items))
 
 
+class _Pieces(list[Any]):
+    """A file for a pickler: large bytes arrive as the objects that they are, not as copies."""
+
+    write = list.append
+
+
+class Freezer:
+    """`freeze` for one worker, whose large buffers go into an arena, or on in the one in which they came."""
+
+    def __init__(self, most: int, store: Store | None) -> None:
+        self.most = most
+        self._store = store
+        self._handles: list[Any] = []
+        #: Whether anything of this worker has ever lain in an arena.
+        self.lodges = False
+        #: The last item had a large pickle: the next one is written piece by piece, so that nothing is copied twice.
+        self._bulky = False
+
+    def freeze(self, item: Any) -> Any:
+        """The form in which an item that is not `SMALL` stands in a payload's list."""
+        store = self._store
+        if store is None or (type(item) in PLAIN and len(item) < LEAST):
+            return freeze(item, self.most)
+        if type(item) is bytes and len(item) <= self.most and (handle := store.place([item], len(item))):
+            self.lodges = True
+            return True, (handle,)
+        self._handles = []
+        try:
+            pieces = self._pickled(item)
+        except Exception as error:  # noqa: BLE001  whatever the user's __reduce__ raises
+            raise NotPicklable(_why_not(item, error)) from None
+        handles, self._handles = self._handles, []
+        length = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
+        size = length + sum(handle[2] for handle in handles) if handles else length
+        if size > self.most:
+            raise TooLarge(_too_large(item, size, self.most))
+        self._bulky = length >= LEAST
+        self.lodges = self.lodges or self._bulky or bool(handles)
+        if self._bulky and (handle := store.place(pieces, length)):
+            return None, (handle, *handles)
+        frozen = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return (frozen, tuple(handles)) if handles else (frozen,)
+
+    def _pickled(self, item: Any) -> list[Any]:
+        if not self._bulky:
+            return [_dumps(item, 5, buffer_callback=self._inside)]
+        pieces = _Pieces()
+        pickle.Pickler(pieces, 5, buffer_callback=self._inside).dump(item)
+        return [piece.raw() if type(piece) is pickle.PickleBuffer else piece for piece in pieces]
+
+    def _inside(self, buffer: pickle.PickleBuffer) -> bool:
+        """Whether a buffer stays inside the pickle; the others' handles are kept."""
+        try:
+            raw = buffer.raw()
+        except BufferError:  # not contiguous
+            return True
+        if len(raw) < LEAST or len(raw) > self.most:
+            return True
+        assert self._store is not None
+        handle = loans.passed_on(raw) or self._store.place([raw], len(raw))
+        if handle is None:
+            return True
+        self._handles.append(handle)
+        return False
+
+
+def sent(items: list[Any]) -> tuple[list[Any], tuple[tuple[int, int, int], ...]]:
+    """Frozen items as they travel, and where in arenas their buffers lie; those belong to the supervisor now."""
+    slots: list[tuple[int, int, int]] = []
+    travelling = []
+    for item in items:
+        if type(item) is tuple and len(item) == 2:
+            handles = tuple(handle.sent() for handle in item[1])
+            slots += [handle[:3] for handle in handles]
+            item = (item[0], handles)  # noqa: PLW2901  the same item, in other words
+        travelling.append(item)
+    return travelling, tuple(slots)
+
+
 def size_of(frozen: Any) -> int:
-    """Bytes that a frozen item takes in its payload, about."""
+    """Bytes that a frozen item takes in its payload and in arenas, about."""
     if type(frozen) is tuple:
+        if len(frozen) == 2:
+            return moved(frozen, 1)
         return len(frozen[0]) + 8
     if type(frozen) in PLAIN:
         return len(frozen) + 8
     return 8
+
+
+def moved(frozen: Any, light: int) -> int:
+    """What a frozen item counts for when it is asked how many to move at once: bytes in arenas weigh less."""
+    if type(frozen) is tuple and len(frozen) == 2:
+        changed = sum(len(content) for handle in frozen[1] if len(handle) > 3 for _, content in handle[3])
+        inside = len(frozen[0]) if type(frozen[0]) is bytes else 0
+        return inside + changed + _lying(frozen) // light + 8
+    return size_of(frozen)
+
+
+def _lying(frozen: Any) -> int:
+    return sum(handle[2] for handle in frozen[1])
 
 
 def weight(item: Any, levels: int = _LEVELS) -> int:
@@ -150,7 +250,18 @@ def thaw(frozen: Any) -> Any:
     >>> thaw(decode(encode([freeze([1, 2])]))[0])
     [1, 2]
     """
-    return _loads(frozen[0]) if type(frozen) is tuple else frozen
+    if type(frozen) is not tuple:
+        return frozen
+    return _loads(frozen[0]) if len(frozen) == 1 else _lent(*frozen)
+
+
+def _lent(pickled: Any, handles: tuple[Any, ...]) -> Any:
+    """An item with buffers in arenas."""
+    if pickled is True:
+        return bytes(loans.look(*handles[0]))
+    if pickled is None:
+        pickled, handles = loans.look(*handles[0]), handles[1:]
+    return _loads(pickled, buffers=[loans.lend(*handle) for handle in handles])
 
 
 def _too_large(item: Any, size: int, most: int) -> str:

@@ -5,7 +5,7 @@
 The header is JSON, or, for the usual grant and answer, a row of numbers (a fifth of the time). Neither can execute
 anything in the supervisor, nor crash it, whatever a confused worker writes into its socket: what cannot be read is a
 `FrameError`, and its worker is given up. The header holds each payload's length.
-Large payloads in shared arenas will be one more way to say where a payload lies; only this module and `link` change.
+Of what lies in arenas only its place is told, and an `Arena`'s descriptor travels beside its message (`link`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from runner.transport.messages import (
     PICKLED,
     Ack,
     Answer,
+    Arena,
     Credit,
     Failed,
     Failure,
@@ -27,6 +28,7 @@ from runner.transport.messages import (
     FromWorker,
     Grant,
     LetterText,
+    Lodged,
     Made,
     Output,
     Part,
@@ -111,15 +113,16 @@ def _pack_grant(message: Grant, payloads: list[Buffer]) -> tuple[int, list[Any]]
     last: Any = None
     for part in message.parts:
         if part.payload is not last:  # neighbouring parts of one chunk share its bytes
-            payloads.append(part.payload)
             last = part.payload
+            payloads.append(last.data if type(last) is Lodged else last)
         tries = (part.attempt, part.crashes)
         parts.append([part.number, part.start, part.count, *tries, len(payloads) - 1, _letter(part.letter)])
-    return 1, [message.lease, message.slice, parts, [_pack_grant(other, payloads)[1] for other in message.others]]
+    others = [_pack_grant(other, payloads)[1] for other in message.others]
+    return 1, [message.lease, message.slice, parts, others, message.freed]
 
 
 def _unpack_grant(body: list[Any], payloads: list[memoryview]) -> Grant:
-    lease, slice_, parts, others = body
+    lease, slice_, parts, others, freed = body
     return Grant(
         lease,
         slice_,
@@ -128,19 +131,28 @@ def _unpack_grant(body: list[Any], payloads: list[memoryview]) -> Grant:
             for number, start, count, attempt, crashes, at, letter in parts
         ),
         tuple(_unpack_grant(other, payloads) for other in others),
+        tuple(freed),
     )
 
 
 def _outputs(outputs: tuple[Output, ...], payloads: list[Buffer]) -> list[list[Any]]:
     payloads.extend(output.payload for output in outputs)
-    return [[output.group, output.count, output.size, output.priorities] for output in outputs]
+    return [[output.group, output.count, output.size, output.priorities, output.slots] for output in outputs]
 
 
 def _to_outputs(body: list[list[Any]], payloads: list[memoryview]) -> tuple[Output, ...]:
     return tuple(
-        Output(group, count, size, bytes(payload), tuple(priorities))
-        for (group, count, size, priorities), payload in zip(body, payloads, strict=True)
+        Output(group, count, size, bytes(payload), tuple(priorities), _triples(slots) if slots else ())
+        for (group, count, size, priorities, slots), payload in zip(body, payloads, strict=True)
     )
+
+
+def _triples(slots: list[list[int]]) -> tuple[tuple[int, int, int], ...]:
+    return tuple((int(arena), int(offset), int(length)) for arena, offset, length in slots)
+
+
+def _pairs(keys: list[list[int]]) -> tuple[tuple[int, int], ...]:
+    return tuple((int(arena), int(offset)) for arena, offset in keys)
 
 
 def _pack_answer(message: Answer, payloads: list[Buffer]) -> tuple[int, list[Any]]:
@@ -153,11 +165,12 @@ def _pack_answer(message: Answer, payloads: list[Buffer]) -> tuple[int, list[Any
         ]
         for ack in message.acks
     ]
-    return 5, [acks, _outputs(message.outputs, payloads), message.busy, message.coding]
+    told = [message.kept, message.gone]
+    return 5, [acks, _outputs(message.outputs, payloads), message.busy, message.coding, *told]
 
 
 def _unpack_answer(body: list[Any], payloads: list[memoryview]) -> Answer:
-    acks, outputs, busy, coding = body
+    acks, outputs, busy, coding, kept, gone = body
     return Answer(
         tuple(
             Ack(
@@ -174,12 +187,14 @@ def _unpack_answer(body: list[Any], payloads: list[memoryview]) -> Answer:
         _to_outputs(outputs, payloads),
         busy,
         coding,
+        _pairs(kept),
+        _pairs(gone),
     )
 
 
 _PACK: dict[type, Any] = {
     Grant: _pack_grant,
-    Credit: lambda m, _: (2, [m.total, m.slice]),
+    Credit: lambda m, _: (2, [m.total, m.slice, m.freed]),
     Stop: lambda m, _: (3, [m.ended]),
     Ready: lambda m, _: (4, [m.pid]),
     Answer: _pack_answer,
@@ -187,11 +202,12 @@ _PACK: dict[type, Any] = {
     Progress: lambda m, _: (7, [m.done, m.total]),
     Finished: lambda m, _: (8, [m.result, m.early]),
     Shown: lambda m, _: (10, [m.lease, m.preview]),
+    Arena: lambda m, _: (15, [m.number, m.freed]),
     Failed: lambda m, _: (9, [m.where, _error(m.error), m.verdict, m.after]),
 }
 _UNPACK: dict[int, Any] = {
     1: _unpack_grant,
-    2: lambda body, _: Credit(*body),
+    2: lambda body, _: Credit(body[0], body[1], tuple(body[2])),
     3: lambda body, _: Stop(*body),
     4: lambda body, _: Ready(*body),
     5: _unpack_answer,
@@ -199,29 +215,34 @@ _UNPACK: dict[int, Any] = {
     7: lambda body, _: Progress(*body),
     8: lambda body, _: Finished(*body),
     10: lambda body, _: Shown(*body),
+    15: lambda body, _: Arena(int(body[0]), freed=tuple(body[1])),
     9: lambda body, _: Failed(body[0], _to_error(body[1]), body[2], body[3]),
 }
 
 
 # -- the usual grant and answer, as rows of numbers ---------------------------------------------
 
-#: lease, slice, number of parts; a grant's others follow its parts
+#: lease, slice, number of parts; a grant's others follow its parts, and what is freed comes before all of them
 _GRANT = struct.Struct("<QdI")
 #: number, start, count, attempt, crashes, length of its payload (0: that of the part before it)
 _PART = struct.Struct("<QIIIIQ")
-#: acks, outputs, busy, coding
-_ANSWER = struct.Struct("<HHdd")
+#: acks, outputs, busy, coding, buffers kept, buffers gone
+_ANSWER = struct.Struct("<HHddII")
 #: lease, done, more
 _ACK = struct.Struct("<QI?")
-_MADE = struct.Struct("<Qd")
+#: items, busy, outputs
+_MADE = struct.Struct("<QdH")
 _CREDIT = struct.Struct("<Qd")
-#: group, count, size, length
-_OUTPUT = struct.Struct("<HIQQ")
+#: group, count, size, length, slots
+_OUTPUT = struct.Struct("<HIQQI")
+#: arena, offset, length; arena, offset; offset
+_SLOT, _KEY, _OFFSET = struct.Struct("<QQQ"), struct.Struct("<QQ"), struct.Struct("<Q")
+_COUNT = struct.Struct("<I")
 
 
 def _grant_rows(message: Grant, payloads: list[Buffer]) -> bytes | None:
     """None: it has a letter."""
-    rows = []
+    rows = [_COUNT.pack(len(message.freed)), *_offsets(message.freed)]
     last: Any = None
     for grant in (message, *message.others):
         rows.append(_GRANT.pack(grant.lease, grant.slice, len(grant.parts)))
@@ -232,7 +253,7 @@ def _grant_rows(message: Grant, payloads: list[Buffer]) -> bytes | None:
             length = 0
             if part.payload is not last:
                 last = part.payload
-                payloads.append(last)
+                payloads.append(last.data if type(last) is Lodged else last)
                 length = len(last)
             rows.append(_PART.pack(part.number, part.start, part.count, part.attempt, part.crashes, length))
     return b"".join(rows)
@@ -240,7 +261,10 @@ def _grant_rows(message: Grant, payloads: list[Buffer]) -> bytes | None:
 
 def _grant_from_rows(header: memoryview, payload: memoryview) -> Grant:
     grants: list[Grant] = []
-    at = row = 0
+    (freed,) = _COUNT.unpack_from(header)
+    row = _COUNT.size + freed * _OFFSET.size
+    free = _from_offsets(header[_COUNT.size : row])
+    at = 0
     own = payload[:0]
     while row < len(header):
         lease, slice_, most = _GRANT.unpack_from(header, row)
@@ -255,51 +279,76 @@ def _grant_from_rows(header: memoryview, payload: memoryview) -> Grant:
         grants.append(Grant(lease, slice_, tuple(parts)))
     _all_read(at, payload)
     first = grants[0]
-    return first if len(grants) == 1 else Grant(first.lease, first.slice, first.parts, tuple(grants[1:]))
+    if len(grants) == 1 and not freed:
+        return first
+    return Grant(first.lease, first.slice, first.parts, tuple(grants[1:]), free)
+
+
+def _offsets(freed: tuple[int, ...]) -> list[bytes]:
+    return [_OFFSET.pack(offset) for offset in freed]
+
+
+def _from_offsets(rows: memoryview) -> tuple[int, ...]:
+    return tuple(offset for (offset,) in _OFFSET.iter_unpack(rows))
 
 
 def _answer_rows(message: Answer, payloads: list[Buffer]) -> bytes | None:
     """None: something has failed, or has priorities."""
     if any(ack.failures for ack in message.acks) or any(output.priorities for output in message.outputs):
         return None
-    rows = [_ANSWER.pack(len(message.acks), len(message.outputs), message.busy, message.coding)]
+    told = (len(message.kept), len(message.gone))
+    rows = [_ANSWER.pack(len(message.acks), len(message.outputs), message.busy, message.coding, *told)]
     rows += [_ACK.pack(ack.lease, ack.done, ack.more) for ack in message.acks]
+    rows += [_KEY.pack(*key) for key in (*message.kept, *message.gone)]
     return b"".join(rows + _output_rows(message.outputs, payloads))
 
 
 def _output_rows(outputs: tuple[Output, ...], payloads: list[Buffer]) -> list[bytes]:
     payloads += [output.payload for output in outputs]
-    return [_OUTPUT.pack(output.group, output.count, output.size, len(output.payload)) for output in outputs]
+    rows = [
+        _OUTPUT.pack(output.group, output.count, output.size, len(output.payload), len(output.slots))
+        for output in outputs
+    ]
+    return rows + [_SLOT.pack(*slot) for output in outputs for slot in output.slots]
 
 
-def _outputs_from_rows(rows: memoryview, payload: memoryview) -> tuple[Output, ...]:
+def _outputs_from_rows(outputs: int, rows: memoryview, payload: memoryview) -> tuple[Output, ...]:
     made, at = [], 0
-    for group, count, size, length in _OUTPUT.iter_unpack(rows):
-        made.append(Output(group, count, size, bytes(payload[at : at + length])))
+    slot = outputs * _OUTPUT.size
+    if len(rows) < slot:
+        raise FrameError("a header that ends too early")
+    for group, count, size, length, slots in _OUTPUT.iter_unpack(rows[:slot]):
+        lying = tuple(_SLOT.iter_unpack(rows[slot : slot + slots * _SLOT.size])) if slots else ()
+        made.append(Output(group, count, size, bytes(payload[at : at + length]), (), lying))
         at += length
+        slot += slots * _SLOT.size
+    if slot != len(rows):
+        raise FrameError("a header of the wrong length")
     _all_read(at, payload)
     return tuple(made)
 
 
 def _answer_from_rows(header: memoryview, payload: memoryview) -> Answer:
-    acks, outputs, busy, coding = _ANSWER.unpack_from(header)
+    acks, outputs, busy, coding, kept, gone = _ANSWER.unpack_from(header)
     middle = _ANSWER.size + acks * _ACK.size
-    if len(header) != middle + outputs * _OUTPUT.size:
-        raise FrameError("an answer's header of the wrong length")
+    end = middle + (kept + gone) * _KEY.size
+    keys: Any = tuple(_KEY.iter_unpack(header[middle:end]))
     told = [Ack(lease, done, (), more) for lease, done, more in _ACK.iter_unpack(header[_ANSWER.size : middle])]
-    return Answer(tuple(told), _outputs_from_rows(header[middle:], payload), busy, coding)
+    made = _outputs_from_rows(outputs, header[end:], payload)
+    return Answer(tuple(told), made, busy, coding, keys[:kept], keys[kept:])
 
 
 def _made_rows(message: Made, payloads: list[Buffer]) -> bytes | None:
     """None: it has priorities."""
     if any(output.priorities for output in message.outputs):
         return None
-    return b"".join([_MADE.pack(message.items, message.busy), *_output_rows(message.outputs, payloads)])
+    head = _MADE.pack(message.items, message.busy, len(message.outputs))
+    return b"".join([head, *_output_rows(message.outputs, payloads)])
 
 
 def _made_from_rows(header: memoryview, payload: memoryview) -> Made:
-    items, busy = _MADE.unpack_from(header)
-    return Made(items, _outputs_from_rows(header[_MADE.size :], payload), busy)
+    items, busy, outputs = _MADE.unpack_from(header)
+    return Made(items, _outputs_from_rows(outputs, header[_MADE.size :], payload), busy)
 
 
 def _all_read(at: int, payload: memoryview) -> None:
@@ -308,12 +357,13 @@ def _all_read(at: int, payload: memoryview) -> None:
 
 
 def _credit_row(message: Credit, _: list[Buffer]) -> bytes:
-    return _CREDIT.pack(message.total, message.slice)
+    return b"".join([_CREDIT.pack(message.total, message.slice), *_offsets(message.freed)])
 
 
 def _credit_from_row(header: memoryview, payload: memoryview) -> Credit:
     _all_read(0, payload)
-    return Credit(*_CREDIT.unpack(header))
+    total, slice_ = _CREDIT.unpack_from(header)
+    return Credit(total, slice_, _from_offsets(header[_CREDIT.size :]))
 
 
 _ROWS: dict[type, Any] = {Grant: _grant_rows, Answer: _answer_rows, Made: _made_rows, Credit: _credit_row}

@@ -6,19 +6,26 @@ reading takes whatever has arrived, so that a slow or dead worker costs the othe
 
 from __future__ import annotations
 
+import array
 import contextlib
+import os
 import select
 import socket
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.transport import frames
+from runner.transport.messages import Arena
 
 if TYPE_CHECKING:
     from runner.transport.messages import FromWorker, ToWorker
 
 _BUFFER = 1 << 20
 _MOST_IOV = 64
+#: Room for descriptors beside what arrives, and the flag that keeps them out of children.
+_BESIDE = socket.CMSG_SPACE(64) if hasattr(socket, "CMSG_SPACE") else 0
+_CLOEXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 #: Where the supervisor reads; one for all its links, because each read is parsed before the next one begins.
 #: (A fresh buffer for each read costs more than the read: its pages must be mapped anew.)
 _SCRATCH = memoryview(bytearray(1 << 18))
@@ -39,6 +46,7 @@ class WorkerLink:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._fds: deque[int] = deque()
         sock.setblocking(True)
 
     def fileno(self) -> int:
@@ -48,6 +56,8 @@ class WorkerLink:
     def send(self, message: FromWorker) -> None:
         """Write a whole message."""
         buffers = [memoryview(buffer) for buffer in frames.pack(message)]
+        if type(message) is Arena:
+            buffers = _advance(buffers, self._socket.sendmsg(buffers, _carrying(message.fd)))
         while buffers:
             sent = self._socket.sendmsg(buffers[:_MOST_IOV])
             buffers = _advance(buffers, sent)
@@ -57,7 +67,7 @@ class WorkerLink:
         kind, header_length, payload_length = frames.read_prefix(self._read(frames.PREFIX.size))
         header = self._read(header_length)
         payload = self._read(payload_length) if payload_length else bytearray()
-        return frames.unpack(kind, memoryview(header), memoryview(payload))
+        return _with_fd(frames.unpack(kind, memoryview(header), memoryview(payload)), self._fds)
 
     def waiting(self, timeout: float = 0.0) -> bool:
         """Whether a message (or its beginning) arrives within `timeout` seconds."""
@@ -67,7 +77,9 @@ class WorkerLink:
         buffer = bytearray(length)
         view = memoryview(buffer)
         while view:
-            got = self._socket.recv_into(view)
+            got, beside, _, _ = self._socket.recvmsg_into([view], _BESIDE, _CLOEXEC)
+            if beside:
+                self._fds.extend(_fds_of(beside))
             if not got:
                 raise EOFError
             view = view[got:]
@@ -86,6 +98,26 @@ def _advance(buffers: list[memoryview], sent: int) -> list[memoryview]:
     return []
 
 
+def _carrying(fd: int) -> list[Any]:
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
+
+
+def _fds_of(beside: list[Any]) -> list[int]:
+    """The descriptors that came beside some bytes; they are ours to close."""
+    fds = array.array("i")
+    for level, kind, data in beside:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)
+
+
+def _with_fd(message: Any, fds: deque[int]) -> Any:
+    """An `Arena` with the descriptor that came along; one that did not arrive (no room for it) leaves -1."""
+    if type(message) is Arena and fds:
+        return replace(message, fd=fds.popleft())
+    return message
+
+
 class SupervisorLink:
     """The supervisor's end: never blocks. Whole messages out, whatever has arrived in."""
 
@@ -93,6 +125,9 @@ class SupervisorLink:
         self._socket = sock
         sock.setblocking(False)
         self._out: deque[memoryview] = deque()
+        #: The first bytes of messages that carry a descriptor, in order: each goes out by itself, with it.
+        self._carried: deque[tuple[memoryview, int]] = deque()
+        self._fds: deque[int] = deque()
         #: The beginning of a message that has not arrived whole, and how long it will be when that is known.
         self._in = bytearray()
         self._length = 0
@@ -108,19 +143,26 @@ class SupervisorLink:
 
     def send(self, message: ToWorker) -> None:
         """Hand a message over; what the socket does not take now goes out with `flush`."""
-        self._out.extend(memoryview(buffer) for buffer in frames.pack(message) if len(buffer))
+        buffers = [memoryview(buffer) for buffer in frames.pack(message) if len(buffer)]
+        if type(message) is Arena and message.fd >= 0:
+            self._carried.append((buffers[0], message.fd))
+        self._out.extend(buffers)
         self.flush()
 
     def flush(self) -> None:
         """Write what the socket takes. A worker that is gone takes nothing: its death is reported elsewhere."""
         while self._out:
+            buffers, beside = self._next()
             try:
-                sent = self._socket.sendmsg([self._out[at] for at in range(min(_MOST_IOV, len(self._out)))])
+                sent = self._socket.sendmsg(buffers, beside)
             except BlockingIOError:
                 return
             except OSError:
                 self._out.clear()
+                self._carried.clear()
                 return
+            if beside:
+                self._carried.popleft()
             while sent:
                 first = self._out[0]
                 if sent < len(first):
@@ -129,20 +171,34 @@ class SupervisorLink:
                 sent -= len(first)
                 self._out.popleft()
 
+    def _next(self) -> tuple[list[memoryview], list[Any]]:
+        """What goes out next, and what beside it."""
+        buffers = [self._out[at] for at in range(min(_MOST_IOV, len(self._out)))]
+        if self._carried:
+            first, fd = self._carried[0]
+            if buffers[0] is first:
+                return [first], _carrying(fd)
+            for at, buffer in enumerate(buffers):
+                if buffer is first:
+                    return buffers[:at], []
+        return buffers, []
+
     def receive(self) -> tuple[list[Any], bool]:
         """The messages that have arrived whole, and whether the worker may still send; `FrameError` for other bytes."""
         messages: list[Any] = []
         while True:
             try:
-                got = self._socket.recv_into(_SCRATCH)
+                got, beside, _, _ = self._socket.recvmsg_into([_SCRATCH], _BESIDE, _CLOEXEC)
             except BlockingIOError:
                 return messages, True
             except OSError:  # a reset, at the death of the worker
-                got = 0
+                got, beside = 0, []
+            if beside:
+                self._fds.extend(_fds_of(beside))
             if not got:
                 return messages, False
             self._take(_SCRATCH[:got], messages)
-            if got < len(_SCRATCH):
+            if got < len(_SCRATCH) and not beside:
                 return messages, True
 
     def _take(self, data: memoryview, messages: list[Any]) -> None:
@@ -161,11 +217,14 @@ class SupervisorLink:
             if left < self._length:
                 break
             at += size
-            messages.append(frames.unpack(kind, data[at : at + header], data[at + header : at + header + payload]))
+            message = frames.unpack(kind, data[at : at + header], data[at + header : at + header + payload])
+            messages.append(_with_fd(message, self._fds))
             at += header + payload
             self._length = 0
         self._in += data[at:]
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the socket, and descriptors that came with nothing."""
+        while self._fds:
+            os.close(self._fds.popleft())
         self._socket.close()

@@ -1,8 +1,8 @@
 """What supervisor and workers say to each other.
 
-supervisor ─▶ worker   Grant (items, on a lease) · Credit (a source may make so many) · Stop
+supervisor ─▶ worker   Grant (items, on a lease) · Credit (a source may make so many) · Stop · Arena
 worker ─▶ supervisor   Ready · Answer (outputs + acks, one message) · Made (a source's items) · Progress
-                       · Finished · Failed
+                       · Finished · Failed · Arena
 """
 
 from __future__ import annotations
@@ -15,6 +15,29 @@ if TYPE_CHECKING:
 
 #: How a chunk's payload holds its items: a list of objects, or bytes that `codec.decode` understands.
 OBJECTS, PICKLED = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Lodged:
+    """The payload of a chunk some of whose bytes lie in arenas, which stay there as long as this object lives."""
+
+    data: bytes
+    slots: tuple[Any, ...]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Arena:
+    """A writer's memory for large buffers, with its descriptor; without one: it is gone.
+
+    To the writer itself: offsets in it that nobody needs any more, when there is no grant or credit to tell it with.
+    """
+
+    number: int
+    fd: int = -1
+    freed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +80,8 @@ class Grant:
     slice: float
     parts: tuple[Part, ...]
     others: tuple[Grant, ...] = ()
+    #: Offsets in the worker's own arena that nobody needs any more.
+    freed: tuple[int, ...] = ()
 
     @property
     def count(self) -> int:
@@ -70,6 +95,7 @@ class Credit:
 
     total: int
     slice: float
+    freed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +114,17 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Items for the queues of one group (an index into the worker's output groups)."""
+    """Items for the queues of one group (an index into the worker's output groups).
+
+    `slots` says where in arenas some of the `size` bytes lie: arena, offset and length of each.
+    """
 
     group: int
     count: int
     size: int
     payload: Any
     priorities: tuple[float, ...] = ()
+    slots: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +160,16 @@ class Answer:
     """Outputs and acks in one message: the supervisor applies both in one step, or neither.
 
     `busy` is the time in seconds that the acked items took, `coding` how much of it went into codecs.
+    `kept` are buffers in arenas (arena, offset) that something in the worker still looks at, although their items are
+    over, and `gone` those that nothing looks at any more.
     """
 
     acks: tuple[Ack, ...]
     outputs: tuple[Output, ...]
     busy: float
     coding: float = 0.0
+    kept: tuple[tuple[int, int], ...] = ()
+    gone: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,5 +215,5 @@ class Failed:
     after: float | None = None
 
 
-ToWorker = Grant | Credit | Stop
-FromWorker = Ready | Answer | Made | Shown | Progress | Finished | Failed
+ToWorker = Grant | Credit | Stop | Arena
+FromWorker = Arena | Ready | Answer | Made | Shown | Progress | Finished | Failed

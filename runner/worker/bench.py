@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.tasks import DeadLetter
 from runner.transport import codec
-from runner.transport.messages import OBJECTS, Grant, Part, Shown, Stop
+from runner.transport.messages import OBJECTS, Grant, Lodged, Part, Shown, Stop
 from runner.worker.failure import preview
 
 if TYPE_CHECKING:
@@ -55,15 +55,20 @@ class Bench:
 def frozen_items(part: Part) -> codec.Frozen:
     """The items of a part as they travelled; `thaw` makes an item of each. A list holds items that need no thawing."""
     if part.kind != OBJECTS:
-        return codec.decode(part.payload, part.start, part.count)
+        return codec.decode(_pickle(part), part.start, part.count)
     items: list[Any] = part.payload
     return items if part.count == len(items) else items[part.start : part.start + part.count]
 
 
 def whole(part: Part) -> codec.Frozen:
     """All items of the part's chunk, as they travelled."""
-    items: codec.Frozen = part.payload if part.kind == OBJECTS else codec.decode(part.payload)
+    items: codec.Frozen = part.payload if part.kind == OBJECTS else codec.decode(_pickle(part))
     return items
+
+
+def _pickle(part: Part) -> Any:
+    """A part's payload itself; thread workers are given it with what keeps its arenas alive."""
+    return part.payload.data if type(part.payload) is Lodged else part.payload
 
 
 def thaw(part: Part, frozen: Any) -> Any:

@@ -13,6 +13,7 @@ from runner.transport.messages import OBJECTS, Output
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from runner.transport.arena import Store
     from runner.worker.spec import Group
 
 #: Items of one chunk; more would only leave the processor's cache.
@@ -28,9 +29,12 @@ Mark = tuple[int, ...]
 class Collector:
     """The outputs that wait for the next message."""
 
-    def __init__(self, groups: tuple[Group, ...], most: int = 1 << 62) -> None:
+    def __init__(
+        self, groups: tuple[Group, ...], most: int = 1 << 62, store: Store | None = None, light: int = 1
+    ) -> None:
         self.groups = groups
-        self.most = most
+        self.light = light
+        self.freezer = codec.Freezer(most, store)
         self.buffers: list[list[Any]] = [[] for _ in groups]
         self.ranks: list[list[float]] = [[] for _ in groups]
         self.size = 0
@@ -68,8 +72,8 @@ class Collector:
             self.large = True
             self.size += codec.weight(item)
         else:  # before anything is kept: it may be refused
-            frozen = codec.freeze(item, self.most)
-            self.size += codec.size_of(frozen)
+            frozen = self.freezer.freeze(item)
+            self.size += codec.moved(frozen, self.light)
             self.large = True
             self.mixed = self.mixed or type(frozen) is tuple
         ranks = [priority(item) if self.groups[index].priority else None for index in targets]
@@ -123,6 +127,7 @@ class Collector:
         group = self.groups[index]
         objects = group.kind == OBJECTS
         most = MOST_SINGLY if group.singly and not objects else MOST_ITEMS
+        slots: tuple[tuple[int, int, int], ...] = ()
         start = 0
         while start < len(items):
             part = items if not start and len(items) <= most else items[start : start + most]
@@ -130,10 +135,11 @@ class Collector:
                 payload: Any = part
                 size = self._weight(part, whole=part is items)
             else:
-                part = _within_bytes(part) if self.large else part
-                payload = codec.encode(part) if self.mixed else codec.encode_values(part, self._kinds())
-                size = len(payload)
-            yield Output(index, len(part), size, payload, tuple(ranks[start : start + len(part)]))
+                part = _within_bytes(part, self.light) if self.large else part
+                travelling, slots = codec.sent(part) if self.freezer.lodges else (part, ())
+                payload = codec.encode(travelling) if self.mixed else codec.encode_values(part, self._kinds())
+                size = len(payload) + sum(length for _, _, length in slots)
+            yield Output(index, len(part), size, payload, tuple(ranks[start : start + len(part)]), slots)
             start += len(part)
 
     def _kinds(self) -> set[type]:
@@ -148,11 +154,11 @@ class Collector:
         return sum(map(codec.weight, part))
 
 
-def _within_bytes(items: list[Any]) -> list[Any]:
+def _within_bytes(items: list[Any], light: int) -> list[Any]:
     """As many of them as a chunk may hold, at least one."""
     total = 0
     for at, item in enumerate(items):
-        total += codec.size_of(item)
+        total += codec.moved(item, light)
         if total > MOST_BYTES:
             return items[: max(1, at)]
     return items

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _QUICK, _SLOW = 0.0005, 0.002
 _MOST_STRIDE = 4096
 #: Items that are executed in one stretch at most; after so many quick strides.
-_STRETCH = 256
+_STRETCH = 512
 _QUICK_ENOUGH = 2
 #: Items that have failed: index in the part, and the error.
 _Faults = list[tuple[int, Exception]]
@@ -162,20 +162,20 @@ class Items:
     def _fast(self, _: Part, items: codec.Frozen, at: int, stop: int, base: int) -> tuple[int, _Faults]:
         """Pickled in, one pickled group out: the usual case between processes."""
         collector, target, cell = self.bench.collector, self.target, self.bench.cell
-        assert collector.direct is not None
-        append, small, thaw_ = collector.direct.append, codec.SMALL, codec.thaw
+        direct, small, thaw_ = collector.direct, codec.SMALL, codec.thaw
+        assert direct is not None
         index = base + at
         same: type | None = None  # most results are of the type that the one before was: no look-up
         try:
             for frozen in items[at:stop]:
                 cell[1] = index
-                result = target(thaw_(frozen) if frozen.__class__ is tuple else frozen)
-                if result.__class__ is same:
-                    append(result)
-                elif result.__class__ in small:
-                    same = result.__class__
+                result = target(thaw_(frozen) if type(frozen) is tuple else frozen)
+                if type(result) is same:
+                    direct.append(result)
+                elif type(result) in small:
+                    same = type(result)
                     collector.kinds.add(same)
-                    append(result)
+                    direct.append(result)
                 else:
                     self.may_stretch = False
                     collector.emit_all(result)
@@ -222,7 +222,7 @@ class Items:
         except Exception as error:  # noqa: BLE001  whatever the user's function raises
             faults.append((at + len(results), error))
         done = at + len(results) + len(faults)
-        if results.count(None) == len(results) and not self.bench.spec.groups:
+        if not self.bench.spec.groups and results.count(None) == len(results):
             return done, faults
         kinds = codec.kinds_of(results)
         if kinds <= codec.SMALL:

@@ -40,7 +40,7 @@ def _live(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
     target, args, kwargs = _reporting(port, "load", lambda: _load(spec))
     form = shape(target)
     context = WorkerContext(spec, port)
-    bench = Bench(spec, port, cell, Collector(spec.groups, spec.max_item), context, form)
+    bench = Bench(spec, port, cell, Collector(spec.groups, spec.max_item, port.store, spec.light), context, form)
     given = {form.context: context} if form.context else {}
     stack = contextlib.ExitStack()
     if form.kind == "class":

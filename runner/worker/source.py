@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from runner.tasks import Outbox
 from runner.transport import codec
+from runner.transport.arena import PATIENCE
 from runner.transport.messages import Credit, Made
 from runner.worker.collect import MOST_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runner.transport.arena import Store
     from runner.worker.bench import Bench
 
 
@@ -117,11 +119,21 @@ class Tap:
             waiting = self.waiting
             if waiting and (self.idle or waiting >= min(self.push, self.total - self.sent)):
                 self._send()
+            store = self.bench.port.store
+            if store is not None and timeout is None and store.crowded():
+                self._give_time(store)
             enough = self._may_make() or self.room.wait_for(self._may_make, timeout)
             self._set_flag()
             if self.bench.context.stopping:
                 raise RunStopping
             return enough
+
+    def _give_time(self, store: Store) -> None:
+        """Much of this worker's memory is in use: what was made goes out, and readers may be done with some of it."""
+        if self.waiting:
+            self._send()
+        if not self.room.wait_for(lambda: self.bench.context.stopping or not store.crowded(), PATIENCE):
+            store.content()
 
     def _may_make(self) -> bool:
         if self.bench.context.stopping:
@@ -156,15 +168,15 @@ class Tap:
         with self.lock:
             before = self.sent + len(direct)
             most = max(1, self._enough() - len(direct))
-        append, small, flag, broken = direct.append, codec.SMALL, self.flag, False
+        small, flag, broken = codec.SMALL, self.flag, False
         same: type | None = None  # most items are of the type that the one before was: no look-up
         for item in islice(items, most):
-            if item.__class__ is same:
-                append(item)
-            elif item.__class__ in small:
-                same = item.__class__
+            if type(item) is same:
+                direct.append(item)
+            elif type(item) in small:
+                same = type(item)
                 self.collector.kinds.add(same)
-                append(item)
+                direct.append(item)
             else:
                 self.emit(item)
                 broken = self.collector.size >= MOST_BYTES

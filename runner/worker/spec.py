@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.tasks import Reference
+    from runner.transport.arena import Store
     from runner.transport.messages import FromWorker
 
 
@@ -52,6 +53,8 @@ class WorkerSpec:
     #: It is its task's only worker: nobody else could go on with what it hands back, so it keeps everything.
     alone: bool = False
     max_item: int = 256 << 20
+    #: Bytes in arenas weigh so much less than those that are copied on their way.
+    light: int = 1
     env: dict[str, str] = field(default_factory=dict)
 
 
@@ -60,7 +63,12 @@ class SupervisorGone(BaseException):
 
 
 class Port(Protocol):
-    """A worker's only way to the outside, apart from its progress cell."""
+    """A worker's only way to the outside, apart from its progress cell.
+
+    `store` takes the large buffers of what it sends; None: they travel in the pickle.
+    """
+
+    store: Store | None
 
     def send(self, message: FromWorker) -> None:
         """Hand a message over."""

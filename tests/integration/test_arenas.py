@@ -1,0 +1,386 @@
+"""Large payloads through whole runs: every form of function, both kinds of workers, deaths, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from helpers import Outcome
+
+FUNCTIONS = '''
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+from runner import Context, Inbox, Outbox, task
+
+SIZE = 40_000   # of eight bytes
+
+
+@task
+def arrays(count):
+    for number in range(count):
+        yield np.full(SIZE, number)
+
+
+@task
+def add_one(array):
+    array += 1
+    return array
+
+
+@task
+def one_page(array):
+    assert array.flags.writeable
+    array[3] = -1
+    return array
+
+
+@task
+def same(array):
+    return array
+
+
+@task
+def twice(array):
+    yield array
+    array[:] = -7
+    yield array
+
+
+@task
+async def later(array):
+    await asyncio.sleep(0)
+    array[0] += 1000
+    return array
+
+
+@task
+def in_batches(arrays):
+    for array in arrays:
+        array[1] += 1000
+        yield array
+
+
+@task
+def boxed(inbox: Inbox, outbox: Outbox):
+    for array in inbox:
+        array[2] += 1000
+        outbox.put(array)
+
+
+@task
+class Keeper:
+    """Keeps every array that it is given, and hands each on."""
+
+    def __init__(self):
+        self.all = []
+
+    def __call__(self, array):
+        self.all.append(array)
+        return array
+
+    def __exit__(self, *exc):
+        assert [int(array[-1]) for array in self.all] == list(range(len(self.all))), "a kept array has changed"
+        assert all((array == array[-1]).all() for array in self.all)
+
+    def __enter__(self):
+        return self
+
+
+@task
+def scribble_and_die(array, marks):
+    """Writes into what it was given, and is killed: once for each item."""
+    whole = bool((array == array[0]).all())
+    first = Path(marks) / str(int(array[-1]))
+    array[:-1] = -9
+    if not first.exists():
+        first.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    array[:-1] = array[-1]
+    return array if whole else None
+
+
+@task
+def fails_once(array, context: Context):
+    whole = bool((array == array[-1]).all())
+    array[:-1] = -9
+    if context.attempt == 1:
+        raise OSError("once")
+    array[:-1] = array[-1]
+    return array if whole else None
+
+
+@task
+def fails(array):
+    array[:] = -5
+    raise ValueError("no")
+
+
+@task
+def of_letters(letter):
+    return letter.item
+
+
+@task
+def kinds():
+    yield b"b" * 300_000
+    yield bytearray(b"a" * 300_000)
+    yield {"x": b"n" * 300_000, "y": ["t" * 300_000]}
+    yield np.asfortranarray(np.arange(60_000).reshape(200, 300))
+    yield np.arange(120_000)[::2]
+    yield np.zeros((0, 7))
+    frozen = np.arange(50_000)
+    frozen.flags.writeable = False
+    yield frozen
+
+
+@task
+def describe(item):
+    if isinstance(item, np.ndarray):
+        return [str(item.dtype), item.shape, int(item.sum()), bool(item.flags.writeable), bool(item.flags.f_contiguous)]
+    if isinstance(item, dict):
+        return [len(item["x"]), len(item["y"][0])]
+    return [type(item).__name__, len(item), item[0]]
+
+
+@task
+def say(item):
+    import json
+
+    print(json.dumps(item))
+
+
+@task
+def weigh(array):
+    values = array.tolist()
+    print(f"[{values[0]}, {values[1]}, {values[2]}, {values[3]}, {values[-1]}, {sum(values)}]")
+
+
+@task
+def die_often(array, marks):
+    """Its own arena has something in it each time that it dies."""
+    number = int(array[-1])
+    mark = Path(marks) / str(number)
+    if number % 5 == 4 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return array + 0
+
+
+@task
+class Arenas:
+    """A sink that says how many arenas its process had at most: open, and mapped."""
+
+    def __init__(self):
+        self.most = 0
+
+    def __call__(self, array):
+        assert (array == array[-1]).all()
+        open_ = {arena(fd) for fd in os.listdir("/proc/self/fd")} - {None}
+        with open("/proc/self/maps") as maps:
+            mapped = {each.split()[4] for each in maps if "runner-arena" in each}
+        self.most = max(self.most, len(open_), len(mapped))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        print(self.most)
+
+
+def arena(fd):
+    """Which one it is, if it is one."""
+    try:
+        link = f"/proc/self/fd/{fd}"
+        return os.stat(link).st_ino if "runner-arena" in os.readlink(link) else None
+    except OSError:  # closed meanwhile: threads share their descriptors with runner
+        return None
+
+
+@task
+class Last:
+    """A sink that keeps only what came last."""
+
+    def __call__(self, item):
+        self.item = item
+'''
+SIZE = 40_000
+
+
+def line(*tasks: str, queues: str = "", given: str = "") -> str:
+    """A file of tasks one behind the other; each is `name mode`, and perhaps the rest of its table."""
+    text = ["[queues]"]
+    text += [f"q{at} = {{ {queues} }}" for at in range(1, len(tasks))]
+    for at, task in enumerate(tasks):
+        name, mode, *rest = task.split(" ", 2)
+        text += [f"[tasks.t{at}]", f'call = "{name}"', f'mode = "{mode}"', *rest]
+        if at:
+            text.append(f'inputs = ["q{at}"]')
+        if at < len(tasks) - 1:
+            text.append(f'outputs = ["q{at + 1}"]')
+    return "\n".join(text)
+
+
+@pytest.fixture
+def run(project: Callable[..., Any]) -> Callable[..., Outcome]:
+    def go(text: str, code: int = 0, **env: str) -> Outcome:
+        made = project({"tasks.toml": text, "plugins/big.py": FUNCTIONS})
+        outcome: Outcome = made.run("tasks.toml", "--log", "raw", env=env or None)
+        assert outcome.exit == code, outcome
+        return outcome
+
+    return go
+
+
+def rows(outcome: Outcome) -> list[Any]:
+    return sorted((json.loads(each) for each in outcome.out.splitlines()), key=lambda row: json.dumps(row))
+
+
+def expected(count: int, *, plus: int = 0, **places: Any) -> list[Any]:
+    """What `weigh` says of arrays 0, 1 ... `places` sets single numbers: p0=…"""
+    made = []
+    for number in range(count):
+        values = [number + plus] * SIZE
+        for place, value in places.items():
+            values[int(place[1:])] = value(number) if callable(value) else value
+        made.append([*values[:4], values[-1], sum(values)])
+    return sorted(made, key=lambda row: json.dumps(row))
+
+
+SOURCE = "arrays {} with = {{ count = 30 }}"
+PROCESS, THREAD = SOURCE.format("process"), SOURCE.format("thread")
+
+
+@pytest.mark.parametrize("no_arena", ["", "1"], ids=["arenas", "fallback"])
+@pytest.mark.parametrize(
+    ("middle", "right"),
+    [
+        ("add_one process", {"plus": 1}),
+        ("one_page process", {"p3": -1}),
+        ("same process", {}),
+        ("same process workers = 2", {}),
+        ("one_page process ordered = true\nworkers = 2", {"p3": -1}),
+        ("later process", {"p0": lambda number: number + 1000}),
+        ("in_batches process batch = 4", {"p1": lambda number: number + 1000}),
+        ("boxed process", {"p2": lambda number: number + 1000}),
+        ("Keeper process", {}),
+        ("one_page thread", {"p3": -1}),
+        ("Keeper thread", {}),
+    ],
+    ids=lambda value: value.replace("\n", " ") if isinstance(value, str) else "",
+)
+def test_forms(run: Callable[..., Outcome], middle: str, right: dict[str, Any], no_arena: str) -> None:
+    outcome = run(line(PROCESS, middle, "weigh process"), RUNNER_NO_ARENA=no_arena)
+    assert rows(outcome) == expected(30, **right)
+
+
+@pytest.mark.parametrize("middle", ["one_page process", "one_page thread", "same process", "Keeper process"])
+@pytest.mark.parametrize("source", [PROCESS, THREAD], ids=["process", "thread"])
+@pytest.mark.parametrize("sink", ["weigh process", "weigh thread"])
+def test_threads_and_processes_of_one_run(run: Callable[..., Outcome], source: str, middle: str, sink: str) -> None:
+    right = {"p3": -1} if middle.startswith("one_page") else {}
+    assert rows(run(line(source, middle, sink))) == expected(30, **right)
+
+
+def test_an_array_that_is_changed_after_it_was_yielded(run: Callable[..., Outcome]) -> None:
+    outcome = run(line(PROCESS, "twice process", "weigh process"))
+    assert rows(outcome) == sorted(expected(30) + [[-7] * 5 + [-7 * SIZE]] * 30, key=lambda row: json.dumps(row))
+
+
+@pytest.mark.parametrize("mode", ["process", "thread"])
+def test_every_reader_of_a_copied_queue_has_its_own(run: Callable[..., Outcome], mode: str) -> None:
+    readers = "".join(
+        f'[tasks.{name}]\ncall = "{name}"\nmode = "{mode}"\ninputs = ["made"]\noutputs = ["changed"]\n'
+        for name in ("add_one", "one_page")
+    )
+    text = (
+        '[queues]\nmade = { fanout = "copy" }\nchanged = {}\n'
+        '[tasks.arrays]\nmode = "process"\nwith = { count = 30 }\noutputs = ["made"]\n'
+        f'{readers}[tasks.weigh]\nmode = "process"\ninputs = ["changed"]\n'
+    )
+    right = sorted(expected(30, plus=1) + expected(30, p3=-1), key=lambda row: json.dumps(row))
+    assert rows(run(text)) == right
+
+
+def test_after_a_death_an_item_is_what_was_sent(run: Callable[..., Outcome], tmp_path: Any) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    middle = f'scribble_and_die process with = {{ marks = "{marks}" }}\nworkers = 2'
+    source = "arrays process with = { count = 6 }"
+    assert rows(run(line(source, "same process", middle, "weigh process"))) == expected(6)
+
+
+@pytest.mark.parametrize("sink", ["process", "thread"])
+def test_the_dead_leave_no_arena_behind(run: Callable[..., Outcome], tmp_path: Any, sink: str) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    middle = f'die_often process with = {{ marks = "{marks}" }}'
+    source = "arrays process with = { count = 60 }"
+    outcome = run(line(source, middle, f"Arenas {sink}", queues="size = 4"))
+    assert "60 read = 60 done" in outcome.err
+    assert len(list(marks.iterdir())) == 12
+    assert 1 <= int(outcome.out) <= 4, "thirteen workers have lived"
+
+
+@pytest.mark.parametrize("no_arena", ["", "1"])
+def test_the_switch(run: Callable[..., Outcome], no_arena: str) -> None:
+    outcome = run(line(PROCESS, "same process", "Arenas process"), RUNNER_NO_ARENA=no_arena)
+    assert int(outcome.out) == (0 if no_arena else 1), "passed on unchanged: the source's own and no other"
+
+
+@pytest.mark.parametrize("mode", ["process", "thread"])
+def test_a_second_try_is_given_what_was_sent(run: Callable[..., Outcome], mode: str) -> None:
+    middle = f'fails_once {mode} attempts = 2\nbackoff = {{ first = "1ms" }}'
+    assert rows(run(line(PROCESS, middle, "weigh process"))) == expected(30)
+
+
+@pytest.mark.parametrize("mode", ["process", "thread"])
+def test_dead_letters_carry_the_item_as_it_was_sent(run: Callable[..., Outcome], mode: str) -> None:
+    text = (
+        "[queues]\nmade = {}\ndead = {}\nitems = {}\n"
+        '[tasks.arrays]\nmode = "process"\nwith = { count = 30 }\noutputs = ["made"]\n'
+        f'[tasks.fails]\nmode = "{mode}"\ninputs = ["made"]\ndead = "dead"\n'
+        f'[tasks.of_letters]\nmode = "{mode}"\ninputs = ["dead"]\noutputs = ["items"]\n'
+        '[tasks.weigh]\nmode = "process"\ninputs = ["items"]\n'
+    )
+    assert rows(run(text, code=4)) == expected(30)
+
+
+@pytest.mark.parametrize("modes", ["process process", "thread process", "process thread"])
+@pytest.mark.parametrize("no_arena", ["", "1"], ids=["arenas", "fallback"])
+def test_kinds_of_items(run: Callable[..., Outcome], modes: str, no_arena: str) -> None:
+    first, second = modes.split()
+    outcome = run(line(f"kinds {first}", f"describe {second}", "say process"), RUNNER_NO_ARENA=no_arena)
+    assert rows(outcome) == sorted(
+        [
+            ["bytes", 300_000, ord("b")],
+            ["bytearray", 300_000, ord("a")],
+            [300_000, 300_000],
+            ["int64", [200, 300], sum(range(60_000)), True, True],
+            ["int64", [60_000], sum(range(0, 120_000, 2)), True, True],
+            ["float64", [0, 7], 0, True, True],
+            ["int64", [50_000], sum(range(50_000)), False, True],
+        ],
+        key=lambda row: json.dumps(row),
+    )
+
+
+def test_more_than_an_arena_holds(run: Callable[..., Outcome]) -> None:
+    """A sink that keeps 400 MB: what has no room travels in the pickle."""
+    source = "arrays process with = { count = 1200 }"
+    outcome = run(line(source, "Keeper process", "Last process"))
+    assert "1,200 read = 1,200 done" in outcome.err
+
+
+def test_batches_larger_than_what_a_source_takes_without_waiting(run: Callable[..., Outcome]) -> None:
+    source = "arrays process with = { count = 300 }"
+    outcome = run(line(source, "in_batches process batch = 150", "Last process", queues='bytes = "500MB"'))
+    assert "300 read = 300 done" in outcome.err
