@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from runner import events
 from runner.fleets.base import Died, Heard, Signalled
 from runner.ledger import Ledger
+from runner.supervisor.agenda import Agenda
 from runner.supervisor.deaths import Deaths
 from runner.supervisor.ends import Ends
 from runner.supervisor.feeding import Feeder
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from runner.clock import Clock
     from runner.fleets.base import Event, Fleet, Hub
     from runner.supervisor.plan import Plan
+    from runner.supervisor.state import Slot
 
 
 class Supervisor:
@@ -52,9 +54,10 @@ class Supervisor:
         self.feeder = Feeder(self.ledger, plan.kinds, clock)
         self.tasks = {name: self._state(name, fleets) for name in plan.tasks}
         self.letters = letters or Letters()
-        self.dirty: set[str] = set()
+        self.dirty = Agenda(self.topology.depth())
         self.check_ends = True
-        self._order = self.topology.depth()
+        #: Somebody who was at work when that was last asked.
+        self._witness: Slot | None = None
         self._batching = [task for task in self.tasks.values() if task.plan.config.batch is not None]
         self.staff = Staff(self)
         self.deaths = Deaths(self)
@@ -142,16 +145,16 @@ class Supervisor:
 
     def touch(self, *names: str) -> None:
         """Something has changed for these tasks: look whether they can be fed."""
-        self.dirty.update(names)
+        self.dirty.add(names)
 
     def touch_queue(self, queue: str) -> None:
         """Something came into a queue: its readers may go on."""
-        self.dirty.update(self.topology.readers[queue])
+        self.dirty.add(self.topology.readers[queue])
 
     def touch_writers(self, task: str) -> None:
         """Something left the task's inputs: whoever writes them may go on."""
         for queue in self.topology.nodes[task].inputs:
-            self.dirty.update(self.topology.writers[queue])
+            self.dirty.add(self.topology.writers[queue])
 
     def touch_readers(self, task: str) -> None:
         """Something went back into the task's inputs: whoever shares them may go on."""
@@ -161,8 +164,7 @@ class Supervisor:
     def _feed_dirty(self) -> None:
         """Feed what is dirty, the farthest from the sources first: finish what is in flight before more comes in."""
         while self.dirty:
-            name = max(self.dirty, key=self._order.__getitem__)
-            self.dirty.discard(name)
+            name = self.dirty.pop()
             if self.topology.stages[name] is not Stage.RUNNING or self.ends.halted:
                 continue
             task = self.tasks[name]
@@ -237,7 +239,9 @@ class Supervisor:
         """Nobody is working, nothing is due, and yet it is not over: nothing will ever happen again."""
         if self.ledger.leases or self.dirty or self.check_ends or self.topology.all_over():
             return False
-        if any(slot.working for task in self.tasks.values() for slot in task.slots):
+        if self._witness is None or not self._witness.working:
+            self._witness = next((slot for slot in self.staff.slots if slot.working), None)
+        if self._witness is not None:
             return False
         timers = (self.ledger.next_waking(), self.staff.next_time(), self.feeder.next_time(), self._batch_due())
         return all(when is None for when in timers)

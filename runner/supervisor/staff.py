@@ -97,6 +97,8 @@ class Staff:
         """A worker is set up."""
         if slot.phase is Phase.STARTING:
             slot.phase = Phase.READY
+        slot.task.may_take(slot)
+        slot.task.takers = None
         slot.task.boots_lost = 0
         topology = self.supervisor.topology
         topology.is_ready(slot.task.name)
@@ -218,6 +220,7 @@ class Staff:
         expected = slot.phase is Phase.FINISHED or bool(task.failed) or self.supervisor.ends.dying
         again = (slot.again or (slot.retiring and not task.ended)) and not task.failed
         was, slot.phase = slot.phase, Phase.WAITING if again else Phase.GONE
+        task.takers = None
         self.look_for_workers = True
         if expected or (again and slot.retiring):
             self._release(slot)

@@ -21,6 +21,7 @@ from runner.config.model import Batch, QueueConfig
 from runner.ledger import Again, Ledger, LineSpec
 from runner.supervisor import hearing
 from runner.supervisor.feeding import Feeder
+from runner.supervisor.state import TaskState
 from runner.worker import each
 
 if TYPE_CHECKING:
@@ -337,8 +338,9 @@ def never_given_back(original: Any, self: each.Items, grant: Grant) -> Any:
     return original(self, replace(grant, slice=1e9))
 
 
-def only_the_first(original: Any, ready: Any, depth: int) -> Any:
-    return original(ready[:1], depth)
+def only_the_first(original: Any, self: TaskState, slot: Any) -> None:
+    if slot is self.slots[0]:
+        original(self, slot)
 
 
 def only_when_there_are_two(original: Any, self: Feeder, task_: Any, **options: Any) -> None:
@@ -405,7 +407,7 @@ BUGS: dict[str, tuple[Any, str, Any, Callable[[], Any]]] = {
         lambda original, self, task_, worker, most, *_: original(self, task_, worker, most),
         lambda: test_no_grant_holds_more_than_a_mebibyte_unless_it_is_one_item(10_000),
     ),
-    "one worker is fed": (Feeder, "_in_turn", only_the_first, lambda: test_skewed_items_keep_all_workers_busy(2)),
+    "one worker is fed": (TaskState, "may_take", only_the_first, lambda: test_skewed_items_keep_all_workers_busy(2)),
     "a single item waits for company": (
         Feeder,
         "feed",
