@@ -250,7 +250,7 @@ def axes(quick: bool) -> list[Axis]:
     crowd = (1, 4, 16, 64, 256, 1024)
     few = (1, 5, 20, 50, 100, 200)
     return [
-        Axis("items", "chunks", lambda _: many_workers(2), lambda size: ITEMS * size, (500, 2000, 8000, 32000)),
+        Axis("items", "chunks", lambda _: many_workers(2), lambda size: ITEMS * size, (500, 1000, 2000, 4000, 8000)),
         Axis("workers", "workers of one task", many_workers, lambda size: ITEMS * max(total, 6 * size), crowd),
         Axis("chain", "tasks in a chain", chain, lambda size: _items(total, size), few),
         Axis("parallel", "pipelines side by side", parallel, lambda size: _items(total, size), few),

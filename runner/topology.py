@@ -61,6 +61,7 @@ class Topology:
         self.nodes: dict[str, Node] = {node.name: node for node in nodes}
         self.stages: dict[str, Stage] = dict.fromkeys(self.nodes, Stage.WAITING)
         self._open = len(self.nodes)
+        self._waiting = dict.fromkeys(self.nodes)
         self.ready: set[str] = set()
         self.writers: dict[str, list[str]] = {}
         self.readers: dict[str, list[str]] = {}
@@ -103,6 +104,7 @@ class Topology:
     def started(self, name: str) -> None:
         """The task's workers are being started."""
         self.stages[name] = Stage.RUNNING
+        self._waiting.pop(name, None)
 
     def is_ready(self, name: str) -> None:
         """At least one of the task's workers executes or can execute."""
@@ -112,6 +114,7 @@ class Topology:
         """The task has ended: OK, FAILED or SKIPPED."""
         if self.stages[name] not in OVER:
             self._open -= 1
+        self._waiting.pop(name, None)
         self.stages[name] = stage
 
     # -- what follows --------------------------------------------------------------------------
@@ -128,9 +131,8 @@ class Topology:
         """Waiting tasks whose `after` holds."""
         return [
             name
-            for name, stage in self.stages.items()
-            if stage is Stage.WAITING
-            and all(self._holds(other, wanted) for other, wanted in self.nodes[name].after.items())
+            for name in self._waiting
+            if all(self._holds(other, wanted) for other, wanted in self.nodes[name].after.items())
         ]
 
     def _holds(self, name: str, wanted: AfterState) -> bool:
@@ -145,9 +147,8 @@ class Topology:
         """Waiting tasks whose `after` can never hold any more."""
         return [
             name
-            for name, stage in self.stages.items()
-            if stage is Stage.WAITING
-            and any(self._never(other, wanted) for other, wanted in self.nodes[name].after.items())
+            for name in self._waiting
+            if any(self._never(other, wanted) for other, wanted in self.nodes[name].after.items())
         ]
 
     def _never(self, name: str, wanted: AfterState) -> bool:

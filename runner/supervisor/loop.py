@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from runner import events
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from runner.clock import Clock
     from runner.fleets.base import Event, Fleet, Hub
     from runner.supervisor.plan import Plan
-    from runner.supervisor.state import Slot
 
 
 class Supervisor:
@@ -56,8 +56,8 @@ class Supervisor:
         self.letters = letters or Letters()
         self.dirty = Agenda(self.topology.depth())
         self.check_ends = True
-        #: Somebody who was at work when that was last asked.
-        self._witness: Slot | None = None
+        #: Somebody who was at work when that was last asked: an index of `staff.slots`.
+        self._witness = 0
         self._batching = [task for task in self.tasks.values() if task.plan.config.batch is not None]
         self.staff = Staff(self)
         self.deaths = Deaths(self)
@@ -239,12 +239,19 @@ class Supervisor:
         """Nobody is working, nothing is due, and yet it is not over: nothing will ever happen again."""
         if self.ledger.leases or self.dirty or self.check_ends or self.topology.all_over():
             return False
-        if self._witness is None or not self._witness.working:
-            self._witness = next((slot for slot in self.staff.slots if slot.working), None)
-        if self._witness is not None:
+        if self._anybody_works():
             return False
         timers = (self.ledger.next_waking(), self.staff.next_time(), self.feeder.next_time(), self._batch_due())
         return all(when is None for when in timers)
+
+    def _anybody_works(self) -> bool:
+        """Who was at work last time is asked first, then who comes after."""
+        slots = self.staff.slots
+        for at in chain(range(self._witness, len(slots)), range(self._witness)):
+            if slots[at].working:
+                self._witness = at
+                return True
+        return False
 
     def _break_stall(self) -> None:
         flushable = self.feeder.flushable(self.tasks.values())

@@ -106,6 +106,8 @@ class TaskState:
     free: tuple[dict[int, Slot], dict[int, Slot]] = field(default_factory=lambda: ({}, {}))
     #: How many workers take items; None: they must be counted.
     takers: int | None = None
+    #: So many of the first workers are gone for good.
+    gone: int = 0
     grain: Grain = field(default_factory=Grain)
     ended: bool = False
     failed: str = ""
