@@ -230,7 +230,7 @@ class Supervisor:
         self.staff.look_for_tasks = True
         how = {Stage.OK: "ok", Stage.FAILED: "failed", Stage.SKIPPED: "skipped"}[stage]
         self.emit(events.TaskEnded(self.clock.now(), name, how, why))
-        self.ledger.abandon(name, {other for other in self.tasks if self.topology.is_over(other)})
+        self.ledger.abandon(name, self.topology.ended)
         self.touch_writers(name)
         self.touch(*(reader for queue in self.topology.nodes[name].outputs for reader in self.topology.readers[queue]))
         self.check_ends = True
