@@ -61,7 +61,12 @@ class Topology:
         self.nodes: dict[str, Node] = {node.name: node for node in nodes}
         self.stages: dict[str, Stage] = dict.fromkeys(self.nodes, Stage.WAITING)
         self._open = len(self.nodes)
+        self._waiting = dict.fromkeys(self.nodes)
+        #: Tasks on one cycle, to all of whom nothing can come from elsewhere; tasks whose readers may all be over.
+        self._closed: dict[tuple[str, ...], None] = {}
+        self._unread: dict[str, None] = {}
         self.ready: set[str] = set()
+        self.ended: set[str] = set()
         self.writers: dict[str, list[str]] = {}
         self.readers: dict[str, list[str]] = {}
         for node in self.nodes.values():
@@ -103,6 +108,9 @@ class Topology:
     def started(self, name: str) -> None:
         """The task's workers are being started."""
         self.stages[name] = Stage.RUNNING
+        self._waiting.pop(name, None)
+        self._unread[name] = None
+        self._look_at(name)
 
     def is_ready(self, name: str) -> None:
         """At least one of the task's workers executes or can execute."""
@@ -112,7 +120,21 @@ class Topology:
         """The task has ended: OK, FAILED or SKIPPED."""
         if self.stages[name] not in OVER:
             self._open -= 1
+        self._waiting.pop(name, None)
         self.stages[name] = stage
+        self.ended.add(name)
+        self._look_at(name)
+        for queue in self.nodes[name].outputs:
+            for reader in self.readers[queue]:
+                self._look_at(reader)
+        for queue in self.nodes[name].inputs:
+            self._unread.update(dict.fromkeys(self.writers[queue]))
+
+    def _look_at(self, name: str) -> None:
+        """Whether the inputs of a task and its cycle are closed may have changed."""
+        component = self._component[name]
+        if all(self.no_more_for(member) for member in component):
+            self._closed[component] = None
 
     # -- what follows --------------------------------------------------------------------------
 
@@ -128,9 +150,8 @@ class Topology:
         """Waiting tasks whose `after` holds."""
         return [
             name
-            for name, stage in self.stages.items()
-            if stage is Stage.WAITING
-            and all(self._holds(other, wanted) for other, wanted in self.nodes[name].after.items())
+            for name in self._waiting
+            if all(self._holds(other, wanted) for other, wanted in self.nodes[name].after.items())
         ]
 
     def _holds(self, name: str, wanted: AfterState) -> bool:
@@ -145,9 +166,8 @@ class Topology:
         """Waiting tasks whose `after` can never hold any more."""
         return [
             name
-            for name, stage in self.stages.items()
-            if stage is Stage.WAITING
-            and any(self._never(other, wanted) for other, wanted in self.nodes[name].after.items())
+            for name in self._waiting
+            if any(self._never(other, wanted) for other, wanted in self.nodes[name].after.items())
         ]
 
     def _never(self, name: str, wanted: AfterState) -> bool:
@@ -165,11 +185,11 @@ class Topology:
     def exhausted(self, busy: Callable[[str], bool]) -> list[str]:
         """Running tasks whose inputs have ended; `busy(task)`: it has items queued or in flight."""
         ended: list[str] = []
-        for component in self.components:
+        for component in list(self._closed):
             running = [name for name in component if self.stages[name] is Stage.RUNNING and self.nodes[name].inputs]
-            if not running or any(busy(name) for name in component):
-                continue
-            if all(self.closed(queue, component) for name in component for queue in self.nodes[name].inputs) and all(
+            if not running:
+                del self._closed[component]
+            elif not any(busy(name) for name in component) and all(
                 self.nodes[name].inputs or self.is_over(name) for name in component
             ):
                 ended.extend(running)
@@ -177,13 +197,12 @@ class Topology:
 
     def in_vain(self) -> list[str]:
         """Running tasks that have outputs, and all whose readers are over: nobody will ever take an item."""
-        return [
-            name
-            for name, stage in self.stages.items()
-            if stage is Stage.RUNNING
-            and self.nodes[name].outputs
-            and all(self.unread(queue) for queue in self.nodes[name].outputs)
-        ]
+        self._unread = {name: None for name in self._unread if self._works_in_vain(name)}
+        return list(self._unread)
+
+    def _works_in_vain(self, name: str) -> bool:
+        outputs = self.nodes[name].outputs
+        return self.stages[name] is Stage.RUNNING and bool(outputs) and all(self.unread(queue) for queue in outputs)
 
     def unread(self, queue: str) -> bool:
         """Whether all readers of a queue are over."""

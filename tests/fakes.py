@@ -33,7 +33,7 @@ from runner.transport.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 @dataclass
@@ -359,9 +359,16 @@ def plan(tasks: list[TaskConfig], queues: list[QueueConfig], **settings: Any) ->
 
 
 def simulate(
-    plan_: Plan, script: Script, source_items: int = 50, signals: Iterable[tuple[float, int]] = ()
+    plan_: Plan,
+    script: Script,
+    source_items: int = 50,
+    signals: Iterable[tuple[float, int]] = (),
+    watch: Callable[[Supervisor], None] | None = None,
 ) -> tuple[Any, FakeFleet, Supervisor, list[Any]]:
-    """Run a plan on the fake fleet, the balance checked at every step; `signals` are times and numbers."""
+    """Run a plan on the fake fleet, the balance checked at every step; `signals` are times and numbers.
+
+    `watch` looks at the supervisor whenever it waits.
+    """
     clock = FakeClock()
     hub = FakeHub(clock)
     fleet = FakeFleet(hub, script, source_items)
@@ -377,6 +384,8 @@ def simulate(
             assert line.leased >= 0
         for queue, expected in supervisor.feeder.expected.items():
             assert expected >= 0, f"{queue}: expected {expected}"
+        if watch is not None:
+            watch(supervisor)
 
     hub.check = check
     for when, number in signals:

@@ -131,10 +131,18 @@ class Ledger:
     # -- going out -----------------------------------------------------------------------------
 
     def take(
-        self, task: str, worker: int, most: int, most_bytes: int = 1 << 60, least: int = 1, light: int = 1
+        self,
+        task: str,
+        worker: int,
+        most: int,
+        most_bytes: int = 1 << 60,
+        least: int = 1,
+        light: int = 1,
+        together: int = 1,
     ) -> Lease | None:
         """Grant up to `most` items to a worker, or nothing when fewer than `least` are available.
 
+        `most_bytes` bounds what is granted beyond `together` items: a batch is not parted for its bytes.
         Marked pieces (an item that failed before) come alone and ignore `least`.
         """
         lines = self.by_task[task]
@@ -142,7 +150,7 @@ class Ledger:
         pieces: list[tuple[Line, Piece]] = []
         taken = 0
         for line in self._turn(lines, least):
-            for piece in line.take(most - taken, most_bytes, light, joining=bool(pieces)):
+            for piece in line.take(most - taken, most_bytes, light, together - taken, joining=bool(pieces)):
                 pieces.append((line, piece))
                 taken += piece.count
                 most_bytes -= piece.weight(light)

@@ -213,8 +213,10 @@ class Line:
             woken += piece.count
         return woken
 
-    def take(self, most: int, most_bytes: int, light: int = 1, *, joining: bool = False) -> Iterator[Piece]:
-        """Hand out pieces, together at most `most` items and about `most_bytes` (but at least one item).
+    def take(
+        self, most: int, most_bytes: int, light: int = 1, together: int = 1, *, joining: bool = False
+    ) -> Iterator[Piece]:
+        """Hand out pieces, together at most `most` items and `most_bytes`; but `together` items whatever their bytes.
 
         A marked piece comes alone, and so does one that has its place in an order already; `joining` says that
         the lease holds something else, so that such a piece must wait for its own.
@@ -223,7 +225,10 @@ class Line:
         while most > 0:
             if (taken or joining) and self._next_is_single():
                 return
-            piece = self._pop(most, most_bytes, light)
+            least = together - taken
+            if least <= 0 and not self._next_fits(most_bytes, light):
+                return
+            piece = self._pop(most, most_bytes, light, max(1, least))
             if piece is None:
                 return
             self._leave(piece)
@@ -232,7 +237,7 @@ class Line:
             most -= piece.count
             most_bytes -= piece.weight(light)
             yield piece
-            if piece.single or most_bytes <= 0:
+            if piece.single or (most_bytes <= 0 and taken >= together):
                 return
 
     def _next_is_single(self) -> bool:
@@ -240,7 +245,16 @@ class Line:
             return False
         return self.ready[-1 if self.order == "lifo" else 0].single
 
-    def _pop(self, most: int, most_bytes: int, light: int) -> Piece | None:
+    def _next_fits(self, most_bytes: int, light: int) -> bool:
+        """Whether one more item has room in a lease that has enough already."""
+        if self.order == "priority" and not self.ready:
+            return not self.heap or self.heap[0][2].weight(light) <= most_bytes
+        if not self.ready:
+            return True
+        piece = self.ready[-1 if self.order == "lifo" else 0]
+        return piece.weight(light) <= most_bytes * piece.count
+
+    def _pop(self, most: int, most_bytes: int, light: int, least: int) -> Piece | None:
         if self.order == "priority" and not self.ready:
             return heapq.heappop(self.heap)[2] if self.heap else None
         if not self.ready:
@@ -249,7 +263,9 @@ class Line:
         piece = self.ready.pop() if last else self.ready.popleft()
         if piece.marked:
             return piece
-        keep = 1 if last else min(piece.count, most, max(1, most_bytes * piece.count // max(1, piece.weight(light))))
+        keep = (
+            1 if last else min(piece.count, most, max(least, most_bytes * piece.count // max(1, piece.weight(light))))
+        )
         if keep == piece.count:
             return piece
         if last:

@@ -93,21 +93,32 @@ class Feeder:
         if task.flying:
             self._feed_flying(task)
             return
-        ready = self._takers(task)
-        for slot in self._in_turn(ready, task.depth):
-            grant = self._grant(task, slot, len(ready), flush=flush)
-            if grant is not None:
-                task.fleet.send(slot.index, grant)
-            elif task.plan.config.lifespan is None:  # else it may be this worker alone that gets no more
-                return
+        self._feed_in_turn(task, flush=flush)
 
-    @staticmethod
-    def _takers(task: TaskState) -> list[Slot]:
-        return [slot for slot in task.slots if slot.phase is Phase.READY and not slot.retiring and not slot.overdue]
+    def _feed_in_turn(self, task: TaskState, *, flush: bool) -> None:
+        """Everybody gets one before anybody gets two; who is busy is not looked at, however many they are."""
+        if task.takers is None:
+            task.takers = sum(slot.takes for slot in task.slots)
+        refused: list[Slot] = []
+        for held in range(task.depth):
+            while task.free[held] and (not refused or task.plan.config.lifespan is not None):
+                slot = task.free[held].popitem()[1]
+                if len(slot.leases) == held and slot.takes and not self._give(task, slot, flush=flush):
+                    refused.append(slot)  # with a lifespan it may be this worker alone that gets no more
+        for slot in refused:
+            task.may_take(slot)
+
+    def _give(self, task: TaskState, slot: Slot, *, flush: bool) -> bool:
+        grant = self._grant(task, slot, task.takers or 1, flush=flush)
+        if grant is None:
+            return False
+        task.may_take(slot)
+        task.fleet.send(slot.index, grant)
+        return True
 
     def _feed_flying(self, task: TaskState) -> None:
         """One item for each lease; but a suspect flies alone, so that its next crash tells whose fault it was."""
-        ready = self._takers(task)
+        ready = [slot for slot in task.slots if slot.takes]
         grants: dict[int, list[Grant]] = defaultdict(list)
         for slot in self._in_turn(ready, task.depth):
             if slot.flies_alone in slot.leases or (slot.leases and self.ledger.suspect_first(task.name)):
@@ -134,9 +145,10 @@ class Feeder:
         items = self._how_many(task, slot, takers)
         if not items:
             return None
-        least = 1
+        least = together = 1
         if (batch := task.plan.config.batch) is not None:
-            least = 1 if flush else batch.items
+            together = batch.items
+            least = 1 if flush else together
             items = max(batch.items, items // batch.items * batch.items)
             available = self.ledger.available(task.name)
             if available >= batch.items:
@@ -145,7 +157,7 @@ class Feeder:
             items = min(items, self._allowed(task, task.throttle, least))
             if not items:
                 return None
-        lease = self.ledger.take(task.name, slot.index, items, MOST_BYTES, least, task.light)
+        lease = self.ledger.take(task.name, slot.index, items, MOST_BYTES, least, task.light, together)
         if lease is None:
             return None
         if task.throttle is not None:

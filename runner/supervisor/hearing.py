@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner import events
+from runner.chunking import SLICE
 from runner.supervisor.feeding import Letter
 from runner.supervisor.letters import Record
 from runner.supervisor.state import Phase
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from runner.supervisor.verdicts import Evidence
 
 
-#: An elastic queue holds what its readers can do in so many seconds; more items than these only leave the cache.
-_MOMENT, _MOST_ELASTIC = 0.04, 1 << 17
+#: An elastic queue holds what its readers can do in so many slices; more items than these only leave the cache.
+_SLICES, _MOST_ELASTIC = 2, 1 << 17
 
 
 class Hearing:
@@ -81,13 +82,19 @@ class Hearing:
                 self.supervisor.touch_queue(queue)
         task.grain.learn(done, answer.busy)
         if task.grain.cost:
-            self.ledger.stretch(task.name, min(_MOST_ELASTIC, int(_MOMENT * len(task.slots) / task.grain.cost)))
+            self.ledger.stretch(task.name, self._moment(task))
         task.busy += answer.busy
         slot.items += done
         self.supervisor.touch(task.name)
         if not self.ledger.busy(task.name) and self.supervisor.topology.no_more_for(task.name):
             self.supervisor.check_ends = True
         self.supervisor.watch.lifespan(slot)
+
+    @staticmethod
+    def _moment(task: TaskState) -> int:
+        """Items that keep all workers busy for a moment; a crowd, whose slices are longer, needs more of them."""
+        most = _MOST_ELASTIC * task.grain.slice / SLICE
+        return int(min(most, _SLICES * task.grain.slice * len(task.slots) / task.grain.cost))
 
     def _outputs(self, task: TaskState, outputs: Iterable[Output]) -> Iterable[tuple[str, Chunk]]:
         for output in outputs:
@@ -104,6 +111,7 @@ class Hearing:
             self.feeder.partly(ack.lease, ack.done)
         else:
             slot.leases.remove(ack.lease)
+            slot.task.may_take(slot)
             self.feeder.settled(ack.lease)
         if not ack.more and ack.done < lease.count:
             self.supervisor.touch_readers(slot.task.name)

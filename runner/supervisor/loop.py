@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from runner import events
 from runner.fleets.base import Died, Heard, Signalled
 from runner.ledger import Ledger
+from runner.supervisor.agenda import Agenda
 from runner.supervisor.deaths import Deaths
 from runner.supervisor.ends import Ends
 from runner.supervisor.feeding import Feeder
@@ -55,9 +57,10 @@ class Supervisor:
         self.feeder = Feeder(self.ledger, plan.kinds, clock)
         self.tasks = {name: self._state(name, fleets) for name in plan.tasks}
         self.letters = letters or Letters()
-        self.dirty: set[str] = set()
+        self.dirty = Agenda(self.topology.depth())
         self.check_ends = True
-        self._order = self.topology.depth()
+        #: Somebody who was at work when that was last asked: an index of `staff.slots`.
+        self._witness = 0
         self._batching = [task for task in self.tasks.values() if task.plan.config.batch is not None]
         self.staff = Staff(self)
         self.deaths = Deaths(self)
@@ -157,16 +160,16 @@ class Supervisor:
 
     def touch(self, *names: str) -> None:
         """Something has changed for these tasks: look whether they can be fed."""
-        self.dirty.update(names)
+        self.dirty.add(names)
 
     def touch_queue(self, queue: str) -> None:
         """Something came into a queue: its readers may go on."""
-        self.dirty.update(self.topology.readers[queue])
+        self.dirty.add(self.topology.readers[queue])
 
     def touch_writers(self, task: str) -> None:
         """Something left the task's inputs: whoever writes them may go on."""
         for queue in self.topology.nodes[task].inputs:
-            self.dirty.update(self.topology.writers[queue])
+            self.dirty.add(self.topology.writers[queue])
 
     def touch_readers(self, task: str) -> None:
         """Something went back into the task's inputs: whoever shares them may go on."""
@@ -176,8 +179,7 @@ class Supervisor:
     def _feed_dirty(self) -> None:
         """Feed what is dirty, the farthest from the sources first: finish what is in flight before more comes in."""
         while self.dirty:
-            name = max(self.dirty, key=self._order.__getitem__)
-            self.dirty.discard(name)
+            name = self.dirty.pop()
             if self.topology.stages[name] is not Stage.RUNNING or self.ends.halted:
                 continue
             task = self.tasks[name]
@@ -243,7 +245,7 @@ class Supervisor:
         self.staff.look_for_tasks = True
         how = {Stage.OK: "ok", Stage.FAILED: "failed", Stage.SKIPPED: "skipped"}[stage]
         self.emit(events.TaskEnded(self.clock.now(), name, how, why))
-        self.ledger.abandon(name, {other for other in self.tasks if self.topology.is_over(other)})
+        self.ledger.abandon(name, self.topology.ended)
         self.touch_writers(name)
         self.touch(*(reader for queue in self.topology.nodes[name].outputs for reader in self.topology.readers[queue]))
         self.check_ends = True
@@ -252,10 +254,19 @@ class Supervisor:
         """Nobody is working, nothing is due, and yet it is not over: nothing will ever happen again."""
         if self.ledger.leases or self.dirty or self.check_ends or self.topology.all_over():
             return False
-        if any(slot.working for task in self.tasks.values() for slot in task.slots):
+        if self._anybody_works():
             return False
         timers = (self.ledger.next_waking(), self.staff.next_time(), self.feeder.next_time(), self._batch_due())
         return all(when is None for when in timers)
+
+    def _anybody_works(self) -> bool:
+        """Who was at work last time is asked first, then who comes after."""
+        slots = self.staff.slots
+        for at in chain(range(self._witness, len(slots)), range(self._witness)):
+            if slots[at].working:
+                self._witness = at
+                return True
+        return False
 
     def _break_stall(self) -> None:
         flushable = self.feeder.flushable(self.tasks.values())

@@ -75,14 +75,19 @@ class Plan:
     notices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        self.kinds.update({queue: self._kind(queue) for queue in self.queues})
-
-    def _kind(self, queue: str) -> int:
-        """Objects travel as they are only between threads; a dead letter carries its item in the form it had."""
-        ends = [task for task in self.tasks.values() if queue in (*task.config.inputs, *task.config.outputs)]
-        letters = {task.config.dead for task in ends if queue in task.config.inputs and task.config.dead}
-        ends += [task for task in self.tasks.values() if letters & {*task.config.inputs}]
-        return OBJECTS if all(task.mode == "thread" for task in ends) else PICKLED
+        writers: dict[str, list[TaskPlan]] = {queue: [] for queue in self.queues}
+        readers: dict[str, list[TaskPlan]] = {queue: [] for queue in self.queues}
+        for task in self.tasks.values():
+            for queue in task.config.outputs:
+                writers[queue].append(task)
+            for queue in task.config.inputs:
+                readers[queue].append(task)
+        for queue in self.queues:
+            # A dead letter carries its item in the form it had.
+            dead = {task.config.dead for task in readers[queue] if task.config.dead is not None}
+            ends = [*writers[queue], *readers[queue], *(task for letters in dead for task in readers[letters])]
+            # Objects travel as they are only between threads.
+            self.kinds[queue] = OBJECTS if all(task.mode == "thread" for task in ends) else PICKLED
 
     @property
     def mode(self) -> str:
@@ -110,8 +115,12 @@ class Plan:
         """The queues as the ledger wants them. A queue that closes a cycle never blocks its writers."""
         specs = []
         letters = self.letters
+        reading: dict[str, list[str]] = {name: [] for name in self.queues}
+        for task in self.tasks.values():
+            for queue_ in dict.fromkeys(task.config.inputs):
+                reading[queue_].append(task.name)
         for name, queue in self.queues.items():
-            readers = tuple(task.name for task in self.tasks.values() if name in task.config.inputs)
+            readers = tuple(reading[name])
             specs.append(
                 LineSpec(
                     queue=name,

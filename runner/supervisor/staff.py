@@ -29,8 +29,8 @@ class Staff:
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
         self.slots: list[Slot] = []
-        #: Whether a task may have become startable, or unstartable; whether a worker may have become due.
-        self.look_for_tasks = self.look_for_workers = True
+        #: Whether a task may have become startable, or unstartable.
+        self.look_for_tasks = True
         self._due: list[Slot] = []
         self._farewells: dict[int, float] = {}
 
@@ -41,9 +41,6 @@ class Staff:
         if self.look_for_tasks:
             self.look_for_tasks = False
             self._start_tasks(now)
-        if self.look_for_workers:
-            self.look_for_workers = False
-            self._due = [slot for slot in self.slots if slot.phase is Phase.WAITING]
         if self._due:
             for slot in self._due:
                 if slot.phase is Phase.WAITING and slot.start_at <= now:
@@ -66,10 +63,9 @@ class Staff:
 
     def next_time(self) -> float | None:
         """When the next worker is to be started, or ended."""
-        if not self._due and not self._farewells and not self.look_for_workers:
+        if not self._due and not self._farewells:
             return None
-        waiting = self.slots if self.look_for_workers else self._due
-        starts = [slot.start_at for slot in waiting if slot.phase is Phase.WAITING]
+        starts = [slot.start_at for slot in self._due if slot.phase is Phase.WAITING]
         return min([*starts, *self._farewells.values()], default=None)
 
     def _start_task(self, task: TaskState, now: float) -> None:
@@ -81,7 +77,7 @@ class Staff:
             slot = Slot(len(self.slots), name, task, start_at=now)
             self.slots.append(slot)
             task.slots.append(slot)
-        self.look_for_workers = True
+        self._due += task.slots
         self.supervisor.check_ends = True
 
     def _start(self, slot: Slot) -> None:
@@ -97,6 +93,8 @@ class Staff:
         """A worker is set up."""
         if slot.phase is Phase.STARTING:
             slot.phase = Phase.READY
+        slot.task.may_take(slot)
+        slot.task.takers = None
         slot.task.boots_lost = 0
         topology = self.supervisor.topology
         topology.is_ready(slot.task.name)
@@ -233,11 +231,13 @@ class Staff:
         expected = slot.phase is Phase.FINISHED or bool(task.failed) or self.supervisor.ends.dying
         again = (slot.again or (slot.retiring and not task.ended)) and not task.failed
         was, slot.phase = slot.phase, Phase.WAITING if again else Phase.GONE
-        self.look_for_workers = True
+        task.takers = None
         if expected or (again and slot.retiring):
             self._release(slot)
         else:
             self.supervisor.deaths.crashed(slot, event, was=was)
+        if slot.phase is Phase.WAITING:
+            self._due.append(slot)
         self._look_over(task)
         self.supervisor.touch(task.name)
         self.supervisor.touch_readers(task.name)
@@ -256,7 +256,10 @@ class Staff:
         topology = self.supervisor.topology
         if topology.is_over(task.name) or topology.stages[task.name] is Stage.WAITING:
             return
-        if all(slot.phase is Phase.GONE for slot in task.slots):
+        slots = task.slots
+        while task.gone < len(slots) and slots[task.gone].phase is Phase.GONE:
+            task.gone += 1
+        if task.gone == len(slots):
             self._judge_end(task)
 
     def _judge_end(self, task: TaskState) -> None:

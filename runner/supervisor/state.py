@@ -73,6 +73,11 @@ class Slot:
         self.preview = ""
 
     @property
+    def takes(self) -> bool:
+        """Whether it may be given items, as far as it is concerned."""
+        return self.phase is Phase.READY and not self.retiring and not self.overdue
+
+    @property
     def working(self) -> bool:
         """Whether something will still come from this worker without anybody else's doing."""
         if self.phase in (Phase.STARTING, Phase.ENDING, Phase.FINISHED):
@@ -97,6 +102,12 @@ class TaskState:
     is_source: bool = field(init=False)
     flying: bool = field(init=False)
     slots: list[Slot] = field(default_factory=list)
+    #: Workers that hold no lease, and those that hold one; whoever finds one that no longer does takes it out.
+    free: tuple[dict[int, Slot], dict[int, Slot]] = field(default_factory=lambda: ({}, {}))
+    #: How many workers take items; None: they must be counted.
+    takers: int | None = None
+    #: So many of the first workers are gone for good.
+    gone: int = 0
     grain: Grain = field(default_factory=Grain)
     ended: bool = False
     failed: str = ""
@@ -112,6 +123,11 @@ class TaskState:
 
     def __post_init__(self) -> None:
         self.name, self.is_source, self.flying = self.plan.name, not self.plan.config.inputs, self.plan.flying
+
+    def may_take(self, slot: Slot) -> None:
+        """A worker has become ready, or holds more or less than before."""
+        if len(slot.leases) < len(self.free):
+            self.free[len(slot.leases)][slot.index] = slot
 
     @property
     def depth(self) -> int:

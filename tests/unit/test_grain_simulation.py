@@ -1,0 +1,433 @@
+"""The grain at work: the real supervisor and the real loop over items, on a clock on which only items take time.
+
+What is exact here is exact on a real machine up to the time that messages take.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from desks import Day, day, idle_beside_work, work
+from fakes import Script, random_plan, simulate, task
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runner.chunking import MOST_BYTES, SLICE, Grain
+from runner.config.model import Batch, QueueConfig
+from runner.ledger import Again, Ledger, LineSpec
+from runner.supervisor import hearing
+from runner.supervisor.feeding import Feeder
+from runner.supervisor.state import TaskState
+from runner.worker import each
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.transport.messages import Grant
+
+#: Whoever has to be quick enough must be so in this time.
+SOON = 0.050
+COSTS = [1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]
+
+
+# -- 1. the right grain is found ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("workers", [2, 3])
+def test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(cost: float, workers: int) -> None:
+    count = min(700_000 * workers, max(10 * workers, int(0.2 * workers / cost)))
+    done = work(count, lambda _: cost, workers)
+    # A slice of work; or all that a queue holds for each worker, which for the quickest items is less.
+    right = max(1, min(round(SLICE / cost), -(-hearing._MOST_ELASTIC // workers)))
+    enough = min(workers * right, hearing._MOST_ELASTIC // 2)  # with so many queued a fair share is no less
+    later = [each for each in done.given if each.at >= done.began + SOON]
+    settled = [each for each in later if each.left + each.items >= enough]
+    assert settled
+    assert all(enough // workers // 2 <= each.items <= right for each in settled), Counter(
+        each.items for each in settled
+    )
+    largest = max(each.items for each in done.given if each.at <= done.began + SOON)
+    assert right / 2 <= largest <= max(right, 2), (largest, right)  # two are tried before anything is known
+
+
+@given(st.floats(1e-7, 1.0))
+def test_any_cost_is_found_within_fifty_milliseconds_of_work(cost: float) -> None:
+    grain, spent, size = Grain(), 0.0, 0
+    right = max(1, int(SLICE / cost))
+    while size < right // 2 and spent < SOON:
+        size = grain.items(10**9, 1)
+        spent += size * cost
+        grain.learn(size, size * cost)
+    assert size >= right // 2
+    assert all(grain.items(10**9, 1) <= max(2, right) for _ in range(3))
+
+
+# -- 2. it follows when costs change --------------------------------------------------------------
+
+
+def steps(*parts: tuple[int, float]) -> list[float]:
+    return [cost for count, cost in parts for _ in range(count)]
+
+
+def drawn(seed: int, count: int, *parts: tuple[float, float]) -> list[float]:
+    """Costs drawn by their weights."""
+    weights, costs = zip(*parts, strict=True)
+    return random.Random(seed).choices(costs, weights, k=count)
+
+
+MIXES: dict[str, list[float]] = {
+    "quick, then slow": steps((5000, 1e-4), (100, 0.02)),
+    "slow, then quick": steps((100, 0.02), (20_000, 1e-4)),
+    "slow, quick, slow": steps((50, 0.02), (10_000, 1e-4), (50, 0.02)),
+    "in turn": steps(*[(1, 1e-5), (1, 0.02)] * 150),
+    "in turn, by the hundred": steps(*[(100, 1e-5), (5, 0.02)] * 30),
+    "in turn, by the thousand": steps(*[(1000, 1e-5), (1000, 1e-3)] * 3),
+    "10 us or 20 ms": drawn(1, 300, (1, 1e-5), (1, 0.02)),
+    "1 in 100 is slow": drawn(2, 10_000, (99, 1e-4), (1, 0.02)),
+    "1 in 100 is slower": drawn(3, 10_000, (99, 1e-4), (1, 0.1)),
+    "1 in 1000 is slow": drawn(4, 50_000, (999, 1e-5), (1, 0.02)),
+    "from 10 us to 10 ms": [10 ** random.Random(f"{at}").uniform(-5, -2) for at in range(3000)],
+}
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_two_workers_share_changing_items_as_well_as_one_could_wish(mix: str) -> None:
+    costs = MIXES[mix]
+    done = work(len(costs), costs.__getitem__)
+    ideal = sum(costs) / 2
+    assert done.makespan <= 1.05 * ideal + max(costs), f"{done.makespan / ideal:.3f} of the ideal"
+    assert overrun(done) <= stride(costs), f"{overrun(done):.3f} s beyond two slices"
+
+
+def overrun(done: Day) -> float:
+    """The longest that a worker was silent beyond two slices."""
+    return max(each.silent for each in done.given) - 2 * SLICE
+
+
+def stride(costs: list[float]) -> float:
+    """What a worker may execute between two looks at the clock: a stride of what was quick may turn out slow."""
+    items = min(each._STRETCH, max(1, int(2 * each._SLOW / min(costs))))
+    return max(sum(costs[at : at + items]) for at in range(0, len(costs), max(1, items // 8))) + max(costs)
+
+
+@pytest.mark.parametrize("slow", [0.05, 0.2])
+def test_nobody_is_silent_for_more_than_two_slices_and_an_item(slow: float) -> None:
+    """Where an item takes as long as a look at the clock, the bound is sharp."""
+    costs = steps((400, 1e-3), (40, slow), (400, 1e-3), (20, slow))
+    done = work(len(costs), costs.__getitem__)
+    assert overrun(done) <= slow + 1e-9
+    assert done.makespan <= sum(costs) / 2 + slow + 2 * SLICE
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4, 8])
+def test_skewed_items_keep_all_workers_busy(workers: int) -> None:
+    costs = drawn(5, 10_000, (99, 1e-4), (1, 0.02))
+    done = work(len(costs), costs.__getitem__, workers)
+    ideal = sum(costs) / workers
+    assert done.makespan <= 1.03 * ideal + 0.02
+
+
+@given(st.lists(st.sampled_from([1e-4, 1e-3, 0.01, 0.02, 0.1]), min_size=1, max_size=120), st.integers(1, 5))
+@settings(max_examples=40, deadline=None)
+def test_whatever_the_costs_the_makespan_is_near_the_ideal(costs: list[float], workers: int) -> None:
+    done = work(len(costs), costs.__getitem__, workers)
+    assert done.makespan <= sum(costs) / workers + 2 * max(costs) + 2 * SLICE
+
+
+def test_after_one_slow_item_the_next_chunk_is_small() -> None:
+    costs = steps((5000, 1e-4), (1, 0.5), (10_000, 1e-4))
+    done = work(len(costs), costs.__getitem__)
+    (slow,) = [each for each in done.given if each.first <= 5000 < each.first + each.items and each.done]
+    following = [each for each in done.given if slow.ended <= each.at < slow.ended + SOON]
+    assert following[0].items <= 10  # of 200
+    assert max(each.items for each in done.given if each.at > slow.ended + 2 * SOON) >= 100  # and it has risen again
+
+
+# -- 3. the tail is handed back -------------------------------------------------------------------
+
+
+def test_what_a_worker_cannot_do_in_two_slices_goes_to_the_others() -> None:
+    costs = steps((300, 1e-3), (30, 0.03))
+    done = work(len(costs), costs.__getitem__, 3)
+    cut = [each for each in done.given if each.done < each.items]
+    assert cut
+    for each_cut in cut:
+        assert 2 * SLICE < each_cut.ended - each_cut.began <= 2 * SLICE + 0.03 + 1e-9
+        rest = range(each_cut.first + each_cut.done, each_cut.first + each_cut.items)
+        takers = [other for other in done.given if other.first in rest and other.at >= each_cut.ended]
+        assert takers
+    assert done.makespan <= sum(costs) / 3 + 0.03 + SLICE
+
+
+def test_who_has_nothing_to_do_gets_the_rest_at_the_very_moment() -> None:
+    """A burst of twenty that look quick: one worker's ten are, the other's are not."""
+    costs = steps((300, 1e-3), (10, 0.1), (10, 1e-3))
+    done = work(320, costs.__getitem__, moments=lambda item: 1.0 if item < 300 else 10.0)
+    first, second = [each for each in done.given if each.at >= 10.0][:2]
+    assert first.items == 10
+    assert (first.began, first.done, first.ended) == (10.0, 1, pytest.approx(10.1))
+    assert any(other.slot == second.slot and other.at == other.began == first.ended for other in done.given)
+    assert done.ended <= 10.0 + 0.1 * 5 + 0.1 + 2 * SLICE
+
+
+def test_an_only_worker_keeps_its_tail_and_says_what_is_done() -> None:
+    costs = steps((300, 1e-3), (30, 0.03))
+    done = work(len(costs), costs.__getitem__, 1)
+    assert done.fleet.executed["work"] == list(range(330))  # in order, for nobody else could go on with it
+    assert all(each.done == each.items for each in done.given)
+    assert overrun(done) <= 0.03 + 1e-9
+
+
+# -- 4. the end of a stream is shared out ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_last_items_are_shared_out(seed: int) -> None:
+    draw = random.Random(seed)
+    workers, cost, count = draw.randint(2, 8), 10 ** draw.uniform(-5, -1), draw.randint(1, 3000)
+    costs = [cost * draw.uniform(0.7, 1.4) for _ in range(count)]
+    done = work(count, costs.__getitem__, workers)
+    for each_given in done.given:
+        assert each_given.items <= -(-(each_given.left + each_given.items) // workers), "more than a fair share"
+    assert done.makespan <= sum(costs) / workers + 2 * cost + SLICE / 2
+
+
+@pytest.mark.parametrize("workers", [2, 4, 16])
+def test_when_somebody_has_nothing_left_nobody_has_much(workers: int) -> None:
+    """From when the first worker has nothing to do, the others have at most a share and the item at hand."""
+    cost, count = 1e-3, 200 * workers
+    done = work(count, lambda _: cost, workers)
+    ends = Counter[int]()
+    last: dict[int, float] = {}
+    for each_given in done.given:
+        last[each_given.slot] = max(last.get(each_given.slot, 0.0), each_given.ended)
+        ends[each_given.slot] += each_given.items
+    assert max(last.values()) - min(last.values()) <= SLICE / 2
+    assert max(ends.values()) <= 1.1 * count / workers
+
+
+def test_as_many_items_as_workers_are_one_for_each() -> None:
+    done = work(16, lambda _: 1e-3, 16, queue=QueueConfig("", size=100))
+    assert [each.items for each in done.given] == [1] * 16
+    assert done.makespan == pytest.approx(1e-3)
+
+
+# -- 5. capped in bytes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [100, 10_000, 300_000, MOST_BYTES, 3 * MOST_BYTES])
+def test_no_grant_holds_more_than_a_mebibyte_unless_it_is_one_item(size: int) -> None:
+    done = work(3000, lambda _: 1e-6, size=size, queue=QueueConfig("", size=3000, bytes=1 << 40))
+    assert all(each.bytes <= MOST_BYTES or each.items == 1 for each in done.given)
+    if size <= MOST_BYTES // 4:  # and it is not just one item each time
+        assert max(each.items for each in done.given) >= min(50, MOST_BYTES // size // 2)
+
+
+@pytest.mark.parametrize("size", [100, 300_000, 2 * MOST_BYTES])
+def test_a_batch_is_not_parted_for_its_bytes(size: int) -> None:
+    tasks = [task("source", (), ("q",)), task("work", ("q",), count=2, batch=Batch(16))]
+    done = day(tasks, 330, {"work": lambda _: 1e-6}, size=size, queue=QueueConfig("", size=400, bytes=1 << 40))
+    *full, last = [each.items for each in done.given]
+    assert all(items % 16 == 0 for items in full)
+    assert last % 16 == 330 % 16
+    if size > MOST_BYTES // 16:
+        assert set(full) == {16}
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 40), st.sampled_from([8, 1000, 40_000, 900_000, MOST_BYTES, 5_000_000])), max_size=30
+    ),
+    st.sampled_from(["fifo", "lifo", "priority"]),
+    st.integers(1, 100),
+    st.randoms(use_true_random=False),
+)
+@settings(max_examples=30, deadline=None)
+def test_no_lease_holds_more_than_a_mebibyte_whatever_is_queued(
+    chunks: list[tuple[int, int]], order: Any, most: int, draw: random.Random
+) -> None:
+    specs = [LineSpec(name, ("t",), size=1 << 40, bytes=1 << 40, order=order) for name in ("a", "b")]
+    ledger = Ledger(specs)
+    for count, size in chunks:
+        ledger.put(draw.choice("ab"), [ledger.chunk(None, count, size * count, tuple(range(count)))])
+    for _ in range(10_000):
+        lease = ledger.take("t", 0, most, MOST_BYTES)
+        if lease is None:
+            break
+        held = sum(piece.size for _, piece in lease.pieces)
+        assert held <= MOST_BYTES or lease.count == 1
+        done = draw.randint(0 if draw.random() < 0.2 else 1, lease.count)
+        failed = {done - 1: Again(0.0)} if done and draw.random() < 0.1 else {}
+        ledger.settle(lease.id, done, failed, [])
+        ledger.wake(1.0)
+    assert not ledger.queued("t")
+
+
+# -- 6. nothing is delayed ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cost", [1e-5, 1e-3])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_slow_sources_items_are_each_granted_as_they_arrive(cost: float, workers: int) -> None:
+    draw = random.Random(7)
+    moments, now = [], 0.01
+    for _ in range(300):
+        moments.append(now)
+        now += cost + draw.choice([0.001, 0.05, 2.0])  # never faster than one worker
+    tasks = [
+        task("source", (), ("a",)),
+        task("first", ("a",), ("b",), count=workers),
+        task("second", ("b",), count=workers),
+    ]
+    done = day(tasks, 300, {"first": lambda _: cost, "second": lambda _: cost}, moments.__getitem__)
+    for name, late in (("first", 0.0), ("second", cost)):
+        for each_given in done.given:
+            if each_given.task == name:
+                assert each_given.items == 1
+                assert each_given.at == pytest.approx(done.fleet.arrived[each_given.first] + late, abs=1e-9)
+                assert each_given.began == each_given.at
+
+
+def test_a_burst_among_single_items_is_shared_and_the_next_single_one_is_not_late() -> None:
+    moments = [float(at // 50) if at < 500 else 10.0 + at for at in range(520)]
+    done = work(520, lambda _: 1e-3, 2, moments=moments.__getitem__)
+    for each_given in done.given:
+        if each_given.first >= 500:
+            assert each_given.began == done.fleet.arrived[each_given.first]
+    for burst in range(10):
+        ends = [each_given.ended for each_given in done.given if each_given.first // 50 == burst]
+        assert max(ends) <= burst + 0.025 + SLICE / 2
+
+
+@pytest.mark.parametrize("block", range(2))
+def test_between_two_events_no_item_waits_beside_an_idle_worker(block: int) -> None:
+    """In random topologies, with failures and deaths. (`day` looks at the same in all tests above.)"""
+    for seed in range(block * 20, block * 20 + 20):
+        draw = random.Random(seed)
+        script = Script(
+            seed,
+            cost=draw.choice([1e-5, 2e-3, 0.1]),
+            skew=draw.choice([0, 0.01]),
+            spread=draw.choice([1, 3]),
+            fails=draw.choice([0, 0.05]),
+            kills=draw.choice([0, 0.03]),
+        )
+        simulate(random_plan(seed), script, draw.choice([5, 20]), watch=idle_beside_work)
+
+
+# -- the test of the tests ------------------------------------------------------------------------
+
+
+def never_falls(original: Any, self: Grain, items: int, seconds: float) -> None:
+    before = self.cost
+    original(self, items, seconds)
+    self.cost = min(self.cost, before) if before else self.cost
+
+
+def never_rises(original: Any, self: Grain, items: int, seconds: float) -> None:
+    original(self, items, seconds)
+    self.last = 1
+
+
+def never_given_back(original: Any, self: each.Items, grant: Grant) -> Any:
+    return original(self, replace(grant, slice=1e9))
+
+
+def only_the_first(original: Any, self: TaskState, slot: Any) -> None:
+    if slot is self.slots[0]:
+        original(self, slot)
+
+
+def only_when_there_are_two(original: Any, self: Feeder, task_: Any, **options: Any) -> None:
+    if task_.is_source or self.ledger.available(task_.name) != 1 or self.ledger.leases:
+        original(self, task_, **options)
+
+
+#: name: (where, attribute, the bug, who must notice)
+BUGS: dict[str, tuple[Any, str, Any, Callable[[], Any]]] = {
+    "it never falls": (Grain, "learn", never_falls, test_after_one_slow_item_the_next_chunk_is_small),
+    "it never rises": (
+        Grain,
+        "learn",
+        never_rises,
+        lambda: test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(1e-4, 2),
+    ),
+    "it starts with a thousand": (
+        Grain,
+        "items",
+        lambda original, self, available, takers: (
+            min(available, 1000) if not self.cost else original(self, available, takers)
+        ),
+        lambda: test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(1e-3, 2),
+    ),
+    "it is ten slices": (
+        Grain,
+        "learn",
+        lambda original, self, items, seconds: original(self, items, seconds / 10),
+        lambda: test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(1e-4, 2),
+    ),
+    "it is unfair": (
+        Grain,
+        "items",
+        lambda original, self, available, takers: original(self, available, 1),
+        lambda: test_the_last_items_are_shared_out(0),
+    ),
+    "the first takes it all": (
+        Grain,
+        "items",
+        lambda original, self, available, takers: original(self, available, 1),
+        lambda: test_when_somebody_has_nothing_left_nobody_has_much(16),
+    ),
+    "nothing is handed back": (
+        each.Items,
+        "execute",
+        never_given_back,
+        test_what_a_worker_cannot_do_in_two_slices_goes_to_the_others,
+    ),
+    "an only worker is silent": (
+        each.Items,
+        "execute",
+        never_given_back,
+        test_an_only_worker_keeps_its_tail_and_says_what_is_done,
+    ),
+    "nothing is handed back when costs change": (
+        each.Items,
+        "execute",
+        never_given_back,
+        lambda: test_nobody_is_silent_for_more_than_two_slices_and_an_item(0.2),
+    ),
+    "bytes are not looked at": (
+        Ledger,
+        "take",
+        lambda original, self, task_, worker, most, *_: original(self, task_, worker, most),
+        lambda: test_no_grant_holds_more_than_a_mebibyte_unless_it_is_one_item(10_000),
+    ),
+    "one worker is fed": (TaskState, "may_take", only_the_first, lambda: test_skewed_items_keep_all_workers_busy(2)),
+    "a single item waits for company": (
+        Feeder,
+        "feed",
+        only_when_there_are_two,
+        lambda: test_a_slow_sources_items_are_each_granted_as_they_arrive(1e-3, 2),
+    ),
+}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_noticed(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where, attribute, change, notice = BUGS[bug]
+    original = getattr(where, attribute)
+
+    def planted(*args: Any, **options: Any) -> Any:
+        return change(original, *args, **options)
+
+    if isinstance(where.__dict__[attribute], staticmethod):
+        monkeypatch.setattr(where, attribute, staticmethod(planted))
+    else:
+        monkeypatch.setattr(where, attribute, planted)
+    with pytest.raises(AssertionError):
+        notice()
