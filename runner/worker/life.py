@@ -39,21 +39,22 @@ def run(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
 def _live(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
     os.environ.update(spec.env)
     if not spec.hooks:
-        port.send(_execute(spec, port, cell))
+        finished = _execute(spec, port, cell)
+        port.send(finished)
         return
     from runner.worker import surround
 
     around = contextlib.ExitStack()
-    finished = None
+    said = None
     try:
         with around:
             _reporting(port, "setup", lambda: surround.enter(spec, around))
-            finished = _execute(spec, port, cell)
+            said = _execute(spec, port, cell)
     except Exception as error:  # noqa: BLE001  whatever a plugin's hook raises at the end
         _report(port, "teardown", error)
         raise _GiveUp from None
-    if finished is not None:  # else a hook has swallowed the end of a life that was reported already
-        port.send(finished)
+    if said is not None:  # else a hook has swallowed the end of a life that was reported already
+        port.send(said)
 
 
 def _execute(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> Finished:

@@ -148,7 +148,7 @@ def test_waiting_for_an_event_and_interrupting(tmp_path):
     run = running.finish()
     assert run.result.exit_code == 130
     assert running.wait_for(lambda event: isinstance(event, TaskEnded)).task == "wait"
-    with pytest.raises(TimeoutError, match=r"no such event in the whole run; seen: TaskStarted, "):
+    with pytest.raises(TimeoutError, match=r"no such event in the whole run; seen: RunStarted, TaskStarted, "):
         running.wait_for(lambda event: isinstance(event, WorkerDied))
 
 
