@@ -3,7 +3,8 @@
 The supervisor is the real one; its workers are not there: whatever it sends is answered at once, by a few lines here,
 and one event at a time, as on a machine that is not busy (events that come together share a turn, and cost less).
 So all that is measured is the supervisor's own thread: CPU time, the best of several rounds, in microseconds for each
-chunk; a chunk is granted, executed (in no time) and answered, and its result put into the next queue.
+chunk it hears of: one that a worker has executed, whose result goes into the next queue and who gets another, or one
+that a source has made.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gc
 import selectors
+import statistics
 import sys
 import time
 from collections import deque
@@ -67,7 +69,7 @@ class Fleet:
         self.hub, self.count, self.cost = hub, count, cost
         self.specs: dict[int, Any] = {}
         self.made: dict[int, int] = {}
-        self.chunks = 0
+        self.messages = 0
 
     def start(self, spec: Any, life: int) -> int:
         """Ready at once."""
@@ -77,12 +79,12 @@ class Fleet:
         return 1
 
     def _say(self, slot: int, message: Any) -> None:
+        self.messages += isinstance(message, (Answer, Made))
         self.hub.events.append(Heard(slot, 1, message))
 
     def send(self, slot: int, message: Any) -> None:
         """Answer at once."""
         if isinstance(message, Grant):
-            self.chunks += 1
             outputs = self._outputs(slot, count := message.count)
             self._say(slot, Answer((Ack(message.lease, count),), outputs, self.cost * count))
         elif isinstance(message, Credit):
@@ -191,7 +193,7 @@ def idle(tasks: int) -> list[TaskConfig]:
 
 
 def once(tasks: list[TaskConfig], count: int) -> tuple[float, int]:
-    """CPU seconds of one run whose sources make `count` items each, and its chunks."""
+    """CPU seconds of one run whose sources make `count` items each, and the chunks it heard of."""
     names = sorted({name for each in tasks for name in (*each.inputs, *each.outputs)})
     plans = {each.name: TaskPlan(each, "process", Reference("x", each.name), Shape("function"), b"") for each in tasks}
     queues = {name: QueueConfig(name, elastic=True) for name in names}
@@ -206,7 +208,7 @@ def once(tasks: list[TaskConfig], count: int) -> tuple[float, int]:
     try:
         began = time.thread_time()
         result = supervisor.run()
-        return time.thread_time() - began, fleet.chunks
+        return time.thread_time() - began, fleet.messages
     finally:
         gc.enable()
         assert result.exit_code == 0, result
@@ -222,8 +224,8 @@ class Point:
 
 
 def point(size: int, tasks: list[TaskConfig], count: int, rounds: int) -> Point:
-    """Two runs of different length tell what a chunk costs, and what the rest."""
-    runs = [[once(tasks, items) for _ in range(rounds)] for items in (count, 3 * count)]
+    """A long run, and one with next to nothing in it, tell what a chunk costs, and what the rest."""
+    runs = [[once(tasks, items) for _ in range(rounds)] for items in (1, count)]
     (short, few), (long, many) = (min(run) for run in runs)
     chunk = (long - short) / (many - few)
     return Point(size, chunk * 1e6, max(0.0, short - few * chunk) * 1e6)
@@ -231,7 +233,7 @@ def point(size: int, tasks: list[TaskConfig], count: int, rounds: int) -> Point:
 
 @dataclass(frozen=True)
 class Axis:
-    """One way in which runs grow; `count(size)`: items for each source in the shorter run."""
+    """One way in which runs grow; `count(size)`: items for each source."""
 
     name: str
     what: str
@@ -246,12 +248,12 @@ def _items(total: int, times: int) -> int:
 
 def axes(quick: bool) -> list[Axis]:
     """All of them."""
-    total = 600 if quick else 2000  # chunks in the shorter run
+    total = 2000 if quick else 8000  # chunks in a run
     crowd = (1, 4, 16, 64, 256, 1024)
     few = (1, 5, 20, 50, 100, 200)
     return [
-        Axis("items", "chunks", lambda _: many_workers(2), lambda size: ITEMS * size, (500, 1000, 2000, 4000, 8000)),
-        Axis("workers", "workers of one task", many_workers, lambda size: ITEMS * max(total, 6 * size), crowd),
+        Axis("items", "chunks", lambda _: many_workers(2), lambda size: ITEMS * size, (1000, 2000, 4000, 8000, 16000)),
+        Axis("workers", "workers of one task", many_workers, lambda size: ITEMS * max(total, 20 * size), crowd),
         Axis("chain", "tasks in a chain", chain, lambda size: _items(total, size), few),
         Axis("parallel", "pipelines side by side", parallel, lambda size: _items(total, size), few),
         Axis("shared", "tasks that share a queue", shared, lambda size: _items(total, 1), few),
@@ -344,15 +346,13 @@ def main() -> None:
     found: dict[str, list[Point]] = {}
     for axis in chosen:
         found[axis.name] = [point(size, axis.tasks(size), axis.count(size), rounds) for size in axis.sizes]
-        print(
-            f"{axis.name}: " + "  ".join(f"{each.size}: {each.chunk:.1f}" for each in found[axis.name]), file=sys.stderr
-        )
+        seen = "  ".join(f"{each.size}: {each.chunk:.1f} + {each.fixed / 1000:.1f} ms" for each in found[axis.name])
+        print(f"{axis.name}: {seen}", file=sys.stderr)
     text = table(found, chosen)
     socket = wire(rounds)
-    decide = min(each.chunk for points in found.values() for each in points)
-    text += (
-        f"\n\nDeciding: {decide:.0f} us a chunk; messages, their bytes through the kernel: {socket:.0f} us more.\n\n"
-    )
+    crowd = found.get("workers") or next(iter(found.values()))
+    decide = statistics.median(each.chunk for each in crowd)
+    text += f"\n\nTo decide: {decide:.0f} us a chunk. Messages and their way through the kernel: {socket:.0f} us.\n\n"
     text += ends(decide + socket)
     print(text)
     if given.markdown:
