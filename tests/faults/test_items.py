@@ -142,6 +142,7 @@ def test_dead_letters_reach_their_queue_as_such() -> None:
     assert outcome.letters == [], "the queue has them, the store does not"
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_failures_do_not_grow_memory() -> None:
     import psutil
 

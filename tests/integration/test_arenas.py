@@ -259,7 +259,7 @@ SOURCE = "arrays {} with = {{ count = 30 }}"
 PROCESS, THREAD = SOURCE.format("process"), SOURCE.format("thread")
 
 
-@pytest.mark.parametrize("no_arena", ["", "1"], ids=["arenas", "fallback"])
+@pytest.mark.parametrize("no_arena", ["", pytest.param("1", marks=pytest.mark.slow)], ids=["arenas", "fallback"])
 @pytest.mark.parametrize(
     ("middle", "right"),
     [
@@ -355,7 +355,7 @@ def test_dead_letters_carry_the_item_as_it_was_sent(run: Callable[..., Outcome],
 
 
 @pytest.mark.parametrize("modes", ["process process", "thread process", "process thread"])
-@pytest.mark.parametrize("no_arena", ["", "1"], ids=["arenas", "fallback"])
+@pytest.mark.parametrize("no_arena", ["", pytest.param("1", marks=pytest.mark.slow)], ids=["arenas", "fallback"])
 def test_kinds_of_items(run: Callable[..., Outcome], modes: str, no_arena: str) -> None:
     first, second = modes.split()
     outcome = run(line(f"kinds {first}", f"describe {second}", "say process"), RUNNER_NO_ARENA=no_arena)

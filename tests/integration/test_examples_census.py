@@ -10,6 +10,7 @@ EXAMPLE = ROOT / "examples/census"
 
 
 @pytest.mark.timeout(300)  # half a minute of computing on two cores, and they may be busy
+@pytest.mark.slow
 def test_the_same_counts_as_the_serial_script(project, tmp_path):
     mine, serial = tmp_path / "mine.json", tmp_path / "serial.json"
     with subprocess.Popen([sys.executable, EXAMPLE / "serial.py", serial]) as script:

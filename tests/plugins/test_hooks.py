@@ -31,6 +31,7 @@ WORK = """
     def take(item):
         pass
 """
+SPAWNED = pytest.param("process", "spawn", marks=pytest.mark.slow)
 MODES = pytest.mark.parametrize("mode", ["thread", "process"])
 
 
@@ -157,7 +158,7 @@ LOOK = """
 """
 
 
-@pytest.mark.parametrize(("mode", "method"), [("thread", ""), ("process", "forkserver"), ("process", "spawn")])
+@pytest.mark.parametrize(("mode", "method"), [("thread", ""), ("process", "forkserver"), SPAWNED])
 def test_a_worker_is_surrounded_in_whatever_it_lives(project, mode, method):
     made = project({"tasks.toml": ONE.format(mode=mode), "plugins/work.py": LOOK, "plugins/around.py": AROUND})
     outcome = made.run("tasks.toml", "--log", "raw", env={"RUNNER_START_METHOD": method})
@@ -214,7 +215,7 @@ GIVEN = """
 """
 
 
-@pytest.mark.parametrize(("mode", "method"), [("thread", ""), ("process", "forkserver"), ("process", "spawn")])
+@pytest.mark.parametrize(("mode", "method"), [("thread", ""), ("process", "forkserver"), SPAWNED])
 @pytest.mark.parametrize("call", ["moo", "farm.moo"])
 def test_generated_functions_run_in_every_kind_of_worker(project, mode, method, call):
     toml = f'[tasks.x]\ncall = "{call}"\nmode = "{mode}"\n'
@@ -356,7 +357,7 @@ def test_a_local_plugin_of_hooks_that_cannot_be_imported_is_told_of(project):
     assert "No module named 'no_such_dependency'" in outcome.err
 
 
-@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("method", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
 @MODES
 def test_a_local_plugin_shadows_nothing_and_its_tracebacks_show_the_real_file(project, mode, method):
     text = """
