@@ -268,7 +268,7 @@ FLEET = """
 
 def test_processes_live_where_the_engine_of_a_plugin_says(project):
     files = {
-        "tasks.toml": QUEUE.format(mode="process") + '\n    [run]\n    engine = "garage"\n    log = "raw"\n',
+        "tasks.toml": QUEUE.format(mode="process") + '\n    [run]\n    engine = "garage"\n',
         "plugins/work.py": WORK,
         "plugins/fleet.py": FLEET,
         "plugins/around.py": AROUND,
