@@ -53,10 +53,6 @@ class ResourceError(RunnerError):
     exit_code = 3
 
 
-class BalanceError(RunnerError):
-    """Items are missing or came out twice: runner's own fault."""
-
-
 class Retry(Exception):
     """Raised by a task function: give me this item again, after `after` seconds (default: the back-off).
 

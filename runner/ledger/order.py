@@ -65,10 +65,6 @@ class Sequence:
         self.held -= sum(chunk.count for _, chunk in leaving)
         return leaving
 
-    def is_head(self, entry: Entry) -> bool:
-        """Whether everything before this entry has left."""
-        return self.head is entry
-
     def drain(self) -> list[tuple[str, Chunk]]:
         """Everything that is still held back, in order, although what was before it never came."""
         leaving: list[tuple[str, Chunk]] = []

@@ -16,6 +16,7 @@ in its place, or True when the item is those bytes.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import sys
 from array import array
@@ -217,13 +218,10 @@ def encode_values(values: list[Any], kinds: set[type]) -> bytes:
     >>> encode_values([1, 2], {int})[:1], encode_values([1 << 64], {int})[:1], encode_values([1, True], {int, bool})[:1]
     (b'q', b'\x80', b'\x80')
     """
-    if len(kinds) == 1:
-        code = _WORDS.get(next(iter(kinds)))
-        if code is not None:
-            try:
-                return b"".join((code.encode(), array(code, values)))
-            except OverflowError:
-                pass
+    code = _WORDS.get(next(iter(kinds))) if len(kinds) == 1 else None
+    if code is not None:
+        with contextlib.suppress(OverflowError):
+            return b"".join((code.encode(), array(code, values)))
     return _dumps(values, 5)
 
 
