@@ -1,11 +1,14 @@
 """What can happen in a run, as frozen dataclasses: the progress display, the summary, plugins and files see these.
 
-Never one per item that goes well. `at` is seconds on the run's clock.
+Never one per item that goes well. `at` is seconds on the run's clock. What is no `Event` is a part of one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+#: What a worker can be doing; each second of its place in the run is exactly one of these.
+STATES = ("starting", "item", "executing", "encoding", "room", "turn", "ended")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,19 +19,158 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskPlanned:
+    """One task as the file has it. `rate` is items a second over all workers, `concurrency` that of `async def`."""
+
+    name: str
+    call: str
+    mode: str
+    workers: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    dead: str = ""
+    after: tuple[str, ...] = ()
+    rate: float | None = None
+    concurrency: int | None = None
+    batch: int | None = None
+    ordered: bool = False
+    help: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePlanned:
+    """One queue as the file has it; a bound that is None was not given."""
+
+    name: str
+    size: int | None = None
+    bytes: int | None = None
+    fanout: str = ""
+    loop: bool = False
+    letters: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where a run takes place: `cores` that it may use, bytes of `memory`."""
+
+    system: str = ""
+    python: str = ""
+    runner: str = ""
+    cores: int = 1
+    memory: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What is run: the file's path, its resolved text with secrets hidden, its tasks and queues, and the machine."""
+
+    file: str = ""
+    resolved: str = ""
+    tasks: tuple[TaskPlanned, ...] = ()
+    queues: tuple[QueuePlanned, ...] = ()
+    machine: Machine = field(default_factory=Machine)
+
+
+@dataclass(frozen=True, slots=True)
 class RunStarted(Event):
-    """The run begins: its id, its title, and its tasks."""
+    """The run begins: its id, its title, its tasks, the `plan`, and the time of day in seconds since 1970."""
 
     run: str
     title: str
     tasks: tuple[str, ...]
+    plan: RunPlan = field(default_factory=RunPlan)
+    unix: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Seconds of workers' places, by what they were doing. For one worker they add up to the time since the run began.
+
+    `starting`: from its start until it is ready. `item`: ready, and waiting for an item, or an item is on its way.
+    `executing`: in the task function (a source: making items). `encoding`: turning items into bytes and back.
+    `room`: an output is at its bound. `turn`: its task has not begun (`after`), or `rate`, `lane`, `ordered` or a
+    back-off holds the next item back. `ended`: nobody is in this place, nor will be.
+    """
+
+    starting: float = 0.0
+    item: float = 0.0
+    executing: float = 0.0
+    encoding: float = 0.0
+    room: float = 0.0
+    turn: float = 0.0
+    ended: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerNow:
+    """One worker: what it is doing now (one of `STATES`), and all it has done since the run began.
+
+    `items` it took or made; `cpu` is its processor time in seconds, `memory` its peak in bytes, that of its process:
+    None for a thread.
+    """
+
+    name: str
+    state: str
+    spent: Spent
+    pid: int = 0
+    items: int = 0
+    cpu: float = 0.0
+    memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSummary:
+    """One task at its end: `how` is "ok", "failed" or "skipped" (never started), and `why`.
+
+    `taken` are the items it took from its queues; `left` those of them that were not finished; `sent` what it put
+    into its outputs. `times` is how long its items took: a histogram as (seconds, items) pairs, the upper edge of each
+    class and how many items are in it; `median` and `p99` are read from it (None: nothing was measured). `active` is
+    the time in seconds from the start of its first worker to its end, `busy` the share of its workers' time from ready
+    to ended in which they executed or encoded. `results` are JSON texts by worker.
+    """
+
+    name: str
+    how: str
+    why: str = ""
+    taken: int = 0
+    done: int = 0
+    dead: int = 0
+    dropped: int = 0
+    left: int = 0
+    repeated: int = 0
+    sent: int = 0
+    median: float | None = None
+    p99: float | None = None
+    busy: float = 0.0
+    active: float = 0.0
+    times: tuple[tuple[float, int], ...] = ()
+    workers: tuple[WorkerNow, ...] = ()
+    results: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSummary:
+    """One queue at the end: `put` = `done` + `dead` + `dropped` + `left`, the sums over all its readers' copies.
+
+    `most` is the longest that it was seen to be.
+    """
+
+    name: str
+    put: int = 0
+    done: int = 0
+    dead: int = 0
+    dropped: int = 0
+    left: int = 0
+    repeated: int = 0
+    most: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RunEnded(Event):
     """The run is over: every task is. The counts are those of the balance, `exit_code` the command's.
 
-    `--dead-ok`, or output that could not be written, may still change the code that the command ends with.
+    `--dead-ok`, or output that could not be written, may still change the code that the command ends with. `reasons`
+    say why it ended before its tasks had; `unbalanced` names queues that do not add up, which is runner's own fault.
     """
 
     run: str
@@ -41,13 +183,19 @@ class RunEnded(Event):
     dropped: int
     left: int
     repeated: int
+    tasks: tuple[TaskSummary, ...] = ()
+    queues: tuple[QueueSummary, ...] = ()
+    reasons: tuple[str, ...] = ()
+    unbalanced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TaskCounts:
     """One task at one moment: items done, dead, dropped and given again so far, and workers that execute now.
 
-    `sent` is how many items it has put into its outputs; a task without inputs has nothing else to count.
+    `sent` is how many items it has put into its outputs; a task without inputs has nothing else to count. `workers`
+    are those that are ready, `starting` those that are not yet; of the ready ones some are `executing` and others
+    wait: `item`, `room`, `turn`. `stage` is the task's: "waiting" (to start), "running", "ok", "failed", "skipped".
     """
 
     done: int
@@ -57,17 +205,23 @@ class TaskCounts:
     sent: int
     executing: int
     workers: int
+    starting: int = 0
+    item: int = 0
+    room: int = 0
+    turn: int = 0
+    stage: str = "running"
 
 
 @dataclass(frozen=True, slots=True)
 class Progress(Event):
     """How far everything is: four times a second, and only where somebody listens.
 
-    `tasks` by name; `queues` is how many items wait in each queue, without those that workers hold.
+    `tasks` by name; `queues` is how many items wait in each queue, without those that workers hold; `workers` by task.
     """
 
     tasks: dict[str, TaskCounts]
     queues: dict[str, int]
+    workers: dict[str, tuple[WorkerNow, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

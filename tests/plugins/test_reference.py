@@ -23,7 +23,7 @@ def table():
         if dataclasses.is_dataclass(kind) and kind is not events.Event:
             fields = ", ".join(f"`{each.name}`" for each in dataclasses.fields(kind) if each.name != "at")
             meaning = " ".join(inspect.getdoc(kind).split())
-            label = f"`{name}`" if issubclass(kind, events.Event) else f"`{name}` (part of `Progress`)"
+            label = f"`{name}`" if issubclass(kind, events.Event) else f"`{name}` (a part)"
             rows.append(f"| {label} | {fields} | {meaning} |")
     return "\n".join(rows)
 

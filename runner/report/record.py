@@ -1,0 +1,108 @@
+"""A run's record: everything that is known of it afterwards, folded from its events.
+
+The summary, its JSON, `runner report` and its plots all read this. It is bounded, however long the run and however many
+its items: a moment that repeats is counted, and the series get coarser as they get longer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from runner import events
+
+#: Of the JSON that people's scripts read: raised when a key is taken away or means something else.
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """`read` + `made` = `done` + `dead` + `dropped` + `left`; items that were given again are among them once."""
+
+    read: int = 0
+    made: int = 0
+    done: int = 0
+    dead: int = 0
+    dropped: int = 0
+    left: int = 0
+    repeated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Failures of one kind (`error`'s type) in one task; the first of them is told whole."""
+
+    task: str
+    kind: str
+    verdict: str
+    count: int
+    first_item: str
+    worker: str
+    error: str
+    traceback: str = ""
+    preview: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Something that is told once: a death, a time limit, a stop, a notice. `at`: seconds since the run began."""
+
+    at: float
+    kind: str
+    text: str
+    task: str = ""
+    worker: str = ""
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What limits the run, as one sentence, and what it is made of.
+
+    `kind`: "work" (the task's workers are busy), "rate", "interpreter" (threads share one), "machine" (all cores are
+    busy), "balanced". `workers` is how many the task would have to have for `gain` times the throughput; None: more
+    would not help.
+    """
+
+    sentence: str
+    kind: str
+    task: str = ""
+    workers: int | None = None
+    gain: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What was seen over time: `at` are the ends of the intervals, in seconds since the run began.
+
+    Everything else has one entry for each of them. `done` and `sent` are cumulative counts by task, `queues` lengths
+    by queue, `workers` by task and worker: for each interval the shares of it (0 to 1) in the order of
+    `events.STATES`.
+    """
+
+    at: tuple[float, ...] = ()
+    done: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    sent: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    queues: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    workers: dict[str, dict[str, tuple[tuple[float, ...], ...]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One run. `began` is seconds since 1970; without an `exit_code` it is going on, or was killed."""
+
+    run: str
+    title: str
+    began: float = 0.0
+    seconds: float = 0.0
+    exit_code: int | None = None
+    balance: Balance = field(default_factory=Balance)
+    limit: Limit | None = None
+    tasks: tuple[events.TaskSummary, ...] = ()
+    queues: tuple[events.QueueSummary, ...] = ()
+    failures: tuple[FailureGroup, ...] = ()
+    moments: tuple[Moment, ...] = ()
+    reasons: tuple[str, ...] = ()
+    unbalanced: tuple[str, ...] = ()
+    plan: events.RunPlan = field(default_factory=events.RunPlan)
+    series: Series = field(default_factory=Series)
+    version: int = VERSION
