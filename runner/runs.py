@@ -22,6 +22,7 @@ from runner.fleets.limits import make_room
 from runner.plugins.listen import Listeners, engines
 from runner.store import DeadLetters
 from runner.supervisor import Letters, Plan, Record, Supervisor, TaskPlan
+from runner.supervisor.description import describe
 from runner.tasks import shape
 from runner.transport.cells import Page
 
@@ -72,7 +73,15 @@ def prepare(config: Config, choice: Choice | None = None) -> Plan:
     workers = found.plugins.hooks.workers()
     notices = check.notices(found.problems)
     return Plan(
-        config.heading, _run_id(), settings, queues, tasks, hooks=workers, plugins=found.plugins, notices=notices
+        config.heading,
+        _run_id(),
+        settings,
+        queues,
+        tasks,
+        hooks=workers,
+        plugins=found.plugins,
+        described=describe(config, tasks, queues.values()),
+        notices=notices,
     )
 
 

@@ -53,6 +53,7 @@ def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs
             answer = execute(grant)
             bench.show(0)
             bench.port.send(answer)
+            bench.meter.tell(perf_counter())
         elif bench.ended:
             return
 
@@ -92,6 +93,7 @@ class Items:
                     if not self.bench.spec.alone:
                         return self._answer(grant, base + at, failures, began)
                     self.bench.port.send(self._answer(grant, base + at - told, failures, began, more=True))
+                    self.bench.meter.tell(now)
                     told, failures, began, deadline = base + at, [], now, now + 2 * grant.slice
             base += len(items)
         return self._answer(grant, base - told, failures, began)
@@ -120,7 +122,9 @@ class Items:
         rest = islice(items, at, None)  # for stretches: they begin where the last one has ended
         upto = at
         before = perf_counter()
+        quick, together = 0, 0.0  # items in stretches are measured together: so quick are they
         while at < len(items):
+            was = at
             stretching = self.quick >= _QUICK_ENOUGH and self.may_stretch and part.letter is None and not part.crashes
             if stretching:
                 if upto != at:
@@ -129,14 +133,20 @@ class Items:
                 at, faults = self._stretch(part, items, islice(rest, upto - at), range(at, upto), base)
             else:
                 at, faults = run(part, items, at, min(len(items), at + self.stride), base)
-            if faults:
-                return at, faults
             now = perf_counter()
+            if stretching:
+                quick += at - was
+                together += now - before
+            else:
+                self.bench.meter.took(now - before, at - was)
+            if faults:
+                break
             self._adapt(now - before)
             if now > deadline:
                 break
             before = now
-        return at, []
+        self.bench.meter.took(together, quick)
+        return at, faults
 
     def _adapt(self, seconds: float) -> None:
         """Read the clock about once a millisecond.
@@ -263,12 +273,12 @@ class Batches:
         """Call the function for each full list, and for what remains."""
         bench, spec = self.bench, self.bench.spec
         emit = bench.collector.emit_all if spec.groups else _exhaust
-        began = perf_counter()
+        began = last = perf_counter()
         failures: list[Failure] = []
         done = 0
         bench.show(grant.lease)
         for batch in self._lists(grant):
-            if done and (perf_counter() - began > 2 * grant.slice or (failures and spec.ordered)):
+            if done and (last - began > 2 * grant.slice or (failures and spec.ordered)):
                 break
             bench.show(grant.lease, done)
             attempt = batch[0][0].attempt
@@ -284,6 +294,9 @@ class Batches:
                 bench.collector.cut_short(again=fault.verdict == "retry")
                 failures.append(fault)
             done += len(batch)
+            now = perf_counter()
+            bench.meter.took(now - last, len(batch))
+            last = now
         worked = perf_counter()
         outputs = bench.collector.take()
         ended = perf_counter()

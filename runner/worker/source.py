@@ -54,6 +54,9 @@ class Tap:
         self.flag: list[int] = [1]
         self._count = 0
         self._since = perf_counter()
+        #: Seconds since then that were spent waiting for room, and since when it waits now.
+        self._waited = 0.0
+        self._waits_since: float | None = None
         bench.port.listen(self.hear)
 
     @property
@@ -92,8 +95,13 @@ class Tap:
         self._count = 0
         self.sent += items
         self.idle = False
-        self.bench.port.send(Made(items, outputs, now - self._since))
-        self._since = now
+        if self._waits_since is not None:  # the function's thread still waits: this is another one
+            self._waited += now - self._waits_since
+            self._waits_since = now
+        busy = now - self._since - self._waited
+        self.bench.meter.took(busy, items)
+        self.bench.port.send(Made(items, outputs, busy))
+        self._since, self._waited = now, 0.0
 
     def leave(self) -> None:
         """Let what waits go if nothing is under way, or enough of it waits."""
@@ -116,17 +124,25 @@ class Tap:
     def reserve(self, timeout: float | None = None) -> bool:
         """Wait for credit for one more item; send what is there first, because the credit may depend on it."""
         with self.room:
+            self.bench.meter.tell(perf_counter())
             waiting = self.waiting
             if waiting and (self.idle or waiting >= min(self.push, self.total - self.sent)):
                 self._send()
             store = self.bench.port.store
             if store is not None and timeout is None and store.crowded():
                 self._give_time(store)
-            enough = self._may_make() or self.room.wait_for(self._may_make, timeout)
+            enough = self._may_make() or self._wait(timeout)
             self._set_flag()
             if self.bench.context.stopping:
                 raise RunStopping
             return enough
+
+    def _wait(self, timeout: float | None) -> bool:
+        self._waits_since = perf_counter()
+        enough = self.room.wait_for(self._may_make, timeout)
+        self._waited += perf_counter() - self._waits_since
+        self._waits_since = None
+        return enough
 
     def _give_time(self, store: Store) -> None:
         """Much of this worker's memory is in use: what was made goes out, and readers may be done with some of it."""
