@@ -76,8 +76,7 @@ class Load:
 
     def flying(self, end: float) -> float:
         """Items in flight, on average, as a share of its `concurrency` (Little's law: rate × time per item)."""
-        edges = [0.0, *(edge for edge, _ in self.summary.times)]
-        seconds = sum(count * (low + edge) / 2 for low, (edge, count) in zip(edges, self.summary.times, strict=False))
+        seconds = sum(edge * count for edge, count in self.summary.times)
         return self._share(seconds, end) / (self.workers * (self.plan.concurrency or 1))
 
     def within(self, other: Pipeline) -> float:
