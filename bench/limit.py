@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
@@ -18,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 import runner
 from runner import events
 from runner.report.limit import limit
+from runner.report.pipeline import others
 from runner.report.record import Limit, Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+CORES = len(os.sched_getaffinity(0))
 #: Progress is told only where somebody listens, and how long queues were is seen only then.
 LISTENER = "from runner import hookimpl\n\n@hookimpl\ndef runner_event(event):\n    pass\n"
 
@@ -38,6 +41,8 @@ class Case:
     faster: Mapping[str, Any] | None = None
     #: What must not help: more workers for a task that is not the limit.
     useless: Mapping[str, Any] | None = None
+    #: It needs cores, so that other programs are in its way.
+    computes: bool = False
 
 
 def _task(name: str, call: str, mode: str = "thread", **keys: str) -> str:
@@ -67,7 +72,7 @@ CASES = {
         Case(
             "CPU-bound stage",
             _line(_read(300), _task("crunch", "step", "process", with_="{ cpu = 0.005 }"), _SAVE),
-            "work", "crunch", useless={"tasks.save.workers": 2},
+            "work", "crunch", useless={"tasks.save.workers": 2}, computes=True,
         ),
         Case(
             "slow source",
@@ -80,13 +85,17 @@ CASES = {
         ),
         Case(
             "slow sink",
-            _line(_read(300), _task("work", "step", with_="{ wait = 0.001 }"), _task("save", "save", with_="{ wait = 0.005 }")),
+            _line(
+                _read(300),
+                _task("work", "step", with_="{ wait = 0.001 }"),
+                _task("save", "save", with_="{ wait = 0.005 }"),
+            ),
             "work", "save", useless={"tasks.work.workers": 2},
         ),
         Case(
             "threads that compute",
             _line(_read(300), _task("crunch", "step", workers="2", with_="{ cpu = 0.006 }"), _SAVE),
-            "interpreter", "crunch", useless={"tasks.crunch.workers": 3},
+            "interpreter", "crunch", useless={"tasks.crunch.workers": 3}, computes=True,
         ),
         Case(
             "rate",
@@ -109,8 +118,18 @@ CASES = {
             "concurrency", "fetch", useless={"tasks.save.workers": 2},
         ),
         Case(
-            "three of four workers' worth",
-            _line(_read(600), _task("first", "step", workers="3", with_="{ wait = 0.009 }"), _task("second", "step", workers="2", with_="{ wait = 0.004 }"), _SAVE),
+            "a process for each core",
+            _line(_read(400), _task("crunch", "step", "process", workers='"auto"', with_="{ cpu = 0.005 }"), _SAVE),
+            "machine", "crunch", useless={"tasks.crunch.workers": 2 * CORES}, computes=True,
+        ),
+        Case(
+            "the next limit is near",
+            _line(
+                _read(450),
+                _task("first", "step", workers="2", with_="{ wait = 0.009 }"),
+                _task("second", "step", workers="2", with_="{ wait = 0.0075 }"),
+                _SAVE,
+            ),
             "work", "first", useless={"tasks.second.workers": 3},
         ),
     )
@@ -131,9 +150,8 @@ def run(case: Case, change: Mapping[str, Any] | None = None) -> Record:
         raise RuntimeError(f"{case.name} ended with {result.exit_code}: {err.getvalue()}")
     began = next(event for event in heard if isinstance(event, events.RunStarted))
     ended = next(event for event in heard if isinstance(event, events.RunEnded))
-    return Record(
-        began.run, began.title, seconds=ended.seconds, tasks=ended.tasks, queues=ended.queues, plan=began.plan
-    )
+    parts = {"tasks": ended.tasks, "queues": ended.queues, "plan": began.plan, "idle": ended.idle, "cpu": ended.cpu}
+    return Record(began.run, began.title, seconds=ended.seconds, **parts)
 
 
 def best(case: Case, change: Mapping[str, Any] | None, rounds: int) -> Record:
@@ -145,7 +163,9 @@ def what_it_says(case: Case, said: Limit, record: Record) -> dict[str, Any] | No
     """The sentence's advice, as what `--set` would be given; None: it gives none."""
     plans = {plan.name: plan for plan in record.plan.tasks}
     if said.kind == "balanced" and said.gain:
-        return {f"tasks.{name}.workers": len(plans[name].workers) + 1 for name in plans if f" for {name}" in said.sentence}
+        return {
+            f"tasks.{name}.workers": len(plans[name].workers) + 1 for name in plans if f" for {name}" in said.sentence
+        }
     if said.kind == "rate":
         return {f"tasks.{said.task}.rate": f"{2 * (plans[said.task].rate or 0):g}/s"}
     if said.kind == "concurrency":
@@ -164,7 +184,7 @@ class Outcome:
 
     case: Case
     said: Limit | None
-    seconds: float
+    runs: tuple[Record, ...]
     gain: float | None
     otherwise: float | None
 
@@ -174,9 +194,16 @@ def measure(case: Case, rounds: int) -> Outcome:
     before = best(case, None, rounds)
     said = limit(before)
     change = what_it_says(case, said, before) if said else None
-    gain = before.seconds / best(case, change, rounds).seconds if change else None
-    otherwise = before.seconds / best(case, case.useless, rounds).seconds if case.useless else None
-    return Outcome(case, said, before.seconds, gain, otherwise)
+    done = best(case, change, rounds) if change else None
+    other = best(case, case.useless, rounds) if case.useless else None
+    runs = tuple(run for run in (before, done, other) if run)
+    gain, otherwise = (before.seconds / run.seconds if run else None for run in (done, other))
+    return Outcome(case, said, runs, gain, otherwise)
+
+
+def busy_elsewhere(outcome: Outcome) -> bool:
+    """Whether other programs took cores that the runs could have used."""
+    return any(others(record) > 0.1 for record in outcome.runs)
 
 
 def _row(outcome: Outcome) -> str:
@@ -205,6 +232,8 @@ def main() -> int:
     for name in given.cases or CASES:
         outcome = measure(CASES[name], given.rounds)
         print(_row(outcome), flush=True)
+        if outcome.case.computes and busy_elsewhere(outcome):
+            print(f"{name}: other programs kept cores busy meanwhile, so these figures say little", file=sys.stderr)
         said = outcome.said
         wrong += said is None or said.kind != outcome.case.kind or outcome.case.task not in {"", said.task}
     return int(wrong > 0)

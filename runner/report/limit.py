@@ -4,8 +4,8 @@
         task         executing and encoding, of its workers' time     n workers → n + n/4
         rate         items it got, of items it was allowed            twice the rate
         concurrency  items in flight, of those allowed                twice as many
-        interpreter  CPU time of all threads                          one of the tasks moves to processes
-        machine      CPU time of all workers, of all cores            nothing
+        interpreter  CPU time of all threads and the supervisor       one of the tasks moves to processes
+        machine      CPU time of everybody, of all cores              nothing
 
 The largest share is the limit, and throughput can grow until the next one is reached: the bottleneck law of operational
 analysis (Denning and Buzen, The Operational Analysis of Queueing Network Models, 1978). Time in which even the limit
@@ -17,14 +17,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from runner.report.pipeline import Pipeline, others, pipelines, supervision
 from runner.report.record import Limit
-from runner.report.pipeline import Pipeline, pipelines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from runner.report.record import Record
     from runner.report.pipeline import Load
+    from runner.report.record import Record
 
 #: Shorter runs are mostly start and end, seconds.
 SHORTEST = 0.5
@@ -32,6 +32,12 @@ SHORTEST = 0.5
 MAIN = 0.6
 #: From these shares on something is a limit.
 BUSY, REACHED, COMPUTING, FULL = 0.7, 0.9, 0.85, 0.9
+#: One interpreter computes at most all of the time; the rest is noise.
+ONE = 1.15
+#: With fewer items a rate has not shown.
+FEW = 10
+#: More than this share of the machine with other programs is worth a word.
+MUCH = 0.2
 #: Less than this is not worth a change.
 WORTH = 1.1
 
@@ -43,7 +49,8 @@ Key = tuple[str, str]
 class Shares:
     """How much of the time each thing could not have done more, 0 to 1, in one pipeline of a run of `seconds`.
 
-    `stop`: as a share of the pipeline, when what goes on beside it ends; it cannot get shorter than that.
+    `stop`: as a share of the pipeline, when what goes on beside it ends; it cannot get shorter than that. `others`:
+    what other programs take of the machine.
     """
 
     of: dict[Key, float]
@@ -51,6 +58,7 @@ class Shares:
     seconds: float
     stop: float
     cores: int
+    others: float
 
     def most(self, *kinds: str) -> Key | None:
         """What has the largest share, among these kinds or all."""
@@ -63,9 +71,9 @@ class Shares:
         then = after.most()
         assert then is not None
         idle = 1 - min(1.0, max(self.of.values()))
-        lasts = max(idle + after.of[then], self.stop)
         span = self.pipeline.seconds
-        return self.seconds / (self.seconds - span + span * min(1.0, lasts)), then
+        lasts = min(1.0, max(idle + after.of[then], self.stop))
+        return self.seconds / (self.seconds - span + span * lasts), then
 
 
 def limit(record: Record) -> Limit | None:
@@ -79,11 +87,13 @@ def limit(record: Record) -> Limit | None:
     if main.lone:
         return _lone(main, record, stop) if len(found) > 1 else None
     cores = max(1, record.plan.machine.cores)
-    shares = Shares(_shares(main, beside, cores), main, record.seconds, stop, cores)
-    return _machine(shares) or _interpreter(shares) or _most(shares)
+    shares = Shares(_shares(main, beside, record), main, record.seconds, stop, cores, others(record))
+    if (found_machine := _machine(shares)) is not None or stop > 1 / WORTH:
+        return found_machine  # what goes on beside it takes as long: faster, it would not shorten the run
+    return _interpreter(shares) or _most(shares)
 
 
-def _shares(main: Pipeline, beside: Iterable[Pipeline], cores: int) -> dict[Key, float]:
+def _shares(main: Pipeline, beside: Iterable[Pipeline], record: Record) -> dict[Key, float]:
     of: dict[Key, float] = {}
     for load in main.loads:
         if load.plan.concurrency is None:
@@ -91,22 +101,18 @@ def _shares(main: Pipeline, beside: Iterable[Pipeline], cores: int) -> dict[Key,
         else:
             of["task", load.name] = load.computing(main.end)  # its loop; waiting together is not work
             of["concurrency", load.name] = load.flying(main.end)
-        if load.plan.rate:
+        if load.plan.rate and load.items >= FEW:
             of["rate", load.name] = load.paced(main.end)
-    window = main.end - max(load.begin for load in main.loads)
-    if window <= 0:
-        return of
+    window = max(main.end - max(load.begin for load in main.loads), 1e-3)
     all_loads = [(load, 1.0) for load in main.loads]
     all_loads += [(load, load.within(main)) for each in beside for load in each.loads]
-    of["machine", ""] = sum(load.cpu * part for load, part in all_loads) / (cores * window)
+    cores, own = max(1, record.plan.machine.cores), supervision(record)
+    ours = sum(load.cpu * part for load, part in all_loads) / window
+    of["machine", ""] = (ours + own) / cores + others(record)
     threads = sum(load.cpu * part for load, part in all_loads if load.plan.mode == "thread") / window
-    if threads <= FULL_INTERPRETER:  # above it they do not share it: their functions let it go while they compute
-        of["interpreter", ""] = threads
+    if own < threads and threads + own <= ONE:  # more than one core: they let it go while they compute
+        of["interpreter", ""] = threads + own
     return of
-
-
-#: One interpreter computes at most all of the time; the rest is noise.
-FULL_INTERPRETER = 1.15
 
 
 # -- the sentences ----------------------------------------------------------------------------
@@ -126,9 +132,13 @@ def _machine(shares: Shares) -> Limit | None:
     if share < FULL:
         return None
     load = max(shares.pipeline.loads, key=lambda each: each.cpu)
-    part = load.cpu / sum(each.cpu for each in shares.pipeline.loads)
     what = f"all {shares.cores} cores are" if shares.cores > 1 else "the one core is"
-    text = f"the machine limits the run: {what} busy ({_percent(share)}), {_percent(part)} of that with {load.name}"
+    text = f"the machine limits the run: {what} busy ({_percent(share)})"
+    if shares.others > MUCH:
+        text += f", {_percent(shares.others / share)} of that with other programs"
+        return Limit(f"{text}; more workers would only compete with them", "machine", load.name)
+    part = load.cpu / shares.pipeline.seconds / shares.cores / share
+    text += f", {_percent(part)} of that with {load.name}"
     return Limit(f"{text}; more workers would give nothing", "machine", load.name)
 
 
@@ -182,7 +192,8 @@ def _balanced(shares: Shares, top: Key) -> Limit | None:
     loads = [load for load in shares.pipeline.loads if ("task", load.name) in near and load.may_share]
     if len(loads) < len(near):
         return Limit(text, "balanced", top[1])
-    gain, _ = shares.gain({("task", load.name): shares.of["task", load.name] * load.workers / load.more for load in loads})
+    more = {("task", load.name): load.workers / load.more for load in loads}
+    gain, _ = shares.gain({key: shares.of[key] * part for key, part in more.items()})
     if gain < WORTH:
         return Limit(text, "balanced", top[1])
     each = ", ".join(f"{load.more} for {load.name}" for load in loads)
@@ -250,7 +261,8 @@ def _whose(key: Key) -> str:
     kind, name = key
     if kind == "task":
         return name
-    return {"machine": "the machine's cores", "interpreter": "the threads' one interpreter"}.get(kind, f"{name}'s {kind}")
+    shared = {"machine": "the machine's cores", "interpreter": "the threads' one interpreter"}
+    return shared.get(kind, f"{name}'s {kind}")
 
 
 def _percent(share: float) -> str:

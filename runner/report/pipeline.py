@@ -51,8 +51,8 @@ class Load:
 
     @property
     def may_share(self) -> bool:
-        """Whether more workers would surely find something to do."""
-        return not self.source and not self.laned and self.queued and self.items >= 4 * self.more
+        """Whether as many items as that can be under way at the same time."""
+        return not self.source and not self.laned and self.items >= 4 * self.more
 
     @property
     def items(self) -> int:
@@ -113,6 +113,24 @@ class Pipeline:
         return len(self.loads) == 1
 
 
+def others(record: Record) -> float:
+    """What other programs took of the processors' time, 0 to 1; 0 as well where nobody could tell."""
+    if record.idle is None:
+        return 0.0
+    ours = record.cpu + _cpu(record, "process")
+    return max(0.0, 1 - record.idle - ours / (max(1, record.plan.machine.cores) * record.seconds))
+
+
+def supervision(record: Record) -> float:
+    """How much of a core runner itself took: the supervisor, and who prints."""
+    return max(0.0, record.cpu - _cpu(record, "thread")) / record.seconds
+
+
+def _cpu(record: Record, mode: str) -> float:
+    names = {plan.name for plan in record.plan.tasks if plan.mode == mode}
+    return sum(worker.cpu for task in record.tasks if task.name in names for worker in task.workers)
+
+
 def pipelines(record: Record) -> list[Pipeline]:
     """The pipelines of a run, without tasks that never started."""
     queues = {queue.name: queue for queue in record.plan.queues}
@@ -148,7 +166,7 @@ def _load(
         work=sum(worker.spent.executing + worker.spent.encoding for worker in summary.workers),
         cpu=sum(_computed(worker) for worker in summary.workers),
         queued=queued,
-        laned=any(getattr(queues.get(name), "lane", "") for name in plan.inputs),
+        laned=any(queues[name].lane for name in plan.inputs if name in queues),
     )
 
 
