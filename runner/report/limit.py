@@ -5,7 +5,7 @@
         rate         items it got, of items it was allowed            twice the rate
         concurrency  items in flight, of those allowed                twice as many
         interpreter  CPU time of all threads and the supervisor       one of the tasks moves to processes
-        machine      CPU time of everybody, of all cores              nothing
+        machine      CPU time of the run, of what others leave        nothing
 
 The largest share is the limit, and throughput can grow until the next one is reached: the bottleneck law of operational
 analysis (Denning and Buzen, The Operational Analysis of Queueing Network Models, 1978). Time in which even the limit
@@ -38,6 +38,10 @@ ONE = 1.15
 FEW = 10
 #: More than this share of the machine with other programs is worth a word.
 MUCH = 0.2
+#: So much of the machine other programs have to leave to a run that wants it.
+FAIR = 0.5
+#: How busy the machine is, and how much of what others leave the run takes, where these others are in its way.
+CROWDED, TAKEN = 0.95, 0.75
 #: Less than this is not worth a change.
 WORTH = 1.1
 
@@ -49,8 +53,8 @@ Key = tuple[str, str]
 class Shares:
     """How much of the time each thing could not have done more, 0 to 1, in one pipeline of a run of `seconds`.
 
-    `stop`: as a share of the pipeline, when what goes on beside it ends; it cannot get shorter than that. `others`:
-    what other programs take of the machine.
+    `stop`: as a share of the pipeline, when what goes on beside it ends; it cannot get shorter than that. `ours` and
+    `others`: what the run and what other programs take of the machine.
     """
 
     of: dict[Key, float]
@@ -58,6 +62,7 @@ class Shares:
     seconds: float
     stop: float
     cores: int
+    ours: float
     others: float
 
     def most(self, *kinds: str) -> Key | None:
@@ -87,7 +92,10 @@ def limit(record: Record) -> Limit | None:
     if main.lone:
         return _lone(main, record, stop) if len(found) > 1 else None
     cores = max(1, record.plan.machine.cores)
-    shares = Shares(_shares(main, beside, record), main, record.seconds, stop, cores, others(record))
+    of, theirs = _shares(main, beside, record), others(record)
+    ours = of["machine", ""]
+    of["machine", ""] = ours / (1 - min(theirs, FAIR))
+    shares = Shares(of, main, record.seconds, stop, cores, ours, theirs)
     if (found_machine := _machine(shares)) is not None or stop > 1 / WORTH:
         return found_machine  # what goes on beside it takes as long: faster, it would not shorten the run
     return _interpreter(shares) or _most(shares)
@@ -108,7 +116,7 @@ def _shares(main: Pipeline, beside: Iterable[Pipeline], record: Record) -> dict[
     all_loads += [(load, load.within(main)) for each in beside for load in each.loads]
     cores, own = max(1, record.plan.machine.cores), supervision(record)
     ours = sum(load.cpu * part for load, part in all_loads) / window
-    of["machine", ""] = (ours + own) / cores + others(record)
+    of["machine", ""] = (ours + own) / cores
     threads = sum(load.cpu * part for load, part in all_loads if load.plan.mode == "thread") / window
     if own < threads and threads + own <= ONE:  # more than one core: they let it go while they compute
         of["interpreter", ""] = threads + own
@@ -128,16 +136,17 @@ def _lone(main: Pipeline, record: Record, stop: float) -> Limit | None:
 
 
 def _machine(shares: Shares) -> Limit | None:
-    share = shares.of.get(("machine", ""), 0.0)
-    if share < FULL:
+    share, busy = shares.of["machine", ""], shares.ours + shares.others
+    crowded = shares.others > MUCH and busy >= CROWDED and share >= TAKEN
+    if share < FULL and not crowded:
         return None
     load = max(shares.pipeline.loads, key=lambda each: each.cpu)
     what = f"all {shares.cores} cores are" if shares.cores > 1 else "the one core is"
-    text = f"the machine limits the run: {what} busy ({_percent(share)})"
-    if shares.others > MUCH:
-        text += f", {_percent(shares.others / share)} of that with other programs"
+    text = f"the machine limits the run: {what} busy ({_percent(busy)})"
+    if crowded:
+        text += f", {_percent(shares.others / busy)} of that with other programs"
         return Limit(f"{text}; more workers would only compete with them", "machine", load.name)
-    part = load.cpu / shares.pipeline.seconds / shares.cores / share
+    part = load.cpu / shares.pipeline.seconds / shares.cores / busy
     text += f", {_percent(part)} of that with {load.name}"
     return Limit(f"{text}; more workers would give nothing", "machine", load.name)
 
@@ -223,7 +232,8 @@ def _source(shares: Shares, load: Load, begin: str) -> Limit:
     """Each worker of a source would make all the items again, so another one is no help."""
     saved = load.computing(shares.pipeline.end) * load.workers / 2
     changed = {("task", load.name): shares.of["task", load.name] / 2}
-    changed["machine", ""] = shares.of["machine", ""] - saved / shares.cores
+    if shares.ours > 0:
+        changed["machine", ""] = shares.of["machine", ""] * (1 - saved / shares.cores / shares.ours)
     if load.plan.mode == "thread" and ("interpreter", "") in shares.of:
         changed["interpreter", ""] = shares.of["interpreter", ""] - saved
     gain, _ = shares.gain(changed)

@@ -66,7 +66,7 @@ def test_free_cores_bound_what_is_gained():
     assert "then" not in found.sentence
     other = limit(replace(record, idle=0.15))  # somebody else takes some of the fourth core
     assert other.sentence == (
-        "crunch limits the run: 97 % busy; 4 workers would give about 1.1x (then the machine's cores would limit it)"
+        "crunch limits the run: 97 % busy; 4 workers would give about 1.2x (then the machine's cores would limit it)"
     )
 
 
@@ -179,6 +179,11 @@ def test_other_programs_keep_the_cores_busy():
         "the machine limits the run: all 2 cores are busy (99 %), 55 % of that with other programs; "
         "more workers would only compete with them"
     )
+
+
+def test_other_programs_are_not_in_the_way_of_who_waits():
+    record = line(READ, Did("fetch", 0.98, cpu=0.02), SAVE, cores=2, idle=0.0)
+    assert sentence(record) == "fetch limits the run: 98 % busy; 2 workers would give about 2.0x"
 
 
 def test_runner_itself_is_no_other_program():
