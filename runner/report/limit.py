@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 #: Shorter runs are mostly start and end, seconds.
 SHORTEST = 0.5
-#: What the run is about takes at least this share of it.
-MAIN = 0.6
+#: What the run is about takes at least this share of it, or that if it is a single task.
+MAIN, ALONE = 0.6, 0.8
 #: From these shares on something is a limit.
 BUSY, REACHED, COMPUTING, FULL = 0.7, 0.9, 0.85, 0.9
 #: One interpreter computes at most all of the time; the rest is noise.
@@ -129,10 +129,12 @@ def _shares(main: Pipeline, beside: Iterable[Pipeline], record: Record) -> dict[
 def _lone(main: Pipeline, record: Record, stop: float) -> Limit | None:
     """A task without queues that everything else is over before."""
     name = main.loads[0].name
-    if stop > 1 / WORTH:
+    share = main.seconds / record.seconds
+    if stop > 1 / WORTH or share < ALONE:
         return None
-    share = _percent(main.seconds / record.seconds)
-    return Limit(f"{name} limits the run: it takes {share} of the time, and all else is over before", "work", name)
+    return Limit(
+        f"{name} limits the run: it takes {_percent(share)} of the time, and all else is over before", "work", name
+    )
 
 
 def _machine(shares: Shares) -> Limit | None:
