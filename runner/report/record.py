@@ -58,9 +58,9 @@ class Moment:
 class Limit:
     """What limits the run, as one sentence, and what it is made of.
 
-    `kind`: "work" (the task's workers are busy), "rate", "interpreter" (threads share one), "machine" (all cores are
-    busy), "balanced". `workers` is how many the task would have to have for `gain` times the throughput; None: more
-    would not help.
+    `kind`: "work" (the task's workers are busy), "rate", "concurrency" (of `async def`), "interpreter" (threads share
+    one), "machine" (all cores are busy), "balanced". `workers` is how many the task would have to have for `gain` times
+    the throughput; None: more would not help. `gain` without `workers` is what the sentence's other advice would give.
     """
 
     sentence: str
@@ -88,7 +88,11 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One run. `began` is seconds since 1970; without an `exit_code` it is going on, or was killed."""
+    """One run. `began` is seconds since 1970; without an `exit_code` it is going on, or was killed.
+
+    `idle` is the share of the processors' time in which they had nothing to do, neither for the run nor for others;
+    `cpu` the processor time, in seconds, of runner's own process, with its threads.
+    """
 
     run: str
     title: str
@@ -105,4 +109,6 @@ class Record:
     unbalanced: tuple[str, ...] = ()
     plan: events.RunPlan = field(default_factory=events.RunPlan)
     series: Series = field(default_factory=Series)
+    idle: float | None = None
+    cpu: float = 0.0
     version: int = VERSION

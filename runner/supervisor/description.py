@@ -50,7 +50,7 @@ def _task(task: TaskPlan) -> TaskPlanned:
 
 def _queue(queue: QueueConfig, *, letters: bool) -> QueuePlanned:
     bound = None if queue.loop else queue.size
-    return QueuePlanned(queue.name, bound, queue.bytes, queue.fanout or "", queue.loop, letters)
+    return QueuePlanned(queue.name, bound, queue.bytes, queue.fanout or "", queue.loop, letters, queue.lane or "")
 
 
 def machine() -> Machine:
