@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from runner import events
+from runner.errors import UsageError
 
 #: Of the JSON that people's scripts read: raised when a key is taken away or means something else.
 VERSION = 1
@@ -91,7 +92,7 @@ class Record:
     """One run. `began` is seconds since 1970; without an `exit_code` it is going on, or was killed.
 
     `idle` is the share of the processors' time in which they had nothing to do, neither for the run nor for others;
-    `cpu` the processor time, in seconds, of runner's own process, with its threads.
+    `cpu` the processor time, in seconds, of runner's own process, with its threads, and `pid` its number.
     """
 
     run: str
@@ -111,4 +112,26 @@ class Record:
     series: Series = field(default_factory=Series)
     idle: float | None = None
     cpu: float = 0.0
+    pid: int = 0
     version: int = VERSION
+
+
+def parse(text: str, where: str) -> Record:
+    """The record of a JSON text; UsageError says what is wrong with it, and where it came from."""
+    import json
+
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    version = found.get("version") if isinstance(found, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise UsageError(f"{where}: a record of version {version}, and this runner knows {VERSION}: use a newer one")
+    try:
+        return TypeAdapter(Record).validate_python(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{where}: this is no record of a run: {place}: {first['msg']}") from None
