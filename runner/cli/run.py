@@ -63,6 +63,9 @@ def run(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only errors, and the balance when something is wrong.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say what each task did, also when all went well in no time.")
+    ] = False,
 ) -> None:
     """Run the tasks of a file.
 
@@ -97,7 +100,7 @@ def run(
         return
     from runner.cli.execute import Options, execute
 
-    execute(plan, Options(quiet=quiet, dead_ok=dead_ok, as_json=as_json, events=events))
+    execute(plan, Options(quiet=quiet, verbose=verbose, dead_ok=dead_ok, as_json=as_json, events=events))
 
 
 def _overrides(**given: str | None) -> list[tuple[str, str]]:
