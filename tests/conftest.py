@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import gc
+import compileall
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import Census, Project
+from helpers import ROOT, Census, Project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+
+def pytest_sessionstart() -> None:
+    """Where importing leaves no bytecode behind, each of the hundreds of commands here would compile runner anew."""
+    if sys.dont_write_bytecode:
+        compileall.compile_dir(ROOT / "runner", quiet=2)
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +28,6 @@ def census() -> Iterator[None]:
     """
     before = Census.take()
     yield
-    gc.collect()  # an object that only waits for its collection holds nothing
     leaks = list(before.leaks())
     assert not leaks, "left behind: " + "; ".join(leaks)
 
