@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,15 @@ if TYPE_CHECKING:
 
 
 def pytest_sessionstart() -> None:
-    """Where importing leaves no bytecode behind, each of the hundreds of commands here would compile runner anew."""
+    """Bytecode, and Ctrl-C, for the hundreds of commands that are started here.
+
+    Where importing leaves no bytecode behind, each would compile runner anew; and a shell starts what it puts into the
+    background deaf to Ctrl-C, as would then be all that it starts.
+    """
     if sys.dont_write_bytecode:
         compileall.compile_dir(ROOT / "runner", quiet=2)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
