@@ -561,7 +561,7 @@ def read_one_line(running: Running) -> str:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("log", ["prefix", "raw"])
 def test_a_reader_who_has_read_enough(tmp_path, mode, log):
-    project = make(tmp_path, task_file({"chatter": {"args": [50_000]}}, mode=mode), FILES)
+    project = make(tmp_path, task_file({"chatter": {"args": [20_000]}}, mode=mode), FILES)
     errors = tmp_path / "errors.txt"
     with errors.open("w") as file:
         running = project.start("tasks.toml", "--log", log, stderr=file)
@@ -581,7 +581,7 @@ def test_a_reader_who_has_read_enough(tmp_path, mode, log):
 
 
 def test_both_outputs_closed(tmp_path):
-    project = make(tmp_path, task_file({"chatter": {"args": [50_000]}}, mode="process"), FILES)
+    project = make(tmp_path, task_file({"chatter": {"args": [20_000]}}, mode="process"), FILES)
     running = project.start("tasks.toml", stderr=subprocess.STDOUT)
     read_one_line(running)
     assert running.process.wait(30) == 0
