@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from runner.chunking import MOST_BYTES
+from runner.supervisor.hours import EXECUTING, ITEM, ROOM, TURN, WAITS
 from runner.supervisor.state import Phase
 from runner.transport.messages import Credit, Grant, LetterText, Part
 
@@ -87,13 +88,26 @@ class Feeder:
         """Grant what may be granted. `flush`: a batch need not be full."""
         if task.is_source:
             self._credit(task)
-            return
+        elif self.ledger.available(task.name):
+            if task.flying:
+                self._feed_flying(task)
+            else:
+                self._feed_in_turn(task, flush=flush)
+        task.waiting.because(self._why_free(task), self.clock.now())
+
+    def _why_free(self, task: TaskState) -> int:
+        """Why workers that are free now were given nothing."""
+        if task.name in self.throttled:
+            return TURN
+        if task.is_source:
+            return ROOM
         if not self.ledger.available(task.name):
-            return
-        if task.flying:
-            self._feed_flying(task)
-            return
-        self._feed_in_turn(task, flush=flush)
+            return TURN if self.ledger.queued(task.name) else ITEM
+        held = order.held if (order := self.ledger.orders.get(task.name)) else 0
+        room, full = self.room(task)
+        if full or room <= 0:
+            return ROOM
+        return TURN if room <= held else ITEM  # what is there is not yet a full batch
 
     def _feed_in_turn(self, task: TaskState, *, flush: bool) -> None:
         """Everybody gets one before anybody gets two; who is busy is not looked at, however many they are."""
@@ -162,6 +176,8 @@ class Feeder:
             return None
         if task.throttle is not None:
             task.throttle.take(lease.count)
+        if not slot.leases:
+            slot.hours.turn_to(EXECUTING, self.clock.now())
         slot.leases.append(lease.id)
         if self.watch is not None:
             self.watch.granted(task, lease.id)
@@ -224,9 +240,11 @@ class Feeder:
     def _credit(self, task: TaskState) -> None:
         if not task.groups:
             return
+        now = self.clock.now()
         for slot in task.slots:
             if slot.phase is Phase.READY:
                 self._credit_slot(task, slot)
+                slot.hours.turn_to(EXECUTING if slot.credit > slot.received else WAITS, now)
 
     def _credit_slot(self, task: TaskState, slot: Slot) -> None:
         outstanding = slot.credit - slot.received

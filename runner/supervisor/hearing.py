@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner import events
 from runner.chunking import SLICE
 from runner.supervisor.feeding import Letter
+from runner.supervisor.hours import EXECUTING, WAITS
 from runner.supervisor.letters import Record
 from runner.supervisor.state import Phase
 from runner.supervisor.verdicts import Fault
@@ -21,10 +22,11 @@ from runner.transport.messages import (
     Progress,
     Ready,
     Shown,
+    Times,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from runner.fleets.base import Heard
     from runner.ledger import Chunk, GivenUp, Lease, Settlement, Verdict
@@ -44,28 +46,39 @@ class Hearing:
         self.supervisor = supervisor
         self.ledger = supervisor.ledger
         self.feeder = supervisor.feeder
+        staff = supervisor.staff
+        self._deeds: dict[type, Callable[[Slot, Any], None]] = {
+            Answer: self._answer,
+            Made: self._made,
+            Ready: staff.ready,
+            Finished: staff.finished,
+            Failed: staff.failed,
+            Shown: self._shown,
+            Times: self._times,
+            Progress: self._progress,
+        }
 
     def hear(self, event: Heard) -> None:
         """One message of one worker."""
         slot = self.supervisor.staff.slots[event.slot]
         if slot.life != event.life or slot.phase is Phase.GONE or slot.overdue:
             return  # a late word of a worker whose work has been, or is being, given to another
-        message = event.message
-        if isinstance(message, Answer):
-            self._answer(slot, message)
-        elif isinstance(message, Made):
-            self._made(slot, message)
-        elif isinstance(message, Ready):
-            self.supervisor.staff.ready(slot, message)
-        elif isinstance(message, Finished):
-            self.supervisor.staff.finished(slot, message)
-        elif isinstance(message, Failed):
-            self.supervisor.staff.failed(slot, message)
-        elif isinstance(message, Shown):
-            slot.preview = message.preview
-        elif isinstance(message, Progress):
-            now = self.supervisor.clock.now()
-            self.supervisor.emit(events.WorkerProgress(now, slot.task.name, slot.name, message.done, message.total))
+        deed = self._deeds.get(type(event.message))
+        if deed is not None:
+            deed(slot, event.message)
+
+    def _shown(self, slot: Slot, message: Shown) -> None:
+        slot.preview = message.preview
+
+    def _times(self, slot: Slot, message: Times) -> None:
+        slot.hours.told(message)
+        times = slot.task.times
+        for key, items in message.times:
+            times[key] = times.get(key, 0) + items
+
+    def _progress(self, slot: Slot, message: Progress) -> None:
+        now = self.supervisor.clock.now()
+        self.supervisor.emit(events.WorkerProgress(now, slot.task.name, slot.name, message.done, message.total))
 
     # -- answers -------------------------------------------------------------------------------
 
@@ -85,6 +98,11 @@ class Hearing:
             self.ledger.stretch(task.name, self._moment(task))
         task.busy += answer.busy
         slot.items += done
+        hours, now = slot.hours, self.supervisor.clock.now()
+        hours.items += done
+        hours.worked(now, now if task.flying else answer.busy, answer.coding)
+        if not slot.leases and hours.state == EXECUTING:
+            hours.turn_to(WAITS, now)
         self.supervisor.touch(task.name)
         if not self.ledger.busy(task.name) and self.supervisor.topology.no_more_for(task.name):
             self.supervisor.check_ends = True
@@ -181,4 +199,6 @@ class Hearing:
             self.supervisor.touch_queue(queue)
         task.busy += made.busy
         slot.items += made.items
+        slot.hours.items += made.items
+        slot.hours.worked(self.supervisor.clock.now(), made.busy, 0.0)
         self.supervisor.touch(task.name)

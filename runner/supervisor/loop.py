@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from runner import events
 from runner.fleets.base import Died, Heard, Signalled
 from runner.ledger import Ledger
+from runner.supervisor import summary
 from runner.supervisor.agenda import Agenda
 from runner.supervisor.deaths import Deaths
 from runner.supervisor.ends import Ends
@@ -86,7 +88,8 @@ class Supervisor:
     def run(self) -> Result:
         """Run until every task is over."""
         self.began = self.clock.now()
-        self.emit(events.RunStarted(self.began, self.plan.run_id, self.plan.title, tuple(self.tasks)))
+        head = (self.plan.run_id, self.plan.title, tuple(self.tasks))
+        self.emit(events.RunStarted(self.began, *head, self.plan.described, time.time()))
         self.ends.begin()
         while True:
             self._turn()
@@ -98,12 +101,16 @@ class Supervisor:
         return self._end()
 
     def _end(self) -> Result:
-        result = self._result()
-        now, told = self.clock.now(), result.headline
+        now = self.clock.now()
         if self.pulse.next_time() is not None:
             self.pulse.tell(now)
+        tasks = tuple(summary.tasks(self.tasks, self.ledger, self.topology, now))
+        result = self._result()
+        told = result.headline
         counts = (told.read, told.made, told.done, told.dead, told.dropped, told.left, told.repeated)
-        self.emit(events.RunEnded(now, self.plan.run_id, result.exit_code, result.seconds, *counts))
+        queues = tuple(summary.queues(self.ledger, self.pulse.most))
+        more = (tasks, queues, result.reasons, result.unbalanced)
+        self.emit(events.RunEnded(now, self.plan.run_id, result.exit_code, result.seconds, *counts, *more))
         return result
 
     def _turn(self) -> None:
@@ -242,6 +249,7 @@ class Supervisor:
     def over(self, name: str, stage: Stage, why: str = "") -> None:
         """A task is over."""
         self.topology.over(name, stage)
+        self.tasks[name].ended_at = self.clock.now()
         self.staff.look_for_tasks = True
         how = {Stage.OK: "ok", Stage.FAILED: "failed", Stage.SKIPPED: "skipped"}[stage]
         self.emit(events.TaskEnded(self.clock.now(), name, how, why))
@@ -317,10 +325,9 @@ class Supervisor:
 
     def _task_result(self, name: str) -> TaskResult:
         task, tally, stage = self.tasks[name], self.ledger.tallies[name], self.topology.stages[name]
-        how = {Stage.OK: "ok", Stage.FAILED: "failed"}.get(stage, "skipped")
         return TaskResult(
             name=name,
-            how=how,
+            how=summary.how(stage),
             why=task.failed,
             done=tally.done,
             dead=tally.dead,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runner.chunking import lightness
+from runner.events import RunPlan
 from runner.ledger import LineSpec
 from runner.topology import Node, Topology
 from runner.transport.messages import OBJECTS, PICKLED
@@ -71,6 +72,8 @@ class Plan:
     hooks: tuple[WorkerHook, ...] = ()
     #: The plugins of the run, for whoever executes it; None: there are none.
     plugins: Plugins | None = field(default=None, repr=False, compare=False)
+    #: The same for people, as events tell it.
+    described: RunPlan = field(default_factory=RunPlan, repr=False, compare=False)
     #: What people should know before it begins.
     notices: tuple[str, ...] = ()
 

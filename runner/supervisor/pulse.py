@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from runner import events
+from runner.events import STATES
+from runner.supervisor.hours import ENDED, EXECUTING, ITEM, ROOM, STARTING, TURN
 from runner.supervisor.state import Phase
 
 if TYPE_CHECKING:
     from runner.supervisor.loop import Supervisor
-    from runner.supervisor.state import Slot, TaskState
+    from runner.supervisor.state import TaskState
 
 EVERY = 0.25
 
@@ -19,6 +22,8 @@ class Pulse:
 
     def __init__(self, supervisor: Supervisor, *, listening: bool) -> None:
         self.supervisor = supervisor
+        #: The longest that each queue was seen to be.
+        self.most: dict[str, int] = {}
         self._next: float | None = supervisor.clock.now() + EVERY if listening else None
 
     def next_time(self) -> float | None:
@@ -37,25 +42,34 @@ class Pulse:
         waiting: dict[str, int] = {}
         for line in supervisor.ledger.lines:  # a copied queue has a line for each reader: the longest one counts
             waiting[line.queue] = max(waiting.get(line.queue, 0), line.count)
-        tasks = {name: self._counts(task) for name, task in supervisor.tasks.items()}
-        supervisor.emit(events.Progress(now, tasks, waiting))
+        self.most = {queue: max(self.most.get(queue, 0), count) for queue, count in waiting.items()}
+        workers = {name: workers_of(task, now) for name, task in supervisor.tasks.items()}
+        tasks = {name: self._counts(task, workers[name]) for name, task in supervisor.tasks.items()}
+        supervisor.emit(events.Progress(now, tasks, waiting, workers))
 
-    def _counts(self, task: TaskState) -> events.TaskCounts:
+    def _counts(self, task: TaskState, workers: tuple[events.WorkerNow, ...]) -> events.TaskCounts:
         ledger = self.supervisor.ledger
         tally = ledger.tallies[task.name]
-        there = [slot for slot in task.slots if slot.phase in (Phase.READY, Phase.ENDING)]
+        states = Counter(worker.state for worker in workers)
         return events.TaskCounts(
             done=tally.done,
             dead=tally.dead,
             dropped=tally.dropped,
             repeated=ledger.repeated[task.name],
             sent=ledger.sent[task.name],
-            executing=sum(_executes(slot) for slot in there),
-            workers=len(there),
+            executing=states[STATES[EXECUTING]],
+            workers=sum(slot.phase in (Phase.READY, Phase.ENDING) for slot in task.slots),
+            starting=states[STATES[STARTING]],
+            item=states[STATES[ITEM]],
+            room=states[STATES[ROOM]],
+            turn=states[STATES[TURN]],
+            stage=self.supervisor.topology.stages[task.name].value,
         )
 
 
-def _executes(slot: Slot) -> bool:
-    if slot.task.is_source:
-        return slot.phase is Phase.READY and slot.working
-    return bool(slot.leases)
+def workers_of(task: TaskState, now: float) -> tuple[events.WorkerNow, ...]:
+    """All workers of a task, as events show them."""
+    for slot in task.slots:
+        if slot.phase is Phase.GONE:
+            slot.hours.turn_to(ENDED, now)
+    return tuple([slot.hours.show(slot, now) for slot in task.slots])

@@ -8,6 +8,7 @@ from runner import events
 from runner.chunking import slice_for
 from runner.errors import SpawnError
 from runner.supervisor.deaths import BOOTS
+from runner.supervisor.hours import ENDED, EXECUTING, ITEM, ROOM, STARTING, WAITS, Hours
 from runner.supervisor.state import Phase, Slot
 from runner.topology import Stage
 from runner.transport.messages import Stop
@@ -71,10 +72,12 @@ class Staff:
     def _start_task(self, task: TaskState, now: float) -> None:
         names = task.plan.config.workers.names
         self.supervisor.topology.started(task.name)
+        task.began_at = now
         task.grain.slice = slice_for(len(names))
         self.supervisor.emit(events.TaskStarted(now, task.name, names))
         for name in names:
-            slot = Slot(len(self.slots), name, task, start_at=now)
+            hours = Hours(task.waiting, self.supervisor.began, now, ROOM if task.is_source else ITEM)
+            slot = Slot(len(self.slots), name, task, start_at=now, hours=hours)
             self.slots.append(slot)
             task.slots.append(slot)
         self._due += task.slots
@@ -100,6 +103,7 @@ class Staff:
         topology.is_ready(slot.task.name)
         self.look_for_tasks = True
         now = self.supervisor.clock.now()
+        slot.hours.turn_to(EXECUTING if slot.working else WAITS, now)
         self.supervisor.emit(events.WorkerReady(now, slot.task.name, slot.name, message.pid))
         self.supervisor.watch.granted(slot.task)
         if slot.task.ended:
@@ -127,6 +131,7 @@ class Staff:
             slot.task.fleet.send(slot.index, Stop(ended=False))
         else:
             slot.phase = Phase.ENDING
+            slot.hours.turn_to(ENDED, self.supervisor.clock.now())
             if self.supervisor.ends.stopping or self._fed_by_failed(slot.task):  # so that its tear-down knows
                 slot.task.fleet.send(slot.index, Stop(ended=False))
             slot.task.fleet.send(slot.index, Stop(ended=True))
@@ -159,6 +164,7 @@ class Staff:
         slot.phase = Phase.FINISHED
         self.supervisor.feeder.forfeit(task, slot)
         now = self.supervisor.clock.now()
+        slot.hours.turn_to(ENDED, now)
         self._farewells[slot.index] = now + _FAREWELL
         self.supervisor.emit(events.WorkerEnded(now, task.name, slot.name, message.result))
 
@@ -183,6 +189,7 @@ class Staff:
         task, error = slot.task, message.error
         now = self.supervisor.clock.now()
         slot.phase = Phase.FINISHED
+        slot.hours.turn_to(ENDED, now)
         self._farewells[slot.index] = now + _FAREWELL
         again, attempt = self._another_try(slot, message)
         word = "again" if again else "fatal"
@@ -238,6 +245,7 @@ class Staff:
             self.supervisor.deaths.crashed(slot, event, was=was)
         if slot.phase is Phase.WAITING:
             self._due.append(slot)
+        slot.hours.turn_to(STARTING if slot.phase is Phase.WAITING else ENDED, self.supervisor.clock.now())
         self._look_over(task)
         self.supervisor.touch(task.name)
         self.supervisor.touch_readers(task.name)

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from runner.chunking import Grain
+from runner.supervisor.hours import Hours, Waiting
 
 if TYPE_CHECKING:
     from runner.fleets.base import Fleet
@@ -62,6 +63,8 @@ class Slot:
     preview: str = ""
     #: The lease of an item over which workers have died before: in a worker that executes many, it flies alone.
     flies_alone: int = 0
+    #: Where its time goes.
+    hours: Hours = field(default_factory=lambda: Hours(Waiting(), 0.0, 0.0))
 
     def begin(self) -> None:
         """A new worker lives here."""
@@ -118,6 +121,11 @@ class TaskState:
     results: dict[str, str] = field(default_factory=dict)
     busy: float = 0.0
     throttle: Throttle | None = None
+    #: Why its free workers wait; how long its items take, as (class, items); when it began, and ended.
+    waiting: Waiting = field(default_factory=Waiting)
+    times: dict[int, int] = field(default_factory=dict)
+    began_at: float | None = None
+    ended_at: float | None = None
     #: See `chunking.lightness`.
     light: int = 1
 

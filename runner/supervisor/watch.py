@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner import events
+from runner.supervisor.hours import STARTING
 from runner.supervisor.state import Phase
 from runner.transport.cells import Position
 from runner.transport.messages import Stop
@@ -141,6 +142,7 @@ class Watch:
     def retire(self, slot: Slot) -> None:
         """Replace a worker that holds nothing."""
         slot.phase = Phase.ENDING
+        slot.hours.turn_to(STARTING, self.supervisor.clock.now())
         slot.task.fleet.send(slot.index, Stop(ended=True))
 
     def _memory(self, slot: Slot) -> int:

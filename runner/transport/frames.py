@@ -36,6 +36,7 @@ from runner.transport.messages import (
     Ready,
     Shown,
     Stop,
+    Times,
     ToWorker,
 )
 
@@ -151,8 +152,8 @@ def _triples(slots: list[list[int]]) -> tuple[tuple[int, int, int], ...]:
     return tuple((int(arena), int(offset), int(length)) for arena, offset, length in slots)
 
 
-def _pairs(keys: list[list[int]]) -> tuple[tuple[int, int], ...]:
-    return tuple((int(arena), int(offset)) for arena, offset in keys)
+def _pairs(pairs: list[list[int]]) -> tuple[tuple[int, int], ...]:
+    return tuple((int(first), int(second)) for first, second in pairs)
 
 
 def _pack_answer(message: Answer, payloads: list[Buffer]) -> tuple[int, list[Any]]:
@@ -200,6 +201,7 @@ _PACK: dict[type, Any] = {
     Answer: _pack_answer,
     Made: lambda m, payloads: (6, [m.items, _outputs(m.outputs, payloads), m.busy]),
     Progress: lambda m, _: (7, [m.done, m.total]),
+    Times: lambda m, _: (16, [m.times, m.cpu, m.memory]),
     Finished: lambda m, _: (8, [m.result, m.early]),
     Shown: lambda m, _: (10, [m.lease, m.preview]),
     Arena: lambda m, _: (15, [m.number, m.freed]),
@@ -213,6 +215,7 @@ _UNPACK: dict[int, Any] = {
     5: _unpack_answer,
     6: lambda body, payloads: Made(body[0], _to_outputs(body[1], payloads), body[2]),
     7: lambda body, _: Progress(*body),
+    16: lambda body, _: Times(_pairs(body[0]), float(body[1]), int(body[2])),
     8: lambda body, _: Finished(*body),
     10: lambda body, _: Shown(*body),
     15: lambda body, _: Arena(int(body[0]), freed=tuple(body[1])),

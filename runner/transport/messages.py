@@ -2,7 +2,7 @@
 
 supervisor ─▶ worker   Grant (items, on a lease) · Credit (a source may make so many) · Stop · Arena
 worker ─▶ supervisor   Ready · Answer (outputs + acks, one message) · Made (a source's items) · Progress
-                       · Finished · Failed · Arena
+                       · Times · Finished · Failed · Arena
 """
 
 from __future__ import annotations
@@ -197,6 +197,23 @@ class Progress:
     total: float | None
 
 
+#: Classes of a histogram of times for each doubling: class n ends at 2 ** (n / 8) seconds.
+CLASSES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """What a worker has measured since it last said so.
+
+    `times` are (class, items) pairs of a histogram of seconds per item, `cpu` is processor time in seconds, `memory`
+    the peak in bytes (0: unknown, or a thread's).
+    """
+
+    times: tuple[tuple[int, int], ...]
+    cpu: float
+    memory: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
     """The worker's work is over and it is torn down; `result` is what a task without outputs returned, as text."""
@@ -216,4 +233,4 @@ class Failed:
 
 
 ToWorker = Grant | Credit | Stop | Arena
-FromWorker = Arena | Ready | Answer | Made | Shown | Progress | Finished | Failed
+FromWorker = Arena | Ready | Answer | Made | Shown | Progress | Times | Finished | Failed

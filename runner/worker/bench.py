@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from runner.tasks import Shape
     from runner.worker.collect import Collector
     from runner.worker.context import WorkerContext
+    from runner.worker.meter import Meter
     from runner.worker.spec import Port, WorkerSpec
 
 
@@ -29,6 +30,7 @@ class Bench:
     collector: Collector
     context: WorkerContext
     form: Shape
+    meter: Meter
     ended: bool = False
 
     def hear(self, message: Any) -> Grant | None:

@@ -101,7 +101,10 @@ class BoxInbox(Inbox[Any]):
             return
         acks = () if self.grant is None else (Ack(self.grant.lease, self.done, tuple(self.failures)),)
         self.bench.show(0)
-        self.bench.port.send(Answer(acks, outputs, perf_counter() - self.began))
+        now = perf_counter()
+        self.bench.meter.took(now - self.began, self.done)
+        self.bench.port.send(Answer(acks, outputs, now - self.began))
+        self.bench.meter.tell(now)
         self.grant, self.done, self.failures = None, 0, []
         self.waiting.clear()
 

@@ -12,6 +12,7 @@ from time import perf_counter
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
+from runner.tasks import To
 from runner.transport import codec
 from runner.transport.cells import stretch
 from runner.transport.messages import OBJECTS, Ack, Answer, Failure, Grant
@@ -28,6 +29,8 @@ _MOST_STRIDE = 4096
 #: Items that are executed in one stretch at most; after so many quick strides.
 _STRETCH = 512
 _QUICK_ENOUGH = 2
+#: Results that say themselves what is to be done with them.
+_SPECIAL = frozenset({GeneratorType, To})
 #: Items that have failed: index in the part, and the error.
 _Faults = list[tuple[int, Exception]]
 
@@ -53,6 +56,7 @@ def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs
             answer = execute(grant)
             bench.show(0)
             bench.port.send(answer)
+            bench.meter.tell(perf_counter())
         elif bench.ended:
             return
 
@@ -92,6 +96,7 @@ class Items:
                     if not self.bench.spec.alone:
                         return self._answer(grant, base + at, failures, began)
                     self.bench.port.send(self._answer(grant, base + at - told, failures, began, more=True))
+                    self.bench.meter.tell(now)
                     told, failures, began, deadline = base + at, [], now, now + 2 * grant.slice
             base += len(items)
         return self._answer(grant, base - told, failures, began)
@@ -120,7 +125,9 @@ class Items:
         rest = islice(items, at, None)  # for stretches: they begin where the last one has ended
         upto = at
         before = perf_counter()
+        quick, together = 0, 0.0  # items in stretches are measured together: so quick are they
         while at < len(items):
+            was = at
             stretching = self.quick >= _QUICK_ENOUGH and self.may_stretch and part.letter is None and not part.crashes
             if stretching:
                 if upto != at:
@@ -129,14 +136,20 @@ class Items:
                 at, faults = self._stretch(part, items, islice(rest, upto - at), range(at, upto), base)
             else:
                 at, faults = run(part, items, at, min(len(items), at + self.stride), base)
-            if faults:
-                return at, faults
             now = perf_counter()
+            if stretching:
+                quick += at - was
+                together += now - before
+            else:
+                self.bench.meter.took(now - before, at - was)
+            if faults:
+                break
             self._adapt(now - before)
             if now > deadline:
                 break
             before = now
-        return at, []
+        self.bench.meter.took(together, quick)
+        return at, faults
 
     def _adapt(self, seconds: float) -> None:
         """Read the clock about once a millisecond.
@@ -195,7 +208,7 @@ class Items:
                     context.at(part, part.start + at)
                 result = target(thaw(part, items[at]))
                 if self.may_stretch and result.__class__ not in codec.SMALL:
-                    self.may_stretch = False
+                    self.may_stretch = self._plain({result.__class__})
                 emit(result)
                 at += 1
         except Exception as error:  # noqa: BLE001  whatever the user's function raises
@@ -205,7 +218,7 @@ class Items:
     def _stretch(
         self, part: Part, items: codec.Frozen, some: Iterator[Any], span: range, base: int
     ) -> tuple[int, _Faults]:
-        """Call the function for some hundreds of items at the speed of C; until now all its results were plain values.
+        """Call the function for some hundreds of items at the speed of C; until now all its results were plain.
 
         The cell shows all of them as suspects, so a death here makes each of them be given again alone. Should a
         result be something else for the first time, it is frozen a moment later than it would be item by item; after
@@ -222,16 +235,21 @@ class Items:
         except Exception as error:  # noqa: BLE001  whatever the user's function raises
             faults.append((at + len(results), error))
         done = at + len(results) + len(faults)
-        if not self.bench.spec.groups and results.count(None) == len(results):
-            return done, faults
         kinds = codec.kinds_of(results)
+        if not self._plain(kinds):
+            self.may_stretch = False
+            return done, self._emit_each(results, at) + faults
+        if self.bench.spec.groups:
+            self.bench.collector.extend(results, kinds)
+        return done, faults
+
+    def _plain(self, kinds: set[type]) -> bool:
+        """Whether results of these types can be taken without a look at each."""
         if kinds <= codec.SMALL:
-            if self.bench.collector.direct is not None:
-                self.bench.collector.kinds |= kinds
-                self.bench.collector.direct.extend(results)
-            return done, faults
-        self.may_stretch = False
-        return done, self._emit_each(results, at) + faults
+            return True
+        if not self.bench.spec.groups:
+            return GeneratorType not in kinds
+        return self.bench.collector.objects and not kinds & _SPECIAL
 
     def _emit_each(self, results: list[Any], at: int) -> _Faults:
         collector = self.bench.collector
@@ -263,12 +281,12 @@ class Batches:
         """Call the function for each full list, and for what remains."""
         bench, spec = self.bench, self.bench.spec
         emit = bench.collector.emit_all if spec.groups else _exhaust
-        began = perf_counter()
+        began = last = perf_counter()
         failures: list[Failure] = []
         done = 0
         bench.show(grant.lease)
         for batch in self._lists(grant):
-            if done and (perf_counter() - began > 2 * grant.slice or (failures and spec.ordered)):
+            if done and (last - began > 2 * grant.slice or (failures and spec.ordered)):
                 break
             bench.show(grant.lease, done)
             attempt = batch[0][0].attempt
@@ -284,6 +302,9 @@ class Batches:
                 bench.collector.cut_short(again=fault.verdict == "retry")
                 failures.append(fault)
             done += len(batch)
+            now = perf_counter()
+            bench.meter.took(now - last, len(batch))
+            last = now
         worked = perf_counter()
         outputs = bench.collector.take()
         ended = perf_counter()

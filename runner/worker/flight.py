@@ -109,7 +109,9 @@ class Flight:
             if fault.verdict == "retry":
                 outputs.clear()
             failures = (fault,)
-        self._land(lease, outputs, failures, perf_counter() - began, item, part)
+        busy = perf_counter() - began
+        bench.meter.took(busy, 1)
+        self._land(lease, outputs, failures, busy, item, part)
 
     async def _call(self, item: Any, kwargs: dict[str, Any], outputs: list[Any]) -> None:
         limit = self.bench.spec.timeout
@@ -157,3 +159,4 @@ class Flight:
             acks, self.acks = tuple(self.acks), []
             busy, self.busy = self.busy, 0.0
             self.bench.port.send(Answer(acks, self.bench.collector.take(), busy))
+            self.bench.meter.tell(perf_counter())

@@ -16,6 +16,7 @@ from runner.worker import boxes, each, source
 from runner.worker.bench import Bench
 from runner.worker.collect import Collector
 from runner.worker.context import WorkerContext
+from runner.worker.meter import Meter
 from runner.worker.spec import SupervisorGone
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def _execute(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> Fini
     target, args, kwargs = _reporting(port, "load", lambda: _load(spec))
     form = shape(target)
     context = WorkerContext(spec, port)
-    bench = Bench(spec, port, cell, Collector(spec.groups, spec.max_item, port.store, spec.light), context, form)
+    collector, meter = Collector(spec.groups, spec.max_item, port.store, spec.light), Meter(port, spec.mode)
+    bench = Bench(spec, port, cell, collector, context, form, meter)
     given = {form.context: context} if form.context else {}
     stack = contextlib.ExitStack()
     if form.kind == "class":
@@ -81,6 +83,8 @@ def _execute(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> Fini
     except Exception as error:  # noqa: BLE001  whatever the user's function raises
         _report(port, where, error)
         raise _GiveUp from None
+    finally:
+        meter.tell_all()
     return Finished(result, early=bool(spec.inputs) and not bench.ended)
 
 

@@ -1,0 +1,99 @@
+"""How every task and queue has ended, for the last event of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runner import events
+from runner.supervisor.pulse import workers_of
+from runner.topology import Stage
+from runner.transport.messages import CLASSES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from runner.ledger import Ledger
+    from runner.supervisor.state import TaskState
+    from runner.topology import Topology
+
+_HOW = {Stage.OK: "ok", Stage.FAILED: "failed"}
+
+
+def how(stage: Stage) -> str:
+    """How a task has ended, in a word.
+
+    >>> how(Stage.OK)
+    'ok'
+    """
+    return _HOW.get(stage, "skipped")
+
+
+def tasks(
+    states: Mapping[str, TaskState], ledger: Ledger, topology: Topology, now: float
+) -> Iterator[events.TaskSummary]:
+    """Every task. Before what is left is counted: a worker that was ended still holds its leases."""
+    for name, task in states.items():
+        tally, left = ledger.tallies[name], ledger.leased[name]
+        workers = workers_of(task, now)
+        began = now if task.began_at is None else task.began_at
+        yield events.TaskSummary(
+            name=name,
+            how=how(topology.stages[name]),
+            why=task.failed,
+            taken=tally.done + tally.dead + tally.dropped + left,
+            done=tally.done,
+            dead=tally.dead,
+            dropped=tally.dropped,
+            left=left,
+            repeated=ledger.repeated[name],
+            sent=ledger.sent[name],
+            median=quantile(task.times, 0.5),
+            p99=quantile(task.times, 0.99),
+            busy=busy([worker.spent for worker in workers]),
+            active=(now if task.ended_at is None else task.ended_at) - began,
+            times=tuple((2.0 ** (key / CLASSES), items) for key, items in sorted(task.times.items())),
+            workers=workers,
+            results=dict(task.results),
+        )
+
+
+def queues(ledger: Ledger, most: Mapping[str, int]) -> Iterator[events.QueueSummary]:
+    """Every queue, once what is left has been counted."""
+    for name in dict.fromkeys(line.queue for line in ledger.lines):
+        tallies = [line.tally for line in ledger.lines if line.queue == name]
+        yield events.QueueSummary(
+            name=name,
+            put=sum(tally.put for tally in tallies),
+            done=sum(tally.done for tally in tallies),
+            dead=sum(tally.dead for tally in tallies),
+            dropped=sum(tally.dropped for tally in tallies),
+            left=sum(tally.left for tally in tallies),
+            repeated=sum(tally.repeated for tally in tallies),
+            most=most.get(name, 0),
+        )
+
+
+def busy(spent: Sequence[events.Spent]) -> float:
+    """The share of the workers' time from ready to ended in which they executed or encoded.
+
+    >>> busy([events.Spent(starting=1, item=1, executing=2, encoding=1)]), busy([])
+    (0.75, 0.0)
+    """
+    worked = sum(each.executing + each.encoding for each in spent)
+    waited = sum(each.item + each.room for each in spent)
+    return worked / (worked + waited) if worked + waited > 0 else 0.0
+
+
+def quantile(times: Mapping[int, int], share: float) -> float | None:
+    """Seconds that this share of the items did not exceed, within 5 %; None: nothing was measured.
+
+    >>> round(quantile({-80: 99, 0: 1}, 0.5), 6), round(quantile({-80: 99, 0: 1}, 0.999), 2), quantile({}, 0.5)
+    (0.000935, 0.96, None)
+    """
+    most = share * sum(times.values())
+    seen = 0
+    for key, items in sorted(times.items()):
+        seen += items
+        if seen >= most:
+            return float(2.0 ** ((key - 0.5) / CLASSES))
+    return None
