@@ -10,6 +10,9 @@ import typer
 from runner.cli.inputs import File, Params, Sets, complete_task, pairs, path_of, refuse
 from runner.cli.plugins import NoPlugin, NoPlugins, OnlyPlugin, choice
 from runner.config.select import select
+from runner.errors import UsageError
+
+_DISPLAYS = ("auto", "live", "plain", "json", "none")
 
 
 def run(
@@ -59,6 +62,14 @@ def run(
     as_json: Annotated[
         bool, typer.Option("--json", help="Write the summary as JSON to standard output, all else to standard error.")
     ] = False,
+    progress: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|live|plain|json|none",
+            help="How to show how far it is: on the terminal, as lines for people or programs, not at all.",
+            autocompletion=lambda: _DISPLAYS,
+        ),
+    ] = "auto",
     no_record: Annotated[bool, typer.Option("--no-record", help="Keep no record of this run.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only errors, and the balance when something is wrong.")
@@ -80,6 +91,8 @@ def run(
     """
     from runner import config
 
+    if progress not in _DISPLAYS:
+        raise UsageError(f"--progress knows {', '.join(_DISPLAYS)}, not {progress[:40]!r}")
     given, file = dict(pairs(param, "--param")), path_of(file, "run")
     sets = [*pairs(set_, "--set"), *_overrides(grace=grace, log=log, halt=halt, deadline=deadline)]
     sets += [("run.record", "0")] if no_record else []
@@ -100,7 +113,9 @@ def run(
         return
     from runner.cli.execute import Options, execute
 
-    execute(plan, Options(quiet=quiet, verbose=verbose, dead_ok=dead_ok, as_json=as_json, events=events))
+    execute(
+        plan, Options(quiet=quiet, verbose=verbose, dead_ok=dead_ok, as_json=as_json, events=events, progress=progress)
+    )
 
 
 def _overrides(**given: str | None) -> list[tuple[str, str]]:
