@@ -6,7 +6,6 @@ import json
 import os
 from typing import TYPE_CHECKING, Protocol
 
-from runner.report.panel import Panel
 from runner.report.progress import Progress
 from runner.report.words import count, duration, one_line
 
@@ -38,7 +37,7 @@ def display(choice: str, printer: Printer, *, log: str, fd: int = 2) -> Display 
         able = os.isatty(fd) and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
         choice = "live" if able and log != "raw" else "plain"
     if choice == "live":
-        return LiveDisplay(printer, fd)
+        return LiveDisplay(printer)
     if choice == "plain":
         return PlainDisplay(printer)
     return JsonDisplay(printer) if choice == "json" else None
@@ -47,12 +46,11 @@ def display(choice: str, printer: Printer, *, log: str, fd: int = 2) -> Display 
 class LiveDisplay:
     """Lines at the bottom of a terminal; the printer draws them, in its own thread and time."""
 
-    def __init__(self, printer: Printer, fd: int) -> None:
+    def __init__(self, printer: Printer) -> None:
         from runner.report.live import Live
 
         self._progress = Progress()
         self._printer = printer
-        self._fd = fd
         self._live = Live(color="NO_COLOR" not in os.environ)
         self._shown = False
 
@@ -60,7 +58,7 @@ class LiveDisplay:
         """Remember it; the first progress shows the panel."""
         if self._progress.event(event) and not self._shown:
             self._shown = True
-            self._printer.show(Panel(self._frame, self._fd))
+            self._printer.show(self._frame)
 
     def _frame(self, columns: int, lines: int) -> list[tuple[str, int]]:
         return self._live.frame(self._progress.snapshot(), columns, lines)

@@ -20,11 +20,12 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from runner.report.lines import Splitter, prefix
+from runner.report.panel import Panel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.report.panel import Panel
+    from runner.report.panel import Frame
 
 _READ = 1 << 16
 _MOST_PENDING = 1 << 20
@@ -98,9 +99,10 @@ class Printer:
         """A line of runner's own, on standard error."""
         self.hand_over(lambda: self._emit("err", text.encode("utf-8", "backslashreplace") + b"\n"))
 
-    def show(self, panel: Panel | None) -> None:
-        """Keep a panel below all that is printed to standard error, a terminal; None: no longer."""
-        self.hand_over(lambda: self._show(panel))
+    def show(self, frame: Frame | None) -> None:
+        """Keep a frame below all that is printed, on standard error, which is a terminal; None: no longer."""
+        # The descriptor of our own: what threads print is captured where the program's is.
+        self.hand_over(lambda: self._show(Panel(frame, self._fds["err"]) if frame is not None else None))
 
     def tail(self, name: str) -> str:
         """The last lines that a worker printed, about 2 KiB."""

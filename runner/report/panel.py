@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two drawings, and from what was printed above to the next drawing.
 EVERY, AFTER_OUTPUT = 0.5, 0.1
+#: Nothing was drawn for so many seconds: the run was stopped (Ctrl-Z) meanwhile.
+STOPPED = 3.0
 
 
 class Panel:
@@ -26,7 +28,7 @@ class Panel:
         self._frame = frame
         self._fd = fd
         self._drawn: list[int] = []
-        self._next = time.monotonic()
+        self._next = self._at = time.monotonic()
 
     def patience(self) -> float:
         """Seconds until it is to be drawn again."""
@@ -34,7 +36,7 @@ class Panel:
 
     def erase(self) -> bytes:
         """Before something is printed: what takes the panel away."""
-        if not self._drawn:
+        if not self._is_there():
             return b""
         rows = self._rows(self._size()[0])
         self._drawn = []
@@ -46,10 +48,17 @@ class Panel:
         columns, lines = self._size()
         self._next = time.monotonic() + EVERY
         frame = self._frame(columns, lines)
-        up = b"\r\x1b[%dA" % self._rows(columns) if self._drawn else b""
+        up = b"\r\x1b[%dA" % self._rows(columns) if self._is_there() else b""
         self._drawn = [width for _, width in frame]
+        self._at = time.monotonic()
         text = "".join(f"{line}\x1b[K\n" for line, _ in frame)
         return up + text.encode("utf-8", "replace") + b"\x1b[J"
+
+    def _is_there(self) -> bool:
+        """Whether what was drawn is still where it was: not when the run was stopped, and a shell used the terminal."""
+        if time.monotonic() - self._at > STOPPED:
+            self._drawn = []
+        return bool(self._drawn)
 
     def _rows(self, columns: int) -> int:
         """Rows that the drawn lines take: a terminal that has become narrower has wrapped them."""
