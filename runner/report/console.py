@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import chain
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from runner import events
@@ -125,7 +126,9 @@ class Console:
         self.say(_last_line(result))
         indent = " " * len(plain(result.title))
         if record is not None and record.limit is not None:
-            self.say(f"{indent}  {plain(record.limit.sentence)}")
+            width = max(summary.WIDTH, len(indent) + 42)  # a long title leaves the sentence room
+            for line in wrap(plain(record.limit.sentence), width - len(indent) - 2):
+                self.say(f"{indent}  {line}")
         if result.letters_kept:
             self.say(f"{indent}  {result.letters_kept:,} dead: runner dead list{self._where()}")
 
