@@ -239,7 +239,7 @@ def _source(shares: Shares, load: Load, begin: str) -> Limit:
     if load.plan.mode == "thread" and ("interpreter", "") in shares.of:
         changed["interpreter", ""] = shares.of["interpreter", ""] - saved
     gain, _ = shares.gain(changed)
-    text = f"{begin} making items; were it twice as fast, the run would be about {_times(gain)} as fast"
+    text = f"{begin} making items; twice as fast, it would give about {_times(gain)}"
     return Limit(f"{text}; more workers elsewhere would give nothing", "work", load.name, None, gain)
 
 

@@ -109,7 +109,7 @@ def test_workers_that_wait_for_their_turn_are_no_limit():
 def test_a_slow_source():
     found = limit(line(Did("read", 0.98), Did("resize", 0.3, workers=2), SAVE))
     assert found.sentence == (
-        "read limits the run: 98 % busy making items; were it twice as fast, the run would be about 2.0x as fast; "
+        "read limits the run: 98 % busy making items; twice as fast, it would give about 2.0x; "
         "more workers elsewhere would give nothing"
     )
     assert (found.kind, found.task, found.workers) == ("work", "read", None)
@@ -118,7 +118,7 @@ def test_a_slow_source():
 def test_a_source_that_computes_in_a_thread_is_not_told_to_be_a_process():
     record = line(Did("read", 0.97, cpu=0.95, mode="thread"), Did("resize", 0.3, workers=2), SAVE, cores=2)
     found = limit(record)
-    assert found.sentence.startswith("read limits the run: 97 % busy making items; were it twice as fast")
+    assert found.sentence.startswith("read limits the run: 97 % busy making items; twice as fast")
     assert found.gain == pytest.approx(1.94, abs=0.02)
 
 
