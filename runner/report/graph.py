@@ -132,7 +132,8 @@ def _queue_counts(queue: events.QueuePlanned, seen: events.QueueSummary | None) 
         return ()
     notes = [f"{seen.put:,} in"]
     notes += [f"{count:,} {word}" for count, word in ((seen.dropped, "dropped"), (seen.left, "left")) if count]
-    return (*notes, f"at most {seen.most:,} of {queue.size:,}" if queue.size else f"at most {seen.most:,}")
+    full = queue.size is not None and seen.most >= queue.size
+    return (*notes, f"full at {queue.size:,}" if full else f"at most {seen.most:,}")
 
 
 # -- for other programs -----------------------------------------------------------------------

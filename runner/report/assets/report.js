@@ -16,10 +16,15 @@
     if (value < 1) return `${digits(value * 1e3, 3)} ms`;
     if (value < 120) return `${digits(value, 4)} s`;
     const whole = Math.round(value);
-    const rest = String(whole % 60).padStart(2, "0");
-    if (whole < 3600) return `${Math.floor(whole / 60)}m${rest}s`;
+    const rest = whole % 60 ? `${String(whole % 60).padStart(2, "0")}s` : "";
+    if (whole < 3600) return `${Math.floor(whole / 60)}m${rest}`;
     return `${Math.floor(whole / 3600)}h${String(Math.floor(whole / 60) % 60).padStart(2, "0")}m`;
   }
+
+  // Steps of an axis of time, in seconds; above a minute as clocks have them.
+  const steps = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 10].flatMap((ten) => [ten, 2 * ten, 5 * ten])
+    .concat([15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800])
+    .filter((step) => step < 20 || step === 30 || step >= 60).sort((a, b) => a - b);
 
   // Every n-th end of an interval, and the last one.
   const ends = (every) => data.at.filter((_, i) => (i + 1) % every === 0 || i + 1 === data.at.length);
@@ -29,26 +34,44 @@
     return { stroke: colour("quiet"), font: font(12), grid: line, ticks: { ...line, size: 4 }, ...u };
   }
 
+  function clock(more) {
+    return axes({ size: 34, incrs: steps, space: 70, values: (_, splits) => splits.map(seconds), ...more });
+  }
+
   function series(name, i, unit, more) {
     return {
-      label: name, stroke: colour(`c${i % 8}`), width: 1.75, dash: dashes[Math.floor(i / 8) % 4], points: { show: false },
+      label: name, stroke: colour(`c${i % 8}`), width: 1.75, dash: dashes[i % 4], points: { show: false },
       value: (_, value) => (value == null ? "" : `${digits(value, 4)}${unit}`), ...more,
     };
+  }
+
+  // Lines are told apart by their dashes too, in the legend as in the plot.
+  const legend = { markers: { width: 2, dash: (_, i) => ["solid", "dashed", "dotted", "double"][(i - 1) % 4] } };
+
+  // 1, 2 and 5 of each power of ten where there are few of them, else the powers alone.
+  function logarithmic(low, high) {
+    const found = [];
+    const fine = Math.log10(high / low) < 2.5 ? [1, 2, 5] : [1];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1) {
+      fine.forEach((digit) => found.push(digit * 10 ** power));
+    }
+    return found.filter((value) => value >= low && value <= high);
   }
 
   function lines(x, found, unit, top) {
     return {
       options: {
-        height: 260,
+        height: 240,
         scales: { x: { time: false, range: [0, x[x.length - 1]] }, y: { range: (_, low, high) => [0, top || high * 1.08 || 1] } },
         axes: [
-          axes({ values: (_, splits) => splits.map(seconds) }),
+          clock(),
           axes({ size: 62, values: (_, splits) => splits.map((value) => digits(value, 4) + unit) }),
         ],
         series: [
           { label: "at", value: (_, value) => (value == null ? "" : seconds(value)) },
           ...found.map((one, i) => series(one.name, i, unit)),
         ],
+        legend,
         cursor: { sync: { key: "time" }, drag: { x: true, y: false } },
       },
       data: [x, ...found.map((one) => one.values)],
@@ -72,16 +95,20 @@
     const step = uPlot.paths.stepped({ align: -1 });
     return {
       options: {
-        height: 260,
+        height: 240,
         scales: { x: { time: false, distr: 3, range: [edges[0], edges[edges.length - 1]] }, y: { range: (_, low, high) => [0, high * 1.08 || 1] } },
         axes: [
-          axes({ values: (_, splits) => splits.map((value) => (value == null ? "" : seconds(value))) }),
+          axes({
+            size: 34, splits: (_, __, low, high) => logarithmic(low, high), filter: (_, splits) => splits,
+            values: (_, splits) => splits.map(seconds),
+          }),
           axes({ size: 62, values: (_, splits) => splits.map((value) => `${digits(value, 3)} %`) }),
         ],
         series: [
           { label: "up to", value: (_, value) => (value == null ? "" : seconds(value)) },
           ...tasks.map((task, i) => series(task.name, i, " %", { paths: step, fill: `${colour(`c${i % 8}`)}22` })),
         ],
+        legend,
         cursor: { drag: { x: false, y: false } },
       },
       data: [edges, ...tasks.map((task) => task.values)],
@@ -129,11 +156,12 @@
     const short = (text) => (text.length > fitting ? `${text.slice(0, fitting - 1)}…` : text);
     return {
       options: {
-        height: rows.length * high + 46,
+        height: rows.length * high + 42,
+        padding: [8, 14, 0, 0],
         legend: { show: false },
         scales: { x: { time: false, range: [0, x[x.length - 1]] }, y: { range: [0, rows.length], dir: -1 } },
         axes: [
-          axes({ values: (_, splits) => splits.map(seconds), grid: { show: false } }),
+          clock({ grid: { show: false } }),
           axes({
             size: wide, gap: 4, font: font(11), grid: { show: false }, ticks: { show: false },
             splits: () => labels.map(([at]) => at),
@@ -179,7 +207,7 @@
         i = next;
       }
       if (r && rows[r - 1].task !== row.task) {
-        ink.fillStyle = colour("ink");
+        ink.fillStyle = colour("quiet");
         ink.fillRect(u.bbox.left, Math.round(top) - 1, u.bbox.width, 1);
       }
     });
@@ -282,6 +310,9 @@
   Object.keys(makers).forEach((id) => document.getElementById(id)?.addEventListener("keydown", keys));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   matchMedia("print").addEventListener("change", redraw);
+  document.querySelectorAll(".scroll > svg").forEach((picture) => {
+    picture.parentNode.scrollLeft = (picture.parentNode.scrollWidth - picture.parentNode.clientWidth) / 2;
+  });
   let width = window.innerWidth;
   let waiting = 0;
   window.addEventListener("resize", () => {
