@@ -6,7 +6,17 @@ import random
 from dataclasses import replace
 
 from runner import events
-from runner.events import STATES, Machine, QueuePlanned, QueueSummary, RunPlan, Spent, TaskPlanned, TaskSummary, WorkerNow
+from runner.events import (
+    STATES,
+    Machine,
+    QueuePlanned,
+    QueueSummary,
+    RunPlan,
+    Spent,
+    TaskPlanned,
+    TaskSummary,
+    WorkerNow,
+)
 from runner.report.record import Balance, FailureGroup, Limit, Moment, Record, Series
 
 TRACEBACK = """Traceback (most recent call last):
@@ -61,7 +71,10 @@ def past_run(
     rng = random.Random(seed)
     names = [f"task{number}" for number in range(tasks)] if tasks != 4 else ["read", "resize", "upload", "manifest"]
     lines = [f"queue{number}" for number in range(queues)] if queues != 4 else ["paths", "thumbs", "stored", "rejected"]
-    staff = {name: tuple(f"{name}{i}" for i in range(workers // tasks + (n < workers % tasks))) for n, name in enumerate(names)}
+    staff = {
+        name: tuple(f"{name}{i}" for i in range(workers // tasks + (n < workers % tasks)))
+        for n, name in enumerate(names)
+    }
     at = tuple(seconds * (n + 1) / bins for n in range(bins))
     planned = tuple(
         TaskPlanned(
@@ -71,7 +84,10 @@ def past_run(
         for n, name in enumerate(names)
     )  # fmt: skip
     states = {
-        name: {worker: tuple(shares_at(rng, n / bins, 0.9 if name == names[1] else 0.4) for n in range(bins)) for worker in staff[name]}
+        name: {
+            worker: tuple(shares_at(rng, n / bins, 0.9 if name == names[1] else 0.4) for n in range(bins))
+            for worker in staff[name]
+        }
         for name in names
     }
     grown = [int(items * min(1.0, max(0.0, (n / bins - 0.02) / 0.93))) for n in range(1, bins + 1)]
@@ -121,14 +137,32 @@ def past_run(
 def big() -> Record:
     """Ten million items: 10 tasks, 64 workers, 400 intervals, 20 queues, 50 kinds of failures with long tracebacks."""
     line = '  File "/srv/app/<plugin>.py", line 40, in upload\n    put(bucket, "thumb")\n'
-    return past_run(tasks=10, workers=64, bins=400, queues=20, failures=50, items=10_000_000, seconds=3600.0, trace=line * (10_000 // len(line)))
+    return past_run(
+        tasks=10,
+        workers=64,
+        bins=400,
+        queues=20,
+        failures=50,
+        items=10_000_000,
+        seconds=3600.0,
+        trace=line * (10_000 // len(line)),
+    )
 
 
 def hostile() -> Record:
     """Every text in it is `HOSTILE`."""
     plain = past_run()
-    task = replace(plain.tasks[0], name=HOSTILE, why=HOSTILE, how="failed", results={HOSTILE: HOSTILE}, workers=(WorkerNow(HOSTILE, "ended", Spent(executing=1)),))
-    planned = TaskPlanned(HOSTILE, HOSTILE + "()", "process", (HOSTILE,), (), (HOSTILE,), HOSTILE, ("other",), help=HOSTILE)
+    task = replace(
+        plain.tasks[0],
+        name=HOSTILE,
+        why=HOSTILE,
+        how="failed",
+        results={HOSTILE: HOSTILE},
+        workers=(WorkerNow(HOSTILE, "ended", Spent(executing=1)),),
+    )
+    planned = TaskPlanned(
+        HOSTILE, HOSTILE + "()", "process", (HOSTILE,), (), (HOSTILE,), HOSTILE, ("other",), help=HOSTILE
+    )
     shares = ((0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0),) * len(plain.series.at)
     counts = plain.series.sent["read"]
     return replace(

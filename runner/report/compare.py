@@ -61,7 +61,7 @@ class Pair:
 
 _SHOWN: dict[str, Callable[[float], str]] = {
     "s": duration,
-    "item": lambda value: span(value),
+    "item": span,
     "rate": rate,
     "count": lambda value: f"{value:,.0f}",
     "share": lambda value: f"{100 * value:.0f} %",
@@ -82,27 +82,36 @@ class Comparison:
 
 def compare(before: Record, after: Record) -> Comparison:
     """What is different from `before` to `after`."""
-    done = (before.balance.done, after.balance.done)
-    speeds = [count / run.seconds if run.seconds else None for count, run in zip(done, (before, after), strict=True)]
+    one, two = before.balance, after.balance
     whole = (
         Pair("seconds", before.seconds, after.seconds, "s"),
-        Pair("throughput", *speeds, "rate"),
-        Pair("done", *done, "count"),
-        Pair("dead", before.balance.dead, after.balance.dead, "count"),
-        Pair("repeated", before.balance.repeated, after.balance.repeated, "count"),
+        Pair("throughput", _speed(before), _speed(after), "rate"),
+        Pair("done", one.done, two.done, "count"),
+        Pair("dead", one.dead, two.dead, "count"),
+        Pair("repeated", one.repeated, two.repeated, "count"),
     )
-    ours, theirs = {task.name: task for task in before.tasks}, {task.name: task for task in after.tasks}
-    tasks = {}
-    for name in dict.fromkeys([*ours, *theirs]):
-        one, two = ours.get(name), theirs.get(name)
-        tasks[name] = (
-            Pair("workers", one and _workers(before, name), two and _workers(after, name), "count"),
-            Pair("done", one and (one.done or one.sent), two and (two.done or two.sent), "count"),
-            Pair("median", one and one.median, two and two.median, "item"),
-            Pair("p99", one and one.p99, two and two.p99, "item"),
-            Pair("busy", one and one.busy, two and two.busy, "share"),
-        )
+    names = dict.fromkeys(task.name for task in (*before.tasks, *after.tasks))
+    figures = {name: zip(_figures(before, name), _figures(after, name), strict=True) for name in names}
+    tasks = {
+        name: tuple(Pair(what, *pair, unit) for (what, unit), pair in zip(_TASK, pairs, strict=True))
+        for name, pairs in figures.items()
+    }
     return Comparison(before, after, whole, tasks, _changed(before, after), _notes(before, after))
+
+
+def _speed(record: Record) -> float | None:
+    return record.balance.done / record.seconds if record.seconds else None
+
+
+#: What `_figures` tells of a task, each with its unit.
+_TASK = (("workers", "count"), ("done", "count"), ("median", "item"), ("p99", "item"), ("busy", "share"))
+
+
+def _figures(record: Record, name: str) -> tuple[float | None, float | None, float | None, float | None, float | None]:
+    task = next((task for task in record.tasks if task.name == name), None)
+    if task is None:
+        return (None,) * 5
+    return _workers(record, name), task.done or task.sent, task.median, task.p99, task.busy
 
 
 def _workers(record: Record, task: str) -> int | None:
@@ -111,7 +120,9 @@ def _workers(record: Record, task: str) -> int | None:
 
 def _changed(before: Record, after: Record) -> tuple[str, ...]:
     """The lines that differ, each below the table that it stands in."""
-    diff = difflib.unified_diff(before.plan.resolved.splitlines(), after.plan.resolved.splitlines(), lineterm="", n=10**6)
+    diff = difflib.unified_diff(
+        before.plan.resolved.splitlines(), after.plan.resolved.splitlines(), lineterm="", n=10**6
+    )
     found: list[str] = []
     table = shown = ""
     for line in list(diff)[3:]:
@@ -151,7 +162,9 @@ def text(comparison: Comparison) -> str:
     wide = [max(width(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         first = row[0] + " " * (wide[0] - width(row[0]))
-        lines.append("  ".join([first, *(f"{cell:>{most}}" for cell, most in zip(row[1:], wide[1:], strict=True))]).rstrip())
+        lines.append(
+            "  ".join([first, *(f"{cell:>{most}}" for cell, most in zip(row[1:], wide[1:], strict=True))]).rstrip()
+        )
     for note in comparison.notes:
         lines += ["", plain(note)] if note is comparison.notes[0] else [plain(note)]
     if comparison.changed:

@@ -169,10 +169,10 @@ def fitted(text: str, most: int) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """The beginning and the end: a traceback's last lines say what has happened.
+    r"""The beginning and the end: a traceback's last lines say what has happened.
 
     >>> shortened("a" * 50 + "b" * 50, 40)
-    'aaaaaaaaaa\\n... 60 characters ...\\nbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb'
+    'aaaaaaaaaa\n... 60 characters ...\nbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb'
     """
     if len(text) <= most:
         return text

@@ -121,9 +121,7 @@ def _mean(shares: Sequence[Sequence[float]], weights: Sequence[float] | None = N
     )
 
 
-def _coarser(
-    shares: Sequence[tuple[float, ...]], weights: Sequence[float], width: int
-) -> Sequence[tuple[float, ...]]:
+def _coarser(shares: Sequence[tuple[float, ...]], weights: Sequence[float], width: int) -> Sequence[tuple[float, ...]]:
     """Intervals of `width` times the length."""
     if width <= 1:
         return shares

@@ -74,7 +74,7 @@ def _slices(at: Sequence[float], shares: Iterable[Sequence[float]], pid: int, ti
     before = 0.0
     for end, interval in zip(at, shares, strict=False):
         length, now = (end - before) * 1e6, before * 1e6
-        for name, share in sorted(zip(STATES, interval, strict=True), key=lambda one: one[0] != state):  # noqa: B023  used at once
+        for name, share in sorted(zip(STATES, interval, strict=True), key=lambda one: one[0] != state):
             if share * length < _LEAST:
                 continue
             if name != state:
@@ -88,7 +88,15 @@ def _slices(at: Sequence[float], shares: Iterable[Sequence[float]], pid: int, ti
 def _slice(state: str, begun: float, ended: float, pid: int, tid: int) -> Iterator[dict[str, Any]]:
     if state and state != "ended" and ended - begun >= _LEAST:
         start, end = round(begun), round(ended)  # both rounded, so neighbours meet and never overlap
-        yield {"ph": "X", "name": state, "cat": "worker", "pid": pid, "tid": tid, "ts": start, "dur": max(1, end - start)}
+        yield {
+            "ph": "X",
+            "name": state,
+            "cat": "worker",
+            "pid": pid,
+            "tid": tid,
+            "ts": start,
+            "dur": max(1, end - start),
+        }
 
 
 def _counters(record: Record) -> Iterator[dict[str, Any]]:
@@ -102,7 +110,14 @@ def _counters(record: Record) -> Iterator[dict[str, Any]]:
         before, last = 0.0, -1.0
         for end, value in zip(at, values, strict=False):
             if value != last:
-                yield {"ph": "C", "name": name, "pid": _RUN, "tid": 0, "ts": round(before * 1e6), "args": {unit: round(value, 3)}}
+                yield {
+                    "ph": "C",
+                    "name": name,
+                    "pid": _RUN,
+                    "tid": 0,
+                    "ts": round(before * 1e6),
+                    "args": {unit: round(value, 3)},
+                }
             before, last = end, value
 
 
@@ -111,4 +126,13 @@ def _instant(moment: Moment, places: Mapping[tuple[str, str], tuple[int, int]]) 
     pid, tid = places.get((moment.task, moment.worker), (_RUN, 0))
     args = {"text": moment.text, "task": moment.task, "worker": moment.worker, "count": moment.count}
     scope = "t" if tid else "g"
-    return {"ph": "i", "name": moment.kind, "cat": "moment", "s": scope, "pid": pid, "tid": tid, "ts": round(moment.at * 1e6), "args": args}
+    return {
+        "ph": "i",
+        "name": moment.kind,
+        "cat": "moment",
+        "s": scope,
+        "pid": pid,
+        "tid": tid,
+        "ts": round(moment.at * 1e6),
+        "args": args,
+    }

@@ -15,7 +15,9 @@ def faster():
     before = past_runs.past_run(seconds=120.0, run="20261122-090000")
     after = past_runs.past_run(seconds=60.0)
     resolved = after.plan.resolved.replace("workers = 2", "workers = 3")
-    return before, replace(after, plan=replace(after.plan, resolved=resolved, machine=replace(after.plan.machine, cores=16)))
+    return before, replace(
+        after, plan=replace(after.plan, resolved=resolved, machine=replace(after.plan.machine, cores=16))
+    )
 
 
 def test_what_is_different():

@@ -75,7 +75,9 @@ def test_no_number_of_anything_makes_it_big():
 
 def test_only_the_two_scripts_and_the_style_may_run(made):
     tags = Tags(made)
-    policy = next(a["content"] for tag, a in tags.tags if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        a["content"] for tag, a in tags.tags if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"
+    )
     parts = dict(part.strip().split(" ", 1) for part in policy.split(";"))
     assert parts.keys() == {"default-src", "base-uri", "form-action", "script-src", "style-src"}
     assert parts["default-src"] == parts["base-uri"] == parts["form-action"] == "'none'"
@@ -84,7 +86,9 @@ def test_only_the_two_scripts_and_the_style_may_run(made):
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
     assert parts["style-src"] == digest(re.search(r"<style>(.*?)</style>", made, re.DOTALL)[1])
-    assert parts["script-src"].split() == [digest(text) for text in re.findall(r"<script>(.*?)</script>", made, re.DOTALL)]
+    assert parts["script-src"].split() == [
+        digest(text) for text in re.findall(r"<script>(.*?)</script>", made, re.DOTALL)
+    ]
     assert not [a for _, a in tags.tags if any(name.startswith("on") or name == "style" for name in a)]
 
 
@@ -109,7 +113,9 @@ def test_hostile_texts_stay_texts():
 
 
 def test_the_figures_survive_as_json():
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.render(past_runs.hostile()), re.DOTALL)
+    found = re.search(
+        r'<script type="application/json" id="data">(.*?)</script>', page.render(past_runs.hostile()), re.DOTALL
+    )
     data = json.loads(found[1])
     assert data["timeline"][0]["task"].startswith("</script><img src=x")
     assert data["rates"][0]["name"] == data["timeline"][0]["task"]
@@ -184,7 +190,9 @@ def test_a_source_is_as_fast_as_it_sends():
 
 
 def test_items_of_all_tasks_stand_on_one_grid():
-    found = plots.times((TaskSummary("a", "ok", times=((0.001, 3), (0.00105, 1))), TaskSummary("b", "ok", times=((0.01, 5),))))
+    found = plots.times(
+        (TaskSummary("a", "ok", times=((0.001, 3), (0.00105, 1))), TaskSummary("b", "ok", times=((0.01, 5),)))
+    )
     assert all(len(task["values"]) == len(found["edges"]) for task in found["tasks"])
     assert [sum(task["values"]) for task in found["tasks"]] == [100, 100]
     assert plots.times((TaskSummary("a", "ok", times=((0.0, 3), (float("inf"), 1))),)) == {"edges": [], "tasks": []}
