@@ -89,7 +89,7 @@ class Spent:
     `starting`: from its start until it is ready. `item`: ready, and waiting for an item, or an item is on its way.
     `executing`: in the task function (a source: making items). `encoding`: turning items into bytes and back.
     `room`: an output is at its bound. `turn`: its task has not begun (`after`), or `rate`, `lane`, `ordered` or a
-    back-off holds the next item back. `ended`: nobody is in this place, nor will be.
+    back-off holds the next item back. `ended`: no more will come for it: it is torn down, or gone.
     """
 
     starting: float = 0.0

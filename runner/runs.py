@@ -94,10 +94,17 @@ def _run_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S-") + f"{os.getpid():x}" + (f"-{number}" if number > 1 else "")
 
 
-def execute(plan: Plan, streams: Streams, emit: Callable[[events.Event], None], hub: LocalHub | None = None) -> Result:
+def execute(
+    plan: Plan,
+    streams: Streams,
+    emit: Callable[[events.Event], None],
+    hub: LocalHub | None = None,
+    *,
+    watched: bool = False,
+) -> Result:
     """Run a plan on the local fleets; everything that was started is gone when this returns, the hub as well.
 
-    Who gives a hub can post events to it meanwhile.
+    Who gives a hub can post events to it meanwhile. `watched`: `Progress` is told, although no plugin may listen.
     """
     processes = [len(task.config.workers.names) for task in plan.tasks.values() if task.mode == "process"]
     make_room(sum(processes), sum(len(task.config.workers.names) for task in plan.tasks.values()))
@@ -116,7 +123,7 @@ def execute(plan: Plan, streams: Streams, emit: Callable[[events.Event], None], 
         for text in plan.notices:
             emit(events.Notice(clock.now(), text))
         listeners = Listeners(plan.plugins, emit)
-        supervisor = Supervisor(plan, fleets, hub, clock, listeners.tell, letters, listening=listeners.any)
+        supervisor = Supervisor(plan, fleets, hub, clock, listeners.tell, letters, listening=watched or listeners.any)
         result = supervisor.run()
     left: Sequence[str] = getattr(fleets.get("thread"), "left_behind", tuple)()
     return replace(result, left_behind=tuple(left), letters_kept=letters.kept.count, trouble=letters.kept.trouble)

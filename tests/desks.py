@@ -22,6 +22,7 @@ from runner.transport.messages import Answer, Grant, Made, Output
 from runner.worker import each
 from runner.worker.bench import Bench
 from runner.worker.collect import MOST_ITEMS, Collector
+from runner.worker.meter import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +98,8 @@ class DeskFleet(FakeFleet):
             return item
 
         shape = self.supervisor.plan.tasks[spec.task].shape
-        bench = Bench(spec, _Port(desk), [0, 0], Collector(spec.groups), None, shape)  # type: ignore[arg-type]
+        port = _Port(desk)
+        bench = Bench(spec, port, [0, 0], Collector(spec.groups), None, shape, Meter(port, "process"))  # type: ignore[arg-type]
         desk.items = each.Items(bench, target)
         self.workers[spec.slot] = worker = FakeWorker(spec, life)
         self.hub.at(0.0, lambda: self._ready(worker))
@@ -241,12 +243,13 @@ def day(
     queues = [replace(queue or QueueConfig("", elastic=True), name=name) for name in sorted(names)]
     clock = FakeClock()
     hub = FakeHub(clock)
+    seen: list[Any] = []
     fleet = DeskFleet(hub, count, costs, moments, size)
-    supervisor = Supervisor(plan(tasks, queues), {"process": fleet, "thread": fleet}, hub, clock, lambda _: None)
+    supervisor = Supervisor(plan(tasks, queues), {"process": fleet, "thread": fleet}, hub, clock, seen.append)
     fleet.supervisor = supervisor
     hub.check = lambda: idle_beside_work(supervisor)
     result = supervisor.run()
-    check_end(result)
+    check_end(result, seen[-1])
     assert result.exit_code == 0, result
     for each_task in tasks:
         if each_task.inputs:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from runner.clock import FakeClock
 from runner.config.model import Backoff, Batch, Port, QueueConfig, RunSettings, TaskConfig, Workers
 from runner.errortext import ErrorText
+from runner.events import STATES, RunEnded
 from runner.fleets.base import Death, Died, Heard, Signalled
 from runner.supervisor import Plan, Supervisor, TaskPlan
 from runner.tasks import Reference, Shape
@@ -195,7 +196,7 @@ class FakeFleet:
         worker.made += count
         outputs = tuple(Output(group, count, 10 * count, items) for group in range(len(worker.spec.groups)))
         self.hub.at(0, lambda: self._make(worker))
-        return Heard(worker.spec.slot, worker.life, Made(count, outputs, 0.1))
+        return Heard(worker.spec.slot, worker.life, Made(count, outputs, self.script.cost * count * 0.1))
 
     # -- the others ----------------------------------------------------------------------------
 
@@ -391,13 +392,21 @@ def simulate(
     for when, number in signals:
         hub.at(when, lambda number=number: Signalled(number))
     result = supervisor.run()
-    check_end(result)
+    check_end(result, seen[-1])
     return result, fleet, supervisor, seen
 
 
-def check_end(result: Any) -> None:
+def check_end(result: Any, ended: RunEnded) -> None:
     assert not result.unbalanced
     assert result.headline.missing == 0
+    for task in ended.tasks:
+        assert task.taken == task.done + task.dead + task.dropped + task.left
+        for worker in task.workers:
+            spent = [getattr(worker.spent, state) for state in STATES]
+            assert abs(sum(spent) - ended.seconds) < 1e-6, f"{task.name}: {worker}"
+            assert min(spent) >= -1e-9, f"{task.name}: {worker}"
+    for queue in ended.queues:
+        assert queue.put == queue.done + queue.dead + queue.dropped + queue.left
 
 
 def random_plan(seed: int, **task_options: Any) -> Plan:

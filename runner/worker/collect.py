@@ -82,6 +82,16 @@ class Collector:
             if rank is not None:
                 self.ranks[index].append(rank)
 
+    def extend(self, items: list[Any], kinds: set[type]) -> None:
+        """Take items of these types at once for the one ordinary group: small values, or objects for threads alone."""
+        assert self.direct is not None
+        if kinds <= codec.SMALL:
+            self.kinds |= kinds
+        else:
+            self.large = True
+            self.size += sum(map(codec.weight, items))
+        self.direct.extend(items)
+
     def emit_all(self, result: Any) -> None:
         """Take what a call returned: a generator's items, or the one item."""
         if type(result) is GeneratorType:

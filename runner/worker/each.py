@@ -12,6 +12,7 @@ from time import perf_counter
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
+from runner.tasks import To
 from runner.transport import codec
 from runner.transport.cells import stretch
 from runner.transport.messages import OBJECTS, Ack, Answer, Failure, Grant
@@ -28,6 +29,8 @@ _MOST_STRIDE = 4096
 #: Items that are executed in one stretch at most; after so many quick strides.
 _STRETCH = 512
 _QUICK_ENOUGH = 2
+#: Results that say themselves what is to be done with them.
+_SPECIAL = frozenset({GeneratorType, To})
 #: Items that have failed: index in the part, and the error.
 _Faults = list[tuple[int, Exception]]
 
@@ -205,7 +208,7 @@ class Items:
                     context.at(part, part.start + at)
                 result = target(thaw(part, items[at]))
                 if self.may_stretch and result.__class__ not in codec.SMALL:
-                    self.may_stretch = False
+                    self.may_stretch = self._plain({result.__class__})
                 emit(result)
                 at += 1
         except Exception as error:  # noqa: BLE001  whatever the user's function raises
@@ -215,7 +218,7 @@ class Items:
     def _stretch(
         self, part: Part, items: codec.Frozen, some: Iterator[Any], span: range, base: int
     ) -> tuple[int, _Faults]:
-        """Call the function for some hundreds of items at the speed of C; until now all its results were plain values.
+        """Call the function for some hundreds of items at the speed of C; until now all its results were plain.
 
         The cell shows all of them as suspects, so a death here makes each of them be given again alone. Should a
         result be something else for the first time, it is frozen a moment later than it would be item by item; after
@@ -232,16 +235,21 @@ class Items:
         except Exception as error:  # noqa: BLE001  whatever the user's function raises
             faults.append((at + len(results), error))
         done = at + len(results) + len(faults)
-        if not self.bench.spec.groups and results.count(None) == len(results):
-            return done, faults
         kinds = codec.kinds_of(results)
+        if not self._plain(kinds):
+            self.may_stretch = False
+            return done, self._emit_each(results, at) + faults
+        if self.bench.spec.groups:
+            self.bench.collector.extend(results, kinds)
+        return done, faults
+
+    def _plain(self, kinds: set[type]) -> bool:
+        """Whether results of these types can be taken without a look at each."""
         if kinds <= codec.SMALL:
-            if self.bench.collector.direct is not None:
-                self.bench.collector.kinds |= kinds
-                self.bench.collector.direct.extend(results)
-            return done, faults
-        self.may_stretch = False
-        return done, self._emit_each(results, at) + faults
+            return True
+        if not self.bench.spec.groups:
+            return GeneratorType not in kinds
+        return self.bench.collector.objects and not kinds & _SPECIAL
 
     def _emit_each(self, results: list[Any], at: int) -> _Faults:
         collector = self.bench.collector

@@ -14,7 +14,8 @@ from __future__ import annotations
 import inspect
 import queue
 import threading
-from itertools import islice
+from functools import partial
+from itertools import groupby, islice
 from time import perf_counter
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any
@@ -26,10 +27,17 @@ from runner.transport.messages import Credit, Made
 from runner.worker.collect import MOST_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from runner.transport.arena import Store
     from runner.worker.bench import Bench
+
+
+#: A stride shorter than this many seconds is doubled, a longer one than that is quartered; items of one at most.
+_QUICK, _SLOW = 0.0001, 0.002
+_MOST_STRIDE = 512
+#: With so many there is something to gain from a stretch.
+_STRETCH = 32
 
 
 class RunStopping(BaseException):
@@ -52,6 +60,10 @@ class Tap:
         self.push = 1
         #: Not empty: the next item leaves at once, or must not be made. All that is looked at between two items.
         self.flag: list[int] = [1]
+        #: So many items are made between two looks at the clock, as long as they take next to no time.
+        self.stride = 1
+        #: What items are grouped by in a stretch: their type, until `hear` ends it.
+        self.key: Any = partial(type)
         self._count = 0
         self._since = perf_counter()
         #: Seconds since then that were spent waiting for room, and since when it waits now.
@@ -80,6 +92,8 @@ class Tap:
 
     def _set_flag(self) -> None:
         self.flag[:] = [1] if self.idle or self.bench.context.stopping else []
+        if self.flag:  # an item's id is no type, so it is the first of another group
+            self.key.__setstate__((id, (), {}, None))
 
     def _enough(self) -> int:
         """With so many waiting there is something to do."""
@@ -176,17 +190,35 @@ class Tap:
         self.flush()
 
     def _pour_some(self, items: GeneratorType[Any, Any, Any], direct: list[Any]) -> bool:
-        """The hottest loop of a source: what may be made before there is something to do. False: that was all.
+        """What may be made before there is something to do, at most a stride. False: that was all.
 
-        Small values go straight into the buffer of the one ordinary group.
+        The hottest loop of a source. Small values go straight into the buffer of the one ordinary group.
         """
         self.reserve()
         with self.lock:
             before = self.sent + len(direct)
-            most = max(1, self._enough() - len(direct))
-        small, flag, broken = codec.SMALL, self.flag, False
+            most = min(max(1, self._enough() - len(direct)), self.stride)
+            self.key = partial(id if self.flag else type)
+        began = perf_counter()
+        some = islice(items, most) if most < _STRETCH else None
+        more = self._stretch(items, direct, most) if some is None else self._one_by_one(some, direct)
+        with self.lock:
+            made = self.sent + len(direct) - before
+        if made >= self.stride:
+            self._adapt(perf_counter() - began)
+        return more or made == most
+
+    def _adapt(self, seconds: float) -> None:
+        if seconds < _QUICK:
+            self.stride = min(_MOST_STRIDE, 2 * self.stride)
+        elif seconds > _SLOW:
+            self.stride = max(1, self.stride // 4)
+
+    def _one_by_one(self, items: Iterable[Any], direct: list[Any]) -> bool:
+        """True when it ends before they do."""
+        small, flag = codec.SMALL, self.flag
         same: type | None = None  # most items are of the type that the one before was: no look-up
-        for item in islice(items, most):
+        for item in items:
             if type(item) is same:
                 direct.append(item)
             elif type(item) in small:
@@ -195,11 +227,36 @@ class Tap:
                 direct.append(item)
             else:
                 self.emit(item)
-                broken = self.collector.size >= MOST_BYTES
-            if flag or broken:
+                if self.collector.size >= MOST_BYTES:
+                    return True
+            if flag:
                 return True
-        with self.lock:
-            return self.sent + len(direct) - before == most
+        return False
+
+    def _stretch(self, items: Iterable[Any], direct: list[Any], most: int) -> bool:
+        """Items of one small type at the speed of C. False: there are no more.
+
+        An item of another type is the first of the next group, and nothing was asked of the generator since: it is
+        kept as it was when it was yielded. So is the item after which `hear` has ended the stretch.
+        """
+        groups = groupby(items, self.key)
+        found = next(groups, None)
+        if found is None:
+            return False
+        kind, group = found
+        if kind in codec.SMALL:
+            self.collector.kinds.add(kind)
+            direct.extend(islice(group, most - 1))
+            item = next(group, self)
+            if item is not self:
+                direct.append(item)
+                return True
+            found = next(groups, None)
+            if found is None:
+                return False
+            _, group = found
+        self.emit(next(group))
+        return True
 
 
 class SourceOutbox(Outbox[Any]):

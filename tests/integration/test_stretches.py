@@ -1,0 +1,134 @@
+"""Functions whose results are plain for thousands of items, so that they are executed in stretches, and then are not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+FILE = """
+    [queues]
+    numbers = {{ fanout = "copy" }}
+    results = {{}}
+    objects = {{}}
+
+    [defaults.task]
+    mode = "{mode}"
+
+    [tasks.numbers]
+    outputs = "numbers"
+
+    [tasks.change]
+    inputs  = "numbers"
+    outputs = "results"
+
+    [tasks.wrap]
+    inputs  = "numbers"
+    outputs = "objects"
+
+    [tasks.fickle]
+    inputs = "numbers"
+
+    [tasks.keep]
+    mode   = "thread"
+    inputs = "results"
+
+    [tasks.weigh]
+    mode   = "thread"
+    inputs = "objects"
+"""
+WORK = """
+    import json
+    from pathlib import Path
+    from runner import To, task
+
+    FIRST, LAST = 20_000, 21_000
+
+    @task
+    def numbers():
+        yield from range(LAST)
+
+    @task
+    def change(item):
+        if item < FIRST:
+            return item
+        if item % 5 == 1:
+            return [item]
+        if item % 5 == 2:
+            return (each for each in (item, -item))
+        if item % 5 == 3:
+            return To("default", item)
+        if item % 5 == 4:
+            raise ValueError(item)
+        return None
+
+    @task
+    def wrap(item):
+        return {"item": item}
+
+    class Odd:
+        def __bool__(self):
+            raise RuntimeError("nobody may ask")
+
+        def __eq__(self, other):
+            raise RuntimeError("nobody may compare")
+
+        __hash__ = None
+
+    @task
+    def fickle(item):
+        if item < FIRST:
+            return None
+        if item % 3:
+            return Odd()
+
+        def more():
+            with Path("ran").open("a") as file:
+                print(item, file=file)
+            yield
+        return more()
+
+    @task
+    class keep:
+        def __init__(self):
+            self.kept = []
+
+        def __call__(self, item):
+            self.kept.append(item)
+
+        def __exit__(self, *error):
+            Path("kept.json").write_text(json.dumps(self.kept))
+
+        def __enter__(self):
+            return self
+
+    @task
+    class weigh(keep):
+        def __exit__(self, *error):
+            Path("weighed.json").write_text(json.dumps(self.kept))
+"""
+
+
+def expected():
+    for item in range(21_000):
+        if item < 20_000:
+            yield item
+        elif item % 5 == 1:
+            yield [item]
+        elif item % 5 == 2:
+            yield from (item, -item)
+        elif item % 5 == 3:
+            yield item
+        elif item % 5 == 0:
+            yield None
+
+
+@pytest.mark.parametrize("mode", ["thread", "process"])
+def test_what_becomes_something_else_is_treated_as_such(project, mode):
+    made = project({"tasks.toml": FILE.format(mode=mode), "plugins/work.py": WORK})
+    outcome = made.run("tasks.toml", "--dead-ok")
+    assert (outcome.exit, "200 dead" in outcome.err) == (0, True), outcome.err
+    assert json.loads((made.path / "kept.json").read_text()) == list(expected())
+    assert json.loads((made.path / "weighed.json").read_text()) == [{"item": item} for item in range(21_000)]
+    ran = [int(line) for line in (made.path / "ran").read_text().splitlines()]
+    assert ran == [item for item in range(20_000, 21_000) if item % 3 == 0]

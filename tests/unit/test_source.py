@@ -1,0 +1,208 @@
+"""A source's hottest loop: at the speed of C while items are small and quick, and yet each as it was yielded, at once
+when nothing is under way, and none more once the run stops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from runner.tasks import Shape
+from runner.transport import codec
+from runner.transport.messages import OBJECTS, PICKLED, Credit, Made, Stop, Times
+from runner.worker.bench import Bench
+from runner.worker.collect import Collector
+from runner.worker.meter import Meter
+from runner.worker.source import RunStopping, Tap
+from runner.worker.spec import Group
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LENGTHS = [0, 1, 2, 31, 32, 33, 64, 511, 512, 513, 1024, 5000, 20_000]
+
+
+class Port:
+    """Gives so much credit for each message, and at once."""
+
+    store = None
+
+    def __init__(self, kind: int, credit: int, *, acks: bool = True) -> None:
+        self.kind, self.credit, self.acks = kind, credit, acks
+        self.items: list[Any] = []
+
+    def listen(self, deliver: Any) -> None:
+        self.deliver = deliver
+
+    def send(self, message: Any) -> None:
+        if isinstance(message, Times):
+            return
+        assert isinstance(message, Made)
+        for output in message.outputs:
+            if self.kind == OBJECTS:
+                self.items += output.payload
+            else:
+                self.items += [codec.thaw(frozen) for frozen in codec.decode(output.payload)]
+
+    def ack(self) -> None:
+        self.deliver(Credit(len(self.items) + self.credit, 0.02))
+
+
+class Context:
+    stopping = False
+
+
+def tap(kind: int = PICKLED, credit: int = 100_000) -> tuple[Tap, Port]:
+    port = Port(kind, credit)
+    collector = Collector((Group("default", ("out",), kind),))
+    bench = Bench(None, port, [0, 0], collector, Context(), Shape("function"), Meter(port, "process"))  # type: ignore[arg-type]
+    made = Tap(bench)
+    port.ack()
+    return made, port
+
+
+def poured(made: Tap, port: Port, items: Iterator[Any]) -> list[Any]:
+    """Pour with a credit after each reserve, as a supervisor that is quick."""
+    reserve = made.reserve
+
+    def reserved(timeout: float | None = None) -> bool:
+        if not made.flag and made.sent + made.waiting >= made.total - 10:
+            port.ack()
+        return reserve(timeout)
+
+    made.reserve = reserved  # type: ignore[method-assign]
+    made.pour(items)  # type: ignore[arg-type]
+    return port.items
+
+
+@pytest.mark.parametrize("kind", [OBJECTS, PICKLED], ids=["objects", "pickled"])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_all_items_in_order(kind: int, length: int) -> None:
+    assert poured(*tap(kind), (number for number in range(length))) == list(range(length))
+
+
+@pytest.mark.parametrize("kind", [OBJECTS, PICKLED], ids=["objects", "pickled"])
+@pytest.mark.parametrize("every", [1, 2, 3, 7, 100, 513, 2000])
+def test_items_of_many_types(kind: int, every: int) -> None:
+    others = [None, 1.5, True, "text", b"bytes", (1, 2), {"a": 1}]
+    items = [others[at // every % 7] if at % every == 0 else at for at in range(5000)]
+    found = poured(*tap(kind), (item for item in items))
+    assert found == items
+    assert [type(item) for item in found] == [type(item) for item in items]
+
+
+@pytest.mark.parametrize("before", LENGTHS)
+def test_an_item_is_as_it_was_when_it_was_yielded(before: int) -> None:
+    """Even where the items before it were made at the speed of C."""
+
+    def rows() -> Iterator[Any]:
+        yield from range(before)
+        row: dict[str, int] = {}
+        for number in range(600):
+            row["number"] = number
+            yield row
+
+    assert poured(*tap(), rows())[before:] == [{"number": number} for number in range(600)]
+
+
+def fast(made: Tap) -> bool:
+    return made.stride >= 512
+
+
+def test_while_nothing_is_under_way_an_item_leaves_before_the_next_one_is_made() -> None:
+    made, port = tap()
+    late: list[int] = []
+
+    def items() -> Iterator[int]:
+        yield from range(20_000)
+        assert fast(made)
+        for number in range(20_000, 20_700):
+            made.hear(Credit(made.total, 0.02))  # what waited leaves
+            made.hear(Credit(made.total, 0.02))  # and has arrived: nothing is under way
+            assert made.waiting == 0
+            yield number
+            if port.items[-1:] != [number]:
+                late.append(number)
+
+    poured(made, port, items())
+    assert port.items == list(range(20_700))
+    assert late == []
+
+
+def test_what_waits_leaves_when_what_was_under_way_has_arrived_although_the_generator_is_at_work() -> None:
+    made, port = tap()
+
+    def items() -> Iterator[int]:
+        yield from range(20_100)
+        made.hear(Credit(made.total, 0.02))
+        assert port.items == list(range(20_100))
+        yield 20_100
+
+    poured(made, port, items())
+    assert port.items == list(range(20_101))
+
+
+@pytest.mark.parametrize("before", [0, 10, 5000, 20_000])
+def test_once_the_run_stops_one_more_item_is_made_at_most(before: int) -> None:
+    made, port = tap()
+    asked: list[int] = []
+
+    def items() -> Iterator[int]:
+        yield from range(before)
+        made.bench.context.stopping = True
+        made.hear(Stop(ended=False))
+        for number in range(before, before + 100):
+            asked.append(number)
+            yield number
+
+    with pytest.raises(RunStopping):
+        poured(made, port, items())
+    assert len(asked) == 1
+    made.flush()
+    assert port.items == list(range(before + 1))
+
+
+@pytest.mark.parametrize("before", LENGTHS)
+def test_what_came_before_an_error_counts(before: int) -> None:
+    made, port = tap()
+
+    def items() -> Iterator[int]:
+        yield from range(before)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        poured(made, port, items())
+    made.flush()
+    assert port.items == list(range(before))
+
+
+def test_items_are_made_within_their_credit() -> None:
+    made, port = tap(credit=100)
+    most = 0
+
+    def items() -> Iterator[int]:
+        nonlocal most
+        for number in range(5000):
+            yield number
+            most = max(most, number + 1 - made.total)
+
+    poured(made, port, items())
+    assert port.items == list(range(5000))
+    assert most <= 0
+
+
+def test_a_generator_that_gets_slow_is_asked_for_less_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, port = tap()
+    times = iter(range(10**9))
+    strides = []
+
+    def items() -> Iterator[int]:
+        yield from range(20_000)
+        assert fast(made)
+        monkeypatch.setattr("runner.worker.source.perf_counter", lambda: float(next(times)))
+        for number in range(20_000, 25_000):
+            strides.append(made.stride)
+            yield number
+
+    poured(made, port, items())
+    assert strides[-1] == 1
