@@ -47,6 +47,7 @@ class QueuePlanned:
     fanout: str = ""
     loop: bool = False
     letters: bool = False
+    lane: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,8 @@ class RunEnded(Event):
 
     `--dead-ok`, or output that could not be written, may still change the code that the command ends with. `reasons`
     say why it ended before its tasks had; `unbalanced` names queues that do not add up, which is runner's own fault.
+    `idle` is the share of the processors' time in which they had nothing to do, neither for the run nor for others;
+    `cpu` the processor time, in seconds, of runner's own process, with its threads.
     """
 
     run: str
@@ -187,6 +190,8 @@ class RunEnded(Event):
     queues: tuple[QueueSummary, ...] = ()
     reasons: tuple[str, ...] = ()
     unbalanced: tuple[str, ...] = ()
+    idle: float | None = None
+    cpu: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

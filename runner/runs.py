@@ -20,7 +20,9 @@ from runner.fleets.base import Site
 from runner.fleets.hub import LocalHub
 from runner.fleets.limits import make_room
 from runner.plugins.listen import Listeners, engines
+from runner.report.recorder import Recorder
 from runner.store import DeadLetters
+from runner.store.records import Records
 from runner.supervisor import Letters, Plan, Record, Supervisor, TaskPlan
 from runner.supervisor.description import describe
 from runner.tasks import shape
@@ -92,6 +94,14 @@ def _task(task: TaskConfig, function: TaskFunction, arguments: tuple[tuple[Any, 
 def _run_id() -> str:
     number = next(_RUNS)
     return time.strftime("%Y%m%d-%H%M%S-") + f"{os.getpid():x}" + (f"-{number}" if number > 1 else "")
+
+
+def recorder(plan: Plan) -> Recorder:
+    """Keeps the run's record where the file says; give it all events, and at the end the record to keep."""
+    settings = plan.settings
+    if not settings.record:
+        return Recorder()
+    return Recorder(Records(settings.state, plan.run_id), settings.record)
 
 
 def execute(

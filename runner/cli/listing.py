@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ import typer
 from runner.cli import plugins
 from runner.cli.inputs import File, Params, Sets, examined, refuse
 from runner.cli.plugins import NoPlugin, NoPlugins, OnlyPlugin, choice
+from runner.cli.report import DEFAULT_STATE
 from runner.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,13 +22,13 @@ if TYPE_CHECKING:
     from runner.config.model import Config, TaskConfig
     from runner.plugins import Plugins, TaskFunction
 
-_WHAT = ("tasks", "functions", "plugins", "params")
+_WHAT = ("tasks", "functions", "plugins", "params", "runs")
 
 
 def list_(
     what: Annotated[
         str,
-        typer.Argument(metavar="tasks|functions|plugins|params", help="What to list.", autocompletion=lambda: _WHAT),
+        typer.Argument(metavar="|".join(_WHAT), help="What to list.", autocompletion=lambda: _WHAT),
     ] = "tasks",
     file: File = None,
     param: Params = None,
@@ -35,9 +37,12 @@ def list_(
     no_plugins: NoPlugins = False,
     only_plugin: OnlyPlugin = None,
     load: Annotated[bool, typer.Option("--load", help="plugins: import the installed ones too.")] = False,
+    state: Annotated[
+        Path, typer.Option("--state", metavar="FOLDER", help="runs: where they are kept (`state` in [run]).")
+    ] = DEFAULT_STATE,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:
-    """List tasks, functions, params or plugins, with signatures and help.
+    """List tasks, functions, params or plugins, with signatures and help, or past runs.
 
     `tasks` and `params` execute nothing of the project; `functions` imports all plugins, `plugins` only those of the
     project, and the hooks of installed ones.
@@ -48,9 +53,14 @@ def list_(
       runner list params thumbs.toml
 
       runner list functions --json
+
+      runner list runs
     """
     if what not in _WHAT:
         raise UsageError(f"list knows {', '.join(_WHAT)}, not {what[:40]!r}")
+    if what == "runs":
+        _runs(state, as_json=as_json)
+        return
     config = examined(file, f"list {what}", param, set_)
     refuse(config)
     if what in _OF_PLUGINS:
@@ -73,6 +83,16 @@ def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Columns, as wide as they need to be."""
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))] if rows else []
     return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _runs(state: Path, *, as_json: bool) -> None:
+    from runner.cli import past
+
+    found = past.past(state)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    for line in [] if as_json else table(past.rows(found)) or [f"no run in {state} has a record"]:
+        print(line)
 
 
 # -- tasks ------------------------------------------------------------------------------------

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from runner.cli.inputs import File, Params, Sets, complete_task, pairs, path_of, refuse
 from runner.cli.plugins import NoPlugin, NoPlugins, OnlyPlugin, choice
 from runner.config.select import select
-
-if TYPE_CHECKING:
-    from runner.supervisor import Plan
 
 
 def run(
@@ -57,6 +52,14 @@ def run(
     no_plugins: NoPlugins = False,
     only_plugin: OnlyPlugin = None,
     dead_ok: Annotated[bool, typer.Option("--dead-ok", help="Exit 0 although some items are dead.")] = False,
+    events: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--events", metavar="FILE", help="Write what happens there, as JSON lines."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write the summary as JSON to standard output, all else to standard error.")
+    ] = False,
+    no_record: Annotated[bool, typer.Option("--no-record", help="Keep no record of this run.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only errors, and the balance when something is wrong.")
     ] = False,
@@ -76,6 +79,7 @@ def run(
 
     given, file = dict(pairs(param, "--param")), path_of(file, "run")
     sets = [*pairs(set_, "--set"), *_overrides(grace=grace, log=log, halt=halt, deadline=deadline)]
+    sets += [("run.record", "0")] if no_record else []
     loaded = select(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
     if help_params:
         from runner.cli.listing import params
@@ -91,31 +95,9 @@ def run(
 
         print("\n".join(describe(loaded, plan)))
         return
-    _execute(plan, quiet=quiet, dead_ok=dead_ok)
+    from runner.cli.execute import Options, execute
 
-
-def _execute(plan: Plan, *, quiet: bool, dead_ok: bool) -> NoReturn:
-    """Run the plan, say how it ended, and leave with its exit code."""
-    from runner import runs
-    from runner.report.console import Console
-    from runner.report.output import Printer
-    from runner.supervisor.result import DEAD, FAILED
-
-    log = plan.settings.log
-    color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    printer = Printer(1, 2, log=log, color=color)
-    console = Console(printer, plan, quiet=quiet)
-    try:
-        result = runs.execute(plan, runs.Streams(printer, log), console.event)
-        console.summary(result)
-    finally:
-        printer.close(timeout=5.0)
-    code = 0 if dead_ok and result.exit_code == DEAD else result.exit_code
-    code = FAILED if code in {0, DEAD} and printer.failed else code
-    if result.left_behind:
-        # A thread that cannot be ended would keep the interpreter from ending; all state is written.
-        os._exit(code)
-    raise typer.Exit(code)
+    execute(plan, Options(quiet=quiet, dead_ok=dead_ok, as_json=as_json, events=events))
 
 
 def _overrides(**given: str | None) -> list[tuple[str, str]]:

@@ -84,6 +84,7 @@ RUN = _table(
     ),
     _word("log", '"prefix"', "lines of output carry the name of their worker, or are left alone", "prefix", "raw"),
     Key("state", "path", '".runner"', "folder of ledgers, dead letters and reports, relative to the file"),
+    _count("record", "20", "so many past runs are kept in `state`, this one included; 0: none", 0),
     Key("max_item", "size", '"256MiB"', "the largest item that may travel between processes", 1, MOST),
 )
 

@@ -57,6 +57,7 @@ class RunSettings:
     ray_address: str = "auto"
     log: Log = "prefix"
     state: Path = Path(".runner")
+    record: int = 20
     max_item: int = 256 * MIB
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import events
+from runner.report import summary
 from runner.report.words import duration, number, plain
 
 if TYPE_CHECKING:
     from runner.report.output import Printer
+    from runner.report.record import Record
     from runner.supervisor import Plan, Result
-
-#: Failures of one kind that are shown one by one; the rest is counted in the summary.
-_SHOWN = 3
 
 
 class Console:
@@ -34,27 +34,25 @@ class Console:
             self._died(event)
         elif isinstance(event, events.TimedOut):
             item = f" with item {event.item}" if event.item else ""
-            self._say(
+            self.say(
                 f"task `{event.task}`, worker `{event.worker}` (pid {event.pid}): over its time limit of"
                 f" {duration(event.limit)}{item}; killing it"
             )
         elif isinstance(event, events.Stack) and self._first(event):
-            self._say(
-                f"worker `{event.worker}` of task `{event.task}` (pid {event.pid}), {plain(event.why)}, executed:"
-            )
-            self._say(_indented(event.text) if event.text.strip() else "    nothing: it waits")
+            self.say(f"worker `{event.worker}` of task `{event.task}` (pid {event.pid}), {plain(event.why)}, executed:")
+            self.say(_indented(event.text) if event.text.strip() else "    nothing: it waits")
         elif isinstance(event, events.TaskEnded):
             self._task_ended(event)
         elif isinstance(event, events.RunStopping):
             left = max(0.0, event.until - event.at)
-            self._say(
+            self.say(
                 f"{plain(event.why)}: sources stop, what is queued drains for at most {duration(left)};"
                 " Ctrl-C again ends at once"
             )
         elif isinstance(event, events.RunKilled):
-            self._say(f"{plain(event.why)}: ending at once")
+            self.say(f"{plain(event.why)}: ending at once")
         elif isinstance(event, events.Notice):
-            self._say(plain(event.text))
+            self.say(plain(event.text))
 
     def _first(self, event: events.Stack) -> bool:
         """Whether this is the first stack of its kind; all of them when somebody has asked."""
@@ -62,13 +60,14 @@ class Console:
         self._failures[kind] += 1
         return event.why == "SIGQUIT" or self._failures[kind] == 1
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """A line of runner's own."""
         self._printer.message(text)
 
     def _failed(self, event: events.ItemFailed) -> None:
         kind = (event.task, event.error.partition(":")[0])
         self._failures[kind] += event.count
-        if self._failures[kind] > _SHOWN or (self._quiet and event.verdict == "again"):
+        if self._failures[kind] > summary.SHOWN or (self._quiet and event.verdict == "again"):
             return
         where = f"task `{event.task}`, worker `{event.worker}`"
         item = f", item {event.item}" if event.item else ""
@@ -79,48 +78,55 @@ class Console:
             "dead": f", attempt {event.attempt}, given up",
             "dropped": f", attempt {event.attempt}, dropped as `on_error` says",
         }.get(event.verdict, "")
-        self._say(f"{where}{item}{shown}{batch}{verdict}: {plain(event.error)[:500]}")
+        self.say(f"{where}{item}{shown}{batch}{verdict}: {plain(event.error)[:500]}")
         if self._failures[kind] == event.count and event.traceback:
-            self._say(_indented(event.traceback))
-        if self._failures[kind] >= _SHOWN and event.verdict != "fatal":
-            self._say(f"task `{event.task}`: further {kind[1]} failures are counted, not shown")
+            self.say(_indented(event.traceback))
+        if self._failures[kind] >= summary.SHOWN and event.verdict != "fatal":
+            self.say(f"task `{event.task}`: further {kind[1]} failures are counted, not shown")
 
     def _died(self, event: events.WorkerDied) -> None:
         item = f" while it executed item {event.item}" if event.item else ""
         then = "; a new one takes its place" if event.will_restart else ""
-        self._say(f"task `{event.task}`, worker `{event.worker}` (pid {event.pid}): {plain(event.why)}{item}{then}")
+        self.say(f"task `{event.task}`, worker `{event.worker}` (pid {event.pid}): {plain(event.why)}{item}{then}")
 
     def _task_ended(self, event: events.TaskEnded) -> None:
         if event.how == "failed":
-            self._say(f"task `{event.task}` has failed: {plain(event.why)}")
+            self.say(f"task `{event.task}` has failed: {plain(event.why)}")
         elif event.how == "skipped":
-            self._say(f"task `{event.task}` was not started: {plain(event.why)}")
+            self.say(f"task `{event.task}` was not started: {plain(event.why)}")
 
     # -- the end -------------------------------------------------------------------------------
 
-    def summary(self, result: Result) -> None:
-        """The results, what is missing and why, and last of all the balance."""
+    def summary(self, result: Result, record: Record | None = None) -> None:
+        """The results, what each task did, what is missing and why, and last of all the balance."""
         self._printer.flush(timeout=60.0)
         if self._printer.trouble:
-            self._say(self._printer.trouble)
+            self.say(self._printer.trouble)
         if not self._quiet:
             for task in result.tasks.values():
                 for worker, text in task.results.items():
-                    self._say(f"{worker}: {plain(text)}")
+                    self.say(f"{worker}: {plain(text)}")
         if result.unbalanced:
             names = ", ".join(f"`{name}`" for name in result.unbalanced)
-            self._say(f"the balance does not hold in {names}: this is runner's own fault, please report it")
+            self.say(f"the balance does not hold in {names}: this is runner's own fault, please report it")
         for thread in result.left_behind:
-            self._say(f"thread `{thread}` was still executing and cannot be ended; it ends with this process")
+            self.say(f"thread `{thread}` was still executing and cannot be ended; it ends with this process")
         self._left(result)
         if result.trouble:
-            self._say(plain(result.trouble))
+            self.say(plain(result.trouble))
         if not self._quiet or result.exit_code:
-            self._say(_last_line(result))
-            if result.letters_kept:
-                self._say(
-                    f"{' ' * len(plain(result.title))}  {result.letters_kept:,} dead: runner dead list{self._where()}"
-                )
+            self._ending(result, record)
+
+    def _ending(self, result: Result, record: Record | None) -> None:
+        if record is not None:
+            for line in chain(summary.tables(record), summary.failures(record)):
+                self.say(line)
+        self.say(_last_line(result))
+        indent = " " * len(plain(result.title))
+        if record is not None and record.limit is not None:
+            self.say(f"{indent}  {plain(record.limit.sentence)}")
+        if result.letters_kept:
+            self.say(f"{indent}  {result.letters_kept:,} dead: runner dead list{self._where()}")
 
     def _where(self) -> str:
         """How `runner dead` finds the letters: by default in `.runner` here."""
@@ -130,7 +136,7 @@ class Console:
     def _left(self, result: Result) -> None:
         for name, tally in result.lines.items():
             if tally.left:
-                self._say(f"left in `{name}`: {number(tally.left, 'item')}")
+                self.say(f"left in `{name}`: {number(tally.left, 'item')}")
 
 
 def _last_line(result: Result) -> str:

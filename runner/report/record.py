@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from runner import events
+from runner.errors import UsageError
 
 #: Of the JSON that people's scripts read: raised when a key is taken away or means something else.
 VERSION = 1
@@ -58,9 +59,9 @@ class Moment:
 class Limit:
     """What limits the run, as one sentence, and what it is made of.
 
-    `kind`: "work" (the task's workers are busy), "rate", "interpreter" (threads share one), "machine" (all cores are
-    busy), "balanced". `workers` is how many the task would have to have for `gain` times the throughput; None: more
-    would not help.
+    `kind`: "work" (the task's workers are busy), "rate", "concurrency" (of `async def`), "interpreter" (threads share
+    one), "machine" (all cores are busy), "balanced". `workers` is how many the task would have to have for `gain` times
+    the throughput; None: more would not help. `gain` without `workers` is what the sentence's other advice would give.
     """
 
     sentence: str
@@ -88,7 +89,11 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One run. `began` is seconds since 1970; without an `exit_code` it is going on, or was killed."""
+    """One run. `began` is seconds since 1970; without an `exit_code` it is going on, or was killed.
+
+    `idle` is the share of the processors' time in which they had nothing to do, neither for the run nor for others;
+    `cpu` the processor time, in seconds, of runner's own process, with its threads, and `pid` its number.
+    """
 
     run: str
     title: str
@@ -105,4 +110,28 @@ class Record:
     unbalanced: tuple[str, ...] = ()
     plan: events.RunPlan = field(default_factory=events.RunPlan)
     series: Series = field(default_factory=Series)
+    idle: float | None = None
+    cpu: float = 0.0
+    pid: int = 0
     version: int = VERSION
+
+
+def parse(text: str, where: str) -> Record:
+    """The record of a JSON text; UsageError says what is wrong with it, and where it came from."""
+    import json
+
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    version = found.get("version") if isinstance(found, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise UsageError(f"{where}: a record of version {version}, and this runner knows {VERSION}: use a newer one")
+    try:
+        return TypeAdapter(Record).validate_python(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{where}: this is no record of a run: {place}: {first['msg']}") from None

@@ -27,6 +27,51 @@ def number(count: int, word: str) -> str:
     return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
 
 
+def moment(seconds: float) -> str:
+    """A short time, to two figures.
+
+    >>> moment(1.48e-7), moment(0.0000123), moment(0.0042), moment(0.25), moment(3.1), moment(252)
+    ('0.15us', '12us', '4.2ms', '250ms', '3.1s', '4m12s')
+    """
+    for unit, size in (("us", 1e-6), ("ms", 1e-3), ("s", 1.0)):
+        value = seconds / size
+        if value < 999.5 and unit != "s":
+            return (
+                f"{value:.2f}{unit}"
+                if value < 0.995
+                else f"{value:.1f}{unit}"
+                if value < 9.95
+                else f"{value:.0f}{unit}"
+            )
+    return duration(seconds)
+
+
+def count(items: int) -> str:
+    """A count; from a million on to three figures.
+
+    >>> count(999_999), count(1_234_567), count(10_000_000)
+    ('999,999', '1.23M', '10.0M')
+    """
+    if items < 1_000_000:
+        return f"{items:,}"
+    value, unit = (items / 1e6, "M") if items < 999_500_000 else (items / 1e9, "G")
+    return f"{value:.{max(0, 2 - (value >= 10) - (value >= 100))}f}{unit}"
+
+
+def bytes_(size: int) -> str:
+    """Bytes in the unit that suits.
+
+    >>> bytes_(512), bytes_(21_520_384), bytes_(3_400_000_000)
+    ('512B', '22MB', '3.4GB')
+    """
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:
+            return f"{value:.0f}{unit}" if value >= 9.95 or unit == "B" else f"{value:.1f}{unit}"
+        value /= 1000
+    return f"{value:.1f}TB"
+
+
 def plain(text: str) -> str:
     r"""Foreign text without anything that a terminal would act on.
 

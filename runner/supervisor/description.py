@@ -49,8 +49,8 @@ def _task(task: TaskPlan) -> TaskPlanned:
 
 
 def _queue(queue: QueueConfig, *, letters: bool) -> QueuePlanned:
-    bound = None if queue.loop else queue.size
-    return QueuePlanned(queue.name, bound, queue.bytes, queue.fanout or "", queue.loop, letters)
+    bound = None if queue.loop or queue.elastic else queue.size
+    return QueuePlanned(queue.name, bound, queue.bytes, queue.fanout or "", queue.loop, letters, queue.lane or "")
 
 
 def machine() -> Machine:

@@ -16,6 +16,7 @@ from runner.supervisor.ends import Ends
 from runner.supervisor.feeding import Feeder
 from runner.supervisor.hearing import Hearing
 from runner.supervisor.letters import Letters
+from runner.supervisor.processors import Processors
 from runner.supervisor.pulse import Pulse
 from runner.supervisor.result import Result, TaskResult, exit_code
 from runner.supervisor.staff import Staff
@@ -88,6 +89,7 @@ class Supervisor:
     def run(self) -> Result:
         """Run until every task is over."""
         self.began = self.clock.now()
+        self._processors = Processors()
         head = (self.plan.run_id, self.plan.title, tuple(self.tasks))
         self.emit(events.RunStarted(self.began, *head, self.plan.described, time.time()))
         self.ends.begin()
@@ -109,7 +111,7 @@ class Supervisor:
         told = result.headline
         counts = (told.read, told.made, told.done, told.dead, told.dropped, told.left, told.repeated)
         queues = tuple(summary.queues(self.ledger, self.pulse.most))
-        more = (tasks, queues, result.reasons, result.unbalanced)
+        more = (tasks, queues, result.reasons, result.unbalanced, self._processors.idle(), self._processors.cpu())
         self.emit(events.RunEnded(now, self.plan.run_id, result.exit_code, result.seconds, *counts, *more))
         return result
 

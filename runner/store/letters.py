@@ -1,8 +1,4 @@
-"""What a run keeps on disk: its dead letters, written as they happen, read without importing or unpickling anything.
-
-.runner/                      0700, beside the file (`state` in [run])
-    runs/RUN/dead.jsonl       0600: a heading, then one JSON object a line for each dead letter
-"""
+"""A run's dead letters, written as they happen: a heading, then one JSON object a line."""
 
 from __future__ import annotations
 
@@ -11,8 +7,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from runner.errors import UsageError
 from runner.errortext import shorten
+from runner.store import folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,11 +50,7 @@ class DeadLetters:
             self.trouble = f"dead letters cannot be written to {self.path}: {error.strerror or error}"
 
     def _open(self) -> TextIO:
-        self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ignore = self._state / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n", encoding="ascii")
+        folder.make(self._state, self.path.parent.name)
         file = os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", encoding="utf-8")
         file.write(json.dumps({**self._heading, "began": _now()}) + "\n")
         return file
@@ -79,23 +71,12 @@ def _now() -> str:
 
 def runs(state: Path) -> list[str]:
     """The runs that have dead letters, the oldest first."""
-    found = [path.parent for path in (state / "runs").glob(f"*/{_FILE}")] if state.is_dir() else []
-    return [path.name for path in sorted(found, key=lambda path: (path / _FILE).stat().st_mtime)]
+    return folder.having(state, _FILE)
 
 
 def find(state: Path, run: str = "last") -> Path:
     """The file of a run's dead letters: `last`, an id, or the beginning of one; UsageError says what there is."""
-    known = runs(state)
-    if not known:
-        raise UsageError(f"no run in {state} has dead letters")
-    if run == "last":
-        return state / "runs" / known[-1] / _FILE
-    matching = [name for name in known if name == run] or [name for name in known if name.startswith(run)]
-    if len(matching) != 1:
-        listed = ", ".join(known[-10:])
-        why = "is the beginning of several" if matching else "is none of them"
-        raise UsageError(f"runs with dead letters: {listed}; `{run}` {why}")
-    return state / "runs" / matching[0] / _FILE
+    return folder.one(state, runs(state), run, "dead letters") / _FILE
 
 
 def heading(path: Path) -> dict[str, Any]:

@@ -1,0 +1,50 @@
+"""`runner list runs`: the past runs of a project, from their records."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from runner.ledger import Headline
+from runner.report.words import duration, plain
+from runner.store import records
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_ENDS = {0: "ended", 1: "failed", 4: "some dead", 5: "halted", 70: "runner's fault", 124: "deadline"}
+
+
+def past(state: Path) -> list[dict[str, Any]]:
+    """One entry for each run, the last one first: how it ended, or "going on", or "killed"."""
+    found = []
+    for run in reversed(records.runs(state)):
+        record = records.brief(state / "runs" / run / records.FILE)
+        shown = {key: record.get(key) for key in ("title", "began", "seconds", "exit_code", "balance")}
+        found.append({"run": run, "end": _end(record), **shown})
+    return found
+
+
+def _end(record: dict[str, Any]) -> str:
+    code = record.get("exit_code")
+    if isinstance(code, int):
+        return _ENDS.get(code, "stopped")
+    if not record:
+        return "unreadable"
+    return "going on" if records.is_going_on(record) else "killed"
+
+
+def rows(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The same for people."""
+    return [tuple(_row(entry)) for entry in found]
+
+
+def _row(entry: dict[str, Any]) -> list[str]:
+    try:
+        began = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(entry["began"])))
+        took = duration(float(entry["seconds"]))
+        balance = str(Headline(**entry["balance"]))
+    except (TypeError, ValueError, KeyError, OverflowError, OSError):  # written by somebody else, or by hand
+        began = took = balance = "?"
+    title = plain(str(entry["title"])).replace("\n", " ")
+    return [plain(entry["run"]), began, entry["end"], took, title[:30], balance]

@@ -1,0 +1,148 @@
+"""A run's events as JSON lines, and back: `run --events FILE`, `report --events FILE`.
+
+The first line says which form it is. A thread writes, so a slow reader of a pipe does not hold up the run; when ten
+thousand events wait for it, further ones are lost. What could not be written is told once, and the run goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import threading
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from runner import __version__, events
+from runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runner.report.record import Record
+
+#: Raised when an event or a field is taken away or means something else; new ones may come at any time.
+VERSION = 1
+_MOST_WAITING = 10_000
+#: Lines that are written before the file is flushed, when they come thick and fast.
+_BATCH = 256
+
+
+def _parts(value: Any) -> dict[str, Any]:
+    """A dataclass that is a part of what is written."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def dumps(value: Any) -> str:
+    """JSON of dataclasses within each other; quicker than `dataclasses.asdict`, which copies everything.
+
+    >>> dumps(events.Notice(1.5, "hello"))
+    '{"at":1.5,"text":"hello"}'
+    """
+    return json.dumps(value, default=_parts, separators=(",", ":"))
+
+
+def summary(record: Record) -> str:
+    """A record for scripts: without what was seen over time, which `runner report --json` has."""
+    shown = {key: value for key, value in _parts(record).items() if key != "series"}
+    return json.dumps(shown, default=_parts, indent=2)
+
+
+def line(event: events.Event) -> str:
+    """An event as a line.
+
+    >>> line(events.Notice(1.5, "hello"))
+    '{"event":"Notice","at":1.5,"text":"hello"}'
+    """
+    return dumps({"event": type(event).__name__, **_parts(event)})
+
+
+class Journal:
+    """Writes events to a file. `trouble` says what could not be written."""
+
+    def __init__(self, path: str) -> None:
+        self.trouble = ""
+        self._path = path
+        self._lost = 0
+        try:
+            # A named pipe is opened when somebody reads it: that is the user's word.
+            self._file: TextIO = Path(path).open("w", encoding="utf-8")  # noqa: SIM115  closed by `close`
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise UsageError(f"--events: {path!r} cannot be written: {why}") from None
+        self._waiting: queue.Queue[events.Event | None] = queue.Queue(_MOST_WAITING)
+        self._thread = threading.Thread(target=self._write, name="runner-events", daemon=True)
+        self._thread.start()
+
+    def event(self, event: events.Event) -> None:
+        """Write it, by and by."""
+        if self.trouble:
+            return
+        try:
+            self._waiting.put_nowait(event)
+        except queue.Full:
+            self._lost += 1
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Wait until all is written; a reader who takes nothing any more is left alone after `timeout` seconds."""
+        until = time.monotonic() + timeout
+        with contextlib.suppress(queue.Full):
+            self._waiting.put(None, timeout=0.0 if self.trouble else timeout)
+        self._thread.join(max(0.0, until - time.monotonic()))
+        if not self.trouble and (self._lost or self._thread.is_alive()):
+            lost = self._lost + self._waiting.qsize()
+            self.trouble = f"--events: {self._path} was read too slowly: {lost:,} events lost"
+
+    def _write(self) -> None:
+        try:
+            with self._file as file:
+                file.write(dumps({"runner": __version__, "version": VERSION}) + "\n")
+                unflushed = 0
+                while (event := self._waiting.get()) is not None:
+                    file.write(line(event) + "\n")
+                    unflushed += 1
+                    if unflushed >= _BATCH or self._waiting.empty():
+                        file.flush()
+                        unflushed = 0
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            self.trouble = f"--events: {self._path}: {why or type(error).__name__}; events lost"
+
+
+def read(path: str) -> Iterator[events.Event]:
+    """The events of a file; a last line that was cut off is left out. UsageError: it is no such file.
+
+    Events that this version does not know are left out too.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    adapters: dict[str, TypeAdapter[Any]] = {}
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            _check(next(file, ""), path)
+            for number, text in enumerate(file, 2):
+                if not text.endswith("\n"):
+                    return
+                found = json.loads(text)
+                name = found.pop("event", "")
+                kind = getattr(events, str(name), None)
+                if not (isinstance(kind, type) and issubclass(kind, events.Event)):
+                    continue
+                try:
+                    yield adapters.setdefault(name, TypeAdapter(kind)).validate_python(found)
+                except ValidationError as error:
+                    raise UsageError(f"{path}:{number}: no {name} event: {error.errors()[0]['msg']}") from None
+    except (OSError, UnicodeDecodeError, ValueError, AttributeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it holds no events of a run"
+        raise UsageError(f"{path}: {why}") from None
+
+
+def _check(first: str, path: str) -> None:
+    head = json.loads(first)
+    version = head.get("version")
+    if not isinstance(version, int) or "runner" not in head:
+        raise ValueError
+    if version > VERSION:
+        raise UsageError(f"{path}: events of version {version}, and this runner knows {VERSION}: use a newer one")

@@ -1,0 +1,96 @@
+"""The end of a run in words: what each task did, which queues held it up, what failed, what limits it.
+
+At most 80 columns. A run without queues has no table: all there is to say of it is its result and its balance.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runner.report.words import bytes_, count, moment, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from runner import events
+    from runner.report.record import Record
+
+WIDTH = 80
+#: A name is cut to at least so many characters.
+_LEAST_NAME = 8
+_VERDICTS = {"again": "tried again", "dead": "given up", "dropped": "dropped", "fatal": "fatal"}
+#: Failures of a kind that were shown as they happened.
+SHOWN = 3
+
+
+def tables(record: Record) -> Iterator[str]:
+    """What each task did, and the queues that were full, or lost or kept something."""
+    if not any(task.inputs for task in record.plan.tasks):
+        return
+    yield from _table("task", [(task.name, _task(record, task)) for task in record.tasks])
+    bounds = {queue.name: queue.size for queue in record.plan.queues}
+    telling = [queue for queue in record.queues if _tells(queue, bounds.get(queue.name))]
+    yield from _table("queue", [(queue.name, _queue(queue, bounds.get(queue.name))) for queue in telling])
+
+
+def _tells(queue: events.QueueSummary, size: int | None) -> bool:
+    return bool(queue.dead or queue.dropped or queue.left or (size and queue.most >= size))
+
+
+def _task(record: Record, task: events.TaskSummary) -> dict[str, str]:
+    planned = {each.name: each for each in record.plan.tasks}.get(task.name)
+    peaks = [worker.memory for worker in task.workers if worker.memory]
+    return {
+        "in": count(task.taken) if planned is None or planned.inputs else "",
+        "out": count(task.sent) if planned is None or planned.outputs else "",
+        "dead": count(task.dead) if task.dead else "",
+        "dropped": count(task.dropped) if task.dropped else "",
+        "left": count(task.left) if task.left else "",
+        "again": count(task.repeated) if task.repeated else "",
+        "median": "" if task.median is None else moment(task.median),
+        "p99": "" if task.p99 is None else moment(task.p99),
+        "busy": f"{task.busy:.0%}" if task.workers else "",
+        "memory": bytes_(max(peaks)) if peaks else "",
+    }
+
+
+def _queue(queue: events.QueueSummary, size: int | None) -> dict[str, str]:
+    most = f"{count(queue.most)} of {count(size)}" if size else count(queue.most)
+    return {
+        "in": count(queue.put),
+        "out": count(queue.done),
+        "dead": count(queue.dead) if queue.dead else "",
+        "dropped": count(queue.dropped) if queue.dropped else "",
+        "left": count(queue.left) if queue.left else "",
+        "at most": most,
+    }
+
+
+def _table(title: str, rows: Sequence[tuple[str, dict[str, str]]]) -> Iterator[str]:
+    """Columns that say something, numbers to the right, the name cut so that it fits."""
+    if not rows:
+        return
+    keys = [key for key in rows[0][1] if any(cells[key] for _, cells in rows)]
+    widths = {key: max(len(key), *(len(cells[key]) for _, cells in rows)) for key in keys}
+    room = WIDTH - sum(width + 2 for width in widths.values())
+    while room < _LEAST_NAME and keys:  # names say more than the last column
+        room += widths.pop(keys.pop()) + 2
+    names = [_cut(plain(name).replace("\n", " "), room) for name, _ in rows]
+    longest = max(len(title), *map(len, names))
+    yield "  ".join([f"{title:<{longest}}", *(f"{key:>{widths[key]}}" for key in keys)])
+    for name, (_, cells) in zip(names, rows, strict=True):
+        yield "  ".join([f"{name:<{longest}}", *(f"{cells[key]:>{widths[key]}}" for key in keys)]).rstrip()
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def failures(record: Record) -> Iterator[str]:
+    """Each kind of failure that was not shown one by one, the most frequent first."""
+    groups = sorted(record.failures, key=lambda group: -group.count)
+    for group in groups:
+        if group.count > SHOWN:
+            verdict = _VERDICTS.get(group.verdict, group.verdict)
+            first = f" (first: item {plain(group.first_item)})" if group.first_item else ""
+            yield f"{group.count:,} × {plain(group.kind)} in {plain(group.task)}, {verdict}{first}"

@@ -1,0 +1,62 @@
+"""What a run's processors did: how idle they were, whoever else was at work, and what runner itself took of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+_STAT = Path("/proc/stat")
+#: Less than that is noise: the kernel counts in hundredths of a second.
+_TICKS = 20
+#: user, nice, system, idle, iowait, irq, softirq, steal; what follows is counted in these already.
+_IDLE, _COLUMNS = (3, 4), 8
+
+
+def _ticks() -> tuple[int, int]:
+    """Ticks of the processors that this process may use: idle ones, and all."""
+    allowed = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    idle = total = 0
+    with _STAT.open(encoding="ascii") as lines:
+        for line in lines:
+            name, *columns = line.split()
+            if name in allowed:
+                ticks = [int(column) for column in columns[:_COLUMNS]]
+                idle += sum(ticks[at] for at in _IDLE)
+                total += sum(ticks)
+            elif not name.startswith("cpu"):
+                break
+    return idle, total
+
+
+class Processors:
+    """Looks when it is made, and again when it is asked."""
+
+    def __init__(self) -> None:
+        self._before = self._look()
+        self._cpu = time.process_time()
+
+    @staticmethod
+    def _look() -> tuple[int, int] | None:
+        try:
+            return _ticks()
+        except (OSError, ValueError, IndexError, AttributeError):  # not Linux, or not to be read here
+            return None
+
+    def idle(self) -> float | None:
+        """The share of their time since then in which they had nothing to do; None where nobody can tell.
+
+        >>> Processors().idle()  # a moment says nothing
+        """
+        after = self._look()
+        if self._before is None or after is None or after[1] - self._before[1] < _TICKS:
+            return None
+        return max(0.0, min(1.0, (after[0] - self._before[0]) / (after[1] - self._before[1])))
+
+    def cpu(self) -> float:
+        """Processor time of this process since then, in seconds, all its threads together.
+
+        >>> Processors().cpu() < 10
+        True
+        """
+        return time.process_time() - self._cpu
