@@ -14,8 +14,7 @@ from runner.errors import UsageError
 
 if TYPE_CHECKING:
     from runner.report.record import Record
-
-NAME = "report.html"
+    from runner.supervisor import Plan
 
 
 def write(text: str, to: str) -> str:
@@ -47,6 +46,8 @@ def page(record: Record, before: Record | None, to: str, *, show: bool = False) 
     """Write the page of a run, and say where it is; `show` it in a browser."""
     from runner.report.page import render
 
+    if show and to == "-":
+        raise UsageError("--open wants a file: --html FILE")
     path = write(render(record, before), to)
     if path == "-":
         return
@@ -56,6 +57,23 @@ def page(record: Record, before: Record | None, to: str, *, show: bool = False) 
 
         if not webbrowser.open(Path(path).resolve().as_uri()):
             sys.stderr.write(f"no browser could be started; open {path}\n")
+
+
+def wanted(plan: Plan, html: str | None, *, report: bool) -> str | None:
+    """Where the page of a run is to be, if anywhere; UsageError before the run when that is not possible."""
+    from runner.store import records
+
+    if html is None and not report:
+        return None
+    if html is None:
+        if not plan.settings.record:
+            raise UsageError("--report writes beside the run's record, and none is kept: say where, with --html FILE")
+        return str(plan.settings.state / "runs" / plan.run_id / records.PAGE)
+    if html == "-":
+        raise UsageError("--html - : standard output is for what the tasks print; name a file")
+    if not Path(html).parent.is_dir():
+        raise UsageError(f"{html}: there is no folder {Path(html).parent}")
+    return html
 
 
 def trace(record: Record, to: str) -> None:

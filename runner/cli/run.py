@@ -59,6 +59,11 @@ def run(
     as_json: Annotated[
         bool, typer.Option("--json", help="Write the summary as JSON to standard output, all else to standard error.")
     ] = False,
+    report: Annotated[bool, typer.Option("--report", help="Write the report at the end, beside the record.")] = False,
+    html: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--html", metavar="FILE", help="Write the report there."),
+    ] = None,
     no_record: Annotated[bool, typer.Option("--no-record", help="Keep no record of this run.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only errors, and the balance when something is wrong.")
@@ -95,9 +100,11 @@ def run(
 
         print("\n".join(describe(loaded, plan)))
         return
+    from runner.cli import pages
     from runner.cli.execute import Options, execute
 
-    execute(plan, Options(quiet=quiet, dead_ok=dead_ok, as_json=as_json, events=events))
+    page = pages.wanted(plan, html, report=report)
+    execute(plan, Options(quiet=quiet, dead_ok=dead_ok, as_json=as_json, events=events, page=page))
 
 
 def _overrides(**given: str | None) -> list[tuple[str, str]]:

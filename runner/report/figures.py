@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.events import STATES
 from runner.report.plots import progress
+from runner.report.words import bytes_, moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,33 +22,21 @@ _QUANTILES = (0.1, 0.5, 0.9, 0.99, 1.0)
 
 
 def span(seconds: float | None) -> str:
-    """A time per item, with its unit; three digits.
+    """A time per item; nothing when it was not measured.
 
-    >>> span(0.0000421), span(0.0312), span(2.5), span(75.0), span(None)
-    ('42.1 µs', '31.2 ms', '2.5 s', '75 s', '')
+    >>> span(0.0312), span(None)
+    ('31ms', '')
     """
-    if seconds is None:
-        return ""
-    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
-        if seconds * factor >= 1 or unit == "µs":
-            return f"{float(f'{seconds * factor:.3g}'):,g} {unit}"
-    raise AssertionError("the last unit takes everything")
+    return "" if seconds is None else moment(seconds)
 
 
 def size(count: int | None) -> str:
-    """Bytes with their unit.
+    """Bytes with their unit; nothing when they are not known.
 
-    >>> size(0), size(52_428_800), size(16_000_000_000), size(None)
-    ('0 B', '50 MiB', '14.9 GiB', '')
+    >>> size(52_428_800), size(None), size(0)
+    ('52MB', '', '')
     """
-    if count is None:
-        return ""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
-            return f"{value:,.0f} {unit}" if unit == "B" or value >= 20 else f"{value:.3g} {unit}"
-        value /= 1024
-    raise AssertionError("the last unit takes everything")
+    return bytes_(count) if count else ""
 
 
 def share(part: float, whole: float) -> str:
@@ -102,8 +91,8 @@ def workers(tasks: Iterable[TaskSummary]) -> list[dict[str, Any]]:
                 "name": worker.name,
                 "shares": [share(seconds, sum(spent)) for seconds in spent],
                 "items": worker.items,
-                "cpu": span(worker.cpu) if worker.cpu else "",
-                "memory": size(worker.memory) if worker.memory else "",
+                "cpu": moment(worker.cpu) if worker.cpu else "",
+                "memory": size(worker.memory),
             }
         )
     return found
