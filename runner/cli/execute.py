@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says of how a run is shown. `events`: the file that gets them; `page`: that of the report."""
+    """What the command line says of how a run is shown. `events`: the file for them; `page`: that of the report."""
 
     quiet: bool = False
     dead_ok: bool = False

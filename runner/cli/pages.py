@@ -1,4 +1,4 @@
-"""What is made of a run's record: its page, its trace, what is different from another run; written where it is wanted."""
+"""What is made of a run's record: its page, its trace, how it differs from another run; written where it is wanted."""
 
 from __future__ import annotations
 

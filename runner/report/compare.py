@@ -48,6 +48,8 @@ class Pair:
 
     def _change(self) -> str:
         ratio = self.ratio
+        if self.before == self.after:
+            return "" if self.before is None else "="
         if self.unit == "share":
             if self.before is None or self.after is None:
                 return ""
