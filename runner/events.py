@@ -74,13 +74,14 @@ class RunPlan:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted(Event):
-    """The run begins: its id, its title, its tasks, the `plan`, and the time of day in seconds since 1970."""
+    """The run begins: its id, its title, its tasks, the `plan`; `unix` is the time of day in seconds since 1970."""
 
     run: str
     title: str
     tasks: tuple[str, ...]
     plan: RunPlan = field(default_factory=RunPlan)
     unix: float = 0.0
+    pid: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from functools import partial
-from pathlib import Path
+from pathlib import Path  # noqa: TC003  typer reads the annotation at run time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
+
+import typer
 
 
-def schema() -> None:
+def schema(
+    record: Annotated[
+        bool, typer.Option("--record", help="Of what `run --json` and `report --json` write, instead.")
+    ] = False,
+) -> None:
     """Write the JSON Schema (draft 2020-12) of the file, for editors.
 
     In Even Better TOML and other editors with Taplo, `#:schema ./runner.schema.json` in the first line of a file
@@ -13,7 +20,19 @@ def schema() -> None:
 
     Examples:
       runner schema > runner.schema.json
+
+      runner schema --record > record.schema.json
     """
+    print(json.dumps(_record() if record else _file(), indent=2, ensure_ascii=False))
+
+
+def _file() -> object:
     from runner.config.schema import build
 
-    print(json.dumps(build(), indent=2, ensure_ascii=False))
+    return build()
+
+
+def _record() -> object:
+    from runner.report.record import schema
+
+    return schema()

@@ -53,7 +53,7 @@ class Fold:
 
     def _started(self, event: events.RunStarted) -> None:
         self._began = event.at
-        self._head = Record(event.run, event.title, began=event.unix, plan=event.plan)
+        self._head = Record(event.run, event.title, began=event.unix, plan=event.plan, pid=event.pid)
 
     def _progressed(self, event: events.Progress) -> None:
         self._progress = event
@@ -97,7 +97,7 @@ class Fold:
 
     def _end(self, event: events.RunEnded) -> None:
         self._ended = event
-        self._samples.end(event.at - self._began)
+        self._samples.end()
 
     # -- what is known -------------------------------------------------------------------------
 

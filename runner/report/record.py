@@ -135,3 +135,11 @@ def parse(text: str, where: str) -> Record:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise UsageError(f"{where}: this is no record of a run: {place}: {first['msg']}") from None
+
+
+def schema() -> dict[str, object]:
+    """The JSON Schema of a record. What `run --json` writes has no `series`."""
+    from pydantic import TypeAdapter
+
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {**dialect, **TypeAdapter(Record).json_schema()}

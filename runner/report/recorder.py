@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner import events
@@ -50,7 +48,7 @@ class Recorder:
 
     def record(self) -> Record:
         """What is known so far."""
-        return replace(self._fold.record(), pid=os.getpid())
+        return self._fold.record()
 
     def close(self, record: Record) -> None:
         """The run is over, and this is its record."""

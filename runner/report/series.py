@@ -35,7 +35,7 @@ class Samples:
         #: One in so many events ends an interval; what the queues were at most in those that did not.
         self._step = 1
         self._skipped = 0
-        self._last: Progress | None = None
+        self._last: tuple[float, Progress] | None = None
         self._most: dict[str, int] = {}
         #: Workers for which there was no room.
         self.unseen: set[tuple[str, str]] = set()
@@ -46,20 +46,20 @@ class Samples:
             self._most[queue] = max(self._most.get(queue, 0), length)
         self._skipped += 1
         if self._skipped < self._step:
-            self._last = event
+            self._last = at, event
             return
         self._keep(at, event)
         if len(self._at) >= INTERVALS:
             self._halve()
 
-    def end(self, at: float) -> None:
+    def end(self) -> None:
         """The last moment ends an interval, however short."""
         if self._last is not None:
-            self._keep(at, self._last)
+            self._keep(*self._last)
 
     def _keep(self, at: float, event: Progress) -> None:
         self._skipped, self._last = 0, None
-        if self._at and at <= self._at[-1]:
+        if at <= (self._at[-1] if self._at else 0.0):
             return
         for row, values in ((self._done, "done"), (self._sent, "sent")):
             for task, counts in event.tasks.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -91,7 +92,7 @@ class Supervisor:
         self.began = self.clock.now()
         self._processors = Processors()
         head = (self.plan.run_id, self.plan.title, tuple(self.tasks))
-        self.emit(events.RunStarted(self.began, *head, self.plan.described, time.time()))
+        self.emit(events.RunStarted(self.began, *head, self.plan.described, time.time(), os.getpid()))
         self.ends.begin()
         while True:
             self._turn()
