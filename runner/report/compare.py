@@ -128,13 +128,15 @@ def _changed(before: Record, after: Record) -> tuple[str, ...]:
     found: list[str] = []
     table = shown = ""
     for line in list(diff)[3:]:
-        if line[1:].startswith("["):
-            table = line[1:]
-        if line[:1] in {"+", "-"}:
-            if table and table != shown and line[1:] != table:
-                found.append(f"  {table}")
-                shown = table
-            found.append(f"{line[0]} {line[1:]}")
+        text = line[1:]
+        if text.startswith("["):
+            table, shown = text, text if line[0] != " " else shown
+        if line[0] == " " or not text or text.startswith("#"):  # a comment names the file, which the notes say
+            continue
+        if table != shown:
+            found.append(f"  {table}")
+            shown = table
+        found.append(f"{line[0]} {text}")
     more = len(found) - _MOST_LINES
     return (*found[:_MOST_LINES], f"... and {more:,} more lines") if more > 0 else tuple(found)
 

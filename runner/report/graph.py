@@ -121,7 +121,7 @@ def _task_counts(task: events.TaskPlanned, ended: events.TaskSummary | None) -> 
     if ended.how == "skipped":
         return (*notes, "not started")
     notes += ["failed"] if ended.how == "failed" else []
-    notes.append(f"{ended.done:,} done" if task.inputs else f"{ended.sent:,} sent")
+    notes += [f"{ended.done:,} done"] if task.inputs else [f"{ended.sent:,} sent"] if task.outputs else []
     counts = ((ended.dead, "dead"), (ended.dropped, "dropped"), (ended.left, "left"), (ended.repeated, "repeated"))
     more = [f"{count:,} {word}" for count, word in counts if count]
     return (*notes, *([", ".join(more)] if more else []), f"{ended.busy:.0%} busy")

@@ -62,12 +62,14 @@ def render(record: Record, before: Record | None = None) -> str:
         "default-src 'none'; base-uri 'none'; form-action 'none'; "
         f"script-src {' '.join(_hash(script) for script in scripts)}; style-src {_hash(style)}"
     )
+    drawn = plots.data(record)
     view = {
         "record": record,
+        "lines": bool(drawn["rates"] or drawn["fill"]),
         "status": _status(record),
         "began": _local(record.began),
         "picture": svg(graph_of_run(record), alone=False) if record.plan.tasks else "",
-        "plots": _json({**plots.data(record), "states": _WAITS}),
+        "plots": _json({**drawn, "states": _WAITS}),
         "over_time": figures.over_time(record),
         "states": [(state, _WAITS[state]) for state in STATES],
         "stacked": [(state, _WAITS[state]) for state in plots.STACKED],

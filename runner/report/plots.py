@@ -76,17 +76,16 @@ def slopes(at: Sequence[float], counts: Sequence[int]) -> Iterable[float]:
         before, last = end, count
 
 
-def fill(record: Record, width: int = 1) -> dict[str, Any]:
-    """How long each queue was: in per cent of its bound where every queue has one, else in items."""
+def fill(record: Record, width: int = 1) -> list[dict[str, Any]]:
+    """How long each queue was: in per cent of its bound, or in items when it has none."""
     bounds = {queue.name: queue.size for queue in record.plan.queues}
-    lengths = record.series.queues
-    shares = bool(lengths) and all(bounds.get(name) for name in lengths)
     queues = []
-    for name, all_seen in lengths.items():
-        bound = bounds.get(name) if shares else None
-        seen = [max(all_seen[start : start + width]) for start in range(0, len(all_seen), width)]
-        queues.append({"name": plain(name), "values": [_round(100 * n / bound) if bound else n for n in seen]})
-    return {"shares": shares, "queues": queues}
+    for name, lengths in record.series.queues.items():
+        bound = bounds.get(name)
+        most = [max(lengths[start : start + width]) for start in range(0, len(lengths), width)]
+        values = [_round(100 * length / bound) for length in most] if bound else most
+        queues.append({"name": plain(name), "unit": " %" if bound else "", "values": values})
+    return queues
 
 
 def timeline(series: Series) -> list[dict[str, Any]]:

@@ -54,6 +54,13 @@ def test_tasks_that_only_one_has():
     assert "resize" in text(found)
 
 
+def test_tables_that_were_added_are_named_once():
+    before, _ = faster()
+    more = before.plan.resolved + "\n[queues.new]\nsize = 3\n"
+    found = compare(before, replace(before, plan=replace(before.plan, resolved="# other, resolved\n" + more)))
+    assert found.changed == ("+ [queues.new]", "+ size = 3")
+
+
 def test_runs_of_which_nothing_is_known():
     assert "a (t) → b (u)" in text(compare(Record("a", "t"), Record("b", "u")))
 

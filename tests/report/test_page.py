@@ -189,6 +189,14 @@ def test_a_source_is_as_fast_as_it_sends():
     assert [rate["name"] for rate in plots.rates(record)] == ["read", "resize", "upload", "manifest"]
 
 
+def test_a_queue_without_a_bound_is_counted_in_items():
+    record = past_runs.past_run()
+    plan = replace(record.plan, queues=(*record.plan.queues[:-1], replace(record.plan.queues[-1], size=None)))
+    found = plots.fill(replace(record, plan=plan))
+    assert [queue["unit"] for queue in found] == [" %", " %", " %", ""]
+    assert found[-1]["values"] == list(record.series.queues["rejected"])
+
+
 def test_items_of_all_tasks_stand_on_one_grid():
     found = plots.times(
         (TaskSummary("a", "ok", times=((0.001, 3), (0.00105, 1))), TaskSummary("b", "ok", times=((0.01, 5),)))

@@ -12,9 +12,9 @@
 
   function seconds(value) {
     if (value === 0) return "0";
-    if (value < 1e-3) return `${digits(value * 1e6, 3)} µs`;
-    if (value < 1) return `${digits(value * 1e3, 3)} ms`;
-    if (value < 120) return `${digits(value, 4)} s`;
+    if (value < 1e-3) return `${digits(value * 1e6, 3)}us`;
+    if (value < 1) return `${digits(value * 1e3, 3)}ms`;
+    if (value < 120) return `${digits(value, 4)}s`;
     const whole = Math.round(value);
     const rest = whole % 60 ? `${String(whole % 60).padStart(2, "0")}s` : "";
     if (whole < 3600) return `${Math.floor(whole / 60)}m${rest}`;
@@ -58,18 +58,24 @@
     return found.filter((value) => value >= low && value <= high);
   }
 
-  function lines(x, found, unit, top) {
+  // One line for each; an axis for each unit, the second one on the right.
+  function lines(found, tops) {
+    const x = ends(data.every);
+    const units = [...new Set(found.map((one) => one.unit))];
+    const scales = { x: { time: false, range: [0, x[x.length - 1]] } };
+    units.forEach((unit) => { scales[unit] = { range: (_, low, high) => [0, Math.max(high * 1.08, tops[unit] || 0) || 1] }; });
+    const beside = (unit, i) => axes({
+      size: 62, scale: unit, side: i ? 1 : 3, grid: { show: !i, stroke: colour("line"), width: 1 },
+      values: (_, splits) => splits.map((value) => digits(value, 4) + (unit || " items")),
+    });
     return {
       options: {
         height: 240,
-        scales: { x: { time: false, range: [0, x[x.length - 1]] }, y: { range: (_, low, high) => [0, top || high * 1.08 || 1] } },
-        axes: [
-          clock(),
-          axes({ size: 62, values: (_, splits) => splits.map((value) => digits(value, 4) + unit) }),
-        ],
+        scales,
+        axes: [clock(), ...units.map(beside)],
         series: [
           { label: "at", value: (_, value) => (value == null ? "" : seconds(value)) },
-          ...found.map((one, i) => series(one.name, i, unit)),
+          ...found.map((one, i) => series(one.name, i, one.unit, { scale: one.unit, points: { show: x.length < 3 } })),
         ],
         legend,
         cursor: { sync: { key: "time" }, drag: { x: true, y: false } },
@@ -79,14 +85,11 @@
   }
 
   function rates() {
-    return data.rates.length ? lines(ends(data.every), data.rates, "/s") : null;
+    return data.rates.length ? lines(data.rates.map((rate) => ({ ...rate, unit: "/s" })), {}) : null;
   }
 
   function fill() {
-    const most = Math.max(0, ...data.fill.queues.map((queue) => Math.max(0, ...queue.values)));
-    const shares = data.fill.shares;
-    return data.fill.queues.length
-      ? lines(ends(data.every), data.fill.queues, shares ? " %" : "", shares ? Math.max(100, most) : 0) : null;
+    return data.fill.length ? lines(data.fill, { " %": 100 }) : null;
   }
 
   function times() {
