@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,8 @@ def write(text: str, to: str) -> str:
         sys.stdout.flush()
         sys.stdout.buffer.write(text.encode())  # a page says that it is UTF-8, whatever the terminal is
         return to
+    import tempfile
+
     path = Path(to)
     try:
         if path.exists() and not path.is_file():
@@ -61,11 +62,11 @@ def page(record: Record, before: Record | None, to: str, *, show: bool = False) 
 
 def wanted(plan: Plan, html: str | None, *, report: bool) -> str | None:
     """Where the page of a run is to be, if anywhere; UsageError before the run when that is not possible."""
-    from runner.store import records
-
     if html is None and not report:
         return None
     if html is None:
+        from runner.store import records
+
         if not plan.settings.record:
             raise UsageError("--report writes beside the run's record, and none is kept: say where, with --html FILE")
         return str(plan.settings.state / "runs" / plan.run_id / records.PAGE)

@@ -86,17 +86,9 @@ def _slices(at: Sequence[float], shares: Iterable[Sequence[float]], pid: int, ti
 
 
 def _slice(state: str, begun: float, ended: float, pid: int, tid: int) -> Iterator[dict[str, Any]]:
-    if state and state != "ended" and ended - begun >= _LEAST:
-        start, end = round(begun), round(ended)  # both rounded, so neighbours meet and never overlap
-        yield {
-            "ph": "X",
-            "name": state,
-            "cat": "worker",
-            "pid": pid,
-            "tid": tid,
-            "ts": start,
-            "dur": max(1, end - start),
-        }
+    start, end = round(begun), round(ended)  # both rounded, so neighbours meet and never overlap
+    if state not in {"", "ended"} and end > start:
+        yield {"ph": "X", "name": state, "cat": "worker", "pid": pid, "tid": tid, "ts": start, "dur": end - start}
 
 
 def _counters(record: Record) -> Iterator[dict[str, Any]]:
