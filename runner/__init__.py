@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from runner.api import Interrupted, Result, TaskResult, load, run
     from runner.config.model import Config
+    from runner.config.problems import Problem
     from runner.errors import ConfigError, PluginError, Reject, Retry, RunnerError, ShutDown
     from runner.hookspecs import WorkerInfo, hookimpl
     from runner.tasks import Context, DeadLetter, Inbox, Outbox, TaskFunction, To, task
@@ -30,6 +31,7 @@ _HOMES = {
     "Interrupted": "runner.api",
     "Outbox": "runner.tasks",
     "PluginError": "runner.errors",
+    "Problem": "runner.config.problems",
     "Reject": "runner.errors",
     "Result": "runner.api",
     "Retry": "runner.errors",
@@ -54,6 +56,7 @@ __all__ = [
     "Interrupted",
     "Outbox",
     "PluginError",
+    "Problem",
     "Reject",
     "Result",
     "Retry",

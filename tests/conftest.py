@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-import gc
+import compileall
+import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import Census, Project
+from helpers import ROOT, Census, Project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+
+def pytest_sessionstart() -> None:
+    """Bytecode, and Ctrl-C, for the hundreds of commands that are started here.
+
+    Where importing leaves no bytecode behind, each would compile runner anew; and a shell starts what it puts into the
+    background deaf to Ctrl-C, as would then be all that it starts.
+    """
+    if sys.dont_write_bytecode:
+        compileall.compile_dir(ROOT / "runner", quiet=2)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +35,6 @@ def census() -> Iterator[None]:
     """
     before = Census.take()
     yield
-    gc.collect()  # an object that only waits for its collection holds nothing
     leaks = list(before.leaks())
     assert not leaks, "left behind: " + "; ".join(leaks)
 

@@ -12,21 +12,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(
-    r"^(?P<fence>```+)(?P<language>\w*)(?P<info>[^\n]*)\n(?P<text>.*?)^(?P=fence)\s*$", re.MULTILINE | re.DOTALL
-)
+FENCE = re.compile(r"^(?P<fence>```+)(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=fence)\s*$", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"# (?P<key>file|args|exit): (?P<value>.+)")
 
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: its language, its text, the line it starts on, what its first lines and its fence say of it."""
+    """One fenced block: its language, its text, the line it starts on, and what its first lines say of it."""
 
     language: str
     text: str
     line: int
     options: dict[str, str]
-    info: str = ""
 
 
 def blocks(page: Path) -> list[Block]:
@@ -39,5 +36,5 @@ def blocks(page: Path) -> list[Block]:
             options[option["key"]] = option["value"].strip()
             content = content[option.end() :].removeprefix("\n")
         line = text.count("\n", 0, match.start()) + 1
-        found.append(Block(match["language"], content, line, options, match["info"].strip()))
+        found.append(Block(match["language"], content, line, options))
     return found

@@ -37,7 +37,7 @@ def test_a_child_that_ends_in_time_is_no_leak():
 def test_a_thread_is_found():
     census = Census.take()
     ended = threading.Event()
-    thread = threading.Thread(target=ended.wait, name="straggler")
+    thread = threading.Thread(target=ended.wait, name="straggler", daemon=True)  # if this fails, pytest still ends
     thread.start()
     assert list(census.leaks(limit=0.1)) == ["thread straggler"]
     ended.set()

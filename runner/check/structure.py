@@ -73,9 +73,10 @@ def own(config: Config, task: str, key: str) -> bool:
 
 
 def _ends(config: Config, graph: Graph) -> Iterator[Problem]:
+    disabled = [task for task in config.tasks.values() if not task.enabled]
     for queue, settings in config.queues.items():
         place, writers, readers = config.place("queues", queue), graph.writers[queue], graph.readers[queue]
-        idle = [task.name for task in config.tasks.values() if not task.enabled and queue in _touched(task)]
+        idle = [task.name for task in disabled if queue in _touched(task)]
         why = f"`{idle[0]}` is not enabled" if idle else ""
         if not writers and not readers:
             if not idle and graph.all_writers and graph.all_readers:

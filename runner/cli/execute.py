@@ -25,6 +25,7 @@ class Options:
     """What the command line says of how a run is shown. `events`: the file for them; `page`: that of the report."""
 
     quiet: bool = False
+    verbose: bool = False
     dead_ok: bool = False
     as_json: bool = False
     events: str | None = None
@@ -42,7 +43,7 @@ def execute(plan: Plan, options: Options) -> NoReturn:
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     journal = None if options.events is None else Journal(options.events)
     printer = Printer(2 if options.as_json else 1, 2, log=log, color=color)
-    console = Console(printer, plan, quiet=options.quiet)
+    console = Console(printer, plan, quiet=options.quiet, verbose=options.verbose)
     recorder = runs.recorder(plan)
     hearers: list[Callable[[Event], None]] = [recorder.event, console.event]
     if journal is not None:

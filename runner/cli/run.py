@@ -68,6 +68,9 @@ def run(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only errors, and the balance when something is wrong.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say what each task did, also when all went well in no time.")
+    ] = False,
 ) -> None:
     """Run the tasks of a file.
 
@@ -104,7 +107,8 @@ def run(
     from runner.cli.execute import Options, execute
 
     page = pages.wanted(plan, html, report=report)
-    execute(plan, Options(quiet=quiet, dead_ok=dead_ok, as_json=as_json, events=events, page=page))
+    shown = Options(quiet=quiet, verbose=verbose, dead_ok=dead_ok, as_json=as_json, events=events, page=page)
+    execute(plan, shown)
 
 
 def _overrides(**given: str | None) -> list[tuple[str, str]]:

@@ -34,10 +34,12 @@ _STRING = re.compile(
 )
 _BARE_KEY = re.compile(r"[^\s.=\]\"'#]+")
 _BARE_VALUE = re.compile(r"[^,\]}#\n]+")
+#: A whole line of the plainest kind, which most are: a bare key, and a value without spaces and quotes.
+_PLAIN = re.compile(r"([\w-]+)[ \t]*=[ \t]*([\w.+:-]+)[ \t]*(?=[\n#]|\Z)")
 
 
 class Places(dict[Path, Place]):
-    """Path → `Place`, scanned when first asked. `given` are values that came from outside the file."""
+    """Path → `Place`, each made when it is first asked for. `given` are values that came from outside the file."""
 
     def __init__(self, file: str, text: str) -> None:
         super().__init__()
@@ -56,7 +58,11 @@ class Places(dict[Path, Place]):
             if path[:end] in self.given:
                 return Place(self.given[path[:end]])
         self._scan()
-        return super().get(path, default)
+        if path not in self._spans:
+            return default
+        if (found := super().get(path)) is None:
+            found = self[path] = self._place(*self._spans[path])
+        return found
 
     def __contains__(self, path: object) -> bool:
         return isinstance(path, tuple) and self.get(path) is not None
@@ -105,7 +111,6 @@ class Places(dict[Path, Place]):
         if not self._scanned:
             self._scanned = True
             for path, start, end in Scanner(self.text).found():
-                self.setdefault(path, self._place(start, end))
                 self._spans.setdefault(path, (start, end))
 
     def _place(self, start: int, end: int) -> Place:
@@ -186,6 +191,11 @@ class Scanner:
             self.at += 1
 
     def _pair(self, table: Path) -> None:
+        if plain := _PLAIN.match(self.text, self.at):
+            path = (*table, plain[1])
+            self.spans += (path, *plain.span(1)), ((*path, VALUE), *plain.span(2))
+            self.at = plain.end()
+            return
         path = table
         for part, start, end in self._key():
             path += (part,)

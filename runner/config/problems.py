@@ -19,6 +19,8 @@ Severity = Literal["error", "warning"]
 WIDTH = 110
 #: More than so many problems help nobody, and finding them must not cost time.
 SHOWN = 100
+#: A word is compared with so many known ones: a hostile file must not cost time.
+COMPARED = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def _one(problem: Problem) -> str:
     lines = [str(problem)]
     place = problem.place
     if problem.source and place.line:
-        text, start, length = _cut(clean(problem.source), place.column - 1, place.length)
+        text, start, length = _cut(problem.source, place.column - 1, place.length)
         gutter = " " * len(str(place.line))
         caret = " " * width(text[:start]) + "^" * max(1, width(text[start : start + length]))
         near, *more = problem.hint.split("\n")
@@ -83,13 +85,13 @@ def _one(problem: Problem) -> str:
 
 
 def _cut(text: str, start: int, length: int) -> tuple[str, int, int]:
-    """A window of a long line around its caret."""
+    """A window of a long line around its caret, harmless; of a line of 10 MB no more than the window is looked at."""
     length = max(1, min(length, WIDTH // 2, len(text) - start))
     if len(text) <= WIDTH:
-        return text.rstrip(), start, length
+        return clean(text).rstrip(), start, length
     left = max(0, min(start - WIDTH // 4, len(text) - WIDTH))
     head, tail = ("..." if left else ""), ("..." if left + WIDTH < len(text) else "")
-    return head + text[left : left + WIDTH].rstrip() + tail, start - left + len(head), length
+    return head + clean(text[left : left + WIDTH]).rstrip() + tail, start - left + len(head), length
 
 
 def name(text: object) -> str:
@@ -105,6 +107,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`did you mean ...?` with the nearest known word, or nothing."""
     import difflib
 
-    words = {one.casefold(): one for one in itertools.islice(known, 500)}  # a hostile file must not cost time
+    words = {one.casefold(): one for one in itertools.islice(known, COMPARED)}
     found = difflib.get_close_matches(word[:60].casefold(), words, 1, 0.6)
     return f"did you mean `{clean(words[found[0]])}`?" if found else ""

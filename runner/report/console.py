@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 class Console:
     """Turns events into lines on standard error."""
 
-    def __init__(self, printer: Printer, plan: Plan, *, quiet: bool = False) -> None:
+    def __init__(self, printer: Printer, plan: Plan, *, quiet: bool = False, verbose: bool = False) -> None:
         self._printer = printer
         self._plan = plan
         self._quiet = quiet
+        self._verbose = verbose
         self._failures: Counter[tuple[str, str]] = Counter()
 
     def event(self, event: events.Event) -> None:
@@ -119,7 +120,7 @@ class Console:
 
     def _ending(self, result: Result, record: Record | None) -> None:
         if record is not None:
-            for line in chain(summary.tables(record), summary.failures(record)):
+            for line in chain(summary.tables(record, verbose=self._verbose), summary.failures(record)):
                 self.say(line)
         self.say(_last_line(result))
         indent = " " * len(plain(result.title))

@@ -15,6 +15,7 @@ import base64
 import hashlib
 import json
 import time
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from runner.report.record import FailureGroup, Record
 
 #: So much text of each kind goes into a page; with the plots and the program it stays below a megabyte.
-_MOST_TRACEBACKS = 420_000
-_MOST_RESOLVED = 100_000
+_MOST_TRACEBACKS = 320_000
+_MOST_RESOLVED = 80_000
 _MOST_SHOWN = 100
 _MEANING = {
     0: ("ok", "ended well"),
@@ -79,7 +80,7 @@ def render(record: Record, before: Record | None = None) -> str:
         "more_failures": max(0, len(record.failures) - _MOST_SHOWN),
         "results": _results(record),
         "resolved": fitted(record.plan.resolved, _MOST_RESOLVED),
-        "moments": record.moments[:_MOST_SHOWN],
+        "moments": [replace(moment, text=fitted(moment.text, 600)) for moment in record.moments[:_MOST_SHOWN]],
         "more_moments": max(0, len(record.moments) - _MOST_SHOWN),
         "comparison": None if before is None else compare(before, record),
         "bounds": {queue.name: queue for queue in record.plan.queues},
@@ -136,9 +137,12 @@ def _json(value: Any) -> str:
 
 def _local(seconds: float) -> dict[str, str] | None:
     """A time of day, for people and for programs."""
+    try:
+        here = time.localtime(seconds)
+    except (OverflowError, ValueError, OSError):  # a record that somebody else has written
+        return None
     if seconds <= 0:
         return None
-    here = time.localtime(seconds)
     return {"text": time.strftime("%Y-%m-%d %H:%M:%S %z", here), "iso": time.strftime("%Y-%m-%dT%H:%M:%S%z", here)}
 
 
@@ -152,7 +156,8 @@ def _failures(groups: tuple[FailureGroup, ...]) -> list[tuple[FailureGroup, str,
     """The groups with traceback and first item, each within its share of the page."""
     shown = groups[:_MOST_SHOWN]
     most = min(16_000, _MOST_TRACEBACKS // max(1, len(shown)))
-    return [(group, fitted(group.traceback, most), fitted(group.preview, 400)) for group in shown]
+    cut = [replace(group, error=fitted(group.error, 600)) for group in shown]
+    return [(group, fitted(group.traceback, most), fitted(group.preview, 400)) for group in cut]
 
 
 def _results(record: Record) -> list[tuple[str, str, str]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.report.words import bytes_, count, moment, plain
+from runner.report.words import bytes_, count, moment, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,18 +19,26 @@ WIDTH = 80
 #: A name is cut to at least so many characters.
 _LEAST_NAME = 8
 _VERDICTS = {"again": "tried again", "dead": "given up", "dropped": "dropped", "fatal": "fatal"}
+#: A run of fewer items and seconds, in which all went well, is a trifle.
+MANY, LONG = 100, 10.0
 #: Failures of a kind that were shown as they happened.
 SHOWN = 3
 
 
-def tables(record: Record) -> Iterator[str]:
-    """What each task did, and the queues that were full, or lost or kept something."""
-    if not any(task.inputs for task in record.plan.tasks):
+def tables(record: Record, *, verbose: bool = False) -> Iterator[str]:
+    """What each task did, and the queues that were full, or lost or kept something. Nothing of a trifle."""
+    if not any(task.inputs for task in record.plan.tasks) or not (verbose or _is_worth_it(record)):
         return
     yield from _table("task", [(task.name, _task(record, task)) for task in record.tasks])
     bounds = {queue.name: queue.size for queue in record.plan.queues}
     telling = [queue for queue in record.queues if _tells(queue, bounds.get(queue.name))]
     yield from _table("queue", [(queue.name, _queue(queue, bounds.get(queue.name))) for queue in telling])
+
+
+def _is_worth_it(record: Record) -> bool:
+    """Whether many items passed, or the run took long, or something has not gone as it should."""
+    wrong = any(task.dead or task.dropped or task.left or task.repeated for task in record.tasks)
+    return wrong or record.seconds >= LONG or any(task.taken >= MANY for task in record.tasks)
 
 
 def _tells(queue: events.QueueSummary, size: int | None) -> bool:
@@ -75,7 +83,7 @@ def _table(title: str, rows: Sequence[tuple[str, dict[str, str]]]) -> Iterator[s
     room = WIDTH - sum(width + 2 for width in widths.values())
     while room < _LEAST_NAME and keys:  # names say more than the last column
         room += widths.pop(keys.pop()) + 2
-    names = [_cut(plain(name).replace("\n", " "), room) for name, _ in rows]
+    names = [_cut(one_line(name), room) for name, _ in rows]
     longest = max(len(title), *map(len, names))
     yield "  ".join([f"{title:<{longest}}", *(f"{key:>{widths[key]}}" for key in keys)])
     for name, (_, cells) in zip(names, rows, strict=True):
@@ -92,5 +100,5 @@ def failures(record: Record) -> Iterator[str]:
     for group in groups:
         if group.count > SHOWN:
             verdict = _VERDICTS.get(group.verdict, group.verdict)
-            first = f" (first: item {plain(group.first_item)})" if group.first_item else ""
-            yield f"{group.count:,} × {plain(group.kind)} in {plain(group.task)}, {verdict}{first}"
+            first = f" (first: item {one_line(group.first_item)})" if group.first_item else ""
+            yield f"{group.count:,} × {one_line(group.kind)} in {one_line(group.task)}, {verdict}{first}"

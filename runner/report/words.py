@@ -72,6 +72,15 @@ def bytes_(size: int) -> str:
     return f"{value:.1f}TB"
 
 
+def one_line(text: str) -> str:
+    r"""Foreign text as `plain` shows it, on one line.
+
+    >>> one_line("a\n\tb\x1b")
+    'a  b\\x1b'
+    """
+    return plain(text).replace("\n", " ").replace("\t", " ")
+
+
 def plain(text: str) -> str:
     r"""Foreign text without anything that a terminal would act on.
 

@@ -176,19 +176,19 @@ def survives(path: Path, data: bytes) -> None:
         assert each.place.column <= len(lines[each.place.line - 1]) + 1 if each.place.line else True
 
 
-@settings(max_examples=250, **COMMON)
+@settings(max_examples=120, **COMMON)
 @given(mutated())
 def test_good_files_gone_wrong(tmp_path_factory, text):
     survives(FOLDER(tmp_path_factory), text.encode("utf-8", "replace"))
 
 
-@settings(max_examples=250, **COMMON)
+@settings(max_examples=120, **COMMON)
 @given(whole)
 def test_every_key_with_any_value(tmp_path_factory, text):
     survives(FOLDER(tmp_path_factory), text.encode("utf-8", "replace"))
 
 
-@settings(max_examples=150, **COMMON)
+@settings(max_examples=80, **COMMON)
 @given(files)
 def test_random_files(tmp_path_factory, text):
     survives(FOLDER(tmp_path_factory), text.encode("utf-8", "replace"))

@@ -53,7 +53,26 @@ def test_every_toml_and_python_block_names_its_file(page, block):
     assert "file" in block.options, "start it with `# file: NAME`, or make it ```text if it is not meant to run"
 
 
-@pytest.mark.parametrize(("page", "block"), examples("toml", files=True))
+def commands(text: str) -> list[tuple[str, str]]:
+    """Each `$ command` of a console block with the output that the page shows for it."""
+    parts = re.split(r"^\$ (.+)\n", text, flags=re.MULTILINE)
+    assert not parts[0].strip(), "a console block starts with `$ `"
+    return list(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def runs() -> list[object]:
+    """The files of tasks; slow those that a console block of their page runs as well, with what it prints."""
+    found = []
+    for example in examples("toml", files=True):
+        page, block = example.values
+        command = f"runner run {block.options['file']} {block.options.get('args', '')}".strip()
+        shown = "".join(one.text for one in blocks(page) if one.language == "console")
+        twice = any(line.partition("#")[0].strip() == command for line, _ in commands(shown))
+        found.append(pytest.param(page, block, id=example.id, marks=pytest.mark.slow if twice else ()))
+    return found
+
+
+@pytest.mark.parametrize(("page", "block"), runs())
 def test_a_tasks_file_runs(page, block, tmp_path):
     args = shlex.split(block.options.get("args", ""))
     outcome = written(page, tmp_path).run(block.options["file"], *args)
@@ -79,13 +98,6 @@ def test_a_file_of_tests_passes(page, block, tmp_path):
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def commands(text: str) -> list[tuple[str, str]]:
-    """Each `$ command` of a console block with the output that the page shows for it."""
-    parts = re.split(r"^\$ (.+)\n", text, flags=re.MULTILINE)
-    assert not parts[0].strip(), "a console block starts with `$ `"
-    return list(zip(parts[1::2], parts[2::2], strict=True))
 
 
 @pytest.mark.parametrize(("page", "block"), examples("console"))

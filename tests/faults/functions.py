@@ -225,6 +225,31 @@ def slowly(item: int, seconds: float = 0.001) -> int:
     return item
 
 
+class Room:
+    """How many are in it, and the most that ever were."""
+
+    def __init__(self) -> None:
+        self.lock, self.now, self.most = threading.Lock(), 0, 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.now -= 1
+
+
+ROOM = Room()
+
+
+def in_the_room(item: int) -> int:
+    with ROOM:
+        threading.Event().wait(0.05)
+    return item
+
+
 def slowly_all(items: list[int]) -> Iterator[int]:
     threading.Event().wait(0.001)
     yield from items

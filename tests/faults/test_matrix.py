@@ -43,6 +43,11 @@ MOMENTS = [
 ABRUPT = [way for way in WAYS if way != "sys.exit"]
 
 
+def also_slow(value: str) -> Any:
+    """A case that says little more than its neighbours."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 def cells() -> list[Any]:
     """The whole matrix; most of it is slow, because every cell is a run with four real workers."""
     found = []
@@ -90,7 +95,7 @@ def test_a_worker_dies(victim: str, moment: str, way: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("method", ["spawn"])
-@pytest.mark.parametrize("moment", ["setup", "item", "amid Answer", "after Answer"])
+@pytest.mark.parametrize("moment", ["setup", also_slow("item"), "amid Answer", also_slow("after Answer")])
 def test_a_spawned_worker_dies(moment: str, method: str, tmp_path: Path) -> None:
     fault = Fault(moment, "SIGKILL", "middle", COUNT // 2, tmp_path)
     made, collected = stages(fault)
@@ -101,7 +106,9 @@ def test_a_spawned_worker_dies(moment: str, method: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("way", [pytest.param("SIGKILL"), pytest.param("_exit(0)", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("moment", ["item", "encode", "before Answer", "amid Answer", "after Answer"])
+@pytest.mark.parametrize(
+    "moment", ["item", also_slow("encode"), also_slow("before Answer"), "amid Answer", "after Answer"]
+)
 @pytest.mark.parametrize("form", ["batch", "async", "boxes", "ordered", "one at a time"])
 def test_in_every_form_of_a_task(form: str, moment: str, way: str, tmp_path: Path) -> None:
     fault = Fault(moment, way, "middle", COUNT // 2, tmp_path)

@@ -232,6 +232,7 @@ def test_a_planted_bug_is_noticed(bug: str, monkeypatch: pytest.MonkeyPatch) -> 
         notice()
 
 
+@pytest.mark.slow  # most are tests of their own
 @pytest.mark.parametrize("watcher", range(len(WATCHERS)))
 def test_without_it_all_is_well(watcher: int) -> None:
     WATCHERS[watcher]()

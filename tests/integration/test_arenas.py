@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -282,9 +283,19 @@ def test_forms(run: Callable[..., Outcome], middle: str, right: dict[str, Any], 
     assert rows(outcome) == expected(30, **right)
 
 
-@pytest.mark.parametrize("middle", ["one_page process", "one_page thread", "same process", "Keeper process"])
-@pytest.mark.parametrize("source", [PROCESS, THREAD], ids=["process", "thread"])
-@pytest.mark.parametrize("sink", ["weigh process", "weigh thread"])
+def trios() -> list[Any]:
+    """Every middle between every two ends. `test_forms` has them between two processes, so quick are the others."""
+    middles = ["one_page process", "one_page thread", "same process", "Keeper process"]
+    found = []
+    for source, middle, sink in itertools.product([PROCESS, THREAD], middles, ["weigh process", "weigh thread"]):
+        threads = (source == THREAD) + (sink == "weigh thread")
+        quick = threads == 2 or (threads == 1 and middle == middles[0])
+        name = f"{source.split()[1]}-{middle}-{sink.split()[1]}"
+        found.append(pytest.param(source, middle, sink, id=name, marks=() if quick else pytest.mark.slow))
+    return found
+
+
+@pytest.mark.parametrize(("source", "middle", "sink"), trios())
 def test_threads_and_processes_of_one_run(run: Callable[..., Outcome], source: str, middle: str, sink: str) -> None:
     right = {"p3": -1} if middle.startswith("one_page") else {}
     assert rows(run(line(source, middle, sink))) == expected(30, **right)

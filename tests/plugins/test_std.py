@@ -633,12 +633,12 @@ with = { path = "out.txt" }
 inputs = ["b"]
 """
     made = project({"tasks.toml": text})
-    running = made.start("tasks.toml")
+    running = made.start("tasks.toml", "--grace", "10m")
     running.process.stdin.write("one\n")
     running.process.stdin.flush()
     appears(made.path / "seen")
     running.process.send_signal(signal.SIGINT)
-    running.process.wait(8)  # less than the grace: it does not wait for the pipe
+    running.process.wait(20)  # less than the grace: it does not wait for the pipe
     outcome = running.finish()
     assert outcome.exit == 130, outcome
     assert "out.txt is not written" in outcome.err

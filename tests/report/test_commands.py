@@ -16,6 +16,7 @@ from runner.cli import pages
 from runner.cli.graph import graph
 from runner.cli.report import report
 from runner.errors import UsageError
+from runner.report import page
 from runner.report.journal import dumps
 from runner.store.records import Records
 
@@ -116,6 +117,29 @@ def test_a_past_run_is_drawn_with_its_counts(kept, capsys, monkeypatch, format_,
 def test_a_past_run_has_its_own_file(kept):
     with pytest.raises(UsageError, match="takes no FILE"):
         graph(run="last", file="tasks.toml")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda found: found["series"]["queues"]["paths"].pop(), "series.queues: not one entry for each"),
+        (lambda found: found["series"]["workers"]["read"]["read0"][3].pop(), "series.workers: not one entry for each"),
+        (lambda found: found.update(seconds=float("nan")), "this is no record of a run"),
+        (lambda found: found.update(seconds="long"), "seconds: Input should be a valid number"),
+        (lambda found: found.clear(), "run: Field required"),
+    ],
+)
+def test_a_record_that_is_none_is_told(kept, change, words):
+    path = Path(".runner/runs/20261123-101500/record.json")
+    found = json.loads(path.read_text())
+    change(found)
+    path.write_text(json.dumps(found))
+    with pytest.raises(UsageError, match=words):
+        report()
+
+
+def test_a_time_that_no_clock_has_is_not_shown():
+    assert page._local(1e300) is page._local(0.0) is None
 
 
 # -- at the end of a run ----------------------------------------------------------------------

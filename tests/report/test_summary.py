@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -35,7 +36,7 @@ def record(some: list[Any], lines: list[Any] = ()) -> Record:  # type: ignore[as
 @settings(max_examples=150, deadline=None)
 @given(st.lists(tasks, max_size=5), st.lists(queues, max_size=3))
 def test_nothing_wraps(some: list[Any], lines: list[Any]) -> None:
-    for line in summary.tables(record(some, lines)):
+    for line in summary.tables(record(some, lines), verbose=True):
         assert len(line) <= summary.WIDTH
         assert line.isprintable()
 
@@ -62,6 +63,16 @@ def test_what_it_says() -> None:
         "queue      in    out  dead   at most",
         "paths  10,000  9,987    13  10 of 10",
     ]
+
+
+def test_a_trifle_is_told_only_to_those_who_ask() -> None:
+    made = record([events.TaskSummary("a", "ok", taken=99, done=99)])
+    assert list(summary.tables(made)) == []
+    assert len(list(summary.tables(made, verbose=True))) == 2
+    for more in ({"seconds": 10.0}, {"tasks": (events.TaskSummary("a", "ok", taken=100),)}):
+        assert len(list(summary.tables(replace(made, **more)))) == 2
+    wrong = record([events.TaskSummary("a", "ok", taken=1, repeated=1)])
+    assert len(list(summary.tables(wrong))) == 2
 
 
 def test_without_queues_there_is_no_table() -> None:

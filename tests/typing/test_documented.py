@@ -1,5 +1,6 @@
-"""mypy --strict accepts what the pages show as typed, and the types that it sees are the ones that they say."""
+"""mypy --strict accepts what the pages and `runner new` show, and the types that it sees are the ones they say."""
 
+import doctest
 import os
 import subprocess
 import sys
@@ -8,9 +9,11 @@ import pytest
 from helpers import ROOT, Project
 from pages import PAGES, blocks
 
+from runner.cli import new
+
 pytest.importorskip("mypy", reason="mypy comes with the extra `dev`")
 
-TYPED = [page for page in PAGES if any(block.info == "typed" for block in blocks(page))]
+SHOWN = [page for page in PAGES if any(block.language in ("python", "pycon") for block in blocks(page))]
 SAMPLES = """
     import runner
     from runner import Config, Context, Result, task
@@ -35,30 +38,52 @@ SAMPLES = """
 """
 
 
-def mypy(folder, *files):
-    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--cache-dir", os.devnull, *files]
-    environment = {**os.environ, "MYPYPATH": str(ROOT)}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=110)
+@pytest.fixture(scope="module")
+def mypy(tmp_path_factory):
+    """Runs `mypy --strict` over files of a folder; what it learns of runner serves all tests of this module."""
+    cache = tmp_path_factory.mktemp("mypy")
+
+    def check(folder, files):
+        command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--cache-dir", str(cache), *files]
+        environment = {**os.environ, "MYPYPATH": str(ROOT)}
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=110)
+
+    return check
 
 
-@pytest.mark.parametrize("page", TYPED, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_what_a_page_shows_as_typed_is(page, tmp_path):
-    typed = {block.options["file"]: block.text for block in blocks(page) if block.info == "typed"}
-    Project(tmp_path).write(typed)
-    done = mypy(tmp_path, *typed)
+def session(text):
+    """The statements of an interactive session, as a file."""
+    return "".join(example.source for example in doctest.DocTestParser().get_examples(text))
+
+
+@pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_what_a_page_shows_is_typed(page, tmp_path, mypy):
+    files = {block.options["file"]: block.text for block in blocks(page) if block.language == "python"}
+    sessions = [session(block.text) for block in blocks(page) if block.language == "pycon"]
+    files |= {f"session_{number}.py": text for number, text in enumerate(sessions)}
+    Project(tmp_path).write(files)
+    done = mypy(tmp_path, files)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_types_that_users_see(tmp_path):
+@pytest.mark.parametrize("kind", ["job", "plugin"])
+def test_what_runner_new_writes_is_typed(kind, tmp_path, mypy, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    getattr(new, kind)("kitchen")
+    done = mypy(tmp_path, sorted(map(str, tmp_path.rglob("*.py"))))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_types_that_users_see(tmp_path, mypy):
     Project(tmp_path).write({"sample.py": SAMPLES})
     found = [
         line.partition('"')[2].rstrip('"').replace("builtins.", "")
-        for line in mypy(tmp_path, "sample.py").stdout.splitlines()
+        for line in mypy(tmp_path, ["sample.py"]).stdout.splitlines()
     ]
     assert found == [line.partition("# -> ")[2] for line in SAMPLES.splitlines() if "# -> " in line]
 
 
-def test_what_is_wrong_is_refused(tmp_path):
+def test_what_is_wrong_is_refused(tmp_path, mypy):
     Project(tmp_path).write({"wrong.py": "import runner\nrunner.run(3)\nrunner.load('x').tsaks\nrunner.no_such_name\n"})
-    lines = mypy(tmp_path, "wrong.py").stdout.splitlines()
+    lines = mypy(tmp_path, ["wrong.py"]).stdout.splitlines()
     assert [line.rpartition("[")[2] for line in lines] == ["arg-type]", "attr-defined]", "attr-defined]"]

@@ -38,7 +38,7 @@ COSTS = [1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]
 
 
 @pytest.mark.parametrize("cost", COSTS)
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("workers", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(cost: float, workers: int) -> None:
     count = min(700_000 * workers, max(10 * workers, int(0.2 * workers / cost)))
     done = work(count, lambda _: cost, workers)
@@ -186,7 +186,7 @@ def test_an_only_worker_keeps_its_tail_and_says_what_is_done() -> None:
 # -- 4. the end of a stream is shared out ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 20))])
 def test_the_last_items_are_shared_out(seed: int) -> None:
     draw = random.Random(seed)
     workers, cost, count = draw.randint(2, 8), 10 ** draw.uniform(-5, -1), draw.randint(1, 3000)

@@ -112,7 +112,12 @@ def check(seed: int) -> None:
             assert Counter(fleet.received.get(name, [])) == expected.get(name, Counter()), f"seed {seed}, task {name}"
 
 
-@pytest.mark.parametrize("block", range(8))
+def blocks(count: int, quick: int) -> list[Any]:
+    """So many parts of the seeds, of which the first are quick."""
+    return [pytest.param(block, marks=pytest.mark.slow if block >= quick else ()) for block in range(count)]
+
+
+@pytest.mark.parametrize("block", blocks(8, quick=4))
 def test_random_schedules_keep_every_promise(block: int) -> None:
     for seed in range(block * SEEDS // 8, (block + 1) * SEEDS // 8):
         check(seed)
@@ -146,7 +151,7 @@ def test_runs_cut_short_that_did_not_end_once(seed: int) -> None:
     cut_short(seed)
 
 
-@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("block", blocks(4, quick=1))
 def test_runs_that_are_cut_short_end_by_themselves(block: int) -> None:
     for seed in range(block * 100, (block + 1) * 100):
         cut_short(seed)
