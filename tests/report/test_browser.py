@@ -145,3 +145,14 @@ def test_it_prints(browser, pages):
         import base64
 
         (Path(folder) / "usual.pdf").write_bytes(base64.b64decode(made))
+
+
+@pytest.mark.slow
+def test_of_very_many_lines_the_largest_are_shown(browser, pages):
+    browser.look()
+    browser.open(pages / "big.html")
+    pressed = "document.querySelectorAll('#fill .u-legend [aria-pressed=true]').length"
+    assert browser.value(pressed) == 8
+    assert "8 largest of 20" in browser.value("document.getElementById('fill-title').textContent")
+    browser.value("document.querySelector('#fill .u-legend [aria-pressed=false]').click()")
+    assert browser.value(f"new Promise(done => requestAnimationFrame(() => done({pressed})))") == 9

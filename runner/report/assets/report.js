@@ -58,16 +58,26 @@
     return found.filter((value) => value >= low && value <= high);
   }
 
+  const whole = Array.from({ length: 16 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
+  const readable = 8;
+
+  // The lines that are shown at first: of very many nobody can read all.
+  function largest(found) {
+    const mean = (one) => one.values.reduce((sum, value) => sum + value, 0) / one.values.length;
+    return new Set([...found].sort((a, b) => mean(b) - mean(a)).slice(0, readable));
+  }
+
   // One line for each; an axis for each unit, the second one on the right.
   function lines(found, tops) {
     const x = ends(data.every);
     const units = [...new Set(found.map((one) => one.unit))];
     const scales = { x: { time: false, range: [0, x[x.length - 1]] } };
-    units.forEach((unit) => { scales[unit] = { range: (_, low, high) => [0, Math.max(high * 1.08, tops[unit] || 0) || 1] }; });
+    units.forEach((unit) => { scales[unit] = { range: (_, low, high) => [0, Math.max((high || 0) * 1.08, tops[unit] || 0) || 1] }; });
     const beside = (unit, i) => axes({
       size: 62, scale: unit, side: i ? 1 : 3, grid: { show: !i, stroke: colour("line"), width: 1 },
-      values: (_, splits) => splits.map((value) => digits(value, 4) + (unit || " items")),
+      values: (_, splits) => splits.map((value) => digits(value, 4) + unit), ...(unit ? {} : { incrs: whole }),
     });
+    const shown = largest(found);
     return {
       options: {
         height: 240,
@@ -75,7 +85,7 @@
         axes: [clock(), ...units.map(beside)],
         series: [
           { label: "at", value: (_, value) => (value == null ? "" : seconds(value)) },
-          ...found.map((one, i) => series(one.name, i, one.unit, { scale: one.unit, points: { show: x.length < 3 } })),
+          ...found.map((one, i) => series(one.name, i, one.unit, { scale: one.unit, show: shown.has(one), points: { show: x.length < 3 } })),
         ],
         legend,
         cursor: { sync: { key: "time" }, drag: { x: true, y: false } },
@@ -269,6 +279,9 @@
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", figure.querySelector("figcaption").textContent);
     switches(plot);
+    const note = figure.querySelector(".note-lines");
+    const hidden = plot.series.filter((one) => !one.show).length;
+    if (note && hidden) note.textContent = `(the ${readable} largest of ${hidden + readable}; each name below shows and hides its line)`;
     drawn.set(id, plot);
   }
 
@@ -278,8 +291,8 @@
       if (!i || plot.series.length < 3) return;
       head.tabIndex = 0;
       head.setAttribute("role", "button");
-      head.setAttribute("aria-pressed", "true");
       const shown = () => head.setAttribute("aria-pressed", String(plot.series[i].show));
+      shown();
       head.addEventListener("click", () => queueMicrotask(shown));
       head.addEventListener("keydown", (event) => {
         if (event.key !== "Enter" && event.key !== " ") return;
