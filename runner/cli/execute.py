@@ -29,6 +29,7 @@ class Options:
     dead_ok: bool = False
     as_json: bool = False
     events: str | None = None
+    progress: str = "auto"
     page: str | None = None
 
 
@@ -36,6 +37,7 @@ def execute(plan: Plan, options: Options) -> NoReturn:
     """Run the plan, say how it ended, and leave with its exit code."""
     from runner import runs
     from runner.report.console import Console
+    from runner.report.displays import display
     from runner.report.journal import Journal
     from runner.report.output import Printer
 
@@ -45,7 +47,10 @@ def execute(plan: Plan, options: Options) -> NoReturn:
     printer = Printer(2 if options.as_json else 1, 2, log=log, color=color)
     console = Console(printer, plan, quiet=options.quiet, verbose=options.verbose)
     recorder = runs.recorder(plan)
+    shown = display("none" if options.quiet else options.progress, printer, log=log)
     hearers: list[Callable[[Event], None]] = [recorder.event, console.event]
+    if shown is not None:
+        hearers.append(shown.event)
     if journal is not None:
         hearers.append(journal.event)
 
@@ -54,7 +59,11 @@ def execute(plan: Plan, options: Options) -> NoReturn:
             hear(event)
 
     try:
-        result = runs.execute(plan, runs.Streams(printer, log), tell, watched=True)
+        try:
+            result = runs.execute(plan, runs.Streams(printer, log), tell, watched=True)
+        finally:
+            if shown is not None:
+                shown.close()
         record = recorder.record()
         record = replace(record, exit_code=_code(result, printer, journal, options))
         recorder.close(record)

@@ -10,6 +10,9 @@ import typer
 from runner.cli.inputs import File, Params, Sets, complete_task, pairs, path_of, refuse
 from runner.cli.plugins import NoPlugin, NoPlugins, OnlyPlugin, choice
 from runner.config.select import select
+from runner.errors import UsageError
+
+_DISPLAYS = ("auto", "live", "plain", "json", "none")
 
 
 def run(
@@ -59,6 +62,14 @@ def run(
     as_json: Annotated[
         bool, typer.Option("--json", help="Write the summary as JSON to standard output, all else to standard error.")
     ] = False,
+    progress: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|live|plain|json|none",
+            help="How to show how far it is: on the terminal, as lines for people or programs, not at all.",
+            autocompletion=lambda: _DISPLAYS,
+        ),
+    ] = "auto",
     report: Annotated[bool, typer.Option("--report", help="Write the report at the end, beside the record.")] = False,
     html: Annotated[
         Optional[str],  # noqa: UP045
@@ -85,6 +96,8 @@ def run(
     """
     from runner import config
 
+    if progress not in _DISPLAYS:
+        raise UsageError(f"--progress knows {', '.join(_DISPLAYS)}, not {progress[:40]!r}")
     given, file = dict(pairs(param, "--param")), path_of(file, "run")
     sets = [*pairs(set_, "--set"), *_overrides(grace=grace, log=log, halt=halt, deadline=deadline)]
     sets += [("run.record", "0")] if no_record else []
@@ -107,7 +120,9 @@ def run(
     from runner.cli.execute import Options, execute
 
     page = pages.wanted(plan, html, report=report)
-    shown = Options(quiet=quiet, verbose=verbose, dead_ok=dead_ok, as_json=as_json, events=events, page=page)
+    shown = Options(
+        quiet=quiet, verbose=verbose, dead_ok=dead_ok, as_json=as_json, events=events, progress=progress, page=page
+    )
     execute(plan, shown)
 
 

@@ -24,6 +24,8 @@ from runner.report.lines import Splitter, prefix
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runner.report.panel import Panel
+
 _READ = 1 << 16
 _MOST_PENDING = 1 << 20
 _TAIL_BYTES, _TAIL_LINES = 2048, 20
@@ -66,6 +68,7 @@ class Printer:
         self._splitters: dict[tuple[str, int, str], Splitter] = {}
         self._tails: dict[str, deque[bytes]] = {}
         self._closing = False
+        self._panel: Panel | None = None
         self._thread = threading.Thread(target=self._run, name="runner-printer", daemon=True)
         self._thread.start()
 
@@ -94,6 +97,10 @@ class Printer:
     def message(self, text: str) -> None:
         """A line of runner's own, on standard error."""
         self.hand_over(lambda: self._emit("err", text.encode("utf-8", "backslashreplace") + b"\n"))
+
+    def show(self, panel: Panel | None) -> None:
+        """Keep a panel below all that is printed to standard error, a terminal; None: no longer."""
+        self.hand_over(lambda: self._show(panel))
 
     def tail(self, name: str) -> str:
         """The last lines that a worker printed, about 2 KiB."""
@@ -142,7 +149,7 @@ class Printer:
             self._do_deeds()
             if self._closing and not self._deeds:
                 break
-            for key, _ in self._selector.select():
+            for key, _ in self._selector.select(self._draw()):
                 if key.data is None:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._reader, 4096)
@@ -150,6 +157,7 @@ class Printer:
                     self._read(key.data)
         for source in [key.data for key in self._selector.get_map().values() if key.data is not None]:
             self.drain(source)
+        self._show(None)
         for name in {name for name, _, _ in self._splitters}:
             self._finish_name(name)
 
@@ -221,7 +229,25 @@ class Printer:
             mark = prefix(name, color=self.color)
             self._emit(stream, b"".join(mark + line for line in lines))
 
+    def _show(self, panel: Panel | None) -> None:
+        if self._panel is not None:
+            self._write("err", self._panel.erase())
+        self._panel = panel
+
+    def _draw(self) -> float | None:
+        """Draw the panel when it is time; how long there is nothing to draw."""
+        if self._panel is None:
+            return None
+        if not self._panel.patience():
+            self._write("err", self._panel.draw())
+        return self._panel.patience()
+
     def _emit(self, stream: str, data: bytes) -> None:
+        if self._panel is not None:
+            self._write("err", self._panel.erase())
+        self._write(stream, data)
+
+    def _write(self, stream: str, data: bytes) -> None:
         if stream in self._broken:
             self._lose(stream, data)
             return

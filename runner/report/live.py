@@ -1,0 +1,137 @@
+"""The live display: a line for each task, the queues between them as bars, and how far the run is.
+
+At most so many columns and lines as there are: first queues go, then tasks that have ended, then those that wait.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len, set_cell_size
+from rich.color import ColorSystem
+from rich.style import Style
+
+from runner.report.words import count, duration, one_line
+
+if TYPE_CHECKING:
+    from runner.report.progress import QueueRow, Snapshot, TaskRow
+
+#: Lines of a terminal that are left to what tasks print.
+_SPARED = 3
+_NAME, _LEAST_NAME = 40, 8
+_BAR = 24
+_STYLES = {
+    "waiting": "dim", "starting": "cyan", "running": "green", "ok": "dim", "failed": "bold red", "skipped": "yellow",
+}  # fmt: skip
+_WORDS = {"waiting": "waits", "ok": "ended"}
+_HEADS = (("busy", 5), ("wait", 5), ("room", 5), ("done", 10), ("rate", 9), ("dead", 7), ("again", 6))
+
+
+class Live:
+    """Makes frames. `color`: whether the terminal shall be coloured."""
+
+    def __init__(self, *, color: bool) -> None:
+        self._system = ColorSystem.EIGHT_BIT if color else None
+
+    def frame(self, snapshot: Snapshot, columns: int, lines: int) -> list[tuple[str, int]]:
+        """The lines with their widths in cells, each narrower than the terminal."""
+        width = max(20, columns) - 1
+        names = [cell_len(one_line(task.name)) for task in snapshot.tasks]
+        fixed = 9 + sum(size for _, size in _HEADS)
+        name = min(max([_LEAST_NAME, *names]), _NAME, max(_LEAST_NAME, width - fixed))
+        room = max(1, lines - _SPARED - 2)
+        body = self._body(snapshot, name, room)
+        head = "".join(f"{word:>{size}}" for word, size in _HEADS)
+        told = [self._heading(snapshot, width), self._styled(f"{'task':<{name}} {'':<8}{head}", "dim"), *body]
+        return [self._fitted(line, plain, width) for line, plain in told]
+
+    def _fitted(self, line: str, plain: str, width: int) -> tuple[str, int]:
+        taken = cell_len(plain)
+        return (line, taken) if taken <= width else (set_cell_size(plain, width), width)
+
+    def _styled(self, text: str, style: str) -> tuple[str, str]:
+        return (Style.parse(style).render(text, color_system=self._system) if self._system else text), text
+
+    # -- the head ------------------------------------------------------------------------------
+
+    def _heading(self, snapshot: Snapshot, width: int) -> tuple[str, str]:
+        parts = [one_line(snapshot.title), duration(snapshot.seconds)]
+        share = snapshot.share
+        if share is not None and snapshot.total:
+            parts.append(f"{share:.0%} of {count(int(snapshot.total))}")
+            parts += [f"about {duration(snapshot.eta)} left"] if snapshot.eta is not None else []
+        else:
+            parts.append(f"{count(snapshot.read)} read")
+        parts += [f"{count(snapshot.dead)} dead"] if snapshot.dead else []
+        parts += [f"stopping: {one_line(snapshot.stopping)}"] if snapshot.stopping else []
+        text = "  ".join(parts)
+        cells = min(_BAR, width - cell_len(text) - 4)
+        if share is not None and cells >= 8:
+            text += f"  {_bar(share, cells)}"
+        return self._styled(text, "bold")
+
+    # -- tasks and queues ----------------------------------------------------------------------
+
+    def _body(self, snapshot: Snapshot, name: int, room: int) -> list[tuple[str, str]]:
+        shown = list(snapshot.tasks)
+        queues = sum(queue in snapshot.queues for task in shown for queue in task.outputs)
+        with_queues = len(shown) + queues <= room
+        hidden = 0
+        if len(shown) > room:
+            hidden = len(shown) - room + 1
+            order = sorted(range(len(shown)), key=lambda at: (_matters(shown[at]), at))
+            shown = [shown[at] for at in sorted(order[: room - 1])]
+        rows: list[tuple[str, str]] = []
+        seen: set[str] = set()
+        for task in shown:
+            rows.append(self._task(task, name))
+            for queue in task.outputs if with_queues else ():
+                if queue in snapshot.queues and queue not in seen:
+                    seen.add(queue)
+                    rows.append(self._queue(snapshot.queues[queue], name))
+        if hidden:
+            rows.append(self._styled(f"… {hidden} more", "dim"))
+        return rows
+
+    def _task(self, task: TaskRow, name: int) -> tuple[str, str]:
+        word = _WORDS.get(task.state, task.state)
+        rate = f"{count(round(task.rate))}/s" if task.rate >= 10 else f"{task.rate:.1f}/s" if task.rate else ""
+        going = task.state in {"running", "starting"}
+        cells = [
+            *(str(number) if going else "" for number in (task.executing, task.item + task.turn, task.room)),
+            count(task.done),
+            rate if going else "",
+            count(task.dead) if task.dead else "",
+            count(task.repeated) if task.repeated else "",
+        ]
+        state, plain = self._styled(f"{word:<8}", _STYLES.get(task.state, ""))
+        head = set_cell_size(one_line(task.name), name)
+        rest = "".join(f"{cell:>{size}}" for cell, (_, size) in zip(cells, _HEADS, strict=True)).rstrip()
+        return f"{head} {state}{rest}", f"{head} {plain}{rest}"
+
+    def _queue(self, queue: QueueRow, name: int) -> tuple[str, str]:
+        head = set_cell_size(f"  {one_line(queue.name)}", name)
+        if queue.size:
+            told = f"{_bar(queue.length / queue.size, _BAR)} {count(queue.length)} of {count(queue.size)}"
+        else:
+            told = f"{count(queue.length)} waiting"
+        style = "yellow" if queue.size and queue.length >= queue.size else "blue"
+        line, plain = self._styled(told, style)
+        return f"{head} {line}", f"{head} {plain}"
+
+
+def _matters(task: TaskRow) -> int:
+    """What goes last when there is no room: what is under way, or has failed."""
+    return {"failed": 0, "running": 1, "starting": 1, "waiting": 2}.get(task.state, 3)
+
+
+def _bar(share: float, cells: int) -> str:
+    """A bar of so many cells, exact to an eighth of one.
+
+    >>> _bar(0.5, 8), _bar(2.0, 3), _bar(0.03, 8)
+    ('[████    ]', '[███]', '[▎       ]')
+    """
+    eighths = round(min(1.0, max(0.0, share)) * cells * 8)
+    full, part = divmod(eighths, 8)
+    bar = "█" * full + (" ▏▎▍▌▋▊▉"[part] if part else "")
+    return f"[{bar:<{cells}}]"
