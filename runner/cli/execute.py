@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says of how a run is shown. `events`: the file that gets them."""
+    """What the command line says of how a run is shown. `events`: the file for them; `page`: that of the report."""
 
     quiet: bool = False
     verbose: bool = False
@@ -30,6 +30,7 @@ class Options:
     as_json: bool = False
     events: str | None = None
     progress: str = "auto"
+    page: str | None = None
 
 
 def execute(plan: Plan, options: Options) -> NoReturn:
@@ -66,7 +67,8 @@ def execute(plan: Plan, options: Options) -> NoReturn:
         record = recorder.record()
         record = replace(record, exit_code=_code(result, printer, journal, options))
         recorder.close(record)
-        _end(console, result, record, [recorder.trouble, journal.trouble if journal else ""])
+        told = [recorder.trouble, journal.trouble if journal else "", _page(record, options)]
+        _end(console, result, record, told)
     finally:
         printer.close(timeout=5.0)
     code = _code(result, printer, journal, options)
@@ -78,9 +80,25 @@ def execute(plan: Plan, options: Options) -> NoReturn:
     raise typer.Exit(code)
 
 
-def _end(console: Console, result: Result, record: Record, troubles: list[str]) -> None:
-    for trouble in filter(None, troubles):
-        console.say(trouble)
+def _page(record: Record, options: Options) -> str:
+    """Write the report, if it is wanted; where it is, or why it is nowhere. The record is there in any case."""
+    from runner.cli import pages
+    from runner.errors import UsageError
+
+    if options.page is None:
+        return ""
+    from runner.report.page import render
+
+    try:
+        path = pages.write(render(record), options.page)
+        return "" if options.quiet else f"report: {path}"
+    except UsageError as error:
+        return f"the report could not be written: {error}"
+
+
+def _end(console: Console, result: Result, record: Record, told: list[str]) -> None:
+    for line in filter(None, told):
+        console.say(line)
     console.summary(result, record)
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from runner.cli.inputs import File, Params, Sets, examined, refuse
+from runner.cli.report import DEFAULT_STATE, State, find
 from runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.report.graph import Graph
 
 _FORMATS = ("text", "mermaid", "dot", "svg")
 
@@ -21,8 +27,13 @@ def graph(
         str,
         typer.Option("--format", metavar="text|mermaid|dot|svg", help="How to draw.", autocompletion=lambda: _FORMATS),
     ] = "text",
+    run: Annotated[
+        Optional[str],  # noqa: UP045  typer reads the annotation at run time
+        typer.Option("--run", metavar="RUN", help="Draw a past run with its counts: an id, or `last`."),
+    ] = None,
+    state: State = DEFAULT_STATE,
 ) -> None:
-    """Draw the tasks and queues of a file. Executes nothing of the project.
+    """Draw the tasks and queues of a file, or of a past run. Executes nothing of the project.
 
     Dotted lines are `after`; a line that points upwards closes a cycle.
 
@@ -32,14 +43,16 @@ def graph(
       runner graph thumbs.toml --format svg > thumbs.svg
 
       runner graph --format mermaid
+
+      runner graph --run last
     """
     from runner.report import graph as drawing
 
     if format_ not in _FORMATS:
         raise UsageError(f"--format is one of {', '.join(_FORMATS)}, not {format_[:40]!r}")
-    config = examined(file, "graph", param, set_)
-    refuse(config)
-    made = drawing.graph_of(config)
+    made = (
+        _of_run(run, state, file, [*(param or ()), *(set_ or ())]) if run is not None else _of_file(file, param, set_)
+    )
     if format_ == "text":
         from runner.report.graph_text import draw
 
@@ -50,3 +63,20 @@ def graph(
         print(svg(made))
     else:
         print(drawing.mermaid(made) if format_ == "mermaid" else drawing.dot(made))
+
+
+def _of_file(file: str | None, param: list[str] | None, set_: list[str] | None) -> Graph:
+    from runner.report.graph import graph_of
+
+    config = examined(file, "graph", param, set_)
+    refuse(config)
+    return graph_of(config)
+
+
+def _of_run(run: str, state: Path, file: str | None, given: list[str]) -> Graph:
+    """A record knows its own tasks and queues; the file may be another one by now."""
+    from runner.report.graph import graph_of_run
+
+    if file is not None or given:
+        raise UsageError("--run draws what was run then: it takes no FILE, no -p and no --set")
+    return graph_of_run(find(state, run))

@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from runner.errors import UsageError
+
 if TYPE_CHECKING:
     from runner.report.record import Record
 
 Run = Annotated[
-    str, typer.Argument(metavar="[RUN]", help="A run's id, or the beginning of one. Default: the last run.")
+    str,
+    typer.Argument(
+        metavar="[RUN]",
+        help="A run's id, or the beginning of one; `last~1` is the one before the last. Default: the last run.",
+    ),
 ]
 State = Annotated[Path, typer.Option("--state", metavar="FOLDER", help="Where runs are kept (`state` in [run]).")]
 DEFAULT_STATE = Path(".runner")
@@ -24,27 +30,67 @@ def report(
         Optional[str],  # noqa: UP045  typer reads the annotation at run time
         typer.Option("--events", metavar="FILE", help="Of the run whose events are in this file (`run --events`)."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write the record as JSON.")] = False,
+    html: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--html", metavar="FILE", help="Write the page there; `-` is standard output."),
+    ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    compare: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--compare", metavar="RUN", help="Say what is different from this run, which was before."),
+    ] = None,
+    trace: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--trace", metavar="FILE", help="Write what each worker did as a trace, for Perfetto."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write the record, or the comparison, as JSON.")] = False,
 ) -> None:
-    """Say what happened in a run.
+    """Say what happened in a run: as a page, a trace, JSON, or compared with another run.
+
+    Without options it writes the page beside the run's record, and prints where that is.
 
     Examples:
-      runner report
+      runner report --open
 
-      runner report last --json
+      runner report --html thumbs.html --compare last~1
+
+      runner report --trace trace.json
 
       runner report --events events.jsonl --json
     """
+    from runner.cli import pages
+
+    _refuse_two(html, trace, as_json=as_json)
     record = of_events(events) if events is not None else find(state, run)
-    if as_json:
+    before = None if compare is None else find(state, compare)
+    if as_json and before is None:
         from runner.report.journal import dumps
 
         print(dumps(record))
-        return
+    elif before is not None and html != "-":
+        pages.difference(before, record, as_json=as_json)
+    if trace is not None:
+        pages.trace(record, trace)
+    if show or html is not None or not (as_json or trace is not None or before is not None):
+        pages.page(record, before, html or _place(state, run, events), show=show)
+
+
+def _refuse_two(html: str | None, trace: str | None, *, as_json: bool) -> None:
+    if [html == "-", trace == "-", as_json].count(True) > 1:
+        raise UsageError("standard output takes only one of --html -, --trace - and --json")
+
+
+def _place(state: Path, run: str, events: str | None) -> str:
+    """Beside the run's record, or beside the events; it goes when the record goes."""
+    from runner.store import records
+
+    if events is not None:
+        return str(Path(events).with_suffix(".html"))
+    return str(records.find(state, run).with_name(records.PAGE))
 
 
 def find(state: Path, run: str) -> Record:
-    """The record of a run: `last`, an id, or the beginning of one. UsageError says what there is."""
+    """The record of a run: `last`, `last~1`, an id, or the beginning of one. UsageError says what there is."""
     from runner.report.record import parse
     from runner.store import records
 

@@ -70,6 +70,11 @@ def run(
             autocompletion=lambda: _DISPLAYS,
         ),
     ] = "auto",
+    report: Annotated[bool, typer.Option("--report", help="Write the report at the end, beside the record.")] = False,
+    html: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--html", metavar="FILE", help="Write the report there."),
+    ] = None,
     no_record: Annotated[bool, typer.Option("--no-record", help="Keep no record of this run.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only errors, and the balance when something is wrong.")
@@ -111,11 +116,14 @@ def run(
 
         print("\n".join(describe(loaded, plan)))
         return
+    from runner.cli import pages
     from runner.cli.execute import Options, execute
 
-    execute(
-        plan, Options(quiet=quiet, verbose=verbose, dead_ok=dead_ok, as_json=as_json, events=events, progress=progress)
+    page = pages.wanted(plan, html, report=report)
+    shown = Options(
+        quiet=quiet, verbose=verbose, dead_ok=dead_ok, as_json=as_json, events=events, progress=progress, page=page
     )
+    execute(plan, shown)
 
 
 def _overrides(**given: str | None) -> list[tuple[str, str]]:

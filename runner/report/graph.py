@@ -1,4 +1,7 @@
-"""The tasks and queues of a file as a graph to draw; and the two formats that other programs draw (mermaid, dot)."""
+"""The tasks and queues of a file, or of a run, as a graph to draw; and two formats that other programs draw.
+
+A graph of a run has counts in its boxes, and knows each one's load: how busy a task was, how full a queue.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,37 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.report.layout import Edge
+from runner.report.words import plain
 
 if TYPE_CHECKING:
+    from runner import events
     from runner.config.model import Config, QueueConfig, TaskConfig
+    from runner.report.record import Record
+
+HEATS = 5
+#: Light enough for black letters: Mermaid and Graphviz know nothing of dark pages.
+_FILLS = ("#f6f8fa", "#fff1c2", "#ffdf9e", "#ffc680", "#ffad7a")
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """One task or queue: its name and what else is worth a line."""
+    """One task or queue: its name and what else is worth a line. `load`, from 0 to 1, is known of a run."""
 
     key: str
     name: str
     kind: str  # "task" or "queue"
     notes: tuple[str, ...] = ()
     faint: bool = False
+    load: float | None = None
+
+    @property
+    def heat(self) -> int | None:
+        """The load as one of `HEATS` classes, to colour it by.
+
+        >>> Box("t.a", "a", "task", load=0.5).heat, Box("t.a", "a", "task", load=1.0).heat
+        (2, 4)
+        """
+        return None if self.load is None else min(HEATS - 1, max(0, int(self.load * HEATS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +70,7 @@ def graph_of(config: Config) -> Graph:
 
 
 def _task_notes(task: TaskConfig) -> tuple[str, ...]:
-    count = task.workers.count
-    kind = {"thread": ("thread", "threads"), "process": ("process", "processes"), None: ("worker", "workers")}
-    notes = [f"{count} {kind[task.mode][count != 1]}"]
+    notes = [_workers(task.workers.count, task.mode)]
     if task.call != task.name:
         notes.insert(0, task.call)
     return (*notes, "not enabled") if not task.enabled else tuple(notes)
@@ -65,6 +83,59 @@ def _queue_notes(queue: QueueConfig) -> tuple[str, ...]:
     return tuple(notes + ([queue.full] if queue.full != "wait" else []))
 
 
+def _workers(count: int, mode: str | None) -> str:
+    kind = {"thread": ("thread", "threads"), "process": ("process", "processes")}
+    return f"{count:,} {kind.get(mode or '', ('worker', 'workers'))[count != 1]}"
+
+
+# -- of a run ---------------------------------------------------------------------------------
+
+
+def graph_of_run(record: Record) -> Graph:
+    """The graph of a run with its counts; a task or queue of which nothing is known has none."""
+    tasks = {task.name: task for task in record.tasks}
+    queues = {queue.name: queue for queue in record.queues}
+    boxes: dict[str, Box] = {}
+    edges: list[Edge] = []
+    for task in record.plan.tasks:
+        here, ended = f"t.{task.name}", tasks.get(task.name)
+        skipped = ended is not None and ended.how == "skipped"
+        load = None if ended is None or skipped else ended.busy
+        boxes[here] = Box(here, plain(task.name), "task", _task_counts(task, ended), skipped, load)
+        edges += [Edge(f"q.{queue}", here) for queue in task.inputs]
+        edges += [Edge(here, f"q.{queue}") for queue in dict.fromkeys(task.outputs)]
+        edges += [Edge(here, f"q.{task.dead}", "dead")] if task.dead else []
+        edges += [Edge(f"t.{other}", here, "after") for other in task.after]
+    for queue in record.plan.queues:
+        key, seen = f"q.{queue.name}", queues.get(queue.name)
+        load = min(1.0, seen.most / queue.size) if seen and queue.size else None
+        boxes[key] = Box(key, plain(queue.name), "queue", _queue_counts(queue, seen), load=load)
+    return Graph(plain(record.title), boxes, [edge for edge in edges if {edge.tail, edge.head} <= set(boxes)])
+
+
+def _task_counts(task: events.TaskPlanned, ended: events.TaskSummary | None) -> tuple[str, ...]:
+    notes = [plain(task.call)] if task.call != task.name else []
+    notes.append(_workers(len(task.workers), task.mode))
+    if ended is None:
+        return tuple(notes)
+    if ended.how == "skipped":
+        return (*notes, "not started")
+    notes += ["failed"] if ended.how == "failed" else []
+    notes += [f"{ended.done:,} done"] if task.inputs else [f"{ended.sent:,} sent"] if task.outputs else []
+    counts = ((ended.dead, "dead"), (ended.dropped, "dropped"), (ended.left, "left"), (ended.repeated, "repeated"))
+    more = [f"{count:,} {word}" for count, word in counts if count]
+    return (*notes, *([", ".join(more)] if more else []), f"{ended.busy:.0%} busy")
+
+
+def _queue_counts(queue: events.QueuePlanned, seen: events.QueueSummary | None) -> tuple[str, ...]:
+    if seen is None:
+        return ()
+    notes = [f"{seen.put:,} in"]
+    notes += [f"{count:,} {word}" for count, word in ((seen.dropped, "dropped"), (seen.left, "left")) if count]
+    full = queue.size is not None and seen.most >= queue.size
+    return (*notes, f"full at {queue.size:,}" if full else f"at most {seen.most:,}")
+
+
 # -- for other programs -----------------------------------------------------------------------
 
 
@@ -75,6 +146,9 @@ def mermaid(graph: Graph) -> str:
     for box in graph.boxes.values():
         text = "<br/>".join(map(_mermaid_text, (box.name, *box.notes)))
         lines.append(f"    {ids[box.key]}" + (f'["{text}"]' if box.kind == "task" else f'(["{text}"])'))
+    heats = sorted({box.heat for box in graph.boxes.values() if box.heat is not None})
+    lines += [f"    classDef load{heat} fill:{_FILLS[heat]},color:#000" for heat in heats]
+    lines += [f"    class {ids[box.key]} load{box.heat}" for box in graph.boxes.values() if box.heat is not None]
     arrows = {"flow": "-->", "dead": "-. dead .->", "after": "-. after .->"}
     lines += [f"    {ids[edge.tail]} {arrows[edge.style]} {ids[edge.head]}" for edge in graph.edges]
     return "\n".join(lines)
@@ -93,15 +167,18 @@ def dot(graph: Graph) -> str:
     ]
     for box in graph.boxes.values():
         text = _dot_text("\n".join((box.name, *box.notes)))
-        shape = 'shape=box, style="rounded"' if box.kind == "task" else "shape=cds"
+        styles = [*(["rounded"] if box.kind == "task" else []), *(["filled"] if box.heat is not None else [])]
+        shape = "shape=box" if box.kind == "task" else "shape=cds"
+        shape += f', style="{",".join(styles)}"' if styles else ""
+        shape += f', fillcolor="{_FILLS[box.heat]}"' if box.heat is not None else ""
         lines.append(f"    {_dot_text(box.key)} [label={text}, {shape}];")
-    styles = {"flow": "", "dead": ' [style=dashed, label="dead"]', "after": ' [style=dotted, label="after"]'}
-    lines += [f"    {_dot_text(edge.tail)} -> {_dot_text(edge.head)}{styles[edge.style]};" for edge in graph.edges]
+    looks = {"flow": "", "dead": ' [style=dashed, label="dead"]', "after": ' [style=dotted, label="after"]'}
+    lines += [f"    {_dot_text(edge.tail)} -> {_dot_text(edge.head)}{looks[edge.style]};" for edge in graph.edges]
     return "\n".join([*lines, "}"])
 
 
 def _dot_text(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    escaped = plain(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
 
 

@@ -19,43 +19,58 @@ _GAP, _BEND, _MARGIN = 28.0, 12.0, 20.0
 _LEAST, _MOST = 44.0, 120.0  # between layers; more where lines have far to go to the side
 _PAGE = 1200.0
 
-_STYLE = """
-    text { font: 12px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; fill: #1f2328; text-anchor: middle }
-    .name { font-weight: 600 } .note { fill: #59636e; font-size: 11px } .title { font-size: 15px; font-weight: 600 }
-    .task rect { fill: #ddf4ff; stroke: #0969da } .queue rect { fill: #fff8c5; stroke: #bf8700 }
-    .faint { opacity: .45 }
-    path { fill: none; stroke: #59636e; stroke-width: 1.4 } marker path { fill: #59636e; stroke: none }
-    .dead { stroke-dasharray: 6 3; stroke: #cf222e } .after { stroke-dasharray: 1.5 4; stroke-linecap: round }
-    @media (prefers-color-scheme: dark) {
-      text { fill: #f0f6fc } .note { fill: #9198a1 } path { stroke: #9198a1 } marker path { fill: #9198a1 }
-      .task rect { fill: #121d2f; stroke: #4493f8 } .queue rect { fill: #272115; stroke: #d29922 }
-      .dead { stroke: #f85149 }
+#: For the picture alone, and for a page that it stands in: every rule begins with the picture's own class. The colours
+#: of loads are as in `graph._FILLS`, and again for dark pages.
+STYLE = """
+    .topology text { font: 12px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; fill: #1f2328;
+      text-anchor: middle }
+    .topology .name { font-weight: 600 } .topology .note { fill: #59636e; font-size: 11px }
+    .topology .title { font-size: 15px; font-weight: 600 }
+    .topology .task rect { fill: #ddf4ff; stroke: #0969da } .topology .queue rect { fill: #fff8c5; stroke: #bf8700 }
+    .topology .load0 rect { fill: #f6f8fa } .topology .load1 rect { fill: #fff1c2 }
+    .topology .load2 rect { fill: #ffdf9e } .topology .load3 rect { fill: #ffc680 }
+    .topology .load4 rect { fill: #ffad7a } .topology [class*=load] .note { fill: #1f2328 }
+    .topology .faint { opacity: .45 }
+    .topology path { fill: none; stroke: #59636e; stroke-width: 1.4 }
+    .topology marker path { fill: #59636e; stroke: none }
+    .topology .dead { stroke-dasharray: 6 3; stroke: #cf222e }
+    .topology .after { stroke-dasharray: 1.5 4; stroke-linecap: round }
+    @media screen and (prefers-color-scheme: dark) {
+      .topology text, .topology [class*=load] .note { fill: #f0f6fc } .topology .note { fill: #9198a1 }
+      .topology path { stroke: #9198a1 } .topology marker path { fill: #9198a1 }
+      .topology .task rect { fill: #121d2f; stroke: #4493f8 } .topology .queue rect { fill: #272115; stroke: #d29922 }
+      .topology .load0 rect { fill: #151b23 } .topology .load1 rect { fill: #3a2d0c }
+      .topology .load2 rect { fill: #553a08 } .topology .load3 rect { fill: #703f0a }
+      .topology .load4 rect { fill: #8a3a10 }
+      .topology .dead { stroke: #f85149 }
     }"""
 
 
-def svg(graph: Graph) -> str:
-    """The whole picture as the text of an SVG file."""
+def svg(graph: Graph, *, alone: bool = True) -> str:
+    """The whole picture as the text of an SVG file; not `alone`: to stand in a page that has a heading and `STYLE`."""
     parts = [_Part(graph, names, edges) for names, edges in components(list(graph.boxes), graph.edges)]
     body: list[str] = []
-    left, top, height, right = _MARGIN, _MARGIN + 24, 0.0, 0.0
+    first = _MARGIN + 24 if alone else 2.0
+    left, top, height, right = _MARGIN, first, 0.0, 0.0
     for part in parts:
         if left > _MARGIN and left + part.width > _PAGE:
             left, top, height = _MARGIN, top + height + _GAP, 0.0
         body.append(f'<g transform="translate({left:.1f} {top:.1f})">\n{part.text}\n</g>')
         left, height = left + part.width + _GAP, max(height, part.height)
         right = max(right, left - _GAP)
-    right = max(right + _MARGIN, width(graph.title) * 9.2 + 2 * _MARGIN)
-    bottom = top + height + _MARGIN
+    right = max(right + _MARGIN, width(graph.title) * 9.2 + 2 * _MARGIN if alone else 0)
+    bottom = top + height + (_MARGIN if alone else 2)
     title = escape(graph.title)
+    heading = f'<text class="title" x="{right / 2:.1f}" y="{_MARGIN + 4:.1f}">{title}</text>'
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {right:.0f} {bottom:.0f}"',
-            f' width="{right:.0f}" height="{bottom:.0f}" role="img" aria-label="{title}">',
+            f' width="{right:.0f}" height="{bottom:.0f}" class="topology" role="img" aria-label="{title}">',
             f"<title>{title}</title>",
-            f"<style>{_STYLE}\n</style>",
+            *([f"<style>{STYLE}\n</style>"] if alone else []),
             '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="8" markerHeight="8"',
             ' orient="auto"><path d="M0 0.5 L8 4 L0 7.5 z"/></marker></defs>',
-            f'<text class="title" x="{right / 2:.1f}" y="{_MARGIN + 4:.1f}">{title}</text>',
+            *([heading] if alone else []),
             *body,
             "</svg>",
         ]
@@ -98,7 +113,7 @@ class _Part:
         left = self._x(box.key) - wide / 2
         round_ = 6 if box.kind == "task" else height / 2
         lines = [
-            f'<g class="{box.kind}{" faint" if box.faint else ""}">',
+            f'<g class="{box.kind}{" faint" if box.faint else ""}{"" if box.heat is None else f" load{box.heat}"}">',
             f'<rect x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{height:.1f}" rx="{round_:.1f}"/>',
         ]
         for number, text in enumerate(_texts(box)):

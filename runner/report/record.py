@@ -123,18 +123,38 @@ def parse(text: str, where: str) -> Record:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        found = json.loads(text)
-    except ValueError:
+        found = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
         found = None
     version = found.get("version") if isinstance(found, dict) else None
     if isinstance(version, int) and version > VERSION:
         raise UsageError(f"{where}: a record of version {version}, and this runner knows {VERSION}: use a newer one")
     try:
-        return TypeAdapter(Record).validate_python(found)
+        record = TypeAdapter(Record).validate_python(found)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise UsageError(f"{where}: this is no record of a run: {place}: {first['msg']}") from None
+    if ragged := _ragged(record.series):
+        raise UsageError(f"{where}: this is no record of a run: series.{ragged}: not one entry for each of series.at")
+    return record
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _ragged(series: Series) -> str:
+    """What has not one entry for each interval; nothing when everything has."""
+    length = len(series.at)
+    for key in ("done", "sent", "queues"):
+        if any(len(values) != length for values in getattr(series, key).values()):
+            return key
+    for workers in series.workers.values():
+        for shares in workers.values():
+            if len(shares) != length or any(len(each) != len(events.STATES) for each in shares):
+                return "workers"
+    return ""
 
 
 def schema() -> dict[str, object]:

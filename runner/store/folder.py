@@ -30,11 +30,17 @@ def having(state: Path, file: str) -> list[str]:
 
 
 def one(state: Path, known: Sequence[str], run: str, what: str) -> Path:
-    """The folder of a run among those `known`: `last`, an id, or how one begins; UsageError says what there is."""
+    """The folder of a run among those `known`: `last`, `last~1` (the one before it), an id, or how one begins.
+
+    UsageError says what there is.
+    """
     if not known:
         raise UsageError(f"no run in {state} has {what}")
-    if run == "last":
-        return state / "runs" / known[-1]
+    last, _, back = run.partition("~")
+    if last == "last" and (back or "0").isdecimal() and len(back) < 10:
+        if int(back or 0) >= len(known):
+            raise UsageError(f"`{run}`: only {len(known)} in {state} {'has' if len(known) == 1 else 'have'} {what}")
+        return state / "runs" / known[-1 - int(back or 0)]
     matching = [name for name in known if name == run] or [name for name in known if name.startswith(run)]
     if len(matching) != 1:
         listed = ", ".join(known[-10:])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import re
 import textwrap
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
+import past_runs
 import pytest
 from helpers import ROOT
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from runner import config
 from runner.config.text import width
-from runner.report.graph import Box, Graph, dot, graph_of, mermaid
+from runner.report.graph import Box, Graph, dot, graph_of, graph_of_run, mermaid
 from runner.report.graph_svg import svg
 from runner.report.graph_text import draw
 from runner.report.layout import Edge, arrange, components
@@ -220,3 +222,43 @@ def test_any_graph_can_be_drawn(pairs):
     heads = {edge.head for edge in edges if edge.tail != edge.head}
     assert text.count("▼") + text.count("▲") >= len(heads)
     assert len(ET.fromstring(svg(made)).findall(".//{*}rect")) == 10
+
+
+# -- of a run ---------------------------------------------------------------------------------
+
+
+def test_counts_of_a_run_stand_in_the_boxes():
+    text = draw(graph_of_run(past_runs.past_run()), 120)
+    for wanted in ("thumbs.resize", "3 threads", "10,000 sent", "9,960 done", "40 dead", "90% busy", "(thumbs: 10,000 in, at most 300)", "full at 1,000"):  # fmt: skip
+        assert wanted in text
+
+
+def test_the_load_of_a_run_is_its_colour():
+    made = graph_of_run(past_runs.past_run())
+    assert 'style="rounded,filled", fillcolor="#ffad7a"' in dot(made)
+    assert "class n1 load4" in mermaid(made)
+    root = ET.fromstring(svg(made))
+    classes = [group.get("class") for group in root.iter("{http://www.w3.org/2000/svg}g") if group.get("class")]
+    assert classes[:2] == ["task load2", "task load4"]
+    assert "queue load4" in classes
+
+
+def test_a_page_brings_the_style_of_its_picture():
+    assert "<style>" not in svg(graph_of_run(past_runs.past_run()), alone=False)
+
+
+def test_what_was_not_started_and_what_is_not_known():
+    record = past_runs.past_run()
+    skipped = replace(record, tasks=(replace(record.tasks[0], how="skipped"),), queues=())
+    made = graph_of_run(skipped)
+    assert made.boxes["t.read"].faint
+    assert made.boxes["t.read"].notes[-1] == "not started"
+    assert made.boxes["t.resize"].notes == ("thumbs.resize", "3 threads")
+    assert made.boxes["q.paths"].heat is None
+
+
+def test_names_of_a_run_are_harmless():
+    made = graph_of_run(past_runs.hostile())
+    for text in (draw(made, 1000), mermaid(made), dot(made), svg(made)):
+        assert not [char for char in text if not char.isprintable() and char != "\n"]
+    assert not ET.fromstring(svg(made)).findall(".//{*}img")

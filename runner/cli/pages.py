@@ -1,0 +1,93 @@
+"""What is made of a run's record: its page, its trace, how it differs from another run; written where it is wanted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from runner.report.record import Record
+    from runner.supervisor import Plan
+
+
+def write(text: str, to: str) -> str:
+    """Write a file whole or not at all, readable by its owner only; `-` is standard output. Returns its path."""
+    if to == "-":
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode())  # a page says that it is UTF-8, whatever the terminal is
+        return to
+    import tempfile
+
+    path = Path(to)
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")  # a device or a pipe
+            return to
+        handle, spare = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            Path(spare).replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(spare).unlink()
+            raise
+    except OSError as error:
+        raise UsageError(f"{to}: {error.strerror or error}") from None
+    return to
+
+
+def page(record: Record, before: Record | None, to: str, *, show: bool = False) -> None:
+    """Write the page of a run, and say where it is; `show` it in a browser."""
+    from runner.report.page import render
+
+    if show and to == "-":
+        raise UsageError("--open wants a file: --html FILE")
+    path = write(render(record, before), to)
+    if path == "-":
+        return
+    print(path)
+    if show:
+        import webbrowser
+
+        if not webbrowser.open(Path(path).resolve().as_uri()):
+            sys.stderr.write(f"no browser could be started; open {path}\n")
+
+
+def wanted(plan: Plan, html: str | None, *, report: bool) -> str | None:
+    """Where the page of a run is to be, if anywhere; UsageError before the run when that is not possible."""
+    if html is None and not report:
+        return None
+    if html is None:
+        from runner.store import records
+
+        if not plan.settings.record:
+            raise UsageError("--report writes beside the run's record, and none is kept: say where, with --html FILE")
+        return str(plan.settings.state / "runs" / plan.run_id / records.PAGE)
+    if html == "-":
+        raise UsageError("--html - : standard output is for what the tasks print; name a file")
+    if not Path(html).parent.is_dir():
+        raise UsageError(f"{html}: there is no folder {Path(html).parent}")
+    return html
+
+
+def trace(record: Record, to: str) -> None:
+    """Write a run's trace, and say where it is."""
+    from runner.report.trace import trace as text
+
+    if write(text(record), to) != "-":
+        print(to)
+
+
+def difference(before: Record, after: Record, *, as_json: bool) -> None:
+    """Print what is different."""
+    from runner.report import compare
+
+    found = compare.compare(before, after)
+    print(json.dumps(compare.as_json(found), indent=2) if as_json else compare.text(found))

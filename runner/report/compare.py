@@ -1,0 +1,203 @@
+"""Two runs side by side: how long, how fast, what each task took, and what was changed in between."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from runner.config.text import width
+from runner.report.figures import rate, span
+from runner.report.words import duration, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.report.record import Record
+
+#: Of the JSON: raised when a key is taken away or means something else.
+VERSION = 1
+_MOST_LINES = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One figure of both runs; None where a run has none. `ratio` is after / before."""
+
+    what: str
+    before: float | None
+    after: float | None
+    unit: str
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times what it was; None when it cannot be said.
+
+        >>> Pair("seconds", 4.0, 3.0, "s").ratio, Pair("seconds", 0.0, 3.0, "s").ratio
+        (0.75, None)
+        """
+        return self.after / self.before if self.before and self.after is not None else None
+
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        """Before, after, and the change: +25 %, or 3.1 times from twice on."""
+        show = _SHOWN[self.unit]
+        before = "–" if self.before is None else show(self.before)
+        after = "–" if self.after is None else show(self.after)
+        return before, after, self._change()
+
+    def _change(self) -> str:
+        ratio = self.ratio
+        if self.before == self.after:
+            return "" if self.before is None else "="
+        if self.unit == "share":
+            if self.before is None or self.after is None:
+                return ""
+            return f"{100 * (self.after - self.before):+.0f} points" if abs(self.after - self.before) >= 0.005 else "="
+        if ratio is None:
+            return ""
+        if ratio >= 2:
+            return f"{ratio:.3g} times"
+        return "=" if abs(ratio - 1) < 0.005 else f"{100 * (ratio - 1):+.0f} %"
+
+
+_SHOWN: dict[str, Callable[[float], str]] = {
+    "s": duration,
+    "item": span,
+    "rate": rate,
+    "count": lambda value: f"{value:,.0f}",
+    "share": lambda value: f"{100 * value:.0f} %",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two runs: figures of the whole, figures by task, lines of the resolved files that differ, other changes."""
+
+    before: Record
+    after: Record
+    whole: tuple[Pair, ...]
+    tasks: dict[str, tuple[Pair, ...]]
+    changed: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def compare(before: Record, after: Record) -> Comparison:
+    """What is different from `before` to `after`."""
+    one, two = before.balance, after.balance
+    whole = (
+        Pair("seconds", before.seconds, after.seconds, "s"),
+        Pair("throughput", _speed(before), _speed(after), "rate"),
+        Pair("done", one.done, two.done, "count"),
+        Pair("dead", one.dead, two.dead, "count"),
+        Pair("repeated", one.repeated, two.repeated, "count"),
+    )
+    names = dict.fromkeys(task.name for task in (*before.tasks, *after.tasks))
+    figures = {name: zip(_figures(before, name), _figures(after, name), strict=True) for name in names}
+    tasks = {
+        name: tuple(Pair(what, *pair, unit) for (what, unit), pair in zip(_TASK, pairs, strict=True))
+        for name, pairs in figures.items()
+    }
+    return Comparison(before, after, whole, tasks, _changed(before, after), _notes(before, after))
+
+
+def _speed(record: Record) -> float | None:
+    return record.balance.done / record.seconds if record.seconds else None
+
+
+#: What `_figures` tells of a task, each with its unit.
+_TASK = (("workers", "count"), ("done", "count"), ("median", "item"), ("p99", "item"), ("busy", "share"))
+
+
+def _figures(record: Record, name: str) -> tuple[float | None, float | None, float | None, float | None, float | None]:
+    task = next((task for task in record.tasks if task.name == name), None)
+    if task is None:
+        return (None,) * 5
+    return _workers(record, name), task.done or task.sent, task.median, task.p99, task.busy
+
+
+def _workers(record: Record, task: str) -> int | None:
+    return next((len(planned.workers) for planned in record.plan.tasks if planned.name == task), None)
+
+
+def _changed(before: Record, after: Record) -> tuple[str, ...]:
+    """The lines that differ, each below the table that it stands in."""
+    diff = difflib.unified_diff(
+        before.plan.resolved.splitlines(), after.plan.resolved.splitlines(), lineterm="", n=10**6
+    )
+    found: list[str] = []
+    table = shown = ""
+    for line in list(diff)[3:]:
+        text = line[1:]
+        if text.startswith("["):
+            table, shown = text, text if line[0] != " " else shown
+        if line[0] == " " or not text or text.startswith("#"):  # a comment names the file, which the notes say
+            continue
+        if table != shown:
+            found.append(f"  {table}")
+            shown = table
+        found.append(f"{line[0]} {text}")
+    more = len(found) - _MOST_LINES
+    return (*found[:_MOST_LINES], f"... and {more:,} more lines") if more > 0 else tuple(found)
+
+
+def _notes(before: Record, after: Record) -> tuple[str, ...]:
+    one, two = before.plan.machine, after.plan.machine
+    pairs = [
+        ("file", before.plan.file, after.plan.file),
+        ("system", one.system, two.system),
+        ("Python", one.python, two.python),
+        ("runner", one.runner, two.runner),
+        ("cores", str(one.cores), str(two.cores)),
+        ("exit code", str(before.exit_code), str(after.exit_code)),
+    ]
+    return tuple(f"{word}: {old or '–'} → {new or '–'}" for word, old, new in pairs if old != new)
+
+
+def text(comparison: Comparison) -> str:
+    """For a terminal."""
+    before, after = comparison.before, comparison.after
+    lines = [f"{plain(before.run)} ({plain(before.title)}) → {plain(after.run)} ({plain(after.title)})", ""]
+    rows = [("", "before", "after", "change")]
+    rows += [(pair.what, *pair.texts) for pair in comparison.whole]
+    for name, pairs in comparison.tasks.items():
+        rows += [("", "", "", ""), (plain(name).replace("\n", " "), "", "", "")]
+        rows += [(f"  {pair.what}", *pair.texts) for pair in pairs if pair.texts != ("–", "–", "")]
+    wide = [max(width(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        first = row[0] + " " * (wide[0] - width(row[0]))
+        lines.append(
+            "  ".join([first, *(f"{cell:>{most}}" for cell, most in zip(row[1:], wide[1:], strict=True))]).rstrip()
+        )
+    for note in comparison.notes:
+        lines += ["", plain(note)] if note is comparison.notes[0] else [plain(note)]
+    if comparison.changed:
+        lines += ["", "what is different in the resolved files:", *map(plain, comparison.changed)]
+    return "\n".join(lines)
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """For programs: the ids of both runs, every pair as {before, after, ratio}, and what was changed."""
+
+    def pairs(found: tuple[Pair, ...]) -> dict[str, Any]:
+        return {pair.what: {"before": pair.before, "after": pair.after, "ratio": pair.ratio} for pair in found}
+
+    return {
+        "version": VERSION,
+        "before": _head(comparison.before),
+        "after": _head(comparison.after),
+        "whole": pairs(comparison.whole),
+        "tasks": {name: pairs(found) for name, found in comparison.tasks.items()},
+        "changed": list(comparison.changed),
+        "notes": list(comparison.notes),
+    }
+
+
+def _head(record: Record) -> dict[str, Any]:
+    return {
+        "run": record.run,
+        "title": record.title,
+        "began": record.began,
+        "exit_code": record.exit_code,
+        "machine": asdict(record.plan.machine),
+    }

@@ -1,0 +1,187 @@
+"""A run's record as one HTML file that needs nothing else: no network, no other file, and nothing of it is code
+but what ships with runner.
+
+    record ──▶ figures, plots, graph ──▶ assets/report.html.jinja ──▶ one file
+                                          report.css, report.js, uPlot (drawn with, on a canvas)
+
+Who does what: `_Text` shows foreign text as it is, without what steers a reader's eye (bidi marks, control characters);
+Jinja escapes it for HTML; data for the plots is JSON in which no tag can end; and should all of that fail, the policy
+in the page's head lets a browser load nothing and run only the two scripts whose hashes it names.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from runner.events import STATES
+from runner.report import figures, plots
+from runner.report.compare import compare
+from runner.report.graph import graph_of_run
+from runner.report.graph_svg import STYLE, svg
+from runner.report.words import duration, number, plain
+
+if TYPE_CHECKING:
+    from runner.report.record import FailureGroup, Record
+
+#: So much text of each kind goes into a page; with the plots and the program it stays below a megabyte.
+_MOST_TRACEBACKS = 320_000
+_MOST_RESOLVED = 80_000
+_MOST_SHOWN = 100
+_MEANING = {
+    0: ("ok", "ended well"),
+    1: ("bad", "failed"),
+    4: ("warn", "ended, and some items are dead"),
+    5: ("bad", "stopped: too many items were dead"),
+    70: ("bad", "a fault of runner's own"),
+    124: ("bad", "stopped by its deadline"),
+    130: ("warn", "stopped by Ctrl-C"),
+    143: ("warn", "stopped by SIGTERM"),
+}
+_WAITS = {
+    "starting": "starting",
+    "item": "waiting for an item",
+    "executing": "executing",
+    "encoding": "encoding",
+    "room": "waiting for room",
+    "turn": "waiting for its turn",
+    "ended": "ended",
+}
+
+
+def render(record: Record, before: Record | None = None) -> str:
+    """The page of a run; with a comparison when there is another run to compare with."""
+    scripts = (_asset("uPlot.iife.min.js"), _asset("report.js"))
+    style = "\n".join((_asset("uPlot.min.css"), STYLE, _asset("report.css")))
+    policy = (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; "
+        f"script-src {' '.join(_hash(script) for script in scripts)}; style-src {_hash(style)}"
+    )
+    drawn = plots.data(record)
+    view = {
+        "record": record,
+        "lines": bool(drawn["rates"] or drawn["fill"]),
+        "status": _status(record),
+        "began": _local(record.began),
+        "picture": svg(graph_of_run(record), alone=False) if record.plan.tasks else "",
+        "plots": _json({**drawn, "states": _WAITS}),
+        "over_time": figures.over_time(record),
+        "states": [(state, _WAITS[state]) for state in STATES],
+        "stacked": [(state, _WAITS[state]) for state in plots.STACKED],
+        "workers": figures.workers(record.tasks),
+        "worker_count": sum(len(task.workers) for task in record.tasks),
+        "failures": _failures(record.failures),
+        "more_failures": max(0, len(record.failures) - _MOST_SHOWN),
+        "results": _results(record),
+        "resolved": fitted(record.plan.resolved, _MOST_RESOLVED),
+        "moments": [replace(moment, text=fitted(moment.text, 600)) for moment in record.moments[:_MOST_SHOWN]],
+        "more_moments": max(0, len(record.moments) - _MOST_SHOWN),
+        "comparison": None if before is None else compare(before, record),
+        "bounds": {queue.name: queue for queue in record.plan.queues},
+    }
+    page: str = _template().render(policy=policy, scripts=scripts, style=style, **view)
+    return page
+
+
+@cache
+def _template() -> Any:
+    import jinja2  # 60 ms, for a page only
+
+    environment = jinja2.Environment(
+        autoescape=True,
+        finalize=_text,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "duration": duration,
+        "number": number,
+        "span": figures.span,
+        "size": figures.size,
+        "share": figures.share,
+        "rate": figures.rate,
+        "peak": figures.peak,
+        "quantiles": figures.quantiles,
+    }
+    return environment.from_string(_asset("report.html.jinja"))
+
+
+def _text(value: Any) -> Any:
+    """What a template prints: foreign text without control and bidi characters, numbers in groups of thousands."""
+    if isinstance(value, str):
+        return value if hasattr(value, "__html__") else plain(value)
+    return f"{value:,}" if isinstance(value, int) else value
+
+
+def _asset(name: str) -> str:
+    return (files("runner.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _json(value: Any) -> str:
+    """JSON in which nothing looks like the end of a script, or like the beginning of anything else."""
+    text = json.dumps(value, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _local(seconds: float) -> dict[str, str] | None:
+    """A time of day, for people and for programs."""
+    try:
+        here = time.localtime(seconds)
+    except (OverflowError, ValueError, OSError):  # a record that somebody else has written
+        return None
+    if seconds <= 0:
+        return None
+    return {"text": time.strftime("%Y-%m-%d %H:%M:%S %z", here), "iso": time.strftime("%Y-%m-%dT%H:%M:%S%z", here)}
+
+
+def _status(record: Record) -> tuple[str, str]:
+    if record.exit_code is None:
+        return ("warn", "going on, or was killed")
+    return _MEANING.get(record.exit_code, ("bad", f"ended with exit code {record.exit_code}"))
+
+
+def _failures(groups: tuple[FailureGroup, ...]) -> list[tuple[FailureGroup, str, str]]:
+    """The groups with traceback and first item, each within its share of the page."""
+    shown = groups[:_MOST_SHOWN]
+    most = min(16_000, _MOST_TRACEBACKS // max(1, len(shown)))
+    cut = [replace(group, error=fitted(group.error, 600)) for group in shown]
+    return [(group, fitted(group.traceback, most), fitted(group.preview, 400)) for group in cut]
+
+
+def _results(record: Record) -> list[tuple[str, str, str]]:
+    found = [(task.name, worker, text) for task in record.tasks for worker, text in task.results.items()]
+    return [(task, worker, fitted(text, 1000)) for task, worker, text in found[:_MOST_SHOWN]]
+
+
+def fitted(text: str, most: int) -> str:
+    """Foreign text that takes at most so many characters of the page: what is escaped takes several."""
+    from markupsafe import escape
+
+    text = plain(shortened(text, most))
+    while len(text) > 80 and (taken := len(escape(text))) > most:
+        text = shortened(text, int(len(text) * most / taken) - 40)
+    return text
+
+
+def shortened(text: str, most: int) -> str:
+    r"""The beginning and the end: a traceback's last lines say what has happened.
+
+    >>> shortened("a" * 50 + "b" * 50, 40)
+    'aaaaaaaaaa\n... 60 characters ...\nbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb'
+    """
+    if len(text) <= most:
+        return text
+    head = most // 4
+    return f"{text[:head]}\n... {len(text) - most:,} characters ...\n{text[head - most :]}"

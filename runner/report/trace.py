@@ -1,0 +1,130 @@
+"""A run's record as Chrome trace events, which Perfetto and chrome://tracing open.
+
+A task is a process with a thread for each of its workers; a worker's states are slices. The record knows what share
+of an interval each state has taken, not in which order: within an interval the slices stand in the order of `STATES`,
+beginning with the one that goes on. Their lengths are right, their places within an interval are not known.
+Format: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from runner.events import STATES
+from runner.report.plots import progress, slopes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from runner.report.record import Moment, Record
+
+_RUN = 1
+#: Shorter than this nobody sees, and shares that do not quite add up make many of them; in microseconds.
+_LEAST = 1.0
+
+
+def trace(record: Record) -> str:
+    """The text of a trace file."""
+    value = {
+        "traceEvents": list(_events(record)),
+        "displayTimeUnit": "ms",
+        "otherData": {"run": record.run, "title": record.title, "runner": record.plan.machine.runner},
+    }
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _events(record: Record) -> Iterator[dict[str, Any]]:
+    yield from _named(_RUN, f"run {record.run}", 0)
+    places: dict[tuple[str, str], tuple[int, int]] = {}
+    for pid, (task, workers) in enumerate(_staff(record).items(), _RUN + 1):
+        yield from _named(pid, task, pid)
+        for tid, worker in enumerate(workers, 1):
+            places[task, worker] = (pid, tid)
+            yield _metadata("thread_name", pid, tid, name=worker)
+            yield _metadata("thread_sort_index", pid, tid, sort_index=tid)
+    for task, shares_of in record.series.workers.items():
+        for worker, shares in shares_of.items():
+            yield from _slices(record.series.at, shares, *places[task, worker])
+    yield from _counters(record)
+    for moment in record.moments:
+        yield _instant(moment, places)
+
+
+def _staff(record: Record) -> dict[str, list[str]]:
+    """Every task with all the workers that are known of it, in the order of the file."""
+    found: dict[str, dict[str, None]] = {task.name: dict.fromkeys(task.workers) for task in record.plan.tasks}
+    for task, workers in record.series.workers.items():
+        found.setdefault(task, {}).update(dict.fromkeys(workers))
+    return {task: list(workers) for task, workers in found.items()}
+
+
+def _metadata(kind: str, pid: int, tid: int = 0, /, **args: Any) -> dict[str, Any]:
+    return {"ph": "M", "name": kind, "pid": pid, "tid": tid, "args": args}
+
+
+def _named(pid: int, name: str, place: int) -> Iterator[dict[str, Any]]:
+    yield _metadata("process_name", pid, name=name)
+    yield _metadata("process_sort_index", pid, sort_index=place)
+
+
+def _slices(at: Sequence[float], shares: Iterable[Sequence[float]], pid: int, tid: int) -> Iterator[dict[str, Any]]:
+    """One worker's states, neighbours of one kind joined."""
+    state, begun, now = "", 0.0, 0.0
+    before = 0.0
+    for end, interval in zip(at, shares, strict=False):
+        length, now = (end - before) * 1e6, before * 1e6
+        for name, share in sorted(zip(STATES, interval, strict=True), key=lambda one: one[0] != state):
+            if share * length < _LEAST:
+                continue
+            if name != state:
+                yield from _slice(state, begun, now, pid, tid)
+                state, begun = name, now
+            now += share * length
+        before = end
+    yield from _slice(state, begun, now, pid, tid)
+
+
+def _slice(state: str, begun: float, ended: float, pid: int, tid: int) -> Iterator[dict[str, Any]]:
+    start, end = round(begun), round(ended)  # both rounded, so neighbours meet and never overlap
+    if state not in {"", "ended"} and end > start:
+        yield {"ph": "X", "name": state, "cat": "worker", "pid": pid, "tid": tid, "ts": start, "dur": end - start}
+
+
+def _counters(record: Record) -> Iterator[dict[str, Any]]:
+    """Queue lengths, and items a second of each task; a value that stays is written once."""
+    at = record.series.at
+    found: dict[str, tuple[str, Iterable[float]]] = {
+        f"queue {name}": ("items", lengths) for name, lengths in record.series.queues.items()
+    }
+    found |= {f"throughput {name}": ("per second", slopes(at, progress(record, name))) for name in record.series.done}
+    for name, (unit, values) in found.items():
+        before, last = 0.0, -1.0
+        for end, value in zip(at, values, strict=False):
+            if value != last:
+                yield {
+                    "ph": "C",
+                    "name": name,
+                    "pid": _RUN,
+                    "tid": 0,
+                    "ts": round(before * 1e6),
+                    "args": {unit: round(value, 3)},
+                }
+            before, last = end, value
+
+
+def _instant(moment: Moment, places: Mapping[tuple[str, str], tuple[int, int]]) -> dict[str, Any]:
+    """On its worker's row, or else on all of them."""
+    pid, tid = places.get((moment.task, moment.worker), (_RUN, 0))
+    args = {"text": moment.text, "task": moment.task, "worker": moment.worker, "count": moment.count}
+    scope = "t" if tid else "g"
+    return {
+        "ph": "i",
+        "name": moment.kind,
+        "cat": "moment",
+        "s": scope,
+        "pid": pid,
+        "tid": tid,
+        "ts": round(moment.at * 1e6),
+        "args": args,
+    }
