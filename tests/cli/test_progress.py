@@ -137,7 +137,7 @@ def test_output_scrolls_whole_above_the_panel(terminal, tmp_path):
     assert printed == [f"show | line {number * 10} " + "x" * 30 for number in range(len(printed))]
     assert not any("running" in line or "of 1.00M" in line for line in lines)
     assert "\n".join(lines).count("task  ") == 1  # the table of the summary
-    assert any(line.startswith("Lines  ended in ") for line in lines[-6:])
+    assert any(line.startswith("Lines  ended in ") for line in [line for line in lines if line][-6:])
     assert b"\x1b[?25l" not in run.bytes, "the cursor is never hidden"
 
 
