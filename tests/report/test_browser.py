@@ -133,7 +133,12 @@ def test_it_turns_dark_while_it_is_open(browser, pages):
     pixel = "[...document.querySelector('#timeline canvas').getContext('2d').getImageData(400, 60, 1, 1).data].join()"
     light = browser.value(pixel)
     browser.look(dark=True)
-    assert browser.value(f"new Promise(done => requestAnimationFrame(() => done({pixel})))") != light
+    changed = f"""new Promise((done) => {{
+      let frames = 0;
+      const look = () => ({pixel} !== "{light}" || frames++ > 1000 ? done({pixel}) : requestAnimationFrame(look));
+      look();
+    }})"""
+    assert browser.value(changed) != light
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from pathlib import Path
 import past_runs
 import pytest
 
-from runner.cli import pages
+from runner.cli import execute, pages
 from runner.cli.graph import graph
 from runner.cli.report import report
 from runner.errors import UsageError
@@ -166,6 +166,11 @@ def test_a_page_that_cannot_be_is_refused_before_the_run(project):
         outcome = made.run(*args)
         assert (outcome.exit, words in outcome.err) == (2, True), outcome
         assert "ended in" not in outcome.err
+
+
+def test_a_page_that_cannot_be_written_after_all_is_told():
+    told = execute._page(past_runs.past_run(), execute.Options(page="no/where.html"))
+    assert told == "the report could not be written: no/where.html: No such file or directory"
 
 
 def test_what_draws_pages_is_imported_for_pages_only():
