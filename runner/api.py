@@ -175,7 +175,8 @@ def run(
 
     `file` is a path, or what `load` has returned. `params` and `set` are as in `load`; `tasks` are the only ones to
     run, `skip` those not to run. What tasks print goes to sys.stdout and sys.stderr, runner's own messages to
-    sys.stderr; `quiet`: only errors. `on_event` is called with each event, in this thread; it must be quick.
+    sys.stderr; `quiet`: only errors. `on_event` is called with each event, in this thread; it must be quick. Like the
+    command's, the run leaves its record, unless `set={"run.record": 0}` says otherwise.
 
     In the main thread, signals stop the run as they stop the command: the first drains, the second ends at once.
     When the run is over the signal goes on to the program; Ctrl-C raises `Interrupted`, a KeyboardInterrupt.
@@ -186,7 +187,7 @@ def run(
         raise UsageError("`params` and `set` change what is read from a file; give them to `load`")
     config = file if isinstance(file, Config) else examine(file, params, set)
     with alone(), descriptor(sys.stdout) as out, descriptor(sys.stderr) as err:
-        result = perform(_only(config, tasks, skip), out, err, on_event, quiet=quiet)
+        result = perform(_only(config, tasks, skip), out, err, on_event, quiet=quiet, keep=True)
     _pass_on(result)
     return result
 
@@ -200,8 +201,12 @@ def perform(
     quiet: bool = False,
     hub: LocalHub | None = None,
     change: Callable[[Plan], Plan] | None = None,
+    keep: bool = False,
 ) -> Result:
-    """One run with its output going to two descriptors. `change` may alter the plan before it is carried out."""
+    """One run with its output going to two descriptors. `change` may alter the plan before it is carried out.
+
+    `keep`: the run leaves its record, and its summary says what each task did.
+    """
     from runner import runs
     from runner.report.console import Console
     from runner.report.output import Printer
@@ -213,14 +218,21 @@ def perform(
     printer = Printer(out, err, log=log)
     console = Console(printer, plan, quiet=quiet)
 
+    recorder = runs.recorder(plan) if keep else None
+
     def emit(event: events.Event) -> None:
+        if recorder is not None:
+            recorder.event(event)
         console.event(event)
         if on_event is not None:
             on_event(event)
 
     try:
-        end = runs.execute(plan, runs.Streams(printer, log), emit, hub)
-        console.summary(end)
+        end = runs.execute(plan, runs.Streams(printer, log), emit, hub, watched=keep)
+        record = recorder.record() if recorder is not None else None
+        if recorder is not None and record is not None:
+            recorder.close(record)
+        console.summary(end, record)
     finally:
         printer.close(timeout=5.0)
     code = FAILED if end.exit_code in {0, DEAD} and printer.failed else end.exit_code

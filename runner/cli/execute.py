@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.events import Event
-    from runner.report.console import Console
-    from runner.report.journal import Journal
-    from runner.report.output import Printer
     from runner.report.record import Record
     from runner.supervisor import Plan, Result
 
@@ -33,45 +30,73 @@ class Options:
     page: str | None = None
 
 
+class Audience:
+    """Everybody who hears of one run, and what each of them has to say at its end."""
+
+    def __init__(self, plan: Plan, options: Options) -> None:
+        from runner import runs
+        from runner.report.console import Console
+        from runner.report.displays import display
+        from runner.report.journal import Journal
+        from runner.report.output import Printer
+
+        log = plan.settings.log
+        color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        self._options = options
+        self._journal = None if options.events is None else Journal(options.events)
+        self.printer = Printer(2 if options.as_json else 1, 2, log=log, color=color)
+        self._console = Console(self.printer, plan, quiet=options.quiet, verbose=options.verbose)
+        self._recorder = runs.recorder(plan)
+        self._display = display("none" if options.quiet else options.progress, self.printer, log=log)
+        hearers = (self._recorder, self._console, self._display, self._journal)
+        self._hearers: list[Callable[[Event], None]] = [hearer.event for hearer in hearers if hearer is not None]
+
+    def tell(self, event: Event) -> None:
+        """Tell everybody."""
+        for hear in self._hearers:
+            hear(event)
+
+    def end_display(self) -> None:
+        """Nothing goes on any more."""
+        if self._display is not None:
+            self._display.close()
+
+    def code(self, result: Result) -> int:
+        """What the command ends with: output that was lost makes a good end a failed one."""
+        from runner.supervisor.result import DEAD, FAILED
+
+        if self._journal is not None:
+            self._journal.close()
+        lost = self.printer.failed or (self._journal is not None and bool(self._journal.trouble))
+        code = 0 if self._options.dead_ok and result.exit_code == DEAD else result.exit_code
+        return FAILED if code in {0, DEAD} and lost else code
+
+    def end(self, result: Result) -> Record:
+        """Keep the record, write the page, say how it ended."""
+        record = replace(self._recorder.record(), exit_code=self.code(result))
+        self._recorder.close(record)
+        told = [self._recorder.trouble, self._journal.trouble if self._journal else "", _page(record, self._options)]
+        for line in filter(None, told):
+            self._console.say(line)
+        self._console.summary(result, record)
+        return record
+
+
 def execute(plan: Plan, options: Options) -> NoReturn:
     """Run the plan, say how it ended, and leave with its exit code."""
     from runner import runs
-    from runner.report.console import Console
-    from runner.report.displays import display
-    from runner.report.journal import Journal
-    from runner.report.output import Printer
 
-    log = plan.settings.log
-    color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    journal = None if options.events is None else Journal(options.events)
-    printer = Printer(2 if options.as_json else 1, 2, log=log, color=color)
-    console = Console(printer, plan, quiet=options.quiet, verbose=options.verbose)
-    recorder = runs.recorder(plan)
-    shown = display("none" if options.quiet else options.progress, printer, log=log)
-    hearers: list[Callable[[Event], None]] = [recorder.event, console.event]
-    if shown is not None:
-        hearers.append(shown.event)
-    if journal is not None:
-        hearers.append(journal.event)
-
-    def tell(event: Event) -> None:
-        for hear in hearers:
-            hear(event)
-
+    audience = Audience(plan, options)
     try:
         try:
-            result = runs.execute(plan, runs.Streams(printer, log), tell, watched=True)
+            streams = runs.Streams(audience.printer, plan.settings.log)
+            result = runs.execute(plan, streams, audience.tell, watched=True)
         finally:
-            if shown is not None:
-                shown.close()
-        record = recorder.record()
-        record = replace(record, exit_code=_code(result, printer, journal, options))
-        recorder.close(record)
-        told = [recorder.trouble, journal.trouble if journal else "", _page(record, options)]
-        _end(console, result, record, told)
+            audience.end_display()
+        record = audience.end(result)
     finally:
-        printer.close(timeout=5.0)
-    code = _code(result, printer, journal, options)
+        audience.printer.close(timeout=5.0)
+    code = audience.code(result)
     if options.as_json:
         code = _print(record, code)
     if result.left_behind:
@@ -94,23 +119,6 @@ def _page(record: Record, options: Options) -> str:
         return "" if options.quiet else f"report: {path}"
     except UsageError as error:
         return f"the report could not be written: {error}"
-
-
-def _end(console: Console, result: Result, record: Record, told: list[str]) -> None:
-    for line in filter(None, told):
-        console.say(line)
-    console.summary(result, record)
-
-
-def _code(result: Result, printer: Printer, journal: Journal | None, options: Options) -> int:
-    """What the command ends with: output that was lost makes a good end a failed one."""
-    from runner.supervisor.result import DEAD, FAILED
-
-    if journal is not None:
-        journal.close()
-    lost = printer.failed or (journal is not None and bool(journal.trouble))
-    code = 0 if options.dead_ok and result.exit_code == DEAD else result.exit_code
-    return FAILED if code in {0, DEAD} and lost else code
 
 
 def _print(record: Record, code: int) -> int:

@@ -107,7 +107,7 @@ class Supervisor:
         now = self.clock.now()
         if self.pulse.next_time() is not None:
             self.pulse.tell(now)
-        tasks = tuple(summary.tasks(self.tasks, self.ledger, self.topology, now))
+        tasks = tuple(summary.tasks(self.began, self.tasks, self.ledger, self.topology, now))
         result = self._result()
         told = result.headline
         counts = (told.read, told.made, told.done, told.dead, told.dropped, told.left, told.repeated)

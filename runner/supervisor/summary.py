@@ -29,7 +29,7 @@ def how(stage: Stage) -> str:
 
 
 def tasks(
-    states: Mapping[str, TaskState], ledger: Ledger, topology: Topology, now: float
+    start: float, states: Mapping[str, TaskState], ledger: Ledger, topology: Topology, now: float
 ) -> Iterator[events.TaskSummary]:
     """Every task. Before what is left is counted: a worker that was ended still holds its leases."""
     for name, task in states.items():
@@ -49,7 +49,7 @@ def tasks(
             sent=ledger.sent[name],
             median=quantile(task.times, 0.5),
             p99=quantile(task.times, 0.99),
-            busy=busy([worker.spent for worker in workers]),
+            busy=busy([worker.spent for worker in workers], began - start),
             active=(now if task.ended_at is None else task.ended_at) - began,
             times=tuple((2.0 ** (key / CLASSES), items) for key, items in sorted(task.times.items())),
             workers=workers,
@@ -73,14 +73,16 @@ def queues(ledger: Ledger, most: Mapping[str, int]) -> Iterator[events.QueueSumm
         )
 
 
-def busy(spent: Sequence[events.Spent]) -> float:
+def busy(spent: Sequence[events.Spent], before: float = 0.0) -> float:
     """The share of the workers' time from ready to ended in which they executed or encoded.
 
-    >>> busy([events.Spent(starting=1, item=1, executing=2, encoding=1)]), busy([])
+    `before` the task began, its workers waited for their turn for so many seconds.
+
+    >>> busy([events.Spent(starting=1, item=1, executing=2, encoding=1, turn=5)], 5.0), busy([])
     (0.75, 0.0)
     """
     worked = sum(each.executing + each.encoding for each in spent)
-    waited = sum(each.item + each.room for each in spent)
+    waited = sum(each.item + each.room + max(0.0, each.turn - before) for each in spent)
     return worked / (worked + waited) if worked + waited > 0 else 0.0
 
 
