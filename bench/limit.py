@@ -258,7 +258,10 @@ def main() -> int:
         outcome = measure(CASES[name], given.rounds)
         print(_row(outcome), flush=True)
         if busy_elsewhere(outcome):
-            print(f"{name}: other programs keep the cores busy, so there is nothing to gain, or to measure", file=sys.stderr)
+            print(
+                f"{name}: other programs keep the cores busy, so there is nothing to gain, or to measure",
+                file=sys.stderr,
+            )
         said = outcome.said
         wrong += said is None or said.kind != outcome.case.kind or outcome.case.task not in {"", said.task}
     return int(wrong > 0)

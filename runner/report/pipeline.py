@@ -114,10 +114,14 @@ class Pipeline:
 
 
 def others(record: Record) -> float:
-    """What other programs took of the processors' time, 0 to 1; 0 as well where nobody could tell."""
+    """What other programs took of the processors' time, 0 to 1; 0 as well where nobody could tell.
+
+    Processes that start are taken to compute: what they and the fork server import is in nobody's account.
+    """
     if record.idle is None:
         return 0.0
-    ours = record.cpu + _cpu(record, "process")
+    starting = sum(worker.spent.starting for worker in _workers(record, "process"))
+    ours = record.cpu + _cpu(record, "process") + starting
     return max(0.0, 1 - record.idle - ours / (max(1, record.plan.machine.cores) * record.seconds))
 
 
@@ -127,8 +131,12 @@ def supervision(record: Record) -> float:
 
 
 def _cpu(record: Record, mode: str) -> float:
+    return sum(worker.cpu for worker in _workers(record, mode))
+
+
+def _workers(record: Record, mode: str) -> list[WorkerNow]:
     names = {plan.name for plan in record.plan.tasks if plan.mode == mode}
-    return sum(worker.cpu for task in record.tasks if task.name in names for worker in task.workers)
+    return [worker for task in record.tasks if task.name in names for worker in task.workers]
 
 
 def pipelines(record: Record) -> list[Pipeline]:

@@ -10,15 +10,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def right(outcome):
-    """Whether what was said came true: at least two thirds of the gain, and a sixth more at most; else nothing."""
+    """What was said came true, nearly: most of the gain, and hardly more. Half of it where it is said to be at most."""
     said, case = outcome.said, outcome.case
     assert said is not None, "nothing was said"
     assert said.kind == case.kind, said.sentence
     assert case.task in {"", said.task}, said.sentence
     if said.gain is not None:
         assert outcome.gain is not None
-        most = 1.17 * said.gain if "up to" not in said.sentence else said.gain * 1.25
-        assert 1 + (said.gain - 1) * 2 / 3 <= outcome.gain <= most, f"{said.sentence}: it was {outcome.gain:.2f}x"
+        least = 1 + (said.gain - 1) * (1 / 2 if "up to" in said.sentence else 2 / 3)
+        most = said.gain * (1.25 if case.computes else 1.17)  # a machine that gets quieter gives more than was said
+        assert least <= outcome.gain <= most, f"{said.sentence}: it was {outcome.gain:.2f}x"
     if outcome.otherwise is not None:
         assert outcome.otherwise <= 1.15, f"{said.sentence}: but {case.useless} gave {outcome.otherwise:.2f}x"
 

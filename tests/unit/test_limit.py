@@ -186,6 +186,11 @@ def test_other_programs_are_not_in_the_way_of_who_waits():
     assert sentence(record) == "fetch limits the run: 98 % busy; 2 workers would give about 2.0x"
 
 
+def test_processes_that_start_are_no_other_program():
+    record = line(READ, Did("crunch", 0.67, cpu=0.66, starting=0.3), SAVE, cores=2, idle=0.5)
+    assert sentence(record).startswith("crunch limits the run: 96 % busy; 2 workers would give about 1.9x")
+
+
 def test_runner_itself_is_no_other_program():
     record = line(READ, Did("crunch", 0.98, cpu=0.9), SAVE, cores=2, idle=0.05, cpu=9.0)
     assert "other programs" not in sentence(record)
