@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.report.words import bytes_, count, moment, one_line
+from runner.report.words import bytes_, cells, count, moment, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -78,20 +78,26 @@ def _table(title: str, rows: Sequence[tuple[str, dict[str, str]]]) -> Iterator[s
     """Columns that say something, numbers to the right, the name cut so that it fits."""
     if not rows:
         return
-    keys = [key for key in rows[0][1] if any(cells[key] for _, cells in rows)]
-    widths = {key: max(len(key), *(len(cells[key]) for _, cells in rows)) for key in keys}
+    keys = [key for key in rows[0][1] if any(row[key] for _, row in rows)]
+    widths = {key: max(len(key), *(len(row[key]) for _, row in rows)) for key in keys}
     room = WIDTH - sum(width + 2 for width in widths.values())
     while room < _LEAST_NAME and keys:  # names say more than the last column
         room += widths.pop(keys.pop()) + 2
     names = [_cut(one_line(name), room) for name, _ in rows]
-    longest = max(len(title), *map(len, names))
+    longest = max(map(cells, [title, *names]))
     yield "  ".join([f"{title:<{longest}}", *(f"{key:>{widths[key]}}" for key in keys)])
-    for name, (_, cells) in zip(names, rows, strict=True):
-        yield "  ".join([f"{name:<{longest}}", *(f"{cells[key]:>{widths[key]}}" for key in keys)]).rstrip()
+    for name, (_, row) in zip(names, rows, strict=True):
+        yield "  ".join(
+            [name + " " * (longest - cells(name)), *(f"{row[key]:>{widths[key]}}" for key in keys)]
+        ).rstrip()
 
 
 def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+    if cells(text) <= most:
+        return text
+    while cells(text) > most - 1:
+        text = text[:-1]
+    return f"{text}…"
 
 
 def failures(record: Record) -> Iterator[str]:

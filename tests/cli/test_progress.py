@@ -49,6 +49,8 @@ WORK = """
 
     @task
     def show(item):
+        with Path("shown").open("a") as file:
+            file.write("x")
         if item % 10 == 0:
             print(f"line {item} " + "x" * 30)
 """
@@ -57,7 +59,7 @@ WORK = """
 class Terminal:
     """A run on a pseudo terminal, and what its screen shows."""
 
-    def __init__(self, path, *args, columns=80, lines=24, env=None):
+    def __init__(self, path, *args, columns=80, lines=24, env=None, reads=True):
         self.screen = pyte.HistoryScreen(columns, lines, history=10_000)
         self.stream = pyte.ByteStream(self.screen)
         self.lock = threading.Lock()
@@ -72,7 +74,8 @@ class Terminal:
         os.close(slave)
         self.bytes = b""
         self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
+        if reads:
+            self.reader.start()
 
     def _read(self):
         with contextlib.suppress(OSError):
@@ -160,6 +163,16 @@ def test_ctrl_c_leaves_a_usable_terminal(terminal):
     shown = [line for line in run.display() if line]
     assert shown[-1].startswith("Lines  stopped after ")
     assert not any("running" in line for line in shown)
+
+
+def test_a_terminal_that_takes_nothing_does_not_hold_up_the_run(terminal, tmp_path):
+    """As after Ctrl-S: what is shown waits, what is done does not."""
+    run = terminal(reads=False)
+    shown = tmp_path / "shown"
+    wait_for(lambda: shown.exists() and shown.stat().st_size > 300)
+    (tmp_path / "end").touch()
+    run.reader.start()
+    assert run.end() == 0
 
 
 @pytest.mark.parametrize(
