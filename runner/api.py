@@ -16,10 +16,10 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import UsageError
+from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping

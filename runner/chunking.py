@@ -8,7 +8,7 @@ auto-batching, which has no hand-back and reacts only after whole batches.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from runner.structs import dataclass
 
 SLICE = 0.020
 #: Workers from which on the slice grows, so that the supervisor stays under a tenth busy at 100 us for a chunk.

@@ -5,7 +5,7 @@ Never one per item that goes well. `at` is seconds on the run's clock. What is n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from runner.structs import dataclass, field
 
 #: What a worker can be doing; each second of its place in the run is exactly one of these.
 STATES = ("starting", "item", "executing", "encoding", "room", "turn", "ended")

@@ -8,8 +8,9 @@ Workers import this module with a plugin that has `runner_worker`, so it stays l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

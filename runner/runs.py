@@ -10,7 +10,7 @@ import pickle
 import signal
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner import events
@@ -23,6 +23,7 @@ from runner.plugins.listen import Listeners, engines
 from runner.report.recorder import Recorder
 from runner.store import DeadLetters
 from runner.store.records import Records
+from runner.structs import dataclass
 from runner.supervisor import Letters, Plan, Record, Supervisor, TaskPlan
 from runner.supervisor.description import describe
 from runner.tasks import shape

@@ -12,9 +12,10 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
+
+from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
     import logging

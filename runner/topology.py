@@ -9,9 +9,10 @@ and nothing is queued or in flight anywhere in it. That is exact because outputs
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Literal
+
+from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

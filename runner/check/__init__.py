@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner.check import extensions, structure
@@ -20,6 +20,7 @@ from runner.config.places import VALUE, Places
 from runner.config.problems import Problem, ordered, render
 from runner.errors import ConfigError, PluginError
 from runner.plugins import Plugins
+from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

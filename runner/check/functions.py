@@ -6,7 +6,6 @@ import inspect
 import pickle
 import re
 import typing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from runner.config.declared import said
 from runner.config.places import VALUE
 from runner.config.problems import Problem, did_you_mean, name
 from runner.config.text import clean
+from runner.structs import dataclass, field
 from runner.tasks import hints, shape
 
 if TYPE_CHECKING:

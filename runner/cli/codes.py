@@ -5,10 +5,11 @@ They are in `codes.toml`, where examples in TOML read well.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import tomli
+
+from runner.structs import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
+
+from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

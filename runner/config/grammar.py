@@ -6,8 +6,9 @@ Defaults are those of `model`, written as a file would say them; a test compares
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

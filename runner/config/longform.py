@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from runner.config.params import UNKNOWN
 from runner.config.problems import where
 from runner.config.text import clean
 from runner.config.units import Bytes, Seconds
+from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from runner.config.model import Config

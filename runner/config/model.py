@@ -6,9 +6,10 @@ nothing writes them. Durations are seconds (float), sizes are bytes (int).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
     from runner.config.params import Param

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from runner.config.problems import did_you_mean, name
 from runner.config.report import Reported, Wrong
 from runner.config.text import clean
 from runner.config.units import Bytes, Seconds
+from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

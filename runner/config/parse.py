@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomli
+
+from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from runner.config.text import clean, width
+from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,11 +8,12 @@ import os
 import signal
 import socket
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.fleets import lifeline
 from runner.fleets.spawn import ignore_terminal
+from runner.structs import dataclass
 from runner.transport import loans, stdio
 from runner.transport.arena import Store
 from runner.transport.cells import Page

@@ -20,9 +20,10 @@ import itertools
 import os
 import weakref
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from runner.structs import dataclass, field
 from runner.transport import arena, loans
 from runner.transport.frames import FrameError
 from runner.transport.messages import Answer, Arena, Credit, Grant, Lodged, Made

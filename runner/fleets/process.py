@@ -17,7 +17,6 @@ import os
 import pickle
 import selectors
 import signal
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from runner.fleets.base import Death, Died, Heard
 from runner.fleets.child import Kit, main
 from runner.fleets.holdings import Account, Holdings
 from runner.fleets.spawn import InheritedFd, Spawner
+from runner.structs import dataclass, field
 from runner.transport.cells import memory_file
 from runner.transport.frames import FrameError
 from runner.transport.link import SupervisorLink, pair

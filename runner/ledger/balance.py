@@ -7,8 +7,9 @@ copied) are counted as *made*.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from runner.ledger.balance import Flow, Headline, Tally, headline
 from runner.ledger.leases import Again, Dead, GivenUp, Lease, Settlement, Verdict
 from runner.ledger.lines import Chunk, Full, Line, Order, Piece
 from runner.ledger.order import Entry, Sequence
+from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping

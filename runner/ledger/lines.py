@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.ledger.balance import Tally
+from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,9 @@ only partly done, what remains gets entries right behind it, so that it keeps it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
     from runner.ledger.lines import Chunk

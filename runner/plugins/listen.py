@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runner.errortext import describe
 from runner.events import Notice
 from runner.plugins.plugin import noted
+from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

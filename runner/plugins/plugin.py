@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.errortext import describe
 from runner.hookspecs import MARK as HOOK_MARK
 from runner.plugins.installed import FUNCTIONS, HOOKS
+from runner.structs import dataclass, field
 from runner.tasks import MARK, Declaration, Reference, TaskFunction, load_module
 
 if TYPE_CHECKING:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from runner.config.text import width
 from runner.report.figures import rate, span
 from runner.report.words import duration, plain
+from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,11 +5,11 @@ A graph of a run has counts in its boxes, and knows each one's load: how busy a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.report.layout import Edge
 from runner.report.words import plain
+from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from runner import events

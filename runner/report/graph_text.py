@@ -7,12 +7,12 @@ own, down to each target. Rows are chosen so that no line runs on top of another
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runner.config.text import width
 from runner.report.graph import listed
 from runner.report.layout import arrange, components
+from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
     from runner.report.graph import Box, Graph

@@ -14,11 +14,12 @@ was idle (a start, a drain) stays as it is. Where the numbers do not tell, nothi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner.report.pipeline import Pipeline, others, pipelines, supervision
 from runner.report.record import Limit
+from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runner import events
+from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

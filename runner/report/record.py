@@ -6,10 +6,9 @@ its items: a moment that repeats is counted, and the series get coarser as they 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from runner import events
 from runner.errors import UsageError
+from runner.structs import dataclass, field
 
 #: Of the JSON that people's scripts read: raised when a key is taken away or means something else.
 VERSION = 1

@@ -7,10 +7,11 @@ more over its bound than what is in flight. Nothing ever blocks inside a worker,
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.chunking import MOST_BYTES
+from runner.structs import dataclass
 from runner.supervisor.hours import EXECUTING, ITEM, ROOM, TURN, WAITS
 from runner.supervisor.state import Phase
 from runner.transport.messages import Credit, Grant, LetterText, Part

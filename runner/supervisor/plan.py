@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runner.chunking import lightness
 from runner.events import RunPlan
 from runner.ledger import LineSpec
+from runner.structs import dataclass, field
 from runner.topology import Node, Topology
 from runner.transport.messages import OBJECTS, PICKLED
 from runner.worker.spec import Group, WorkerSpec

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from runner.chunking import Grain
+from runner.structs import dataclass, field
 from runner.supervisor.hours import Hours, Waiting
 
 if TYPE_CHECKING:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner import events
 from runner.ledger import Again, Dead, Dropped
+from runner.structs import dataclass
 from runner.transport.messages import LetterText
 
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner import api
 from runner.config.select import select
+from runner.structs import dataclass
 from runner.testing.functions import Functions
 from runner.testing.running import Run, Running, TaskRun, start
 

@@ -6,12 +6,13 @@ import io
 import signal
 import sys
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner import api
 from runner.fleets.base import Signalled
 from runner.fleets.hub import LocalHub
+from runner.structs import dataclass, field
 from runner.testing.ends import CHANNELS, COLLECT, FEED, bounded, ours, with_ends
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from dataclasses import dataclass
+
+from runner.structs import dataclass
 
 CELLS = 4096
 _WORDS = 2

@@ -7,8 +7,9 @@ worker ─▶ supervisor   Ready · Answer (outputs + acks, one message) · Made
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from runner.errortext import ErrorText

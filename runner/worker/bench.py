@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from runner.structs import dataclass
 from runner.tasks import DeadLetter
 from runner.transport import codec
 from runner.transport.messages import OBJECTS, Grant, Lodged, Part, Shown, Stop
