@@ -219,20 +219,19 @@ def perform(
     console = Console(printer, plan, quiet=quiet)
 
     recorder = runs.recorder(plan) if keep else None
+    hearers: list[Callable[[events.Event], None]] = [console.event]
+    if recorder is not None:
+        hearers.insert(0, recorder.event)
+    if on_event is not None:
+        hearers.append(on_event)
 
     def emit(event: events.Event) -> None:
-        if recorder is not None:
-            recorder.event(event)
-        console.event(event)
-        if on_event is not None:
-            on_event(event)
+        for hear in hearers:
+            hear(event)
 
     try:
         end = runs.execute(plan, runs.Streams(printer, log), emit, hub, watched=keep)
-        record = recorder.record() if recorder is not None else None
-        if recorder is not None and record is not None:
-            recorder.close(record)
-        console.summary(end, record)
+        console.summary(end, recorder.close() if recorder is not None else None)
     finally:
         printer.close(timeout=5.0)
     code = FAILED if end.exit_code in {0, DEAD} and printer.failed else end.exit_code

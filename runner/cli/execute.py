@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -75,9 +74,9 @@ class Audience:
 
     def end(self, result: Result) -> Record:
         """Keep the record, write the page, say how it ended."""
-        record = replace(self._recorder.record(), exit_code=self.code(result))
-        self._recorder.close(record)
-        told = [self._recorder.trouble, self._journal.trouble if self._journal else "", _page(record, self._options)]
+        record = self._recorder.close(self.code(result))
+        kept = "" if self._options.quiet else self._recorder.trouble
+        told = [kept, self._journal.trouble if self._journal else "", _page(record, self._options)]
         for line in filter(None, told):
             self._console.say(line)
         self._console.summary(result, record)

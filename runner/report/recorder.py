@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner import events
@@ -50,7 +51,11 @@ class Recorder:
         """What is known so far."""
         return self._fold.record()
 
-    def close(self, record: Record) -> None:
-        """The run is over, and this is its record."""
+    def close(self, exit_code: int | None = None) -> Record:
+        """The run is over: its record, which is kept. `exit_code` is another one than the run's own."""
+        record = self.record()
+        if exit_code is not None:
+            record = replace(record, exit_code=exit_code)
         if self._records is not None:
             self._records.write(dumps(record))
+        return record
