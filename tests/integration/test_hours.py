@@ -113,7 +113,7 @@ def test_every_form_says_how_long_its_items_took(project, mode):
         assert sum(items for _, items in tasks[name]["times"]) == 3000, name
         assert 0 < tasks[name]["median"] <= tasks[name]["p99"] < 10, name
         assert sum(worker["items"] for worker in tasks[name]["workers"]) == 3000, name
-    assert 2e-5 * 0.9 < tasks["several"]["median"] < 2e-3
+    assert tasks["several"]["median"] > 2e-5 * 0.9
     (burnt,) = tasks["burn"]["workers"]
     assert 0.3 <= burnt["cpu"] < 30
     assert burnt["spent"]["executing"] >= 0.3
