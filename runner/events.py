@@ -102,6 +102,15 @@ class Spent:
     turn: float = 0.0
     ended: float = 0.0
 
+    @property
+    def worked(self) -> float:
+        """Seconds in which something was done.
+
+        >>> Spent(executing=2, encoding=1, item=5).worked
+        3
+        """
+        return self.executing + self.encoding
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerNow:
@@ -148,6 +157,11 @@ class TaskSummary:
     times: tuple[tuple[float, int], ...] = ()
     workers: tuple[WorkerNow, ...] = ()
     results: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def peak(self) -> int | None:
+        """The most memory that one worker's process has had."""
+        return max((worker.memory for worker in self.workers if worker.memory is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)

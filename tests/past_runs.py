@@ -17,7 +17,8 @@ from runner.events import (
     TaskSummary,
     WorkerNow,
 )
-from runner.report.record import Balance, FailureGroup, Limit, Moment, Record, Series
+from runner.ledger import Headline
+from runner.report.record import FailureGroup, Limit, Moment, Record, Series
 
 TRACEBACK = """Traceback (most recent call last):
   File "plugins/thumbs.py", line 40, in upload
@@ -107,7 +108,7 @@ def past_run(
     kinds = ("OSError", "TimeoutError", "ValueError")
     return Record(
         run=run, title="Thumbnails", began=1_795_000_000.0, seconds=seconds, exit_code=4,
-        balance=Balance(read=items, done=items - 40, dead=40, repeated=3),
+        balance=Headline(read=items, done=items - 40, dead=40, repeated=3),
         limit=Limit("`resize` limits the run: its 3 workers were busy 90 % of the time; one more would give about 1.3 times the throughput.", "work", "resize", 4, 1.3),
         tasks=ended,
         queues=tuple(QueueSummary(name, items, items - 2 * (n == 1), 2 * (n == 1), most=1000 if n == 0 else 300) for n, name in enumerate(lines)),

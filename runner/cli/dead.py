@@ -12,7 +12,7 @@ import typer
 
 from runner import store
 from runner.errors import UsageError
-from runner.report.words import plain
+from runner.report.words import one_line, plain
 
 app = typer.Typer(help="Dead letters: the items that a run has given up.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -118,7 +118,7 @@ def _title(path: Path) -> None:
 
 def _text(letter: dict[str, Any], key: str) -> str:
     """A value as text that cannot steer a terminal, on one line."""
-    return plain(str(letter.get(key, ""))).replace("\n", " ").replace("\t", " ")
+    return one_line(str(letter.get(key, "")))
 
 
 def _line(letter: dict[str, Any]) -> str:

@@ -108,11 +108,10 @@ def execute(plan: Plan, options: Options) -> NoReturn:
 
 def _page(record: Record, options: Options) -> str:
     """Write the report, if it is wanted; where it is, or why it is nowhere. The record is there in any case."""
-    from runner.cli import pages
-    from runner.errors import UsageError
-
     if options.page is None:
         return ""
+    from runner.cli import pages
+    from runner.errors import UsageError
     from runner.report.page import render
 
     try:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from runner.ledger import Headline
-from runner.report.words import duration, plain
+from runner.report.words import duration, one_line, plain
 from runner.store import records
 
 if TYPE_CHECKING:
@@ -46,5 +46,5 @@ def _row(entry: dict[str, Any]) -> list[str]:
         balance = str(Headline(**entry["balance"]))
     except (TypeError, ValueError, KeyError, OverflowError, OSError):  # written by somebody else, or by hand
         began = took = balance = "?"
-    title = plain(str(entry["title"])).replace("\n", " ")
+    title = one_line(str(entry["title"]))
     return [plain(entry["run"]), began, entry["end"], took, title[:30], balance]

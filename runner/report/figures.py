@@ -12,7 +12,7 @@ from runner.report.words import bytes_, moment
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runner.events import Spent, TaskSummary
+    from runner.events import TaskSummary
     from runner.report.record import Record
 
 _ROWS = 12
@@ -108,18 +108,3 @@ def quantiles(task: TaskSummary) -> list[str]:
             found.append(span(edge))
             rest.pop(0)
     return found
-
-
-def peak(task: TaskSummary) -> int | None:
-    """The most memory that one worker's process has had."""
-    return max((worker.memory for worker in task.workers if worker.memory is not None), default=None)
-
-
-def worked(spent: Spent) -> float:
-    """Seconds in which something was done.
-
-    >>> from runner.events import Spent
-    >>> worked(Spent(executing=2, encoding=1, item=5))
-    3
-    """
-    return spent.executing + spent.encoding

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from runner import events
 from runner.errortext import shorten
+from runner.ledger import Headline
 from runner.report.limit import limit
-from runner.report.record import Balance, FailureGroup, Moment, Record
+from runner.report.record import FailureGroup, Moment, Record
 from runner.report.series import Samples
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Fold:
             known,
             seconds=ended.seconds,
             exit_code=ended.exit_code,
-            balance=Balance(*(getattr(ended, name) for name in _BALANCE)),
+            balance=Headline(*(getattr(ended, name) for name in _BALANCE)),
             tasks=ended.tasks,
             queues=ended.queues,
             reasons=ended.reasons,
@@ -142,7 +143,7 @@ class Fold:
             return replace(known, seconds=self._last - self._began)
         counts = progress.tasks
         sources = [task.name for task in known.plan.tasks if not task.inputs]
-        balance = Balance(
+        balance = Headline(
             read=sum(counts[name].sent for name in sources if name in counts),
             dead=sum(each.dead for each in counts.values()),
             dropped=sum(each.dropped for each in counts.values()),

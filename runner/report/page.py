@@ -108,7 +108,6 @@ def _template() -> Any:
         "size": figures.size,
         "share": figures.share,
         "rate": figures.rate,
-        "peak": figures.peak,
         "quantiles": figures.quantiles,
     }
     return environment.from_string(_asset("report.html.jinja"))

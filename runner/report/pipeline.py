@@ -172,7 +172,7 @@ def _load(
         summary,
         begin=start + min(worker.spent.starting for worker in summary.workers),
         end=start + summary.active,
-        work=sum(worker.spent.executing + worker.spent.encoding for worker in summary.workers),
+        work=sum(worker.spent.worked for worker in summary.workers),
         cpu=sum(_computed(worker) for worker in summary.workers),
         queued=queued,
         laned=any(queues[name].lane for name in plan.inputs if name in queues),
@@ -181,7 +181,7 @@ def _load(
 
 def _computed(worker: WorkerNow) -> float:
     """Its processor time without what its start has taken."""
-    busy = worker.spent.executing + worker.spent.encoding
+    busy = worker.spent.worked
     return worker.cpu if worker.cpu <= busy else max(busy, worker.cpu - worker.spent.starting)
 
 

@@ -8,23 +8,11 @@ from __future__ import annotations
 
 from runner import events
 from runner.errors import UsageError
+from runner.ledger import Headline
 from runner.structs import dataclass, field
 
 #: Of the JSON that people's scripts read: raised when a key is taken away or means something else.
 VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """`read` + `made` = `done` + `dead` + `dropped` + `left`; items that were given again are among them once."""
-
-    read: int = 0
-    made: int = 0
-    done: int = 0
-    dead: int = 0
-    dropped: int = 0
-    left: int = 0
-    repeated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +87,7 @@ class Record:
     began: float = 0.0
     seconds: float = 0.0
     exit_code: int | None = None
-    balance: Balance = field(default_factory=Balance)
+    balance: Headline = field(default_factory=Headline)
     limit: Limit | None = None
     tasks: tuple[events.TaskSummary, ...] = ()
     queues: tuple[events.QueueSummary, ...] = ()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.report.words import bytes_, cells, count, moment, one_line
+from runner.config.text import width
+from runner.report.words import bytes_, count, moment, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,7 +48,6 @@ def _tells(queue: events.QueueSummary, size: int | None) -> bool:
 
 def _task(record: Record, task: events.TaskSummary) -> dict[str, str]:
     planned = {each.name: each for each in record.plan.tasks}.get(task.name)
-    peaks = [worker.memory for worker in task.workers if worker.memory]
     return {
         "in": count(task.taken) if planned is None or planned.inputs else "",
         "out": count(task.sent) if planned is None or planned.outputs else "",
@@ -58,7 +58,7 @@ def _task(record: Record, task: events.TaskSummary) -> dict[str, str]:
         "median": "" if task.median is None else moment(task.median),
         "p99": "" if task.p99 is None else moment(task.p99),
         "busy": f"{task.busy:.0%}" if task.workers else "",
-        "memory": bytes_(max(peaks)) if peaks else "",
+        "memory": bytes_(task.peak) if task.peak else "",
     }
 
 
@@ -80,22 +80,22 @@ def _table(title: str, rows: Sequence[tuple[str, dict[str, str]]]) -> Iterator[s
         return
     keys = [key for key in rows[0][1] if any(row[key] for _, row in rows)]
     widths = {key: max(len(key), *(len(row[key]) for _, row in rows)) for key in keys}
-    room = WIDTH - sum(width + 2 for width in widths.values())
+    room = WIDTH - sum(widths.values()) - 2 * len(widths)
     while room < _LEAST_NAME and keys:  # names say more than the last column
         room += widths.pop(keys.pop()) + 2
     names = [_cut(one_line(name), room) for name, _ in rows]
-    longest = max(map(cells, [title, *names]))
+    longest = max(map(width, [title, *names]))
     yield "  ".join([f"{title:<{longest}}", *(f"{key:>{widths[key]}}" for key in keys)])
     for name, (_, row) in zip(names, rows, strict=True):
         yield "  ".join(
-            [name + " " * (longest - cells(name)), *(f"{row[key]:>{widths[key]}}" for key in keys)]
+            [name + " " * (longest - width(name)), *(f"{row[key]:>{widths[key]}}" for key in keys)]
         ).rstrip()
 
 
 def _cut(text: str, most: int) -> str:
-    if cells(text) <= most:
+    if width(text) <= most:
         return text
-    while cells(text) > most - 1:
+    while width(text) > most - 1:
         text = text[:-1]
     return f"{text}…"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from unicodedata import combining, east_asian_width
-
 
 def duration(seconds: float) -> str:
     """Short, with the unit.
@@ -81,15 +79,6 @@ def one_line(text: str) -> str:
     'a  b\\x1b'
     """
     return plain(text).replace("\n", " ").replace("\t", " ")
-
-
-def cells(text: str) -> int:
-    """Columns that a text takes in a terminal.
-
-    >>> cells("abc"), cells("仕事")
-    (3, 4)
-    """
-    return sum(2 if east_asian_width(char) in "WF" else 0 if combining(char) else 1 for char in text)
 
 
 def plain(text: str) -> str:

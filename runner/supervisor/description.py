@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import runner
 from runner.config import longform
+from runner.config.kinds import cores
 from runner.events import Machine, QueuePlanned, RunPlan, TaskPlanned
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def machine() -> Machine:
     >>> machine().cores > 0
     True
     """
-    return Machine(_system(), platform.python_version(), runner.__version__, _cores(), _memory())
+    return Machine(_system(), platform.python_version(), runner.__version__, cores(), _memory())
 
 
 def _system() -> str:
@@ -67,12 +68,6 @@ def _system() -> str:
         return platform.platform()  # asks other programs, which takes its time
     names = os.uname()
     return f"{names.sysname} {names.release} {names.machine}"
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory() -> int:

@@ -81,7 +81,7 @@ def busy(spent: Sequence[events.Spent], before: float = 0.0) -> float:
     >>> busy([events.Spent(starting=1, item=1, executing=2, encoding=1, turn=5)], 5.0), busy([])
     (0.75, 0.0)
     """
-    worked = sum(each.executing + each.encoding for each in spent)
+    worked = sum(each.worked for each in spent)
     waited = sum(each.item + each.room + max(0.0, each.turn - before) for each in spent)
     return worked / (worked + waited) if worked + waited > 0 else 0.0
 
