@@ -2,7 +2,7 @@
 
 Pure: tasks and queues are names, and the caller says what happened (`started`, `over`).
 
-A queue closes when all its writers are over. A task's inputs are *exhausted* when they are closed and empty and
+A queue closes when all its writers are over, or can put nothing any more (`spent`). A task's inputs are *exhausted* when they are closed and empty and
 nothing is in flight; tasks on a cycle are exhausted together, when every queue that leads into the cycle is closed
 and nothing is queued or in flight anywhere in it. That is exact because outputs and acks arrive in one message.
 """
@@ -68,6 +68,7 @@ class Topology:
         self._unread: dict[str, None] = {}
         self.ready: set[str] = set()
         self.ended: set[str] = set()
+        self._spent: set[str] = set()
         self.writers: dict[str, list[str]] = {}
         self.readers: dict[str, list[str]] = {}
         for node in self.nodes.values():
@@ -125,11 +126,25 @@ class Topology:
         self.stages[name] = stage
         self.ended.add(name)
         self._look_at(name)
+        self._look_downstream(name)
+        for queue in self.nodes[name].inputs:
+            self._unread.update(dict.fromkeys(self.writers[queue]))
+
+    def spent(self, name: str) -> None:
+        """The task will put nothing any more, although its workers have not ended yet.
+
+        >>> graph = Topology([Node("bake", outputs=("bread",)), Node("eat", inputs=("bread",))])
+        >>> for name in graph.startable(): graph.started(name)
+        >>> graph.spent("bake"); graph.exhausted(busy=lambda task: False)
+        ['eat']
+        """
+        self._spent.add(name)
+        self._look_downstream(name)
+
+    def _look_downstream(self, name: str) -> None:
         for queue in self.nodes[name].outputs:
             for reader in self.readers[queue]:
                 self._look_at(reader)
-        for queue in self.nodes[name].inputs:
-            self._unread.update(dict.fromkeys(self.writers[queue]))
 
     def _look_at(self, name: str) -> None:
         """Whether the inputs of a task and its cycle are closed may have changed."""
@@ -176,7 +191,9 @@ class Topology:
 
     def closed(self, queue: str, inside: Iterable[str] = ()) -> bool:
         """Whether nothing will be put any more, apart from what the tasks `inside` may put."""
-        return all(self.is_over(writer) or writer in inside for writer in self.writers[queue])
+        return all(
+            self.is_over(writer) or writer in inside or writer in self._spent for writer in self.writers[queue]
+        )
 
     def no_more_for(self, name: str) -> bool:
         """Whether nothing can come to a task any more but from its own cycle: then it may end with its last item."""

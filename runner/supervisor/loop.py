@@ -244,10 +244,24 @@ class Supervisor:
     # -- ends ----------------------------------------------------------------------------------
 
     def _close_exhausted(self) -> None:
-        for name in self.topology.exhausted(self.ledger.busy):
+        """Dismiss the tasks whose inputs have ended.
+
+        Where workers have no tear-down, what follows them has ended as well, and is told first: a hundred threads
+        that end one after the other would keep the last task waiting for its own end.
+        """
+        ended: list[str] = []
+        while fresh := [name for name in self.topology.exhausted(self.ledger.busy) if self._is_new(name, ended)]:
+            ended += fresh
+            for name in fresh:
+                if self.tasks[name].plan.just_calls and not self.plan.hooks:
+                    self.topology.spent(name)
+        for name in reversed(ended):
             self.staff.dismiss(self.tasks[name])
         for name in self.topology.in_vain():
             self.staff.dismiss(self.tasks[name])
+
+    def _is_new(self, name: str, ended: list[str]) -> bool:
+        return not self.tasks[name].ended and name not in ended
 
     def over(self, name: str, stage: Stage, why: str = "") -> None:
         """A task is over."""

@@ -53,6 +53,11 @@ class TaskPlan:
         return one and not (self.boxed or self.shape.is_async or self.config.ordered)
 
     @property
+    def just_calls(self) -> bool:
+        """Whether it is called for items and nothing else: it has no tear-down, and puts nothing after the last item."""
+        return bool(self.config.inputs) and self.shape.kind != "class" and not self.boxed
+
+    @property
     def flying(self) -> bool:
         """Whether a worker executes many items at a time."""
         return bool(self.config.inputs) and self.shape.is_async and not self.boxed
