@@ -1,4 +1,4 @@
-"""How many items to move at once: a chunk is a slice of time, about 20 ms of work.
+"""How many items to move at once: a chunk is a slice of time, about 50 ms of work.
 
 The estimate of what an item costs follows the workers' own measurements. It may at most double the last chunk,
 so a wrong guess costs little, and it falls at once when items become slow. Near the end of a stream, and whenever
@@ -10,13 +10,19 @@ from __future__ import annotations
 
 from runner.structs import dataclass
 
-SLICE = 0.020
-#: Workers from which on the slice grows, so that the supervisor stays under a tenth busy at 100 us for a chunk.
-CROWD = 20
+SLICE = 0.050
+#: Workers from which on the slice grows, so that the supervisor stays under a tenth busy.
+CROWD = 50
+#: What it takes to give one chunk to one worker, in seconds, about.
+HANDING = 0.0002
+#: Seconds of work for each worker that a queue must hold so that its writers may wait before they send more.
+AMPLE = 0.005
 #: Bytes moved at once.
 MOST_BYTES = 1 << 20
 #: Bytes in shared memory weigh less than those that are copied, so much less at most.
 LIGHTEST = 16
+#: A worker that has something to do is given one in so many of the items that are due to it.
+_PARTS = 4
 #: Items that take longer than this are granted one by one, with nothing waiting behind them in the worker.
 LONG_ITEM = 0.020
 
@@ -25,7 +31,7 @@ def slice_for(workers: int) -> float:
     """Seconds of work in one chunk when so many workers are fed.
 
     >>> slice_for(2), slice_for(64)
-    (0.02, 0.064)
+    (0.05, 0.064)
     """
     return SLICE * max(1.0, workers / CROWD)
 
@@ -56,8 +62,10 @@ class Grain:
         self.last = items if self.cost and cost > 4 * self.cost else max(self.last, items)
         self.cost = cost if cost > self.cost else (self.cost + cost) / 2
 
-    def items(self, available: int, takers: int) -> int:
+    def items(self, available: int, takers: int, leased: int = 0, held: int = 0) -> int:
         """How many of the `available` items to grant to one of `takers` workers that could take some.
+
+        `leased` are those that they hold already, and `held` the ones that this worker holds.
 
         >>> grain = Grain(); grain.items(1000, 2)
         1
@@ -65,10 +73,26 @@ class Grain:
         2
         >>> grain.learn(2, 0.002); grain.learn(4, 0.004); grain.items(1000, 2), grain.items(3, 2)
         (8, 2)
+        >>> grain.items(24, 2, leased=8, held=4), grain.items(24, 2, leased=8, held=8)
+        (3, 2)
         """
-        wanted = 1 if not self.cost else max(1, int(self.slice / self.cost))
+        if not self.cost:
+            return min(1, available)
+        wanted = max(1, int(self.slice / self.cost))
         fair = -(-available // max(1, takers))
-        return max(1, min(wanted, 2 * self.last or 1, fair))
+        if held and fair < wanted:  # a part of what would make all hold the same: the rest goes to who is done first
+            fair = min(fair, (-(-(available + leased) // takers) - held) // _PARTS)
+        # Less than what can be done while everybody is given something only keeps the supervisor busy.
+        fair = max(fair, int(takers * HANDING / self.cost))
+        return max(1, min(wanted, 2 * self.last, fair, available))
+
+    def ample(self, available: int, takers: int) -> bool:
+        """Whether so many items keep so many workers busy for a moment.
+
+        >>> grain = Grain(); grain.learn(10, 0.010); grain.ample(20, 2), grain.ample(8, 2)
+        (True, False)
+        """
+        return available * self.cost >= takers * AMPLE
 
     @property
     def quick(self) -> bool:

@@ -2,9 +2,10 @@
 
 Pure: tasks and queues are names, and the caller says what happened (`started`, `over`).
 
-A queue closes when all its writers are over, or can put nothing any more (`spent`). A task's inputs are *exhausted* when they are closed and empty and
-nothing is in flight; tasks on a cycle are exhausted together, when every queue that leads into the cycle is closed
-and nothing is queued or in flight anywhere in it. That is exact because outputs and acks arrive in one message.
+A queue closes when all its writers are over, or can put nothing any more (`spent`). A task's inputs are *exhausted*
+when they are closed and empty and nothing is in flight; tasks on a cycle are exhausted together, when every queue that
+leads into the cycle is closed and nothing is queued or in flight anywhere in it. That is exact because outputs and acks
+arrive in one message.
 """
 
 from __future__ import annotations
@@ -191,9 +192,7 @@ class Topology:
 
     def closed(self, queue: str, inside: Iterable[str] = ()) -> bool:
         """Whether nothing will be put any more, apart from what the tasks `inside` may put."""
-        return all(
-            self.is_over(writer) or writer in inside or writer in self._spent for writer in self.writers[queue]
-        )
+        return all(self.is_over(writer) or writer in inside or writer in self._spent for writer in self.writers[queue])
 
     def no_more_for(self, name: str) -> bool:
         """Whether nothing can come to a task any more but from its own cycle: then it may end with its last item."""

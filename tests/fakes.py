@@ -43,6 +43,8 @@ class Script:
 
     seed: int
     cost: float = 0.001
+    #: Now and then a source makes its next item only after so many seconds.
+    pause: float = 0.0
     skew: float = 0.0
     spread: int = 1
     fails: float = 0.0
@@ -126,6 +128,16 @@ class FakeWorker:
     finished: bool = False
     suspect: bool = False
     told: int = 0
+    #: A source's items that wait until it is told that the others have arrived, or until they are `push` many.
+    kept: int = 0
+    idle: bool = True
+    push: int = 1
+    #: Messages that have not arrived.
+    under_way: int = 0
+
+    @property
+    def due(self) -> bool:
+        return self.kept > 0 and (self.idle or self.kept >= min(self.push, self.total - self.made + self.kept))
 
 
 class FakeFleet:
@@ -167,7 +179,9 @@ class FakeFleet:
                 worker.waiting.append(grant)
                 self._begin(worker)
         elif isinstance(message, Credit):
-            worker.total = message.total
+            worker.total, worker.idle = message.total, True
+            worker.push = max(1, (worker.total - worker.made + worker.kept) // 2)
+            self._leave(worker)
             self._make(worker)
         elif isinstance(message, Stop) and (message.ended or not worker.spec.inputs):
             worker.stop = True  # one with inputs goes on until they have ended, as a real one
@@ -181,22 +195,38 @@ class FakeFleet:
             return
         room = min(worker.total, self.source_items) - worker.made
         if worker.stop or worker.made >= self.source_items:
+            self._leave(worker, last=True)
             self._finish(worker)
         elif room > 0:
             worker.busy = True
             count = self.random.randint(1, room)
-            self.hub.at(self.script.cost * count * 0.1, lambda: self._sent(worker, count))
+            pause = self.script.pause if self.random.random() < 0.02 else 0.0
+            self.hub.at(pause + self.script.cost * count * 0.1, lambda: self._made_some(worker, count))
 
-    def _sent(self, worker: FakeWorker, count: int) -> Any:
+    def _made_some(self, worker: FakeWorker, count: int) -> Any:
         worker.busy = False
-        if not worker.alive:
-            return None
+        if worker.alive:
+            worker.made += count
+            worker.kept += count
+            self._leave(worker)
+            self.hub.at(0, lambda: self._make(worker))
+
+    def _leave(self, worker: FakeWorker, *, last: bool = False) -> None:
+        """What was made leaves when nothing is under way, or much of it waits; else with the next credit."""
+        if not worker.alive or not (worker.due or (last and worker.kept)):
+            return
+        count, worker.kept, worker.idle = worker.kept, 0, False
         name = worker.spec.name
-        items = [(name, index) for index in range(worker.made, worker.made + count)]
-        worker.made += count
+        items = [(name, index) for index in range(worker.made - count, worker.made)]
         outputs = tuple(Output(group, count, 10 * count, items) for group in range(len(worker.spec.groups)))
-        self.hub.at(0, lambda: self._make(worker))
-        return Heard(worker.spec.slot, worker.life, Made(count, outputs, self.script.cost * count * 0.1))
+        made = Made(count, outputs, self.script.cost * count * 0.1)
+        worker.under_way += 1
+
+        def arrive() -> Any:
+            worker.under_way -= 1
+            return Heard(worker.spec.slot, worker.life, made) if worker.alive else None
+
+        self.hub.at(0, arrive)
 
     # -- the others ----------------------------------------------------------------------------
 
@@ -383,6 +413,7 @@ def simulate(
             assert tally.put == held, f"{line.name}: {tally} queued={line.count} leased={line.leased}"
             assert line.count >= 0
             assert line.leased >= 0
+        kept_beside_idle(fleet, supervisor)
         for queue, expected in supervisor.feeder.expected.items():
             assert expected >= 0, f"{queue}: expected {expected}"
         if watch is not None:
@@ -394,6 +425,21 @@ def simulate(
     result = supervisor.run()
     check_end(result, seen[-1])
     return result, fleet, supervisor, seen
+
+
+def kept_beside_idle(fleet: FakeFleet, supervisor: Supervisor) -> None:
+    """A source that was not told that its items have arrived keeps others back: then all who read them are busy."""
+    for worker in fleet.workers.values():
+        if not worker.kept or worker.idle or worker.under_way or not worker.alive or supervisor.ends.stopping:
+            continue
+        source = supervisor.tasks[worker.spec.task]
+        if source.ended or source.throttle or supervisor.feeder.room(source)[1]:
+            continue
+        for queue in source.bounding:
+            for name in supervisor.topology.readers[queue]:
+                reader = supervisor.tasks[name]
+                idle = [slot.name for slot in reader.slots if slot.takes and not slot.leases]
+                assert not idle or reader.ended, f"{worker.spec.name} keeps {worker.kept} items back beside {idle}"
 
 
 def check_end(result: Any, ended: RunEnded) -> None:

@@ -17,7 +17,7 @@ from runner.supervisor.state import Phase
 from runner.transport.messages import Credit, Grant, LetterText, Part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from runner.clock import Clock
     from runner.ledger import Lease, Ledger, Piece
@@ -44,6 +44,10 @@ class Feeder:
         self.ledger = ledger
         self.kinds = kinds
         self.clock = clock
+        #: Who reads each queue.
+        self.readers: Mapping[str, list[TaskState]] = {}
+        #: Sources whose items have arrived and who were not told, because their readers have enough to do.
+        self.unaware: set[str] = set()
         #: Told of each grant, because of time limits.
         self.watch: Watch | None = None
         #: Tasks whose `rate` makes them wait, and until when.
@@ -193,10 +197,10 @@ class Feeder:
         room, full = self.room(task)
         if full and not self.ledger.returned_first(task.name):
             return 0
-        wanted = 1 if task.flying else task.grain.items(available, takers)
+        held = sum([self.ledger.leases[lease].count for lease in slot.leases]) if slot.leases else 0
+        wanted = 1 if task.flying else task.grain.items(available, takers, self.ledger.leased[task.name], held)
         lifespan = task.plan.config.lifespan
         if lifespan is not None and lifespan.items is not None:
-            held = sum(self.ledger.leases[lease].count for lease in slot.leases)
             wanted = min(wanted, lifespan.items - slot.items - held)
             if wanted <= 0:
                 return 0
@@ -242,6 +246,7 @@ class Feeder:
         if not task.groups:
             return
         now = self.clock.now()
+        self.unaware.discard(task.name)
         for slot in task.slots:
             if slot.phase is Phase.READY:
                 self._credit_slot(task, slot)
@@ -255,8 +260,12 @@ class Feeder:
         share = max(1, room // max(1, len(task.slots)))
         if room <= 0:
             share = 0 if outstanding else 1
-        if not slot.unacked and outstanding >= max(1, share // 2):
-            return
+        if outstanding >= max(1, share // 2):
+            if not slot.unacked:
+                return
+            if self._has_ample(task):  # it goes on making; what it has made by then leaves together
+                self.unaware.add(task.name)
+                return
         if share and task.throttle is not None:
             share = min(share, self._allowed(task, task.throttle, 1))
             task.throttle.take(share)
@@ -266,6 +275,17 @@ class Feeder:
         slot.unacked = False
         self._expect(task.bounding, share)
         task.fleet.send(slot.index, Credit(slot.credit, task.grain.slice))
+
+    def _has_ample(self, task: TaskState) -> bool:
+        """Whether all who read what a task makes are busy, and have enough in their queues for a while."""
+        return all(
+            not reader.free[0]
+            and reader.takers
+            and reader.grain.ample(self.ledger.available(reader.name), reader.takers)
+            for group in task.groups
+            for queue in group.queues
+            for reader in self.readers[queue]
+        )
 
     def arrived(self, task: TaskState, slot: Slot, items: int) -> None:
         """A source's items have arrived."""

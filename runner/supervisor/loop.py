@@ -60,6 +60,9 @@ class Supervisor:
         self.ledger = Ledger(plan.lines(), [name for name, task in plan.tasks.items() if task.config.ordered])
         self.feeder = Feeder(self.ledger, plan.kinds, clock)
         self.tasks = {name: self._state(name, fleets) for name in plan.tasks}
+        self.feeder.readers = {
+            queue: [self.tasks[name] for name in names] for queue, names in self.topology.readers.items()
+        }
         self.letters = letters or Letters()
         self.dirty = Agenda(self.topology.depth())
         self.check_ends = True
@@ -197,6 +200,13 @@ class Supervisor:
             self.feeder.feed(task, flush=self._may_flush(task))
             if self.ledger.leased[name] != before:
                 self.touch_writers(name)
+            elif self.feeder.unaware and task.free[0]:
+                self._touch_unaware(name)
+
+    def _touch_unaware(self, name: str) -> None:
+        """Somebody has nothing to do: sources that hold items back for this task must know."""
+        for queue in self.topology.nodes[name].inputs:
+            self.dirty.add(self.feeder.unaware.intersection(self.topology.writers[queue]))
 
     def ledger_wakes(self, now: float) -> None:
         """Items whose back-off is over may be granted again."""

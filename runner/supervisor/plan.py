@@ -54,7 +54,7 @@ class TaskPlan:
 
     @property
     def just_calls(self) -> bool:
-        """Whether it is called for items and nothing else: it has no tear-down, and puts nothing after the last item."""
+        """Whether it is called for items alone: it has no tear-down, and puts nothing after the last item."""
         return bool(self.config.inputs) and self.shape.kind != "class" and not self.boxed
 
     @property

@@ -24,6 +24,7 @@ from runner.ledger.lines import Line
 from runner.ledger.order import Sequence
 from runner.supervisor import deaths
 from runner.supervisor.deaths import Deaths
+from runner.supervisor.feeding import Feeder
 from runner.supervisor.hearing import Hearing
 from runner.supervisor.throttle import Throttle
 from runner.supervisor.verdicts import Verdicts
@@ -199,6 +200,7 @@ BUGS: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
     "nobody is blamed": (Deaths, "_suspects", blame_nobody, simulation),
     "attempts are not counted": (Verdicts, "judge", never_count_attempts, simulation),
     "a task ends while items are in flight": (Ledger, "busy", ended_early, simulation),
+    "a source is never told that its items have arrived": (Feeder, "_has_ample", lambda *_: True, simulation),
     "time limits are never looked at": (Watch, "_overdue", lambda *_: None, timeouts),
     "dead letters are not kept": (
         Hearing,
@@ -247,5 +249,5 @@ def test_a_crash_limit_that_is_never_reached(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_chunk_size_that_never_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slowness is no violation; but it must not turn into one."""
-    monkeypatch.setattr(chunking.Grain, "items", lambda self, available, takers: available)
+    monkeypatch.setattr(chunking.Grain, "items", lambda self, available, *_: available)
     simulation()

@@ -116,8 +116,9 @@ def ran(request, tmp_path_factory) -> Finished:
 
 
 CALLS = ("quick", "quick_boxed", "quick_async")
-#: Items that the sink's worker may have been granted: two chunks of 20 ms, at a millisecond each; and one item for each worker.
-GRANTED = 2 * 20 + 2
+#: Items that the sink's worker may have been granted, at a millisecond each: two chunks of 50 ms, or as many as the
+#: queue holds; and one item for each worker.
+GRANTED = 2 * 40 + 2
 
 
 def ahead(ran: Finished, name: str, items: int = ITEMS) -> int:

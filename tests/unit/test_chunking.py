@@ -37,7 +37,7 @@ def test_slow_after_quick_falls_at_once_and_quick_after_slow_rises_again() -> No
     grain = Grain()
     quick, _ = settle(grain, 1e-5)
     assert quick >= 900
-    grain.learn(1, 0.02)  # the worker handed the rest back after one item
+    grain.learn(1, SLICE)  # the worker handed the rest back after one item
     assert grain.items(10**6, 1) == 1
     spent = 0.0
     while grain.items(10**6, 1) < 900:
@@ -49,9 +49,24 @@ def test_slow_after_quick_falls_at_once_and_quick_after_slow_rises_again() -> No
 
 def test_the_end_of_a_stream_is_shared_out() -> None:
     grain = Grain()
-    settle(grain, 1e-6)
+    settle(grain, 1e-3)
     assert grain.items(10, 4) == 3
     assert grain.items(1, 4) == 1
+
+
+def test_who_has_something_to_do_gets_less_than_is_due_to_him() -> None:
+    grain = Grain()
+    settle(grain, 1e-3)
+    assert grain.items(40, 2, leased=40, held=20) == 5  # 20 are due
+    assert grain.items(40, 2, leased=80, held=60) == 1  # the other one has less
+    assert grain.items(400, 2, leased=40, held=20) == 50  # there is a slice for everybody
+
+
+def test_what_is_done_in_no_time_is_not_shared_out() -> None:
+    grain = Grain()
+    settle(grain, 1e-6)
+    assert grain.items(600, 4) == 600  # in the time that four grants take
+    assert grain.items(2000, 4) == 800
 
 
 @given(st.lists(st.tuples(st.integers(1, 5000), st.floats(1e-7, 1.0)), min_size=1, max_size=50))
@@ -66,5 +81,5 @@ def test_a_chunk_is_never_more_than_twice_the_largest_so_far(history: list[tuple
 
 
 def test_the_slice_grows_with_the_crowd() -> None:
-    assert slice_for(1) == slice_for(20) == SLICE
-    assert slice_for(200) == 10 * SLICE
+    assert slice_for(1) == slice_for(50) == SLICE
+    assert slice_for(200) == 4 * SLICE

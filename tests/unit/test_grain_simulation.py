@@ -16,7 +16,7 @@ from fakes import Script, random_plan, simulate, task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.chunking import MOST_BYTES, SLICE, Grain
+from runner.chunking import HANDING, MOST_BYTES, SLICE, Grain
 from runner.config.model import Batch, QueueConfig
 from runner.ledger import Again, Ledger, LineSpec
 from runner.supervisor import hearing
@@ -45,25 +45,27 @@ def test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(cost: float, worker
     # A slice of work; or all that a queue holds for each worker, which for the quickest items is less.
     right = max(1, min(round(SLICE / cost), -(-hearing._MOST_ELASTIC // workers)))
     enough = min(workers * right, hearing._MOST_ELASTIC // 2)  # with so many queued a fair share is no less
+    least = right // 2 if workers * right <= enough else enough // workers // 8
     later = [each for each in done.given if each.at >= done.began + SOON]
     settled = [each for each in later if each.left + each.items >= enough]
     assert settled
-    assert all(enough // workers // 2 <= each.items <= right for each in settled), Counter(
-        each.items for each in settled
-    )
+    assert all(least <= each.items <= right for each in settled), Counter(each.items for each in settled)
     largest = max(each.items for each in done.given if each.at <= done.began + SOON)
-    assert right / 2 <= largest <= max(right, 2), (largest, right)  # two are tried before anything is known
+    assert min(right / 3, 2 * least) <= largest <= max(right, 2), (
+        largest,
+        right,
+    )  # two are tried before anything is known
 
 
 @given(st.floats(1e-7, 1.0))
 def test_any_cost_is_found_within_fifty_milliseconds_of_work(cost: float) -> None:
     grain, spent, size = Grain(), 0.0, 0
     right = max(1, int(SLICE / cost))
-    while size < right // 2 and spent < SOON:
+    while size < right // 3 and spent < SOON:
         size = grain.items(10**9, 1)
         spent += size * cost
         grain.learn(size, size * cost)
-    assert size >= right // 2
+    assert size >= right // 3
     assert all(grain.items(10**9, 1) <= max(2, right) for _ in range(3))
 
 
@@ -144,7 +146,7 @@ def test_after_one_slow_item_the_next_chunk_is_small() -> None:
     done = work(len(costs), costs.__getitem__)
     (slow,) = [each for each in done.given if each.first <= 5000 < each.first + each.items and each.done]
     following = [each for each in done.given if slow.ended <= each.at < slow.ended + SOON]
-    assert following[0].items <= 10  # of 200
+    assert following[0].items <= 50  # of 500
     assert max(each.items for each in done.given if each.at > slow.ended + 2 * SOON) >= 100  # and it has risen again
 
 
@@ -166,13 +168,13 @@ def test_what_a_worker_cannot_do_in_two_slices_goes_to_the_others() -> None:
 
 def test_who_has_nothing_to_do_gets_the_rest_at_the_very_moment() -> None:
     """A burst of twenty that look quick: one worker's ten are, the other's are not."""
-    costs = steps((300, 1e-3), (10, 0.1), (10, 1e-3))
+    costs = steps((300, 1e-3), (10, 0.15), (10, 1e-3))
     done = work(320, costs.__getitem__, moments=lambda item: 1.0 if item < 300 else 10.0)
     first, second = [each for each in done.given if each.at >= 10.0][:2]
     assert first.items == 10
-    assert (first.began, first.done, first.ended) == (10.0, 1, pytest.approx(10.1))
+    assert (first.began, first.done, first.ended) == (10.0, 1, pytest.approx(10.15))
     assert any(other.slot == second.slot and other.at == other.began == first.ended for other in done.given)
-    assert done.ended <= 10.0 + 0.1 * 5 + 0.1 + 2 * SLICE
+    assert done.ended <= 10.0 + 0.15 * 5 + 0.15 + 2 * SLICE
 
 
 def test_an_only_worker_keeps_its_tail_and_says_what_is_done() -> None:
@@ -192,8 +194,10 @@ def test_the_last_items_are_shared_out(seed: int) -> None:
     workers, cost, count = draw.randint(2, 8), 10 ** draw.uniform(-5, -1), draw.randint(1, 3000)
     costs = [cost * draw.uniform(0.7, 1.4) for _ in range(count)]
     done = work(count, costs.__getitem__, workers)
+    least = int(workers * HANDING / (0.7 * cost))  # less would only keep the supervisor busy
     for each_given in done.given:
-        assert each_given.items <= -(-(each_given.left + each_given.items) // workers), "more than a fair share"
+        fair = -(-(each_given.left + each_given.items) // workers)
+        assert each_given.items <= max(fair, least), "more than a fair share"
     assert done.makespan <= sum(costs) / workers + 2 * cost + SLICE / 2
 
 
@@ -360,8 +364,8 @@ BUGS: dict[str, tuple[Any, str, Any, Callable[[], Any]]] = {
     "it starts with a thousand": (
         Grain,
         "items",
-        lambda original, self, available, takers: (
-            min(available, 1000) if not self.cost else original(self, available, takers)
+        lambda original, self, available, *others: (
+            min(available, 1000) if not self.cost else original(self, available, *others)
         ),
         lambda: test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(1e-3, 2),
     ),
@@ -374,13 +378,13 @@ BUGS: dict[str, tuple[Any, str, Any, Callable[[], Any]]] = {
     "it is unfair": (
         Grain,
         "items",
-        lambda original, self, available, takers: original(self, available, 1),
+        lambda original, self, available, *_: original(self, available, 1),
         lambda: test_the_last_items_are_shared_out(0),
     ),
     "the first takes it all": (
         Grain,
         "items",
-        lambda original, self, available, takers: original(self, available, 1),
+        lambda original, self, available, *_: original(self, available, 1),
         lambda: test_when_somebody_has_nothing_left_nobody_has_much(16),
     ),
     "nothing is handed back": (

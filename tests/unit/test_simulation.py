@@ -47,6 +47,7 @@ def scenario(seed: int) -> tuple[Any, Script, int]:
         poison=draw.choice([0, 0, 0.01]),
         random_deaths=draw.choice([0, 0, 0.2]),
         hangs=hangs,
+        pause=random.Random(f"pause {seed}").choice([0, 0, 100.0]),
     )
     return random_plan(seed, **options), script, draw.choice([0, 1, 5, 20])
 
