@@ -32,6 +32,8 @@ SMALL = frozenset({int, float, bool, type(None)})
 PLAIN = frozenset({str, bytes})
 #: What travels as machine words: the codes of `struct` and `memoryview`. (An `array` takes half as long again.)
 _WORDS = {int: "q", float: "d"}
+#: Bytes of one.
+WORD = 8
 _CODES = {ord(code): code for code in _WORDS.values()}
 #: Items as they travelled: a list of values, or a tuple of which some must be thawed.
 Frozen = list[Any] | tuple[Any, ...]
@@ -218,11 +220,27 @@ def encode_values(values: list[Any], kinds: set[type]) -> bytes:
     >>> encode_values([1, 2], {int})[:1], encode_values([1 << 64], {int})[:1], encode_values([1, True], {int, bool})[:1]
     (b'q', b'\x80', b'\x80')
     """
+    row = words(values, kinds)
+    return _dumps(values, 5) if row is None else joined([row], kinds)
+
+
+def words(values: list[Any], kinds: set[type]) -> bytes | None:
+    """Values as machine words, without the letter; None where their types (`kinds` has them all) have no such form."""
     code = _WORDS.get(next(iter(kinds))) if len(kinds) == 1 else None
     if code is not None:
         with contextlib.suppress(struct.error):  # more than 64 bits
-            return struct.pack(f"=c{len(values)}{code}", code.encode(), *values)
-    return _dumps(values, 5)
+            return struct.pack(f"={len(values)}{code}", *values)
+    return None
+
+
+def joined(rows: list[bytes], kinds: set[type]) -> bytes:
+    """The payload of some `words`, one row after the other.
+
+    >>> decode(joined([words([1, 2], {int}), words([3], {int})], {int}))
+    [1, 2, 3]
+    """
+    (kind,) = kinds
+    return b"".join([_WORDS[kind].encode(), *rows])
 
 
 def decode(payload: Any, start: int = 0, count: int | None = None) -> Frozen:
@@ -233,13 +251,29 @@ def decode(payload: Any, start: int = 0, count: int | None = None) -> Frozen:
     >>> decode(encode_values([5, 6, 7], {int}), 1, 2), decode(encode([freeze("a"), freeze("b")]), 1)
     ([6, 7], ('b',))
     """
+    items = view(payload, start, count)
+    return some(items, 0, len(items))
+
+
+def view(payload: Any, start: int = 0, count: int | None = None) -> Frozen | memoryview:
+    """The same; machine words stay what they are until `some` of them are asked for."""
     stop = None if count is None else start + count
     code = _CODES.get(payload[0])
     if code is not None:
-        words = memoryview(payload)[1:].cast(code)  # type: ignore[call-overload]  # a code of the table
-        return words[start:stop].tolist()  # type: ignore[no-any-return]
+        return memoryview(payload)[1:].cast(code)[start:stop]  # type: ignore[call-overload,no-any-return]  # of the table
     items: Frozen = _loads(payload)
     return items if start == 0 and (stop is None or stop == len(items)) else items[start:stop]
+
+
+def some(items: Frozen | memoryview, start: int, stop: int) -> Frozen:
+    """Frozen items of a `view`.
+
+    >>> some(view(encode_values([5, 6, 7], {int})), 1, 3)
+    [6, 7]
+    """
+    if type(items) is memoryview:
+        return items[start:stop].tolist()
+    return items if start == 0 and stop == len(items) else items[start:stop]
 
 
 def thaw(frozen: Any) -> Any:

@@ -54,10 +54,13 @@ class Bench:
         self.cell[0] = lease
 
 
-def frozen_items(part: Part) -> codec.Frozen:
-    """The items of a part as they travelled; `thaw` makes an item of each. A list holds items that need no thawing."""
+def frozen_items(part: Part) -> codec.Frozen | memoryview:
+    """The items of a part as they travelled; `thaw` makes an item of each, but for those in a list.
+
+    Machine words are read by `codec.some`, when their turn comes.
+    """
     if part.kind != OBJECTS:
-        return codec.decode(_pickle(part), part.start, part.count)
+        return codec.view(_pickle(part), part.start, part.count)
     items: list[Any] = part.payload
     return items if part.count == len(items) else items[part.start : part.start + part.count]
 
@@ -85,5 +88,6 @@ def thaw(part: Part, frozen: Any) -> Any:
 def flattened(grant: Grant) -> Iterator[tuple[Part, int, Any]]:
     """Every item of a grant in order: its part, its index in the chunk, and the item as it travelled."""
     for part in grant.parts:
-        for offset, frozen in enumerate(frozen_items(part)):
+        items = frozen_items(part)
+        for offset, frozen in enumerate(codec.some(items, 0, len(items))):
             yield part, part.start + offset, frozen

@@ -52,6 +52,11 @@ class Collector:
         plain = len(groups) == 1 and not groups[0].priority
         self.direct: list[Any] | None = self.buffers[0] if plain else None
         self.objects = bool(groups) and all(group.kind == OBJECTS for group in groups)
+        #: What was gathered before all that is in `direct`, in the form in which it travels; so many items are it.
+        self._rows: list[bytes] = []
+        self._packed = 0
+        self._packed_kinds: set[type] = set()
+        self._packs = plain and not self.objects and not groups[0].singly
 
     def emit(self, item: Any) -> None:
         """Take one item: to the default port, or where a `To` says. NotPicklable names the culprit."""
@@ -87,10 +92,31 @@ class Collector:
         assert self.direct is not None
         if kinds <= codec.SMALL:
             self.kinds |= kinds
+            self.compact()
+            if not self.direct and self._pack(items):
+                return
         else:
             self.large = True
             self.size += sum(map(codec.weight, items))
         self.direct.extend(items)
+
+    @property
+    def waiting(self) -> int:
+        """How many items there are for the one ordinary group."""
+        return self._packed + (len(self.direct) if self.direct else 0)
+
+    def compact(self) -> None:
+        """Pack what there is as machine words, if it can be, while it still is in the processor's cache."""
+        if self.direct and self._pack(self.direct):
+            self.direct.clear()
+
+    def _pack(self, items: list[Any]) -> bool:
+        if not self._packs or self.large or (row := codec.words(items, self.kinds)) is None:
+            return False
+        self._rows.append(row)
+        self._packed += len(items)
+        self._packed_kinds = set(self.kinds)  # there may be others when it is taken
+        return True
 
     def emit_all(self, result: Any) -> None:
         """Take what a call returned: a generator's items, or the one item."""
@@ -120,7 +146,7 @@ class Collector:
 
     def take(self) -> tuple[Output, ...]:
         """Everything gathered so far, as chunks. Safe beside another thread that appends."""
-        outputs: list[Output] = []
+        outputs = list(self._cut_rows()) if self._rows else []
         for index, buffer in enumerate(self.buffers):
             count = len(buffer)
             if count:
@@ -132,6 +158,21 @@ class Collector:
         self.size = 0
         self.large = self.mixed = False
         return tuple(outputs)
+
+    def _cut_rows(self) -> Iterator[Output]:
+        rows, self._rows, self._packed = self._rows, [], 0
+        chunk: list[bytes] = []
+        size = 0
+        for row in rows:
+            if size + len(row) > MOST_ITEMS * codec.WORD and chunk:
+                yield self._row(chunk, size)
+                chunk, size = [], 0
+            chunk.append(row)
+            size += len(row)
+        yield self._row(chunk, size)
+
+    def _row(self, rows: list[bytes], size: int) -> Output:
+        return Output(0, size // codec.WORD, size + 1, codec.joined(rows, self._packed_kinds))
 
     def _cut(self, index: int, items: list[Any], ranks: list[float]) -> Iterator[Output]:
         group = self.groups[index]

@@ -7,7 +7,7 @@ slice is answered with what is done, and the rest handed back.
 
 from __future__ import annotations
 
-from itertools import islice
+from operator import length_hint
 from time import perf_counter
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ _STRETCH = 512
 _QUICK_ENOUGH = 2
 #: Results that say themselves what is to be done with them.
 _SPECIAL = frozenset({GeneratorType, To})
+_Items = codec.Frozen | memoryview
 #: Items that have failed: index in the part, and the error.
 _Faults = list[tuple[int, Exception]]
 
@@ -116,24 +117,19 @@ class Items:
         self.bench.collector.cut_short(again=fault.verdict == "retry")
         return fault
 
-    def _until_fault(self, part: Part, items: codec.Frozen, at: int, base: int, deadline: float) -> tuple[int, _Faults]:
+    def _until_fault(self, part: Part, items: _Items, at: int, base: int, deadline: float) -> tuple[int, _Faults]:
         """Execute from `at` until the end, an error, or the deadline; return where it stopped, and what has failed.
 
         `base` is the index in the lease of the part's first item.
         """
         run = self._way(part)
-        rest = islice(items, at, None)  # for stretches: they begin where the last one has ended
-        upto = at
         before = perf_counter()
         quick, together = 0, 0.0  # items in stretches are measured together: so quick are they
         while at < len(items):
             was = at
             stretching = self.quick >= _QUICK_ENOUGH and self.may_stretch and part.letter is None and not part.crashes
             if stretching:
-                if upto != at:
-                    rest = islice(items, at, None)
-                upto = min(len(items), at + min(self.stride, _STRETCH))
-                at, faults = self._stretch(part, items, islice(rest, upto - at), range(at, upto), base)
+                at, faults = self._stretch(part, items, at, min(len(items), at + _STRETCH), base)
             else:
                 at, faults = run(part, items, at, min(len(items), at + self.stride), base)
             now = perf_counter()
@@ -167,12 +163,12 @@ class Items:
                 self.stride = max(1, self.stride // 4)
                 self.quick = 0
 
-    def _way(self, part: Part) -> Callable[[Part, codec.Frozen, int, int, int], tuple[int, _Faults]]:
+    def _way(self, part: Part) -> Callable[[Part, _Items, int, int, int], tuple[int, _Faults]]:
         collector = self.bench.collector
         plain = not (self.knows or part.letter is not None or part.kind == OBJECTS or collector.objects)
         return self._fast if plain and collector.direct is not None else self._careful
 
-    def _fast(self, _: Part, items: codec.Frozen, at: int, stop: int, base: int) -> tuple[int, _Faults]:
+    def _fast(self, _: Part, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
         """Pickled in, one pickled group out: the usual case between processes."""
         collector, target, cell = self.bench.collector, self.target, self.bench.cell
         direct, small, thaw_ = collector.direct, codec.SMALL, codec.thaw
@@ -180,7 +176,7 @@ class Items:
         index = base + at
         same: type | None = None  # most results are of the type that the one before was: no look-up
         try:
-            for frozen in items[at:stop]:
+            for frozen in codec.some(items, at, stop):
                 cell[1] = index
                 result = target(thaw_(frozen) if type(frozen) is tuple else frozen)
                 if type(result) is same:
@@ -197,7 +193,7 @@ class Items:
             return index - base + 1, [(index - base, error)]
         return stop, []
 
-    def _careful(self, part: Part, items: codec.Frozen, at: int, stop: int, base: int) -> tuple[int, _Faults]:
+    def _careful(self, part: Part, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
         """Every other combination."""
         bench, context = self.bench, self.bench.context
         emit, target = (bench.collector.emit_all if bench.spec.groups else _exhaust), self.target
@@ -215,19 +211,24 @@ class Items:
             return at + 1, [(at, error)]
         return at, []
 
-    def _stretch(
-        self, part: Part, items: codec.Frozen, some: Iterator[Any], span: range, base: int
-    ) -> tuple[int, _Faults]:
+    def _stretch(self, part: Part, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
         """Call the function for some hundreds of items at the speed of C; until now all its results were plain.
 
         The cell shows all of them as suspects, so a death here makes each of them be given again alone. Should a
         result be something else for the first time, it is frozen a moment later than it would be item by item; after
         that the worker goes item by item for good.
         """
-        at = span.start
-        self.bench.cell[1] = stretch(base + at, len(span))
+        self.bench.cell[1] = stretch(base + at, stop - at)
+        frozen = some = iter(codec.some(items, at, stop))
         if part.kind != OBJECTS and type(items) is tuple:
-            some = map(codec.thaw, some)
+            some = map(codec.thaw, frozen)
+        if not self.bench.spec.groups:
+            try:
+                self._sink(some)
+            except Exception as error:  # noqa: BLE001  whatever the user's function raises
+                failed = stop - length_hint(frozen) - 1  # the last one that was taken
+                return failed + 1, [(failed, error)]
+            return stop, []
         results: list[Any] = []
         faults: _Faults = []
         try:
@@ -239,9 +240,17 @@ class Items:
         if not self._plain(kinds):
             self.may_stretch = False
             return done, self._emit_each(results, at) + faults
-        if self.bench.spec.groups:
-            self.bench.collector.extend(results, kinds)
+        self.bench.collector.extend(results, kinds)
         return done, faults
+
+    def _sink(self, some: Iterator[Any]) -> None:
+        """Call the function for items whose results nobody takes."""
+        target = self.target
+        for item in some:
+            result = target(item)
+            if result is not None and type(result) is GeneratorType:
+                self.may_stretch = False
+                _exhaust(result)
 
     def _plain(self, kinds: set[type]) -> bool:
         """Whether results of these types can be taken without a look at each."""
@@ -252,8 +261,7 @@ class Items:
         return self.bench.collector.objects and not kinds & _SPECIAL
 
     def _emit_each(self, results: list[Any], at: int) -> _Faults:
-        collector = self.bench.collector
-        emit = collector.emit_all if self.bench.spec.groups else _exhaust
+        emit = self.bench.collector.emit_all
         faults: _Faults = []
         for index, result in enumerate(results, at):
             try:

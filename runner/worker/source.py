@@ -74,8 +74,7 @@ class Tap:
     @property
     def waiting(self) -> int:
         """Items that have been made and not sent."""
-        direct = self.collector.direct
-        return self._count if direct is None else len(direct)
+        return self._count if self.collector.direct is None else self.collector.waiting
 
     def hear(self, message: Any) -> None:
         """A message, in another thread than the function's."""
@@ -196,14 +195,16 @@ class Tap:
         """
         self.reserve()
         with self.lock:
-            before = self.sent + len(direct)
-            most = min(max(1, self._enough() - len(direct)), self.stride)
+            before = self.sent + self.waiting
+            most = min(max(1, self._enough() - self.waiting), self.stride)
             self.key = partial(id if self.flag else type)
         began = perf_counter()
         some = islice(items, most) if most < _STRETCH else None
         more = self._stretch(items, direct, most) if some is None else self._one_by_one(some, direct)
         with self.lock:
-            made = self.sent + len(direct) - before
+            made = self.sent + self.waiting - before
+            if most >= _STRETCH:
+                self.collector.compact()
         if made >= self.stride:
             self._adapt(perf_counter() - began)
         return more or made == most
