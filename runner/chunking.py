@@ -16,7 +16,7 @@ CROWD = 50
 #: What it takes to give one chunk to one worker, in seconds, about.
 HANDING = 0.0002
 #: Seconds of work for each worker that a queue must hold so that its writers may wait before they send more.
-AMPLE = 0.005
+AMPLE = 0.002
 #: Bytes moved at once.
 MOST_BYTES = 1 << 20
 #: Bytes in shared memory weigh less than those that are copied, so much less at most.
@@ -89,7 +89,7 @@ class Grain:
     def ample(self, available: int, takers: int) -> bool:
         """Whether so many items keep so many workers busy for a moment.
 
-        >>> grain = Grain(); grain.learn(10, 0.010); grain.ample(20, 2), grain.ample(8, 2)
+        >>> grain = Grain(); grain.learn(10, 0.010); grain.ample(20, 2), grain.ample(3, 2)
         (True, False)
         """
         return available * self.cost >= takers * AMPLE
