@@ -80,7 +80,7 @@ class Grain:
             return min(1, available)
         wanted = max(1, int(self.slice / self.cost))
         fair = -(-available // max(1, takers))
-        if held and fair < wanted:  # a part of what would make all hold the same: the rest goes to who is done first
+        if held and takers > 1 and fair < wanted:  # the rest goes to who is done first
             fair = min(fair, (-(-(available + leased) // takers) - held) // _PARTS)
         # Less than what can be done while everybody is given something only keeps the supervisor busy.
         fair = max(fair, int(takers * HANDING / self.cost))
