@@ -1,0 +1,84 @@
+"""The private socket: whole messages in order at either end, whatever their sizes and however they are cut on the way."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from itertools import cycle, islice
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runner.transport import frames
+from runner.transport.link import _AHEAD, SupervisorLink, WorkerLink, pair
+from runner.transport.messages import PICKLED, Arena, Credit, Grant, Part, Stop
+
+SIZES = st.one_of(
+    st.integers(1, 64), st.integers(_AHEAD - 120, _AHEAD + 8), st.integers(1, 3 * _AHEAD), st.just(200_000)
+)
+
+
+def grant(number: int, size: int) -> Grant:
+    return Grant(number, 0.05, (Part(number, 0, 1, 1, 0, PICKLED, bytes([number % 256]) * size),))
+
+
+def same(one: Any, other: Any) -> bool:
+    if type(one) is not Grant:
+        return bool(one == other)
+    return type(other) is Grant and one.lease == other.lease and bytes(one.parts[0].payload) == other.parts[0].payload
+
+
+@given(
+    st.lists(st.one_of(SIZES, st.none()), min_size=1, max_size=12),
+    st.lists(st.sampled_from([1, 7, 40, _AHEAD, 100_000]), min_size=1, max_size=8),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_worker_reads_whole_messages_wherever_their_bytes_are_cut(sizes: list[int | None], cuts: list[int]) -> None:
+    sent = [Credit(at, 0.05) if size is None else grant(at, size) for at, size in enumerate(sizes)]
+    stream = b"".join(bytes(buffer) for message in sent for buffer in frames.pack(message))
+    ours, theirs = socket.socketpair()
+
+    def write() -> None:
+        at = 0
+        for step in islice(cycle(cuts), 500):
+            at += ours.send(stream[at : at + step])
+        ours.sendall(stream[at:])
+
+    with ours, theirs:
+        link = WorkerLink(theirs)
+        writer = threading.Thread(target=write)
+        writer.start()
+        heard = [link.receive() for _ in sent]
+        writer.join()
+        assert not link.waiting()
+    assert all(same(one, other) for one, other in zip(heard, sent, strict=True))
+
+
+@pytest.mark.parametrize("between", [0, 3])
+def test_descriptors_belong_to_their_messages_even_when_many_are_read_at_once(between: int) -> None:
+    ours, theirs = pair()
+    supervisor, worker = SupervisorLink(ours), WorkerLink(theirs)
+    files = [os.memfd_create(f"arena{number}") for number in range(3)]
+    try:
+        for number, fd in enumerate(files):
+            os.write(fd, f"arena {number}".encode())
+            for _ in range(between):
+                supervisor.send(Credit(number, 0.05))
+            supervisor.send(Arena(number, fd))
+        supervisor.send(Stop(ended=True))
+        heard = []
+        while not heard or type(heard[-1]) is not Stop:
+            heard.append(worker.receive())
+        arenas = [message for message in heard if type(message) is Arena]
+        assert [os.pread(arena.fd, 20, 0) for arena in arenas] == [b"arena 0", b"arena 1", b"arena 2"]
+        assert len(heard) == 4 + 3 * between
+        for arena in arenas:
+            os.close(arena.fd)
+    finally:
+        ours.close()
+        theirs.close()
+        for fd in files:
+            os.close(fd)
