@@ -85,7 +85,8 @@ def plot(file: Path, sheets: list[dict[str, Any]]) -> None:
     mpl.rcParams["svg.hashsalt"] = "runner"
     from matplotlib import pyplot as plt
 
-    panels = [sheet for sheet in sheets if any("figure" in line for line in sheet["lines"])]
+    # One bar alone compares nothing.
+    panels = [sheet for sheet in sheets if sum("figure" in line for line in sheet["lines"]) > 1]
     heights = [0.9 + 0.22 * len(sheet["lines"]) for sheet in panels]
     figure, axes = plt.subplots(
         len(panels), 1, figsize=(9, sum(heights)), height_ratios=heights, squeeze=False, layout="constrained"
