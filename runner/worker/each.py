@@ -12,12 +12,13 @@ from time import perf_counter
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
+from runner.errortext import describe
 from runner.tasks import To
 from runner.transport import codec
 from runner.transport.cells import stretch
 from runner.transport.messages import OBJECTS, Ack, Answer, Failure, Grant
 from runner.worker.bench import Bench, flattened, frozen_items, thaw
-from runner.worker.failure import failure
+from runner.worker.failure import failure, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -239,7 +240,7 @@ class Items:
         kinds = codec.kinds_of(results)
         if not self._plain(kinds):
             self.may_stretch = False
-            return done, self._emit_each(results, at) + faults
+            return done, self._emit_each(part, results, at) + faults
         self.bench.collector.extend(results, kinds)
         return done, faults
 
@@ -260,14 +261,16 @@ class Items:
             return GeneratorType not in kinds
         return self.bench.collector.objects and not kinds & _SPECIAL
 
-    def _emit_each(self, results: list[Any], at: int) -> _Faults:
-        emit = self.bench.collector.emit_all
+    def _emit_each(self, part: Part, results: list[Any], at: int) -> _Faults:
+        collector, spec = self.bench.collector, self.bench.spec
         faults: _Faults = []
         for index, result in enumerate(results, at):
             try:
-                emit(result)
+                collector.emit_all(result)
             except Exception as error:  # noqa: BLE001  it cannot be pickled, or its generator has raised
                 faults.append((index, error))
+                # At once: what others have emitted comes after it.
+                collector.cut_short(again=verdict(spec, error, describe(error), part.attempt) == "retry")
         return faults
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from runner.errors import Reject, Retry
 from runner.errortext import describe, shorten
@@ -18,15 +18,19 @@ _PREVIEW = 1024
 def failure(spec: WorkerSpec, index: int, count: int, error: BaseException, item: Any, attempt: int) -> Failure:
     """What has become of `count` items from `index`: dead, or to be tried again."""
     text = describe(error)
-    shown = preview(item)
+    said = verdict(spec, error, text, attempt)
+    after = error.after if said == "retry" and isinstance(error, Retry) else None
+    return Failure(index, count, text, preview(item), said, after)
+
+
+def verdict(
+    spec: WorkerSpec, error: BaseException, text: ErrorText, attempt: int
+) -> Literal["error", "retry", "reject"]:
+    """Whether an item that has failed is tried again, or given up, and why."""
     if isinstance(error, Reject):
-        return Failure(index, count, text, shown, "reject")
-    if attempt < spec.attempts:
-        if isinstance(error, Retry):
-            return Failure(index, count, text, shown, "retry", error.after)
-        if retryable(spec.retry_on, text):
-            return Failure(index, count, text, shown, "retry")
-    return Failure(index, count, text, shown, "error")
+        return "reject"
+    may = attempt < spec.attempts and (isinstance(error, Retry) or retryable(spec.retry_on, text))
+    return "retry" if may else "error"
 
 
 def retryable(retry_on: tuple[str, ...], text: ErrorText) -> bool:

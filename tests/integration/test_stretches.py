@@ -132,3 +132,66 @@ def test_what_becomes_something_else_is_treated_as_such(project, mode):
     assert json.loads((made.path / "weighed.json").read_text()) == [{"item": item} for item in range(21_000)]
     ran = [int(line) for line in (made.path / "ran").read_text().splitlines()]
     assert ran == [item for item in range(20_000, 21_000) if item % 3 == 0]
+
+
+AGAIN = """
+    from collections import Counter
+    from runner import task
+
+    SEEN = set()
+
+    @task
+    def numbers():
+        yield from range(21_000)
+
+    @task
+    def change(item):
+        return item if item < 20_000 or item % 7 else twice(item)
+
+    def twice(item):
+        yield item
+        if item not in SEEN:
+            SEEN.add(item)
+            raise ValueError(item)
+        yield item
+
+    @task
+    class keep:
+        def __enter__(self):
+            self.kept = Counter()
+            return self
+
+        def __call__(self, item):
+            self.kept[item] += 1
+
+        def __exit__(self, *error):
+            wanted = Counter({item: 1 if item < 20_000 or item % 7 else 2 for item in range(21_000)})
+            print("lost", sum((wanted - self.kept).values()), "twice", sum((self.kept - wanted).values()))
+"""
+
+
+@pytest.mark.parametrize("mode", ["thread", "process"])
+def test_what_failed_in_a_stretch_takes_back_what_it_had_made_and_nothing_else(project, mode):
+    """Its neighbours' results came after it: taken back with it they were lost, or it stayed and came twice."""
+    file = f"""
+        [queues]
+        numbers = {{}}
+        results = {{}}
+
+        [defaults.task]
+        mode = "{mode}"
+
+        [tasks.numbers]
+        outputs = "numbers"
+
+        [tasks.change]
+        inputs   = "numbers"
+        outputs  = "results"
+        attempts = 2
+
+        [tasks.keep]
+        inputs = "results"
+    """
+    outcome = project({"tasks.toml": file, "plugins/work.py": AGAIN}).run("tasks.toml")
+    assert outcome.exit == 0, outcome.err
+    assert "lost 0 twice 0" in outcome.out
