@@ -262,7 +262,7 @@ def view(payload: Any, start: int = 0, count: int | None = None) -> Frozen | mem
     if code is not None:
         return memoryview(payload)[1:].cast(code)[start:stop]  # type: ignore[call-overload,no-any-return]  # of the table
     items: Frozen = _loads(payload)
-    return items if start == 0 and (stop is None or stop == len(items)) else items[start:stop]
+    return some(items, start, len(items) if stop is None else stop)
 
 
 def some(items: Frozen | memoryview, start: int, stop: int) -> Frozen:

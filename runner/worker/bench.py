@@ -61,8 +61,7 @@ def frozen_items(part: Part) -> codec.Frozen | memoryview:
     """
     if part.kind != OBJECTS:
         return codec.view(_pickle(part), part.start, part.count)
-    items: list[Any] = part.payload
-    return items if part.count == len(items) else items[part.start : part.start + part.count]
+    return codec.some(part.payload, part.start, part.start + part.count)
 
 
 def whole(part: Part) -> codec.Frozen:

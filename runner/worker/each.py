@@ -249,6 +249,7 @@ class Items:
         target = self.target
         for item in some:
             result = target(item)
+            # Most return None, which is seen without a call of `type`.
             if result is not None and type(result) is GeneratorType:
                 self.may_stretch = False
                 _exhaust(result)

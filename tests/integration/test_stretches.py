@@ -6,11 +6,10 @@ import json
 
 import pytest
 
-FILE = """
+LINE = """
     [queues]
     numbers = {{ fanout = "copy" }}
     results = {{}}
-    objects = {{}}
 
     [defaults.task]
     mode = "{mode}"
@@ -19,8 +18,16 @@ FILE = """
     outputs = "numbers"
 
     [tasks.change]
-    inputs  = "numbers"
-    outputs = "results"
+    inputs   = "numbers"
+    outputs  = "results"
+    attempts = {attempts}
+
+    [tasks.keep]
+    mode   = "thread"
+    inputs = "results"
+"""
+BESIDE = """
+    [queues.objects]
 
     [tasks.wrap]
     inputs  = "numbers"
@@ -28,10 +35,6 @@ FILE = """
 
     [tasks.fickle]
     inputs = "numbers"
-
-    [tasks.keep]
-    mode   = "thread"
-    inputs = "results"
 
     [tasks.weigh]
     mode   = "thread"
@@ -125,7 +128,7 @@ def expected():
 
 @pytest.mark.parametrize("mode", ["thread", "process"])
 def test_what_becomes_something_else_is_treated_as_such(project, mode):
-    made = project({"tasks.toml": FILE.format(mode=mode), "plugins/work.py": WORK})
+    made = project({"tasks.toml": (LINE + BESIDE).format(mode=mode, attempts=1), "plugins/work.py": WORK})
     outcome = made.run("tasks.toml", "--dead-ok")
     assert (outcome.exit, "200 dead" in outcome.err) == (0, True), outcome.err
     assert json.loads((made.path / "kept.json").read_text()) == list(expected())
@@ -173,25 +176,6 @@ AGAIN = """
 @pytest.mark.parametrize("mode", ["thread", "process"])
 def test_what_failed_in_a_stretch_takes_back_what_it_had_made_and_nothing_else(project, mode):
     """Its neighbours' results came after it: taken back with it they were lost, or it stayed and came twice."""
-    file = f"""
-        [queues]
-        numbers = {{}}
-        results = {{}}
-
-        [defaults.task]
-        mode = "{mode}"
-
-        [tasks.numbers]
-        outputs = "numbers"
-
-        [tasks.change]
-        inputs   = "numbers"
-        outputs  = "results"
-        attempts = 2
-
-        [tasks.keep]
-        inputs = "results"
-    """
-    outcome = project({"tasks.toml": file, "plugins/work.py": AGAIN}).run("tasks.toml")
+    outcome = project({"tasks.toml": LINE.format(mode=mode, attempts=2), "plugins/work.py": AGAIN}).run("tasks.toml")
     assert outcome.exit == 0, outcome.err
     assert "lost 0 twice 0" in outcome.out

@@ -51,10 +51,8 @@ def test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(cost: float, worker
     assert settled
     assert all(least <= each.items <= right for each in settled), Counter(each.items for each in settled)
     largest = max(each.items for each in done.given if each.at <= done.began + SOON)
-    assert min(right / 3, 2 * least) <= largest <= max(right, 2), (
-        largest,
-        right,
-    )  # two are tried before anything is known
+    # Two are tried before anything is known.
+    assert min(right / 3, 2 * least) <= largest <= max(right, 2), (largest, right)
 
 
 @given(st.floats(1e-7, 1.0))
