@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 _BUFFER = 1 << 20
 _MOST_IOV = 64
-#: A worker reads so many bytes at once; only longer messages take a second call.
-_AHEAD = 1 << 12
-_NOTHING = memoryview(b"")
 #: Room for descriptors beside what arrives, and the flag that keeps them out of children.
 _BESIDE = socket.CMSG_SPACE(64) if hasattr(socket, "CMSG_SPACE") else 0
 _CLOEXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
@@ -50,9 +47,6 @@ class WorkerLink:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._fds: deque[int] = deque()
-        #: What has been read already of the messages that come next.
-        self._ahead = _NOTHING
-        self._scratch = memoryview(bytearray(_AHEAD))
         sock.setblocking(True)
 
     def fileno(self) -> int:
@@ -77,34 +71,19 @@ class WorkerLink:
 
     def waiting(self, timeout: float = 0.0) -> bool:
         """Whether a message (or its beginning) arrives within `timeout` seconds."""
-        return bool(self._ahead) or bool(select.select([self._socket], [], [], timeout)[0])
+        return bool(select.select([self._socket], [], [], timeout)[0])
 
-    def _read(self, length: int) -> memoryview | bytearray:
-        ahead = self._ahead
-        if length <= len(ahead):
-            self._ahead = ahead[length:]
-            return ahead[:length]
+    def _read(self, length: int) -> bytearray:
         buffer = bytearray(length)
         view = memoryview(buffer)
-        view[: len(ahead)] = ahead
-        view, self._ahead = view[len(ahead) :], _NOTHING
         while view:
-            if len(view) >= _AHEAD:
-                view = view[self._receive(view) :]
-                continue
-            got = self._receive(self._scratch)
-            more = min(got, len(view))
-            view[:more] = self._scratch[:more]
-            view, self._ahead = view[more:], memoryview(bytes(self._scratch[more:got]))
+            got, beside, _, _ = self._socket.recvmsg_into([view], _BESIDE, _CLOEXEC)
+            if beside:
+                self._fds.extend(_fds_of(beside))
+            if not got:
+                raise EOFError
+            view = view[got:]
         return buffer
-
-    def _receive(self, view: memoryview) -> int:
-        got, beside, _, _ = self._socket.recvmsg_into([view], _BESIDE, _CLOEXEC)
-        if beside:
-            self._fds.extend(_fds_of(beside))
-        if not got:
-            raise EOFError
-        return got
 
     def close(self) -> None:
         """Close the socket."""

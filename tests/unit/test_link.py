@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.transport import frames
-from runner.transport.link import _AHEAD, SupervisorLink, WorkerLink, pair
+from runner.transport.link import SupervisorLink, WorkerLink, pair
 from runner.transport.messages import PICKLED, Arena, Credit, Grant, Part, Stop
 
+#: Near the sizes in which sockets hand bytes over.
+_AHEAD = 4096
 SIZES = st.one_of(
     st.integers(1, 64), st.integers(_AHEAD - 120, _AHEAD + 8), st.integers(1, 3 * _AHEAD), st.just(200_000)
 )
