@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import types
 from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 PRELOAD = "RUNNER_PRELOAD"
 METHOD = "RUNNER_START_METHOD"
+#: Seconds that a fork server which no longer listens may take until it is gone.
+_DYING = 5.0
 #: Ignored in the fork server and in workers: a terminal sends them to everybody.
 TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP)
 
@@ -72,11 +75,23 @@ class Spawner:
             del os.environ[PRELOAD]
 
     def start(self, target: Callable[..., None], args: tuple[Any, ...], name: str) -> BaseProcess:
-        """Start one process; OSError when the machine refuses."""
-        process: BaseProcess = self._context.Process(target=target, args=args, name=name)  # type: ignore[attr-defined]
-        with _no_main(), _held_back() if self.method == "spawn" else contextlib.nullcontext():
-            process.start()
-        return process
+        """Start one process; OSError when the machine refuses.
+
+        A fork server that dies no longer listens some time before it can be waited for; until then nothing would
+        start a new one, and each try is refused.
+        """
+        end = time.monotonic() + _DYING
+        while True:
+            process: BaseProcess = self._context.Process(target=target, args=args, name=name)  # type: ignore[attr-defined]
+            try:
+                with _no_main(), _held_back() if self.method == "spawn" else contextlib.nullcontext():
+                    process.start()
+            except ConnectionRefusedError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.001)
+            else:
+                return process
 
     def close(self) -> None:
         """End the fork server and the resource tracker; both would end by themselves when runner does."""
