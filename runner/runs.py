@@ -142,12 +142,18 @@ def execute(
 
 @contextlib.contextmanager
 def _settled() -> Iterator[None]:
-    """What is there when a run begins stays until its end: the collector of cycles need not look at it again."""
+    """What is there when a run begins stays until its end: the collector of cycles need not look at it again.
+
+    Nor afterwards, where something was frozen before: the command line ends with the run, and a program that has
+    frozen what it has does not want it back.
+    """
+    frozen_before = gc.get_freeze_count()
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not frozen_before:
+            gc.unfreeze()
 
 
 class _Kept(Letters):

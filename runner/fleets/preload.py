@@ -6,18 +6,28 @@ Import errors are kept to themselves here: the worker that needs the module meet
 from __future__ import annotations
 
 import contextlib
-import ctypes  # noqa: F401  so that a worker can make C's standard output line-buffered without importing it
 import gc
 import json
 import os
 import sys
 
-import runner.fleets.child  # noqa: F401  what every worker runs first
 from runner.fleets.spawn import PRELOAD, ignore_terminal
-from runner.tasks import load_module
 
 
-def _preload() -> None:
+def ours() -> None:
+    """Import what every worker runs. The collector of cycles would only look at it again and again."""
+    gc.disable()
+    import ctypes  # noqa: F401  so that a worker can make C's output line-buffered without importing it
+
+    import runner.fleets.child  # noqa: F401  what every worker runs first
+
+    gc.freeze()
+    gc.enable()
+
+
+def _theirs() -> None:
+    from runner.tasks import load_module
+
     ignore_terminal()
     wanted = json.loads(os.environ.pop(PRELOAD))
     sys.path[:] = wanted.get("path", sys.path)
@@ -35,5 +45,6 @@ def _freeze() -> None:
 
 
 if PRELOAD in os.environ:  # else somebody only looks at this module
-    _preload()
+    ours()
+    _theirs()
     _freeze()

@@ -2,7 +2,9 @@
 
 import ast
 import contextlib
+import gc
 import io
+import json
 import os
 import re
 import signal
@@ -281,3 +283,40 @@ def test_every_public_name_is_documented_and_nothing_else():
     assert runner.__all__ == sorted(set(runner.__all__))
     for name in runner.__all__:
         assert getattr(runner, name) is not None
+
+
+COLLECTING = """
+    import gc
+
+    from runner import task
+
+
+    @task
+    def collects():
+        return gc.isenabled()
+"""
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_collector_is_as_it_was(project, frozen):
+    made = project({"tasks.toml": "[tasks.collects]\n", "plugins/collecting.py": COLLECTING})
+    before = gc.get_freeze_count()
+    if frozen:
+        gc.freeze()
+    try:
+        result = runner.run(made.path / "tasks.toml")
+        assert gc.isenabled()
+        assert (gc.get_freeze_count() > before) == frozen, "what a program has frozen stays so"
+    finally:
+        gc.unfreeze()
+    assert result.tasks["collects"].results == {"collects": True}
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_functions_run_with_the_collector_on(project, method):
+    tasks = "[tasks.thread]\ncall = 'collects'\nmode = 'thread'\n[tasks.process]\ncall = 'collects'\nmode = 'process'\n"
+    made = project({"tasks.toml": tasks, "plugins/collecting.py": COLLECTING})
+    outcome = made.run("--json", env={"RUNNER_START_METHOD": method})
+    assert outcome.exit == 0, outcome
+    results = {each["name"]: each["results"] for each in json.loads(outcome.out)["tasks"]}
+    assert results == {name: {name: "true"} for name in ("thread", "process")}
