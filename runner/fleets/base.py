@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Any, Protocol
 
-from runner.structs import dataclass
+from runner.structs import message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from runner.worker import WorkerSpec
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Heard:
     """A worker has said something. `life` tells the slot's workers apart: a late word of a former one is ignored."""
 
@@ -27,7 +27,7 @@ class Heard:
     message: Any
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Death:
     """How a worker ended, as the operating system says: an exit code, or the number of a signal, or unknown."""
 
@@ -47,7 +47,7 @@ class Death:
         return "ended, nobody knows how" if self.code is None else f"exited with code {self.code}"
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Died:
     """A worker is gone for certain, its process group with it, and all it ever said has been reported.
 
@@ -61,7 +61,7 @@ class Died:
     stack: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Signalled:
     """The run itself received a signal."""
 
@@ -102,7 +102,7 @@ class Fleet(Protocol):
         """End everything that is left, and give all resources back."""
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Site:
     """What a plugin's fleet (`runner_fleets`) is made with.
 

@@ -153,8 +153,10 @@ class Holdings:
         """A worker's message with its payloads' slots held; then what itself needs no longer is let go."""
         if type(message) is not Answer and type(message) is not Made:
             return message
-        if any(output.slots for output in message.outputs):
-            message = replace(message, outputs=self._held(account, message.outputs))
+        for output in message.outputs:
+            if output.slots:
+                message = replace(message, outputs=self._held(account, message.outputs))
+                break
         if type(message) is Answer and (account.loans or message.kept or message.gone):
             self._settle(account, message)
         if self._orphans:

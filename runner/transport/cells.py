@@ -11,14 +11,14 @@ import mmap
 import os
 import tempfile
 
-from runner.structs import dataclass
+from runner.structs import message
 
 CELLS = 4096
 _WORDS = 2
 _INDEX_BITS = 40
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Position:
     """What a cell shows: the lease (0: none), the index of the item in it, and how many from there are suspect."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner.structs import dataclass
+from runner.structs import message
 
 if TYPE_CHECKING:
     from runner.errortext import ErrorText
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 OBJECTS, PICKLED = 0, 1
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Lodged:
     """The payload of a chunk some of whose bytes lie in arenas, which stay there as long as this object lives."""
 
@@ -29,7 +29,7 @@ class Lodged:
         return len(self.data)
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Arena:
     """A writer's memory for large buffers, with its descriptor; without one: it is gone.
 
@@ -41,7 +41,7 @@ class Arena:
     freed: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class LetterText:
     """What a dead letter says beside its item."""
 
@@ -52,7 +52,7 @@ class LetterText:
     attempts: int
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Part:
     """Items of one chunk, in a grant: `count` from `start` of `payload`, which is of kind `kind`.
 
@@ -70,7 +70,7 @@ class Part:
     letter: LetterText | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Grant:
     """Items to execute, on a lease, within about `slice` seconds; what takes more than twice that is handed back.
 
@@ -90,7 +90,7 @@ class Grant:
         return sum(part.count for part in self.parts)
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Credit:
     """A source may have made `total` items since it began; everything it sent so far has arrived."""
 
@@ -99,21 +99,21 @@ class Credit:
     freed: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Stop:
     """No more work will come. `ended`: the inputs have ended; else the run is stopping, and sources stop too."""
 
     ended: bool
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Ready:
     """The worker has loaded its function and is set up."""
 
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Output:
     """Items for the queues of one group (an index into the worker's output groups).
 
@@ -128,7 +128,7 @@ class Output:
     slots: tuple[tuple[int, int, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Failure:
     """`count` items from `index` of a lease have failed together (one, unless they were a batch).
 
@@ -143,7 +143,7 @@ class Failure:
     retry_after: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Ack:
     """The first `done` items of a lease are over, apart from `failures`; the rest is handed back.
 
@@ -156,7 +156,7 @@ class Ack:
     more: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Answer:
     """Outputs and acks in one message: the supervisor applies both in one step, or neither.
 
@@ -173,7 +173,7 @@ class Answer:
     gone: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Made:
     """What a source has made since its last message."""
 
@@ -182,7 +182,7 @@ class Made:
     busy: float
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Shown:
     """What an item looks like over which workers have died before, told before it is executed once more."""
 
@@ -190,7 +190,7 @@ class Shown:
     preview: str
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Progress:
     """`Context.progress`."""
 
@@ -202,7 +202,7 @@ class Progress:
 CLASSES = 8
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Times:
     """What a worker has measured since it last said so.
 
@@ -215,7 +215,7 @@ class Times:
     memory: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Finished:
     """The worker's work is over and it is torn down; `result` is what a task without outputs returned, as text."""
 
@@ -223,7 +223,7 @@ class Finished:
     early: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Failed:
     """The worker cannot go on: its function could not be loaded or set up, or a task without inputs raised."""
 

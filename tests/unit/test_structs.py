@@ -98,6 +98,14 @@ def test_hashes_of_equal_values_are_equal() -> None:
     assert len({Point(1), Point(1, ()), Point(2)}) == 2
 
 
+def test_messages_are_values() -> None:
+    ack = messages.Ack(1, 2)
+    assert len({ack, messages.Ack(1, 2), messages.Ack(1, 3)}) == 2
+    assert dataclasses.replace(ack, done=3) == messages.Ack(1, 3)
+    assert repr(ack) == "Ack(lease=1, done=2, failures=(), more=False)"
+    assert not hasattr(ack, "__dict__")
+
+
 def test_after_init() -> None:
     @structs.dataclass(slots=True)
     class Task:
