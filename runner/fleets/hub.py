@@ -34,7 +34,8 @@ class LocalHub:
         self._reader, self._writer = os.pipe()
         for fd in (self._reader, self._writer):
             os.set_blocking(fd, False)
-        self.selector.register(self._reader, selectors.EVENT_READ, None)
+        self.selector.register(self._reader, selectors.EVENT_READ)
+        self._calls: dict[int, Callable[[int], None]] = {}
         self._handlers: dict[int, object] = {}
         self._old_wakeup: int | None = None
 
@@ -51,14 +52,20 @@ class LocalHub:
 
     def watch(self, fd: int, events: int, call: Callable[[int], None]) -> None:
         """Call `call(mask)` in the loop whenever the descriptor is ready."""
-        self.selector.register(fd, events, call)
+        self.selector.register(fd, events)
+        self._calls[fd] = call
 
-    def rewatch(self, fd: int, events: int, call: Callable[[int], None]) -> None:
+    def rewatch(self, fd: int, events: int) -> None:
         """Change what a descriptor is watched for."""
-        self.selector.modify(fd, events, call)
+        self.selector.modify(fd, events)
+
+    def watches(self, fd: int) -> bool:
+        """Whether the descriptor is watched."""
+        return fd in self._calls
 
     def unwatch(self, fd: int) -> None:
         """Stop watching; before the descriptor is closed."""
+        self._calls.pop(fd, None)
         with contextlib.suppress(KeyError, ValueError):
             self.selector.unregister(fd)
 
@@ -77,11 +84,11 @@ class LocalHub:
         finally:
             self._sleeping = False
         for key, mask in ready:
-            if key.data is None:
+            if key.fd == self._reader:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._reader, 4096)
-            elif key.fd in self.selector.get_map():  # an earlier callback may have unwatched it
-                key.data(mask)
+            elif (watcher := self._calls.get(key.fd)) is not None:  # an earlier one may have unwatched it
+                watcher(mask)
         events = []
         while self._posted:
             events.append(self._posted.popleft())

@@ -17,6 +17,7 @@ import os
 import pickle
 import selectors
 import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,7 @@ class ProcessFleet:
         self._page.clear(spec.slot)
         worker = self._try_to_launch(spec, life)
         self._workers[spec.slot] = worker
-        self._hub.watch(worker.link.fileno(), READ, lambda mask: self._on_link(spec.slot, worker, mask))
+        self._hub.watch(worker.link.fileno(), READ, partial(self._on_link, spec.slot, worker))
         self._hub.watch(worker.death_fd, READ, lambda _: self._on_death(spec.slot, worker))
         return worker.pid
 
@@ -173,19 +174,18 @@ class ProcessFleet:
             for arena in arenas:
                 worker.link.send(arena)
             worker.link.send(message)
-            self._watch_writing(slot, worker)
+            self._watch_writing(worker)
 
-    def _watch_writing(self, slot: int, worker: _Worker) -> None:
+    def _watch_writing(self, worker: _Worker) -> None:
         wants = worker.link.wants_to_write
         if wants != worker.writing:
             worker.writing = wants
-            call = lambda mask: self._on_link(slot, worker, mask)  # noqa: E731  the same closure as in `start`
-            self._hub.rewatch(worker.link.fileno(), READ | WRITE if wants else READ, call)
+            self._hub.rewatch(worker.link.fileno(), READ | WRITE if wants else READ)
 
     def _on_link(self, slot: int, worker: _Worker, mask: int) -> None:
         if mask & WRITE:
             worker.link.flush()
-            self._watch_writing(slot, worker)
+            self._watch_writing(worker)
         if mask & READ:
             self._read(slot, worker)
 
@@ -206,21 +206,23 @@ class ProcessFleet:
 
     def _tell_of_memory(self) -> None:
         """Tell workers of memory that is free, and of arenas that are gone."""
+        if not (self._holdings.ripe or self._holdings.parting):
+            return
         for account, arena in self._holdings.ripened():
-            slot, worker = next((slot, worker) for slot, worker in self._workers.items() if worker.account is account)
+            worker = next(worker for worker in self._workers.values() if worker.account is account)
             worker.link.send(arena)
-            self._watch_writing(slot, worker)
+            self._watch_writing(worker)
         if self._holdings.parting:
-            for slot, worker in self._workers.items():
+            for worker in self._workers.values():
                 for arena in self._holdings.farewells(worker.account):
                     worker.link.send(arena)
-                    self._watch_writing(slot, worker)
+                    self._watch_writing(worker)
 
     # -- ending --------------------------------------------------------------------------------
 
     def _on_death(self, slot: int, worker: _Worker) -> None:
         self._hub.unwatch(worker.death_fd)
-        if worker.link.fileno() in self._hub.selector.get_map():
+        if self._hub.watches(worker.link.fileno()):
             self._read(slot, worker)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(worker.pid, signal.SIGKILL)  # what it started dies with it

@@ -16,7 +16,6 @@ in its place, or True when the item is those bytes.
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import struct
 import sys
@@ -227,10 +226,12 @@ def encode_values(values: list[Any], kinds: set[type]) -> bytes:
 def words(values: list[Any], kinds: set[type]) -> bytes | None:
     """Values as machine words, without the letter; None where their types (`kinds` has them all) have no such form."""
     code = _WORDS.get(next(iter(kinds))) if len(kinds) == 1 else None
-    if code is not None:
-        with contextlib.suppress(struct.error):  # more than 64 bits
-            return struct.pack(f"={len(values)}{code}", *values)
-    return None
+    if code is None:
+        return None
+    try:
+        return struct.pack(f"={len(values)}{code}", *values)
+    except struct.error:  # more than 64 bits
+        return None
 
 
 def joined(rows: list[bytes], kinds: set[type]) -> bytes:

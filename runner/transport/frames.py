@@ -245,7 +245,9 @@ _COUNT = struct.Struct("<I")
 
 def _grant_rows(message: Grant, payloads: list[Buffer]) -> bytes | None:
     """None: it has a letter."""
-    rows = [_COUNT.pack(len(message.freed)), *_offsets(message.freed)]
+    rows = [_COUNT.pack(len(message.freed))]
+    if message.freed:
+        rows += _offsets(message.freed)
     last: Any = None
     for grant in (message, *message.others):
         rows.append(_GRANT.pack(grant.lease, grant.slice, len(grant.parts)))
@@ -297,22 +299,31 @@ def _from_offsets(rows: memoryview) -> tuple[int, ...]:
 
 def _answer_rows(message: Answer, payloads: list[Buffer]) -> bytes | None:
     """None: something has failed, or has priorities."""
-    if any(ack.failures for ack in message.acks) or any(output.priorities for output in message.outputs):
-        return None
-    told = (len(message.kept), len(message.gone))
-    rows = [_ANSWER.pack(len(message.acks), len(message.outputs), message.busy, message.coding, *told)]
-    rows += [_ACK.pack(ack.lease, ack.done, ack.more) for ack in message.acks]
-    rows += [_KEY.pack(*key) for key in (*message.kept, *message.gone)]
-    return b"".join(rows + _output_rows(message.outputs, payloads))
+    kept, gone = message.kept, message.gone
+    rows = [_ANSWER.pack(len(message.acks), len(message.outputs), message.busy, message.coding, len(kept), len(gone))]
+    for ack in message.acks:
+        if ack.failures:
+            return None
+        rows.append(_ACK.pack(ack.lease, ack.done, ack.more))
+    if kept or gone:
+        rows += [_KEY.pack(*key) for key in kept + gone]
+    return b"".join(rows) if _add_outputs(message.outputs, rows, payloads) else None
 
 
-def _output_rows(outputs: tuple[Output, ...], payloads: list[Buffer]) -> list[bytes]:
-    payloads += [output.payload for output in outputs]
-    rows = [
-        _OUTPUT.pack(output.group, output.count, output.size, len(output.payload), len(output.slots))
-        for output in outputs
-    ]
-    return rows + [_SLOT.pack(*slot) for output in outputs for slot in output.slots]
+def _add_outputs(outputs: tuple[Output, ...], rows: list[bytes], payloads: list[Buffer]) -> bool:
+    """Add their rows, and those of all their slots after them. False: one has priorities."""
+    slots: list[bytes] = []
+    for output in outputs:
+        if output.priorities:
+            payloads.clear()
+            return False
+        payload = output.payload
+        payloads.append(payload)
+        rows.append(_OUTPUT.pack(output.group, output.count, output.size, len(payload), len(output.slots)))
+        if output.slots:
+            slots += [_SLOT.pack(*slot) for slot in output.slots]
+    rows += slots
+    return True
 
 
 def _outputs_from_rows(outputs: int, rows: memoryview, payload: memoryview) -> tuple[Output, ...]:
@@ -343,10 +354,8 @@ def _answer_from_rows(header: memoryview, payload: memoryview) -> Answer:
 
 def _made_rows(message: Made, payloads: list[Buffer]) -> bytes | None:
     """None: it has priorities."""
-    if any(output.priorities for output in message.outputs):
-        return None
-    head = _MADE.pack(message.items, message.busy, len(message.outputs))
-    return b"".join([head, *_output_rows(message.outputs, payloads)])
+    rows = [_MADE.pack(message.items, message.busy, len(message.outputs))]
+    return b"".join(rows) if _add_outputs(message.outputs, rows, payloads) else None
 
 
 def _made_from_rows(header: memoryview, payload: memoryview) -> Made:

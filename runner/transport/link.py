@@ -55,27 +55,24 @@ class WorkerLink:
 
     def send(self, message: FromWorker) -> None:
         """Write a whole message."""
-        buffers = [memoryview(buffer) for buffer in frames.pack(message)]
-        if type(message) is Arena:
-            buffers = _advance(buffers, self._socket.sendmsg(buffers, _carrying(message.fd)))
-        while buffers:
-            sent = self._socket.sendmsg(buffers[:_MOST_IOV])
-            buffers = _advance(buffers, sent)
+        buffers = frames.pack(message)
+        beside = _carrying(message.fd) if type(message) is Arena else []
+        left = _advance(buffers, self._socket.sendmsg(buffers[:_MOST_IOV], beside))
+        while left:
+            left = _advance(left, self._socket.sendmsg(left[:_MOST_IOV]))
 
     def receive(self) -> Any:
         """The next message; `EOFError` when the supervisor is gone."""
-        kind, header_length, payload_length = frames.read_prefix(self._read(frames.PREFIX.size))
-        header = self._read(header_length)
-        payload = self._read(payload_length) if payload_length else bytearray()
-        return _with_fd(frames.unpack(kind, memoryview(header), memoryview(payload)), self._fds)
+        kind, header, payload = frames.read_prefix(self._read(frames.PREFIX.size))
+        body = self._read(header + payload)
+        return _with_fd(frames.unpack(kind, body[:header], body[header:]), self._fds)
 
     def waiting(self, timeout: float = 0.0) -> bool:
         """Whether a message (or its beginning) arrives within `timeout` seconds."""
         return bool(select.select([self._socket], [], [], timeout)[0])
 
-    def _read(self, length: int) -> bytearray:
-        buffer = bytearray(length)
-        view = memoryview(buffer)
+    def _read(self, length: int) -> memoryview:
+        view = whole = memoryview(bytearray(length))
         while view:
             got, beside, _, _ = self._socket.recvmsg_into([view], _BESIDE, _CLOEXEC)
             if beside:
@@ -83,17 +80,18 @@ class WorkerLink:
             if not got:
                 raise EOFError
             view = view[got:]
-        return buffer
+        return whole
 
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
 
 
-def _advance(buffers: list[memoryview], sent: int) -> list[memoryview]:
+def _advance(buffers: list[frames.Buffer], sent: int) -> list[frames.Buffer]:
+    """What is left of some buffers when so many bytes have been sent."""
     for at, buffer in enumerate(buffers):
         if sent < len(buffer):
-            return [buffer[sent:], *buffers[at + 1 :]]
+            return [memoryview(buffer)[sent:], *buffers[at + 1 :]]
         sent -= len(buffer)
     return []
 
@@ -143,11 +141,26 @@ class SupervisorLink:
 
     def send(self, message: ToWorker) -> None:
         """Hand a message over; what the socket does not take now goes out with `flush`."""
-        buffers = [memoryview(buffer) for buffer in frames.pack(message) if len(buffer)]
-        if type(message) is Arena and message.fd >= 0:
-            self._carried.append((buffers[0], message.fd))
-        self._out.extend(buffers)
+        buffers = frames.pack(message)
+        fd = message.fd if type(message) is Arena else -1
+        if fd < 0 and not self._out and len(buffers) <= _MOST_IOV:  # the usual message goes out whole
+            buffers = _advance(buffers, self._sent(buffers))
+            if not buffers:
+                return
+        views = [memoryview(buffer) for buffer in buffers if len(buffer)]
+        if fd >= 0:
+            self._carried.append((views[0], fd))
+        self._out.extend(views)
         self.flush()
+
+    def _sent(self, buffers: list[frames.Buffer]) -> int:
+        """How many bytes the socket takes; all of them when the worker is gone."""
+        try:
+            return self._socket.sendmsg(buffers)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return sum(map(len, buffers))
 
     def flush(self) -> None:
         """Write what the socket takes. A worker that is gone takes nothing: its death is reported elsewhere."""

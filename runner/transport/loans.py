@@ -204,6 +204,8 @@ def news() -> tuple[tuple[Key, ...], tuple[Key, ...]]:
     """What this process holds and the supervisor does not know, and what it holds no longer."""
     if _dead:
         sweep()
+    if not (_fresh or _gone):
+        return (), ()
     kept, gone = tuple(_fresh), tuple(key for key in _gone if key not in _live)
     _fresh.clear()
     _gone.clear()

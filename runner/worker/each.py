@@ -30,6 +30,8 @@ _MOST_STRIDE = 4096
 #: Items that are executed in one stretch at most; after so many quick strides.
 _STRETCH = 512
 _QUICK_ENOUGH = 2
+#: Fewer are sooner executed one by one.
+_FEW = 16
 #: Results that say themselves what is to be done with them.
 _SPECIAL = frozenset({GeneratorType, To})
 _Items = codec.Frozen | memoryview
@@ -126,9 +128,11 @@ class Items:
         run = self._way(part)
         before = perf_counter()
         quick, together = 0, 0.0  # items in stretches are measured together: so quick are they
+        plain = part.letter is None and not part.crashes
         while at < len(items):
             was = at
-            stretching = self.quick >= _QUICK_ENOUGH and self.may_stretch and part.letter is None and not part.crashes
+            quick_enough = self.quick >= _QUICK_ENOUGH and len(items) - at >= _FEW
+            stretching = quick_enough and plain and self.may_stretch
             if stretching:
                 at, faults = self._stretch(part, items, at, min(len(items), at + _STRETCH), base)
             else:
