@@ -150,7 +150,7 @@ class Topology:
     def _look_at(self, name: str) -> None:
         """Whether the inputs of a task and its cycle are closed may have changed."""
         component = self._component[name]
-        if all(self.no_more_for(member) for member in component):
+        if all(self.closed(queue, component) for member in component for queue in self.nodes[member].inputs):
             self._closed[component] = None
 
     # -- what follows --------------------------------------------------------------------------
@@ -194,10 +194,9 @@ class Topology:
         """Whether nothing will be put any more, apart from what the tasks `inside` may put."""
         return all(self.is_over(writer) or writer in inside or writer in self._spent for writer in self.writers[queue])
 
-    def no_more_for(self, name: str) -> bool:
-        """Whether nothing can come to a task any more but from its own cycle: then it may end with its last item."""
-        component = self._component[name]
-        return all(self.closed(queue, component) for queue in self.nodes[name].inputs)
+    def may_end(self, name: str) -> bool:
+        """Whether nothing can come to a task and its cycle from elsewhere any more: it may end with its last item."""
+        return self._component[name] in self._closed
 
     def exhausted(self, busy: Callable[[str], bool]) -> list[str]:
         """Running tasks whose inputs have ended; `busy(task)`: it has items queued or in flight."""

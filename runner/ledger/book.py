@@ -154,7 +154,8 @@ class Ledger:
             for piece in line.take(most - taken, most_bytes, light, together - taken, joining=bool(pieces)):
                 pieces.append((line, piece))
                 taken += piece.count
-                most_bytes -= piece.weight(light)
+                if len(lines) > 1:
+                    most_bytes -= piece.weight(light)
             if taken >= most or (pieces and pieces[-1][1].single):
                 break
         if not pieces:
@@ -206,13 +207,14 @@ class Ledger:
 
     def queued(self, task: str) -> int:
         """Items that wait for this task, those included that sleep before a retry."""
-        return sum(line.count for line in self.by_task[task])
+        total = 0
+        for line in self.by_task[task]:
+            total += line.count
+        return total
 
     def busy(self, task: str) -> bool:
         """Whether this task has items, queued or in the hands of its workers."""
-        if self.leased[task] > 0:
-            return True
-        return any(line.count for line in self.by_task[task])
+        return self.leased[task] > 0 or self.queued(task) > 0
 
     def wake(self, now: float) -> None:
         """Let the items whose time has come be granted again."""
@@ -292,9 +294,13 @@ class Ledger:
         result.dead += [GivenUp(line.queue, piece.part(index, 1), evidence) for index in range(piece.count)]
 
     def _done(self, lease: Lease, start: int, length: int) -> None:
+        if not length:
+            return
+        tally = self.tallies[lease.task]
         for line, piece in lease.locate(start, length):
-            self._over(line, piece, "done")
-            self.tallies[lease.task].done += piece.count
+            line.leased -= piece.count
+            line.tally.done += piece.count
+            tally.done += piece.count
             if line.queue not in self.letters:
                 self.taken[lease.task] += piece.count
 

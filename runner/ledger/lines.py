@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.ledger.balance import Tally
-from runner.structs import dataclass, field
+from runner.structs import dataclass, field, message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ Order = Literal["fifo", "lifo", "priority"]
 Full = Literal["wait", "drop-new", "drop-old"]
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Chunk:
     """Items that were sent together. `payload` is opaque; `size` is its length in bytes.
 
@@ -37,7 +37,7 @@ class Chunk:
     lying: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@message(frozen=True, slots=True)
 class Piece:
     """Some neighbouring items of a chunk: the same bytes with an offset and a count.
 
@@ -58,10 +58,14 @@ class Piece:
     def size(self) -> int:
         """This piece's share of the chunk's bytes; the shares of all pieces add up to the whole exactly."""
         chunk = self.chunk
+        if self.count == chunk.count:
+            return chunk.size
         return chunk.size * (self.start + self.count) // chunk.count - chunk.size * self.start // chunk.count
 
     def weight(self, light: int) -> int:
         """What counts against the bytes that are moved at once: those in shared memory weigh less."""
+        if not self.chunk.lying:
+            return self.size
         lying = self.chunk.lying * self.count // self.chunk.count
         return self.size - lying + lying // light
 
@@ -78,7 +82,7 @@ class Piece:
     @property
     def single(self) -> bool:
         """Whether it must be a lease's only piece: it is marked, or has its own place in an order."""
-        return self.marked or self.entry is not None
+        return self.entry is not None or self.marked
 
     def part(self, start: int, count: int, **changes: Any) -> Piece:
         """The `count` items from `start` (counted from this piece's own start)."""
@@ -264,9 +268,7 @@ class Line:
         piece = self.ready.pop() if last else self.ready.popleft()
         if piece.marked:
             return piece
-        keep = (
-            1 if last else min(piece.count, most, max(least, most_bytes * piece.count // max(1, piece.weight(light))))
-        )
+        keep = 1 if last else _how_many(piece, most, most_bytes, light, least)
         if keep == piece.count:
             return piece
         if last:
@@ -278,3 +280,11 @@ class Line:
     def next_waking(self) -> float | None:
         """When the first sleeper wakes."""
         return self.sleeping[0][0] if self.sleeping else None
+
+
+def _how_many(piece: Piece, most: int, most_bytes: int, light: int, least: int) -> int:
+    """Items of a piece that fit; at least `least` of them, whatever their bytes."""
+    weight = piece.weight(light)
+    if piece.count <= most and weight <= most_bytes:
+        return piece.count
+    return min(piece.count, most, max(least, most_bytes * piece.count // max(1, weight)))

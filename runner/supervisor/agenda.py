@@ -14,8 +14,8 @@ class Agenda:
 
     >>> agenda = Agenda({"bake": 0, "eat": 1})
     >>> agenda.add(["bake", "eat", "bake"])
-    >>> agenda.pop(), agenda.pop(), bool(agenda)
-    ('eat', 'bake', False)
+    >>> agenda.pop(), agenda.pop(), agenda.pop()
+    ('eat', 'bake', None)
     """
 
     def __init__(self, depths: Mapping[str, int]) -> None:
@@ -34,8 +34,10 @@ class Agenda:
                 self._due.add(name)
                 heappush(self._heap, self._ranks[name])
 
-    def pop(self) -> str:
-        """The next one."""
+    def pop(self) -> str | None:
+        """The next one; None when there is none."""
+        if not self._heap:
+            return None
         name = self._names[heappop(self._heap)]
         self._due.discard(name)
         return name

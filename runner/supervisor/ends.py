@@ -41,7 +41,8 @@ class Ends:
         self._deadline: float | None = None
         self._grace_ends: float | None = None
         self._stacks_at: float | None = None
-        self._looked = 0.0
+        #: When the loop came by last.
+        self.looked = 0.0
 
     def begin(self) -> None:
         """The run begins: its deadline counts from here."""
@@ -50,13 +51,14 @@ class Ends:
 
     def next_time(self) -> float | None:
         """When to look again; with a deadline every second, to know how long a stop has lasted."""
-        beat = None if self._deadline is None else self._looked + _BEAT
+        if self._deadline is None and self._grace_ends is None and self._stacks_at is None:
+            return None
+        beat = None if self._deadline is None else self.looked + _BEAT
         times = (self._deadline, self._grace_ends, self._stacks_at, beat)
         return min((when for when in times if when is not None), default=None)
 
     def look(self, now: float) -> None:
         """Has the deadline or the grace ended?"""
-        self._looked = now
         if self._stacks_at is not None and now >= self._stacks_at:
             self._tell_stacks(now)
         if self.halted and not self.dying and not self.supervisor.ledger.leases:
@@ -77,7 +79,7 @@ class Ends:
             self._suspend()
             return
         if number == signals.SIGCONT:  # after a SIGSTOP, which nobody can catch
-            self._shift(max(0.0, self.supervisor.clock.now() - self._looked - _BEAT))
+            self._shift(max(0.0, self.supervisor.clock.now() - self.looked - _BEAT))
             return
         name = "Ctrl-C" if number == signals.SIGINT else signals.Signals(number).name
         if self.signal is None:
@@ -184,7 +186,7 @@ class Ends:
         self._shift(self.supervisor.clock.now() - before)
 
     def _shift(self, by: float) -> None:
-        self._looked += by
+        self.looked += by
         if self._deadline is not None:
             self._deadline += by
         if self._grace_ends is not None:

@@ -98,7 +98,8 @@ class Feeder:
                 self._feed_flying(task)
             else:
                 self._feed_in_turn(task, flush=flush)
-        task.waiting.because(self._why_free(task), self.clock.now())
+        if task.free[0] or task.is_source or task.flying:  # else nobody waits
+            task.waiting.because(self._why_free(task), self.clock.now())
 
     def _why_free(self, task: TaskState) -> int:
         """Why workers that are free now were given nothing."""
@@ -119,11 +120,12 @@ class Feeder:
         if task.takers is None:
             task.takers = sum(slot.takes for slot in task.slots)
         refused: list[Slot] = []
+        mortal = task.plan.config.lifespan is not None  # then it may be one worker alone that gets no more
         for held in range(task.depth):
-            while task.free[held] and (not refused or task.plan.config.lifespan is not None):
+            while task.free[held] and self.ledger.available(task.name) and (not refused or mortal):
                 slot = task.free[held].popitem()[1]
                 if len(slot.leases) == held and slot.takes and not self._give(task, slot, flush=flush):
-                    refused.append(slot)  # with a lifespan it may be this worker alone that gets no more
+                    refused.append(slot)
         for slot in refused:
             task.may_take(slot)
 

@@ -104,7 +104,7 @@ class Hearing:
         if not slot.leases and hours.state == EXECUTING:
             hours.turn_to(WAITS, now)
         self.supervisor.touch(task.name)
-        if not self.ledger.busy(task.name) and self.supervisor.topology.no_more_for(task.name):
+        if self.supervisor.topology.may_end(task.name) and not self.ledger.busy(task.name):
             self.supervisor.check_ends = True
         self.supervisor.watch.lifespan(slot)
 

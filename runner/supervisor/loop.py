@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from itertools import chain
+from math import inf
 from typing import TYPE_CHECKING
 
 from runner import events
@@ -66,6 +67,8 @@ class Supervisor:
         self.letters = letters or Letters()
         self.dirty = Agenda(self.topology.depth())
         self.check_ends = True
+        #: When something is to be done next though nobody speaks.
+        self._due = 0.0
         #: Somebody who was at work when that was last asked: an index of `staff.slots`.
         self._witness = 0
         self._batching = [task for task in self.tasks.values() if task.plan.config.batch is not None]
@@ -122,21 +125,28 @@ class Supervisor:
     def _turn(self) -> None:
         """Everything that follows from what has happened, until nothing more follows."""
         now = self.clock.now()
-        self.ends.look(now)
-        self.ledger_wakes(now)
-        self.touch(*self.feeder.wake(now))
-        self.watch.look(now)
-        self.pulse.look(now)
+        self.ends.looked = now
+        if now >= self._due or self.ends.halted:
+            self._look(now)
         self._follow(now)
         while self._stalled() and not self.ends.dying:
             self._break_stall()
             self._follow(now)
 
+    def _look(self, now: float) -> None:
+        """What follows from the time alone."""
+        self.ends.look(now)
+        self.ledger_wakes(now)
+        self.touch(*self.feeder.wake(now))
+        self.watch.look(now)
+        self.pulse.look(now)
+
     def _follow(self, now: float) -> None:
         """Start, feed and close; the end of one task may be what another waits for."""
         while True:
             self.staff.work(now)
-            self.batches(now)
+            if self._batching:
+                self.batches(now)
             self._feed_dirty()
             if not self.check_ends:
                 return
@@ -155,8 +165,8 @@ class Supervisor:
         """How long there is nothing to do unless somebody speaks."""
         parts = (self.ledger.next_waking, self.ends.next_time, self.staff.next_time, self.watch.next_time)
         more = (self.feeder.next_time, self._batch_due, self.pulse.next_time)
-        times = [when for ask in (*parts, *more) if (when := ask()) is not None]
-        return max(0.0, min(times) - self.clock.now()) if times else None
+        self._due = min([when for ask in (*parts, *more) if (when := ask()) is not None], default=inf)
+        return None if self._due == inf else max(0.0, self._due - self.clock.now())
 
     def _batch_due(self) -> float | None:
         """When the first batch that is not full has waited long enough."""
@@ -191,8 +201,7 @@ class Supervisor:
 
     def _feed_dirty(self) -> None:
         """Feed what is dirty, the farthest from the sources first: finish what is in flight before more comes in."""
-        while self.dirty:
-            name = self.dirty.pop()
+        while (name := self.dirty.pop()) is not None:
             if self.topology.stages[name] is not Stage.RUNNING or self.ends.halted:
                 continue
             task = self.tasks[name]

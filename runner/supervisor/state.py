@@ -100,10 +100,13 @@ class TaskState:
     fleet: Fleet
     groups: tuple[Group, ...]
     bounding: tuple[str, ...]
-    #: What is asked for at every chunk: the task's name, whether it has no inputs, and whether its items fly.
+    #: What is asked for at every chunk: the task's name, whether it has no inputs, whether its items fly, and whether
+    #: a worker may hold a second lease. An only worker that hands back may not: what it hands back would come after
+    #: the one that waits, out of order.
     name: str = field(init=False)
     is_source: bool = field(init=False)
     flying: bool = field(init=False)
+    doubles: bool = field(init=False)
     slots: list[Slot] = field(default_factory=list)
     #: Workers that hold no lease, and those that hold one; whoever finds one that no longer does takes it out.
     free: tuple[dict[int, Slot], dict[int, Slot]] = field(default_factory=lambda: ({}, {}))
@@ -130,7 +133,9 @@ class TaskState:
     light: int = 1
 
     def __post_init__(self) -> None:
-        self.name, self.is_source, self.flying = self.plan.name, not self.plan.config.inputs, self.plan.flying
+        config = self.plan.config
+        self.name, self.is_source, self.flying = self.plan.name, not config.inputs, self.plan.flying
+        self.doubles = len(config.workers.names) > 1 or self.plan.alone or config.ordered
 
     def may_take(self, slot: Slot) -> None:
         """A worker has become ready, or holds more or less than before."""
@@ -139,12 +144,8 @@ class TaskState:
 
     @property
     def depth(self) -> int:
-        """How many leases one worker may hold: one, and one more that waits in it when items are quick.
-
-        An only worker that hands back holds one: what it hands back would come after the one that waits, out of order.
-        """
+        """How many leases one worker may hold: one, and one more that waits in it when items are quick."""
         if self.flying:  # as many again wait in the worker, if that is not for long, and no time limit counts it
             config = self.plan.config
             return config.concurrency * (2 if self.grain.quick and config.timeout is None else 1)
-        in_order = len(self.slots) > 1 or self.plan.alone or self.plan.config.ordered
-        return 2 if self.grain.quick and in_order else 1
+        return 2 if self.doubles and self.grain.quick else 1
