@@ -227,64 +227,62 @@ class Line:
         the lease holds something else, so that such a piece must wait for its own.
         """
         taken = 0
-        while most > 0:
-            if (taken or joining) and self._next_is_single():
-                return
+        while most > 0 and (piece := self._next()) is not None:
+            marked, weight = piece.marked, piece.weight(light)
+            single = marked or piece.entry is not None
             least = together - taken
-            if least <= 0 and not self._next_fits(most_bytes, light):
+            if (single and (taken or joining)) or (least <= 0 and weight > most_bytes * piece.count):
                 return
-            piece = self._pop(most, most_bytes, light, max(1, least))
-            if piece is None:
-                return
-            self._leave(piece)
-            self.leased += piece.count
+            if not marked:
+                keep = 1 if self.order == "lifo" else _how_many(piece, weight, most, most_bytes, max(1, least))
+                if keep < piece.count:
+                    piece = self._cut(piece, keep)
+                    weight = piece.weight(light)
+            self._leave_next(piece)
             taken += piece.count
             most -= piece.count
-            most_bytes -= piece.weight(light)
+            most_bytes -= weight
             yield piece
-            if piece.single or (most_bytes <= 0 and taken >= together):
+            if single or (most_bytes <= 0 and taken >= together):
                 return
 
-    def _next_is_single(self) -> bool:
-        if not self.ready:
-            return False
-        return self.ready[-1 if self.order == "lifo" else 0].single
+    def _next(self) -> Piece | None:
+        """What would be handed out next."""
+        if self.ready:
+            return self.ready[-1 if self.order == "lifo" else 0]
+        return self.heap[0][2] if self.heap else None
 
-    def _next_fits(self, most_bytes: int, light: int) -> bool:
-        """Whether one more item has room in a lease that has enough already."""
-        if self.order == "priority" and not self.ready:
-            return not self.heap or self.heap[0][2].weight(light) <= most_bytes
-        if not self.ready:
-            return True
-        piece = self.ready[-1 if self.order == "lifo" else 0]
-        return piece.weight(light) <= most_bytes * piece.count
+    def _cut(self, piece: Piece, keep: int) -> Piece:
+        """Part the next piece, so that only `keep` items of it are next."""
+        rest = piece.count - keep
+        if self.order == "lifo":
+            self.ready[-1] = piece.part(0, rest)
+            piece = piece.part(rest, keep)
+            self.ready.append(piece)
+        else:
+            self.ready[0] = piece.part(keep, rest)
+            piece = piece.part(0, keep)
+            self.ready.appendleft(piece)
+        return piece
 
-    def _pop(self, most: int, most_bytes: int, light: int, least: int) -> Piece | None:
-        if self.order == "priority" and not self.ready:
-            return heapq.heappop(self.heap)[2] if self.heap else None
+    def _leave_next(self, piece: Piece) -> None:
+        """The next piece is granted."""
         if not self.ready:
-            return None
-        last = self.order == "lifo"
-        piece = self.ready.pop() if last else self.ready.popleft()
-        if piece.marked:
-            return piece
-        keep = 1 if last else _how_many(piece, most, most_bytes, light, least)
-        if keep == piece.count:
-            return piece
-        if last:
-            self.ready.append(piece.part(0, piece.count - keep))
-            return piece.part(piece.count - keep, keep)
-        self.ready.appendleft(piece.part(keep, piece.count - keep))
-        return piece.part(0, keep)
+            heapq.heappop(self.heap)
+        elif self.order == "lifo":
+            self.ready.pop()
+        else:
+            self.ready.popleft()
+        self._leave(piece)
+        self.leased += piece.count
 
     def next_waking(self) -> float | None:
         """When the first sleeper wakes."""
         return self.sleeping[0][0] if self.sleeping else None
 
 
-def _how_many(piece: Piece, most: int, most_bytes: int, light: int, least: int) -> int:
+def _how_many(piece: Piece, weight: int, most: int, most_bytes: int, least: int) -> int:
     """Items of a piece that fit; at least `least` of them, whatever their bytes."""
-    weight = piece.weight(light)
     if piece.count <= most and weight <= most_bytes:
         return piece.count
     return min(piece.count, most, max(least, most_bytes * piece.count // max(1, weight)))

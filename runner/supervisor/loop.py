@@ -67,8 +67,6 @@ class Supervisor:
         self.letters = letters or Letters()
         self.dirty = Agenda(self.topology.depth())
         self.check_ends = True
-        #: When something is to be done next though nobody speaks.
-        self._due = 0.0
         #: Somebody who was at work when that was last asked: an index of `staff.slots`.
         self._witness = 0
         self._batching = [task for task in self.tasks.values() if task.plan.config.batch is not None]
@@ -80,6 +78,10 @@ class Supervisor:
         self.hearing = Hearing(self)
         self.pulse = Pulse(self, listening=listening)
         self.feeder.watch = self.watch
+        #: Who knows of something that is to be done at some time, and when the first of it is.
+        parts = (self.ledger.next_waking, self.ends.next_time, self.staff.next_time, self.watch.next_time)
+        self._timers = (*parts, self.feeder.next_time, self._batch_due, self.pulse.next_time)
+        self._due = 0.0
         self.began = clock.now()
 
     def _state(self, name: str, fleets: Mapping[str, Fleet]) -> TaskState:
@@ -163,9 +165,7 @@ class Supervisor:
 
     def _patience(self) -> float | None:
         """How long there is nothing to do unless somebody speaks."""
-        parts = (self.ledger.next_waking, self.ends.next_time, self.staff.next_time, self.watch.next_time)
-        more = (self.feeder.next_time, self._batch_due, self.pulse.next_time)
-        self._due = min([when for ask in (*parts, *more) if (when := ask()) is not None], default=inf)
+        self._due = min([when for ask in self._timers if (when := ask()) is not None], default=inf)
         return None if self._due == inf else max(0.0, self._due - self.clock.now())
 
     def _batch_due(self) -> float | None:
