@@ -169,21 +169,21 @@ class Items:
                 self.quick = 0
 
     def _way(self, part: Part) -> Callable[[Part, _Items, int, int, int], tuple[int, _Faults]]:
-        collector = self.bench.collector
-        plain = not (self.knows or part.letter is not None or part.kind == OBJECTS or collector.objects)
-        return self._fast if plain and collector.direct is not None else self._careful
+        plain = not self.knows and part.letter is None and self.bench.collector.direct is not None
+        return self._fast if plain else self._careful
 
-    def _fast(self, _: Part, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
-        """Pickled in, one pickled group out: the usual case between processes."""
+    def _fast(self, part: Part, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
+        """One ordinary group out: the usual case."""
         collector, target, cell = self.bench.collector, self.target, self.bench.cell
         direct, small, thaw_ = collector.direct, codec.SMALL, codec.thaw
         assert direct is not None
         index = base + at
+        objects = part.kind == OBJECTS
         same: type | None = None  # most results are of the type that the one before was: no look-up
         try:
             for frozen in codec.some(items, at, stop):
                 cell[1] = index
-                result = target(thaw_(frozen) if type(frozen) is tuple else frozen)
+                result = target(frozen if objects or type(frozen) is not tuple else thaw_(frozen))
                 if type(result) is same:
                     direct.append(result)
                 elif type(result) in small:
@@ -191,7 +191,7 @@ class Items:
                     collector.kinds.add(same)
                     direct.append(result)
                 else:
-                    self.may_stretch = False
+                    self.may_stretch = self.may_stretch and self._plain({type(result)})
                     collector.emit_all(result)
                 index += 1
         except Exception as error:  # noqa: BLE001  whatever the user's function raises
