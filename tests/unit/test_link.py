@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 from itertools import cycle, islice
@@ -84,3 +85,66 @@ def test_descriptors_belong_to_their_messages_even_when_many_are_read_at_once(be
         theirs.close()
         for fd in files:
             os.close(fd)
+
+
+def test_an_arena_without_a_descriptor_takes_no_other_ones() -> None:
+    ours, theirs = pair()
+    supervisor, worker = SupervisorLink(ours), WorkerLink(theirs)
+    fd = os.memfd_create("arena")
+    try:
+        for message in (Arena(1), Arena(2, freed=(4096,)), Arena(3, fd), Arena(1)):
+            supervisor.send(message)
+        heard = [worker.receive() for _ in range(4)]
+        assert [(arena.number, arena.fd >= 0, arena.freed) for arena in heard] == [
+            (1, False, ()),
+            (2, False, (4096,)),
+            (3, True, ()),
+            (1, False, ()),
+        ]
+        assert os.path.sameopenfile(heard[2].fd, fd)
+        os.close(heard[2].fd)
+    finally:
+        ours.close()
+        theirs.close()
+        os.close(fd)
+
+
+@given(st.lists(st.one_of(SIZES, st.none(), st.just(-1)), min_size=1, max_size=20))
+@settings(max_examples=40, deadline=None)
+def test_what_the_socket_does_not_take_at_once_goes_out_in_order(sizes: list[int | None]) -> None:
+    """`None`: a message without payload; -1: an arena, whose descriptor must come with it."""
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    fd = os.memfd_create("arena")
+    sent: list[Any] = []
+    for at, size in enumerate(sizes):
+        sent.append(Credit(at, 0.05) if size is None else Arena(at, fd) if size < 0 else grant(at, size))
+    heard: list[Any] = []
+    supervisor, worker = SupervisorLink(ours), WorkerLink(theirs)
+    reader = threading.Thread(target=lambda: heard.extend(worker.receive() for _ in sent))
+    with ours, theirs:
+        for message in sent:
+            supervisor.send(message)
+        reader.start()
+        while supervisor.wants_to_write:
+            select.select([], [ours], [], 10)
+            supervisor.flush()
+        reader.join()
+    for one, other in zip(heard, sent, strict=True):
+        if type(other) is Arena:
+            assert os.path.sameopenfile(one.fd, fd)
+            os.close(one.fd)
+        else:
+            assert same(one, other)
+    os.close(fd)
+
+
+def test_a_worker_that_is_gone_is_not_written_to() -> None:
+    ours, theirs = pair()
+    supervisor = SupervisorLink(ours)
+    theirs.close()
+    supervisor.send(grant(1, 100))
+    supervisor.send(Credit(1, 0.05))
+    assert not supervisor.wants_to_write
+    supervisor.close()
