@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -138,6 +139,28 @@ def test_what_the_socket_does_not_take_at_once_goes_out_in_order(sizes: list[int
         else:
             assert same(one, other)
     os.close(fd)
+
+
+@given(st.lists(SIZES, min_size=2, max_size=20), st.lists(st.sampled_from([0, 500, 5000]), min_size=1, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_nothing_overtakes_what_the_socket_did_not_take(sizes: list[int], reads: list[int]) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    theirs.setblocking(False)
+    supervisor, stream = SupervisorLink(ours), b""
+    sent = [grant(at, size) for at, size in enumerate(sizes)]
+    with ours, theirs:
+        for message, most in zip(sent, cycle(reads), strict=False):
+            supervisor.send(message)
+            with contextlib.suppress(BlockingIOError):
+                stream += theirs.recv(most) if most else b""
+        while supervisor.wants_to_write:
+            stream += theirs.recv(1 << 20)
+            supervisor.flush()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                stream += theirs.recv(1 << 20)
+    assert stream == b"".join(bytes(buffer) for message in sent for buffer in frames.pack(message))
 
 
 def test_a_worker_that_is_gone_is_not_written_to() -> None:
