@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import sys
+
+from runner import collector
 
 
 def main() -> None:
-    """Run the command line; the exit codes are in `runner.errors` and `runner.supervisor.result`.
-
-    What is imported stays until the end, so the collector of cycles is told not to look at it: neither while more and
-    more of it is imported, nor when the interpreter ends (a quarter of the time of a trivial run).
-    """
+    """Run the command line; the exit codes are in `runner.errors` and `runner.supervisor.result`."""
     try:
-        gc.disable()
-        from runner.cli import app
-
-        gc.freeze()
-        gc.enable()
+        collector.keep_to_the_end()
+        with collector.importing():
+            from runner.cli import app
+        collector.settle()
         code = app.main()
     except KeyboardInterrupt:  # before a run has begun, or when it has ended: a run itself catches signals
         code = 130

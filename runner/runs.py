@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import itertools
 import os
 import pickle
@@ -13,7 +12,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from runner import events
+from runner import collector, events
 from runner.clock import RealClock
 from runner.errors import ConfigError, RunnerError
 from runner.fleets.base import Site
@@ -30,7 +29,7 @@ from runner.tasks import shape
 from runner.transport.cells import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from runner.config.model import Config, TaskConfig
     from runner.fleets.base import Fleet
@@ -129,7 +128,7 @@ def execute(
         os.environ["RUNNER_PID"] = str(os.getpid())
         fleets = _fleets(plan, hub, page, streams, stack)
         hub.catch(_SIGNALS)
-        stack.enter_context(_settled())
+        stack.enter_context(collector.settled())
         clock = RealClock()
         for text in plan.notices:
             emit(events.Notice(clock.now(), text))
@@ -138,22 +137,6 @@ def execute(
         result = supervisor.run()
     left: Sequence[str] = getattr(fleets.get("thread"), "left_behind", tuple)()
     return replace(result, left_behind=tuple(left), letters_kept=letters.kept.count, trouble=letters.kept.trouble)
-
-
-@contextlib.contextmanager
-def _settled() -> Iterator[None]:
-    """What is there when a run begins stays until its end: the collector of cycles need not look at it again.
-
-    Nor afterwards, where something was frozen before: the command line ends with the run, and a program that has
-    frozen what it has does not want it back.
-    """
-    frozen_before = gc.get_freeze_count()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        if not frozen_before:
-            gc.unfreeze()
 
 
 class _Kept(Letters):

@@ -108,8 +108,9 @@ def run(
         refuse(loaded)
         print("\n".join(params(loaded)))
         return
-    from runner import runs
+    from runner import collector, runs
 
+    collector.settle()
     plan = runs.prepare(loaded, choice(no_plugin, no_plugins, only_plugin))
     if dry_run:
         from runner.cli.plan import describe

@@ -11,23 +11,17 @@ import json
 import os
 import sys
 
+from runner.collector import importing
 from runner.fleets.spawn import PRELOAD, ignore_terminal
 
-
-def ours() -> None:
-    """Import what every worker runs. The collector of cycles would only look at it again and again."""
-    gc.disable()
+with importing():
     import ctypes  # noqa: F401  so that a worker can make C's output line-buffered without importing it
 
     import runner.fleets.child  # noqa: F401  what every worker runs first
-
-    gc.freeze()
-    gc.enable()
-
-
-def _theirs() -> None:
     from runner.tasks import load_module
 
+
+def _preload() -> None:
     ignore_terminal()
     wanted = json.loads(os.environ.pop(PRELOAD))
     sys.path[:] = wanted.get("path", sys.path)
@@ -44,7 +38,7 @@ def _freeze() -> None:
     gc.freeze()
 
 
-if PRELOAD in os.environ:  # else somebody only looks at this module
-    ours()
-    _theirs()
+if PRELOAD in os.environ:  # else somebody only looks at this module, or the server is another's heir
+    gc.freeze()
+    _preload()
     _freeze()

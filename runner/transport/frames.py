@@ -230,11 +230,11 @@ _GRANT = struct.Struct("<QdI")
 #: number, start, count, attempt, crashes, length of its payload (0: that of the part before it)
 _PART = struct.Struct("<QIIIIQ")
 #: acks, outputs, busy, coding, buffers kept, buffers gone
-_ANSWER = struct.Struct("<HHddII")
+_ANSWER = struct.Struct("<HIddII")
 #: lease, done, more
 _ACK = struct.Struct("<QI?")
 #: items, busy, outputs
-_MADE = struct.Struct("<QdH")
+_MADE = struct.Struct("<QdI")
 _CREDIT = struct.Struct("<Qd")
 #: group, count, size, length, slots
 _OUTPUT = struct.Struct("<HIQQI")
@@ -300,7 +300,8 @@ def _from_offsets(rows: memoryview) -> tuple[int, ...]:
 def _answer_rows(message: Answer, payloads: list[Buffer]) -> bytes | None:
     """None: something has failed, or has priorities."""
     kept, gone = message.kept, message.gone
-    rows = [_ANSWER.pack(len(message.acks), len(message.outputs), message.busy, message.coding, len(kept), len(gone))]
+    counts = len(message.acks), len(message.outputs)
+    rows = [_ANSWER.pack(*counts, message.busy, message.coding, len(kept), len(gone))]
     for ack in message.acks:
         if ack.failures:
             return None
