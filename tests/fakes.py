@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.clock import FakeClock
-from runner.config.model import Backoff, Batch, Port, QueueConfig, RunSettings, TaskConfig, Workers
+from runner.config.model import Backoff, Port, QueueConfig, RunSettings, TaskConfig, Workers
 from runner.errortext import ErrorText
 from runner.events import STATES, RunEnded
 from runner.fleets.base import Death, Died, Heard, Signalled
@@ -479,14 +479,12 @@ def random_plan(seed: int, **task_options: Any) -> Plan:
                 outputs = tuple(following)
             for queue in inputs:
                 readers[queue] = readers.get(queue, 0) + 1
-            batch = Batch(draw.randint(1, 5)) if False else None
             tasks.append(
                 task(
                     f"t{layer}_{index}",
                     inputs,
                     outputs,
                     count=draw.randint(1, 3),
-                    batch=batch,
                     backoff=Backoff(0.01, 2, 0.1, 0.1),
                     **task_options,
                 )

@@ -169,14 +169,17 @@ class Supervisor:
         return None if self._due == inf else max(0.0, self._due - self.clock.now())
 
     def _batch_due(self) -> float | None:
-        """When the first batch that is not full has waited long enough."""
-        if not self._batching:
-            return None
-        due = [
-            task.batch_since + batch.wait
-            for task in self._batching
-            if task.batch_since is not None and (batch := task.plan.config.batch) and batch.wait is not None
-        ]
+        """When the first batch that is not full will have waited long enough.
+
+        One that has, and was not granted in this turn, waits for a worker, or for room: somebody will speak.
+        """
+        due: list[float] = []
+        for task in self._batching:
+            batch = task.plan.config.batch
+            if task.batch_since is not None and batch is not None and batch.wait is not None:
+                when = task.batch_since + batch.wait
+                if when > self.ends.looked:
+                    due.append(when)
         return min(due, default=None)
 
     # -- feeding -------------------------------------------------------------------------------

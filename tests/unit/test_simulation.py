@@ -11,10 +11,11 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import fakes
 import pytest
 from fakes import Script, random_plan, simulate
 
-from runner.config.model import Lifespan, Rate
+from runner.config.model import Batch, Lifespan, QueueConfig, Rate
 
 SEEDS = 400
 MORE_SEEDS = 20_000
@@ -165,3 +166,10 @@ def test_many_more_schedules(block: int) -> None:
     for seed in range(10_000 + block * MORE_SEEDS // 20, 10_000 + (block + 1) * MORE_SEEDS // 20):
         check(seed)
         cut_short(seed)
+
+
+def test_a_batch_that_has_waited_long_enough_waits_for_its_worker_without_a_sound() -> None:
+    tasks = [fakes.task("source", (), ("q",)), fakes.task("work", ("q",), batch=Batch(10, wait=0.05))]
+    result, fleet, _, _ = simulate(fakes.plan(tasks, [QueueConfig("q")]), Script(1, cost=2.0), 12)
+    assert result.headline.done == 12
+    assert fleet.hub.steps < 100, "the loop turned and turned meanwhile"
