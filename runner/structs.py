@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import MISSING, field
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,16 @@ if TYPE_CHECKING:
     from dataclasses import dataclass as message
 else:
 
-    def dataclass(cls: type | None = None, /, *, frozen: bool = False, slots: bool = False, eq: bool = True) -> Any:
-        """As `dataclasses.dataclass`, for those options.
+    def dataclass(
+        cls: type | None = None,
+        /,
+        *,
+        frozen: bool = False,
+        slots: bool = False,
+        eq: bool = True,
+        enforced: bool = True,
+    ) -> Any:
+        """As `dataclasses.dataclass`, for those options; what is frozen and not `enforced` can be assigned to.
 
         >>> @dataclass(frozen=True, slots=True)
         ... class Point:
@@ -38,11 +47,11 @@ else:
         def make(cls: type) -> type:
             made = dataclasses.dataclass(cls, init=False, repr=False, eq=False, slots=slots)
             found = list(dataclasses.fields(made))
-            _add(made, "__init__", _init(made, found, frozen=frozen))
+            _add(made, "__init__", _init(made, found, frozen=frozen and enforced))
             _add(made, "__repr__", _repr([each.name for each in found if each.repr]))
             if eq:
                 _add_eq(made, [each.name for each in found if each.compare], frozen=frozen)
-            if frozen:
+            if frozen and enforced:
                 made.__setattr__, made.__delattr__ = _refuse("assign to"), _refuse("delete")
                 if slots:
                     made.__getstate__, made.__setstate__ = _getstate, _setstate
@@ -50,23 +59,8 @@ else:
 
         return make if cls is None else make(cls)
 
-    def message(*, frozen: bool, slots: bool) -> Any:
-        """As `dataclass`, but `frozen` is for type checkers alone; it still makes them hashable.
-
-        >>> @message(frozen=True, slots=True)
-        ... class Point:
-        ...     x: int
-        >>> Point(1) == Point(1), hash(Point(2)) == hash(Point(2))
-        (True, True)
-        """
-
-        def make(cls: type) -> type:
-            made = dataclass(cls, slots=slots)
-            if frozen and made.__dict__.get("__hash__") is None:
-                made.__hash__ = _hash(made)
-            return made
-
-        return make
+    #: As `dataclass`, but `frozen` is for type checkers alone: what is made for each chunk.
+    message = partial(dataclass, enforced=False)
 
 
 def _add(made: type, name: str, method: Any) -> None:
@@ -112,29 +106,19 @@ def _repr(names: list[str]) -> Any:
 
 
 def _add_eq(made: type, names: list[str], *, frozen: bool) -> None:
-    values = _values(names)
+    values = attrgetter(*names) if names else lambda _: ()
 
     def __eq__(self: Any, other: object) -> Any:  # noqa: N807
         return values(self) == values(other) if other.__class__ is self.__class__ else NotImplemented
+
+    def __hash__(self: Any) -> int:  # noqa: N807
+        return hash(values(self))
 
     if "__eq__" not in made.__dict__:
         _add(made, "__eq__", __eq__)
         made.__hash__ = None  # type: ignore[assignment]
     if frozen and made.__dict__.get("__hash__") is None:
-        setattr(made, "__hash__", _hash(made))  # noqa: B010  for type checkers it has one already
-
-
-def _values(names: list[str]) -> Any:
-    return attrgetter(*names) if names else lambda _: ()
-
-
-def _hash(made: type) -> Any:
-    values = _values([each.name for each in dataclasses.fields(made) if each.compare])
-
-    def __hash__(self: Any) -> int:  # noqa: N807
-        return hash(values(self))
-
-    return __hash__
+        setattr(made, "__hash__", __hash__)  # noqa: B010  for type checkers it has one already
 
 
 def _refuse(what: str) -> Any:

@@ -207,10 +207,7 @@ class Ledger:
 
     def queued(self, task: str) -> int:
         """Items that wait for this task, those included that sleep before a retry."""
-        total = 0
-        for line in self.by_task[task]:
-            total += line.count
-        return total
+        return sum([line.count for line in self.by_task[task]])
 
     def busy(self, task: str) -> bool:
         """Whether this task has items, queued or in the hands of its workers."""
@@ -294,13 +291,9 @@ class Ledger:
         result.dead += [GivenUp(line.queue, piece.part(index, 1), evidence) for index in range(piece.count)]
 
     def _done(self, lease: Lease, start: int, length: int) -> None:
-        if not length:
-            return
-        tally = self.tallies[lease.task]
         for line, piece in lease.locate(start, length):
-            line.leased -= piece.count
-            line.tally.done += piece.count
-            tally.done += piece.count
+            self._over(line, piece, "done")
+            self.tallies[lease.task].done += piece.count
             if line.queue not in self.letters:
                 self.taken[lease.task] += piece.count
 

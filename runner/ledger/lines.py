@@ -228,12 +228,11 @@ class Line:
         """
         taken = 0
         while most > 0 and (piece := self._next()) is not None:
-            marked, weight = piece.marked, piece.weight(light)
-            single = marked or piece.entry is not None
+            single, weight = piece.single, piece.weight(light)
             least = together - taken
             if (single and (taken or joining)) or (least <= 0 and weight > most_bytes * piece.count):
                 return
-            if not marked:
+            if not piece.marked:
                 keep = 1 if self.order == "lifo" else _how_many(piece, weight, most, most_bytes, max(1, least))
                 if keep < piece.count:
                     piece = self._cut(piece, keep)

@@ -54,7 +54,7 @@ class Collector:
         self.objects = bool(groups) and all(group.kind == OBJECTS for group in groups)
         #: What was gathered before all that is in `direct`, in the form in which it travels; so many items are it.
         self._rows: list[bytes] = []
-        self.packed = 0
+        self._packed = 0
         self._packed_kinds: set[type] = set()
         self._packs = plain and not self.objects and not groups[0].singly
 
@@ -103,7 +103,7 @@ class Collector:
     @property
     def waiting(self) -> int:
         """How many items there are for the one ordinary group."""
-        return self.packed + (len(self.direct) if self.direct else 0)
+        return self._packed + (len(self.direct) if self.direct else 0)
 
     def compact(self) -> None:
         """Pack what there is as machine words, if it can be, while it still is in the processor's cache."""
@@ -114,7 +114,7 @@ class Collector:
         if not self._packs or self.large or (row := codec.words(items, self.kinds)) is None:
             return False
         self._rows.append(row)
-        self.packed += len(items)
+        self._packed += len(items)
         self._packed_kinds = set(self.kinds)  # there may be others when it is taken
         return True
 
@@ -160,7 +160,7 @@ class Collector:
         return tuple(outputs)
 
     def _cut_rows(self) -> Iterator[Output]:
-        rows, self._rows, self.packed = self._rows, [], 0
+        rows, self._rows, self._packed = self._rows, [], 0
         chunk: list[bytes] = []
         size = 0
         for row in rows:

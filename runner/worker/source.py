@@ -74,8 +74,7 @@ class Tap:
     @property
     def waiting(self) -> int:
         """Items that have been made and not sent."""
-        collector = self.collector  # asked several times for each message, so not by way of its property
-        return self._count if collector.direct is None else collector.packed + len(collector.direct)
+        return self._count if self.collector.direct is None else self.collector.waiting
 
     def hear(self, message: Any) -> None:
         """A message, in another thread than the function's."""
