@@ -8,17 +8,18 @@ from bench import peers
 from bench.files import Task, pipeline
 from bench.functions import WARM, add_one, consume, numbers
 from bench.kinds import Outcome, Row, Workload, rate
+from bench.loops import LOOP
 from bench.workloads.small import staged
 
 DEPTH = 3
 STAGES = [(add_one, 1)] * DEPTH
 
 
-def toml(count: int) -> str:
+def toml(count: int, sink: str = "Total") -> str:
     """Five tasks."""
     stages = [Task(f"stage{number}", "add_one") for number in range(1, DEPTH + 1)]
     source = Task("numbers", "numbers", given=f"count = {count}, workers = 1")
-    return pipeline(source, *stages, Task("total", "Total", "thread"))
+    return pipeline(source, *stages, Task("total", sink, "thread"))
 
 
 def check(outcome: Outcome, count: int) -> str | None:
@@ -39,6 +40,7 @@ WORKLOADS = (
         rows=(
             Row(LIMIT, lambda n: peers.processes(partial(numbers, n), STAGES, consume, size=1000, pipes=True)),
             Row("runner", toml=toml),
+            Row("runner, its sink a loop", toml=partial(toml, sink=LOOP)),
             Row(
                 "multiprocessing.Queue, lists of 1,000 by hand",
                 lambda n: peers.processes(partial(numbers, n), STAGES, consume, size=1000),

@@ -9,6 +9,7 @@ from bench import peers
 from bench.files import Task, pipeline
 from bench.functions import WARM, consume, numbers, square
 from bench.kinds import Outcome, Row, Workload, rate
+from bench.loops import LOOP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -117,6 +118,7 @@ WORKLOADS = (
             Row("plain `for` loop in one process", plain),
             Row(LIMIT, lambda n: peers.Pipes(partial(numbers, n), square, consume)),
             Row("runner", toml=toml),
+            Row("runner, its sink a loop", toml=partial(toml, sink=LOOP)),
             Row(
                 "multiprocessing.Queue, lists of 1,000 by hand",
                 lambda n: peers.processes(partial(numbers, n), STAGES, consume, size=1000),

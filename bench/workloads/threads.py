@@ -7,6 +7,7 @@ from functools import partial
 from bench import peers
 from bench.functions import consume, numbers, square
 from bench.kinds import Row, Workload, rate
+from bench.loops import LOOP
 from bench.workloads.small import STAGES, check, plain, toml
 
 LIMIT = "plain `for` loop"
@@ -20,6 +21,7 @@ WORKLOADS = (
         rows=(
             Row(LIMIT, plain),
             Row("runner", toml=lambda n: toml(n, "thread")),
+            Row("runner, its sink a loop", toml=lambda n: toml(n, "thread", sink=LOOP)),
             Row(
                 "SimpleQueue, lists of 1,000 by hand",
                 lambda n: peers.threads(partial(numbers, n), STAGES, consume, size=1000, simple=True),

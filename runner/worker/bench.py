@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from runner.worker.meter import Meter
     from runner.worker.spec import Port, WorkerSpec
 
+#: Between two looks at the clock a worker executes so many items that it takes about a millisecond: their number is
+#: doubled when it took less than this many seconds, and quartered when it took more than that many.
+QUICK, SLOW = 0.0005, 0.002
+#: Items that are executed in one stretch at most: their results are still in the processor's cache when it ends.
+STRETCH = 512
+
 
 @dataclass(slots=True)
 class Bench:

@@ -10,13 +10,17 @@ from __future__ import annotations
 import inspect
 import queue
 from collections import deque
+from itertools import chain
+from operator import length_hint
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ShutDown
 from runner.tasks import Inbox, Outbox
-from runner.transport.messages import Ack, Answer, Failure
-from runner.worker.bench import flattened, thaw
+from runner.transport import codec
+from runner.transport.cells import stretch
+from runner.transport.messages import OBJECTS, Ack, Answer, Failure
+from runner.worker.bench import QUICK, SLOW, STRETCH, frozen_items, thaw
 from runner.worker.failure import failure
 
 if TYPE_CHECKING:
@@ -27,38 +31,113 @@ if TYPE_CHECKING:
 
 
 class BoxInbox(Inbox[Any]):
-    """`runner.Inbox` over the grants of one worker."""
+    """`runner.Inbox` over the grants of one worker.
+
+    A loop over quick items is as hot as the loop of a worker that is called for each: they are handed out some
+    hundreds at a time, as an iterator of C's that knows how many are left of it, and so which one is at hand. Where
+    more must be known of each (a Context, a time limit, an order), they come one by one.
+    """
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.grant: Grant | None = None
-        self.waiting: deque[tuple[Part, int, Any]] = deque()
+        #: The parts of the grant that have not been handed out whole, and where the first of them goes on.
+        self._parts: deque[tuple[Part, codec.Frozen | memoryview]] = deque()
+        self._at = 0
+        #: What has been handed out last, the part it is of, its place there and in the grant, and what is left of it.
+        self._handed: codec.Frozen = ()
+        self._part: Part | None = None
+        self._start = self._first = 0
+        self._left: Iterator[Any] = iter(self._handed)
+        #: Items of the grant that are done, as far as that has been said.
         self.done = 0
-        self.taken: tuple[Part, int, Any] | None = None
         self.failures: list[Failure] = []
-        self.began = perf_counter()
-        self.mark = bench.collector.mark()
+        self.began = self._since = perf_counter()
+        #: Where the outputs of the item at hand begin; of the one after which so many were left.
+        self._mark = bench.collector.mark()
+        self._marked = -1
+        self._singly = bool(bench.form.context or bench.spec.timed or bench.spec.ordered)
+        self._stride = 1
+
+    @property
+    def _taken(self) -> int:
+        """Items of the grant that the function has taken; the last of them is at hand unless it is `done`."""
+        return self._first + len(self._handed) - length_hint(self._left)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """The next item; what was taken before counts as done."""
+        if length_hint(self._left):
+            self.task_done()
+        else:
+            self._hand_out(block, timeout)
+        return next(self._thawed())
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(self._stretches())
+
+    def _stretches(self) -> Iterator[Iterator[Any]]:
+        while True:
+            if not length_hint(self._left):
+                try:
+                    self._hand_out()
+                except ShutDown:
+                    return
+            yield self._thawed()
+
+    def _thawed(self) -> Iterator[Any]:
+        """The items at hand as the function receives them; thawed when their turn comes."""
+        part = self._part
+        assert part is not None
+        if part.letter is not None:
+            return (thaw(part, frozen) for frozen in self._left)
+        return self._left if part.kind == OBJECTS or type(self._handed) is not tuple else map(codec.thaw, self._left)
+
+    def _hand_out(self, block: bool = True, timeout: float | None = None) -> None:
+        """Have the next items ready, of this grant or the next one; what was taken before is done."""
         self.task_done()
-        if self.grant is not None and self.waiting and perf_counter() - self.began > 2 * self.grant.slice:
+        now = perf_counter()
+        if not self._singly:
+            self._adapt(now - self._since)
+        if self.grant is not None and self._parts and now - self.began > 2 * self.grant.slice:
             self.settle()
-        if not self.waiting:
+        if not self._parts:
             self._refill(block, timeout)
-        part, index, frozen = self.taken = self.waiting.popleft()
+            now = self.began
+        part, items = self._parts[0]
         assert self.grant is not None
-        self.bench.context.at(part, index)
-        self.mark = self.bench.collector.mark()
-        self.bench.show(self.grant.lease, self.done)
-        if part.crashes:
-            self.bench.show_suspect(self.grant.lease, part, frozen)
-        return thaw(part, frozen)
+        stride = 1 if self._singly or part.crashes or part.letter is not None else self._stride
+        stop = min(len(items), self._at + stride)
+        self._part, self._start, self._first = part, self._at, self.done
+        self._handed = codec.some(items, self._at, stop)
+        self._left = iter(self._handed)
+        self._marked = -1
+        self._show(part, stop - self._at)
+        self._at = stop
+        if stop == len(items):
+            self._parts.popleft()
+            self._at = 0
+        self._since = now
+
+    def _show(self, part: Part, width: int) -> None:
+        """Say what is at hand."""
+        assert self.grant is not None
+        self.bench.show(self.grant.lease, stretch(self.done, width) if width > 1 else self.done)
+        if width == 1:
+            self.bench.context.at(part, part.start + self._start)
+            if part.crashes:
+                self.bench.show_suspect(self.grant.lease, part, self._handed[0])
+
+    def _adapt(self, seconds: float) -> None:
+        """Hand out about a millisecond of work."""
+        if seconds > SLOW:
+            self._stride = max(1, self._stride // 4)
+        elif seconds < QUICK and len(self._handed) == self._stride < STRETCH:
+            self._stride *= 2
 
     def _refill(self, block: bool, timeout: float | None) -> None:
         self.settle()
         limit = None if timeout is None else perf_counter() + timeout
-        while not self.waiting:
+        while not self._parts:
             if self.bench.ended:
                 raise ShutDown
             left = None if limit is None else max(0.0, limit - perf_counter())
@@ -68,27 +147,35 @@ class BoxInbox(Inbox[Any]):
             grant = self.bench.hear(message)
             if grant is not None:
                 self.grant = grant
-                self.waiting.extend(flattened(grant))
+                self._parts.extend((part, frozen_items(part)) for part in grant.parts)
                 self.began = perf_counter()
 
     def task_done(self) -> None:
         """The item taken last is done."""
-        if self.taken is not None:
-            self.taken = None
-            self.done += 1
+        self.done = self._taken
+
+    def mark(self) -> None:
+        """Something is about to be put: it is of the item at hand."""
+        left = length_hint(self._left)
+        if self._marked != left:
+            self._marked = left
+            self._mark = self.bench.collector.mark()
 
     def failed(self, error: Exception) -> bool:
         """The function has raised: blame the item it took last. False when it had taken none."""
-        if self.taken is None:
+        taken, part = self._taken, self._part
+        if taken == self.done or part is None:
             return False
-        part, _, frozen = self.taken
+        frozen = self._handed[taken - 1 - self._first]
+        self.done = taken - 1
         try:
             item = thaw(part, frozen)
         except Exception:  # noqa: BLE001  it may be the item that cannot be decoded
             item = frozen
         fault = failure(self.bench.spec, self.done, 1, error, item, part.attempt)
         if fault.verdict == "retry":
-            self.bench.collector.rollback(self.mark)
+            self.mark()
+            self.bench.collector.rollback(self._mark)
         self.failures.append(fault)
         self.task_done()
         self.settle()
@@ -105,32 +192,35 @@ class BoxInbox(Inbox[Any]):
         self.bench.meter.took(now - self.began, self.done)
         self.bench.port.send(Answer(acks, outputs, now - self.began))
         self.bench.meter.tell(now)
-        self.grant, self.done, self.failures = None, 0, []
-        self.waiting.clear()
-
-    def __iter__(self) -> Iterator[Any]:
-        while True:
-            try:
-                yield self.get()
-            except ShutDown:
-                return
+        self.grant, self.failures, self._part = None, [], None
+        self.done = self._first = self._at = 0
+        self._parts.clear()
+        self._handed = ()
+        self._left = iter(())
 
 
 class BoxOutbox(Outbox[Any]):
     """`runner.Outbox` beside an inbox: what is put leaves with the ack of the item at hand, so it never waits."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
+    def __init__(self, inbox: BoxInbox) -> None:
+        self._inbox = inbox
+        self._collector = inbox.bench.collector
+        self._direct, self._kinds = self._collector.direct, self._collector.kinds
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002  as queue.Queue
         """Send an item."""
-        self._bench.collector.emit(item)
+        self._inbox.mark()
+        if type(item) in codec.SMALL and self._direct is not None:  # the usual case, and the hottest
+            self._kinds.add(type(item))
+            self._direct.append(item)
+        else:
+            self._collector.emit(item)
 
 
 def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call the function with its boxes until it returns, or its inputs have ended."""
     inbox = BoxInbox(bench)
-    given = {**dict.fromkeys(bench.form.inboxes, inbox), **dict.fromkeys(bench.form.outboxes, BoxOutbox(bench))}
+    given = {**dict.fromkeys(bench.form.inboxes, inbox), **dict.fromkeys(bench.form.outboxes, BoxOutbox(inbox))}
     while True:
         try:
             result = target(*args, **kwargs, **given)

@@ -136,7 +136,7 @@ class Collector:
 
     def mark(self) -> Mark:
         """A place to roll back to."""
-        return tuple(len(buffer) for buffer in self.buffers)
+        return tuple(map(len, self.buffers))
 
     def rollback(self, mark: Mark) -> None:
         """Forget what was emitted since `mark`."""

@@ -17,7 +17,7 @@ from runner.tasks import To
 from runner.transport import codec
 from runner.transport.cells import stretch
 from runner.transport.messages import OBJECTS, Ack, Answer, Failure, Grant
-from runner.worker.bench import Bench, flattened, frozen_items, thaw
+from runner.worker.bench import QUICK, SLOW, STRETCH, Bench, flattened, frozen_items, thaw
 from runner.worker.failure import failure, verdict
 
 if TYPE_CHECKING:
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
 
     from runner.transport.messages import Part
 
-_QUICK, _SLOW = 0.0005, 0.002
 _MOST_STRIDE = 4096
-#: Items that are executed in one stretch at most; after so many quick strides.
-_STRETCH = 512
+#: Items are executed in stretches after so many quick strides.
 _QUICK_ENOUGH = 2
 #: Fewer are sooner executed one by one.
 _FEW = 16
@@ -134,7 +132,7 @@ class Items:
             quick_enough = self.quick >= _QUICK_ENOUGH and len(items) - at >= _FEW
             stretching = quick_enough and plain and self.may_stretch
             if stretching:
-                at, faults = self._stretch(part, items, at, min(len(items), at + _STRETCH), base)
+                at, faults = self._stretch(part, items, at, min(len(items), at + STRETCH), base)
             else:
                 at, faults = run(part, items, at, min(len(items), at + self.stride), base)
             now = perf_counter()
@@ -157,12 +155,12 @@ class Items:
 
         One slow stride among quick ones says nothing: another thread had the interpreter meanwhile.
         """
-        if seconds < _QUICK:
+        if seconds < QUICK:
             self.slow = 0
             self.stride = min(_MOST_STRIDE, 2 * self.stride)
-            if self.stride > _STRETCH:
+            if self.stride > STRETCH:
                 self.quick += 1
-        elif seconds > _SLOW:
+        elif seconds > SLOW:
             self.slow += 1
             if self.slow > 1 or not self.quick:
                 self.stride = max(1, self.stride // 4)
