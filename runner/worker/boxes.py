@@ -195,6 +195,7 @@ class BoxInbox(Inbox[Any]):
         self.grant, self.failures, self._part = None, [], None
         self.done = self._first = self._at = 0
         self._parts.clear()
+        deque(self._left, 0)  # it is handed back: whoever still has the iterator must not find it there
         self._handed = ()
         self._left = iter(())
 

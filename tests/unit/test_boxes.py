@@ -178,6 +178,23 @@ def test_an_early_return_leaves_the_rest(kind: int) -> None:
 
 
 @KINDS
+def test_an_iterator_that_was_kept_has_nothing_of_what_was_handed_back(kind: int) -> None:
+    port, kept, calls = Port(list(range(5000)), kind, lambda: 3000), [], []
+
+    def loop(inbox: Inbox[int]) -> None:
+        if not kept:
+            kept.append(iter(inbox))
+        for item in kept[0]:
+            calls.append(item)
+            if item == 2900:
+                raise ValueError(item)
+
+    worked(port, loop)
+    assert calls == list(range(5000))
+    assert port.dead == [2900]
+
+
+@KINDS
 def test_an_item_that_was_said_to_be_done_is_not_blamed(kind: int) -> None:
     port = Port(list(range(1000)), kind, lambda: 1000)
 
