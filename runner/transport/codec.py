@@ -285,7 +285,10 @@ def thaw(frozen: Any) -> Any:
     """
     if type(frozen) is not tuple:
         return frozen
-    return _loads(frozen[0]) if len(frozen) == 1 else _lent(*frozen)
+    try:
+        return _loads(frozen[0]) if len(frozen) == 1 else _lent(*frozen)
+    except StopIteration as error:  # as in generators: an iterator over items must not end because of one of them
+        raise RuntimeError("unpickling the item raised StopIteration") from error
 
 
 def _lent(pickled: Any, handles: tuple[Any, ...]) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import queue
 from collections import deque
-from itertools import chain
+from itertools import chain, islice
 from operator import length_hint
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from runner.transport.messages import Grant, Part
     from runner.worker.bench import Bench
+
+#: A loop looks at the clock after so many items.
+_PIECE = 64
 
 
 class BoxInbox(Inbox[Any]):
@@ -56,7 +59,7 @@ class BoxInbox(Inbox[Any]):
         #: Where the outputs of the item at hand begin; of the one after which so many were left.
         self._mark = bench.collector.mark()
         self._marked = -1
-        self._singly = bool(bench.form.context or bench.spec.timed or bench.spec.ordered)
+        self._singly = bool(bench.form.context or bench.form.made or bench.spec.timed or bench.spec.ordered)
         self._stride = 1
 
     @property
@@ -68,7 +71,8 @@ class BoxInbox(Inbox[Any]):
         """The next item; what was taken before counts as done."""
         if length_hint(self._left):
             self.task_done()
-        else:
+            self._hand_back()
+        if not length_hint(self._left):
             self._hand_out(block, timeout)
         return next(self._thawed())
 
@@ -82,7 +86,10 @@ class BoxInbox(Inbox[Any]):
                     self._hand_out()
                 except ShutDown:
                     return
-            yield self._thawed()
+            yield islice(self._thawed(), _PIECE)
+            if length_hint(self._left):
+                self.task_done()
+                self._hand_back()
 
     def _thawed(self) -> Iterator[Any]:
         """The items at hand as the function receives them; thawed when their turn comes."""
@@ -98,8 +105,8 @@ class BoxInbox(Inbox[Any]):
         now = perf_counter()
         if not self._singly:
             self._adapt(now - self._since)
-        if self.grant is not None and self._parts and now - self.began > 2 * self.grant.slice:
-            self.settle()
+        if self._parts:
+            self._hand_back()
         if not self._parts:
             self._refill(block, timeout)
             now = self.began
@@ -107,16 +114,20 @@ class BoxInbox(Inbox[Any]):
         assert self.grant is not None
         stride = 1 if self._singly or part.crashes or part.letter is not None else self._stride
         stop = min(len(items), self._at + stride)
-        self._part, self._start, self._first = part, self._at, self.done
-        self._handed = codec.some(items, self._at, stop)
-        self._left = iter(self._handed)
-        self._marked = -1
-        self._show(part, stop - self._at)
-        self._at = stop
+        start, self._at = self._at, stop
         if stop == len(items):
             self._parts.popleft()
             self._at = 0
-        self._since = now
+        self._part, self._start, self._first = part, start, self.done
+        self._handed = codec.some(items, start, stop)
+        self._left = iter(self._handed)
+        self._marked, self._since = -1, now
+        self._show(part, stop - start)
+
+    def _hand_back(self) -> None:
+        """Answer when the grant takes more than twice its slice: the rest is handed back."""
+        if self.grant is not None and perf_counter() - self.began > 2 * self.grant.slice:
+            self.settle()
 
     def _show(self, part: Part, width: int) -> None:
         """Say what is at hand."""

@@ -10,95 +10,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ports import Port, StopsUnpickling, worked
 
 from runner.errors import Reject, Retry, ShutDown
-from runner.tasks import Inbox, Outbox, Reference, shape
-from runner.transport import codec
+from runner.tasks import Inbox, Outbox, Shape
 from runner.transport.cells import unstretch
-from runner.transport.messages import OBJECTS, PICKLED, Answer, Grant, Part, Shown, Stop, Times
+from runner.transport.messages import OBJECTS, PICKLED
 from runner.worker import boxes
-from runner.worker.bench import STRETCH, Bench
-from runner.worker.collect import Collector
-from runner.worker.meter import Meter
-from runner.worker.spec import Group, WorkerSpec
+from runner.worker.bench import STRETCH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from runner.worker.bench import Bench
 
 KINDS = pytest.mark.parametrize("kind", [OBJECTS, PICKLED], ids=["objects", "pickled"])
-
-
-class Port:
-    """A supervisor in a few lines: grants up to so many items at a time, and applies what it is answered."""
-
-    store = None
-
-    def __init__(self, items: list[Any], kind: int, sizes: Callable[[], int]) -> None:
-        self.kind, self.sizes = kind, sizes
-        #: What waits, as (item, attempt), and what is granted.
-        self.waiting = [(item, 1) for item in items]
-        self.granted: list[tuple[Any, int]] = []
-        self.done: list[Any] = []
-        self.dead: list[Any] = []
-        self.made: list[Any] = []
-        self.leases = count(1)
-        self.messages = 0
-
-    def receive(self, timeout: float | None = None) -> Grant | Stop:
-        assert not self.granted, "it asks for more before it has answered"
-        if not self.waiting:
-            return Stop(ended=True)
-        number, attempt = self.sizes(), self.waiting[0][1]
-        while len(self.granted) < number and self.waiting and self.waiting[0][1] == attempt:
-            self.granted.append(self.waiting.pop(0))
-        items = [item for item, _ in self.granted]
-        parts = [self._part(items[: len(items) // 3], attempt), self._part(items[len(items) // 3 :], attempt)]
-        return Grant(next(self.leases), 0.05, tuple(part for part in parts if part.count))
-
-    def _part(self, items: list[Any], attempt: int) -> Part:
-        around: list[Any] = ["not granted", *items, "nor this"]
-        if self.kind == OBJECTS:
-            return Part(7, 1, len(items), attempt, 0, OBJECTS, around)
-        if items and all(type(item) is int for item in items):
-            return Part(7, 0, len(items), attempt, 0, PICKLED, codec.encode_values(items, {int}))
-        return Part(7, 1, len(items), attempt, 0, PICKLED, codec.encode([codec.freeze(item) for item in around]))
-
-    def send(self, message: Any) -> None:
-        if type(message) in {Times, Shown}:
-            return
-        assert type(message) is Answer
-        self.messages += 1
-        for ack in message.acks:
-            failed = {failure.index: failure.verdict for failure in ack.failures}
-            again: list[tuple[Any, int]] = []
-            for index, (item, attempt) in enumerate(self.granted[: ack.done]):
-                if failed.get(index) == "retry":
-                    again.append((item, attempt + 1))
-                else:
-                    (self.dead if index in failed else self.done).append(item)
-            self.waiting[:0] = again + self.granted[ack.done :]
-            self.granted = []
-        for output in message.outputs:
-            self.made += output.payload if self.kind == OBJECTS else map(codec.thaw, codec.decode(output.payload))
-
-
-def worked(port: Port, target: Callable[..., Any], **more: Any) -> Bench:
-    """Let a worker do all of the port's items."""
-    form = shape(target)
-    groups = (Group("default", ("out",), port.kind),) if form.outboxes else ()
-    spec = WorkerSpec("t", "t.1", "r", 1, Reference("m", "f"), b"", ("in",), groups, **more)
-    bench = Bench(spec, port, [0, 0], Collector(groups), Context(), form, Meter(port, "process"))  # type: ignore[arg-type]
-    while port.waiting:  # a function that returns early is started again
-        boxes.work(bench, target, (), {})
-    return bench
-
-
-class Context:
-    stopping = False
-    index = 0
-
-    def at(self, part: Part, index: int) -> None:
-        self.index = index
 
 
 @KINDS
@@ -110,7 +34,7 @@ def test_a_loop_has_every_item_once_and_in_order(kind: int, length: int, size: i
     def loop(inbox: Inbox[int]) -> None:
         seen.extend(inbox)
 
-    worked(port, loop)
+    worked(port, boxes.work, loop)
     assert seen == port.done == list(range(length))
 
 
@@ -128,7 +52,7 @@ def test_quick_items_are_handed_out_together_and_the_cell_says_which(kind: int) 
                 widths[shown.width] += 1
         benches.append(bench)
 
-    worked(port, loop)
+    worked(port, boxes.work, loop)
     assert benches[0].cell[0] == 0
     assert widths[STRETCH], widths
 
@@ -144,7 +68,7 @@ def test_with_a_time_limit_or_an_order_each_item_stands_alone(kind: int, alone: 
             shown = unstretch(*bench.cell)
             assert (shown.width, port.granted[shown.index][0]) == (1, item)
 
-    worked(port, loop, **{alone: True})
+    worked(port, boxes.work, loop, **{alone: True})
     assert port.done == list(range(3000))
 
 
@@ -158,9 +82,55 @@ def test_a_function_that_fails_late_fails_for_the_item_at_hand_alone(kind: int) 
             if item in bad:
                 raise ValueError(item)
 
-    worked(port, loop)
+    worked(port, boxes.work, loop)
     assert set(port.dead) == bad
     assert port.done == [item for item in [*range(5000), "text", *range(5000, 9000)] if item not in bad]
+
+
+def test_an_item_whose_unpickling_raises_stop_iteration_fails() -> None:
+    """To the iterators that hand items out that would be the end of them."""
+    bad = {0, 700, 2999}
+    port = Port([StopsUnpickling() if at in bad else at for at in range(3000)], PICKLED, lambda: 3000)
+    seen: list[int] = []
+
+    def loop(inbox: Inbox[int]) -> None:
+        seen.extend(inbox)
+
+    worked(port, boxes.work, loop)
+    assert len(port.dead) == len(bad)
+    assert port.done == [at for at in range(3000) if at not in bad]
+
+
+@KINDS
+def test_items_that_turn_slow_are_handed_back(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(boxes, "perf_counter", lambda: now[0])
+    port = Port(list(range(6000)), kind, lambda: 6000)
+
+    def loop(inbox: Inbox[int]) -> None:
+        for item in inbox:
+            assert item < 5264 or port.messages
+            now[0] += 1e-6 if item < 5200 else 0.02
+
+    worked(port, boxes.work, loop)
+    assert port.done == list(range(6000))
+
+
+@KINDS
+def test_a_context_that_a_constructor_was_given_knows_each_item(kind: int) -> None:
+    port = Port(list(range(3000)), kind, lambda: 3000)
+    form = Shape("class", inboxes=("inbox",), made="context")
+    seen: list[int] = []
+
+    def loop(inbox: Inbox[int]) -> None:
+        context = inbox.bench.context  # type: ignore[attr-defined]
+        for item in inbox:
+            seen.append(context.index)
+            assert context.part.count > context.index - context.part.start >= 0
+            assert port.granted[item][0] == item
+
+    worked(port, boxes.work, loop, form)
+    assert len(set(seen)) == 2000  # of two parts, a third and two thirds
 
 
 @KINDS
@@ -173,7 +143,7 @@ def test_an_early_return_leaves_the_rest(kind: int) -> None:
             if at == 2500:
                 return
 
-    worked(port, some)
+    worked(port, boxes.work, some)
     assert calls == port.done == list(range(10_000))
 
 
@@ -189,7 +159,7 @@ def test_an_iterator_that_was_kept_has_nothing_of_what_was_handed_back(kind: int
             if item == 2900:
                 raise ValueError(item)
 
-    worked(port, loop)
+    worked(port, boxes.work, loop)
     assert calls == list(range(5000))
     assert port.dead == [2900]
 
@@ -205,7 +175,7 @@ def test_an_item_that_was_said_to_be_done_is_not_blamed(kind: int) -> None:
                 raise ValueError("the function's own")
 
     with pytest.raises(ValueError, match="the function's own"):
-        worked(port, loop)
+        worked(port, boxes.work, loop)
     assert not port.dead
 
 
@@ -225,7 +195,7 @@ def test_outputs_of_a_try_that_is_given_again_are_forgotten_and_no_others(kind: 
                     outbox.put(-item)
                     raise Retry
 
-        worked(port, loop, attempts=3)
+        worked(port, boxes.work, loop, attempts=3)
         assert sorted(port.done) == list(range(3000))
         assert sorted(port.made) == [item for item in range(3000) if item % 3]
 
@@ -303,7 +273,7 @@ def test_whatever_a_function_does_every_item_ends_once(
     def function(inbox: Inbox[Any], outbox: Outbox[Any]) -> None:
         deeds(inbox, outbox)
 
-    worked(port, function, attempts=3, timed=timed)
+    worked(port, boxes.work, function, attempts=3, timed=timed)
     numbers = [item if type(item) is int else item[0] for item in port.done]
     dead = [item if type(item) is int else item[0] for item in port.dead]
     assert sorted(numbers + dead) == list(range(500))

@@ -23,6 +23,7 @@ from runner.supervisor import hearing
 from runner.supervisor.feeding import Feeder
 from runner.supervisor.state import TaskState
 from runner.worker import each
+from runner.worker.bench import SLOW, STRETCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +112,7 @@ def overrun(done: Day) -> float:
 
 def stride(costs: list[float]) -> float:
     """What a worker may execute between two looks at the clock: a stride of what was quick may turn out slow."""
-    items = min(each._STRETCH, max(1, int(2 * each._SLOW / min(costs))))
+    items = min(STRETCH, max(1, int(2 * SLOW / min(costs))))
     return max(sum(costs[at : at + items]) for at in range(0, len(costs), max(1, items // 8))) + max(costs)
 
 

@@ -1,0 +1,73 @@
+"""A function that is called for each item, some hundreds in one stretch while they are quick: a `StopIteration` is an
+error like any other there, although iterators take it for an end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ports import Port, StopsUnpickling, worked
+
+from runner.tasks import Shape
+from runner.transport.messages import OBJECTS, PICKLED
+from runner.worker import each
+
+COUNT = 60_000
+KINDS = pytest.mark.parametrize("kind", [OBJECTS, PICKLED], ids=["objects", "pickled"])
+
+
+@KINDS
+@pytest.mark.parametrize("makes", [True, False], ids=["results", "sink"])
+@pytest.mark.parametrize("error", [StopIteration, ValueError])
+def test_an_error_in_a_stretch_is_its_items(kind: int, makes: bool, error: type[Exception]) -> None:
+    port = Port(list(range(COUNT)), kind, lambda: 8192)
+    calls: list[int] = []
+
+    def function(item: int) -> int:
+        calls.append(item)
+        if item in {40_000, 50_000}:
+            raise error
+        return item
+
+    worked(port, each.work, function, makes=makes)
+    assert port.dead == [40_000, 50_000]
+    assert calls == list(range(COUNT))
+    assert port.made == ([item for item in calls if item not in port.dead] if makes else [])
+    assert error.__name__ in port.failures[0].error.type
+    assert "in function" in port.failures[0].error.traceback
+
+
+@pytest.mark.parametrize("makes", [True, False], ids=["results", "sink"])
+def test_an_item_whose_unpickling_raises_stop_iteration_fails(makes: bool) -> None:
+    bad = {0, 5000, 5001}
+    items = [StopsUnpickling() if at in bad else (at,) if at % 2 else at for at in range(6000)]
+    port = Port(items, PICKLED, lambda: 6000)
+    calls: list[Any] = []
+
+    def function(item: Any) -> None:
+        calls.append(item)
+
+    worked(port, each.work, function, makes=makes)
+    assert len(port.dead) == len(bad)
+    assert calls == [item for at, item in enumerate(items) if at not in bad] == port.done
+
+
+def test_a_context_that_a_constructor_was_given_knows_each_item() -> None:
+    port = Port(list(range(3000)), PICKLED, lambda: 3000)
+    seen: list[int] = []
+
+    class Function:
+        def __call__(self, item: int) -> None:
+            seen.append(contexts[0].index)
+
+    contexts: list[Any] = []
+    original = each.Items.execute
+
+    def execute(self: Any, grant: Any) -> Any:
+        contexts.append(self.bench.context)
+        return original(self, grant)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(each.Items, "execute", execute)
+        worked(port, each.work, Function(), Shape("class", made="context"))
+    assert len(set(seen)) == 2000  # of two parts, a third and two thirds
