@@ -39,9 +39,9 @@ def test_an_error_in_a_stretch_is_its_items(kind: int, makes: bool, error: type[
 
 @pytest.mark.parametrize("makes", [True, False], ids=["results", "sink"])
 def test_an_item_whose_unpickling_raises_stop_iteration_fails(makes: bool) -> None:
-    bad = {0, 5000, 5001}
-    items = [StopsUnpickling() if at in bad else (at,) if at % 2 else at for at in range(6000)]
-    port = Port(items, PICKLED, lambda: 6000)
+    bad = {0, 30_000, 30_001}
+    items = [StopsUnpickling() if at in bad else (at,) if at % 2 else at for at in range(40_000)]
+    port = Port(items, PICKLED, lambda: 8192)
     calls: list[Any] = []
 
     def function(item: Any) -> None:
