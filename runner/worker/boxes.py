@@ -47,10 +47,10 @@ class BoxInbox(Inbox[Any]):
         #: The parts of the grant that have not been handed out whole, and where the first of them goes on.
         self._parts: deque[tuple[Part, codec.Frozen | memoryview]] = deque()
         self._at = 0
-        #: What has been handed out last, the part it is of, its place there and in the grant, and what is left of it.
+        #: What has been handed out last, the part it is of, its place in the grant, and what is left of it.
         self._handed: codec.Frozen = ()
         self._part: Part | None = None
-        self._start = self._first = 0
+        self._first = 0
         self._left: Iterator[Any] = iter(self._handed)
         #: Items of the grant that are done, as far as that has been said.
         self.done = 0
@@ -70,7 +70,6 @@ class BoxInbox(Inbox[Any]):
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """The next item; what was taken before counts as done."""
         if length_hint(self._left):
-            self.task_done()
             self._hand_back()
         if not length_hint(self._left):
             self._hand_out(block, timeout)
@@ -88,7 +87,6 @@ class BoxInbox(Inbox[Any]):
                     return
             yield islice(self._thawed(), _PIECE)
             if length_hint(self._left):
-                self.task_done()
                 self._hand_back()
 
     def _thawed(self) -> Iterator[Any]:
@@ -101,10 +99,10 @@ class BoxInbox(Inbox[Any]):
 
     def _hand_out(self, block: bool = True, timeout: float | None = None) -> None:
         """Have the next items ready, of this grant or the next one; what was taken before is done."""
-        self.task_done()
         now = perf_counter()
         if not self._singly:
             self._adapt(now - self._since)
+        self.task_done()
         if self._parts:
             self._hand_back()
         if not self._parts:
@@ -118,23 +116,24 @@ class BoxInbox(Inbox[Any]):
         if stop == len(items):
             self._parts.popleft()
             self._at = 0
-        self._part, self._start, self._first = part, start, self.done
+        self._part, self._first = part, self.done
         self._handed = codec.some(items, start, stop)
         self._left = iter(self._handed)
         self._marked, self._since = -1, now
-        self._show(part, stop - start)
+        self._show(part, start, stop - start)
 
     def _hand_back(self) -> None:
-        """Answer when the grant takes more than twice its slice: the rest is handed back."""
+        """What was taken is done; when the grant takes more than twice its slice, the rest is handed back."""
+        self.task_done()
         if self.grant is not None and perf_counter() - self.began > 2 * self.grant.slice:
             self.settle()
 
-    def _show(self, part: Part, width: int) -> None:
+    def _show(self, part: Part, start: int, width: int) -> None:
         """Say what is at hand."""
         assert self.grant is not None
         self.bench.show(self.grant.lease, stretch(self.done, width) if width > 1 else self.done)
         if width == 1:
-            self.bench.context.at(part, part.start + self._start)
+            self.bench.context.at(part, part.start + start)
             if part.crashes:
                 self.bench.show_suspect(self.grant.lease, part, self._handed[0])
 
@@ -222,7 +221,7 @@ class BoxOutbox(Outbox[Any]):
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002  as queue.Queue
         """Send an item."""
         self._inbox.mark()
-        if type(item) in codec.SMALL and self._direct is not None:  # the usual case, and the hottest
+        if type(item) in codec.SMALL and self._direct is not None:  # here, not behind a call: it is a fifth of the time
             self._kinds.add(type(item))
             self._direct.append(item)
         else:
