@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from runner.ledger.balance import Flow, Headline, Tally, headline
 from runner.ledger.leases import Again, Dead, GivenUp, Lease, Settlement, Verdict
 from runner.ledger.lines import Chunk, Full, Line, Order, Piece
-from runner.ledger.order import Entry, Sequence
+from runner.ledger.order import Sequence
 from runner.structs import dataclass
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ class Ledger:
         self.by_queue: dict[str, list[Line]] = {}
         self.by_task: dict[str, list[Line]] = defaultdict(list)
         self.letters: set[str] = set()
+        self.orders: dict[str, Sequence] = {task: Sequence() for task in ordered}
         for spec in specs:
             self._open(spec)
         self.leases: dict[int, Lease] = {}
-        self.orders: dict[str, Sequence] = {task: Sequence() for task in ordered}
         self.repeated: dict[str, int] = defaultdict(int)
         self.taken: dict[str, int] = defaultdict(int)
         self.sent: dict[str, int] = defaultdict(int)
@@ -78,6 +78,7 @@ class Ledger:
                 bytes=spec.bytes,
                 full=spec.full,
                 order=spec.order,
+                keeps=any(reader in self.orders for reader in group),
                 least_size=spec.size if spec.elastic else None,
             )
             for group in groups
@@ -124,10 +125,11 @@ class Ledger:
                 line.size = max(line.least_size, items)
 
     def abandon(self, task: str, over: Container[str]) -> None:
-        """The task reads no more. A line all of whose readers are `over` keeps nothing from now on."""
+        """The task reads no more, and sends what its order held back. Lines whose readers are all `over` are left."""
+        if task in self.orders:
+            self._send(task, self.orders[task].drain(), Settlement())
         for line in self.by_task[task]:
-            if not line.abandoned and all(reader in over for reader in line.readers):
-                line.abandon()
+            line.leave(task, over)
 
     # -- going out -----------------------------------------------------------------------------
 
@@ -147,11 +149,10 @@ class Ledger:
         Marked pieces (an item that failed before) come alone and ignore `least`.
         """
         lines = self.by_task[task]
-        order = self.orders.get(task)
         pieces: list[tuple[Line, Piece]] = []
         taken = 0
-        for line in self._turn(lines, least):
-            for piece in line.take(most - taken, most_bytes, light, together - taken, joining=bool(pieces)):
+        for line in self._turn(task, lines, least):
+            for piece in line.take(task, most - taken, most_bytes, light, together - taken, joining=bool(pieces)):
                 pieces.append((line, piece))
                 taken += piece.count
                 if len(lines) > 1:
@@ -161,48 +162,40 @@ class Ledger:
         if not pieces:
             return None
         entry = None
-        if order is not None:
-            entry = pieces[0][1].entry
-            if entry is None:
-                entry = order.append()
-            else:
-                self._part_entry(pieces[0][0], order, entry)
+        if (order := self.orders.get(task)) is not None:
+            entry = pieces[0][1].entry or order.append()
         lease = Lease(next(self._leases), task, worker, pieces, taken, entry)
         self.leases[lease.id] = lease
         self.leased[task] += taken
         return lease
 
     @staticmethod
-    def _part_entry(line: Line, order: Sequence, entry: Entry) -> None:
-        """What was cut off a returned piece must not share its place in the order."""
-        for end in (0, -1):
-            if line.ready and line.ready[end].entry is entry:
-                line.ready[end] = replace(line.ready[end], entry=order.insert(entry))
-
-    @staticmethod
-    def _turn(lines: list[Line], least: int) -> list[Line]:
-        if least > 1 and not any(line.ready and line.ready[0].marked for line in lines):
-            available = sum(line.available for line in lines)
+    def _turn(task: str, lines: list[Line], least: int) -> list[Line]:
+        if least > 1 and not any((piece := line.next(task)) is not None and piece.single for line in lines):
+            available = sum(line.available(task) for line in lines)
             if available < least:
                 return []
         if len(lines) == 1:
             return lines
-        # The fullest first: a task with several inputs empties what makes others wait.
-        return sorted((line for line in lines if line.available), key=lambda line: -line.available)
+        # What was begun first, then the fullest: a task with several inputs empties what makes others wait.
+        return sorted(
+            (line for line in lines if line.available(task)),
+            key=lambda line: (task not in line.kept, -line.available(task)),
+        )
 
     def returned_first(self, task: str) -> bool:
-        """Whether what would be granted next has been granted before (an ordered task may owe it to its order)."""
-        return any(line.ready and line.ready[0].entry is not None for line in self.by_task[task])
+        """Whether what would be granted next is what the order of the task waits for."""
+        return task in self.orders and any(task in line.kept for line in self.by_task[task])
 
     def suspect_first(self, task: str) -> bool:
         """Whether workers have died over what would be granted next."""
-        return any(line.ready and line.ready[-1 if line.order == "lifo" else 0].crashes for line in self.by_task[task])
+        return any((piece := line.next(task)) is not None and piece.crashes for line in self.by_task[task])
 
     def available(self, task: str) -> int:
         """Items that could be granted to this task now."""
         total = 0
         for line in self.by_task[task]:
-            total += line.count - line.asleep
+            total += line.available(task) if line.kept else line.count - line.asleep
         return total
 
     def queued(self, task: str) -> int:
@@ -303,19 +296,17 @@ class Ledger:
         setattr(line.tally, how, getattr(line.tally, how) + piece.count)
 
     def _give_back(self, lease: Lease, again: list[_Returned]) -> None:
-        order = self.orders.get(lease.task)
-        if order is not None and lease.entry is not None:
-            entry = lease.entry
+        if (entry := lease.entry) is not None:
             kept: list[_Returned] = []
             for line, piece, until in sorted(again, key=lambda each: self._position(lease, each[1])):
-                entry = order.insert(entry)
+                entry = entry.behind()
                 kept.append((line, replace(piece, entry=entry), until))
             again = kept
-        for line, piece, until in reversed(again):  # each goes to the front, so the last one first
+        for line, piece, until in again:
             if until is None:
-                line.give_back(piece)
+                line.give_back(piece, lease.task)
             else:
-                line.sleep(piece, until)
+                line.sleep(piece, until, lease.task)
                 self._sleepers = True
 
     @staticmethod
@@ -326,10 +317,7 @@ class Ledger:
         raise AssertionError("a piece that is not of this lease")
 
     def _in_order(self, lease: Lease, outputs: list[tuple[str, Chunk]]) -> list[tuple[str, Chunk]]:
-        order = self.orders.get(lease.task)
-        if order is None or lease.entry is None:
-            return outputs
-        return order.settle(lease.entry, outputs)
+        return outputs if lease.entry is None else lease.entry.of.settle(lease.entry, outputs)
 
     def _send(self, task: str, outputs: list[tuple[str, Chunk]], result: Settlement) -> None:
         for queue, chunk in outputs:

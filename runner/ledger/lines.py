@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from bisect import bisect
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +12,7 @@ from runner.ledger.balance import Tally
 from runner.structs import dataclass, field, message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
     from runner.ledger.order import Entry
 
@@ -43,7 +44,7 @@ class Piece:
 
     A piece with `attempts` (exceptions) or `crashes` (deaths of workers) is always a single item, or a batch
     that failed as a whole; `alone` says that nothing else may be granted with it. `entry` is its place in the
-    order of an ordered task, once it has been granted.
+    order of an ordered task, once it has been granted; `ticket` is its chunk's place in the line.
     """
 
     chunk: Chunk
@@ -53,6 +54,7 @@ class Piece:
     crashes: int = 0
     alone: bool = False
     entry: Entry | None = None
+    ticket: int = 0
 
     @property
     def size(self) -> int:
@@ -88,14 +90,18 @@ class Piece:
         """The `count` items from `start` (counted from this piece's own start)."""
         if changes:
             return replace(self, start=self.start + start, count=count, **changes)
-        return Piece(self.chunk, self.start + start, count, self.attempts, self.crashes, self.alone, self.entry)
+        return Piece(
+            self.chunk, self.start + start, count, self.attempts, self.crashes, self.alone, self.entry, self.ticket
+        )
 
 
 @dataclass(slots=True)
 class Line:
     """The items of one queue that wait for one group of readers.
 
-    A queue that its readers share has one line, a copied one a line for each reader.
+    A queue that its readers share has one line, a copied one a line for each reader. What is given back goes where it
+    was, whatever was given back before it. If one of the readers is ordered the line `keeps` it for the task that had
+    it, as long as that reads: it has its place in the order of that task, and is too late for that of another.
     """
 
     name: str
@@ -105,6 +111,7 @@ class Line:
     bytes: int
     full: Full = "wait"
     order: Order = "fifo"
+    keeps: bool = False
     #: The bound of an elastic line while its readers are slow, or not known yet.
     least_size: int | None = None
     tally: Tally = field(default_factory=Tally)
@@ -112,16 +119,22 @@ class Line:
     held: int = 0
     leased: int = 0
     ready: deque[Piece] = field(default_factory=deque)
-    sleeping: list[tuple[float, int, Piece]] = field(default_factory=list)
-    heap: list[tuple[float, int, Piece]] = field(default_factory=list)
+    sleeping: list[tuple[float, int, int, Piece, str]] = field(default_factory=list)
+    #: What is kept, by task. Like `ready` by tickets, and no task has none.
+    kept: dict[str, deque[Piece]] = field(default_factory=dict)
+    #: The readers that read no more.
+    over: set[str] = field(default_factory=set)
+    heap: list[tuple[float, int, int, Piece]] = field(default_factory=list)
     asleep: int = 0
     ticket: int = 0
     abandoned: bool = False
 
-    @property
-    def available(self) -> int:
-        """Items that may be granted now."""
-        return self.count - self.asleep
+    def available(self, task: str) -> int:
+        """Items that may be granted to this task now."""
+        available = self.count - self.asleep
+        if self.kept:
+            available -= sum(piece.count for other, kept in self.kept.items() if other != task for piece in kept)
+        return available
 
     def room(self) -> int:
         """Items that may still come in; 0 when either bound has been reached."""
@@ -135,7 +148,8 @@ class Line:
         if self.abandoned:
             self.tally.left += chunk.count
             return 0
-        piece = Piece(chunk, 0, chunk.count)
+        self.ticket += 1
+        piece = Piece(chunk, 0, chunk.count, ticket=self.ticket)
         dropped = 0
         if self.full == "drop-new":
             keep = min(chunk.count, self.room())
@@ -154,12 +168,15 @@ class Line:
         self.count += piece.count
         self.held += piece.size
         if self.order == "priority":
-            for index in range(piece.count):
-                self.ticket += 1
-                rank = piece.chunk.priorities[piece.start + index] if piece.chunk.priorities else 0.0
-                heapq.heappush(self.heap, (rank, self.ticket, piece.part(index, 1)))
+            self._push(piece)
         else:
             self.ready.append(piece)
+
+    def _push(self, piece: Piece) -> None:
+        for index in range(piece.count):
+            each = piece.part(index, 1)
+            rank = piece.chunk.priorities[each.start] if piece.chunk.priorities else 0.0
+            heapq.heappush(self.heap, (rank, each.ticket, each.start, each))
 
     def _shed(self) -> int:
         """Drop the oldest until the bounds hold again; the newest item always stays."""
@@ -177,49 +194,65 @@ class Line:
         self.count -= piece.count
         self.held -= piece.size
 
-    def abandon(self) -> None:
-        """All readers are gone: what waits here, and what will still come, is left. Its memory is freed."""
-        self.abandoned = True
-        self.tally.left += self.count
-        self.count = self.held = self.asleep = 0
-        self.ready.clear()
-        self.heap.clear()
-        self.sleeping.clear()
+    def leave(self, task: str, over: Container[str]) -> None:
+        """The task reads no more: what was kept for it is for the others. If all are `over`, everything is left.
 
-    def give_back(self, piece: Piece) -> None:
-        """Return granted items to the front, where they were."""
-        self.leased -= piece.count
-        self.count += piece.count
-        self.held += piece.size
-        self._requeue(piece)
+        What waits then, and what will still come, is only counted: its memory is freed.
+        """
+        self.over.add(task)
+        if self.abandoned:
+            return
+        if all(reader in over for reader in self.readers):
+            self.abandoned = True
+            self.tally.left += self.count
+            self.count = self.held = self.asleep = 0
+            self.ready.clear()
+            self.heap.clear()
+            self.sleeping.clear()
+            self.kept.clear()
+        for piece in self.kept.pop(task, ()):
+            self._requeue(piece, task)
 
-    def _requeue(self, piece: Piece) -> None:
-        if self.order == "lifo":
-            self.ready.append(piece)
-        else:
-            self.ready.appendleft(piece)
+    def give_back(self, piece: Piece, task: str) -> None:
+        """Return items that were granted to a task: they go where they were."""
+        self._return(piece)
+        self._requeue(piece, task)
 
-    def sleep(self, piece: Piece, until: float) -> None:
-        """Return a granted item that must not be granted before `until`."""
-        self.leased -= piece.count
-        self.count += piece.count
-        self.held += piece.size
+    def sleep(self, piece: Piece, until: float, task: str) -> None:
+        """Return granted items that must not be granted before `until`."""
+        self._return(piece)
         self.asleep += piece.count
-        self.ticket += 1
-        heapq.heappush(self.sleeping, (until, self.ticket, piece))
+        heapq.heappush(self.sleeping, (until, piece.ticket, piece.start, piece, task))
+
+    def _return(self, piece: Piece) -> None:
+        self.leased -= piece.count
+        self.count += piece.count
+        self.held += piece.size
+
+    def _requeue(self, piece: Piece, task: str) -> None:
+        """Put items where they were before they were granted to a task."""
+        pieces = self.ready
+        if piece.entry is not None and task in self.over:
+            piece = replace(piece, entry=None)
+        if self.keeps and task not in self.over:
+            pieces = self.kept.setdefault(task, deque())
+        elif self.order == "priority":
+            self._push(piece)
+            return
+        pieces.insert(bisect(pieces, _place(piece), key=_place), piece)
 
     def wake(self, now: float) -> int:
         """Make the sleepers whose time has come available; return how many items that were."""
         woken = 0
         while self.sleeping and self.sleeping[0][0] <= now:
-            piece = heapq.heappop(self.sleeping)[2]
+            *_, piece, task = heapq.heappop(self.sleeping)
             self.asleep -= piece.count
-            self._requeue(piece)
+            self._requeue(piece, task)
             woken += piece.count
         return woken
 
     def take(
-        self, most: int, most_bytes: int, light: int = 1, together: int = 1, *, joining: bool = False
+        self, task: str, most: int, most_bytes: int, light: int = 1, together: int = 1, *, joining: bool = False
     ) -> Iterator[Piece]:
         """Hand out pieces, together at most `most` items and `most_bytes`; but `together` items whatever their bytes.
 
@@ -227,7 +260,7 @@ class Line:
         the lease holds something else, so that such a piece must wait for its own.
         """
         taken = 0
-        while most > 0 and (piece := self._next()) is not None:
+        while most > 0 and (piece := self.next(task)) is not None:
             single, weight = piece.single, piece.weight(light)
             least = together - taken
             if (single and (taken or joining)) or (least <= 0 and weight > most_bytes * piece.count):
@@ -235,9 +268,9 @@ class Line:
             if not piece.marked:
                 keep = 1 if self.order == "lifo" else _how_many(piece, weight, most, most_bytes, max(1, least))
                 if keep < piece.count:
-                    piece = self._cut(piece, keep)
+                    piece = self._cut(task, piece, keep)
                     weight = piece.weight(light)
-            self._leave_next(piece)
+            self._leave_next(task, piece)
             taken += piece.count
             most -= piece.count
             most_bytes -= weight
@@ -245,39 +278,52 @@ class Line:
             if single or (most_bytes <= 0 and taken >= together):
                 return
 
-    def _next(self) -> Piece | None:
-        """What would be handed out next."""
-        if self.ready:
-            return self.ready[-1 if self.order == "lifo" else 0]
-        return self.heap[0][2] if self.heap else None
+    def next(self, task: str) -> Piece | None:
+        """What would be handed out to a task next."""
+        pieces = self.kept.get(task) or self.ready
+        if pieces:
+            return pieces[-1 if self.order == "lifo" else 0]
+        return self.heap[0][-1] if self.heap else None
 
-    def _cut(self, piece: Piece, keep: int) -> Piece:
-        """Part the next piece, so that only `keep` items of it are next."""
-        rest = piece.count - keep
-        if self.order == "lifo":
-            self.ready[-1] = piece.part(0, rest)
-            piece = piece.part(rest, keep)
-            self.ready.append(piece)
+    def _cut(self, task: str, piece: Piece, keep: int) -> Piece:
+        """Part the next piece, so that only `keep` items of it are next; in an order each part has its place."""
+        pieces, rest = self.kept.get(task) or self.ready, piece.count - keep
+        lifo = self.order == "lifo"
+        taken, left = (
+            (piece.part(rest, keep), piece.part(0, rest)) if lifo else (piece.part(0, keep), piece.part(keep, rest))
+        )
+        if piece.entry is not None:
+            left = replace(left, entry=piece.entry.behind())
+        if lifo:
+            pieces[-1] = left
+            pieces.append(taken)
         else:
-            self.ready[0] = piece.part(keep, rest)
-            piece = piece.part(0, keep)
-            self.ready.appendleft(piece)
-        return piece
+            pieces[0] = left
+            pieces.appendleft(taken)
+        return taken
 
-    def _leave_next(self, piece: Piece) -> None:
+    def _leave_next(self, task: str, piece: Piece) -> None:
         """The next piece is granted."""
-        if not self.ready:
+        pieces = self.kept.get(task) or self.ready
+        if not pieces:
             heapq.heappop(self.heap)
         elif self.order == "lifo":
-            self.ready.pop()
+            pieces.pop()
         else:
-            self.ready.popleft()
+            pieces.popleft()
+        if not pieces:
+            self.kept.pop(task, None)
         self._leave(piece)
         self.leased += piece.count
 
     def next_waking(self) -> float | None:
         """When the first sleeper wakes."""
         return self.sleeping[0][0] if self.sleeping else None
+
+
+def _place(piece: Piece) -> tuple[int, int]:
+    """Where a piece is in its line."""
+    return piece.ticket, piece.start
 
 
 def _how_many(piece: Piece, weight: int, most: int, most_bytes: int, least: int) -> int:

@@ -21,22 +21,31 @@ if TYPE_CHECKING:
 class Entry:
     """One place in the order, with the results that wait in it: (queue, chunk) pairs."""
 
+    of: Sequence
     outputs: list[tuple[str, Chunk]] = field(default_factory=list)
     settled: bool = False
     after: Entry | None = None
 
+    def behind(self) -> Entry:
+        """A new entry right behind this one."""
+        entry = Entry(self.of, after=self.after)
+        self.after = entry
+        if self.of.tail is self:
+            self.of.tail = entry
+        return entry
+
 
 @dataclass(slots=True)
 class Sequence:
-    """The entries of one ordered task that have not left yet, and how many results they hold back."""
+    """The entries of one ordered task that have not left yet, and how many results for each queue they hold back."""
 
     head: Entry | None = None
     tail: Entry | None = None
-    held: int = 0
+    held: dict[str, int] = field(default_factory=dict)
 
     def append(self) -> Entry:
         """A new entry at the end."""
-        entry = Entry()
+        entry = Entry(self)
         if self.tail is None:
             self.head = entry
         else:
@@ -44,26 +53,20 @@ class Sequence:
         self.tail = entry
         return entry
 
-    def insert(self, before: Entry) -> Entry:
-        """A new entry right behind `before`."""
-        entry = Entry(after=before.after)
-        before.after = entry
-        if self.tail is before:
-            self.tail = entry
-        return entry
-
     def settle(self, entry: Entry, outputs: list[tuple[str, Chunk]]) -> list[tuple[str, Chunk]]:
         """The entry has its results; return whatever may leave now, in order."""
         entry.outputs.extend(outputs)
         entry.settled = True
-        self.held += sum(chunk.count for _, chunk in outputs)
+        for queue, chunk in outputs:
+            self.held[queue] = self.held.get(queue, 0) + chunk.count
         leaving: list[tuple[str, Chunk]] = []
         while self.head is not None and self.head.settled:
             leaving.extend(self.head.outputs)
             self.head = self.head.after
         if self.head is None:
             self.tail = None
-        self.held -= sum(chunk.count for _, chunk in leaving)
+        for queue, chunk in leaving:
+            self.held[queue] -= chunk.count
         return leaving
 
     def drain(self) -> list[tuple[str, Chunk]]:
@@ -73,5 +76,5 @@ class Sequence:
             leaving.extend(self.head.outputs)
             self.head = self.head.after
         self.tail = None
-        self.held = 0
+        self.held.clear()
         return leaving

@@ -61,14 +61,22 @@ class Feeder:
     def room(self, task: TaskState) -> tuple[int, bool]:
         """Items that this task may still produce, by the bounds of all its outputs, and what others are expected to.
 
-        Also whether one of its outputs is at its bound: then nobody may produce anything for it.
+        Also whether one of its outputs is at its bound: then nobody may produce anything for it. What an order holds
+        back is as good as there.
         """
-        least, full = 1 << 60, False
+        least, full, held = 1 << 60, False, self._held(task)
         for queue in task.bounding:
             room = self.ledger.room_in(queue)
-            full = full or room == 0
+            if held:
+                room -= held.get(queue, 0)
+            full = full or room <= 0
             least = min(least, room - self.expected[queue])
         return least, full
+
+    def _held(self, task: TaskState) -> Mapping[str, int]:
+        """The results for each queue that wait for those before them."""
+        order = self.ledger.orders.get(task.name)
+        return {} if order is None else order.held
 
     def _expect(self, queues: tuple[str, ...], items: int) -> None:
         for queue in queues:
@@ -109,11 +117,11 @@ class Feeder:
             return ROOM
         if not self.ledger.available(task.name):
             return TURN if self.ledger.queued(task.name) else ITEM
-        held = order.held if (order := self.ledger.orders.get(task.name)) else 0
         room, full = self.room(task)
         if full or room <= 0:
-            return ROOM
-        return TURN if room <= held else ITEM  # what is there is not yet a full batch
+            ordered = any(self._held(task).values()) and all(self.ledger.room_in(queue) for queue in task.bounding)
+            return TURN if ordered else ROOM
+        return ITEM  # what is there is not yet a full batch
 
     def _feed_in_turn(self, task: TaskState, *, flush: bool) -> None:
         """Everybody gets one before anybody gets two; who is busy is not looked at, however many they are."""
@@ -206,7 +214,6 @@ class Feeder:
             wanted = min(wanted, lifespan.items - slot.items - held)
             if wanted <= 0:
                 return 0
-        room -= order.held if (order := self.ledger.orders.get(task.name)) else 0
         if room <= 0:
             # There is room, but others are expected to fill it: an idle worker may still execute one item.
             return 0 if slot.leases and not task.flying else 1

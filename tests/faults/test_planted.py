@@ -105,9 +105,9 @@ def forget_the_lease(original: Any, self: Ledger, lease_id: int, *_: Any) -> Any
     return Settlement()
 
 
-def give_back_twice(original: Any, self: Line, piece: Any) -> None:
-    original(self, piece)
-    self._requeue(piece)
+def give_back_twice(original: Any, self: Line, piece: Any, task_: str) -> None:
+    original(self, piece, task_)
+    self._requeue(piece, task_)
     self.count += piece.count
     self.leased -= piece.count
 
@@ -144,8 +144,8 @@ def no_letters(original: Any, self: Hearing, settlement: Any) -> None:
     return None
 
 
-def at_once(original: Any, self: Line, piece: Any, until: float) -> None:
-    original(self, piece, 0.0)
+def at_once(original: Any, self: Line, piece: Any, until: float, task_: str) -> None:
+    original(self, piece, 0.0, task_)
 
 
 def out_of_order(original: Any, self: Sequence, entry: Any, outputs: Any) -> Any:

@@ -113,7 +113,7 @@ class LedgerMachine(RuleBasedStateMachine):
             tally = line.tally
             assert tally.put == tally.done + tally.dead + tally.dropped + line.count + line.leased
             assert line.held >= 0
-            assert line.available >= 0
+            assert all(line.available(reader) >= 0 for reader in line.readers)
 
     def teardown(self) -> None:
         """Whatever happened: what remains can be finished, and then every item has ended exactly once."""
