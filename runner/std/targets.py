@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
-import secrets
 import select
 import stat
 import sys
@@ -295,6 +293,8 @@ def part_name(name: str, most: int = _NAME_MAX) -> str:
     part = f".{name}.part"
     raw = os.fsencode(name)
     if len(raw) + 6 > most:
+        import hashlib
+
         return f".{hashlib.sha256(raw).hexdigest()[:32]}.part"
     return part
 
@@ -317,7 +317,7 @@ def _part(folder: str, name: str, path: str) -> tuple[int, str]:
                 return fd, aside
     except _NotOurs:
         # Every writer has a part of its own then, and the last one that is whole stays.
-        aside = os.path.join(folder, part_name(secrets.token_hex(16), most))  # noqa: PTH118
+        aside = os.path.join(folder, part_name(os.urandom(16).hex(), most))  # noqa: PTH118
         return _new(aside), aside
     raise FileExistsError(f"{path}: other workers want to write this file all the time ({shown(aside)})")
 
