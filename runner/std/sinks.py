@@ -102,7 +102,8 @@ class _File:
         cut = self._context is not None and self._context.stopping
         if self._lost is not None and not self.partial:
             is_not = "is not written, what was there before stays" if to.whole else "has not got everything"
-            raise OSError(self._lost.errno, f"{shown(self.path)} {is_not}: {self._lost.strerror}")
+            why = os.strerror(self._lost.errno) if self._lost.errno else str(self._lost)
+            raise OSError(self._lost.errno, f"{shown(self.path)} {is_not}: {why}")
         if to.whole and cut and not self.partial:
             why = "the run was stopped, or a task that feeds it has failed; `partial = true` keeps what has come"
             sys.stderr.write(f"{shown(self.path)} is not written: {why}\n")
