@@ -51,6 +51,7 @@ def check_functions(
         problems += [*binding.problems, *_declaration(config, task, function)]
         problems += exceptions.findings(config, task, function)
         problems += shipped.findings(config, task, function, arguments[word])
+    problems += shipped.clashes(config, functions, arguments)
     return problems, arguments
 
 

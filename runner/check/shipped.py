@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.config import parse
 from runner.config.declared import said
+from runner.config.places import VALUE
 from runner.config.problems import Problem, name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator, Mapping
 
     from runner.check.functions import Arguments
     from runner.config.model import Config, TaskConfig
@@ -17,28 +20,125 @@ if TYPE_CHECKING:
 
 _READS = {"lines", "csv", "jsonl"}
 _WRITES = {"write_lines", "write_csv", "write_jsonl"}
+#: The descriptors that every worker has itself.
+_OWN = range(3)
 
 
 def findings(config: Config, task: TaskConfig, function: TaskFunction, arguments: Arguments) -> Iterator[Problem]:
     """Problems of a task that calls one of them; `arguments` are its own, converted."""
-    if function.reference.module != "runner.std" or function.name not in _READS | _WRITES:
+    if task.mode == "process" or (task.mode is None and function.options.get("mode") != "thread"):
+        yield from _not_in_processes(config, task, arguments)
+    if not _is(function, _READS | _WRITES):
         return
-    args, kwargs = arguments
-    given = args[0] if args else kwargs.get("path", "-")
-    stdin = given == "-" and function.name in _READS
+    given = _path(arguments)
+    writes, stdin = function.name in _WRITES, function.name in _READS and descriptor_of(given) == 0
     at = config.place("tasks", task.name, "call")
     if stdin and config.file == parse.STDIN:
         text = f"task {name(task.name)} would read standard input, from which this file itself was read"
         yield Problem("E304", text, at, hint="name the file: runner run FILE")
-    if task.mode == "process" and (stdin or (function.name in _WRITES and given != "-")):
-        does = "reads standard input" if stdin else "writes a file whole or not at all"
+    if task.mode == "process" and (stdin or writes):
+        does = "reads standard input" if stdin else _does(given)
         place = config.place("tasks", task.name, "mode") if said(config, task.name, "mode") else at
         text = f"task {name(task.name)} {does}, which only a thread can"
         yield Problem("E304", text, place, hint='say `mode = "thread"`, or nothing: its function declares it')
-    if len(task.workers.names) > 1 and (stdin or (function.name in _WRITES and given != "-")):
+    if len(task.workers.names) > 1 and (stdin or (writes and given != "-")):
         does = "reads standard input" if stdin else "writes one file"
         place = config.place("tasks", task.name, "workers")
         yield Problem("E304", f"task {name(task.name)} {does}: it can have one worker only", place)
-    if task.lifespan is not None and function.name in _WRITES:
+    if task.lifespan is not None and writes:
         text = f"task {name(task.name)} writes one file: its worker cannot be replaced on the way"
         yield Problem("E304", text, config.place("tasks", task.name, "lifespan"))
+    fields = arguments[1].get("fields")
+    if isinstance(fields, list):
+        text, place = f"the columns of task {name(task.name)}", config.place("tasks", task.name, "with", "fields")
+        for double in dict.fromkeys(each for each in fields if fields.count(each) > 1):
+            yield Problem("E304", f"{text} have {name(double)} twice", place)
+        if not fields:
+            yield Problem("E304", f"{text} are none", place)
+
+
+def _is(function: TaskFunction, names: set[str]) -> bool:
+    return function.reference.module == "runner.std" and function.name in names
+
+
+def _path(arguments: Arguments) -> str:
+    args, kwargs = arguments
+    return str(args[0] if args else kwargs.get("path", "-"))
+
+
+def _does(path: str) -> str:
+    return "writes data to standard output" if path == "-" else "writes a file whole or not at all"
+
+
+def descriptor_of(path: str) -> int | None:
+    """The descriptor of runner that a path of a source means."""
+    return 0 if path == "-" else _descriptor(path)
+
+
+def _descriptor(path: str) -> int | None:
+    from runner.std.targets import descriptor  # most files need none of `std`
+
+    return descriptor(path)
+
+
+def _not_in_processes(config: Config, task: TaskConfig, arguments: Arguments) -> Iterator[Problem]:
+    """`<(command)` gives runner a pipe, and a path that means another thing, or nothing, in every other process."""
+    args, kwargs = arguments
+    given = [(("args", str(at)), value) for at, value in enumerate(args)]
+    for path, value in [*given, *((("with", word), value) for word, value in kwargs.items())]:
+        if isinstance(value, (str, Path)) and str(value).startswith(("/dev/fd/", "/proc/self/fd/")):
+            number = _descriptor(str(value))
+            if number is not None and number not in _OWN:
+                text = f"{name(str(value))} is a descriptor of runner itself, and task {name(task.name)} runs in others"
+                hint = 'say `mode = "thread"`, or give it a file or a named pipe'
+                yield Problem("E304", text, config.place("tasks", task.name, *path, VALUE), hint=hint)
+
+
+# -- one file, one writer ---------------------------------------------------------------------
+
+
+def clashes(
+    config: Config, functions: Mapping[str, TaskFunction], arguments: Mapping[str, Arguments]
+) -> Iterator[Problem]:
+    """Files that two tasks write, by whatever names: each would replace what the other has written."""
+    writers: dict[Hashable, str] = {}
+    for word, given in arguments.items():
+        if not _is(functions[word], _WRITES) or any(config.hole("tasks", word, key) for key in ("args", "with")):
+            continue
+        path = _path(given)
+        file = _file(path)
+        if file is None:
+            continue
+        other = writers.setdefault(file, word)
+        if other != word:
+            text = f"tasks {name(other)} and {name(word)} both write the file {name(path)}"
+            spot = ("args", "0", VALUE) if given[0] else ("with", "path", VALUE)
+            hint = "give each its own file, or let both write to one queue, and one task to the file"
+            yield Problem("E317", text, config.place("tasks", word, *spot), hint=hint)
+
+
+def _file(path: str) -> Hashable | None:
+    """The same for all names of one file; None for what is no file (standard output, a pipe, a device)."""
+    if path == "-" or _descriptor(path) is not None:
+        return None
+    try:
+        if Path(path).exists() and not Path(path).is_file():
+            return None
+        target = Path(os.path.realpath(path))
+        word, folder = target.name, target.parent
+        if word != word.swapcase() and _same(folder, folder.with_name(folder.name.swapcase())):
+            import unicodedata
+
+            word = unicodedata.normalize("NFC", word.casefold())
+        there = folder.stat()
+    except (OSError, ValueError):  # it cannot be written either, and the task will say so
+        return path
+    return there.st_dev, there.st_ino, word
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether the file system does not tell capital letters from small ones."""
+    try:
+        return one != other and one.samefile(other)
+    except OSError:
+        return False

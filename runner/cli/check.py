@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from runner.cli.apart import claimed
 from runner.cli.inputs import Params, Sets, complete_file, pairs, path_of
 from runner.cli.plugins import NoPlugin, NoPlugins, OnlyPlugin, choice
 from runner.errors import ConfigError, UsageError
@@ -56,6 +57,7 @@ def check(
     """
     if format_ not in _FORMATS:
         raise UsageError(f"--format is one of {', '.join(_FORMATS)}, not {format_}")
+    write = print if format_ == "text" else claimed()
     chosen = None if static else choice(no_plugin, no_plugins, only_plugin)
     given, sets = dict(pairs(param, "--param")), pairs(set_, "--set")
     found: list[Problem] = []
@@ -65,7 +67,8 @@ def check(
         found += problems
         if not problems:
             good.append(f"{file}: no problems ({summary})")
-    _WRITERS[format_](found, good)
+    if lines := _WRITERS[format_](found, good):
+        write("\n".join(lines))
     raise typer.Exit(3 if any(strict or each.severity == "error" for each in found) else 0)
 
 
@@ -86,17 +89,14 @@ def _checked(
     return problems, f"{tasks} task{'s' * (tasks != 1)}, {queues} queue{'s' * (queues != 1)}{static_too}"
 
 
-def _text(problems: list[Problem], good: list[str]) -> None:
+def _text(problems: list[Problem], good: list[str]) -> list[str]:
     from runner.config.problems import render
 
-    if problems:
-        print(render(problems))
-    for line in good:
-        print(line)
+    return [*([render(problems)] if problems else []), *good]
 
 
-def _json(problems: list[Problem], good: list[str]) -> None:  # noqa: ARG001  the same for every format
-    print(json.dumps([_record(problem) for problem in problems], indent=2))
+def _json(problems: list[Problem], good: list[str]) -> list[str]:  # noqa: ARG001  the same for every format
+    return [json.dumps([_record(problem) for problem in problems], indent=2)]
 
 
 def _record(problem: Problem) -> dict[str, Any]:
@@ -113,15 +113,18 @@ def _record(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _github(problems: list[Problem], good: list[str]) -> None:  # noqa: ARG001  the same for every format
-    for problem in problems:
-        place = problem.place
-        end = place.column + place.length - 1
-        where = f"file={_property(place.file)}"
-        if place.line:
-            where += f",line={place.line},endLine={place.line},col={place.column},endColumn={end}"
-        message = problem.message + (f"\n{problem.hint}" if problem.hint else "")
-        print(f"::{problem.severity} {where},title={problem.code}::{_data(message)}")
+def _github(problems: list[Problem], good: list[str]) -> list[str]:  # noqa: ARG001  the same for every format
+    return [_command(problem) for problem in problems]
+
+
+def _command(problem: Problem) -> str:
+    place = problem.place
+    end = place.column + place.length - 1
+    where = f"file={_property(place.file)}"
+    if place.line:
+        where += f",line={place.line},endLine={place.line},col={place.column},endColumn={end}"
+    message = problem.message + (f"\n{problem.hint}" if problem.hint else "")
+    return f"::{problem.severity} {where},title={problem.code}::{_data(message)}"
 
 
 def _data(text: str) -> str:

@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says of how a run is shown. `events`: the file for them; `page`: that of the report."""
+    """What the command line says of how a run is shown.
+
+    `document` writes the summary as JSON to standard output, which is kept for it; `events`: the file for them; `page`:
+    that of the report.
+    """
 
     quiet: bool = False
     verbose: bool = False
     dead_ok: bool = False
-    as_json: bool = False
+    document: Callable[[str], None] | None = None
     events: str | None = None
     progress: str = "auto"
     page: str | None = None
@@ -45,7 +49,7 @@ class Audience:
         color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self._options = options
         self._journal = None if options.events is None else Journal(options.events)
-        self.printer = Printer(2 if options.as_json else 1, 2, log=log, color=color)
+        self.printer = Printer(1, 2, log=log, color=color)
         self._console = Console(self.printer, plan, quiet=options.quiet, verbose=options.verbose)
         self._recorder = runs.recorder(plan)
         self._display = display("none" if options.quiet else options.progress, self.printer, log=log)
@@ -98,8 +102,8 @@ def execute(plan: Plan, options: Options) -> NoReturn:
     finally:
         audience.printer.close(timeout=5.0)
     code = audience.code(result)
-    if options.as_json:
-        code = _print(record, code)
+    if options.document is not None:
+        code = _print(record, options.document, code)
     if result.left_behind:
         # A thread that cannot be ended would keep the interpreter from ending; all state is written.
         os._exit(code)
@@ -121,18 +125,16 @@ def _page(record: Record, options: Options) -> str:
         return f"the report could not be written: {error}"
 
 
-def _print(record: Record, code: int) -> int:
+def _print(record: Record, document: Callable[[str], None], code: int) -> int:
     """The summary as JSON; the code, which is another one when it could not be written."""
     from runner.report.journal import summary
     from runner.supervisor.result import DEAD, FAILED
 
     try:
-        sys.stdout.write(summary(record) + "\n")
-        sys.stdout.flush()
+        document(summary(record))
     except BrokenPipeError:
         raise
     except OSError as error:
         sys.stderr.write(f"standard output: {error.strerror}; the summary is lost\n")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return FAILED if code in {0, DEAD} else code
     return code

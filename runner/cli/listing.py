@@ -58,8 +58,13 @@ def list_(
     """
     if what not in _WHAT:
         raise UsageError(f"list knows {', '.join(_WHAT)}, not {what[:40]!r}")
+    document = None
+    if as_json:
+        from runner.cli.apart import claimed
+
+        document = claimed()
     if what == "runs":
-        _runs(state, as_json=as_json)
+        _runs(state, document)
         return
     config = examined(file, f"list {what}", param, set_)
     refuse(config)
@@ -72,8 +77,8 @@ def list_(
         text, records = (partial(function, found) for function in _OF_PLUGINS[what])
     else:
         text, records = (partial(function, config) for function in _LISTS[what])
-    if as_json:
-        print(json.dumps(records(), indent=2, default=str))
+    if document is not None:
+        document(json.dumps(records(), indent=2, default=str))
         return
     for line in text():
         print(line)
@@ -85,13 +90,14 @@ def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _runs(state: Path, *, as_json: bool) -> None:
+def _runs(state: Path, document: Callable[[str], None] | None) -> None:
     from runner.cli import past
 
     found = past.past(state)
-    if as_json:
-        print(json.dumps(found, indent=2))
-    for line in [] if as_json else table(past.rows(found)) or [f"no run in {state} has a record"]:
+    if document is not None:
+        document(json.dumps(found, indent=2))
+        return
+    for line in table(past.rows(found)) or [f"no run in {state} has a record"]:
         print(line)
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from runner.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runner.report.record import Record
     from runner.supervisor import Plan
 
@@ -85,9 +87,12 @@ def trace(record: Record, to: str) -> None:
         print(to)
 
 
-def difference(before: Record, after: Record, *, as_json: bool) -> None:
-    """Print what is different."""
+def difference(before: Record, after: Record, document: Callable[[str], None] | None) -> None:
+    """Print what is different; or write it as JSON, with `document`."""
     from runner.report import compare
 
     found = compare.compare(before, after)
-    print(json.dumps(compare.as_json(found), indent=2) if as_json else compare.text(found))
+    if document is None:
+        print(compare.text(found))
+    else:
+        document(json.dumps(compare.as_json(found), indent=2))

@@ -59,16 +59,18 @@ def report(
       runner report --events events.jsonl --json
     """
     from runner.cli import pages
+    from runner.cli.apart import claimed
 
     _refuse_two(html, trace, as_json=as_json)
+    document = claimed() if as_json else None
     record = of_events(events) if events is not None else find(state, run)
     before = None if compare is None else find(state, compare)
-    if as_json and before is None:
+    if document is not None and before is None:
         from runner.report.journal import dumps
 
-        print(dumps(record))
+        document(dumps(record))
     elif before is not None and html != "-":
-        pages.difference(before, record, as_json=as_json)
+        pages.difference(before, record, document)
     if trace is not None:
         pages.trace(record, trace)
     if show or html is not None or not (as_json or trace is not None or before is not None):

@@ -95,7 +95,9 @@ def run(
       runner run tasks.toml --set tasks.bake.workers=2 --dry-run
     """
     from runner import config
+    from runner.cli.apart import claimed
 
+    document = claimed() if as_json else None
     if progress not in _DISPLAYS:
         raise UsageError(f"--progress knows {', '.join(_DISPLAYS)}, not {progress[:40]!r}")
     given, file = dict(pairs(param, "--param")), path_of(file, "run")
@@ -122,7 +124,7 @@ def run(
 
     page = pages.wanted(plan, html, report=report)
     shown = Options(
-        quiet=quiet, verbose=verbose, dead_ok=dead_ok, as_json=as_json, events=events, progress=progress, page=page
+        quiet=quiet, verbose=verbose, dead_ok=dead_ok, document=document, events=events, progress=progress, page=page
     )
     execute(plan, shown)
 

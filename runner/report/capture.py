@@ -59,6 +59,10 @@ class _Stream(io.TextIOBase):
         """The same for bytes, which need not be text."""
         self._capture.write(data, self._stream)
 
+    def write_data(self, data: bytes) -> None:
+        """Whole lines of data, which no name of a worker may alter."""
+        self._capture.printer.write_data(data, self._stream)
+
     def fileno(self) -> int:
         """The descriptor that child programs should inherit."""
         return self._fd

@@ -91,6 +91,10 @@ class Printer:
         key = (name, thread, stream)
         self.hand_over(lambda: self._feed(key, data), len(data), wait=True)
 
+    def write_data(self, data: bytes, stream: str) -> None:
+        """Print whole lines as they are; waits like `write`."""
+        self.hand_over(lambda: self._emit(stream, data), len(data), wait=True)
+
     def finish_name(self, name: str) -> None:
         """A thread worker has ended: print its unfinished last lines."""
         self.hand_over(lambda: self._finish_name(name))

@@ -1,24 +1,23 @@
-"""Sinks: a text file, a CSV file, a file of JSON lines, standard output.
+"""Sinks: a text file, a CSV file, a file of JSON lines, standard output; `targets` says how a file is written.
 
-    item ──▶ .NAME.PID.part, beside the file ──▶ all there: synced, renamed ──▶ NAME
-                                             └─▶ cut short: removed
-
-Whole or nothing: under its own name the file is either what it was before, or has every item of the run.
+Whole or nothing: under its own name the file is either what it was before, or has every item of the run that is not
+dead or dropped because of what it is. An item that the operating system does not take leaves no file.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
 import sys
 from typing import TYPE_CHECKING, Any
 
 from runner.std.sources import in_process
+from runner.std.targets import opened, shown
 from runner.tasks import Context, task
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from runner.std.targets import Target
 
 
 class _File:
@@ -32,57 +31,25 @@ class _File:
             raise ValueError(f"encoding {encoding!r} cannot be written line by line; use utf-8")
         self.path, self.encoding, self.partial = path, encoding, partial
         self._context = context
-        self._fd = -1
-        self._target = self._aside = ""
+        self._to: Target | None = None
+        self._headed = False
+        #: Why an item is missing that the operating system did not take, for good.
+        self._lost: OSError | None = None
 
     def text(self, items: list[Any]) -> str:
         """The items as they stand in the file."""
         raise NotImplementedError
 
     def head(self) -> str:
-        """What the file begins with."""
+        """What the file begins with, when the items that `text` was called with are its first."""
         return ""
 
     def __enter__(self) -> _File:
-        if self.path == "-":
-            return self
         if in_process():
             # A killed process's items are given again, and those of its last chunk would be in the file twice.
             raise ValueError(f'{self.path}: files are written by threads only: say `mode = "thread"`, or nothing')
-        self._target = os.path.realpath(self.path)
-        folder = os.path.dirname(self._target)  # noqa: PTH120
-        if not os.path.isdir(folder):  # noqa: PTH112
-            raise FileNotFoundError(f"{self.path}: there is no folder {folder}; make it first")
-        if os.path.isdir(self._target):  # noqa: PTH112
-            raise IsADirectoryError(f"{self.path}: this is a folder")
-        if os.path.exists(self._target) and not os.path.isfile(self._target):  # noqa: PTH110, PTH113
-            self._fd = os.open(self._target, os.O_WRONLY | os.O_CLOEXEC)  # a pipe or a device: nothing to put aside
-        else:
-            self._begin(folder)
+        self._to = opened(self.path, str(getattr(self._context, "run", "")))
         return self
-
-    def _begin(self, folder: str) -> None:
-        name = os.path.basename(self._target)  # noqa: PTH119
-        self._sweep(folder, name)
-        self._aside = os.path.join(folder, f".{name[:200]}.{os.getpid()}.part")  # noqa: PTH118
-        try:
-            self._fd = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        except FileExistsError:
-            aside, self._aside = self._aside, ""
-            text = f"{self.path}: another worker is writing this file; it can have one only (it writes {aside})"
-            raise FileExistsError(text) from None
-        with contextlib.suppress(FileNotFoundError):
-            os.fchmod(self._fd, stat.S_IMODE(os.stat(self._target).st_mode))  # noqa: PTH116
-
-    @staticmethod
-    def _sweep(folder: str, name: str) -> None:
-        """Remove what runs left behind that were killed."""
-        front, end = f".{name[:200]}.", ".part"
-        for each in os.listdir(folder):  # noqa: PTH208
-            pid = each[len(front) : -len(end)]
-            if each.startswith(front) and each.endswith(end) and pid.isdecimal() and not _alive(int(pid)):
-                with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(folder, each))  # noqa: PTH108, PTH118
 
     def __call__(self, item: Any) -> None:
         self._write(item if isinstance(item, list) and self._batched else [item])
@@ -92,70 +59,58 @@ class _File:
         return bool(getattr(self._context, "batched", False))
 
     def _write(self, items: list[Any]) -> None:
-        text = self.text(items)
-        if self._fd < 0:
-            sys.stdout.write(text)
-            return
-        data = text.encode(self.encoding)
-        if not self._aside:
-            _write_all(self._fd, data)
-            return
-        before = os.lseek(self._fd, 0, os.SEEK_CUR)
-        if before == 0:
-            data = self.head().encode(self.encoding) + data
+        if self._lost is not None:  # there will be no file: this item is as lost as that one
+            raise OSError(self._lost.errno, self._lost.strerror)
+        data = self._data(items)
+        if self._to is None:
+            raise ValueError(f"{shown(self.path)} is not open: use the sink in a `with` statement")
         try:
-            _write_all(self._fd, data)
+            self._to.write(data)
         except OSError as error:
-            os.ftruncate(self._fd, before)  # no half items
-            os.lseek(self._fd, before, os.SEEK_SET)
-            raise OSError(error.errno, f"{self.path}: {error.strerror}") from None
+            again = getattr(self._context, "tried_again", None)
+            if again is None or not again(error):
+                self._lost = error
+            raise
+        self._headed = True
+        self.taken()
+
+    def _data(self, items: list[Any]) -> bytes:
+        try:
+            text = self.text(items)
+            return (text if self._headed else self.head() + text).encode(self.encoding)
+        except Exception:
+            raise
+        except BaseException as error:  # noqa: BLE001  of the item's own; it must not cost this worker its file
+            raise ValueError(f"an item cannot be written: it raised {type(error).__name__}") from None
+
+    def taken(self) -> None:
+        """The items that `text` was called with last are in the file."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._fd < 0:
+        to, self._to = self._to, None
+        if to is None:
             return
         try:
-            cut = self._context is not None and self._context.stopping
-            if self._aside and kind is None and cut and not self.partial:
-                why = "the run was stopped, or a task that feeds it has failed; `partial = true` keeps what has come"
-                sys.stderr.write(f"{self.path} is not written: {why}\n")
-            elif self._aside and (kind is None or self.partial):
-                self._keep()
+            if kind is None or self.partial:
+                self._end(to)
         finally:
-            os.close(self._fd)
-            self._fd = -1
-            if self._aside:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._aside)  # noqa: PTH108
+            to.close()
 
-    def _keep(self) -> None:
-        if os.lseek(self._fd, 0, os.SEEK_CUR) == 0:
-            _write_all(self._fd, self.head().encode(self.encoding))
-        os.fsync(self._fd)
-        os.replace(self._aside, self._target)  # noqa: PTH105
-        self._aside = ""
-        folder = os.open(os.path.dirname(self._target), os.O_RDONLY | os.O_CLOEXEC)  # noqa: PTH120
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    def _end(self, to: Target) -> None:
+        cut = self._context is not None and self._context.stopping
+        if self._lost is not None and not self.partial:
+            is_not = "is not written, what was there before stays" if to.whole else "has not got everything"
+            why = os.strerror(self._lost.errno) if self._lost.errno else str(self._lost)
+            raise OSError(self._lost.errno, f"{shown(self.path)} {is_not}: {why}")
+        if to.whole and cut and not self.partial:
+            why = "the run was stopped, or a task that feeds it has failed; `partial = true` keeps what has come"
+            sys.stderr.write(f"{shown(self.path)} is not written: {why}\n")
+            return
+        if not self._headed and not cut and (head := self.head()):
+            to.write(head.encode(self.encoding))
+        to.keep()
 
 
 @task(name="write_lines", mode="thread")
@@ -208,7 +163,35 @@ class WriteJsonl(_File):
 
     def text(self, items: list[Any]) -> str:
         """The items as lines of JSON."""
-        return "".join([self._encode(item) + "\n" for item in items])
+        return "".join([self._line(item) for item in items])
+
+    def _line(self, item: Any) -> str:
+        _keys_once(item)
+        return self._encode(item) + "\n"
+
+
+def _keys_once(value: Any) -> None:
+    """ValueError for keys that would be the same in JSON, as 1 and "1" are: a reader would see only the last one."""
+    if isinstance(value, dict):
+        if {*map(type, value)} - {str}:
+            words = [_word(key) for key in value]
+            double = [word for word in words if words.count(word) > 1]
+            if double:
+                raise ValueError(f"the key {double[0]!r} would be there twice")
+        for inner in value.values():
+            if isinstance(inner, (dict, list, tuple)):
+                _keys_once(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            if isinstance(inner, (dict, list, tuple)):
+                _keys_once(inner)
+
+
+def _word(key: Any) -> str:
+    """A key as JSON writes it."""
+    if isinstance(key, str):
+        return str(key)
+    return {True: "true", False: "false", None: "null"}[key] if isinstance(key, bool) or key is None else str(key)
 
 
 def _plain(value: Any) -> Any:
@@ -245,29 +228,34 @@ class WriteCsv(_File):
         if len(delimiter) != 1:
             raise ValueError(f"delimiter must be a single character, not {delimiter!r}")
         self._fields, self._delimiter, self._header = fields, delimiter, header
-        self._said = False
+        if fields is not None:
+            _once(fields)
+        self._next = fields
 
     def head(self) -> str:
         """The row of names."""
-        return self._rows([self._fields]) if self._header and self._fields is not None else ""
+        return self._rows([self._next]) if self._header and self._next is not None else ""
 
     def text(self, items: list[Any]) -> str:
         """The items as rows."""
-        rows = [self._row(item) for item in items]
-        if self._fd < 0 and not self._said:
-            self._said = True
-            return self.head() + self._rows(rows)
-        return self._rows(rows)
+        self._next = self._fields
+        return self._rows([self._row(item) for item in items])
+
+    def taken(self) -> None:
+        """The first item that is written says what the columns are."""
+        self._fields = self._next
 
     def _row(self, item: Any) -> list[Any]:
         record = item if isinstance(item, dict) else _plain(item)
         if not isinstance(record, dict):
             raise TypeError(f"a row must be a dict or a dataclass, not {type(item).__name__}")
-        if self._fields is None:
-            self._fields = [str(each) for each in record]
-        if len(record) != len(self._fields) or any(each not in record for each in self._fields):
-            raise ValueError(f"an item with the fields {list(record)}, where {self._fields} are the columns")
-        return [record[each] for each in self._fields]
+        fields = self._next
+        if fields is None:
+            fields = self._next = [str(each) for each in record]
+            _once(fields)
+        if len(record) != len(fields) or any(each not in record for each in fields):
+            raise ValueError(f"an item with the fields {list(record)}, where {fields} are the columns")
+        return [record[each] for each in fields]
 
     def _rows(self, rows: list[Any]) -> str:
         import csv
@@ -276,6 +264,15 @@ class WriteCsv(_File):
         text = io.StringIO()
         csv.writer(text, delimiter=self._delimiter, lineterminator="\n").writerows(rows)
         return text.getvalue()
+
+
+def _once(fields: list[str]) -> None:
+    """ValueError for columns that could not be read back."""
+    if not fields:
+        raise ValueError("a row without fields is none")
+    double = [each for each in fields if fields.count(each) > 1]
+    if double:
+        raise ValueError(f"the field {double[0]!r} is there twice")
 
 
 @task(name="print", mode="thread")

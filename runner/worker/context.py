@@ -8,7 +8,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from runner.errortext import describe
 from runner.transport.messages import Progress
+from runner.worker.failure import verdict
 
 if TYPE_CHECKING:
     from runner.transport.messages import Part
@@ -30,6 +32,7 @@ class WorkerContext:
         self.attempt = 1
         self.stopping = False
         self.batched = spec.batch is not None
+        self._spec = spec
         self._port = port
         self._told = 0.0
 
@@ -44,6 +47,10 @@ class WorkerContext:
         if now - self._told >= _QUARTER or done == total:
             self._told = now
             self._port.send(Progress(float(done), None if total is None else float(total)))
+
+    def tried_again(self, error: Exception) -> bool:
+        """Whether the item at hand is given again when it fails with this error."""
+        return verdict(self._spec, error, describe(error), self.attempt) == "retry"
 
     def at(self, part: Part, index: int) -> None:
         """The function is about to be called for this item."""

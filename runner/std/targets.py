@@ -1,0 +1,383 @@
+"""Where the bytes of a sink go: standard output, a pipe or a device, or a file that is written whole or not at all.
+
+    whole file:  .NAME.part, locked, beside the file ──▶ all there: synced, renamed ──▶ NAME
+                                                     └─▶ cut short, or a write has failed: removed
+
+The lock dies with its process. So a part that nobody holds was left by a run that was killed, and is removed by the
+next writer; one that is held means another writer, in whatever container, and whatever its process number is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import select
+import stat
+import sys
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: parts have names of their own there, and no lock
+    fcntl = None  # type: ignore[assignment]  # looked at before each use
+
+_FD = re.compile(r"/(?:dev|proc/(?P<pid>[0-9]+)(?:/task/[0-9]+)?)/fd/(?P<number>[0-9]{1,9})")
+_NAME_MAX = 255
+_LINKS = 40
+_TRIES = 100
+#: What a file system answers that cannot sync such a thing at all.
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP}
+#: File → the run that has begun it last in this process.
+_BEGUN: dict[str, str] = {}
+
+
+class Target(Protocol):
+    """Takes bytes; `keep` when all have come, and `close` in any case. `whole`: nothing is there before `keep`."""
+
+    whole: bool
+
+    def write(self, data: bytes) -> None:
+        """All of it, or OSError."""
+
+    def keep(self) -> None:
+        """All has come."""
+
+    def close(self) -> None:
+        """Let go of everything; never raises."""
+
+
+def opened(path: str, run: str) -> Target:
+    """The target that a path means, `-` being standard output; OSError says why there is none.
+
+    `run` is the run's id, or empty: within one run a file is begun once.
+    """
+    number = 1 if path == "-" else descriptor(path)
+    if number in {1, 2}:
+        return Stream("stdout" if number == 1 else "stderr")
+    if number is not None:
+        return Direct(path, _inherited(path, number))
+    with contextlib.suppress(FileNotFoundError):
+        mode = os.stat(path).st_mode  # noqa: PTH116  a str may be any path, Path("") is "."
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(f"{shown(path)}: this is a folder")
+        if stat.S_ISSOCK(mode):
+            raise OSError(f"{shown(path)}: this is a socket, which cannot be opened like a file")
+        if not stat.S_ISREG(mode):
+            return Direct(path, os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY))
+    return Whole(path, run)
+
+
+def shown(path: str) -> str:
+    r"""A path in a message, on one line.
+
+    >>> shown("out.txt"), shown("a\nb")
+    ('out.txt', "'a\\nb'")
+    """
+    return path if path.isprintable() else repr(path)
+
+
+def descriptor(path: str) -> int | None:
+    """The descriptor of this process that a path leads to (`/dev/stdout`, `/dev/fd/63`), or None.
+
+    >>> descriptor("/dev/fd/63"), descriptor("out.txt")
+    (63, None)
+    """
+    at = os.path.abspath(path)  # noqa: PTH100
+    for _ in range(_LINKS):
+        folder, name = os.path.split(at)
+        at = os.path.join(os.path.realpath(folder), name)  # noqa: PTH118
+        found = _FD.fullmatch(at)
+        if found is not None:
+            return int(found["number"]) if found["pid"] in {None, str(os.getpid())} else None
+        if not os.path.islink(at):  # noqa: PTH114
+            return None
+        at = os.path.normpath(os.path.join(os.path.dirname(at), os.readlink(at)))  # noqa: PTH115, PTH118, PTH120
+    return None
+
+
+def _inherited(path: str, number: int) -> int:
+    """A copy of a descriptor that runner was started with; those that it has opened itself are not for others."""
+    try:
+        if fcntl is not None and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise PermissionError(f"{path}: this descriptor is open for reading only")
+        if os.get_inheritable(number):
+            return os.dup(number)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+    raise FileNotFoundError(f"{path}: runner was started without this descriptor")
+
+
+class Stream:
+    """Standard output or error: the lines of data that go there bear no name of a worker."""
+
+    whole = False
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def write(self, data: bytes) -> None:
+        """Behind what was printed before."""
+        stream = getattr(sys, self._name)
+        if hasattr(stream, "write_data"):  # the capture of thread workers
+            stream.write_data(data)
+        elif hasattr(stream, "buffer"):
+            stream.flush()
+            stream.buffer.write(data)
+            stream.buffer.flush()
+        else:
+            stream.write(data.decode("utf-8", "replace"))
+
+    def keep(self) -> None:
+        """Nothing is behind."""
+
+    def close(self) -> None:
+        """It stays open."""
+
+
+class Direct:
+    """A pipe, a device, or a descriptor that runner was started with: what is written is there at once."""
+
+    whole = False
+
+    def __init__(self, path: str, fd: int) -> None:
+        self._path, self._fd = path, fd
+        self._torn: OSError | None = None
+
+    def write(self, data: bytes) -> None:
+        """Wait for a slow reader. After half an item nothing more can be written."""
+        if self._torn is not None:
+            raise OSError(self._torn.errno, f"{shown(self._path)}: {self._torn.strerror}")
+        view = memoryview(data)
+        try:
+            while view:
+                try:
+                    view = view[os.write(self._fd, view) :]
+                except BlockingIOError:
+                    select.select([], [self._fd], [])
+        except OSError as error:
+            self._torn = error if len(view) < len(data) else None
+            _again(error, shown(self._path))
+
+    def keep(self) -> None:
+        """Nothing is behind."""
+
+    def close(self) -> None:
+        """The reader sees the end, when no one else writes."""
+        with contextlib.suppress(OSError):
+            os.close(self._fd)
+
+
+class Whole:
+    """A file that has, under its own name, what was there before until `keep` has put all in its place."""
+
+    whole = True
+
+    def __init__(self, path: str, run: str) -> None:
+        self._path = shown(path)
+        self._target = os.path.realpath(path)
+        self._folder, name = os.path.split(self._target)
+        self._aside, self._fd, self._torn = "", -1, False
+        if os.path.islink(self._target):  # noqa: PTH114
+            raise OSError(errno.ELOOP, f"{self._path}: this link leads in a circle")
+        if not os.path.isdir(self._folder):  # noqa: PTH112
+            raise FileNotFoundError(f"{self._path}: there is no folder {shown(self._folder)}; make it first")
+        if os.path.exists(self._target) and not os.access(self._target, os.W_OK):  # noqa: PTH110
+            raise PermissionError(f"{self._path}: this file may not be written; see its permissions")
+        if run and _BEGUN.get(self._target) == run:
+            text = "a worker of this run has begun this file before, and what it wrote would be lost"
+            raise FileExistsError(f"{self._path}: {text}")
+        try:
+            self._fd, self._aside = _part(self._folder, name, self._path)
+            _like(self._fd, self._target)
+        except OSError as error:
+            self.close()
+            if error.errno is None:
+                raise
+            _again(error, f"{self._path}: no file can be made in {shown(self._folder)}")
+        if run:
+            _BEGUN[self._target] = run
+
+    def write(self, data: bytes) -> None:
+        """Append; an error leaves no half of it."""
+        before = os.lseek(self._fd, 0, os.SEEK_CUR)
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            self._torn = True
+            os.ftruncate(self._fd, before)
+            os.lseek(self._fd, before, os.SEEK_SET)
+            self._torn = False
+            _again(error, self._path)
+
+    def keep(self) -> None:
+        """Put it in its place, safe from a power failure; OSError says why what was there before stays."""
+        try:
+            if self._torn:
+                raise OSError(errno.EIO, "half an item could not be taken back")  # noqa: TRY301  as the others
+            _sync(self._fd)
+            os.replace(self._aside, self._target)  # noqa: PTH105
+        except OSError as error:
+            _again(error, f"{self._path} is not written, what was there before stays")
+        self._aside = ""
+        try:
+            folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                _sync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            _again(error, f"{self._path} is written, but a power failure might still undo that")
+
+    def close(self) -> None:
+        """Remove what is not in its place; what is there has been synced, so closing cannot fail it any more."""
+        if self._aside:
+            with contextlib.suppress(OSError):
+                os.unlink(self._aside)  # noqa: PTH108
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                _unlock(self._fd)
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+        self._aside, self._fd = "", -1
+
+
+def _again(error: OSError, what: str) -> NoReturn:
+    """Raise the error with what it means."""
+    raise OSError(error.errno, f"{what}: {error.strerror or error}") from None
+
+
+def _sync(fd: int) -> None:
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+
+
+def _like(fd: int, target: str) -> None:
+    """Give the new file the mode and, where that is allowed, the owner of the one whose place it will take."""
+    try:
+        there = os.stat(target)  # noqa: PTH116
+    except FileNotFoundError:
+        return
+    made = os.fstat(fd)
+    if (there.st_uid, there.st_gid) != (made.st_uid, made.st_gid):
+        try:
+            os.fchown(fd, there.st_uid, there.st_gid)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.fchown(fd, -1, there.st_gid)
+    with contextlib.suppress(PermissionError):  # some file systems know no modes
+        os.fchmod(fd, stat.S_IMODE(there.st_mode) & 0o777)
+
+
+# -- the part beside the file -----------------------------------------------------------------
+
+
+class _NotOurs(Exception):
+    """What bears the part's name cannot be looked at, or locks are not to be had here."""
+
+
+def part_name(name: str, most: int = _NAME_MAX) -> str:
+    """The name of the part, which must not be longer than a name may be.
+
+    >>> part_name("out.txt"), len(part_name("ö" * 127))
+    ('.out.txt.part', 38)
+    """
+    part = f".{name}.part"
+    raw = os.fsencode(name)
+    if len(raw) + 6 > most:
+        import hashlib
+
+        return f".{hashlib.sha256(raw).hexdigest()[:32]}.part"
+    return part
+
+
+def _part(folder: str, name: str, path: str) -> tuple[int, str]:
+    """A new, empty, locked file beside the target, and its path. Anything killed runs have left there is removed."""
+    try:
+        most = os.pathconf(folder, "PC_NAME_MAX")
+    except (OSError, AttributeError, ValueError):
+        most = _NAME_MAX
+    aside = os.path.join(folder, part_name(name, most))  # noqa: PTH118
+    try:
+        for _ in range(_TRIES):
+            try:
+                fd = _new(aside)
+            except FileExistsError:
+                _remove_stale(aside, path)
+                continue
+            if _locked(fd, aside):
+                return fd, aside
+    except _NotOurs:
+        # Every writer has a part of its own then, and the last one that is whole stays.
+        aside = os.path.join(folder, part_name(os.urandom(16).hex(), most))  # noqa: PTH118
+        return _new(aside), aside
+    raise FileExistsError(f"{path}: other workers want to write this file all the time ({shown(aside)})")
+
+
+def _new(aside: str) -> int:
+    return os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+
+def _locked(fd: int, aside: str) -> bool:
+    """Lock the file just made; False when another writer has taken it for a stale one meanwhile."""
+    try:
+        _lock(fd)
+        if _is_at(fd, aside):
+            return True
+    except BlockingIOError:
+        pass
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)  # noqa: PTH108
+        os.close(fd)
+        raise _NotOurs from None
+    os.close(fd)
+    return False
+
+
+def _remove_stale(aside: str, path: str) -> None:
+    """Remove a part that no one holds; FileExistsError when it is held."""
+    try:
+        fd = os.open(aside, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except OSError:
+        raise _NotOurs from None
+    try:
+        _lock(fd)
+        if _is_at(fd, aside):
+            os.unlink(aside)  # noqa: PTH108
+    except BlockingIOError:
+        text = f"another worker is writing this file; it can have one only (it writes {shown(aside)})"
+        raise FileExistsError(f"{path}: {text}") from None
+    except OSError:
+        raise _NotOurs from None
+    finally:
+        os.close(fd)
+
+
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), Path(path).lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _lock(fd: int) -> None:
+    if fcntl is None:
+        raise OSError(errno.ENOTSUP, "no locks")
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _unlock(fd: int) -> None:
+    """Also for forked children that still have it."""
+    if fcntl is not None:
+        fcntl.flock(fd, fcntl.LOCK_UN)
