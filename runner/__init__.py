@@ -10,11 +10,12 @@ What a plugin needs is here, and stays light: nothing is imported before it is a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # as type checkers know it without an import: `python -m runner` must not begin with one
 if TYPE_CHECKING:
+    from typing import Any
+
     from runner.api import Interrupted, Result, TaskResult, load, run
     from runner.config.model import Config
     from runner.config.problems import Problem

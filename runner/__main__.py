@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import sys
 
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # `-m` looks for modules in the current folder first, which the `runner` command does not do at all.
+    here = sys.path.pop(0)
+    if f"{here}/runner" in sys.modules["runner"].__path__:  # runner itself is there, not installed
+        sys.path.append(here)
+
 from runner import collector
 
 

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from runner.supervisor import Result as End
 
 _UNDER_WAY = threading.Lock()
-#: Local plugins bear such names; see `runner.plugins`.
-_LOCAL = "_runner_plugins_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,11 +288,13 @@ def alone() -> Iterator[None]:
 
     Local plugins are read anew, as their files are now; worker processes would see that in any case.
     """
+    from runner.tasks import LOCAL
+
     if not _UNDER_WAY.acquire(blocking=False):
         raise UsageError("a run is under way in this process, and a process has one at a time; start another process")
     pid = os.environ.get("RUNNER_PID")
     try:
-        for name in [name for name in sys.modules if name.startswith(_LOCAL)]:
+        for name in [name for name in sys.modules if name.startswith(LOCAL)]:
             del sys.modules[name]
         yield
     finally:

@@ -191,7 +191,8 @@ def _fleets(
         holdings = Holdings()
         stack.callback(holdings.close)
         spawner = Spawner()
-        spawner.prepare(_references(plan), any(task.shape.is_async for task in ours))
+        needs_asyncio = any(task.shape.is_async for task in ours)
+        spawner.prepare(_references(plan), needs_asyncio, [task.config.env for task in ours])
         fleets["process"] = ProcessFleet(hub, page, spawner, attach, holdings)
         stack.callback(fleets["process"].close)
     if local and "thread" not in modes:

@@ -6,7 +6,6 @@ Everything here is imported by workers, so it stays light: the standard library 
 from __future__ import annotations
 
 import functools
-import importlib
 import importlib.util
 import inspect
 import sys
@@ -25,6 +24,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: The attribute by which `@task` marks a callable; its value is a `Declaration`.
 MARK = "__runner_task__"
+#: How the names of local plugins' modules begin: `runner.local` finds them, once one of them is imported.
+LOCAL = "runner.local."
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +250,7 @@ def hints(target: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Where a callable is found: `module` and `qualname`, and for a local plugin the folder or file it lives in.
+    """Where a callable is found: `module` and `qualname`, and the module's file where its name does not lead there.
 
     Workers get this instead of a pickled function, so it works under every start method.
 
@@ -262,12 +263,11 @@ class Reference:
     module: str
     qualname: str
     path: str | None = None
-    folder: str | None = None
     given: str = ""
 
     def load(self) -> Any:
         """Import and return the callable; raises whatever the import raises, or AttributeError."""
-        target: Any = load_module(self.module, self.path, self.folder)
+        target: Any = load_module(self.module, self.path)
         for part in self.qualname.split("."):
             target = getattr(target, part)
         if self.given:
@@ -325,22 +325,25 @@ def provided(given: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
         yield name, obj, value.options if isinstance(value, TaskFunction) and value.options else declared.options
 
 
-def load_module(name: str, path: str | None = None, folder: str | None = None) -> Any:
-    """Import a module by name, or a local plugin's file under its private name (`folder` becomes its package)."""
+def load_module(name: str, path: str | None = None) -> Any:
+    """Import a module by name; from its file when the name alone does not lead there."""
     if name in sys.modules:
         return sys.modules[name]
-    if path is None:
-        return importlib.import_module(name)
+    if path is not None and not path.endswith(".py"):
+        raise ImportError(f"{path} is not a Python file")
+    if path is None or name.startswith(LOCAL):
+        __import__(name)  # not `import_module`, whose frame would be in the traceback of what goes wrong
+        return sys.modules[name]
     package = name.rpartition(".")[0]
     if package and package not in sys.modules:
         # A package of our own making, so that `from . import other` works and nothing enters sys.path.
         parent = types.ModuleType(package)
-        parent.__path__ = [folder or str(Path(path).parent)]
+        parent.__path__ = [str(Path(path).parent)]
         sys.modules[package] = parent
     search = [str(Path(path).parent)] if Path(path).name == "__init__.py" else None
     spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=search)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is not a Python file")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

@@ -7,6 +7,7 @@ import faulthandler
 import os
 import signal
 import socket
+import sys
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,7 @@ def main(kit: Kit) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     lifeline.arm(_fd(kit.lifeline))
     _take_notes(_fd(kit.notes))
+    _reseed()
     stdio.worker_side(*(None if end is None else _fd(end) for end in (kit.out, kit.err)))
     os.environ["RUNNER_PID"] = str(kit.runner)
     page = Page(_fd(kit.page))
@@ -121,6 +123,13 @@ def _take_notes(fd: int) -> None:
     """A crash, and SIGQUIT, write the stacks of all threads into the file that runner reads afterwards."""
     faulthandler.enable(fd, all_threads=True)
     faulthandler.register(signal.SIGQUIT, fd, all_threads=True)
+
+
+def _reseed() -> None:
+    """The fork server may have imported numpy, whose global generator would be the same in every worker."""
+    numpy = sys.modules.get("numpy.random")
+    if numpy is not None:
+        numpy.seed()
 
 
 def _fd(end: InheritedFd | int) -> int:

@@ -1,6 +1,13 @@
 """What the fork server imports once, so that every worker it forks has it already.
 
-Import errors are kept to themselves here: the worker that needs the module meets the same error, and reports it.
+    runner's own modules     always
+    the standard library's   those that the plugins' files import at their top
+    numpy                    the same; a worker gives its global generator another seed
+    anything else            never: a worker imports what is the user's itself
+
+A thread, a lock that is held, a connection or a generator of random numbers that an import has made would be broken or
+shared in a fork; and a task's `env` is to be there before it. With an `env` in the run, nothing but runner's own is
+imported. What cannot be imported here is left to the worker that needs it, which meets the same error and reports it.
 """
 
 from __future__ import annotations
@@ -10,6 +17,7 @@ import gc
 import json
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from runner.collector import importing
 from runner.fleets.spawn import PRELOAD, ignore_terminal
@@ -17,19 +25,54 @@ from runner.fleets.spawn import PRELOAD, ignore_terminal
 with importing():
     import ctypes  # noqa: F401  so that a worker can make C's output line-buffered without importing it
 
-    import runner.fleets.child  # noqa: F401  what every worker runs first
-    from runner.tasks import load_module
+    import runner.fleets.child  # what every worker runs first
+    import runner.local  # noqa: F401  what finds local plugins
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: They speak to the person in front of the machine as soon as they are imported.
+_LOUD = {"antigravity", "this"}
 
 
 def _preload() -> None:
     ignore_terminal()
     wanted = json.loads(os.environ.pop(PRELOAD))
-    sys.path[:] = wanted.get("path", sys.path)
-    if wanted.get("asyncio"):
-        import runner.worker.flight  # noqa: F401  async tasks' workers need it, and asyncio
-    for name, path, folder in wanted.get("modules", ()):
-        with contextlib.suppress(BaseException):  # user code; its worker will report it
-            load_module(name, path, folder)
+    sys.path[:] = wanted["path"]
+    with importing():
+        if wanted["asyncio"]:
+            import runner.worker.flight  # noqa: F401  async tasks' workers need it, and asyncio
+        for name in wanted["modules"]:
+            with contextlib.suppress(Exception):
+                __import__(name)
+        for file in wanted["files"]:
+            with contextlib.suppress(Exception):  # its worker says what is wrong with the file
+                for name in _fork_safe(file):
+                    with contextlib.suppress(Exception):
+                        __import__(name)
+
+
+def _fork_safe(file: str) -> Iterator[str]:
+    """The modules that a file imports at its top, without executing it, as far as a fork does them no harm."""
+    import dis
+    from importlib.machinery import SourceFileLoader
+
+    code = SourceFileLoader("file", file).get_code("file")
+    assert code is not None
+    for instruction in dis.get_instructions(code):
+        name = str(instruction.argval)
+        if instruction.opname == "IMPORT_NAME" and fork_safe(name):
+            yield name
+
+
+def fork_safe(name: str) -> bool:
+    """Whether a module may be imported before a fork.
+
+    >>> fork_safe("concurrent.futures"), fork_safe("polars")
+    (True, False)
+    """
+    top = name.partition(".")[0]
+    return (top in sys.stdlib_module_names and top not in _LOUD) or name == "numpy"
 
 
 def _freeze() -> None:

@@ -1,8 +1,8 @@
 """How a worker process comes to be, behind one function.
 
-A fork server, started before any thread and told by `preload` what to import, forks workers in about 4 ms; where
-there is none (or RUNNER_START_METHOD says so) each worker is spawned anew. A forked copy of runner itself is never
-made: it would inherit threads' locks and every descriptor.
+A fork server, started before any thread, imports what `preload` says and forks workers in about 4 ms; where there is
+none (or RUNNER_START_METHOD says so) each worker is spawned anew. A forked copy of runner itself is never made: it
+would inherit threads' locks and every descriptor.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import signal
 import sys
 import time
 import types
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from multiprocessing.process import BaseProcess
 
     from runner.tasks import Reference
@@ -58,18 +58,22 @@ class Spawner:
         wanted = method or os.environ.get(METHOD) or "forkserver"
         self.method = wanted if wanted in available and wanted != "fork" else "spawn"
         self._context = multiprocessing.get_context(self.method)
+        _disown()
         #: The servers that were not running before: those are ours to end.
-        self._ours = [server for server, pid in _servers() if pid is None]
+        self._ours = [server for server, running in _servers() if not running]
 
-    def prepare(self, references: Sequence[Reference], needs_asyncio: bool = False) -> None:
-        """Start the fork server, and have it import what workers will need."""
+    def prepare(
+        self, references: Sequence[Reference], needs_asyncio: bool = False, envs: Iterable[Mapping[str, str]] = ()
+    ) -> None:
+        """Start the fork server, and have it import of what workers will need what is safe; see `preload`."""
         if self.method != "forkserver":
             return
         self._context.set_forkserver_preload(["runner.fleets.preload"])
-        wanted = [[r.module, r.path, r.folder] for r in dict.fromkeys(references)]
-        os.environ[PRELOAD] = json.dumps({"path": sys.path, "modules": wanted, "asyncio": needs_asyncio})
+        modules, files = ((), ()) if any(envs) else _wanted(references)
+        wanted = {"path": sys.path, "modules": list(modules), "files": list(files), "asyncio": needs_asyncio}
+        os.environ[PRELOAD] = json.dumps(wanted)
         try:
-            with _held_back():
+            with _apart(), _held_back():
                 forkserver.ensure_running()
         finally:
             del os.environ[PRELOAD]
@@ -84,7 +88,7 @@ class Spawner:
         while True:
             process: BaseProcess = self._context.Process(target=target, args=args, name=name)  # type: ignore[attr-defined]
             try:
-                with _no_main(), _held_back() if self.method == "spawn" else contextlib.nullcontext():
+                with _apart(), _no_main(), _held_back() if self.method == "spawn" else contextlib.nullcontext():
                     process.start()
             except ConnectionRefusedError:
                 if time.monotonic() > end:
@@ -102,20 +106,72 @@ class Spawner:
                     stop()
 
 
-def _servers() -> list[tuple[Any, int | None]]:
-    """The fork server and the resource tracker, with their process ids.
+def _wanted(references: Sequence[Reference]) -> tuple[list[str], list[str]]:
+    """Modules that may be imported before a fork, and files of which only that is known what they import."""
+    modules, files = [], []
+    for module, path in dict.fromkeys((each.module, each.path) for each in references):
+        top = module.partition(".")[0]
+        if top in sys.stdlib_module_names or (top == "runner" and path is None):
+            modules.append(module)
+        else:
+            file = path or getattr(sys.modules.get(module), "__file__", None)
+            files += [file] if file and file.endswith(".py") else []
+    return modules, files
 
-    Private names of the standard library, and the only way to end the two before this process ends.
+
+def _servers() -> list[tuple[Any, bool]]:
+    """The fork server and the resource tracker, each with whether it is running.
+
+    Private names of the standard library, and the only way to end the two before this process ends. A process that
+    multiprocessing has started knows the resource tracker of its parent by its descriptor alone.
     """
     found = []
-    for module, name, pid in (
+    for module, name, sign in (
         (forkserver, "_forkserver", "_forkserver_pid"),
-        (resource_tracker, "_resource_tracker", "_pid"),
+        (resource_tracker, "_resource_tracker", "_fd"),
     ):
         server = getattr(module, name, None)
         if server is not None:
-            found.append((server, getattr(server, pid, None)))
+            found.append((server, getattr(server, sign, None) is not None))
     return found
+
+
+def _disown() -> None:
+    """Forget a fork server that is another process's: after a fork, this one could neither wait for it nor end it."""
+    server = getattr(forkserver, "_forkserver", None)
+    pid = getattr(server, "_forkserver_pid", None)
+    if server is None or pid is None:
+        return
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        os.close(server._forkserver_alive_fd)
+        server._forkserver_alive_fd = server._forkserver_address = server._forkserver_pid = None
+
+
+@contextlib.contextmanager
+def _apart() -> Iterator[None]:
+    """Have a child start apart from where this process is, and from what it is.
+
+    multiprocessing starts interpreters with `-c`, which look for modules in the current folder first: a `random.py`
+    there would be taken for Python's own. `-P` tells them not to, and the children of pools in tasks as well.
+
+    Workers of `multiprocessing.Pool` may have no children, which would outlive them; ours do not.
+    """
+    flags = getattr(util, "_args_from_interpreter_flags", None)
+    here = multiprocessing.current_process()
+    daemon = here.daemon
+    try:
+        if flags is not None:
+            util._args_from_interpreter_flags = lambda: [*flags(), "-P"]  # type: ignore[attr-defined]
+        if daemon:
+            here.daemon = False
+        yield
+    finally:
+        if flags is not None:
+            util._args_from_interpreter_flags = flags  # type: ignore[attr-defined]
+        if daemon:
+            here.daemon = True
 
 
 @contextlib.contextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
+import os
 from typing import TYPE_CHECKING
 
+from runner.local import module_name
 from runner.plugins.installed import scan
 from runner.plugins.plugin import Plugin
 
@@ -21,14 +22,14 @@ OWN = "std"
 
 def local(folder: Path, named: tuple[str, ...] | None, choice: Choice) -> list[Plugin]:
     """The plugins of one file, which is in `folder`."""
+    default = folder / "plugins"
     if named is None:
-        default = folder / "plugins"
         found = _in_folder(default) if default.is_dir() else []
     else:
         found = []
         for name in named:
             path = folder / name
-            if path.is_dir() and not (path / "__init__.py").exists():
+            if path.is_dir() and (path == default or not (path / "__init__.py").exists()):
                 found += _in_folder(path)
             elif path.exists():
                 found.append(_local(path))
@@ -40,17 +41,33 @@ def local(folder: Path, named: tuple[str, ...] | None, choice: Choice) -> list[P
 
 
 def _in_folder(folder: Path) -> list[Plugin]:
-    files = [path for path in folder.iterdir() if path.suffix == ".py" and path.name != "__init__.py"]
-    packages = [path for path in folder.iterdir() if (path / "__init__.py").is_file()]
-    return [_local(path) for path in sorted([*files, *packages])]
+    """The plugins in it: regular files and packages, or links to such.
+
+    What begins with a dot is an editor's, an archive's or a mount's (`.#x.py`, `._x.py`, `..data`).
+    """
+    try:
+        there = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        return [Plugin(folder.name, str(folder), error=str(error), why=str(error))]
+    return [_local(path) for path in there if _is_module(path)]
+
+
+def _is_module(path: Path) -> bool:
+    if path.suffix == ".py" and path.name not in {"__init__.py", "__main__.py"} and path.is_file():
+        return True
+    return (path / "__init__.py").is_file()
 
 
 def _local(path: Path) -> Plugin:
-    path = path.resolve()
-    package = "_runner_plugins_" + hashlib.sha256(str(path.parent).encode()).hexdigest()[:8]
-    file = str(path / "__init__.py" if path.is_dir() else path)
-    module = f"{package}.{path.stem}"
-    return Plugin(path.stem, file, module, file, str(path.parent), hooks_module=module, file=file)
+    """A link is the plugin that its own name and place say, as for any module of Python's; so it is not followed."""
+    folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100  a Path would follow it, or leave `..` in
+    file = os.path.join(folder, name)  # noqa: PTH118
+    if os.path.isdir(file):  # noqa: PTH112
+        file = os.path.join(file, "__init__.py")  # noqa: PTH118
+    else:
+        name = path.stem
+    module = module_name(folder, name)
+    return Plugin(name, file, module, file, hooks_module=module, file=file)
 
 
 def own(choice: Choice) -> list[Plugin]:

@@ -85,7 +85,7 @@ class HookCalls:
             try:
                 for given in call():
                     for name, obj, options in provided(given):
-                        where = Reference(module.__name__, "runner_tasks", plugin.path, plugin.folder, name)
+                        where = Reference(module.__name__, "runner_tasks", plugin.path, name)
                         plugin.functions[name] = TaskFunction(name, obj, where, plugin.name, options)
             except Exception as error:  # noqa: BLE001  whatever a plugin raises makes that plugin broken
                 told = describe(noted(error, "runner_tasks", plugin))
@@ -98,7 +98,7 @@ class HookCalls:
             if "runner_worker" in plugin.hooks and not plugin.error:
                 module = self._modules[key]
                 takes = bool(_parameters(module.runner_worker))
-                where = Reference(module.__name__, "runner_worker", plugin.path, plugin.folder)
+                where = Reference(module.__name__, "runner_worker", plugin.path)
                 found.append(WorkerHook(where, plugin.label, takes))
         return tuple(found)
 

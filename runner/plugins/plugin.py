@@ -24,14 +24,13 @@ _OURS = str(Path(__file__).parent.parent)
 class Plugin:
     """A plugin. `module` has its task functions and `hooks_module` its hooks; a local plugin has both in one.
 
-    `error` is a traceback or a sentence, `why` its one line; `path` and `folder` are those of a local plugin's module.
+    `error` is a traceback or a sentence, `why` its one line; `path` is the file of a local plugin.
     """
 
     name: str
     origin: str
     module: str = ""
     path: str | None = None
-    folder: str | None = None
     hooks_module: str = ""
     commands: str = ""
     distribution: Distribution | None = None
@@ -93,7 +92,7 @@ class Plugin:
             self.fail(f"its entry point must name a module, not {name!r}")
             return None
         try:
-            module: ModuleType = load_module(name, self.path, self.folder)
+            module: ModuleType = load_module(name, self.path)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -108,7 +107,7 @@ class Plugin:
         for attribute, value in list(vars(module).items()):
             mark = getattr(value, MARK, None) if callable(value) else None
             if isinstance(mark, Declaration):
-                reference = Reference(self.module, attribute, self.path, self.folder)
+                reference = Reference(self.module, attribute, self.path)
                 self.functions[mark.name] = TaskFunction(mark.name, value, reference, self.name, mark.options)
             elif inspect.isfunction(value) and value.__module__ == self.module and not hasattr(value, HOOK_MARK):
                 unmarked.append(attribute)

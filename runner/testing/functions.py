@@ -79,7 +79,7 @@ def _reference(function: Callable[..., Any], word: str) -> Reference:
     file = getattr(module, "__file__", None)
     if file is None or not file.endswith(".py") or _importable(module.__name__, file):
         return reference
-    return Reference(reference.module, reference.qualname, file, str(Path(file).parent))
+    return Reference(reference.module, reference.qualname, file)
 
 
 def _importable(name: str, file: str) -> bool:

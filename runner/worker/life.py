@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pickle
+import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.errors import Reject, Retry
@@ -39,6 +40,8 @@ def run(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
 
 def _live(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
     os.environ.update(spec.env)
+    if "TZ" in spec.env and hasattr(time, "tzset"):
+        time.tzset()  # the C library has looked at it already
     if not spec.hooks:
         finished = _execute(spec, port, cell)
         port.send(finished)

@@ -66,7 +66,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "tasks.toml").write_text(TASKS)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
-    for name in [name for name in sys.modules if name.startswith("_runner_plugins_")]:
+    for name in [name for name in sys.modules if name.startswith("runner.local.")]:
         del sys.modules[name]
 
 
