@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 
 from runner import collector
+from runner.cli import streams
 
 
 def main() -> None:
     """Run the command line; the exit codes are in `runner.errors` and `runner.supervisor.result`."""
     try:
+        streams.open_all()
         collector.keep_to_the_end()
         with collector.importing():
             from runner.cli import app

@@ -123,6 +123,7 @@ def _page(record: Record, options: Options) -> str:
 
 def _print(record: Record, code: int) -> int:
     """The summary as JSON; the code, which is another one when it could not be written."""
+    from runner.cli import streams
     from runner.report.journal import summary
     from runner.supervisor.result import DEAD, FAILED
 
@@ -133,6 +134,6 @@ def _print(record: Record, code: int) -> int:
         raise
     except OSError as error:
         sys.stderr.write(f"standard output: {error.strerror}; the summary is lost\n")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        streams.discard(sys.stdout)
         return FAILED if code in {0, DEAD} else code
     return code

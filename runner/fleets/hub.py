@@ -99,12 +99,17 @@ class LocalHub:
         os.kill(os.getpid(), signal.SIGSTOP)
 
     def catch(self, signals: Iterable[signal.Signals]) -> None:
-        """Turn signals into events; does nothing outside the main thread, where Python has no handlers."""
+        """Turn signals into events; does nothing outside the main thread, where Python has no handlers.
+
+        What is ignored already stays so (`nohup`, a job that a shell has put into the background), and what a C
+        library handles (None) could not be given back.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         self._old_wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in signals:
-            self._handlers[number] = signal.signal(number, self._caught)
+            if signal.getsignal(number) not in {signal.SIG_IGN, None}:
+                self._handlers[number] = signal.signal(number, self._caught)
 
     def _caught(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the signature of a handler
         self._posted.append(Signalled(number))
@@ -113,8 +118,9 @@ class LocalHub:
         """Give the signals back to whoever had them."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
-        if self._handlers and self._old_wakeup is not None:
+        if self._old_wakeup is not None:
             signal.set_wakeup_fd(self._old_wakeup)
+        self._old_wakeup = None
         self._handlers.clear()
 
     def close(self) -> None:

@@ -134,10 +134,15 @@ def _held_back() -> Iterator[None]:
 
 
 def ignore_terminal() -> None:
-    """In a child that was started by `Spawner`: from now on the terminal's signals are ignored, and not blocked."""
+    """In a child that was started by `Spawner`: from now on the terminal's signals are ignored, and none is blocked.
+
+    Whoever started runner may have blocked more, and ignored that children end: then no exit code would be known.
+    """
     for number in TERMINAL:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL)
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 @contextlib.contextmanager
