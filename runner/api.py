@@ -323,7 +323,7 @@ def descriptor(stream: TextIO | None) -> Iterator[int]:
         yield own
         return
     if stream is None:
-        with open(os.devnull, "wb") as null:
+        with open(os.devnull, "wb") as null:  # noqa: PTH123  not worth an import of pathlib
             yield null.fileno()
         return
     reader, writer = os.pipe()

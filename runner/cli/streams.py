@@ -8,7 +8,7 @@ import errno
 import io
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from runner.fleets import conditions
 
@@ -21,7 +21,16 @@ _PLAIN = {
     **dict.fromkeys("│┆", "|"),
     **dict.fromkeys("┌┐└┘├┤┬┴┼", "+"),
     **dict.fromkeys("█▉▊▋▌▍▎▏", "#"),
-    **{"▶": ">", "◀": "<", "▲": "^", "▼": "v", "→": "->", "·": ".", "–": "-", "…": "...", "µ": "u", "×": "x"},
+    "▶": ">",
+    "◀": "<",
+    "▲": "^",
+    "▼": "v",
+    "→": "->",
+    "·": ".",
+    "–": "-",
+    "…": "...",
+    "µ": "u",
+    "×": "x",
 }
 _HANDLER = "runner.plain"
 
@@ -38,16 +47,16 @@ def open_all() -> None:
             stream.reconfigure(errors=_HANDLER)
 
 
-def _stream(fd: int, mode: str) -> TextIO:
-    return open(fd, mode, encoding="utf-8", closefd=False)  # noqa: SIM115  it lives as long as the process
+def _stream(fd: int, mode: Literal["r", "w"]) -> TextIO:
+    return open(fd, mode, encoding="utf-8", closefd=False)
 
 
 def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
-    """An error handler of codecs: letters that look alike, or escapes.
+    r"""An error handler of codecs: letters that look alike, or escapes.
 
     >>> codecs.register_error(_HANDLER, _plainly)
     >>> "┌─▶ 5 µs é".encode("ascii", _HANDLER)
-    b'+-> 5 us \\\\xe9'
+    b'+-> 5 us \\xe9'
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error
@@ -75,7 +84,7 @@ def flush() -> str:
 
 
 def discard(stream: TextIO) -> None:
-    """From now on what is written to the stream goes nowhere: nobody can take it, and the interpreter's end would fail."""
+    """From now on what is written to the stream goes nowhere, so that the interpreter's end does not fail."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

@@ -10,6 +10,7 @@ import os
 import selectors
 import signal
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ class LocalHub:
         self.selector = selectors.DefaultSelector()
         self._posted: deque[Event] = deque()
         self._sleeping = False
+        #: What is to be looked at later: when, and by what.
+        self._later: list[tuple[float, Callable[[], None]]] = []
         #: Called before each wait: what a fleet has to say when nothing else is being said.
         self.before: list[Callable[[], None]] = []
         self._reader, self._writer = os.pipe()
@@ -69,10 +72,26 @@ class LocalHub:
         with contextlib.suppress(KeyError, ValueError):
             self.selector.unregister(fd)
 
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call it in the loop after so many seconds."""
+        self._later.append((time.monotonic() + seconds, call))
+
+    def _look(self) -> float:
+        """Call what is due; how many seconds the next one has time."""
+        now = time.monotonic()
+        for due in [due for due in self._later if due[0] <= now]:
+            self._later.remove(due)
+            due[1]()
+        return max(0.0, min((when for when, _ in self._later), default=now) - now)
+
     def wait(self, timeout: float | None) -> list[Event]:
         """Run the callbacks of what is ready; return all events."""
         for call in self.before:
             call()
+        if self._later:
+            patience = self._look()
+            if self._later:
+                timeout = patience if timeout is None else min(timeout, patience)
         if self._posted:
             timeout = 0
         else:
@@ -113,6 +132,10 @@ class LocalHub:
 
     def _caught(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the signature of a handler
         self._posted.append(Signalled(number))
+
+    def is_signalled(self) -> bool:
+        """Whether a signal waits to be heard by the loop."""
+        return any(isinstance(event, Signalled) for event in self._posted)
 
     def release(self) -> None:
         """Give the signals back to whoever had them."""

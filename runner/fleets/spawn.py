@@ -18,6 +18,8 @@ import types
 from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING, Any
 
+from runner.fleets import server
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.process import BaseProcess
@@ -58,64 +60,82 @@ class Spawner:
         wanted = method or os.environ.get(METHOD) or "forkserver"
         self.method = wanted if wanted in available and wanted != "fork" else "spawn"
         self._context = multiprocessing.get_context(self.method)
-        #: The servers that were not running before: those are ours to end.
-        self._ours = [server for server, pid in _servers() if pid is None]
+        self._preload = ""
+        #: The servers that were running before; the others are ours to end.
+        self._theirs = server.all_of_them()
 
     def prepare(self, references: Sequence[Reference], needs_asyncio: bool = False) -> None:
-        """Start the fork server, and have it import what workers will need."""
+        """Start the fork server, and have it import what workers will need.
+
+        Where it has no place for its socket (nothing can be written anywhere), each worker is spawned anew.
+        """
         if self.method != "forkserver":
             return
         self._context.set_forkserver_preload(["runner.fleets.preload"])
         wanted = [[r.module, r.path, r.folder] for r in dict.fromkeys(references)]
-        os.environ[PRELOAD] = json.dumps({"path": sys.path, "modules": wanted, "asyncio": needs_asyncio})
+        self._preload = json.dumps({"path": sys.path, "modules": wanted, "asyncio": needs_asyncio})
         try:
-            with _held_back():
+            self._serve()
+        except OSError:
+            self.method = "spawn"
+            self._context = multiprocessing.get_context(self.method)
+
+    def _serve(self) -> None:
+        """Start the fork server, unless it runs."""
+        if server.runs():
+            return
+        if self._preload:
+            os.environ[PRELOAD] = self._preload
+        try:
+            with _held_back(), server.by_short_name():
                 forkserver.ensure_running()
         finally:
-            del os.environ[PRELOAD]
+            os.environ.pop(PRELOAD, None)
 
-    def start(self, target: Callable[..., None], args: tuple[Any, ...], name: str) -> BaseProcess:
-        """Start one process; OSError when the machine refuses.
+    def start(
+        self,
+        target: Callable[..., None],
+        args: tuple[Any, ...],
+        name: str,
+        hurried: Callable[[], bool] = lambda: False,
+    ) -> BaseProcess:
+        """Start one process; OSError when the machine refuses. `hurried`: whether a signal waits for this to end.
 
         A fork server that dies no longer listens some time before it can be waited for; until then nothing would
         start a new one, and each try is refused.
         """
         end = time.monotonic() + _DYING
         while True:
-            process: BaseProcess = self._context.Process(target=target, args=args, name=name)  # type: ignore[attr-defined]
             try:
-                with _no_main(), _held_back() if self.method == "spawn" else contextlib.nullcontext():
-                    process.start()
-            except ConnectionRefusedError:
-                if time.monotonic() > end:
+                return self._start(target, args, name, hurried)
+            except (ConnectionRefusedError, FileNotFoundError) as error:
+                if isinstance(error, FileNotFoundError):  # its socket was swept away, so nobody will ever reach it
+                    server.kill()
+                if time.monotonic() > end or self.method != "forkserver":
                     raise
                 time.sleep(0.001)
-            else:
-                return process
+
+    def _start(
+        self, target: Callable[..., None], args: tuple[Any, ...], name: str, hurried: Callable[[], bool]
+    ) -> BaseProcess:
+        process: BaseProcess
+        if self.method == "forkserver":
+            self._serve()
+            process = server.Process(target=target, args=args, name=name)
+            with _no_main():
+                process.start()
+            server.answered(process, hurried)
+        else:
+            process = self._context.Process(target=target, args=args, name=name)  # type: ignore[attr-defined]
+            with _no_main(), _held_back():
+                process.start()
+        return process
 
     def close(self) -> None:
         """End the fork server and the resource tracker; both would end by themselves when runner does."""
-        for server in self._ours:
-            stop = getattr(server, "_stop", None)
-            if stop is not None:
-                with contextlib.suppress(OSError, ChildProcessError):
-                    stop()
-
-
-def _servers() -> list[tuple[Any, int | None]]:
-    """The fork server and the resource tracker, with their process ids.
-
-    Private names of the standard library, and the only way to end the two before this process ends.
-    """
-    found = []
-    for module, name, pid in (
-        (forkserver, "_forkserver", "_forkserver_pid"),
-        (resource_tracker, "_resource_tracker", "_pid"),
-    ):
-        server = getattr(module, name, None)
-        if server is not None:
-            found.append((server, getattr(server, pid, None)))
-    return found
+        for each in server.all_of_them():
+            if each not in self._theirs:
+                server.end(each)
 
 
 @contextlib.contextmanager
