@@ -11,11 +11,13 @@ if __name__ == "__main__" and not sys.flags.safe_path:
         sys.path.append(here)
 
 from runner import collector
+from runner.cli import streams
 
 
 def main() -> None:
     """Run the command line; the exit codes are in `runner.errors` and `runner.supervisor.result`."""
     try:
+        streams.open_all()
         collector.keep_to_the_end()
         with collector.importing():
             from runner.cli import app

@@ -275,7 +275,8 @@ def _pass_on(result: Result) -> None:
     number = result.exit_code - 128
     if number <= 0 or threading.current_thread() is not threading.main_thread():
         return
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     try:
         signal.raise_signal(number)
     except KeyboardInterrupt:
@@ -292,11 +293,14 @@ def alone() -> Iterator[None]:
 
     if not _UNDER_WAY.acquire(blocking=False):
         raise UsageError("a run is under way in this process, and a process has one at a time; start another process")
+    from runner.fleets import conditions
+
     pid = os.environ.get("RUNNER_PID")
     try:
         for name in [name for name in sys.modules if name.startswith(LOCAL)]:
             del sys.modules[name]
-        yield
+        with conditions.standard_descriptors():
+            yield
     finally:
         os.environ.pop("RUNNER_PID", None)
         if pid is not None:
@@ -308,8 +312,8 @@ def alone() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def descriptor(stream: TextIO) -> Iterator[int]:
-    """A descriptor to write to, for a text stream that may not have one of its own.
+def descriptor(stream: TextIO | None) -> Iterator[int]:
+    """A descriptor to write to, for a text stream that may not have one of its own; None (a service): nowhere.
 
     A notebook's stream, an `io.StringIO` or pytest's capture has none, or one that leads to another place: what is
     written to a pipe is then written to the stream, by a thread.
@@ -317,6 +321,10 @@ def descriptor(stream: TextIO) -> Iterator[int]:
     own = _own_descriptor(stream)
     if own is not None:
         yield own
+        return
+    if stream is None:
+        with open(os.devnull, "wb") as null:  # noqa: PTH123  not worth an import of pathlib
+            yield null.fileno()
         return
     reader, writer = os.pipe()
     thread = threading.Thread(target=_relay, args=(reader, stream), name="runner-relay", daemon=True)
@@ -328,10 +336,11 @@ def descriptor(stream: TextIO) -> Iterator[int]:
         thread.join(10.0)
 
 
-def _own_descriptor(stream: TextIO) -> int | None:
+def _own_descriptor(stream: TextIO | None) -> int | None:
     if isinstance(stream, io.TextIOWrapper):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
+            os.fstat(stream.fileno())  # a daemon may have closed it
             return stream.fileno()
     return None
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from runner import collector, events
 from runner.clock import RealClock
 from runner.errors import ConfigError, RunnerError
+from runner.fleets import conditions
 from runner.fleets.base import Site
 from runner.fleets.hub import LocalHub
 from runner.fleets.limits import make_room
@@ -119,6 +120,7 @@ def execute(
     processes = [len(task.config.workers.names) for task in plan.tasks.values() if task.mode == "process"]
     make_room(sum(processes), sum(len(task.config.workers.names) for task in plan.tasks.values()))
     with contextlib.ExitStack() as stack:
+        stack.enter_context(conditions.signals())
         letters = _Kept(plan, streams.printer)
         stack.callback(letters.close)
         hub = hub or LocalHub()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from runner import __version__
+from runner.cli import streams
 from runner.cli.lazy import LazyGroup
 from runner.errors import RunnerError
 
@@ -79,32 +81,38 @@ def _root(
 
 
 def main() -> int:
-    """Run the command line and return its exit code; no traceback of ours for what a user did."""
+    """Run the command line and return its exit code; no traceback of ours for what a user or the machine did."""
     try:
         app(standalone_mode=True)
     except SystemExit as end:
         return _leave(end.code if isinstance(end.code, int) else int(bool(end.code)))
     except RunnerError as error:
-        sys.stderr.write(f"{error}\n")
+        _say(str(error))
         return _leave(error.exit_code)
     except BrokenPipeError:
         return _leave(0)
     except Exception as error:
         if "RUNNER_DEBUG" in os.environ:
             raise
-        sys.stderr.write(
+        if refused := streams.of_the_machine(error):
+            _say(f"runner: {refused}")
+            return _leave(1)
+        _say(
             f"runner: a fault of runner's own: {type(error).__name__}: {error}\n"
-            "        please report it; RUNNER_DEBUG=1 shows where it happened\n"
+            "        please report it; RUNNER_DEBUG=1 shows where it happened"
         )
         return _leave(RunnerError.exit_code)
     return _leave(0)
 
 
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody can be told
+        sys.stderr.write(f"{text}\n")
+
+
 def _leave(code: int) -> int:
-    """Flush what is left; a closed pipe is no error worth a traceback at exit."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    return code
+    """Flush what is left; the exit code is another one when output was lost. A closed pipe loses nothing."""
+    lost = streams.flush()
+    if lost:
+        _say(f"runner: {lost}")
+    return 1 if lost and code in {0, 4} else code

@@ -127,6 +127,7 @@ def _page(record: Record, options: Options) -> str:
 
 def _print(record: Record, document: Callable[[str], None], code: int) -> int:
     """The summary as JSON; the code, which is another one when it could not be written."""
+    from runner.cli import streams
     from runner.report.journal import summary
     from runner.supervisor.result import DEAD, FAILED
 
@@ -136,5 +137,6 @@ def _print(record: Record, document: Callable[[str], None], code: int) -> int:
         raise
     except OSError as error:
         sys.stderr.write(f"standard output: {error.strerror}; the summary is lost\n")
+        streams.discard(sys.stdout)
         return FAILED if code in {0, DEAD} else code
     return code

@@ -52,6 +52,7 @@ class Died:
     """A worker is gone for certain, its process group with it, and all it ever said has been reported.
 
     `position` is what its progress cell showed, `stack` what faulthandler wrote last, without frames of ours.
+    `spoiled`: it had closed its socket, or written into it what is no message, and none of its later words was heard.
     """
 
     slot: int
@@ -59,6 +60,7 @@ class Died:
     death: Death
     position: Position
     stack: str = ""
+    spoiled: bool = False
 
 
 @message(frozen=True, slots=True)

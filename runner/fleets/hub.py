@@ -10,6 +10,7 @@ import os
 import selectors
 import signal
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ class LocalHub:
         self.selector = selectors.DefaultSelector()
         self._posted: deque[Event] = deque()
         self._sleeping = False
+        #: What is to be looked at later: when, and by what.
+        self._later: list[tuple[float, Callable[[], None]]] = []
         #: Called before each wait: what a fleet has to say when nothing else is being said.
         self.before: list[Callable[[], None]] = []
         self._reader, self._writer = os.pipe()
@@ -69,10 +72,26 @@ class LocalHub:
         with contextlib.suppress(KeyError, ValueError):
             self.selector.unregister(fd)
 
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call it in the loop after so many seconds."""
+        self._later.append((time.monotonic() + seconds, call))
+
+    def _look(self) -> float:
+        """Call what is due; how many seconds the next one has time."""
+        now = time.monotonic()
+        for due in [due for due in self._later if due[0] <= now]:
+            self._later.remove(due)
+            due[1]()
+        return max(0.0, min((when for when, _ in self._later), default=now) - now)
+
     def wait(self, timeout: float | None) -> list[Event]:
         """Run the callbacks of what is ready; return all events."""
         for call in self.before:
             call()
+        if self._later:
+            patience = self._look()
+            if self._later:
+                timeout = patience if timeout is None else min(timeout, patience)
         if self._posted:
             timeout = 0
         else:
@@ -99,22 +118,32 @@ class LocalHub:
         os.kill(os.getpid(), signal.SIGSTOP)
 
     def catch(self, signals: Iterable[signal.Signals]) -> None:
-        """Turn signals into events; does nothing outside the main thread, where Python has no handlers."""
+        """Turn signals into events; does nothing outside the main thread, where Python has no handlers.
+
+        What is ignored already stays so (`nohup`, a job that a shell has put into the background), and what a C
+        library handles (None) could not be given back.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         self._old_wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in signals:
-            self._handlers[number] = signal.signal(number, self._caught)
+            if signal.getsignal(number) not in {signal.SIG_IGN, None}:
+                self._handlers[number] = signal.signal(number, self._caught)
 
     def _caught(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the signature of a handler
         self._posted.append(Signalled(number))
+
+    def is_signalled(self) -> bool:
+        """Whether a signal waits to be heard by the loop."""
+        return any(isinstance(event, Signalled) for event in self._posted)
 
     def release(self) -> None:
         """Give the signals back to whoever had them."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
-        if self._handlers and self._old_wakeup is not None:
+        if self._old_wakeup is not None:
             signal.set_wakeup_fd(self._old_wakeup)
+        self._old_wakeup = None
         self._handlers.clear()
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import SpawnError
 from runner.errortext import clean_stack
+from runner.fleets import server
 from runner.fleets.base import Death, Died, Heard
 from runner.fleets.child import Kit, main
 from runner.fleets.holdings import Account, Holdings
@@ -31,7 +32,7 @@ from runner.structs import dataclass, field
 from runner.transport.cells import memory_file
 from runner.transport.frames import FrameError
 from runner.transport.link import SupervisorLink, pair
-from runner.transport.messages import Arena
+from runner.transport.messages import Arena, Failed, Finished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _PATIENCE = 2.0
+#: Seconds that a worker may live without its socket, or in the middle of a message.
+_SILENCE = 5.0
 _LAUNCHES = 3
 _MOST_STACK = 1 << 18
 
@@ -65,6 +68,11 @@ class _Worker:
     told: int = 0
     outlets: list[Any] = field(default_factory=list)
     writing: bool = False
+    #: It has said its last word: its socket may close before it is gone. Or it said what nobody understands.
+    parting: bool = False
+    spoiled: str = ""
+    #: Bytes that had arrived when a message was last found to have begun and not ended.
+    arrived: int = -1
 
 
 class ProcessFleet:
@@ -147,7 +155,7 @@ class ProcessFleet:
                 runner=os.getpid(),
                 arena=account.number,
             )
-            process = self._spawner.start(main, (kit,), spec.name)
+            process = self._spawner.start(main, (kit,), spec.name, self._hub.is_signalled)
             pid = process.pid
             assert pid is not None
             death_fd = _death_fd(process, pid)
@@ -196,13 +204,39 @@ class ProcessFleet:
                 if type(message) is Arena:
                     self._holdings.opened(worker.account, message)
                 else:
+                    worker.parting = type(message) in {Finished, Failed}
                     self._hub.post(Heard(slot, worker.life, self._holdings.heard(worker.account, message)))
         except FrameError:
             # Something wrote into the worker's socket that is not ours: nothing it says can be trusted any more.
-            self._kill(worker)
+            self._spoil(worker, "wrote into the socket that it has to runner")
             alive = False
         if not alive:
             self._hub.unwatch(worker.link.fileno())  # the pidfd tells the rest
+            self._hub.later(_SILENCE, partial(self._deaf, slot, worker))
+        elif worker.link.in_the_middle and worker.arrived < 0:
+            worker.arrived = worker.link.arrived
+            self._hub.later(_SILENCE, partial(self._mute, slot, worker))
+
+    def _spoil(self, worker: _Worker, why: str) -> None:
+        worker.spoiled = f"{why}, and was killed"
+        self._kill(worker)
+
+    def _deaf(self, slot: int, worker: _Worker) -> None:
+        """Its socket is closed, and it lives: it has closed what it does not know, and would be waited for in vain."""
+        if self._workers.get(slot) is worker and not worker.parting:
+            self._spoil(worker, "closed the socket that it has to runner")
+
+    def _mute(self, slot: int, worker: _Worker) -> None:
+        """A message had begun: has it ended meanwhile, or at least gone on?"""
+        if self._workers.get(slot) is not worker or worker.spoiled:
+            return
+        before, worker.arrived = worker.arrived, -1
+        if worker.link.in_the_middle:
+            if worker.link.arrived == before and not _is_stopped(worker.pid):
+                self._spoil(worker, "wrote the beginning of a message into the socket that it has to runner")
+                return
+            worker.arrived = worker.link.arrived
+            self._hub.later(_SILENCE, partial(self._mute, slot, worker))
 
     def _tell_of_memory(self) -> None:
         """Tell workers of memory that is free, and of arenas that are gone."""
@@ -232,15 +266,24 @@ class ProcessFleet:
         self._page.clear(slot)
         del self._workers[slot]
         self._dispose(worker)
-        self._hub.post(Died(slot, worker.life, death, position, stack))
+        self._hub.post(Died(slot, worker.life, death, position, stack, bool(worker.spoiled)))
 
     def _autopsy(self, worker: _Worker) -> Death:
-        worker.process.join(_PATIENCE)
+        self._join(worker, _PATIENCE)
+        if worker.spoiled:
+            return Death(text=worker.spoiled)
         code = worker.process.exitcode
         if code is None or (code == 255 and self._spawner.method == "forkserver"):
             # The fork server is gone, or slow: it alone knew. That the process has ended is certain all the same.
             return Death(text="ended, nobody knows how (the fork server is gone)") if code is None else Death(code=code)
         return Death(signal=-code) if code < 0 else Death(code=code)
+
+    def _join(self, worker: _Worker, patience: float) -> None:
+        """Wait until the fork server has told the exit code; one that does not (stopped, perhaps) is ended."""
+        worker.process.join(patience)
+        if worker.process.exitcode is None and self._spawner.method == "forkserver":
+            server.kill()
+            worker.process.join(_PATIENCE)
 
     def _dispose(self, worker: _Worker) -> None:
         self._hub.unwatch(worker.link.fileno())
@@ -303,9 +346,10 @@ class ProcessFleet:
 
     def close(self) -> None:
         """Kill what is left, wait for it, and give everything back."""
-        for slot, worker in list(self._workers.items()):
+        for worker in self._workers.values():
             self._kill(worker)
-            worker.process.join(_PATIENCE)
+        for slot, worker in list(self._workers.items()):
+            self._join(worker, _PATIENCE)
             self._hub.unwatch(worker.death_fd)
             del self._workers[slot]
             self._dispose(worker)
@@ -325,6 +369,14 @@ def _resident(pid: int) -> int:
     except (OSError, IndexError):  # not Linux, or just gone
         return 0
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether it has been stopped, as by SIGSTOP; False where nobody can tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in {b"T", b"t"}
+    except (OSError, IndexError):
+        return False
 
 
 def _death_fd(process: BaseProcess, pid: int) -> int:

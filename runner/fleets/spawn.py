@@ -18,6 +18,8 @@ import types
 from multiprocessing import forkserver, resource_tracker, util
 from typing import TYPE_CHECKING, Any
 
+from runner.fleets import server
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from multiprocessing.process import BaseProcess
@@ -58,52 +60,86 @@ class Spawner:
         wanted = method or os.environ.get(METHOD) or "forkserver"
         self.method = wanted if wanted in available and wanted != "fork" else "spawn"
         self._context = multiprocessing.get_context(self.method)
-        _disown()
-        #: The servers that were not running before: those are ours to end.
-        self._ours = [server for server, running in _servers() if not running]
+        server.disown()
+        self._preload = ""
+        #: The servers that were running before; the others are ours to end.
+        self._theirs = server.all_of_them()
 
     def prepare(
         self, references: Sequence[Reference], needs_asyncio: bool = False, envs: Iterable[Mapping[str, str]] = ()
     ) -> None:
-        """Start the fork server, and have it import of what workers will need what is safe; see `preload`."""
+        """Start the fork server, and have it import of what workers will need what is safe; see `preload`.
+
+        Where it has no place for its socket (nothing can be written anywhere), each worker is spawned anew.
+        """
         if self.method != "forkserver":
             return
         self._context.set_forkserver_preload(["runner.fleets.preload"])
         modules, files = ((), ()) if any(envs) else _wanted(references)
         wanted = {"path": sys.path, "modules": list(modules), "files": list(files), "asyncio": needs_asyncio}
-        os.environ[PRELOAD] = json.dumps(wanted)
+        self._preload = json.dumps(wanted)
         try:
-            with _apart(), _held_back():
+            self._serve()
+        except OSError:
+            self.method = "spawn"
+            self._context = multiprocessing.get_context(self.method)
+
+    def _serve(self) -> None:
+        """Start the fork server, unless it runs."""
+        if server.runs():
+            return
+        if self._preload:
+            os.environ[PRELOAD] = self._preload
+        try:
+            with _apart(), _held_back(), server.by_short_name():
                 forkserver.ensure_running()
         finally:
-            del os.environ[PRELOAD]
+            os.environ.pop(PRELOAD, None)
 
-    def start(self, target: Callable[..., None], args: tuple[Any, ...], name: str) -> BaseProcess:
-        """Start one process; OSError when the machine refuses.
+    def start(
+        self,
+        target: Callable[..., None],
+        args: tuple[Any, ...],
+        name: str,
+        hurried: Callable[[], bool] = lambda: False,
+    ) -> BaseProcess:
+        """Start one process; OSError when the machine refuses. `hurried`: whether a signal waits for this to end.
 
         A fork server that dies no longer listens some time before it can be waited for; until then nothing would
         start a new one, and each try is refused.
         """
         end = time.monotonic() + _DYING
         while True:
-            process: BaseProcess = self._context.Process(target=target, args=args, name=name)  # type: ignore[attr-defined]
             try:
-                with _apart(), _no_main(), _held_back() if self.method == "spawn" else contextlib.nullcontext():
-                    process.start()
-            except ConnectionRefusedError:
-                if time.monotonic() > end:
+                return self._start(target, args, name, hurried)
+            except (ConnectionRefusedError, FileNotFoundError) as error:
+                if isinstance(error, FileNotFoundError):  # its socket was swept away, so nobody will ever reach it
+                    server.kill()
+                if time.monotonic() > end or self.method != "forkserver":
                     raise
                 time.sleep(0.001)
-            else:
-                return process
+
+    def _start(
+        self, target: Callable[..., None], args: tuple[Any, ...], name: str, hurried: Callable[[], bool]
+    ) -> BaseProcess:
+        process: BaseProcess
+        if self.method == "forkserver":
+            self._serve()
+            process = server.Process(target=target, args=args, name=name)
+            with _apart(), _no_main():
+                process.start()
+            server.answered(process, hurried)
+        else:
+            process = self._context.Process(target=target, args=args, name=name)  # type: ignore[attr-defined]
+            with _apart(), _no_main(), _held_back():
+                process.start()
+        return process
 
     def close(self) -> None:
         """End the fork server and the resource tracker; both would end by themselves when runner does."""
-        for server in self._ours:
-            stop = getattr(server, "_stop", None)
-            if stop is not None:
-                with contextlib.suppress(OSError, ChildProcessError):
-                    stop()
+        for each in server.all_of_them():
+            if each not in self._theirs:
+                server.end(each)
 
 
 def _wanted(references: Sequence[Reference]) -> tuple[list[str], list[str]]:
@@ -117,36 +153,6 @@ def _wanted(references: Sequence[Reference]) -> tuple[list[str], list[str]]:
             file = path or getattr(sys.modules.get(module), "__file__", None)
             files += [file] if file and file.endswith(".py") else []
     return modules, files
-
-
-def _servers() -> list[tuple[Any, bool]]:
-    """The fork server and the resource tracker, each with whether it is running.
-
-    Private names of the standard library, and the only way to end the two before this process ends. A process that
-    multiprocessing has started knows the resource tracker of its parent by its descriptor alone.
-    """
-    found = []
-    for module, name, sign in (
-        (forkserver, "_forkserver", "_forkserver_pid"),
-        (resource_tracker, "_resource_tracker", "_fd"),
-    ):
-        server = getattr(module, name, None)
-        if server is not None:
-            found.append((server, getattr(server, sign, None) is not None))
-    return found
-
-
-def _disown() -> None:
-    """Forget a fork server that is another process's: after a fork, this one could neither wait for it nor end it."""
-    server = getattr(forkserver, "_forkserver", None)
-    pid = getattr(server, "_forkserver_pid", None)
-    if server is None or pid is None:
-        return
-    try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        os.close(server._forkserver_alive_fd)
-        server._forkserver_alive_fd = server._forkserver_address = server._forkserver_pid = None
 
 
 @contextlib.contextmanager
@@ -190,10 +196,15 @@ def _held_back() -> Iterator[None]:
 
 
 def ignore_terminal() -> None:
-    """In a child that was started by `Spawner`: from now on the terminal's signals are ignored, and not blocked."""
+    """In a child that was started by `Spawner`: from now on the terminal's signals are ignored, and none is blocked.
+
+    Whoever started runner may have blocked more, and ignored that children end: then no exit code would be known.
+    """
     for number in TERMINAL:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL)
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 @contextlib.contextmanager

@@ -96,9 +96,9 @@ class ThreadCapture:
             self.printer.write(name, text, stream, threading.get_ident())
 
     def __enter__(self) -> ThreadCapture:
-        with contextlib.suppress(ValueError, OSError):
-            for stream in self._streams:
-                stream.flush()
+        for held in self._streams:
+            with contextlib.suppress(ValueError, OSError, AttributeError):  # None, in a service
+                held.flush()
         for fd, stream in ((1, "out"), (2, "err")):
             self._saved[fd] = os.dup(fd)
             read_end, write_end = os.pipe()

@@ -105,6 +105,8 @@ class Deaths:
         config = slot.task.plan.config
         if slot.task.flying:  # all of them were in flight: each is suspect, and is given again alone
             return range(lease.count), 0
+        if event.spoiled:  # what it did since its last answer was not heard: any of these items may have done it
+            return range(lease.count if lease.id == slot.leases[0] else 0), 0
         position = slot.overdue or event.position
         at = position.index - lease.over
         if lease.id != position.lease or not 0 <= at < lease.count:

@@ -82,7 +82,7 @@ def unpack(kind: int, header: memoryview, payload: memoryview) -> Any:
         if at != len(payload):
             raise FrameError(f"{len(payload)} bytes of payload where the header says {at}")
         return _UNPACK[kind](body, parts)
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError, struct.error) as error:
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError, OverflowError, struct.error) as error:
         raise FrameError(f"not a message: {error}") from None
 
 

@@ -129,6 +129,13 @@ class SupervisorLink:
         #: The beginning of a message that has not arrived whole, and how long it will be when that is known.
         self._in = bytearray()
         self._length = 0
+        #: All bytes that have arrived.
+        self.arrived = 0
+
+    @property
+    def in_the_middle(self) -> bool:
+        """Whether the beginning of a message has arrived, and not its end."""
+        return bool(self._in)
 
     def fileno(self) -> int:
         """For the selector."""
@@ -210,6 +217,7 @@ class SupervisorLink:
                 self._fds.extend(_fds_of(beside))
             if not got:
                 return messages, False
+            self.arrived += got
             self._take(_SCRATCH[:got], messages)
             if got < len(_SCRATCH) and not beside:
                 return messages, True

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 from runner.structs import dataclass
 from runner.tasks import DeadLetter
 from runner.transport import codec
+from runner.transport.cells import stretch
 from runner.transport.messages import OBJECTS, Grant, Lodged, Part, Shown, Stop
 from runner.worker.failure import preview
+from runner.worker.spec import SupervisorGone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runner.tasks import Shape
+    from runner.transport.messages import Answer
     from runner.worker.collect import Collector
     from runner.worker.context import WorkerContext
     from runner.worker.meter import Meter
@@ -28,7 +31,10 @@ STRETCH = 512
 
 @dataclass(slots=True)
 class Bench:
-    """One worker's tools. `ended`: the inputs have ended, as the supervisor said."""
+    """One worker's tools.
+
+    `ended`: the inputs have ended, as the supervisor said. `told`: how many items of the grant at hand were answered.
+    """
 
     spec: WorkerSpec
     port: Port
@@ -38,6 +44,7 @@ class Bench:
     form: Shape
     meter: Meter
     ended: bool = False
+    told: int = 0
 
     def hear(self, message: Any) -> Grant | None:
         """A message's consequences for everybody; grants are returned."""
@@ -58,6 +65,21 @@ class Bench:
         """Write the progress cell: which item of which lease is executed now (lease 0: none)."""
         self.cell[1] = index
         self.cell[0] = lease
+
+    def answer(self, answer: Answer) -> None:
+        """Send what was done; nothing is under way any more.
+
+        When it cannot be sent, one of these items has closed what it did not open: all of them are shown as suspects,
+        and this worker's end is theirs.
+        """
+        self.show(0)
+        try:
+            self.port.send(answer)
+        except SupervisorGone:
+            for ack in answer.acks:
+                self.show(ack.lease, stretch(self.told, max(1, ack.done)))
+            raise
+        self.told = sum(self.told + ack.done for ack in answer.acks if ack.more)
 
 
 def frozen_items(part: Part) -> codec.Frozen | memoryview:

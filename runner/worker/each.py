@@ -56,8 +56,7 @@ def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs
         grant = bench.hear(bench.port.receive())
         if grant is not None:
             answer = execute(grant)
-            bench.show(0)
-            bench.port.send(answer)
+            bench.answer(answer)
             bench.meter.tell(perf_counter())
         elif bench.ended:
             return
@@ -97,7 +96,7 @@ class Items:
                 if (now := perf_counter()) > deadline and (base + at < grant.count):
                     if not self.bench.spec.alone:
                         return self._answer(grant, base + at, failures, began)
-                    self.bench.port.send(self._answer(grant, base + at - told, failures, began, more=True))
+                    self.bench.answer(self._answer(grant, base + at - told, failures, began, more=True))
                     self.bench.meter.tell(now)
                     told, failures, began, deadline = base + at, [], now, now + 2 * grant.slice
             base += len(items)
