@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,15 +56,50 @@ class ResourceError(RunnerError):
 class Retry(Exception):
     """Raised by a task function: give me this item again, after `after` seconds (default: the back-off).
 
-    It counts as an attempt; when `attempts` are used up the item is dead.
+    `after` is a number of any type, or a `timedelta`; TypeError and ValueError for what is no time. It counts as an
+    attempt; when `attempts` are used up the item is dead.
 
-    >>> Retry(after=1.5).after
-    1.5
+    >>> from datetime import timedelta
+    >>> Retry(after=1.5).after, Retry(after=timedelta(minutes=1)).after
+    (1.5, 60.0)
     """
 
-    def __init__(self, message: str = "the function asked for a retry", *, after: float | None = None) -> None:
+    after: float | None = None
+
+    def __init__(self, message: str = "the function asked for a retry", *, after: Any = None) -> None:
         super().__init__(message)
-        self.after = after
+        self.after = delay(after)
+
+
+#: A `Retry` may ask for a year at most: longer times are mistakes, and clocks have their limits.
+_LONGEST = 366 * 24 * 3600.0
+
+
+def delay(after: Any) -> float | None:
+    """What a `Retry` asks for, in seconds; a time that has passed is now. TypeError or ValueError for anything else.
+
+    >>> delay(2), delay(-1), delay(None)
+    (2.0, 0.0, None)
+    """
+    if after is None:
+        return None
+    try:
+        seconds = _seconds(after)
+    except OverflowError:
+        seconds = float("inf")
+    except Exception:  # noqa: BLE001  whatever its __float__ raises
+        text = f"Retry(after=...) takes seconds, as a number or a timedelta, not a value of type {type(after).__name__}"
+        raise TypeError(text) from None
+    if not seconds <= _LONGEST:  # NaN too
+        raise ValueError("Retry(after=...) takes a finite number of seconds, a year at most")
+    return max(0.0, seconds)
+
+
+def _seconds(after: Any) -> float:
+    if isinstance(after, (str, bytes, bytearray, bool)):  # float("2") would be a number
+        raise TypeError
+    total = getattr(after, "total_seconds", None)  # a timedelta, of whichever library
+    return float(total() if callable(total) else after)
 
 
 class Reject(Exception):

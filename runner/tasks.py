@@ -5,6 +5,7 @@ Everything here is imported by workers, so it stays light: the standard library 
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib.util
 import inspect
@@ -12,7 +13,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ForwardRef, Generic, Literal, Protocol, TypeVar, Union, overload
 
 from runner.structs import dataclass, field
 
@@ -30,10 +31,14 @@ LOCAL = "runner.local."
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What `@task(...)` says of a function: defaults that the file may override."""
+    """What `@task(...)` says of a function: defaults that the file may override.
+
+    `of` is what was marked: copies of it (`functools.wraps`, `lru_cache`, a subclass) have the same attribute.
+    """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
+    of: Any = field(default=None, compare=False)
 
 
 @overload
@@ -54,10 +59,35 @@ def task(function: Any = None, /, *, name: str | None = None, **options: Any) ->
     """
 
     def mark(target: Any) -> Any:
-        setattr(target, MARK, Declaration(name or target.__name__, options))
+        called = name or getattr(target, "__name__", None)
+        if not callable(target) or not isinstance(called, str):
+            wants = "a name: `@task(name=...)`" if callable(target) else "a function or a class below it"
+            raise TypeError(f"@task needs {wants} (it got an object of type {type(target).__name__})")
+        try:
+            setattr(target, MARK, Declaration(called, options, target))
+        except AttributeError:
+            raise TypeError(
+                f"@task cannot mark an object of type {type(target).__name__}:"
+                " wrap it in a function, or give it in the hook `runner_tasks`"
+            ) from None
         return target
 
     return mark if function is None else mark(function)
+
+
+def declared(target: Any) -> Declaration | None:
+    """What marks an object, or what it has copied from a marked one; None for all others, whatever they raise.
+
+    >>> declared(abs) is None
+    True
+    """
+    if not callable(target):
+        return None
+    try:
+        mark = getattr(target, MARK, None)
+    except Exception:  # noqa: BLE001  a proxy of a web framework raises what it likes
+        return None
+    return mark if type(mark) is Declaration else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,14 +230,28 @@ def shape(target: Any) -> Shape:
 
 
 def _kind(target: Any) -> Literal["function", "generator", "async", "asyncgen"]:
-    target = inspect.unwrap(target) if callable(target) else target
-    while isinstance(target, functools.partial):
-        target = target.func
-    if inspect.isasyncgenfunction(target):
-        return "asyncgen"
-    if inspect.iscoroutinefunction(target):
-        return "async"
-    return "generator" if inspect.isgeneratorfunction(target) else "function"
+    for layer in _layers(target):  # the outermost that says what it is: an async wrapper of a plain function is async
+        if inspect.isasyncgenfunction(layer):
+            return "asyncgen"
+        if inspect.iscoroutinefunction(layer):
+            return "async"
+        if inspect.isgeneratorfunction(layer):
+            return "generator"
+    return "function"
+
+
+def _layers(target: Any) -> Iterator[Any]:
+    """A callable, and what it wraps (`functools.wraps`, `partial`, a bound or static method), from the outside in."""
+    seen: list[Any] = []
+    while target is not None and not any(target is each for each in seen):
+        seen.append(target)
+        yield target
+        if isinstance(target, functools.partial):
+            target = target.func
+        else:
+            inside = getattr(target, "__dict__", None)
+            wrapped = inside.get("__wrapped__") if isinstance(inside, dict) else None
+            target = getattr(target, "__func__", None) if wrapped is None else wrapped
 
 
 def _given(target: Any) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
@@ -220,29 +264,85 @@ def _given(target: Any) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
     return next(iter(found["Context"]), None), tuple(found["Inbox"]), tuple(found["Outbox"])
 
 
+_WORDS = frozenset({"Context", "Inbox", "Outbox"})
+
+
 def _word(annotation: Any) -> str | None:
-    if isinstance(annotation, str):  # `from __future__ import annotations`, and a name that does not resolve
-        return annotation.split("[")[0].rpartition(".")[2].strip()
-    if isinstance(annotation, types.UnionType):  # `Context | None = None`: a test need not give one
-        return next((word for each in annotation.__args__ if (word := _word(each))), None)
-    origin = getattr(annotation, "__origin__", annotation)
-    ours = origin in {Context, Inbox, Outbox} if isinstance(origin, type) else False
-    return origin.__name__ if ours else None
+    """Which of ours an annotation means, in whichever spelling: `Context | None`, `Optional[...]`, `Annotated[...]`."""
+    if isinstance(annotation, str):
+        return next((word for name in _heads(annotation) if (word := name.rpartition(".")[2]) in _WORDS), None)
+    if isinstance(annotation, type) and annotation in {Context, Inbox, Outbox}:
+        return annotation.__name__
+    origin = getattr(annotation, "__origin__", None)
+    if isinstance(annotation, types.UnionType) or origin is Union:
+        return next((found for each in annotation.__args__ if (found := _word(each))), None)
+    if isinstance(annotation, ForwardRef):
+        return _word(annotation.__forward_arg__)
+    inner = origin if origin is not None else getattr(annotation, "__value__", None)  # `type Told = Context`
+    return None if inner is None else _word(inner)
+
+
+def _heads(annotation: str) -> Iterator[str]:
+    """The names that a written annotation may mean: the parts of a union, without what stands in brackets."""
+    try:
+        left = [ast.parse(annotation.strip(), mode="eval").body]
+    except (SyntaxError, ValueError):
+        return
+    while left:
+        node = left.pop(0)
+        if isinstance(node, ast.BinOp):
+            left = [node.left, node.right, *left]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from _heads(node.value)
+        elif isinstance(node, ast.Subscript):
+            inside = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+            if (outer := ast.unparse(node.value)).rpartition(".")[2] in {"Optional", "Union"}:
+                left = [*inside, *left]
+            elif outer.rpartition(".")[2] == "Annotated":
+                left = [*inside[:1], *left]
+            else:
+                yield outer
+        else:
+            yield ast.unparse(node)
 
 
 def hints(target: Any) -> dict[str, Any]:
     """The annotations of a callable's parameters; those that cannot be resolved stay strings."""
-    target = inspect.unwrap(target) if callable(target) else target
-    raw = dict(getattr(target, "__annotations__", {}) or {})
+    layers = list(_layers(target)) if callable(target) else [target]
+    target = layers[-1]
+    raw = _annotations(target)
     raw.pop("return", None)
     space = getattr(target, "__globals__", {})
     for name, annotation in raw.items():
         if isinstance(annotation, str):
             try:
                 raw[name] = eval(annotation, space)  # noqa: S307  as typing.get_type_hints does, name by name
-            except Exception:  # noqa: BLE001, S112  an unresolvable hint only means: not one of ours
-                continue
+            except Exception:  # noqa: BLE001  an unresolvable hint: it is known by its name, or not one of ours
+                raw[name] = _renamed(annotation, target)
     return raw
+
+
+def _annotations(target: Any) -> dict[str, Any]:
+    try:
+        return dict(getattr(target, "__annotations__", None) or {})
+    except NameError:  # since 3.14 they are evaluated when they are asked for
+        annotationlib = importlib.import_module("annotationlib")
+        return dict(annotationlib.get_annotations(target, format=annotationlib.Format.STRING))
+
+
+def _renamed(annotation: str, target: Any) -> str:
+    """A written annotation by our own names, where the module imports them under others for type checkers only."""
+    if any(name.rpartition(".")[2] in _WORDS for name in _heads(annotation)):
+        return annotation
+    try:
+        tree = ast.parse(Path(target.__code__.co_filename).read_text(encoding="utf-8"))
+    except (AttributeError, OSError, ValueError, SyntaxError):
+        return annotation
+    names: dict[str | None, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "runner":
+            names |= {each.asname: each.name for each in node.names if each.asname and each.name in _WORDS}
+    return next((names[head] for head in _heads(annotation) if head in names), annotation)
 
 
 # -- where a worker finds it ------------------------------------------------------------------
@@ -291,6 +391,18 @@ class TaskFunction:
     plugin: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
+    def is_copy_of(self, other: TaskFunction) -> bool:
+        """Whether both are the same lines of the same file, imported under two names of its module."""
+        mine, theirs = (getattr(each.obj, "__code__", None) for each in (self, other))
+        if mine is None or theirs is None:
+            return False
+        return bool(
+            (mine.co_filename, mine.co_firstlineno, mine.co_name, mine.co_code)
+            == (theirs.co_filename, theirs.co_firstlineno, theirs.co_name, theirs.co_code)
+            and self.obj.__closure__ is None
+            and other.obj.__closure__ is None
+        )
+
     @property
     def file(self) -> str:
         """The file that defines it, as far as Python can tell."""
@@ -317,12 +429,11 @@ def provided(given: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     pairs = given.items() if isinstance(given, Mapping) else ((None, each) for each in given)
     for key, value in pairs:
         obj = value.obj if isinstance(value, TaskFunction) else value
-        mark = getattr(obj, MARK, None)
-        declared = mark if isinstance(mark, Declaration) else Declaration("")
-        name = key or (value.name if isinstance(value, TaskFunction) else declared.name)
+        mark = declared(obj) or Declaration("")
+        name = key or (value.name if isinstance(value, TaskFunction) else mark.name)
         if not callable(obj) or not isinstance(name, str) or not name:
             raise TypeError(f"`runner_tasks` must give names and callables, or `TaskFunction`s, not {value!r:.80}")
-        yield name, obj, value.options if isinstance(value, TaskFunction) and value.options else declared.options
+        yield name, obj, value.options if isinstance(value, TaskFunction) and value.options else mark.options
 
 
 def load_module(name: str, path: str | None = None) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import types
 from typing import TYPE_CHECKING, Any
 
 from runner.errortext import describe
@@ -24,10 +25,18 @@ if TYPE_CHECKING:
     from runner.plugins.plugin import Plugin
 
 
+_ROUTINES = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+
+
 def marked(module: Any) -> dict[str, HookOptions]:
     """The functions of a module that are marked with `@hookimpl`, by name."""
-    found = {name: getattr(value, MARK, None) for name, value in vars(module).items() if inspect.isroutine(value)}
+    found = {name: getattr(value, MARK, None) for name, value in vars(module).items() if _is_function(value)}
     return {name: options for name, options in found.items() if isinstance(options, HookOptions)}
+
+
+def _is_function(value: Any) -> bool:
+    """`inspect.isroutine`, of what an object is and not of what it says: proxies raise when they are asked."""
+    return inspect.isroutine(value) if issubclass(type(value), _ROUTINES) else False
 
 
 class HookCalls:
@@ -86,7 +95,7 @@ class HookCalls:
                 for given in call():
                     for name, obj, options in provided(given):
                         where = Reference(module.__name__, "runner_tasks", plugin.path, name)
-                        plugin.functions[name] = TaskFunction(name, obj, where, plugin.name, options)
+                        plugin.offer(TaskFunction(name, obj, where, plugin.name, options))
             except Exception as error:  # noqa: BLE001  whatever a plugin raises makes that plugin broken
                 told = describe(noted(error, "runner_tasks", plugin))
                 plugin.fail(f"its hook runner_tasks raised {told}", told.traceback)
@@ -111,7 +120,9 @@ def _manager() -> pluggy.PluginManager:
 
         def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
             value = vars(plugin).get(name)
-            options = getattr(value, MARK, None) if inspect.isroutine(value) else None
+            if not _is_function(value):  # nor would pluggy take it; and some objects raise when they are asked anything
+                return None
+            options = getattr(value, MARK, None)
             if isinstance(options, HookOptions):
                 return {"optionalhook": options.optionalhook}
             return super().parse_hookimpl_opts(plugin, name)

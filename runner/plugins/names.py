@@ -15,7 +15,7 @@ from runner.plugins import find
 from runner.plugins.choice import Choice
 from runner.plugins.hooks import HookCalls
 from runner.plugins.plugin import Plugin, trimmed
-from runner.tasks import MARK, Declaration, Reference, TaskFunction
+from runner.tasks import Reference, TaskFunction, declared
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -94,7 +94,10 @@ class Plugins:
         for each in circle:
             each.load()
         owners = [each for each in circle if name in each.functions and not each.blocked]
-        if len(owners) > 1:
+        for each in owners:
+            if name in each.clashes:
+                raise _clash(call, name, each)
+        if len(owners) > 1 and not all(_same(owners[0].functions[name], each.functions[name]) for each in owners):
             raise _ambiguous(call, name, owners)
         if owners and owners[0].error:
             raise _broken(call, owners[0])
@@ -130,6 +133,21 @@ class Plugins:
         blocked = [f"`{each.name}` (by {each.blocked})" for each in offered if each.blocked and each.module]
         hint = near or _known(known)
         return PluginError(text, hint=f"{hint}; blocked: {', '.join(blocked)}" if blocked else hint)
+
+
+def _same(one: TaskFunction, other: TaskFunction) -> bool:
+    """Whether two plugins offer one function: one has imported it from the other."""
+    return one.obj is other.obj or one.is_copy_of(other)
+
+
+def _clash(call: str, name: str, plugin: Plugin) -> PluginError:
+    both = " and ".join(
+        f"`{each.reference.qualname}`" + (f" (line {each.line})" if each.line else "") for each in plugin.clashes[name]
+    )
+    text = f"task function `{call}` is offered twice by {plugin.label}: {both}"
+    return PluginError(
+        text, "E311", f"rename one of them, or say `@task(name=...)` there (`{name}` is the name of both)"
+    )
 
 
 def _ambiguous(call: str, name: str, owners: Sequence[Plugin]) -> PluginError:
@@ -171,8 +189,8 @@ def _importable(call: str) -> TaskFunction:
         raise PluginError(f"`{call}` cannot be imported: {told}", "E310", hint) from None
     if not callable(target):
         raise PluginError(f"`{call}` is no function: it is of type {type(target).__name__}")
-    mark = getattr(target, MARK, None)
-    options = mark.options if isinstance(mark, Declaration) else {}
+    mark = declared(target)
+    options = {} if mark is None else mark.options
     return TaskFunction(qualname, target, reference, module, options)
 
 

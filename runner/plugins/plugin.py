@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.errortext import describe
 from runner.hookspecs import MARK as HOOK_MARK
 from runner.plugins.installed import FUNCTIONS, HOOKS
 from runner.structs import dataclass, field
-from runner.tasks import MARK, Declaration, Reference, TaskFunction, load_module
+from runner.tasks import Reference, TaskFunction, declared, load_module
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from runner.plugins.installed import Distribution, EntryPoint
+    from runner.tasks import Declaration
 
 _OURS = str(Path(__file__).parent.parent)
 
@@ -36,6 +37,8 @@ class Plugin:
     distribution: Distribution | None = None
     file: str = ""
     functions: dict[str, TaskFunction] = field(default_factory=dict)
+    #: Names under which it has several.
+    clashes: dict[str, list[TaskFunction]] = field(default_factory=dict)
     hooks: tuple[str, ...] = ()
     unmarked: tuple[str, ...] = ()
     loaded: bool = False
@@ -104,14 +107,26 @@ class Plugin:
 
     def _collect(self, module: ModuleType) -> None:
         unmarked = []
+        found: dict[str, list[tuple[str, Any, Declaration]]] = {}
         for attribute, value in list(vars(module).items()):
-            mark = getattr(value, MARK, None) if callable(value) else None
-            if isinstance(mark, Declaration):
-                reference = Reference(self.module, attribute, self.path)
-                self.functions[mark.name] = TaskFunction(mark.name, value, reference, self.name, mark.options)
-            elif inspect.isfunction(value) and value.__module__ == self.module and not hasattr(value, HOOK_MARK):
+            mark = declared(value)
+            if mark is not None:
+                found.setdefault(mark.name, []).append((attribute, value, mark))
+            elif type(value) is FunctionType and value.__module__ == self.module and not hasattr(value, HOOK_MARK):
                 unmarked.append(attribute)
         self.unmarked = tuple(unmarked)
+        for name, claims in found.items():
+            # What was marked; a copy only where that is out of reach (a decorator above `@task`).
+            marked = [claim for claim in claims if claim[1] is claim[2].of]
+            for attribute, value, mark in marked or claims:
+                reference = Reference(self.module, attribute, self.path)
+                self.offer(TaskFunction(name, value, reference, self.name, mark.options))
+
+    def offer(self, function: TaskFunction) -> None:
+        """Take a task function in; when it is another one than that of the same name, neither can be called."""
+        there = self.functions.setdefault(function.name, function)
+        if there.obj is not function.obj and not there.is_copy_of(function):
+            self.clashes.setdefault(function.name, [there]).append(function)
 
 
 def trimmed(error: BaseException) -> BaseException:

@@ -21,43 +21,29 @@ _UNKNOWN = "-"
 
 
 class _Bytes(io.RawIOBase):
-    """`sys.stdout.buffer` of a captured stream."""
+    """`sys.stdout.buffer` of a captured stream. Nobody can close it: it belongs to all threads."""
 
-    def __init__(self, text: _Stream) -> None:
-        super().__init__()
-        self._text = text
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._text.write_bytes(bytes(data))
-        return len(data)
-
-
-class _Stream(io.TextIOBase):
-    """Takes the place of sys.stdout or sys.stderr, and knows which worker speaks."""
-
-    encoding = "utf-8"
-    errors = "backslashreplace"
+    mode = "wb"
 
     def __init__(self, capture: ThreadCapture, stream: str, fd: int) -> None:
         super().__init__()
         self._capture, self._stream, self._fd = capture, stream, fd
-        self.buffer = _Bytes(self)
+        self.name = f"<std{stream}>"
+
+    @property
+    def raw(self) -> _Bytes:
+        """Itself: nothing is buffered here."""
+        return self
 
     def writable(self) -> bool:
         """Always."""
         return True
 
-    def write(self, text: str) -> int:
-        """Hand text to the printer, in the name of the worker whose thread this is."""
-        self._capture.write(text, self._stream)
-        return len(text)
-
-    def write_bytes(self, data: bytes) -> None:
-        """The same for bytes, which need not be text."""
-        self._capture.write(data, self._stream)
+    def write(self, data: Any) -> int:
+        """Hand bytes, which need not be text, to the printer, in the name of the worker whose thread this is."""
+        taken = bytes(data)
+        self._capture.write(taken, self._stream)
+        return len(taken)
 
     def write_data(self, data: bytes) -> None:
         """Whole lines of data, which no name of a worker may alter."""
@@ -66,6 +52,43 @@ class _Stream(io.TextIOBase):
     def fileno(self) -> int:
         """The descriptor that child programs should inherit."""
         return self._fd
+
+    def close(self) -> None:
+        """Nothing: others still print."""
+
+
+class _Stream(io.TextIOWrapper):
+    """Takes the place of sys.stdout or sys.stderr, and knows which worker speaks."""
+
+    mode = "w"
+
+    def __init__(self, capture: ThreadCapture, stream: str, fd: int) -> None:
+        super().__init__(
+            _Bytes(capture, stream, fd),
+            encoding="utf-8",
+            errors="backslashreplace",
+            line_buffering=True,
+            write_through=True,
+        )
+        self._capture, self._stream = capture, stream
+
+    def write(self, text: str) -> int:
+        """Hand text to the printer, in the name of the worker whose thread this is."""
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        self._capture.write(text, self._stream)
+        return len(text)
+
+    def fileno(self) -> int:
+        """The descriptor that child programs should inherit."""
+        return self.buffer.fileno()
+
+    def detach(self) -> Any:
+        """The bytes below, for another wrapper; this one goes on, because others still print."""
+        return self.buffer
+
+    def close(self) -> None:
+        """Nothing: others still print."""
 
 
 class ThreadCapture:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from runner.transport.messages import Answer
     from runner.worker.collect import Collector
     from runner.worker.context import WorkerContext
+    from runner.worker.eventloop import EventLoop
     from runner.worker.meter import Meter
     from runner.worker.spec import Port, WorkerSpec
 
@@ -45,6 +46,20 @@ class Bench:
     meter: Meter
     ended: bool = False
     told: int = 0
+    _loop: EventLoop | None = None
+
+    def loop(self) -> EventLoop:
+        """The worker's event loop, made now if it was not needed before."""
+        if self._loop is None:
+            from runner.worker.eventloop import EventLoop  # asyncio takes 20 ms to import, and few workers need it
+
+            self._loop = EventLoop()
+        return self._loop
+
+    def close(self) -> None:
+        """Close the event loop, if there is one."""
+        if self._loop is not None:
+            self._loop.close()
 
     def hear(self, message: Any) -> Grant | None:
         """A message's consequences for everybody; grants are returned."""

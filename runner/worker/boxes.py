@@ -7,11 +7,12 @@ failed, and the function is called again for the others.
 
 from __future__ import annotations
 
-import inspect
 import queue
+import threading
 from collections import deque
 from itertools import chain, islice
 from operator import length_hint
+from threading import get_ident
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,10 @@ from runner.transport import codec
 from runner.transport.cells import stretch
 from runner.transport.messages import OBJECTS, Ack, Answer, Failure
 from runner.worker.bench import QUICK, SLOW, STRETCH, frozen_items, thaw
-from runner.worker.failure import failure
+from runner.worker.collect import Collector
+from runner.worker.failure import ENDS, failure
+from runner.worker.given import check_result, iterates
+from runner.worker.lingering import lingering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,6 +59,14 @@ class BoxInbox(Inbox[Any]):
         #: Items of the grant that are done, as far as that has been said.
         self.done = 0
         self.failures: list[Failure] = []
+        #: What the function's own threads put is of no item in particular: it is kept apart, under this lock.
+        self.lock = threading.Lock()
+        self.elsewhere: Collector | None = None
+        self.puts = 0
+        #: The thread that executes; the function has returned when there is none.
+        self.owner: int | None = threading.get_ident()
+        #: Held by the thread that asks for items.
+        self._gate = threading.RLock()
         self.began = self._since = perf_counter()
         #: Where the outputs of the item at hand begin; of the one after which so many were left.
         self._mark = bench.collector.mark()
@@ -69,25 +81,33 @@ class BoxInbox(Inbox[Any]):
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """The next item; what was taken before counts as done."""
-        if length_hint(self._left):
-            self._hand_back()
-        if not length_hint(self._left):
-            self._hand_out(block, timeout)
-        return next(self._thawed())
+        if not self._gate.acquire(block, -1 if timeout is None or not block else timeout):
+            raise queue.Empty  # another thread waits for the next item
+        try:
+            if length_hint(self._left):
+                self._hand_back()
+            if not length_hint(self._left):
+                self._hand_out(block, timeout)
+            return next(self._thawed())
+        finally:
+            self._gate.release()
 
     def __iter__(self) -> Iterator[Any]:
         return chain.from_iterable(self._stretches())
 
     def _stretches(self) -> Iterator[Iterator[Any]]:
         while True:
-            if not length_hint(self._left):
-                try:
-                    self._hand_out()
-                except ShutDown:
-                    return
-            yield islice(self._thawed(), _PIECE)
-            if length_hint(self._left):
-                self._hand_back()
+            with self._gate:
+                if not length_hint(self._left):
+                    try:
+                        self._hand_out()
+                    except ShutDown:
+                        return
+                items = self._thawed()
+            yield islice(items, _PIECE)
+            with self._gate:
+                if length_hint(self._left):
+                    self._hand_back()
 
     def _thawed(self) -> Iterator[Any]:
         """The items at hand as the function receives them; thawed when their turn comes."""
@@ -148,7 +168,7 @@ class BoxInbox(Inbox[Any]):
         self.settle()
         limit = None if timeout is None else perf_counter() + timeout
         while not self._parts:
-            if self.bench.ended:
+            if self.bench.ended or self.owner is None:
                 raise ShutDown
             left = None if limit is None else max(0.0, limit - perf_counter())
             message = self.bench.port.receive(left if block else 0.0)
@@ -171,7 +191,7 @@ class BoxInbox(Inbox[Any]):
             self._marked = left
             self._mark = self.bench.collector.mark()
 
-    def failed(self, error: Exception) -> bool:
+    def failed(self, error: BaseException) -> bool:
         """The function has raised: blame the item it took last. False when it had taken none."""
         taken, part = self._taken, self._part
         if taken == self.done or part is None:
@@ -180,7 +200,7 @@ class BoxInbox(Inbox[Any]):
         self.done = taken - 1
         try:
             item = thaw(part, frozen)
-        except Exception:  # noqa: BLE001  it may be the item that cannot be decoded
+        except BaseException:  # noqa: BLE001  it may be the item that cannot be decoded
             item = frozen
         fault = failure(self.bench.spec, self.done, 1, error, item, part.attempt)
         if fault.verdict == "retry":
@@ -191,9 +211,35 @@ class BoxInbox(Inbox[Any]):
         self.settle()
         return True
 
+    def put_elsewhere(self, item: Any) -> None:
+        """One item, from a thread of the function's own: it leaves with the grant at hand, or at once without one."""
+        with self.lock:
+            if self.owner is None:
+                raise ShutDown("the function has returned: nothing can be put into its Outbox any more")
+            if self.elsewhere is None:
+                spec = self.bench.spec
+                self.elsewhere = Collector(spec.groups, spec.max_item)
+            self.elsewhere.emit(item)
+            self.puts += 1
+            if self.grant is None:
+                self.bench.port.send(Answer((), self.elsewhere.take(), 0.0))
+
+    def close(self) -> None:
+        """The function has returned: say so, and take nothing more."""
+        self.task_done()
+        with self.lock:
+            self.owner = None
+        self.settle()
+
     def settle(self) -> None:
         """Answer for the grant at hand; what was not taken is handed back."""
+        rest = list(self._left)  # whoever still has the iterator must not find it there
+        self._left = iter(())
+        self.done = max(self.done, self._first + len(self._handed) - len(rest))
         outputs = self.bench.collector.take()
+        if self.elsewhere is not None:
+            with self.lock:
+                outputs = (*outputs, *self.elsewhere.take())
         if self.grant is None and not outputs:
             return
         acks = () if self.grant is None else (Ack(self.grant.lease, self.done, tuple(self.failures)),)
@@ -204,9 +250,7 @@ class BoxInbox(Inbox[Any]):
         self.grant, self.failures, self._part = None, [], None
         self.done = self._first = self._at = 0
         self._parts.clear()
-        deque(self._left, 0)  # it is handed back: whoever still has the iterator must not find it there
         self._handed = ()
-        self._left = iter(())
 
 
 class BoxOutbox(Outbox[Any]):
@@ -219,7 +263,11 @@ class BoxOutbox(Outbox[Any]):
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002  as queue.Queue
         """Send an item."""
-        self._inbox.mark()
+        inbox = self._inbox
+        if get_ident() != inbox.owner:
+            inbox.put_elsewhere(item)
+            return
+        inbox.mark()
         if type(item) in codec.SMALL and self._direct is not None:  # here, not behind a call: it is a fifth of the time
             self._kinds.add(type(item))
             self._direct.append(item)
@@ -230,21 +278,56 @@ class BoxOutbox(Outbox[Any]):
 def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call the function with its boxes until it returns, or its inputs have ended."""
     inbox = BoxInbox(bench)
-    given = {**dict.fromkeys(bench.form.inboxes, inbox), **dict.fromkeys(bench.form.outboxes, BoxOutbox(inbox))}
+    kwargs = {**kwargs, **dict.fromkeys(bench.form.inboxes, inbox)}
+    if not bench.form.outboxes:
+        result = _calls(inbox, target, args, kwargs)
+    else:
+        with lingering(bench, BoxOutbox(inbox), lambda: inbox.puts) as outboxes:
+            result = _calls(inbox, target, args, kwargs, outboxes)
+    inbox.close()
+    return result
+
+
+def _calls(
+    inbox: BoxInbox,
+    target: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    outboxes: dict[str, Any] | None = None,
+) -> Any:
+    """Call it, again after each item that has failed."""
     while True:
         try:
-            result = target(*args, **kwargs, **given)
-            if inspect.iscoroutine(result):
-                import asyncio
-
-                result = asyncio.run(result)
-            break
+            return _take(inbox, target(*args, **kwargs, **(outboxes or {})))
         except ShutDown:
-            result = None
-            break
-        except Exception as error:
+            return None
+        except ENDS:
+            raise
+        except BaseException as error:
             if not inbox.failed(error):
                 raise
-    inbox.task_done()
-    inbox.settle()
-    return result
+
+
+def _take(inbox: BoxInbox, result: Any) -> Any:
+    """Send what a call has given beside what it has put; without outputs it is the task's result."""
+    bench = inbox.bench
+    put: Callable[[Any], None] = BoxOutbox(inbox).put if bench.spec.groups else check_result
+    if hasattr(type(result), "__await__"):
+        result = bench.loop().run(result)
+    if hasattr(type(result), "__anext__"):
+        bench.loop().run(_each(result, put))
+    elif iterates(type(result)):
+        for item in result:
+            put(item)
+    elif bench.spec.groups:
+        if result is not None:
+            put(result)
+    else:
+        check_result(result)
+        return result
+    return None
+
+
+async def _each(items: Any, put: Callable[[Any], None]) -> None:
+    async for item in items:
+        put(item)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import NotPicklable
 from runner.tasks import To
 from runner.transport import codec
 from runner.transport.messages import OBJECTS, Output
+from runner.worker import given
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +43,9 @@ class Collector:
         #: The types of all small values that there have ever been.
         self.kinds: set[type] = set()
         self._begun: Mark | None = None
+        #: The type of the last item, and of the last result that was one: known to be in order without a look.
+        self._fit: type = str
+        self._single: type = str
         self._ports: dict[str, list[int]] = {}
         for index, group in enumerate(groups):
             self._ports.setdefault(group.port, []).append(index)
@@ -70,6 +73,9 @@ class Collector:
                 raise ValueError(f"To({item.port!r}, ...): this task has no such port (its ports: {known})")
             item = item.item
         frozen: Any = None
+        if type(item) is not self._fit:
+            given.check(item)
+            self._fit = type(item)
         if type(item) in codec.SMALL:
             self.kinds.add(type(item))
             frozen = item
@@ -119,14 +125,17 @@ class Collector:
         return True
 
     def emit_all(self, result: Any) -> None:
-        """Take what a call returned: a generator's items, or the one item."""
-        if type(result) is GeneratorType:
-            self._begun = self.mark()
-            for item in result:
-                self.emit(item)
-            self._begun = None
-        else:
-            self.emit(result)
+        """Take what a call returned: a generator's items (or another iterator's), or the one item."""
+        kind = type(result)
+        if kind is not self._single:
+            if given.iterates(kind):
+                self._begun = self.mark()
+                for item in result:
+                    self.emit(item)
+                self._begun = None
+                return
+            self._single = kind
+        self.emit(result)
 
     def cut_short(self, *, again: bool) -> None:
         """A call has failed. What its generator had yielded counts, unless the item is given `again`."""
@@ -136,7 +145,7 @@ class Collector:
 
     def mark(self) -> Mark:
         """A place to roll back to."""
-        return tuple(map(len, self.buffers))
+        return tuple(map(len, self.buffers)) if self.direct is None else (len(self.direct),)
 
     def rollback(self, mark: Mark) -> None:
         """Forget what was emitted since `mark`."""

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from operator import length_hint
 from time import perf_counter
-from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from runner.errortext import describe
-from runner.tasks import To
 from runner.transport import codec
 from runner.transport.cells import stretch
 from runner.transport.messages import OBJECTS, Ack, Answer, Failure, Grant
 from runner.worker.bench import QUICK, SLOW, STRETCH, Bench, flattened, frozen_items, thaw
-from runner.worker.failure import failure, verdict
+from runner.worker.failure import ENDS, failure, verdict
+from runner.worker.given import exhaust, special
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,11 +29,9 @@ _MOST_STRIDE = 4096
 _QUICK_ENOUGH = 2
 #: Fewer are sooner executed one by one.
 _FEW = 16
-#: Results that say themselves what is to be done with them.
-_SPECIAL = frozenset({GeneratorType, To})
 _Items = codec.Frozen | memoryview
 #: Items that have failed: index in the part, and the error.
-_Faults = list[tuple[int, Exception]]
+_Faults = list[tuple[int, BaseException]]
 
 
 def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -108,10 +105,10 @@ class Items:
         ended = perf_counter()
         return Answer((Ack(grant.lease, done, tuple(failures), more),), outputs, ended - began, ended - worked)
 
-    def _failed(self, part: Part, frozen: Any, index: int, error: Exception) -> Failure:
+    def _failed(self, part: Part, frozen: Any, index: int, error: BaseException) -> Failure:
         try:
             item = thaw(part, frozen)
-        except Exception:  # noqa: BLE001  it may be the item that cannot be decoded: shown as it travelled
+        except BaseException:  # noqa: BLE001  it may be the item that cannot be decoded: shown as it travelled
             item = frozen
         fault = failure(self.bench.spec, index, 1, error, item, part.attempt)
         self.bench.collector.cut_short(again=fault.verdict == "retry")
@@ -191,25 +188,29 @@ class Items:
                     self.may_stretch = self.may_stretch and self._plain({type(result)})
                     collector.emit_all(result)
                 index += 1
-        except Exception as error:  # noqa: BLE001  whatever the user's function raises
+        except ENDS:
+            raise
+        except BaseException as error:  # noqa: BLE001  whatever the user's function raises
             return index - base + 1, [(index - base, error)]
         return stop, []
 
     def _careful(self, part: Part, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
         """Every other combination."""
         bench, context = self.bench, self.bench.context
-        emit, target = (bench.collector.emit_all if bench.spec.groups else _exhaust), self.target
+        emit, target = (bench.collector.emit_all if bench.spec.groups else exhaust), self.target
         try:
             while at < stop:
                 bench.cell[1] = base + at
                 if self.knows:
                     context.at(part, part.start + at)
                 result = target(thaw(part, items[at]))
-                if self.may_stretch and result.__class__ not in codec.SMALL:
-                    self.may_stretch = self._plain({result.__class__})
+                if self.may_stretch and type(result) not in codec.SMALL:
+                    self.may_stretch = self._plain({type(result)})
                 emit(result)
                 at += 1
-        except Exception as error:  # noqa: BLE001  whatever the user's function raises
+        except ENDS:
+            raise
+        except BaseException as error:  # noqa: BLE001  whatever the user's function raises
             return at + 1, [(at, error)]
         return at, []
 
@@ -227,7 +228,9 @@ class Items:
         if not self.bench.spec.groups:
             try:
                 self._sink(some)
-            except Exception as error:  # noqa: BLE001  whatever the user's function raises
+            except ENDS:
+                raise
+            except BaseException as error:  # noqa: BLE001  whatever the user's function raises
                 failed = stop - length_hint(frozen) - 1  # the last one that was taken
                 return failed + 1, [(failed, error)]
             return stop, []
@@ -235,7 +238,9 @@ class Items:
         faults: _Faults = []
         try:
             self._call(some, results)  # what was made before an error stays in the list
-        except Exception as error:  # noqa: BLE001  whatever the user's function raises
+        except ENDS:
+            raise
+        except BaseException as error:  # noqa: BLE001  whatever the user's function raises
             faults.append((at + len(results), error))
         done = at + len(results) + len(faults)
         kinds = codec.kinds_of(results)
@@ -254,20 +259,23 @@ class Items:
     def _sink(self, some: Iterator[Any]) -> None:
         """Call the function for items whose results nobody takes."""
         target = self.target
+        same: type | None = None
         for item in some:
             result = target(item)
             # Most return None, which is seen without a call of `type`.
-            if result is not None and type(result) is GeneratorType:
-                self.may_stretch = False
-                _exhaust(result)
+            if result is not None and type(result) is not same:
+                exhaust(result)
+                if special(type(result)):
+                    self.may_stretch = False
+                else:
+                    same = type(result)
 
     def _plain(self, kinds: set[type]) -> bool:
         """Whether results of these types can be taken without a look at each."""
         if kinds <= codec.SMALL:
             return True
-        if not self.bench.spec.groups:
-            return GeneratorType not in kinds
-        return self.bench.collector.objects and not kinds & _SPECIAL
+        plain = not self.bench.spec.groups or self.bench.collector.objects
+        return plain and not any(map(special, kinds))
 
     def _emit_each(self, part: Part, results: list[Any], at: int) -> _Faults:
         collector, spec = self.bench.collector, self.bench.spec
@@ -275,18 +283,13 @@ class Items:
         for index, result in enumerate(results, at):
             try:
                 collector.emit_all(result)
-            except Exception as error:  # noqa: BLE001  it cannot be pickled, or its generator has raised
+            except ENDS:
+                raise
+            except BaseException as error:  # noqa: BLE001  it cannot be pickled, or its generator has raised
                 faults.append((index, error))
                 # At once: what others have emitted comes after it.
                 collector.cut_short(again=verdict(spec, error, describe(error), part.attempt) == "retry")
         return faults
-
-
-def _exhaust(result: Any) -> None:
-    """A sink's result: a generator still has to run."""
-    if type(result) is GeneratorType:
-        for _ in result:
-            pass
 
 
 class Batches:
@@ -299,7 +302,7 @@ class Batches:
     def execute(self, grant: Grant) -> Answer:
         """Call the function for each full list, and for what remains."""
         bench, spec = self.bench, self.bench.spec
-        emit = bench.collector.emit_all if spec.groups else _exhaust
+        emit = bench.collector.emit_all if spec.groups else exhaust
         began = last = perf_counter()
         failures: list[Failure] = []
         done = 0
@@ -316,7 +319,9 @@ class Batches:
             try:
                 items = [thaw(part, frozen) for part, _, frozen in batch]
                 emit(self.target(items))
-            except Exception as error:  # noqa: BLE001  whatever the user's function raises
+            except ENDS:
+                raise
+            except BaseException as error:  # noqa: BLE001  whatever the user's function raises
                 fault = failure(spec, done, len(batch), error, items, attempt)
                 bench.collector.cut_short(again=fault.verdict == "retry")
                 failures.append(fault)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner.errors import Reject, Retry
+from runner.errors import Reject, Retry, delay
 from runner.errortext import describe, shorten
 from runner.transport.messages import Failure
+from runner.worker.spec import SupervisorGone
 
 if TYPE_CHECKING:
     from runner.errortext import ErrorText
     from runner.worker.spec import WorkerSpec
+
+#: What ends a worker, whatever it was doing. All else that a function raises is its item's error, and need not be an
+#: `Exception`: a cancelled future, a time-out library's own, a `KeyboardInterrupt` of the function's.
+ENDS = (SystemExit, SupervisorGone)
 
 _PREVIEW = 1024
 
@@ -19,8 +24,16 @@ def failure(spec: WorkerSpec, index: int, count: int, error: BaseException, item
     """What has become of `count` items from `index`: dead, or to be tried again."""
     text = describe(error)
     said = verdict(spec, error, text, attempt)
-    after = error.after if said == "retry" and isinstance(error, Retry) else None
+    try:
+        after = pause(error) if said == "retry" else None
+    except (TypeError, ValueError) as wrong:  # it was set after the Retry had been made
+        return failure(spec, index, count, wrong, item, attempt)
     return Failure(index, count, text, preview(item), said, after)
+
+
+def pause(error: BaseException) -> float | None:
+    """The seconds after which a `Retry` wants to be tried again."""
+    return delay(error.after) if isinstance(error, Retry) else None
 
 
 def verdict(
@@ -42,5 +55,5 @@ def preview(item: Any) -> str:
     """An item as a short text, whatever its `repr` does."""
     try:
         return shorten(repr(item), _PREVIEW)
-    except Exception as error:  # noqa: BLE001  the user's __repr__ may raise anything
+    except BaseException as error:  # noqa: BLE001  the user's __repr__ may raise anything
         return f"<{type(item).__name__}: its repr raised {type(error).__name__}>"

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from time import perf_counter
-from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import TimedOut
 from runner.transport.messages import OBJECTS, Ack, Answer
 from runner.worker.bench import thaw, whole
-from runner.worker.failure import failure
+from runner.worker.failure import ENDS, failure
+from runner.worker.given import check_result, iterates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +26,14 @@ if TYPE_CHECKING:
 
 
 def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Execute grants on an event loop until the inputs have ended."""
-    asyncio.run(Flight(bench, target, args, kwargs).fly())
+    """Execute grants on the worker's event loop until the inputs have ended."""
+    flight = Flight(bench, target, args, kwargs)
+    try:
+        bench.loop().run(flight.fly())
+    except KeyboardInterrupt as error:  # of a task that the function has started: asyncio lets it end the loop
+        raise SystemExit("a KeyboardInterrupt has ended the event loop") from error
+    finally:  # what is cancelled when the loop is closed has not failed: it is given again
+        flight.over = True
 
 
 class Flight:
@@ -43,7 +49,7 @@ class Flight:
         #: Granted and not started: the next ones are here when a place gets free.
         self.waiting: deque[tuple[int, Part, int, Any]] = deque()
         self.wake = asyncio.Event()
-        self.flush_due = self.waking = False
+        self.flush_due = self.waking = self.over = False
         self.payload: Any = None
         self.items: codec.Frozen = ()
 
@@ -104,7 +110,11 @@ class Flight:
         try:
             item = thaw(part, frozen)
             await self._call(item, kwargs, outputs)
-        except Exception as error:  # noqa: BLE001  whatever the user's function raises
+        except ENDS:
+            raise
+        except BaseException as error:  # whatever the user's function raises
+            if self.over:
+                raise
             fault = failure(bench.spec, 0, 1, error, item, part.attempt)
             if fault.verdict == "retry":
                 outputs.clear()
@@ -125,22 +135,29 @@ class Flight:
 
     async def _execute(self, item: Any, kwargs: dict[str, Any], outputs: list[Any]) -> None:
         result = self.target(item, *self.args, **kwargs)
-        if isinstance(result, AsyncGeneratorType):
+        if hasattr(type(result), "__await__"):
+            result = await result
+        if hasattr(type(result), "__anext__"):
             async for each in result:
                 outputs.append(each)  # noqa: PERF401  what came before an error must be kept
+        elif iterates(type(result)):
+            outputs.extend(result)  # item by item: what came before an error is kept
         else:
-            outputs.append(await result if asyncio.iscoroutine(result) else result)
+            outputs.append(result)
 
     def _land(
         self, lease: int, outputs: list[Any], failures: tuple[Any, ...], busy: float, item: Any, part: Part
     ) -> None:
         collector = self.bench.collector
         mark = collector.mark()
-        if self.bench.spec.groups:
+        emit = collector.emit if self.bench.spec.groups else check_result
+        if outputs:
             try:
                 for each in outputs:
-                    collector.emit(each)
-            except Exception as error:  # noqa: BLE001  it cannot be pickled, or names no port
+                    emit(each)
+            except ENDS:
+                raise
+            except BaseException as error:  # noqa: BLE001  it cannot be pickled, or names no port
                 fault = failure(self.bench.spec, 0, 1, error, item, part.attempt)
                 if fault.verdict == "retry":
                     collector.rollback(mark)

@@ -7,16 +7,18 @@ import json
 import os
 import pickle
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.errors import Reject, Retry
 from runner.errortext import describe, shorten
 from runner.tasks import Shape, shape
 from runner.transport.messages import Failed, Finished, Ready
-from runner.worker import boxes, each, source
+from runner.worker import boxes, each, given, source
 from runner.worker.bench import Bench
 from runner.worker.collect import Collector
 from runner.worker.context import WorkerContext
+from runner.worker.failure import ENDS, pause
 from runner.worker.meter import Meter
 from runner.worker.spec import SupervisorGone
 
@@ -54,7 +56,9 @@ def _live(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
         with around:
             _reporting(port, "setup", lambda: surround.enter(spec, around))
             said = _execute(spec, port, cell)
-    except Exception as error:  # noqa: BLE001  whatever a plugin's hook raises at the end
+    except (*ENDS, _GiveUp):
+        raise
+    except BaseException as error:  # noqa: BLE001  whatever a plugin's hook raises at the end
         _report(port, "teardown", error)
         raise _GiveUp from None
     if said is not None:  # else a hook has swallowed the end of a life that was reported already
@@ -69,26 +73,46 @@ def _execute(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> Fini
     collector, meter = Collector(spec.groups, spec.max_item, port.store, spec.light), Meter(port, spec.mode)
     bench = Bench(spec, port, cell, collector, context, form, meter)
     given = {form.context: context} if form.context else {}
-    stack = contextlib.ExitStack()
-    if form.kind == "class":
-        kwargs = {**kwargs, **({form.made: context} if form.made else {})}
-        target = _reporting(port, "setup", lambda: _make(target, args, kwargs, stack))
-        args, kwargs = (), {}
-    kwargs = {**kwargs, **given}
-    port.send(Ready(os.getpid()))
-
-    where: Literal["call", "teardown"] = "call"
-    result = None
-    try:
-        with stack:  # a callable class sees in __exit__ whether it ended well
-            result = _work(bench, form, target, args, kwargs)
-            where = "teardown"
-    except Exception as error:  # noqa: BLE001  whatever the user's function raises
-        _report(port, where, error)
-        raise _GiveUp from None
-    finally:
-        meter.tell_all()
+    with contextlib.closing(bench):
+        leave = _nothing
+        if form.kind == "class":
+            kwargs = {**kwargs, **({form.made: context} if form.made else {})}
+            kind, make = target, partial(target, *args, **kwargs)
+            target, leave = _reporting(port, "setup", lambda: _entered(bench, kind, make))
+            args, kwargs = (), {}
+        kwargs = {**kwargs, **given}
+        port.send(Ready(os.getpid()))
+        try:
+            result = _between(bench, leave, lambda: _work(bench, form, target, args, kwargs))
+        finally:
+            meter.tell_all()
     return Finished(result, early=bool(spec.inputs) and not bench.ended)
+
+
+def _between(bench: Bench, leave: Callable[..., Any], work: Callable[[], str | None]) -> str | None:
+    """Work, and tear down whatever happens; a callable class sees in `__exit__` whether it ended well.
+
+    What `__exit__` returns is not looked at: it must not turn an error into a task that has ended well.
+    """
+    try:
+        result = work()
+    except BaseException as error:
+        try:
+            leave(type(error), error, error.__traceback__)
+        except ENDS:
+            raise
+        except BaseException as late:  # noqa: BLE001  whatever the user's tear-down raises
+            error.add_note(f"its tear-down then raised {describe(late)}")
+        if isinstance(error, ENDS):
+            raise
+        _report(bench.port, "call", error)
+        raise _GiveUp from None
+    _reporting(bench.port, "teardown", lambda: leave(None, None, None))
+    return result
+
+
+def _nothing(*_: Any) -> None:
+    """There is no tear-down."""
 
 
 def _work(
@@ -123,25 +147,37 @@ def _load(spec: WorkerSpec) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     return target, args, kwargs
 
 
-def _make(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], stack: contextlib.ExitStack) -> Any:
-    instance = target(*args, **kwargs)
-    if hasattr(type(instance), "__enter__"):
-        entered = stack.enter_context(instance)
-        return instance if entered is None else entered
-    return instance
+def _entered(bench: Bench, kind: type, make: Callable[[], Any]) -> tuple[Any, Callable[..., Any]]:
+    """An instance that has been entered, and how to leave it. An async class is made, entered and left on its loop."""
+    awaits = hasattr(kind, "__aenter__") or hasattr(kind, "__aexit__")
+    if bench.form.is_async or (awaits and not hasattr(kind, "__enter__")):
+        return bench.loop().enter(make), bench.loop().leave
+    instance = make()
+    if not hasattr(type(instance), "__enter__"):
+        return instance, _nothing
+    inside = type(instance).__enter__(instance)
+    given.check(inside)
+    return instance if inside is None else inside, partial(type(instance).__exit__, instance)
 
 
-def _reporting(port: Port, where: Literal["load", "setup"], deed: Callable[[], Any]) -> Any:
+def _reporting(port: Port, where: Literal["load", "setup", "teardown"], deed: Callable[[], Any]) -> Any:
     """Do it; an exception is reported and ends the life."""
     try:
         return deed()
-    except Exception as error:  # noqa: BLE001  whatever the user's function raises
+    except ENDS:
+        raise
+    except BaseException as error:  # noqa: BLE001  whatever the user's function raises
         _report(port, where, error)
         raise _GiveUp from None
 
 
-def _report(port: Port, where: Literal["load", "setup", "call", "teardown"], error: Exception) -> None:
+def _report(port: Port, where: Literal["load", "setup", "call", "teardown"], error: BaseException) -> None:
     verdict: Literal["error", "retry", "reject"] = (
         "reject" if isinstance(error, Reject) else "retry" if isinstance(error, Retry) else "error"
     )
-    port.send(Failed(where, describe(error), verdict, error.after if isinstance(error, Retry) else None))
+    try:
+        after = pause(error)
+    except (TypeError, ValueError) as wrong:  # it was set after the Retry had been made
+        _report(port, where, wrong)
+        return
+    port.send(Failed(where, describe(error), verdict, after))

@@ -11,23 +11,26 @@ Nothing is made without credit, so a queue's bound holds exactly here.
 
 from __future__ import annotations
 
-import inspect
 import queue
 import threading
 from functools import partial
 from itertools import groupby, islice
 from time import perf_counter
-from types import AsyncGeneratorType, GeneratorType
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
+from runner.errors import ShutDown
 from runner.tasks import Outbox
 from runner.transport import codec
 from runner.transport.arena import PATIENCE
 from runner.transport.messages import Credit, Made
 from runner.worker.collect import MOST_BYTES
+from runner.worker.given import check_result, iterates
+from runner.worker.lingering import lingering
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
+    from types import AsyncGeneratorType
 
     from runner.transport.arena import Store
     from runner.worker.bench import Bench
@@ -69,6 +72,9 @@ class Tap:
         #: Seconds since then that were spent waiting for room, and since when it waits now.
         self._waited = 0.0
         self._waits_since: float | None = None
+        #: The function has returned: nothing is taken any more.
+        self.over = False
+        self._owner = threading.get_ident()
         bench.port.listen(self.hear)
 
     @property
@@ -116,13 +122,6 @@ class Tap:
         self.bench.port.send(Made(items, outputs, busy))
         self._since, self._waited = now, 0.0
 
-    def leave(self) -> None:
-        """Let what waits go if nothing is under way, or enough of it waits."""
-        with self.lock:
-            if self.due:
-                self._send()
-            self._set_flag()
-
     @property
     def due(self) -> bool:
         """Whether what waits is to leave."""
@@ -137,24 +136,30 @@ class Tap:
     def reserve(self, timeout: float | None = None) -> bool:
         """Wait for credit for one more item; send what is there first, because the credit may depend on it."""
         with self.room:
+            return self._reserve(timeout)
+
+    def _reserve(self, timeout: float | None) -> bool:
+        if threading.get_ident() == self._owner:
             self.bench.meter.tell(perf_counter())
-            waiting = self.waiting
-            if waiting and (self.idle or waiting >= min(self.push, self.total - self.sent)):
-                self._send()
-            store = self.bench.port.store
-            if store is not None and timeout is None and store.crowded():
-                self._give_time(store)
-            enough = self._may_make() or self._wait(timeout)
-            self._set_flag()
-            if self.bench.context.stopping:
-                raise RunStopping
-            return enough
+        waiting = self.waiting
+        if waiting and (self.idle or waiting >= min(self.push, self.total - self.sent)):
+            self._send()
+        store = self.bench.port.store
+        if store is not None and timeout is None and store.crowded():
+            self._give_time(store)
+        enough = self._may_make() or self._wait(timeout)
+        self._set_flag()
+        if self.bench.context.stopping:
+            raise RunStopping
+        return enough
 
     def _wait(self, timeout: float | None) -> bool:
-        self._waits_since = perf_counter()
+        first = self._waits_since is None  # of several threads that wait one measures
+        since = self._waits_since = perf_counter() if first else self._waits_since
         enough = self.room.wait_for(self._may_make, timeout)
-        self._waited += perf_counter() - self._waits_since
-        self._waits_since = None
+        if first:
+            self._waited += perf_counter() - (self._waits_since or since or 0.0)
+            self._waits_since = None
         return enough
 
     def _give_time(self, store: Store) -> None:
@@ -165,7 +170,7 @@ class Tap:
             store.content()
 
     def _may_make(self) -> bool:
-        if self.bench.context.stopping:
+        if self.bench.context.stopping or self.over:
             return True
         waiting = self.waiting
         return self.sent + waiting < self.total and (self.collector.size < MOST_BYTES or not waiting)
@@ -176,9 +181,39 @@ class Tap:
             self.collector.emit(item)
             self._count += 1
 
-    def pour(self, items: GeneratorType[Any, Any, Any]) -> None:
-        """All items of a generator."""
-        if self.collector.direct is None:
+    def put(self, item: Any, timeout: float | None = None) -> None:
+        """One item of an Outbox, from any thread; `queue.Full` when there was no room within `timeout` seconds."""
+        with self.room:
+            try:
+                enough = self._reserve(timeout)
+            except RunStopping:
+                if threading.get_ident() == self._owner:
+                    raise
+                raise ShutDown from None  # in a thread of the function's own
+            if self.over:
+                raise ShutDown("the function has returned: nothing can be put into its Outbox any more")
+            if not enough:
+                raise queue.Full
+            self.collector.emit(item)
+            self._count += 1
+            if self.due:
+                self._send()
+            self._set_flag()
+
+    def close(self) -> None:
+        """Send what has been made, and take nothing more."""
+        with self.room:
+            self.over = True
+            self.room.notify_all()
+            if self.waiting:
+                self._send()
+
+    def pour(self, items: Iterator[Any]) -> None:
+        """All items of an iterator."""
+        if self.bench.form.outboxes:  # what it puts meanwhile, in whichever thread, comes in between
+            for item in items:
+                self.put(item)
+        elif self.collector.direct is None:
             self.reserve()
             for item in items:
                 self.emit(item)
@@ -188,7 +223,7 @@ class Tap:
                 pass
         self.flush()
 
-    def _pour_some(self, items: GeneratorType[Any, Any, Any], direct: list[Any]) -> bool:
+    def _pour_some(self, items: Iterator[Any], direct: list[Any]) -> bool:
         """What may be made before there is something to do, at most a stride. False: that was all.
 
         The hottest loop of a source. Small values go straight into the buffer of the one ordinary group.
@@ -268,56 +303,62 @@ class SourceOutbox(Outbox[Any]):
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Send an item; `queue.Full` when there was no room within `timeout` seconds."""
-        if not self._tap.reserve(timeout if block else 0):
-            raise queue.Full
-        self._tap.emit(item)
-        self._tap.leave()
+        self._tap.put(item, timeout if block else 0)
 
 
 def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call the function once and send what it makes; its result, when it is none of that."""
     tap = Tap(bench)
-    kwargs = {**kwargs, **dict.fromkeys(bench.form.outboxes, SourceOutbox(tap))}
     bench.show((1 << 63) | bench.spec.slot)
     try:
-        result = target(*args, **kwargs)
-        if isinstance(result, GeneratorType):
-            return _pour(tap, result)
-        if isinstance(result, AsyncGeneratorType):
-            import asyncio
-
-            return asyncio.run(_apour(tap, result))
-        if inspect.iscoroutine(result):
-            import asyncio
-
-            result = asyncio.run(result)
-        if bench.spec.groups and not bench.form.outboxes:
-            tap.reserve()
-            tap.emit(result)
-            result = None
+        if not bench.form.outboxes:
+            return _take(tap, target(*args, **kwargs))
+        with lingering(bench, SourceOutbox(tap), lambda: tap.sent + tap.waiting) as boxes:
+            return _take(tap, target(*args, **kwargs, **boxes))
     except RunStopping:
-        result = None
+        return None
+    except ShutDown:
+        if bench.context.stopping:  # of a thread whose result the function has asked for
+            return None
+        raise
     finally:
-        tap.flush()
+        tap.close()
         bench.show(0)
-    return result
 
 
-def _pour(tap: Tap, items: GeneratorType[Any, Any, Any]) -> Any:
-    if not tap.bench.spec.groups:
-        return _last(items)
-    try:
-        tap.pour(items)
-    finally:
-        items.close()
+def _take(tap: Tap, result: Any) -> Any:
+    """Send what a call has given; what is no item is the task's result."""
+    bench = tap.bench
+    if hasattr(type(result), "__await__"):
+        result = bench.loop().run(result)
+    if hasattr(type(result), "__anext__"):
+        return bench.loop().run(_apour(tap, result))
+    if iterates(type(result)):
+        return _pour(tap, result)
+    if not bench.spec.groups:
+        check_result(result)
+        return result
+    if result is not None or not bench.form.outboxes:
+        tap.put(result)
     return None
 
 
-def _last(items: GeneratorType[Any, Any, Any]) -> Any:
+def _pour(tap: Tap, items: Iterator[Any]) -> Any:
+    try:
+        if not tap.bench.spec.groups:
+            return _last(items)
+        tap.pour(items)
+    finally:
+        if isinstance(items, GeneratorType):
+            items.close()
+    return None
+
+
+def _last(items: Iterator[Any]) -> Any:
     """A generator of a task without outputs: run it; its return value is the result."""
     while True:
         try:
-            next(items)
+            check_result(next(items))
         except StopIteration as end:
             return end.value
 
@@ -333,5 +374,6 @@ async def _apour(tap: Tap, items: AsyncGeneratorType[Any, Any]) -> None:
             if tap.due or tap.collector.size >= MOST_BYTES:
                 await loop.run_in_executor(None, tap.reserve)
     finally:
-        await items.aclose()
+        if hasattr(type(items), "aclose"):
+            await items.aclose()
         tap.flush()
