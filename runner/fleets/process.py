@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner import forks
 from runner.errors import SpawnError
 from runner.errortext import clean_stack
 from runner.fleets.base import Death, Died, Heard
@@ -91,14 +92,23 @@ class ProcessFleet:
         self._spawner = spawner
         self._attach = attach
         self._workers: dict[int, _Worker] = {}
+        self._forget = forks.tell(self.abandon)
+
+    def abandon(self) -> None:
+        """This is a copy that something in this process has forked: it must not hold what keeps workers alive."""
+        for worker in self._workers.values():
+            worker.link.close()
+            forks.drop(worker.lifeline, worker.death_fd, worker.notes)
+        self._spawner.abandon()
 
     # -- starting ------------------------------------------------------------------------------
 
     def start(self, spec: WorkerSpec, life: int) -> int:
         """Start a process that bears the worker's name; return its pid."""
         self._page.clear(spec.slot)
-        worker = self._try_to_launch(spec, life)
-        self._workers[spec.slot] = worker
+        with forks.steady:
+            worker = self._try_to_launch(spec, life)
+            self._workers[spec.slot] = worker
         self._hub.watch(worker.link.fileno(), READ, partial(self._on_link, spec.slot, worker))
         self._hub.watch(worker.death_fd, READ, lambda _: self._on_death(spec.slot, worker))
         return worker.pid
@@ -230,8 +240,9 @@ class ProcessFleet:
         position = self._page.position(slot)
         stack = self._stack(worker)
         self._page.clear(slot)
-        del self._workers[slot]
-        self._dispose(worker)
+        with forks.steady:
+            del self._workers[slot]
+            self._dispose(worker)
         self._hub.post(Died(slot, worker.life, death, position, stack))
 
     def _autopsy(self, worker: _Worker) -> Death:
@@ -303,6 +314,7 @@ class ProcessFleet:
 
     def close(self) -> None:
         """Kill what is left, wait for it, and give everything back."""
+        self._forget()
         for slot, worker in list(self._workers.items()):
             self._kill(worker)
             worker.process.join(_PATIENCE)

@@ -13,10 +13,13 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import types
 from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING, Any
+
+from runner import forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +31,8 @@ PRELOAD = "RUNNER_PRELOAD"
 METHOD = "RUNNER_START_METHOD"
 #: Seconds that a fork server which no longer listens may take until it is gone.
 _DYING = 5.0
+#: Seconds that the servers may take to end.
+_LINGER = 2.0
 #: Ignored in the fork server and in workers: a terminal sends them to everybody.
 TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP)
 
@@ -93,13 +98,28 @@ class Spawner:
             else:
                 return process
 
+    def abandon(self) -> None:
+        """This is a copy of the process: it must not keep the fork server alive, and starts its own if it wants one."""
+        server = getattr(forkserver, "_forkserver", None)
+        if server in self._ours:
+            _let_go(server)
+
     def close(self) -> None:
-        """End the fork server and the resource tracker; both would end by themselves when runner does."""
-        for server in self._ours:
+        """End the fork server and the resource tracker; both would end by themselves when runner does.
+
+        They end when nobody holds the pipe any more that leads to them; what a task has left running may hold it, and
+        they are killed then.
+        """
+        for server, pid in _servers():
             stop = getattr(server, "_stop", None)
-            if stop is not None:
-                with contextlib.suppress(OSError, ChildProcessError):
-                    stop()
+            if server not in self._ours or pid is None or stop is None:
+                continue
+            killer = threading.Timer(_LINGER, os.kill, (pid, signal.SIGKILL))
+            killer.daemon = True
+            with contextlib.suppress(OSError, RuntimeError):  # gone already; or no thread can be started any more
+                killer.start()
+                stop()
+            killer.cancel()
 
 
 def _servers() -> list[tuple[Any, int | None]]:
@@ -131,6 +151,29 @@ def _held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def keep_servers_apart() -> list[int]:
+    """In a child that was started by `Spawner`: programs that it starts do not hold the pipes to the two servers.
+
+    Returns these.
+    """
+    tracker = getattr(resource_tracker, "_resource_tracker", None)
+    server = getattr(forkserver, "_forkserver", None)
+    both = (getattr(tracker, "_fd", None), getattr(server, "_forkserver_alive_fd", None))
+    fds = [fd for fd in both if fd is not None]
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    if server is not None:
+        forks.tell(lambda: _let_go(server))
+    return fds
+
+
+def _let_go(server: Any) -> None:
+    """A copy of a process does not keep its fork server alive; it starts its own if it wants one."""
+    if server._forkserver_alive_fd is not None:
+        forks.drop(server._forkserver_alive_fd)
+        server._forkserver_alive_fd = server._forkserver_pid = server._forkserver_address = None
 
 
 def ignore_terminal() -> None:

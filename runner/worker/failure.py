@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from runner.errors import Reject, Retry
 from runner.errortext import describe, shorten
+from runner.forks import Over, leave
 from runner.transport.messages import Failure
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ _PREVIEW = 1024
 
 def failure(spec: WorkerSpec, index: int, count: int, error: BaseException, item: Any, attempt: int) -> Failure:
     """What has become of `count` items from `index`: dead, or to be tried again."""
+    if isinstance(spec, Over):  # in a copy that the function has forked
+        leave(error)
     text = describe(error)
     said = verdict(spec, error, text, attempt)
     after = error.after if said == "retry" and isinstance(error, Retry) else None

@@ -8,6 +8,7 @@ import os
 import pickle
 from typing import TYPE_CHECKING, Any, Literal
 
+from runner import forks
 from runner.errors import Reject, Retry
 from runner.errortext import describe, shorten
 from runner.tasks import Shape, shape
@@ -20,7 +21,7 @@ from runner.worker.meter import Meter
 from runner.worker.spec import SupervisorGone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from runner.worker.spec import Port, WorkerSpec
 
@@ -33,8 +34,19 @@ class _GiveUp(BaseException):
 
 def run(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
     """Live one worker's life. Returns when it is over, after `Finished` or `Failed` has been sent."""
-    with contextlib.suppress(_GiveUp, SupervisorGone):
+    with _no_copy(), contextlib.suppress(_GiveUp, SupervisorGone):
         _live(spec, port, cell)
+
+
+@contextlib.contextmanager
+def _no_copy() -> Iterator[None]:
+    """End a copy that user code has forked when it comes back out of it, in whatever way, before anything else."""
+    pid = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != pid:
+            forks.leave()
 
 
 def _live(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
@@ -65,6 +77,13 @@ def _execute(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> Fini
     context = WorkerContext(spec, port)
     collector, meter = Collector(spec.groups, spec.max_item, port.store, spec.light), Meter(port, spec.mode)
     bench = Bench(spec, port, cell, collector, context, form, meter)
+    with forks.told(bench.abandon):
+        return _perform(bench, target, args, kwargs)
+
+
+def _perform(bench: Bench, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Finished:
+    """Set up, work, tear down."""
+    spec, port, form, context = bench.spec, bench.port, bench.form, bench.context
     given = {form.context: context} if form.context else {}
     stack = contextlib.ExitStack()
     if form.kind == "class":
@@ -77,14 +96,14 @@ def _execute(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> Fini
     where: Literal["call", "teardown"] = "call"
     result = None
     try:
-        with stack:  # a callable class sees in __exit__ whether it ended well
+        with stack, _no_copy():  # a callable class sees in __exit__ whether it ended well
             result = _work(bench, form, target, args, kwargs)
             where = "teardown"
     except Exception as error:  # noqa: BLE001  whatever the user's function raises
         _report(port, where, error)
         raise _GiveUp from None
     finally:
-        meter.tell_all()
+        bench.meter.tell_all()
     return Finished(result, early=bool(spec.inputs) and not bench.ended)
 
 
@@ -131,7 +150,8 @@ def _make(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], stack: con
 def _reporting(port: Port, where: Literal["load", "setup"], deed: Callable[[], Any]) -> Any:
     """Do it; an exception is reported and ends the life."""
     try:
-        return deed()
+        with _no_copy():
+            return deed()
     except Exception as error:  # noqa: BLE001  whatever the user's function raises
         _report(port, where, error)
         raise _GiveUp from None
