@@ -14,14 +14,16 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runner.errortext import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 #: A fork waits so many seconds at most for what holds `steady`.
 _PATIENCE = 5.0
@@ -100,6 +102,26 @@ def told(deed: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         forget()
+
+
+def offspring(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have, in whatever session; as /proc tells."""
+    found: list[int] = []
+    look = [pid]
+    while look:
+        with contextlib.suppress(OSError):  # it has ended
+            for thread in Path(f"/proc/{look.pop()}/task").iterdir():
+                children = [int(child) for child in (thread / "children").read_text(encoding="ascii").split()]
+                found += children
+                look += children
+    return found
+
+
+def kill(pids: Iterable[int]) -> None:
+    """SIGKILL to each that is still there, and ours."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def drop(*fds: int) -> None:

@@ -275,9 +275,11 @@ class ProcessFleet:
 
     @staticmethod
     def _kill(worker: _Worker) -> None:
+        elsewhere = forks.offspring(worker.pid)  # it may have given what it started groups of their own
         for send in (os.killpg, os.kill):  # it may not have made its group yet
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 send(worker.pid, signal.SIGKILL)
+        forks.kill(elsewhere)
 
     def position(self, slot: int) -> Position:
         """What the slot's worker executes."""
