@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from runner import collector, events
+from runner import collector, events, stdin
 from runner.clock import RealClock
 from runner.errors import ConfigError, RunnerError
 from runner.fleets import conditions
@@ -206,12 +206,15 @@ def _fleets(
         fleets["process"] = engines(plan.plugins)[0][plan.settings.engine].obj(site)
         stack.callback(fleets["process"].close)
     if "thread" in modes:
+        from runner.fleets.lifeline import Lifeline
         from runner.fleets.thread import ThreadFleet
 
         interval = sys.getswitchinterval()
         if "process" in modes:
             sys.setswitchinterval(_SWITCH)
             stack.callback(sys.setswitchinterval, interval)
+        stack.callback(Lifeline().close)
+        stack.enter_context(stdin.kept_back())
         fleets["thread"] = ThreadFleet(hub, name_thread, holdings)
         stack.callback(fleets["thread"].close)
     return fleets

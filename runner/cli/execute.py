@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -104,9 +106,27 @@ def execute(plan: Plan, options: Options) -> NoReturn:
     code = audience.code(result)
     if options.document is not None:
         code = _print(record, options.document, code)
-    if result.left_behind:
+    _part(result, plan.settings.grace, code)
+
+
+def _part(result: Result, grace: float, code: int) -> NoReturn:
+    """End the command: at once when the run was killed, else with what its tasks have left, within the grace."""
+    if result.killed or result.left_behind:
         # A thread that cannot be ended would keep the interpreter from ending; all state is written.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
         os._exit(code)
+    from runner.worker.farewell import Watchdog
+
+    watchdog = Watchdog(grace, code, "runner", "Ctrl-C ends it at once")
+
+    def cut(number: int, _: object) -> None:
+        watchdog.cut(f"when {signal.Signals(number).name} came", 128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) not in {signal.SIG_IGN, None}:
+            signal.signal(number, cut)
     raise typer.Exit(code)
 
 

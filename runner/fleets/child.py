@@ -12,7 +12,8 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from runner.fleets import lifeline
+from runner import forks
+from runner.fleets import lifeline, server
 from runner.fleets.spawn import ignore_terminal
 from runner.structs import dataclass
 from runner.transport import loans, stdio
@@ -21,7 +22,7 @@ from runner.transport.cells import Page
 from runner.transport.frames import FrameError
 from runner.transport.link import WorkerLink
 from runner.transport.messages import Answer, Arena, Credit, Grant
-from runner.worker import WorkerSpec, run
+from runner.worker import WorkerSpec, farewell, run
 from runner.worker.spec import SupervisorGone
 
 if TYPE_CHECKING:
@@ -53,6 +54,16 @@ class ProcessPort:
         self._link = link
         self._lock = threading.Lock()
         self.store: Store | None = Store(arena, self._announce)
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._link.fileno()
+
+    def abandon(self) -> None:
+        """This is a copy that a function has forked: it has no part in what is said here."""
+        self._link.close()
+        self._lock = threading.Lock()
+        self._link = forks.Nowhere()  # type: ignore[assignment]  # that is what it stands for
 
     def _announce(self, number: int, fd: int) -> None:
         loans.opened(number, os.dup(fd))  # what it writes may come back to it
@@ -102,6 +113,7 @@ class ProcessPort:
 
 def main(kit: Kit) -> None:
     """Be a worker until there is nothing more to do."""
+    farewell.inherit()
     os.setpgid(0, 0)
     ignore_terminal()
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
@@ -113,9 +125,13 @@ def main(kit: Kit) -> None:
     os.environ["RUNNER_PID"] = str(kit.runner)
     page = Page(_fd(kit.page))
     port = ProcessPort(WorkerLink(socket.socket(fileno=_fd(kit.socket))), kit.arena)
+    forks.tell(port.abandon)
+    ours = {*server.keep_apart(), port.fileno()}
     try:
         run(kit.spec, port, page.cell(kit.spec.slot))
     finally:
+        who = f"runner: worker `{kit.spec.name}` of task `{kit.spec.task}`"
+        farewell.part(who, kit.spec.grace, ours)
         stdio.flush_all()
 
 

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from runner import forks
 from runner.fleets.base import Signalled
 
 if TYPE_CHECKING:
@@ -41,6 +42,14 @@ class LocalHub:
         self._calls: dict[int, Callable[[int], None]] = {}
         self._handlers: dict[int, object] = {}
         self._old_wakeup: int | None = None
+        self._forget = forks.tell(self.abandon)
+
+    def abandon(self) -> None:
+        """This is a copy that something in this process has forked: no supervisor waits here, no signal is for it."""
+        self.release()
+        self.selector.close()
+        forks.drop(self._reader, self._writer)
+        self.selector = forks.Over()  # type: ignore[assignment]  # that is what it stands for
 
     def post(self, event: Event) -> None:
         """Report an event from any thread."""
@@ -148,6 +157,7 @@ class LocalHub:
 
     def close(self) -> None:
         """Give everything back; a second time does nothing."""
+        self._forget()
         self.release()
         self.selector.close()
         for fd in (self._reader, self._writer):

@@ -12,6 +12,7 @@ imported. What cannot be imported here is left to the worker that needs it, whic
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import json
@@ -75,6 +76,25 @@ def fork_safe(name: str) -> bool:
     return (top in sys.stdlib_module_names and top not in _LOUD) or name == "numpy"
 
 
+def _keep_ends_apart() -> None:
+    """What plugins have registered with `atexit` is for the workers; the server ends without it.
+
+    But for `weakref.finalize`: what was made here once, such as a temporary folder, is given back here.
+    """
+    server = os.getpid()
+
+    def leave() -> None:
+        if os.getpid() != server:
+            return
+        weakref = sys.modules.get("weakref")
+        if weakref is not None:
+            with contextlib.suppress(BaseException):  # user code
+                weakref.finalize._exitfunc()
+        os._exit(0)
+
+    atexit.register(leave)  # the last one registered is the first one called
+
+
 def _freeze() -> None:
     """Workers share what is here as long as nobody writes to it; the collector of cycles does when it looks at it."""
     gc.collect()
@@ -84,4 +104,5 @@ def _freeze() -> None:
 if PRELOAD in os.environ:  # else somebody only looks at this module, or the server is another's heir
     gc.freeze()
     _preload()
+    _keep_ends_apart()
     _freeze()

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner import forks
 from runner.errors import SpawnError
 from runner.errortext import clean_stack
 from runner.fleets import server
@@ -99,14 +100,23 @@ class ProcessFleet:
         self._spawner = spawner
         self._attach = attach
         self._workers: dict[int, _Worker] = {}
+        self._forget = forks.tell(self.abandon)
+
+    def abandon(self) -> None:
+        """This is a copy that something in this process has forked: it must not hold what keeps workers alive."""
+        for worker in self._workers.values():
+            worker.link.close()
+            forks.drop(worker.lifeline, worker.death_fd, worker.notes)
+        self._spawner.abandon()
 
     # -- starting ------------------------------------------------------------------------------
 
     def start(self, spec: WorkerSpec, life: int) -> int:
         """Start a process that bears the worker's name; return its pid."""
         self._page.clear(spec.slot)
-        worker = self._try_to_launch(spec, life)
-        self._workers[spec.slot] = worker
+        with forks.steady:
+            worker = self._try_to_launch(spec, life)
+            self._workers[spec.slot] = worker
         self._hub.watch(worker.link.fileno(), READ, partial(self._on_link, spec.slot, worker))
         self._hub.watch(worker.death_fd, READ, lambda _: self._on_death(spec.slot, worker))
         return worker.pid
@@ -264,8 +274,9 @@ class ProcessFleet:
         position = self._page.position(slot)
         stack = self._stack(worker)
         self._page.clear(slot)
-        del self._workers[slot]
-        self._dispose(worker)
+        with forks.steady:
+            del self._workers[slot]
+            self._dispose(worker)
         self._hub.post(Died(slot, worker.life, death, position, stack, bool(worker.spoiled)))
 
     def _autopsy(self, worker: _Worker) -> Death:
@@ -307,9 +318,11 @@ class ProcessFleet:
 
     @staticmethod
     def _kill(worker: _Worker) -> None:
+        elsewhere = forks.offspring(worker.pid)  # it may have given what it started groups of their own
         for send in (os.killpg, os.kill):  # it may not have made its group yet
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 send(worker.pid, signal.SIGKILL)
+        forks.kill(elsewhere)
 
     def position(self, slot: int) -> Position:
         """What the slot's worker executes."""
@@ -346,6 +359,7 @@ class ProcessFleet:
 
     def close(self) -> None:
         """Kill what is left, wait for it, and give everything back."""
+        self._forget()
         for worker in self._workers.values():
             self._kill(worker)
         for slot, worker in list(self._workers.items()):

@@ -19,8 +19,10 @@ from multiprocessing import context, forkserver, popen_forkserver, process, redu
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner import forks
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.process import BaseProcess
 
 #: Seconds that the server may take to fork; it has imported everything before. Once a signal has come: so many.
@@ -211,6 +213,25 @@ def end(server: Any) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+def keep_apart() -> list[int]:
+    """In a worker: programs that it starts do not hold the pipes to the fork server and the tracker. Return these."""
+    tracker = getattr(resource_tracker, "_resource_tracker", None)
+    both = (getattr(tracker, "_fd", None), getattr(_server, "_forkserver_alive_fd", None))
+    fds = [fd for fd in both if fd is not None]
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    forks.tell(let_go)
+    return fds
+
+
+def let_go(theirs: Sequence[Any] = ()) -> None:
+    """In a copy of this process: do not keep the fork server alive; whoever wants one here starts a new one."""
+    if _server not in theirs and getattr(_server, "_forkserver_alive_fd", None) is not None:
+        forks.drop(_server._forkserver_alive_fd)
+        _forget(_server._forkserver_address)
+        _server._forkserver_alive_fd = _server._forkserver_pid = _server._forkserver_address = None
 
 
 def _gone_within(pid: int, seconds: float) -> bool:

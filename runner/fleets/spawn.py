@@ -135,6 +135,10 @@ class Spawner:
                 process.start()
         return process
 
+    def abandon(self) -> None:
+        """This is a copy of the process: it must not keep the fork server alive, and starts its own if it wants one."""
+        server.let_go(self._theirs)
+
     def close(self) -> None:
         """End the fork server and the resource tracker; both would end by themselves when runner does."""
         for each in server.all_of_them():

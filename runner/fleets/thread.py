@@ -10,9 +10,11 @@ import os
 import queue
 import sys
 import threading
+import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from runner import forks
 from runner.errors import SpawnError
 from runner.errortext import clean_stack
 from runner.fleets.base import Death, Died, Heard
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from runner.transport.messages import FromWorker, ToWorker
 
 
+#: Threads that are on their way out get so many seconds together.
+_MOMENT = 1.0
+
+
 class ThreadPort:
     """The port of one thread worker."""
 
@@ -38,6 +44,12 @@ class ThreadPort:
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._listener: Callable[[Any], None] | None = None
         self._lock = threading.Lock()
+
+    def abandon(self) -> None:
+        """This is a copy that a function has forked: nothing here is its."""
+        self._post = lambda _: None
+        self._lock, self._holdings = threading.Lock(), None
+        self._inbox = forks.Nowhere()  # type: ignore[assignment]  # that is what it stands for
 
     def send(self, message: FromWorker) -> None:
         """Report to the supervisor's loop."""
@@ -69,7 +81,7 @@ class ThreadPort:
         """The supervisor's side: hand a message over; None: nobody will ever answer."""
         with self._lock:
             listener = self._listener
-            if listener is None or message is None:
+            if listener is None:
                 self._inbox.put(message)
                 return
         listener(message)
@@ -108,10 +120,14 @@ class ThreadFleet:
 
     def _live(self, spec: WorkerSpec, port: ThreadPort, life: int) -> None:
         death = Death(code=0)
+        # A thread is what its maker is unless it says so. This one is a daemon so that it can be left behind; what a
+        # function starts is to be waited for at the end, as in any program.
+        threading.current_thread()._daemonic = False  # type: ignore[attr-defined]  # the setter refuses a live thread
         if self._around is not None:
             self._around(spec.name)
         try:
-            run(spec, port, self._cells[spec.slot])
+            with forks.told(port.abandon):
+                run(spec, port, self._cells[spec.slot])
         except SystemExit as end:
             death = Death(text=f"called sys.exit({end.code!r})")
         except BaseException as error:  # noqa: BLE001  whatever ends a thread is reported as its death
@@ -149,9 +165,11 @@ class ThreadFleet:
 
     def close(self) -> None:
         """Wait a moment for threads that are on their way out; a thread that executes is left behind."""
+        for port in self._ports.values():
+            port.deliver(None)
+        end = time.monotonic() + _MOMENT
         for slot, thread in self._threads.items():
-            self._ports[slot].deliver(None)
-            thread.join(0 if self.position(slot).lease else 1.0)
+            thread.join(0 if self.position(slot).lease else max(0.0, end - time.monotonic()))
 
     def left_behind(self) -> list[str]:
         """The names of threads that could not be ended."""

@@ -10,6 +10,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from runner import forks
 from runner.transport import stdio
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class ThreadCapture:
             os.dup2(write_end, fd)
             os.close(write_end)
             self._sources.append(self.printer.attach(_UNKNOWN, read_end, stream))
+        self._forget = forks.tell(lambda: forks.drop(*self._saved.values()))
         stdio.buffer_c_by_line()
         sys.stdout = _Stream(self, "out", 1)
         sys.stderr = _Stream(self, "err", 2)
@@ -136,6 +138,7 @@ class ThreadCapture:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._forget()
         sys.stdout, sys.stderr = self._streams
         _flush_c()
         for fd, saved in self._saved.items():

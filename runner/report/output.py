@@ -19,6 +19,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from runner import forks
 from runner.report.lines import Splitter, prefix
 from runner.report.panel import Panel
 
@@ -46,6 +47,14 @@ class Source:
         self._printer.hand_over(lambda: self._printer.drain(self))
 
 
+def _straight(name: str, text: str | bytes, stream: str, thread: int = 0) -> None:  # noqa: ARG001  as `Printer.write`
+    """Write to this process's own standard output or error."""
+    view = memoryview(text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace"))
+    with contextlib.suppress(OSError):
+        while view:
+            view = view[os.write(1 if stream == "out" else 2, view) :]
+
+
 class Printer:
     """Owns all writing to standard output and error (`out_fd`, `err_fd`), in a thread of its own."""
 
@@ -70,8 +79,19 @@ class Printer:
         self._tails: dict[str, deque[bytes]] = {}
         self._closing = False
         self._panel: Panel | None = None
+        self._forget = forks.tell(self.abandon)
         self._thread = threading.Thread(target=self._run, name="runner-printer", daemon=True)
         self._thread.start()
+
+    def abandon(self) -> None:
+        """This is a copy of the process that something has forked: it has no thread that prints, nor holds the outputs.
+
+        What is printed in it goes where its descriptors lead, line by line if the writers are quick.
+        """
+        forks.drop(self._reader, self._writer, *self._fds.values())
+        self._selector.close()
+        self.write = _straight  # type: ignore[method-assign]  # in the copy alone
+        self.hand_over = lambda *_, **__: None  # type: ignore[method-assign]  # the same
 
     # -- for others ----------------------------------------------------------------------------
 
@@ -279,6 +299,7 @@ class Printer:
 
     def _dispose(self) -> None:
         self._selector.close()
+        self._forget()
         for fd in (self._reader, self._writer, *self._fds.values()):
             os.close(fd)
         self._fds.clear()

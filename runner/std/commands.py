@@ -5,7 +5,8 @@
 
 The kernel kills the group when the worker's end of the pipe closes, so when the worker ends, however it ends
 (fcntl(2), F_SETOWN and F_SETSIG, as runner does for its own workers). The holder is there before the command is, so
-no moment is left in which a command would be on its own; and a time limit kills the group, not the worker.
+no moment is left in which a command would be on its own; and a time limit kills the group, not the worker, and
+with it what the command has started in sessions of their own.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
+from runner import forks
+
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Mapping
 
 _MOST_ERR = 64 << 10
 _PIECE = 1 << 16
+#: A command that was killed is given so many seconds to be gone.
+_PATIENCE = 1.0
 
 
 class Group:
@@ -91,15 +96,20 @@ class Command:
             arguments, stdin=stdin, stdout=pipe, stderr=pipe, cwd=cwd, env=env, process_group=self._group.id()
         )
         try:
-            with command:
-                try:
-                    self._attend(command, data)
-                finally:
-                    # Nothing that it has started may hold its pipes, or run on after an error.
-                    if self.trouble is not None or command.poll() is None:
-                        self._group.kill()
+            self._attend(command, data)
         finally:
-            self.code = command.returncode
+            # Nothing that it has started may run on after an error.
+            if self.trouble is not None or command.poll() is None:
+                elsewhere = forks.offspring(command.pid)  # what has a session of its own
+                self._group.kill()
+                forks.kill([command.pid, *elsewhere])
+            for pipe_end in (command.stdin, command.stdout, command.stderr):
+                if pipe_end is not None:
+                    with contextlib.suppress(OSError):  # it did not want what was left to be written
+                        pipe_end.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # another user's: it is reaped when it has ended
+                command.wait(_PATIENCE)
+            self.code = -signal.SIGKILL if command.returncode is None else command.returncode
         return self
 
     def _attend(self, command: subprocess.Popen[bytes], data: bytes) -> None:

@@ -9,6 +9,7 @@ import select
 import sys
 from typing import TYPE_CHECKING, Any
 
+from runner import stdin
 from runner.tasks import Context, task
 
 if TYPE_CHECKING:
@@ -204,9 +205,10 @@ def _opened(path: str, context: Context | None) -> Any:
     if in_process():
         text = 'standard input is there for threads only: say `mode = "thread"`, or nothing, for the task that reads it'
         raise ValueError(text)
-    if sys.stdin is None or sys.stdin.closed:
+    fd = stdin.descriptor()
+    if fd is None:
         raise ValueError("there is no standard input")
-    return io.BufferedReader(_Input(sys.stdin.fileno(), context))
+    return io.BufferedReader(_Input(fd, context))
 
 
 class _Input(io.RawIOBase):

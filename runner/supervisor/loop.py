@@ -360,6 +360,7 @@ class Supervisor:
             lines={line.name: line.tally for line in self.ledger.lines},
             unbalanced=unbalanced,
             reasons=tuple(self.ends.reasons),
+            killed=self.ends.dying,
         )
 
     def _task_result(self, name: str) -> TaskResult:

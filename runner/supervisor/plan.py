@@ -167,6 +167,7 @@ class Plan:
             timed=config.timeout is not None,
             max_item=self.settings.max_item,
             light=self.light(config),
+            grace=self.settings.grace,
             env=dict(config.env),
             mode="thread" if task.mode == "thread" else self.mode,
             hooks=self.hooks,

@@ -41,6 +41,8 @@ class Result:
     unbalanced: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
+    #: It was ended at once: by a second signal, or because the grace was over.
+    killed: bool = False
     letters_kept: int = 0
     trouble: str = ""
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from runner.supervisor.state import TaskState
     from runner.transport.messages import Failed, Finished, Ready
 
-#: A worker that said it has finished gets so long to end, then its group is killed.
+#: A worker that said it has finished has the grace to end, and cuts off itself what takes longer; one that has not
+#: ended so long after that is killed with its group.
 _FAREWELL = 5.0
 
 
@@ -165,7 +166,7 @@ class Staff:
         self.supervisor.feeder.forfeit(task, slot)
         now = self.supervisor.clock.now()
         slot.hours.turn_to(ENDED, now)
-        self._farewells[slot.index] = now + _FAREWELL
+        self._farewells[slot.index] = now + self.supervisor.plan.settings.grace + _FAREWELL
         self.supervisor.emit(events.WorkerEnded(now, task.name, slot.name, message.result))
 
     def fail(self, task: TaskState, why: str) -> None:
@@ -190,7 +191,7 @@ class Staff:
         now = self.supervisor.clock.now()
         slot.phase = Phase.FINISHED
         slot.hours.turn_to(ENDED, now)
-        self._farewells[slot.index] = now + _FAREWELL
+        self._farewells[slot.index] = now + self.supervisor.plan.settings.grace + _FAREWELL
         again, attempt = self._another_try(slot, message)
         word = "again" if again else "fatal"
         self.supervisor.emit(

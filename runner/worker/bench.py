@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from runner.structs import dataclass
+from runner.forks import Nowhere, Over
+from runner.structs import dataclass, field
 from runner.tasks import DeadLetter
 from runner.transport import codec
 from runner.transport.cells import stretch
@@ -13,7 +16,7 @@ from runner.worker.failure import preview
 from runner.worker.spec import SupervisorGone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from runner.tasks import Shape
     from runner.transport.messages import Answer
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 QUICK, SLOW = 0.0005, 0.002
 #: Items that are executed in one stretch at most: their results are still in the processor's cache when it ends.
 STRETCH = 512
+_OVER: Any = Over()
+_NOWHERE: Any = Nowhere()
 
 
 @dataclass(slots=True)
@@ -60,6 +65,24 @@ class Bench:
         """Close the event loop, if there is one."""
         if self._loop is not None:
             self._loop.close()
+
+    #: What the loop of a stretch takes its items from, and what else a copy has to end.
+    rest: Iterator[Any] = field(default_factory=lambda: iter(()))
+    loose: list[Callable[[], None]] = field(default_factory=list)
+
+    def abandon(self) -> None:
+        """This is a copy that the function has forked: let it end as soon as it comes back out of the function."""
+        cell, self.cell = self.cell, _OVER
+        if isinstance(cell, list):
+            cell.clear()
+        else:
+            cell.release()  # a loop that still has it raises an error of ours
+        self.collector.freezer = _OVER
+        self.port, self.collector, self.spec = _NOWHERE, _OVER, _OVER
+        deque(self.rest, 0)
+        for deed in self.loose:
+            with contextlib.suppress(Exception):
+                deed()
 
     def hear(self, message: Any) -> Grant | None:
         """A message's consequences for everybody; grants are returned."""

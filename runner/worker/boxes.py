@@ -73,6 +73,7 @@ class BoxInbox(Inbox[Any]):
         self._marked = -1
         self._singly = bool(bench.form.context or bench.form.made or bench.spec.timed or bench.spec.ordered)
         self._stride = 1
+        bench.loose.append(lambda: deque(self._left, 0).clear())
 
     @property
     def _taken(self) -> int:

@@ -222,7 +222,7 @@ class Items:
         that the worker goes item by item for good.
         """
         self.bench.cell[1] = stretch(base + at, stop - at)
-        frozen = some = iter(codec.some(items, at, stop))
+        self.bench.rest = frozen = some = iter(codec.some(items, at, stop))
         if part.kind != OBJECTS and type(items) is tuple:
             some = map(codec.thaw, frozen)
         if not self.bench.spec.groups:

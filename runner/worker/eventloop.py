@@ -7,6 +7,7 @@ in the one can be left in the other.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ class EventLoop:
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
+        with contextlib.suppress(AttributeError):  # a loop of another kind, which waits for its threads
+            self._runner.get_loop().shutdown_default_executor = _leave_threads  # type: ignore[method-assign]  # of this loop alone
         self._keeper: asyncio.Task[None] | None = None
         self._left: asyncio.Future[Exc] | None = None
 
@@ -69,6 +72,13 @@ class EventLoop:
         assert self._left is not None
         self._left.set_result(exc)
         await self._keeper
+
+
+async def _leave_threads(*_: Any) -> None:
+    """What items have given to threads (`asyncio.to_thread`) and not waited for does not hold up the worker's answers.
+
+    The threads are waited for at the end of the process, as others are.
+    """
 
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:

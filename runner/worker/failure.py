@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from runner.errors import Reject, Retry, delay
 from runner.errortext import describe, shorten
+from runner.forks import Over, leave
 from runner.transport.messages import Failure
 from runner.worker.spec import SupervisorGone
 
@@ -22,6 +23,8 @@ _PREVIEW = 1024
 
 def failure(spec: WorkerSpec, index: int, count: int, error: BaseException, item: Any, attempt: int) -> Failure:
     """What has become of `count` items from `index`: dead, or to be tried again."""
+    if isinstance(spec, Over):  # in a copy that the function has forked
+        leave(error)
     text = describe(error)
     said = verdict(spec, error, text, attempt)
     try:

@@ -7,15 +7,18 @@ same turn of the loop leave in one message, unless the task is ordered: then eac
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import TimedOut
+from runner.forks import Over
 from runner.transport.messages import OBJECTS, Ack, Answer
 from runner.worker.bench import thaw, whole
 from runner.worker.failure import ENDS, failure
 from runner.worker.given import check_result, iterates
+from runner.worker.spec import SupervisorGone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,15 +64,23 @@ class Flight:
             self.arrived.append(message)
             if not self.waking:  # else the loop is on its way, and takes this one too
                 self.waking = True
-                loop.call_soon_threadsafe(self.wake.set)
+                with contextlib.suppress(RuntimeError):  # it has ended, and is closed
+                    loop.call_soon_threadsafe(self.wake.set)
 
+        def abandon() -> None:  # a copy that a function has forked ends when it comes back to the loop
+            setattr(loop, "_ready", Over())  # noqa: B010  asyncio's own; a loop of another kind may refuse
+
+        self.bench.loose.append(abandon)
         self.bench.port.listen(deliver)
         while not self.bench.ended or self.tasks or self.waiting:
             await self.wake.wait()
             self.wake.clear()
             self.waking = False
             while self.arrived:
-                grant = self.bench.hear(self.arrived.popleft())
+                message = self.arrived.popleft()
+                if message is None:  # nobody will ever answer: what is in flight is cancelled
+                    raise SupervisorGone
+                grant = self.bench.hear(message)
                 for each in (grant, *grant.others) if grant is not None else ():
                     self._queue(each)
             self._launch()

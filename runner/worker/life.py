@@ -10,6 +10,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from runner import forks
 from runner.errors import Reject, Retry
 from runner.errortext import describe, shorten
 from runner.tasks import Shape, shape
@@ -23,7 +24,7 @@ from runner.worker.meter import Meter
 from runner.worker.spec import SupervisorGone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from runner.worker.spec import Port, WorkerSpec
 
@@ -36,8 +37,19 @@ class _GiveUp(BaseException):
 
 def run(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
     """Live one worker's life. Returns when it is over, after `Finished` or `Failed` has been sent."""
-    with contextlib.suppress(_GiveUp, SupervisorGone):
+    with _no_copy(), contextlib.suppress(_GiveUp, SupervisorGone):
         _live(spec, port, cell)
+
+
+@contextlib.contextmanager
+def _no_copy() -> Iterator[None]:
+    """End a copy that user code has forked when it comes back out of it, in whatever way, before anything else."""
+    pid = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != pid:
+            forks.leave()
 
 
 def _live(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
@@ -72,6 +84,13 @@ def _execute(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> Fini
     context = WorkerContext(spec, port)
     collector, meter = Collector(spec.groups, spec.max_item, port.store, spec.light), Meter(port, spec.mode)
     bench = Bench(spec, port, cell, collector, context, form, meter)
+    with forks.told(bench.abandon):
+        return _perform(bench, target, args, kwargs)
+
+
+def _perform(bench: Bench, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Finished:
+    """Set up, work, tear down."""
+    spec, port, form, context = bench.spec, bench.port, bench.form, bench.context
     given = {form.context: context} if form.context else {}
     with contextlib.closing(bench):
         leave = _nothing
@@ -85,7 +104,7 @@ def _execute(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> Fini
         try:
             result = _between(bench, leave, lambda: _work(bench, form, target, args, kwargs))
         finally:
-            meter.tell_all()
+            bench.meter.tell_all()
     return Finished(result, early=bool(spec.inputs) and not bench.ended)
 
 
@@ -95,7 +114,8 @@ def _between(bench: Bench, leave: Callable[..., Any], work: Callable[[], str | N
     What `__exit__` returns is not looked at: it must not turn an error into a task that has ended well.
     """
     try:
-        result = work()
+        with _no_copy():
+            result = work()
     except BaseException as error:
         try:
             leave(type(error), error, error.__traceback__)
@@ -163,7 +183,8 @@ def _entered(bench: Bench, kind: type, make: Callable[[], Any]) -> tuple[Any, Ca
 def _reporting(port: Port, where: Literal["load", "setup", "teardown"], deed: Callable[[], Any]) -> Any:
     """Do it; an exception is reported and ends the life."""
     try:
-        return deed()
+        with _no_copy():
+            return deed()
     except ENDS:
         raise
     except BaseException as error:  # noqa: BLE001  whatever the user's function raises

@@ -20,6 +20,7 @@ from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ShutDown
+from runner.forks import Over
 from runner.tasks import Outbox
 from runner.transport import codec
 from runner.transport.arena import PATIENCE
@@ -75,6 +76,7 @@ class Tap:
         #: The function has returned: nothing is taken any more.
         self.over = False
         self._owner = threading.get_ident()
+        bench.loose.append(self.abandon)
         bench.port.listen(self.hear)
 
     @property
@@ -86,6 +88,8 @@ class Tap:
         """A message, in another thread than the function's."""
         with self.lock:
             self.bench.hear(message)
+            if message is None:  # nobody will ever answer
+                self.bench.context.stopping = True
             if isinstance(message, Credit):
                 self.total = max(self.total, message.total)
                 self.push = max(1, (self.total - self.sent) // 2)
@@ -94,6 +98,12 @@ class Tap:
                     self._send()
             self._set_flag()
             self.room.notify_all()
+
+    def abandon(self) -> None:
+        """This is a copy that the function has forked: whatever it yields ends it."""
+        self.lock = self.room = Over()  # type: ignore[assignment]  # that is what it stands for
+        self.flag[:] = [1]
+        self.key.__setstate__((id, (), {}, None))
 
     def _set_flag(self) -> None:
         self.flag[:] = [1] if self.idle or self.bench.context.stopping else []

@@ -57,6 +57,8 @@ class WorkerSpec:
     max_item: int = 256 << 20
     #: Bytes in arenas weigh so much less than those that are copied on their way.
     light: int = 1
+    #: Seconds that its orderly end may take.
+    grace: float = 10.0
     env: dict[str, str] = field(default_factory=dict)
     #: Where it lives, as hooks are told.
     mode: str = "process"

@@ -1,0 +1,150 @@
+"""A process's orderly end, as Python's own: threads, then `atexit`, then files; and no longer than a limit.
+
+Python waits for threads that are no daemons, and for executors, without a limit; and a process that multiprocessing has
+forked runs no `atexit` functions and flushes no files at all. Here a thread of our own watches meanwhile, and what is
+not over when the limit is, is named and cut.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import gc
+import io
+import os
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+#: After so many seconds a person is told what is waited for.
+_SOON = 1.0
+_STDERR = 2
+
+
+class Watchdog:
+    """Ends the process with `code` after `limit` seconds, and says on standard error what was cut.
+
+    `who` names the process in the message, `again` what ends it sooner. Stop it with `call_off`.
+    """
+
+    def __init__(self, limit: float, code: int, who: str, again: str = "") -> None:
+        self._limit, self._code, self._who, self._again = limit, code, who, again
+        self._over = threading.Event()
+        thread = threading.Thread(target=self._watch, name="runner-farewell", daemon=True)
+        with contextlib.suppress(RuntimeError):  # no thread can be started any more
+            thread.start()
+
+    def call_off(self) -> None:
+        """It has ended in time."""
+        self._over.set()
+
+    def _watch(self) -> None:
+        soon = min(_SOON, self._limit)
+        if self._over.wait(soon):
+            return
+        names = lingering()
+        if self._again and names and soon < self._limit:
+            rest = f"waiting up to {self._limit:g} s for {_listed(names)}, which tasks have left; {self._again}"
+            _say(f"{self._who}: {rest}")
+        if not self._over.wait(self._limit - soon):
+            self.cut()
+
+    def cut(self, why: str = "", code: int | None = None) -> None:
+        """End the process now."""
+        what = _listed(lingering()) or "what its `atexit` functions do"
+        _say(f"{self._who}: {what} was cut, not over {why or f'after the grace of {self._limit:g} s'}")
+        os._exit(self._code if code is None else code)
+
+
+def lingering() -> list[str]:
+    """The names of the threads that Python's own end waits for."""
+    main = threading.main_thread()
+    return [each.name for each in threading.enumerate() if not each.daemon and each is not main]
+
+
+def part(who: str, limit: float, keep: Collection[int] = ()) -> None:
+    """End as the interpreter does; see the top. `keep` are descriptors of runner's own."""
+    watchdog = Watchdog(limit, 0, who)
+    for step in (threading._shutdown, _exit_functions, lambda: close_files(keep)):  # type: ignore[attr-defined]
+        _attempt(step)
+    watchdog.call_off()
+
+
+def _attempt(step: Callable[[], object]) -> None:
+    try:
+        step()
+    except BaseException:  # noqa: BLE001  user code; the other steps are still to be done
+        traceback.print_exc()
+
+
+def _exit_functions() -> None:
+    """Those of this process: a `weakref.finalize` that was made before it was forked is its maker's to call."""
+    for finalizer in _inherited:
+        finalizer.atexit = False
+    atexit._run_exitfuncs()
+
+
+_inherited: list[Any] = []
+
+
+def inherit() -> None:
+    """In a fresh worker: what is there to be finalized has been made by the process that forked it."""
+    weakref = sys.modules.get("weakref")
+    registry = getattr(getattr(weakref, "finalize", None), "_registry", {})
+    _inherited.extend(registry)
+
+
+# -- files ------------------------------------------------------------------------------------
+
+
+def close_files(keep: Collection[int]) -> None:
+    """Close what is still open for writing, so that nothing stays in a buffer; text first, then what is below it."""
+    if not _writes(keep):
+        return
+    gc.unfreeze()  # what the fork server had is not looked at otherwise
+    found = [each for each in gc.get_objects() if isinstance(each, io.IOBase) and not isinstance(each, io.RawIOBase)]
+    for file in sorted(found, key=lambda f: (not isinstance(f, io.TextIOBase), type(f).__module__ == "_io")):
+        if _may_write(file):
+            _attempt(file.close)
+
+
+def _may_write(file: io.IOBase) -> bool:
+    """Whether something may wait in it; standard output and error are flushed by others."""
+    try:
+        return not file.closed and file.writable() and file.fileno() > _STDERR
+    except (OSError, ValueError, AttributeError):  # it has no descriptor: something of memory, or of a library's
+        return False
+
+
+def _writes(keep: Collection[int]) -> bool:
+    """Whether anything is open for writing that is not ours; where this cannot be told, nothing is closed."""
+    with contextlib.suppress(OSError):
+        for link in Path("/proc/self/fd").iterdir():
+            fd = int(link.name)
+            if fd <= _STDERR or fd in keep:
+                continue
+            with contextlib.suppress(OSError):  # the one that lists them
+                where = str(link.readlink())
+                if where.startswith(("anon_inode:", "/memfd:runner", "/proc/")):
+                    continue
+                if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+                    return True
+    return False
+
+
+def _listed(names: list[str]) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(f"`{name}`" for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"thread {shown}" if len(names) == 1 else f"threads {shown}"
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode("utf-8", "backslashreplace"))
