@@ -281,7 +281,11 @@ class WorkerEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class WorkerDied(Event):
-    """A worker has ended as it should not. `item` is what it executed, `why` how it ended."""
+    """A worker has ended as it should not. `item` is what it executed, `why` how it ended.
+
+    `preview` shows the item; with `count` above 1 it is the first of so many, of which the worker executed one.
+    `told`: that and why was told in an `ItemFailed` before.
+    """
 
     task: str
     worker: str
@@ -289,6 +293,9 @@ class WorkerDied(Event):
     why: str
     item: str = ""
     will_restart: bool = False
+    preview: str = ""
+    count: int = 1
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,13 +315,14 @@ class ItemFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class TimedOut(Event):
-    """A worker has exceeded its task's `timeout` of `limit` seconds, and is being killed."""
+    """A worker has exceeded its task's `timeout` of `limit` seconds, and was killed."""
 
     task: str
     worker: str
     pid: int
     limit: float
     item: str = ""
+    preview: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from runner.errortext import describe
 from runner.fleets import lifeline
 from runner.fleets.spawn import ignore_terminal
 from runner.structs import dataclass
@@ -113,6 +114,13 @@ def main(kit: Kit) -> None:
     port = ProcessPort(WorkerLink(socket.socket(fileno=_fd(kit.socket))), kit.arena)
     try:
         run(kit.spec, port, page.cell(kit.spec.slot))
+    except Exception:
+        raise  # a fault of runner's own
+    except SystemExit:
+        raise  # quietly, with its code
+    except BaseException as error:  # noqa: BLE001  a KeyboardInterrupt of the user's: told without frames of ours
+        os.write(_fd(kit.notes), describe(error).traceback.encode("utf-8", "backslashreplace"))
+        raise SystemExit(1) from None
     finally:
         stdio.flush_all()
 

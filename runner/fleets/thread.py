@@ -14,7 +14,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import SpawnError
-from runner.errortext import clean_stack
+from runner.errortext import clean_stack, describe
 from runner.fleets.base import Death, Died, Heard
 from runner.transport.cells import Position, unstretch
 from runner.worker import WorkerSpec, run
@@ -107,7 +107,7 @@ class ThreadFleet:
         return os.getpid()
 
     def _live(self, spec: WorkerSpec, port: ThreadPort, life: int) -> None:
-        death = Death(code=0)
+        death, stack = Death(code=0), ""
         if self._around is not None:
             self._around(spec.name)
         try:
@@ -115,9 +115,10 @@ class ThreadFleet:
         except SystemExit as end:
             death = Death(text=f"called sys.exit({end.code!r})")
         except BaseException as error:  # noqa: BLE001  whatever ends a thread is reported as its death
-            death = Death(text=f"ended by {type(error).__name__}: {error}")
+            told = describe(error)
+            death, stack = Death(text=f"ended by {told}"), told.traceback
         position = self.position(spec.slot)
-        self._hub.post(Died(spec.slot, life, death, position))
+        self._hub.post(Died(spec.slot, life, death, position, stack))
 
     def send(self, slot: int, message: ToWorker) -> None:
         """Hand a message over."""

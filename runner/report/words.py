@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from runner.errortext import item_name
+
+if TYPE_CHECKING:
+    from runner.events import WorkerDied
+
 
 def duration(seconds: float) -> str:
     """Short, with the unit.
@@ -16,6 +23,23 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"
+
+
+def executed(event: WorkerDied) -> str:
+    """What a worker executed when it died, for the sentence on its death.
+
+    >>> from runner.events import WorkerDied
+    >>> executed(WorkerDied(0.0, "t", "w", 1, "killed", "1.2", preview="'b'", count=3))
+    " while it executed one of 3 items, the first of them item 'b' (1.2)"
+    """
+    if not event.item:
+        return ""
+    name = item_name(event.preview, event.item)
+    return (
+        f" while it executed {name}"
+        if event.count == 1
+        else (f" while it executed one of {event.count:,} items, the first of them {name}")
+    )
 
 
 def number(count: int, word: str) -> str:

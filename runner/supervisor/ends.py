@@ -128,6 +128,7 @@ class Ends:
                     slot.phase = Phase.ENDING if killed else Phase.GONE
             if all(slot.phase is Phase.GONE for slot in task.slots) and not self.supervisor.topology.is_over(name):
                 self.supervisor.over(name, Stage.FAILED if task.failed else Stage.OK, task.failed)
+        self.supervisor.looks.end()
 
     def stalled(self, where: str) -> None:
         """Nothing can ever happen again; say what waits for what, and end."""
@@ -136,26 +137,27 @@ class Ends:
         self.reasons.append(why)
         self.die(why)
 
-    def count_dead(self, task: TaskState) -> None:
-        """Items of a task have died: is it one too many (`halt`)?"""
+    def count_dead(self, task: TaskState, last: str) -> None:
+        """Items of a task have died, the `last` of which has a name: is it one too many (`halt`)?"""
         halt = self.supervisor.plan.settings.halt
         if self.stopping:
             return
         if halt.count is not None:
             dead = sum(tally.dead for tally in self.supervisor.ledger.tallies.values())
             if dead >= halt.count:
-                self._halt(f"{dead:,} items are dead, and `halt` allows {halt.count - 1:,}")
+                are = "item is" if dead == 1 else "items are"
+                self._halt(f"{dead:,} {are} dead, and `halt` allows {halt.count - 1:,}", last)
         elif halt.share is not None:
             tally = self.supervisor.ledger.tallies[task.name]
             ended = tally.done + tally.dead + tally.dropped
             if ended >= _ENOUGH and tally.dead > halt.share * ended:
                 share = f"{tally.dead:,} of {ended:,} items of task `{task.name}` are dead"
-                self._halt(f"{share}, and `halt` allows {halt.share:.3g} of them")
+                self._halt(f"{share}, and `halt` allows {halt.share:.3g} of them", last)
 
-    def _halt(self, why: str) -> None:
+    def _halt(self, why: str, last: str) -> None:
         """No more work is handed out; what workers hold may end within the grace, the rest is left."""
         self.halted = True
-        self.stop(f"halted: {why}")
+        self.stop(f"halted: {why}; the last one: {last}")
 
     # -- stacks, stop and continue -------------------------------------------------------------
 

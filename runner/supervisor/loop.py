@@ -18,6 +18,7 @@ from runner.supervisor.ends import Ends
 from runner.supervisor.feeding import Feeder
 from runner.supervisor.hearing import Hearing
 from runner.supervisor.letters import Letters
+from runner.supervisor.looks import Looks
 from runner.supervisor.processors import Processors
 from runner.supervisor.pulse import Pulse
 from runner.supervisor.result import Result, TaskResult, exit_code
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 class Supervisor:
     """One run. `run` returns its result; `emit` is told of everything that a person may want to know.
 
-    `fleets` maps a mode to the fleet whose workers have it.
+    `fleets` maps a mode to the fleet whose workers have it. `looks`: they can show items (`WorkerSpec.looks`).
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Supervisor:
         letters: Letters | None = None,
         *,
         listening: bool = False,
+        looks: bool = False,
     ) -> None:
         self.plan = plan
         self.hub = hub
@@ -75,12 +77,13 @@ class Supervisor:
         self.ends = Ends(self)
         self.verdicts = Verdicts(self)
         self.watch = Watch(self)
+        self.looks = Looks(self, able=looks)
         self.hearing = Hearing(self)
         self.pulse = Pulse(self, listening=listening)
         self.feeder.watch = self.watch
         #: Who knows of something that is to be done at some time, and when the first of it is.
         parts = (self.ledger.next_waking, self.ends.next_time, self.staff.next_time, self.watch.next_time)
-        self._timers = (*parts, self.feeder.next_time, self._batch_due, self.pulse.next_time)
+        self._timers = (*parts, self.looks.next_time, self.feeder.next_time, self._batch_due, self.pulse.next_time)
         self._due = 0.0
         self.began = clock.now()
 
@@ -141,6 +144,7 @@ class Supervisor:
         self.ledger_wakes(now)
         self.touch(*self.feeder.wake(now))
         self.watch.look(now)
+        self.looks.look(now)
         self.pulse.look(now)
 
     def _follow(self, now: float) -> None:
@@ -156,12 +160,14 @@ class Supervisor:
             self._close_exhausted()
 
     def _handle(self, event: Event) -> None:
-        if isinstance(event, Heard):
+        if isinstance(event, Signalled):
+            self.ends.signalled(event.number)
+        elif event.slot in self.looks.readers:
+            self.looks.hear(event)
+        elif isinstance(event, Heard):
             self.hearing.hear(event)
         elif isinstance(event, Died):
             self.staff.buried(event)
-        elif isinstance(event, Signalled):
-            self.ends.signalled(event.number)
 
     def _patience(self) -> float | None:
         """How long there is nothing to do unless somebody speaks."""

@@ -231,7 +231,7 @@ class Staff:
     def buried(self, event: Died) -> None:
         """A worker is gone for certain."""
         slot = self.slots[event.slot]
-        if slot.life != event.life:
+        if slot.life != event.life or self.supervisor.looks.ask(slot, event):
             return
         task = slot.task
         self._farewells.pop(slot.index, None)

@@ -9,18 +9,24 @@ from runner.errortext import describe, shorten
 from runner.transport.messages import Failure
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from runner.errortext import ErrorText
     from runner.worker.spec import WorkerSpec
 
-_PREVIEW = 1024
+#: Characters of an item in its letter, and of all the items of a batch.
+_PREVIEW, _BATCH = 8192, 1 << 18
 
 
-def failure(spec: WorkerSpec, index: int, count: int, error: BaseException, item: Any, attempt: int) -> Failure:
-    """What has become of `count` items from `index`: dead, or to be tried again."""
+def failure(
+    spec: WorkerSpec, index: int, count: int, error: BaseException, item: Any, attempt: int, batch: Iterable[Any] = ()
+) -> Failure:
+    """What has become of `count` items from `index`: dead, or to be tried again. `batch`: each of them."""
     text = describe(error)
     said = verdict(spec, error, text, attempt)
     after = error.after if said == "retry" and isinstance(error, Retry) else None
-    return Failure(index, count, text, preview(item), said, after)
+    most = min(_PREVIEW, _BATCH // count)
+    return Failure(index, count, text, preview(item), said, after, tuple(preview(each, most) for each in batch))
 
 
 def verdict(
@@ -38,9 +44,9 @@ def retryable(retry_on: tuple[str, ...], text: ErrorText) -> bool:
     return not retry_on or any(name in retry_on for name in text.names)
 
 
-def preview(item: Any) -> str:
+def preview(item: Any, most: int = _PREVIEW) -> str:
     """An item as a short text, whatever its `repr` does."""
     try:
-        return shorten(repr(item), _PREVIEW)
+        return shorten(repr(item), most)
     except Exception as error:  # noqa: BLE001  the user's __repr__ may raise anything
         return f"<{type(item).__name__}: its repr raised {type(error).__name__}>"

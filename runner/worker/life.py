@@ -39,6 +39,11 @@ def run(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
 
 def _live(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
     os.environ.update(spec.env)
+    if spec.looks:
+        from runner.worker import looks  # few runs need it
+
+        looks.work(spec, port)
+        return
     if not spec.hooks:
         finished = _execute(spec, port, cell)
         port.send(finished)
