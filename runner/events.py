@@ -186,7 +186,8 @@ class RunEnded(Event):
     """The run is over: every task is. The counts are those of the balance, `exit_code` the command's.
 
     `--dead-ok`, or output that could not be written, may still change the code that the command ends with. `reasons`
-    say why it ended before its tasks had; `unbalanced` names queues that do not add up, which is runner's own fault.
+    say why it ended before its tasks had; `unfinished` are the tasks without inputs that had not ended by themselves (a
+    source among them had more); `unbalanced` names queues that do not add up, which is runner's own fault.
     `idle` is the share of the processors' time in which they had nothing to do, neither for the run nor for others;
     `cpu` the processor time, in seconds, of runner's own process, with its threads.
     """
@@ -207,6 +208,7 @@ class RunEnded(Event):
     unbalanced: tuple[str, ...] = ()
     idle: float | None = None
     cpu: float = 0.0
+    unfinished: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import os
 import queue
 import sys
 import threading
+import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -150,9 +151,11 @@ class ThreadFleet:
 
     def close(self) -> None:
         """Wait a moment for threads that are on their way out; a thread that executes is left behind."""
-        for slot, thread in self._threads.items():
+        until = time.monotonic() + 1.0  # for all of them together
+        for slot in self._threads:
             self._ports[slot].deliver(None)
-            thread.join(0 if self.position(slot).lease else 1.0)
+        for slot, thread in self._threads.items():
+            thread.join(0 if self.position(slot).lease else max(0.0, until - time.monotonic()))
 
     def left_behind(self) -> list[str]:
         """The names of threads that could not be ended."""

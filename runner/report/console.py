@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from runner import events
 from runner.errortext import item_name
 from runner.report import summary
-from runner.report.words import duration, executed, number, plain
+from runner.report.words import duration, executed, number, outcome, plain
 
 if TYPE_CHECKING:
     from runner.report.output import Printer
@@ -141,7 +141,9 @@ class Console:
 
 def _last_line(result: Result) -> str:
     how = {0: "ended in", 4: "ended in", 1: "failed after"}.get(result.exit_code, "stopped after")
-    return f"{plain(result.title)}  {how} {duration(result.seconds)}   {result.headline}"
+    hows = {name: task.how for name, task in result.tasks.items()}
+    told = outcome(result.headline, hows, result.unfinished, queues=bool(result.lines))
+    return f"{plain(result.title)}  {how} {duration(result.seconds)}   {told}"
 
 
 def _indented(text: str) -> str:

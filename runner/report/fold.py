@@ -125,6 +125,7 @@ class Fold:
             unbalanced=ended.unbalanced,
             idle=ended.idle,
             cpu=ended.cpu,
+            unfinished=ended.unfinished,
         )
         return replace(known, limit=limit(known))
 

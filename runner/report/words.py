@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from runner.errortext import item_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     from runner.events import WorkerDied
+    from runner.ledger import Headline
 
 
 def duration(seconds: float) -> str:
@@ -40,6 +43,36 @@ def executed(event: WorkerDied) -> str:
         if event.count == 1
         else (f" while it executed one of {event.count:,} items, the first of them {name}")
     )
+
+
+def outcome(balance: Headline, hows: Mapping[str, str], unfinished: Iterable[str], *, queues: bool) -> str:
+    """How a run has ended, for its last line: the balance; of a run without queues how many tasks are ok, or not.
+
+    >>> from runner.ledger import Headline
+    >>> outcome(Headline(read=9, done=9), {"read": "ok", "eat": "ok"}, ["read"], queues=True)
+    '9 read = 9 done + 0 dead + 0 dropped + 0 left; `read` had not ended'
+    >>> outcome(Headline(), {"sing": "ok", "dance": "failed", "rest": "ok"}, [], queues=False)
+    '2 tasks ok, 1 failed'
+    """
+    cut = list(unfinished)
+    had = f"{_listed(cut)} had not ended" if cut else ""
+    if queues:
+        return f"{balance}; {had}" if had else str(balance)
+    words = {"ok": "ok", "failed": "failed", "skipped": "not started"}
+    counts = [(sum(how == each for name, how in hows.items() if name not in cut), word) for each, word in words.items()]
+    told = [(count, word) for count, word in counts if count]
+    parts = [f"{number(*(count, 'task')) if not at else count} {word}" for at, (count, word) in enumerate(told)]
+    return ", ".join([*parts, *([had] if had else [])]) or "no task"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Name some tasks.
+
+    >>> _listed(["a"]), _listed(["a", "b", "c", "d", "e"])
+    ('`a`', '`a`, `b`, `c` and 2 more')
+    """
+    shown = ", ".join(f"`{one_line(name)}`" for name in names[:3])
+    return f"{shown} and {len(names) - 3:,} more" if len(names) > 3 else shown
 
 
 def number(count: int, word: str) -> str:

@@ -124,7 +124,8 @@ class Supervisor:
         counts = (told.read, told.made, told.done, told.dead, told.dropped, told.left, told.repeated)
         queues = tuple(summary.queues(self.ledger, self.pulse.most))
         more = (tasks, queues, result.reasons, result.unbalanced, self._processors.idle(), self._processors.cpu())
-        self.emit(events.RunEnded(now, self.plan.run_id, result.exit_code, result.seconds, *counts, *more))
+        end = (self.plan.run_id, result.exit_code, result.seconds, *counts, *more, result.unfinished)
+        self.emit(events.RunEnded(now, *end))
         return result
 
     def _turn(self) -> None:
@@ -348,11 +349,15 @@ class Supervisor:
         self.ledger.count_left()
         unbalanced = tuple(line.name for line in self.ledger.lines if line.tally.missing)
         headline = self.ledger.headline()
+        unfinished = tuple(name for name, task in self.tasks.items() if self._unfinished(task))
+        cut = bool(unfinished or headline.left) or any(
+            stage is Stage.SKIPPED for stage in self.topology.stages.values()
+        )
         failed = any(self.topology.stages[name] in {Stage.FAILED, Stage.SKIPPED} for name in self.tasks)
         code = exit_code(
             fault=bool(unbalanced) or headline.missing != 0 or self.ends.fault,
             signal=self.ends.signal,
-            deadline=self.ends.deadline_passed,
+            deadline=self.ends.deadline_passed or (self.ends.hurried and cut),
             halted=self.ends.halted,
             failed=failed,
             dead=headline.dead > 0,
@@ -366,7 +371,12 @@ class Supervisor:
             lines={line.name: line.tally for line in self.ledger.lines},
             unbalanced=unbalanced,
             reasons=tuple(self.ends.reasons),
+            unfinished=unfinished,
         )
+
+    def _unfinished(self, task: TaskState) -> bool:
+        """Whether a task without inputs was ended before it had ended by itself."""
+        return task.is_source and not task.failed and not all(slot.done for slot in task.slots)
 
     def _task_result(self, name: str) -> TaskResult:
         task, tally, stage = self.tasks[name], self.ledger.tallies[name], self.topology.stages[name]

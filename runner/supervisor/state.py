@@ -63,6 +63,8 @@ class Slot:
     preview: str = ""
     #: Its worker is dead, and buried when it is known what the items look like that it may have died of: `looks`.
     fallen: bool = False
+    #: Its work has come to its own end: it was neither stopped nor ended before.
+    done: bool = False
     looks: dict[str, str] = field(default_factory=dict)
     #: The lease of an item over which workers have died before: in a worker that executes many, it flies alone.
     flies_alone: int = 0
@@ -76,7 +78,7 @@ class Slot:
         self.credit = self.received = self.items = 0
         self.unacked = self.retiring = self.again = False
         self.seen = self.overdue = None
-        self.preview, self.fallen, self.looks = "", False, {}
+        self.preview, self.fallen, self.looks, self.done = "", False, {}, False
 
     @property
     def takes(self) -> bool:

@@ -90,7 +90,9 @@ def _execute(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> Fini
         raise _GiveUp from None
     finally:
         meter.tell_all()
-    return Finished(result, early=bool(spec.inputs) and not bench.ended)
+    # A source is early when it was stopped: it has more, or would have had.
+    early = not bench.ended if spec.inputs else bool(spec.groups) and context.stopping
+    return Finished(result, early=early)
 
 
 def _work(
