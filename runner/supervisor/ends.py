@@ -109,7 +109,7 @@ class Ends:
                     return self._window
                 at_once = len(task.slots) * (task.plan.config.concurrency if task.flying else 1)
                 total += items * task.grain.cost / max(1, at_once)
-        return min(self._window, 1.25 * total)
+        return min(self._window, 2 * total)
 
     def signalled(self, number: int) -> None:
         """A signal: the first one drains, the second one ends; SIGQUIT, SIGTSTP and SIGCONT end nothing."""
