@@ -66,7 +66,8 @@ class Result:
 
     `exit_code` is what the command would end with (0: all done, nothing dead), `seconds` how long it took,
     `headline` the balance (`str` of it is the last line of the summary), `queues` the tally of each queue,
-    `reasons` why it stopped early, `state` the folder in which its dead letters are kept.
+    `reasons` why it stopped early, `unfinished` the tasks without inputs that had not ended by themselves (a source
+    among them had more), `state` the folder in which its dead letters are kept.
     """
 
     run: str
@@ -79,6 +80,7 @@ class Result:
     reasons: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
     state: Path | None = None
+    unfinished: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -253,7 +255,7 @@ def _result(plan: Plan, end: End, code: int) -> Result:
     }
     return Result(
         plan.run_id, end.title, code, end.seconds, end.headline, tasks, end.lines, end.reasons, end.left_behind,
-        plan.settings.state,
+        plan.settings.state, end.unfinished,
     )  # fmt: skip
 
 

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 _OURS = str(Path(__file__).resolve().parent)
 #: Below a worker's own frames lie those of whoever started it.
 _MACHINERY = (
-    *(str(Path(traceback.__file__).resolve().parent / name) for name in ("multiprocessing", "threading.py")),
+    *(
+        str(Path(traceback.__file__).resolve().parent / name)
+        for name in (
+            "multiprocessing",
+            "threading.py",
+            "asyncio/runners.py",
+            "asyncio/base_events.py",
+            "asyncio/events.py",
+        )
+    ),
     '<string>", line 1 in <module>',
     "<frozen runpy>",
 )
@@ -107,6 +116,17 @@ def clean_stack(text: str) -> str:
     told = [blocks[0], *(block for block in blocks[1:] if any(line.startswith(" ") for line in block))]
     lines = [line for block in told for line in block if line.strip()]
     return shorten("\n".join(lines) + "\n", _MOST) if lines else ""
+
+
+def item_name(preview: str, item_id: str, most: int = 200) -> str:
+    """An item in a sentence: its value first, and then its id.
+
+    >>> item_name("'invoice-2'", "1.2"), item_name("", "1.2"), item_name("x" * 9, "1.2", 6)
+    ("item 'invoice-2' (1.2)", 'item 1.2', 'item xxxxx… (1.2)')
+    """
+    if not preview or not item_id:
+        return f"item {preview or item_id}" if preview or item_id else ""
+    return f"item {preview if len(preview) <= most else preview[: most - 1] + '…'} ({item_id})"
 
 
 def shorten(text: str, most: int) -> str:

@@ -186,7 +186,8 @@ class RunEnded(Event):
     """The run is over: every task is. The counts are those of the balance, `exit_code` the command's.
 
     `--dead-ok`, or output that could not be written, may still change the code that the command ends with. `reasons`
-    say why it ended before its tasks had; `unbalanced` names queues that do not add up, which is runner's own fault.
+    say why it ended before its tasks had; `unfinished` are the tasks without inputs that had not ended by themselves (a
+    source among them had more); `unbalanced` names queues that do not add up, which is runner's own fault.
     `idle` is the share of the processors' time in which they had nothing to do, neither for the run nor for others;
     `cpu` the processor time, in seconds, of runner's own process, with its threads.
     """
@@ -207,6 +208,7 @@ class RunEnded(Event):
     unbalanced: tuple[str, ...] = ()
     idle: float | None = None
     cpu: float = 0.0
+    unfinished: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +283,11 @@ class WorkerEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class WorkerDied(Event):
-    """A worker has ended as it should not. `item` is what it executed, `why` how it ended."""
+    """A worker has ended as it should not. `item` is what it executed, `why` how it ended.
+
+    `preview` shows the item; with `count` above 1 it is the first of so many, of which the worker executed one.
+    `told`: that and why was told in an `ItemFailed` before.
+    """
 
     task: str
     worker: str
@@ -289,6 +295,9 @@ class WorkerDied(Event):
     why: str
     item: str = ""
     will_restart: bool = False
+    preview: str = ""
+    count: int = 1
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,13 +317,14 @@ class ItemFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class TimedOut(Event):
-    """A worker has exceeded its task's `timeout` of `limit` seconds, and is being killed."""
+    """A worker has exceeded its task's `timeout` of `limit` seconds, and was killed."""
 
     task: str
     worker: str
     pid: int
     limit: float
     item: str = ""
+    preview: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,8 @@ def execute(
         for text in plan.notices:
             emit(events.Notice(clock.now(), text))
         listeners = Listeners(plan.plugins, emit)
-        supervisor = Supervisor(plan, fleets, hub, clock, listeners.tell, letters, listening=watched or listeners.any)
+        listening = watched or listeners.any
+        supervisor = Supervisor(plan, fleets, hub, clock, listeners.tell, letters, listening=listening, looks=True)
         result = supervisor.run()
     left: Sequence[str] = getattr(fleets.get("thread"), "left_behind", tuple)()
     return replace(result, left_behind=tuple(left), letters_kept=letters.kept.count, trouble=letters.kept.trouble)
@@ -153,7 +154,7 @@ class _Kept(Letters):
         text = record.text
         self.kept.append(
             {
-                "item": record.item_id,
+                "id": record.item_id,
                 "queue": record.queue,
                 "task": text.task,
                 "worker": text.worker,

@@ -12,6 +12,7 @@ import typer
 
 from runner import store
 from runner.errors import UsageError
+from runner.errortext import item_name
 from runner.report.words import one_line, plain
 
 app = typer.Typer(help="Dead letters: the items that a run has given up.", no_args_is_help=True, rich_markup_mode=None)
@@ -19,7 +20,7 @@ app = typer.Typer(help="Dead letters: the items that a run has given up.", no_ar
 _Run = Annotated[
     str,
     typer.Argument(
-        metavar="[RUN]", help="A run's id, or the beginning of one. Default: the last run with dead letters."
+        metavar="[RUN]", help="A run's id, the beginning of one, `last` or `last~1`. Default: the last run."
     ),
 ]
 _State = Annotated[Path, typer.Option("--state", metavar="FOLDER", help="Where runs are kept (`state` in [run]).")]
@@ -39,7 +40,7 @@ def list_(
 
       runner dead list 20261123-101500 --limit 0
     """
-    path = store.find(state, run)
+    path = _find(state, run)
     kinds: Counter[tuple[str, str]] = Counter()
     _title(path)
     for count, letter in enumerate(store.letters(path), 1):
@@ -68,10 +69,10 @@ def show(
     """
     if not item and run.replace(".", "", 1).isdigit() and "." in run:
         run, item = "last", run
-    path = store.find(state, run)
+    path = _find(state, run)
     shown = 0
     for letter in store.letters(path):
-        if not item or letter.get("item") == item:
+        if not item or letter["id"] == item:
             shown += 1
             print(_whole(letter))
     if item and not shown:
@@ -88,14 +89,16 @@ def export(
         str, typer.Option("--output", "-o", metavar="FILE", help="Write there. Default: standard output.")
     ] = "-",
 ) -> None:
-    """All dead letters of a run as JSON lines.
+    """All dead letters of a run as JSON lines, in the words of a queue of dead letters.
+
+    `item` is the value (where JSON cannot say it: its `repr`), `id` the item's id; `std.jsonl` reads them.
 
     Examples:
       runner dead export > dead.jsonl
 
       runner dead export last -o dead.jsonl
     """
-    path = store.find(state, run)
+    path = _find(state, run)
     if output == "-":
         _write(path, sys.stdout)
         return
@@ -104,6 +107,18 @@ def export(
             _write(path, file)
     except OSError as error:
         raise UsageError(f"{output}: {error.strerror}") from None
+
+
+def _find(state: Path, run: str) -> Path:
+    """The file of a run's letters; when the last run has none, that is said, and where there are some."""
+    path = store.find(state, run)
+    if not path.exists():
+        text = f"run {path.parent.name} has no dead letters"
+        if others := store.runs(state):
+            text += f"; the last run that has some: runner dead list {others[-1]}"
+        sys.stderr.write(f"{text}\n")
+        raise typer.Exit
+    return path
 
 
 def _write(path: Path, file: Any) -> None:
@@ -124,16 +139,15 @@ def _text(letter: dict[str, Any], key: str) -> str:
 def _line(letter: dict[str, Any]) -> str:
     attempts = letter.get("attempts")
     tries = "1 try" if attempts == 1 else f"{attempts} tries"
-    item, task = _text(letter, "item"), _text(letter, "task")
+    item, task = _text(letter, "id"), _text(letter, "task")
     return f"{item:<10} {task:<12} {tries:<8} {_text(letter, 'error')[:100]}   {_text(letter, 'preview')[:60]}"
 
 
 def _whole(letter: dict[str, Any]) -> str:
-    lines = [f"item {_text(letter, 'item')}  of queue `{_text(letter, 'queue')}`"]
+    name = one_line(item_name(str(letter.get("preview", "")), letter["id"], 60))
+    lines = [f"{name}  of queue `{_text(letter, 'queue')}`"]
     rows = (("task", "task"), ("worker", "worker"), ("attempts", "attempts"), ("at", "at"), ("error", "error"))
-    lines += [f"  {word:<9} {_text(letter, key)}" for word, key in rows]
-    if letter.get("preview"):
-        lines.append(f"  {'value':<9} {_text(letter, 'preview')}")
+    lines += [f"  {word:<9} {_text(letter, key)}" for word, key in (*rows, ("value", "preview"))]
     for word, key in (("traceback", "traceback"), ("its worker printed last", "output")):
         if letter.get(key):
             body = plain(str(letter[key])).rstrip("\n").splitlines()

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from runner.ledger import Headline
-from runner.report.words import duration, one_line, plain
+from runner.report.words import duration, one_line, outcome, plain
 from runner.store import records
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ def past(state: Path) -> list[dict[str, Any]]:
     found = []
     for run in reversed(records.runs(state)):
         record = records.brief(state / "runs" / run / records.FILE)
-        shown = {key: record.get(key) for key in ("title", "began", "seconds", "exit_code", "balance")}
-        found.append({"run": run, "end": _end(record), **shown})
+        shown = {key: record.get(key) for key in ("title", "began", "seconds", "exit_code", "balance", "unfinished")}
+        found.append({"run": run, "end": _end(record), **shown, "outcome": _outcome(record)})
     return found
 
 
@@ -34,6 +34,16 @@ def _end(record: dict[str, Any]) -> str:
     return "going on" if records.is_going_on(record) else "killed"
 
 
+def _outcome(record: dict[str, Any]) -> str:
+    """The last line of its summary; without a name of a task that was not written by runner."""
+    try:
+        hows = {str(task["name"]): task["how"] for task in record["tasks"]}
+        cut = [str(name) for name in record.get("unfinished", ())]
+        return outcome(Headline(**record["balance"]), hows, cut, queues=bool(record["queues"]))
+    except (TypeError, ValueError, KeyError):  # written by somebody else, or by hand
+        return "?"
+
+
 def rows(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The same for people."""
     return [tuple(_row(entry)) for entry in found]
@@ -43,8 +53,7 @@ def _row(entry: dict[str, Any]) -> list[str]:
     try:
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(entry["began"])))
         took = duration(float(entry["seconds"]))
-        balance = str(Headline(**entry["balance"]))
     except (TypeError, ValueError, KeyError, OverflowError, OSError):  # written by somebody else, or by hand
-        began = took = balance = "?"
+        began = took = "?"
     title = one_line(str(entry["title"]))
-    return [plain(entry["run"]), began, entry["end"], took, title[:30], balance]
+    return [plain(entry["run"]), began, entry["end"], took, title[:30], entry["outcome"]]

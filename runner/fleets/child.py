@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner import forks
+from runner.errortext import describe
 from runner.fleets import lifeline, server
 from runner.fleets.spawn import ignore_terminal
 from runner.structs import dataclass
@@ -129,6 +130,13 @@ def main(kit: Kit) -> None:
     ours = {*server.keep_apart(), port.fileno()}
     try:
         run(kit.spec, port, page.cell(kit.spec.slot))
+    except Exception:
+        raise  # a fault of runner's own
+    except SystemExit:
+        raise  # quietly, with its code
+    except BaseException as error:  # noqa: BLE001  a KeyboardInterrupt of the user's: told without frames of ours
+        os.write(_fd(kit.notes), describe(error).traceback.encode("utf-8", "backslashreplace"))
+        raise SystemExit(1) from None
     finally:
         who = f"runner: worker `{kit.spec.name}` of task `{kit.spec.task}`"
         farewell.part(who, kit.spec.grace, ours)

@@ -273,6 +273,8 @@ class ProcessFleet:
         death = self._autopsy(worker)
         position = self._page.position(slot)
         stack = self._stack(worker)
+        if death.code and stack.startswith("Traceback "):  # what it raised was no Exception
+            death = Death(text=f"ended by {stack.rstrip().splitlines()[-1]}")
         self._page.clear(slot)
         with forks.steady:
             del self._workers[slot]

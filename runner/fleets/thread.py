@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner import forks
 from runner.errors import SpawnError
-from runner.errortext import clean_stack
+from runner.errortext import clean_stack, describe
 from runner.fleets.base import Death, Died, Heard
 from runner.transport.cells import Position, unstretch
 from runner.worker import WorkerSpec, run
@@ -119,7 +119,7 @@ class ThreadFleet:
         return os.getpid()
 
     def _live(self, spec: WorkerSpec, port: ThreadPort, life: int) -> None:
-        death = Death(code=0)
+        death, stack = Death(code=0), ""
         # A thread is what its maker is unless it says so. This one is a daemon so that it can be left behind; what a
         # function starts is to be waited for at the end, as in any program.
         threading.current_thread()._daemonic = False  # type: ignore[attr-defined]  # the setter refuses a live thread
@@ -131,9 +131,10 @@ class ThreadFleet:
         except SystemExit as end:
             death = Death(text=f"called sys.exit({end.code!r})")
         except BaseException as error:  # noqa: BLE001  whatever ends a thread is reported as its death
-            death = Death(text=f"ended by {type(error).__name__}: {error}")
+            told = describe(error)
+            death, stack = Death(text=f"ended by {told}"), told.traceback
         position = self.position(spec.slot)
-        self._hub.post(Died(spec.slot, life, death, position))
+        self._hub.post(Died(spec.slot, life, death, position, stack))
 
     def send(self, slot: int, message: ToWorker) -> None:
         """Hand a message over."""

@@ -9,8 +9,9 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from runner import events
+from runner.errortext import item_name
 from runner.report import summary
-from runner.report.words import duration, number, plain
+from runner.report.words import duration, executed, number, outcome, plain
 
 if TYPE_CHECKING:
     from runner.report.output import Printer
@@ -34,12 +35,6 @@ class Console:
             self._failed(event)
         elif isinstance(event, events.WorkerDied):
             self._died(event)
-        elif isinstance(event, events.TimedOut):
-            item = f" with item {event.item}" if event.item else ""
-            self.say(
-                f"task `{event.task}`, worker `{event.worker}` (pid {event.pid}): over its time limit of"
-                f" {duration(event.limit)}{item}; killing it"
-            )
         elif isinstance(event, events.Stack) and self._first(event):
             self.say(f"worker `{event.worker}` of task `{event.task}` (pid {event.pid}), {plain(event.why)}, executed:")
             self.say(_indented(event.text) if event.text.strip() else "    nothing: it waits")
@@ -72,22 +67,23 @@ class Console:
         if self._failures[kind] > summary.SHOWN or (self._quiet and event.verdict == "again"):
             return
         where = f"task `{event.task}`, worker `{event.worker}`"
-        item = f", item {event.item}" if event.item else ""
+        item = f", {plain(item_name(event.preview, event.item))}" if event.item else ""
         batch = f" and {event.count - 1} more of its batch" if event.count > 1 else ""
-        shown = f" ({plain(event.preview)[:200]})" if event.preview else ""
         verdict = {
             "again": f", attempt {event.attempt}, will be tried again",
             "dead": f", attempt {event.attempt}, given up",
             "dropped": f", attempt {event.attempt}, dropped as `on_error` says",
         }.get(event.verdict, "")
-        self.say(f"{where}{item}{shown}{batch}{verdict}: {plain(event.error)[:500]}")
+        self.say(f"{where}{item}{batch}{verdict}: {plain(event.error)[:500]}")
         if self._failures[kind] == event.count and event.traceback:
             self.say(_indented(event.traceback))
         if self._failures[kind] >= summary.SHOWN and event.verdict != "fatal":
             self.say(f"task `{event.task}`: further {kind[1]} failures are counted, not shown")
 
     def _died(self, event: events.WorkerDied) -> None:
-        item = f" while it executed item {event.item}" if event.item else ""
+        if event.told:
+            return
+        item = plain(executed(event))
         then = "; a new one takes its place" if event.will_restart else ""
         self.say(f"task `{event.task}`, worker `{event.worker}` (pid {event.pid}): {plain(event.why)}{item}{then}")
 
@@ -145,7 +141,9 @@ class Console:
 
 def _last_line(result: Result) -> str:
     how = {0: "ended in", 4: "ended in", 1: "failed after"}.get(result.exit_code, "stopped after")
-    return f"{plain(result.title)}  {how} {duration(result.seconds)}   {result.headline}"
+    hows = {name: task.how for name, task in result.tasks.items()}
+    told = outcome(result.headline, hows, result.unfinished, queues=bool(result.lines))
+    return f"{plain(result.title)}  {how} {duration(result.seconds)}   {told}"
 
 
 def _indented(text: str) -> str:

@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.errortext import shorten
+from runner.errortext import item_name, shorten
 from runner.ledger import Headline
 from runner.report.limit import limit
 from runner.report.record import FailureGroup, Moment, Record
 from runner.report.series import Samples
+from runner.report.words import duration, executed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,6 +125,7 @@ class Fold:
             unbalanced=ended.unbalanced,
             idle=ended.idle,
             cpu=ended.cpu,
+            unfinished=ended.unfinished,
         )
         return replace(known, limit=limit(known))
 
@@ -174,8 +176,14 @@ def _so_far(name: str, counts: events.TaskCounts, workers: tuple[events.WorkerNo
 
 
 def _died(event: events.WorkerDied) -> tuple[str, str]:
-    item = f" while it executed item {event.item}" if event.item else ""
-    return "death", f"{event.why}{item}" + ("; replaced" if event.will_restart else "")
+    if event.told:
+        return "death", ""
+    return "death", f"{event.why}{executed(event)}" + ("; replaced" if event.will_restart else "")
+
+
+def _timed_out(event: events.TimedOut) -> tuple[str, str]:
+    item = f" with {item_name(event.preview, event.item)}" if event.item else ""
+    return "timeout", f"over its time limit of {duration(event.limit)}{item}"
 
 
 def _task_ended(event: events.TaskEnded) -> tuple[str, str]:
@@ -186,7 +194,7 @@ _MOMENTS: dict[type, Callable[..., tuple[str, str]]] = {
     events.TaskStarted: lambda _: ("task", "started"),
     events.TaskEnded: _task_ended,
     events.WorkerDied: _died,
-    events.TimedOut: lambda event: ("timeout", f"over its time limit of {event.limit:g} s"),
+    events.TimedOut: _timed_out,
     events.RunStopping: lambda event: ("stop", event.why),
     events.RunKilled: lambda event: ("stop", f"{event.why}: ended at once"),
     events.Notice: lambda event: ("notice", event.text),

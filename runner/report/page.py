@@ -20,6 +20,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from runner.errortext import item_name
 from runner.events import STATES
 from runner.report import figures, plots
 from runner.report.compare import compare
@@ -151,12 +152,20 @@ def _status(record: Record) -> tuple[str, str]:
     return _MEANING.get(record.exit_code, ("bad", f"ended with exit code {record.exit_code}"))
 
 
-def _failures(groups: tuple[FailureGroup, ...]) -> list[tuple[FailureGroup, str, str]]:
+def _failures(groups: tuple[FailureGroup, ...]) -> list[tuple[FailureGroup, str, str, str]]:
     """The groups with traceback and first item, each within its share of the page."""
     shown = groups[:_MOST_SHOWN]
     most = min(16_000, _MOST_TRACEBACKS // max(1, len(shown)))
     cut = [replace(group, error=fitted(group.error, 600)) for group in shown]
-    return [(group, fitted(group.traceback, most), fitted(group.preview, 400)) for group in cut]
+    return [
+        (
+            group,
+            fitted(group.traceback, most),
+            fitted(group.preview, 400),
+            item_name(group.preview, group.first_item, 60),
+        )
+        for group in cut
+    ]
 
 
 def _results(record: Record) -> list[tuple[str, str, str]]:

@@ -100,6 +100,8 @@ class Record:
     idle: float | None = None
     cpu: float = 0.0
     pid: int = 0
+    #: Tasks without inputs that had not ended by themselves: a source among them had more.
+    unfinished: tuple[str, ...] = ()
     version: int = VERSION
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.config.text import width
+from runner.errortext import item_name
 from runner.report.words import bytes_, count, moment, one_line
 
 if TYPE_CHECKING:
@@ -106,5 +107,6 @@ def failures(record: Record) -> Iterator[str]:
     for group in groups:
         if group.count > SHOWN:
             verdict = _VERDICTS.get(group.verdict, group.verdict)
-            first = f" (first: item {one_line(group.first_item)})" if group.first_item else ""
+            name = one_line(item_name(group.preview, group.first_item, 60))
+            first = f" (first: {name})" if group.first_item else ""
             yield f"{group.count:,} × {one_line(group.kind)} in {one_line(group.task)}, {verdict}{first}"

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from runner.errortext import item_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from runner.events import WorkerDied
+    from runner.ledger import Headline
+
 
 def duration(seconds: float) -> str:
     """Short, with the unit.
@@ -16,6 +26,53 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"
+
+
+def executed(event: WorkerDied) -> str:
+    """What a worker executed when it died, for the sentence on its death.
+
+    >>> from runner.events import WorkerDied
+    >>> executed(WorkerDied(0.0, "t", "w", 1, "killed", "1.2", preview="'b'", count=3))
+    " while it executed one of 3 items, the first of them item 'b' (1.2)"
+    """
+    if not event.item:
+        return ""
+    name = item_name(event.preview, event.item)
+    return (
+        f" while it executed {name}"
+        if event.count == 1
+        else (f" while it executed one of {event.count:,} items, the first of them {name}")
+    )
+
+
+def outcome(balance: Headline, hows: Mapping[str, str], unfinished: Iterable[str], *, queues: bool) -> str:
+    """How a run has ended, for its last line: the balance; of a run without queues how many tasks are ok, or not.
+
+    >>> from runner.ledger import Headline
+    >>> outcome(Headline(read=9, done=9), {"read": "ok", "eat": "ok"}, ["read"], queues=True)
+    '9 read = 9 done + 0 dead + 0 dropped + 0 left; `read` had not ended'
+    >>> outcome(Headline(), {"sing": "ok", "dance": "failed", "rest": "ok"}, [], queues=False)
+    '2 tasks ok, 1 failed'
+    """
+    cut = list(unfinished)
+    had = f"{_listed(cut)} had not ended" if cut else ""
+    if queues:
+        return f"{balance}; {had}" if had else str(balance)
+    words = {"ok": "ok", "failed": "failed", "skipped": "not started"}
+    counts = [(sum(how == each for name, how in hows.items() if name not in cut), word) for each, word in words.items()]
+    told = [(count, word) for count, word in counts if count]
+    parts = [f"{number(*(count, 'task')) if not at else count} {word}" for at, (count, word) in enumerate(told)]
+    return ", ".join([*parts, *([had] if had else [])]) or "no task"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Name some tasks.
+
+    >>> _listed(["a"]), _listed(["a", "b", "c", "d", "e"])
+    ('`a`', '`a`, `b`, `c` and 2 more')
+    """
+    shown = ", ".join(f"`{one_line(name)}`" for name in names[:3])
+    return f"{shown} and {len(names) - 3:,} more" if len(names) > 3 else shown
 
 
 def number(count: int, word: str) -> str:

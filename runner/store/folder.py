@@ -23,10 +23,13 @@ def make(state: Path, run: str) -> Path:
     return folder
 
 
-def having(state: Path, file: str) -> list[str]:
-    """The runs that have left such a file, the oldest first."""
-    found = [path.parent for path in (state / "runs").glob(f"*/{file}")] if state.is_dir() else []
-    return [path.name for path in sorted(found, key=lambda path: ((path / file).stat().st_mtime, path.name))]
+def having(state: Path, *files: str) -> list[str]:
+    """The runs that have left one of these files, the oldest first."""
+    when: dict[str, float] = {}
+    for file in files if state.is_dir() else ():
+        for path in (state / "runs").glob(f"*/{file}"):
+            when[path.parent.name] = max(when.get(path.parent.name, 0.0), path.stat().st_mtime)
+    return sorted(when, key=lambda run: (when[run], run))
 
 
 def one(state: Path, known: Sequence[str], run: str, what: str) -> Path:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from runner.errortext import shorten
-from runner.store import folder
+from runner.store import folder, records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -75,8 +76,14 @@ def runs(state: Path) -> list[str]:
 
 
 def find(state: Path, run: str = "last") -> Path:
-    """The file of a run's dead letters: `last`, an id, or the beginning of one; UsageError says what there is."""
-    return folder.one(state, runs(state), run, "dead letters") / _FILE
+    """The file of a run's dead letters: `last`, an id, or the beginning of one; UsageError says what there is.
+
+    `last` is the last run, whether it has dead letters or not: the file need not be there.
+    """
+    kept = runs(state)
+    if run.partition("~")[0] == "last":
+        kept = folder.having(state, _FILE, records.FILE) or kept
+    return folder.one(state, kept, run, "dead letters") / _FILE
 
 
 def heading(path: Path) -> dict[str, Any]:
@@ -85,13 +92,45 @@ def heading(path: Path) -> dict[str, Any]:
 
 
 def letters(path: Path) -> Iterator[dict[str, Any]]:
-    """The letters, in the order in which they were written; a last line that was cut off is left out."""
+    """The letters, in the order in which they were written; a last line that was cut off is left out.
+
+    In the words of a `DeadLetter`: `item` is the value, `id` the item's id.
+    """
     objects = _objects(path)
     next(objects, None)
-    yield from objects
+    for found in objects:
+        shown = str(found.get("preview", ""))
+        letter = {"item": value(shown), "id": str(found.get("id", found.get("item", ""))), **found}
+        yield {**letter, "item": value(shown)}
+
+
+def value(shown: str) -> Any:
+    """An item by its `repr`: the value where JSON can say it, else the `repr` as text.
+
+    >>> value("{'name': 'a', 'sizes': (1, 2.5)}"), value("<Loaf 3>"), value("b'raw'"), value("'ab'")
+    ({'name': 'a', 'sizes': (1, 2.5)}, '<Loaf 3>', "b'raw'", 'ab')
+    """
+    import ast
+
+    try:
+        found = ast.literal_eval(shown)
+        return found if _is_json(found) else shown
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return shown
+
+
+def _is_json(found: Any) -> bool:
+    """Whether JSON can say it without a loss, but for tuples, which are lists there."""
+    if isinstance(found, dict):
+        return all(isinstance(key, str) for key in found) and all(map(_is_json, found.values()))
+    if isinstance(found, (list, tuple)):
+        return all(map(_is_json, found))
+    return found is None or isinstance(found, (str, int)) or (isinstance(found, float) and math.isfinite(found))
 
 
 def _objects(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             try:

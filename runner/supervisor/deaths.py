@@ -41,20 +41,20 @@ class Deaths:
         task, now = slot.task, self.supervisor.clock.now()
         overdue = slot.overdue is not None
         why = self._why(slot, event)
-        item, blamed = self._blame(slot, event, why)
+        blamed, told = self._blame(slot, event, why)
         if task.failed or self.supervisor.ends.dying:  # its item's death was the end of the task
-            self._tell(slot, event, why, item, again=False)
+            self._tell(slot, event, why, blamed, again=False, told=told)
             return
         if task.is_source:
             self._source(slot, event, why, was=was)
             return
-        if task.ended and was is Phase.ENDING and not item:
-            self._tell(slot, event, why, item, again=False)
+        if task.ended and was is Phase.ENDING and not blamed:
+            self._tell(slot, event, why, blamed, again=False)
             if task.plan.shape.kind == "class":  # its tear-down may have had something to write
                 self.supervisor.staff.fail(task, f"worker `{slot.name}` {why} in its tear-down")
             return
-        restart = blamed or overdue or self._may_restart(task, now, was_ready=was is not Phase.STARTING)
-        self._tell(slot, event, why, item, again=restart)
+        restart = bool(blamed) or overdue or self._may_restart(task, now, was_ready=was is not Phase.STARTING)
+        self._tell(slot, event, why, blamed, again=restart, told=told)
         if restart:
             self._replace(slot, now if blamed or overdue else now + self._pause(task))
         else:
@@ -62,9 +62,11 @@ class Deaths:
                 task, self._why_failed(slot, why, event.stack, was_ready=was is not Phase.STARTING)
             )
 
-    def _tell(self, slot: Slot, event: Died, why: str, item: str, *, again: bool) -> None:
+    def _tell(self, slot: Slot, event: Died, why: str, blamed: list[str], *, again: bool, told: bool = False) -> None:
         now = self.supervisor.clock.now()
-        self.supervisor.emit(events.WorkerDied(now, slot.task.name, slot.name, slot.pid, why, item, again))
+        item = blamed[0] if blamed else ""
+        what = (item, again, self._look(slot, item), max(1, len(blamed)), told)
+        self.supervisor.emit(events.WorkerDied(now, slot.task.name, slot.name, slot.pid, why, *what))
         if event.stack and not slot.overdue:
             self.supervisor.emit(events.Stack(now, slot.task.name, slot.name, slot.pid, event.stack, why))
 
@@ -81,9 +83,12 @@ class Deaths:
 
     # -- blame ---------------------------------------------------------------------------------
 
-    def _blame(self, slot: Slot, event: Died, why: str) -> tuple[str, bool]:
-        """Settle every lease of a dead worker; return the item that is blamed, and whether there is one."""
-        item, verdicts = "", []
+    def _blame(self, slot: Slot, event: Died, why: str) -> tuple[list[str], bool]:
+        """Settle every lease of a dead worker; return the items of which one is blamed, and whether that was told."""
+        blamed = [piece.item_id for _, piece in self.suspects(slot, event)]
+        if slot.overdue:
+            self._tell_overdue(slot, blamed[0] if blamed else "")
+        verdicts: list[tuple[Verdict, str]] = []
         for lease_id in list(slot.leases):
             self.supervisor.feeder.settled(lease_id)
             lease = self.supervisor.ledger.leases[lease_id]
@@ -91,14 +96,32 @@ class Deaths:
             if not suspects:
                 self.supervisor.ledger.release(lease_id)
                 continue
-            _, piece = next(iter(lease.locate(suspects.start, 1)))
-            item = item or piece.item_id
             verdicts += self._condemn(slot, lease_id, suspects, finished, event, why)
         slot.leases.clear()
         self.supervisor.feeder.forfeit(slot.task, slot)
         for verdict, error in verdicts:
             self.supervisor.verdicts.after(slot.task, verdict, error)
-        return item, bool(item)
+        return blamed, bool(verdicts) and slot.overdue is not None
+
+    def _tell_overdue(self, slot: Slot, item: str) -> None:
+        limit = slot.task.plan.config.timeout or 0.0
+        what = (slot.task.name, slot.name, slot.pid, limit, item, self._look(slot, item))
+        self.supervisor.emit(events.TimedOut(self.supervisor.clock.now(), *what))
+
+    @staticmethod
+    def _look(slot: Slot, item: str) -> str:
+        """What an item looks like over which this worker has died."""
+        return slot.looks.get(item, slot.preview) if item else ""
+
+    def suspects(self, slot: Slot, event: Died) -> list[tuple[str, Piece]]:
+        """The single items, with their queues, of which one may have killed the worker; the first of them first."""
+        found: list[tuple[str, Piece]] = []
+        for lease_id in slot.leases:
+            lease = self.supervisor.ledger.leases[lease_id]
+            suspects, _ = self._suspects(slot, lease, event)
+            for line, piece in lease.locate(suspects.start, len(suspects)):
+                found += [(line.queue, piece.part(at, 1)) for at in range(piece.count)]
+        return found
 
     def _suspects(self, slot: Slot, lease: Lease, event: Died) -> tuple[range, int]:
         """The items of a lease that may have killed the worker, and how many before them it had finished."""
@@ -118,27 +141,34 @@ class Deaths:
         self, slot: Slot, lease_id: int, suspects: range, finished: int, event: Died, why: str
     ) -> list[tuple[Verdict, str]]:
         given: list[tuple[Verdict, str]] = []
+        alike: dict[tuple[type, int], tuple[tuple[Piece, Fault, Verdict], int]] = {}
         known = slot.overdue is not None and not (slot.task.flying and len(slot.leases) > 1)
 
         def judge(piece: Piece) -> Verdict | None:
             if not known and piece.crashes + 1 < CRASHES:
                 return None
             fault = self._fault(slot, piece, event, why)
-            verdict = self.supervisor.verdicts.judge(slot, piece, fault)
+            verdict = self.supervisor.verdicts.decide(slot, piece, fault)
             given.append((verdict, str(fault.error)))
+            kind = (type(verdict), piece.attempts + piece.crashes)
+            first, count = alike.get(kind, ((piece, fault, verdict), 0))
+            alike[kind] = (first, count + 1)
             return verdict
 
         settlement = self.supervisor.ledger.lost(lease_id, suspects, finished, judge)
         assert settlement is not None
+        for (piece, fault, verdict), count in alike.values():  # one death is one message, also of a batch
+            self.supervisor.verdicts.tell(slot, piece, fault, verdict, count)
         self.supervisor.hearing.follow(settlement)
         return given
 
     def _fault(self, slot: Slot, piece: Piece, event: Died, why: str) -> Fault:
+        look = self._look(slot, piece.item_id)
         if slot.overdue:
             error = self._timed_out(slot.task, event.stack)
-            return Fault(error, retryable(slot.task.plan.config.retry_on, error), 1, slot.preview, died=True)
+            return Fault(error, retryable(slot.task.plan.config.retry_on, error), 1, look, died=True)
         text = f"{piece.crashes + 1} workers died while they executed it, the last one {why}"
-        return Fault(ErrorText("WorkerDied", text, event.stack), False, 1, slot.preview, died=True)
+        return Fault(ErrorText("WorkerDied", text, event.stack), False, 1, look, died=True)
 
     @staticmethod
     def _timed_out(task: TaskState, stack: str) -> ErrorText:
@@ -167,7 +197,7 @@ class Deaths:
             slot.deaths += 1
             if slot.deaths >= CRASHES:
                 fatal = f"worker `{slot.name}` {why}; that call has now killed {CRASHES} workers"
-        self._tell(slot, event, why, "", again=not fatal)
+        self._tell(slot, event, why, [], again=not fatal)
         if fatal:
             self.supervisor.staff.fatal(task, fatal)
         else:

@@ -241,9 +241,10 @@ class Feeder:
         return min(self.throttled.values()) if self.throttled else None
 
     def _parts(self, lease: Lease) -> tuple[Part, ...]:
-        return tuple([self._part(line.queue, piece) for line, piece in lease.pieces])
+        return tuple([self.part(line.queue, piece) for line, piece in lease.pieces])
 
-    def _part(self, queue: str, piece: Piece) -> Part:
+    def part(self, queue: str, piece: Piece) -> Part:
+        """A piece as a worker is given it."""
         tries, payload = (piece.attempts + 1, piece.crashes), piece.chunk.payload
         if isinstance(payload, Letter):
             return Part(piece.chunk.number, payload.index, 1, *tries, payload.kind, payload.payload, payload.text)

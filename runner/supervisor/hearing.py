@@ -148,7 +148,9 @@ class Hearing:
     def _judge(self, slot: Slot, lease: Lease, failure: Failure) -> Verdict:
         _, piece = next(iter(lease.locate(failure.index, 1)))
         retry = failure.verdict == "retry"
-        fault = Fault(failure.error, retry, failure.count, failure.preview, failure.retry_after)
+        fault = Fault(
+            failure.error, retry, failure.count, failure.preview, failure.retry_after, previews=failure.previews
+        )
         return self.supervisor.verdicts.judge(slot, piece, fault)
 
     def follow(self, settlement: Settlement) -> None:
@@ -159,18 +161,20 @@ class Hearing:
 
     def bury_items(self, settlement: Settlement) -> None:
         """Dead items go to the task's queue of dead letters, or to the run's own store."""
+        place, before = 0, None
         for given_up in settlement.dead:
             evidence: Evidence = given_up.evidence
+            place, before = (place + 1 if evidence is before else 0), evidence
             dead = self.supervisor.tasks[evidence.text.task].plan.config.dead
             if dead is None:
-                self.supervisor.letters.keep(self._record(given_up, evidence))
+                self.supervisor.letters.keep(self._record(given_up, evidence, place))
             else:
                 letter = self._letter(given_up, evidence)
                 self.ledger.put(dead, [self.ledger.chunk(letter, 1, 64 + len(evidence.text.traceback))])
                 self.supervisor.touch_queue(dead)
         if settlement.dead:
             evidence = settlement.dead[-1].evidence
-            self.supervisor.ends.count_dead(self.supervisor.tasks[evidence.text.task])
+            self.supervisor.ends.count_dead(self.supervisor.tasks[evidence.text.task], evidence.name)
 
     def _where(self, given_up: GivenUp) -> tuple[object, int, int]:
         piece = given_up.piece
@@ -183,10 +187,12 @@ class Hearing:
         payload, index, kind = self._where(given_up)
         return Letter(payload, index, kind, given_up.piece.chunk.number, evidence.text)
 
-    def _record(self, given_up: GivenUp, evidence: Evidence) -> Record:
+    def _record(self, given_up: GivenUp, evidence: Evidence, place: int) -> Record:
+        """The letter of an item, the `place`-th of those that failed together."""
         payload, index, kind = self._where(given_up)
         item = given_up.piece.item_id
-        return Record(item, given_up.queue, evidence.text, evidence.preview, evidence.output, payload, index, kind)
+        preview = evidence.previews[place] if evidence.previews else evidence.preview
+        return Record(item, given_up.queue, evidence.text, preview, evidence.output, payload, index, kind)
 
     # -- sources -------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from runner.supervisor.ends import Ends
 from runner.supervisor.feeding import Feeder
 from runner.supervisor.hearing import Hearing
 from runner.supervisor.letters import Letters
+from runner.supervisor.looks import Looks
 from runner.supervisor.processors import Processors
 from runner.supervisor.pulse import Pulse
 from runner.supervisor.result import Result, TaskResult, exit_code
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 class Supervisor:
     """One run. `run` returns its result; `emit` is told of everything that a person may want to know.
 
-    `fleets` maps a mode to the fleet whose workers have it.
+    `fleets` maps a mode to the fleet whose workers have it. `looks`: they can show items (`WorkerSpec.looks`).
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Supervisor:
         letters: Letters | None = None,
         *,
         listening: bool = False,
+        looks: bool = False,
     ) -> None:
         self.plan = plan
         self.hub = hub
@@ -75,12 +77,13 @@ class Supervisor:
         self.ends = Ends(self)
         self.verdicts = Verdicts(self)
         self.watch = Watch(self)
+        self.looks = Looks(self, able=looks)
         self.hearing = Hearing(self)
         self.pulse = Pulse(self, listening=listening)
         self.feeder.watch = self.watch
         #: Who knows of something that is to be done at some time, and when the first of it is.
         parts = (self.ledger.next_waking, self.ends.next_time, self.staff.next_time, self.watch.next_time)
-        self._timers = (*parts, self.feeder.next_time, self._batch_due, self.pulse.next_time)
+        self._timers = (*parts, self.looks.next_time, self.feeder.next_time, self._batch_due, self.pulse.next_time)
         self._due = 0.0
         self.began = clock.now()
 
@@ -121,7 +124,8 @@ class Supervisor:
         counts = (told.read, told.made, told.done, told.dead, told.dropped, told.left, told.repeated)
         queues = tuple(summary.queues(self.ledger, self.pulse.most))
         more = (tasks, queues, result.reasons, result.unbalanced, self._processors.idle(), self._processors.cpu())
-        self.emit(events.RunEnded(now, self.plan.run_id, result.exit_code, result.seconds, *counts, *more))
+        end = (self.plan.run_id, result.exit_code, result.seconds, *counts, *more, result.unfinished)
+        self.emit(events.RunEnded(now, *end))
         return result
 
     def _turn(self) -> None:
@@ -141,6 +145,7 @@ class Supervisor:
         self.ledger_wakes(now)
         self.touch(*self.feeder.wake(now))
         self.watch.look(now)
+        self.looks.look(now)
         self.pulse.look(now)
 
     def _follow(self, now: float) -> None:
@@ -156,12 +161,14 @@ class Supervisor:
             self._close_exhausted()
 
     def _handle(self, event: Event) -> None:
-        if isinstance(event, Heard):
+        if isinstance(event, Signalled):
+            self.ends.signalled(event.number)
+        elif event.slot in self.looks.readers:
+            self.looks.hear(event)
+        elif isinstance(event, Heard):
             self.hearing.hear(event)
         elif isinstance(event, Died):
             self.staff.buried(event)
-        elif isinstance(event, Signalled):
-            self.ends.signalled(event.number)
 
     def _patience(self) -> float | None:
         """How long there is nothing to do unless somebody speaks."""
@@ -342,11 +349,15 @@ class Supervisor:
         self.ledger.count_left()
         unbalanced = tuple(line.name for line in self.ledger.lines if line.tally.missing)
         headline = self.ledger.headline()
+        unfinished = tuple(name for name, task in self.tasks.items() if self._unfinished(task))
+        cut = bool(unfinished or headline.left) or any(
+            stage is Stage.SKIPPED for stage in self.topology.stages.values()
+        )
         failed = any(self.topology.stages[name] in {Stage.FAILED, Stage.SKIPPED} for name in self.tasks)
         code = exit_code(
             fault=bool(unbalanced) or headline.missing != 0 or self.ends.fault,
             signal=self.ends.signal,
-            deadline=self.ends.deadline_passed,
+            deadline=self.ends.deadline_passed or (self.ends.hurried and cut),
             halted=self.ends.halted,
             failed=failed,
             dead=headline.dead > 0,
@@ -361,7 +372,12 @@ class Supervisor:
             unbalanced=unbalanced,
             reasons=tuple(self.ends.reasons),
             killed=self.ends.dying,
+            unfinished=unfinished,
         )
+
+    def _unfinished(self, task: TaskState) -> bool:
+        """Whether a task without inputs was ended before it had ended by itself."""
+        return task.is_source and not task.failed and not all(slot.done for slot in task.slots)
 
     def _task_result(self, name: str) -> TaskResult:
         task, tally, stage = self.tasks[name], self.ledger.tallies[name], self.topology.stages[name]

@@ -30,7 +30,10 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The end of a run. `lines` are the queues' tallies by name; `unbalanced` names those that do not add up."""
+    """The end of a run. `lines` are the queues' tallies by name; `unbalanced` names those that do not add up.
+
+    `unfinished` are the tasks without inputs that had not ended by themselves when the run did.
+    """
 
     title: str
     exit_code: int
@@ -45,6 +48,7 @@ class Result:
     killed: bool = False
     letters_kept: int = 0
     trouble: str = ""
+    unfinished: tuple[str, ...] = ()
 
 
 def exit_code(*, fault: bool, signal: int | None, deadline: bool, halted: bool, failed: bool, dead: bool) -> int:

@@ -158,8 +158,9 @@ class Staff:
     def finished(self, slot: Slot, message: Finished) -> None:
         """A worker's work is over."""
         task = slot.task
-        if message.early and not task.ended:
+        if message.early and not task.ended and not task.is_source:
             task.early = True
+        slot.done = not message.early
         if message.result is not None:
             task.results[slot.name] = message.result
         slot.phase = Phase.FINISHED
@@ -197,6 +198,7 @@ class Staff:
         self.supervisor.emit(
             events.ItemFailed(now, task.name, slot.name, "", str(error), error.traceback, attempt, word)
         )
+        slot.done = not again
         if again:
             slot.again = True
             slot.start_at = now + self.supervisor.verdicts.pause(task, attempt, message.after)
@@ -232,7 +234,7 @@ class Staff:
     def buried(self, event: Died) -> None:
         """A worker is gone for certain."""
         slot = self.slots[event.slot]
-        if slot.life != event.life:
+        if slot.life != event.life or self.supervisor.looks.ask(slot, event):
             return
         task = slot.task
         self._farewells.pop(slot.index, None)

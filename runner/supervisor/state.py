@@ -59,8 +59,13 @@ class Slot:
     #: What has taken too long. It is being killed for it, and nothing that it says any more counts: the request
     #: for its stack may have woken it, with half a result.
     overdue: Position | None = None
-    #: What the item looks like over which workers have died before.
+    #: What the item looks like over which workers have died before, as its worker has said.
     preview: str = ""
+    #: Its worker is dead, and buried when it is known what the items look like that it may have died of: `looks`.
+    fallen: bool = False
+    #: Its work has come to its own end: it was neither stopped nor ended before.
+    done: bool = False
+    looks: dict[str, str] = field(default_factory=dict)
     #: The lease of an item over which workers have died before: in a worker that executes many, it flies alone.
     flies_alone: int = 0
     #: Where its time goes.
@@ -73,12 +78,12 @@ class Slot:
         self.credit = self.received = self.items = 0
         self.unacked = self.retiring = self.again = False
         self.seen = self.overdue = None
-        self.preview = ""
+        self.preview, self.fallen, self.looks, self.done = "", False, {}, False
 
     @property
     def takes(self) -> bool:
         """Whether it may be given items, as far as it is concerned."""
-        return self.phase is Phase.READY and not self.retiring and not self.overdue
+        return self.phase is Phase.READY and not (self.retiring or self.overdue or self.fallen)
 
     @property
     def working(self) -> bool:

@@ -6,6 +6,7 @@ import random
 from typing import TYPE_CHECKING
 
 from runner import events
+from runner.errortext import item_name
 from runner.ledger import Again, Dead, Dropped
 from runner.structs import dataclass
 from runner.transport.messages import LetterText
@@ -17,13 +18,26 @@ if TYPE_CHECKING:
     from runner.supervisor.state import Slot, TaskState
 
 
+_WORDS = {Again: "again", Dropped: "dropped", Dead: "dead"}
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of an item's last failure, for its dead letter. `output`: what its worker printed last."""
+    """What is known of an item's last failure, for its dead letter. `output`: what its worker printed last.
+
+    Of a batch, `item` is the first one's id, and `previews` show each of its items.
+    """
 
     text: LetterText
     preview: str
     output: str = ""
+    item: str = ""
+    previews: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The item in a sentence."""
+        return item_name(self.preview, self.item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +50,8 @@ class Fault:
     preview: str = ""
     after: float | None = None
     died: bool = False
+    #: Of a batch: of each item.
+    previews: tuple[str, ...] = ()
 
 
 class Verdicts:
@@ -47,25 +63,29 @@ class Verdicts:
 
     def judge(self, slot: Slot, piece: Piece, fault: Fault) -> Verdict:
         """The verdict on a failed piece; people are told of it."""
+        verdict = self.decide(slot, piece, fault)
+        self.tell(slot, piece, fault, verdict)
+        return verdict
+
+    def decide(self, slot: Slot, piece: Piece, fault: Fault) -> Verdict:
+        """The verdict on a failed piece."""
         task, config = slot.task, slot.task.plan.config
         attempt = piece.attempts + 1
-        verdict: Verdict
         if fault.retry and attempt < config.attempts and not self.supervisor.ends.dying:
             until = self.supervisor.clock.now() + self.pause(task, attempt, fault.after)
-            verdict, word = Again(until, fault.count), "again"
-        elif config.on_error == "skip":
-            verdict, word = Dropped(fault.count), "dropped"
-        else:
-            verdict, word = Dead(self._evidence(slot, piece, fault), fault.count), "dead"
-        self._tell(slot, piece, fault, attempt + piece.crashes, word)
-        return verdict
+            return Again(until, fault.count)
+        if config.on_error == "skip":
+            return Dropped(fault.count)
+        return Dead(self._evidence(slot, piece, fault), fault.count)
 
     def _evidence(self, slot: Slot, piece: Piece, fault: Fault) -> Evidence:
         tries = piece.attempts + 1 + piece.crashes
         text = LetterText(str(fault.error), fault.error.traceback, slot.task.name, slot.name, tries)
-        return Evidence(text, fault.preview, self.supervisor.letters.last_output(slot.name, fresh=fault.died))
+        output = self.supervisor.letters.last_output(slot.name, fresh=fault.died)
+        return Evidence(text, fault.preview, output, piece.item_id, fault.previews)
 
-    def _tell(self, slot: Slot, piece: Piece, fault: Fault, attempt: int, word: str) -> None:
+    def tell(self, slot: Slot, piece: Piece, fault: Fault, verdict: Verdict, count: int = 0) -> None:
+        """Tell people of a verdict; `count`: on so many items, of which this is the first."""
         self.supervisor.emit(
             events.ItemFailed(
                 at=self.supervisor.clock.now(),
@@ -74,10 +94,10 @@ class Verdicts:
                 item=piece.item_id,
                 error=str(fault.error),
                 traceback=fault.error.traceback,
-                attempt=attempt,
-                verdict=word,
+                attempt=piece.attempts + 1 + piece.crashes,
+                verdict=_WORDS[type(verdict)],
                 preview=fault.preview,
-                count=fault.count,
+                count=count or fault.count,
             )
         )
 
@@ -91,10 +111,11 @@ class Verdicts:
 
     def after(self, task: TaskState, verdict: Verdict, error: object) -> None:
         """An item is given up for good: does the task, or the run, go on without it?"""
-        if isinstance(verdict, Again):
+        if not isinstance(verdict, Dead):
             return
+        what = f"{verdict.evidence.name} has failed: {error}"
         on_error = task.plan.config.on_error
         if on_error == "fail":
-            self.supervisor.staff.fail(task, f"an item has failed: {error}")
+            self.supervisor.staff.fail(task, what)
         elif on_error == "stop":
-            self.supervisor.ends.stop_for(f"task `{task.name}`: an item has failed: {error}", failed=task)
+            self.supervisor.ends.stop_for(f"task `{task.name}`: {what}", failed=task)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner import events
 from runner.supervisor.hours import STARTING
 from runner.supervisor.state import Phase
 from runner.transport.cells import Position
@@ -74,7 +73,7 @@ class Watch:
 
     def _sample(self, slot: Slot, now: float) -> float | None:
         """Look at one worker; when it will be overdue, None when it has nothing under way."""
-        if slot.phase not in (Phase.READY, Phase.ENDING) or slot.overdue:
+        if slot.phase not in (Phase.READY, Phase.ENDING) or slot.overdue or slot.fallen:
             return None
         task, limit = slot.task, slot.task.plan.config.timeout or 0.0
         if task.flying:
@@ -102,18 +101,8 @@ class Watch:
     def _overdue(self, slot: Slot, now: float) -> None:
         task = slot.task
         slot.overdue = task.fleet.position(slot.index)
-        limit = task.plan.config.timeout
-        self.supervisor.emit(events.TimedOut(now, task.name, slot.name, slot.pid, limit or 0.0, self._item(slot)))
         task.fleet.dump(slot.index)
         self._kills.append((now + _LAST_WORDS, slot, slot.life))
-
-    def _item(self, slot: Slot) -> str:
-        position = slot.overdue or Position(0, 0)
-        lease = self.supervisor.ledger.leases.get(position.lease)
-        if lease is None or not 0 <= position.index - lease.over < lease.count:
-            return ""
-        _, piece = next(iter(lease.locate(position.index - lease.over, 1)))
-        return piece.item_id
 
     def shift(self, seconds: float) -> None:
         """The run was stopped and goes on: that time does not count."""

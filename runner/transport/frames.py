@@ -161,7 +161,10 @@ def _pack_answer(message: Answer, payloads: list[Buffer]) -> tuple[int, list[Any
         [
             ack.lease,
             ack.done,
-            [[f.index, f.count, _error(f.error), f.preview, f.verdict, f.retry_after] for f in ack.failures],
+            [
+                [f.index, f.count, _error(f.error), f.preview, f.verdict, f.retry_after, f.previews]
+                for f in ack.failures
+            ],
             ack.more,
         ]
         for ack in message.acks
@@ -178,8 +181,8 @@ def _unpack_answer(body: list[Any], payloads: list[memoryview]) -> Answer:
                 lease,
                 done,
                 tuple(
-                    Failure(index, count, _to_error(error), preview, verdict, after)
-                    for index, count, error, preview, verdict, after in failures
+                    Failure(index, count, _to_error(error), preview, verdict, after, tuple(previews))
+                    for index, count, error, preview, verdict, after, previews in failures
                 ),
                 more,
             )

@@ -132,7 +132,8 @@ class Output:
 class Failure:
     """`count` items from `index` of a lease have failed together (one, unless they were a batch).
 
-    `retry_after` is what a `Retry` asked for; `reject` that a `Reject` was raised. `preview` shows the item.
+    `retry_after` is what a `Retry` asked for; `reject` that a `Reject` was raised. `preview` shows the item, and
+    `previews` each of a batch.
     """
 
     index: int
@@ -141,6 +142,7 @@ class Failure:
     preview: str
     verdict: Literal["error", "retry", "reject"] = "error"
     retry_after: float | None = None
+    previews: tuple[str, ...] = ()
 
 
 @message(frozen=True, slots=True)

@@ -322,7 +322,9 @@ class Batches:
             except ENDS:
                 raise
             except BaseException as error:  # noqa: BLE001  whatever the user's function raises
-                fault = failure(spec, done, len(batch), error, items, attempt)
+                # What could not be decoded is shown as it travelled.
+                each = items or [frozen for _, _, frozen in batch]
+                fault = failure(spec, done, len(batch), error, each, attempt, each)
                 bench.collector.cut_short(again=fault.verdict == "retry")
                 failures.append(fault)
             done += len(batch)

@@ -11,6 +11,8 @@ from runner.transport.messages import Failure
 from runner.worker.spec import SupervisorGone
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from runner.errortext import ErrorText
     from runner.worker.spec import WorkerSpec
 
@@ -18,11 +20,14 @@ if TYPE_CHECKING:
 #: `Exception`: a cancelled future, a time-out library's own, a `KeyboardInterrupt` of the function's.
 ENDS = (SystemExit, SupervisorGone)
 
-_PREVIEW = 1024
+#: Characters of an item in its letter, and of all the items of a batch.
+_PREVIEW, _BATCH = 8192, 1 << 18
 
 
-def failure(spec: WorkerSpec, index: int, count: int, error: BaseException, item: Any, attempt: int) -> Failure:
-    """What has become of `count` items from `index`: dead, or to be tried again."""
+def failure(
+    spec: WorkerSpec, index: int, count: int, error: BaseException, item: Any, attempt: int, batch: Iterable[Any] = ()
+) -> Failure:
+    """What has become of `count` items from `index`: dead, or to be tried again. `batch`: each of them."""
     if isinstance(spec, Over):  # in a copy that the function has forked
         leave(error)
     text = describe(error)
@@ -30,8 +35,9 @@ def failure(spec: WorkerSpec, index: int, count: int, error: BaseException, item
     try:
         after = pause(error) if said == "retry" else None
     except (TypeError, ValueError) as wrong:  # it was set after the Retry had been made
-        return failure(spec, index, count, wrong, item, attempt)
-    return Failure(index, count, text, preview(item), said, after)
+        return failure(spec, index, count, wrong, item, attempt, batch)
+    most = min(_PREVIEW, _BATCH // count)
+    return Failure(index, count, text, preview(item), said, after, tuple(preview(each, most) for each in batch))
 
 
 def pause(error: BaseException) -> float | None:
@@ -54,9 +60,9 @@ def retryable(retry_on: tuple[str, ...], text: ErrorText) -> bool:
     return not retry_on or any(name in retry_on for name in text.names)
 
 
-def preview(item: Any) -> str:
+def preview(item: Any, most: int = _PREVIEW) -> str:
     """An item as a short text, whatever its `repr` does."""
     try:
-        return shorten(repr(item), _PREVIEW)
+        return shorten(repr(item), most)
     except BaseException as error:  # noqa: BLE001  the user's __repr__ may raise anything
         return f"<{type(item).__name__}: its repr raised {type(error).__name__}>"

@@ -56,6 +56,11 @@ def _live(spec: WorkerSpec, port: Port, cell: memoryview | list[int]) -> None:
     os.environ.update(spec.env)
     if "TZ" in spec.env and hasattr(time, "tzset"):
         time.tzset()  # the C library has looked at it already
+    if spec.looks:
+        from runner.worker import looks  # few runs need it
+
+        looks.work(spec, port)
+        return
     if not spec.hooks:
         finished = _execute(spec, port, cell)
         port.send(finished)
@@ -105,7 +110,9 @@ def _perform(bench: Bench, target: Any, args: tuple[Any, ...], kwargs: dict[str,
             result = _between(bench, leave, lambda: _work(bench, form, target, args, kwargs))
         finally:
             bench.meter.tell_all()
-    return Finished(result, early=bool(spec.inputs) and not bench.ended)
+    # A source is early when it was stopped: it has more, or would have had.
+    early = not bench.ended if spec.inputs else bool(spec.groups) and context.stopping
+    return Finished(result, early=early)
 
 
 def _between(bench: Bench, leave: Callable[..., Any], work: Callable[[], str | None]) -> str | None:

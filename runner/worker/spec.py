@@ -64,6 +64,8 @@ class WorkerSpec:
     mode: str = "process"
     #: Plugins' `runner_worker`, to be entered around its life.
     hooks: tuple[WorkerHook, ...] = ()
+    #: It executes nothing, and shows items instead (`worker.looks`).
+    looks: bool = False
 
 
 class SupervisorGone(BaseException):

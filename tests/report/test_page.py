@@ -125,7 +125,7 @@ def test_everything_of_a_run_is_on_it(made):
     text = re.sub(r"<[^>]+>", " ", made.replace("&#39;", "'").replace("&#34;", '"'))
     for wanted in (
         "Thumbnails", "20261123-101500", "ended, and some items are dead", "1m00s", "`resize` limits the run",
-        "10,000", "9,960", "37 × OSError", "first: item 12.0", '"bucket" does not answer', "'cat.jpg'",
+        "10,000", "9,960", "37 × OSError", "first: item 'cat.jpg' (12.0)", '"bucket" does not answer', "'cat.jpg'",
         "killed by signal 9", "12 times", "thumbs.upload", "Linux 6.1 x86_64", "17GB", "3.12.1",
         'call = "thumbs.read"', '{"rows": 9960}', "waiting for its turn",
     ):  # fmt: skip
