@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import pickle
 import signal
@@ -20,7 +19,7 @@ from runner.fleets.hub import LocalHub
 from runner.fleets.limits import make_room
 from runner.plugins.listen import Listeners, engines
 from runner.report.recorder import Recorder
-from runner.store import DeadLetters
+from runner.store import DeadLetters, folder
 from runner.store.records import Records
 from runner.structs import dataclass
 from runner.supervisor import Letters, Plan, Record, Supervisor, TaskPlan
@@ -46,8 +45,6 @@ _SIGNALS = [
 #: With thread tasks that compute, the supervisor would otherwise wait 5 ms for the interpreter each time that it has
 #: something for a process. Shorter costs the threads more than it gives the processes; threads alone need none of it.
 _SWITCH = 0.002
-#: Runs of this process, of which two may begin within a second.
-_RUNS = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +89,19 @@ def _task(task: TaskConfig, function: TaskFunction, arguments: tuple[tuple[Any, 
 
 
 def _run_id() -> str:
-    number = next(_RUNS)
-    return time.strftime("%Y%m%d-%H%M%S-") + f"{os.getpid():x}" + (f"-{number}" if number > 1 else "")
+    """When it began, for people; and 64 random bits: runs of one second, in containers with one pid, stay apart."""
+    return time.strftime("%Y%m%d-%H%M%S-") + os.urandom(8).hex()
 
 
 def recorder(plan: Plan) -> Recorder:
-    """Keeps the run's record where the file says; give it all events, and at the end the record to keep."""
+    """Keeps the run's record where the file says; give it all events, and close it at the end.
+
+    UnsafeFolder: others decide what is in that folder, and nothing was started.
+    """
     settings = plan.settings
     if not settings.record:
         return Recorder()
+    folder.check(settings.state)
     return Recorder(Records(settings.state, plan.run_id), settings.record)
 
 
@@ -136,7 +137,7 @@ def execute(
         supervisor = Supervisor(plan, fleets, hub, clock, listeners.tell, letters, listening=watched or listeners.any)
         result = supervisor.run()
     left: Sequence[str] = getattr(fleets.get("thread"), "left_behind", tuple)()
-    return replace(result, left_behind=tuple(left), letters_kept=letters.kept.count, trouble=letters.kept.trouble)
+    return replace(result, left_behind=tuple(left), letters_kept=letters.kept.kept, trouble=letters.kept.trouble)
 
 
 class _Kept(Letters):

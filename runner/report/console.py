@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from runner import events
 from runner.report import summary
-from runner.report.words import duration, number, plain
+from runner.report.words import duration, number
+from runner.text import plain
 
 if TYPE_CHECKING:
     from runner.report.output import Printer

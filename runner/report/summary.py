@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.config.text import width
-from runner.report.words import bytes_, count, moment, one_line
+from runner.report.words import bytes_, count, moment
+from runner.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
