@@ -167,7 +167,7 @@ class Plan:
             timed=config.timeout is not None,
             max_item=self.settings.max_item,
             light=self.light(config),
-            env=dict(config.env),
+            env={} if task.mode == "thread" else dict(config.env),  # threads share that of the whole run
             mode="thread" if task.mode == "thread" else self.mode,
             hooks=self.hooks,
         )
