@@ -216,7 +216,7 @@ def perform(
     plan = plan if change is None else change(plan)
     log = plan.settings.log
     recorder = runs.recorder(plan) if keep else None  # first: it may refuse, and nothing is started yet
-    printer = Printer(out, err, log=log)
+    printer = Printer(out, err, log=log, mask=plan.mask)
     console = Console(printer, plan, quiet=quiet)
 
     hearers: list[Callable[[events.Event], None]] = [console.event]

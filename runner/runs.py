@@ -17,6 +17,7 @@ from runner.errors import ConfigError, RunnerError
 from runner.fleets.base import Site
 from runner.fleets.hub import LocalHub
 from runner.fleets.limits import make_room
+from runner.masks import Mask
 from runner.plugins.listen import Listeners, engines
 from runner.report.recorder import Recorder
 from runner.store import DeadLetters, folder
@@ -81,6 +82,7 @@ def prepare(config: Config, choice: Choice | None = None) -> Plan:
         plugins=found.plugins,
         described=describe(config, tasks, queues.values()),
         notices=notices,
+        mask=Mask(config.params[name] for name in config.secrets),
     )
 
 
@@ -131,13 +133,45 @@ def execute(
         hub.catch(_SIGNALS)
         stack.enter_context(collector.settled())
         clock = RealClock()
+        emit = _masked(plan.mask, emit)
         for text in plan.notices:
             emit(events.Notice(clock.now(), text))
         listeners = Listeners(plan.plugins, emit)
-        supervisor = Supervisor(plan, fleets, hub, clock, listeners.tell, letters, listening=watched or listeners.any)
-        result = supervisor.run()
+        tell = _masked(plan.mask, listeners.tell)
+        supervisor = Supervisor(plan, fleets, hub, clock, tell, letters, listening=watched or listeners.any)
+        result: Result = _without_secrets(supervisor.run(), plan.mask)
     left: Sequence[str] = getattr(fleets.get("thread"), "left_behind", tuple)()
     return replace(result, left_behind=tuple(left), letters_kept=letters.kept.kept, trouble=letters.kept.trouble)
+
+
+#: What events and results say in the words of functions, errors and tracebacks. Names are not looked at.
+_WORDS = ("error", "traceback", "preview", "why", "text", "result", "results", "reasons")
+
+
+def _masked(mask: Mask, tell: Callable[[events.Event], None]) -> Callable[[events.Event], None]:
+    """Who hears of an event hears of no secret."""
+    return (lambda event: tell(_without_secrets(event, mask))) if mask else tell
+
+
+def _without_secrets(told: Any, mask: Mask) -> Any:
+    """An event or a result, its texts masked, and those of its tasks."""
+    if not mask or isinstance(told, events.Progress):
+        return told
+    changed: dict[str, Any] = {word: _hidden(getattr(told, word), mask) for word in _WORDS if hasattr(told, word)}
+    tasks = getattr(told, "tasks", None)
+    if isinstance(told, events.RunEnded):
+        changed["tasks"] = tuple(_without_secrets(task, mask) for task in told.tasks)
+    elif isinstance(tasks, dict):
+        changed["tasks"] = {name: _without_secrets(task, mask) for name, task in tasks.items()}
+    return replace(told, **changed) if changed else told
+
+
+def _hidden(value: Any, mask: Mask) -> Any:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, dict):
+        return {key: _hidden(each, mask) for key, each in value.items()}
+    return tuple(_hidden(each, mask) for each in value) if isinstance(value, tuple) else value
 
 
 class _Kept(Letters):

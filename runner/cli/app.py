@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from runner import __version__
+from runner.cli import safe
 from runner.cli.lazy import LazyGroup
 from runner.errors import RunnerError
 
@@ -80,6 +81,11 @@ def _root(
 
 def main() -> int:
     """Run the command line and return its exit code; no traceback of ours for what a user did."""
+    with safe.on():
+        return _main()
+
+
+def _main() -> int:
     try:
         app(standalone_mode=True)
     except SystemExit as end:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from runner.cli import safe
 from runner.structs import dataclass
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Audience:
         self._options = options
         self._recorder = runs.recorder(plan)  # first: it may refuse, and nothing is started yet
         self._journal = None if options.events is None else Journal(options.events)
-        self.printer = Printer(2 if options.as_json else 1, 2, log=log, color=color)
+        self.printer = Printer(2 if options.as_json else 1, 2, log=log, color=color, mask=plan.mask)
         self._console = Console(self.printer, plan, quiet=options.quiet, verbose=options.verbose)
         self._display = display("none" if options.quiet else options.progress, self.printer, log=log)
         hearers = (self._recorder, self._console, self._display, self._journal)
@@ -97,7 +98,8 @@ def execute(plan: Plan, options: Options) -> NoReturn:
     try:
         try:
             streams = runs.Streams(audience.printer, plan.settings.log)
-            result = runs.execute(plan, streams, audience.tell, watched=True)
+            with safe.off():  # what tasks print has a way of its own, the printer's, or stays raw
+                result = runs.execute(plan, streams, audience.tell, watched=True)
         finally:
             audience.end_display()
         record = audience.end(result)

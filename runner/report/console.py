@@ -64,8 +64,9 @@ class Console:
         return event.why == "SIGQUIT" or self._failures[kind] == 1
 
     def say(self, text: str) -> None:
-        """A line of runner's own."""
-        self._printer.message(text)
+        """A line of runner's own; further lines are indented, so that no error can pass itself off as one."""
+        first, *more = text.split("\n")
+        self._printer.message("\n".join([first, *(line if line[:4].isspace() else f"    {line}" for line in more)]))
 
     def _failed(self, event: events.ItemFailed) -> None:
         kind = (event.task, event.error.partition(":")[0])

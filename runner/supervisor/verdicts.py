@@ -62,8 +62,10 @@ class Verdicts:
 
     def _evidence(self, slot: Slot, piece: Piece, fault: Fault) -> Evidence:
         tries = piece.attempts + 1 + piece.crashes
-        text = LetterText(str(fault.error), fault.error.traceback, slot.task.name, slot.name, tries)
-        return Evidence(text, fault.preview, self.supervisor.letters.last_output(slot.name, fresh=fault.died))
+        mask = self.supervisor.plan.mask
+        text = LetterText(mask(str(fault.error)), mask(fault.error.traceback), slot.task.name, slot.name, tries)
+        output = self.supervisor.letters.last_output(slot.name, fresh=fault.died)
+        return Evidence(text, mask(fault.preview), mask(output))
 
     def _tell(self, slot: Slot, piece: Piece, fault: Fault, attempt: int, word: str) -> None:
         self.supervisor.emit(
