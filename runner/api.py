@@ -215,10 +215,10 @@ def perform(
     plan = runs.prepare(config)
     plan = plan if change is None else change(plan)
     log = plan.settings.log
-    printer = Printer(out, err, log=log)
+    recorder = runs.recorder(plan) if keep else None  # first: it may refuse, and nothing is started yet
+    printer = Printer(out, err, log=log, mask=plan.mask)
     console = Console(printer, plan, quiet=quiet)
 
-    recorder = runs.recorder(plan) if keep else None
     hearers: list[Callable[[events.Event], None]] = [console.event]
     if recorder is not None:
         hearers.insert(0, recorder.event)
@@ -231,8 +231,13 @@ def perform(
 
     try:
         end = runs.execute(plan, runs.Streams(printer, log), emit, hub, watched=keep)
-        console.summary(end, recorder.close() if recorder is not None else None)
+        record = recorder.close() if recorder is not None else None
+        if recorder is not None and recorder.trouble and not quiet:
+            console.say(recorder.trouble)
+        console.summary(end, record)
     finally:
+        if recorder is not None:
+            recorder.end()
         printer.close(timeout=5.0)
     code = FAILED if end.exit_code in {0, DEAD} and printer.failed else end.exit_code
     return _result(plan, end, code)

@@ -53,6 +53,12 @@ class ResourceError(RunnerError):
     exit_code = 3
 
 
+class UnsafeFolder(RunnerError):
+    """Others decide what is in the folder where runs are kept: nothing is read there, and nothing written."""
+
+    exit_code = 3
+
+
 class Retry(Exception):
     """Raised by a task function: give me this item again, after `after` seconds (default: the back-off).
 

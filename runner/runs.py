@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import pickle
 import signal
@@ -19,9 +18,10 @@ from runner.fleets import conditions
 from runner.fleets.base import Site
 from runner.fleets.hub import LocalHub
 from runner.fleets.limits import make_room
+from runner.masks import Mask
 from runner.plugins.listen import Listeners, engines
 from runner.report.recorder import Recorder
-from runner.store import DeadLetters
+from runner.store import DeadLetters, folder
 from runner.store.records import Records
 from runner.structs import dataclass
 from runner.supervisor import Letters, Plan, Record, Supervisor, TaskPlan
@@ -47,8 +47,6 @@ _SIGNALS = [
 #: With thread tasks that compute, the supervisor would otherwise wait 5 ms for the interpreter each time that it has
 #: something for a process. Shorter costs the threads more than it gives the processes; threads alone need none of it.
 _SWITCH = 0.002
-#: Runs of this process, of which two may begin within a second.
-_RUNS = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +83,7 @@ def prepare(config: Config, choice: Choice | None = None) -> Plan:
         plugins=found.plugins,
         described=describe(config, tasks, queues.values()),
         notices=notices,
+        mask=Mask(config.params[name] for name in config.secrets),
     )
 
 
@@ -93,15 +92,19 @@ def _task(task: TaskConfig, function: TaskFunction, arguments: tuple[tuple[Any, 
 
 
 def _run_id() -> str:
-    number = next(_RUNS)
-    return time.strftime("%Y%m%d-%H%M%S-") + f"{os.getpid():x}" + (f"-{number}" if number > 1 else "")
+    """When it began, for people; and 64 random bits: runs of one second, in containers with one pid, stay apart."""
+    return time.strftime("%Y%m%d-%H%M%S-") + os.urandom(8).hex()
 
 
 def recorder(plan: Plan) -> Recorder:
-    """Keeps the run's record where the file says; give it all events, and at the end the record to keep."""
+    """Keeps the run's record where the file says; give it all events, and close it at the end.
+
+    UnsafeFolder: others decide what is in that folder, and nothing was started.
+    """
     settings = plan.settings
     if not settings.record:
         return Recorder()
+    folder.check(settings.state)
     return Recorder(Records(settings.state, plan.run_id), settings.record)
 
 
@@ -132,14 +135,46 @@ def execute(
         hub.catch(_SIGNALS)
         stack.enter_context(collector.settled())
         clock = RealClock()
+        emit = _masked(plan.mask, emit)
         for text in plan.notices:
             emit(events.Notice(clock.now(), text))
         listeners = Listeners(plan.plugins, emit)
         listening = watched or listeners.any
-        supervisor = Supervisor(plan, fleets, hub, clock, listeners.tell, letters, listening=listening, looks=True)
-        result = supervisor.run()
+        tell = _masked(plan.mask, listeners.tell)
+        supervisor = Supervisor(plan, fleets, hub, clock, tell, letters, listening=listening, looks=True)
+        result: Result = _without_secrets(supervisor.run(), plan.mask)
     left: Sequence[str] = getattr(fleets.get("thread"), "left_behind", tuple)()
-    return replace(result, left_behind=tuple(left), letters_kept=letters.kept.count, trouble=letters.kept.trouble)
+    return replace(result, left_behind=tuple(left), letters_kept=letters.kept.kept, trouble=letters.kept.trouble)
+
+
+#: What events and results say in the words of functions, errors and tracebacks. Names are not looked at.
+_WORDS = ("error", "traceback", "preview", "why", "text", "result", "results", "reasons")
+
+
+def _masked(mask: Mask, tell: Callable[[events.Event], None]) -> Callable[[events.Event], None]:
+    """Who hears of an event hears of no secret."""
+    return (lambda event: tell(_without_secrets(event, mask))) if mask else tell
+
+
+def _without_secrets(told: Any, mask: Mask) -> Any:
+    """An event or a result, its texts masked, and those of its tasks."""
+    if not mask or isinstance(told, events.Progress):
+        return told
+    changed: dict[str, Any] = {word: _hidden(getattr(told, word), mask) for word in _WORDS if hasattr(told, word)}
+    tasks = getattr(told, "tasks", None)
+    if isinstance(told, events.RunEnded):
+        changed["tasks"] = tuple(_without_secrets(task, mask) for task in told.tasks)
+    elif isinstance(tasks, dict):
+        changed["tasks"] = {name: _without_secrets(task, mask) for name, task in tasks.items()}
+    return replace(told, **changed) if changed else told
+
+
+def _hidden(value: Any, mask: Mask) -> Any:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, dict):
+        return {key: _hidden(each, mask) for key, each in value.items()}
+    return tuple(_hidden(each, mask) for each in value) if isinstance(value, tuple) else value
 
 
 class _Kept(Letters):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.check import convert, exceptions, shipped
-from runner.check.structure import timeout_problem
+from runner.check.structure import thread_problems
 from runner.config.declared import said
 from runner.config.places import VALUE
 from runner.config.problems import Problem, did_you_mean, name
@@ -60,9 +60,12 @@ def _declaration(config: Config, task: TaskConfig, function: TaskFunction) -> li
     call = config.place("tasks", task.name, "call")
     mode = task.mode or function.options.get("mode") or "process"
     if mode == "thread":
-        if task.timeout is not None and not said(config, task.name, "mode"):
-            return [timeout_problem(config, task, f"but its function declares threads (at {where(function)})")]
-        return []
+        if function.options.get("env") and not said(config, task.name, "env"):
+            text = f"task {name(task.name)} runs in threads, which share one environment, and its function declares an"
+            return [Problem("E214", f"{text} `env` (at {where(function)})", call, hint='say `mode = "process"`')]
+        if said(config, task.name, "mode"):  # then the file alone has told it
+            return []
+        return list(thread_problems(config, task, f"but its function declares threads (at {where(function)})"))
     try:
         found = function.reference.module != "__main__" and function.reference.load() is function.obj
         found = found or bool(function.reference.given)  # made anew at every call, in a worker too

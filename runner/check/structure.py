@@ -23,7 +23,8 @@ def findings(config: Config) -> Iterator[Problem]:
     yield from _ends(config, graph)
     yield from cycles.findings(config, graph)
     for task in graph.tasks.values():
-        yield from _timeout(config, task)
+        if task.mode == "thread":
+            yield from thread_problems(config, task, "but runs in threads")
         yield from _without_effect(config, task)
         yield from _ports(config, task)
     yield from _letters(config, graph)
@@ -132,16 +133,15 @@ def _output_place(config: Config, task: TaskConfig, queue: str) -> Place:
 # -- keys of a task ---------------------------------------------------------------------------
 
 
-def timeout_problem(config: Config, task: TaskConfig, why: str) -> Problem:
-    """E209: `why` says where the mode comes from."""
-    text = f"task {name(task.name)} has a `timeout`, {why}; a thread cannot be killed"
-    hint = 'say `mode = "process"`, or leave `timeout` out'
-    return Problem("E209", text, place_of(config, task.name, "timeout"), hint=hint)
-
-
-def _timeout(config: Config, task: TaskConfig) -> Iterator[Problem]:
-    if task.timeout is not None and task.mode == "thread":
-        yield timeout_problem(config, task, "but runs in threads")
+def thread_problems(config: Config, task: TaskConfig, why: str) -> Iterator[Problem]:
+    """Keys that a task in threads cannot have; `why` says where its mode comes from."""
+    say = 'say `mode = "process"`, or leave'
+    if task.timeout is not None:
+        text = f"task {name(task.name)} has a `timeout`, {why}; a thread cannot be killed"
+        yield Problem("E209", text, place_of(config, task.name, "timeout"), hint=f"{say} `timeout` out")
+    if task.env and own(config, task.name, "env"):
+        text = f"task {name(task.name)} has an `env`, {why}; threads share the environment of the whole run"
+        yield Problem("E214", text, place_of(config, task.name, "env"), hint=f"{say} `env` out")
 
 
 def _without_effect(config: Config, task: TaskConfig) -> Iterator[Problem]:
@@ -176,10 +176,6 @@ def _warnings(config: Config, graph: Graph) -> Iterator[Problem]:
         if config.run.durable and settings.full != "wait":
             text = f"the run is durable, but queue {name(queue)} drops items when it is full"
             yield Problem("W402", text, config.place("queues", queue, "full"), "warning")
-    for task in graph.tasks.values():
-        if task.env and task.mode == "thread" and own(config, task.name, "env"):
-            text = f"`env` of task {name(task.name)} changes the environment of every thread: threads share one"
-            yield Problem("W405", text, config.place("tasks", task.name, "env"), "warning", 'say `mode = "process"`')
     most, there = _MANY * cores(), [task for task in graph.tasks.values() if task.mode != "thread"]
     for task in there:
         if task.workers.count > most and own(config, task.name, "workers"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from runner import __version__
-from runner.cli import streams
+from runner.cli import safe, streams
 from runner.cli.lazy import LazyGroup
 from runner.errors import RunnerError
 
@@ -81,7 +81,12 @@ def _root(
 
 
 def main() -> int:
-    """Run the command line and return its exit code; no traceback of ours for what a user or the machine did."""
+    """Run the command line and return its exit code; no traceback of ours for what a user did."""
+    with safe.on():
+        return _main()
+
+
+def _main() -> int:
     try:
         app(standalone_mode=True)
     except SystemExit as end:

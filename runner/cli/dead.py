@@ -13,7 +13,7 @@ import typer
 from runner import store
 from runner.errors import UsageError
 from runner.errortext import item_name
-from runner.report.words import one_line, plain
+from runner.text import one_line, plain
 
 app = typer.Typer(help="Dead letters: the items that a run has given up.", no_args_is_help=True, rich_markup_mode=None)
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from runner.cli import safe
 from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runner.cli.pages import Beside
     from runner.events import Event
     from runner.report.record import Record
     from runner.supervisor import Plan, Result
@@ -34,7 +36,7 @@ class Options:
     document: Callable[[str], None] | None = None
     events: str | None = None
     progress: str = "auto"
-    page: str | None = None
+    page: str | Beside | None = None
 
 
 class Audience:
@@ -50,10 +52,10 @@ class Audience:
         log = plan.settings.log
         color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self._options = options
+        self._recorder = runs.recorder(plan)  # first: it may refuse, and nothing is started yet
         self._journal = None if options.events is None else Journal(options.events)
-        self.printer = Printer(1, 2, log=log, color=color)
+        self.printer = Printer(1, 2, log=log, color=color, mask=plan.mask)
         self._console = Console(self.printer, plan, quiet=options.quiet, verbose=options.verbose)
-        self._recorder = runs.recorder(plan)
         self._display = display("none" if options.quiet else options.progress, self.printer, log=log)
         hearers = (self._recorder, self._console, self._display, self._journal)
         self._hearers: list[Callable[[Event], None]] = [hearer.event for hearer in hearers if hearer is not None]
@@ -67,6 +69,11 @@ class Audience:
         """Nothing goes on any more."""
         if self._display is not None:
             self._display.close()
+
+    def close(self) -> None:
+        """Write what there is still to print; the record is kept, or there is none."""
+        self._recorder.end()
+        self.printer.close(timeout=5.0)
 
     def code(self, result: Result) -> int:
         """What the command ends with: output that was lost makes a good end a failed one."""
@@ -97,12 +104,13 @@ def execute(plan: Plan, options: Options) -> NoReturn:
     try:
         try:
             streams = runs.Streams(audience.printer, plan.settings.log)
-            result = runs.execute(plan, streams, audience.tell, watched=True)
+            with safe.off():  # what tasks print has a way of its own, the printer's, or stays raw
+                result = runs.execute(plan, streams, audience.tell, watched=True)
         finally:
             audience.end_display()
         record = audience.end(result)
     finally:
-        audience.printer.close(timeout=5.0)
+        audience.close()
     code = audience.code(result)
     if options.document is not None:
         code = _print(record, options.document, code)
@@ -135,13 +143,13 @@ def _page(record: Record, options: Options) -> str:
     if options.page is None:
         return ""
     from runner.cli import pages
-    from runner.errors import UsageError
+    from runner.errors import RunnerError
     from runner.report.page import render
 
     try:
         path = pages.write(render(record), options.page)
         return "" if options.quiet else f"report: {path}"
-    except UsageError as error:
+    except RunnerError as error:
         return f"the report could not be written: {error}"
 
 

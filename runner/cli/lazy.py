@@ -10,7 +10,7 @@ import typer
 import typer.core
 import typer.main
 
-from runner.cli import light
+from runner.cli import light, safe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ class LazyGroup(typer.core.TyperGroup):
         """Import one verb."""
         if cmd_name not in self.verbs:
             found = self.other(cmd_name)
-            return None if found is None else _command(cmd_name, found)
+            return None if found is None else _theirs(_command(cmd_name, found))
         if self.commands[cmd_name] is None:
             module, _, attribute = self.verbs[cmd_name][0].partition(":")
             self.commands[cmd_name] = _command(cmd_name, getattr(importlib.import_module(module), attribute))
@@ -67,6 +67,18 @@ def _command(name: str, target: Any) -> Any:
         made = typer.main.get_command(alone)  # type: ignore[assignment]
     made.name = name
     return made
+
+
+def _theirs(command: Any) -> Any:
+    """A plugin's command, which prints what it likes; how it is called wrongly is said by us."""
+    invoke = command.invoke
+
+    def call(ctx: Any) -> Any:
+        with safe.off():
+            return invoke(ctx)
+
+    command.invoke = call
+    return command
 
 
 def _help(text: str) -> str:

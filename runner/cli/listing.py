@@ -15,6 +15,7 @@ from runner.cli.inputs import File, Params, Sets, examined, refuse
 from runner.cli.plugins import NoPlugin, NoPlugins, OnlyPlugin, choice
 from runner.cli.report import DEFAULT_STATE
 from runner.errors import UsageError
+from runner.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,7 +86,8 @@ def list_(
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns, as wide as they need to be."""
+    """Columns, as wide as they need to be; each row is one line, whatever is in it."""
+    rows = [tuple(map(one_line, row)) for row in rows]
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))] if rows else []
     return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import UsageError
+from runner.structs import dataclass
+from runner.text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,11 +20,31 @@ if TYPE_CHECKING:
     from runner.supervisor import Plan
 
 
-def write(text: str, to: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Where the page of a run goes if nothing else is said: beside its record, in the folder of its owner alone."""
+
+    state: Path
+    run: str
+
+    def __str__(self) -> str:
+        from runner.store import records
+
+        return str(self.state / "runs" / self.run / records.PAGE)
+
+
+def write(text: str, to: str | Beside) -> str:
     """Write a file whole or not at all, readable by its owner only; `-` is standard output. Returns its path."""
+    if isinstance(to, Beside):
+        from runner.store import records
+
+        records.keep_page(to.state, to.run, text)
+        return str(to)
     if to == "-":
         sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode())  # a page says that it is UTF-8, whatever the terminal is
+        shown = plain(text) if sys.stdout.isatty() else text
+        # A page says that it is UTF-8, whatever the terminal is.
+        sys.stdout.buffer.write(shown.encode("utf-8", "backslashreplace"))
         return to
     import tempfile
 
@@ -45,7 +67,7 @@ def write(text: str, to: str) -> str:
     return to
 
 
-def page(record: Record, before: Record | None, to: str, *, show: bool = False) -> None:
+def page(record: Record, before: Record | None, to: str | Beside, *, show: bool = False) -> None:
     """Write the page of a run, and say where it is; `show` it in a browser."""
     from runner.report.page import render
 
@@ -62,16 +84,14 @@ def page(record: Record, before: Record | None, to: str, *, show: bool = False) 
             sys.stderr.write(f"no browser could be started; open {path}\n")
 
 
-def wanted(plan: Plan, html: str | None, *, report: bool) -> str | None:
+def wanted(plan: Plan, html: str | None, *, report: bool) -> str | Beside | None:
     """Where the page of a run is to be, if anywhere; UsageError before the run when that is not possible."""
     if html is None and not report:
         return None
     if html is None:
-        from runner.store import records
-
         if not plan.settings.record:
             raise UsageError("--report writes beside the run's record, and none is kept: say where, with --html FILE")
-        return str(plan.settings.state / "runs" / plan.run_id / records.PAGE)
+        return Beside(plan.settings.state, plan.run_id)
     if html == "-":
         raise UsageError("--html - : standard output is for what the tasks print; name a file")
     if not Path(html).parent.is_dir():

@@ -6,32 +6,50 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from runner.ledger import Headline
-from runner.report.words import duration, one_line, outcome, plain
+from runner.report.words import duration, outcome
 from runner.store import records
+from runner.text import one_line, plain
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _ENDS = {0: "ended", 1: "failed", 4: "some dead", 5: "halted", 70: "runner's fault", 124: "deadline"}
+_KINDS: dict[str, Any] = {
+    "title": str,
+    "began": (int, float),
+    "seconds": (int, float),
+    "exit_code": int,
+    "balance": dict,
+    "unfinished": list,
+}
 
 
 def past(state: Path) -> list[dict[str, Any]]:
     """One entry for each run, the last one first: how it ended, or "going on", or "killed"."""
     found = []
     for run in reversed(records.runs(state)):
-        record = records.brief(state / "runs" / run / records.FILE)
-        shown = {key: record.get(key) for key in ("title", "began", "seconds", "exit_code", "balance", "unfinished")}
-        found.append({"run": run, "end": _end(record), **shown, "outcome": _outcome(record)})
+        path = state / "runs" / run / records.FILE
+        record = records.brief(path)
+        told = {key: _told(record, key) for key in _KINDS}
+        found.append({"run": run, "end": _end(path, record), **told, "outcome": _outcome(record)})
     return found
 
 
-def _end(record: dict[str, Any]) -> str:
+def _told(record: dict[str, Any], key: str) -> Any:
+    """What a record says under a key; None when it is of no such kind: somebody else, or a hand, has written it."""
+    value = record.get(key)
+    if key == "balance" and isinstance(value, dict) and not all(type(count) is int for count in value.values()):
+        return None
+    return value if isinstance(value, _KINDS[key]) else None
+
+
+def _end(path: Path, record: dict[str, Any]) -> str:
     code = record.get("exit_code")
     if isinstance(code, int):
         return _ENDS.get(code, "stopped")
     if not record:
         return "unreadable"
-    return "going on" if records.is_going_on(record) else "killed"
+    return "going on" if records.is_going_on(path, record) else "killed"
 
 
 def _outcome(record: dict[str, Any]) -> str:
@@ -40,7 +58,7 @@ def _outcome(record: dict[str, Any]) -> str:
         hows = {str(task["name"]): task["how"] for task in record["tasks"]}
         cut = [str(name) for name in record.get("unfinished", ())]
         return outcome(Headline(**record["balance"]), hows, cut, queues=bool(record["queues"]))
-    except (TypeError, ValueError, KeyError):  # written by somebody else, or by hand
+    except (TypeError, ValueError, KeyError, AttributeError):  # written by somebody else, or by hand
         return "?"
 
 
@@ -55,5 +73,5 @@ def _row(entry: dict[str, Any]) -> list[str]:
         took = duration(float(entry["seconds"]))
     except (TypeError, ValueError, KeyError, OverflowError, OSError):  # written by somebody else, or by hand
         began = took = "?"
-    title = one_line(str(entry["title"]))
+    title = one_line(entry["title"] or "?")
     return [plain(entry["run"]), began, entry["end"], took, title[:30], entry["outcome"]]

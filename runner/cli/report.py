@@ -10,6 +10,7 @@ import typer
 from runner.errors import UsageError
 
 if TYPE_CHECKING:
+    from runner.cli import pages
     from runner.report.record import Record
 
 Run = Annotated[
@@ -82,13 +83,14 @@ def _refuse_two(html: str | None, trace: str | None, *, as_json: bool) -> None:
         raise UsageError("standard output takes only one of --html -, --trace - and --json")
 
 
-def _place(state: Path, run: str, events: str | None) -> str:
+def _place(state: Path, run: str, events: str | None) -> str | pages.Beside:
     """Beside the run's record, or beside the events; it goes when the record goes."""
+    from runner.cli import pages
     from runner.store import records
 
     if events is not None:
         return str(Path(events).with_suffix(".html"))
-    return str(records.find(state, run).with_name(records.PAGE))
+    return pages.Beside(state, records.find(state, run).parent.name)
 
 
 def find(state: Path, run: str) -> Record:
@@ -97,7 +99,7 @@ def find(state: Path, run: str) -> Record:
     from runner.store import records
 
     path = records.find(state, run)
-    return parse(path.read_text(encoding="utf-8", errors="replace"), str(path))
+    return parse(records.read(path), str(path))
 
 
 def of_events(path: str) -> Record:

@@ -209,7 +209,12 @@ TASK = _table(
     Key("lifespan", "table", "", "a worker is replaced after so many items, or above so much memory", table="lifespan"),
     Key("enabled", "bool", "true", "whether it is part of the run"),
     Key("help", "str", "", "a line for people"),
-    Key("env", "env", "{}", "environment variables of its workers (processes)"),
+    Key(
+        "env",
+        "env",
+        "{}",
+        "environment variables of its workers; for processes only (E214), because threads share one environment",
+    ),
     Key("resources", "table", "", "what each worker needs of a cluster", table="resources"),
 )
 

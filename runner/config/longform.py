@@ -129,15 +129,15 @@ def _long(key: grammar.Key, value: Any, path: tuple[str, ...]) -> Any:
 
 def visible(config: Config, value: Any, path: tuple[str, ...]) -> Any:
     """The value with references instead of secrets and of what nobody has given yet."""
-    if isinstance(value, dict):
-        return {name: visible(config, inner, (*path, name)) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [visible(config, inner, (*path, str(number))) for number, inner in enumerate(value)]
     if value is UNKNOWN or config.secret(path):
         raw: Any = config.raw
         for part in path:
             raw = raw[int(part)] if isinstance(raw, list) else raw[part]
         return raw
+    if isinstance(value, dict):
+        return {name: visible(config, inner, (*path, name)) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [visible(config, inner, (*path, str(number))) for number, inner in enumerate(value)]
     return value
 
 

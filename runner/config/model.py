@@ -215,8 +215,8 @@ class Config:
 
     @property
     def heading(self) -> str:
-        """What to call it: its title, or else the file."""
-        return self.title or self.file
+        """What to call it, on one line: its title, or else the file."""
+        return " ".join((self.title or self.file).splitlines())
 
     def place(self, *path: str) -> Place:
         """Where the key `path` (for instance `"tasks", "bake", "call"`) stands, or its nearest parent."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from runner.config.text import width
 from runner.report.figures import rate, span
-from runner.report.words import duration, plain
+from runner.report.words import duration
 from runner.structs import dataclass
+from runner.text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

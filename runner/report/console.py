@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from runner import events
 from runner.errortext import item_name
 from runner.report import summary
-from runner.report.words import duration, executed, number, outcome, plain
+from runner.report.words import duration, executed, number, outcome
+from runner.text import plain
 
 if TYPE_CHECKING:
     from runner.report.output import Printer
@@ -58,8 +59,9 @@ class Console:
         return event.why == "SIGQUIT" or self._failures[kind] == 1
 
     def say(self, text: str) -> None:
-        """A line of runner's own."""
-        self._printer.message(text)
+        """A line of runner's own; further lines are indented, so that no error can pass itself off as one."""
+        first, *more = text.split("\n")
+        self._printer.message("\n".join([first, *(line if line[:4].isspace() else f"    {line}" for line in more)]))
 
     def _failed(self, event: events.ItemFailed) -> None:
         kind = (event.task, event.error.partition(":")[0])

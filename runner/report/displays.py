@@ -7,7 +7,8 @@ import os
 from typing import TYPE_CHECKING, Protocol
 
 from runner.report.progress import Progress
-from runner.report.words import count, duration, one_line
+from runner.report.words import count, duration
+from runner.text import one_line
 
 if TYPE_CHECKING:
     from runner import events

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.report.layout import Edge
-from runner.report.words import plain
 from runner.structs import dataclass
+from runner.text import plain
 
 if TYPE_CHECKING:
     from runner import events

@@ -5,11 +5,17 @@ from __future__ import annotations
 import re
 import zlib
 
+from runner.text import one_line, plain
+
 _MOST_LINE = 1 << 16
 #: Everything that a terminal would act on, apart from colours (`ESC [ ... m`) and tabs.
 _CONTROL = re.compile(
     rb"\x1b\[[0-9;]*m|(\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.?|[\x00-\x08\x0b-\x1f\x7f])"
 )
+#: Beyond ASCII: control characters, line separators, overrides of the direction of writing, and what takes no room
+#: outside of scripts that are written with it.
+_STEERS = re.compile("[\x80-\x9f\u200b\u2028-\u202e\u2060-\u2069\ufeff]")
+_RESET = b"\x1b[0m"
 _COLORS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 
 
@@ -20,8 +26,9 @@ class Splitter:
     ([b'one\n'], [], [b'two\n'])
     """
 
-    def __init__(self, *, raw: bool = False) -> None:
+    def __init__(self, *, raw: bool = False, terminal: bool = False) -> None:
         self._raw = raw
+        self._clean = harmless if terminal else clean
         self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -29,17 +36,17 @@ class Splitter:
         if self._raw:
             return [data]
         *lines, self._rest = (self._rest + data).split(b"\n")
-        whole = [clean(line) + b"\n" for line in lines]
+        whole = [self._clean(line) + b"\n" for line in lines]
         while len(self._rest) > _MOST_LINE:
             cut = _between_characters(self._rest, _MOST_LINE)
-            whole.append(clean(self._rest[:cut]) + b"\n")
+            whole.append(self._clean(self._rest[:cut]) + b"\n")
             self._rest = self._rest[cut:]
         return whole
 
     def end(self) -> list[bytes]:
         """The unfinished last line, finished."""
         rest, self._rest = self._rest, b""
-        return [clean(rest) + b"\n"] if rest else []
+        return [self._clean(rest) + b"\n"] if rest else []
 
     @property
     def waiting(self) -> bool:
@@ -64,13 +71,26 @@ def clean(line: bytes) -> bytes:
     return _CONTROL.sub(lambda found: b"" if found.group(1) else found.group(0), states[-1])
 
 
+def harmless(line: bytes) -> bytes:
+    r"""A line for a terminal: also without what steers it beyond ASCII, and with its colours ended.
+
+    >>> harmless(b"\xc2\x9b2Ja\x9b"), harmless("\u202egnp".encode()), harmless(b"\x1b[31mred")
+    (b'\\x9b2Ja\\x9b', b'\\u202egnp', b'\x1b[31mred\x1b[0m')
+    """
+    line = clean(line)
+    if not line.isascii():
+        line = _STEERS.sub(lambda found: plain(found[0]), line.decode("utf-8", "backslashreplace")).encode()
+    return line if b"\x1b" not in line or line.endswith(_RESET) else line + _RESET
+
+
 def prefix(name: str, *, color: bool = False) -> bytes:
     """What stands before each line of a worker; its colour depends on its name alone.
 
     >>> prefix("pa")
     b'pa | '
     """
-    mark = f"{name} | ".encode("utf-8", "backslashreplace")
+    name = one_line(name)
+    mark = f"{name} | ".encode()
     if not color:
         return mark
     code = _COLORS[zlib.crc32(name.encode()) % len(_COLORS)]

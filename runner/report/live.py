@@ -11,7 +11,8 @@ from rich.cells import cell_len, set_cell_size
 from rich.color import ColorSystem
 from rich.style import Style
 
-from runner.report.words import count, duration, one_line
+from runner.report.words import count, duration
+from runner.text import one_line
 
 if TYPE_CHECKING:
     from runner.report.progress import QueueRow, Snapshot, TaskRow

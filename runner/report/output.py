@@ -20,8 +20,10 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from runner import forks
+from runner.masks import Mask
 from runner.report.lines import Splitter, prefix
 from runner.report.panel import Panel
+from runner.text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +41,7 @@ class Source:
 
     def __init__(self, printer: Printer, name: str, fd: int, stream: str) -> None:
         self.name, self.fd, self.stream = name, fd, stream
-        self.splitter = Splitter(raw=printer.raw)
+        self.splitter = printer.splitter(stream)
         self._printer = printer
 
     def finish(self) -> None:
@@ -58,13 +60,17 @@ def _straight(name: str, text: str | bytes, stream: str, thread: int = 0) -> Non
 class Printer:
     """Owns all writing to standard output and error (`out_fd`, `err_fd`), in a thread of its own."""
 
-    def __init__(self, out_fd: int, err_fd: int, *, log: str = "prefix", color: bool = False) -> None:
+    def __init__(
+        self, out_fd: int, err_fd: int, *, log: str = "prefix", color: bool = False, mask: Mask | None = None
+    ) -> None:
         self.raw = log == "raw"
         self.color = color
+        self._mask = mask or Mask()
         self.trouble = ""
         #: Output was lost that somebody still wanted to read: a full disk, not a reader who has gone.
         self.failed = False
         self._fds = {"out": os.dup(out_fd), "err": os.dup(err_fd)}
+        self._terminals = {stream: os.isatty(fd) for stream, fd in self._fds.items()}
         self._broken: dict[str, int] = {}
         self._reasons: dict[str, str] = {}
         self._selector = selectors.DefaultSelector()
@@ -102,6 +108,10 @@ class Printer:
         self.hand_over(lambda: self._register(source))
         return source
 
+    def splitter(self, stream: str) -> Splitter:
+        """What cuts one worker's output into lines."""
+        return Splitter(raw=self.raw, terminal=self._terminals[stream])
+
     def write(self, name: str, text: str | bytes, stream: str, thread: int = 0) -> None:
         """Print text of a thread worker; waits when a slow reader has let a megabyte pile up.
 
@@ -120,8 +130,8 @@ class Printer:
         self.hand_over(lambda: self._finish_name(name))
 
     def message(self, text: str) -> None:
-        """A line of runner's own, on standard error."""
-        self.hand_over(lambda: self._emit("err", text.encode("utf-8", "backslashreplace") + b"\n"))
+        """A line of runner's own, on standard error; what it quotes cannot steer a terminal."""
+        self.hand_over(lambda: self._emit("err", plain(self._mask(text)).encode() + b"\n"))
 
     def show(self, frame: Frame | None) -> None:
         """Keep a frame below all that is printed, on standard error, which is a terminal; None: no longer."""
@@ -235,7 +245,8 @@ class Printer:
         source.fd = -1
 
     def _feed(self, key: tuple[str, int, str], data: bytes) -> None:
-        splitter = self._splitters.setdefault(key, Splitter(raw=self.raw))
+        if (splitter := self._splitters.get(key)) is None:
+            splitter = self._splitters[key] = self.splitter(key[2])
         self._print(key[0], key[2], splitter.feed(data))
         if not splitter.waiting:
             del self._splitters[key]
@@ -247,6 +258,8 @@ class Printer:
     def _print(self, name: str, stream: str, lines: list[bytes]) -> None:
         if not lines:
             return
+        if self._mask and not self.raw:
+            lines = [self._mask.line(line) for line in lines]
         tail = self._tails.setdefault(name, deque(maxlen=_TAIL_LINES))
         tail.extend(line[-_TAIL_BYTES:] for line in lines[-_TAIL_LINES:])
         if self.raw:

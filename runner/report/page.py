@@ -26,7 +26,8 @@ from runner.report import figures, plots
 from runner.report.compare import compare
 from runner.report.graph import graph_of_run
 from runner.report.graph_svg import STYLE, svg
-from runner.report.words import duration, number, plain
+from runner.report.words import duration, number
+from runner.text import plain
 
 if TYPE_CHECKING:
     from runner.report.record import FailureGroup, Record

@@ -11,7 +11,7 @@ from math import ceil, isfinite, log2
 from typing import TYPE_CHECKING, Any
 
 from runner.events import STATES
-from runner.report.words import plain
+from runner.text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

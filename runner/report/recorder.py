@@ -37,6 +37,7 @@ class Recorder:
         if self._records is None:
             return
         if isinstance(event, events.RunStarted):
+            self._records.begin()
             self._write(event.at)
             self._records.prune(self._keep)
         elif isinstance(event, events.Progress) and event.at - self._written >= EVERY:
@@ -58,4 +59,10 @@ class Recorder:
             record = replace(record, exit_code=exit_code)
         if self._records is not None:
             self._records.write(dumps(record))
+            self.end()
         return record
+
+    def end(self) -> None:
+        """Nothing more is kept, whether the run has ended or could not go on; `close` does it too."""
+        if self._records is not None:
+            self._records.close()

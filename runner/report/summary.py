@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from runner.config.text import width
 from runner.errortext import item_name
-from runner.report.words import bytes_, count, moment, one_line
+from runner.report.words import bytes_, count, moment
+from runner.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

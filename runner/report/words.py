@@ -1,10 +1,11 @@
-"""Numbers, durations and foreign text, as people read them."""
+"""Numbers and durations, as people read them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from runner.errortext import item_name
+from runner.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -127,21 +128,3 @@ def bytes_(size: int) -> str:
             return f"{value:.0f}{unit}" if value >= 9.95 or unit == "B" else f"{value:.1f}{unit}"
         value /= 1000
     return f"{value:.1f}TB"
-
-
-def one_line(text: str) -> str:
-    r"""Foreign text as `plain` shows it, on one line.
-
-    >>> one_line("a\n\tb\x1b")
-    'a  b\\x1b'
-    """
-    return plain(text).replace("\n", " ").replace("\t", " ")
-
-
-def plain(text: str) -> str:
-    r"""Foreign text without anything that a terminal would act on.
-
-    >>> plain("a\x1b[2Jb")
-    'a\\x1b[2Jb'
-    """
-    return "".join(char if char.isprintable() or char in "\n\t" else f"\\x{ord(char):02x}" for char in text)

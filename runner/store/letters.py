@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import time
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
+from runner.errors import UnsafeFolder, UsageError
 from runner.errortext import shorten
 from runner.store import folder, records
 
@@ -18,49 +20,81 @@ if TYPE_CHECKING:
 _FILE = "dead.jsonl"
 #: A letter's traceback and output, in the file: enough to understand it, and a million of them still fit a disk.
 _MOST_TEXT = 16 * 1024
+#: A line that is longer is none of ours: a letter has a handful of such texts.
+_MOST_LINE = 4 * 1024 * 1024
 
 
 class DeadLetters:
     """The dead letters of one run. The folder is made with the first one: a run without any leaves nothing behind.
 
-    A disk that takes no more is remembered in `trouble`; the run goes on, and counts its dead all the same.
+    What the disk refuses is told in `trouble`; the run goes on, and counts its dead all the same. Only whole letters
+    are left in the file.
     """
 
     def __init__(self, state: Path, run: str, heading: Mapping[str, Any]) -> None:
         self.path = state / "runs" / run / _FILE
-        self.count = 0
-        self.trouble = ""
-        self._state = state
+        self.count = self.kept = 0
+        self._state, self._run = state, run
         self._heading = {"run": run, **heading}
-        self._file: TextIO | None = None
+        self._fd: int | None = None
+        self._size = 0
+        self._why = ""
+
+    @property
+    def trouble(self) -> str:
+        """What was not kept, and why."""
+        lost = self.count - self.kept
+        return f"{lost:,} of {self.count:,} dead letters cannot be written to {self.path}: {self._why}" if lost else ""
 
     def append(self, letter: Mapping[str, Any]) -> None:
         """Write one letter; it is with the operating system when this returns."""
         self.count += 1
-        if self.trouble:
+        if self._why and self._fd is None:
             return
         try:
-            if self._file is None:
-                self._file = self._open()
+            if self._fd is None:
+                self._open()
             shortened = {
                 key: shorten(value, _MOST_TEXT) if isinstance(value, str) else value for key, value in letter.items()
             }
-            self._file.write(json.dumps({**shortened, "at": _now()}) + "\n")
-            self._file.flush()
+            self._write({**shortened, "at": _now()})
+        except UnsafeFolder as error:
+            self._why = str(error)
         except OSError as error:
-            self.trouble = f"dead letters cannot be written to {self.path}: {error.strerror or error}"
+            self._why = error.strerror or str(error)
+        else:
+            self.kept += 1
 
-    def _open(self) -> TextIO:
-        folder.make(self._state, self.path.parent.name)
-        file = os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", encoding="utf-8")
-        file.write(json.dumps({**self._heading, "began": _now()}) + "\n")
-        return file
+    def _open(self) -> None:
+        with folder.of_run(self._state, self._run, make=True) as at:
+            self._fd = folder.create(at, _FILE)
+            try:
+                self._write({**self._heading, "began": _now()})
+            except OSError:
+                self.close()
+                with contextlib.suppress(OSError):
+                    os.unlink(_FILE, dir_fd=at)
+                raise
+
+    def _write(self, found: Mapping[str, Any]) -> None:
+        """One line, or none."""
+        assert self._fd is not None
+        data = json.dumps(found).encode() + b"\n"
+        try:
+            folder.write(self._fd, data)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._size)
+                os.lseek(self._fd, self._size, os.SEEK_SET)
+            raise
+        self._size += len(data)
 
     def close(self) -> None:
         """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            with contextlib.suppress(OSError):  # each letter was handed over when it was written
+                os.close(fd)
 
 
 def _now() -> str:
@@ -92,7 +126,7 @@ def heading(path: Path) -> dict[str, Any]:
 
 
 def letters(path: Path) -> Iterator[dict[str, Any]]:
-    """The letters, in the order in which they were written; a last line that was cut off is left out.
+    """The letters, in the order in which they were written; a line that is none, or was cut off, is left out.
 
     In the words of a `DeadLetter`: `item` is the value, `id` the item's id.
     """
@@ -128,14 +162,34 @@ def _is_json(found: Any) -> bool:
     return found is None or isinstance(found, (str, int)) or (isinstance(found, float) and math.isfinite(found))
 
 
+def unreadable(path: Path) -> int:
+    """How many lines are no letters. A last line that was cut off does not count: its run was killed."""
+    return sum(1 for line in _lines(path) if line.endswith(b"\n") and _object(line) is None)
+
+
 def _objects(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
+    for line in _lines(path):
+        if (found := _object(line)) is not None:
+            yield found
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Every line; of one that is too long to be a letter only its end."""
+    try:
+        with os.fdopen(folder.opened(path), "rb") as file:
+            while line := file.readline(_MOST_LINE):
+                while not line.endswith(b"\n") and (more := file.readline(_MOST_LINE)):
+                    line = b"..." + more[-100:]
+                yield line
+    except FileNotFoundError:  # the run has none
         return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                found = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(found, dict):
-                yield found
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None

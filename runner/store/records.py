@@ -1,4 +1,8 @@
-"""Records of past runs: one file each, replaced as a whole, and only so many kept."""
+"""Records of past runs: one file each, replaced as a whole, and only so many kept.
+
+While a run goes on it holds a lock on the file `going` beside its record, which ends with its process however that
+ends: so a run in another container, whose process nobody here can see, is known to go on.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from runner.errors import UnsafeFolder, UsageError
 from runner.store import folder
 
 if TYPE_CHECKING:
@@ -15,37 +20,81 @@ if TYPE_CHECKING:
 FILE = "record.json"
 #: What else is made of a record, and goes with it.
 PAGE = "report.html"
+_GOING = "going"
+#: A record is bounded, and far below this.
+_MOST = 64 * 1024 * 1024
 
 
 class Records:
-    """The record of one run. What the disk refuses is remembered in `trouble`; the run goes on."""
+    """The record of one run. What the disk refuses is told in `trouble`; the run goes on."""
 
     def __init__(self, state: Path, run: str) -> None:
         self.trouble = ""
         self._state, self._run = state, run
+        self._lock: int | None = None
+
+    def begin(self) -> None:
+        """The run goes on from now until `close`; others can see it."""
+        with contextlib.suppress(OSError, UnsafeFolder), folder.of_run(self._state, self._run, make=True) as at:
+            self._lock = _locked(at)
 
     def write(self, text: str) -> None:
         """Replace the record; whoever reads meanwhile sees the old one or the new one."""
-        if self.trouble:
-            return
         try:
-            path = folder.make(self._state, self._run) / FILE
-            new = path.with_suffix(".new")
-            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-                file.write(text)
-            new.replace(path)
+            with folder.of_run(self._state, self._run, make=True) as at:
+                folder.replace(at, FILE, text.encode())
+            self.trouble = ""
+        except UnsafeFolder as error:
+            self.trouble = f"the record of this run cannot be kept: {error}"
         except OSError as error:
             self.trouble = f"the record of this run cannot be kept in {self._state}: {error.strerror or error}"
+            with contextlib.suppress(OSError, UnsafeFolder):  # an older one would say that the run was killed
+                folder.remove(self._state, self._run, (FILE,))
 
     def prune(self, keep: int) -> None:
         """Only the last `keep` runs keep their records; dead letters stay, and so does what is going on."""
-        for run in runs(self._state)[: -keep or None]:
-            path = self._state / "runs" / run
-            if run != self._run and not is_going_on(brief(path / FILE)):
-                with contextlib.suppress(OSError):  # another runner may do the same just now
-                    for name in (FILE, PAGE):
-                        (path / name).unlink(missing_ok=True)
-                    path.rmdir()
+        with contextlib.suppress(UsageError, UnsafeFolder):
+            for run in runs(self._state)[: -keep or None]:
+                path = self._state / "runs" / run / FILE
+                if run != self._run and not is_going_on(path, brief(path)):
+                    with contextlib.suppress(OSError, UnsafeFolder):  # another runner may do the same just now
+                        folder.remove(self._state, run, (FILE, PAGE, _GOING))
+
+    def close(self) -> None:
+        """The run does not go on any more."""
+        if self._lock is not None:
+            lock, self._lock = self._lock, None
+            with contextlib.suppress(OSError):
+                os.close(lock)
+            with contextlib.suppress(OSError, UnsafeFolder):
+                folder.remove(self._state, self._run, (_GOING,))
+
+
+def _locked(at: int) -> int:
+    """The lock of a run that goes on; without one, where the disk knows none, its process's number has to do."""
+    import fcntl
+
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_GOING, dir_fd=at)
+    fd = folder.create(at, _GOING)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(_GOING, dir_fd=at)
+    return fd
+
+
+def keep_page(state: Path, run: str, text: str) -> None:
+    """Write the page of a run beside its record. UsageError, or UnsafeFolder: that cannot be done."""
+    try:
+        with folder.of_run(state, run, make=True) as at:
+            folder.replace(at, PAGE, text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise UsageError(f"{state / 'runs' / run / PAGE}: {error.strerror or error}") from None
+
+
+# -- reading ----------------------------------------------------------------------------------
 
 
 def runs(state: Path) -> list[str]:
@@ -58,22 +107,59 @@ def find(state: Path, run: str = "last") -> Path:
     return folder.one(state, runs(state), run, "a record") / FILE
 
 
+def read(path: Path) -> str:
+    """The text of a record. UsageError, or UnsafeFolder: it cannot be read."""
+    try:
+        with os.fdopen(folder.opened(path), "rb") as file:
+            data = file.read(_MOST + 1)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+    if len(data) > _MOST:
+        raise UsageError(f"{path} is larger than a record can be")
+    return data.decode("utf-8", "replace")
+
+
 def brief(path: Path) -> dict[str, Any]:
     """What a record says, unchecked; nothing when it cannot be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read(path))
+    except (UsageError, UnsafeFolder, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def is_going_on(record: dict[str, Any]) -> bool:
-    """Whether the process of an unfinished run is still there: the same one, not one that has its number now."""
+def is_going_on(path: Path, record: dict[str, Any]) -> bool:
+    """Whether an unfinished run is still there: its lock says so, or else its process.
+
+    The process must be the same one, not one that has its number now.
+    """
     if record.get("exit_code") is not None or not isinstance(record.get("pid"), int):
         return False
+    held = _is_locked(path.with_name(_GOING))
+    if held is not None:
+        return held
     import psutil
 
     try:
         return bool(psutil.Process(record["pid"]).create_time() <= float(record.get("began") or 0.0) + 1.0)
     except (psutil.Error, ValueError, TypeError, OverflowError):
         return False
+
+
+def _is_locked(path: Path) -> bool | None:
+    """Whether a run holds its lock; None: it has none."""
+    import fcntl
+
+    try:
+        fd = folder.opened(path)
+    except (OSError, UnsafeFolder):
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return False

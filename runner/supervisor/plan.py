@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from runner.chunking import lightness
 from runner.events import RunPlan
 from runner.ledger import LineSpec
+from runner.masks import Mask
 from runner.structs import dataclass, field
 from runner.topology import Node, Topology
 from runner.transport.messages import OBJECTS, PICKLED
@@ -81,6 +82,8 @@ class Plan:
     described: RunPlan = field(default_factory=RunPlan, repr=False, compare=False)
     #: What people should know before it begins.
     notices: tuple[str, ...] = ()
+    #: The secrets of the file, for every text that is shown or kept.
+    mask: Mask = field(default_factory=Mask, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         writers: dict[str, list[TaskPlan]] = {queue: [] for queue in self.queues}
@@ -168,7 +171,7 @@ class Plan:
             max_item=self.settings.max_item,
             light=self.light(config),
             grace=self.settings.grace,
-            env=dict(config.env),
+            env={} if task.mode == "thread" else dict(config.env),  # threads share that of the whole run
             mode="thread" if task.mode == "thread" else self.mode,
             hooks=self.hooks,
         )

@@ -80,9 +80,10 @@ class Verdicts:
 
     def _evidence(self, slot: Slot, piece: Piece, fault: Fault) -> Evidence:
         tries = piece.attempts + 1 + piece.crashes
-        text = LetterText(str(fault.error), fault.error.traceback, slot.task.name, slot.name, tries)
+        mask = self.supervisor.plan.mask
+        text = LetterText(mask(str(fault.error)), mask(fault.error.traceback), slot.task.name, slot.name, tries)
         output = self.supervisor.letters.last_output(slot.name, fresh=fault.died)
-        return Evidence(text, fault.preview, output, piece.item_id, fault.previews)
+        return Evidence(text, mask(fault.preview), mask(output), piece.item_id, tuple(map(mask, fault.previews)))
 
     def tell(self, slot: Slot, piece: Piece, fault: Fault, verdict: Verdict, count: int = 0) -> None:
         """Tell people of a verdict; `count`: on so many items, of which this is the first."""

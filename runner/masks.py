@@ -1,0 +1,91 @@
+"""Secrets in texts: what a function's error, its output or its result says of them is replaced by stars."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+#: What stands instead of a secret, whatever its length.
+STARS = "***"
+#: A shorter secret is part of too many words: without it a message would say nothing, and it hides nothing.
+LEAST = 4
+#: Of a secret of several lines each line is one as well, if it is so long.
+_LEAST_LINE = 8
+
+
+class Mask:
+    r"""Replaces secrets, also as they look in a `repr`, in JSON, in a URL or in base64.
+
+    One pass over the text however many secrets there are; false when there are none.
+
+    >>> mask = Mask(["s3cr3t", ["other", "no"], 'a"/b c'])
+    >>> mask("s3cr3t: OTHER other"), mask('{"x": "a\\"/b c", "no": 1}'), mask("?x=a%22%2Fb+c"), bool(Mask([]))
+    ('***: OTHER ***', '{"x": "***", "no": 1}', '?x=***', False)
+    """
+
+    def __init__(self, secrets: Iterable[Any] = (), forms: Callable[[str], Iterable[str]] | None = None) -> None:
+        self._forms = sorted(
+            {form for secret in secrets for text in _texts(secret) for form in (forms or _forms)(text)}
+        )
+        self._pattern = re.compile(_pattern(self._forms)) if self._forms else None
+        self._bytes: re.Pattern[bytes] | None = None
+
+    def __bool__(self) -> bool:
+        return self._pattern is not None
+
+    def __call__(self, text: str) -> str:
+        """The text without them."""
+        return text if self._pattern is None else self._pattern.sub(STARS, text)
+
+    def line(self, data: bytes) -> bytes:
+        """The same for output, which need not be text."""
+        if self._pattern is None:
+            return data
+        if self._bytes is None:
+            self._bytes = re.compile(_pattern(self._forms).encode("utf-8", "surrogateescape"))
+        return self._bytes.sub(STARS.encode(), data)
+
+    def same_length(self, text: str) -> str:
+        """With as many stars as there were characters: what stands below stays below."""
+        return text if self._pattern is None else self._pattern.sub(lambda found: "*" * len(found[0]), text)
+
+
+def _texts(secret: Any) -> Iterator[str]:
+    """What of a param's value is a secret: numbers and paths as texts, of a list each element."""
+    if isinstance(secret, (list, tuple)):
+        for each in secret:
+            yield from _texts(each)
+    elif secret is not None and not isinstance(secret, bool):
+        yield str(secret)
+
+
+def _forms(text: str) -> Iterator[str]:
+    import base64
+    import html
+    import json
+    from urllib.parse import quote, quote_plus
+
+    for line in text.splitlines():
+        if len(line) >= _LEAST_LINE and line != text:
+            yield from _forms(line)
+    if len(text) < LEAST:
+        return
+    data = text.encode("utf-8", "surrogatepass")
+    for written in (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]):
+        yield from (written, repr(written)[1:-1], json.dumps(written)[1:-1])  # an item may be JSON, and shown by `repr`
+    yield from (repr(data)[2:-1], html.escape(text))
+    yield from (quote(data), quote(data, safe=""), quote_plus(data))
+    yield base64.b64encode(data).decode().rstrip("=")
+
+
+def _pattern(forms: list[str], depth: int = LEAST - 1) -> str:
+    """Any of the forms, the longest first; by their first characters, so that most are never tried."""
+    if not depth or len(forms) < 2:
+        return "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
+    heads: dict[str, list[str]] = {}
+    for form in forms:
+        heads.setdefault(form[0], []).append(form[1:])
+    return "|".join(f"{re.escape(head)}(?:{_pattern(rest, depth - 1)})" for head, rest in heads.items())
