@@ -31,6 +31,8 @@ _numbers = itertools.count()
 #: How often this process was forked.
 made = 0
 _deeds: dict[int, Callable[[], None]] = {}
+#: Whether this process is such a copy.
+_is_copy = False
 #: Held while descriptors are made that no copy may keep, and no deed knows of yet.
 steady = threading.RLock()
 
@@ -56,6 +58,8 @@ class Over:
     __slots__ = ()
 
     def __getattr__(self, name: str) -> NoReturn:
+        if not _is_copy:  # only looked at, by a debugger or a tool that lists what a module holds
+            raise AttributeError(name)
         leave()
 
     def __setitem__(self, index: Any, value: Any) -> NoReturn:
@@ -143,8 +147,9 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
-    global steady  # noqa: PLW0603  another thread may have held it
+    global steady, _is_copy  # noqa: PLW0603  another thread may have held it; a fact about the process
     steady = threading.RLock()
+    _is_copy = _is_copy or bool(_deeds)
     deeds = list(_deeds.values())
     _deeds.clear()  # they are not this process's; a run that it begins has its own
     for deed in deeds:
