@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runner import events
-from runner.chunking import SLICE
 from runner.supervisor.feeding import Letter
 from runner.supervisor.hours import EXECUTING, WAITS
 from runner.supervisor.letters import Record
@@ -33,10 +32,6 @@ if TYPE_CHECKING:
     from runner.supervisor.loop import Supervisor
     from runner.supervisor.state import Slot, TaskState
     from runner.supervisor.verdicts import Evidence
-
-
-#: An elastic queue holds what its readers can do in so many slices; more items than these only leave the cache.
-_SLICES, _MOST_ELASTIC = 2, 1 << 17
 
 
 class Hearing:
@@ -94,8 +89,8 @@ class Hearing:
                 self.ledger.put(queue, [chunk], sender=task.name)
                 self.supervisor.touch_queue(queue)
         task.grain.learn(done, answer.busy)
-        if task.grain.cost:
-            self.ledger.stretch(task.name, self._moment(task))
+        task.unhindered += done
+        self.feeder.stretch(task)
         task.busy += answer.busy
         slot.items += done
         hours, now = slot.hours, self.supervisor.clock.now()
@@ -107,12 +102,6 @@ class Hearing:
         if self.supervisor.topology.may_end(task.name) and not self.ledger.busy(task.name):
             self.supervisor.check_ends = True
         self.supervisor.watch.lifespan(slot)
-
-    @staticmethod
-    def _moment(task: TaskState) -> int:
-        """Items that keep all workers busy for a moment; a crowd, whose slices are longer, needs more of them."""
-        most = _MOST_ELASTIC * task.grain.slice / SLICE
-        return int(min(most, _SLICES * task.grain.slice * len(task.slots) / task.grain.cost))
 
     def _outputs(self, task: TaskState, outputs: Iterable[Output]) -> Iterable[tuple[str, Chunk]]:
         for output in outputs:
