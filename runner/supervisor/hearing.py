@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runner import events
+from runner.supervisor.audit import over
 from runner.supervisor.feeding import Letter
 from runner.supervisor.hours import EXECUTING, WAITS
 from runner.supervisor.letters import Record
@@ -41,6 +42,7 @@ class Hearing:
         self.supervisor = supervisor
         self.ledger = supervisor.ledger
         self.feeder = supervisor.feeder
+        self.audit = supervisor.audit
         staff = supervisor.staff
         self._deeds: dict[type, Callable[[Slot, Any], None]] = {
             Answer: self._answer,
@@ -108,6 +110,7 @@ class Hearing:
             lying = sum(length for _, _, length in output.slots)
             chunk = self.ledger.chunk(output.payload, output.count, output.size, output.priorities, lying)
             for queue in task.groups[output.group].queues:
+                self.audit.sent[queue] += output.count
                 yield queue, chunk
 
     def _ack(self, slot: Slot, ack: Ack, outputs: list[tuple[str, Chunk]]) -> int:
@@ -127,6 +130,7 @@ class Hearing:
         verdicts = {failure.index: self._judge(slot, lease, failure) for failure in ack.failures}
         settlement = self.ledger.settle(ack.lease, ack.done, verdicts, outputs, more=ack.more)
         assert settlement is not None
+        self.audit.ended[slot.task.name] += over(verdicts, ack.done)
         self.follow(settlement)
         for failure in ack.failures:
             self.supervisor.verdicts.after(slot.task, verdicts[failure.index], failure.error)
@@ -155,6 +159,7 @@ class Hearing:
                 self.supervisor.letters.keep(self._record(given_up, evidence))
             else:
                 letter = self._letter(given_up, evidence)
+                self.audit.sent[dead] += 1
                 self.ledger.put(dead, [self.ledger.chunk(letter, 1, 64 + len(evidence.text.traceback))])
                 self.supervisor.touch_queue(dead)
         if settlement.dead:
