@@ -508,10 +508,10 @@ def _odds(book: Book, name: str) -> str:
 
 def leaves_in_order(each: Any, book: Book, seed: int) -> None:
     """An ordered task's results have the order of its inputs, queue by queue."""
+    times = Counter(item for queue in each.config.inputs for item in book.put[queue])
     for queue in each.config.inputs:
-        places = {item: at for at, item in enumerate(book.put[queue])}
-        if len(places) < len(book.put[queue]):
-            continue  # the same item twice: nobody knows which of them a result is of
+        # Of an item that came twice nobody knows from where a result is.
+        places = {item: at for at, item in enumerate(book.put[queue]) if times[item] == 1}
         for output in dict.fromkeys(each.config.outputs):
             left = [places[item[:-1]] for item in book.by_sender[each.name, output] if item[:-1] in places]
             assert left == sorted(left), f"seed {seed}: {each.name} sent {left} into `{output}`"
