@@ -106,6 +106,22 @@ class Topology:
             depths.update(dict.fromkeys(component, depth))
         return depths
 
+    def leading_to(self, names: Iterable[str]) -> set[str]:
+        """These tasks, and all whose items could come to one of them, directly or through others.
+
+        >>> graph = Topology([Node("bake", outputs=("bread",)), Node("eat", inputs=("bread",)), Node("dance")])
+        >>> sorted(graph.leading_to(["eat"]))
+        ['bake', 'eat']
+        """
+        look = list(names)
+        found = set(look)
+        while look:
+            for queue in self.nodes[look.pop()].inputs:
+                fresh = [writer for writer in self.writers[queue] if writer not in found]
+                found.update(fresh)
+                look += fresh
+        return found
+
     # -- what happened -------------------------------------------------------------------------
 
     def started(self, name: str) -> None:

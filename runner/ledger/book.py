@@ -118,8 +118,14 @@ class Ledger:
                 least = min(least, line.room())
         return least
 
+    def bound(self, queue: str) -> int:
+        """Items that this queue may hold, as far as its writers wait for it."""
+        return min(
+            [line.size for line in self.by_queue[queue] if line.full == "wait" and not line.abandoned], default=0
+        )
+
     def stretch(self, task: str, items: int) -> None:
-        """The task's readers take so many items in a moment: elastic lines may hold that many."""
+        """The task's elastic lines may hold so many items, if that is more than they hold in any case."""
         for line in self.by_task[task]:
             if line.least_size is not None:
                 line.size = max(line.least_size, items)

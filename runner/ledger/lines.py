@@ -257,7 +257,8 @@ class Line:
         """Hand out pieces, together at most `most` items and `most_bytes`; but `together` items whatever their bytes.
 
         A marked piece comes alone, and so does one that has its place in an order already; `joining` says that
-        the lease holds something else, so that such a piece must wait for its own.
+        the lease holds something else, so that such a piece must wait for its own. A batch that failed as a whole is
+        parted for a task that takes fewer items at once.
         """
         taken = 0
         while most > 0 and (piece := self.next(task)) is not None:
@@ -265,11 +266,13 @@ class Line:
             least = together - taken
             if (single and (taken or joining)) or (least <= 0 and weight > most_bytes * piece.count):
                 return
-            if not piece.marked:
+            if piece.marked:
+                keep = min(piece.count, most)
+            else:
                 keep = 1 if self.order == "lifo" else _how_many(piece, weight, most, most_bytes, max(1, least))
-                if keep < piece.count:
-                    piece = self._cut(task, piece, keep)
-                    weight = piece.weight(light)
+            if keep < piece.count:
+                piece = self._cut(task, piece, keep)
+                weight = piece.weight(light)
             self._leave_next(task, piece)
             taken += piece.count
             most -= piece.count

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from runner import events
 from runner.errors import TimedOut
 from runner.errortext import ErrorText, class_names
+from runner.supervisor.audit import over
 from runner.supervisor.state import Phase
 from runner.supervisor.verdicts import Fault
 from runner.supervisor.words import seconds
@@ -159,6 +160,7 @@ class Deaths:
         assert settlement is not None
         for (piece, fault, verdict), count in alike.values():  # one death is one message, also of a batch
             self.supervisor.verdicts.tell(slot, piece, fault, verdict, count)
+        self.supervisor.audit.ended[slot.task.name] += over(dict(enumerate(each for each, _ in given)), len(given))
         self.supervisor.hearing.follow(settlement)
         return given
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from runner.chunking import MOST_BYTES
+from runner.chunking import MOST_BYTES, SLICE
 from runner.structs import dataclass
 from runner.supervisor.hours import EXECUTING, ITEM, ROOM, TURN, WAITS
 from runner.supervisor.state import Phase
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from runner.supervisor.state import Slot, TaskState
     from runner.supervisor.throttle import Throttle
     from runner.supervisor.watch import Watch
+
+
+#: An elastic queue holds what its readers can do in so many slices; more items than these only leave the cache.
+_SLICES, MOST_ELASTIC = 2, 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,26 @@ class Feeder:
         """The results for each queue that wait for those before them."""
         order = self.ledger.orders.get(task.name)
         return {} if order is None else order.held
+
+    def stretch(self, task: TaskState) -> None:
+        """Its inputs may hold what its workers do in a moment, as far as they can go on with it.
+
+        They can as far as its own outputs are as large, or as they have gone on until now: who waits for room gets no
+        more than anybody. So a run is nowhere farther ahead than by what a queue holds, or by a moment.
+        """
+        grain = task.grain
+        if not grain.cost:
+            return
+        most = MOST_ELASTIC * grain.slice / SLICE  # a crowd, whose slices are longer, needs more
+        moment = min(most, _SLICES * grain.slice * len(task.slots) / grain.cost)
+        onward = 0 if task.throttle else min(map(self.ledger.bound, task.bounding), default=1 << 60)
+        self.ledger.stretch(task.name, int(min(moment, max(onward, task.unhindered // 2))))
+
+    def _hinder(self, task: TaskState) -> None:
+        """Its workers wait for room, or for their turn."""
+        if task.unhindered:
+            task.unhindered = 0
+            self.stretch(task)
 
     def _expect(self, queues: tuple[str, ...], items: int) -> None:
         for queue in queues:
@@ -206,6 +230,7 @@ class Feeder:
             return 0
         room, full = self.room(task)
         if full and not self.ledger.returned_first(task.name):
+            self._hinder(task)
             return 0
         held = sum([self.ledger.leases[lease].count for lease in slot.leases]) if slot.leases else 0
         wanted = 1 if task.flying else task.grain.items(available, takers, self.ledger.leased[task.name], held)
@@ -224,6 +249,7 @@ class Feeder:
         now = self.clock.now()
         allowed = throttle.most(now, least)
         if not allowed:
+            self._hinder(task)
             self.throttled[task.name] = throttle.ready_at(now, least)
         return allowed
 

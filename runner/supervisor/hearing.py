@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runner import events
-from runner.chunking import SLICE
+from runner.supervisor.audit import over
 from runner.supervisor.feeding import Letter
 from runner.supervisor.hours import EXECUTING, WAITS
 from runner.supervisor.letters import Record
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
     from runner.supervisor.verdicts import Evidence
 
 
-#: An elastic queue holds what its readers can do in so many slices; more items than these only leave the cache.
-_SLICES, _MOST_ELASTIC = 2, 1 << 17
-
-
 class Hearing:
     """Understands answers."""
 
@@ -46,6 +42,7 @@ class Hearing:
         self.supervisor = supervisor
         self.ledger = supervisor.ledger
         self.feeder = supervisor.feeder
+        self.audit = supervisor.audit
         staff = supervisor.staff
         self._deeds: dict[type, Callable[[Slot, Any], None]] = {
             Answer: self._answer,
@@ -94,8 +91,8 @@ class Hearing:
                 self.ledger.put(queue, [chunk], sender=task.name)
                 self.supervisor.touch_queue(queue)
         task.grain.learn(done, answer.busy)
-        if task.grain.cost:
-            self.ledger.stretch(task.name, self._moment(task))
+        task.unhindered += done
+        self.feeder.stretch(task)
         task.busy += answer.busy
         slot.items += done
         hours, now = slot.hours, self.supervisor.clock.now()
@@ -108,17 +105,12 @@ class Hearing:
             self.supervisor.check_ends = True
         self.supervisor.watch.lifespan(slot)
 
-    @staticmethod
-    def _moment(task: TaskState) -> int:
-        """Items that keep all workers busy for a moment; a crowd, whose slices are longer, needs more of them."""
-        most = _MOST_ELASTIC * task.grain.slice / SLICE
-        return int(min(most, _SLICES * task.grain.slice * len(task.slots) / task.grain.cost))
-
     def _outputs(self, task: TaskState, outputs: Iterable[Output]) -> Iterable[tuple[str, Chunk]]:
         for output in outputs:
             lying = sum(length for _, _, length in output.slots)
             chunk = self.ledger.chunk(output.payload, output.count, output.size, output.priorities, lying)
             for queue in task.groups[output.group].queues:
+                self.audit.sent[queue] += output.count
                 yield queue, chunk
 
     def _ack(self, slot: Slot, ack: Ack, outputs: list[tuple[str, Chunk]]) -> int:
@@ -138,6 +130,7 @@ class Hearing:
         verdicts = {failure.index: self._judge(slot, lease, failure) for failure in ack.failures}
         settlement = self.ledger.settle(ack.lease, ack.done, verdicts, outputs, more=ack.more)
         assert settlement is not None
+        self.audit.ended[slot.task.name] += over(verdicts, ack.done)
         self.follow(settlement)
         for failure in ack.failures:
             self.supervisor.verdicts.after(slot.task, verdicts[failure.index], failure.error)
@@ -170,6 +163,7 @@ class Hearing:
                 self.supervisor.letters.keep(self._record(given_up, evidence, place))
             else:
                 letter = self._letter(given_up, evidence)
+                self.audit.sent[dead] += 1
                 self.ledger.put(dead, [self.ledger.chunk(letter, 1, 64 + len(evidence.text.traceback))])
                 self.supervisor.touch_queue(dead)
         if settlement.dead:

@@ -13,6 +13,7 @@ from runner.fleets.base import Died, Heard, Signalled
 from runner.ledger import Ledger
 from runner.supervisor import summary
 from runner.supervisor.agenda import Agenda
+from runner.supervisor.audit import Audit
 from runner.supervisor.deaths import Deaths
 from runner.supervisor.ends import Ends
 from runner.supervisor.feeding import Feeder
@@ -67,6 +68,7 @@ class Supervisor:
             queue: [self.tasks[name] for name in names] for queue, names in self.topology.readers.items()
         }
         self.letters = letters or Letters()
+        self.audit = Audit()
         self.dirty = Agenda(self.topology.depth())
         self.check_ends = True
         #: Somebody who was at work when that was last asked: an index of `staff.slots`.
@@ -119,7 +121,7 @@ class Supervisor:
         if self.pulse.next_time() is not None:
             self.pulse.tell(now)
         tasks = tuple(summary.tasks(self.began, self.tasks, self.ledger, self.topology, now))
-        result = self._result()
+        result = self._result(now)
         told = result.headline
         counts = (told.read, told.made, told.done, told.dead, told.dropped, told.left, told.repeated)
         queues = tuple(summary.queues(self.ledger, self.pulse.most))
@@ -345,9 +347,11 @@ class Supervisor:
         ]
         return "; ".join(waits) or "no queue holds anything"
 
-    def _result(self) -> Result:
+    def _result(self, now: float) -> Result:
         self.ledger.count_left()
-        unbalanced = tuple(line.name for line in self.ledger.lines if line.tally.missing)
+        faults = list(self.audit.faults(self.ledger, self.topology, cut_short=self.ends.stopping))
+        for _, sentence in faults:
+            self.emit(events.Notice(now, sentence))
         headline = self.ledger.headline()
         unfinished = tuple(name for name, task in self.tasks.items() if self._unfinished(task))
         cut = bool(unfinished or headline.left) or any(
@@ -355,7 +359,7 @@ class Supervisor:
         )
         failed = any(self.topology.stages[name] in {Stage.FAILED, Stage.SKIPPED} for name in self.tasks)
         code = exit_code(
-            fault=bool(unbalanced) or headline.missing != 0 or self.ends.fault,
+            fault=bool(faults) or headline.missing != 0 or self.ends.fault,
             signal=self.ends.signal,
             deadline=self.ends.deadline_passed or (self.ends.hurried and cut),
             halted=self.ends.halted,
@@ -369,8 +373,8 @@ class Supervisor:
             headline=headline,
             tasks={name: self._task_result(name) for name in self.tasks},
             lines={line.name: line.tally for line in self.ledger.lines},
-            unbalanced=unbalanced,
-            reasons=tuple(self.ends.reasons),
+            unbalanced=tuple(dict.fromkeys(name for name, _ in faults)),
+            reasons=(*self.ends.reasons, *(sentence for _, sentence in faults)),
             killed=self.ends.dying,
             unfinished=unfinished,
         )

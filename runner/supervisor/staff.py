@@ -139,15 +139,7 @@ class Staff:
 
     def _fed_by_failed(self, task: TaskState) -> bool:
         """Whether a task has failed whose items could have come here, directly or through others."""
-        seen: set[str] = set()
-        look = [task]
-        while look:
-            for queue in look.pop().plan.config.inputs:
-                for name in self.supervisor.topology.writers[queue]:
-                    if name not in seen:
-                        seen.add(name)
-                        look.append(self.supervisor.tasks[name])
-        return any(self.supervisor.tasks[name].failed for name in seen)
+        return any(self.supervisor.tasks[name].failed for name in self.supervisor.topology.leading_to([task.name]))
 
     def ask_to_stop(self, task: TaskState) -> None:
         """The run is stopping: a source ends at its next item; a call is told through `Context.stopping`."""

@@ -120,6 +120,8 @@ class TaskState:
     #: So many of the first workers are gone for good.
     gone: int = 0
     grain: Grain = field(default_factory=Grain)
+    #: Items done since its workers last waited for room, or for the turn that a `rate` gives them.
+    unhindered: int = 0
     ended: bool = False
     failed: str = ""
     early: bool = False

@@ -342,10 +342,14 @@ class Batches:
         batch: list[tuple[Part, int, Any]] = []
         size = 0
         for each in flattened(grant):
-            if batch and (len(batch) >= most or (most_bytes is not None and size >= most_bytes)):
+            part, _, item = each
+            more = 0
+            if most_bytes is not None:
+                more = codec.item_size(item) if part.kind == OBJECTS else codec.size_of(item)
+            if batch and (len(batch) >= most or (most_bytes is not None and size + more > most_bytes)):
                 yield batch
                 batch, size = [], 0
             batch.append(each)
-            size += 0 if most_bytes is None else codec.size_of(each[2])
+            size += more
         if batch:
             yield batch

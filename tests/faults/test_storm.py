@@ -1,4 +1,5 @@
-"""Workers killed at random, hundreds of times, over random topologies. Every item arrives once, or is accounted for."""
+"""Workers killed at random, hundreds of times, over random topologies. Every item arrives as often as
+it is copied, or is accounted for, and in order where it is kept."""
 
 from __future__ import annotations
 
@@ -9,10 +10,11 @@ import signal
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from faults import functions
+from faults import passing
 from faults.harness import LIMIT, plan, run, task
 from faults.sinks import collector
 
@@ -71,39 +73,72 @@ class Killer:
             thread.join()
 
 
-def topology(seed: int, count: int, collected: list[Any]) -> Any:
-    """A chain of one to three stages of one to three workers, with bounds and forms at random."""
+@dataclass
+class Weather:
+    """A topology for a storm: how often each item comes out of it, and the tasks that keep the order."""
+
+    plan: Any
+    copies: int
+    ordered: set[str]
+
+
+def topology(seed: int, count: int, collected: list[Any]) -> Weather:
+    """One to three stages: a task, or two that share a queue or copy it, with one output or one each; all forms."""
     draw = random.Random(seed)
-    depth = draw.randint(1, 3)
-    tasks = [task("source", functions.numbers, outputs="q0", args=(count,))]
-    queues = {}
-    for at in range(depth):
-        options: dict[str, Any] = {"restarts": Restarts(1000, 0.02)}
-        function: Any = functions.slowly
-        form = draw.choice(["plain", "plain", "ordered", "batch"])
-        if form == "ordered":
-            options["ordered"] = True
-        if form == "batch":
-            function, options["batch"] = functions.slowly_all, draw.randint(2, 9)
-        else:
-            options["with_"] = {"seconds": draw.choice([0.0, 0.001, 0.003])}
-        tasks.append(task(f"t{at}", function, f"q{at}", f"q{at + 1}", workers=draw.randint(1, 3), **options))
-        queues[f"q{at}"] = QueueConfig(f"q{at}", size=draw.choice([1, 10, 1000]))
-    tasks.append(collector(collected, f"q{depth}"))
-    return plan(tasks, queues)
+    tasks = [task("source", passing.texts, outputs="q0", args=(count,))]
+    queues: dict[str, QueueConfig] = {}
+    copies, ordered, inputs = 1, set(), "q0"
+    for stage in range(draw.randint(1, 3)):
+        kind = draw.choice(["one", "share", "copy", "share"])
+        names = [f"t{stage}"] if kind == "one" else [f"t{stage}a", f"t{stage}b"]
+        copies *= 2 if kind == "copy" else 1
+        for queue in inputs.split():
+            queues[queue] = QueueConfig(
+                queue,
+                size=draw.choice([1, 10, 1000]),
+                fanout=None if kind == "one" else kind,  # type: ignore[arg-type]
+            )
+        apart = draw.random() < 0.3
+        for name in names:
+            form = draw.choice(["plain", "plain", "batch", "async"])
+            options: dict[str, Any] = {"restarts": Restarts(1000, 0.02), "ordered": draw.random() < 0.5, "attempts": 5}
+            if form == "batch":
+                options["batch"] = draw.randint(2, 9)
+            if options["ordered"]:
+                ordered.add(name)
+            with_ = {"name": name, "seconds": draw.choice([0.0, 0.001, 0.003]), "fails": draw.choice([0, 0, 7, 50])}
+            output = f"q{stage + 1}" + (name[-1] if apart else "")
+            tasks.append(
+                task(name, passing.FORMS[form], inputs, output, workers=draw.randint(1, 3), with_=with_, **options)
+            )
+        inputs = " ".join(f"q{stage + 1}{name[-1]}" for name in names) if apart else f"q{stage + 1}"
+    tasks.append(collector(collected, inputs))
+    return Weather(plan(tasks, queues), copies, ordered)
 
 
 def storm(seed: int, kills: int, count: int) -> int:
-    collected: list[Any] = []
+    collected: list[str] = []
+    weather = topology(seed, count, collected)
     killer = Killer(seed, kills, spared=("source", "collect"))
     with killer.raging():
-        outcome = run(topology(seed, count, collected), collected, on_event=killer.hear)
+        outcome = run(weather.plan, collected, on_event=killer.hear)
     # Bad luck can strike the same item three times; then it is a dead letter, and nothing else is missing.
     assert outcome.result.exit_code in {0, 4}, outcome.result
+    assert not any(tally.left for tally in outcome.result.lines.values()), outcome.result.lines
     dead = outcome.result.headline.dead
-    assert len(collected) == count - dead
-    assert not Counter(collected) - Counter(range(count))
     assert len(outcome.letters) == dead
+    times = Counter(int(item.split("/")[0]) for item in collected)
+    assert set(times) <= set(range(count))
+    missing = sum(weather.copies - times[number] for number in range(count))
+    assert (dead <= missing <= dead * weather.copies) if dead else missing == 0, (missing, dead)
+    assert max(times.values()) <= weather.copies
+    # Along a way on which every task keeps the order, it is kept.
+    ways: dict[str, list[int]] = {}
+    for item in collected:
+        number, *way = item.split("/")
+        if weather.ordered.issuperset(way):
+            ways.setdefault("/".join(way), []).append(int(number))
+    assert all(numbers == sorted(numbers) for numbers in ways.values()), ways
     return killer.killed
 
 

@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 from runner.chunking import HANDING, MOST_BYTES, SLICE, Grain
 from runner.config.model import Batch, QueueConfig
 from runner.ledger import Again, Ledger, LineSpec
-from runner.supervisor import hearing
-from runner.supervisor.feeding import Feeder
+from runner.supervisor.feeding import MOST_ELASTIC, Feeder
 from runner.supervisor.state import TaskState
 from runner.worker import each
 from runner.worker.bench import SLOW, STRETCH
@@ -44,8 +43,8 @@ def test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(cost: float, worker
     count = min(700_000 * workers, max(10 * workers, int(0.2 * workers / cost)))
     done = work(count, lambda _: cost, workers)
     # A slice of work; or all that a queue holds for each worker, which for the quickest items is less.
-    right = max(1, min(round(SLICE / cost), -(-hearing._MOST_ELASTIC // workers)))
-    enough = min(workers * right, hearing._MOST_ELASTIC // 2)  # with so many queued a fair share is no less
+    right = max(1, min(round(SLICE / cost), -(-MOST_ELASTIC // workers)))
+    enough = min(workers * right, MOST_ELASTIC // 2)  # with so many queued a fair share is no less
     least = right // 2 if workers * right <= enough else enough // workers // 8
     later = [each for each in done.given if each.at >= done.began + SOON]
     settled = [each for each in later if each.left + each.items >= enough]

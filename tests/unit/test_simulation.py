@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import crossed
 import fakes
 import pytest
 from fakes import Script, random_plan, simulate
@@ -22,6 +23,9 @@ MORE_SEEDS = 20_000
 #: Seeds that have found something once, in the engine or in this oracle.
 CORPUS = [131]
 CUT_SHORT = [3145, 4736]
+#: Topologies in which all features cross. The first seeds found: an item that left its order for another task of a
+#: shared queue, and what stayed behind it; two leases given back in the wrong order; a batch given to an async task.
+CROSSED = [9, 18, 51, 317]
 
 
 def scenario(seed: int) -> tuple[Any, Script, int]:
@@ -157,6 +161,19 @@ def test_runs_cut_short_that_did_not_end_once(seed: int) -> None:
 def test_runs_that_are_cut_short_end_by_themselves(block: int) -> None:
     for seed in range(block * 100, (block + 1) * 100):
         cut_short(seed)
+
+
+@pytest.mark.parametrize("seed", [*CROSSED, *range(100, 108)])
+def test_all_features_crossed(seed: int) -> None:
+    crossed.check(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("block", range(20))
+def test_many_more_crossed(block: int) -> None:
+    for seed in range(1000 + block * 200, 1000 + (block + 1) * 200):
+        crossed.check(seed)
 
 
 @pytest.mark.slow

@@ -1,0 +1,65 @@
+"""The second way of counting: what workers said they sent and ended, against what the ledger's lines have.
+
+answers ──▶ sent into each queue ──────────────▶ what each of its lines was put
+        └─▶ ended by each task ────────────────▶ what its tally, and all lines together, say of it
+tasks that ended well, in a run that nobody cut short ──▶ nothing is left in their inputs
+
+It is written where messages are heard, and shares no number with the ledger: an item that was taken and not sent, sent
+and not put, or put and never taken is runner's own fault, and shows as such.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from runner.ledger import Again
+from runner.topology import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from runner.ledger import Ledger, Verdict
+    from runner.topology import Topology
+
+
+class Audit:
+    """Counts of one run, by queue and by task."""
+
+    def __init__(self) -> None:
+        self.sent: dict[str, int] = defaultdict(int)
+        self.ended: dict[str, int] = defaultdict(int)
+
+    def faults(self, ledger: Ledger, topology: Topology, *, cut_short: bool) -> Iterator[tuple[str, str]]:
+        """What does not add up once what is left has been counted: the name of a queue or task, and a sentence."""
+        for line in ledger.lines:
+            tally, sent = line.tally, self.sent[line.queue]
+            if tally.missing:
+                known = tally.put - tally.missing
+                yield line.name, f"`{line.name}` was put {tally.put:,} items, and {known:,} are accounted for"
+            if tally.put != sent:
+                yield line.name, f"`{line.name}` was put {tally.put:,} items, and was sent {sent:,}"
+        for name in topology.nodes:
+            tally, ended = ledger.tallies[name], self.ended[name]
+            if (counted := tally.done + tally.dead + tally.dropped) != ended:
+                yield name, f"task `{name}` counts {counted:,} items as ended, and its workers ended {ended:,}"
+        tallies = [line.tally for line in ledger.lines]
+        counted, ended = sum(each.put - each.left for each in tallies), sum(self.ended.values())
+        if counted != ended:
+            yield "all queues", f"{counted:,} items have left all queues, and tasks have ended {ended:,}"
+        if not cut_short:
+            yield from _left(ledger, topology)
+
+
+def _left(ledger: Ledger, topology: Topology) -> Iterator[tuple[str, str]]:
+    """What is left, although all who read it have ended well, and so have all who read what they send."""
+    hindered = topology.leading_to(name for name, stage in topology.stages.items() if stage is not Stage.OK)
+    for line in ledger.lines:
+        if line.tally.left and line.readers and not hindered.intersection(line.readers):
+            readers = ", ".join(f"`{reader}`" for reader in line.readers)
+            yield line.name, f"`{line.name}` has {line.tally.left:,} items left that {readers} should have taken"
+
+
+def over(verdicts: Mapping[int, Verdict], done: int) -> int:
+    """How many of so many items are over, when some of them are to be tried again."""
+    return done - sum(verdict.count for verdict in verdicts.values() if isinstance(verdict, Again))

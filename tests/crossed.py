@@ -1,0 +1,533 @@
+"""Random topologies in which all features cross, on the scripted fleet, and an oracle that follows every item.
+
+The oracle trusts no counter of the engine's. It writes down what the fake workers are given and what they answer, item
+by item, and what becomes of a crashed item as events tell it. Then, for each queue and each group of its readers: what
+was sent into it is what has ended in them, once each; what an ordered task sends has the order of its inputs; an only
+worker ends what it reads in the order of the queue; and nothing is left.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fakes import FakeFleet, FakeHub, FakeWorker, Script, check_end, plan, task
+
+from runner import events
+from runner.clock import FakeClock
+from runner.config.model import Backoff, Batch, Lifespan, Port, QueueConfig, Rate, Restarts, Workers
+from runner.errortext import ErrorText
+from runner.fleets.base import Died, Heard
+from runner.supervisor import Supervisor
+from runner.supervisor.feeding import Letter
+from runner.tasks import Reference, Shape
+from runner.transport.messages import Ack, Answer, Failure, Made, Output
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from runner.supervisor import Plan
+    from runner.transport.messages import Grant, Part
+
+#: An item: the source's worker and a number, and then each task that it has come through, with a number.
+Item = tuple[Any, ...]
+#: The most times that an item goes round a loop.
+_ROUNDS = 3
+
+
+def held_by(part: Part) -> list[Item]:
+    """The items of a part; a dead letter is its item, marked."""
+    if part.letter is not None:
+        return [("letter", *part.payload[part.start])]
+    items: list[Item] = part.payload[part.start : part.start + part.count]
+    return items
+
+
+def _who(worker: FakeWorker) -> tuple[int, int]:
+    return worker.spec.slot, worker.life
+
+
+@dataclass
+class Book:
+    """What has happened to items, by the words of those to whom it happened."""
+
+    #: What answers brought for each queue, and what the ledger took into each, in order.
+    sent: dict[str, list[Item]] = field(default_factory=lambda: defaultdict(list))
+    put: dict[str, list[Item]] = field(default_factory=lambda: defaultdict(list))
+    #: What has ended in each task: done (in order), dead or dropped; and the items that were tried again.
+    done: dict[str, list[Item]] = field(default_factory=lambda: defaultdict(list))
+    failed: dict[str, list[Item]] = field(default_factory=lambda: defaultdict(list))
+    again: dict[str, set[Item]] = field(default_factory=lambda: defaultdict(set))
+    #: Who put what into which queue, in order.
+    by_sender: dict[tuple[str, str], list[Item]] = field(default_factory=lambda: defaultdict(list))
+
+
+class CrossedFleet(FakeFleet):
+    """Fake workers that also take batches, let many items fly, and choose among ports."""
+
+    def __init__(self, hub: FakeHub, script: Script, source_items: int, made: Plan) -> None:
+        super().__init__(hub, script, source_items)
+        self.plan = made
+        self.book = Book()
+        self.names: dict[str, Item] = {}
+        self.flying: dict[tuple[int, int], list[tuple[Any, Part, Item]]] = defaultdict(list)
+        #: Workers that are being killed: nothing that they say counts.
+        self.hushed: set[tuple[int, int]] = set()
+
+    # -- what comes out ------------------------------------------------------------------------
+
+    def port(self, worker: FakeWorker, item: Item) -> str | None:
+        """Where an item goes, by chance; None: it has gone round often enough, and there is no other way."""
+        ports = list(dict.fromkeys(group.port for group in worker.spec.groups))
+        rounds = sum(1 for step in item if step == (worker.spec.task, "round"))
+        if "round" in ports and rounds >= _ROUNDS:
+            ports.remove("round")
+        return self.script.draw("port", worker.spec.task, item).choice(ports) if ports else None
+
+    def come(self, worker: FakeWorker, item: Item) -> Iterator[tuple[str | None, Item]]:
+        """What an item becomes in a task, with the port to which it goes."""
+        name = worker.spec.task
+        if not worker.spec.groups:
+            return
+        count = 1 if self.script.spread == 1 else self.script.draw("children", name, item).choice([0, 1, 1, 2])
+        for index in range(count):
+            child = (*item, (name, index))
+            port = self.port(worker, child)
+            yield port, (*item, (name, "round")) if port == "round" and index == 0 else child
+
+    def outputs(self, worker: FakeWorker, given: Iterable[tuple[str | None, Item]]) -> tuple[Output, ...]:
+        ports: dict[str | None, list[Item]] = defaultdict(list)
+        for port, item in given:
+            ports[port].append(item)
+        found = []
+        for at, group in enumerate(worker.spec.groups):
+            if items := ports[group.port]:
+                found.append(Output(at, len(items), 10 * len(items), items))
+        return tuple(found)
+
+    def _say(
+        self, worker: FakeWorker, message: Any, ended: Iterable[Item], failures: Iterable[tuple[Item, bool]]
+    ) -> Any:
+        """A message that arrives, written down at that moment."""
+        if _who(worker) in self.hushed:
+            return None
+        name = worker.spec.task
+        for output in message.outputs:
+            for queue in worker.spec.groups[output.group].queues:
+                self.book.sent[queue] += output.payload
+        self.book.done[name] += ended
+        for item, again in failures:
+            if again:
+                self.book.again[name].add(item)
+            else:
+                self._fail(name, item)
+        return Heard(worker.spec.slot, worker.life, message)
+
+    def _fail(self, name: str, item: Item) -> None:
+        config = self.plan.tasks[name].config
+        self.book.failed[name].append(item)
+        if config.on_error == "dead" and config.dead is not None:
+            self.book.sent[config.dead].append(("letter", *item))
+
+    def hear(self, event: events.Event) -> None:
+        """What is decided over items whose worker is gone, only events tell."""
+        if isinstance(event, events.ItemFailed) and event.error.startswith(("WorkerDied", "TimedOut")):
+            item = self.names[event.item]
+            if event.verdict == "again":
+                self.book.again[event.task].add(item)
+            else:
+                self._fail(event.task, item)
+
+    def _leave(self, worker: FakeWorker, *, last: bool = False) -> None:
+        if not worker.alive or not (worker.due or (last and worker.kept)):
+            return
+        count, worker.kept, worker.idle = worker.kept, 0, False
+        items = [(worker.spec.name, index) for index in range(worker.made - count, worker.made)]
+        made = Made(count, self.outputs(worker, [(self.port(worker, item), item) for item in items]), 0.0)
+        worker.under_way += 1
+
+        def arrive() -> Any:
+            worker.under_way -= 1
+            return self._say(worker, made, (), ()) if worker.alive else None
+
+        self.hub.at(0, arrive)
+
+    # -- what goes in --------------------------------------------------------------------------
+
+    def _begin(self, worker: FakeWorker) -> None:
+        if not worker.alive or not worker.waiting:
+            return
+        if self.plan.tasks[worker.spec.task].flying:
+            self._launch(worker)
+        elif not worker.busy:
+            worker.busy, worker.told = True, 0
+            grant = worker.waiting.pop(0)
+            self._step(worker, grant, list(self._flat(grant)), 0, _Answered())
+
+    def _flat(self, grant: Grant) -> Iterator[tuple[Part, Item]]:
+        for part in grant.parts:
+            for at, item in enumerate(held_by(part)):
+                self.names[f"{part.number}.{0 if part.letter is not None else part.start + at}"] = item
+                yield part, item
+
+    def _step(
+        self, worker: FakeWorker, grant: Grant, work: list[tuple[Part, Item]], at: int, so_far: _Answered
+    ) -> None:
+        """The next item, or the next batch of them."""
+        spec = worker.spec
+        worker.lease, worker.index = grant.lease, at
+        late = at > 0 and so_far.seconds > 2 * grant.slice
+        if at < len(work) and late and spec.alone:
+            self._tell(worker, grant, at, so_far, more=True)
+            worker.told, so_far = at, _Answered()
+        elif at == len(work) or late or (so_far.failures and spec.ordered):
+            self._tell(worker, grant, at, so_far)
+            return
+        batch = work[at : at + (spec.batch or 1)]
+        worker.suspect = any(part.crashes for part, _ in batch)
+        attempt = batch[0][0].attempt
+        outcomes = [self.script.outcome(spec.task, item, attempt, part.crashes) for part, item in batch]
+        outcome = min(outcomes, key=("kill", "hang", "fail", "ok").index)
+        seconds = sum(self.script.seconds(spec.task, item) for _, item in batch)
+
+        def done() -> Any:
+            if not worker.alive:
+                return None
+            if outcome == "kill":
+                return self._die(worker)
+            items = [item for _, item in batch]
+            if outcome == "fail":
+                again = attempt < spec.attempts
+                so_far.failures.append(_failure(at - worker.told, len(batch), again=again))
+                so_far.failed += [(item, again) for item in items]
+            else:
+                so_far.done += items
+            so_far.seconds += seconds
+            self._step(worker, grant, work, at + len(batch), so_far)
+            return None
+
+        if outcome != "hang":
+            self.hub.at(seconds, done)
+
+    def _tell(self, worker: FakeWorker, grant: Grant, at: int, so_far: _Answered, *, more: bool = False) -> None:
+        ack = Ack(grant.lease, at - worker.told, tuple(so_far.failures), more)
+        given = [pair for item in so_far.done for pair in self.come(worker, item)]
+        answer = Answer((ack,), self.outputs(worker, given), so_far.seconds)
+
+        def say() -> Any:
+            if not worker.alive:
+                return None
+            if not more:
+                worker.busy = worker.suspect = False
+                worker.lease = 0
+                self._go_on(worker)
+            return self._say(worker, answer, so_far.done, so_far.failed)
+
+        self.hub.at(0, say)
+
+    def _go_on(self, worker: FakeWorker) -> None:
+        if worker.waiting:
+            self._begin(worker)
+        elif worker.stop:
+            self._finish(worker)
+
+    # -- many at a time ------------------------------------------------------------------------
+
+    def _launch(self, worker: FakeWorker) -> None:
+        flying = self.flying[_who(worker)]
+        while worker.waiting and len(flying) < worker.spec.concurrency:
+            grant = worker.waiting.pop(0)
+            ((part, item),) = self._flat(grant)
+            flying.append((grant, part, item))
+            worker.busy = True
+            worker.suspect = worker.suspect or part.crashes > 0
+            outcome = self.script.outcome(worker.spec.task, item, part.attempt, part.crashes)
+            outcome = "fail" if outcome == "hang" else outcome  # its own loop ends it
+            seconds = self.script.seconds(worker.spec.task, item)
+            self.hub.at(seconds, lambda each=flying[-1], outcome=outcome: self._land(worker, each, outcome))
+
+    def _land(self, worker: FakeWorker, each: tuple[Any, Part, Item], outcome: str) -> Any:
+        flying = self.flying[_who(worker)]
+        if not worker.alive or not any(other is each for other in flying):  # it has landed with another one
+            return None
+        if outcome == "kill":
+            return self._die(worker)
+        landed = [each]
+        if not worker.spec.ordered and self.random.random() < 0.5:  # some that land in the same turn
+            landed += [other for other in flying if other is not each and self._lands_well(worker, other)][:3]
+        acks, done, failed = [], [], []
+        for grant, part, item in landed:
+            failures: tuple[Failure, ...] = ()
+            if outcome == "fail" and grant is each[0]:
+                again = part.attempt < worker.spec.attempts
+                failures = (_failure(0, 1, again=again),)
+                failed.append((item, again))
+            else:
+                done.append(item)
+            acks.append(Ack(grant.lease, 1, failures))
+        flying[:] = [other for other in flying if not any(other is one for one in landed)]
+        worker.busy = bool(flying)
+        worker.suspect = any(part.crashes for _, part, _ in flying)
+        given = [pair for item in done for pair in self.come(worker, item)]
+        answer = Answer(tuple(acks), self.outputs(worker, given), 0.001)
+        self._launch(worker)
+        if not flying and worker.stop:
+            self._finish(worker)
+        return self._say(worker, answer, done, failed)
+
+    def _lands_well(self, worker: FakeWorker, each: tuple[Any, Part, Item]) -> bool:
+        _, part, item = each
+        return self.script.outcome(worker.spec.task, item, part.attempt, part.crashes) == "ok"
+
+    def kill(self, slot: int) -> bool:
+        self.hushed.add(_who(self.workers[slot]))
+        return super().kill(slot)
+
+    def _die(self, worker: FakeWorker) -> Any:
+        died = super()._die(worker)
+        self.flying.pop(_who(worker), None)
+        return died
+
+
+@dataclass
+class _Answered:
+    """What one answer will say."""
+
+    done: list[Item] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    failed: list[tuple[Item, bool]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def _failure(index: int, count: int, *, again: bool) -> Failure:
+    error = ErrorText("ValueError", "scripted", "", ("ValueError",))
+    return Failure(index, count, error, "", "retry" if again else "error")
+
+
+# -- topologies --------------------------------------------------------------------------------
+
+
+def topology(seed: int) -> Plan:  # noqa: C901  a generator in one piece
+    """Layers of tasks of every kind; their queues shared and copied, large and small, with loops and dead letters."""
+    draw = random.Random(f"topology {seed}")
+    queues: dict[str, QueueConfig] = {}
+    tasks: list[Any] = []
+    current: list[str] = []
+
+    def queue(name: str, **options: Any) -> str:
+        size = draw.choice([1, 2, 10, 1000])
+        queues[name] = QueueConfig(name, size=size, elastic=size == 1000 and draw.random() < 0.5, **options)
+        return name
+
+    def add(name: str, inputs: tuple[str, ...], ports: tuple[Port, ...], **options: Any) -> None:
+        count = draw.choice([1, 1, 2, 3])
+        names = tuple(name if count == 1 else f"{name}-{at + 1}" for at in range(count))
+        made = task(name, inputs, (), backoff=Backoff(draw.choice([0.0, 0.01, 1.0]), 2, 2.0, 0.1), **options)
+        tasks.append(_with(made, ports=ports, workers=Workers(count, count, names)))
+
+    for index in range(draw.randint(1, 2)):
+        current.append(queue(f"q0{index}"))
+        add(f"source{index}", (), (Port("default", (current[-1],)),))
+    letters = draw.random() < 0.4
+    for layer in range(1, draw.randint(1, 3) + 1):
+        following = [queue(f"q{layer}{index}") for index in range(draw.randint(1, 2))]
+        if layer == 3 or draw.random() < 0.3:
+            following = []
+        unread, unwritten = list(current), list(following)
+        for index in range(max(len(current), len(following), draw.randint(1, 3))):
+            name = f"t{layer}{index}"
+            inputs = [unread.pop() if unread else draw.choice(current)]
+            if draw.random() < 0.25:
+                inputs = list(dict.fromkeys([*inputs, *current]))
+            ports: list[Port] = []
+            if following:
+                outputs = [unwritten.pop() if unwritten else draw.choice(following)]
+                if draw.random() < 0.2:
+                    outputs = list(dict.fromkeys([*outputs, *following]))
+                ports.append(Port("default", tuple(outputs)))
+                if others := [name_ for name_ in following if name_ not in outputs and draw.random() < 0.3]:
+                    ports.append(Port("other", (others[0],)))
+            if draw.random() < 0.12:
+                inputs.append(queue(f"loop{name}", loop=True))
+                ports.append(Port("round", (f"loop{name}",)))
+            add(name, tuple(inputs), tuple(ports), **_options(draw, letters=letters))
+        if not following:
+            break
+        current = following
+    else:
+        add("last", tuple(current), (), **_options(draw, letters=letters))
+    _read_all(draw, tasks, queues, add)
+    if script(seed).hangs:
+        tasks = [_with(each, timeout=20.0) if each.inputs else each for each in tasks]  # no batch takes so long
+    return _planned(tasks, queues)
+
+
+def _read_all(draw: random.Random, tasks: list[Any], queues: dict[str, QueueConfig], add: Any) -> None:
+    """Whatever is written is read; dead letters too."""
+    if any(each.dead for each in tasks):
+        queues["letters"] = QueueConfig("letters", size=draw.choice([1, 5, 1000]))
+        add("bury", ("letters",), (), **_options(draw, letters=False))
+    written = {name for each in tasks for port in each.ports for name in port.queues}
+    read = {name for each in tasks for name in each.inputs}
+    for name in sorted(written - read):
+        add(f"end{name}", (name,), (), **_options(draw, letters=False))
+    readers = Counter(name for each in tasks for name in each.inputs)
+    for name in list(queues):
+        if name not in written | read:
+            del queues[name]
+        elif readers[name] > 1:
+            queues[name] = _with(queues[name], fanout=draw.choice(["share", "share", "copy"]))
+
+
+def _options(draw: random.Random, *, letters: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {"restarts": Restarts(10_000, 60.0)}
+    if draw.random() < 0.45:
+        options["ordered"] = True
+    form = draw.choice(["plain", "plain", "batch", "async"])
+    if form == "batch":
+        options["batch"] = Batch(draw.choice([1, 3, 10, 64]), wait=draw.choice([None, 0.05]))
+    if form == "async":
+        options["concurrency"] = draw.choice([1, 2, 10])
+    if draw.random() < 0.6:
+        options["attempts"] = draw.choice([2, 3, 5])
+    options["on_error"] = draw.choice(["dead", "dead", "skip"])
+    if letters and options["on_error"] == "dead" and draw.random() < 0.6:
+        options["dead"] = "letters"
+    if draw.random() < 0.15:
+        options["lifespan"] = Lifespan(items=draw.choice([3, 20]))
+    if draw.random() < 0.05:
+        options["rate"] = Rate(draw.choice([50, 10_000]), 1.0)
+    return options
+
+
+def _with(made: Any, **changes: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(made, **changes)
+
+
+def _planned(tasks: list[Any], queues: dict[str, QueueConfig]) -> Plan:
+    made = plan(tasks, list(queues.values()))
+    shapes = {each.name: Shape("async" if each.concurrency != 100 else "function") for each in tasks}
+    for name, each in made.tasks.items():
+        made.tasks[name] = _with(each, reference=Reference("x", name), shape=shapes[name])  # type: ignore[index]
+    return made
+
+
+def script(seed: int) -> Script:
+    """What befalls the items."""
+    draw = random.Random(f"script {seed}")
+    hangs = draw.choice([0, 0, 0, 0.01])
+    return Script(
+        seed,
+        cost=draw.choice([0.00001, 0.002, 0.1]),
+        skew=0 if hangs else draw.choice([0, 0, 0.01]),
+        spread=draw.choice([1, 1, 2]),
+        fails=draw.choice([0, 0.05, 0.2]),
+        kills=draw.choice([0, 0, 0.03]),
+        poison=draw.choice([0, 0, 0.01]),
+        random_deaths=draw.choice([0, 0, 0.2]),
+        hangs=hangs,
+        pause=draw.choice([0, 0, 100.0]),
+    )
+
+
+# -- a run, and the oracle ---------------------------------------------------------------------
+
+
+def run(made: Plan, play: Script, items: int) -> tuple[Any, CrossedFleet, Supervisor]:
+    """Run a plan to its end."""
+    hub = FakeHub(FakeClock())
+    fleet = CrossedFleet(hub, play, items, made)
+    seen: list[Any] = []
+
+    def emit(event: events.Event) -> None:
+        seen.append(event)
+        fleet.hear(event)
+
+    supervisor = Supervisor(made, {"process": fleet, "thread": fleet}, hub, fleet.hub.clock, emit)
+    put, book = supervisor.ledger.put, fleet.book
+
+    def watched(queue: str, chunks: Any, sender: str | None = None) -> None:
+        chunks = list(chunks)
+        for chunk in chunks:
+            payload = chunk.payload
+            found = [("letter", *payload.payload[payload.index])] if isinstance(payload, Letter) else list(payload)
+            book.put[queue] += found
+            book.by_sender[sender or "", queue] += found
+        put(queue, chunks, sender)
+
+    supervisor.ledger.put = watched  # type: ignore[method-assign]
+    result = supervisor.run()
+    check_end(result, seen[-1])
+    return result, fleet, supervisor
+
+
+def check(seed: int) -> None:
+    """One seed is one schedule; nothing may be lost, doubled, out of order or left in it."""
+    items = random.Random(f"items {seed}").choice([1, 5, 20, 100])
+    made = topology(seed)
+    result, fleet, _ = run(made, script(seed), items)
+    book = fleet.book
+    dead = sum(len(found) for name, found in book.failed.items() if made.tasks[name].config.on_error == "dead")
+    assert all(each.how == "ok" for each in result.tasks.values()), f"seed {seed}: {result}"
+    assert result.exit_code == (4 if dead else 0), f"seed {seed}: {result}"
+    assert all(tally.left == 0 for tally in result.lines.values()), f"seed {seed}: {result.lines}"
+    everything_ends_once(made, book, seed)
+    for each in made.tasks.values():
+        if each.config.inputs and each.config.ordered:
+            leaves_in_order(each, book, seed)
+        if each.config.inputs and not each.config.ordered:
+            ends_in_order(made, each, book, seed)
+
+
+def everything_ends_once(made: Plan, book: Book, seed: int) -> None:
+    """What answers sent was put; and what was put has ended in each group of readers, once."""
+    groups: list[tuple[Counter[Item], set[str]]] = []
+    for name, queue in made.queues.items():
+        assert Counter(book.sent[name]) == Counter(book.put[name]), f"seed {seed}, `{name}`: {_odds(book, name)}"
+        readers = {each.name for each in made.tasks.values() if name in each.config.inputs}
+        for group in [{reader} for reader in readers] if queue.fanout == "copy" else [readers]:
+            counts, members = Counter(book.put[name]), set(group)
+            for other in [other for other in groups if other[1] & members]:  # a task may read several queues
+                groups.remove(other)
+                counts, members = counts + other[0], members | other[1]
+            groups.append((counts, members))
+    for counts, members in groups:
+        ended = Counter(item for name in members for item in (*book.done[name], *book.failed[name]))
+        odd = [*(counts - ended).items()][:3], [*(ended - counts).items()][:3]
+        assert counts == ended, f"seed {seed}, {sorted(members)}: missing {odd[0]}, unexpected {odd[1]}"
+
+
+def _odds(book: Book, name: str) -> str:
+    sent, put = Counter(book.sent[name]), Counter(book.put[name])
+    return f"sent and not put {[*(sent - put)][:3]}, put and not sent {[*(put - sent)][:3]}"
+
+
+def leaves_in_order(each: Any, book: Book, seed: int) -> None:
+    """An ordered task's results have the order of its inputs, queue by queue."""
+    times = Counter(item for queue in each.config.inputs for item in book.put[queue])
+    for queue in each.config.inputs:
+        # Of an item that came twice nobody knows from where a result is.
+        places = {item: at for at, item in enumerate(book.put[queue]) if times[item] == 1}
+        for output in dict.fromkeys(each.config.outputs):
+            left = [places[item[:-1]] for item in book.by_sender[each.name, output] if item[:-1] in places]
+            assert left == sorted(left), f"seed {seed}: {each.name} sent {left} into `{output}`"
+
+
+def ends_in_order(made: Plan, each: Any, book: Book, seed: int) -> None:
+    """An only worker that nobody competes with ends item after item; what is tried again comes when its time has come."""
+    (queue, *others), config = each.config.inputs, each.config
+    readers = [other for other in made.tasks.values() if queue in other.config.inputs]
+    competes = len(readers) > 1 and made.queues[queue].fanout != "copy"
+    if others or competes or each.flying or len(config.workers.names) > 1:
+        return
+    places = {item: at for at, item in enumerate(book.put[queue])}
+    if len(places) == len(book.put[queue]):
+        ended = [places[item] for item in book.done[each.name] if item not in book.again[each.name]]
+        assert ended == sorted(ended), f"seed {seed}: {each.name} ended {ended}"
+
+
+__all__ = ["CrossedFleet", "Died", "check", "run", "script", "topology"]
