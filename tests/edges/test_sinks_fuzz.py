@@ -240,7 +240,7 @@ def test_planted_a_failed_write_is_forgotten(monkeypatch):
 
 def test_planted_the_place_is_taken_without_a_look(monkeypatch):
     def keep(self):
-        os.replace(self._aside, self._target)
+        Path(self._aside).replace(self._target)
         self._aside = ""
 
     def write(self, data):

@@ -315,7 +315,7 @@ def test_the_standard_output_by_its_other_names(project):
 @pytest.mark.slow
 def test_where_a_shell_leads_output(project):
     made = project({"tasks.toml": PIPED.replace("PATH", "${out}") + '[params]\nout = "-"\n'})
-    os.symlink("/dev/stdout", made.path / "link")
+    (made.path / "link").symlink_to("/dev/stdout")
     run = f"{sys.executable} -m runner run -q tasks.toml -p out="
     script = f"""
 {run}/dev/stdout 2>&1 | cat; {run}- > file; cat file; {run}/dev/stdout > file; cat file; {run}link 2>&1 | cat
@@ -467,7 +467,7 @@ def test_what_is_written_is_read_again(values, columns, data):
             for row in rows:
                 write(row)
         assert list(std.csv_rows(path)) == rows
-        with open(path, encoding="utf-8", newline="") as file:
+        with Path(path).open(encoding="utf-8", newline="") as file:
             assert list(csv.DictReader(file, strict=True)) == rows or "\x00" in "".join(map(str, rows))
 
 
