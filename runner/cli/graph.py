@@ -58,11 +58,20 @@ def graph(
 
         print(draw(made, shutil.get_terminal_size().columns))
     elif format_ == "svg":
-        from runner.report.graph_svg import svg
-
-        print(svg(made))
+        print(_svg(made))
     else:
         print(drawing.mermaid(made) if format_ == "mermaid" else drawing.dot(made))
+
+
+def _svg(made: Graph) -> str:
+    from runner.report.graph_svg import svg
+    from runner.report.layout import TooLarge
+
+    try:
+        return svg(made)
+    except TooLarge:
+        size = f"{len(made.boxes):,} boxes and {len(made.edges):,} lines between them"
+        raise UsageError(f"{size} are too many for a picture; `--format text` lists them") from None
 
 
 def _of_file(file: str | None, param: list[str] | None, set_: list[str] | None) -> Graph:

@@ -78,10 +78,18 @@ def examine(
 
 
 _TEXTS = re.compile(r"\"[^\"]*\"?|'[^']*'?")
-#: Each task has workers and each queue a place in every drawing; what is beyond was made by a mistake.
+#: Each task has workers, each queue a place in every drawing, each secret is looked for in all that is said; what is
+#: beyond was made by a mistake.
 _MOST_TABLES = 2000
 _HIDDEN = ("args", "with", "env")
 _ONLY = "a secret may be used in `args`, `with` and `env`"
+
+
+def _not_too_many(tables: dict[str, Any], word: str, report: Report) -> None:
+    if len(tables) > _MOST_TABLES:
+        text = f"the file has {len(tables):,} {word}, and at most {_MOST_TABLES:,} make sense"
+        report.problems.append(Problem("E117", text, Place(report.places.file)))
+        raise TooMany
 
 
 class _Builder:
@@ -92,7 +100,10 @@ class _Builder:
         for word in raw:  # a misspelt `[params]` must not make every reference to a param an error
             if word not in grammar.TOP and did_you_mean(word, grammar.TOP) == "did you mean `params`?":
                 report.holes.add(("params",))
-        self.params = declare.read(raw.pop("params", {}), report)
+        params = raw.pop("params", {})
+        if isinstance(params, dict):
+            _not_too_many(params, "params", report)
+        self.params = declare.read(params, report)
         self.raw = raw
 
     def config(self, source: parse.Source) -> Config:
@@ -149,10 +160,7 @@ class _Builder:
         if not isinstance(tables, dict):
             self.report.add("E103", f"`{word}` must be a table, not {kinds.describe(tables)}", (word, VALUE))
             return {}
-        if len(tables) > _MOST_TABLES:
-            text = f"the file has {len(tables):,} {word}, and at most {_MOST_TABLES:,} make sense"
-            self.report.problems.append(Problem("E117", text, Place(self.report.places.file)))
-            raise TooMany
+        _not_too_many(tables, word, self.report)
         for one in tables:
             if not kinds.NAME.fullmatch(one):
                 self.report.add("E107", f"{name(one)} is no name for a {kind}", (word, one), kinds.NAME_WANTED)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from runner.config.places import Path as Spot
     from runner.config.report import Report
 
+#: All that `${name}` puts into a file, in characters: many times the largest file. An element of a list counts as more.
+MOST_FILLED = 16 * 1024 * 1024
+_ELEMENT = 16
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 _INT = re.compile(r"[+-]?[0-9]{1,18}")
 _TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -128,6 +131,7 @@ class Params:
     used: set[str] = field(default_factory=set)
     given: dict[str, str] = field(default_factory=dict)
     references: dict[Spot, tuple[str, ...]] = field(default_factory=dict)
+    filled: int = 0
 
     def give(self, given: Mapping[str, str], env: Mapping[str, str], *, lenient: bool = False) -> None:
         """Find the value of every param: --set, then -p, then its environment variable, then its default.
@@ -198,8 +202,22 @@ class Params:
     def _text(self, text: str) -> Any:
         whole = _REFERENCE.fullmatch(text)
         if whole is not None and whole[0] != "$${":
-            return self._look_up(whole)
+            again = whole[1] in self.used
+            value = self._look_up(whole)
+            if again and isinstance(value, (str, list)):
+                self._room(value, len(value) * (_ELEMENT if isinstance(value, list) else 1))
+            return value
         return _REFERENCE.sub(self._inside, text)
+
+    def _room(self, value: Any, size: int) -> Any:
+        """The value, when there is room for it: a file of kilobytes must not become one of gigabytes."""
+        if self.filled > MOST_FILLED:
+            raise Reported
+        self.filled += size
+        if self.filled > MOST_FILLED:
+            text = f"`${{...}}` would put more than {MOST_FILLED // 1024**2} MiB into the file"
+            raise Wrong("E118", text, "let the function read what is so large from a file of its own")
+        return value
 
     def _inside(self, match: re.Match[str]) -> str:
         if match[0] == "$${":
@@ -207,7 +225,8 @@ class Params:
         value = self._look_up(match)
         if isinstance(value, list):
             raise Wrong("E115", f"param {name(match[1])} is a list, which fits no text", "a lone reference keeps it")
-        return str(value).lower() if isinstance(value, bool) else str(value)
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        return str(self._room(text, len(text)))
 
     def _look_up(self, match: re.Match[str]) -> Any:
         word = match[1]

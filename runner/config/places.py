@@ -50,6 +50,7 @@ class Places(dict[Path, Place]):
         self._hidden: list[Path] = []
         self._spans: dict[Path, tuple[int, int]] = {}
         self._lines: tuple[int, list[str]] = (-1, [])  # for so many hidden values
+        self._masked: tuple[int, list[str]] = (0, [])  # what stands for so many secrets
         self._scanned = False
 
     def get(self, path: Path, default: Any = None) -> Any:
@@ -90,22 +91,29 @@ class Places(dict[Path, Place]):
 
     def mask(self, text: str) -> str:
         """The text with every secret value replaced, also where a message has cut or cleaned it."""
-        for secret in sorted(self.secrets, key=len, reverse=True):
-            for form in dict.fromkeys(
-                (secret, repr(secret)[1:-1], clean(secret), clean(secret, 60), clean(secret, 40))
-            ):
+        if len(self.secrets) != self._masked[0]:
+            forms = {
+                form: None
+                for secret in sorted(self.secrets, key=len, reverse=True)
+                for form in (secret, repr(secret)[1:-1], clean(secret), clean(secret, 60), clean(secret, 40))
+            }
+            self._masked = (len(self.secrets), list(forms))
+        for form in self._masked[1]:
+            if form in text:
                 text = text.replace(form, "*" * len(form))
         return text
 
     def _shown(self) -> str:
         """The text of the file; where a secret stands, stars."""
-        text = self.text
-        if self._hidden:
-            self._scan()
-        for path in self._hidden:
-            start, end = self._spans.get(path, (0, 0))
-            text = text[:start] + re.sub(r"[^\n]", "*", text[start:end]) + text[end:]
-        return text
+        if not self._hidden:
+            return self.text
+        self._scan()
+        parts, at = [], 0
+        for start, end in sorted(self._spans[path] for path in self._hidden if path in self._spans):
+            if end > at:
+                parts += [self.text[at : max(at, start)], re.sub(r"[^\n]", "*", self.text[max(at, start) : end])]
+                at = end
+        return "".join([*parts, self.text[at:]])
 
     def _scan(self) -> None:
         if not self._scanned:

@@ -5,6 +5,7 @@ A graph of a run has counts in its boxes, and knows each one's load: how busy a 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from runner.report.layout import Edge
@@ -184,17 +185,20 @@ def _dot_text(text: str) -> str:
 
 def listed(graph: Graph) -> str:
     """The graph as lines, for when a drawing has no room: every task with what leads to it and from it."""
-    return "\n".join(_line(graph, box) for box in graph.boxes.values() if box.kind == "task")
+    ends: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for edge in graph.edges:
+        ends["to", edge.head, edge.style].append(graph.boxes[edge.tail].name)
+        ends["from", edge.tail, edge.style].append(graph.boxes[edge.head].name)
+    return "\n".join(_line(ends, box) for box in graph.boxes.values() if box.kind == "task")
 
 
-def _line(graph: Graph, box: Box) -> str:
-    def names(end: str, at: str, style: str) -> str:
-        found = [edge for edge in graph.edges if getattr(edge, at) == box.key and edge.style == style]
-        return ", ".join(graph.boxes[getattr(edge, end)].name for edge in found)
+def _line(ends: dict[tuple[str, str, str], list[str]], box: Box) -> str:
+    def names(which: str, style: str) -> str:
+        return ", ".join(ends.get((which, box.key, style), ()))
 
     notes = f" ({', '.join(box.notes)})" if box.notes else ""
-    before, behind = names("tail", "head", "flow"), names("head", "tail", "flow")
+    before, behind = names("to", "flow"), names("from", "flow")
     line = (f"{before} -> " if before else "") + f"[{box.name}]{notes}" + (f" -> {behind}" if behind else "")
-    dead, after = names("head", "tail", "dead"), names("tail", "head", "after")
+    dead, after = names("from", "dead"), names("to", "after")
     more = ([f"dead letters to {dead}"] if dead else []) + ([f"after {after}"] if after else [])
     return line + (f"   {'; '.join(more)}" if more else "")

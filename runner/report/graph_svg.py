@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import defaultdict
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -94,12 +95,14 @@ class _Part:
     def _rows(self) -> tuple[list[float], list[float]]:
         """Top and bottom of each layer; layers whose lines go far to the side stand further apart."""
         tops, bottoms, top = [], [], 0.0
+        below = defaultdict(list)
+        for step in self.layout.steps:
+            below[step.upper].append(step)
         for number, layer in enumerate(self.layout.layers):
             height = max([self.heights.get(name, 0.0) for name in layer] or [0.0])
             tops.append(top)
             bottoms.append(top + height)
-            here = set(layer)
-            steps = [step for step in self.layout.steps if step.upper in here]
+            steps = [step for name in layer for step in below[name]]
             far = max((abs(self._x(step.upper) - self._x(step.lower)) for step in steps), default=0.0)
             top += height + min(_MOST, max(_LEAST, far / 4)) if number + 1 < len(self.layout.layers) else 0.0
         return tops, bottoms

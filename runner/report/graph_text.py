@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from runner.config.text import width
 from runner.report.graph import listed
-from runner.report.layout import arrange, components
+from runner.report.layout import TooLarge, arrange, components
 from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
     from runner.report.graph import Box, Graph
-    from runner.report.layout import Layout
+    from runner.report.layout import Layout, Step
 
 _N, _E, _S, _W = 1, 2, 4, 8
 _LINES = {
@@ -28,25 +28,37 @@ _DOTTED = {"│": "┆", "─": "┄"}
 _GAP = 3
 #: A box of this width has room for a line beside the one in its middle.
 _ROOMY = 7
+#: Nobody reads a wider drawing.
+_MOST_COLUMNS = 1000
 
 
 def draw(graph: Graph, columns: int) -> str:
     """The graph within so many columns; with shorter boxes, or as lines, when there is no room."""
+    columns = min(columns, _MOST_COLUMNS)
     for notes in (True, False):
-        pictures = _pictures(graph, notes=notes)
-        if all(width(line) <= columns for picture in pictures for line in picture):
+        pictures = _pictures(graph, columns, notes=notes)
+        if pictures is not None:
             return "\n".join(_packed(pictures, columns))
     return listed(graph)
 
 
-def _pictures(graph: Graph, *, notes: bool) -> list[list[str]]:
+def _pictures(graph: Graph, columns: int, *, notes: bool) -> list[list[str]] | None:
+    """A picture of each component; None when one has no room."""
     found = []
     for names, edges in components(list(graph.boxes), graph.edges):
         labels = {name: _label(graph.boxes[name], notes=notes) for name in names}
         # Odd widths have a middle column, so straight lines stay straight.
         widths: dict[str, float] = {name: width(label[0]) for name, label in labels.items()}
-        layout = arrange(widths, edges, _GAP, 1)
-        found.append(Picture(layout, labels).lines())
+        try:
+            layout = arrange(widths, edges, _GAP, 1)
+        except TooLarge:
+            return None
+        if layout.width > columns + 1:  # straightening moves boxes by one column
+            return None
+        lines = Picture(layout, labels).lines()
+        if any(width(line) > columns for line in lines):
+            return None
+        found.append(lines)
     return found
 
 
@@ -80,7 +92,10 @@ def _width(picture: list[str]) -> int:
 
 def _beside(row: list[list[str]]) -> list[str]:
     height = max((len(picture) for picture in row), default=0)
-    cells = [[line + " " * (_width(one) - width(line)) for line in [*one, *[""] * (height - len(one))]] for one in row]
+    cells = []
+    for one in row:
+        across = _width(one)  # once: measuring a line of other letters than ASCII takes time
+        cells.append([line + " " * (across - width(line)) for line in [*one, *[""] * (height - len(one))]])
     return [(" " * _GAP).join(parts).rstrip() for parts in zip(*cells, strict=True)]
 
 
@@ -114,6 +129,11 @@ class Picture:
         self.layout = layout
         self.labels = labels
         self.cells: dict[tuple[int, int], str] = {}
+        self.above: dict[str, list[Step]] = defaultdict(list)
+        self.below: dict[str, list[Step]] = defaultdict(list)
+        for step in layout.steps:
+            self.above[step.lower].append(step)
+            self.below[step.upper].append(step)
         self.left = {name: round(layout.centres[name] - layout.widths[name] / 2) for name in layout.centres}
         self._straighten()
 
@@ -128,15 +148,16 @@ class Picture:
             if number + 1 < len(self.layout.layers):
                 row += self._between(number, row)
         bottom = max((y for y, _ in self.cells), default=-1)
-        right = max((x for _, x in self.cells), default=-1)
-        return ["".join(self.cells.get((y, x), " ") for x in range(right + 1)).rstrip() for y in range(bottom + 1)]
+        ends = [0] * (bottom + 1)
+        for y, x in self.cells:
+            ends[y] = max(ends[y], x + 1)
+        return ["".join(self.cells.get((y, x), " ") for x in range(end)).rstrip() for y, end in enumerate(ends)]
 
     def _straighten(self) -> None:
         """Rounding leaves lines that are one column off: move the box below, where there is room."""
         for number, layer in enumerate(self.layout.layers[1:], 1):
             for at, name in enumerate(layer):
-                above = [step.upper for step in self.layout.steps if step.lower == name]
-                slips = [self._middle(upper) - self._middle(name) for upper in above]
+                slips = [self._middle(step.upper) - self._middle(name) for step in self.above[name]]
                 slip = slips[0] if len(slips) == 1 else 0
                 if (
                     abs(slip) != 1
@@ -177,13 +198,11 @@ class Picture:
                 self.cells[y, port] = "┆" if dotted else "│"
 
     def _dotted_bend(self, name: str) -> bool:
-        return any(step.style == "after" for step in self.layout.steps if name in {step.upper, step.lower})
+        return any(step.style == "after" for step in (*self.above[name], *self.below[name]))
 
     def _ports_below(self, name: str) -> set[tuple[int, bool]]:
         return {
-            (self._port(name, step.style, up=step.up, below=True), step.style == "after")
-            for step in self.layout.steps
-            if step.upper == name
+            (self._port(name, step.style, up=step.up, below=True), step.style == "after") for step in self.below[name]
         }
 
     def _port(self, name: str, style: str, *, up: bool, below: bool) -> int:
@@ -191,11 +210,7 @@ class Picture:
         middle = self._middle(name)
         if name in self.layout.bends:
             return middle
-        sides = {
-            (step.up, step.style == "after")
-            for step in self.layout.steps
-            if (step.upper if below else step.lower) == name
-        }
+        sides = {(step.up, step.style == "after") for step in (self.below if below else self.above)[name]}
         reach = (int(self.layout.widths[name]) - 1) // 2
         ways = [side for side in ((False, False), (True, False), (False, True), (True, True)) if side in sides]
         places = [middle, middle + min(2, reach), middle - min(2, reach), middle + min(4, reach)]
@@ -204,11 +219,8 @@ class Picture:
     # -- between two layers --------------------------------------------------------------------
 
     def _nets(self, number: int) -> list[Net]:
-        layer = set(self.layout.layers[number])
         nets: dict[tuple[str, bool, bool], Net] = {}
-        for step in self.layout.steps:
-            if step.upper not in layer:
-                continue
+        for step in [step for name in self.layout.layers[number] for step in self.below[name]]:
             dotted = step.style == "after"
             source = self._port(step.upper, step.style, up=step.up, below=True)
             target = self._port(step.lower, step.style, up=step.up, below=False)

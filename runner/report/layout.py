@@ -6,6 +6,7 @@ barycentres, then move every box towards its neighbours. Units are whatever the 
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _SWEEPS = 12
+#: A picture of more lines between layers helps nobody, and would take seconds.
+MOST_STEPS = 10_000
+
+
+class TooLarge(Exception):
+    """The graph is too large for a picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +77,25 @@ def components(names: Sequence[str], edges: Sequence[Edge]) -> list[tuple[list[s
 
     for edge in edges:
         group[root(edge.head)] = root(edge.tail)
-    found: dict[str, list[str]] = defaultdict(list)
+    found: dict[str, tuple[list[str], list[Edge]]] = defaultdict(lambda: ([], []))
     for name in names:
-        found[root(name)].append(name)
-    return [(part, [edge for edge in edges if edge.tail in set(part)]) for part in found.values()]
+        found[root(name)][0].append(name)
+    for edge in edges:
+        found[root(edge.tail)][1].append(edge)
+    return list(found.values())
 
 
 def arrange(widths: Mapping[str, float], edges: Iterable[Edge], gap: float, bend: float) -> Layout:
-    """Lay out one component. `gap` is the least space between boxes, `bend` the width of an edge on its way."""
+    """Lay out one component. `gap` is the least space between boxes, `bend` the width of an edge on its way.
+
+    Raises `TooLarge` for a graph that would have more than `MOST_STEPS` lines.
+    """
     edges = [edge for edge in edges if edge.tail != edge.head]
     turned = _turned(list(widths), edges)
     down = [(edge, *((edge.head, edge.tail) if edge in turned else (edge.tail, edge.head))) for edge in edges]
     rank = _ranks(list(widths), [(upper, lower) for _, upper, lower in down])
+    if sum(rank[lower] - rank[upper] for _, upper, lower in down) > MOST_STEPS:
+        raise TooLarge
     layout = Layout([[] for _ in range(max(rank.values(), default=-1) + 1)], widths=dict(widths))
     for name in widths:
         layout.layers[rank[name]].append(name)
@@ -197,8 +211,11 @@ def _crossings(layout: Layout, below: dict[str, list[str]]) -> int:
     total = 0
     for near, layer in itertools.pairwise(layout.layers):
         at = {name: number for number, name in enumerate(layer)}
-        ends = [at[lower] for name in near for lower in sorted(below[name], key=lambda one: at.get(one, 0))]
-        total += sum(1 for i, end in enumerate(ends) for other in ends[i + 1 :] if other < end)
+        seen: list[int] = []  # the ends of lines from further left, in order
+        for name in near:
+            for end in sorted(at[lower] for lower in below[name]):
+                total += len(seen) - bisect.bisect_right(seen, end)
+                bisect.insort(seen, end)
     return total
 
 

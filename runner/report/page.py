@@ -17,6 +17,7 @@ import json
 import time
 from dataclasses import replace
 from functools import cache
+from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,9 @@ from runner.errortext import item_name
 from runner.events import STATES
 from runner.report import figures, plots
 from runner.report.compare import compare
-from runner.report.graph import graph_of_run
+from runner.report.graph import graph_of_run, listed
 from runner.report.graph_svg import STYLE, svg
+from runner.report.layout import TooLarge
 from runner.report.words import duration, number
 from runner.text import plain
 
@@ -71,7 +73,7 @@ def render(record: Record, before: Record | None = None) -> str:
         "lines": bool(drawn["rates"] or drawn["fill"]),
         "status": _status(record),
         "began": _local(record.began),
-        "picture": svg(graph_of_run(record), alone=False) if record.plan.tasks else "",
+        "picture": _picture(record) if record.plan.tasks else "",
         "plots": _json({**drawn, "states": _WAITS}),
         "over_time": figures.over_time(record),
         "states": [(state, _WAITS[state]) for state in STATES],
@@ -89,6 +91,15 @@ def render(record: Record, before: Record | None = None) -> str:
     }
     page: str = _template().render(policy=policy, scripts=scripts, style=style, **view)
     return page
+
+
+def _picture(record: Record) -> str:
+    """The graph with its counts, drawn; or as lines, when it is too large for a picture."""
+    graph = graph_of_run(record)
+    try:
+        return svg(graph, alone=False)
+    except TooLarge:
+        return f"<pre>{escape(listed(graph))}</pre>"
 
 
 @cache

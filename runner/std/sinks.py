@@ -258,11 +258,17 @@ class WriteCsv(_File):
         return [record[each] for each in fields]
 
     def _rows(self, rows: list[Any]) -> str:
+        text = self._written(rows, "\n")
+        if "\r" in text:  # before Python 3.13 csv quotes one only when it is part of a line's end
+            text = "".join([self._written([row], "\r\n")[:-2] + "\n" for row in rows])
+        return text
+
+    def _written(self, rows: list[Any], end: str) -> str:
         import csv
         import io
 
-        text = io.StringIO()
-        csv.writer(text, delimiter=self._delimiter, lineterminator="\n").writerows(rows)
+        text = io.StringIO(newline="")
+        csv.writer(text, delimiter=self._delimiter, lineterminator=end).writerows(rows)
         return text.getvalue()
 
 

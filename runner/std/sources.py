@@ -65,6 +65,8 @@ def csv_rows(
         raise ValueError(f"delimiter must be a single character, not {delimiter!r}")
     csv.field_size_limit(max(csv.field_size_limit(), most))
     name, names = _shown(path), fields
+    if fields is not None and len(set(fields)) < len(fields):
+        raise ValueError(f"the field {next(each for each in fields if fields.count(each) > 1)!r} is there twice")
     rows = csv.reader(
         (line for _, line in _lines(path, encoding, errors, most, context)), delimiter=delimiter, strict=True
     )
