@@ -14,7 +14,7 @@ from runner.errortext import describe
 from runner.plugins import find
 from runner.plugins.choice import Choice
 from runner.plugins.hooks import HookCalls
-from runner.plugins.plugin import Plugin, trimmed
+from runner.plugins.plugin import Plugin, asked_to_end, trimmed
 from runner.tasks import MARK, Declaration, Reference, TaskFunction
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Plugins:
             found = self._in(call, name, circle)
             if found is not None:
                 return found
-            if circle is self.local and any(name in each.unmarked or each.error for each in circle):
+            if circle is self.local and any(name in each.unmarked or each.may_offer(name) for each in circle):
                 break  # the project's own may be meant, were it in order: nobody else's is taken for it
         raise self._not_found(call, "", name, [*self.local, *self.installed])
 
@@ -164,7 +164,7 @@ def _importable(call: str) -> TaskFunction:
         near = _nearest(qualname, vars(sys.modules[module])) if module in sys.modules else ""
         raise PluginError(f"`{call}`: module `{module}` has no `{qualname}` ({error})", hint=near) from None
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
+        if asked_to_end(error):
             raise
         told = describe(trimmed(error))
         hint = "" if isinstance(error, ModuleNotFoundError) else told.traceback.rstrip()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import opcode
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -94,13 +96,28 @@ class Plugin:
         try:
             module: ModuleType = load_module(name, self.path)
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
+            if asked_to_end(error):
                 raise
             told = describe(trimmed(error))
             self.fail(str(told), told.traceback or str(error))
             return None
         self.file = getattr(module, "__file__", None) or self.file
         return module
+
+    def may_offer(self, name: str) -> bool:
+        """Whether it might have the function, were it not broken: its text names it, other than to call it."""
+        if not self.error:
+            return False
+        word = re.escape(name)
+        return bool(re.search(rf"(def|class)\s+{word}\b|\b{word}\b(?!\s*\()|^$|import\s*\*", self.text))
+
+    @property
+    def text(self) -> str:
+        """Its file, for a guess at what importing it would have brought; empty when that cannot be read."""
+        try:
+            return Path(self.file).read_text(encoding="utf-8", errors="replace") if Path(self.file).is_file() else ""
+        except OSError:
+            return ""
 
     def _collect(self, module: ModuleType) -> None:
         unmarked = []
@@ -120,6 +137,16 @@ def trimmed(error: BaseException) -> BaseException:
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(("<frozen importlib", _OURS)):
         trace = trace.tb_next
     return error.with_traceback(trace)
+
+
+def asked_to_end(error: BaseException) -> bool:
+    """Whether it is Ctrl-C, and no `raise KeyboardInterrupt` of the code that was executed."""
+    trace = error.__traceback__
+    if not isinstance(error, KeyboardInterrupt) or trace is None:
+        return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_code[trace.tb_lasti] != opcode.opmap["RAISE_VARARGS"]
 
 
 def noted(error: BaseException, hook: str, plugin: Any) -> BaseException:
