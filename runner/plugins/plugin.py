@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import opcode
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +16,7 @@ from runner.structs import dataclass, field
 from runner.tasks import MARK, Declaration, Reference, TaskFunction, load_module
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import ModuleType
 
     from runner.plugins.installed import Distribution, EntryPoint
@@ -40,6 +42,8 @@ class Plugin:
     functions: dict[str, TaskFunction] = field(default_factory=dict)
     hooks: tuple[str, ...] = ()
     unmarked: tuple[str, ...] = ()
+    #: What the tasks' `env` in the file gives their workers.
+    env: Mapping[str, str] = field(default_factory=dict)
     loaded: bool = False
     blocked: str = ""
     error: str = ""
@@ -94,7 +98,7 @@ class Plugin:
             self.fail(f"its entry point must name a module, not {name!r}")
             return None
         try:
-            module: ModuleType = load_module(name, self.path)
+            module: ModuleType = import_with(self.env, name, self.path)
         except BaseException as error:
             if asked_to_end(error):
                 raise
@@ -129,6 +133,23 @@ class Plugin:
             elif inspect.isfunction(value) and value.__module__ == self.module and not hasattr(value, HOOK_MARK):
                 unmarked.append(attribute)
         self.unmarked = tuple(unmarked)
+
+
+def import_with(env: Mapping[str, str], name: str, path: str | None = None) -> Any:
+    """Import a module here as it is, or else as a worker would that has this `env`: it may not do without."""
+    try:
+        return load_module(name, path)
+    except Exception:
+        if not env:
+            raise
+    before = dict(os.environ)
+    os.environ.update(env)
+    try:
+        return load_module(name, path)
+    finally:
+        for word in env:
+            del os.environ[word]
+        os.environ.update({word: value for word, value in before.items() if word in env})
 
 
 def trimmed(error: BaseException) -> BaseException:
