@@ -123,7 +123,7 @@ def test_polars_at_import(project):
         }
     )
     outcome = made.run("--json")
-    assert outcome.json["items"]["done"] == 5, outcome
+    assert [task["done"] for task in outcome.json["tasks"]] == [0, 5], outcome
 
 
 @METHODS
