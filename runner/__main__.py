@@ -16,6 +16,8 @@ from runner.cli import streams
 
 def main() -> None:
     """Run the command line; the exit codes are in `runner.errors` and `runner.supervisor.result`."""
+    # The children of a pool in a thread task would execute the command's script again, or import what it does.
+    vars(sys.modules["__main__"]).update(__spec__=None, __file__=None)
     try:
         streams.open_all()
         collector.keep_to_the_end()

@@ -36,6 +36,15 @@ if TYPE_CHECKING:
 _UNDER_WAY = threading.Lock()
 
 
+def _forked() -> None:
+    """What is under way in the parent is not under way in its copy."""
+    global _UNDER_WAY  # noqa: PLW0603  a fact about the process
+    _UNDER_WAY = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 @dataclass(frozen=True, slots=True)
 class TaskResult:
     """How one task has ended.
@@ -296,13 +305,12 @@ def alone() -> Iterator[None]:
 
     Local plugins are read anew, as their files are now; worker processes would see that in any case.
     """
+    from runner.fleets import conditions
     from runner.tasks import LOCAL
 
-    if not _UNDER_WAY.acquire(blocking=False):
-        raise UsageError("a run is under way in this process, and a process has one at a time; start another process")
-    from runner.fleets import conditions
-
     pid = os.environ.get("RUNNER_PID")
+    if pid == str(os.getpid()) or not _UNDER_WAY.acquire(blocking=False):
+        raise UsageError("a run is under way in this process, and a process has one at a time; start another process")
     try:
         for name in [name for name in sys.modules if name.startswith(LOCAL)]:
             del sys.modules[name]

@@ -440,7 +440,7 @@ def load_module(name: str, path: str | None = None) -> Any:
     """Import a module by name; from its file when the name alone does not lead there."""
     if name in sys.modules:
         return sys.modules[name]
-    if path is not None and not path.endswith(".py"):
+    if path is not None and not (path.endswith(".py") and Path(path).is_file()):
         raise ImportError(f"{path} is not a Python file")
     if path is None or name.startswith(LOCAL):
         __import__(name)  # not `import_module`, whose frame would be in the traceback of what goes wrong

@@ -57,7 +57,9 @@ def everything(config: Config, choice: Choice | None = None) -> Findings:
 
     `choice`: which installed plugins may be used; default: what the environment says.
     """
-    plugins = Plugins(config.folder, config.plugins, choice)
+    apart = [task for task in config.tasks.values() if task.enabled and task.mode != "thread"]
+    env = {word: value for task in reversed(apart) for word, value in task.env.items()}
+    plugins = Plugins(config.folder, config.plugins, choice, env)
     problems = [*check(config), *extensions.findings(config, plugins)]
     functions: dict[str, TaskFunction] = {}
     tasks: dict[str, TaskConfig] = {}

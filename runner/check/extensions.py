@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.config.problems import Problem, did_you_mean, name
@@ -103,10 +102,7 @@ def _has_hooks(plugin: Plugin) -> bool:
         return bool(plugin.hooks_module)
     if not plugin.loaded or plugin.error == plugin.why:
         return True
-    try:  # it was not imported, so only its text can tell
-        return plugin.path is not None and "hookimpl" in Path(plugin.path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
+    return plugin.path is not None and "hookimpl" in plugin.text  # it was not imported, so only its text can tell
 
 
 def notices(problems: Sequence[Problem]) -> tuple[str, ...]:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from runner.config.model import Config, Place, TaskConfig
 
+#: Variables that the interpreter, the linker or the C library reads when a program starts, and then never again.
+_AT_START = ("PYTHON", "LD_", "DYLD_", "MALLOC_", "GLIBC_TUNABLES")
+_LATER = {"PYTHONASYNCIODEBUG", "PYTHONBREAKPOINT"}
 #: More processes than this for each core are a slip more often than a wish.
 _MANY = 8
 
@@ -65,9 +68,9 @@ def place_of(config: Config, task: str, key: str, *more: str) -> Place:
     return own or config.places.get(("defaults", "task", key)) or config.place("tasks", task, key)
 
 
-def own(config: Config, task: str, key: str) -> bool:
+def own(config: Config, task: str, *key: str) -> bool:
     """Whether the task's own table has the key; a default that does not fit one task is no mistake."""
-    return config.places.get(("tasks", task, key)) is not None
+    return config.places.get(("tasks", task, *key)) is not None
 
 
 # -- queues -----------------------------------------------------------------------------------
@@ -176,6 +179,14 @@ def _warnings(config: Config, graph: Graph) -> Iterator[Problem]:
         if config.run.durable and settings.full != "wait":
             text = f"the run is durable, but queue {name(queue)} drops items when it is full"
             yield Problem("W402", text, config.place("queues", queue, "full"), "warning")
+    for task in graph.tasks.values():
+        programs = task.call in {"shell", "std.shell"}  # nothing else is meant by their `env`
+        for word in () if task.mode == "thread" or programs else task.env:
+            if word.startswith(_AT_START) and word not in _LATER and own(config, task.name, "env", word):
+                text = f"{name(word)} in the `env` of task {name(task.name)} counts for programs that its workers start"
+                hint = f"the workers have started by then: set {name(word)} for runner itself"
+                place = config.place("tasks", task.name, "env", word)
+                yield Problem("W408", f"{text}, not for the workers", place, "warning", hint)
     most, there = _MANY * cores(), [task for task in graph.tasks.values() if task.mode != "thread"]
     for task in there:
         if task.workers.count > most and own(config, task.name, "workers"):

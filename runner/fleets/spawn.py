@@ -30,6 +30,8 @@ PRELOAD = "RUNNER_PRELOAD"
 METHOD = "RUNNER_START_METHOD"
 #: Seconds that a fork server which no longer listens may take until it is gone.
 _DYING = 5.0
+#: The fork server is told of so many modules: an environment variable holds 128 KiB.
+_MOST = 200
 #: Ignored in the fork server and in workers: a terminal sends them to everybody.
 TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP)
 
@@ -156,7 +158,7 @@ def _wanted(references: Sequence[Reference]) -> tuple[list[str], list[str]]:
         else:
             file = path or getattr(sys.modules.get(module), "__file__", None)
             files += [file] if file and file.endswith(".py") else []
-    return modules, files
+    return modules[:_MOST], files[:_MOST]
 
 
 @contextlib.contextmanager

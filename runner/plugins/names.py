@@ -14,21 +14,28 @@ from runner.errortext import describe
 from runner.plugins import find
 from runner.plugins.choice import Choice
 from runner.plugins.hooks import HookCalls
-from runner.plugins.plugin import Plugin, trimmed
+from runner.plugins.plugin import Plugin, asked_to_end, import_with, trimmed
 from runner.tasks import Reference, TaskFunction, declared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 
 class Plugins:
     """The plugins of one file, which is in `folder`; local ones and hooks are loaded, the others when they are named.
 
-    `named` is what the file says in `plugins = […]`, `choice` which installed ones may be used.
+    `named` is what the file says in `plugins = […]`, `choice` which installed ones may be used, `env` what its tasks
+    give their workers: what cannot be imported is tried once more with that.
     """
 
-    def __init__(self, folder: Path, named: tuple[str, ...] | None = None, choice: Choice | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        named: tuple[str, ...] | None = None,
+        choice: Choice | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder.resolve()
         choice = choice or Choice.read()
         if str(self.folder) not in sys.path:
@@ -37,6 +44,9 @@ class Plugins:
         self.local = find.local(self.folder, named, choice)
         self.own = find.own(choice)
         self.installed = find.installed(choice)
+        self._env = env or {}
+        for plugin in self.all:
+            plugin.env = self._env
         self.hooks = HookCalls()
         for plugin in self.local:
             plugin.load()
@@ -78,7 +88,7 @@ class Plugins:
     def find(self, call: str) -> TaskFunction:
         """The task function that a file calls `call`; PluginError says what there is instead."""
         if ":" in call:
-            return _importable(call)
+            return _importable(call, self._env)
         plugin, _, name = call.rpartition(".")
         if plugin:
             return self._qualified(call, plugin, name)
@@ -86,7 +96,7 @@ class Plugins:
             found = self._in(call, name, circle)
             if found is not None:
                 return found
-            if circle is self.local and any(name in each.unmarked or each.error for each in circle):
+            if circle is self.local and any(name in each.unmarked or each.may_offer(name) for each in circle):
                 break  # the project's own may be meant, were it in order: nobody else's is taken for it
         raise self._not_found(call, "", name, [*self.local, *self.installed])
 
@@ -173,16 +183,17 @@ def _block(plugin: Plugin) -> str:
     return f"block one of them by the name of its distribution: --no-plugin {plugin.distribution.called}"
 
 
-def _importable(call: str) -> TaskFunction:
+def _importable(call: str, env: Mapping[str, str]) -> TaskFunction:
     module, _, qualname = call.partition(":")
     reference = Reference(module, qualname)
     try:
+        import_with(env, module)
         target = reference.load()
     except AttributeError as error:
         near = _nearest(qualname, vars(sys.modules[module])) if module in sys.modules else ""
         raise PluginError(f"`{call}`: module `{module}` has no `{qualname}` ({error})", hint=near) from None
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
+        if asked_to_end(error):
             raise
         told = describe(trimmed(error))
         hint = "" if isinstance(error, ModuleNotFoundError) else told.traceback.rstrip()

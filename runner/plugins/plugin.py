@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import opcode
+import os
+import re
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +16,7 @@ from runner.structs import dataclass, field
 from runner.tasks import Reference, TaskFunction, declared, load_module
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import ModuleType
 
     from runner.plugins.installed import Distribution, EntryPoint
@@ -41,6 +45,8 @@ class Plugin:
     clashes: dict[str, list[TaskFunction]] = field(default_factory=dict)
     hooks: tuple[str, ...] = ()
     unmarked: tuple[str, ...] = ()
+    #: What the tasks' `env` in the file gives their workers.
+    env: Mapping[str, str] = field(default_factory=dict)
     loaded: bool = False
     blocked: str = ""
     error: str = ""
@@ -95,15 +101,30 @@ class Plugin:
             self.fail(f"its entry point must name a module, not {name!r}")
             return None
         try:
-            module: ModuleType = load_module(name, self.path)
+            module: ModuleType = import_with(self.env, name, self.path)
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
+            if asked_to_end(error):
                 raise
             told = describe(trimmed(error))
             self.fail(str(told), told.traceback or str(error))
             return None
         self.file = getattr(module, "__file__", None) or self.file
         return module
+
+    def may_offer(self, name: str) -> bool:
+        """Whether it might have the function, were it not broken: its text names it, other than to call it."""
+        if not self.error:
+            return False
+        word = re.escape(name)
+        return bool(re.search(rf"(def|class)\s+{word}\b|\b{word}\b(?!\s*\()|^$|import\s*\*", self.text))
+
+    @property
+    def text(self) -> str:
+        """Its file, for a guess at what importing it would have brought; empty when that cannot be read."""
+        try:
+            return Path(self.file).read_text(encoding="utf-8", errors="replace") if Path(self.file).is_file() else ""
+        except OSError:
+            return ""
 
     def _collect(self, module: ModuleType) -> None:
         unmarked = []
@@ -129,12 +150,39 @@ class Plugin:
             self.clashes.setdefault(function.name, [there]).append(function)
 
 
+def import_with(env: Mapping[str, str], name: str, path: str | None = None) -> Any:
+    """Import a module here as it is, or else as a worker would that has this `env`: it may not do without."""
+    try:
+        return load_module(name, path)
+    except Exception:
+        if not env:
+            raise
+    before = dict(os.environ)
+    os.environ.update(env)
+    try:
+        return load_module(name, path)
+    finally:
+        for word in env:
+            del os.environ[word]
+        os.environ.update({word: value for word, value in before.items() if word in env})
+
+
 def trimmed(error: BaseException) -> BaseException:
     """The error without the frames of the import system and of ours, which lead to it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(("<frozen importlib", _OURS)):
         trace = trace.tb_next
     return error.with_traceback(trace)
+
+
+def asked_to_end(error: BaseException) -> bool:
+    """Whether it is Ctrl-C, and no `raise KeyboardInterrupt` of the code that was executed."""
+    trace = error.__traceback__
+    if not isinstance(error, KeyboardInterrupt) or trace is None:
+        return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_code[trace.tb_lasti] != opcode.opmap["RAISE_VARARGS"]
 
 
 def noted(error: BaseException, hook: str, plugin: Any) -> BaseException:

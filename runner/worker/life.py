@@ -169,7 +169,11 @@ def _shown(bench: Bench, result: Any) -> str | None:
 
 
 def _load(spec: WorkerSpec) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    target = spec.reference.load()
+    try:
+        target = spec.reference.load()
+    except (SystemExit, KeyboardInterrupt) as error:  # its own: a worker is not told of Ctrl-C
+        text = f"importing {spec.reference.module} raised {type(error).__name__}({error})"
+        raise ImportError(text).with_traceback(error.__traceback__) from None
     args, kwargs = pickle.loads(spec.arguments)  # noqa: S301  made by the supervisor for its own worker
     return target, args, kwargs
 
