@@ -70,6 +70,8 @@ class Audience:
             self._journal.close()
         lost = self.printer.failed or (self._journal is not None and bool(self._journal.trouble))
         code = 0 if self._options.dead_ok and result.exit_code == DEAD else result.exit_code
+        if self.printer.interrupted:
+            return 128 + self.printer.interrupted
         return FAILED if code in {0, DEAD} and lost else code
 
     def end(self, result: Result) -> Record:
@@ -86,6 +88,7 @@ class Audience:
 def execute(plan: Plan, options: Options) -> NoReturn:
     """Run the plan, say how it ended, and leave with its exit code."""
     from runner import runs
+    from runner.fleets import conditions
 
     audience = Audience(plan, options)
     try:
@@ -94,9 +97,11 @@ def execute(plan: Plan, options: Options) -> NoReturn:
             result = runs.execute(plan, streams, audience.tell, watched=True)
         finally:
             audience.end_display()
-        record = audience.end(result)
+        with conditions.ending_waits():
+            record = audience.end(result)
+            audience.printer.close(result.patience(plan.settings.deadline))
     finally:
-        audience.printer.close(timeout=5.0)
+        audience.printer.close(0.0)
     code = audience.code(result)
     if options.as_json:
         code = _print(record, code)

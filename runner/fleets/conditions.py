@@ -6,10 +6,11 @@ import contextlib
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
 #: Blocked by who started this process (a service with a signalfd, a thread of a program), nobody would hear them.
 _HEARD = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGCONT}
@@ -67,3 +68,30 @@ def signals() -> Iterator[None]:
         if ignored and here:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Ended(KeyboardInterrupt):
+    """A signal has ended a wait; `number` is that of the exit code, less 128."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number: int = signal.SIGTERM if number == signal.SIGHUP else number
+
+
+def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  the signature of a handler
+    raise _Ended(number)
+
+
+@contextlib.contextmanager
+def ending_waits() -> Iterator[None]:
+    """Have a signal that would end the program raise a KeyboardInterrupt, so that what is lost by that can be said."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) not in {signal.SIG_IGN, None}:
+                before[number] = signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

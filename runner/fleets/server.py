@@ -192,7 +192,9 @@ def end(server: Any) -> None:
         os.close(getattr(server, alive))
         setattr(server, alive, None)
         setattr(server, number, None)
-        _forget(getattr(server, "_forkserver_address", None))
+        if server is _server:
+            _forget(server._forkserver_address)
+            server._forkserver_address = None
         with contextlib.suppress(ChildProcessError):
             if not _gone_within(pid, _END):
                 with contextlib.suppress(ProcessLookupError):
