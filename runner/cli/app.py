@@ -13,6 +13,7 @@ from runner import __version__
 from runner.cli import streams
 from runner.cli.lazy import LazyGroup
 from runner.errors import RunnerError
+from runner.errortext import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,7 +95,7 @@ def main() -> int:
     except Exception as error:
         if "RUNNER_DEBUG" in os.environ:
             raise
-        if refused := streams.of_the_machine(error):
+        if refused := refusal(error):
             _say(f"runner: {refused}")
             return _leave(1)
         _say(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import errno
 import io
 import os
 import sys
@@ -89,20 +88,3 @@ def discard(stream: TextIO) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)
-
-
-def of_the_machine(error: BaseException) -> str:
-    """What the machine has refused, in a sentence; empty: the error is something else."""
-    if isinstance(error, MemoryError):
-        return "this machine gives no more memory (see `ulimit -v` and the limits of the container)"
-    if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        return "this machine allows no more threads (see `ulimit -u` and the limits of the container)"
-    if not isinstance(error, OSError):
-        return ""
-    where = f"{error.filename}: " if error.filename else ""
-    hint = {
-        errno.EMFILE: " (see `ulimit -n`)",
-        errno.EAGAIN: " (see `ulimit -u` and the limits of the container)",
-        errno.ENOMEM: " (see `ulimit -v` and the limits of the container)",
-    }.get(error.errno or 0, "")
-    return f"{where}{error.strerror or error}{hint}"

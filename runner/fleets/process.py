@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import SpawnError
-from runner.errortext import clean_stack
+from runner.errortext import clean_stack, refusal
 from runner.fleets import server
 from runner.fleets.base import Death, Died, Heard
 from runner.fleets.child import Kit, main
@@ -120,7 +120,7 @@ class ProcessFleet:
                 except (EOFError, ConnectionError) as error:
                     if attempt + 1 == _LAUNCHES:
                         raise _cannot_start(spec, error) from error
-                except (OSError, pickle.PicklingError) as error:
+                except (OSError, MemoryError, pickle.PicklingError) as error:
                     raise _cannot_start(spec, error) from error
         raise AssertionError("unreachable")
 
@@ -359,7 +359,9 @@ class ProcessFleet:
 
 
 def _cannot_start(spec: WorkerSpec, error: Exception) -> SpawnError:
-    why = error or type(error).__name__
+    why = refusal(error) or str(error) or type(error).__name__
+    if isinstance(error, EOFError):
+        why = "the fork server dies over it; this machine may allow no more processes or memory (see `ulimit -a`)"
     return SpawnError(f"worker `{spec.name}` of task `{spec.task}` could not be started: {why}")
 
 
