@@ -132,13 +132,8 @@ def _print(record: Record, code: int) -> int:
     from runner.report.journal import summary
     from runner.supervisor.result import DEAD, FAILED
 
-    try:
-        sys.stdout.write(summary(record) + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        sys.stderr.write(f"standard output: {error.strerror}; the summary is lost\n")
-        streams.discard(sys.stdout)
+    sys.stdout.write(summary(record) + "\n")
+    if lost := streams.trouble():
+        sys.stderr.write(f"{lost}; the summary is lost\n")
         return FAILED if code in {0, DEAD} else code
     return code

@@ -8,6 +8,8 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
+from runner.transport.cells import memory_file
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
@@ -35,8 +37,8 @@ def fill_standard_descriptors() -> list[int]:
 def _placeholder() -> int:
     try:
         return os.open(os.devnull, os.O_RDWR)
-    except OSError:  # no /dev here
-        return os.open("/", os.O_RDONLY)
+    except OSError:  # no /dev here: a file in memory, which nobody reads
+        return memory_file("runner-null")
 
 
 @contextlib.contextmanager
