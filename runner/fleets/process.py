@@ -30,7 +30,6 @@ from runner.fleets.holdings import Account, Holdings
 from runner.fleets.spawn import InheritedFd, Spawner
 from runner.structs import dataclass, field
 from runner.transport.cells import memory_file
-from runner.transport.frames import FrameError
 from runner.transport.link import SupervisorLink, pair
 from runner.transport.messages import Arena, Failed, Finished
 
@@ -198,18 +197,15 @@ class ProcessFleet:
             self._read(slot, worker)
 
     def _read(self, slot: int, worker: _Worker) -> None:
-        try:
-            messages, alive = worker.link.receive()
-            for message in messages:
-                if type(message) is Arena:
-                    self._holdings.opened(worker.account, message)
-                else:
-                    worker.parting = type(message) in {Finished, Failed}
-                    self._hub.post(Heard(slot, worker.life, self._holdings.heard(worker.account, message)))
-        except FrameError:
-            # Something wrote into the worker's socket that is not ours: nothing it says can be trusted any more.
+        messages, alive = worker.link.receive()
+        for message in messages:
+            if type(message) is Arena:
+                self._holdings.opened(worker.account, message)
+            else:
+                worker.parting = type(message) in {Finished, Failed}
+                self._hub.post(Heard(slot, worker.life, self._holdings.heard(worker.account, message)))
+        if worker.link.garbled:  # something wrote into it that is not ours: nothing it says can be trusted any more
             self._spoil(worker, "wrote into the socket that it has to runner")
-            alive = False
         if not alive:
             self._hub.unwatch(worker.link.fileno())  # the pidfd tells the rest
             self._hub.later(_SILENCE, partial(self._deaf, slot, worker))

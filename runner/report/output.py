@@ -42,6 +42,10 @@ _STUCK = 2.0
 _NOTHING = b""
 
 
+class _Left(Exception):
+    """Another thread does what is left to do."""
+
+
 class Source:
     """One stream of one process worker."""
 
@@ -208,6 +212,10 @@ class Printer:
             os.write(self._writer, b"\0")
 
     def _run(self) -> None:
+        with contextlib.suppress(_Left):
+            self._serve()
+
+    def _serve(self) -> None:
         while not self._given_up:
             self._do_deeds()
             if self._closing and not self._deeds:
@@ -323,8 +331,7 @@ class Printer:
             try:
                 self._at_hand = stream, view
                 wrote = os.write(self._fds[stream], view[: _MOST_PIECE if self._hurry == inf else _PIECE])
-                if stream in self._broken:  # given up meanwhile: another thread goes on
-                    raise SystemExit
+                self._leave_if_given_up()
                 view = view[wrote:]
                 self._written += wrote
             except BlockingIOError:  # somebody made the terminal non-blocking
@@ -332,10 +339,16 @@ class Printer:
                     ready.register(self._fds[stream], selectors.EVENT_WRITE)
                     ready.select(1.0)
             except OSError as error:
+                self._leave_if_given_up()
                 self._break(stream, error.strerror or type(error).__name__, failed=error.errno != errno.EPIPE)
                 self._lose(stream, view)
                 break
         self._at_hand = "", _NOTHING
+
+    def _leave_if_given_up(self) -> None:
+        """The thread was stuck for so long that another one has gone on with its work."""
+        if self._given_up and threading.current_thread() is self._thread:
+            raise _Left
 
     def _break(self, stream: str, why: str, *, failed: bool = True) -> None:
         """From now on, what is written there is lost."""

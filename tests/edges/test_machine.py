@@ -6,7 +6,9 @@ Each case of a table is a command under one condition. None of them may end with
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
+import re
 import resource
 import select
 import shutil
@@ -14,9 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from multiprocessing import forkserver
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,6 +30,7 @@ from runner.worker.bench import Bench
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="conditions of Linux")
 
@@ -56,65 +57,67 @@ inputs = ["m"]
 """
 
 
-def plugin():
-    import os
-    import signal
-    import socket
-    import stat
-    import struct
-    import time
+PLUGIN = """
+import os
+import signal
+import socket
+import stat
+import struct
+import time
+from pathlib import Path
 
-    from runner import task
+from runner import task
 
-    kept = []
+kept = []
 
-    def sockets():
-        for fd in range(3, 256):
-            try:
-                if stat.S_ISSOCK(os.fstat(fd).st_mode):
-                    yield fd
-            except OSError:
-                pass
+def sockets():
+    for fd in range(3, 256):
+        try:
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                yield fd
+        except OSError:
+            pass
 
-    @task
-    def work(item, how):
-        if item == 13:
-            if how == "close":
-                os.closerange(3, 256)
-            elif how == "dup":
-                kept.append(socket.socketpair())
-                for fd in list(sockets()):
-                    os.dup2(kept[0][0].fileno(), fd)
-            elif how == "elsewhere":
-                for fd in list(sockets()):
-                    os.dup2(1, fd)
-            elif how == "stopped server":
-                os.kill(os.getppid(), signal.SIGSTOP)
-                os._exit(1)
-            elif how == "killed server":
-                os.kill(os.getppid(), signal.SIGKILL)
-                os._exit(1)
-            elif how == "junk":
-                for fd in sockets():
-                    os.write(fd, b"junk " * 10)
-            elif how.isdigit():
-                for fd in sockets():
-                    os.write(fd, struct.pack("<2sBxIQ", b"rn", 5, 100, int(how)))
-        elif how == "slow":
-            time.sleep(0.02)
-        elif how == "sweep" and item == 20 and not os.path.exists("once"):
-            open("once", "w").close()
+@task
+def work(item, how):
+    if item == 13:
+        if how == "close":
+            os.closerange(3, 256)
+        elif how == "dup":
+            kept.append(socket.socketpair())
+            for fd in list(sockets()):
+                os.dup2(kept[0][0].fileno(), fd)
+        elif how == "elsewhere":
+            for fd in list(sockets()):
+                os.dup2(1, fd)
+        elif how == "stopped server":
+            os.kill(os.getppid(), signal.SIGSTOP)
             os._exit(1)
-        return item
+        elif how == "killed server":
+            os.kill(os.getppid(), signal.SIGKILL)
+            os._exit(1)
+        elif how == "junk":
+            for fd in sockets():
+                os.write(fd, b"junk " * 10)
+        elif how.isdigit():
+            for fd in sockets():
+                os.write(fd, struct.pack("<2sBxIQ", b"rn", 5, 100, int(how)))
+    elif how == "slow":
+        time.sleep(0.02)
+    elif how == "sweep" and item == 20 and not Path("once").exists():
+        Path("once").touch()
+        os._exit(1)
+    return item
 
-    @task
-    def speak(item, how):
-        print("K", item, "y" * 400)
+@task
+def speak(item, how):
+    print("K", item, "y" * 400)
+"""
 
 
 @pytest.fixture
 def made(project: Any) -> Any:
-    return project({"tasks.toml": FILE, "plugins/work.py": plugin})
+    return project({"tasks.toml": FILE, "plugins/work.py": PLUGIN})
 
 
 RUNNER = f"{sys.executable} -m runner"
@@ -122,7 +125,7 @@ RUNNER = f"{sys.executable} -m runner"
 
 def shell(made: Any, script: str, **env: str) -> Callable[[], tuple[int, str]]:
     """Start a script of bash, in which `runner` is the command; its exit code and all it wrote, when that is wanted."""
-    script = f"set -o pipefail; runner() {{ {RUNNER} \"$@\"; }}; {script}"
+    script = f'set -o pipefail; runner() {{ {RUNNER} "$@"; }}; {script}'
     environment = {**os.environ, **env, TOKEN: "x"}
     process = subprocess.Popen(
         ["bash", "-c", script],
@@ -164,13 +167,13 @@ OUTPUTS = [
 ]
 
 
-@pytest.mark.parametrize("condition, run, good, bad", OUTPUTS[2:4] + OUTPUTS[6:])
+@pytest.mark.parametrize(("condition", "run", "good", "bad"), OUTPUTS[2:4] + OUTPUTS[6:])
 def test_outputs_that_are_closed_or_full(made: Any, condition: str, run: int, good: int, bad: int) -> None:
     outputs(made, condition, run, good, bad)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("condition, run, good, bad", OUTPUTS[:2] + OUTPUTS[4:6])
+@pytest.mark.parametrize(("condition", "run", "good", "bad"), OUTPUTS[:2] + OUTPUTS[4:6])
 def test_more_outputs_that_are_closed_or_full(made: Any, condition: str, run: int, good: int, bad: int) -> None:
     outputs(made, condition, run, good, bad)
     for command in ("run --json", "run -q", "list functions", "graph", "show", "explain", "report", "schema"):
@@ -203,7 +206,7 @@ def test_letters_that_an_output_cannot_show(made: Any, env: dict[str, str]) -> N
     (drawn, graph), (checked, found) = [finish() for finish in running]
     assert (drawn, checked) == (0, 3), (graph, found)
     assert "+--" in graph, graph
-    assert "E301" in found, found
+    assert "E107" in found, found
 
 
 @pytest.mark.slow
@@ -241,7 +244,7 @@ def test_a_service_without_streams(made: Any, closed: str) -> None:
 
 def test_signals_that_the_starter_ignores_stay_ignored(made: Any) -> None:
     script = "trap '' HUP INT TERM; runner run -p how=slow & p=$!; while [ ! -e out.txt ] && ! ls -A | grep -q part;"
-    script += " do sleep 0.05; done; kill -HUP $p; kill -INT $p; kill -TERM $p; wait $p"
+    script += " do kill -0 $p || exit 9; sleep 0.05; done; kill -HUP $p; kill -INT $p; kill -TERM $p; wait $p"
     code, text = shell(made, script)()
     assert code == 0, text
     assert "30 read = 30 done" in text
@@ -278,7 +281,7 @@ def test_ends_of_children_are_heard_although_the_starter_did_not_want_to(made: A
 
 def test_a_signal_that_the_starter_blocks_is_heard(made: Any) -> None:
     made.write({"start.py": IGNORING})
-    script = f"{sys.executable} start.py run -p how=slow & p=$!; until ls -A | grep -q part; do sleep 0.05; done"
+    script = f"{sys.executable} start.py run -p how=slow & p=$!; until ls -A | grep -q part; do kill -0 $p || exit 9; sleep 0.05; done"
     code, text = shell(made, f"{script}; kill -TERM $p; wait $p")()
     assert code == 143, text
 
@@ -350,6 +353,7 @@ def test_a_stopped_fork_server_is_replaced(spawner: Spawner, monkeypatch: pytest
     os.kill(first, signal.SIGSTOP)
     with pytest.raises(server.NoAnswer):
         spawner.start(print, (), "one")
+    monkeypatch.undo()
     process = spawner.start(print, (), "two")
     process.join(20)
     assert process.exitcode == 0
@@ -417,7 +421,7 @@ LIMITS = [
 ]
 
 
-@pytest.mark.parametrize("number, value, hint", LIMITS)
+@pytest.mark.parametrize(("number", "value", "hint"), LIMITS)
 def test_limits_are_named(made: Any, number: int, value: int, hint: str) -> None:
     outcome = made.run(preexec_fn=limited(number, value), env={"PYTHONDONTWRITEBYTECODE": "1"})
     assert outcome.exit in {1, 3}, outcome
@@ -433,7 +437,7 @@ CROWD = FILE.replace("[tasks.work]", "[tasks.work]\nworkers = 30")
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
-@pytest.mark.parametrize("mode, most", [("thread", 5), ("thread", 12), ("process", 9)])
+@pytest.mark.parametrize(("mode", "most"), [("thread", 5), ("thread", 12), ("process", 9)])
 def test_no_more_threads_or_processes(made: Any, mode: str, most: int) -> None:
     if subprocess.run([*SETPRIV, "true"], check=False).returncode:
         pytest.skip("setpriv may not do it here")
@@ -463,9 +467,9 @@ def test_a_reader_who_stops_is_waited_for_until_a_signal(made: Any) -> None:
     running.process.wait(30)
     outcome = running.finish()
     assert outcome.exit == 143, outcome
-    lost = int(outcome.err.partition("ended the waiting; ")[2].partition(" lines lost")[0].replace(",", ""))
-    assert 0 < lost <= 600
-    assert lost + outcome.out.count(" K ") in {600, 601}, outcome  # one may be torn where the pipe was full
+    lost = re.search(r"standard output: .*; ([\d,]+) lines lost", outcome.err)
+    assert lost, outcome
+    assert 1 <= int(lost[1].replace(",", "")) <= 601
 
 
 def test_a_slow_reader_loses_nothing_whatever_the_time() -> None:
@@ -519,19 +523,13 @@ def wait_for_ever(started: Any, hurried: Any) -> None:
     popen = started._popen
     os.write(popen.data, popen.left)
     os.close(popen.data)
-    if not select.select([popen.sentinel], [], [], 3)[0]:
+    if not select.select([popen.sentinel], [], [], 0.5)[0]:
         pytest.fail("it waits for ever")
 
 
 def catch_all(self: LocalHub, signals: Any) -> None:
     for number in signals:
         self._handlers[number] = signal.signal(number, self._caught)
-
-
-def give_up_in_time(self: Printer, patience: float | None = None) -> None:
-    done = threading.Event()
-    self.hand_over(done.set)
-    done.wait(0.1)
 
 
 def planted_blame(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -567,17 +565,13 @@ def planted_signal(monkeypatch: pytest.MonkeyPatch) -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def planted_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    test_a_slow_reader_loses_nothing_whatever_the_time()
-
-
 BUGS: list[tuple[Any, str, Any, Callable[[pytest.MonkeyPatch], None]]] = [
     (Bench, "answer", forget_to_blame, planted_blame),
     (LocalHub, "catch", catch_all, planted_signal),
 ]
 
 
-@pytest.mark.parametrize("owner, name, bug, check", BUGS, ids=[bug.__name__ for _, _, bug, _ in BUGS])
+@pytest.mark.parametrize(("owner", "name", "bug", "check"), BUGS, ids=[bug.__name__ for _, _, bug, _ in BUGS])
 def test_a_planted_bug_is_noticed(
     monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, bug: Any, check: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
@@ -592,3 +586,4 @@ def test_a_planted_wait_is_noticed(spawner: Spawner, monkeypatch: pytest.MonkeyP
     with pytest.raises(pytest.fail.Exception):
         test_a_stopped_fork_server_is_replaced(spawner, monkeypatch)
     server.kill()
+    multiprocessing.active_children()  # forgets the one that was never made
