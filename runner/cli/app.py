@@ -13,7 +13,6 @@ from runner import __version__
 from runner.cli import streams
 from runner.cli.lazy import LazyGroup
 from runner.errors import RunnerError
-from runner.errortext import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,6 +92,8 @@ def main() -> int:
     except Exception as error:
         if "RUNNER_DEBUG" in os.environ:
             raise
+        from runner.errortext import refusal
+
         if refused := refusal(error):
             _say(f"runner: {refused}")
             return _leave(1)

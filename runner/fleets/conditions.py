@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 from typing import TYPE_CHECKING, Any
-
-from runner.transport.cells import memory_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +35,8 @@ def _placeholder() -> int:
     try:
         return os.open(os.devnull, os.O_RDWR)
     except OSError:  # no /dev here: a file in memory, which nobody reads
+        from runner.transport.cells import memory_file
+
         return memory_file("runner-null")
 
 
@@ -52,6 +51,13 @@ def standard_descriptors() -> Iterator[None]:
             os.close(fd)
 
 
+def _in_the_main_thread() -> bool:
+    """Whether this is where Python sets handlers of signals."""
+    import threading  # not for a command that only says its version
+
+    return threading.current_thread() is threading.main_thread()
+
+
 @contextlib.contextmanager
 def signals() -> Iterator[None]:
     """Have children waited for, and signals heard, for so long.
@@ -61,7 +67,7 @@ def signals() -> Iterator[None]:
     """
     before = signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
     ignored = signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
-    here = threading.current_thread() is threading.main_thread()  # Python sets handlers nowhere else
+    here = _in_the_main_thread()
     if ignored and here:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
@@ -88,7 +94,7 @@ def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  the sig
 def ending_waits() -> Iterator[None]:
     """Have a signal that would end the program raise a KeyboardInterrupt, so that what is lost by that can be said."""
     before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
+    if _in_the_main_thread():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) not in {signal.SIG_IGN, None}:
                 before[number] = signal.signal(number, _end)
