@@ -217,6 +217,7 @@ def perform(
     `keep`: the run leaves its record, and its summary says what each task did.
     """
     from runner import runs
+    from runner.fleets import conditions
     from runner.report.console import Console
     from runner.report.output import Printer
     from runner.supervisor.result import DEAD, FAILED
@@ -240,15 +241,18 @@ def perform(
 
     try:
         end = runs.execute(plan, runs.Streams(printer, log), emit, hub, watched=keep)
-        record = recorder.close() if recorder is not None else None
-        if recorder is not None and recorder.trouble and not quiet:
-            console.say(recorder.trouble)
-        console.summary(end, record)
+        with conditions.ending_waits():
+            record = recorder.close() if recorder is not None else None
+            if recorder is not None and recorder.trouble and not quiet:
+                console.say(recorder.trouble)
+            console.summary(end, record)
+            printer.close(end.patience(plan.settings.deadline))
     finally:
         if recorder is not None:
             recorder.end()
-        printer.close(timeout=5.0)
-    code = FAILED if end.exit_code in {0, DEAD} and printer.failed else end.exit_code
+        printer.close(0.0)
+    code = 128 + printer.interrupted if printer.interrupted else end.exit_code
+    code = FAILED if code in {0, DEAD} and printer.failed else code
     return _result(plan, end, code)
 
 

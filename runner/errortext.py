@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,3 +140,21 @@ def shorten(text: str, most: int) -> str:
         return text
     half = most // 2
     return f"{text[:half]}\n... {len(text) - 2 * half:,} characters ...\n{text[-half:]}"
+
+
+def refusal(error: BaseException) -> str:
+    """What the machine has refused, in a sentence; empty: the error is something else."""
+    if isinstance(error, MemoryError):
+        return "this machine gives no more memory (see `ulimit -v` and the limits of the container)"
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return "this machine allows no more threads (see `ulimit -u` and the limits of the container)"
+    if not isinstance(error, OSError):
+        return ""
+    where = f"{error.filename}: " if error.filename else ""
+    hint = {
+        errno.EMFILE: " (see `ulimit -n`)",
+        errno.EFBIG: " (see `ulimit -f`)",
+        errno.EAGAIN: " (see `ulimit -u` and the limits of the container)",
+        errno.ENOMEM: " (see `ulimit -v` and the limits of the container)",
+    }.get(error.errno or 0, "")
+    return f"{where}{error.strerror or error}{hint}"

@@ -94,12 +94,12 @@ def _main() -> int:
     except RunnerError as error:
         _say(str(error))
         return _leave(error.exit_code)
-    except BrokenPipeError:
-        return _leave(0)
     except Exception as error:
         if "RUNNER_DEBUG" in os.environ:
             raise
-        if refused := streams.of_the_machine(error):
+        from runner.errortext import refusal
+
+        if refused := refusal(error):
             _say(f"runner: {refused}")
             return _leave(1)
         _say(
@@ -117,7 +117,7 @@ def _say(text: str) -> None:
 
 def _leave(code: int) -> int:
     """Flush what is left; the exit code is another one when output was lost. A closed pipe loses nothing."""
-    lost = streams.flush()
+    lost = streams.trouble()
     if lost:
-        _say(f"runner: {lost}")
+        _say(f"runner: {lost}; output is lost")
     return 1 if lost and code in {0, 4} else code

@@ -73,7 +73,7 @@ class Audience:
     def close(self) -> None:
         """Write what there is still to print; the record is kept, or there is none."""
         self._recorder.end()
-        self.printer.close(timeout=5.0)
+        self.printer.close(0.0)
 
     def code(self, result: Result) -> int:
         """What the command ends with: output that was lost makes a good end a failed one."""
@@ -83,6 +83,8 @@ class Audience:
             self._journal.close()
         lost = self.printer.failed or (self._journal is not None and bool(self._journal.trouble))
         code = 0 if self._options.dead_ok and result.exit_code == DEAD else result.exit_code
+        if self.printer.interrupted:
+            return 128 + self.printer.interrupted
         return FAILED if code in {0, DEAD} and lost else code
 
     def end(self, result: Result) -> Record:
@@ -99,6 +101,7 @@ class Audience:
 def execute(plan: Plan, options: Options) -> NoReturn:
     """Run the plan, say how it ended, and leave with its exit code."""
     from runner import runs
+    from runner.fleets import conditions
 
     audience = Audience(plan, options)
     try:
@@ -108,7 +111,9 @@ def execute(plan: Plan, options: Options) -> NoReturn:
                 result = runs.execute(plan, streams, audience.tell, watched=True)
         finally:
             audience.end_display()
-        record = audience.end(result)
+        with conditions.ending_waits():
+            record = audience.end(result)
+            audience.printer.close(result.patience(plan.settings.deadline))
     finally:
         audience.close()
     code = audience.code(result)
@@ -161,10 +166,12 @@ def _print(record: Record, document: Callable[[str], None], code: int) -> int:
 
     try:
         document(summary(record))
-    except BrokenPipeError:
-        raise
+        lost = streams.trouble()
+    except BrokenPipeError:  # nobody wants to read it
+        lost = ""
     except OSError as error:
-        sys.stderr.write(f"standard output: {error.strerror}; the summary is lost\n")
-        streams.discard(sys.stdout)
+        lost = f"standard output: {error.strerror}"
+    if lost:
+        sys.stderr.write(f"{lost}; the summary is lost\n")
         return FAILED if code in {0, DEAD} else code
     return code

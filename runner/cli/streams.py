@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import errno
 import io
 import os
+import select
 import sys
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 from runner.fleets import conditions
 
@@ -35,20 +35,43 @@ _PLAIN = {
 _HANDLER = "runner.plain"
 
 
+class _Output(io.FileIO):
+    """A standard output that takes everything: what it could not write is told at the end, by the exit code as well.
+
+    So a command goes on to its own end, and its own exit code, when the reader of its output has left.
+    """
+
+    trouble = ""
+    _broken = False
+
+    def write(self, data: Any) -> int:
+        """Write some of it; all of it goes nowhere once that has failed."""
+        while not self._broken:
+            try:
+                wrote: int | None = super().write(data)
+            except OSError as error:
+                self._broken = True
+                self.trouble = "" if isinstance(error, BrokenPipeError) else error.strerror or type(error).__name__
+            else:
+                if wrote is not None:
+                    return wrote
+                select.select([], [self], [])  # another program has made it non-blocking
+        return memoryview(data).nbytes
+
+
 def open_all() -> None:
     """Have all three, with an encoding that takes every letter; called before anything is imported that opens files."""
     conditions.fill_standard_descriptors()
     codecs.register_error(_HANDLER, _plainly)
-    sys.stdin = sys.stdin or _stream(0, "r")
-    sys.stdout = sys.stdout or _stream(1, "w")
-    sys.stderr = sys.stderr or _stream(2, "w")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=_HANDLER)
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  it lives as long as the process
+    sys.stdout, sys.stderr = _output(1, sys.stdout), _output(2, sys.stderr)
 
 
-def _stream(fd: int, mode: Literal["r", "w"]) -> TextIO:
-    return open(fd, mode, encoding="utf-8", closefd=False)
+def _output(fd: int, before: TextIO | None) -> TextIO:
+    encoding = "utf-8" if before is None else before.encoding
+    buffered = io.BufferedWriter(_Output(fd, "w", closefd=False))
+    at_once = fd == 2 or os.isatty(fd)
+    return io.TextIOWrapper(buffered, encoding=encoding, errors=_HANDLER, line_buffering=at_once)
 
 
 def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -70,39 +93,14 @@ def encode(text: str, stream: TextIO) -> bytes:
     return text.encode(getattr(stream, "encoding", None) or "utf-8", _HANDLER)
 
 
-def flush() -> str:
-    """Write out what the streams hold; what was lost, although somebody may have wanted to read it, else nothing."""
-    lost = ""
+def trouble() -> str:
+    """Write out what the streams hold; what could not be written since this was last asked, but for a closed pipe."""
+    told = ""
     for stream, name in ((sys.stdout, "standard output"), (sys.stderr, "standard error")):
-        try:
+        with contextlib.suppress(OSError, ValueError):  # somebody has closed it
             stream.flush()
-        except (OSError, ValueError) as error:
-            if not (isinstance(error, BrokenPipeError) or lost):
-                lost = f"{name}: {getattr(error, 'strerror', None) or error}; output is lost"
-            discard(stream)
-    return lost
-
-
-def discard(stream: TextIO) -> None:
-    """From now on what is written to the stream goes nowhere, so that the interpreter's end does not fail."""
-    with contextlib.suppress(OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
-        os.close(null)
-
-
-def of_the_machine(error: BaseException) -> str:
-    """What the machine has refused, in a sentence; empty: the error is something else."""
-    if isinstance(error, MemoryError):
-        return "this machine gives no more memory (see `ulimit -v` and the limits of the container)"
-    if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        return "this machine allows no more threads (see `ulimit -u` and the limits of the container)"
-    if not isinstance(error, OSError):
-        return ""
-    where = f"{error.filename}: " if error.filename else ""
-    hint = {
-        errno.EMFILE: " (see `ulimit -n`)",
-        errno.EAGAIN: " (see `ulimit -u` and the limits of the container)",
-        errno.ENOMEM: " (see `ulimit -v` and the limits of the container)",
-    }.get(error.errno or 0, "")
-    return f"{where}{error.strerror or error}{hint}"
+        raw = getattr(getattr(stream, "buffer", None), "raw", None)
+        if isinstance(raw, _Output) and raw.trouble:
+            told = told or f"{name}: {raw.trouble}"
+            raw.trouble = ""
+    return told

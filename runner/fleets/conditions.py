@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
 #: Blocked by who started this process (a service with a signalfd, a thread of a program), nobody would hear them.
 _HEARD = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGCONT}
@@ -34,8 +34,10 @@ def fill_standard_descriptors() -> list[int]:
 def _placeholder() -> int:
     try:
         return os.open(os.devnull, os.O_RDWR)
-    except OSError:  # no /dev here
-        return os.open("/", os.O_RDONLY)
+    except OSError:  # no /dev here: a file in memory, which nobody reads
+        from runner.transport.cells import memory_file
+
+        return memory_file("runner-null")
 
 
 @contextlib.contextmanager
@@ -49,6 +51,13 @@ def standard_descriptors() -> Iterator[None]:
             os.close(fd)
 
 
+def _in_the_main_thread() -> bool:
+    """Whether this is where Python sets handlers of signals."""
+    import threading  # not for a command that only says its version
+
+    return threading.current_thread() is threading.main_thread()
+
+
 @contextlib.contextmanager
 def signals() -> Iterator[None]:
     """Have children waited for, and signals heard, for so long.
@@ -58,7 +67,7 @@ def signals() -> Iterator[None]:
     """
     before = signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
     ignored = signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
-    here = threading.current_thread() is threading.main_thread()  # Python sets handlers nowhere else
+    here = _in_the_main_thread()
     if ignored and here:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
@@ -67,3 +76,30 @@ def signals() -> Iterator[None]:
         if ignored and here:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Ended(KeyboardInterrupt):
+    """A signal has ended a wait; `number` is that of the exit code, less 128."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number: int = signal.SIGTERM if number == signal.SIGHUP else number
+
+
+def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  the signature of a handler
+    raise _Ended(number)
+
+
+@contextlib.contextmanager
+def ending_waits() -> Iterator[None]:
+    """Have a signal that would end the program raise a KeyboardInterrupt, so that what is lost by that can be said."""
+    before: dict[int, Any] = {}
+    if _in_the_main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) not in {signal.SIG_IGN, None}:
+                before[number] = signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

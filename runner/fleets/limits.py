@@ -28,8 +28,9 @@ def make_room(processes: int, workers: int) -> None:
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
+        who = f"{processes:,} process workers need" if processes else "this run needs"
         raise ResourceError(
-            f"{processes:,} process workers need about {needed:,} open files, and this shell allows {hard:,}"
+            f"{who} about {needed:,} open files, and this shell allows {hard:,}"
             " (`ulimit -Hn`); lower `workers`, or raise the limit"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

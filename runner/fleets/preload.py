@@ -38,6 +38,9 @@ _LOUD = {"antigravity", "this"}
 
 def _preload() -> None:
     ignore_terminal()
+    server, show = os.getpid(), sys.excepthook
+    # The machine lets it make no more processes: whoever asked learns of its end, and a traceback says nothing more.
+    sys.excepthook = lambda *error: None if os.getpid() == server else show(*error)
     wanted = json.loads(os.environ.pop(PRELOAD))
     sys.path[:] = wanted["path"]
     with importing():

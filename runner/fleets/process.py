@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner import forks
 from runner.errors import SpawnError
-from runner.errortext import clean_stack
+from runner.errortext import clean_stack, refusal
 from runner.fleets import server
 from runner.fleets.base import Death, Died, Heard
 from runner.fleets.child import Kit, main
@@ -31,7 +31,6 @@ from runner.fleets.holdings import Account, Holdings
 from runner.fleets.spawn import InheritedFd, Spawner
 from runner.structs import dataclass, field
 from runner.transport.cells import memory_file
-from runner.transport.frames import FrameError
 from runner.transport.link import SupervisorLink, pair
 from runner.transport.messages import Arena, Failed, Finished
 
@@ -130,7 +129,7 @@ class ProcessFleet:
                 except (EOFError, ConnectionError) as error:
                     if attempt + 1 == _LAUNCHES:
                         raise _cannot_start(spec, error) from error
-                except (OSError, pickle.PicklingError) as error:
+                except (OSError, MemoryError, pickle.PicklingError) as error:
                     raise _cannot_start(spec, error) from error
         raise AssertionError("unreachable")
 
@@ -208,18 +207,15 @@ class ProcessFleet:
             self._read(slot, worker)
 
     def _read(self, slot: int, worker: _Worker) -> None:
-        try:
-            messages, alive = worker.link.receive()
-            for message in messages:
-                if type(message) is Arena:
-                    self._holdings.opened(worker.account, message)
-                else:
-                    worker.parting = type(message) in {Finished, Failed}
-                    self._hub.post(Heard(slot, worker.life, self._holdings.heard(worker.account, message)))
-        except FrameError:
-            # Something wrote into the worker's socket that is not ours: nothing it says can be trusted any more.
+        messages, alive = worker.link.receive()
+        for message in messages:
+            if type(message) is Arena:
+                self._holdings.opened(worker.account, message)
+            else:
+                worker.parting = type(message) in {Finished, Failed}
+                self._hub.post(Heard(slot, worker.life, self._holdings.heard(worker.account, message)))
+        if worker.link.garbled:  # something wrote into it that is not ours: nothing it says can be trusted any more
             self._spoil(worker, "wrote into the socket that it has to runner")
-            alive = False
         if not alive:
             self._hub.unwatch(worker.link.fileno())  # the pidfd tells the rest
             self._hub.later(_SILENCE, partial(self._deaf, slot, worker))
@@ -375,7 +371,9 @@ class ProcessFleet:
 
 
 def _cannot_start(spec: WorkerSpec, error: Exception) -> SpawnError:
-    why = error or type(error).__name__
+    why = refusal(error) or str(error) or type(error).__name__
+    if isinstance(error, EOFError):
+        why = "the fork server dies over it; this machine may allow no more processes or memory (see `ulimit -a`)"
     return SpawnError(f"worker `{spec.name}` of task `{spec.task}` could not be started: {why}")
 
 

@@ -161,7 +161,7 @@ def answered(started: BaseProcess, hurried: Callable[[], bool]) -> None:
             if waited > ANSWER or (waited > HURRIED and hurried()):
                 raise NoAnswer(f"the fork server has not answered for {waited:.0f} s")
         popen.pid = forkserver.read_signed(popen.sentinel)
-    except OSError:
+    except (OSError, EOFError):
         kill()
         raise
     finally:
@@ -184,8 +184,9 @@ def kill() -> None:
     """End the fork server at once, also a stopped one. Who waits for exit codes learns that nobody knows them."""
     pid = getattr(_server, "_forkserver_pid", None)
     if pid is not None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        with contextlib.suppress(ProcessLookupError, PermissionError, ChildProcessError):
             os.kill(pid, signal.SIGKILL)
+            _gone_within(pid, _END)
 
 
 def all_of_them() -> list[Any]:
@@ -207,7 +208,9 @@ def end(server: Any) -> None:
         os.close(getattr(server, alive))
         setattr(server, alive, None)
         setattr(server, number, None)
-        _forget(getattr(server, "_forkserver_address", None))
+        if server is _server:
+            _forget(server._forkserver_address)
+            server._forkserver_address = None
         with contextlib.suppress(ChildProcessError):
             if not _gone_within(pid, _END):
                 with contextlib.suppress(ProcessLookupError):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner import forks
 from runner.errors import SpawnError
-from runner.errortext import clean_stack, describe
+from runner.errortext import clean_stack, describe, refusal
 from runner.fleets.base import Death, Died, Heard
 from runner.transport.cells import Position, unstretch
 from runner.worker import WorkerSpec, run
@@ -108,14 +108,13 @@ class ThreadFleet:
             target=contextvars.Context().run, args=(self._live, spec, port, life), name=spec.name, daemon=True
         )
         self._ports[spec.slot] = port
-        self._threads[spec.slot] = thread
         try:
             thread.start()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             raise SpawnError(
-                f"worker `{spec.name}` of task `{spec.task}`: {error}; this machine allows no more threads "
-                "(see `ulimit -u` and the memory limit)"
+                f"worker `{spec.name}` of task `{spec.task}` could not be started: {refusal(error) or error}"
             ) from None
+        self._threads[spec.slot] = thread
         return os.getpid()
 
     def _live(self, spec: WorkerSpec, port: ThreadPort, life: int) -> None:

@@ -99,7 +99,7 @@ class Console:
 
     def summary(self, result: Result, record: Record | None = None) -> None:
         """The results, what each task did, what is missing and why, and last of all the balance."""
-        self._printer.flush(timeout=60.0)
+        self._printer.settle(result.patience(self._plan.settings.deadline))
         if self._printer.trouble:
             self.say(self._printer.trouble)
         if not self._quiet:

@@ -14,10 +14,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import selectors
+import signal
 import threading
+import time
 from collections import deque
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, Any
 
 from runner import forks
 from runner.masks import Mask
@@ -34,6 +38,15 @@ _READ = 1 << 16
 _MOST_PENDING = 1 << 20
 _TAIL_BYTES, _TAIL_LINES = 2048, 20
 _DRAIN_ROUNDS = 64
+#: Bytes in one write, and when it matters whether somebody reads at all.
+_MOST_PIECE, _PIECE = 1 << 20, 4096
+#: Nobody has read anything for so many seconds: nobody will.
+_STUCK = 2.0
+_NOTHING = b""
+
+
+class _Left(Exception):
+    """Another thread does what is left to do."""
 
 
 class Source:
@@ -84,6 +97,14 @@ class Printer:
         self._splitters: dict[tuple[str, int, str], Splitter] = {}
         self._tails: dict[str, deque[bytes]] = {}
         self._closing = False
+        #: How far the thread is, for those who wait for it: bytes written, and what it is writing just now.
+        self._written = 0
+        self._at_hand: tuple[str, bytes | memoryview] = "", _NOTHING
+        self._given_up = False
+        #: From when on it matters whether somebody goes on reading.
+        self._hurry = inf
+        #: The signal that has ended the waiting for a reader.
+        self.interrupted = 0
         self._panel: Panel | None = None
         self._forget = forks.tell(self.abandon)
         self._thread = threading.Thread(target=self._run, name="runner-printer", daemon=True)
@@ -155,13 +176,55 @@ class Printer:
         self.hand_over(drain)
         return done.wait(timeout)
 
-    def close(self, timeout: float = 10.0) -> None:
-        """Write what there is, and end the thread; after `timeout` seconds a blocked one is left behind."""
+    def settle(self, patience: float | None = None) -> None:
+        """Wait until all that was handed over is written: as long as that takes, for a slow reader loses nothing.
+
+        `patience`: after so many seconds (the deadline, or 0 when the run was cut short) only while somebody goes on
+        reading. A KeyboardInterrupt ends it in any case. What is not written then is lost, and `trouble` says so.
+        """
+        self._hurry_after(patience)
+        done = threading.Event()
+        self.hand_over(done.set)
+        self._wait(done.wait, done.is_set)
+
+    def _wait(self, wait: Callable[[float | None], Any], is_over: Callable[[], bool]) -> None:
+        try:
+            while not (self._given_up or is_over()):
+                before = self._written
+                left = self._hurry - time.monotonic()
+                wait(None if left == inf else max(_STUCK, left))
+                if left <= 0 and self._written == before and not is_over():
+                    self._give_up("nobody has read it")
+        except KeyboardInterrupt as end:
+            self.interrupted = getattr(end, "number", signal.SIGINT)
+            self._give_up("it was not read in time, and a signal ended the waiting")
+
+    def _hurry_after(self, seconds: float | None) -> None:
+        if seconds is not None:
+            self._hurry = min(self._hurry, time.monotonic() + seconds)
+
+    def _give_up(self, why: str) -> None:
+        """The thread is stuck in a write: do in its place what is left to do, without that output."""
+        self._given_up = True
+        stream, rest = self._at_hand
+        stuck = {stream, *(each for each, fd in self._fds.items() if not _is_writable(fd))} - {""}
+        for each in stuck:
+            self._break(each, why)
+        if stream:
+            self._lose(stream, rest)
+        self._end()
+
+    def close(self, patience: float | None = None) -> None:
+        """Write what there is, as `settle` does, and end the thread."""
+        self._hurry_after(patience)
         with self._room:
             self._closing = True
             self._room.notify_all()
+        if self._given_up:
+            self._do_deeds()
+            return
         self._wake()
-        self._thread.join(timeout)
+        self._wait(self._thread.join, lambda: not self._thread.is_alive())
         if not self._thread.is_alive() and self._fds:
             self._dispose()
 
@@ -172,6 +235,8 @@ class Printer:
                 self._room.wait_for(lambda: self._pending < _MOST_PENDING or self._closing)
             self._pending += size
             self._deeds.append((deed, size))
+        if self._given_up:
+            self._do_deeds()
         self._wake()
 
     # -- the thread ----------------------------------------------------------------------------
@@ -181,16 +246,24 @@ class Printer:
             os.write(self._writer, b"\0")
 
     def _run(self) -> None:
-        while True:
+        with contextlib.suppress(_Left):
+            self._serve()
+
+    def _serve(self) -> None:
+        while not self._given_up:
             self._do_deeds()
             if self._closing and not self._deeds:
-                break
+                self._end()
+                return
             for key, _ in self._selector.select(self._draw()):
                 if key.data is None:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._reader, 4096)
                 else:
                     self._read(key.data)
+
+    def _end(self) -> None:
+        self._do_deeds()
         for source in [key.data for key in self._selector.get_map().values() if key.data is not None]:
             self.drain(source)
         self._show(None)
@@ -293,20 +366,35 @@ class Printer:
         view = memoryview(data)
         while view:
             try:
-                view = view[os.write(self._fds[stream], view) :]
+                self._at_hand = stream, view
+                wrote = os.write(self._fds[stream], view[: _MOST_PIECE if self._hurry == inf else _PIECE])
+                self._leave_if_given_up()
+                view = view[wrote:]
+                self._written += wrote
             except BlockingIOError:  # somebody made the terminal non-blocking
                 with selectors.DefaultSelector() as ready:
                     ready.register(self._fds[stream], selectors.EVENT_WRITE)
                     ready.select(1.0)
             except OSError as error:
-                self._broken[stream] = 0
-                self.failed = self.failed or error.errno != errno.EPIPE
-                self._reasons[stream] = error.strerror or type(error).__name__
-                self._lose(stream, bytes(view))
-                return
+                self._leave_if_given_up()
+                self._break(stream, error.strerror or type(error).__name__, failed=error.errno != errno.EPIPE)
+                self._lose(stream, view)
+                break
+        self._at_hand = "", _NOTHING
 
-    def _lose(self, stream: str, data: bytes) -> None:
-        self._broken[stream] += data.count(b"\n")
+    def _leave_if_given_up(self) -> None:
+        """The thread was stuck for so long that another one has gone on with its work."""
+        if self._given_up and threading.current_thread() is self._thread:
+            raise _Left
+
+    def _break(self, stream: str, why: str, *, failed: bool = True) -> None:
+        """From now on, what is written there is lost."""
+        self._broken[stream] = 0
+        self.failed = self.failed or failed
+        self._reasons[stream] = why
+
+    def _lose(self, stream: str, data: bytes | memoryview) -> None:
+        self._broken[stream] += bytes(data).count(b"\n")
         word = {"out": "standard output", "err": "standard error"}[stream]
         self.trouble = f"{word}: {self._reasons[stream]}; {self._broken[stream]:,} lines lost"
 
@@ -316,3 +404,9 @@ class Printer:
         for fd in (self._reader, self._writer, *self._fds.values()):
             os.close(fd)
         self._fds.clear()
+
+
+def _is_writable(fd: int) -> bool:
+    look = select.poll()
+    look.register(fd, select.POLLOUT)
+    return bool(look.poll(0))

@@ -50,6 +50,12 @@ class Result:
     trouble: str = ""
     unfinished: tuple[str, ...] = ()
 
+    def patience(self, deadline: float | None) -> float | None:
+        """How many seconds its end may wait for others: none when a signal or the deadline has ended it; None: any."""
+        if self.exit_code >= DEADLINE:
+            return 0.0
+        return None if deadline is None else max(0.0, deadline - self.seconds)
+
 
 def exit_code(*, fault: bool, signal: int | None, deadline: bool, halted: bool, failed: bool, dead: bool) -> int:
     """When several hold, the first of 70, 130/143, 124, 5, 1, 4 wins.

@@ -129,8 +129,9 @@ class SupervisorLink:
         #: The beginning of a message that has not arrived whole, and how long it will be when that is known.
         self._in = bytearray()
         self._length = 0
-        #: All bytes that have arrived.
+        #: All bytes that have arrived; whether some of them are no message.
         self.arrived = 0
+        self.garbled = False
 
     @property
     def in_the_middle(self) -> bool:
@@ -204,7 +205,7 @@ class SupervisorLink:
         return buffers, []
 
     def receive(self) -> tuple[list[Any], bool]:
-        """The messages that have arrived whole, and whether the worker may still send; `FrameError` for other bytes."""
+        """The messages that have arrived whole, and whether the worker may still send: not after other bytes."""
         messages: list[Any] = []
         while True:
             try:
@@ -218,7 +219,11 @@ class SupervisorLink:
             if not got:
                 return messages, False
             self.arrived += got
-            self._take(_SCRATCH[:got], messages)
+            try:
+                self._take(_SCRATCH[:got], messages)
+            except frames.FrameError:
+                self.garbled = True
+                return messages, False
             if got < len(_SCRATCH) and not beside:
                 return messages, True
 
