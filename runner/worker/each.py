@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from runner.errortext import describe
 from runner.transport import codec
 from runner.transport.cells import stretch
-from runner.transport.messages import OBJECTS, Ack, Answer, Failure, Grant
-from runner.worker.bench import QUICK, SLOW, STRETCH, Bench, flattened, frozen_items, thaw
+from runner.transport.messages import OBJECTS, SHARED, Ack, Answer, Failure, Grant
+from runner.worker.bench import QUICK, SLOW, STRETCH, Bench, flattened, frozen_items, received, thaw
 from runner.worker.failure import ENDS, failure, verdict
 from runner.worker.given import exhaust, special
 
@@ -164,7 +164,9 @@ class Items:
                 self.quick = 0
 
     def _way(self, part: Part) -> Callable[[Part, _Items, int, int, int], tuple[int, _Faults]]:
-        plain = not self.knows and part.letter is None and self.bench.collector.direct is not None
+        plain = (
+            not self.knows and part.letter is None and part.kind != SHARED and self.bench.collector.direct is not None
+        )
         return self._fast if plain else self._careful
 
     def _fast(self, part: Part, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
@@ -224,8 +226,8 @@ class Items:
         """
         self.bench.cell[1] = stretch(base + at, stop - at)
         frozen = some = iter(codec.some(items, at, stop))
-        if part.kind != OBJECTS and type(items) is tuple:
-            some = map(codec.thaw, frozen)
+        if (made := received(part, items)) is not None:
+            some = map(made, frozen)
         if not self.bench.spec.groups:
             try:
                 self._sink(some)

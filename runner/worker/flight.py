@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import TimedOut
-from runner.transport.messages import OBJECTS, Ack, Answer
+from runner.transport.messages import PICKLED, Ack, Answer
 from runner.worker.bench import thaw, whole
 from runner.worker.failure import ENDS, failure
 from runner.worker.given import check_result, iterates
@@ -77,7 +77,7 @@ class Flight:
 
     def _queue(self, grant: Grant) -> None:
         for part in grant.parts:
-            if part.payload is not self.payload or part.kind == OBJECTS:  # neighbours' items come from one payload
+            if part.payload is not self.payload or part.kind != PICKLED:  # neighbours' items come from one payload
                 self.payload, self.items = part.payload, whole(part)
             for index in range(part.start, part.start + part.count):
                 self.waiting.append((grant.lease, part, index, self.items[index]))
