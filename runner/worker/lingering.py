@@ -53,7 +53,9 @@ def _started(before: set[threading.Thread]) -> list[threading.Thread]:
     """Threads that have been started since, but for a pool's that wait for work."""
     frames = sys._current_frames()
     new = [thread for thread in threading.enumerate() if thread not in before]
-    return [thread for thread in new if not _idle(frames.get(thread.ident or 0))]
+    alive = [thread for thread in new if not _idle(frames.get(thread.ident or 0))]
+    frames.clear()  # this frame is one of them: a cycle that would hold what they hold
+    return alive
 
 
 def _idle(frame: Any) -> bool:
