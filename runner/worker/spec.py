@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.structs import dataclass, field
@@ -62,6 +63,10 @@ class WorkerSpec:
     mode: str = "process"
     #: Plugins' `runner_worker`, to be entered around its life.
     hooks: tuple[WorkerHook, ...] = ()
+
+
+class WorkerThread(threading.Thread):
+    """The thread of a thread worker; all others are of the user's, or of the engine's."""
 
 
 class SupervisorGone(BaseException):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from edges import behaviours
-from edges.behaviours import FORMS, MANY, NO_ITEMS, ODD, RAISES, SOURCES, YIELDING, Script
+from edges.behaviours import FORMS, MANY, NO_ITEMS, ODD, RAISES, SOURCES, Script
 from faults.harness import plan, run, task
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -43,9 +43,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     form = draw(st.sampled_from(sorted(FORMS)))
     count = draw(st.integers(1, 40))
     acts = draw(
-        st.dictionaries(
-            st.integers(0, count - 1), st.sampled_from([*RAISES, *NO_ITEMS, *ODD, *MANY]), max_size=4
-        )
+        st.dictionaries(st.integers(0, count - 1), st.sampled_from([*RAISES, *NO_ITEMS, *ODD, *MANY]), max_size=4)
     )
     boxed = form.startswith("boxed")
     batch = draw(st.sampled_from([None, None, 3])) if not boxed and "later" not in form.lower() else None
@@ -77,7 +75,9 @@ def check(case: dict[str, Any], mode: str) -> None:
         options = {key: case[key] for key in ("ordered", "attempts", "workers")}
         if case["batch"]:
             options["batch"] = case["batch"]
-        work = task("work", FORMS[case["form"]], "a", "" if sink else "b", mode=mode, with_={"script": script}, **options)
+        work = task(
+            "work", FORMS[case["form"]], "a", "" if sink else "b", mode=mode, with_={"script": script}, **options
+        )
         source = task("source", behaviours.numbers, outputs="a", args=(case["count"],), mode="thread")
         queues = {name: QueueConfig(name, size=case["size"]) for name in ("a", "b")}
         tasks = [source, work] if sink else [source, work, collector(collected)]
@@ -88,7 +88,7 @@ def check(case: dict[str, Any], mode: str) -> None:
         verify(case, script, collected, outcome, sink=sink)
 
 
-class _numbered(list[Any]):  # noqa: N801  a list that a run fills, seen without the odd ones
+class _numbered(list[Any]):
     def __init__(self, around: list[Any]) -> None:
         super().__init__()
         self.around = around
@@ -142,7 +142,10 @@ def source_check(form: str, count: int, mode: str, size: int) -> None:
     collected: list[Any] = []
     queues = {"b": QueueConfig("b", size=size)}
     try:
-        made = plan([task("source", SOURCES[form], outputs="b", with_={"count": count}, mode=mode), collector(collected)], queues)
+        made = plan(
+            [task("source", SOURCES[form], outputs="b", with_={"count": count}, mode=mode), collector(collected)],
+            queues,
+        )
         outcome = run(made, collected)
     finally:
         _LISTS.pop(id(collected), None)
