@@ -73,6 +73,8 @@ class Items:
         self.may_stretch = not (self.knows or spec.timed or spec.ordered) and bench.form.call == "function"
         self.may_stretch = self.may_stretch and (collector.direct is not None or not spec.groups)
         self.quick = self.slow = 0
+        #: Types of results that need no look, as far as they are known.
+        self.plain: frozenset[type] = codec.SMALL
 
     def execute(self, grant: Grant) -> Answer:
         """Call the function for each item, within the slice; an only worker goes on, and says what is done so far."""
@@ -275,10 +277,12 @@ class Items:
 
     def _plain(self, kinds: set[type]) -> bool:
         """Whether results of these types can be taken without a look at each."""
-        if kinds <= codec.SMALL:
+        if kinds <= self.plain:
             return True
-        plain = not self.bench.spec.groups or self.bench.collector.objects
-        return plain and not any(map(special, kinds))
+        if (self.bench.spec.groups and not self.bench.collector.objects) or any(map(special, kinds)):
+            return False
+        self.plain = self.plain | kinds
+        return True
 
     def _emit_each(self, part: Part, results: list[Any], at: int) -> _Faults:
         collector, spec = self.bench.collector, self.bench.spec
