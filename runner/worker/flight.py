@@ -7,6 +7,7 @@ same turn of the loop leave in one message, unless the task is ordered: then eac
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,8 @@ class Flight:
             self.arrived.append(message)
             if not self.waking:  # else the loop is on its way, and takes this one too
                 self.waking = True
-                loop.call_soon_threadsafe(self.wake.set)
+                with contextlib.suppress(RuntimeError):  # it is closed: this life is over
+                    loop.call_soon_threadsafe(self.wake.set)
 
         self.bench.port.listen(deliver)
         while not self.bench.ended or self.tasks or self.waiting:

@@ -8,8 +8,10 @@ import fractions
 import io
 import queue
 import sys
+import tempfile
 import threading
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import pytest
@@ -69,6 +71,21 @@ def test_wrapped_functions_run(form: str, mode: str) -> None:
 @pytest.mark.parametrize("form", sorted(behaviours.SOURCES))
 def test_every_form_of_source(form: str) -> None:
     source_check(form, 50, "thread", 7)
+
+
+class _RaisesAtTheEnd(behaviours.MadeLater):
+    async def __aexit__(self, *_: object) -> bool:
+        raise ValueError("no goodbye")
+
+
+@MODES
+def test_an_async_tear_down_that_raises_is_the_tasks_error(mode: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = task("source", behaviours.numbers, outputs="a", args=(5,), mode="thread")
+        script = {"script": behaviours.Script(Path(folder))}
+        outcome = run(plan([numbers, task("work", _RaisesAtTheEnd, "a", mode=mode, with_=script, workers=2)]))
+        assert outcome.result.exit_code == 1
+        assert outcome.result.headline.done == 5
 
 
 # -- Retry -----------------------------------------------------------------------------------------
