@@ -74,7 +74,7 @@ class Items:
         self.may_stretch = self.may_stretch and (collector.direct is not None or not spec.groups)
         self.quick = self.slow = 0
         #: Types of results that need no look, as far as they are known.
-        self.plain: frozenset[type[Any]] = frozenset(codec.SMALL)
+        self.plain: frozenset[object] = codec.SMALL
 
     def execute(self, grant: Grant) -> Answer:
         """Call the function for each item, within the slice; an only worker goes on, and says what is done so far."""
