@@ -20,7 +20,7 @@ from runner.errortext import clean_stack, describe, refusal
 from runner.fleets.base import Death, Died, Heard
 from runner.transport.cells import Position, unstretch
 from runner.worker import WorkerSpec, run
-from runner.worker.spec import SupervisorGone
+from runner.worker.spec import SupervisorGone, WorkerThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +104,7 @@ class ThreadFleet:
         """Start a thread that bears the worker's name."""
         port = ThreadPort(self._hub.post, spec.slot, life, self._holdings)
         self._cells[spec.slot] = [0, 0]
-        thread = threading.Thread(
+        thread = WorkerThread(
             target=contextvars.Context().run, args=(self._live, spec, port, life), name=spec.name, daemon=True
         )
         self._ports[spec.slot] = port

@@ -10,7 +10,7 @@ from runner.ledger import LineSpec
 from runner.masks import Mask
 from runner.structs import dataclass, field
 from runner.topology import Node, Topology
-from runner.transport.messages import OBJECTS, PICKLED
+from runner.transport.messages import OBJECTS, PICKLED, SHARED
 from runner.worker.spec import Group, WorkerSpec
 
 if TYPE_CHECKING:
@@ -99,6 +99,20 @@ class Plan:
             ends = [*writers[queue], *readers[queue], *(task for letters in dead for task in readers[letters])]
             # Objects travel as they are only between threads.
             self.kinds[queue] = OBJECTS if all(task.mode == "thread" for task in ends) else PICKLED
+        for queue in self._shared({name: len(tasks) for name, tasks in readers.items()}):
+            if self.kinds[queue] == OBJECTS:
+                self.kinds[queue] = SHARED
+
+    def _shared(self, readers: dict[str, int]) -> set[str]:
+        """Queues whose items have several readers, or are in another queue of objects as well."""
+        found = {name for name, count in readers.items() if count > 1 and self.queues[name].fanout == "copy"}
+        for task in self.tasks.values():
+            for port in task.config.ports:
+                objects = {queue for queue in port.queues if self.kinds[queue] == OBJECTS}
+                found |= objects if len(objects) > 1 else set()
+        for task in self.tasks.values():  # a dead letter carries the item as it is in the queue it was in
+            found |= set(task.config.inputs) if task.config.dead in found else set()
+        return found
 
     @property
     def mode(self) -> str:
@@ -196,7 +210,8 @@ class Plan:
         for port in config.ports:
             sorts: dict[tuple[int, bool, bool], list[str]] = {}
             for queue in port.queues:
-                sort = (self.kinds[queue], self.queues[queue].order == "priority", self._read_singly(queue))
+                kind = PICKLED if self.kinds[queue] == PICKLED else OBJECTS
+                sort = (kind, self.queues[queue].order == "priority", self._read_singly(queue))
                 sorts.setdefault(sort, []).append(queue)
             groups += [Group(port.name, tuple(queues), *sort) for sort, queues in sorts.items()]
         return tuple(groups)

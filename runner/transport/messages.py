@@ -14,8 +14,9 @@ from runner.structs import message
 if TYPE_CHECKING:
     from runner.errortext import ErrorText
 
-#: How a chunk's payload holds its items: a list of objects, or bytes that `codec.decode` understands.
-OBJECTS, PICKLED = 0, 1
+#: How a chunk's payload holds its items: a list of objects, or bytes that `codec.decode` understands. `SHARED` are
+#: objects that have several readers, each of which makes itself a copy (`codec.own`).
+OBJECTS, PICKLED, SHARED = 0, 1, 2
 
 
 @message(frozen=True, slots=True)

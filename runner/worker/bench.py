@@ -11,7 +11,7 @@ from runner.structs import dataclass, field
 from runner.tasks import DeadLetter
 from runner.transport import codec
 from runner.transport.cells import stretch
-from runner.transport.messages import OBJECTS, Grant, Lodged, Part, Shown, Stop
+from runner.transport.messages import OBJECTS, PICKLED, SHARED, Grant, Lodged, Part, Shown, Stop
 from runner.worker.failure import preview
 from runner.worker.spec import SupervisorGone
 
@@ -125,14 +125,14 @@ def frozen_items(part: Part) -> codec.Frozen | memoryview:
 
     Machine words are read by `codec.some`, when their turn comes.
     """
-    if part.kind != OBJECTS:
+    if part.kind == PICKLED:
         return codec.view(_pickle(part), part.start, part.count)
     return codec.some(part.payload, part.start, part.start + part.count)
 
 
 def whole(part: Part) -> codec.Frozen:
     """All items of the part's chunk, as they travelled."""
-    items: codec.Frozen = part.payload if part.kind == OBJECTS else codec.decode(_pickle(part))
+    items: codec.Frozen = codec.decode(_pickle(part)) if part.kind == PICKLED else part.payload
     return items
 
 
@@ -141,9 +141,16 @@ def _pickle(part: Part) -> Any:
     return part.payload.data if type(part.payload) is Lodged else part.payload
 
 
+def received(part: Part, items: codec.Frozen | memoryview) -> Callable[[Any], Any] | None:
+    """What makes an item of each of the part's frozen ones, apart from letters; None: they are items already."""
+    if part.kind == PICKLED:
+        return codec.thaw if type(items) is tuple else None
+    return codec.own if part.kind == SHARED else None
+
+
 def thaw(part: Part, frozen: Any) -> Any:
     """The item itself, as the function receives it."""
-    item = frozen if part.kind == OBJECTS else codec.thaw(frozen)
+    item = frozen if part.kind == OBJECTS else codec.own(frozen) if part.kind == SHARED else codec.thaw(frozen)
     if part.letter is None:
         return item
     letter = part.letter

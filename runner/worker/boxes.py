@@ -20,8 +20,8 @@ from runner.errors import ShutDown
 from runner.tasks import Inbox, Outbox
 from runner.transport import codec
 from runner.transport.cells import stretch
-from runner.transport.messages import OBJECTS, Ack, Answer, Failure
-from runner.worker.bench import QUICK, SLOW, STRETCH, frozen_items, thaw
+from runner.transport.messages import Ack, Answer, Failure
+from runner.worker.bench import QUICK, SLOW, STRETCH, frozen_items, received, thaw
 from runner.worker.collect import Collector
 from runner.worker.failure import ENDS, failure
 from runner.worker.given import check_result, iterates
@@ -116,7 +116,8 @@ class BoxInbox(Inbox[Any]):
         assert part is not None
         if part.letter is not None:
             return (thaw(part, frozen) for frozen in self._left)
-        return self._left if part.kind == OBJECTS or type(self._handed) is not tuple else map(codec.thaw, self._left)
+        made = received(part, self._handed)
+        return self._left if made is None else map(made, self._left)
 
     def _hand_out(self, block: bool = True, timeout: float | None = None) -> None:
         """Have the next items ready, of this grant or the next one; what was taken before is done."""

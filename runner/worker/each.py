@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from runner.errortext import describe
 from runner.transport import codec
 from runner.transport.cells import stretch
-from runner.transport.messages import OBJECTS, Ack, Answer, Failure, Grant
-from runner.worker.bench import QUICK, SLOW, STRETCH, Bench, flattened, frozen_items, thaw
+from runner.transport.messages import OBJECTS, SHARED, Ack, Answer, Failure, Grant
+from runner.worker.bench import QUICK, SLOW, STRETCH, Bench, flattened, frozen_items, received, thaw
 from runner.worker.failure import ENDS, failure, verdict
 from runner.worker.given import exhaust, special
 
@@ -72,6 +72,8 @@ class Items:
         self.may_stretch = not (self.knows or spec.timed or spec.ordered) and bench.form.call == "function"
         self.may_stretch = self.may_stretch and (collector.direct is not None or not spec.groups)
         self.quick = self.slow = 0
+        #: Types of results that need no look, as far as they are known.
+        self.plain: frozenset[object] = codec.SMALL
 
     def execute(self, grant: Grant) -> Answer:
         """Call the function for each item, within the slice; an only worker goes on, and says what is done so far."""
@@ -163,7 +165,9 @@ class Items:
                 self.quick = 0
 
     def _way(self, part: Part) -> Callable[[Part, _Items, int, int, int], tuple[int, _Faults]]:
-        plain = not self.knows and part.letter is None and self.bench.collector.direct is not None
+        plain = (
+            not self.knows and part.letter is None and part.kind != SHARED and self.bench.collector.direct is not None
+        )
         return self._fast if plain else self._careful
 
     def _fast(self, part: Part, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
@@ -223,8 +227,8 @@ class Items:
         """
         self.bench.cell[1] = stretch(base + at, stop - at)
         self.bench.rest = frozen = some = iter(codec.some(items, at, stop))
-        if part.kind != OBJECTS and type(items) is tuple:
-            some = map(codec.thaw, frozen)
+        if (made := received(part, items)) is not None:
+            some = map(made, frozen)
         if not self.bench.spec.groups:
             try:
                 self._sink(some)
@@ -272,10 +276,12 @@ class Items:
 
     def _plain(self, kinds: set[type]) -> bool:
         """Whether results of these types can be taken without a look at each."""
-        if kinds <= codec.SMALL:
+        if kinds <= self.plain:
             return True
-        plain = not self.bench.spec.groups or self.bench.collector.objects
-        return plain and not any(map(special, kinds))
+        if (self.bench.spec.groups and not self.bench.collector.objects) or any(map(special, kinds)):
+            return False
+        self.plain = self.plain | kinds
+        return True
 
     def _emit_each(self, part: Part, results: list[Any], at: int) -> _Faults:
         collector, spec = self.bench.collector, self.bench.spec

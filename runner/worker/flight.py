@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import TimedOut
 from runner.forks import Over
-from runner.transport.messages import OBJECTS, Ack, Answer
+from runner.transport.messages import PICKLED, Ack, Answer
 from runner.worker.bench import thaw, whole
 from runner.worker.failure import ENDS, failure
 from runner.worker.given import check_result, iterates
@@ -64,7 +64,7 @@ class Flight:
             self.arrived.append(message)
             if not self.waking:  # else the loop is on its way, and takes this one too
                 self.waking = True
-                with contextlib.suppress(RuntimeError):  # it has ended, and is closed
+                with contextlib.suppress(RuntimeError):  # it is closed: this life is over
                     loop.call_soon_threadsafe(self.wake.set)
 
         def abandon() -> None:  # a copy that a function has forked ends when it comes back to the loop
@@ -88,7 +88,7 @@ class Flight:
 
     def _queue(self, grant: Grant) -> None:
         for part in grant.parts:
-            if part.payload is not self.payload or part.kind == OBJECTS:  # neighbours' items come from one payload
+            if part.payload is not self.payload or part.kind != PICKLED:  # neighbours' items come from one payload
                 self.payload, self.items = part.payload, whole(part)
             for index in range(part.start, part.start + part.count):
                 self.waiting.append((grant.lease, part, index, self.items[index]))

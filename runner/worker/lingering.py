@@ -13,6 +13,8 @@ import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from runner.worker.spec import WorkerThread
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -52,8 +54,10 @@ def lingering(bench: Bench, outbox: Outbox[Any], puts: Callable[[], int]) -> Ite
 def _started(before: set[threading.Thread]) -> list[threading.Thread]:
     """Threads that have been started since, but for a pool's that wait for work."""
     frames = sys._current_frames()
-    new = [thread for thread in threading.enumerate() if thread not in before]
-    return [thread for thread in new if not _idle(frames.get(thread.ident or 0))]
+    new = [each for each in threading.enumerate() if each not in before and type(each) is not WorkerThread]
+    alive = [thread for thread in new if not _idle(frames.get(thread.ident or 0))]
+    frames.clear()  # this frame is one of them: a cycle that would hold what they hold
+    return alive
 
 
 def _idle(frame: Any) -> bool:

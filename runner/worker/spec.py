@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.structs import dataclass, field
@@ -66,6 +67,10 @@ class WorkerSpec:
     hooks: tuple[WorkerHook, ...] = ()
     #: It executes nothing, and shows items instead (`worker.looks`).
     looks: bool = False
+
+
+class WorkerThread(threading.Thread):
+    """The thread of a thread worker; all others are of the user's, or of the engine's."""
 
 
 class SupervisorGone(BaseException):
