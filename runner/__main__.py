@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from runner import collector
@@ -9,6 +10,10 @@ from runner import collector
 
 def main() -> None:
     """Run the command line; the exit codes are in `runner.errors` and `runner.supervisor.result`."""
+    if os.getpid() == 1 and hasattr(os, "fork"):
+        from runner import pid1
+
+        pid1.step_aside()
     try:
         collector.keep_to_the_end()
         with collector.importing():

@@ -11,10 +11,13 @@ after, so that nobody waits for it.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
+import fcntl
 import os
 import selectors
+import termios
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
@@ -41,6 +44,17 @@ class Source:
         self.name, self.fd, self.stream = name, fd, stream
         self.splitter = Splitter(raw=printer.raw)
         self._printer = printer
+
+    def full(self) -> bool:
+        """Whether its worker waits, because the printer does not read.
+
+        A pipe has room for so many pages, of which each may be filled by half only: so less than half may be all.
+        """
+        with contextlib.suppress(OSError):  # closed meanwhile
+            waiting = array.array("i", [0])
+            fcntl.ioctl(self.fd, termios.FIONREAD, waiting)
+            return waiting[0] >= fcntl.fcntl(self.fd, fcntl.F_GETPIPE_SZ) * 7 // 16
+        return False
 
     def finish(self) -> None:
         """Its worker is dead: print what is still in the pipe, and close it. Returns at once."""
