@@ -32,7 +32,7 @@ METHOD = "RUNNER_START_METHOD"
 #: Seconds that a fork server which no longer listens may take until it is gone.
 _DYING = 5.0
 #: Seconds that the servers may take to end.
-_LINGER = 2.0
+_LINGER = 1.0
 #: Ignored in the fork server and in workers: a terminal sends them to everybody.
 TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP)
 

@@ -61,14 +61,6 @@ class Source:
         self._printer.hand_over(lambda: self._printer.drain(self))
 
 
-def _straight(name: str, text: str | bytes, stream: str, thread: int = 0) -> None:  # noqa: ARG001  as `Printer.write`
-    """Write to this process's own standard output or error."""
-    view = memoryview(text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace"))
-    with contextlib.suppress(OSError):
-        while view:
-            view = view[os.write(1 if stream == "out" else 2, view) :]
-
-
 class Printer:
     """Owns all writing to standard output and error (`out_fd`, `err_fd`), in a thread of its own."""
 
@@ -98,14 +90,10 @@ class Printer:
         self._thread.start()
 
     def abandon(self) -> None:
-        """This is a copy of the process that something has forked: it has no thread that prints, nor holds the outputs.
-
-        What is printed in it goes where its descriptors lead, line by line if the writers are quick.
-        """
+        """This is a copy that something has forked: it has no thread that prints, nor does it hold the outputs."""
         forks.drop(self._reader, self._writer, *self._fds.values())
         self._selector.close()
-        self.write = _straight  # type: ignore[method-assign]  # in the copy alone
-        self.hand_over = lambda *_, **__: None  # type: ignore[method-assign]  # the same
+        self.hand_over = lambda *_, **__: None  # type: ignore[method-assign]  # in the copy alone
 
     # -- for others ----------------------------------------------------------------------------
 
