@@ -57,8 +57,8 @@ class Watchdog:
 
     def cut(self, why: str = "", code: int | None = None) -> None:
         """End the process now."""
-        what = _listed(lingering()) or "what its `atexit` functions do"
-        _say(f"{self._who}: {what} was cut, not over {why or f'after the grace of {self._limit:g} s'}")
+        what = _listed(lingering()) or "its `atexit` functions"
+        _say(f"{self._who}: cut {what}, not over {why or f'after the grace of {self._limit:g} s'}")
         os._exit(self._code if code is None else code)
 
 
