@@ -7,6 +7,7 @@ import faulthandler
 import os
 import signal
 import socket
+import sys
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -124,12 +125,13 @@ def main(kit: Kit) -> None:
     page = Page(_fd(kit.page))
     port = ProcessPort(WorkerLink(socket.socket(fileno=_fd(kit.socket))), kit.arena)
     forks.tell(port.abandon)
+    forked = "runner.fleets.preload" in sys.modules  # by the fork server, else spawned
     ours = {*keep_servers_apart(), port.fileno()}
     try:
         run(kit.spec, port, page.cell(kit.spec.slot))
     finally:
         who = f"runner: worker `{kit.spec.name}` of task `{kit.spec.task}`"
-        farewell.part(who, kit.spec.grace, ours)
+        farewell.part(who, kit.spec.grace, ours if forked else None)
         stdio.flush_all()
 
 
