@@ -50,7 +50,7 @@ class Source:
 
         A pipe has room for so many pages, of which each may be filled by half only: so less than half may be all.
         """
-        with contextlib.suppress(OSError):  # closed meanwhile
+        with contextlib.suppress(OSError, AttributeError):  # closed meanwhile; or a system that cannot tell
             waiting = array.array("i", [0])
             fcntl.ioctl(self.fd, termios.FIONREAD, waiting)
             return waiting[0] >= fcntl.fcntl(self.fd, fcntl.F_GETPIPE_SZ) * 7 // 16
