@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path:
@@ -16,6 +17,10 @@ from runner.cli import streams
 
 def main() -> None:
     """Run the command line; the exit codes are in `runner.errors` and `runner.supervisor.result`."""
+    if os.getpid() == 1 and hasattr(os, "fork"):
+        from runner import pid1
+
+        pid1.step_aside()
     # The children of a pool in a thread task would execute the command's script again, or import what it does.
     vars(sys.modules["__main__"]).update(__spec__=None, __file__=None)
     try:

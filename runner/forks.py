@@ -28,11 +28,10 @@ if TYPE_CHECKING:
 #: A fork waits so many seconds at most for what holds `steady`.
 _PATIENCE = 5.0
 _numbers = itertools.count()
-#: How often this process was forked.
-made = 0
 _deeds: dict[int, Callable[[], None]] = {}
 #: Whether this process is such a copy.
 _is_copy = False
+_firsts: dict[int, Callable[[], None]] = {}
 #: Held while descriptors are made that no copy may keep, and no deed knows of yet.
 steady = threading.RLock()
 
@@ -87,13 +86,16 @@ class Nowhere(Over):
         """Forget it."""
 
 
-def tell(deed: Callable[[], None]) -> Callable[[], None]:
-    """Have a copy do this first, as soon as it is made; returns what takes it back."""
+def tell(deed: Callable[[], None], before: Callable[[], None] | None = None) -> Callable[[], None]:
+    """Have a copy do this first, as soon as it is made, and this process something before; returns the taking back."""
     number = next(_numbers)
     _deeds[number] = deed
+    if before is not None:
+        _firsts[number] = before
 
     def forget() -> None:
         _deeds.pop(number, None)
+        _firsts.pop(number, None)
 
     return forget
 
@@ -136,12 +138,22 @@ def drop(*fds: int) -> None:
 
 
 def _before() -> None:
+    _here.mask = None
     _here.holds = steady.acquire(timeout=_PATIENCE)
+    for deed in list(_firsts.values()):
+        with contextlib.suppress(Exception):
+            deed()
+    if _deeds:  # a signal that comes to the copy before it has its own handlers would be lost
+        _here.mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+def _unmask() -> None:
+    if _here.mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _here.mask)
 
 
 def _in_parent() -> None:
-    global made  # noqa: PLW0603  a fact about the process
-    made += 1
+    _unmask()
     if _here.holds:
         steady.release()
 
@@ -151,10 +163,12 @@ def _in_child() -> None:
     steady = threading.RLock()
     _is_copy = _is_copy or bool(_deeds)
     deeds = list(_deeds.values())
-    _deeds.clear()  # they are not this process's; a run that it begins has its own
+    _deeds.clear()
+    _firsts.clear()  # they are not this process's; a run that it begins has its own
     for deed in deeds:
         with contextlib.suppress(Exception):
             deed()
+    _unmask()
 
 
 _here = threading.local()

@@ -127,6 +127,7 @@ def main(kit: Kit) -> None:
     page = Page(_fd(kit.page))
     port = ProcessPort(WorkerLink(socket.socket(fileno=_fd(kit.socket))), kit.arena)
     forks.tell(port.abandon)
+    forked = "runner.fleets.preload" in sys.modules  # by the fork server, else spawned
     ours = {*server.keep_apart(), port.fileno()}
     try:
         run(kit.spec, port, page.cell(kit.spec.slot))
@@ -139,7 +140,7 @@ def main(kit: Kit) -> None:
         raise SystemExit(1) from None
     finally:
         who = f"runner: worker `{kit.spec.name}` of task `{kit.spec.task}`"
-        farewell.part(who, kit.spec.grace, ours)
+        farewell.part(who, kit.spec.grace, ours if forked else None)
         stdio.flush_all()
 
 

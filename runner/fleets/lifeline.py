@@ -14,8 +14,12 @@ import os
 import select
 import signal
 import threading
+from typing import TYPE_CHECKING
 
 from runner import forks
+
+if TYPE_CHECKING:
+    from runner.std.commands import Group
 
 
 def arm(read_end: int) -> None:
@@ -34,35 +38,34 @@ def arm(read_end: int) -> None:
 class Lifeline:
     """What ties processes to this one that nobody has started by `Spawner`: what thread workers have forked.
 
-    Each copy that was forked by a thread that is younger than this (a task's, then) leads a process group of its own,
-    as a worker does, and what it starts dies with it when this process ends.
+    Each copy that was forked by a thread that is younger than this (a task's, then) joins one process group, whose
+    leader holds the other end of a pipe to this process: it dies, and what it has started, when this process ends. A
+    daemon that begins a session of its own has left the group; so it can here, as it leads none.
     """
 
     def __init__(self) -> None:
-        self._read_end, self._write_end = os.pipe()
+        self._group: Group | None = None
+        self._leader = 0
         self._others = {thread.ident for thread in threading.enumerate()} - {threading.main_thread().ident}
-        self._forget = forks.tell(self._tie)
-        self._forks = forks.made
+        self._forget = forks.tell(self._tie, self._prepare)
+
+    def _prepare(self) -> None:
+        from runner.std.commands import Group  # few runs need it
+
+        self._group = self._group or Group()
+        with contextlib.suppress(OSError):  # no more processes, which the fork will find as well
+            self._leader = self._group.id()
 
     def _tie(self) -> None:
-        forks.drop(self._write_end)
-        if threading.get_ident() in self._others:
-            return
-        with contextlib.suppress(OSError):
-            os.setpgid(0, 0)
-        if os.getpgrp() == os.getpid():  # else whoever started runner would die with it
-            with contextlib.suppress(OSError):  # no /proc here
-                # Opened anew: whose it is, and the signal, belong to what `open` gives, not to the descriptor.
-                own = os.open(f"/proc/self/fd/{self._read_end}", os.O_RDONLY | os.O_NONBLOCK)
-                os.set_inheritable(own, True)  # it must outlive an exec
-                arm(own)
-        forks.drop(self._read_end)
+        if self._group is not None:
+            self._group.let_go()
+        if self._leader and threading.get_ident() not in self._others:
+            with contextlib.suppress(OSError):  # it has a session of its own already (`pty.fork`)
+                os.setpgid(0, self._leader)
 
     def close(self) -> None:
         """Tie nothing any more; what is tied stays so until this process ends."""
         self._forget()
-        if forks.made == self._forks:
-            forks.drop(self._read_end, self._write_end)
 
 
 def _wait(read_end: int) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import select
 import selectors
 import signal
 from functools import partial
@@ -349,6 +350,15 @@ class ProcessFleet:
         worker = self._workers.get(slot)
         return 0 if worker is None else _resident(worker.pid)
 
+    def held_up(self, slot: int) -> bool:
+        """Whether the worker waits until what it has printed is taken: its pipe is full, or runner's own output."""
+        worker = self._workers.get(slot)
+        if worker is None:
+            return False
+        if self._attach is None:
+            return any(map(_full, (1, 2)))
+        return any(outlet.full() for outlet in worker.outlets if hasattr(outlet, "full"))
+
     def pause(self, *, going_on: bool) -> None:
         """SIGSTOP or SIGCONT to every worker's group."""
         for worker in self._workers.values():
@@ -368,6 +378,13 @@ class ProcessFleet:
         if self._own_holdings:
             self._holdings.close()
         self._spawner.close()
+
+
+def _full(fd: int) -> bool:
+    """Whether a write would wait now."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return not poll.poll(0)
 
 
 def _cannot_start(spec: WorkerSpec, error: Exception) -> SpawnError:

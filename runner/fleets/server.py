@@ -30,7 +30,7 @@ ANSWER, HURRIED = 10.0, 1.0
 #: Between two looks whether a signal has come.
 _SLICE = 0.1
 #: A server that is told to end gets so many seconds.
-_END = 2.0
+_END = 1.0
 _BY_NUMBER = "/proc/self/fd"
 _PATH = getattr(os, "O_PATH", 0)
 #: Private, as are its parts, which no stub knows.

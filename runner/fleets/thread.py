@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 #: Threads that are on their way out get so many seconds together.
-_MOMENT = 1.0
+_MOMENT = 0.3
 
 
 class ThreadPort:

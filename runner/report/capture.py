@@ -119,6 +119,18 @@ class ThreadCapture:
             name = next(iter(self._names)) if len(self._names) == 1 else _UNKNOWN
             self.printer.write(name, text, stream, threading.get_ident())
 
+    def _abandon(self) -> None:
+        """This is a copy that something has forked: what it prints goes where its descriptors lead, line by line."""
+        forks.drop(*self._saved.values())
+        own = {"out": stdio.text(1), "err": stdio.text(2)}
+        if isinstance(sys.stdout, _Stream):
+            sys.stdout, sys.stderr = own["out"], own["err"]
+
+        def write(text: str | bytes, stream: str) -> None:  # for whatever has kept the other one
+            own[stream].write(text if isinstance(text, str) else text.decode("utf-8", "backslashreplace"))
+
+        self.write = write  # type: ignore[method-assign]  # in the copy alone
+
     def __enter__(self) -> ThreadCapture:
         for held in self._streams:
             with contextlib.suppress(ValueError, OSError, AttributeError):  # None, in a service
@@ -129,7 +141,7 @@ class ThreadCapture:
             os.dup2(write_end, fd)
             os.close(write_end)
             self._sources.append(self.printer.attach(_UNKNOWN, read_end, stream))
-        self._forget = forks.tell(lambda: forks.drop(*self._saved.values()))
+        self._forget = forks.tell(self._abandon)
         stdio.buffer_c_by_line()
         sys.stdout = _Stream(self, "out", 1)
         sys.stderr = _Stream(self, "err", 2)

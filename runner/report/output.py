@@ -11,12 +11,15 @@ after, so that nobody waits for it.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
+import fcntl
 import os
 import select
 import selectors
 import signal
+import termios
 import threading
 import time
 from collections import deque
@@ -57,17 +60,20 @@ class Source:
         self.splitter = printer.splitter(stream)
         self._printer = printer
 
+    def full(self) -> bool:
+        """Whether its worker waits, because the printer does not read.
+
+        A pipe has room for so many pages, of which each may be filled by half only: so less than half may be all.
+        """
+        with contextlib.suppress(OSError, AttributeError):  # closed meanwhile; or a system that cannot tell
+            waiting = array.array("i", [0])
+            fcntl.ioctl(self.fd, termios.FIONREAD, waiting)
+            return waiting[0] >= fcntl.fcntl(self.fd, fcntl.F_GETPIPE_SZ) * 7 // 16
+        return False
+
     def finish(self) -> None:
         """Its worker is dead: print what is still in the pipe, and close it. Returns at once."""
         self._printer.hand_over(lambda: self._printer.drain(self))
-
-
-def _straight(name: str, text: str | bytes, stream: str, thread: int = 0) -> None:  # noqa: ARG001  as `Printer.write`
-    """Write to this process's own standard output or error."""
-    view = memoryview(text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace"))
-    with contextlib.suppress(OSError):
-        while view:
-            view = view[os.write(1 if stream == "out" else 2, view) :]
 
 
 class Printer:
@@ -111,14 +117,10 @@ class Printer:
         self._thread.start()
 
     def abandon(self) -> None:
-        """This is a copy of the process that something has forked: it has no thread that prints, nor holds the outputs.
-
-        What is printed in it goes where its descriptors lead, line by line if the writers are quick.
-        """
+        """This is a copy that something has forked: it has no thread that prints, nor does it hold the outputs."""
         forks.drop(self._reader, self._writer, *self._fds.values())
         self._selector.close()
-        self.write = _straight  # type: ignore[method-assign]  # in the copy alone
-        self.hand_over = lambda *_, **__: None  # type: ignore[method-assign]  # the same
+        self.hand_over = lambda *_, **__: None  # type: ignore[method-assign]  # in the copy alone
 
     # -- for others ----------------------------------------------------------------------------
 

@@ -59,6 +59,11 @@ class Group:
             os.close(read_end)
         return self._holder.pid
 
+    def let_go(self) -> None:
+        """In a copy of this process: it does not keep the group alive."""
+        forks.drop(self._line)
+        self._holder, self._line = None, -1
+
     def kill(self) -> None:
         """SIGKILL to everything in it."""
         if self._holder is not None:

@@ -15,6 +15,8 @@ from runner.transport.cells import Position
 from runner.transport.messages import Stop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runner.supervisor.loop import Supervisor
     from runner.supervisor.state import Slot, TaskState
 
@@ -33,6 +35,7 @@ class Watch:
         self.supervisor = supervisor
         self._timed = [task for task in supervisor.tasks.values() if task.plan.config.timeout is not None]
         self._next: float | None = None
+        self._looked = 0.0
         self._kills: list[tuple[float, Slot, int]] = []
         self._weighed: dict[int, float] = {}
         #: For `async` tasks: when each lease was granted; their items run side by side, so no cell tells.
@@ -54,6 +57,9 @@ class Watch:
                 slot.task.fleet.kill(slot.index)
         if not self._timed or (self._next is not None and now < self._next):
             return
+        for task in self._timed:
+            self._forgive(task, now, now - self._looked)
+        self._looked = now
         dues = [due for task in self._timed for slot in task.slots if (due := self._sample(slot, now)) is not None]
         self._next = min(now + _SAMPLE, *dues) if dues else None
 
@@ -91,6 +97,19 @@ class Watch:
         if not task.is_source and not position.lease:  # it decodes, or sends
             return now + _SAMPLE
         return self._due(slot, now, slot.seen_at + limit)
+
+    def _forgive(self, task: TaskState, now: float, since: float) -> None:
+        """Time in which what a worker has made is not taken is not its item's: it waits for room, or to print."""
+        held_up: Callable[[int], bool] | None = getattr(task.fleet, "held_up", None)  # a plugin's fleet need not know
+        for slot in task.slots:
+            if slot.phase not in (Phase.READY, Phase.ENDING) or slot.overdue:
+                continue
+            no_room = task.is_source and task.groups and slot.credit <= slot.received
+            if no_room or (held_up is not None and held_up(slot.index)):
+                slot.seen_at = min(now, slot.seen_at + since)
+                for lease in slot.leases:
+                    if lease in self._granted:
+                        self._granted[lease] = min(now, self._granted[lease] + since)
 
     def _due(self, slot: Slot, now: float, when: float) -> float | None:
         if now < when:

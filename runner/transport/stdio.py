@@ -22,11 +22,12 @@ def worker_side(out_fd: int | None, err_fd: int | None) -> None:
         if fd is not None:
             os.dup2(fd, number)
             os.close(fd)
-        setattr(sys, name, _text(number))
+        setattr(sys, name, text(number))
     buffer_c_by_line()
 
 
-def _text(fd: int) -> io.TextIOWrapper:
+def text(fd: int) -> io.TextIOWrapper:
+    """A text stream over a descriptor, flushed line by line."""
     raw = open(fd, "wb", buffering=0, closefd=False)  # noqa: SIM115  it lives as long as the process
     buffered = io.BufferedWriter(raw)
     return io.TextIOWrapper(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True)

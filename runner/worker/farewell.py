@@ -16,7 +16,6 @@ import os
 import sys
 import threading
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,8 +56,8 @@ class Watchdog:
 
     def cut(self, why: str = "", code: int | None = None) -> None:
         """End the process now."""
-        what = _listed(lingering()) or "what its `atexit` functions do"
-        _say(f"{self._who}: {what} was cut, not over {why or f'after the grace of {self._limit:g} s'}")
+        what = _listed(lingering()) or _listed(_children(), "child process") or "its `atexit` functions"
+        _say(f"{self._who}: cut {what}, not over {why or f'after the grace of {self._limit:g} s'}")
         os._exit(self._code if code is None else code)
 
 
@@ -68,11 +67,22 @@ def lingering() -> list[str]:
     return [each.name for each in threading.enumerate() if not each.daemon and each is not main]
 
 
-def part(who: str, limit: float, keep: Collection[int] = ()) -> None:
-    """End as the interpreter does; see the top. `keep` are descriptors of runner's own."""
+def _children() -> list[str]:
+    """The names of the processes that multiprocessing's end waits for."""
+    module = sys.modules.get("multiprocessing.process")
+    return [] if module is None else [child.name for child in module.active_children() if not child.daemon]
+
+
+def part(who: str, limit: float, keep: Collection[int] | None) -> None:
+    """End as the interpreter does; see the top.
+
+    `keep` are descriptors of runner's own; None: the interpreter itself will end, and close the files.
+    """
     watchdog = Watchdog(limit, 0, who)
-    for step in (threading._shutdown, _exit_functions, lambda: close_files(keep)):  # type: ignore[attr-defined]
+    for step in (threading._shutdown, _exit_functions):  # type: ignore[attr-defined]  # there is no public name
         _attempt(step)
+    if keep is not None:
+        close_files(keep)
     watchdog.call_off()
 
 
@@ -125,24 +135,22 @@ def _may_write(file: io.IOBase) -> bool:
 def _writes(keep: Collection[int]) -> bool:
     """Whether anything is open for writing that is not ours; where this cannot be told, nothing is closed."""
     with contextlib.suppress(OSError):
-        for link in Path("/proc/self/fd").iterdir():
-            fd = int(link.name)
-            if fd <= _STDERR or fd in keep:
-                continue
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  at the end of each worker: paths take their time
+            fd = int(name)
             with contextlib.suppress(OSError):  # the one that lists them
-                where = str(link.readlink())
-                if where.startswith(("anon_inode:", "/memfd:runner", "/proc/")):
+                if fd <= _STDERR or fd in keep or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
                     continue
-                if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+                where = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115  the same
+                if not where.startswith(("anon_inode:", "/memfd:runner", "/proc/", os.devnull)):
                     return True
     return False
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: list[str], kind: str = "thread") -> str:
     if not names:
         return ""
     shown = ", ".join(f"`{name}`" for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return f"thread {shown}" if len(names) == 1 else f"threads {shown}"
+    return f"{kind} {shown}" if len(names) == 1 else f"{kind}{'e' * kind.endswith('s')}s {shown}"
 
 
 def _say(line: str) -> None:
