@@ -133,7 +133,7 @@ class Binding:
             self._callable_class(target, item=item, given=given)
         else:
             self._bind(target, item=item, given=given)
-        if self.problems or not (self.task.args or self.task.kwargs):
+        if not (self.task.args or self.task.kwargs):
             return self.task.args, self.task.kwargs
         return self._convert(target, item=item and form.kind != "class")
 
@@ -168,8 +168,7 @@ class Binding:
                 self._problem("E305", text + f", not {len(self.task.args)}", *spot)
                 break
         self._names(filled, open_names=open_names)
-        if not self.problems:
-            self._missing(filled)
+        self._missing(filled)
 
     def _called(self) -> str:
         shown = f"function {name(self.function.name)}"
