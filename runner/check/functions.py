@@ -118,6 +118,8 @@ class Binding:
     function: TaskFunction
     problems: list[Problem] = field(default_factory=list)
     parameters: dict[str, inspect.Parameter] = field(default_factory=dict)
+    #: What of the task's table something is wrong with already.
+    refused: set[tuple[str, ...]] = field(default_factory=set)
 
     def arguments(self) -> Arguments:
         """Bind and convert; what does not fit becomes a problem."""
@@ -138,6 +140,7 @@ class Binding:
         return self._convert(target, item=item and form.kind != "class")
 
     def _problem(self, code: str, text: str, *path: str, hint: str = "") -> None:
+        self.refused.add(path)
         place: Place = self.config.place("tasks", self.task.name, *path)
         self.problems.append(Problem(code, text, place, hint=f"{hint}\n{self._signature()}"))
 
@@ -248,7 +251,7 @@ class Binding:
         return tuple(args), kwargs
 
     def _value(self, value: Any, hint: Any, parameter: str, *path: str) -> Any:
-        if self.config.hole("tasks", self.task.name, *path):
+        if path in self.refused or self.config.hole("tasks", self.task.name, *path):
             return value
         try:
             made = convert.convert(value, hint)

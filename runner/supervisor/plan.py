@@ -170,6 +170,7 @@ class Plan:
             env=dict(config.env),
             mode="thread" if task.mode == "thread" else self.mode,
             hooks=self.hooks,
+            named=self.settings.log == "prefix",
         )
 
     def _read_singly(self, queue: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from runner.hookspecs import WorkerInfo
 
 if TYPE_CHECKING:
-    import contextlib
-
     from runner.hookspecs import WorkerHook
     from runner.worker.spec import WorkerSpec
 
@@ -46,6 +45,8 @@ def _leaving(hook: WorkerHook, around: Any, spec: WorkerSpec) -> Any:
 
 def _speaking(hook: WorkerHook, spec: WorkerSpec) -> Any:
     """What the hook prints bears the plugin's name beside the worker's."""
+    if not spec.named:
+        return contextlib.nullcontext()
     name = hook.plugin.split("`")[1] if "`" in hook.plugin else hook.plugin
     speak = getattr(sys.stdout, "speaking", None)
     if speak is not None:  # a thread among others
