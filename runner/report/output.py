@@ -46,6 +46,11 @@ class Source:
         self._printer.hand_over(lambda: self._printer.drain(self))
 
 
+def _same_terminal(one: int, other: int) -> bool:
+    """Whether two descriptors lead to one terminal."""
+    return os.isatty(one) and os.isatty(other) and os.fstat(one).st_rdev == os.fstat(other).st_rdev
+
+
 class Printer:
     """Owns all writing to standard output and error (`out_fd`, `err_fd`), in a thread of its own."""
 
@@ -70,6 +75,9 @@ class Printer:
         self._tails: dict[str, deque[bytes]] = {}
         self._closing = False
         self._panel: Panel | None = None
+        #: What is to be printed above the panel, and whether what goes to a stream appears where the panel is.
+        self._above: list[bytes] = []
+        self._beside = {"err": True, "out": _same_terminal(*self._fds.values())}
         self._thread = threading.Thread(target=self._run, name="runner-printer", daemon=True)
         self._thread.start()
 
@@ -116,6 +124,7 @@ class Printer:
         def drain() -> None:
             for source in [key.data for key in self._selector.get_map().values() if key.data is not None]:
                 self._read_all(source)
+            self._settle()
             done.set()
 
         self.hand_over(drain)
@@ -232,6 +241,7 @@ class Printer:
             self._emit(stream, b"".join(mark + line for line in lines))
 
     def _show(self, panel: Panel | None) -> None:
+        self._settle()
         if self._panel is not None:
             self._write("err", self._panel.erase())
         self._panel = panel
@@ -240,14 +250,23 @@ class Printer:
         """Draw the panel when it is time; how long there is nothing to draw."""
         if self._panel is None:
             return None
+        self._settle()
         if not self._panel.patience():
             self._write("err", self._panel.draw())
         return self._panel.patience()
 
     def _emit(self, stream: str, data: bytes) -> None:
-        if self._panel is not None:
-            self._write("err", self._panel.erase())
-        self._write(stream, data)
+        if self._panel is None or not self._beside[stream]:
+            self._write(stream, data)
+        else:  # together with what else is there to be printed now
+            self._above.append(data)
+
+    def _settle(self) -> None:
+        """Print what waits, above the panel."""
+        if self._above:
+            data = b"".join(self._above)
+            self._above.clear()
+            self._write("err", data if self._panel is None else self._panel.above(data))
 
     def _write(self, stream: str, data: bytes) -> None:
         if stream in self._broken:
