@@ -29,6 +29,8 @@ class Options:
     events: str | None = None
     progress: str = "auto"
     page: str | None = None
+    log_format: str | None = None
+    log_file: str | None = None
 
 
 class Audience:
@@ -45,7 +47,12 @@ class Audience:
         color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self._options = options
         self._journal = None if options.events is None else Journal(options.events)
-        self.printer = Printer(2 if options.as_json else 1, 2, log=log, color=color)
+        lines = None
+        if options.log_format or options.log_file:
+            from runner.report.log import log as log_of
+
+            lines = log_of(plan.run_id, options.log_format, options.log_file)
+        self.printer = Printer(2 if options.as_json else 1, 2, log=log, color=color, lines=lines)
         self._console = Console(self.printer, plan, quiet=options.quiet, verbose=options.verbose)
         self._recorder = runs.recorder(plan)
         self._display = display("none" if options.quiet else options.progress, self.printer, log=log)

@@ -25,6 +25,7 @@ from runner.report.panel import Panel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runner.report.log import Log
     from runner.report.panel import Frame
 
 _READ = 1 << 16
@@ -54,9 +55,12 @@ def _same_terminal(one: int, other: int) -> bool:
 class Printer:
     """Owns all writing to standard output and error (`out_fd`, `err_fd`), in a thread of its own."""
 
-    def __init__(self, out_fd: int, err_fd: int, *, log: str = "prefix", color: bool = False) -> None:
+    def __init__(
+        self, out_fd: int, err_fd: int, *, log: str = "prefix", color: bool = False, lines: Log | None = None
+    ) -> None:
         self.raw = log == "raw"
         self.color = color
+        self._log = lines
         self.trouble = ""
         #: Output was lost that somebody still wanted to read: a full disk, not a reader who has gone.
         self.failed = False
@@ -103,9 +107,9 @@ class Printer:
         """A thread worker has ended: print its unfinished last lines."""
         self.hand_over(lambda: self._finish_name(name))
 
-    def message(self, text: str) -> None:
-        """A line of runner's own, on standard error."""
-        self.hand_over(lambda: self._emit("err", text.encode("utf-8", "backslashreplace") + b"\n"))
+    def message(self, text: str, level: str = "INFO") -> None:
+        """A line of runner's own, on standard error; `level` is for log lines."""
+        self.hand_over(lambda: self._say(text.encode("utf-8", "backslashreplace") + b"\n", level))
 
     def show(self, frame: Frame | None) -> None:
         """Keep a frame below all that is printed, on standard error, which is a terminal; None: no longer."""
@@ -234,11 +238,29 @@ class Printer:
             return
         tail = self._tails.setdefault(name, deque(maxlen=_TAIL_LINES))
         tail.extend(line[-_TAIL_BYTES:] for line in lines[-_TAIL_LINES:])
+        if self._log is not None and self._logged(name, stream, lines):
+            return
         if self.raw:
             self._emit(stream, b"".join(lines))
         else:
             mark = prefix(name, color=self.color)
             self._emit(stream, b"".join(mark + line for line in lines))
+
+    def _say(self, data: bytes, level: str) -> None:
+        """Print something of runner's own."""
+        if self._log is None or not self._logged("", "err", data.splitlines(keepends=True), level):
+            self._emit("err", data)
+
+    def _logged(self, name: str, stream: str, lines: list[bytes], level: str = "INFO") -> bool:
+        """Write log lines into the log's file, or, without one, where the lines would be printed: then True."""
+        assert self._log is not None
+        data = self._log.lines(name, stream, lines, level)
+        if self._log.fd is None:
+            self._emit(stream, data)
+            return True
+        self._log.keep(data)
+        self.trouble = self.trouble or self._log.trouble
+        return False
 
     def _show(self, panel: Panel | None) -> None:
         self._settle()
@@ -294,6 +316,8 @@ class Printer:
 
     def _dispose(self) -> None:
         self._selector.close()
+        if self._log is not None:
+            self._log.close()
         for fd in (self._reader, self._writer, *self._fds.values()):
             os.close(fd)
         self._fds.clear()
