@@ -5,18 +5,15 @@ from __future__ import annotations
 import errno
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from runner.structs import dataclass
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
+_STANDARD = str(Path(traceback.__file__).resolve().parent)
 _OURS = str(Path(__file__).resolve().parent)
 #: Below a worker's own frames lie those of whoever started it.
 _MACHINERY = (
     *(
-        str(Path(traceback.__file__).resolve().parent / name)
+        f"{_STANDARD}/{name}"
         for name in (
             "multiprocessing",
             "threading.py",
@@ -28,6 +25,9 @@ _MACHINERY = (
     '<string>", line 1 in <module>',
     "<frozen runpy>",
 )
+#: Frames that are never the user's, and what of the standard library calls the user's for us.
+_NOBODYS = (f"{_OURS}/", "<frozen importlib", f"{_STANDARD}/importlib/")
+_LEADING = tuple(f"{_STANDARD}/{name}" for name in ("contextlib.py", "asyncio/", "concurrent/futures/", "threading.py"))
 _MOST = 64 * 1024
 _MOST_MESSAGE = 4 * 1024
 
@@ -82,17 +82,32 @@ def _message(error: BaseException) -> str:
 
 def _trace(error: BaseException) -> str:
     try:
-        report = traceback.TracebackException(type(error), error, _without_ours(error.__traceback__), compact=True)
+        report = traceback.TracebackException(type(error), error, error.__traceback__, compact=True)
+        _clean(report)
         return shorten("".join(report.format()), _MOST)
     except Exception as inner:  # noqa: BLE001  the user's __str__, __notes__ or __cause__ may raise anything
-        frames = "".join(traceback.format_tb(_without_ours(error.__traceback__)))
+        frames = "".join(_users(traceback.extract_tb(error.__traceback__)).format())
         return f"{shorten(frames, _MOST)}{type(error).__name__}: <formatting it raised {type(inner).__name__}>\n"
 
 
-def _without_ours(trace: TracebackType | None) -> TracebackType | None:
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
-        trace = trace.tb_next
-    return trace
+def _clean(report: traceback.TracebackException) -> None:
+    """Leave the user's frames alone in a report, and in all that it is chained to or made of."""
+    look = [report]
+    seen: set[int] = set()
+    while look:
+        each = look.pop()
+        if id(each) not in seen:
+            seen.add(id(each))
+            each.stack = _users(each.stack)
+            look += [more for more in (each.__cause__, each.__context__, *(each.exceptions or ())) if more]
+
+
+def _users(frames: traceback.StackSummary) -> traceback.StackSummary:
+    """Without frames of runner's and the import system's, and those of the standard library before the user's first."""
+    kept = [frame for frame in frames if not frame.filename.startswith(_NOBODYS)]
+    while kept and kept[0].filename.startswith(_LEADING):
+        del kept[0]
+    return traceback.StackSummary.from_list(kept)
 
 
 def clean_stack(text: str) -> str:

@@ -355,7 +355,7 @@ class RunKilled(Event):
 
 @dataclass(frozen=True, slots=True)
 class WorkerProgress(Event):
-    """`Context.progress`."""
+    """`Context.progress`. `done` below 0: as many items as the worker has sent."""
 
     task: str
     worker: str

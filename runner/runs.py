@@ -139,6 +139,8 @@ def execute(
         for text in plan.notices:
             emit(events.Notice(clock.now(), text))
         listeners = Listeners(plan.plugins, emit)
+        if listeners.any and streams.log == "prefix" and not hasattr(sys.stdout, "speaking"):
+            _captured(streams, stack)  # what hooks print bears their plugin's name
         listening = watched or listeners.any
         tell = _masked(plan.mask, listeners.tell)
         supervisor = Supervisor(plan, fleets, hub, clock, tell, letters, listening=listening, looks=True)

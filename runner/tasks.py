@@ -117,6 +117,10 @@ class DeadLetter:
     attempts: int
 
 
+#: In `Context.progress`, instead of what is done: as many items as the task has sent.
+SENT = -1.0
+
+
 class Context(Protocol):
     """What a task function may know about its own run; annotate a parameter with it to receive it.
 

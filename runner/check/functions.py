@@ -122,6 +122,8 @@ class Binding:
     function: TaskFunction
     problems: list[Problem] = field(default_factory=list)
     parameters: dict[str, inspect.Parameter] = field(default_factory=dict)
+    #: What of the task's table something is wrong with already.
+    refused: set[tuple[str, ...]] = field(default_factory=set)
 
     def arguments(self) -> Arguments:
         """Bind and convert; what does not fit becomes a problem."""
@@ -137,11 +139,12 @@ class Binding:
             self._callable_class(target, item=item, given=given)
         else:
             self._bind(target, item=item, given=given)
-        if self.problems or not (self.task.args or self.task.kwargs):
+        if not (self.task.args or self.task.kwargs):
             return self.task.args, self.task.kwargs
         return self._convert(target, item=item and form.kind != "class")
 
     def _problem(self, code: str, text: str, *path: str, hint: str = "") -> None:
+        self.refused.add(path)
         place: Place = self.config.place("tasks", self.task.name, *path)
         self.problems.append(Problem(code, text, place, hint=f"{hint}\n{self._signature()}"))
 
@@ -172,8 +175,7 @@ class Binding:
                 self._problem("E305", text + f", not {len(self.task.args)}", *spot)
                 break
         self._names(filled, open_names=open_names)
-        if not self.problems:
-            self._missing(filled)
+        self._missing(filled)
 
     def _called(self) -> str:
         shown = f"function {name(self.function.name)}"
@@ -253,7 +255,7 @@ class Binding:
         return tuple(args), kwargs
 
     def _value(self, value: Any, hint: Any, parameter: str, *path: str) -> Any:
-        if self.config.hole("tasks", self.task.name, *path):
+        if path in self.refused or self.config.hole("tasks", self.task.name, *path):
             return value
         try:
             made = convert.convert(value, hint)

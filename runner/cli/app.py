@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional
 
 import typer
 
 from runner import __version__
 from runner.cli import safe, streams
-from runner.cli.lazy import LazyGroup
+from runner.cli.lazy import LazyGroup, go_to
 from runner.errors import RunnerError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 
 
@@ -72,6 +73,16 @@ def _root(
     version: Annotated[  # noqa: ARG001  its callback has acted on it
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    folder: Annotated[  # noqa: ARG001  its callback has acted on it
+        Optional[str],  # noqa: UP045  typer reads the annotation at run time
+        typer.Option(
+            "-C",
+            metavar="DIR",
+            is_eager=True,
+            callback=go_to,
+            help="Do it as if runner had been started in this folder.",
+        ),
+    ] = None,
 ) -> None:
     """Options of runner itself."""
     if ctx.invoked_subcommand is None:

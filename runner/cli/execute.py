@@ -37,6 +37,8 @@ class Options:
     events: str | None = None
     progress: str = "auto"
     page: str | Beside | None = None
+    log_format: str | None = None
+    log_file: str | None = None
 
 
 class Audience:
@@ -54,7 +56,12 @@ class Audience:
         self._options = options
         self._recorder = runs.recorder(plan)  # first: it may refuse, and nothing is started yet
         self._journal = None if options.events is None else Journal(options.events)
-        self.printer = Printer(1, 2, log=log, color=color, mask=plan.mask)
+        lines = None
+        if options.log_format or options.log_file:
+            from runner.report.log import log as log_of
+
+            lines = log_of(plan.run_id, options.log_format, options.log_file)
+        self.printer = Printer(1, 2, log=log, color=color, mask=plan.mask, lines=lines)
         self._console = Console(self.printer, plan, quiet=options.quiet, verbose=options.verbose)
         self._display = display("none" if options.quiet else options.progress, self.printer, log=log)
         hearers = (self._recorder, self._console, self._display, self._journal)

@@ -10,7 +10,7 @@ import typer
 from runner.errors import RunnerError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from runner.config.model import Config
 
@@ -70,11 +70,16 @@ def complete_code(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]]
 def _quietly(ctx: Any) -> Config | None:
     from runner import config
 
-    given = ctx.params.get("file") or ctx.params.get("files") or DEFAULT
+    given = ctx.params.get("file") or ctx.params.get("files") or _among(ctx.args)
     try:
         return config.examine(given if isinstance(given, str) else given[0], env={}, lenient=True)
     except (RunnerError, OSError, IndexError):
         return None
+
+
+def _among(words: Sequence[str]) -> str:
+    """The file among words that are not parsed yet: after an option whose value is being typed, none is."""
+    return next((word for word in words if word.endswith(".toml") and Path(word).is_file()), DEFAULT)
 
 
 # -- arguments --------------------------------------------------------------------------------

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
-from typing import TYPE_CHECKING, Any, ClassVar
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional
 
 import typer
 import typer.core
 import typer.main
 
 from runner.cli import light, safe
+from runner.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,13 +64,9 @@ class LazyGroup(typer.core.TyperGroup):
 
 
 def _command(name: str, target: Any) -> Any:
-    if isinstance(target, typer.Typer):
-        made = typer.main.get_group(target)
-    else:
-        alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        alone.command(name, help=_help(target.__doc__ or ""))(target)
-        made = typer.main.get_command(alone)  # type: ignore[assignment]
+    made = typer.main.get_group(target) if isinstance(target, typer.Typer) else _alone(target)
     made.name = name
+    _equip(made)
     return made
 
 
@@ -79,6 +80,67 @@ def _theirs(command: Any) -> Any:
 
     command.invoke = call
     return command
+
+
+def _alone(target: Any) -> Any:
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    alone.command(help=_help(target.__doc__ or ""))(target)
+    return typer.main.get_command(alone)
+
+
+def _equip(command: Any) -> None:
+    """What every command has: `-C`, its examples line by line, and the nearest word for a misspelt option."""
+    for each in getattr(command, "commands", {}).values():
+        if each.callback is not None and "Examples:" in (each.callback.__doc__ or ""):
+            each.help = _help(each.callback.__doc__)
+        _equip(each)
+    if not getattr(command, "commands", None):
+        if not any("-C" in param.opts for param in command.params):
+            command.params += [param for param in _alone(_elsewhere).params if "-C" in param.opts]
+        command.parse_args = partial(_parsed, command, command.parse_args)
+
+
+def _elsewhere(
+    folder: Annotated[
+        Optional[str],  # noqa: UP045  typer reads the annotation at run time
+        typer.Option(
+            "-C",
+            metavar="DIR",
+            is_eager=True,
+            expose_value=False,
+            callback=go_to,
+            help="Do it as if runner had been started in this folder.",
+        ),
+    ] = None,
+) -> None:
+    """Carry the option `-C`."""
+
+
+def go_to(folder: str | None) -> None:
+    """Make a folder the working directory; UsageError when that cannot be."""
+    if folder is None:
+        return
+    try:
+        os.chdir(folder)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"-C {folder}: {getattr(error, 'strerror', None) or error}") from None
+    os.environ["PWD"] = str(Path.cwd())  # what programs that it starts go by
+
+
+def _parsed(command: Any, usual: Any, ctx: Any, args: list[str]) -> Any:
+    """As typer parses, but an option that there is not is answered with the one that is most like it."""
+    try:
+        return usual(ctx, args)
+    except Exception as error:
+        if not hasattr(error, "possibilities") or not (wrong := getattr(error, "option_name", "")):
+            raise
+        known = [name for param in command.params for name in (*param.opts, *param.secondary_opts)]
+        known = [name for name in (*known, "--help") if name.startswith("--")]
+        near = difflib.get_close_matches(wrong, known, 1)
+        error.possibilities = []
+        if near:
+            error.message = f"{getattr(error, 'message', '')}; did you mean `{near[0]}`?"  # type: ignore[attr-defined]  # click's
+        raise
 
 
 def _help(text: str) -> str:

@@ -45,6 +45,18 @@ def run(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="prefix|raw", help="Prefix each line that tasks print, or leave it alone."),
     ] = None,
+    log_format: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="text|json",
+            help="Write log lines, with time and run: to --log-file, or in place of what is printed.",
+            autocompletion=lambda: ("text", "json"),
+        ),
+    ] = None,
+    log_file: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Append all that is printed to this file as well, as log lines."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Say what would be started, and start nothing.")
     ] = False,
@@ -124,7 +136,15 @@ def run(
 
     page = pages.wanted(plan, html, report=report)
     shown = Options(
-        quiet=quiet, verbose=verbose, dead_ok=dead_ok, document=document, events=events, progress=progress, page=page
+        quiet=quiet,
+        verbose=verbose,
+        dead_ok=dead_ok,
+        document=document,
+        events=events,
+        progress=progress,
+        page=page,
+        log_format=log_format,
+        log_file=log_file,
     )
     execute(plan, shown)
 

@@ -75,7 +75,12 @@ RUN = _table(
         1,
         MOST,
     ),
-    _time("deadline", "", "the whole run must end within this; then as after one signal, exit 124", 0.001),
+    _time(
+        "deadline",
+        "",
+        "when the run has ended, drained or not (draining begins before it, at most `grace`); exit 124",
+        0.001,
+    ),
     _time("grace", '"10s"', "time to drain after the first Ctrl-C or SIGTERM"),
     Key(
         "engine",

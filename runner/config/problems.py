@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from runner.config.text import clean, width
@@ -55,7 +56,11 @@ def ordered(problems: Iterable[Problem]) -> list[Problem]:
 
 def render(problems: Sequence[Problem]) -> str:
     """All problems as text, with the lines they stand in, and a count at the end."""
-    shown = [_one(problem) for problem in problems[:SHOWN]]
+    shown, told = [], set()
+    for problem in problems[:SHOWN]:
+        again = problem.hint in told and _is_trace(problem.hint)
+        shown.append(_one(replace(problem, hint="its traceback is above") if again else problem))
+        told.add(problem.hint)
     if len(problems) > SHOWN:
         shown.append(f"... and {len(problems) - SHOWN} more")
     errors = [problem for problem in problems if problem.severity == "error"]
@@ -63,6 +68,11 @@ def render(problems: Sequence[Problem]) -> str:
     last = (errors or problems)[-1:]
     shown.append(count + (f" `runner explain {last[0].code}` says more." if last else ""))
     return "\n".join(shown)
+
+
+def _is_trace(hint: str) -> bool:
+    """Whether a hint is the traceback of an import."""
+    return hint.startswith(("Traceback ", "  File ", "  + Exception Group"))
 
 
 def _plural(count: int, word: str) -> str:
@@ -77,6 +87,8 @@ def _one(problem: Problem) -> str:
         gutter = " " * len(str(place.line))
         caret = " " * width(text[:start]) + "^" * max(1, width(text[start : start + length]))
         near, *more = problem.hint.split("\n")
+        if _is_trace(near):  # below the caret, as it is
+            near, more = "", [near, *more]
         lines += [f"{gutter} |", f"{place.line} | {text}", f"{gutter} | {caret} {near}".rstrip()]
         lines += [f"{gutter} | {line}" for line in more]
     elif problem.hint:

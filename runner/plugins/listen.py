@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from runner.errortext import describe
@@ -31,10 +33,17 @@ class Listeners:
         for entry in self._calls.copy() if self._calls else ():
             plugin, call = entry
             try:
-                call(event=event)
+                with speaking(plugin.name):
+                    call(event=event)
             except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a plugin raises, the run goes on
                 self._calls.remove(entry)
                 self._emit(Notice(event.at, _complaint(plugin, error)))
+
+
+def speaking(name: str) -> contextlib.AbstractContextManager[None]:
+    """What is printed meanwhile bears this name, where output is captured."""
+    speak = getattr(sys.stdout, "speaking", None)
+    return contextlib.nullcontext() if speak is None else speak(name)
 
 
 def _complaint(plugin: Plugin, error: BaseException) -> str:

@@ -14,6 +14,7 @@ from runner import forks
 from runner.transport import stdio
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
     from runner.report.output import Printer, Source
@@ -80,6 +81,10 @@ class _Stream(io.TextIOWrapper):
         self._capture.write(text, self._stream)
         return len(text)
 
+    def speaking(self, name: str) -> Any:
+        """Have what this thread prints meanwhile bear a name: a context manager, for hooks of plugins."""
+        return self._capture.speaking(name)
+
     def fileno(self) -> int:
         """The descriptor that child programs should inherit."""
         return self.buffer.fileno()
@@ -109,6 +114,16 @@ class ThreadCapture:
         self._names.add(name)
         for source in self._sources:  # with one thread worker it is clear whose child programs print
             source.name = name if len(self._names) == 1 else _UNKNOWN
+
+    @contextlib.contextmanager
+    def speaking(self, name: str) -> Iterator[None]:
+        """Have what the current thread prints meanwhile bear a name."""
+        before = getattr(self._here, "name", None)
+        self._here.name = name
+        try:
+            yield
+        finally:
+            self._here.name = before
 
     def write(self, text: str | bytes, stream: str) -> None:
         """Print in the name of the worker that this thread is; a task's own threads cannot always be told."""

@@ -58,10 +58,11 @@ class Console:
         self._failures[kind] += 1
         return event.why == "SIGQUIT" or self._failures[kind] == 1
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, level: str = "INFO") -> None:
         """A line of runner's own; further lines are indented, so that no error can pass itself off as one."""
         first, *more = text.split("\n")
-        self._printer.message("\n".join([first, *(line if line[:4].isspace() else f"    {line}" for line in more)]))
+        lines = [first, *(line if line[:4].isspace() else f"    {line}" for line in more)]
+        self._printer.message("\n".join(lines), level)
 
     def _failed(self, event: events.ItemFailed) -> None:
         kind = (event.task, event.error.partition(":")[0])
@@ -76,9 +77,10 @@ class Console:
             "dead": f", attempt {event.attempt}, given up",
             "dropped": f", attempt {event.attempt}, dropped as `on_error` says",
         }.get(event.verdict, "")
-        self.say(f"{where}{item}{batch}{verdict}: {plain(event.error)[:500]}")
+        level = "ERROR" if event.verdict in {"dead", "fatal"} else "WARNING"
+        self.say(f"{where}{item}{batch}{verdict}: {plain(event.error)[:500]}", level)
         if self._failures[kind] == event.count and event.traceback:
-            self.say(_indented(event.traceback))
+            self.say(_indented(event.traceback), level)
         if self._failures[kind] >= summary.SHOWN and event.verdict != "fatal":
             self.say(f"task `{event.task}`: further {kind[1]} failures are counted, not shown")
 
@@ -87,11 +89,13 @@ class Console:
             return
         item = plain(executed(event))
         then = "; a new one takes its place" if event.will_restart else ""
-        self.say(f"task `{event.task}`, worker `{event.worker}` (pid {event.pid}): {plain(event.why)}{item}{then}")
+        self.say(
+            f"task `{event.task}`, worker `{event.worker}` (pid {event.pid}): {plain(event.why)}{item}{then}", "WARNING"
+        )
 
     def _task_ended(self, event: events.TaskEnded) -> None:
         if event.how == "failed":
-            self.say(f"task `{event.task}` has failed: {plain(event.why)}")
+            self.say(f"task `{event.task}` has failed: {plain(event.why)}", "ERROR")
         elif event.how == "skipped":
             self.say(f"task `{event.task}` was not started: {plain(event.why)}")
 

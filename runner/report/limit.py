@@ -43,6 +43,8 @@ MUCH = 0.2
 FAIR = 0.5
 #: How busy the machine is, and how much of what others leave the run takes, where these others are in its way.
 CROWDED, TAKEN = 0.95, 0.75
+#: From this share of its time on a task needs a processor.
+COMPUTES = 0.2
 #: Less than this is not worth a change.
 WORTH = 1.1
 
@@ -99,7 +101,20 @@ def limit(record: Record) -> Limit | None:
     shares = Shares(of, main, record.seconds, stop, cores, ours, theirs)
     if (found_machine := _machine(shares)) is not None or stop > 1 / WORTH:
         return found_machine  # what goes on beside it takes as long: faster, it would not shorten the run
-    return _interpreter(shares) or _most(shares)
+    return _cautious(_interpreter(shares) or _most(shares), shares)
+
+
+def _cautious(found: Limit | None, shares: Shares) -> Limit | None:
+    """No promise of more workers where they would need processors that other programs have."""
+    busy = shares.ours + shares.others
+    if found is None or found.gain is None or shares.others <= MUCH or busy < FULL:
+        return found
+    loads = [load for load in shares.pipeline.loads if load.name == found.task]
+    if not any(load.computing(shares.pipeline.end) >= COMPUTES for load in loads):
+        return found  # it waits: that takes no processor
+    text = found.sentence.partition("; ")[0]
+    text += f"; other programs take {_percent(shares.others)} of the machine, which leaves more workers nothing"
+    return Limit(text, found.kind, found.task)
 
 
 def _shares(main: Pipeline, beside: Iterable[Pipeline], record: Record) -> dict[Key, float]:

@@ -35,6 +35,7 @@ from runner.text import plain
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runner.report.log import Log
     from runner.report.panel import Frame
 
 _READ = 1 << 16
@@ -76,15 +77,28 @@ class Source:
         self._printer.hand_over(lambda: self._printer.drain(self))
 
 
+def _same_terminal(one: int, other: int) -> bool:
+    """Whether two descriptors lead to one terminal."""
+    return os.isatty(one) and os.isatty(other) and os.fstat(one).st_rdev == os.fstat(other).st_rdev
+
+
 class Printer:
     """Owns all writing to standard output and error (`out_fd`, `err_fd`), in a thread of its own."""
 
     def __init__(
-        self, out_fd: int, err_fd: int, *, log: str = "prefix", color: bool = False, mask: Mask | None = None
+        self,
+        out_fd: int,
+        err_fd: int,
+        *,
+        log: str = "prefix",
+        color: bool = False,
+        mask: Mask | None = None,
+        lines: Log | None = None,
     ) -> None:
         self.raw = log == "raw"
         self.color = color
         self._mask = mask or Mask()
+        self._log = lines
         self.trouble = ""
         #: Output was lost that somebody still wanted to read: a full disk, not a reader who has gone.
         self.failed = False
@@ -113,6 +127,9 @@ class Printer:
         self.interrupted = 0
         self._panel: Panel | None = None
         self._forget = forks.tell(self.abandon)
+        #: What is to be printed above the panel, and whether what goes to a stream appears where the panel is.
+        self._above: list[bytes] = []
+        self._beside = {"err": True, "out": _same_terminal(*self._fds.values())}
         self._thread = threading.Thread(target=self._run, name="runner-printer", daemon=True)
         self._thread.start()
 
@@ -152,9 +169,9 @@ class Printer:
         """A thread worker has ended: print its unfinished last lines."""
         self.hand_over(lambda: self._finish_name(name))
 
-    def message(self, text: str) -> None:
-        """A line of runner's own, on standard error; what it quotes cannot steer a terminal."""
-        self.hand_over(lambda: self._emit("err", plain(self._mask(text)).encode() + b"\n"))
+    def message(self, text: str, level: str = "INFO") -> None:
+        """A line of runner's own, on standard error; what it quotes cannot steer a terminal. `level`: of log lines."""
+        self.hand_over(lambda: self._say(plain(self._mask(text)).encode() + b"\n", level))
 
     def show(self, frame: Frame | None) -> None:
         """Keep a frame below all that is printed, on standard error, which is a terminal; None: no longer."""
@@ -173,6 +190,7 @@ class Printer:
         def drain() -> None:
             for source in [key.data for key in self._selector.get_map().values() if key.data is not None]:
                 self._read_all(source)
+            self._settle()
             done.set()
 
         self.hand_over(drain)
@@ -337,13 +355,32 @@ class Printer:
             lines = [self._mask.line(line) for line in lines]
         tail = self._tails.setdefault(name, deque(maxlen=_TAIL_LINES))
         tail.extend(line[-_TAIL_BYTES:] for line in lines[-_TAIL_LINES:])
+        if self._log is not None and self._logged(name, stream, lines):
+            return
         if self.raw:
             self._emit(stream, b"".join(lines))
         else:
             mark = prefix(name, color=self.color)
             self._emit(stream, b"".join(mark + line for line in lines))
 
+    def _say(self, data: bytes, level: str) -> None:
+        """Print something of runner's own."""
+        if self._log is None or not self._logged("", "err", data.splitlines(keepends=True), level):
+            self._emit("err", data)
+
+    def _logged(self, name: str, stream: str, lines: list[bytes], level: str = "INFO") -> bool:
+        """Write log lines into the log's file, or, without one, where the lines would be printed: then True."""
+        assert self._log is not None
+        data = self._log.lines(name, stream, lines, level)
+        if self._log.fd is None:
+            self._emit(stream, data)
+            return True
+        self._log.keep(data)
+        self.trouble = self.trouble or self._log.trouble
+        return False
+
     def _show(self, panel: Panel | None) -> None:
+        self._settle()
         if self._panel is not None:
             self._write("err", self._panel.erase())
         self._panel = panel
@@ -352,14 +389,23 @@ class Printer:
         """Draw the panel when it is time; how long there is nothing to draw."""
         if self._panel is None:
             return None
+        self._settle()
         if not self._panel.patience():
             self._write("err", self._panel.draw())
         return self._panel.patience()
 
     def _emit(self, stream: str, data: bytes) -> None:
-        if self._panel is not None:
-            self._write("err", self._panel.erase())
-        self._write(stream, data)
+        if self._panel is None or not self._beside[stream]:
+            self._write(stream, data)
+        else:  # together with what else is there to be printed now
+            self._above.append(data)
+
+    def _settle(self) -> None:
+        """Print what waits, above the panel."""
+        if self._above:
+            data = b"".join(self._above)
+            self._above.clear()
+            self._write("err", data if self._panel is None else self._panel.above(data))
 
     def _write(self, stream: str, data: bytes) -> None:
         if stream in self._broken:
@@ -403,6 +449,8 @@ class Printer:
     def _dispose(self) -> None:
         self._selector.close()
         self._forget()
+        if self._log is not None:
+            self._log.close()
         for fd in (self._reader, self._writer, *self._fds.values()):
             os.close(fd)
         self._fds.clear()

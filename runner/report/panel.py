@@ -6,8 +6,11 @@ The cursor rests below them, at the left, and is never hidden: whatever ends the
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import TYPE_CHECKING
+
+from runner.config.text import width
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,10 +18,28 @@ if TYPE_CHECKING:
     #: The lines, and how many columns each takes, for a terminal of so many columns and lines.
     Frame = Callable[[int, int], list[tuple[str, int]]]
 
-#: Seconds between two drawings, and from what was printed above to the next drawing.
-EVERY, AFTER_OUTPUT = 0.5, 0.1
+#: Seconds between two drawings.
+EVERY = 0.5
 #: Nothing was drawn for so many seconds: the run was stopped (Ctrl-Z) meanwhile.
 STOPPED = 3.0
+
+
+#: Colours, which take no room; and what takes a column each.
+_COLOR = re.compile(rb"\x1b\[[0-9;]*m")
+_SIMPLE = re.compile(rb"[ -~]*\n")
+
+
+def rows_of(line: bytes, columns: int) -> int:
+    r"""How many rows of a terminal a line takes; 0: it cannot be told.
+
+    >>> rows_of(b"\x1b[36mpa\x1b[0m | loaf\n", 5), rows_of(b"\n", 80), rows_of(b"\t\n", 80)
+    (2, 1, 0)
+    """
+    text = _COLOR.sub(b"", line)
+    if _SIMPLE.fullmatch(text):
+        return max(1, -(-(len(text) - 1) // columns))
+    shown = text.decode("utf-8", "replace").removesuffix("\n")
+    return int(shown.isprintable() and width(shown) <= columns)  # where one of two columns is cut off, who knows
 
 
 class Panel:
@@ -28,6 +49,7 @@ class Panel:
         self._frame = frame
         self._fd = fd
         self._drawn: list[int] = []
+        self._text = b""
         self._next = self._at = time.monotonic()
 
     def patience(self) -> float:
@@ -35,13 +57,40 @@ class Panel:
         return max(0.0, self._next - time.monotonic())
 
     def erase(self) -> bytes:
-        """Before something is printed: what takes the panel away."""
+        """What takes the panel away."""
         if not self._is_there():
             return b""
         rows = self._rows(self._size()[0])
         self._drawn = []
-        self._next = min(self._next, time.monotonic() + AFTER_OUTPUT)
         return b"\r\x1b[%dA\x1b[J" % rows
+
+    def above(self, data: bytes) -> bytes:
+        """What prints whole lines above the panel, which stays where it is.
+
+        Room is made below it, the panel is moved there as it is, and the lines are written into the gap: so it is whole
+        at every moment, however the terminal is given these bytes. Where it cannot be known how many rows the lines
+        take, the panel is taken away and drawn again in the same bytes.
+        """
+        if not self._is_there():
+            return data
+        columns, lines = self._size()
+        rows = self._rows(columns)
+        most = lines - rows - 1
+        taken = [rows_of(line, columns) for line in data.splitlines(keepends=True)]
+        if most < 1 or rows != len(self._drawn) or not all(0 < each <= most for each in taken):
+            drawn = self._drawn
+            gone = self.erase()
+            self._drawn = drawn
+            return gone + data + self._text
+        made, gap, start = b"", 0, 0
+        written = data.splitlines(keepends=True)
+        for at, each in enumerate([*taken, most]):
+            if gap + each > most or at == len(taken):
+                text = b"".join(written[start:at])
+                made += b"\n" * gap + b"\x1b[%dA\x1b[%dL" % (rows + gap, gap) + text + b"\r\x1b[%dB" % rows
+                gap, start = 0, at
+            gap += each
+        return made
 
     def draw(self) -> bytes:
         """The panel in its place, over the old one if that is there."""
@@ -51,8 +100,8 @@ class Panel:
         up = b"\r\x1b[%dA" % self._rows(columns) if self._is_there() else b""
         self._drawn = [width for _, width in frame]
         self._at = time.monotonic()
-        text = "".join(f"{line}\x1b[K\n" for line, _ in frame)
-        return up + text.encode("utf-8", "replace") + b"\x1b[J"
+        self._text = "".join(f"{line}\x1b[K\n" for line, _ in frame).encode("utf-8", "replace") + b"\x1b[J"
+        return up + self._text
 
     def _is_there(self) -> bool:
         """Whether what was drawn is still where it was: not when the run was stopped, and a shell used the terminal."""

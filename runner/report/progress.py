@@ -85,7 +85,7 @@ class Progress:
         if isinstance(event, events.Progress):
             self._now = event
             _remember(self._past, event, event.at)
-            done = sum(done for done, _ in self._told.values())
+            done = sum(self._done(task, worker, done) for (task, worker), (done, _) in self._told.items())
             self._told_past.append((event.at, done))
             while self._told_past[0][0] < event.at - 2 * WINDOW:
                 self._told_past.popleft()
@@ -151,13 +151,19 @@ class Progress:
     def _totals(self, sources: Iterable[str]) -> tuple[float | None, float | None]:
         """What is done and what there is, when every source has told it."""
         told: dict[str, list[tuple[float, float | None]]] = {}
-        for (task, _), each in self._told.items():
-            told.setdefault(task, []).append(each)
+        for (task, worker), (done, total) in self._told.items():
+            told.setdefault(task, []).append((self._done(task, worker, done), total))
         found = [each for source in sources for each in told.get(source, [(0.0, None)])]
         totals = [total for _, total in found if total is not None]
         if not found or len(totals) < len(found):
             return None, None
         return sum(done for done, _ in found), sum(totals)
+
+    def _done(self, task: str, worker: str, done: float) -> float:
+        """What a worker has told to be done; below 0 it is what it has sent."""
+        if done >= 0 or self._now is None:
+            return max(0.0, done)
+        return sum(each.items for each in self._now.workers.get(task, ()) if each.name == worker)
 
     def _eta(self, done: float | None, total: float | None) -> float | None:
         """From what was done in the last seconds; none before there is something to judge by."""

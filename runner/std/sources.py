@@ -6,11 +6,12 @@ import codecs
 import io
 import os
 import select
+import stat
 import sys
 from typing import TYPE_CHECKING, Any
 
 from runner import stdin
-from runner.tasks import Context, task
+from runner.tasks import SENT, Context, task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 #: A line that is longer is no line: the file is something else.
 MOST = 64 << 20
 _LOOK = 0.2
+#: How far a file has been read is told after 32 lines, at most four times a second.
+_LOOKS = 31
 
 
 @task(mode="thread")
@@ -115,7 +118,13 @@ def jsonl(
 
 @task(name="glob", mode="thread")
 def glob_paths(
-    pattern: str, *, root: str = ".", files_only: bool = True, hidden: bool = False, sort: bool = True
+    pattern: str,
+    *,
+    root: str = ".",
+    files_only: bool = True,
+    hidden: bool = False,
+    sort: bool = True,
+    context: Context | None = None,
 ) -> Iterator[str]:
     """The paths that match `pattern` below `root`, relative to it; `**` is any number of folders.
 
@@ -128,19 +137,31 @@ def glob_paths(
     if not Path(root).is_dir():
         raise NotADirectoryError(f"{root}: there is no such folder to look in")
     found: Iterator[str] = glob.iglob(pattern, root_dir=root, recursive=True, include_hidden=hidden)  # noqa: PTH207  hidden
-    for path in sorted(found) if sort else found:
-        if path and (not files_only or Path(root, path).is_file()):
-            yield path
+    wanted = (path for path in found if path and (not files_only or Path(root, path).is_file()))
+    if sort:
+        paths = sorted(wanted)
+        _tell_total(context, len(paths))
+        yield from paths
+    else:
+        yield from wanted
 
 
 @task(name="range", mode="thread")
-def numbers(start: int, stop: int, step: int = 1) -> Iterator[int]:
+def numbers(start: int, stop: int, step: int = 1, *, context: Context | None = None) -> Iterator[int]:
     """Whole numbers from `start` to below `stop`, as Python's `range` has them.
 
     >>> list(numbers(0, 10, 4))
     [0, 4, 8]
     """
-    yield from range(start, stop, step)
+    found = range(start, stop, step)
+    _tell_total(context, len(found))
+    yield from found
+
+
+def _tell_total(context: Context | None, items: int) -> None:
+    """Say how many items there will be; what has been sent of them is known."""
+    if context is not None and items:
+        context.progress(SENT, items)
 
 
 # -- reading ----------------------------------------------------------------------------------
@@ -156,9 +177,14 @@ def _lines(path: str, encoding: str, errors: str, most: int, context: Context | 
         if _wide(encoding):
             yield from _decoded(file, path, encoding, errors, most)
             return
+        size, done = _size(file) if context is not None else 0, 0
         number, marked = 0, codecs.lookup(encoding).name == "utf-8-sig"
         while line := file.readline(most + 2):
             number += 1
+            if size:
+                done += len(line)
+                if not number & _LOOKS:
+                    context.progress(done, size)  # type: ignore[union-attr]  # there is a size with a context only
             if len(line.rstrip(b"\r\n")) > most:
                 raise _too_long(path, number, most)
             # The mark can only stand at the beginning.
@@ -168,6 +194,17 @@ def _lines(path: str, encoding: str, errors: str, most: int, context: Context | 
             except UnicodeDecodeError as error:
                 raise _no_text(path, number, encoding, line[error.start], error.start + 1) from None
             yield number, text
+        if size:
+            context.progress(size, size)  # type: ignore[union-attr]  # as above
+
+
+def _size(file: Any) -> int:
+    """Bytes of a regular file, from here on; 0 of what has no size: a pipe, a terminal."""
+    try:
+        found = os.fstat(file.fileno())
+    except (OSError, AttributeError):  # standard input, as it is read here
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def _decoded(file: Any, path: str, encoding: str, errors: str, most: int) -> Iterator[tuple[int, str]]:

@@ -188,6 +188,7 @@ class Plan:
             env={} if task.mode == "thread" else dict(config.env),  # threads share that of the whole run
             mode="thread" if task.mode == "thread" else self.mode,
             hooks=self.hooks,
+            named=self.settings.log == "prefix",
         )
 
     def _read_singly(self, queue: str) -> bool:

@@ -65,6 +65,8 @@ class WorkerSpec:
     mode: str = "process"
     #: Plugins' `runner_worker`, to be entered around its life.
     hooks: tuple[WorkerHook, ...] = ()
+    #: What they print bears their plugin's name (`log = "prefix"`).
+    named: bool = False
     #: It executes nothing, and shows items instead (`worker.looks`).
     looks: bool = False
 

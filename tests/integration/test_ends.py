@@ -288,7 +288,8 @@ def test_a_run_whose_only_sink_fails_ends_by_itself(tmp_path, mode):
     }
     finished = run(tmp_path, task_file(tasks, mode=mode), FILES)
     assert finished.outcome.exit == 1, finished.outcome
-    assert "task `fail_at` has failed: an item has failed: ValueError: not 500" in finished.outcome.err
+    assert "task `fail_at` has failed: item 500 (" in finished.outcome.err
+    assert " has failed: ValueError: not 500" in finished.outcome.err
     assert "standstill" not in finished.outcome.err
     numbers = counts(finished.outcome)
     assert numbers["left"] > 0
