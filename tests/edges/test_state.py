@@ -147,6 +147,24 @@ def test_a_folder_that_cannot_be(made, capfd, state):
     assert "5 of 5 dead letters cannot be written to" in said
 
 
+def test_a_folder_that_is_removed_meanwhile(made, capfd):
+    work = """
+        import shutil
+        from runner import task
+
+        @task
+        def work(n):
+            if n == 3:
+                shutil.rmtree(".runner")
+            raise ValueError(n)
+    """
+    made.write({"plugins/work.py": work})
+    assert runner.run("tasks.toml").exit_code == 4
+    said = capfd.readouterr().err
+    assert "5 of 5 dead letters cannot be written to" in said
+    assert "runner dead list" not in said
+
+
 # -- a folder in which others write -----------------------------------------------------------
 
 
