@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,36 +29,38 @@ class Mask:
 
     def __init__(self, secrets: Iterable[Any] = (), forms: Callable[[str], Iterable[str]] | None = None) -> None:
         self._forms = sorted(
-            {form for secret in secrets for text in _texts(secret) for form in (forms or _forms)(text)}
+            {form for secret in secrets for text in _parts(secret) for form in (forms or _forms)(text)}
         )
-        self._pattern = re.compile(_pattern(self._forms)) if self._forms else None
-        self._bytes: re.Pattern[bytes] | None = None
 
     def __bool__(self) -> bool:
-        return self._pattern is not None
+        return bool(self._forms)
 
     def __call__(self, text: str) -> str:
         """The text without them."""
-        return text if self._pattern is None else self._pattern.sub(STARS, text)
+        return self._texts.sub(STARS, text) if self._forms else text
 
     def line(self, data: bytes) -> bytes:
         """The same for output, which need not be text."""
-        if self._pattern is None:
-            return data
-        if self._bytes is None:
-            self._bytes = re.compile(_pattern(self._forms).encode("utf-8", "surrogateescape"))
-        return self._bytes.sub(STARS.encode(), data)
+        return self._bytes.sub(STARS.encode(), data) if self._forms else data
 
     def same_length(self, text: str) -> str:
         """With as many stars as there were characters: what stands below stays below."""
-        return text if self._pattern is None else self._pattern.sub(lambda found: "*" * len(found[0]), text)
+        return self._texts.sub(lambda found: "*" * len(found[0]), text) if self._forms else text
+
+    @cached_property
+    def _texts(self) -> re.Pattern[str]:
+        return re.compile(_pattern(self._forms))
+
+    @cached_property
+    def _bytes(self) -> re.Pattern[bytes]:
+        return re.compile(self._texts.pattern.encode("utf-8", "surrogateescape"))
 
 
-def _texts(secret: Any) -> Iterator[str]:
+def _parts(secret: Any) -> Iterator[str]:
     """What of a param's value is a secret: numbers and paths as texts, of a list each element."""
     if isinstance(secret, (list, tuple)):
         for each in secret:
-            yield from _texts(each)
+            yield from _parts(each)
     elif secret is not None and not isinstance(secret, bool):
         yield str(secret)
 
@@ -86,6 +89,7 @@ def _pattern(forms: list[str], depth: int = LEAST - 1) -> str:
     if not depth or len(forms) < 2:
         return "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
     heads: dict[str, list[str]] = {}
-    for form in forms:
+    ended = "|" if "" in forms else ""
+    for form in filter(None, forms):
         heads.setdefault(form[0], []).append(form[1:])
-    return "|".join(f"{re.escape(head)}(?:{_pattern(rest, depth - 1)})" for head, rest in heads.items())
+    return "|".join(f"{re.escape(head)}(?:{_pattern(rest, depth - 1)})" for head, rest in heads.items()) + ended

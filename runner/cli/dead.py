@@ -128,6 +128,8 @@ def _write(path: Path, file: Any) -> None:
 
 def _title(path: Path) -> None:
     heading = store.heading(path)
+    if bad := store.unreadable(path):
+        sys.stderr.write(f"{path}: {bad:,} lines are no dead letters, and are passed over\n")
     sys.stderr.write(f"run {path.parent.name}  {_text(heading, 'title')}  began {_text(heading, 'began')}\n")
 
 

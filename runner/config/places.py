@@ -15,9 +15,10 @@ import tomli
 
 from runner.config.model import Place
 from runner.config.text import clean
+from runner.masks import Mask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 Path = tuple[str, ...]
 
@@ -38,6 +39,11 @@ _BARE_VALUE = re.compile(r"[^,\]}#\n]+")
 _PLAIN = re.compile(r"([\w-]+)[ \t]*=[ \t]*([\w.+:-]+)[ \t]*(?=[\n#]|\Z)")
 
 
+def _said(secret: str) -> Iterator[str]:
+    """A secret as messages say it."""
+    yield from (secret, repr(secret)[1:-1], clean(secret), clean(secret, 60), clean(secret, 40))
+
+
 class Places(dict[Path, Place]):
     """Path → `Place`, each made when it is first asked for. `given` are values that came from outside the file."""
 
@@ -47,10 +53,11 @@ class Places(dict[Path, Place]):
         self.text = text
         self.given: dict[Path, str] = {}
         self.secrets: list[str] = []
+        self._forms: list[tuple[str, ...]] = []
         self._hidden: list[Path] = []
         self._spans: dict[Path, tuple[int, int]] = {}
-        self._lines: tuple[int, list[str]] = (-1, [])  # for so many hidden values
-        self._masked: tuple[int, list[str]] = (0, [])  # what stands for so many secrets
+        self._lines: list[str] = []
+        self._mask, self._masked = Mask(), 0  # of so many of the secrets
         self._scanned = False
 
     def get(self, path: Path, default: Any = None) -> Any:
@@ -78,9 +85,9 @@ class Places(dict[Path, Place]):
 
     def line(self, place: Place) -> str:
         """The line of the file at a place, secrets masked; empty when the place is not in the file."""
-        if place.file == self.file and self._lines[0] != len(self._hidden):
-            self._lines = (len(self._hidden), self._shown().split("\n"))
-        lines = self._lines[1] if place.file == self.file else []
+        if place.file != self.file:
+            return ""
+        lines = self._shown()
         return self.mask(lines[place.line - 1]) if 0 < place.line <= len(lines) else ""
 
     def hide(self, path: Path, value: object) -> None:
@@ -88,32 +95,33 @@ class Places(dict[Path, Place]):
         self._hidden.append((*path, VALUE))
         if str(value):
             self.secrets.append(str(value))
+            self._forms.append(tuple(_said(str(value))))
 
     def mask(self, text: str) -> str:
         """The text with every secret value replaced, also where a message has cut or cleaned it."""
-        if len(self.secrets) != self._masked[0]:
-            forms = {
-                form: None
-                for secret in sorted(self.secrets, key=len, reverse=True)
-                for form in (secret, repr(secret)[1:-1], clean(secret), clean(secret, 60), clean(secret, 40))
-            }
-            self._masked = (len(self.secrets), list(forms))
-        for form in self._masked[1]:
-            if form in text:
-                text = text.replace(form, "*" * len(form))
+        if len(self.secrets) > 2 * self._masked:  # made anew so seldom that thousands cost no more than reading them
+            self._mask, self._masked = Mask(self.secrets, _said), len(self.secrets)
+        text = self._mask.same_length(text)
+        for forms in self._forms[self._masked :]:
+            if any(form in text for form in forms):
+                text = Mask(forms, lambda form: (form,)).same_length(text)
         return text
 
-    def _shown(self) -> str:
-        """The text of the file; where a secret stands, stars."""
-        if not self._hidden:
-            return self.text
-        self._scan()
-        parts, at = [], 0
-        for start, end in sorted(self._spans[path] for path in self._hidden if path in self._spans):
-            if end > at:
-                parts += [self.text[at : max(at, start)], re.sub(r"[^\n]", "*", self.text[max(at, start) : end])]
-                at = end
-        return "".join([*parts, self.text[at:]])
+    def _shown(self) -> list[str]:
+        """The lines of the file; where a secret stands, stars."""
+        if not self._lines:
+            self._lines = self.text.split("\n")
+        while self._hidden:
+            self._scan()
+            path = self._hidden.pop()
+            if path in self._spans:
+                start, end = self._spans[path]
+                first, column = self._line_at(start)
+                for number, part in enumerate(self.text[start:end].split("\n"), first):
+                    shown = self._lines[number]
+                    self._lines[number] = f"{shown[:column]}{'*' * len(part)}{shown[column + len(part) :]}"
+                    column = 0
+        return self._lines
 
     def _scan(self) -> None:
         if not self._scanned:
@@ -122,12 +130,17 @@ class Places(dict[Path, Place]):
                 self._spans.setdefault(path, (start, end))
 
     def _place(self, start: int, end: int) -> Place:
-        if not hasattr(self, "_starts"):
-            self._starts = [0, *(found.end() for found in re.finditer("\n", self.text))]
-        line = bisect.bisect_right(self._starts, start)
+        line, column = self._line_at(start)
         stop = self.text.find("\n", start, end)
         length = (end if stop < 0 else stop) - start
-        return Place(self.file, line, start - self._starts[line - 1] + 1, max(1, length))
+        return Place(self.file, line + 1, column + 1, max(1, length))
+
+    def _line_at(self, at: int) -> tuple[int, int]:
+        """The line and column of a place in the text, counted from 0."""
+        if not hasattr(self, "_starts"):
+            self._starts = [0, *(found.end() for found in re.finditer("\n", self.text))]
+        line = bisect.bisect_right(self._starts, at) - 1
+        return line, at - self._starts[line]
 
 
 class Scanner:

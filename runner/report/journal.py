@@ -134,7 +134,7 @@ def read(path: str) -> Iterator[events.Event]:
                     yield adapters.setdefault(name, TypeAdapter(kind)).validate_python(found)
                 except ValidationError as error:
                     raise UsageError(f"{path}:{number}: no {name} event: {error.errors()[0]['msg']}") from None
-    except (OSError, UnicodeDecodeError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         why = error.strerror if isinstance(error, OSError) else "it holds no events of a run"
         raise UsageError(f"{path}: {why}") from None
 

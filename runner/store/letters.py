@@ -94,6 +94,8 @@ class DeadLetters:
         if self._fd is not None:
             fd, self._fd = self._fd, None
             with contextlib.suppress(OSError):  # each letter was handed over when it was written
+                if not os.fstat(fd).st_nlink:
+                    self.kept, self._why = 0, "the file was removed while the run went on"
                 os.close(fd)
 
 
