@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import os
@@ -134,6 +133,8 @@ def _parsed(command: Any, usual: Any, ctx: Any, args: list[str]) -> Any:
     except Exception as error:
         if not hasattr(error, "possibilities") or not (wrong := getattr(error, "option_name", "")):
             raise
+        import difflib  # only for a mistake
+
         known = [name for param in command.params for name in (*param.opts, *param.secondary_opts)]
         known = [name for name in (*known, "--help") if name.startswith("--")]
         near = difflib.get_close_matches(wrong, known, 1)

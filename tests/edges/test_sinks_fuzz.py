@@ -63,8 +63,8 @@ class Faulty:
         def call(*args: Any, **kwargs: Any) -> Any:
             self.seen[name] += 1
             after = self.faults.get((name, self.seen[name]))
-            if after is None:
-                return real(*args, **kwargs)
+            if after is None:  # a sync takes as long as all the rest, and no power failure is tried here
+                return None if name == "fsync" else real(*args, **kwargs)
             self.struck += 1
             if name == "close":  # the system closes it all the same
                 real(*args, **kwargs)
@@ -197,6 +197,7 @@ def test_some_sinks(case):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(cases())
 def test_a_thousand_sinks(case):
