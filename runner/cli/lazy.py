@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
 import typer.core
@@ -17,7 +18,7 @@ from runner.cli import light, safe
 from runner.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 class LazyGroup(typer.core.TyperGroup):
@@ -46,11 +47,20 @@ class LazyGroup(typer.core.TyperGroup):
         """Import one verb."""
         if cmd_name not in self.verbs:
             found = self.other(cmd_name)
-            return None if found is None else _theirs(_command(cmd_name, found))
+            return None if found is None else _theirs(_command(cmd_name, found, self._elsewhere()))
         if self.commands[cmd_name] is None:
             module, _, attribute = self.verbs[cmd_name][0].partition(":")
-            self.commands[cmd_name] = _command(cmd_name, getattr(importlib.import_module(module), attribute))
+            self.commands[cmd_name] = _command(
+                cmd_name, getattr(importlib.import_module(module), attribute), self._elsewhere()
+            )
         return self.commands[cmd_name]
+
+    def _elsewhere(self) -> list[Any]:
+        """The group's own `-C`, for each of its commands."""
+        found = [copy.copy(param) for param in self.params if "-C" in param.opts]
+        for param in found:
+            param.expose_value = False
+        return found
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  typer's signature
         """The list of verbs in `--help`, without importing any."""
@@ -62,10 +72,10 @@ class LazyGroup(typer.core.TyperGroup):
                 formatter.write_dl([(name, text) for name, (_, text) in others.items()])
 
 
-def _command(name: str, target: Any) -> Any:
+def _command(name: str, target: Any, elsewhere: Sequence[Any]) -> Any:
     made = typer.main.get_group(target) if isinstance(target, typer.Typer) else _alone(target)
     made.name = name
-    _equip(made)
+    _equip(made, elsewhere)
     return made
 
 
@@ -87,32 +97,16 @@ def _alone(target: Any) -> Any:
     return typer.main.get_command(alone)
 
 
-def _equip(command: Any) -> None:
+def _equip(command: Any, elsewhere: Sequence[Any]) -> None:
     """What every command has: `-C`, its examples line by line, and the nearest word for a misspelt option."""
     for each in getattr(command, "commands", {}).values():
         if each.callback is not None and "Examples:" in (each.callback.__doc__ or ""):
             each.help = _help(each.callback.__doc__)
-        _equip(each)
+        _equip(each, elsewhere)
     if not getattr(command, "commands", None):
         if not any("-C" in param.opts for param in command.params):
-            command.params += [param for param in _alone(_elsewhere).params if "-C" in param.opts]
+            command.params += [*elsewhere]
         command.parse_args = partial(_parsed, command, command.parse_args)
-
-
-def _elsewhere(
-    folder: Annotated[
-        Optional[str],  # noqa: UP045  typer reads the annotation at run time
-        typer.Option(
-            "-C",
-            metavar="DIR",
-            is_eager=True,
-            expose_value=False,
-            callback=go_to,
-            help="Do it as if runner had been started in this folder.",
-        ),
-    ] = None,
-) -> None:
-    """Carry the option `-C`."""
 
 
 def go_to(folder: str | None) -> None:

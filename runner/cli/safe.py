@@ -17,18 +17,14 @@ if TYPE_CHECKING:
 
 
 class Safe:
-    """Takes the place of a text stream. What the stream's encoding does not have is shown by its number."""
+    """Takes the place of a text stream; `streams` says what becomes of letters that its encoding does not have."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
         """Write it, harmless."""
-        shown = plain(text)
-        if not shown.isascii():
-            encoding = self.stream.encoding or "utf-8"
-            shown = shown.encode(encoding, "backslashreplace").decode(encoding)
-        self.stream.write(shown)
+        self.stream.write(plain(text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
