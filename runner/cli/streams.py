@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import contextlib
 import io
-import os
 import select
 import sys
 from typing import TYPE_CHECKING, Any
@@ -69,9 +68,11 @@ def open_all() -> None:
 
 def _output(fd: int, before: TextIO | None) -> TextIO:
     encoding = "utf-8" if before is None else before.encoding
-    buffered = io.BufferedWriter(_Output(fd, "w", closefd=False))
-    at_once = fd == 2 or os.isatty(fd)
-    return io.TextIOWrapper(buffered, encoding=encoding, errors=_HANDLER, line_buffering=at_once)
+    raw = _Output(fd, "w", closefd=False)
+    # Under PYTHONUNBUFFERED there is no buffer.
+    buffered: Any = raw if isinstance(getattr(before, "buffer", None), io.RawIOBase) else io.BufferedWriter(raw)
+    lines, at_once = (getattr(before, name, False) for name in ("line_buffering", "write_through"))
+    return io.TextIOWrapper(buffered, encoding, _HANDLER, line_buffering=lines, write_through=at_once)
 
 
 def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -99,7 +100,8 @@ def trouble() -> str:
     for stream, name in ((sys.stdout, "standard output"), (sys.stderr, "standard error")):
         with contextlib.suppress(OSError, ValueError):  # somebody has closed it
             stream.flush()
-        raw = getattr(getattr(stream, "buffer", None), "raw", None)
+        buffer = getattr(stream, "buffer", None)
+        raw = getattr(buffer, "raw", buffer)
         if isinstance(raw, _Output) and raw.trouble:
             told = told or f"{name}: {raw.trouble}"
             raw.trouble = ""
