@@ -32,6 +32,8 @@ def main() -> None:
         code = app.main()
     except KeyboardInterrupt:  # before a run has begun, or when it has ended: a run itself catches signals
         code = 130
+    if (farewell := sys.modules.get("runner.worker.farewell")) is not None:  # there has been a run
+        farewell.watch_command(code)
     sys.exit(code)
 
 

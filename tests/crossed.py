@@ -1,7 +1,7 @@
 """Random topologies in which all features cross, on the scripted fleet, and an oracle that follows every item.
 
 The oracle trusts no counter of the engine's. It writes down what the fake workers are given and what they answer, item
-by item, and what becomes of a crashed item as events tell it. Then, for each queue and each group of its readers: what
+by item, and what is decided over each item whose worker is gone. Then, for each queue and each group of its readers: what
 was sent into it is what has ended in them, once each; what an ordered task sends has the order of its inputs; an only
 worker ends what it reads in the order of the queue; and nothing is left.
 """
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from fakes import FakeFleet, FakeHub, FakeWorker, Script, check_end, plan, task
 
-from runner import events
 from runner.clock import FakeClock
 from runner.config.model import Backoff, Batch, Lifespan, Port, QueueConfig, Rate, Restarts, Workers
 from runner.errortext import ErrorText
 from runner.fleets.base import Died, Heard
+from runner.ledger import Again
 from runner.supervisor import Supervisor
 from runner.supervisor.feeding import Letter
 from runner.tasks import Reference, Shape
@@ -131,14 +131,13 @@ class CrossedFleet(FakeFleet):
         if config.on_error == "dead" and config.dead is not None:
             self.book.sent[config.dead].append(("letter", *item))
 
-    def hear(self, event: events.Event) -> None:
-        """What is decided over items whose worker is gone, only events tell."""
-        if isinstance(event, events.ItemFailed) and event.error.startswith(("WorkerDied", "TimedOut")):
-            item = self.names[event.item]
-            if event.verdict == "again":
-                self.book.again[event.task].add(item)
-            else:
-                self._fail(event.task, item)
+    def judged(self, task_name: str, item_id: str, *, again: bool) -> None:
+        """What is decided over an item whose worker is gone; no worker knows of it."""
+        item = self.names[item_id]
+        if again:
+            self.book.again[task_name].add(item)
+        else:
+            self._fail(task_name, item)
 
     def _leave(self, worker: FakeWorker, *, last: bool = False) -> None:
         if not worker.alive or not (worker.due or (last and worker.kept)):
@@ -442,13 +441,16 @@ def run(made: Plan, play: Script, items: int) -> tuple[Any, CrossedFleet, Superv
     hub = FakeHub(FakeClock())
     fleet = CrossedFleet(hub, play, items, made)
     seen: list[Any] = []
+    supervisor = Supervisor(made, {"process": fleet, "thread": fleet}, hub, fleet.hub.clock, seen.append)
+    put, book, decide = supervisor.ledger.put, fleet.book, supervisor.verdicts.decide
 
-    def emit(event: events.Event) -> None:
-        seen.append(event)
-        fleet.hear(event)
+    def decided(slot: Any, piece: Any, fault: Any) -> Any:
+        verdict = decide(slot, piece, fault)
+        if fault.died:
+            fleet.judged(slot.task.name, piece.item_id, again=isinstance(verdict, Again))
+        return verdict
 
-    supervisor = Supervisor(made, {"process": fleet, "thread": fleet}, hub, fleet.hub.clock, emit)
-    put, book = supervisor.ledger.put, fleet.book
+    supervisor.verdicts.decide = decided  # type: ignore[method-assign]
 
     def watched(queue: str, chunks: Any, sender: str | None = None) -> None:
         chunks = list(chunks)

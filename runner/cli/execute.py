@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -130,23 +129,16 @@ def execute(plan: Plan, options: Options) -> NoReturn:
 
 
 def _part(result: Result, grace: float, code: int) -> NoReturn:
-    """End the command: at once when the run was killed, else with what its tasks have left, within the grace."""
+    """Leave: at once when the run was killed, else the command waits within the grace for what its tasks have left."""
     if result.killed or result.left_behind:
         # A thread that cannot be ended would keep the interpreter from ending; all state is written.
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
         os._exit(code)
-    from runner.worker.farewell import Watchdog
+    from runner.worker import farewell
 
-    watchdog = Watchdog(grace, code, "runner", "Ctrl-C ends it at once")
-
-    def cut(number: int, _: object) -> None:
-        watchdog.cut(f"when {signal.Signals(number).name} came", 128 + number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) not in {signal.SIG_IGN, None}:
-            signal.signal(number, cut)
+    farewell.grace_of_command = grace
     raise typer.Exit(code)
 
 

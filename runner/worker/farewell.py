@@ -13,6 +13,7 @@ import fcntl
 import gc
 import io
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -59,6 +60,24 @@ class Watchdog:
         what = _listed(lingering()) or _listed(_children(), "child process") or "its `atexit` functions"
         _say(f"{self._who}: cut {what}, not over {why or f'after the grace of {self._limit:g} s'}")
         os._exit(self._code if code is None else code)
+
+
+#: Seconds that the command may take to end; None: it has had no run, and nothing is left.
+grace_of_command: float | None = None
+
+
+def watch_command(code: int) -> None:
+    """Let the process end as Python does, but no longer than the grace; a signal ends it at once."""
+    if grace_of_command is None:
+        return
+    watchdog = Watchdog(grace_of_command, code, "runner", "Ctrl-C ends it at once")
+
+    def cut(number: int, _: object) -> None:
+        watchdog.cut(f"when {signal.Signals(number).name} came", 128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) not in {signal.SIG_IGN, None}:
+            signal.signal(number, cut)
 
 
 def lingering() -> list[str]:
