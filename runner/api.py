@@ -305,15 +305,14 @@ def _pass_on(result: Result) -> None:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Be the only run of this process, and leave its environment as it was.
+    """Be the only run of this process.
 
     Local plugins are read anew, as their files are now; worker processes would see that in any case.
     """
     from runner.fleets import conditions
     from runner.tasks import LOCAL
 
-    pid = os.environ.get("RUNNER_PID")
-    if pid == str(os.getpid()) or not _UNDER_WAY.acquire(blocking=False):
+    if os.environ.get("RUNNER_PID") == str(os.getpid()) or not _UNDER_WAY.acquire(blocking=False):
         raise UsageError("a run is under way in this process, and a process has one at a time; start another process")
     try:
         for name in [name for name in sys.modules if name.startswith(LOCAL)]:
@@ -321,9 +320,6 @@ def alone() -> Iterator[None]:
         with conditions.standard_descriptors():
             yield
     finally:
-        os.environ.pop("RUNNER_PID", None)
-        if pid is not None:
-            os.environ["RUNNER_PID"] = pid
         _UNDER_WAY.release()
 
 

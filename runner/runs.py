@@ -30,7 +30,7 @@ from runner.tasks import shape
 from runner.transport.cells import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from runner.config.model import Config, TaskConfig
     from runner.fleets.base import Fleet
@@ -74,7 +74,7 @@ def prepare(config: Config, choice: Choice | None = None) -> Plan:
     workers = found.plugins.hooks.workers()
     notices = check.notices(found.problems)
     return Plan(
-        config.heading,
+        config.title or config.file,
         _run_id(),
         settings,
         queues,
@@ -130,7 +130,7 @@ def execute(
         stack.callback(hub.close)
         page = Page()
         stack.callback(page.close)
-        os.environ["RUNNER_PID"] = str(os.getpid())
+        stack.enter_context(_marked())
         fleets = _fleets(plan, hub, page, streams, stack)
         hub.catch(_SIGNALS)
         stack.enter_context(collector.settled())
@@ -147,6 +147,19 @@ def execute(
         result: Result = _without_secrets(supervisor.run(), plan.mask)
     left: Sequence[str] = getattr(fleets.get("thread"), "left_behind", tuple)()
     return replace(result, left_behind=tuple(left), letters_kept=letters.kept.kept, trouble=letters.kept.trouble)
+
+
+@contextlib.contextmanager
+def _marked() -> Iterator[None]:
+    """Have the environment say which process runs, for as long as it does; programs of its tasks can look at it."""
+    before = os.environ.get("RUNNER_PID")
+    os.environ["RUNNER_PID"] = str(os.getpid())
+    try:
+        yield
+    finally:
+        del os.environ["RUNNER_PID"]
+        if before is not None:
+            os.environ["RUNNER_PID"] = before
 
 
 #: What events and results say in the words of functions, errors and tracebacks. Names are not looked at.

@@ -11,19 +11,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_kept: list[int] = []
+
+
+def give_back() -> None:
+    """Have standard output where it was before it was claimed."""
+    while _kept:
+        fd = _kept.pop()
+        sys.stdout.flush()
+        os.dup2(fd, 1)
+        os.close(fd)
+
+
 def claimed() -> Callable[[str], None]:
     """From now on what goes to standard output goes to standard error; return what writes the document.
 
     Descriptor 1 itself is moved: banners of C libraries, child programs and streams that were taken at import follow.
-    It stays so until this process ends, because some print at its very end.
+    It stays so until this process ends, because some print at its very end; `give_back` is for whoever goes on.
     """
     try:
-        real = sys.stdout.fileno() == 1
         sys.stdout.flush()
-        kept = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)  # not 2, which may be closed
+        kept = -1
+        if sys.stdout.fileno() == 1:
+            kept = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)  # not 2, which may be closed
     except (AttributeError, OSError, ValueError):  # closed, or a stream of a test's
-        real = False
-    if not real:
+        kept = -1
+    if kept < 0:
         stream = sys.stdout
         return lambda text: print(text, file=stream, flush=True)
     try:
@@ -32,6 +45,8 @@ def claimed() -> Callable[[str], None]:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.close(null)
+
+    _kept.append(kept)
 
     def write(text: str) -> None:
         view = memoryview(text.encode() + b"\n")

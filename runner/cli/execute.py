@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from runner.cli import safe
+from runner.cli import safe, streams
 from runner.structs import dataclass
 
 if TYPE_CHECKING:
@@ -110,11 +110,11 @@ def execute(plan: Plan, options: Options) -> NoReturn:
     from runner.fleets import conditions
 
     audience = Audience(plan, options)
+    outlets = runs.Streams(audience.printer, plan.settings.log)
     try:
         try:
-            streams = runs.Streams(audience.printer, plan.settings.log)
-            with safe.off():  # what tasks print has a way of its own, the printer's, or stays raw
-                result = runs.execute(plan, streams, audience.tell, watched=True)
+            with safe.off(), streams.strict():  # what tasks print has a way of its own, the printer's, or stays raw
+                result = runs.execute(plan, outlets, audience.tell, watched=True)
         finally:
             audience.end_display()
         with conditions.ending_waits():
@@ -159,7 +159,6 @@ def _page(record: Record, options: Options) -> str:
 
 def _print(record: Record, document: Callable[[str], None], code: int) -> int:
     """The summary as JSON; the code, which is another one when it could not be written."""
-    from runner.cli import streams
     from runner.report.journal import summary
     from runner.supervisor.result import DEAD, FAILED
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from runner.fleets import conditions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import TextIO
 
 #: What is shown for a letter that the output's encoding does not have; every other one as an escape.
@@ -37,10 +38,12 @@ _HANDLER = "runner.plain"
 class _Output(io.FileIO):
     """A standard output that takes everything: what it could not write is told at the end, by the exit code as well.
 
-    So a command goes on to its own end, and its own exit code, when the reader of its output has left.
+    So a command goes on to its own end, and its own exit code, when the reader of its output has left. What the
+    functions of a task print themselves (`strict`) fails as in any program.
     """
 
     trouble = ""
+    strict = False
     _broken = False
 
     def write(self, data: Any) -> int:
@@ -49,6 +52,8 @@ class _Output(io.FileIO):
             try:
                 wrote: int | None = super().write(data)
             except OSError as error:
+                if self.strict:
+                    raise
                 self._broken = True
                 self.trouble = "" if isinstance(error, BrokenPipeError) else error.strerror or type(error).__name__
             else:
@@ -56,6 +61,24 @@ class _Output(io.FileIO):
                     return wrote
                 select.select([], [self], [])  # another program has made it non-blocking
         return memoryview(data).nbytes
+
+
+@contextlib.contextmanager
+def strict() -> Iterator[None]:
+    """While it is entered, a write that fails raises, as functions that print expect it."""
+    raws = [raw for stream in (sys.stdout, sys.stderr) if isinstance(raw := _raw(stream), _Output)]
+    try:
+        for raw in raws:
+            raw.strict = True
+        yield
+    finally:
+        for raw in raws:
+            raw.strict = False
+
+
+def _raw(stream: Any) -> Any:
+    buffer = getattr(stream, "buffer", None)
+    return getattr(buffer, "raw", buffer)
 
 
 def open_all() -> None:
@@ -100,9 +123,7 @@ def trouble() -> str:
     for stream, name in ((sys.stdout, "standard output"), (sys.stderr, "standard error")):
         with contextlib.suppress(OSError, ValueError):  # somebody has closed it
             stream.flush()
-        buffer = getattr(stream, "buffer", None)
-        raw = getattr(buffer, "raw", buffer)
-        if isinstance(raw, _Output) and raw.trouble:
+        if isinstance(raw := _raw(stream), _Output) and raw.trouble:
             told = told or f"{name}: {raw.trouble}"
             raw.trouble = ""
     return told

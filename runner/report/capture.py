@@ -47,10 +47,6 @@ class _Bytes(io.RawIOBase):
         self._capture.write(taken, self._stream)
         return len(taken)
 
-    def write_data(self, data: bytes) -> None:
-        """Whole lines of data, which no name of a worker may alter."""
-        self._capture.printer.write_data(data, self._stream)
-
     def fileno(self) -> int:
         """The descriptor that child programs should inherit."""
         return self._fd
@@ -80,6 +76,10 @@ class _Stream(io.TextIOWrapper):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         self._capture.write(text, self._stream)
         return len(text)
+
+    def write_data(self, data: bytes) -> None:
+        """Whole lines of data, which no name of a worker may alter."""
+        self._capture.printer.write_data(data, self._stream)
 
     def speaking(self, name: str) -> Any:
         """Have what this thread prints meanwhile bear a name: a context manager, for hooks of plugins."""

@@ -10,7 +10,7 @@ from runner.config.text import width
 from runner.report.figures import rate, span
 from runner.report.words import duration
 from runner.structs import dataclass
-from runner.text import plain
+from runner.text import one_line, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,7 +159,7 @@ def _notes(before: Record, after: Record) -> tuple[str, ...]:
 def text(comparison: Comparison) -> str:
     """For a terminal."""
     before, after = comparison.before, comparison.after
-    lines = [f"{plain(before.run)} ({plain(before.title)}) → {plain(after.run)} ({plain(after.title)})", ""]
+    lines = [f"{plain(before.run)} ({one_line(before.title)}) → {plain(after.run)} ({one_line(after.title)})", ""]
     rows = [("", "before", "after", "change")]
     rows += [(pair.what, *pair.texts) for pair in comparison.whole]
     for name, pairs in comparison.tasks.items():

@@ -12,7 +12,7 @@ from runner import events
 from runner.errortext import item_name
 from runner.report import summary
 from runner.report.words import duration, executed, number, outcome
-from runner.text import plain
+from runner.text import one_line, plain
 
 if TYPE_CHECKING:
     from runner.report.output import Printer
@@ -126,7 +126,7 @@ class Console:
             for line in chain(summary.tables(record, verbose=self._verbose), summary.failures(record)):
                 self.say(line)
         self.say(_last_line(result))
-        indent = " " * len(plain(result.title))
+        indent = " " * len(one_line(result.title))
         if record is not None and record.limit is not None:
             width = max(summary.WIDTH, len(indent) + 42)  # a long title leaves the sentence room
             for line in wrap(plain(record.limit.sentence), width - len(indent) - 2):
@@ -149,7 +149,7 @@ def _last_line(result: Result) -> str:
     how = {0: "ended in", 4: "ended in", 1: "failed after"}.get(result.exit_code, "stopped after")
     hows = {name: task.how for name, task in result.tasks.items()}
     told = outcome(result.headline, hows, result.unfinished, queues=bool(result.lines))
-    return f"{plain(result.title)}  {how} {duration(result.seconds)}   {told}"
+    return f"{one_line(result.title)}  {how} {duration(result.seconds)}   {told}"
 
 
 def _indented(text: str) -> str:

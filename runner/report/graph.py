@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from runner.report.layout import Edge
 from runner.structs import dataclass
-from runner.text import plain
+from runner.text import one_line, plain
 
 if TYPE_CHECKING:
     from runner import events
@@ -111,7 +111,7 @@ def graph_of_run(record: Record) -> Graph:
         key, seen = f"q.{queue.name}", queues.get(queue.name)
         load = min(1.0, seen.most / queue.size) if seen and queue.size else None
         boxes[key] = Box(key, plain(queue.name), "queue", _queue_counts(queue, seen), load=load)
-    return Graph(plain(record.title), boxes, [edge for edge in edges if {edge.tail, edge.head} <= set(boxes)])
+    return Graph(one_line(record.title), boxes, [edge for edge in edges if {edge.tail, edge.head} <= set(boxes)])
 
 
 def _task_counts(task: events.TaskPlanned, ended: events.TaskSummary | None) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from unit.test_conformance import Rig
 from runner import forks, std
 from runner.config.model import QueueConfig
 from runner.fleets.base import Died
+from runner.report.lines import Splitter
 from runner.report.output import Source
 from runner.std.shell import CommandTimedOut
 from runner.supervisor.watch import Watch
@@ -474,7 +475,8 @@ def test_a_worker_is_held_up_when_its_pipe_is_full() -> None:
 
 
 class _Raw:
-    raw = False
+    def splitter(self, stream: str) -> Splitter:
+        return Splitter()
 
 
 PRINTING = """

@@ -83,7 +83,7 @@ def test_secrets_that_touch_are_masked():
     places.hide(("a",), "onetwo")
     places.hide(("b",), "two")
     assert places.mask("onetwo two three") == "****** *** three"
-    assert places._shown() == "a = ********\nb = *****\n"
+    assert places._shown() == ["a = ********", "b = *****", ""]
 
 
 # -- graphs -----------------------------------------------------------------------------------

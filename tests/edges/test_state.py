@@ -18,7 +18,7 @@ import pytest
 
 import runner
 from runner import runs, store
-from runner.cli import app, safe
+from runner.cli import apart, app, safe
 from runner.errors import UnsafeFolder
 from runner.masks import Mask
 from runner.report.lines import Splitter
@@ -62,6 +62,7 @@ def command(*args: str, capfd: Any, monkeypatch: Any) -> SimpleNamespace:
     """The command line, in this process."""
     monkeypatch.setattr(sys, "argv", ["runner", *args])
     code = app.main()
+    apart.give_back()
     out, err = capfd.readouterr()
     return SimpleNamespace(exit=code, out=out, err=err)
 
