@@ -107,9 +107,12 @@ def run(
       runner run tasks.toml --set tasks.bake.workers=2 --dry-run
     """
     from runner import config
-    from runner.cli.apart import claimed
 
-    document = claimed() if as_json else None
+    document = None
+    if as_json:
+        from runner.cli.apart import claimed
+
+        document = claimed()
     if progress not in _DISPLAYS:
         raise UsageError(f"--progress knows {', '.join(_DISPLAYS)}, not {progress[:40]!r}")
     given, file = dict(pairs(param, "--param")), path_of(file, "run")
