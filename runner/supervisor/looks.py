@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from runner.errors import SpawnError
 from runner.fleets.base import Died, Heard
-from runner.structs import dataclass, field
 from runner.supervisor.state import Phase
 from runner.transport.cells import CELLS
 from runner.transport.messages import Answer, Grant, Ready, Shown
@@ -32,15 +31,14 @@ _READERS = 20
 _MOST = 1000
 
 
-@dataclass(slots=True)
+# No dataclasses: compiling two would cost each start half a millisecond, and few runs need them.
 class _Question:
     """A death that waits, and its suspects with their queues."""
 
-    slot: Slot
-    event: Died
-    suspects: list[tuple[str, Piece]]
-    until: float = 0.0
-    shown: list[str] = field(default_factory=list)
+    def __init__(self, slot: Slot, event: Died, suspects: list[tuple[str, Piece]]) -> None:
+        self.slot, self.event, self.suspects = slot, event, suspects
+        self.until = 0.0
+        self.shown: list[str] = []
 
     def looks(self, why: str) -> dict[str, str]:
         """By item: what was shown of it last; else what is known without a reader, and why it is no more."""
@@ -54,17 +52,15 @@ class _Question:
         return found
 
 
-@dataclass(slots=True)
 class _Reader:
     """One task's reader, and what it is to be asked; the first of it is under way once it is ready."""
 
-    task: TaskState
-    index: int
-    life: int = 0
-    alive: bool = False
-    ready: bool = False
-    until: float = 0.0
-    asked: deque[_Question] = field(default_factory=deque)
+    def __init__(self, task: TaskState, index: int) -> None:
+        self.task, self.index = task, index
+        self.life = 0
+        self.alive = self.ready = False
+        self.until = 0.0
+        self.asked: deque[_Question] = deque()
 
 
 class Looks:
