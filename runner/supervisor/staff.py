@@ -123,9 +123,17 @@ class Staff:
         for slot in task.slots:
             if slot.phase is Phase.READY:
                 self._dismiss(slot)
-            elif slot.phase is Phase.WAITING:
+            elif slot.phase is Phase.WAITING and not self._owes_a_life(slot):
                 slot.phase = Phase.GONE
         self._look_over(task)
+
+    def _owes_a_life(self, slot: Slot) -> bool:
+        """Return True if the worker has to be started although no item will come.
+
+        A class's set-up and tear-down do something of their own (a sink opens its file, and puts it in its place):
+        when the last life failed in its set-up, or died, that has not been done.
+        """
+        return slot.task.plan.shape.kind == "class" and not (slot.retiring or self.supervisor.ends.stopping)
 
     def _dismiss(self, slot: Slot) -> None:
         if slot.task.is_source:  # it ends at its next item, and says so itself

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from runner.errors import Retry
 from runner.tasks import Context  # noqa: TC001  read at run time
@@ -63,3 +63,30 @@ def how_far(item: int, name: str) -> None:
     """Notes how far a source has come when the first item arrives."""
     if item == 0:
         SEEN.append(MADE[name])
+
+
+class OpensLate:
+    """Cannot be set up the first time; notes each tear-down."""
+
+    tried = threading.Event()
+    closed: ClassVar[list[int]] = []
+
+    def __init__(self) -> None:
+        if not self.tried.is_set():
+            self.tried.set()
+            raise OSError("busy")
+
+    def __enter__(self) -> OpensLate:
+        return self
+
+    def __call__(self, item: int) -> None:
+        """Take an item."""
+
+    def __exit__(self, *_: object) -> None:
+        self.closed.append(1)
+
+
+def nothing_then() -> Iterator[int]:
+    """Give no item, and end when the sink's first set-up has failed."""
+    OpensLate.tried.wait(10)
+    yield from ()

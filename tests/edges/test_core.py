@@ -26,6 +26,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# -- ends -----------------------------------------------------------------------------------------
+
+
+def test_a_sink_whose_set_up_failed_is_set_up_although_no_item_comes() -> None:
+    core_tasks.OpensLate.tried.clear()
+    core_tasks.OpensLate.closed.clear()
+    made = plan(
+        [
+            task("source", core_tasks.nothing_then, outputs="a", mode="thread"),
+            task("sink", core_tasks.OpensLate, "a", mode="thread"),
+        ]
+    )
+    assert run(made).result.exit_code == 0
+    assert core_tasks.OpensLate.closed == [1]
+
+
 # -- ordered tasks that share a queue -------------------------------------------------------------
 
 
