@@ -112,11 +112,6 @@ def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
     return shown, error.end
 
 
-def encode(text: str, stream: TextIO) -> bytes:
-    """Text as the bytes that a standard stream would write."""
-    return text.encode(getattr(stream, "encoding", None) or "utf-8", _HANDLER)
-
-
 def trouble() -> str:
     """Write out what the streams hold; what could not be written since this was last asked, but for a closed pipe."""
     told = ""

@@ -135,9 +135,9 @@ def letters(path: Path) -> Iterator[dict[str, Any]]:
     objects = _objects(path)
     next(objects, None)
     for found in objects:
-        shown = str(found.get("preview", ""))
-        letter = {"item": value(shown), "id": str(found.get("id", found.get("item", ""))), **found}
-        yield {**letter, "item": value(shown)}
+        item = value(str(found.get("preview", "")))
+        first = {"item": item, "id": str(found.get("id", found.get("item", "")))}  # an old file's `item` is the id
+        yield first | found | {"item": item}
 
 
 def value(shown: str) -> Any:
