@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import compileall
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import ROOT, Census, Project
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+# The same examples each time, so that a failure says something about a change; RUNNER_EXPLORE=1 looks for new ones.
+settings.register_profile("runner", derandomize=not os.environ.get("RUNNER_EXPLORE"))
+settings.load_profile("runner")
 
 
 def pytest_sessionstart() -> None:

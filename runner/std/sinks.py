@@ -108,7 +108,8 @@ class _File:
             why = "the run was stopped, or a task that feeds it has failed; `partial = true` keeps what has come"
             sys.stderr.write(f"{shown(self.path)} is not written: {why}\n")
             return
-        if not self._headed and not cut and (head := self.head()):
+        # A file that is kept has its head, however little came; a stream that was cut is not begun.
+        if not self._headed and (to.whole or not cut) and (head := self.head()):
             to.write(head.encode(self.encoding))
         to.keep()
 

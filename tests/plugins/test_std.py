@@ -182,6 +182,13 @@ def test_an_error_leaves_what_was_there(tmp_path):
     assert names(tmp_path) == ["out.txt"]
 
 
+def test_a_csv_file_that_is_kept_has_its_head_however_little_came(tmp_path):
+    stopped = SimpleNamespace(stopping=True)
+    with std.WriteCsv(str(tmp_path / "out.csv"), fields=["n"], partial=True, context=stopped):
+        pass
+    assert (tmp_path / "out.csv").read_text() == "n\n"
+
+
 @pytest.mark.parametrize(("partial", "expected"), [(False, []), (True, ["out.txt"])])
 def test_a_run_that_is_cut_short_leaves_nothing_unless_it_is_asked_to(tmp_path, capsys, partial, expected):
     context = SimpleNamespace(stopping=False, batched=False)
