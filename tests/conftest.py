@@ -1,4 +1,7 @@
-"""The two fixtures of every test: `census`, which looks for what it left behind, and `project`, a temporary folder."""
+"""The two fixtures of every test: `census`, which looks for what it left behind, and `project`, a temporary folder.
+
+And what is the session's: its workers, its tiers (`-m quick`, the default, `-m slow`), and what it left behind itself.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +9,73 @@ import compileall
 import os
 import signal
 import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import ROOT, Census, Project
+from helpers import ROOT, WORKER, Census, Project, lasting, shared_memory
 from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+
+#: Parallel workers of a session of many files. Most tests wait for processes more than they compute, so two for a core, in at most 4 GB.
+WORKERS = min(8, 2 * (os.cpu_count() or 1))
+#: What `-m quick` runs: what starts no worker and no command, in seconds.
+QUICK = ("runner", "tests/config", "tests/report", "tests/unit")
 
 # The same examples each time, so that a failure says something about a change; RUNNER_EXPLORE=1 looks for new ones.
 settings.register_profile("runner", derandomize=not os.environ.get("RUNNER_EXPLORE"))
 settings.load_profile("runner")
 
+shared_before = pytest.StashKey[set[str]]()
 
-def pytest_sessionstart() -> None:
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Give a session of whole folders workers (pytest-xdist), unless the command line says otherwise.
+
+    One file, or one test, runs in this process: it starts at once, can be debugged, and prints with `-s`.
+    """
+    option = config.option
+    folders = any(Path(argument).is_dir() for argument in config.args)
+    alone = option.usepdb or option.trace or option.collectonly or option.capture == "no"
+    if folders and not alone and getattr(option, "numprocesses", 0) is None and option.dist == "no":
+        option.numprocesses, option.dist = WORKERS, "worksteal"
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
     """Bytecode, and Ctrl-C, for the hundreds of commands that are started here.
 
     Where importing leaves no bytecode behind, each would compile runner anew; and a shell starts what it puts into the
     background deaf to Ctrl-C, as would then be all that it starts.
     """
-    if sys.dont_write_bytecode:
-        compileall.compile_dir(ROOT / "runner", quiet=2)
+    if not WORKER:
+        session.stash[shared_before] = shared_memory()
+        if sys.dont_write_bytecode:
+            compileall.compile_dir(ROOT / "runner", quiet=2)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the quick tier."""
+    for item in items:
+        if item.path.relative_to(ROOT).as_posix().startswith(QUICK) and not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.quick)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a session whose tests, in whichever worker, left shared memory behind."""
+    if WORKER:
+        return
+    before = session.stash.get(shared_before, set())
+    left = list(lasting("shared memory", lambda: sorted(shared_memory() - before), lambda: True, time.monotonic() + 5))
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        sys.stderr.write(f"\nleft behind by this session: {'; '.join(left)} (`-n 0` says by which test)\n")
 
 
 @pytest.fixture(autouse=True)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "RUNNER_TEST_TOKEN"
+#: The name of this worker of pytest-xdist; empty in a session without workers, and in the one that starts them.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 
 
 def load(path: str) -> ModuleType:
@@ -235,7 +237,13 @@ def descriptors() -> Counter[str]:
 
 
 def shared_memory() -> set[str]:
-    """What Python's multiprocessing names there, and what would bear our name; other programs have theirs."""
+    """Return the names that Python's multiprocessing, and runner, would leave there; other programs have theirs.
+
+    Such a name does not say which process made it. A worker of pytest-xdist therefore sees only those that bear its own
+    name, or the leak of one test would fail the tests of all workers; the session that started the workers looks for
+    the others when all tests have ended (`conftest.py`).
+    """
     folder = Path("/dev/shm")
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    return {name for name in names if name.startswith(("psm_", "sem.mp-", "mp-", "pym-", "runner"))}
+    named = {name for name in names if name.startswith(("psm_", "sem.mp-", "mp-", "pym-", "runner"))}
+    return {name for name in named if f"-{WORKER}-" in name} if WORKER else named

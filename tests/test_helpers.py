@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers import TOKEN, Census, Project, Running, source, still_there
+from helpers import TOKEN, WORKER, Census, Project, Running, source, still_there
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="descriptors and shared memory are read from /proc")
@@ -53,7 +53,7 @@ def test_a_descriptor_is_found():
 
 def test_shared_memory_is_found():
     census = Census.take()
-    name = Path("/dev/shm") / f"runner-census-{uuid.uuid4().hex}"
+    name = Path("/dev/shm") / f"runner-census-{WORKER}-{uuid.uuid4().hex}"
     name.touch()
     try:
         assert f"shared memory {name.name}" in list(census.leaks(limit=0.1))
