@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers import ROOT, WORKER, Census, Project, lasting, shared_memory
+from command_server import running as command_server_running
+from helpers import ROOT, SERVERS, WORKER, Census, Project, lasting, shared_memory
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -78,8 +79,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         sys.stderr.write(f"\nleft behind by this session: {'; '.join(left)} (`-n 0` says by which test)\n")
 
 
+@pytest.fixture(scope="session")
+def command_server() -> Iterator[None]:
+    """Start the process that forks commands before the first test, so that the census of no test counts it."""
+    with command_server_running() as server:
+        SERVERS.append(server)
+        yield
+        SERVERS.remove(server)
+
+
 @pytest.fixture(autouse=True)
-def census() -> Iterator[None]:
+def census(command_server: None) -> Iterator[None]:
     """Fail a test that leaves a child process, a thread, a descriptor or shared memory behind.
 
     A resource tracker or a forkserver that was there before may stay; one that the test started must go.

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import ModuleType
 
+    from command_server import CommandServer, ForkedCommand
+
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "RUNNER_TEST_TOKEN"
 #: The name of this worker of pytest-xdist; empty in a session without workers, and in the one that starts them.
@@ -86,7 +88,7 @@ class Outcome:
 class Running:
     """A command under way, for tests that send signals: `process.send_signal(...)`, then `finish()`."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | ForkedCommand
     token: str
 
     def finish(self, timeout: float = 60, input: str | None = None) -> Outcome:  # noqa: A002  as subprocess names it
@@ -96,17 +98,22 @@ class Running:
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            kill_all(marked(self.token))  # workers have groups of their own, and would hold the pipes open
+            kill_all(self.processes())  # workers have groups of their own, and would hold the pipes open
             out, err = self.process.communicate()
             pytest.fail(f"no end after {timeout} s\n{self.outcome(out, err)}")
         outcome = self.outcome(out, err)
-        left = still_there(marked(self.token), limit=2)
+        left = still_there(self.processes(), limit=2)
         names = [describe(process) for process in left]
         kill_all(left)
         assert not names, f"processes left behind: {names}\n{outcome}"
         return outcome
 
+    def processes(self) -> list[psutil.Process]:
+        """Return every process that this command has left."""
+        return marked(self.token, self.process.pid)
+
     def outcome(self, out: str, err: str) -> Outcome:
+        assert self.process.returncode is not None
         return Outcome(list(map(str, self.process.args)), self.process.returncode, out, err)
 
 
@@ -123,10 +130,9 @@ class Project:
             target.write_text(source(content), encoding="utf-8")
 
     def start(self, *args: object, env: Mapping[str, str] | None = None, verb: str = "run", **popen: Any) -> Running:
-        """Start `python -m runner run ARGS` in a process group of its own, without a terminal."""
-        token = uuid.uuid4().hex
+        """Execute `python -m runner run ARGS` in a process group of its own, without a terminal."""
+        token, environment = marked_environment(env or {})
         command = [sys.executable, "-m", "runner", verb, *map(str, args)]
-        environment = {**os.environ, "COLUMNS": "200", **(env or {}), TOKEN: token}
         pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         settings = {"cwd": self.path, "start_new_session": True, "encoding": "utf-8", "errors": "replace"}
         process = subprocess.Popen(command, env=environment, **{**pipes, **settings, **popen})
@@ -141,20 +147,42 @@ class Project:
         verb: str = "run",
         **popen: Any,
     ) -> Outcome:
-        """Run `python -m runner run ARGS` to its end; no process may be left."""
-        return self.start(*args, env=env, verb=verb, **popen).finish(timeout, input)
+        """Run `runner run ARGS` to its end; no process may be left.
+
+        The process is forked from one that has imported runner, unless the test says something that only a new
+        interpreter can heed: its input, its streams, or what Python reads when it starts.
+        """
+        at_start = any(name.startswith(("PYTHON", "LC_", "LANG")) for name in env or {})
+        one_output = popen == {"stderr": subprocess.STDOUT}
+        if at_start or input is not None or (popen and not one_output) or not SERVERS:
+            return self.start(*args, env=env, verb=verb, **popen).finish(timeout, input)
+        token, environment = marked_environment(env or {})
+        return Running(SERVERS[-1].start([verb, *map(str, args)], self.path, environment, one_output), token).finish(
+            timeout
+        )
+
+
+#: The server that forks commands, once the session has started it.
+SERVERS: list[CommandServer] = []
+
+
+def marked_environment(env: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Return a token, and an environment that carries it to all processes of one run."""
+    token = uuid.uuid4().hex
+    return token, {**os.environ, "COLUMNS": "200", **env, TOKEN: token}
 
 
 # --- the census ------------------------------------------------------------------------------------------------------
 
 
-def marked(token: str) -> list[psutil.Process]:
-    """Every process that inherited the token of one run, however its parents died."""
+def marked(token: str, session: int | None = None) -> list[psutil.Process]:
+    """Return every process that inherited the token of one run, or is of its session, however its parents died."""
     entry, found = f"{TOKEN}={token}".encode(), []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, psutil.NoSuchProcess):  # it has gone, or is not ours to read and so not ours
-            if entry in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(psutil.Process(int(folder.name)))
+            pid = int(folder.name)
+            if os.getsid(pid) == session or entry in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(psutil.Process(pid))
     return found
 
 
