@@ -38,11 +38,12 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """Give a session of whole folders workers (pytest-xdist), unless the command line says otherwise.
 
     One file, or one test, runs in this process: it starts at once, can be debugged, and prints with `-s`.
+    A worker is a session of its own that has no workers, and is asked here too.
     """
     option = config.option
     folders = any(Path(argument).is_dir() for argument in config.args)
     alone = option.usepdb or option.trace or option.collectonly or option.capture == "no"
-    if folders and not alone and getattr(option, "numprocesses", 0) is None and option.dist == "no":
+    if not WORKER and folders and not alone and getattr(option, "numprocesses", 0) is None and option.dist == "no":
         option.numprocesses, option.dist = WORKERS, "worksteal"
 
 
