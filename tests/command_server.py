@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: What nearly every command imports.
-MODULES = ("runner.cli.app", "runner.cli.run", "runner.supervisor", "runner.fleets.process", "runner.fleets.thread")
+MODULES = (
+    "runner.cli.app",
+    "runner.cli.run",
+    "runner.supervisor",
+    "runner.engines.processes",
+    "runner.engines.threads",
+)
 
 
 class ForkedCommand:

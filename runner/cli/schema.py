@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 
-def schema(
+def record_schema(
     record: Annotated[
         bool, typer.Option("--record", help="Of what `run --json` and `report --json` write, instead.")
     ] = False,
@@ -27,12 +27,12 @@ def schema(
 
 
 def _file() -> object:
-    from runner.config.schema import build
+    from runner.config.schema import build_schema
 
-    return build()
+    return build_schema()
 
 
 def _record() -> object:
-    from runner.report.record import schema
+    from runner.report.record import record_schema
 
-    return schema()
+    return record_schema()
