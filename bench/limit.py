@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import runner
 from runner import events
-from runner.report.limit import limit
-from runner.report.pipeline import others
+from runner.report.bottleneck import limit
+from runner.report.pipelines import others
 from runner.report.record import Limit, Record
 from runner.supervisor.processors import Processors
 

@@ -20,17 +20,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.chunking import slice_for
+from runner.chunk_sizing import slice_for
 from runner.clock import FakeClock
 from runner.config.model import Port, QueueConfig, RunSettings, TaskConfig, Workers
-from runner.fleets.base import Death, Died, Heard
+from runner.engines.base import Death, Died, Heard
 from runner.supervisor import Plan, Supervisor, TaskPlan
 from runner.tasks import Reference, Shape
-from runner.transport.cells import Position
-from runner.transport.codec import encode_values
-from runner.transport.frames import pack
-from runner.transport.link import SupervisorLink, pair
+from runner.transport.framing import pack
+from runner.transport.item_codec import encode_values
 from runner.transport.messages import PICKLED, Ack, Answer, Credit, Finished, Grant, Made, Output, Part, Ready, Stop
+from runner.transport.progress_page import Position
+from runner.transport.socket_link import SupervisorLink, pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from runner import events
     from runner.config.model import Config
-    from runner.fleets.hub import LocalHub
+    from runner.engines.reactor import LocalHub
     from runner.ledger import Headline, Tally
     from runner.supervisor import Plan
     from runner.supervisor import Result as End
@@ -217,9 +217,9 @@ def perform(
     `keep`: the run leaves its record, and its summary says what each task did.
     """
     from runner import runs
-    from runner.fleets import conditions
+    from runner.engines import process_setup
     from runner.report.console import Console
-    from runner.report.output import Printer
+    from runner.report.printer import Printer
     from runner.supervisor.result import DEAD, FAILED
 
     plan = runs.prepare(config)
@@ -241,7 +241,7 @@ def perform(
 
     try:
         end = runs.execute(plan, runs.Streams(printer, log), emit, hub, watched=keep)
-        with conditions.ending_waits():
+        with process_setup.ending_waits():
             record = recorder.close() if recorder is not None else None
             if recorder is not None and recorder.trouble and not quiet:
                 console.say(recorder.trouble)
@@ -285,7 +285,7 @@ def _decoded(text: str) -> Any:
 
 
 def _only(config: Config, tasks: Collection[str], skip: Collection[str]) -> Config:
-    from runner.config.select import select
+    from runner.config.task_selection import select
 
     return select(config, [tasks] if isinstance(tasks, str) else tasks, [skip] if isinstance(skip, str) else skip)
 
@@ -309,7 +309,7 @@ def alone() -> Iterator[None]:
 
     Local plugins are read anew, as their files are now; worker processes would see that in any case.
     """
-    from runner.fleets import conditions
+    from runner.engines import process_setup
     from runner.tasks import LOCAL
 
     if os.environ.get("RUNNER_PID") == str(os.getpid()) or not _UNDER_WAY.acquire(blocking=False):
@@ -317,7 +317,7 @@ def alone() -> Iterator[None]:
     try:
         for name in [name for name in sys.modules if name.startswith(LOCAL)]:
             del sys.modules[name]
-        with conditions.standard_descriptors():
+        with process_setup.standard_descriptors():
             yield
     finally:
         _UNDER_WAY.release()

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from runner.config.model import Config
     from runner.config.problems import Problem
+    from runner.engines.base import Fleet
     from runner.events import Event
-    from runner.fleets.base import Fleet
     from runner.tasks import Reference, TaskFunction
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -90,7 +90,7 @@ class Hooks:
         """Offer further engines: what `[run] engine` may say, and the fleet that tasks in processes then run on.
 
         Called when a file names an engine that is not runner's own. The fleet is called with one argument, a
-        `runner.fleets.base.Site`.
+        `runner.engines.base.Site`.
         """
 
     def runner_check(self, config: Config) -> Iterable[Problem]:  # type: ignore[empty-body]

@@ -11,31 +11,31 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from runner import collector, events, stdin
+from runner import events, gc_tuning, shared_stdin
 from runner.clock import RealClock
+from runner.engines import process_setup
+from runner.engines.base import Site
+from runner.engines.limits import make_room
+from runner.engines.reactor import LocalHub
 from runner.errors import ConfigError, RunnerError
-from runner.fleets import conditions
-from runner.fleets.base import Site
-from runner.fleets.hub import LocalHub
-from runner.fleets.limits import make_room
-from runner.masks import Mask
-from runner.plugins.listen import Listeners, engines
+from runner.plugins.listeners import Listeners, engines
 from runner.report.recorder import Recorder
-from runner.store import DeadLetters, folder
+from runner.secret_masks import Mask
+from runner.store import DeadLetters, run_folders
 from runner.store.records import Records
 from runner.structs import dataclass
 from runner.supervisor import Letters, Plan, Record, Supervisor, TaskPlan
 from runner.supervisor.description import describe
 from runner.tasks import shape
-from runner.transport.cells import Page
+from runner.transport.progress_page import Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from runner.config.model import Config, TaskConfig
-    from runner.fleets.base import Fleet
+    from runner.engines.base import Fleet
     from runner.plugins import Choice, TaskFunction
-    from runner.report.output import Printer
+    from runner.report.printer import Printer
     from runner.supervisor import Result
     from runner.tasks import Reference
 
@@ -104,7 +104,7 @@ def recorder(plan: Plan) -> Recorder:
     settings = plan.settings
     if not settings.record:
         return Recorder()
-    folder.check(settings.state)
+    run_folders.check(settings.state)
     return Recorder(Records(settings.state, plan.run_id), settings.record)
 
 
@@ -123,7 +123,7 @@ def execute(
     processes = [len(task.config.workers.names) for task in plan.tasks.values() if task.mode == "process"]
     make_room(sum(processes), sum(len(task.config.workers.names) for task in plan.tasks.values()))
     with contextlib.ExitStack() as stack:
-        stack.enter_context(conditions.signals())
+        stack.enter_context(process_setup.signals())
         letters = _Kept(plan, streams.printer)
         stack.callback(letters.close)
         hub = hub or LocalHub()
@@ -133,7 +133,7 @@ def execute(
         stack.enter_context(_marked())
         fleets = _fleets(plan, hub, page, streams, stack)
         hub.catch(_SIGNALS)
-        stack.enter_context(collector.settled())
+        stack.enter_context(gc_tuning.settled())
         clock = RealClock()
         emit = _masked(plan.mask, emit)
         for text in plan.notices:
@@ -236,9 +236,9 @@ def _fleets(
     local = plan.settings.engine == "local"
     holdings = None
     if "process" in modes and local:  # first: the fork server must start before any thread does
-        from runner.fleets.holdings import Holdings
-        from runner.fleets.process import ProcessFleet
-        from runner.fleets.spawn import Spawner
+        from runner.engines.arena_registry import Holdings
+        from runner.engines.processes import ProcessFleet
+        from runner.engines.spawn import Spawner
 
         ours = [task for task in plan.tasks.values() if task.mode == "process"]
         holdings = Holdings()
@@ -257,15 +257,15 @@ def _fleets(
         fleets["process"] = engines(plan.plugins)[0][plan.settings.engine].obj(site)
         stack.callback(fleets["process"].close)
     if "thread" in modes:
-        from runner.fleets.lifeline import Lifeline
-        from runner.fleets.thread import ThreadFleet
+        from runner.engines.lifeline import Lifeline
+        from runner.engines.threads import ThreadFleet
 
         interval = sys.getswitchinterval()
         if "process" in modes:
             sys.setswitchinterval(_SWITCH)
             stack.callback(sys.setswitchinterval, interval)
         stack.callback(Lifeline().close)
-        stack.enter_context(stdin.kept_back())
+        stack.enter_context(shared_stdin.kept_back())
         fleets["thread"] = ThreadFleet(hub, name_thread, holdings)
         stack.callback(fleets["thread"].close)
     return fleets

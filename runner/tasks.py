@@ -25,8 +25,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: The attribute by which `@task` marks a callable; its value is a `Declaration`.
 MARK = "__runner_task__"
-#: How the names of local plugins' modules begin: `runner.local` finds them, once one of them is imported.
-LOCAL = "runner.local."
+#: How the names of local plugins' modules begin: `runner.local_modules` finds them, once one of them is imported.
+LOCAL = "runner.local_modules."
 
 
 @dataclass(frozen=True, slots=True)

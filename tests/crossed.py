@@ -13,15 +13,15 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fakes import FakeFleet, FakeHub, FakeWorker, Script, check_end, plan, task
+from fake_engine import FakeFleet, FakeHub, FakeWorker, Script, check_end, plan, task
 
 from runner.clock import FakeClock
 from runner.config.model import Backoff, Batch, Lifespan, Port, QueueConfig, Rate, Restarts, Workers
-from runner.errortext import ErrorText
-from runner.fleets.base import Died, Heard
+from runner.engines.base import Died, Heard
+from runner.error_text import ErrorText
 from runner.ledger import Again
 from runner.supervisor import Supervisor
-from runner.supervisor.feeding import Letter
+from runner.supervisor.dispatch import Letter
 from runner.tasks import Reference, Shape
 from runner.transport.messages import Ack, Answer, Failure, Made, Output
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from runner.check import extensions, structure
 from runner.check.extensions import notices
 from runner.check.functions import Arguments, check_functions, where
-from runner.config import declared
-from runner.config.places import VALUE, Places
+from runner.config import function_defaults
 from runner.config.problems import Problem, ordered, render
+from runner.config.source_map import VALUE, Places
 from runner.errors import ConfigError, PluginError
 from runner.plugins import Plugins
 from runner.structs import dataclass
@@ -71,7 +71,7 @@ def everything(config: Config, choice: Choice | None = None) -> Findings:
             except PluginError as error:
                 problems.append(Problem(error.code, str(error), place, hint=error.hint))
             else:
-                tasks[word], wrong = declared.apply(config, word, function.options, where(function), place)
+                tasks[word], wrong = function_defaults.apply(config, word, function.options, where(function), place)
                 problems += wrong
     found, arguments = check_functions(replace(config, tasks={**config.tasks, **tasks}), functions)
     problems += extensions.broken(config, plugins, problems)

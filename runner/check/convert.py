@@ -13,8 +13,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from runner.config import units
-from runner.config.kinds import describe
 from runner.config.text import clean
+from runner.config.value_types import describe
 
 _SCALARS = (str, int, float, bool)
 _ANYTHING = (None, Any, object)

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.config.problems import Problem, did_you_mean, name
-from runner.errortext import describe
-from runner.plugins.listen import engines
+from runner.error_text import describe
+from runner.plugins.listeners import engines
 from runner.plugins.plugin import noted
 
 if TYPE_CHECKING:

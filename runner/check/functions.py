@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from runner.check import convert, exceptions, shipped
 from runner.check.structure import thread_problems
-from runner.config.declared import said
-from runner.config.places import VALUE
+from runner.config.function_defaults import said
 from runner.config.problems import Problem, did_you_mean, name
+from runner.config.source_map import VALUE
 from runner.config.text import clean
 from runner.structs import dataclass, field
 from runner.tasks import hints, shape

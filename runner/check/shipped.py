@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.config import parse
-from runner.config.declared import said
-from runner.config.places import VALUE
+from runner.config import toml
+from runner.config.function_defaults import said
 from runner.config.problems import Problem, name
+from runner.config.source_map import VALUE
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
@@ -33,7 +33,7 @@ def findings(config: Config, task: TaskConfig, function: TaskFunction, arguments
     given = _path(arguments)
     writes, stdin = function.name in _WRITES, function.name in _READS and descriptor_of(given) == 0
     at = config.place("tasks", task.name, "call")
-    if stdin and config.file == parse.STDIN:
+    if stdin and config.file == toml.STDIN:
         text = f"task {name(task.name)} would read standard input, from which this file itself was read"
         yield Problem("E304", text, at, hint="name the file: runner run FILE")
     if task.mode == "process" and (stdin or writes):

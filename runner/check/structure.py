@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.check import cycles
-from runner.config.kinds import cores
 from runner.config.problems import Problem, name
+from runner.config.value_types import cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

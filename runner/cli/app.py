@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional
 import typer
 
 from runner import __version__
-from runner.cli import safe, streams
-from runner.cli.lazy import LazyGroup, go_to
+from runner.cli import safe_output, streams
+from runner.cli.lazy_group import LazyGroup, go_to
 from runner.errors import RunnerError
 
 if TYPE_CHECKING:
@@ -86,14 +86,14 @@ def _root(
 ) -> None:
     """Options of runner itself."""
     if ctx.invoked_subcommand is None:
-        from runner.cli.start import start
+        from runner.cli.no_command import start
 
         start()
 
 
 def main() -> int:
     """Run the command line and return its exit code; no traceback of ours for what a user did."""
-    with safe.on():
+    with safe_output.on():
         return _main()
 
 
@@ -108,7 +108,7 @@ def _main() -> int:
     except Exception as error:
         if "RUNNER_DEBUG" in os.environ:
             raise
-        from runner.errortext import refusal
+        from runner.error_text import refusal
 
         if refused := refusal(error):
             _say(f"runner: {refused}")

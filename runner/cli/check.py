@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from runner.cli.apart import claimed
-from runner.cli.inputs import Params, Sets, complete_file, pairs, path_of
+from runner.cli.json_stdout import claimed
 from runner.cli.plugins import NoPlugin, NoPlugins, OnlyPlugin, choice
+from runner.cli.shared_options import Params, Sets, complete_file, pairs, path_of
 from runner.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from runner import store
+from runner.error_text import item_name
 from runner.errors import UsageError
-from runner.errortext import item_name
 from runner.text import one_line, plain
 
 app = typer.Typer(help="Dead letters: the items that a run has given up.", no_args_is_help=True, rich_markup_mode=None)

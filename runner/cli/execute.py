@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from runner.cli import safe, streams
+from runner.cli import safe_output, streams
 from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.cli.pages import Beside
+    from runner.cli.artifacts import Beside
     from runner.events import Event
     from runner.report.record import Record
     from runner.supervisor import Plan, Result
@@ -46,9 +46,9 @@ class Audience:
     def __init__(self, plan: Plan, options: Options) -> None:
         from runner import runs
         from runner.report.console import Console
-        from runner.report.displays import display
         from runner.report.journal import Journal
-        from runner.report.output import Printer
+        from runner.report.printer import Printer
+        from runner.report.progress_displays import display
 
         log = plan.settings.log
         color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -107,17 +107,18 @@ class Audience:
 def execute(plan: Plan, options: Options) -> NoReturn:
     """Run the plan, say how it ended, and leave with its exit code."""
     from runner import runs
-    from runner.fleets import conditions
+    from runner.engines import process_setup
 
     audience = Audience(plan, options)
     outlets = runs.Streams(audience.printer, plan.settings.log)
     try:
         try:
-            with safe.off(), streams.strict():  # what tasks print has a way of its own, the printer's, or stays raw
+            # What tasks print has a way of its own, the printer's, or stays raw.
+            with safe_output.off(), streams.strict():
                 result = runs.execute(plan, outlets, audience.tell, watched=True)
         finally:
             audience.end_display()
-        with conditions.ending_waits():
+        with process_setup.ending_waits():
             record = audience.end(result)
             audience.printer.close(result.patience(plan.settings.deadline))
     finally:
@@ -136,9 +137,9 @@ def _part(result: Result, grace: float, code: int) -> NoReturn:
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
         os._exit(code)
-    from runner.worker import farewell
+    from runner.worker import orderly_exit
 
-    farewell.grace_of_command = grace
+    orderly_exit.grace_of_command = grace
     raise typer.Exit(code)
 
 
@@ -146,12 +147,12 @@ def _page(record: Record, options: Options) -> str:
     """Write the report, if it is wanted; where it is, or why it is nowhere. The record is there in any case."""
     if options.page is None:
         return ""
-    from runner.cli import pages
+    from runner.cli import artifacts
     from runner.errors import RunnerError
     from runner.report.page import render
 
     try:
-        path = pages.write(render(record), options.page)
+        path = artifacts.write(render(record), options.page)
         return "" if options.quiet else f"report: {path}"
     except RunnerError as error:
         return f"the report could not be written: {error}"

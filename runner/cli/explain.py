@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from runner.cli.inputs import complete_code
+from runner.cli.shared_options import complete_code
 from runner.errors import UsageError
 
 
@@ -30,7 +30,7 @@ def explain(
 
       runner explain
     """
-    from runner.cli.codes import PAGES
+    from runner.cli.explanations import PAGES
 
     if code is None:
         for page in PAGES.values():

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from runner.cli.inputs import File, Params, Sets, examined, refuse
 from runner.cli.report import DEFAULT_STATE, State, find
+from runner.cli.shared_options import File, Params, Sets, examined, refuse
 from runner.errors import UsageError
 
 if TYPE_CHECKING:

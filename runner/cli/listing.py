@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runner.cli import plugins
-from runner.cli.inputs import File, Params, Sets, examined, refuse
 from runner.cli.plugins import NoPlugin, NoPlugins, OnlyPlugin, choice
 from runner.cli.report import DEFAULT_STATE
+from runner.cli.shared_options import File, Params, Sets, examined, refuse
 from runner.errors import UsageError
 from runner.text import one_line
 
@@ -61,7 +61,7 @@ def list_(
         raise UsageError(f"list knows {', '.join(_WHAT)}, not {what[:40]!r}")
     document = None
     if as_json:
-        from runner.cli.apart import claimed
+        from runner.cli.json_stdout import claimed
 
         document = claimed()
     if what == "runs":
@@ -93,13 +93,13 @@ def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def _runs(state: Path, document: Callable[[str], None] | None) -> None:
-    from runner.cli import past
+    from runner.cli import run_history
 
-    found = past.past(state)
+    found = run_history.past(state)
     if document is not None:
         document(json.dumps(found, indent=2))
         return
-    for line in table(past.rows(found)) or [f"no run in {state} has a record"]:
+    for line in table(run_history.rows(found)) or [f"no run in {state} has a record"]:
         print(line)
 
 

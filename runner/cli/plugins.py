@@ -87,10 +87,10 @@ def _functions(plugin: Plugin) -> list[str] | None:
 
 def commands() -> dict[str, list[Plugin]]:
     """The commands of installed plugins that are not blocked, each with all who offer it; nothing is imported."""
-    from runner.plugins import Choice, find
+    from runner.plugins import Choice, discovery
 
     found: dict[str, list[Plugin]] = {}
-    for plugin in find.installed(Choice.read()):
+    for plugin in discovery.installed(Choice.read()):
         if plugin.commands and not plugin.blocked:
             found.setdefault(plugin.name, []).append(plugin)
     return found

@@ -10,7 +10,7 @@ import typer
 from runner.errors import UsageError
 
 if TYPE_CHECKING:
-    from runner.cli import pages
+    from runner.cli import artifacts
     from runner.report.record import Record
 
 Run = Annotated[
@@ -59,8 +59,8 @@ def report(
 
       runner report --events events.jsonl --json
     """
-    from runner.cli import pages
-    from runner.cli.apart import claimed
+    from runner.cli import artifacts
+    from runner.cli.json_stdout import claimed
 
     _refuse_two(html, trace, as_json=as_json)
     document = claimed() if as_json else None
@@ -71,11 +71,11 @@ def report(
 
         document(dumps(record))
     elif before is not None and html != "-":
-        pages.difference(before, record, document)
+        artifacts.difference(before, record, document)
     if trace is not None:
-        pages.trace(record, trace)
+        artifacts.trace(record, trace)
     if show or html is not None or not (as_json or trace is not None or before is not None):
-        pages.page(record, before, html or _place(state, run, events), show=show)
+        artifacts.page(record, before, html or _place(state, run, events), show=show)
 
 
 def _refuse_two(html: str | None, trace: str | None, *, as_json: bool) -> None:
@@ -83,14 +83,14 @@ def _refuse_two(html: str | None, trace: str | None, *, as_json: bool) -> None:
         raise UsageError("standard output takes only one of --html -, --trace - and --json")
 
 
-def _place(state: Path, run: str, events: str | None) -> str | pages.Beside:
+def _place(state: Path, run: str, events: str | None) -> str | artifacts.Beside:
     """Beside the run's record, or beside the events; it goes when the record goes."""
-    from runner.cli import pages
+    from runner.cli import artifacts
     from runner.store import records
 
     if events is not None:
         return str(Path(events).with_suffix(".html"))
-    return pages.Beside(state, records.find(state, run).parent.name)
+    return artifacts.Beside(state, records.find(state, run).parent.name)
 
 
 def find(state: Path, run: str) -> Record:
@@ -105,7 +105,7 @@ def find(state: Path, run: str) -> Record:
 def of_events(path: str) -> Record:
     """The record of the run whose events are in a file."""
     from runner.report import journal
-    from runner.report.fold import Fold
+    from runner.report.record_builder import Fold
 
     fold = Fold()
     for event in journal.read(path):

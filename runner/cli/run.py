@@ -7,9 +7,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from runner.cli.inputs import File, Params, Sets, complete_task, pairs, path_of, refuse
 from runner.cli.plugins import NoPlugin, NoPlugins, OnlyPlugin, choice
-from runner.config.select import select
+from runner.cli.shared_options import File, Params, Sets, complete_task, pairs, path_of, refuse
+from runner.config.task_selection import select
 from runner.errors import UsageError
 
 _DISPLAYS = ("auto", "live", "plain", "json", "none")
@@ -110,7 +110,7 @@ def run(
 
     document = None
     if as_json:
-        from runner.cli.apart import claimed
+        from runner.cli.json_stdout import claimed
 
         document = claimed()
     if progress not in _DISPLAYS:
@@ -125,19 +125,19 @@ def run(
         refuse(loaded)
         print("\n".join(params(loaded)))
         return
-    from runner import collector, runs
+    from runner import gc_tuning, runs
 
-    collector.settle()
+    gc_tuning.settle()
     plan = runs.prepare(loaded, choice(no_plugin, no_plugins, only_plugin))
     if dry_run:
-        from runner.cli.plan import describe
+        from runner.cli.dry_run import describe
 
         print("\n".join(describe(loaded, plan)))
         return
-    from runner.cli import pages
+    from runner.cli import artifacts
     from runner.cli.execute import Options, execute
 
-    page = pages.wanted(plan, html, report=report)
+    page = artifacts.wanted(plan, html, report=report)
     shown = Options(
         quiet=quiet,
         verbose=verbose,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from runner.cli.inputs import File, Params, Sets, examined, refuse
+from runner.cli.shared_options import File, Params, Sets, examined, refuse
 
 
 def show(
@@ -24,8 +24,8 @@ def show(
 
       runner show thumbs.toml -p list=images.txt --origins
     """
-    from runner.config import longform
+    from runner.config import resolved
 
     config = examined(file, "show", param, set_)
     refuse(config)
-    print(longform.render(config, origins=origins))
+    print(resolved.render(config, origins=origins))

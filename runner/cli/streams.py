@@ -9,7 +9,7 @@ import select
 import sys
 from typing import TYPE_CHECKING, Any
 
-from runner.fleets import conditions
+from runner.engines import process_setup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +83,7 @@ def _raw(stream: Any) -> Any:
 
 def open_all() -> None:
     """Have all three, with an encoding that takes every letter; called before anything is imported that opens files."""
-    conditions.fill_standard_descriptors()
+    process_setup.fill_standard_descriptors()
     codecs.register_error(_HANDLER, _plainly)
     sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  it lives as long as the process
     sys.stdout, sys.stderr = _output(1, sys.stdout), _output(2, sys.stderr)

@@ -7,14 +7,14 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from runner.config import declare, grammar, kinds, parse
-from runner.config import sets as setting
+from runner.config import grammar, params_table, toml, value_types
+from runner.config import overrides as setting
+from runner.config.diagnostics import Report, TooMany
 from runner.config.model import Config, Place, QueueConfig, RunSettings, TaskConfig
 from runner.config.params import UNKNOWN, plain
-from runner.config.places import VALUE, Places
 from runner.config.problems import Problem, did_you_mean, name, ordered, render
 from runner.config.reader import Reader
-from runner.config.report import Report, TooMany
+from runner.config.source_map import VALUE, Places
 from runner.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,13 +52,13 @@ def examine(
     `lenient`: a required param without a value is a warning (nothing is going to run). Raises `ConfigError` only when
     there is no file to speak of: it cannot be read, is no TOML, or has too many errors.
     """
-    file = parse.STDIN if str(source) == "-" else str(source)
+    file = toml.STDIN if str(source) == "-" else str(source)
     places = Places(file, "")
     try:
-        text = parse.read(source)
+        text = toml.read(source)
         places.text = text.text
-        raw = parse.parse(text.text)
-    except parse.Unreadable as error:
+        raw = toml.parse(text.text)
+    except toml.Unreadable as error:
         place = Place(file, error.line, error.column)
         shown = error.shown or places.line(place)
         if "secret" in shown:  # what cannot be read cannot be known not to be one
@@ -103,10 +103,10 @@ class _Builder:
         params = raw.pop("params", {})
         if isinstance(params, dict):
             _not_too_many(params, "params", report)
-        self.params = declare.read(params, report)
+        self.params = params_table.read(params, report)
         self.raw = raw
 
-    def config(self, source: parse.Source) -> Config:
+    def config(self, source: toml.Source) -> Config:
         """Everything, converted; when the report is bad, it has holes."""
         raw: dict[str, Any] = {key: self.params.fill(value, (key,)) for key, value in self.raw.items()}
         self._shown_secrets()
@@ -158,12 +158,12 @@ class _Builder:
         """The tables `[queues]` or `[tasks]`, without names that are none."""
         tables = raw.get(word, {})
         if not isinstance(tables, dict):
-            self.report.add("E103", f"`{word}` must be a table, not {kinds.describe(tables)}", (word, VALUE))
+            self.report.add("E103", f"`{word}` must be a table, not {value_types.describe(tables)}", (word, VALUE))
             return {}
         _not_too_many(tables, word, self.report)
         for one in tables:
-            if not kinds.NAME.fullmatch(one):
-                self.report.add("E107", f"{name(one)} is no name for a {kind}", (word, one), kinds.NAME_WANTED)
+            if not value_types.NAME.fullmatch(one):
+                self.report.add("E107", f"{name(one)} is no name for a {kind}", (word, one), value_types.NAME_WANTED)
         return dict(tables)
 
     def _defaults(self, raw: Any) -> dict[str, dict[str, Any]]:
@@ -182,7 +182,7 @@ class _Builder:
         made = {**defaults, **self.reader.table(raw, "task", ("tasks", word), f"task {name(word)}")}
         made.setdefault("call", word)
         made.setdefault("on_error", "dead" if made.get("inputs") else "fail")
-        made.setdefault("workers", kinds.named_workers(word, 1))
+        made.setdefault("workers", value_types.named_workers(word, 1))
         if callable(made["workers"]):
             made["workers"] = made["workers"](word)
         renamed = {"with": "kwargs", "outputs": "ports"}

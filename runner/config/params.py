@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.config.places import VALUE
+from runner.config.diagnostics import Reported, Wrong
 from runner.config.problems import did_you_mean, name
-from runner.config.report import Reported, Wrong
+from runner.config.source_map import VALUE
 from runner.config.text import clean
 from runner.config.units import Bytes, Seconds
 from runner.structs import dataclass, field
@@ -17,8 +17,8 @@ from runner.structs import dataclass, field
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runner.config.places import Path as Spot
-    from runner.config.report import Report
+    from runner.config.diagnostics import Report
+    from runner.config.source_map import Path as Spot
 
 #: All that `${name}` puts into a file, in characters: many times the largest file. An element of a list counts as more.
 MOST_FILLED = 16 * 1024 * 1024

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runner.config import grammar, kinds
+from runner.config import grammar, value_types
+from runner.config.diagnostics import Report, Reported, Wrong
 from runner.config.model import DEFAULT_PORT, Backoff, Batch, Lifespan, Port, Resources, Restarts
 from runner.config.params import UNKNOWN, plain
-from runner.config.places import VALUE
 from runner.config.problems import name
-from runner.config.report import Report, Reported, Wrong
+from runner.config.source_map import VALUE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from runner.config.grammar import Key
-    from runner.config.places import Path
+    from runner.config.source_map import Path
 
 _MADE: dict[str, Any] = {
     "backoff": Backoff,
@@ -58,7 +58,7 @@ class Reader:
         if raw is UNKNOWN:
             return {}
         if not isinstance(raw, dict):
-            self.report.add("E103", f"{owner} must be a table, not {kinds.describe(raw)}", (*path, VALUE))
+            self.report.add("E103", f"{owner} must be a table, not {value_types.describe(raw)}", (*path, VALUE))
             return {}
         made = {}
         for word, value in raw.items():
@@ -90,7 +90,7 @@ class Reader:
         if value is UNKNOWN:
             raise Reported
         try:
-            simple = kinds.SIMPLE.get(key.kind)
+            simple = value_types.SIMPLE.get(key.kind)
             if simple is not None:
                 _known(value)
             return simple(value, key) if simple is not None else self.kinds[key.kind](value, key, path, owner)
@@ -119,23 +119,23 @@ class Reader:
     def _batch(self, value: Any, key: Key, path: Path, owner: str) -> Any:
         if isinstance(value, dict):
             return self._table(value, key, path, owner)
-        return Batch(kinds.SIMPLE["int"](value, key))
+        return Batch(value_types.SIMPLE["int"](value, key))
 
     def _workers(self, value: Any, key: Key, path: Path, owner: str) -> Any:
         _known(value)
-        made = kinds.workers(value, key, path[1])
+        made = value_types.workers(value, key, path[1])
         # A default is for every task: the names of its workers come from the task that it is used for.
-        return made if path[0] == "tasks" else lambda task: kinds.workers(value, key, task)
+        return made if path[0] == "tasks" else lambda task: value_types.workers(value, key, task)
 
     def _strs(self, value: Any, key: Key, path: Path, owner: str) -> tuple[str, ...]:
         """Texts; a single one may stand alone."""
         _known(value)
         listed = [value] if isinstance(value, str) else value
         if not isinstance(listed, list):
-            raise kinds.wrong_type("a list of strings", value)
+            raise value_types.wrong_type("a list of strings", value)
         for number, one in enumerate(listed):
             if not isinstance(one, str) or not one:
-                message = f"`{key.name}` of {owner} must be a list of strings, and {kinds.describe(one)} is none"
+                message = f"`{key.name}` of {owner} must be a list of strings, and {value_types.describe(one)} is none"
                 self.report.add("E103", message, (*path, str(number)))
                 raise Reported
         return tuple(listed)
@@ -144,7 +144,9 @@ class Reader:
         names = self._strs(value, key, path, owner)
         for number, word in enumerate(names):
             if not all(part.isidentifier() for part in word.split(".")):
-                self.report.add("E107", f"{kinds.describe(word)} is no name of an exception", (*path, str(number)))
+                self.report.add(
+                    "E107", f"{value_types.describe(word)} is no name of an exception", (*path, str(number))
+                )
                 raise Reported
         return names
 
@@ -154,7 +156,7 @@ class Reader:
             raise Reported
         listed = [value] if isinstance(value, str) else value
         if not isinstance(listed, list):
-            raise kinds.wrong_type(f"names of {kind}s", value)
+            raise value_types.wrong_type(f"names of {kind}s", value)
         found: dict[str, None] = {}
         for number, word in enumerate(listed):
             spot = (*path, str(number)) if isinstance(value, list) else (*path, VALUE)
@@ -162,7 +164,7 @@ class Reader:
                 self.report.holes.add(path)
                 continue
             if not isinstance(word, str):
-                self.report.add("E103", f"{what} a {kind}, and {kinds.describe(word)} is no name of one", spot)
+                self.report.add("E103", f"{what} a {kind}, and {value_types.describe(word)} is no name of one", spot)
                 raise Reported
             if word in found:
                 self.report.add("E211", f"{what} {kind} {name(word)} twice", spot)
@@ -183,7 +185,7 @@ class Reader:
     def _one(self, kind: str) -> Callable[[Any, Key, Path, str], str]:
         def one(value: Any, key: Key, path: Path, owner: str) -> str:
             if not isinstance(value, str):
-                raise kinds.wrong_type(f"the name of a {kind}", value)
+                raise value_types.wrong_type(f"the name of a {kind}", value)
             what = f"{owner} sends its dead letters to" if key.name == "dead" else f"{owner} names"
             found = self._exist(value, kind, path, what)
             if not found:
@@ -201,8 +203,8 @@ class Reader:
             return (Port(DEFAULT_PORT, queues),) if queues else ()
         ports = []
         for word, target in value.items():
-            if not kinds.NAME.fullmatch(word):
-                self.report.add("E107", f"{name(word)} is no name of a port", (*path, word), kinds.NAME_WANTED)
+            if not value_types.NAME.fullmatch(word):
+                self.report.add("E107", f"{name(word)} is no name of a port", (*path, word), value_types.NAME_WANTED)
                 raise Reported
             ports.append(Port(word, self._exist(target, "queue", (*path, word), f"{owner} writes")))
         return tuple(ports)
@@ -221,12 +223,12 @@ class Reader:
 
     def _args(self, value: Any, key: Key, path: Path, owner: str) -> tuple[Any, ...]:
         if not isinstance(value, list):
-            raise kinds.wrong_type("a list", value)
+            raise value_types.wrong_type("a list", value)
         return tuple(self._argument(one, (*path, str(number))) for number, one in enumerate(value))
 
     def _with(self, value: Any, key: Key, path: Path, owner: str) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise kinds.wrong_type("a table", value)
+            raise value_types.wrong_type("a table", value)
         return {word: self._argument(one, (*path, word)) for word, one in value.items()}
 
     def _argument(self, value: Any, path: Path) -> Any:
@@ -245,7 +247,7 @@ class Reader:
 
         def each(value: Any, key: Key, path: Path, owner: str) -> dict[str, Any]:
             if not isinstance(value, dict):
-                raise kinds.wrong_type(f"a table of {kind}s", value)
+                raise value_types.wrong_type(f"a table of {kind}s", value)
             made = {}
             for word, inner in value.items():
                 if not self.exists(kind, word):
@@ -264,7 +266,7 @@ class Reader:
 
     def _faults(self, value: Any, key: Key, path: Path, owner: str) -> list[dict[str, Any]]:
         if not isinstance(value, list):
-            raise kinds.wrong_type("a list of tables", value)
+            raise value_types.wrong_type("a list of tables", value)
         return [self.table(one, key.table, (*path, str(at)), f"`fault` of {owner}") for at, one in enumerate(value)]
 
 

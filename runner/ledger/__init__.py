@@ -10,9 +10,9 @@ one place, so the balance `put = done + dead + dropped + queued + leased` is tru
 """
 
 from runner.ledger.balance import Headline, Tally, headline
-from runner.ledger.book import Ledger, LineSpec
 from runner.ledger.leases import Again, Dead, Dropped, GivenUp, Lease, Settlement, Verdict
-from runner.ledger.lines import Chunk, Line, Piece
+from runner.ledger.ledger import Ledger, LineSpec
+from runner.ledger.subscriptions import Chunk, Line, Piece
 
 __all__ = [
     "Again",

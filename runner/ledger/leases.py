@@ -9,8 +9,8 @@ from runner.structs import dataclass, field
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.ledger.lines import Line, Piece
-    from runner.ledger.order import Entry
+    from runner.ledger.ordering import Entry
+    from runner.ledger.subscriptions import Line, Piece
 
 
 @dataclass(slots=True)

@@ -11,9 +11,9 @@ in front, and a `plugins/json.py` shadows nothing. A broken plugin stays in the 
 needs it fails. What is blocked (`Choice`) is never imported.
 """
 
-from runner.plugins.choice import Choice
-from runner.plugins.names import Plugins
+from runner.plugins.lookup import Plugins
 from runner.plugins.plugin import Plugin
+from runner.plugins.policy import Choice
 from runner.tasks import TaskFunction
 
 __all__ = ["Choice", "Plugin", "Plugins", "TaskFunction"]

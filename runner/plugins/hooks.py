@@ -11,7 +11,7 @@ import inspect
 import types
 from typing import TYPE_CHECKING, Any
 
-from runner.errortext import describe
+from runner.error_text import describe
 from runner.hookspecs import MARK, NAMES, HookOptions, Hooks, WorkerHook
 from runner.plugins.plugin import noted
 from runner.tasks import Reference, TaskFunction, provided

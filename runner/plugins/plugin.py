@@ -9,9 +9,9 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner.errortext import describe
+from runner.error_text import describe
 from runner.hookspecs import MARK as HOOK_MARK
-from runner.plugins.installed import FUNCTIONS, HOOKS
+from runner.plugins.entry_points import FUNCTIONS, HOOKS
 from runner.structs import dataclass, field
 from runner.tasks import Reference, TaskFunction, declared, load_module
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
 
-    from runner.plugins.installed import Distribution, EntryPoint
+    from runner.plugins.entry_points import Distribution, EntryPoint
     from runner.tasks import Declaration
 
 _OURS = str(Path(__file__).parent.parent)

@@ -10,14 +10,14 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from runner import forks
+from runner import forked_copies
 from runner.transport import stdio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from runner.report.output import Printer, Source
+    from runner.report.printer import Printer, Source
 
 _UNKNOWN = "-"
 
@@ -136,7 +136,7 @@ class ThreadCapture:
 
     def _abandon(self) -> None:
         """This is a copy that something has forked: what it prints goes where its descriptors lead, line by line."""
-        forks.drop(*self._saved.values())
+        forked_copies.drop(*self._saved.values())
         own = {"out": stdio.text(1), "err": stdio.text(2)}
         if isinstance(sys.stdout, _Stream):
             sys.stdout, sys.stderr = own["out"], own["err"]
@@ -156,7 +156,7 @@ class ThreadCapture:
             os.dup2(write_end, fd)
             os.close(write_end)
             self._sources.append(self.printer.attach(_UNKNOWN, read_end, stream))
-        self._forget = forks.tell(self._abandon)
+        self._forget = forked_copies.tell(self._abandon)
         stdio.buffer_c_by_line()
         sys.stdout = _Stream(self, "out", 1)
         sys.stderr = _Stream(self, "err", 2)

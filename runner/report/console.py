@@ -9,13 +9,13 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.errortext import item_name
+from runner.error_text import item_name
 from runner.report import summary
 from runner.report.words import duration, executed, number, outcome
 from runner.text import one_line, plain
 
 if TYPE_CHECKING:
-    from runner.report.output import Printer
+    from runner.report.printer import Printer
     from runner.report.record import Record
     from runner.supervisor import Plan, Result
 

@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from runner.events import STATES
-from runner.report.plots import progress
+from runner.report.plot_data import progress
 from runner.report.words import bytes_, moment
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from runner.errortext import item_name
+from runner.error_text import item_name
 from runner.events import STATES
-from runner.report import figures, plots
+from runner.report import figures, plot_data
 from runner.report.compare import compare
 from runner.report.graph import graph_of_run, listed
 from runner.report.graph_svg import STYLE, svg
@@ -67,7 +67,7 @@ def render(record: Record, before: Record | None = None) -> str:
         "default-src 'none'; base-uri 'none'; form-action 'none'; "
         f"script-src {' '.join(_hash(script) for script in scripts)}; style-src {_hash(style)}"
     )
-    drawn = plots.data(record)
+    drawn = plot_data.data(record)
     view = {
         "record": record,
         "lines": bool(drawn["rates"] or drawn["fill"]),
@@ -77,7 +77,7 @@ def render(record: Record, before: Record | None = None) -> str:
         "plots": _json({**drawn, "states": _WAITS}),
         "over_time": figures.over_time(record),
         "states": [(state, _WAITS[state]) for state in STATES],
-        "stacked": [(state, _WAITS[state]) for state in plots.STACKED],
+        "stacked": [(state, _WAITS[state]) for state in plot_data.STACKED],
         "workers": figures.workers(record.tasks),
         "worker_count": sum(len(task.workers) for task in record.tasks),
         "failures": _failures(record.failures),

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.report.fold import Fold
 from runner.report.journal import dumps
+from runner.report.record_builder import Fold
 
 if TYPE_CHECKING:
     from runner.report.record import Record

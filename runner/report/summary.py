@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.config.text import width
-from runner.errortext import item_name
+from runner.error_text import item_name
 from runner.report.words import bytes_, count, moment
 from runner.text import one_line
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.errortext import item_name
+from runner.error_text import item_name
 from runner.text import one_line
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner import forks
+from runner import forked_copies
 
 if TYPE_CHECKING:
     import subprocess
@@ -61,7 +61,7 @@ class Group:
 
     def let_go(self) -> None:
         """In a copy of this process: it does not keep the group alive."""
-        forks.drop(self._line)
+        forked_copies.drop(self._line)
         self._holder, self._line = None, -1
 
     def kill(self) -> None:
@@ -105,9 +105,9 @@ class Command:
         finally:
             # Nothing that it has started may run on after an error.
             if self.trouble is not None or command.poll() is None:
-                elsewhere = forks.offspring(command.pid)  # what has a session of its own
+                elsewhere = forked_copies.offspring(command.pid)  # what has a session of its own
                 self._group.kill()
-                forks.kill([command.pid, *elsewhere])
+                forked_copies.kill([command.pid, *elsewhere])
             for pipe_end in (command.stdin, command.stdout, command.stderr):
                 if pipe_end is not None:
                     with contextlib.suppress(OSError):  # it did not want what was left to be written

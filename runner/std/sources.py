@@ -10,7 +10,7 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Any
 
-from runner import stdin
+from runner import shared_stdin
 from runner.tasks import SENT, Context, task
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def _opened(path: str, context: Context | None) -> Any:
     if in_process():
         text = 'standard input is there for threads only: say `mode = "thread"`, or nothing, for the task that reads it'
         raise ValueError(text)
-    fd = stdin.descriptor()
+    fd = shared_stdin.descriptor()
     if fd is None:
         raise ValueError("there is no standard input")
     return io.BufferedReader(_Input(fd, context))

@@ -6,6 +6,6 @@
     runs/RUN/going            0600: locked while the run goes on
 """
 
-from runner.store.letters import DeadLetters, find, heading, letters, runs, unreadable
+from runner.store.dead_letters import DeadLetters, find, heading, letters, runs, unreadable
 
 __all__ = ["DeadLetters", "find", "heading", "letters", "runs", "unreadable"]

@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import UnsafeFolder, UsageError
-from runner.store import folder
+from runner.store import run_folders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,21 +35,21 @@ class Records:
 
     def begin(self) -> None:
         """The run goes on from now until `close`; others can see it."""
-        with contextlib.suppress(OSError, UnsafeFolder), folder.of_run(self._state, self._run, make=True) as at:
+        with contextlib.suppress(OSError, UnsafeFolder), run_folders.of_run(self._state, self._run, make=True) as at:
             self._lock = _locked(at)
 
     def write(self, text: str) -> None:
         """Replace the record; whoever reads meanwhile sees the old one or the new one."""
         try:
-            with folder.of_run(self._state, self._run, make=True) as at:
-                folder.replace(at, FILE, text.encode())
+            with run_folders.of_run(self._state, self._run, make=True) as at:
+                run_folders.replace(at, FILE, text.encode())
             self.trouble = ""
         except UnsafeFolder as error:
             self.trouble = f"the record of this run cannot be kept: {error}"
         except OSError as error:
             self.trouble = f"the record of this run cannot be kept in {self._state}: {error.strerror or error}"
             with contextlib.suppress(OSError, UnsafeFolder):  # an older one would say that the run was killed
-                folder.remove(self._state, self._run, (FILE,))
+                run_folders.remove(self._state, self._run, (FILE,))
 
     def prune(self, keep: int) -> None:
         """Only the last `keep` runs keep their records; dead letters stay, and so does what is going on."""
@@ -58,7 +58,7 @@ class Records:
                 path = self._state / "runs" / run / FILE
                 if run != self._run and not is_going_on(path, brief(path)):
                     with contextlib.suppress(OSError, UnsafeFolder):  # another runner may do the same just now
-                        folder.remove(self._state, run, (FILE, PAGE, _GOING))
+                        run_folders.remove(self._state, run, (FILE, PAGE, _GOING))
 
     def close(self) -> None:
         """The run does not go on any more."""
@@ -67,7 +67,7 @@ class Records:
             with contextlib.suppress(OSError):
                 os.close(lock)
             with contextlib.suppress(OSError, UnsafeFolder):
-                folder.remove(self._state, self._run, (_GOING,))
+                run_folders.remove(self._state, self._run, (_GOING,))
 
 
 def _locked(at: int) -> int:
@@ -76,7 +76,7 @@ def _locked(at: int) -> int:
 
     with contextlib.suppress(FileNotFoundError):
         os.unlink(_GOING, dir_fd=at)
-    fd = folder.create(at, _GOING)
+    fd = run_folders.create(at, _GOING)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -88,8 +88,8 @@ def _locked(at: int) -> int:
 def keep_page(state: Path, run: str, text: str) -> None:
     """Write the page of a run beside its record. UsageError, or UnsafeFolder: that cannot be done."""
     try:
-        with folder.of_run(state, run, make=True) as at:
-            folder.replace(at, PAGE, text.encode("utf-8", "backslashreplace"))
+        with run_folders.of_run(state, run, make=True) as at:
+            run_folders.replace(at, PAGE, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise UsageError(f"{state / 'runs' / run / PAGE}: {error.strerror or error}") from None
 
@@ -99,18 +99,18 @@ def keep_page(state: Path, run: str, text: str) -> None:
 
 def runs(state: Path) -> list[str]:
     """The runs that have a record, the oldest first; of runs that began together, by name."""
-    return folder.having(state, FILE)
+    return run_folders.having(state, FILE)
 
 
 def find(state: Path, run: str = "last") -> Path:
     """The file of a run's record: `last`, an id, or the beginning of one; UsageError says what there is."""
-    return folder.one(state, runs(state), run, "a record") / FILE
+    return run_folders.one(state, runs(state), run, "a record") / FILE
 
 
 def read(path: Path) -> str:
     """The text of a record. UsageError, or UnsafeFolder: it cannot be read."""
     try:
-        with os.fdopen(folder.opened(path), "rb") as file:
+        with os.fdopen(run_folders.opened(path), "rb") as file:
             data = file.read(_MOST + 1)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
@@ -151,7 +151,7 @@ def _is_locked(path: Path) -> bool | None:
     import fcntl
 
     try:
-        fd = folder.opened(path)
+        fd = run_folders.opened(path)
     except (OSError, UnsafeFolder):
         return None
     try:

@@ -9,7 +9,7 @@ what, `topology` what may start and what has ended, `chunking` how many items to
 answer. It owns the clock's hand, so a simulation can drive the same code with a scripted fleet.
 """
 
-from runner.supervisor.letters import Letters, Record
+from runner.supervisor.dead_letters import Letters, Record
 from runner.supervisor.loop import Supervisor
 from runner.supervisor.plan import Plan, TaskPlan
 from runner.supervisor.result import Result, TaskResult

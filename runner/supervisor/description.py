@@ -7,8 +7,8 @@ import platform
 from typing import TYPE_CHECKING
 
 import runner
-from runner.config import longform
-from runner.config.kinds import cores
+from runner.config import resolved
+from runner.config.value_types import cores
 from runner.events import Machine, QueuePlanned, RunPlan, TaskPlanned
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def describe(config: Config, tasks: Mapping[str, TaskPlan], queues: Iterable[Que
     letters = {task.config.dead for task in tasks.values()}
     return RunPlan(
         file=str(config.file),
-        resolved=longform.render(config),
+        resolved=resolved.render(config),
         tasks=tuple(_task(task) for task in tasks.values()),
         queues=tuple(_queue(queue, letters=queue.name in letters) for queue in queues),
         machine=machine(),

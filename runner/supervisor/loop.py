@@ -9,32 +9,32 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.fleets.base import Died, Heard, Signalled
+from runner.engines.base import Died, Heard, Signalled
 from runner.ledger import Ledger
 from runner.supervisor import summary
-from runner.supervisor.agenda import Agenda
 from runner.supervisor.audit import Audit
-from runner.supervisor.deaths import Deaths
-from runner.supervisor.ends import Ends
-from runner.supervisor.feeding import Feeder
-from runner.supervisor.hearing import Hearing
-from runner.supervisor.letters import Letters
-from runner.supervisor.looks import Looks
+from runner.supervisor.crashes import Deaths
+from runner.supervisor.dead_letters import Letters
+from runner.supervisor.dirty_tasks import Agenda
+from runner.supervisor.dispatch import Feeder
 from runner.supervisor.processors import Processors
-from runner.supervisor.pulse import Pulse
+from runner.supervisor.progress import Pulse
+from runner.supervisor.rate_limit import Throttle
+from runner.supervisor.replies import Hearing
 from runner.supervisor.result import Result, TaskResult, exit_code
-from runner.supervisor.staff import Staff
-from runner.supervisor.state import Phase, TaskState
-from runner.supervisor.throttle import Throttle
-from runner.supervisor.verdicts import Verdicts
-from runner.supervisor.watch import Watch
+from runner.supervisor.retry_policy import Verdicts
+from runner.supervisor.run_state import Phase, TaskState
+from runner.supervisor.shutdown import Ends
+from runner.supervisor.suspect_previews import Looks
+from runner.supervisor.timeouts import Watch
+from runner.supervisor.workers import Staff
 from runner.topology import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from runner.clock import Clock
-    from runner.fleets.base import Event, Fleet, Hub
+    from runner.engines.base import Event, Fleet, Hub
     from runner.supervisor.plan import Plan
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.chunking import lightness
+from runner.chunk_sizing import lightness
 from runner.events import RunPlan
 from runner.ledger import LineSpec
-from runner.masks import Mask
+from runner.secret_masks import Mask
 from runner.structs import dataclass, field
 from runner.topology import Node, Topology
 from runner.transport.messages import OBJECTS, PICKLED, SHARED

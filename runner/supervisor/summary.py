@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.supervisor.pulse import workers_of
+from runner.supervisor.progress import workers_of
 from runner.topology import Stage
 from runner.transport.messages import CLASSES
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from runner.ledger import Ledger
-    from runner.supervisor.state import TaskState
+    from runner.supervisor.run_state import TaskState
     from runner.topology import Topology
 
 _HOW = {Stage.OK: "ok", Stage.FAILED: "failed"}

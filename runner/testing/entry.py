@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner import api
-from runner.config.select import select
+from runner.config.task_selection import select
 from runner.structs import dataclass
 from runner.testing.functions import Functions
 from runner.testing.running import Run, Running, TaskRun, start

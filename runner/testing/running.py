@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner import api
-from runner.fleets.base import Signalled
-from runner.fleets.hub import LocalHub
+from runner.engines.base import Signalled
+from runner.engines.reactor import LocalHub
 from runner.structs import dataclass, field
 from runner.testing.ends import CHANNELS, COLLECT, FEED, bounded, ours, with_ends
 

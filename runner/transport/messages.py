@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from runner.structs import message
 
 if TYPE_CHECKING:
-    from runner.errortext import ErrorText
+    from runner.error_text import ErrorText
 
 #: How a chunk's payload holds its items: a list of objects, or bytes that `codec.decode` understands. `SHARED` are
 #: objects that have several readers, each of which makes itself a copy (`codec.own`).

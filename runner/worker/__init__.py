@@ -15,7 +15,7 @@ Imports here stay light: a later process worker is ready within milliseconds.
 """
 
 from runner.worker.failure import retryable
-from runner.worker.life import run
+from runner.worker.lifecycle import run
 from runner.worker.spec import Group, Port, WorkerSpec
 
 __all__ = ["Group", "Port", "WorkerSpec", "retryable", "run"]

@@ -6,7 +6,7 @@ import copy
 import time
 from typing import TYPE_CHECKING
 
-from runner.errortext import describe
+from runner.error_text import describe
 from runner.transport.messages import Progress
 from runner.worker.failure import verdict
 

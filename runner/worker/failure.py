@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from runner.error_text import describe, shorten
 from runner.errors import Reject, Retry, delay
-from runner.errortext import describe, shorten
-from runner.forks import Over, leave
+from runner.forked_copies import Over, leave
 from runner.transport.messages import Failure
 from runner.worker.spec import SupervisorGone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runner.errortext import ErrorText
+    from runner.error_text import ErrorText
     from runner.worker.spec import WorkerSpec
 
 #: What ends a worker, whatever it was doing. All else that a function raises is its item's error, and need not be an

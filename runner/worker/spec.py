@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.hookspecs import WorkerHook
+    from runner.shm.writer import Store
     from runner.tasks import Reference
-    from runner.transport.arena import Store
     from runner.transport.messages import FromWorker
 
 

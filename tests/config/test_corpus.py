@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runner import check, config
-from runner.cli.codes import PAGES
+from runner.cli.explanations import PAGES
 from runner.config.problems import render
 from runner.errors import ConfigError
 

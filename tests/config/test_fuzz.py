@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runner import check, config
-from runner.config import grammar, longform
+from runner.config import grammar, resolved
 from runner.config.problems import ordered, render
 from runner.errors import ConfigError
 from runner.plugins import TaskFunction
@@ -162,7 +162,7 @@ def survives(path: Path, data: bytes) -> None:
         problems = list(error.problems)
     else:
         if not any(each.severity == "error" for each in loaded.problems):
-            longform.render(loaded, origins=True)
+            resolved.render(loaded, origins=True)
             graph = graph_of(loaded)
             for text in (draw(graph, 80), svg(graph), dot(graph), mermaid(graph)):
                 assert text
@@ -244,7 +244,7 @@ names = st.sampled_from([*"abcdefghijklmnopq", "rest", "more", "", "1"])
 @given(st.lists(values, max_size=4), st.dictionaries(names, values, max_size=16))
 def test_any_arguments(tmp_path_factory, args, kwargs):
     path = FOLDER(tmp_path_factory)
-    path.write_text(f"[tasks.hinted]\nmode = 'thread'\nargs = {longform.toml(args)}\nwith = {longform.toml(kwargs)}\n")
+    path.write_text(f"[tasks.hinted]\nmode = 'thread'\nargs = {resolved.toml(args)}\nwith = {resolved.toml(kwargs)}\n")
     loaded = config.examine(path, env={})
     function = TaskFunction("hinted", hinted, Reference("tests", "hinted"), "tests")
     problems, arguments = check.check_functions(loaded, {"hinted": function})

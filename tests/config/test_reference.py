@@ -35,7 +35,7 @@ def test_defaults_of_the_grammar_are_those_of_the_model(tmp_path):
                 continue
         return found
 
-    from runner.config.longform import toml
+    from runner.config.resolved import toml
 
     lines = ["[queues]", "q = {}", "[queues.r]"]
     lines += [f"{key} = {toml(value)}" for key, value in written("queue").items()]

@@ -11,7 +11,7 @@ import tomli
 from helpers import ROOT
 
 from runner import check, config
-from runner.cli.codes import PAGES
+from runner.cli.explanations import PAGES
 from runner.config.schema import build
 from runner.errors import ConfigError
 

@@ -22,15 +22,15 @@ from faults.harness import plan, task
 from helpers import TOKEN, kill_all, marked
 from unit.test_conformance import Rig
 
-from runner import forks, std
+from runner import forked_copies, std
 from runner.config.model import QueueConfig
-from runner.fleets.base import Died
-from runner.report.lines import Splitter
-from runner.report.output import Source
+from runner.engines.base import Died
+from runner.report.line_prefixes import Splitter
+from runner.report.printer import Source
 from runner.std.shell import CommandTimedOut
-from runner.supervisor.watch import Watch
+from runner.supervisor.timeouts import Watch
 from runner.transport.messages import Answer, Grant, Ready, Stop
-from runner.worker.bench import Bench
+from runner.worker.runtime import Bench
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -582,7 +582,7 @@ def lives_on() -> None:
 
 BUGS: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
     "a copy goes on": (Bench, "abandon", lambda self: None, calls_thrice),
-    "only the group of a command is killed": (forks, "offspring", lambda pid: [], lives_on),
+    "only the group of a command is killed": (forked_copies, "offspring", lambda pid: [], lives_on),
     "waiting for room is a source's time": (Watch, "_forgive", lambda *_: None, waits_for_room),
 }
 

@@ -6,20 +6,20 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import crossed
-import fakes
+import fake_engine
 import pytest
-from desks import day
 from edges import core_tasks
-from fakes import Script, simulate
-from fakes import task as planned
+from fake_engine import Script, simulate
+from fake_engine import task as planned
 from faults.harness import plan, run, task
 from faults.sinks import collector
+from virtual_workers import day
 
 from runner.config.model import Batch, QueueConfig, Rate
 from runner.ledger import Again, Ledger, LineSpec
-from runner.ledger.lines import Line
-from runner.ledger.order import Sequence
-from runner.supervisor.feeding import Feeder
+from runner.ledger.ordering import Sequence
+from runner.ledger.subscriptions import Line
+from runner.supervisor.dispatch import Feeder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -221,7 +221,7 @@ def simple(*seeds: int) -> list[Any]:
     found = []
     for seed in seeds:
         result, *_ = simulate(
-            fakes.plan(tasks, [QueueConfig("a"), QueueConfig("b")]), Script(seed, fails=0.1, kills=0.05), 100
+            fake_engine.plan(tasks, [QueueConfig("a"), QueueConfig("b")]), Script(seed, fails=0.1, kills=0.05), 100
         )
         found.append(result)
     return found
@@ -252,7 +252,7 @@ BOOKS: dict[str, tuple[Any, str, Any, str]] = {
 def test_books_that_do_not_add_up_are_a_fault_that_names_the_queue(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     where, attribute, change, words = BOOKS[bug]
     plant(monkeypatch, where, attribute, change)
-    monkeypatch.setattr(fakes, "check_end", lambda *_: None)
+    monkeypatch.setattr(fake_engine, "check_end", lambda *_: None)
     (result,) = simple(1)
     assert result.exit_code == 70, result
     assert any(words in reason for reason in result.reasons), result.reasons
@@ -323,7 +323,7 @@ BUGS: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_planted_bug_is_noticed(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     where, attribute, change, notice = BUGS[bug]
-    monkeypatch.setattr(fakes.FakeHub, "limit", 50_000)
+    monkeypatch.setattr(fake_engine.FakeHub, "limit", 50_000)
     plant(monkeypatch, where, attribute, change)
     with pytest.raises((AssertionError, ValueError)):
         notice()

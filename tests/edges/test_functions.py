@@ -26,8 +26,9 @@ from runner.report.capture import ThreadCapture
 from runner.supervisor.plan import Plan
 from runner.tasks import Context, Inbox, Outbox, shape
 from runner.tasks import Context as Told
-from runner.transport import codec
-from runner.worker import each, failure, lingering
+from runner.transport import item_codec
+from runner.worker import call as each
+from runner.worker import failure, outbox_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -545,7 +546,7 @@ def test_planted_a_returned_coroutine_counts_as_done(monkeypatch: pytest.MonkeyP
 
 
 def test_planted_readers_share_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
-    _sees(monkeypatch, codec, "own", lambda item: item, spoilt_readers)
+    _sees(monkeypatch, item_codec, "own", lambda item: item, spoilt_readers)
 
 
 def test_planted_queues_of_one_writer_are_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -560,7 +561,7 @@ def test_planted_nobody_waits_for_threads_that_put(monkeypatch: pytest.MonkeyPat
         run(plan([task("source", _late, outputs="b", mode="thread"), collector(collected, "b")]))
         assert collected == [1]
 
-    _sees(monkeypatch, lingering, "_started", lambda _: [], late)
+    _sees(monkeypatch, outbox_threads, "_started", lambda _: [], late)
 
 
 HELD: dict[int, threading.Event] = {}

@@ -15,9 +15,9 @@ from edges import import_state
 from faults import harness
 from faults.sinks import collector
 
+from runner.engines import spawn
 from runner.errors import PluginError
-from runner.fleets import spawn
-from runner.plugins import Choice, Plugins, find
+from runner.plugins import Choice, Plugins, discovery
 from runner.tasks import LOCAL, load_module
 
 if TYPE_CHECKING:
@@ -446,19 +446,24 @@ def followed(path: Path) -> Any:
     return find_local(path.resolve())
 
 
-find_local = find._local
+find_local = discovery._local
 
 BUGS: dict[str, tuple[Any, str, Any, Callable[[Path], None]]] = {
     "a user's module is imported before the fork": (spawn, "_wanted", preload_everything, lambda _: import_states()),
-    "every name with .py is a plugin": (find, "_is_module", lambda path: path.suffix == ".py", in_a_littered_folder),
+    "every name with .py is a plugin": (
+        discovery,
+        "_is_module",
+        lambda path: path.suffix == ".py",
+        in_a_littered_folder,
+    ),
     "links are followed": (
-        find,
+        discovery,
         "_local",
         followed,
         test_a_link_is_the_plugin_that_its_own_name_and_place_say,
     ),
     "a broken file may offer anything": (
-        find.Plugin,
+        discovery.Plugin,
         "may_offer",
         lambda self, _: bool(self.error),
         lambda path: test_a_broken_file_that_is_not_in_use_takes_nothing_down(path, "x("),

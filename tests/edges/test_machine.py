@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers import TOKEN
 
-from runner.fleets import conditions, server
-from runner.fleets.hub import LocalHub
-from runner.fleets.spawn import Spawner
-from runner.report.output import Printer
-from runner.worker.bench import Bench
+from runner.engines import fork_server, process_setup
+from runner.engines.reactor import LocalHub
+from runner.engines.spawn import Spawner
+from runner.report.printer import Printer
+from runner.worker.runtime import Bench
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -290,7 +290,7 @@ def test_what_a_run_needs_of_its_process_is_given_back() -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
-        with conditions.signals():
+        with process_setup.signals():
             assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
             assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
         assert signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
@@ -335,8 +335,8 @@ def test_the_same_when_each_worker_is_spawned(made: Any, how: str) -> None:
 
 @pytest.fixture
 def spawner() -> Iterator[Spawner]:
-    if not server.runs():
-        server._server._forkserver_pid = None
+    if not fork_server.runs():
+        fork_server._server._forkserver_pid = None
     made = Spawner("forkserver")
     made.prepare([])
     yield made
@@ -348,10 +348,10 @@ def pid() -> int:
 
 
 def test_a_stopped_fork_server_is_replaced(spawner: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "ANSWER", 0.3)
+    monkeypatch.setattr(fork_server, "ANSWER", 0.3)
     first = pid()
     os.kill(first, signal.SIGSTOP)
-    with pytest.raises(server.NoAnswer):
+    with pytest.raises(fork_server.NoAnswer):
         spawner.start(print, (), "one")
     monkeypatch.undo()
     process = spawner.start(print, (), "two")
@@ -364,20 +364,20 @@ def test_a_stopped_fork_server_is_replaced(spawner: Spawner, monkeypatch: pytest
 def test_a_signal_shortens_the_wait_for_a_stopped_fork_server(
     spawner: Spawner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HURRIED", 0.1)
-    monkeypatch.setattr(server, "ANSWER", 600)
+    monkeypatch.setattr(fork_server, "HURRIED", 0.1)
+    monkeypatch.setattr(fork_server, "ANSWER", 600)
     os.kill(pid(), signal.SIGSTOP)
-    with pytest.raises(server.NoAnswer):
+    with pytest.raises(fork_server.NoAnswer):
         spawner.start(print, (b"x" * 200_000,), "one", lambda: True)  # more than a pipe holds
 
 
 def test_the_end_of_a_stopped_fork_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_END", 0.2)
+    monkeypatch.setattr(fork_server, "_END", 0.2)
     made = Spawner("forkserver")
     made.prepare([])
     os.kill(pid(), signal.SIGSTOP)
     made.close()
-    assert not server.runs()
+    assert not fork_server.runs()
 
 
 def test_no_file_of_the_fork_server_is_left_and_its_folder_may_be_swept(
@@ -395,7 +395,7 @@ def test_no_file_of_the_fork_server_is_left_and_its_folder_may_be_swept(
         process.join(20)
         assert process.exitcode == 0
         process.close()
-        server.kill()
+        fork_server.kill()
     made.close()
 
 
@@ -491,7 +491,7 @@ def test_a_slow_reader_loses_nothing_whatever_the_time() -> None:
 
 
 def test_after_a_signal_only_a_reader_who_reads_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.report.output._STUCK", 0.1)
+    monkeypatch.setattr("runner.report.printer._STUCK", 0.1)
     reader, writer = os.pipe()
     sink, other = os.pipe()
     printer = Printer(writer, other)
@@ -548,7 +548,7 @@ def planted_blame(monkeypatch: pytest.MonkeyPatch) -> None:
     bench.show = lambda lease, index=0: Bench.show(bench, lease, index)  # type: ignore[arg-type]
     with pytest.raises(SupervisorGone):
         Bench.answer(bench, Answer((Ack(7, 5, ()),), (), 0.0))  # type: ignore[arg-type]
-    from runner.transport.cells import unstretch
+    from runner.transport.progress_page import unstretch
 
     assert (unstretch(*bench.cell).lease, unstretch(*bench.cell).width) == (7, 5)
 
@@ -582,8 +582,8 @@ def test_a_planted_bug_is_noticed(
 
 
 def test_a_planted_wait_is_noticed(spawner: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "answered", wait_for_ever)
+    monkeypatch.setattr(fork_server, "answered", wait_for_ever)
     with pytest.raises(pytest.fail.Exception):
         test_a_stopped_fork_server_is_replaced(spawner, monkeypatch)
-    server.kill()
+    fork_server.kill()
     multiprocessing.active_children()  # forgets the one that was never made

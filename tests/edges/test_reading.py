@@ -9,8 +9,8 @@ import pytest
 
 from runner import check, config
 from runner.config import params
-from runner.config.places import Places
 from runner.config.problems import render
+from runner.config.source_map import Places
 from runner.errors import ConfigError
 from runner.report import graph_text, layout
 from runner.report.graph import Box, Graph, dot, mermaid

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runner.supervisor.looks import Looks
+from runner.supervisor.suspect_previews import Looks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

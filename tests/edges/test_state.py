@@ -18,11 +18,11 @@ import pytest
 
 import runner
 from runner import runs, store
-from runner.cli import apart, app, safe
+from runner.cli import app, json_stdout, safe_output
 from runner.errors import UnsafeFolder
-from runner.masks import Mask
-from runner.report.lines import Splitter
-from runner.store import folder, records
+from runner.report.line_prefixes import Splitter
+from runner.secret_masks import Mask
+from runner.store import records, run_folders
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
 FOREIGN = 64111
@@ -62,7 +62,7 @@ def command(*args: str, capfd: Any, monkeypatch: Any) -> SimpleNamespace:
     """The command line, in this process."""
     monkeypatch.setattr(sys, "argv", ["runner", *args])
     code = app.main()
-    apart.give_back()
+    json_stdout.give_back()
     out, err = capfd.readouterr()
     return SimpleNamespace(exit=code, out=out, err=err)
 
@@ -102,9 +102,9 @@ def check_failing(made: Any, capfd: Any, monkeypatch: Any, number: int) -> int:
     for at in range(1, 500):
         shutil.rmtree(made.path / ".runner", ignore_errors=True)
         failing = Failing(at, number)
-        monkeypatch.setattr(folder, "os", failing)
+        monkeypatch.setattr(run_folders, "os", failing)
         result = runner.run("tasks.toml")
-        monkeypatch.setattr(folder, "os", os)
+        monkeypatch.setattr(run_folders, "os", os)
         said = capfd.readouterr().err
         assert result.exit_code == 4, said
         assert BALANCE in said, said
@@ -230,7 +230,7 @@ def test_links_inside_it_are_never_followed(made, capfd):
     assert not (made.path / "planted").exists()
     for found in (records.find(made.path / ".runner", old), store.find(made.path / ".runner", old)):
         with pytest.raises(UnsafeFolder, match="is a link"):
-            folder.opened(found)
+            run_folders.opened(found)
     assert "cannot" not in capfd.readouterr().err
 
 
@@ -299,9 +299,9 @@ GARBAGE = {
 
 def test_old_records_that_are_none_stop_nothing(made, capfd, monkeypatch):
     for name, data in GARBAGE.items():
-        with folder.of_run(made.path / ".runner", name, make=True) as at:
+        with run_folders.of_run(made.path / ".runner", name, make=True) as at:
             for file in ("record.json", "dead.jsonl"):
-                folder.replace(at, file, data)
+                run_folders.replace(at, file, data)
     assert runner.run("tasks.toml", set={"run.record": 30}).exit_code == 4
     capfd.readouterr()
     given = {"capfd": capfd, "monkeypatch": monkeypatch}
@@ -549,13 +549,13 @@ def check_noticed(check: Any) -> None:
 
 
 def test_planted_a_folder_that_is_only_looked_at_by_its_path(made, monkeypatch, capfd):
-    monkeypatch.setattr(folder, "_refuse_foreign", lambda *_: None)
+    monkeypatch.setattr(run_folders, "_refuse_foreign", lambda *_: None)
     check_noticed(lambda: check_refused(made, "all"))
     capfd.readouterr()
 
 
 def test_planted_a_way_through_links(made, monkeypatch, capfd):
-    monkeypatch.setattr(folder, "_DIRECTORY", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    monkeypatch.setattr(run_folders, "_DIRECTORY", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     check_noticed(lambda: check_refused(made, "runs link"))
     capfd.readouterr()
 
@@ -572,6 +572,6 @@ def test_planted_letters_that_are_lost_in_silence(made, monkeypatch, capfd):
 
 
 def test_planted_a_stream_that_passes_everything(evil, monkeypatch, capfd):
-    monkeypatch.setattr(safe, "plain", lambda text: text)
+    monkeypatch.setattr(safe_output, "plain", lambda text: text)
     check_noticed(lambda: check_harmless(evil, capfd, monkeypatch))
     capfd.readouterr()

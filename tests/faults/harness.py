@@ -15,13 +15,13 @@ import psutil
 
 from runner.clock import RealClock
 from runner.config.model import Backoff, Batch, Port, QueueConfig, Restarts, RunSettings, TaskConfig, Workers
-from runner.fleets.hub import LocalHub
-from runner.fleets.process import ProcessFleet
-from runner.fleets.spawn import Spawner
-from runner.fleets.thread import ThreadFleet
+from runner.engines.processes import ProcessFleet
+from runner.engines.reactor import LocalHub
+from runner.engines.spawn import Spawner
+from runner.engines.threads import ThreadFleet
 from runner.supervisor import Letters, Plan, Supervisor, TaskPlan
 from runner.tasks import Reference, shape
-from runner.transport.cells import Page
+from runner.transport.progress_page import Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -150,7 +150,7 @@ def run(
 
 
 def _hung(supervisor: Supervisor, hub: LocalHub) -> None:
-    from runner.fleets.base import Signalled
+    from runner.engines.base import Signalled
 
     for _ in range(2):
         hub.post(Signalled(2))

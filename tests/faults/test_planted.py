@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import fakes
+import fake_engine
 import psutil
 import pytest
 from faults import functions, harness, test_items
@@ -16,19 +16,19 @@ from faults.harness import plan, run, task
 from faults.sinks import collector
 from unit import test_simulation
 
-from runner import chunking
-from runner.fleets.process import ProcessFleet
-from runner.ledger.book import Ledger
+from runner import chunk_sizing
+from runner.engines.processes import ProcessFleet
 from runner.ledger.leases import Lease
-from runner.ledger.lines import Line
-from runner.ledger.order import Sequence
-from runner.supervisor import deaths
-from runner.supervisor.deaths import Deaths
-from runner.supervisor.feeding import Feeder
-from runner.supervisor.hearing import Hearing
-from runner.supervisor.throttle import Throttle
-from runner.supervisor.verdicts import Verdicts
-from runner.supervisor.watch import Watch
+from runner.ledger.ledger import Ledger
+from runner.ledger.ordering import Sequence
+from runner.ledger.subscriptions import Line
+from runner.supervisor import crashes
+from runner.supervisor.crashes import Deaths
+from runner.supervisor.dispatch import Feeder
+from runner.supervisor.rate_limit import Throttle
+from runner.supervisor.replies import Hearing
+from runner.supervisor.retry_policy import Verdicts
+from runner.supervisor.timeouts import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,14 +158,14 @@ def one_more(original: Any, self: Line) -> int:
 
 
 def without_the_fence(original: Any, self: ProcessFleet, slot: int, worker: Any) -> None:
-    from runner.fleets import process
+    from runner.engines import processes
 
-    real = process.os.killpg
-    process.os.killpg = lambda *_: None
+    real = processes.os.killpg
+    processes.os.killpg = lambda *_: None
     try:
         original(self, slot, worker)
     finally:
-        process.os.killpg = real
+        processes.os.killpg = real
 
 
 def ended_early(original: Any, self: Ledger, task_: str) -> bool:
@@ -228,7 +228,7 @@ WATCHERS = list(dict.fromkeys(watcher for *_, watcher in BUGS.values()))
 def test_a_planted_bug_is_noticed(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     where, attribute, change, notice = BUGS[bug]
     monkeypatch.setattr(harness, "LIMIT", 3.0)
-    monkeypatch.setattr(fakes.FakeHub, "limit", 20_000)
+    monkeypatch.setattr(fake_engine.FakeHub, "limit", 20_000)
     monkeypatch.setattr(where, attribute, plant(getattr(where, attribute), change))
     with pytest.raises(AssertionError):
         notice()
@@ -241,13 +241,13 @@ def test_without_it_all_is_well(watcher: int) -> None:
 
 
 def test_a_crash_limit_that_is_never_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deaths, "CRASHES", 10**9)
-    monkeypatch.setattr(fakes.FakeHub, "limit", 20_000)
+    monkeypatch.setattr(crashes, "CRASHES", 10**9)
+    monkeypatch.setattr(fake_engine.FakeHub, "limit", 20_000)
     with pytest.raises(AssertionError, match="does not end"):
         simulation()
 
 
 def test_a_chunk_size_that_never_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slowness is no violation; but it must not turn into one."""
-    monkeypatch.setattr(chunking.Grain, "items", lambda self, available, *_: available)
+    monkeypatch.setattr(chunk_sizing.Grain, "items", lambda self, available, *_: available)
     simulation()

@@ -253,7 +253,7 @@ def test_runner_tasks_that_fails_harms_only_who_needs_it(project, body, expected
 
 FLEET = """
     from runner import hookimpl
-    from runner.fleets.thread import ThreadFleet
+    from runner.engines.threads import ThreadFleet
 
     class Garage(ThreadFleet):
         def __init__(self, site):

@@ -12,7 +12,7 @@ from pathlib import Path
 import past_runs
 import pytest
 
-from runner.cli import execute, pages
+from runner.cli import artifacts, execute
 from runner.cli.graph import graph
 from runner.cli.report import report
 from runner.errors import UsageError
@@ -66,7 +66,7 @@ def test_a_file_that_is_there_stays_whole_when_writing_fails(tmp_path, monkeypat
     target.write_text("old")
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(UsageError, match="No space left"):
-        pages.write("new", str(target))
+        artifacts.write("new", str(target))
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -174,7 +174,7 @@ def test_a_page_that_cannot_be_written_after_all_is_told():
 
 
 def test_what_draws_pages_is_imported_for_pages_only():
-    code = "import sys, runner.cli.run, runner.cli.report, runner.cli.graph, runner.cli.execute, runner.cli.pages"
+    code = "import sys, runner.cli.run, runner.cli.report, runner.cli.graph, runner.cli.execute, runner.cli.artifacts"
     code += "; print({'jinja2', 'markupsafe', 'webbrowser'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from runner import events
 from runner.errors import UsageError
-from runner.report import fold as folding
 from runner.report import journal
-from runner.report.fold import Fold
+from runner.report import record_builder as folding
 from runner.report.record import Record, parse
+from runner.report.record_builder import Fold
 from runner.report.series import INTERVALS, ROWS
 
 PLAN = events.RunPlan(

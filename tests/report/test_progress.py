@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from runner import events
-from runner.report.displays import JsonDisplay, PlainDisplay
 from runner.report.live import Live
 from runner.report.panel import Panel
 from runner.report.progress import Progress, QueueRow, Snapshot, TaskRow
+from runner.report.progress_displays import JsonDisplay, PlainDisplay
 
 PLAN = events.RunPlan(
     tasks=(

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.errors import NotPicklable, TooLarge
-from runner.transport import arena, codec, loans
-from runner.transport.arena import LEAST, PAGE, Pages, Store
+from runner.shm import reader, writer
+from runner.shm.writer import LEAST, PAGE, Pages, Store
+from runner.transport import item_codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,23 +65,23 @@ class Pair:
 
     def __init__(self) -> None:
         self.store = Store(next(self._numbers), self._announce)
-        self.freezer = codec.Freezer(1 << 30, self.store)
+        self.freezer = item_codec.Freezer(1 << 30, self.store)
         self.told: set[tuple[int, int]] = set()
 
     _numbers = iter(range(1 << 40, 1 << 41))
 
     @staticmethod
     def _announce(number: int, fd: int) -> None:
-        loans.opened(number, os.dup(fd))
+        reader.opened(number, os.dup(fd))
 
     def send(self, item: Any) -> Any:
         """The item as a reader finds it in a payload."""
-        travelling, self.slots = codec.sent([self.freezer.freeze(item)])
-        return codec.decode(codec.encode(travelling))[0]
+        travelling, self.slots = item_codec.sent([self.freezer.freeze(item)])
+        return item_codec.decode(item_codec.encode(travelling))[0]
 
     def close(self) -> None:
-        loans.news()
-        loans.forgotten(self.store.number)
+        reader.news()
+        reader.forgotten(self.store.number)
         self.store.close()
 
 
@@ -106,78 +107,78 @@ def test_a_buffer_lies_in_the_arena_and_arrives_writable(pair: Pair) -> None:
     frozen = pair.send(Buffer(bytearray(b"x" * BIG)))
     assert len(frozen) == 2
     assert len(frozen[0]) < 200
-    first = codec.thaw(frozen)
+    first = item_codec.thaw(frozen)
     view = memoryview(first.data)
     view[0] = view[-1] = ord("y")
-    again = codec.thaw(frozen)  # given again while the first is alive: what was sent, not what was made of it
+    again = item_codec.thaw(frozen)  # given again while the first is alive: what was sent, not what was made of it
     assert bytes(again.data) == b"x" * BIG
     del first, view
-    assert bytes(memoryview(codec.thaw(frozen).data)) == b"x" * BIG, "the written pages have been dropped"
+    assert bytes(memoryview(item_codec.thaw(frozen).data)) == b"x" * BIG, "the written pages have been dropped"
 
 
 def test_read_only_stays_read_only(pair: Pair) -> None:
-    assert memoryview(codec.thaw(pair.send(Buffer(b"x" * BIG))).data).readonly
+    assert memoryview(item_codec.thaw(pair.send(Buffer(b"x" * BIG))).data).readonly
 
 
 def test_the_supervisor_is_told_of_what_is_kept_once_and_of_its_end(pair: Pair) -> None:
     frozen = pair.send(Buffer(bytearray(BIG)))
-    kept = codec.thaw(frozen)
+    kept = item_codec.thaw(frozen)
     key = frozen[1][0][:2]
-    assert loans.news() == ((key,), ())
-    assert loans.news() == ((), ())
+    assert reader.news() == ((key,), ())
+    assert reader.news() == ((), ())
     derived = memoryview(kept.data)[5:50]
     del kept
-    assert loans.news() == ((), ()), "a part of it is looked at still"
+    assert reader.news() == ((), ()), "a part of it is looked at still"
     del derived
-    assert loans.news() == ((), (key,))
+    assert reader.news() == ((), (key,))
 
 
 def test_what_was_never_kept_is_never_told(pair: Pair) -> None:
-    codec.thaw(pair.send(Buffer(bytearray(BIG))))
-    assert loans.news() == ((), ())
+    item_codec.thaw(pair.send(Buffer(bytearray(BIG))))
+    assert reader.news() == ((), ())
 
 
 def test_what_is_freed_is_used_again_and_what_is_held_is_not(pair: Pair) -> None:
     first = pair.send(Buffer(bytearray(b"1" * BIG)))
     second = pair.send(Buffer(bytearray(b"2" * BIG)))
-    held = codec.thaw(second)
+    held = item_codec.thaw(second)
     pair.store.freed.append(first[1][0][1])
     third = pair.send(Buffer(bytearray(b"3" * BIG)))
     assert third[1][0][:2] == first[1][0][:2]
-    assert bytes(memoryview(codec.thaw(third).data)) == b"3" * BIG
+    assert bytes(memoryview(item_codec.thaw(third).data)) == b"3" * BIG
     assert bytes(memoryview(held.data)) == b"2" * BIG
 
 
 def test_passed_on_unchanged_it_is_the_same_slot(pair: Pair) -> None:
     frozen = pair.send(Buffer(bytearray(b"x" * BIG)))
-    item = codec.thaw(frozen)
+    item = item_codec.thaw(frozen)
     used = pair.store.in_use
     assert pair.send(item)[1] == frozen[1]
     memoryview(item.data)[7] = 0
     changed = pair.send(item)
     assert changed[1] != frozen[1], "small: copied whole"
     assert pair.store.in_use == 2 * used
-    assert bytes(memoryview(codec.thaw(changed).data)) == b"x" * 7 + b"\0" + b"x" * (BIG - 8)
+    assert bytes(memoryview(item_codec.thaw(changed).data)) == b"x" * 7 + b"\0" + b"x" * (BIG - 8)
 
 
 def test_a_changed_page_travels_beside_the_handle(pair: Pair) -> None:
     size = 1 << 20
     frozen = pair.send(Buffer(bytearray(b"x" * size)))
-    item = codec.thaw(frozen)
+    item = item_codec.thaw(frozen)
     memoryview(item.data)[size - 1] = 0
     changed = pair.send(item)
     assert changed[1][0][:3] == frozen[1][0]
     assert [(start, len(content)) for start, content in changed[1][0][3]] == [(size - PAGE, PAGE)]
     right = b"x" * (size - 1) + b"\0"
-    assert bytes(codec.thaw(changed).data) == right, "while the first is alive: a copy"
+    assert bytes(item_codec.thaw(changed).data) == right, "while the first is alive: a copy"
     del item
-    second = codec.thaw(changed)
+    second = item_codec.thaw(changed)
     assert bytes(memoryview(second.data)) == right
     memoryview(second.data)[0] = 1
     third = pair.send(second)
     del second
-    assert bytes(memoryview(codec.thaw(third).data)) == b"\1" + right[1:]
-    assert bytes(memoryview(codec.thaw(frozen).data)) == b"x" * size
+    assert bytes(memoryview(item_codec.thaw(third).data)) == b"\1" + right[1:]
+    assert bytes(memoryview(item_codec.thaw(frozen).data)) == b"x" * size
 
 
 @pytest.mark.parametrize(
@@ -196,11 +197,11 @@ def test_a_changed_page_travels_beside_the_handle(pair: Pair) -> None:
 def test_bytes_and_text(pair: Pair, item: Any) -> None:
     for _ in range(3):  # from the second on it is written piece by piece
         frozen = pair.send(item)
-        got = codec.thaw(frozen)
+        got = item_codec.thaw(frozen)
         assert got == item
         assert type(got) is type(item)
     if len(item) > 10:
-        assert len(codec.encode([frozen])) < 500
+        assert len(item_codec.encode([frozen])) < 500
 
 
 def test_what_cannot_be_pickled_leaves_nothing(pair: Pair) -> None:
@@ -216,9 +217,9 @@ def test_what_cannot_be_pickled_leaves_nothing(pair: Pair) -> None:
 
 def test_too_large_counts_what_lies_in_arenas(pair: Pair) -> None:
     with pytest.raises(TooLarge):
-        codec.Freezer(BIG - 1, pair.store).freeze(Buffer(bytearray(BIG)))
+        item_codec.Freezer(BIG - 1, pair.store).freeze(Buffer(bytearray(BIG)))
     with pytest.raises(TooLarge):
-        codec.Freezer(2 * BIG - 1, pair.store).freeze([Buffer(bytearray(BIG)), Buffer(bytearray(BIG))])
+        item_codec.Freezer(2 * BIG - 1, pair.store).freeze([Buffer(bytearray(BIG)), Buffer(bytearray(BIG))])
     assert pair.store.in_use == 0
 
 
@@ -248,8 +249,8 @@ def test_without_an_arena_it_travels_in_the_pickle(
     for item in (Buffer(bytearray(b"x" * BIG)), Buffer(bytearray(b"x" * BIG))):
         frozen = pair.send(item)
         assert len(frozen) == 1
-        assert bytes(codec.thaw(frozen).data) == b"x" * BIG
-    assert codec.thaw(pair.send(b"y" * BIG)) == b"y" * BIG
+        assert bytes(item_codec.thaw(frozen).data) == b"x" * BIG
+    assert item_codec.thaw(pair.send(b"y" * BIG)) == b"y" * BIG
     assert pair.store.in_use == 0
 
 
@@ -259,25 +260,25 @@ def test_where_pages_cannot_be_asked_about_all_are_dropped(pair: Pair, monkeypat
 
     monkeypatch.setattr(os, "pread", refuse)
     frozen = pair.send(Buffer(bytearray(b"x" * BIG)))
-    memoryview(codec.thaw(frozen).data)[:] = bytes(BIG)
-    assert bytes(memoryview(codec.thaw(frozen).data)) == b"x" * BIG
-    assert codec.thaw(pair.send(codec.thaw(frozen))).data is not None
+    memoryview(item_codec.thaw(frozen).data)[:] = bytes(BIG)
+    assert bytes(memoryview(item_codec.thaw(frozen).data)) == b"x" * BIG
+    assert item_codec.thaw(pair.send(item_codec.thaw(frozen))).data is not None
 
 
 def test_a_process_that_may_not_map_reads_copies(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     frozen = pair.send(Buffer(bytearray(b"x" * BIG)))
-    monkeypatch.setattr(loans._Mapping, "map", lambda self: None)
-    assert bytes(codec.thaw(frozen).data) == b"x" * BIG
-    assert codec.thaw(pair.send(b"y" * BIG)) == b"y" * BIG
+    monkeypatch.setattr(reader._Mapping, "map", lambda self: None)
+    assert bytes(item_codec.thaw(frozen).data) == b"x" * BIG
+    assert item_codec.thaw(pair.send(b"y" * BIG)) == b"y" * BIG
 
 
 def test_an_arena_that_did_not_arrive_fails_as_that_item() -> None:
     with pytest.raises(OSError, match="ulimit"):
-        codec.thaw((b"", ((1 << 50, 0, BIG),)))
+        item_codec.thaw((b"", ((1 << 50, 0, BIG),)))
 
 
 def test_a_source_that_readers_give_nothing_back_is_content_with_more(pair: Pair) -> None:
-    held = [pair.send(bytes(1 << 20)) for _ in range((arena.AMPLE >> 20) + 1)]
+    held = [pair.send(bytes(1 << 20)) for _ in range((writer.AMPLE >> 20) + 1)]
     assert pair.store.crowded()
     pair.store.content()
     assert not pair.store.crowded()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.chunking import SLICE, Grain, slice_for
+from runner.chunk_sizing import SLICE, Grain, slice_for
 
 
 def settle(grain: Grain, cost: float, chunks: int = 40, available: int = 10**6) -> tuple[int, float]:

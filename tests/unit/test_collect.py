@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.transport import codec
+from runner.transport import item_codec
 from runner.transport.messages import PICKLED
-from runner.worker.collect import MOST_ITEMS, Collector
+from runner.worker.outputs import MOST_ITEMS, Collector
 from runner.worker.spec import Group
 
 VALUES = st.one_of(st.integers(-5, 5), st.integers(1 << 62, 1 << 66), st.floats(0, 1), st.booleans(), st.just("text"))
@@ -26,8 +26,8 @@ def test_items_come_out_as_they_went_in(steps: list[Any]) -> None:
             collector.compact()
         elif type(step) is list:
             stretch = [value for count, value in step for _ in range(count)]
-            kinds = codec.kinds_of(stretch)
-            if kinds <= codec.SMALL:
+            kinds = item_codec.kinds_of(stretch)
+            if kinds <= item_codec.SMALL:
                 collector.extend(stretch, kinds)
                 put += stretch
         else:
@@ -37,7 +37,7 @@ def test_items_come_out_as_they_went_in(steps: list[Any]) -> None:
     outputs = collector.take()
     assert collector.waiting == 0
     assert not collector.take()
-    out = [codec.thaw(frozen) for output in outputs for frozen in codec.decode(output.payload)]
+    out = [item_codec.thaw(frozen) for output in outputs for frozen in item_codec.decode(output.payload)]
     assert [(type(item), item) for item in out] == [(type(item), item) for item in put]
-    assert [output.count for output in outputs] == [len(codec.decode(output.payload)) for output in outputs]
+    assert [output.count for output in outputs] == [len(item_codec.decode(output.payload)) for output in outputs]
     assert all(output.count <= MOST_ITEMS for output in outputs)

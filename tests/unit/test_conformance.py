@@ -8,18 +8,18 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes import FakeFleet, FakeHub, Script
+from fake_engine import FakeFleet, FakeHub, Script
 
 from runner.clock import FakeClock
-from runner.fleets.base import Died, Heard
-from runner.fleets.hub import LocalHub
-from runner.fleets.process import ProcessFleet
-from runner.fleets.spawn import Spawner
-from runner.fleets.thread import ThreadFleet
+from runner.engines.base import Died, Heard
+from runner.engines.processes import ProcessFleet
+from runner.engines.reactor import LocalHub
+from runner.engines.spawn import Spawner
+from runner.engines.threads import ThreadFleet
 from runner.tasks import Reference
-from runner.transport import codec
-from runner.transport.cells import Page
+from runner.transport import item_codec
 from runner.transport.messages import OBJECTS, PICKLED, Answer, Credit, Finished, Grant, Made, Part, Ready, Stop
+from runner.transport.progress_page import Page
 from runner.worker.spec import Group, WorkerSpec
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Rig:
     def payload(self, items: list[Any]) -> Any:
         if self.kind == "fake":
             return [(item,) for item in items]
-        return codec.encode([codec.freeze(item) for item in items]) if self.form == PICKLED else items
+        return item_codec.encode([item_codec.freeze(item) for item in items]) if self.form == PICKLED else items
 
     def grant(self, lease: int, items: list[Any]) -> Grant:
         return Grant(lease, 0.01, (Part(lease, 0, len(items), 1, 0, self.form, self.payload(items)),))
@@ -73,7 +73,9 @@ class Rig:
         found: list[Any] = []
         for output in message.outputs:
             found += (
-                [codec.thaw(each) for each in codec.decode(output.payload)] if self.form == PICKLED else output.payload
+                [item_codec.thaw(each) for each in item_codec.decode(output.payload)]
+                if self.form == PICKLED
+                else output.payload
             )
         return found
 

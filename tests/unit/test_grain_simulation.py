@@ -11,18 +11,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from desks import Day, day, idle_beside_work, work
-from fakes import Script, random_plan, simulate, task
+from fake_engine import Script, random_plan, simulate, task
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from virtual_workers import Day, day, idle_beside_work, work
 
-from runner.chunking import HANDING, MOST_BYTES, SLICE, Grain
+from runner.chunk_sizing import HANDING, MOST_BYTES, SLICE, Grain
 from runner.config.model import Batch, QueueConfig
 from runner.ledger import Again, Ledger, LineSpec
-from runner.supervisor.feeding import MOST_ELASTIC, Feeder
-from runner.supervisor.state import TaskState
-from runner.worker import each
-from runner.worker.bench import SLOW, STRETCH
+from runner.supervisor.dispatch import MOST_ELASTIC, Feeder
+from runner.supervisor.run_state import TaskState
+from runner.worker import call
+from runner.worker.runtime import SLOW, STRETCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,11 +46,11 @@ def test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(cost: float, worker
     right = max(1, min(round(SLICE / cost), -(-MOST_ELASTIC // workers)))
     enough = min(workers * right, MOST_ELASTIC // 2)  # with so many queued a fair share is no less
     least = right // 2 if workers * right <= enough else enough // workers // 8
-    later = [each for each in done.given if each.at >= done.began + SOON]
-    settled = [each for each in later if each.left + each.items >= enough]
+    later = [call for call in done.given if call.at >= done.began + SOON]
+    settled = [call for call in later if call.left + call.items >= enough]
     assert settled
-    assert all(least <= each.items <= right for each in settled), Counter(each.items for each in settled)
-    largest = max(each.items for each in done.given if each.at <= done.began + SOON)
+    assert all(least <= call.items <= right for call in settled), Counter(call.items for call in settled)
+    largest = max(call.items for call in done.given if call.at <= done.began + SOON)
     # Two are tried before anything is known.
     assert min(right / 3, 2 * least) <= largest <= max(right, 2), (largest, right)
 
@@ -106,7 +106,7 @@ def test_two_workers_share_changing_items_as_well_as_one_could_wish(mix: str) ->
 
 def overrun(done: Day) -> float:
     """The longest that a worker was silent beyond two slices."""
-    return max(each.silent for each in done.given) - 2 * SLICE
+    return max(call.silent for call in done.given) - 2 * SLICE
 
 
 def stride(costs: list[float]) -> float:
@@ -142,10 +142,10 @@ def test_whatever_the_costs_the_makespan_is_near_the_ideal(costs: list[float], w
 def test_after_one_slow_item_the_next_chunk_is_small() -> None:
     costs = steps((5000, 1e-4), (1, 0.5), (10_000, 1e-4))
     done = work(len(costs), costs.__getitem__)
-    (slow,) = [each for each in done.given if each.first <= 5000 < each.first + each.items and each.done]
-    following = [each for each in done.given if slow.ended <= each.at < slow.ended + SOON]
+    (slow,) = [call for call in done.given if call.first <= 5000 < call.first + call.items and call.done]
+    following = [call for call in done.given if slow.ended <= call.at < slow.ended + SOON]
     assert following[0].items <= 50  # of 500
-    assert max(each.items for each in done.given if each.at > slow.ended + 2 * SOON) >= 100  # and it has risen again
+    assert max(call.items for call in done.given if call.at > slow.ended + 2 * SOON) >= 100  # and it has risen again
 
 
 # -- 3. the tail is handed back -------------------------------------------------------------------
@@ -154,7 +154,7 @@ def test_after_one_slow_item_the_next_chunk_is_small() -> None:
 def test_what_a_worker_cannot_do_in_two_slices_goes_to_the_others() -> None:
     costs = steps((300, 1e-3), (30, 0.03))
     done = work(len(costs), costs.__getitem__, 3)
-    cut = [each for each in done.given if each.done < each.items]
+    cut = [call for call in done.given if call.done < call.items]
     assert cut
     for each_cut in cut:
         assert 2 * SLICE < each_cut.ended - each_cut.began <= 2 * SLICE + 0.03 + 1e-9
@@ -168,7 +168,7 @@ def test_who_has_nothing_to_do_gets_the_rest_at_the_very_moment() -> None:
     """A burst of twenty that look quick: one worker's ten are, the other's are not."""
     costs = steps((300, 1e-3), (10, 0.15), (10, 1e-3))
     done = work(320, costs.__getitem__, moments=lambda item: 1.0 if item < 300 else 10.0)
-    first, second = [each for each in done.given if each.at >= 10.0][:2]
+    first, second = [call for call in done.given if call.at >= 10.0][:2]
     assert first.items == 10
     assert (first.began, first.done, first.ended) == (10.0, 1, pytest.approx(10.15))
     assert any(other.slot == second.slot and other.at == other.began == first.ended for other in done.given)
@@ -179,7 +179,7 @@ def test_an_only_worker_keeps_its_tail_and_says_what_is_done() -> None:
     costs = steps((300, 1e-3), (30, 0.03))
     done = work(len(costs), costs.__getitem__, 1)
     assert done.fleet.executed["work"] == list(range(330))  # in order, for nobody else could go on with it
-    assert all(each.done == each.items for each in done.given)
+    assert all(call.done == call.items for call in done.given)
     assert overrun(done) <= 0.03 + 1e-9
 
 
@@ -215,7 +215,7 @@ def test_when_somebody_has_nothing_left_nobody_has_much(workers: int) -> None:
 
 def test_as_many_items_as_workers_are_one_for_each() -> None:
     done = work(16, lambda _: 1e-3, 16, queue=QueueConfig("", size=100))
-    assert [each.items for each in done.given] == [1] * 16
+    assert [call.items for call in done.given] == [1] * 16
     assert done.makespan == pytest.approx(1e-3)
 
 
@@ -225,16 +225,16 @@ def test_as_many_items_as_workers_are_one_for_each() -> None:
 @pytest.mark.parametrize("size", [100, 10_000, 300_000, MOST_BYTES, 3 * MOST_BYTES])
 def test_no_grant_holds_more_than_a_mebibyte_unless_it_is_one_item(size: int) -> None:
     done = work(3000, lambda _: 1e-6, size=size, queue=QueueConfig("", size=3000, bytes=1 << 40))
-    assert all(each.bytes <= MOST_BYTES or each.items == 1 for each in done.given)
+    assert all(call.bytes <= MOST_BYTES or call.items == 1 for call in done.given)
     if size <= MOST_BYTES // 4:  # and it is not just one item each time
-        assert max(each.items for each in done.given) >= min(50, MOST_BYTES // size // 2)
+        assert max(call.items for call in done.given) >= min(50, MOST_BYTES // size // 2)
 
 
 @pytest.mark.parametrize("size", [100, 300_000, 2 * MOST_BYTES])
 def test_a_batch_is_not_parted_for_its_bytes(size: int) -> None:
     tasks = [task("source", (), ("q",)), task("work", ("q",), count=2, batch=Batch(16))]
     done = day(tasks, 330, {"work": lambda _: 1e-6}, size=size, queue=QueueConfig("", size=400, bytes=1 << 40))
-    *full, last = [each.items for each in done.given]
+    *full, last = [call.items for call in done.given]
     assert all(items % 16 == 0 for items in full)
     assert last % 16 == 330 % 16
     if size > MOST_BYTES // 16:
@@ -336,7 +336,7 @@ def never_rises(original: Any, self: Grain, items: int, seconds: float) -> None:
     self.last = 1
 
 
-def never_given_back(original: Any, self: each.Items, grant: Grant) -> Any:
+def never_given_back(original: Any, self: call.Items, grant: Grant) -> Any:
     return original(self, replace(grant, slice=1e9))
 
 
@@ -386,19 +386,19 @@ BUGS: dict[str, tuple[Any, str, Any, Callable[[], Any]]] = {
         lambda: test_when_somebody_has_nothing_left_nobody_has_much(16),
     ),
     "nothing is handed back": (
-        each.Items,
+        call.Items,
         "execute",
         never_given_back,
         test_what_a_worker_cannot_do_in_two_slices_goes_to_the_others,
     ),
     "an only worker is silent": (
-        each.Items,
+        call.Items,
         "execute",
         never_given_back,
         test_an_only_worker_keeps_its_tail_and_says_what_is_done,
     ),
     "nothing is handed back when costs change": (
-        each.Items,
+        call.Items,
         "execute",
         never_given_back,
         lambda: test_nobody_is_silent_for_more_than_two_slices_and_an_item(0.2),

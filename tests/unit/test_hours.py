@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fakes import Script, plan, simulate, task
+from fake_engine import Script, plan, simulate, task
 
 from runner.config.model import QueueConfig, Rate
 from runner.events import STATES, TaskSummary
 from runner.supervisor import summary
-from runner.supervisor.hours import ENDED, EXECUTING, ITEM, ROOM, STARTING, TURN, WAITS, Hours, Waiting
+from runner.supervisor.time_accounting import ENDED, EXECUTING, ITEM, ROOM, STARTING, TURN, WAITS, Hours, Waiting
 from runner.transport.messages import Times
 
 COST = 0.010

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loads import SECONDS, Did, beside, line
+from record_loads import SECONDS, Did, beside, line
 
 from runner.events import RunPlan
-from runner.report.limit import limit
+from runner.report.bottleneck import limit
 from runner.report.record import Record
 
 READ = Did("read", 0.02, room=0.9)

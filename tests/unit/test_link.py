@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.transport import frames
-from runner.transport.link import SupervisorLink, WorkerLink, pair
+from runner.transport import framing
 from runner.transport.messages import PICKLED, Arena, Credit, Grant, Part, Stop
+from runner.transport.socket_link import SupervisorLink, WorkerLink, pair
 
 #: Near the sizes in which sockets hand bytes over.
 _AHEAD = 4096
@@ -41,7 +41,7 @@ def same(one: Any, other: Any) -> bool:
 @settings(max_examples=60, deadline=None)
 def test_a_worker_reads_whole_messages_wherever_their_bytes_are_cut(sizes: list[int | None], cuts: list[int]) -> None:
     sent = [Credit(at, 0.05) if size is None else grant(at, size) for at, size in enumerate(sizes)]
-    stream = b"".join(bytes(buffer) for message in sent for buffer in frames.pack(message))
+    stream = b"".join(bytes(buffer) for message in sent for buffer in framing.pack(message))
     ours, theirs = socket.socketpair()
 
     def write() -> None:
@@ -165,7 +165,7 @@ def test_nothing_overtakes_what_the_socket_did_not_take(sizes: list[int], reads:
             supervisor.flush()
         while more := read(1 << 20):
             stream += more
-    assert stream == b"".join(bytes(buffer) for message in sent for buffer in frames.pack(message))
+    assert stream == b"".join(bytes(buffer) for message in sent for buffer in framing.pack(message))
 
 
 def test_a_worker_that_is_gone_is_not_written_to() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.report.capture import ThreadCapture
-from runner.report.output import Printer
+from runner.report.printer import Printer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

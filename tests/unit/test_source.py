@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runner.tasks import Shape
-from runner.transport import codec
+from runner.transport import item_codec
 from runner.transport.messages import OBJECTS, PICKLED, Credit, Made, Stop, Times
-from runner.worker.bench import Bench
-from runner.worker.collect import Collector
-from runner.worker.meter import Meter
-from runner.worker.source import RunStopping, Tap
+from runner.worker.measurements import Meter
+from runner.worker.outputs import Collector
+from runner.worker.produce import RunStopping, Tap
+from runner.worker.runtime import Bench
 from runner.worker.spec import Group
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Port:
             if self.kind == OBJECTS:
                 self.items += output.payload
             else:
-                self.items += [codec.thaw(frozen) for frozen in codec.decode(output.payload)]
+                self.items += [item_codec.thaw(frozen) for frozen in item_codec.decode(output.payload)]
 
     def ack(self) -> None:
         self.deliver(Credit(len(self.items) + self.credit, 0.02))
@@ -199,7 +199,7 @@ def test_a_generator_that_gets_slow_is_asked_for_less_at_a_time(monkeypatch: pyt
     def items() -> Iterator[int]:
         yield from range(20_000)
         assert fast(made)
-        monkeypatch.setattr("runner.worker.source.perf_counter", lambda: float(next(times)))
+        monkeypatch.setattr("runner.worker.produce.perf_counter", lambda: float(next(times)))
         for number in range(20_000, 25_000):
             strides.append(made.stride)
             yield number

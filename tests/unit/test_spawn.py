@@ -11,7 +11,7 @@ import pytest
 DYING = """
 import os, signal, socket, sys, threading
 from multiprocessing import forkserver
-from runner.fleets.spawn import Spawner
+from runner.engines.spawn import Spawner
 
 spawner = Spawner("forkserver")
 spawner.prepare([])

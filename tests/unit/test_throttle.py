@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from runner.supervisor.throttle import Throttle
+from runner.supervisor.rate_limit import Throttle
 
 
 def grants(

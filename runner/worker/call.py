@@ -1,0 +1,361 @@
+"""A function called for every item of a grant, or for every batch of them.
+
+The loop over small items is the hottest code there is: one call, one store into the progress cell and one append
+for each. The clock is read every `stride` items, about once a millisecond; a grant that takes more than twice its
+slice is answered with what is done, and the rest handed back.
+"""
+
+from __future__ import annotations
+
+from operator import length_hint
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from runner.error_text import describe
+from runner.transport import item_codec
+from runner.transport.messages import OBJECTS, SHARED, Ack, Answer, Failure, Grant
+from runner.transport.progress_page import stretch
+from runner.worker.failure import ENDS, failure, verdict
+from runner.worker.returned_values import exhaust, special
+from runner.worker.runtime import QUICK, SLOW, STRETCH, Bench, flattened, frozen_items, received, thaw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from runner.transport.messages import Part
+
+_MOST_STRIDE = 4096
+#: Items are executed in stretches after so many quick strides.
+_QUICK_ENOUGH = 2
+#: Fewer are sooner executed one by one.
+_FEW = 16
+_Items = item_codec.Frozen | memoryview
+#: Items that have failed: index in the part, and the error.
+_Faults = list[tuple[int, BaseException]]
+
+
+def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Execute grants until the inputs have ended."""
+    if bench.form.kind == "class":
+        # Bound once: looking it up for each item costs as much as calling it.
+        target = target.__call__  # type: ignore[operator]  # an instance, here
+    if args or kwargs:
+        plain = target
+
+        def target(item: Any) -> Any:
+            return plain(item, *args, **kwargs)
+
+    if bench.spec.batch:
+        execute: Callable[[Grant], Answer] = Batches(bench, target).execute
+    else:
+        execute = Items(bench, target).execute
+    while True:
+        grant = bench.hear(bench.port.receive())
+        if grant is not None:
+            answer = execute(grant)
+            bench.answer(answer)
+            bench.meter.tell(perf_counter())
+        elif bench.ended:
+            return
+
+
+class Items:
+    """Item by item; or, while each takes next to no time, some hundreds in one stretch."""
+
+    def __init__(self, bench: Bench, target: Callable[[Any], Any]) -> None:
+        self.bench = bench
+        self.target = target
+        self.stride = 1
+        self.knows = bench.form.context is not None or bench.form.made is not None
+        spec, collector = bench.spec, bench.collector
+        #: Whether stretches are possible at all. With a time limit, or an order to keep, each item stands alone.
+        self.may_stretch = not (self.knows or spec.timed or spec.ordered) and bench.form.call == "function"
+        self.may_stretch = self.may_stretch and (collector.direct is not None or not spec.groups)
+        self.quick = self.slow = 0
+        #: Types of results that need no look, as far as they are known.
+        self.plain: frozenset[object] = item_codec.SMALL
+
+    def execute(self, grant: Grant) -> Answer:
+        """Call the function for each item, within the slice; an only worker goes on, and says what is done so far."""
+        began = perf_counter()
+        deadline = began + 2 * grant.slice
+        failures: list[Failure] = []
+        self.bench.show(grant.lease)
+        base = told = 0
+        for part in grant.parts:
+            items = frozen_items(part)
+            if part.crashes:
+                self.bench.show_suspect(grant.lease, part, items[0])
+            at = 0
+            while at < len(items):
+                at, faults = self._until_fault(part, items, at, base, deadline)
+                failures += [self._failed(part, items[index], base + index - told, error) for index, error in faults]
+                if faults and self.bench.spec.ordered:
+                    return self._answer(grant, base + at, failures, began)
+                if (now := perf_counter()) > deadline and (base + at < grant.count):
+                    if not self.bench.spec.alone:
+                        return self._answer(grant, base + at, failures, began)
+                    self.bench.answer(self._answer(grant, base + at - told, failures, began, more=True))
+                    self.bench.meter.tell(now)
+                    told, failures, began, deadline = base + at, [], now, now + 2 * grant.slice
+            base += len(items)
+        return self._answer(grant, base - told, failures, began)
+
+    def _answer(self, grant: Grant, done: int, failures: list[Failure], began: float, *, more: bool = False) -> Answer:
+        worked = perf_counter()
+        outputs = self.bench.collector.take()
+        ended = perf_counter()
+        return Answer((Ack(grant.lease, done, tuple(failures), more),), outputs, ended - began, ended - worked)
+
+    def _failed(self, part: Part, frozen: Any, index: int, error: BaseException) -> Failure:
+        try:
+            item = thaw(part, frozen)
+        except BaseException:  # noqa: BLE001  it may be the item that cannot be decoded: shown as it travelled
+            item = frozen
+        fault = failure(self.bench.spec, index, 1, error, item, part.attempt)
+        self.bench.collector.cut_short(again=fault.verdict == "retry")
+        return fault
+
+    def _until_fault(self, part: Part, items: _Items, at: int, base: int, deadline: float) -> tuple[int, _Faults]:
+        """Execute from `at` until the end, an error, or the deadline; return where it stopped, and what has failed.
+
+        `base` is the index in the lease of the part's first item.
+        """
+        run = self._way(part)
+        before = perf_counter()
+        quick, together = 0, 0.0  # items in stretches are measured together: so quick are they
+        plain = part.letter is None and not part.crashes
+        while at < len(items):
+            was = at
+            quick_enough = self.quick >= _QUICK_ENOUGH and len(items) - at >= _FEW
+            stretching = quick_enough and plain and self.may_stretch
+            if stretching:
+                at, faults = self._stretch(part, items, at, min(len(items), at + STRETCH), base)
+            else:
+                at, faults = run(part, items, at, min(len(items), at + self.stride), base)
+            now = perf_counter()
+            if stretching:
+                quick += at - was
+                together += now - before
+            else:
+                self.bench.meter.took(now - before, at - was)
+            if faults:
+                break
+            self._adapt(now - before)
+            if now > deadline:
+                break
+            before = now
+        self.bench.meter.took(together, quick)
+        return at, faults
+
+    def _adapt(self, seconds: float) -> None:
+        """Read the clock about once a millisecond.
+
+        One slow stride among quick ones says nothing: another thread had the interpreter meanwhile.
+        """
+        if seconds < QUICK:
+            self.slow = 0
+            self.stride = min(_MOST_STRIDE, 2 * self.stride)
+            if self.stride > STRETCH:
+                self.quick += 1
+        elif seconds > SLOW:
+            self.slow += 1
+            if self.slow > 1 or not self.quick:
+                self.stride = max(1, self.stride // 4)
+                self.quick = 0
+
+    def _way(self, part: Part) -> Callable[[Part, _Items, int, int, int], tuple[int, _Faults]]:
+        plain = (
+            not self.knows and part.letter is None and part.kind != SHARED and self.bench.collector.direct is not None
+        )
+        return self._fast if plain else self._careful
+
+    def _fast(self, part: Part, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
+        """One ordinary group out: the usual case."""
+        collector, target, cell = self.bench.collector, self.target, self.bench.cell
+        direct, small, thaw_ = collector.direct, item_codec.SMALL, item_codec.thaw
+        assert direct is not None
+        index = base + at
+        objects = part.kind == OBJECTS
+        same: type | None = None  # most results are of the type that the one before was: no look-up
+        try:
+            for frozen in item_codec.some(items, at, stop):
+                cell[1] = index
+                result = target(frozen if objects or type(frozen) is not tuple else thaw_(frozen))
+                if type(result) is same:
+                    direct.append(result)
+                elif type(result) in small:
+                    same = type(result)
+                    collector.kinds.add(same)
+                    direct.append(result)
+                else:
+                    self.may_stretch = self.may_stretch and self._plain({type(result)})
+                    collector.emit_all(result)
+                index += 1
+        except ENDS:
+            raise
+        except BaseException as error:  # noqa: BLE001  whatever the user's function raises
+            return index - base + 1, [(index - base, error)]
+        return stop, []
+
+    def _careful(self, part: Part, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
+        """Every other combination."""
+        bench, context = self.bench, self.bench.context
+        emit, target = (bench.collector.emit_all if bench.spec.groups else exhaust), self.target
+        try:
+            while at < stop:
+                bench.cell[1] = base + at
+                if self.knows:
+                    context.at(part, part.start + at)
+                result = target(thaw(part, items[at]))
+                if self.may_stretch and type(result) not in item_codec.SMALL:
+                    self.may_stretch = self._plain({type(result)})
+                emit(result)
+                at += 1
+        except ENDS:
+            raise
+        except BaseException as error:  # noqa: BLE001  whatever the user's function raises
+            return at + 1, [(at, error)]
+        return at, []
+
+    def _stretch(self, part: Part, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
+        """Call the function for some hundreds of items at the speed of C; until now all its results were plain.
+
+        The cell shows all of them as suspects, so a death here makes each of them be given again alone. Should a
+        result be something else for the first time, it is frozen a moment later than it would be item by item; after
+        that the worker goes item by item for good.
+        """
+        self.bench.cell[1] = stretch(base + at, stop - at)
+        self.bench.rest = frozen = some = iter(item_codec.some(items, at, stop))
+        if (made := received(part, items)) is not None:
+            some = map(made, frozen)
+        if not self.bench.spec.groups:
+            try:
+                self._sink(some)
+            except ENDS:
+                raise
+            except BaseException as error:  # noqa: BLE001  whatever the user's function raises
+                failed = stop - length_hint(frozen) - 1  # the last one that was taken
+                return failed + 1, [(failed, error)]
+            return stop, []
+        results: list[Any] = []
+        faults: _Faults = []
+        try:
+            self._call(some, results)  # what was made before an error stays in the list
+        except ENDS:
+            raise
+        except BaseException as error:  # noqa: BLE001  whatever the user's function raises
+            faults.append((at + len(results), error))
+        done = at + len(results) + len(faults)
+        kinds = item_codec.kinds_of(results)
+        if not self._plain(kinds):
+            self.may_stretch = False
+            return done, self._emit_each(part, results, at) + faults
+        self.bench.collector.extend(results, kinds)
+        return done, faults
+
+    def _call(self, some: Iterator[Any], results: list[Any]) -> None:
+        """As quick as `map`, which would take a `StopIteration` of the function's for the end of the items."""
+        target = self.target
+        for item in some:
+            results.append(target(item))  # noqa: PERF401  a comprehension would lose them all with the first error
+
+    def _sink(self, some: Iterator[Any]) -> None:
+        """Call the function for items whose results nobody takes."""
+        target = self.target
+        same: type | None = None
+        for item in some:
+            result = target(item)
+            # Most return None, which is seen without a call of `type`.
+            if result is not None and type(result) is not same:
+                exhaust(result)
+                if special(type(result)):
+                    self.may_stretch = False
+                else:
+                    same = type(result)
+
+    def _plain(self, kinds: set[type]) -> bool:
+        """Whether results of these types can be taken without a look at each."""
+        if kinds <= self.plain:
+            return True
+        if (self.bench.spec.groups and not self.bench.collector.objects) or any(map(special, kinds)):
+            return False
+        self.plain = self.plain | kinds
+        return True
+
+    def _emit_each(self, part: Part, results: list[Any], at: int) -> _Faults:
+        collector, spec = self.bench.collector, self.bench.spec
+        faults: _Faults = []
+        for index, result in enumerate(results, at):
+            try:
+                collector.emit_all(result)
+            except ENDS:
+                raise
+            except BaseException as error:  # noqa: BLE001  it cannot be pickled, or its generator has raised
+                faults.append((index, error))
+                # At once: what others have emitted comes after it.
+                collector.cut_short(again=verdict(spec, error, describe(error), part.attempt) == "retry")
+        return faults
+
+
+class Batches:
+    """Lists of items."""
+
+    def __init__(self, bench: Bench, target: Callable[[Any], Any]) -> None:
+        self.bench = bench
+        self.target = target
+
+    def execute(self, grant: Grant) -> Answer:
+        """Call the function for each full list, and for what remains."""
+        bench, spec = self.bench, self.bench.spec
+        emit = bench.collector.emit_all if spec.groups else exhaust
+        began = last = perf_counter()
+        failures: list[Failure] = []
+        done = 0
+        bench.show(grant.lease)
+        for batch in self._lists(grant):
+            if done and (last - began > 2 * grant.slice or (failures and spec.ordered)):
+                break
+            bench.show(grant.lease, done)
+            attempt = batch[0][0].attempt
+            bench.context.at(batch[0][0], batch[0][1])
+            items: item_codec.Frozen = []
+            if batch[0][0].crashes:
+                bench.show_suspect(grant.lease, batch[0][0], batch[0][2])
+            try:
+                items = [thaw(part, frozen) for part, _, frozen in batch]
+                emit(self.target(items))
+            except ENDS:
+                raise
+            except BaseException as error:  # noqa: BLE001  whatever the user's function raises
+                # What could not be decoded is shown as it travelled.
+                each = items or [frozen for _, _, frozen in batch]
+                fault = failure(spec, done, len(batch), error, each, attempt, each)
+                bench.collector.cut_short(again=fault.verdict == "retry")
+                failures.append(fault)
+            done += len(batch)
+            now = perf_counter()
+            bench.meter.took(now - last, len(batch))
+            last = now
+        worked = perf_counter()
+        outputs = bench.collector.take()
+        ended = perf_counter()
+        return Answer((Ack(grant.lease, done, tuple(failures)),), outputs, ended - began, ended - worked)
+
+    def _lists(self, grant: Grant) -> Any:
+        """Cut the grant into batches, by number and by bytes."""
+        most, most_bytes = self.bench.spec.batch or 1, self.bench.spec.batch_bytes
+        batch: list[tuple[Part, int, Any]] = []
+        size = 0
+        for each in flattened(grant):
+            part, _, item = each
+            more = 0
+            if most_bytes is not None:
+                more = item_codec.item_size(item) if part.kind == OBJECTS else item_codec.size_of(item)
+            if batch and (len(batch) >= most or (most_bytes is not None and size + more > most_bytes)):
+                yield batch
+                batch, size = [], 0
+            batch.append(each)
+            size += more
+        if batch:
+            yield batch
