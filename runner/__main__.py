@@ -20,15 +20,15 @@ def main() -> None:
     if os.getpid() == 1 and hasattr(os, "fork"):
         from runner import pid1
 
-        pid1.step_aside()
+        pid1.fork_behind_init()
     # The children of a pool in a thread task would execute the command's script again, or import what it does.
     vars(sys.modules["__main__"]).update(__spec__=None, __file__=None)
     try:
-        streams.open_all()
-        gc_tuning.keep_to_the_end()
-        with gc_tuning.importing():
+        streams.open_standard_streams()
+        gc_tuning.freeze_until_exit()
+        with gc_tuning.gc_paused():
             from runner.cli import app
-        gc_tuning.settle()
+        gc_tuning.freeze_imported()
         code = app.main()
     except KeyboardInterrupt:  # before a run has begun, or when it has ended: a run itself catches signals
         code = 130

@@ -45,12 +45,12 @@ class ErrorText:
         return f"{self.type}: {self.message}" if self.message else self.type
 
 
-def describe(error: BaseException) -> ErrorText:
+def describe_error(error: BaseException) -> ErrorText:
     """An exception as data, with the user's own frames whole and none of runner's.
 
     Never raises, whatever the exception does in `__str__` or `__repr__`, and never returns more than 70 KB.
 
-    >>> describe(ValueError("no")).message
+    >>> describe_error(ValueError("no")).message
     'no'
     """
     kind = type(error)
@@ -77,17 +77,17 @@ def _message(error: BaseException) -> str:
         text = str(error)
     except Exception as inner:  # noqa: BLE001  the user's __str__ may raise anything
         text = f"<its __str__ raised {type(inner).__name__}>"
-    return shorten(text, _MOST_MESSAGE)
+    return cut_middle(text, _MOST_MESSAGE)
 
 
 def _trace(error: BaseException) -> str:
     try:
         report = traceback.TracebackException(type(error), error, error.__traceback__, compact=True)
         _clean(report)
-        return shorten("".join(report.format()), _MOST)
+        return cut_middle("".join(report.format()), _MOST)
     except Exception as inner:  # noqa: BLE001  the user's __str__, __notes__ or __cause__ may raise anything
         frames = "".join(_users(traceback.extract_tb(error.__traceback__)).format())
-        return f"{shorten(frames, _MOST)}{type(error).__name__}: <formatting it raised {type(inner).__name__}>\n"
+        return f"{cut_middle(frames, _MOST)}{type(error).__name__}: <formatting it raised {type(inner).__name__}>\n"
 
 
 def _clean(report: traceback.TracebackException) -> None:
@@ -131,7 +131,7 @@ def clean_stack(text: str) -> str:
             blocks[-1].append(line)
     told = [blocks[0], *(block for block in blocks[1:] if any(line.startswith(" ") for line in block))]
     lines = [line for block in told for line in block if line.strip()]
-    return shorten("\n".join(lines) + "\n", _MOST) if lines else ""
+    return cut_middle("\n".join(lines) + "\n", _MOST) if lines else ""
 
 
 def item_name(preview: str, item_id: str, most: int = 200) -> str:
@@ -145,10 +145,10 @@ def item_name(preview: str, item_id: str, most: int = 200) -> str:
     return f"item {preview if len(preview) <= most else preview[: most - 1] + '…'} ({item_id})"
 
 
-def shorten(text: str, most: int) -> str:
+def cut_middle(text: str, most: int) -> str:
     r"""At most about `most` characters, cut in the middle.
 
-    >>> shorten("a" * 50 + "b" * 50, 20)
+    >>> cut_middle("a" * 50 + "b" * 50, 20)
     'aaaaaaaaaa\n... 80 characters ...\nbbbbbbbbbb'
     """
     if len(text) <= most:
@@ -157,7 +157,7 @@ def shorten(text: str, most: int) -> str:
     return f"{text[:half]}\n... {len(text) - 2 * half:,} characters ...\n{text[-half:]}"
 
 
-def refusal(error: BaseException) -> str:
+def describe_refusal(error: BaseException) -> str:
     """What the machine has refused, in a sentence; empty: the error is something else."""
     if isinstance(error, MemoryError):
         return "this machine gives no more memory (see `ulimit -v` and the limits of the container)"

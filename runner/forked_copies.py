@@ -1,9 +1,9 @@
 """What becomes of a copy of this process that a task's function has forked: it is no worker, and speaks to nobody.
 
-    function ── os.fork ──▶ copy: each `deed` closes what is not the copy's and puts `Over` where it would go on
+    function ── os.fork ──▶ copy: each `deed` closes what is not the copy's and puts `ExitOnTouch` where it would go on
                               │ comes back out of the function
                               ▼
-                            the first touch of an `Over` ends it (`leave`)
+                            the first touch of an `ExitOnTouch` ends it (`leave`)
 
 So nothing is asked between two items: the copy itself stumbles. Programs that are started by `subprocess` are no such
 copies: they inherit no descriptor of runner's, and none of this happens to them.
@@ -20,7 +20,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from runner.error_text import describe
+from runner.error_text import describe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -33,17 +33,17 @@ _deeds: dict[int, Callable[[], None]] = {}
 _is_copy = False
 _firsts: dict[int, Callable[[], None]] = {}
 #: Held while descriptors are made that no copy may keep, and no deed knows of yet.
-steady = threading.RLock()
+fork_lock = threading.RLock()
 
 
-def leave(error: BaseException | None = None) -> NoReturn:
+def exit_copy(error: BaseException | None = None) -> NoReturn:
     """End this copy, with the traceback and the exit code that any Python program would have."""
     error = error or sys.exception()
     code = 0
     with contextlib.suppress(BaseException):  # whatever happens here, nothing goes on
         if isinstance(error, SystemExit):
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        elif error is not None and (trace := describe(error).traceback) and "\n  File " in f"\n{trace}":
+        elif error is not None and (trace := describe_error(error).traceback) and "\n  File " in f"\n{trace}":
             code = 1
             sys.stderr.write(f"process {os.getpid()}, forked by a task's function, has ended:\n{trace}")
         for stream in (sys.stdout, sys.stderr):
@@ -51,7 +51,7 @@ def leave(error: BaseException | None = None) -> NoReturn:
     os._exit(code)
 
 
-class Over:
+class ExitOnTouch:
     """Stands where a copy must not go on: the first touch ends it."""
 
     __slots__ = ()
@@ -59,25 +59,25 @@ class Over:
     def __getattr__(self, name: str) -> NoReturn:
         if not _is_copy:  # only looked at, by a debugger or a tool that lists what a module holds
             raise AttributeError(name)
-        leave()
+        exit_copy()
 
     def __setitem__(self, index: Any, value: Any) -> NoReturn:
-        leave()
+        exit_copy()
 
     def __enter__(self) -> NoReturn:
-        leave()
+        exit_copy()
 
     def __exit__(self, *exc: object) -> NoReturn:
-        leave()
+        exit_copy()
 
     def __bool__(self) -> NoReturn:  # noqa: PLE0304  it never returns
-        leave()
+        exit_copy()
 
     def __len__(self) -> NoReturn:  # noqa: PLE0303  it never returns
-        leave()
+        exit_copy()
 
 
-class Nowhere(Over):
+class DiscardingChannel(ExitOnTouch):
     """An end of a channel in a copy: what is sent goes nowhere, and whoever asks for more is at its end."""
 
     __slots__ = ()
@@ -86,7 +86,7 @@ class Nowhere(Over):
         """Forget it."""
 
 
-def tell(deed: Callable[[], None], before: Callable[[], None] | None = None) -> Callable[[], None]:
+def register_fork_hook(deed: Callable[[], None], before: Callable[[], None] | None = None) -> Callable[[], None]:
     """Have a copy do this first, as soon as it is made, and this process something before; returns the taking back."""
     number = next(_numbers)
     _deeds[number] = deed
@@ -101,16 +101,16 @@ def tell(deed: Callable[[], None], before: Callable[[], None] | None = None) -> 
 
 
 @contextlib.contextmanager
-def told(deed: Callable[[], None]) -> Iterator[None]:
+def temporary_fork_hook(deed: Callable[[], None]) -> Iterator[None]:
     """The same for a while."""
-    forget = tell(deed)
+    forget = register_fork_hook(deed)
     try:
         yield
     finally:
         forget()
 
 
-def offspring(pid: int) -> list[int]:
+def descendant_pids(pid: int) -> list[int]:
     """The processes that a process has started, and those that they have, in whatever session; as /proc tells."""
     found: list[int] = []
     look = [pid]
@@ -130,7 +130,7 @@ def kill(pids: Iterable[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def drop(*fds: int) -> None:
+def close_descriptors(*fds: int) -> None:
     """Close descriptors that may be closed already."""
     for fd in fds:
         with contextlib.suppress(OSError):
@@ -139,7 +139,7 @@ def drop(*fds: int) -> None:
 
 def _before() -> None:
     _here.mask = None
-    _here.holds = steady.acquire(timeout=_PATIENCE)
+    _here.holds = fork_lock.acquire(timeout=_PATIENCE)
     for deed in list(_firsts.values()):
         with contextlib.suppress(Exception):
             deed()
@@ -155,12 +155,12 @@ def _unmask() -> None:
 def _in_parent() -> None:
     _unmask()
     if _here.holds:
-        steady.release()
+        fork_lock.release()
 
 
 def _in_child() -> None:
-    global steady, _is_copy  # noqa: PLW0603  another thread may have held it; a fact about the process
-    steady = threading.RLock()
+    global fork_lock, _is_copy  # noqa: PLW0603  another thread may have held it; a fact about the process
+    fork_lock = threading.RLock()
     _is_copy = _is_copy or bool(_deeds)
     deeds = list(_deeds.values())
     _deeds.clear()

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 _to_the_end = False
 
 
-def keep_to_the_end() -> None:
+def freeze_until_exit() -> None:
     """This process is the command line's: what `settle` finds stays until the interpreter ends."""
     global _to_the_end  # noqa: PLW0603  a fact about the process
     _to_the_end = True
 
 
 @contextlib.contextmanager
-def importing() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Without the collector: imports make next to no garbage.
 
-    >>> with importing(): gc.isenabled()
+    >>> with gc_paused(): gc.isenabled()
     False
     >>> gc.isenabled()
     True
@@ -42,17 +42,17 @@ def importing() -> Iterator[None]:
             gc.enable()
 
 
-def settle() -> None:
+def freeze_imported() -> None:
     """What is here stays until the end, if that is so in this process. Before anything of the user's is imported."""
     if _to_the_end:
         gc.freeze()
 
 
 @contextlib.contextmanager
-def settled() -> Iterator[None]:
+def frozen_during_run() -> Iterator[None]:
     """What is here when a run begins stays until the run's end; whoever has frozen something has an own idea of that.
 
-    >>> with settled(): gc.get_freeze_count() > 1000
+    >>> with frozen_during_run(): gc.get_freeze_count() > 1000
     True
     >>> gc.get_freeze_count()
     0

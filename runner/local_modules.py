@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 #: How the names of local plugins' modules begin.
-PREFIX = f"{__name__}."
+LOCAL_PREFIX = f"{__name__}."
 #: A package without a folder: the finder knows what is in it.
 __path__: list[str] = []
 
@@ -35,7 +35,7 @@ def module_name(folder: str, name: str) -> str:
     >>> module_name("/home/me/v1.2", "work")
     'runner.local_modules./home/me/v1%2E2.work'
     """
-    return f"{PREFIX}{_word(folder)}.{_word(name)}"
+    return f"{LOCAL_PREFIX}{_word(folder)}.{_word(name)}"
 
 
 def _word(text: str) -> str:
@@ -56,9 +56,9 @@ class _Finder:
         path: Sequence[str] | None = None,  # noqa: ARG004  the protocol's
         target: ModuleType | None = None,  # noqa: ARG004  the protocol's
     ) -> ModuleSpec | None:
-        if not name.startswith(PREFIX):
+        if not name.startswith(LOCAL_PREFIX):
             return None
-        words = [_text(word) for word in name.removeprefix(PREFIX).split(".")]
+        words = [_text(word) for word in name.removeprefix(LOCAL_PREFIX).split(".")]
         if len(words) == 1:
             package = ModuleSpec(name, None, is_package=True)
             package.submodule_search_locations = words

@@ -10,20 +10,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 #: What stands instead of a secret, whatever its length.
-STARS = "***"
+MASKED_TEXT = "***"
 #: A shorter secret is part of too many words: without it a message would say nothing, and it hides nothing.
-LEAST = 4
+MIN_SECRET_LENGTH = 4
 #: Of a secret of several lines each line is one as well, if it is so long.
 _LEAST_LINE = 8
 
 
-class Mask:
+class SecretMask:
     r"""Replaces secrets, also as they look in a `repr`, in JSON, in a URL or in base64.
 
     One pass over the text however many secrets there are; false when there are none.
 
-    >>> mask = Mask(["s3cr3t", ["other", "no"], 'a"/b c'])
-    >>> mask("s3cr3t: OTHER other"), mask('{"x": "a\\"/b c", "no": 1}'), mask("?x=a%22%2Fb+c"), bool(Mask([]))
+    >>> mask = SecretMask(["s3cr3t", ["other", "no"], 'a"/b c'])
+    >>> mask("s3cr3t: OTHER other"), mask('{"x": "a\\"/b c", "no": 1}'), mask("?x=a%22%2Fb+c"), bool(SecretMask([]))
     ('***: OTHER ***', '{"x": "***", "no": 1}', '?x=***', False)
     """
 
@@ -37,13 +37,13 @@ class Mask:
 
     def __call__(self, text: str) -> str:
         """The text without them."""
-        return self._texts.sub(STARS, text) if self._forms else text
+        return self._texts.sub(MASKED_TEXT, text) if self._forms else text
 
-    def line(self, data: bytes) -> bytes:
+    def mask_bytes(self, data: bytes) -> bytes:
         """The same for output, which need not be text."""
-        return self._bytes.sub(STARS.encode(), data) if self._forms else data
+        return self._bytes.sub(MASKED_TEXT.encode(), data) if self._forms else data
 
-    def same_length(self, text: str) -> str:
+    def mask_same_length(self, text: str) -> str:
         """With as many stars as there were characters: what stands below stays below."""
         return self._texts.sub(lambda found: "*" * len(found[0]), text) if self._forms else text
 
@@ -74,7 +74,7 @@ def _forms(text: str) -> Iterator[str]:
     for line in text.splitlines():
         if len(line) >= _LEAST_LINE and line != text:
             yield from _forms(line)
-    if len(text) < LEAST:
+    if len(text) < MIN_SECRET_LENGTH:
         return
     data = text.encode("utf-8", "surrogatepass")
     for written in (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]):
@@ -84,7 +84,7 @@ def _forms(text: str) -> Iterator[str]:
     yield base64.b64encode(data).decode().rstrip("=")
 
 
-def _pattern(forms: list[str], depth: int = LEAST - 1) -> str:
+def _pattern(forms: list[str], depth: int = MIN_SECRET_LENGTH - 1) -> str:
     """Any of the forms, the longest first; by their first characters, so that most are never tried."""
     if not depth or len(forms) < 2:
         return "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _kept: int | None = None
 
 
-def descriptor() -> int | None:
+def stdin_fd() -> int | None:
     """Where standard input can be read; None when there is none."""
     if sys.stdin is None or sys.stdin.closed:
         return None
@@ -26,7 +26,7 @@ def descriptor() -> int | None:
 
 
 @contextlib.contextmanager
-def kept_back() -> Iterator[None]:
+def hide_stdin() -> Iterator[None]:
     """Have descriptor 0 lead to /dev/null; `descriptor` still knows the other one."""
     global _kept  # noqa: PLW0603  a fact about the process
     try:

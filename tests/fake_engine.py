@@ -13,22 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.clock import FakeClock
-from runner.config.model import Backoff, Port, QueueConfig, RunSettings, TaskConfig, Workers
-from runner.engines.base import Death, Died, Heard, Signalled
+from runner.config.model import Backoff, OutputPort, QueueConfig, RunSettings, TaskConfig, Workers
+from runner.engines.base import ExitStatus, MessageReceived, SignalReceived, WorkerExited
 from runner.error_text import ErrorText
 from runner.events import STATES, RunEnded
 from runner.supervisor import Plan, Supervisor, TaskPlan
 from runner.tasks import Reference, Shape
 from runner.transport.messages import (
     Ack,
-    Answer,
     Credit,
     Failure,
     Finished,
     Grant,
-    Made,
     Output,
+    Produced,
     Ready,
+    Reply,
     Stop,
 )
 from runner.transport.progress_page import Position
@@ -164,7 +164,7 @@ class FakeFleet:
             return None
         if self.script.random_deaths and self.random.random() < self.script.random_deaths:
             self.hub.at(self.random.uniform(0, 0.05), lambda: self._strike(worker))
-        return Heard(worker.spec.slot, worker.life, Ready(1))
+        return MessageReceived(worker.spec.slot, worker.life, Ready(1))
 
     def _strike(self, worker: FakeWorker) -> Any:
         """Bad luck from outside; three strikes would kill an innocent item, so one that was struck is spared."""
@@ -175,15 +175,15 @@ class FakeFleet:
         if not worker.alive:
             return
         if isinstance(message, Grant):
-            for grant in (message, *message.others):
+            for grant in (message, *message.other_grants):
                 worker.waiting.append(grant)
                 self._begin(worker)
         elif isinstance(message, Credit):
-            worker.total, worker.idle = message.total, True
+            worker.total, worker.idle = message.total_items, True
             worker.push = max(1, (worker.total - worker.made + worker.kept) // 2)
             self._leave(worker)
             self._make(worker)
-        elif isinstance(message, Stop) and (message.ended or not worker.spec.inputs):
+        elif isinstance(message, Stop) and (message.inputs_ended or not worker.spec.inputs):
             worker.stop = True  # one with inputs goes on until they have ended, as a real one
             if not worker.busy and not worker.waiting:
                 self._finish(worker)
@@ -218,13 +218,13 @@ class FakeFleet:
         count, worker.kept, worker.idle = worker.kept, 0, False
         name = worker.spec.name
         items = [(name, index) for index in range(worker.made - count, worker.made)]
-        outputs = tuple(Output(group, count, 10 * count, items) for group in range(len(worker.spec.groups)))
-        made = Made(count, outputs, self.script.cost * count * 0.1)
+        outputs = tuple(Output(group, count, 10 * count, items) for group in range(len(worker.spec.output_groups)))
+        made = Produced(count, outputs, self.script.cost * count * 0.1)
         worker.under_way += 1
 
         def arrive() -> Any:
             worker.under_way -= 1
-            return Heard(worker.spec.slot, worker.life, made) if worker.alive else None
+            return MessageReceived(worker.spec.slot, worker.life, made) if worker.alive else None
 
         self.hub.at(0, arrive)
 
@@ -241,8 +241,8 @@ class FakeFleet:
 
     def _next(self, worker: FakeWorker, grant: Grant, work: Any, at: int, outs: Any, fails: Any, spent: float) -> None:
         worker.lease, worker.index = grant.lease, at
-        late = self.script.handback and at and spent > 2 * grant.slice
-        if at < len(work) and late and worker.spec.alone:
+        late = self.script.handback and at and spent > 2 * grant.time_slice
+        if at < len(work) and late and worker.spec.is_only_worker:
             self._say_so_far(worker, grant, at, outs, fails, spent)
             outs, fails, spent = [], [], 0.0
         elif at == len(work) or late or (fails and worker.spec.ordered):
@@ -274,29 +274,29 @@ class FakeFleet:
 
     def _say_so_far(self, worker: FakeWorker, grant: Grant, at: int, outs: Any, fails: Any, spent: float) -> None:
         """An only worker's answer for what is over; it goes on with the rest."""
-        answer = self._made_of(worker, Ack(grant.lease, at - worker.told, tuple(fails), more=True), outs, spent)
+        answer = self._made_of(worker, Ack(grant.lease, at - worker.told, tuple(fails), keeps_rest=True), outs, spent)
         worker.told = at
 
         def say() -> Any:
             if not worker.alive:
                 return None
             self.received.setdefault(worker.spec.task, []).extend(outs)
-            return Heard(worker.spec.slot, worker.life, answer)
+            return MessageReceived(worker.spec.slot, worker.life, answer)
 
         self.hub.at(0, say)
 
-    def _made_of(self, worker: FakeWorker, ack: Ack, outs: Any, spent: float) -> Answer:
+    def _made_of(self, worker: FakeWorker, ack: Ack, outs: Any, spent: float) -> Reply:
         task = worker.spec.task
-        if worker.spec.groups:
+        if worker.spec.output_groups:
             children = [child for item in outs for child in self.script.children(task, item)]
             outputs = tuple(
                 Output(group, len(children), 10 * len(children), children)
-                for group in range(len(worker.spec.groups))
+                for group in range(len(worker.spec.output_groups))
                 if children
             )
         else:
             outputs = ()
-        return Answer((ack,), outputs, spent)
+        return Reply((ack,), outputs, spent)
 
     def _answer(self, worker: FakeWorker, grant: Grant, at: int, outs: Any, fails: Any, spent: float) -> None:
         answer = self._made_of(worker, Ack(grant.lease, at - worker.told, tuple(fails)), outs, spent)
@@ -313,7 +313,7 @@ class FakeFleet:
                 self._begin(worker)
             elif worker.stop:
                 self._finish(worker)
-            return Heard(worker.spec.slot, worker.life, answer)
+            return MessageReceived(worker.spec.slot, worker.life, answer)
 
         self.hub.at(0, say)
 
@@ -326,9 +326,9 @@ class FakeFleet:
             if not worker.alive:
                 return None
             worker.alive = False
-            return Died(worker.spec.slot, worker.life, Death(code=0), Position(0, 0))
+            return WorkerExited(worker.spec.slot, worker.life, ExitStatus(code=0), Position(0, 0))
 
-        self.hub.at(0, lambda: Heard(worker.spec.slot, worker.life, Finished()) if worker.alive else None)
+        self.hub.at(0, lambda: MessageReceived(worker.spec.slot, worker.life, Finished()) if worker.alive else None)
         self.hub.at(0.0001, gone)
 
     def _die(self, worker: FakeWorker) -> Any:
@@ -336,27 +336,27 @@ class FakeFleet:
             return None
         worker.alive = False
         self.deaths += 1
-        return Died(worker.spec.slot, worker.life, Death(signal=9), Position(worker.lease, worker.index))
+        return WorkerExited(worker.spec.slot, worker.life, ExitStatus(signal=9), Position(worker.lease, worker.index))
 
     def kill(self, slot: int) -> bool:
         worker = self.workers[slot]
         self.hub.at(0.0001, lambda: self._die(worker))
         return True
 
-    def position(self, slot: int) -> Position:
+    def current_position(self, slot: int) -> Position:
         worker = self.workers[slot]
         return Position(worker.lease, worker.index)
 
-    def dump(self, slot: int) -> None:
+    def request_stack(self, slot: int) -> None:
         pass
 
-    def stack(self, slot: int) -> str:
+    def read_stack(self, slot: int) -> str:
         return ""
 
-    def memory(self, slot: int) -> int:
+    def resident_bytes(self, slot: int) -> int:
         return self.random.randrange(200)
 
-    def pause(self, *, going_on: bool) -> None:
+    def pause_workers(self, *, going_on: bool) -> None:
         pass
 
     def close(self) -> None:
@@ -369,7 +369,7 @@ class FakeFleet:
 def task(name: str, inputs: tuple[str, ...] = (), outputs: tuple[str, ...] = (), **options: Any) -> TaskConfig:
     count = options.pop("count", 1)
     names = tuple(name if count == 1 else f"{name}-{at + 1}" for at in range(count))
-    ports = (Port("default", outputs),) if outputs else ()
+    ports = (OutputPort("default", outputs),) if outputs else ()
     return TaskConfig(
         name=name,
         call=name,
@@ -407,21 +407,21 @@ def simulate(
     supervisor = Supervisor(plan_, {"process": fleet, "thread": fleet}, hub, clock, seen.append)
 
     def check() -> None:
-        for line in supervisor.ledger.lines:
-            tally = line.tally
-            held = tally.done + tally.dead + tally.dropped + tally.left + line.count + line.leased
-            assert tally.put == held, f"{line.name}: {tally} queued={line.count} leased={line.leased}"
+        for line in supervisor.ledger.subscriptions:
+            tally = line.counts
+            held = tally.done + tally.dead + tally.dropped + tally.left + line.count + line.leased_items
+            assert tally.put == held, f"{line.name}: {tally} queued={line.count} leased={line.leased_items}"
             assert line.count >= 0
-            assert line.leased >= 0
+            assert line.leased_items >= 0
         kept_beside_idle(fleet, supervisor)
-        for queue, expected in supervisor.feeder.expected.items():
+        for queue, expected in supervisor.dispatcher.expected_items.items():
             assert expected >= 0, f"{queue}: expected {expected}"
         if watch is not None:
             watch(supervisor)
 
     hub.check = check
     for when, number in signals:
-        hub.at(when, lambda number=number: Signalled(number))
+        hub.at(when, lambda number=number: SignalReceived(number))
     result = supervisor.run()
     check_end(result, seen[-1])
     return result, fleet, supervisor, seen
@@ -430,16 +430,16 @@ def simulate(
 def kept_beside_idle(fleet: FakeFleet, supervisor: Supervisor) -> None:
     """A source that was not told that its items have arrived keeps others back: then all who read them are busy."""
     for worker in fleet.workers.values():
-        if not worker.kept or worker.idle or worker.under_way or not worker.alive or supervisor.ends.stopping:
+        if not worker.kept or worker.idle or worker.under_way or not worker.alive or supervisor.shutdown.stopping:
             continue
         source = supervisor.tasks[worker.spec.task]
-        if source.ended or source.throttle or supervisor.feeder.room(source)[1]:
+        if source.dismissed or source.rate_limiter or supervisor.dispatcher.free_room(source)[1]:
             continue
-        for queue in source.bounding:
+        for queue in source.bounding_queues:
             for name in supervisor.topology.readers[queue]:
                 reader = supervisor.tasks[name]
-                idle = [slot.name for slot in reader.slots if slot.takes and not slot.leases]
-                assert not idle or reader.ended, f"{worker.spec.name} keeps {worker.kept} items back beside {idle}"
+                idle = [slot.name for slot in reader.slots if slot.accepts_items and not slot.leases]
+                assert not idle or reader.dismissed, f"{worker.spec.name} keeps {worker.kept} items back beside {idle}"
 
 
 def check_end(result: Any, ended: RunEnded) -> None:

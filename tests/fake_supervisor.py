@@ -5,13 +5,23 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from runner.tasks import Reference, Shape, shape
+from runner.tasks import Reference, Shape, inspect_shape
 from runner.transport import item_codec
-from runner.transport.messages import OBJECTS, PICKLED, Answer, Failure, Grant, Part, Shown, Stop, Times
-from runner.worker.measurements import Meter
-from runner.worker.outputs import Collector
-from runner.worker.runtime import Bench
-from runner.worker.spec import Group, WorkerSpec
+from runner.transport.messages import (
+    OBJECTS,
+    PICKLED,
+    Failure,
+    Grant,
+    GrantedRange,
+    MeasuredTimes,
+    Reply,
+    Stop,
+    SuspectPreview,
+)
+from runner.worker.measurements import Measurements
+from runner.worker.outputs import OutputBuffer
+from runner.worker.runtime import WorkerRuntime
+from runner.worker.spec import OutputGroup, WorkerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +30,7 @@ if TYPE_CHECKING:
 class Port:
     """A supervisor in a few lines: grants up to so many items at a time, and applies what it is answered."""
 
-    store = None
+    arena_writer = None
 
     def __init__(self, items: list[Any], kind: int, sizes: Callable[[], int]) -> None:
         self.kind, self.sizes = kind, sizes
@@ -37,7 +47,7 @@ class Port:
     def receive(self, timeout: float | None = None) -> Grant | Stop:
         assert not self.granted, "it asks for more before it has answered"
         if not self.waiting:
-            return Stop(ended=True)
+            return Stop(inputs_ended=True)
         number, attempt = self.sizes(), self.waiting[0][1]
         while len(self.granted) < number and self.waiting and self.waiting[0][1] == attempt:
             self.granted.append(self.waiting.pop(0))
@@ -45,20 +55,26 @@ class Port:
         parts = [self._part(items[: len(items) // 3], attempt), self._part(items[len(items) // 3 :], attempt)]
         return Grant(next(self.leases), 0.05, tuple(part for part in parts if part.count))
 
-    def _part(self, items: list[Any], attempt: int) -> Part:
+    def _part(self, items: list[Any], attempt: int) -> GrantedRange:
         around: list[Any] = ["not granted", *items, "nor this"]
         if self.kind == OBJECTS:
-            return Part(7, 1, len(items), attempt, 0, OBJECTS, around)
+            return GrantedRange(7, 1, len(items), attempt, 0, OBJECTS, around)
         if items and all(type(item) is int for item in items):
-            return Part(7, 0, len(items), attempt, 0, PICKLED, item_codec.encode_values(items, {int}))
-        return Part(
-            7, 1, len(items), attempt, 0, PICKLED, item_codec.encode([item_codec.freeze(item) for item in around])
+            return GrantedRange(7, 0, len(items), attempt, 0, PICKLED, item_codec.encode_values(items, {int}))
+        return GrantedRange(
+            7,
+            1,
+            len(items),
+            attempt,
+            0,
+            PICKLED,
+            item_codec.encode_payload([item_codec.encode_item(item) for item in around]),
         )
 
     def send(self, message: Any) -> None:
-        if type(message) in {Times, Shown}:
+        if type(message) in {MeasuredTimes, SuspectPreview}:
             return
-        assert type(message) is Answer
+        assert type(message) is Reply
         self.messages += 1
         for ack in message.acks:
             failed = {failure.index: failure.verdict for failure in ack.failures}
@@ -73,14 +89,16 @@ class Port:
             self.granted = []
         for output in message.outputs:
             self.made += (
-                output.payload if self.kind == OBJECTS else map(item_codec.thaw, item_codec.decode(output.payload))
+                output.payload
+                if self.kind == OBJECTS
+                else map(item_codec.decode_item, item_codec.decode_payload(output.payload))
             )
 
 
 class Context:
     stopping = False
 
-    def at(self, part: Part, index: int) -> None:
+    def set_item(self, part: GrantedRange, index: int) -> None:
         self.part, self.index = part, index
 
 
@@ -102,12 +120,12 @@ def worked(
     form: Shape | None = None,
     makes: bool = False,
     **more: Any,
-) -> Bench:
+) -> WorkerRuntime:
     """Let a worker do all of the port's items."""
-    form = form or shape(target)
-    groups = (Group("default", ("out",), port.kind),) if form.outboxes or makes else ()
+    form = form or inspect_shape(target)
+    groups = (OutputGroup("default", ("out",), port.kind),) if form.outboxes or makes else ()
     spec = WorkerSpec("t", "t.1", "r", 1, Reference("m", "f"), b"", ("in",), groups, **more)
-    bench = Bench(spec, port, [0, 0], Collector(groups), Context(), form, Meter(port, "process"))  # type: ignore[arg-type]
+    bench = WorkerRuntime(spec, port, [0, 0], OutputBuffer(groups), Context(), form, Measurements(port, "process"))  # type: ignore[arg-type]
     while port.waiting:  # a function that returns early is started again
         body(bench, target, (), {})
     return bench

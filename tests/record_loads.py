@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from runner.events import Machine, QueuePlanned, QueueSummary, RunPlan, Spent, TaskPlanned, TaskSummary, WorkerNow
-from runner.report.record import Record
+from runner.report.record import RunRecord
 
 SECONDS = 10.0
 
@@ -74,7 +74,7 @@ def line(
     most: dict[str, int] | None = None,
     queue: dict[str, Any] | None = None,
     **record: Any,
-) -> Record:
+) -> RunRecord:
     """A record of tasks one after the other: queue `q1` between the first and the second, and so on.
 
     Each queue was seen to be as long as its bound, unless `most` says otherwise.
@@ -90,10 +90,10 @@ def line(
     threads = sum(did.cpu * did.workers * (did.end - did.begin) for did in dids if did.mode == "thread") * seconds
     plan = RunPlan(tasks=plans, queues=queues, machine=Machine(cores=cores))
     values = {"seconds": seconds, "exit_code": 0, "cpu": threads, "tasks": tasks, "queues": ends, "plan": plan}
-    return Record("20250101-000000-1", "by hand", **(values | record))
+    return RunRecord("20250101-000000-1", "by hand", **(values | record))
 
 
-def beside(*records: Record) -> Record:
+def beside(*records: RunRecord) -> RunRecord:
     """Several pipelines in one run; their queues get names of their own."""
     first = records[0]
     plans: list[TaskPlanned] = []

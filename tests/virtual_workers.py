@@ -14,15 +14,15 @@ from fake_engine import FakeFleet, FakeHub, FakeWorker, Script, check_end, plan,
 
 from runner.clock import FakeClock
 from runner.config.model import QueueConfig
-from runner.engines.base import Heard
+from runner.engines.base import MessageReceived
 from runner.supervisor import Supervisor
 from runner.supervisor.run_state import Phase
 from runner.transport import item_codec
-from runner.transport.messages import Answer, Grant, Made, Output
+from runner.transport.messages import Grant, Output, Produced, Reply
 from runner.worker import call
-from runner.worker.measurements import Meter
-from runner.worker.outputs import MOST_ITEMS, Collector
-from runner.worker.runtime import Bench
+from runner.worker.measurements import Measurements
+from runner.worker.outputs import MAX_CHUNK_ITEMS, OutputBuffer
+from runner.worker.runtime import WorkerRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ class _Port:
 class Desk:
     """What the real loop works with. `time` runs ahead of the hub's clock while a grant is executed."""
 
-    items: call.Items = None  # type: ignore[assignment]
+    items: call.PerItem = None  # type: ignore[assignment]
     time: float = 0.0
     said: list[tuple[float, Any]] = field(default_factory=list)
 
@@ -99,8 +99,10 @@ class DeskFleet(FakeFleet):
 
         shape = self.supervisor.plan.tasks[spec.task].shape
         port = _Port(desk)
-        bench = Bench(spec, port, [0, 0], Collector(spec.groups), None, shape, Meter(port, "process"))  # type: ignore[arg-type]
-        desk.items = call.Items(bench, target)
+        bench = WorkerRuntime(
+            spec, port, [0, 0], OutputBuffer(spec.output_groups), None, shape, Measurements(port, "process")
+        )  # type: ignore[arg-type]
+        desk.items = call.PerItem(bench, target)
         self.workers[spec.slot] = worker = FakeWorker(spec, life)
         self.hub.at(0.0, lambda: self._ready(worker))
         return 1000 + spec.slot
@@ -118,7 +120,7 @@ class DeskFleet(FakeFleet):
             return
         worker.busy = True
         if self.moments is None:
-            self.hub.at(0.0, lambda: self._sent(worker, min(room, 8 * MOST_ITEMS)))
+            self.hub.at(0.0, lambda: self._sent(worker, min(room, 8 * MAX_CHUNK_ITEMS)))
         else:
             when, count = self.moments(worker.made), 1
             while count < room and self.moments(worker.made + count) == when:
@@ -129,17 +131,17 @@ class DeskFleet(FakeFleet):
         worker.busy = False
         first, worker.made = worker.made, worker.made + count
         outputs = []
-        for start in range(first, worker.made, MOST_ITEMS):
-            items = list(range(start, min(worker.made, start + MOST_ITEMS)))
+        for start in range(first, worker.made, MAX_CHUNK_ITEMS):
+            items = list(range(start, min(worker.made, start + MAX_CHUNK_ITEMS)))
             payload = item_codec.encode_values(items, {int})
             outputs += [
                 Output(group, len(items), self.item_size * len(items), payload)
-                for group in range(len(worker.spec.groups))
+                for group in range(len(worker.spec.output_groups))
             ]
         if self.moments is not None:
             self.arrived.update(dict.fromkeys(range(first, worker.made), self.hub.clock.now()))
         self.hub.at(0.0, lambda: self._make(worker))
-        return Heard(worker.spec.slot, worker.life, Made(count, tuple(outputs), 0.0))
+        return MessageReceived(worker.spec.slot, worker.life, Produced(count, tuple(outputs), 0.0))
 
     # -- the others ----------------------------------------------------------------------------
 
@@ -151,11 +153,11 @@ class DeskFleet(FakeFleet):
                 at=self.hub.clock.now(),
                 task=spec.task,
                 slot=slot,
-                first=item_codec.decode(message.parts[0].payload, message.parts[0].start, 1)[0],
+                first=item_codec.decode_payload(message.parts[0].payload, message.parts[0].start, 1)[0],
                 items=lease.count,
-                bytes=sum(piece.size for _, piece in lease.pieces),
-                left=self.supervisor.ledger.available(spec.task),
-                held=len(self.supervisor.staff.slots[slot].leases) - 1,
+                bytes=sum(piece.size for _, piece in lease.item_ranges),
+                left=self.supervisor.ledger.available_items(spec.task),
+                held=len(self.supervisor.worker_pool.slots[slot].leases) - 1,
             )
             self.given.append(given)
             self.grants[message.lease] = given
@@ -171,7 +173,7 @@ class DeskFleet(FakeFleet):
         desk.time, desk.said = now, []
         clock, call.perf_counter = call.perf_counter, lambda: desk.time  # type: ignore[assignment]
         try:
-            answer = desk.items.execute(grant)
+            answer = desk.items.execute_grant(grant)
         finally:
             call.perf_counter = clock
         heard = now
@@ -181,32 +183,32 @@ class DeskFleet(FakeFleet):
             heard = when
         given.ended = desk.time
         for when, early in desk.said:
-            self.hub.at(when - now, lambda early=early: Heard(worker.spec.slot, worker.life, early))
+            self.hub.at(when - now, lambda early=early: MessageReceived(worker.spec.slot, worker.life, early))
         self.hub.at(desk.time - now, lambda: self._over(worker, answer))
 
-    def _over(self, worker: FakeWorker, answer: Answer) -> Any:
+    def _over(self, worker: FakeWorker, answer: Reply) -> Any:
         worker.busy = False
         if worker.waiting:
             self._begin(worker)
         elif worker.stop:
             self.hub.at(0.0, lambda: self._finish(worker))
-        return Heard(worker.spec.slot, worker.life, answer)
+        return MessageReceived(worker.spec.slot, worker.life, answer)
 
 
 def idle_beside_work(supervisor: Supervisor) -> None:
     """Between two events no item waits for nothing: a ready worker that holds nothing, and room for the result."""
     for name, each_task in supervisor.tasks.items():
         config = each_task.plan.config
-        if not config.inputs or config.batch or config.rate or not supervisor.ledger.available(name):
+        if not config.inputs or config.batch or config.rate or not supervisor.ledger.available_items(name):
             continue
-        if supervisor.feeder.room(each_task)[1] or each_task.ended or supervisor.ends.halted:
+        if supervisor.dispatcher.free_room(each_task)[1] or each_task.dismissed or supervisor.shutdown.halted:
             continue
         idle = [
             slot.name
             for slot in each_task.slots
-            if slot.phase is Phase.READY and not (slot.leases or slot.retiring or slot.overdue)
+            if slot.phase is Phase.READY and not (slot.leases or slot.retiring or slot.overdue_position)
         ]
-        assert not idle, f"{supervisor.ledger.available(name)} items of {name} wait beside {idle}"
+        assert not idle, f"{supervisor.ledger.available_items(name)} items of {name} wait beside {idle}"
 
 
 @dataclass

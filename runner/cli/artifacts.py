@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from runner.errors import UsageError
 from runner.structs import dataclass
-from runner.text import plain
+from runner.text import printable_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.report.record import Record
+    from runner.report.record import RunRecord
     from runner.supervisor import Plan
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class BesideRecord:
     """Where the page of a run goes if nothing else is said: beside its record, in the folder of its owner alone."""
 
     state: Path
@@ -30,19 +30,19 @@ class Beside:
     def __str__(self) -> str:
         from runner.store import records
 
-        return str(self.state / "runs" / self.run / records.PAGE)
+        return str(self.state / "runs" / self.run / records.PAGE_FILE)
 
 
-def write(text: str, to: str | Beside) -> str:
+def write_file(text: str, to: str | BesideRecord) -> str:
     """Write a file whole or not at all, readable by its owner only; `-` is standard output. Returns its path."""
-    if isinstance(to, Beside):
+    if isinstance(to, BesideRecord):
         from runner.store import records
 
-        records.keep_page(to.state, to.run, text)
+        records.write_page(to.state, to.run, text)
         return str(to)
     if to == "-":
         sys.stdout.flush()
-        shown = plain(text) if sys.stdout.isatty() else text
+        shown = printable_text(text) if sys.stdout.isatty() else text
         # A page says that it is UTF-8, whatever the terminal is.
         sys.stdout.buffer.write(shown.encode("utf-8", "backslashreplace"))
         return to
@@ -67,13 +67,13 @@ def write(text: str, to: str | Beside) -> str:
     return to
 
 
-def page(record: Record, before: Record | None, to: str | Beside, *, show: bool = False) -> None:
+def write_page(record: RunRecord, before: RunRecord | None, to: str | BesideRecord, *, show: bool = False) -> None:
     """Write the page of a run, and say where it is; `show` it in a browser."""
-    from runner.report.page import render
+    from runner.report.page import render_page
 
     if show and to == "-":
         raise UsageError("--open wants a file: --html FILE")
-    path = write(render(record, before), to)
+    path = write_file(render_page(record, before), to)
     if path == "-":
         return
     print(path)
@@ -84,14 +84,14 @@ def page(record: Record, before: Record | None, to: str | Beside, *, show: bool 
             sys.stderr.write(f"no browser could be started; open {path}\n")
 
 
-def wanted(plan: Plan, html: str | None, *, report: bool) -> str | Beside | None:
+def choose_page_target(plan: Plan, html: str | None, *, report: bool) -> str | BesideRecord | None:
     """Where the page of a run is to be, if anywhere; UsageError before the run when that is not possible."""
     if html is None and not report:
         return None
     if html is None:
         if not plan.settings.record:
             raise UsageError("--report writes beside the run's record, and none is kept: say where, with --html FILE")
-        return Beside(plan.settings.state, plan.run_id)
+        return BesideRecord(plan.settings.state, plan.run_id)
     if html == "-":
         raise UsageError("--html - : standard output is for what the tasks print; name a file")
     if not Path(html).parent.is_dir():
@@ -99,20 +99,20 @@ def wanted(plan: Plan, html: str | None, *, report: bool) -> str | Beside | None
     return html
 
 
-def trace(record: Record, to: str) -> None:
+def write_trace(record: RunRecord, to: str) -> None:
     """Write a run's trace, and say where it is."""
-    from runner.report.trace import trace as text
+    from runner.report.trace import trace_json as text
 
-    if write(text(record), to) != "-":
+    if write_file(text(record), to) != "-":
         print(to)
 
 
-def difference(before: Record, after: Record, document: Callable[[str], None] | None) -> None:
+def write_comparison(before: RunRecord, after: RunRecord, document: Callable[[str], None] | None) -> None:
     """Print what is different; or write it as JSON, with `document`."""
     from runner.report import compare
 
-    found = compare.compare(before, after)
+    found = compare.compare_records(before, after)
     if document is None:
-        print(compare.text(found))
+        print(compare.comparison_text(found))
     else:
-        document(json.dumps(compare.as_json(found), indent=2))
+        document(json.dumps(compare.comparison_as_json(found), indent=2))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from runner.cli.listing import table
-from runner.config.resolved import toml, visible
+from runner.cli.listing import format_table
+from runner.config.resolved import to_toml, visible_value
 
 if TYPE_CHECKING:
     from runner.config.model import Config
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _MOST_NAMES = 8
 
 
-def describe(config: Config, plan: Plan) -> list[str]:
+def describe_plan(config: Config, plan: Plan) -> list[str]:
     """Every task with its function, workers and arguments; secrets stay references."""
     counts: Counter[str] = Counter()
     for task in plan.tasks.values():
@@ -26,7 +26,7 @@ def describe(config: Config, plan: Plan) -> list[str]:
     head = f"{tasks} task{'s' * (tasks != 1)}, {queues} queue{'s' * (queues != 1)}, {workers}. Nothing was started."
     rows = [_row(config, task) for task in plan.tasks.values()]
     skipped = [f"not enabled: {task.name}" for task in config.tasks.values() if not task.enabled]
-    return [f"{plan.title}: {head}", "", *table(rows), *skipped]
+    return [f"{plan.title}: {head}", "", *format_table(rows), *skipped]
 
 
 def _row(config: Config, plan: TaskPlan) -> tuple[str, ...]:
@@ -48,8 +48,8 @@ def _row(config: Config, plan: TaskPlan) -> tuple[str, ...]:
 
 def _arguments(config: Config, task: str) -> str:
     path = ("tasks", task)
-    filled = config.filled.get("tasks", {}).get(task, {})
-    args = visible(config, filled.get("args", []), (*path, "args"))
-    kwargs = visible(config, filled.get("with", {}), (*path, "with"))
-    listed = map(toml, args) if isinstance(args, list) else [f"*{args}"]
-    return ", ".join([*listed, *(f"{name}={toml(value)}" for name, value in kwargs.items())])
+    filled = config.filled_tables.get("tasks", {}).get(task, {})
+    args = visible_value(config, filled.get("args", []), (*path, "args"))
+    kwargs = visible_value(config, filled.get("with", {}), (*path, "with"))
+    listed = map(to_toml, args) if isinstance(args, list) else [f"*{args}"]
+    return ", ".join([*listed, *(f"{name}={to_toml(value)}" for name, value in kwargs.items())])

@@ -13,7 +13,7 @@ from runner.structs import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Explanation:
     """One code.
 
     `text` is one paragraph; `wrong` is a whole file that has exactly this mistake, `right` what it should say instead.
@@ -26,9 +26,12 @@ class Page:
     right: str = ""
 
 
-def _pages() -> dict[str, Page]:
+def _pages() -> dict[str, Explanation]:
     found = tomli.loads(Path(__file__).with_name("codes.toml").read_text(encoding="utf-8"))
-    return {code: Page(code, **{key: text.rstrip("\n") for key, text in page.items()}) for code, page in found.items()}
+    return {
+        code: Explanation(code, **{key: text.rstrip("\n") for key, text in page.items()})
+        for code, page in found.items()
+    }
 
 
-PAGES = _pages()
+EXPLANATIONS = _pages()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _kept: list[int] = []
 
 
-def give_back() -> None:
+def restore_stdout() -> None:
     """Have standard output where it was before it was claimed."""
     while _kept:
         fd = _kept.pop()
@@ -23,7 +23,7 @@ def give_back() -> None:
         os.close(fd)
 
 
-def claimed() -> Callable[[str], None]:
+def claim_stdout() -> Callable[[str], None]:
     """From now on what goes to standard output goes to standard error; return what writes the document.
 
     Descriptor 1 itself is moved: banners of C libraries, child programs and streams that were taken at import follow.

@@ -28,25 +28,25 @@ class LazyGroup(typer.core.TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        typer_without_pydantic.install()
+        typer_without_pydantic.skip_pydantic()
         self.commands = dict.fromkeys(self.verbs)  # type: ignore[assignment]  # typer suggests names from its keys
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  typer's signature
         """All names, in the order of `verbs`."""
-        return [*self.verbs, *self.others()]
+        return [*self.verbs, *self.plugin_commands()]
 
-    def others(self) -> Mapping[str, tuple[str, str]]:
+    def plugin_commands(self) -> Mapping[str, tuple[str, str]]:
         """Further commands, of plugins: name → ("", help); looked for only when somebody wants to know."""
         return {}
 
-    def other(self, name: str) -> Any:  # noqa: ARG002  a subclass that has others says which
+    def load_plugin_command(self, name: str) -> Any:  # noqa: ARG002  a subclass that has others says which
         """The typer app or function of one of them; None when there is none of that name."""
         return None
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  typer's signature
         """Import one verb."""
         if cmd_name not in self.verbs:
-            found = self.other(cmd_name)
+            found = self.load_plugin_command(cmd_name)
             return None if found is None else _theirs(_command(cmd_name, found, self._elsewhere()))
         if self.commands[cmd_name] is None:
             module, _, attribute = self.verbs[cmd_name][0].partition(":")
@@ -66,7 +66,7 @@ class LazyGroup(typer.core.TyperGroup):
         """The list of verbs in `--help`, without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in self.verbs.items()])
-        others = self.others()
+        others = self.plugin_commands()
         if others:
             with formatter.section("Commands of plugins"):
                 formatter.write_dl([(name, text) for name, (_, text) in others.items()])
@@ -84,7 +84,7 @@ def _theirs(command: Any) -> Any:
     invoke = command.invoke
 
     def call(ctx: Any) -> Any:
-        with safe_output.off():
+        with safe_output.unescaped_output():
             return invoke(ctx)
 
     command.invoke = call
@@ -109,7 +109,7 @@ def _equip(command: Any, elsewhere: Sequence[Any]) -> None:
         command.parse_args = partial(_parsed, command, command.parse_args)
 
 
-def go_to(folder: str | None) -> None:
+def change_folder(folder: str | None) -> None:
     """Make a folder the working directory; UsageError when that cannot be."""
     if folder is None:
         return

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from runner.ledger import Headline
-from runner.report.words import duration, outcome
+from runner.ledger import Balance
+from runner.report.words import describe_outcome, format_duration
 from runner.store import records
-from runner.text import one_line, plain
+from runner.text import printable_line, printable_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,12 +24,12 @@ _KINDS: dict[str, Any] = {
 }
 
 
-def past(state: Path) -> list[dict[str, Any]]:
+def past_runs(state: Path) -> list[dict[str, Any]]:
     """One entry for each run, the last one first: how it ended, or "going on", or "killed"."""
     found = []
-    for run in reversed(records.runs(state)):
-        path = state / "runs" / run / records.FILE
-        record = records.brief(path)
+    for run in reversed(records.recorded_runs(state)):
+        path = state / "runs" / run / records.RECORD_FILE
+        record = records.read_unchecked(path)
         told = {key: _told(record, key) for key in _KINDS}
         found.append({"run": run, "end": _end(path, record), **told, "outcome": _outcome(record)})
     return found
@@ -57,12 +57,12 @@ def _outcome(record: dict[str, Any]) -> str:
     try:
         hows = {str(task["name"]): task["how"] for task in record["tasks"]}
         cut = [str(name) for name in record.get("unfinished", ())]
-        return outcome(Headline(**record["balance"]), hows, cut, queues=bool(record["queues"]))
+        return describe_outcome(Balance(**record["balance"]), hows, cut, queues=bool(record["queues"]))
     except (TypeError, ValueError, KeyError, AttributeError):  # written by somebody else, or by hand
         return "?"
 
 
-def rows(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+def table_rows(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The same for people."""
     return [tuple(_row(entry)) for entry in found]
 
@@ -70,8 +70,8 @@ def rows(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
 def _row(entry: dict[str, Any]) -> list[str]:
     try:
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(entry["began"])))
-        took = duration(float(entry["seconds"]))
+        took = format_duration(float(entry["seconds"]))
     except (TypeError, ValueError, KeyError, OverflowError, OSError):  # written by somebody else, or by hand
         began = took = "?"
-    title = one_line(entry["title"] or "?")
-    return [plain(entry["run"]), began, entry["end"], took, title[:30], entry["outcome"]]
+    title = printable_line(entry["title"] or "?")
+    return [printable_text(entry["run"]), began, entry["end"], took, title[:30], entry["outcome"]]

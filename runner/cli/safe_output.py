@@ -10,13 +10,13 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from runner.text import plain
+from runner.text import printable_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-class Safe:
+class SafeStream:
     """Takes the place of a text stream; `streams` says what becomes of letters that its encoding does not have."""
 
     def __init__(self, stream: Any) -> None:
@@ -24,7 +24,7 @@ class Safe:
 
     def write(self, text: str) -> int:
         """Write it, harmless."""
-        self.stream.write(plain(text))
+        self.stream.write(printable_text(text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -37,16 +37,18 @@ class Safe:
 
 
 @contextlib.contextmanager
-def on() -> Iterator[None]:
+def escaped_output() -> Iterator[None]:
     """While it is entered, what is printed is harmless."""
-    with _instead(*(stream if stream is None else Safe(stream) for stream in (sys.stdout, sys.stderr))):
+    with _instead(*(stream if stream is None else SafeStream(stream) for stream in (sys.stdout, sys.stderr))):
         yield
 
 
 @contextlib.contextmanager
-def off() -> Iterator[None]:
+def unescaped_output() -> Iterator[None]:
     """While it is entered, what is printed is not ours, and stays as it is."""
-    with _instead(*(stream.stream if isinstance(stream, Safe) else stream for stream in (sys.stdout, sys.stderr))):
+    with _instead(
+        *(stream.stream if isinstance(stream, SafeStream) else stream for stream in (sys.stdout, sys.stderr))
+    ):
         yield
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from runner.config.model import Config
 
-DEFAULT = "tasks.toml"
+DEFAULT_FILE = "tasks.toml"
 
 
 # -- completion -------------------------------------------------------------------------------
@@ -43,9 +43,9 @@ def complete_param(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]
     if config is None:
         return []
     name, equals, _ = incomplete.partition("=")
-    if equals and name in config.declared:
-        return [(f"{name}={choice}", "") for choice in config.declared[name].choices or ()]
-    return [(f"{param.name}=", param.help) for param in config.declared.values()]
+    if equals and name in config.declared_params:
+        return [(f"{name}={choice}", "") for choice in config.declared_params[name].choices or ()]
+    return [(f"{param.name}=", param.help) for param in config.declared_params.values()]
 
 
 def complete_set(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: ARG001  typer's signature
@@ -62,9 +62,9 @@ def complete_set(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: AR
 
 def complete_code(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001  typer's signature
     """Codes of problems."""
-    from runner.cli.explanations import PAGES
+    from runner.cli.explanations import EXPLANATIONS
 
-    return [(page.code, page.title) for page in PAGES.values()]
+    return [(page.code, page.title) for page in EXPLANATIONS.values()]
 
 
 def _quietly(ctx: Any) -> Config | None:
@@ -79,12 +79,12 @@ def _quietly(ctx: Any) -> Config | None:
 
 def _among(words: Sequence[str]) -> str:
     """The file among words that are not parsed yet: after an option whose value is being typed, none is."""
-    return next((word for word in words if word.endswith(".toml") and Path(word).is_file()), DEFAULT)
+    return next((word for word in words if word.endswith(".toml") and Path(word).is_file()), DEFAULT_FILE)
 
 
 # -- arguments --------------------------------------------------------------------------------
 
-File = Annotated[
+FileArgument = Annotated[
     Optional[str],  # noqa: UP045  typer reads the annotation at run time
     typer.Argument(
         metavar="FILE",
@@ -93,11 +93,11 @@ File = Annotated[
         show_default=False,
     ),
 ]
-Params = Annotated[
+ParamOptions = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--param", "-p", metavar="NAME=VALUE", help="Set a param of the file.", autocompletion=complete_param),
 ]
-Sets = Annotated[
+SetOptions = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
         "--set",
@@ -108,16 +108,16 @@ Sets = Annotated[
 ]
 
 
-def path_of(file: str | None, verb: str) -> str:
+def file_or_default(file: str | None, verb: str) -> str:
     """The file that is meant; UsageError when none is."""
     if file is not None:
         return file
-    if not Path(DEFAULT).exists():
-        raise UsageError(f"there is no {DEFAULT} here; name a file: runner {verb} FILE")
-    return DEFAULT
+    if not Path(DEFAULT_FILE).exists():
+        raise UsageError(f"there is no {DEFAULT_FILE} here; name a file: runner {verb} FILE")
+    return DEFAULT_FILE
 
 
-def pairs(texts: Iterable[str] | None, option: str) -> list[tuple[str, str]]:
+def parse_pairs(texts: Iterable[str] | None, option: str) -> list[tuple[str, str]]:
     """`NAME=VALUE` texts; UsageError for what is none."""
     found = []
     for text in texts or ():
@@ -129,17 +129,20 @@ def pairs(texts: Iterable[str] | None, option: str) -> list[tuple[str, str]]:
     return found
 
 
-def examined(file: str | None, verb: str, params: list[str] | None, sets: list[str] | None) -> Config:
+def examine_file(file: str | None, verb: str, params: list[str] | None, sets: list[str] | None) -> Config:
     """The file, read for a verb that runs nothing."""
     from runner import config
 
     return config.examine(
-        path_of(file, verb), params=dict(pairs(params, "--param")), sets=pairs(sets, "--set"), lenient=True
+        file_or_default(file, verb),
+        params=dict(parse_pairs(params, "--param")),
+        sets=parse_pairs(sets, "--set"),
+        lenient=True,
     )
 
 
-def refuse(config: Config) -> None:
+def raise_for_problems(config: Config) -> None:
     """A file with errors in its keys cannot be shown; ConfigError with all of them."""
     from runner import check
 
-    check.raise_for(config.problems, config)
+    check.raise_if_errors(config.problems, config)

@@ -11,7 +11,7 @@ from typing import Any
 import typer.core
 
 
-def install() -> None:
+def skip_pydantic() -> None:
     """Ask pydantic only about values that are not what their parameter wants already."""
     try:
         from typer._coercion import RuntimeParam

@@ -6,32 +6,32 @@ from typing import TYPE_CHECKING, Any
 
 import tomli
 
-from runner.config.problems import name
-from runner.config.text import clean
+from runner.config.problems import quote_name
+from runner.config.text import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runner.config.diagnostics import Report
+    from runner.config.diagnostics import Diagnostics
 
 
-def apply(raw: dict[str, Any], sets: Sequence[tuple[str, str]], report: Report) -> None:
+def apply_overrides(raw: dict[str, Any], sets: Sequence[tuple[str, str]], report: Diagnostics) -> None:
     """Change `raw`; places of what is set are the options themselves."""
     for word, text in sets:
         path = tuple(word.split("."))
-        option = f"--set {clean(word, 60)}"
+        option = f"--set {clean_text(word, 60)}"
         if not all(path) or len(path) > 16:
-            report.places.given[(option,)] = option
-            report.add("E110", f"{name(word)} is no path such as `tasks.bake.workers`", (option,))
+            report.source_map.given[(option,)] = option
+            report.add_problem("E110", f"{quote_name(word)} is no path such as `tasks.bake.workers`", (option,))
             continue
         table: Any = raw
         for part in path[:-1]:
             table = table.setdefault(part, {}) if isinstance(table, dict) else None
-        report.places.given[path] = option
+        report.source_map.given[path] = option
         if isinstance(table, dict):
-            _put(table, path, value(text))
+            _put(table, path, parse_value(text))
         else:
-            report.add("E110", f"{name(word)} leads through a value that is no table", path)
+            report.add_problem("E110", f"{quote_name(word)} leads through a value that is no table", path)
 
 
 def _put(table: dict[str, Any], path: tuple[str, ...], made: Any) -> None:
@@ -44,10 +44,10 @@ def _put(table: dict[str, Any], path: tuple[str, ...], made: Any) -> None:
         table[path[-1]] = made
 
 
-def value(text: str) -> Any:
+def parse_value(text: str) -> Any:
     r"""The text as a TOML value; what is none is a string.
 
-    >>> value("3"), value("[1, 2]"), value("10s"), value("1\nb = 2")
+    >>> parse_value("3"), parse_value("[1, 2]"), parse_value("10s"), parse_value("1\nb = 2")
     (3, [1, 2], '10s', '1\nb = 2')
     """
     try:

@@ -6,39 +6,43 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.config import value_types
-from runner.config.diagnostics import Wrong
+from runner.config.diagnostics import InvalidValue
 from runner.config.params import UNKNOWN, Param, Params, to_type, type_of
-from runner.config.problems import did_you_mean, name
+from runner.config.problems import did_you_mean, quote_name
 from runner.config.reader import Reader
-from runner.config.source_map import VALUE
+from runner.config.source_map import VALUE_PART
 
 if TYPE_CHECKING:
-    from runner.config.diagnostics import Report
+    from runner.config.diagnostics import Diagnostics
 
 
-def read(raw: Any, report: Report) -> Params:
+def read(raw: Any, report: Diagnostics) -> Params:
     """Every declaration; a wrong one is reported, and its value is UNKNOWN."""
     params = Params(report)
     if not isinstance(raw, dict):
-        report.add("E103", f"`params` must be a table, not {value_types.describe(raw)}", ("params", VALUE))
+        report.add_problem(
+            "E103", f"`params` must be a table, not {value_types.describe_value(raw)}", ("params", VALUE_PART)
+        )
         return params
     for word, value in raw.items():
         before = len(report.problems)
-        if not value_types.NAME.fullmatch(word):
-            report.add("E107", f"{name(word)} is no name for a param", ("params", word), value_types.NAME_WANTED)
+        if not value_types.NAME_PATTERN.fullmatch(word):
+            report.add_problem(
+                "E107", f"{quote_name(word)} is no name for a param", ("params", word), value_types.NAME_WANTED
+            )
             continue
         long = isinstance(value, dict)
         table = value if long else {"default": value}
         if long and _may_be_secret(value):
-            report.places.hide(("params", word, "default"), value.get("default", ""))
-        made = Reader(report).table(table, "param", ("params", word), f"param {name(word)}")
+            report.source_map.hide_secret(("params", word, "default"), value.get("default", ""))
+        made = Reader(report).convert_table(table, "param", ("params", word), f"param {quote_name(word)}")
         try:
             if len(report.problems) == before:
                 params.declared[word] = _param(word, made)
                 continue
-        except Wrong as wrong:
-            path = ("params", word, wrong.key, VALUE) if long and wrong.key else ("params", word)
-            report.add(wrong.code, f"param {name(word)} {wrong.message}", path, wrong.hint)
+        except InvalidValue as wrong:
+            path = ("params", word, wrong.key, VALUE_PART) if long and wrong.key else ("params", word)
+            report.add_problem(wrong.code, f"param {quote_name(word)} {wrong.message}", path, wrong.hint)
         params.values[word] = UNKNOWN
     return params
 
@@ -53,17 +57,17 @@ def _may_be_secret(table: dict[str, Any]) -> bool:
 def _param(word: str, made: dict[str, Any]) -> Param:
     kind = made.get("type") or type_of(made.get("default", ""))
     if kind is None:
-        raise Wrong("E114", f"cannot be {value_types.describe(made['default'])}", key="default")
+        raise InvalidValue("E114", f"cannot be {value_types.describe_value(made['default'])}", key="default")
     if made.get("required") and "default" in made:
-        raise Wrong("E114", "has a default, so it cannot be required", key="required")
+        raise InvalidValue("E114", "has a default, so it cannot be required", key="required")
     if not made.get("required") and "default" not in made:
-        raise Wrong("E114", "needs a `default` or `required = true`")
+        raise InvalidValue("E114", "needs a `default` or `required = true`")
     bounds = {}
     for key in ("min", "max"):
         if key in made:
             bounds[key] = _converted(_bound_type(kind, key), made[key], key)
     if None not in {bounds.get("min"), bounds.get("max")} and bounds["min"] > bounds["max"]:
-        raise Wrong("E114", "has a `min` above its `max`", key="min")
+        raise InvalidValue("E114", "has a `min` above its `max`", key="min")
     choices = made.get("choices")
     if choices is not None:
         choices = tuple(_converted(kind, one, "choices") for one in choices)
@@ -81,19 +85,19 @@ def _param(word: str, made: dict[str, Any]) -> Param:
     if param.required:
         return param
     try:
-        return replace(param, default=param.convert(made["default"]))
-    except Wrong as wrong:
-        raise Wrong("E114", f"has a default that {wrong.message}", wrong.hint, key="default") from None
+        return replace(param, default=param.convert_value(made["default"]))
+    except InvalidValue as wrong:
+        raise InvalidValue("E114", f"has a default that {wrong.message}", wrong.hint, key="default") from None
 
 
 def _bound_type(kind: str, key: str) -> str:
     if kind in {"bool", "path"}:
-        raise Wrong("E114", f"is a {kind}, which has no `{key}`", key=key)
+        raise InvalidValue("E114", f"is a {kind}, which has no `{key}`", key=key)
     return "int" if kind in {"str", "list"} else kind
 
 
 def _converted(kind: str, value: Any, key: str) -> Any:
     try:
         return to_type(kind, value)
-    except Wrong as wrong:
-        raise Wrong("E114", f"has a wrong `{key}`: it {wrong.message}", key=key) from None
+    except InvalidValue as wrong:
+        raise InvalidValue("E114", f"has a wrong `{key}`: it {wrong.message}", key=key) from None

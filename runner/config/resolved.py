@@ -12,9 +12,9 @@ import tomli
 
 from runner.config import grammar
 from runner.config.params import UNKNOWN
-from runner.config.problems import where
-from runner.config.text import clean
-from runner.config.units import Bytes, Seconds
+from runner.config.problems import format_location
+from runner.config.text import clean_text
+from runner.config.units import WrittenDuration, WrittenSize
 from runner.structs import dataclass
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ResolvedLine:
     """One key: its table as a path, its value as TOML, and what gave it."""
 
     table: tuple[str, ...]
@@ -33,12 +33,12 @@ class Line:
     origin: str
 
 
-def render(config: Config, *, origins: bool = False) -> str:
+def render_resolved(config: Config, *, origins: bool = False) -> str:
     """The whole file as text; with `origins`, a comment says where each value comes from."""
-    found = lines(config)
-    text = [f"# {clean(config.file)}, resolved"]
-    for name, param in config.declared.items():
-        shown = "***" if param.secret else toml(config.params.get(name))
+    found = resolved_lines(config)
+    text = [f"# {clean_text(config.file)}, resolved"]
+    for name, param in config.declared_params.items():
+        shown = "***" if param.secret else to_toml(config.params.get(name))
         text.append(f"# param {name} = {shown}" + (f"  ({_param_origin(config, name)})" if origins else ""))
     table: tuple[str, ...] = ()
     width = max([len(f"{line.key} = {line.value}") for line in found if len(line.value) < 50] or [0])
@@ -51,25 +51,25 @@ def render(config: Config, *, origins: bool = False) -> str:
     return "\n".join(text)
 
 
-def lines(config: Config) -> list[Line]:
+def resolved_lines(config: Config) -> list[ResolvedLine]:
     """Every key with a value, in the order of the reference."""
     found = [
-        Line((), key, toml(config.filled[key]), _origin(config, (key,)))
+        ResolvedLine((), key, to_toml(config.filled_tables[key]), _origin(config, (key,)))
         for key in ("title", "plugins")
-        if key in config.filled
+        if key in config.filled_tables
     ]
-    found += _table(config, ("run",), "run", config.filled.get("run"))
-    if "ray" in config.filled:
-        found += _table(config, ("ray",), "ray", config.filled["ray"])
+    found += _table(config, ("run",), "run", config.filled_tables.get("run"))
+    if "ray" in config.filled_tables:
+        found += _table(config, ("ray",), "ray", config.filled_tables["ray"])
     for kind, names in (("queue", config.queues), ("task", config.tasks)):
         for name in names:
             path = (f"{kind}s", name)
-            found += _table(config, path, kind, config.filled.get(path[0], {}).get(name))
+            found += _table(config, path, kind, config.filled_tables.get(path[0], {}).get(name))
     return found
 
 
-def _table(config: Config, path: tuple[str, ...], table: str, own: Any) -> list[Line]:
-    defaults = config.filled.get("defaults", {}).get(table, {}) if table in {"queue", "task"} else {}
+def _table(config: Config, path: tuple[str, ...], table: str, own: Any) -> list[ResolvedLine]:
+    defaults = config.filled_tables.get("defaults", {}).get(table, {}) if table in {"queue", "task"} else {}
     own, defaults = ({} if not isinstance(each, dict) else each for each in (own, defaults))
     found = []
     for name, key in grammar.TABLES[table].items():
@@ -80,10 +80,10 @@ def _table(config: Config, path: tuple[str, ...], table: str, own: Any) -> list[
         else:
             value = _built_in(config, path, key, own)
             if value is not None:
-                found.append(Line(path, name, toml(value), _why(name, path)))
+                found.append(ResolvedLine(path, name, to_toml(value), _why(name, path)))
             continue
-        shown = toml(visible(config, _long(key, value, place), place))
-        found.append(Line(path, name, shown, _origin(config, place)))
+        shown = to_toml(visible_value(config, _long(key, value, place), place))
+        found.append(ResolvedLine(path, name, shown, _origin(config, place)))
     return found
 
 
@@ -127,58 +127,58 @@ def _long(key: grammar.Key, value: Any, path: tuple[str, ...]) -> Any:
     return value
 
 
-def visible(config: Config, value: Any, path: tuple[str, ...]) -> Any:
+def visible_value(config: Config, value: Any, path: tuple[str, ...]) -> Any:
     """The value with references instead of secrets and of what nobody has given yet."""
-    if value is UNKNOWN or config.secret(path):
-        raw: Any = config.raw
+    if value is UNKNOWN or config.contains_secret(path):
+        raw: Any = config.raw_tables
         for part in path:
             raw = raw[int(part)] if isinstance(raw, list) else raw[part]
         return raw
     if isinstance(value, dict):
-        return {name: visible(config, inner, (*path, name)) for name, inner in value.items()}
+        return {name: visible_value(config, inner, (*path, name)) for name, inner in value.items()}
     if isinstance(value, list):
-        return [visible(config, inner, (*path, str(number))) for number, inner in enumerate(value)]
+        return [visible_value(config, inner, (*path, str(number))) for number, inner in enumerate(value)]
     return value
 
 
 def _origin(config: Config, path: tuple[str, ...]) -> str:
     place = config.place(*path)
-    found = where(place)
+    found = format_location(place)
     if path[0] == "defaults":
         found += f" [defaults.{path[1]}]"
-    inside = {name for at, names in config.references.items() if at[: len(path)] == path for name in names}
-    params = [f"{name}: {_param_origin(config, name)}" for name in sorted(inside) if name in config.declared]
+    inside = {name for at, names in config.param_references.items() if at[: len(path)] == path for name in names}
+    params = [f"{name}: {_param_origin(config, name)}" for name in sorted(inside) if name in config.declared_params]
     return found + (f" ({'; '.join(params)})" if params else "")
 
 
 def _param_origin(config: Config, name: str) -> str:
-    if name in config.given:
-        return config.given[name]
-    if config.declared[name].required:
+    if name in config.param_sources:
+        return config.param_sources[name]
+    if config.declared_params[name].required:
         return "not given"
-    return f"default, {where(config.place('params', name))}"
+    return f"default, {format_location(config.place('params', name))}"
 
 
 # -- writing TOML -----------------------------------------------------------------------------
 
 
-def toml(value: Any) -> str:
+def to_toml(value: Any) -> str:
     r"""A value as TOML, on one line.
 
-    >>> toml({"a": [1, "b\n"], "c d": True})
+    >>> to_toml({"a": [1, "b\n"], "c d": True})
     '{ a = [1, "b\\n"], "c d" = true }'
     """
-    if isinstance(value, (Seconds, Bytes)):
+    if isinstance(value, (WrittenDuration, WrittenSize)):
         return _string(value.text)
     if isinstance(value, (bool, int, float)):  # TOML writes inf and nan as Python does
         return repr(value).lower()
     if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
     if isinstance(value, dict):
-        inside = ", ".join(f"{_key(name)} = {toml(inner)}" for name, inner in value.items())
+        inside = ", ".join(f"{_key(name)} = {to_toml(inner)}" for name, inner in value.items())
         return f"{{ {inside} }}" if inside else "{}"
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(toml(inner) for inner in value)}]"
+        return f"[{', '.join(to_toml(inner) for inner in value)}]"
     return _string(str(value)) if isinstance(value, (str, Path)) else '"?"'
 
 

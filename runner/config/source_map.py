@@ -1,8 +1,8 @@
 """Where keys and values stand in a file: a small scanner of TOML that tomli has already found to be correct.
 
-tomli gives values without places, and places are wanted only when there is a problem to show; so a `Places` scans its
-text at the first question. Paths are tuples of keys; elements of arrays count from "0"; a path that ends in `VALUE` is
-the value of a key and not the key itself.
+tomli gives values without places, and places are wanted only when there is a problem to show; so a `SourceMap` scans
+its text at the first question. Paths are tuples of keys; elements of arrays count from "0"; a path that ends in
+`VALUE` is the value of a key and not the key itself.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import tomli
 
-from runner.config.model import Place
-from runner.config.text import clean
-from runner.secret_masks import Mask
+from runner.config.model import Location
+from runner.config.text import clean_text
+from runner.secret_masks import SecretMask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-Path = tuple[str, ...]
+KeyPath = tuple[str, ...]
 
 #: The last part of the path to a key's value.
-VALUE = "="
+VALUE_PART = "="
 
 _BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
 _STRING = re.compile(
@@ -41,30 +41,30 @@ _PLAIN = re.compile(r"([\w-]+)[ \t]*=[ \t]*([\w.+:-]+)[ \t]*(?=[\n#]|\Z)")
 
 def _said(secret: str) -> Iterator[str]:
     """A secret as messages say it."""
-    yield from (secret, repr(secret)[1:-1], clean(secret), clean(secret, 60), clean(secret, 40))
+    yield from (secret, repr(secret)[1:-1], clean_text(secret), clean_text(secret, 60), clean_text(secret, 40))
 
 
-class Places(dict[Path, Place]):
-    """Path → `Place`, each made when it is first asked for. `given` are values that came from outside the file."""
+class SourceMap(dict[KeyPath, Location]):
+    """Path → `Location`, each made when it is first asked for. `given` are values that came from outside the file."""
 
     def __init__(self, file: str, text: str) -> None:
         super().__init__()
         self.file = file
         self.text = text
-        self.given: dict[Path, str] = {}
+        self.given: dict[KeyPath, str] = {}
         self.secrets: list[str] = []
         self._forms: list[tuple[str, ...]] = []
-        self._hidden: list[Path] = []
-        self._spans: dict[Path, tuple[int, int]] = {}
+        self._hidden: list[KeyPath] = []
+        self._spans: dict[KeyPath, tuple[int, int]] = {}
         self._lines: list[str] = []
-        self._mask, self._masked = Mask(), 0  # of so many of the secrets
+        self._mask, self._masked = SecretMask(), 0  # of so many of the secrets
         self._scanned = False
 
-    def get(self, path: Path, default: Any = None) -> Any:
+    def get(self, path: KeyPath, default: Any = None) -> Any:
         """The place of exactly this path, or `default`."""
         for end in range(len(path), 0, -1) if self.given else ():
             if path[:end] in self.given:
-                return Place(self.given[path[:end]])
+                return Location(self.given[path[:end]])
         self._scan()
         if path not in self._spans:
             return default
@@ -75,36 +75,36 @@ class Places(dict[Path, Place]):
     def __contains__(self, path: object) -> bool:
         return isinstance(path, tuple) and self.get(path) is not None
 
-    def near(self, path: Path) -> Place:
+    def nearest_location(self, path: KeyPath) -> Location:
         """The place of this path, or of its nearest parent."""
         for end in range(len(path), 0, -1):
             found = self.get(path[:end])
             if found is not None:
                 return found  # type: ignore[no-any-return]  # `get` has the signature of dict's
-        return Place(self.file)
+        return Location(self.file)
 
-    def line(self, place: Place) -> str:
+    def source_line(self, place: Location) -> str:
         """The line of the file at a place, secrets masked; empty when the place is not in the file."""
         if place.file != self.file:
             return ""
         lines = self._shown()
-        return self.mask(lines[place.line - 1]) if 0 < place.line <= len(lines) else ""
+        return self.mask_secrets(lines[place.line - 1]) if 0 < place.line <= len(lines) else ""
 
-    def hide(self, path: Path, value: object) -> None:
+    def hide_secret(self, path: KeyPath, value: object) -> None:
         """From now on the value, and where it stands, are shown as stars."""
-        self._hidden.append((*path, VALUE))
+        self._hidden.append((*path, VALUE_PART))
         if str(value):
             self.secrets.append(str(value))
             self._forms.append(tuple(_said(str(value))))
 
-    def mask(self, text: str) -> str:
+    def mask_secrets(self, text: str) -> str:
         """The text with every secret value replaced, also where a message has cut or cleaned it."""
         if len(self.secrets) > 2 * self._masked:  # made anew so seldom that thousands cost no more than reading them
-            self._mask, self._masked = Mask(self.secrets, _said), len(self.secrets)
-        text = self._mask.same_length(text)
+            self._mask, self._masked = SecretMask(self.secrets, _said), len(self.secrets)
+        text = self._mask.mask_same_length(text)
         for forms in self._forms[self._masked :]:
             if any(form in text for form in forms):
-                text = Mask(forms, lambda form: (form,)).same_length(text)
+                text = SecretMask(forms, lambda form: (form,)).mask_same_length(text)
         return text
 
     def _shown(self) -> list[str]:
@@ -126,14 +126,14 @@ class Places(dict[Path, Place]):
     def _scan(self) -> None:
         if not self._scanned:
             self._scanned = True
-            for path, start, end in Scanner(self.text).found():
+            for path, start, end in TomlScanner(self.text).find_spans():
                 self._spans.setdefault(path, (start, end))
 
-    def _place(self, start: int, end: int) -> Place:
+    def _place(self, start: int, end: int) -> Location:
         line, column = self._line_at(start)
         stop = self.text.find("\n", start, end)
         length = (end if stop < 0 else stop) - start
-        return Place(self.file, line + 1, column + 1, max(1, length))
+        return Location(self.file, line + 1, column + 1, max(1, length))
 
     def _line_at(self, at: int) -> tuple[int, int]:
         """The line and column of a place in the text, counted from 0."""
@@ -143,18 +143,18 @@ class Places(dict[Path, Place]):
         return line, at - self._starts[line]
 
 
-class Scanner:
+class TomlScanner:
     """Walks over the text once; `found` gives (path, start, end) of every key, value and element."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
-        self.spans: list[tuple[Path, int, int]] = []
-        self.arrays: dict[Path, int] = {}
+        self.spans: list[tuple[KeyPath, int, int]] = []
+        self.arrays: dict[KeyPath, int] = {}
 
-    def found(self) -> Iterable[tuple[Path, int, int]]:
+    def find_spans(self) -> Iterable[tuple[KeyPath, int, int]]:
         """All spans; what is not TOML ends the walk early instead of failing."""
-        table: Path = ()
+        table: KeyPath = ()
         try:
             self._blank()
             while self.at < len(self.text):
@@ -179,10 +179,10 @@ class Scanner:
         self.at = match.end()
         return match[0]
 
-    def _header(self) -> Path:
+    def _header(self) -> KeyPath:
         double = self.text.startswith("[[", self.at)
         self.at += 2 if double else 1
-        path: Path = ()
+        path: KeyPath = ()
         parts = self._key()
         for number, (part, start, end) in enumerate(parts):
             path += (part,)
@@ -211,10 +211,10 @@ class Scanner:
                 return parts
             self.at += 1
 
-    def _pair(self, table: Path) -> None:
+    def _pair(self, table: KeyPath) -> None:
         if plain := _PLAIN.match(self.text, self.at):
             path = (*table, plain[1])
-            self.spans += (path, *plain.span(1)), ((*path, VALUE), *plain.span(2))
+            self.spans += (path, *plain.span(1)), ((*path, VALUE_PART), *plain.span(2))
             self.at = plain.end()
             return
         path = table
@@ -225,9 +225,9 @@ class Scanner:
         self._blank()
         start = self.at
         self._value(path)
-        self.spans.append(((*path, VALUE), start, self.at))
+        self.spans.append(((*path, VALUE_PART), start, self.at))
 
-    def _value(self, path: Path) -> None:
+    def _value(self, path: KeyPath) -> None:
         first = self.text[self.at]
         if first in "\"'":
             self._match(_STRING)
@@ -239,7 +239,7 @@ class Scanner:
             bare = self._match(_BARE_VALUE)
             self.at -= len(bare) - len(bare.rstrip())
 
-    def _array(self, path: Path) -> None:
+    def _array(self, path: KeyPath) -> None:
         self.at += 1
         number = 0
         while True:
@@ -255,7 +255,7 @@ class Scanner:
                 self.spans.append(((*path, str(number)), start, self.at))
                 number += 1
 
-    def _inline(self, path: Path) -> None:
+    def _inline(self, path: KeyPath) -> None:
         self.at += 1
         while True:
             self._blank()

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: A file written by hand has some kilobytes; what is larger is not one.
-MOST_BYTES = 1024 * 1024
+MAX_FILE_BYTES = 1024 * 1024
 #: `[tests.expect.queues.NAME]` and an argument in it are about ten levels.
-MOST_LEVELS = 64
+MAX_NESTING = 64
 
 STDIN = "<stdin>"
 
@@ -25,7 +25,7 @@ _TOKEN = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*'|#[^\n]*|[\[\]{}.=\n]")
 _LONG_NUMBER = re.compile(r"[0-9_]{1000,}")
 
 
-class Unreadable(Exception):
+class UnreadableFile(Exception):
     """The text is no TOML, or not there; `line` and `column` are 0 when the problem has no place.
 
     `shown` is the line itself, when there is no text to take it from.
@@ -40,7 +40,7 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class TaskFile:
     """A file as it was given: its name for people, the folder it lives in, and its text."""
 
     file: str
@@ -48,22 +48,22 @@ class Source:
     text: str
 
 
-def read(source: str | Path) -> Source:
-    """Read a file (`-`: standard input) and decode it; raises `Unreadable`."""
+def read(source: str | Path) -> TaskFile:
+    """Read a file (`-`: standard input) and decode it; raises `UnreadableFile`."""
     if str(source) == "-":
-        return Source(STDIN, Path.cwd(), decode(sys.stdin.buffer.read(MOST_BYTES + 1)))
+        return TaskFile(STDIN, Path.cwd(), decode_text(sys.stdin.buffer.read(MAX_FILE_BYTES + 1)))
     path = Path(source)
     try:
         if not path.is_file() and not _is_pipe(path):
-            raise Unreadable("E101", _not_a_file(path))
+            raise UnreadableFile("E101", _not_a_file(path))
         with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+            data = file.read(MAX_FILE_BYTES + 1)
         folder = path.absolute().parent
     except OSError as error:
-        raise Unreadable("E101", f"the file cannot be read: {error.strerror or type(error).__name__}") from None
+        raise UnreadableFile("E101", f"the file cannot be read: {error.strerror or type(error).__name__}") from None
     except ValueError:  # a NUL in the path
-        raise Unreadable("E101", "the file is not a file name") from None
-    return Source(str(path), folder, decode(data))
+        raise UnreadableFile("E101", "the file is not a file name") from None
+    return TaskFile(str(path), folder, decode_text(data))
 
 
 def _not_a_file(path: Path) -> str:
@@ -77,19 +77,19 @@ def _is_pipe(path: Path) -> bool:
     return path.is_fifo() and str(path).startswith(("/dev/fd/", "/proc/self/fd/"))
 
 
-def decode(data: bytes) -> str:
-    r"""UTF-8 with or without a byte order mark; raises `Unreadable`.
+def decode_text(data: bytes) -> str:
+    r"""UTF-8 with or without a byte order mark; raises `UnreadableFile`.
 
-    >>> decode(b"\xef\xbb\xbfa = 1\r\n")
+    >>> decode_text(b"\xef\xbb\xbfa = 1\r\n")
     'a = 1\n'
     """
-    if len(data) > MOST_BYTES:
-        raise Unreadable("E101", f"the file is larger than {MOST_BYTES // 1024**2} MiB, which no task file is")
+    if len(data) > MAX_FILE_BYTES:
+        raise UnreadableFile("E101", f"the file is larger than {MAX_FILE_BYTES // 1024**2} MiB, which no task file is")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise Unreadable("E101", "the file is UTF-16; TOML is UTF-8", hint="save it as UTF-8")
+        raise UnreadableFile("E101", "the file is UTF-16; TOML is UTF-8", hint="save it as UTF-8")
     data = data.removeprefix(b"\xef\xbb\xbf")
     if b"\x00" in data:
-        raise Unreadable("E101", "the file is binary, not text")
+        raise UnreadableFile("E101", "the file is binary, not text")
     try:
         return data.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -97,25 +97,25 @@ def decode(data: bytes) -> str:
         begin = data.rfind(b"\n", 0, error.start) + 1
         column = len(data[begin : error.start].decode(errors="replace")) + 1
         shown = data[begin:].partition(b"\n")[0].decode(errors="replace").rstrip("\r")
-        raise Unreadable("E101", "the file is not UTF-8 text", line, column, "save it as UTF-8", shown) from None
+        raise UnreadableFile("E101", "the file is not UTF-8 text", line, column, "save it as UTF-8", shown) from None
 
 
-def parse(text: str) -> dict[str, Any]:
-    """The TOML as dicts and lists; raises `Unreadable`."""
+def parse_toml(text: str) -> dict[str, Any]:
+    """The TOML as dicts and lists; raises `UnreadableFile`."""
     try:
         found = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
         raise _syntax(text, error) from None
     except RecursionError:
-        raise Unreadable("E102", "values or keys are nested too deeply", *_depth(text)) from None
+        raise UnreadableFile("E102", "values or keys are nested too deeply", *_depth(text)) from None
     except ValueError as error:  # an integer of thousands of digits, or a date that is none
         raise _bad_value(text, error) from None
     if _too_deep(found):
-        raise Unreadable("E102", f"tables are nested more than {MOST_LEVELS} levels deep", *_depth(text))
+        raise UnreadableFile("E102", f"tables are nested more than {MAX_NESTING} levels deep", *_depth(text))
     return found
 
 
-def _syntax(text: str, error: tomli.TOMLDecodeError) -> Unreadable:
+def _syntax(text: str, error: tomli.TOMLDecodeError) -> UnreadableFile:
     message = error.msg[:1].lower() + error.msg[1:]
     line, column = error.lineno, error.colno
     lines = text.split("\n")
@@ -125,8 +125,8 @@ def _syntax(text: str, error: tomli.TOMLDecodeError) -> Unreadable:
     column = min(column, len(lines[line - 1]) + 1)  # tomli looks two characters ahead behind a backslash
     for pattern, better, hint, column_of in _PLAINER:
         if re.match(pattern, message) and (at := column_of(lines[line - 1], column)):
-            return Unreadable("E102", f"not TOML: {better or message}", line, at, hint)
-    return Unreadable("E102", f"not TOML: {message}", line, column)
+            return UnreadableFile("E102", f"not TOML: {better or message}", line, at, hint)
+    return UnreadableFile("E102", f"not TOML: {message}", line, column)
 
 
 def _first(line: str, column: int) -> int:
@@ -162,13 +162,13 @@ _PLAINER: tuple[tuple[str, str, str, Callable[[str, int], int]], ...] = (
 )
 
 
-def _bad_value(text: str, error: ValueError) -> Unreadable:
+def _bad_value(text: str, error: ValueError) -> UnreadableFile:
     number = _LONG_NUMBER.search(text)
     if number is None:
-        return Unreadable("E102", f"not TOML: {error}")
+        return UnreadableFile("E102", f"not TOML: {error}")
     line = text.count("\n", 0, number.start()) + 1
     column = number.start() - text.rfind("\n", 0, number.start())
-    return Unreadable("E102", "a number of thousands of digits", line, column)
+    return UnreadableFile("E102", "a number of thousands of digits", line, column)
 
 
 def _depth(text: str) -> tuple[int, int]:
@@ -178,7 +178,7 @@ def _depth(text: str) -> tuple[int, int]:
         word = token[0]
         level += (word in "[{") - (word in "]}")
         dots = dots + 1 if word == "." else 0 if word in "\n=" else dots
-        if level > MOST_LEVELS or dots > MOST_LEVELS:
+        if level > MAX_NESTING or dots > MAX_NESTING:
             return text.count("\n", 0, token.start()) + 1, token.start() - text.rfind("\n", 0, token.start())
     return 0, 0
 
@@ -186,7 +186,7 @@ def _depth(text: str) -> tuple[int, int]:
 def _too_deep(value: dict[str, Any]) -> bool:
     """Without recursion: depth is what is in question."""
     level: list[Any] = [value]
-    for _ in range(MOST_LEVELS):
+    for _ in range(MAX_NESTING):
         level = [
             inner
             for outer in level

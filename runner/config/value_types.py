@@ -1,4 +1,4 @@
-"""Converters: one function for each simple kind of `grammar`. Each gives the value or raises `Wrong`."""
+"""Converters: one function for each simple kind of `grammar`. Each gives the value or raises `InvalidValue`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.config import units
-from runner.config.diagnostics import Wrong
+from runner.config.diagnostics import InvalidValue
 from runner.config.model import Halt, Rate, Workers
-from runner.config.problems import did_you_mean, name
-from runner.config.text import clean
+from runner.config.problems import did_you_mean, quote_name
+from runner.config.text import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.config.grammar import Key
 
-NAME = re.compile(r"[^\W_][\w-]{0,63}|_[\w-]{0,63}")
+NAME_PATTERN = re.compile(r"[^\W_][\w-]{0,63}|_[\w-]{0,63}")
 NAME_WANTED = "a name is up to 64 letters, digits, `_` and `-`"
 
 _SPAN = re.compile(r"([0-9]{1,6})\.\.([0-9]{1,6})")
@@ -28,33 +28,33 @@ _CALL = re.compile(r"[^\W\d][\w-]*(?:\.[^\W\d]\w*)*(?::[^\W\d]\w*(?:\.[^\W\d]\w*
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def describe(value: object) -> str:
+def describe_value(value: object) -> str:
     """A value in a message: short ones as they are, others by their kind.
 
-    >>> describe("thred"), describe(True), describe([1]), describe({})
+    >>> describe_value("thred"), describe_value(True), describe_value([1]), describe_value({})
     ('"thred"', 'true', 'a list', 'a table')
     """
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return '"' + clean(value, 60) + '"'
+        return '"' + clean_text(value, 60) + '"'
     if isinstance(value, (int, float)):
-        return clean(str(value), 40)
+        return clean_text(str(value), 40)
     kinds = {list: "a list", dict: "a table", Path: f'"{value}"', dt.datetime: "a date"}
     return next((word for kind, word in kinds.items() if isinstance(value, kind)), "a date or time")
 
 
-def wrong_type(wanted: str, value: object) -> Wrong:
+def wrong_type(wanted: str, value: object) -> InvalidValue:
     """The value has another type than its key wants."""
-    return Wrong("E103", f"must be {wanted}, not {describe(value)}")
+    return InvalidValue("E103", f"must be {wanted}, not {describe_value(value)}")
 
 
-def in_range(value: Any, key: Key, shown: str) -> Any:
+def check_range(value: Any, key: Key, shown: str) -> Any:
     """The value, when it lies between `low` and `high` of its key."""
     if key.low is not None and value < key.low:
-        raise Wrong("E105", f"must be at least {_number(key.low, key)}, not {shown}")
+        raise InvalidValue("E105", f"must be at least {_number(key.low, key)}, not {shown}")
     if key.high is not None and value > key.high:
-        raise Wrong("E105", f"must be at most {_number(key.high, key)}, not {shown}")
+        raise InvalidValue("E105", f"must be at most {_number(key.high, key)}, not {shown}")
     return value
 
 
@@ -79,50 +79,50 @@ def _bool(value: Any, key: Key) -> bool:
 def _int(value: Any, key: Key) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise wrong_type("a whole number", value)
-    return int(in_range(value, key, describe(value)))
+    return int(check_range(value, key, describe_value(value)))
 
 
 def _float(value: Any, key: Key) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
         raise wrong_type("a number", value)
-    return float(in_range(value, key, describe(value)))
+    return float(check_range(value, key, describe_value(value)))
 
 
 def _path(value: Any, key: Key) -> Path:
     if not isinstance(value, (str, Path)):
         raise wrong_type("a path", value)
     if not str(value) or "\x00" in str(value):
-        raise Wrong("E105", "must be a path, not an empty one" if not str(value) else "must be a path")
+        raise InvalidValue("E105", "must be a path, not an empty one" if not str(value) else "must be a path")
     return Path(value)
 
 
 def _unit(value: Any, read: Callable[[str], Any], what: str, wanted: str) -> Any:
     if not isinstance(value, str):
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            raise Wrong("E106", f"must be {what}, not {describe(value)}, which has no unit", wanted)
+            raise InvalidValue("E106", f"must be {what}, not {describe_value(value)}, which has no unit", wanted)
         raise wrong_type(what, value)
     try:
         return read(value)
     except ValueError:
-        raise Wrong("E106", f"must be {what}, not {describe(value)}", wanted) from None
+        raise InvalidValue("E106", f"must be {what}, not {describe_value(value)}", wanted) from None
 
 
 def _duration(value: Any, key: Key) -> float:
-    seconds = value if isinstance(value, units.Seconds) else None
+    seconds = value if isinstance(value, units.WrittenDuration) else None
     if seconds is None:
-        seconds = _unit(value, units.duration, "a duration", units.DURATION_WANTED)
-    return float(in_range(float(seconds), key, describe(str(value))))
+        seconds = _unit(value, units.parse_duration, "a duration", units.DURATION_WANTED)
+    return float(check_range(float(seconds), key, describe_value(str(value))))
 
 
 def _size(value: Any, key: Key) -> int:
-    count = value if isinstance(value, units.Bytes) else None
+    count = value if isinstance(value, units.WrittenSize) else None
     if count is None:
-        count = _unit(value, units.size, "a size", units.SIZE_WANTED)
-    return int(in_range(int(count), key, describe(str(value))))
+        count = _unit(value, units.parse_size, "a size", units.SIZE_WANTED)
+    return int(check_range(int(count), key, describe_value(str(value))))
 
 
 def _rate(value: Any, key: Key) -> Rate:
-    return Rate(*_unit(value, units.rate, "a rate", units.RATE_WANTED))
+    return Rate(*_unit(value, units.parse_rate, "a rate", units.RATE_WANTED))
 
 
 def _choice(value: Any, key: Key) -> str:
@@ -131,15 +131,15 @@ def _choice(value: Any, key: Key) -> str:
     if not isinstance(value, str):
         raise wrong_type(wanted, value)
     if value not in key.choices:
-        raise Wrong("E105", f"must be {wanted}, not {describe(value)}", did_you_mean(value, key.choices))
+        raise InvalidValue("E105", f"must be {wanted}, not {describe_value(value)}", did_you_mean(value, key.choices))
     return value
 
 
 def _engine(value: Any, key: Key) -> str:
     if not isinstance(value, str):
         raise wrong_type("the name of an engine", value)
-    if not NAME.fullmatch(value):
-        raise Wrong("E105", f"must be the name of an engine, not {describe(value)}", NAME_WANTED)
+    if not NAME_PATTERN.fullmatch(value):
+        raise InvalidValue("E105", f"must be the name of an engine, not {describe_value(value)}", NAME_WANTED)
     return value
 
 
@@ -150,14 +150,14 @@ def _halt(value: Any, key: Key) -> Halt:
     if value == "first":
         return Halt(count=1)
     if isinstance(value, int) and not isinstance(value, bool):
-        return Halt(count=in_range(value, key, describe(value)))
+        return Halt(count=check_range(value, key, describe_value(value)))
     if not isinstance(value, str):
         raise wrong_type(wanted, value)
     try:
-        return Halt(share=units.share(value))
+        return Halt(share=units.parse_share(value))
     except ValueError:
-        raise Wrong(
-            "E105", f"must be {wanted}, not {describe(value)}", did_you_mean(value, ("never", "first"))
+        raise InvalidValue(
+            "E105", f"must be {wanted}, not {describe_value(value)}", did_you_mean(value, ("never", "first"))
         ) from None
 
 
@@ -166,7 +166,7 @@ def _call(value: Any, key: Key) -> str:
         raise wrong_type("the name of a function", value)
     if not _CALL.fullmatch(value):
         hint = '"function", "plugin.function" or "package.module:function"'
-        raise Wrong("E107", f"must name a function, not {describe(value)}", hint)
+        raise InvalidValue("E107", f"must name a function, not {describe_value(value)}", hint)
     return value
 
 
@@ -176,11 +176,13 @@ def _env(value: Any, key: Key) -> dict[str, str]:
     for word, text in value.items():
         if not _VARIABLE.fullmatch(word):
             wanted = "letters, digits and `_` make the name of a variable"
-            raise Wrong("E107", f"cannot have {name(word)}: {wanted}", key=word)
+            raise InvalidValue("E107", f"cannot have {quote_name(word)}: {wanted}", key=word)
         if not isinstance(text, str):
-            raise Wrong("E103", f"must have a string for {name(word)}, not {describe(text)}", key=word)
+            raise InvalidValue(
+                "E103", f"must have a string for {quote_name(word)}, not {describe_value(text)}", key=word
+            )
         if "\x00" in text:
-            raise Wrong("E105", f"must not have a NUL character in {name(word)}", key=word)
+            raise InvalidValue("E105", f"must not have a NUL character in {quote_name(word)}", key=word)
     return dict(value)
 
 
@@ -196,7 +198,7 @@ def _any_table(value: Any, key: Key) -> dict[str, Any]:
     return value
 
 
-def cores() -> int:
+def usable_cores() -> int:
     """The processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -211,42 +213,44 @@ def named_workers(task: str, count: int, most: int = 0) -> Workers:
     return Workers(count, max(count, most), names)
 
 
-def workers(value: Any, key: Key, task: str) -> Workers:
+def convert_workers(value: Any, key: Key, task: str) -> Workers:
     """A number, a list of names, "auto" or "2..16"; an adaptive one has `most` above `count`."""
     if isinstance(value, list):
         return _listed(value, key)
     if value == "auto":
-        return named_workers(task, cores())
+        return named_workers(task, usable_cores())
     wanted = 'a number, a list of names, "auto" or a range such as "2..16"'
     if isinstance(value, str):
         span = _SPAN.fullmatch(value)
         if span is None:
-            raise Wrong("E105", f"must be {wanted}, not {describe(value)}", did_you_mean(value, ("auto",)))
-        low, high = (in_range(int(end), key, describe(value)) for end in span.groups())
+            raise InvalidValue("E105", f"must be {wanted}, not {describe_value(value)}", did_you_mean(value, ("auto",)))
+        low, high = (check_range(int(end), key, describe_value(value)) for end in span.groups())
         if low > high:
-            raise Wrong("E105", f"must be a range from the smaller to the larger number, not {describe(value)}")
+            raise InvalidValue(
+                "E105", f"must be a range from the smaller to the larger number, not {describe_value(value)}"
+            )
         return named_workers(task, low, high)
     if isinstance(value, bool) or not isinstance(value, int):
         raise wrong_type(wanted, value)
-    return named_workers(task, in_range(value, key, describe(value)))
+    return named_workers(task, check_range(value, key, describe_value(value)))
 
 
 def _listed(value: list[Any], key: Key) -> Workers:
-    in_range(len(value), key, f"{len(value)} names")
+    check_range(len(value), key, f"{len(value)} names")
     seen = set()
     for number, word in enumerate(value):
         if not isinstance(word, str):
-            raise Wrong("E103", f"must be a list of names, and {describe(word)} is none", key=str(number))
+            raise InvalidValue("E103", f"must be a list of names, and {describe_value(word)} is none", key=str(number))
         if not word.strip() or not word.isprintable() or len(word) > 64:
-            text = f"must not have {describe(word)}: a name is up to 64 characters that can be printed"
-            raise Wrong("E107", text, key=str(number))
+            text = f"must not have {describe_value(word)}: a name is up to 64 characters that can be printed"
+            raise InvalidValue("E107", text, key=str(number))
         if word in seen:
-            raise Wrong("E211", f"must not name {name(word)} twice", key=str(number))
+            raise InvalidValue("E211", f"must not name {quote_name(word)} twice", key=str(number))
         seen.add(word)
     return Workers(len(value), len(value), tuple(value))
 
 
-SIMPLE: dict[str, Callable[[Any, Key], Any]] = {
+SIMPLE_CONVERTERS: dict[str, Callable[[Any, Key], Any]] = {
     "any": lambda value, key: value,
     "any table": _any_table,
     "bool": _bool,

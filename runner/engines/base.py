@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from runner.engines.reactor import LocalHub
+    from runner.engines.reactor import LocalReactor
     from runner.tasks import Reference
     from runner.transport.messages import ToWorker
     from runner.transport.progress_page import Position
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 @message(frozen=True, slots=True)
-class Heard:
+class MessageReceived:
     """A worker has said something. `life` tells the slot's workers apart: a late word of a former one is ignored."""
 
     slot: int
-    life: int
+    generation: int
     message: Any
 
 
 @message(frozen=True, slots=True)
-class Death:
+class ExitStatus:
     """How a worker ended, as the operating system says: an exit code, or the number of a signal, or unknown."""
 
     code: int | None = None
@@ -48,7 +48,7 @@ class Death:
 
 
 @message(frozen=True, slots=True)
-class Died:
+class WorkerExited:
     """A worker is gone for certain, its process group with it, and all it ever said has been reported.
 
     `position` is what its progress cell showed, `stack` what faulthandler wrote last, without frames of ours.
@@ -56,24 +56,24 @@ class Died:
     """
 
     slot: int
-    life: int
-    death: Death
+    generation: int
+    exit_status: ExitStatus
     position: Position
     stack: str = ""
-    spoiled: bool = False
+    socket_broken: bool = False
 
 
 @message(frozen=True, slots=True)
-class Signalled:
+class SignalReceived:
     """The run itself received a signal."""
 
-    number: int
+    signal_number: int
 
 
-Event = Heard | Died | Signalled
+EngineEvent = MessageReceived | WorkerExited | SignalReceived
 
 
-class Fleet(Protocol):
+class Engine(Protocol):
     """Where the workers of one kind live. A slot is one worker's place; it has one worker at a time."""
 
     def start(self, spec: WorkerSpec, life: int) -> int:
@@ -83,21 +83,21 @@ class Fleet(Protocol):
         """Hand a message over; never blocks."""
 
     def kill(self, slot: int) -> bool:
-        """End the slot's worker at once; `Died` follows. False when this kind of worker cannot be ended."""
+        """End the slot's worker at once; `WorkerExited` follows. False when this kind of worker cannot be ended."""
 
-    def position(self, slot: int) -> Position:
+    def current_position(self, slot: int) -> Position:
         """What the slot's worker executes."""
 
-    def dump(self, slot: int) -> None:
+    def request_stack(self, slot: int) -> None:
         """Ask the worker for its stack; `stack` has it a moment later. Works while C code holds the GIL."""
 
-    def stack(self, slot: int) -> str:
+    def read_stack(self, slot: int) -> str:
         """What the worker has said of its stack since it was asked, without frames of ours."""
 
-    def memory(self, slot: int) -> int:
+    def resident_bytes(self, slot: int) -> int:
         """Bytes that the slot's worker holds resident; 0 when nobody can tell."""
 
-    def pause(self, *, going_on: bool) -> None:
+    def pause_workers(self, *, going_on: bool) -> None:
         """Stop all workers where they are, or let them go on; threads stop with runner itself."""
 
     def close(self) -> None:
@@ -105,27 +105,27 @@ class Fleet(Protocol):
 
 
 @message(frozen=True, slots=True)
-class Site:
+class EngineContext:
     """What a plugin's fleet (`runner_fleets`) is made with.
 
-    `hub.post` takes what its workers say and how they end (`Heard`, `Died`), from any thread. `references` are the
-    functions and hooks that its workers will load. `attach(worker's name, descriptor, "out" or "err")` hands an output
-    pipe to whoever prints it; None leaves output alone. `name_thread(worker's name)` does it for a thread that calls
-    it. `folder` is where the file is.
+    `hub.post` takes what its workers say and how they end (`MessageReceived`, `WorkerExited`), from any thread.
+    `references` are the functions and hooks that its workers will load. `attach(worker's name, descriptor, "out" or
+    "err")` hands an output pipe to the printer; None leaves output alone. `name_thread(worker's name)` does it for the
+    thread that calls it. `folder` is where the file is.
     """
 
-    hub: LocalHub
+    reactor: LocalReactor
     references: tuple[Reference, ...]
-    attach: Callable[[str, int, str], Any] | None
+    attach_output: Callable[[str, int, str], Any] | None
     name_thread: Callable[[str], Any] | None
     folder: Path
 
 
-class Hub(Protocol):
+class Reactor(Protocol):
     """What the supervisor waits on."""
 
-    def wait(self, timeout: float | None) -> list[Event]:
+    def wait(self, timeout: float | None) -> list[EngineEvent]:
         """The events since the last call; waits for the first one at most `timeout` seconds."""
 
-    def suspend(self) -> None:
+    def suspend_process(self) -> None:
         """Stop this process, as Ctrl-Z does; returns when it is continued."""

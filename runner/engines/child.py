@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from runner import forked_copies
 from runner.engines import fork_server, lifeline
-from runner.engines.spawn import ignore_terminal
-from runner.error_text import describe
+from runner.engines.spawn import ignore_terminal_signals
+from runner.error_text import describe_error
 from runner.shm import reader
-from runner.shm.writer import Store
+from runner.shm.writer import ArenaWriter
 from runner.structs import dataclass
 from runner.transport import stdio
 from runner.transport.framing import FrameError
-from runner.transport.messages import Answer, Arena, Credit, Grant
-from runner.transport.progress_page import Page
+from runner.transport.messages import ArenaNotice, Credit, Grant, Reply
+from runner.transport.progress_page import ProgressPage
 from runner.transport.socket_link import WorkerLink
 from runner.worker import WorkerSpec, orderly_exit, run
 from runner.worker.spec import SupervisorGone
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Kit:
+class WorkerBootstrap:
     """What a child is given: what to do, and its ends of everything. `out` and `err` are None under `log = "raw"`."""
 
     spec: WorkerSpec
-    socket: InheritedFd | int
-    page: InheritedFd | int
-    lifeline: InheritedFd | int
-    notes: InheritedFd | int
+    socket_fd: InheritedFd | int
+    progress_page: InheritedFd | int
+    lifeline_fd: InheritedFd | int
+    stack_file: InheritedFd | int
     out: InheritedFd | int | None
     err: InheritedFd | int | None
-    runner: int
-    arena: int
+    runner_pid: int
+    arena_number: int
 
 
 class ProcessPort:
@@ -55,28 +55,28 @@ class ProcessPort:
     def __init__(self, link: WorkerLink, arena: int) -> None:
         self._link = link
         self._lock = threading.Lock()
-        self.store: Store | None = Store(arena, self._announce)
+        self.arena_writer: ArenaWriter | None = ArenaWriter(arena, self._announce)
 
     def fileno(self) -> int:
         """The socket's descriptor."""
         return self._link.fileno()
 
-    def abandon(self) -> None:
+    def abandon_in_fork(self) -> None:
         """This is a copy that a function has forked: it has no part in what is said here."""
         self._link.close()
         self._lock = threading.Lock()
-        self._link = forked_copies.Nowhere()  # type: ignore[assignment]  # that is what it stands for
+        self._link = forked_copies.DiscardingChannel()  # type: ignore[assignment]  # that is what it stands for
 
     def _announce(self, number: int, fd: int) -> None:
-        reader.opened(number, os.dup(fd))  # what it writes may come back to it
-        self.send(Arena(number, fd))
+        reader.open_arena(number, os.dup(fd))  # what it writes may come back to it
+        self.send(ArenaNotice(number, fd))
 
     def send(self, message: FromWorker) -> None:
         """Write a message whole."""
-        if type(message) is Answer:
-            kept, gone = reader.news()
+        if type(message) is Reply:
+            kept, gone = reader.take_view_changes()
             if kept or gone:
-                message = replace(message, kept=kept, gone=gone)
+                message = replace(message, still_viewed=kept, released=gone)
         try:
             with self._lock:
                 self._link.send(message)
@@ -86,23 +86,23 @@ class ProcessPort:
     def receive(self, timeout: float | None = None) -> Any:
         """The next message; None after `timeout` seconds."""
         while True:
-            if timeout is not None and not self._link.waiting(timeout):
+            if timeout is not None and not self._link.has_message(timeout):
                 return None
             try:
                 message = self._link.receive()
             except (EOFError, OSError, FrameError):
                 raise SupervisorGone from None
-            if type(message) is not Arena or message.freed:
+            if type(message) is not ArenaNotice or message.freed_offsets:
                 break
             if message.fd >= 0:
-                reader.opened(message.number, message.fd)
+                reader.open_arena(message.number, message.fd)
             else:
-                reader.forgotten(message.number)
-        if type(message) in {Grant, Credit, Arena} and message.freed and self.store is not None:
-            self.store.freed.extend(message.freed)
+                reader.forget_arena(message.number)
+        if type(message) in {Grant, Credit, ArenaNotice} and message.freed_offsets and self.arena_writer is not None:
+            self.arena_writer.freed_offsets.extend(message.freed_offsets)
         return message
 
-    def listen(self, deliver: Callable[[Any], None]) -> None:
+    def start_listening(self, deliver: Callable[[Any], None]) -> None:
         """Read in a thread of its own from now on."""
 
         def read() -> None:
@@ -113,39 +113,39 @@ class ProcessPort:
         threading.Thread(target=read, name="runner-port", daemon=True).start()
 
 
-def main(kit: Kit) -> None:
+def worker_main(kit: WorkerBootstrap) -> None:
     """Be a worker until there is nothing more to do."""
-    orderly_exit.inherit()
+    orderly_exit.note_inherited_finalizers()
     os.setpgid(0, 0)
-    ignore_terminal()
+    ignore_terminal_signals()
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    lifeline.arm(_fd(kit.lifeline))
-    _take_notes(_fd(kit.notes))
+    lifeline.arm_lifeline(_fd(kit.lifeline_fd))
+    _enable_stack_file(_fd(kit.stack_file))
     _reseed()
-    stdio.worker_side(*(None if end is None else _fd(end) for end in (kit.out, kit.err)))
-    os.environ["RUNNER_PID"] = str(kit.runner)
-    page = Page(_fd(kit.page))
-    port = ProcessPort(WorkerLink(socket.socket(fileno=_fd(kit.socket))), kit.arena)
-    forked_copies.tell(port.abandon)
+    stdio.redirect_worker_streams(*(None if end is None else _fd(end) for end in (kit.out, kit.err)))
+    os.environ["RUNNER_PID"] = str(kit.runner_pid)
+    page = ProgressPage(_fd(kit.progress_page))
+    port = ProcessPort(WorkerLink(socket.socket(fileno=_fd(kit.socket_fd))), kit.arena_number)
+    forked_copies.register_fork_hook(port.abandon_in_fork)
     forked = "runner.engines.preload" in sys.modules  # by the fork server, else spawned
-    ours = {*fork_server.keep_apart(), port.fileno()}
+    ours = {*fork_server.hide_helper_pipes(), port.fileno()}
     try:
-        run(kit.spec, port, page.cell(kit.spec.slot))
+        run(kit.spec, port, page.progress_slot(kit.spec.slot))
     except Exception:
         raise  # a fault of runner's own
     except SystemExit:
         raise  # quietly, with its code
     except BaseException as error:  # noqa: BLE001  a KeyboardInterrupt of the user's: told without frames of ours
-        os.write(_fd(kit.notes), describe(error).traceback.encode("utf-8", "backslashreplace"))
+        os.write(_fd(kit.stack_file), describe_error(error).traceback.encode("utf-8", "backslashreplace"))
         raise SystemExit(1) from None
     finally:
         who = f"runner: worker `{kit.spec.name}` of task `{kit.spec.task}`"
-        orderly_exit.part(who, kit.spec.grace, ours if forked else None)
-        stdio.flush_all()
+        orderly_exit.exit_orderly(who, kit.spec.grace, ours if forked else None)
+        stdio.flush_standard_streams()
 
 
-def _take_notes(fd: int) -> None:
+def _enable_stack_file(fd: int) -> None:
     """A crash, and SIGQUIT, write the stacks of all threads into the file that runner reads afterwards."""
     faulthandler.enable(fd, all_threads=True)
     faulthandler.register(signal.SIGQUIT, fd, all_threads=True)

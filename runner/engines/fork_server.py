@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 #: Seconds that the server may take to fork; it has imported everything before. Once a signal has come: so many.
-ANSWER, HURRIED = 10.0, 1.0
+START_TIMEOUT, START_TIMEOUT_AFTER_SIGNAL = 10.0, 1.0
 #: Between two looks whether a signal has come.
 _SLICE = 0.1
 #: A server that is told to end gets so many seconds.
@@ -37,11 +37,11 @@ _PATH = getattr(os, "O_PATH", 0)
 _server: Any = forkserver._forkserver
 
 
-class NoAnswer(ConnectionError):
+class ForkServerTimeout(ConnectionError):
     """The fork server has not answered in time; it has been killed, and the next start makes a new one."""
 
 
-def runs() -> bool:
+def is_server_running() -> bool:
     """Whether a fork server is there and has not ended; one of another program's is taken as it is."""
     pid = getattr(_server, "_forkserver_pid", None)
     if pid is None:
@@ -52,7 +52,7 @@ def runs() -> bool:
         return False
 
 
-def disown() -> None:
+def forget_inherited_server() -> None:
     """Forget a fork server that is another process's: after a fork, this one could neither wait for it nor end it."""
     pid = getattr(_server, "_forkserver_pid", None)
     if pid is None:
@@ -66,7 +66,7 @@ def disown() -> None:
 
 
 @contextlib.contextmanager
-def by_short_name() -> Iterator[None]:
+def use_unlinked_socket() -> Iterator[None]:
     """Have a server that is started meanwhile listen on a socket that no name leads to: one has 107 bytes at most.
 
     The file of the socket is held open and removed: however long TMPDIR is, and whoever sweeps it, the socket is
@@ -134,7 +134,7 @@ def _close(*fds: int) -> None:
         os.close(fd)
 
 
-class Process(context.ForkServerProcess):
+class ForkedProcess(context.ForkServerProcess):
     """A process that is started by the fork server; `answered` has to be called after `start`."""
 
     @staticmethod
@@ -142,7 +142,7 @@ class Process(context.ForkServerProcess):
         return _Popen(process_obj)
 
 
-def answered(started: BaseProcess, hurried: Callable[[], bool]) -> None:
+def await_started(started: BaseProcess, hurried: Callable[[], bool]) -> None:
     """Hand over what the process needs, and learn its number; NoAnswer after a time, EOFError when the server died."""
     popen = started._popen  # type: ignore[attr-defined]  # private
     began = time.monotonic()
@@ -158,8 +158,8 @@ def answered(started: BaseProcess, hurried: Callable[[], bool]) -> None:
                     os.close(popen.data)
                     popen.data = -1
             waited = time.monotonic() - began
-            if waited > ANSWER or (waited > HURRIED and hurried()):
-                raise NoAnswer(f"the fork server has not answered for {waited:.0f} s")
+            if waited > START_TIMEOUT or (waited > START_TIMEOUT_AFTER_SIGNAL and hurried()):
+                raise ForkServerTimeout(f"the fork server has not answered for {waited:.0f} s")
         popen.pid = forkserver.read_signed(popen.sentinel)
     except (OSError, EOFError):
         kill()
@@ -189,7 +189,7 @@ def kill() -> None:
             _gone_within(pid, _END)
 
 
-def all_of_them() -> list[Any]:
+def helper_processes() -> list[Any]:
     """The fork server and the resource tracker that run now."""
     found = (
         (getattr(forkserver, "_forkserver", None), "_forkserver_pid"),
@@ -198,7 +198,7 @@ def all_of_them() -> list[Any]:
     return [server for server, pid in found if server is not None and getattr(server, pid, None) is not None]
 
 
-def end(server: Any) -> None:
+def end_helper(server: Any) -> None:
     """End one of them: its pipe is closed, it is waited for, and killed when that takes too long."""
     alive, number = ("_fd", "_pid") if hasattr(server, "_fd") else ("_forkserver_alive_fd", "_forkserver_pid")
     pid = getattr(server, number, None)
@@ -218,21 +218,21 @@ def end(server: Any) -> None:
             os.waitpid(pid, 0)
 
 
-def keep_apart() -> list[int]:
+def hide_helper_pipes() -> list[int]:
     """In a worker: programs that it starts do not hold the pipes to the fork server and the tracker. Return these."""
     tracker = getattr(resource_tracker, "_resource_tracker", None)
     both = (getattr(tracker, "_fd", None), getattr(_server, "_forkserver_alive_fd", None))
     fds = [fd for fd in both if fd is not None]
     for fd in fds:
         os.set_inheritable(fd, False)
-    forked_copies.tell(let_go)
+    forked_copies.register_fork_hook(release_helpers)
     return fds
 
 
-def let_go(theirs: Sequence[Any] = ()) -> None:
+def release_helpers(theirs: Sequence[Any] = ()) -> None:
     """In a copy of this process: do not keep the fork server alive; whoever wants one here starts a new one."""
     if _server not in theirs and getattr(_server, "_forkserver_alive_fd", None) is not None:
-        forked_copies.drop(_server._forkserver_alive_fd)
+        forked_copies.close_descriptors(_server._forkserver_alive_fd)
         _forget(_server._forkserver_address)
         _server._forkserver_alive_fd = _server._forkserver_pid = _server._forkserver_address = None
 

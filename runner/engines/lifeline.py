@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 from runner import forked_copies
 
 if TYPE_CHECKING:
-    from runner.std.commands import Group
+    from runner.std.commands import ProcessGroup
 
 
-def arm(read_end: int) -> None:
+def arm_lifeline(read_end: int) -> None:
     """Tie this process and its group to the pipe; call it after `setpgid`."""
     if hasattr(fcntl, "F_SETSIG"):
         fcntl.fcntl(read_end, fcntl.F_SETOWN, -os.getpgrp())
@@ -44,21 +44,21 @@ class Lifeline:
     """
 
     def __init__(self) -> None:
-        self._group: Group | None = None
+        self._group: ProcessGroup | None = None
         self._leader = 0
         self._others = {thread.ident for thread in threading.enumerate()} - {threading.main_thread().ident}
-        self._forget = forked_copies.tell(self._tie, self._prepare)
+        self._forget = forked_copies.register_fork_hook(self._tie, self._prepare)
 
     def _prepare(self) -> None:
-        from runner.std.commands import Group  # few runs need it
+        from runner.std.commands import ProcessGroup  # few runs need it
 
-        self._group = self._group or Group()
+        self._group = self._group or ProcessGroup()
         with contextlib.suppress(OSError):  # no more processes, which the fork will find as well
-            self._leader = self._group.id()
+            self._leader = self._group.group_id()
 
     def _tie(self) -> None:
         if self._group is not None:
-            self._group.let_go()
+            self._group.abandon_in_fork()
         if self._leader and threading.get_ident() not in self._others:
             with contextlib.suppress(OSError):  # it has a session of its own already (`pty.fork`)
                 os.setpgid(0, self._leader)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.errors import ResourceError
-from runner.transport.progress_page import CELLS
+from runner.transport.progress_page import MAX_PROGRESS_SLOTS
 
 #: Of a process worker: socket, lifeline, pidfd, sentinel, notes, two pipes of output, and its arena: one to lend,
 #: two (one of them `mmap`'s own) where thread workers read it.
@@ -12,13 +12,15 @@ _FDS_EACH = 10
 _FDS_BASE = 64
 
 
-def make_room(processes: int, workers: int) -> None:
+def raise_open_files_limit(processes: int, workers: int) -> None:
     """Raise the soft limit of open files when that many process workers need it; ResourceError when it cannot be.
 
     `workers` counts those of all kinds.
     """
-    if workers > CELLS:
-        raise ResourceError(f"{workers:,} workers are more than one run can have ({CELLS:,}); lower `workers`")
+    if workers > MAX_PROGRESS_SLOTS:
+        raise ResourceError(
+            f"{workers:,} workers are more than one run can have ({MAX_PROGRESS_SLOTS:,}); lower `workers`"
+        )
     try:
         import resource
     except ImportError:  # Windows has no such limit

@@ -20,10 +20,10 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from runner.engines.spawn import PRELOAD, ignore_terminal
-from runner.gc_tuning import importing
+from runner.engines.spawn import PRELOAD_VARIABLE, ignore_terminal_signals
+from runner.gc_tuning import gc_paused
 
-with importing():
+with gc_paused():
     import ctypes  # noqa: F401  so that a worker can make C's output line-buffered without importing it
 
     import runner.engines.child  # what every worker runs first
@@ -37,13 +37,13 @@ _LOUD = {"antigravity", "this"}
 
 
 def _preload() -> None:
-    ignore_terminal()
+    ignore_terminal_signals()
     server, show = os.getpid(), sys.excepthook
     # The machine lets it make no more processes: whoever asked learns of its end, and a traceback says nothing more.
     sys.excepthook = lambda *error: None if os.getpid() == server else show(*error)
-    wanted = json.loads(os.environ.pop(PRELOAD))
+    wanted = json.loads(os.environ.pop(PRELOAD_VARIABLE))
     sys.path[:] = wanted["path"]
-    with importing():
+    with gc_paused():
         if wanted["asyncio"]:
             import runner.worker.async_runner  # noqa: F401  async tasks' workers need it, and asyncio
         for name in wanted["modules"]:
@@ -65,14 +65,14 @@ def _fork_safe(file: str) -> Iterator[str]:
     assert code is not None
     for instruction in dis.get_instructions(code):
         name = str(instruction.argval)
-        if instruction.opname == "IMPORT_NAME" and fork_safe(name):
+        if instruction.opname == "IMPORT_NAME" and is_fork_safe(name):
             yield name
 
 
-def fork_safe(name: str) -> bool:
+def is_fork_safe(name: str) -> bool:
     """Whether a module may be imported before a fork.
 
-    >>> fork_safe("concurrent.futures"), fork_safe("polars")
+    >>> is_fork_safe("concurrent.futures"), is_fork_safe("polars")
     (True, False)
     """
     top = name.partition(".")[0]
@@ -104,7 +104,7 @@ def _freeze() -> None:
     gc.freeze()
 
 
-if PRELOAD in os.environ:  # else somebody only looks at this module, or the server is another's heir
+if PRELOAD_VARIABLE in os.environ:  # else somebody only looks at this module, or the server is another's heir
     gc.freeze()
     _preload()
     _keep_ends_apart()

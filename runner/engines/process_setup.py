@@ -59,7 +59,7 @@ def _in_the_main_thread() -> bool:
 
 
 @contextlib.contextmanager
-def signals() -> Iterator[None]:
+def deliver_signals() -> Iterator[None]:
     """Have children waited for, and signals heard, for so long.
 
     Where SIGCHLD is ignored the kernel throws exit codes away, and every program would seem to have ended well. Signals
@@ -91,7 +91,7 @@ def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  the sig
 
 
 @contextlib.contextmanager
-def ending_waits() -> Iterator[None]:
+def interrupt_on_signals() -> Iterator[None]:
     """Have a signal that would end the program raise a KeyboardInterrupt, so that what is lost by that can be said."""
     before: dict[int, Any] = {}
     if _in_the_main_thread():

@@ -15,26 +15,26 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from runner import forked_copies
-from runner.engines.base import Signalled
+from runner.engines.base import SignalReceived
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import FrameType
 
-    from runner.engines.base import Event
+    from runner.engines.base import EngineEvent
 
 
-class LocalHub:
+class LocalReactor:
     """A selector, and a queue of events that threads post."""
 
     def __init__(self) -> None:
         self.selector = selectors.DefaultSelector()
-        self._posted: deque[Event] = deque()
+        self._posted: deque[EngineEvent] = deque()
         self._sleeping = False
         #: What is to be looked at later: when, and by what.
         self._later: list[tuple[float, Callable[[], None]]] = []
         #: Called before each wait: what a fleet has to say when nothing else is being said.
-        self.before: list[Callable[[], None]] = []
+        self.before_wait: list[Callable[[], None]] = []
         self._reader, self._writer = os.pipe()
         for fd in (self._reader, self._writer):
             os.set_blocking(fd, False)
@@ -42,46 +42,46 @@ class LocalHub:
         self._calls: dict[int, Callable[[int], None]] = {}
         self._handlers: dict[int, object] = {}
         self._old_wakeup: int | None = None
-        self._forget = forked_copies.tell(self.abandon)
+        self._forget = forked_copies.register_fork_hook(self.abandon_in_fork)
 
-    def abandon(self) -> None:
+    def abandon_in_fork(self) -> None:
         """This is a copy that something in this process has forked: no supervisor waits here, no signal is for it."""
-        self.release()
+        self.release_signals()
         self.selector.close()
-        forked_copies.drop(self._reader, self._writer)
-        self.selector = forked_copies.Over()  # type: ignore[assignment]  # that is what it stands for
+        forked_copies.close_descriptors(self._reader, self._writer)
+        self.selector = forked_copies.ExitOnTouch()  # type: ignore[assignment]  # that is what it stands for
 
-    def post(self, event: Event) -> None:
+    def post_event(self, event: EngineEvent) -> None:
         """Report an event from any thread."""
         self._posted.append(event)
         if self._sleeping:
-            self.wake()
+            self.wake_up()
 
-    def wake(self) -> None:
+    def wake_up(self) -> None:
         """End the present wait, or the next one."""
         with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
             os.write(self._writer, b"\0")
 
-    def watch(self, fd: int, events: int, call: Callable[[int], None]) -> None:
+    def watch_fd(self, fd: int, events: int, call: Callable[[int], None]) -> None:
         """Call `call(mask)` in the loop whenever the descriptor is ready."""
         self.selector.register(fd, events)
         self._calls[fd] = call
 
-    def rewatch(self, fd: int, events: int) -> None:
+    def change_fd_events(self, fd: int, events: int) -> None:
         """Change what a descriptor is watched for."""
         self.selector.modify(fd, events)
 
-    def watches(self, fd: int) -> bool:
+    def is_watching_fd(self, fd: int) -> bool:
         """Whether the descriptor is watched."""
         return fd in self._calls
 
-    def unwatch(self, fd: int) -> None:
+    def unwatch_fd(self, fd: int) -> None:
         """Stop watching; before the descriptor is closed."""
         self._calls.pop(fd, None)
         with contextlib.suppress(KeyError, ValueError):
             self.selector.unregister(fd)
 
-    def later(self, seconds: float, call: Callable[[], None]) -> None:
+    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
         """Call it in the loop after so many seconds."""
         self._later.append((time.monotonic() + seconds, call))
 
@@ -93,9 +93,9 @@ class LocalHub:
             due[1]()
         return max(0.0, min((when for when, _ in self._later), default=now) - now)
 
-    def wait(self, timeout: float | None) -> list[Event]:
+    def wait(self, timeout: float | None) -> list[EngineEvent]:
         """Run the callbacks of what is ready; return all events."""
-        for call in self.before:
+        for call in self.before_wait:
             call()
         if self._later:
             patience = self._look()
@@ -122,11 +122,11 @@ class LocalHub:
             events.append(self._posted.popleft())
         return events
 
-    def suspend(self) -> None:
+    def suspend_process(self) -> None:
         """Stop this process, as Ctrl-Z does; returns when it is continued."""
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    def catch(self, signals: Iterable[signal.Signals]) -> None:
+    def catch_signals(self, signals: Iterable[signal.Signals]) -> None:
         """Turn signals into events; does nothing outside the main thread, where Python has no handlers.
 
         What is ignored already stays so (`nohup`, a job that a shell has put into the background), and what a C
@@ -140,13 +140,13 @@ class LocalHub:
                 self._handlers[number] = signal.signal(number, self._caught)
 
     def _caught(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the signature of a handler
-        self._posted.append(Signalled(number))
+        self._posted.append(SignalReceived(number))
 
-    def is_signalled(self) -> bool:
+    def has_pending_signal(self) -> bool:
         """Whether a signal waits to be heard by the loop."""
-        return any(isinstance(event, Signalled) for event in self._posted)
+        return any(isinstance(event, SignalReceived) for event in self._posted)
 
-    def release(self) -> None:
+    def release_signals(self) -> None:
         """Give the signals back to whoever had them."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
@@ -158,7 +158,7 @@ class LocalHub:
     def close(self) -> None:
         """Give everything back; a second time does nothing."""
         self._forget()
-        self.release()
+        self.release_signals()
         self.selector.close()
         for fd in (self._reader, self._writer):
             if fd >= 0:

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
     from runner.tasks import Reference
 
-PRELOAD = "RUNNER_PRELOAD"
-METHOD = "RUNNER_START_METHOD"
+PRELOAD_VARIABLE = "RUNNER_PRELOAD"
+START_METHOD_VARIABLE = "RUNNER_START_METHOD"
 #: Seconds that a fork server which no longer listens may take until it is gone.
 _DYING = 5.0
 #: The fork server is told of so many modules: an environment variable holds 128 KiB.
 _MOST = 200
 #: Ignored in the fork server and in workers: a terminal sends them to everybody.
-TERMINAL = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP)
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP)
 
 
 class InheritedFd:
@@ -59,22 +59,22 @@ class Spawner:
 
     def __init__(self, method: str | None = None) -> None:
         available = multiprocessing.get_all_start_methods()
-        wanted = method or os.environ.get(METHOD) or "forkserver"
-        self.method = wanted if wanted in available and wanted != "fork" else "spawn"
-        self._context = multiprocessing.get_context(self.method)
-        fork_server.disown()
+        wanted = method or os.environ.get(START_METHOD_VARIABLE) or "forkserver"
+        self.start_method = wanted if wanted in available and wanted != "fork" else "spawn"
+        self._context = multiprocessing.get_context(self.start_method)
+        fork_server.forget_inherited_server()
         self._preload = ""
         #: The servers that were running before; the others are ours to end.
-        self._theirs = fork_server.all_of_them()
+        self._theirs = fork_server.helper_processes()
 
-    def prepare(
+    def start_fork_server(
         self, references: Sequence[Reference], needs_asyncio: bool = False, envs: Iterable[Mapping[str, str]] = ()
     ) -> None:
         """Start the fork server, and have it import of what workers will need what is safe; see `preload`.
 
         Where it has no place for its socket (nothing can be written anywhere), each worker is spawned anew.
         """
-        if self.method != "forkserver":
+        if self.start_method != "forkserver":
             return
         self._context.set_forkserver_preload(["runner.engines.preload"])
         modules, files = ((), ()) if any(envs) else _wanted(references)
@@ -83,20 +83,20 @@ class Spawner:
         try:
             self._serve()
         except OSError:
-            self.method = "spawn"
-            self._context = multiprocessing.get_context(self.method)
+            self.start_method = "spawn"
+            self._context = multiprocessing.get_context(self.start_method)
 
     def _serve(self) -> None:
         """Start the fork server, unless it runs."""
-        if fork_server.runs():
+        if fork_server.is_server_running():
             return
         if self._preload:
-            os.environ[PRELOAD] = self._preload
+            os.environ[PRELOAD_VARIABLE] = self._preload
         try:
-            with _apart(), _held_back(), fork_server.by_short_name():
+            with _apart(), _held_back(), fork_server.use_unlinked_socket():
                 forkserver.ensure_running()
         finally:
-            os.environ.pop(PRELOAD, None)
+            os.environ.pop(PRELOAD_VARIABLE, None)
 
     def start(
         self,
@@ -117,7 +117,7 @@ class Spawner:
             except (ConnectionRefusedError, FileNotFoundError) as error:
                 if isinstance(error, FileNotFoundError):  # its socket was swept away, so nobody will ever reach it
                     fork_server.kill()
-                if time.monotonic() > end or self.method != "forkserver":
+                if time.monotonic() > end or self.start_method != "forkserver":
                     raise
                 time.sleep(0.001)
 
@@ -125,27 +125,27 @@ class Spawner:
         self, target: Callable[..., None], args: tuple[Any, ...], name: str, hurried: Callable[[], bool]
     ) -> BaseProcess:
         process: BaseProcess
-        if self.method == "forkserver":
+        if self.start_method == "forkserver":
             self._serve()
-            process = fork_server.Process(target=target, args=args, name=name)
+            process = fork_server.ForkedProcess(target=target, args=args, name=name)
             with _apart(), _no_main():
                 process.start()
-            fork_server.answered(process, hurried)
+            fork_server.await_started(process, hurried)
         else:
             process = self._context.Process(target=target, args=args, name=name)  # type: ignore[attr-defined]
             with _apart(), _no_main(), _held_back():
                 process.start()
         return process
 
-    def abandon(self) -> None:
+    def abandon_in_fork(self) -> None:
         """This is a copy of the process: it must not keep the fork server alive, and starts its own if it wants one."""
-        fork_server.let_go(self._theirs)
+        fork_server.release_helpers(self._theirs)
 
     def close(self) -> None:
         """End the fork server and the resource tracker; both would end by themselves when runner does."""
-        for each in fork_server.all_of_them():
+        for each in fork_server.helper_processes():
             if each not in self._theirs:
-                fork_server.end(each)
+                fork_server.end_helper(each)
 
 
 def _wanted(references: Sequence[Reference]) -> tuple[list[str], list[str]]:
@@ -192,21 +192,21 @@ def _held_back() -> Iterator[None]:
 
     Were they ignored here for so long, one that comes in that moment would be lost to this process as well.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
     try:
         resource_tracker.ensure_running()  # it ends with two of them unblocked
-        signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL)
+        signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def ignore_terminal() -> None:
+def ignore_terminal_signals() -> None:
     """In a child that was started by `Spawner`: from now on the terminal's signals are ignored, and none is blocked.
 
     Whoever started runner may have blocked more, and ignored that children end: then no exit code would be known.
     """
-    for number in TERMINAL:
+    for number in TERMINAL_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -7,10 +7,10 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from runner.ledger.balance import Flow, Headline, Tally, headline
+from runner.ledger.balance import Balance, ItemCounts, TaskFlow, compute_balance
 from runner.ledger.leases import Again, Dead, GivenUp, Lease, Settlement, Verdict
-from runner.ledger.ordering import Sequence
-from runner.ledger.subscriptions import Chunk, Full, Line, Order, Piece
+from runner.ledger.ordering import ReleaseOrder
+from runner.ledger.subscriptions import Chunk, ItemRange, QueueOrder, Subscription, WhenFull
 from runner.structs import dataclass
 
 if TYPE_CHECKING:
@@ -18,59 +18,59 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class LineSpec:
+class QueueSpec:
     """A queue as the ledger sees it: its bounds and who reads it. `letters`: it carries dead letters only."""
 
     queue: str
     readers: tuple[str, ...]
     size: int = 1000
     bytes: int = 64 * 1024 * 1024
-    full: Full = "wait"
-    order: Order = "fifo"
+    full: WhenFull = "wait"
+    order: QueueOrder = "fifo"
     copy: bool = False
-    letters: bool = False
-    elastic: bool = False
+    carries_dead_letters: bool = False
+    is_elastic: bool = False
 
 
 #: A piece on its way back, and the time before which it must not be granted.
-_Returned = tuple[Line, Piece, "float | None"]
+_Returned = tuple[Subscription, ItemRange, "float | None"]
 
 
 class Ledger:
     """All lines, leases and counts of one run.
 
-    >>> book = Ledger([LineSpec("q", ("eat",))])
-    >>> _ = book.put("q", [book.chunk(["a", "b"], 2, 2)], sender="bake")
-    >>> lease = book.take("eat", worker=0, most=10)
-    >>> _ = book.settle(lease.id, done=2, verdicts={}, outputs=[])
-    >>> book.lines[0].tally.done
+    >>> book = Ledger([QueueSpec("q", ("eat",))])
+    >>> _ = book.put("q", [book.make_chunk(["a", "b"], 2, 2)], sender="bake")
+    >>> lease = book.grant_lease("eat", worker=0, most=10)
+    >>> _ = book.settle_lease(lease.id, done=2, verdicts={}, outputs=[])
+    >>> book.subscriptions[0].counts.done
     2
     """
 
-    def __init__(self, specs: Iterable[LineSpec], ordered: Iterable[str] = ()) -> None:
-        self.lines: list[Line] = []
-        self.by_queue: dict[str, list[Line]] = {}
-        self.by_task: dict[str, list[Line]] = defaultdict(list)
-        self.letters: set[str] = set()
-        self.orders: dict[str, Sequence] = {task: Sequence() for task in ordered}
+    def __init__(self, specs: Iterable[QueueSpec], ordered: Iterable[str] = ()) -> None:
+        self.subscriptions: list[Subscription] = []
+        self.subscriptions_by_queue: dict[str, list[Subscription]] = {}
+        self.subscriptions_by_task: dict[str, list[Subscription]] = defaultdict(list)
+        self.dead_letter_queues: set[str] = set()
+        self.release_orders: dict[str, ReleaseOrder] = {task: ReleaseOrder() for task in ordered}
         for spec in specs:
             self._open(spec)
         self.leases: dict[int, Lease] = {}
-        self.repeated: dict[str, int] = defaultdict(int)
-        self.taken: dict[str, int] = defaultdict(int)
-        self.sent: dict[str, int] = defaultdict(int)
-        self.read: dict[str, int] = defaultdict(int)
-        self.tallies: dict[str, Tally] = defaultdict(Tally)
-        self.leased: dict[str, int] = defaultdict(int)
+        self.repeated_items: dict[str, int] = defaultdict(int)
+        self.taken_items: dict[str, int] = defaultdict(int)
+        self.sent_items: dict[str, int] = defaultdict(int)
+        self.source_items: dict[str, int] = defaultdict(int)
+        self.task_counts: dict[str, ItemCounts] = defaultdict(ItemCounts)
+        self.leased_items: dict[str, int] = defaultdict(int)
         self._chunks = count(1)
         self._leases = count(1)
         #: Whether any item may be asleep.
         self._sleepers = False
 
-    def _open(self, spec: LineSpec) -> None:
+    def _open(self, spec: QueueSpec) -> None:
         groups = [(reader,) for reader in spec.readers] if spec.copy else [spec.readers]
         lines = [
-            Line(
+            Subscription(
                 name=f"{spec.queue}->{group[0]}" if spec.copy else spec.queue,
                 queue=spec.queue,
                 readers=group,
@@ -78,68 +78,71 @@ class Ledger:
                 bytes=spec.bytes,
                 full=spec.full,
                 order=spec.order,
-                keeps=any(reader in self.orders for reader in group),
-                least_size=spec.size if spec.elastic else None,
+                keeps_returned=any(reader in self.release_orders for reader in group),
+                min_size=spec.size if spec.is_elastic else None,
             )
             for group in groups
         ]
-        self.lines.extend(lines)
-        self.by_queue[spec.queue] = lines
+        self.subscriptions.extend(lines)
+        self.subscriptions_by_queue[spec.queue] = lines
         for line in lines:
             for reader in line.readers:
-                self.by_task[reader].append(line)
-        if spec.letters:
-            self.letters.add(spec.queue)
+                self.subscriptions_by_task[reader].append(line)
+        if spec.carries_dead_letters:
+            self.dead_letter_queues.add(spec.queue)
 
     # -- coming in -----------------------------------------------------------------------------
 
-    def chunk(self, payload: Any, count_: int, size: int, priorities: tuple[float, ...] = (), lying: int = 0) -> Chunk:
+    def make_chunk(
+        self, payload: Any, count_: int, size: int, priorities: tuple[float, ...] = (), lying: int = 0
+    ) -> Chunk:
         """Number a new chunk."""
         return Chunk(next(self._chunks), payload, count_, size, priorities, lying)
 
     def put(self, queue: str, chunks: Iterable[Chunk], sender: str | None = None) -> None:
         """Take chunks into every line of a queue; `sender` is the task they are counted for."""
-        for line in self.by_queue[queue]:
+        for line in self.subscriptions_by_queue[queue]:
             for chunk in chunks:
-                line.admit(chunk)
+                line.admit_chunk(chunk)
                 if sender is not None:
-                    self.sent[sender] += chunk.count
+                    self.sent_items[sender] += chunk.count
 
-    def room(self, queues: Iterable[str]) -> int:
+    def free_room(self, queues: Iterable[str]) -> int:
         """Items that all these queues can still take; 0 means that their writers wait."""
-        return min((self.room_in(queue) for queue in queues), default=1 << 60)
+        return min((self.free_room_in(queue) for queue in queues), default=1 << 60)
 
-    def room_in(self, queue: str) -> int:
+    def free_room_in(self, queue: str) -> int:
         """Items that this queue can still take, whatever its readers."""
         least = 1 << 60
-        for line in self.by_queue[queue]:
+        for line in self.subscriptions_by_queue[queue]:
             # A queue that drops never makes its writers wait, nor does one whose readers are gone.
             if line.full == "wait" and not line.abandoned:
-                least = min(least, line.room())
+                least = min(least, line.free_room())
         return least
 
-    def bound(self, queue: str) -> int:
+    def size_bound(self, queue: str) -> int:
         """Items that this queue may hold, as far as its writers wait for it."""
         return min(
-            [line.size for line in self.by_queue[queue] if line.full == "wait" and not line.abandoned], default=0
+            [line.size for line in self.subscriptions_by_queue[queue] if line.full == "wait" and not line.abandoned],
+            default=0,
         )
 
-    def stretch(self, task: str, items: int) -> None:
+    def set_elastic_size(self, task: str, items: int) -> None:
         """The task's elastic lines may hold so many items, if that is more than they hold in any case."""
-        for line in self.by_task[task]:
-            if line.least_size is not None:
-                line.size = max(line.least_size, items)
+        for line in self.subscriptions_by_task[task]:
+            if line.min_size is not None:
+                line.size = max(line.min_size, items)
 
-    def abandon(self, task: str, over: Container[str]) -> None:
+    def remove_reader(self, task: str, over: Container[str]) -> None:
         """The task reads no more, and sends what its order held back. Lines whose readers are all `over` are left."""
-        if task in self.orders:
-            self._send(task, self.orders[task].drain(), Settlement())
-        for line in self.by_task[task]:
-            line.leave(task, over)
+        if task in self.release_orders:
+            self._send(task, self.release_orders[task].drain_outputs(), Settlement())
+        for line in self.subscriptions_by_task[task]:
+            line.remove_reader(task, over)
 
     # -- going out -----------------------------------------------------------------------------
 
-    def take(
+    def grant_lease(
         self,
         task: str,
         worker: int,
@@ -154,80 +157,88 @@ class Ledger:
         `most_bytes` bounds what is granted beyond `together` items: a batch is not parted for its bytes.
         Marked pieces (an item that failed before) come alone and ignore `least`.
         """
-        lines = self.by_task[task]
-        pieces: list[tuple[Line, Piece]] = []
+        lines = self.subscriptions_by_task[task]
+        pieces: list[tuple[Subscription, ItemRange]] = []
         taken = 0
         for line in self._turn(task, lines, least):
-            for piece in line.take(task, most - taken, most_bytes, light, together - taken, joining=bool(pieces)):
+            for piece in line.take_ranges(
+                task, most - taken, most_bytes, light, together - taken, joining=bool(pieces)
+            ):
                 pieces.append((line, piece))
                 taken += piece.count
                 if len(lines) > 1:
-                    most_bytes -= piece.weight(light)
-            if taken >= most or (pieces and pieces[-1][1].single):
+                    most_bytes -= piece.weighted_bytes(light)
+            if taken >= most or (pieces and pieces[-1][1].must_be_alone):
                 break
         if not pieces:
             return None
         entry = None
-        if (order := self.orders.get(task)) is not None:
-            entry = pieces[0][1].entry or order.append()
+        if (order := self.release_orders.get(task)) is not None:
+            entry = pieces[0][1].order_entry or order.append_entry()
         lease = Lease(next(self._leases), task, worker, pieces, taken, entry)
         self.leases[lease.id] = lease
-        self.leased[task] += taken
+        self.leased_items[task] += taken
         return lease
 
     @staticmethod
-    def _turn(task: str, lines: list[Line], least: int) -> list[Line]:
-        if least > 1 and not any((piece := line.next(task)) is not None and piece.single for line in lines):
-            available = sum(line.available(task) for line in lines)
+    def _turn(task: str, lines: list[Subscription], least: int) -> list[Subscription]:
+        if least > 1 and not any(
+            (piece := line.next_range(task)) is not None and piece.must_be_alone for line in lines
+        ):
+            available = sum(line.available_items(task) for line in lines)
             if available < least:
                 return []
         if len(lines) == 1:
             return lines
         # What was begun first, then the fullest: a task with several inputs empties what makes others wait.
         return sorted(
-            (line for line in lines if line.available(task)),
-            key=lambda line: (task not in line.kept, -line.available(task)),
+            (line for line in lines if line.available_items(task)),
+            key=lambda line: (task not in line.kept_for_task, -line.available_items(task)),
         )
 
     def returned_first(self, task: str) -> bool:
         """Whether what would be granted next is what the order of the task waits for."""
-        return task in self.orders and any(task in line.kept for line in self.by_task[task])
+        return task in self.release_orders and any(
+            task in line.kept_for_task for line in self.subscriptions_by_task[task]
+        )
 
     def suspect_first(self, task: str) -> bool:
         """Whether workers have died over what would be granted next."""
-        return any((piece := line.next(task)) is not None and piece.crashes for line in self.by_task[task])
+        return any(
+            (piece := line.next_range(task)) is not None and piece.crashes for line in self.subscriptions_by_task[task]
+        )
 
-    def available(self, task: str) -> int:
+    def available_items(self, task: str) -> int:
         """Items that could be granted to this task now."""
         total = 0
-        for line in self.by_task[task]:
-            total += line.available(task) if line.kept else line.count - line.asleep
+        for line in self.subscriptions_by_task[task]:
+            total += line.available_items(task) if line.kept_for_task else line.count - line.sleeping_items
         return total
 
-    def queued(self, task: str) -> int:
+    def queued_items(self, task: str) -> int:
         """Items that wait for this task, those included that sleep before a retry."""
-        return sum([line.count for line in self.by_task[task]])
+        return sum([line.count for line in self.subscriptions_by_task[task]])
 
-    def busy(self, task: str) -> bool:
+    def has_items(self, task: str) -> bool:
         """Whether this task has items, queued or in the hands of its workers."""
-        return self.leased[task] > 0 or self.queued(task) > 0
+        return self.leased_items[task] > 0 or self.queued_items(task) > 0
 
-    def wake(self, now: float) -> None:
+    def wake_sleepers(self, now: float) -> None:
         """Let the items whose time has come be granted again."""
-        for line in self.lines:
-            if line.sleeping:
-                line.wake(now)
-        self._sleepers = any(line.sleeping for line in self.lines)
+        for line in self.subscriptions:
+            if line.sleeping_ranges:
+                line.wake_sleepers(now)
+        self._sleepers = any(line.sleeping_ranges for line in self.subscriptions)
 
     def next_waking(self) -> float | None:
         """When the next sleeping item wakes."""
         if not self._sleepers:
             return None
-        return min((when for line in self.lines if (when := line.next_waking()) is not None), default=None)
+        return min((when for line in self.subscriptions if (when := line.next_waking()) is not None), default=None)
 
     # -- settling ------------------------------------------------------------------------------
 
-    def settle(
+    def settle_lease(
         self,
         lease_id: int,
         done: int,
@@ -248,13 +259,13 @@ class Ledger:
         result = Settlement()
         again = self._judge(lease, done, verdicts, result)
         if more:
-            self.leased[lease.task] -= done
-            lease.shorten(done)
+            self.leased_items[lease.task] -= done
+            lease.drop_finished(done)
         else:
             del self.leases[lease_id]
-            self.leased[lease.task] -= lease.count
+            self.leased_items[lease.task] -= lease.count
             if done < lease.count:
-                again += [(line, piece, None) for line, piece in lease.locate(done, lease.count - done)]
+                again += [(line, piece, None) for line, piece in lease.locate_ranges(done, lease.count - done)]
         if again:
             self._give_back(lease, again)
         self._send(lease.task, self._in_order(lease, list(outputs)), result)
@@ -267,75 +278,81 @@ class Ledger:
             verdict = verdicts[index]
             self._done(lease, at, index - at)
             at = index + verdict.count
-            for line, piece in lease.locate(index, verdict.count):
+            for line, piece in lease.locate_ranges(index, verdict.count):
                 again += self._apply(lease.task, line, piece, verdict, result)
         self._done(lease, at, done - at)
         return again
 
-    def _apply(self, task: str, line: Line, piece: Piece, verdict: Verdict, result: Settlement) -> list[_Returned]:
+    def _apply(
+        self, task: str, line: Subscription, piece: ItemRange, verdict: Verdict, result: Settlement
+    ) -> list[_Returned]:
         """What becomes of a piece that failed; returned when it is given again."""
         if isinstance(verdict, Again):
-            self.repeated[task] += piece.count
+            self.repeated_items[task] += piece.count
             return [(line, replace(piece, attempts=piece.attempts + 1), verdict.until)]
         if isinstance(verdict, Dead):
             self._give_up(task, line, piece, verdict.evidence, result)
         else:
             self._over(line, piece, "dropped")
-            self.tallies[task].dropped += piece.count
+            self.task_counts[task].dropped += piece.count
         return []
 
-    def _give_up(self, task: str, line: Line, piece: Piece, evidence: Any, result: Settlement) -> None:
+    def _give_up(self, task: str, line: Subscription, piece: ItemRange, evidence: Any, result: Settlement) -> None:
         self._over(line, piece, "dead")
-        self.tallies[task].dead += piece.count
-        result.dead += [GivenUp(line.queue, piece.part(index, 1), evidence) for index in range(piece.count)]
+        self.task_counts[task].dead += piece.count
+        result.dead_items += [GivenUp(line.queue, piece.sub_range(index, 1), evidence) for index in range(piece.count)]
 
     def _done(self, lease: Lease, start: int, length: int) -> None:
-        for line, piece in lease.locate(start, length):
+        for line, piece in lease.locate_ranges(start, length):
             self._over(line, piece, "done")
-            self.tallies[lease.task].done += piece.count
-            if line.queue not in self.letters:
-                self.taken[lease.task] += piece.count
+            self.task_counts[lease.task].done += piece.count
+            if line.queue not in self.dead_letter_queues:
+                self.taken_items[lease.task] += piece.count
 
     @staticmethod
-    def _over(line: Line, piece: Piece, how: str) -> None:
-        line.leased -= piece.count
-        setattr(line.tally, how, getattr(line.tally, how) + piece.count)
+    def _over(line: Subscription, piece: ItemRange, how: str) -> None:
+        line.leased_items -= piece.count
+        setattr(line.counts, how, getattr(line.counts, how) + piece.count)
 
     def _give_back(self, lease: Lease, again: list[_Returned]) -> None:
-        if (entry := lease.entry) is not None:
+        if (entry := lease.order_entry) is not None:
             kept: list[_Returned] = []
             for line, piece, until in sorted(again, key=lambda each: self._position(lease, each[1])):
-                entry = entry.behind()
-                kept.append((line, replace(piece, entry=entry), until))
+                entry = entry.insert_behind()
+                kept.append((line, replace(piece, order_entry=entry), until))
             again = kept
         for line, piece, until in again:
             if until is None:
                 line.give_back(piece, lease.task)
             else:
-                line.sleep(piece, until, lease.task)
+                line.return_sleeping(piece, until, lease.task)
                 self._sleepers = True
 
     @staticmethod
-    def _position(lease: Lease, piece: Piece) -> tuple[int, int]:
-        for at, (_, held) in enumerate(lease.pieces):
+    def _position(lease: Lease, piece: ItemRange) -> tuple[int, int]:
+        for at, (_, held) in enumerate(lease.item_ranges):
             if held.chunk is piece.chunk and held.start <= piece.start < held.start + held.count:
                 return at, piece.start
         raise AssertionError("a piece that is not of this lease")
 
     def _in_order(self, lease: Lease, outputs: list[tuple[str, Chunk]]) -> list[tuple[str, Chunk]]:
-        return outputs if lease.entry is None else lease.entry.of.settle(lease.entry, outputs)
+        return (
+            outputs
+            if lease.order_entry is None
+            else lease.order_entry.release_order.settle_entry(lease.order_entry, outputs)
+        )
 
     def _send(self, task: str, outputs: list[tuple[str, Chunk]], result: Settlement) -> None:
         for queue, chunk in outputs:
             self.put(queue, [chunk], sender=task)
-            result.fed.add(queue)
+            result.fed_queues.add(queue)
 
-    def release(self, lease_id: int) -> None:
+    def release_lease(self, lease_id: int) -> None:
         """Take a lease back whose items were never started: they go where they were, unmarked."""
-        self.settle(lease_id, 0, {}, [])
+        self.settle_lease(lease_id, 0, {}, [])
 
-    def lost(
-        self, lease_id: int, suspects: range, finished: int, judge: Callable[[Piece], Verdict | None]
+    def settle_lost_lease(
+        self, lease_id: int, suspects: range, finished: int, judge: Callable[[ItemRange], Verdict | None]
     ) -> Settlement | None:
         """The lease's worker is gone; it executed the items of `suspects` (indices in the lease) at that moment.
 
@@ -346,19 +363,19 @@ class Ledger:
         lease = self.leases.pop(lease_id, None)
         if lease is None:
             return None
-        self.leased[lease.task] -= lease.count
-        self.repeated[lease.task] += finished
+        self.leased_items[lease.task] -= lease.count
+        self.repeated_items[lease.task] += finished
         result = Settlement()
-        again: list[_Returned] = [(line, piece, None) for line, piece in lease.locate(0, suspects.start)]
+        again: list[_Returned] = [(line, piece, None) for line, piece in lease.locate_ranges(0, suspects.start)]
         for index in suspects:
-            for line, piece in lease.locate(index, 1):
+            for line, piece in lease.locate_ranges(index, 1):
                 verdict = judge(piece)
                 if verdict is None:
-                    self.repeated[lease.task] += 1
-                    again.append((line, replace(piece, crashes=piece.crashes + 1, alone=True), None))
+                    self.repeated_items[lease.task] += 1
+                    again.append((line, replace(piece, crashes=piece.crashes + 1, granted_alone=True), None))
                 else:
                     again += self._apply(lease.task, line, piece, verdict, result)
-        rest = lease.locate(suspects.stop, lease.count - suspects.stop)
+        rest = lease.locate_ranges(suspects.stop, lease.count - suspects.stop)
         again += [(line, piece, None) for line, piece in rest]
         self._give_back(lease, again)
         self._send(lease.task, self._in_order(lease, []), result)
@@ -368,24 +385,24 @@ class Ledger:
 
     def source_sent(self, task: str, count_: int) -> None:
         """A source has yielded so many items."""
-        self.read[task] += count_
+        self.source_items[task] += count_
 
     def count_left(self) -> None:
         """Count what is still queued, leased or held back as left. Call once, when nothing runs any more."""
         for lease_id in list(self.leases):
-            self.release(lease_id)
-        for task, order in self.orders.items():
-            self._send(task, order.drain(), Settlement())
-        for line in self.lines:
-            line.tally.left += line.count
+            self.release_lease(lease_id)
+        for task, order in self.release_orders.items():
+            self._send(task, order.drain_outputs(), Settlement())
+        for line in self.subscriptions:
+            line.counts.left += line.count
 
-    def unbalanced(self) -> list[Line]:
+    def unbalanced_subscriptions(self) -> list[Subscription]:
         """The lines whose balance does not hold; always empty unless runner itself is wrong."""
-        return [line for line in self.lines if line.tally.missing]
+        return [line for line in self.subscriptions if line.counts.missing]
 
-    def headline(self) -> Headline:
+    def compute_run_balance(self) -> Balance:
         """The balance of the run; call `count_left` first."""
-        tasks = {*self.taken, *self.sent, *self.read}
-        flows = [Flow(self.taken[task], self.sent[task], self.read[task]) for task in tasks]
-        tallies = [line.tally for line in self.lines if line.queue not in self.letters]
-        return headline(flows, tallies, sum(self.repeated.values()))
+        tasks = {*self.taken_items, *self.sent_items, *self.source_items}
+        flows = [TaskFlow(self.taken_items[task], self.sent_items[task], self.source_items[task]) for task in tasks]
+        tallies = [line.counts for line in self.subscriptions if line.queue not in self.dead_letter_queues]
+        return compute_balance(flows, tallies, sum(self.repeated_items.values()))

@@ -18,63 +18,63 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
+class OrderEntry:
     """One place in the order, with the results that wait in it: (queue, chunk) pairs."""
 
-    of: Sequence
+    release_order: ReleaseOrder
     outputs: list[tuple[str, Chunk]] = field(default_factory=list)
     settled: bool = False
-    after: Entry | None = None
+    next_entry: OrderEntry | None = None
 
-    def behind(self) -> Entry:
+    def insert_behind(self) -> OrderEntry:
         """A new entry right behind this one."""
-        entry = Entry(self.of, after=self.after)
-        self.after = entry
-        if self.of.tail is self:
-            self.of.tail = entry
+        entry = OrderEntry(self.release_order, next_entry=self.next_entry)
+        self.next_entry = entry
+        if self.release_order.tail is self:
+            self.release_order.tail = entry
         return entry
 
 
 @dataclass(slots=True)
-class Sequence:
+class ReleaseOrder:
     """The entries of one ordered task that have not left yet, and how many results for each queue they hold back."""
 
-    head: Entry | None = None
-    tail: Entry | None = None
-    held: dict[str, int] = field(default_factory=dict)
+    head: OrderEntry | None = None
+    tail: OrderEntry | None = None
+    held_results: dict[str, int] = field(default_factory=dict)
 
-    def append(self) -> Entry:
+    def append_entry(self) -> OrderEntry:
         """A new entry at the end."""
-        entry = Entry(self)
+        entry = OrderEntry(self)
         if self.tail is None:
             self.head = entry
         else:
-            self.tail.after = entry
+            self.tail.next_entry = entry
         self.tail = entry
         return entry
 
-    def settle(self, entry: Entry, outputs: list[tuple[str, Chunk]]) -> list[tuple[str, Chunk]]:
+    def settle_entry(self, entry: OrderEntry, outputs: list[tuple[str, Chunk]]) -> list[tuple[str, Chunk]]:
         """The entry has its results; return whatever may leave now, in order."""
         entry.outputs.extend(outputs)
         entry.settled = True
         for queue, chunk in outputs:
-            self.held[queue] = self.held.get(queue, 0) + chunk.count
+            self.held_results[queue] = self.held_results.get(queue, 0) + chunk.count
         leaving: list[tuple[str, Chunk]] = []
         while self.head is not None and self.head.settled:
             leaving.extend(self.head.outputs)
-            self.head = self.head.after
+            self.head = self.head.next_entry
         if self.head is None:
             self.tail = None
         for queue, chunk in leaving:
-            self.held[queue] -= chunk.count
+            self.held_results[queue] -= chunk.count
         return leaving
 
-    def drain(self) -> list[tuple[str, Chunk]]:
+    def drain_outputs(self) -> list[tuple[str, Chunk]]:
         """Everything that is still held back, in order, although what was before it never came."""
         leaving: list[tuple[str, Chunk]] = []
         while self.head is not None:
             leaving.extend(self.head.outputs)
-            self.head = self.head.after
+            self.head = self.head.next_entry
         self.tail = None
-        self.held.clear()
+        self.held_results.clear()
         return leaving

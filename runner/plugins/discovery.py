@@ -7,20 +7,20 @@ import os
 from typing import TYPE_CHECKING
 
 from runner.local_modules import module_name
-from runner.plugins.entry_points import scan
+from runner.plugins.entry_points import scan_entry_points
 from runner.plugins.plugin import Plugin
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.plugins.entry_points import EntryPoint
-    from runner.plugins.policy import Choice
+    from runner.plugins.policy import PluginPolicy
 
 #: The plugin that ships with runner.
-OWN = "std"
+BUNDLED_PLUGIN = "std"
 
 
-def local(folder: Path, named: tuple[str, ...] | None, choice: Choice) -> list[Plugin]:
+def local_plugins(folder: Path, named: tuple[str, ...] | None, choice: PluginPolicy) -> list[Plugin]:
     """The plugins of one file, which is in `folder`."""
     default = folder / "plugins"
     if named is None:
@@ -36,7 +36,7 @@ def local(folder: Path, named: tuple[str, ...] | None, choice: Choice) -> list[P
             else:
                 found.append(Plugin(name.rpartition(".")[2], f"module {name}", name, hooks_module=name))
     for plugin in found:
-        plugin.blocked = choice.reason(plugin.name, "", installed=False)
+        plugin.blocked_by = choice.reason_to_block(plugin.name, "", installed=False)
     return found
 
 
@@ -48,7 +48,7 @@ def _in_folder(folder: Path) -> list[Plugin]:
     try:
         there = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        return [Plugin(folder.name, str(folder), error=str(error), why=str(error))]
+        return [Plugin(folder.name, str(folder), error=str(error), error_line=str(error))]
     return [_local(path) for path in there if _is_module(path)]
 
 
@@ -67,26 +67,26 @@ def _local(path: Path) -> Plugin:
     else:
         name = path.stem
     module = module_name(folder, name)
-    return Plugin(name, file, module, file, hooks_module=module, file=file)
+    return Plugin(name, file, module, file, hooks_module=module, source_file=file)
 
 
-def own(choice: Choice) -> list[Plugin]:
+def bundled_plugins(choice: PluginPolicy) -> list[Plugin]:
     """The plugin that ships with runner, where it does."""
-    spec = importlib.util.find_spec(f"runner.{OWN}")
+    spec = importlib.util.find_spec(f"runner.{BUNDLED_PLUGIN}")
     if spec is None:
         return []
-    plugin = Plugin(OWN, "ships with runner", f"runner.{OWN}", file=spec.origin or "")
-    plugin.blocked = choice.reason(OWN, "", installed=False)
+    plugin = Plugin(BUNDLED_PLUGIN, "ships with runner", f"runner.{BUNDLED_PLUGIN}", source_file=spec.origin or "")
+    plugin.blocked_by = choice.reason_to_block(BUNDLED_PLUGIN, "", installed=False)
     return [plugin]
 
 
-def installed(choice: Choice) -> list[Plugin]:
+def installed_plugins(choice: PluginPolicy) -> list[Plugin]:
     """Installed plugins, none of them imported; blocked ones say by what."""
     by_name: dict[tuple[str, str], dict[str, EntryPoint]] = {}
-    for point in scan():
-        by_name.setdefault((point.name, point.distribution.info), {})[point.group] = point
-    found = [Plugin.installed(points) for points in by_name.values()]
+    for point in scan_entry_points():
+        by_name.setdefault((point.name, point.distribution.metadata_folder), {})[point.group] = point
+    found = [Plugin.from_entry_points(points) for points in by_name.values()]
     for plugin in found:
         distribution = plugin.distribution.name if plugin.distribution else ""
-        plugin.blocked = choice.reason(plugin.name, distribution, installed=True)
+        plugin.blocked_by = choice.reason_to_block(plugin.name, distribution, installed=True)
     return found

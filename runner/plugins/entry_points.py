@@ -16,8 +16,8 @@ from runner.structs import dataclass
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-FUNCTIONS, HOOKS, COMMANDS = "runner", "runner.hooks", "runner.commands"
-GROUPS = (FUNCTIONS, HOOKS, COMMANDS)
+FUNCTIONS_GROUP, HOOKS_GROUP, COMMANDS_GROUP = "runner", "runner.hooks", "runner.commands"
+ENTRY_POINT_GROUPS = (FUNCTIONS_GROUP, HOOKS_GROUP, COMMANDS_GROUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Distribution:
 
     name: str
     version: str
-    info: str
+    metadata_folder: str
 
     @property
     def summary(self) -> str:
@@ -34,14 +34,14 @@ class Distribution:
         return self._metadata("Summary")
 
     @property
-    def called(self) -> str:
+    def display_name(self) -> str:
         """Its name as its author writes it, where the folder has it with `_`."""
         return self._metadata("Name") or self.name
 
     def _metadata(self, key: str) -> str:
         for file in ("METADATA", "PKG-INFO"):
             try:
-                text = Path(self.info, file).read_text(encoding="utf-8", errors="replace")
+                text = Path(self.metadata_folder, file).read_text(encoding="utf-8", errors="replace")
             except OSError:
                 continue
             for line in text.partition("\n\n")[0].splitlines():
@@ -50,7 +50,7 @@ class Distribution:
         return ""
 
     def __str__(self) -> str:
-        return f"{self.called} {self.version}".rstrip()
+        return f"{self.display_name} {self.version}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +63,17 @@ class EntryPoint:
     distribution: Distribution
 
     @property
-    def file(self) -> str:
+    def source_file(self) -> str:
         """The file that it leads to, as far as can be told without an import; else where it is declared."""
         module = self.value.partition(":")[0].strip()
-        base = Path(self.distribution.info).parent.joinpath(*module.split("."))
+        base = Path(self.distribution.metadata_folder).parent.joinpath(*module.split("."))
         for found in (base / "__init__.py", base.with_name(base.name + ".py")):
             if found.is_file():
                 return str(found)
-        return str(Path(self.distribution.info, "entry_points.txt"))
+        return str(Path(self.distribution.metadata_folder, "entry_points.txt"))
 
 
-def scan(path: Iterable[str] | None = None) -> list[EntryPoint]:
+def scan_entry_points(path: Iterable[str] | None = None) -> list[EntryPoint]:
     """All entry points for runner; of two installations of one distribution the first on `path` counts."""
     found: list[EntryPoint] = []
     seen: set[str] = set()
@@ -101,7 +101,7 @@ def _distributions(site: str) -> Iterator[Distribution]:
 
 def _entry_points(distribution: Distribution) -> Iterator[EntryPoint]:
     try:
-        with open(f"{distribution.info}/entry_points.txt", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+        with open(f"{distribution.metadata_folder}/entry_points.txt", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
             text = file.read()
     except OSError:
         return
@@ -112,6 +112,6 @@ def _entry_points(distribution: Distribution) -> Iterator[EntryPoint]:
         line = raw.strip()
         if line.startswith("["):
             group = line.strip("[] ")
-        elif group in GROUPS and "=" in line and not line.startswith(("#", ";")):
+        elif group in ENTRY_POINT_GROUPS and "=" in line and not line.startswith(("#", ";")):
             name, _, value = line.partition("=")
             yield EntryPoint(group, name.strip(), value.partition("[")[0].strip(), distribution)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 
-from runner.text import one_line, plain
+from runner.text import printable_line, printable_text
 
 _MOST_LINE = 1 << 16
 #: Everything that a terminal would act on, apart from colours (`ESC [ ... m`) and tabs.
@@ -19,16 +19,16 @@ _RESET = b"\x1b[0m"
 _COLORS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 
 
-class Splitter:
+class LineSplitter:
     r"""Cuts a stream into lines; what is not finished yet waits. Memory is bounded: a line over 64 KiB comes in parts.
 
-    >>> splitter = Splitter(); splitter.feed(b"one\ntw"), splitter.feed(b"o"), splitter.end()
+    >>> splitter = LineSplitter(); splitter.feed(b"one\ntw"), splitter.feed(b"o"), splitter.finish()
     ([b'one\n'], [], [b'two\n'])
     """
 
     def __init__(self, *, raw: bool = False, terminal: bool = False) -> None:
         self._raw = raw
-        self._clean = harmless if terminal else clean
+        self._clean = terminal_safe if terminal else strip_controls
         self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -43,13 +43,13 @@ class Splitter:
             self._rest = self._rest[cut:]
         return whole
 
-    def end(self) -> list[bytes]:
+    def finish(self) -> list[bytes]:
         """The unfinished last line, finished."""
         rest, self._rest = self._rest, b""
         return [self._clean(rest) + b"\n"] if rest else []
 
     @property
-    def waiting(self) -> bool:
+    def has_partial_line(self) -> bool:
         """Whether there is an unfinished line."""
         return bool(self._rest)
 
@@ -59,10 +59,10 @@ def _between_characters(text: bytes, at: int) -> int:
     return next((cut for cut in range(at, at - 4, -1) if text[cut] & 0xC0 != 0x80), at)
 
 
-def clean(line: bytes) -> bytes:
+def strip_controls(line: bytes) -> bytes:
     r"""A line without control sequences other than colours; of a progress bar only its last state.
 
-    >>> clean(b"10%\r20%\r\x1b[2K30%"), clean(b"\x1b[31mred\x1b[0m")
+    >>> strip_controls(b"10%\r20%\r\x1b[2K30%"), strip_controls(b"\x1b[31mred\x1b[0m")
     (b'30%', b'\x1b[31mred\x1b[0m')
     """
     if line.isascii() and line.isalnum():
@@ -71,25 +71,25 @@ def clean(line: bytes) -> bytes:
     return _CONTROL.sub(lambda found: b"" if found.group(1) else found.group(0), states[-1])
 
 
-def harmless(line: bytes) -> bytes:
+def terminal_safe(line: bytes) -> bytes:
     r"""A line for a terminal: also without what steers it beyond ASCII, and with its colours ended.
 
-    >>> harmless(b"\xc2\x9b2Ja\x9b"), harmless("\u202egnp".encode()), harmless(b"\x1b[31mred")
+    >>> terminal_safe(b"\xc2\x9b2Ja\x9b"), terminal_safe("\u202egnp".encode()), terminal_safe(b"\x1b[31mred")
     (b'\\x9b2Ja\\x9b', b'\\u202egnp', b'\x1b[31mred\x1b[0m')
     """
-    line = clean(line)
+    line = strip_controls(line)
     if not line.isascii():
-        line = _STEERS.sub(lambda found: plain(found[0]), line.decode("utf-8", "backslashreplace")).encode()
+        line = _STEERS.sub(lambda found: printable_text(found[0]), line.decode("utf-8", "backslashreplace")).encode()
     return line if b"\x1b" not in line or line.endswith(_RESET) else line + _RESET
 
 
-def prefix(name: str, *, color: bool = False) -> bytes:
+def worker_prefix(name: str, *, color: bool = False) -> bytes:
     """What stands before each line of a worker; its colour depends on its name alone.
 
-    >>> prefix("pa")
+    >>> worker_prefix("pa")
     b'pa | '
     """
-    name = one_line(name)
+    name = printable_line(name)
     mark = f"{name} | ".encode()
     if not color:
         return mark

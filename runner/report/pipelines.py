@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runner.events import QueuePlanned, QueueSummary, TaskPlanned, TaskSummary, WorkerNow
-    from runner.report.record import Record
+    from runner.report.record import RunRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class TaskLoad:
     """One task's work: `work` and `cpu` are seconds, all its workers together.
 
     `begin` is when its first worker was ready, `end` when it was over, in seconds since the run began. `queued`: items
@@ -25,10 +25,10 @@ class Load:
     summary: TaskSummary
     begin: float
     end: float
-    work: float
-    cpu: float
-    queued: bool
-    laned: bool
+    work_seconds: float
+    cpu_seconds: float
+    had_backlog: bool
+    has_lanes: bool
 
     @property
     def name(self) -> str:
@@ -36,51 +36,51 @@ class Load:
         return self.plan.name
 
     @property
-    def workers(self) -> int:
+    def worker_count(self) -> int:
         """How many it has."""
         return max(1, len(self.summary.workers))
 
     @property
-    def more(self) -> int:
+    def suggested_workers(self) -> int:
         """How many it might have instead: one more, or a quarter where one would hardly be seen."""
-        return self.workers + max(1, self.workers // 4)
+        return self.worker_count + max(1, self.worker_count // 4)
 
     @property
-    def source(self) -> bool:
+    def is_source(self) -> bool:
         """Whether it has no inputs."""
         return not self.plan.inputs
 
     @property
-    def may_share(self) -> bool:
+    def can_use_more(self) -> bool:
         """Whether as many items as that can be under way at the same time."""
-        return not self.source and not self.laned and self.items >= 4 * self.more
+        return not self.is_source and not self.has_lanes and self.item_count >= 4 * self.suggested_workers
 
     @property
-    def items(self) -> int:
+    def item_count(self) -> int:
         """How many it took, or made."""
-        return self.summary.sent if self.source else self.summary.taken
+        return self.summary.sent if self.is_source else self.summary.taken
 
     def _share(self, seconds: float, end: float) -> float:
         return seconds / (end - self.begin) if end > self.begin else 0.0
 
-    def busy(self, end: float) -> float:
+    def busy_share(self, end: float) -> float:
         """The share of its workers' time until `end` in which they executed or encoded."""
-        return self._share(self.work, end) / self.workers
+        return self._share(self.work_seconds, end) / self.worker_count
 
-    def computing(self, end: float) -> float:
+    def computing_share(self, end: float) -> float:
         """The share of its workers' time until `end` in which they used a processor."""
-        return self._share(self.cpu, end) / self.workers
+        return self._share(self.cpu_seconds, end) / self.worker_count
 
-    def paced(self, end: float) -> float:
+    def rate_share(self, end: float) -> float:
         """Its items as a share of what its `rate` allows."""
-        return self._share(self.items / (self.plan.rate or 1.0), end)
+        return self._share(self.item_count / (self.plan.rate or 1.0), end)
 
-    def flying(self, end: float) -> float:
+    def concurrency_share(self, end: float) -> float:
         """Items in flight, on average, as a share of its `concurrency` (Little's law: rate × time per item)."""
         seconds = sum(edge * count for edge, count in self.summary.times)
-        return self._share(seconds, end) / (self.workers * (self.plan.concurrency or 1))
+        return self._share(seconds, end) / (self.worker_count * (self.plan.concurrency or 1))
 
-    def within(self, other: Pipeline) -> float:
+    def share_within(self, other: Pipeline) -> float:
         """The share of its time that falls into the other pipeline's."""
         both = min(self.end, other.end) - max(self.begin, other.begin)
         return max(0.0, both) / (self.end - self.begin) if self.end > self.begin else 0.0
@@ -90,18 +90,18 @@ class Load:
 class Pipeline:
     """Tasks that queues connect. `phased`: some of them start only when others of them have ended."""
 
-    loads: tuple[Load, ...]
-    phased: bool
+    task_loads: tuple[TaskLoad, ...]
+    is_phased: bool
 
     @property
     def begin(self) -> float:
         """When the first of them was ready."""
-        return min(load.begin for load in self.loads)
+        return min(load.begin for load in self.task_loads)
 
     @property
     def end(self) -> float:
         """When the last of them was over."""
-        return max(load.end for load in self.loads)
+        return max(load.end for load in self.task_loads)
 
     @property
     def seconds(self) -> float:
@@ -109,12 +109,12 @@ class Pipeline:
         return self.end - self.begin
 
     @property
-    def lone(self) -> bool:
+    def is_single_task(self) -> bool:
         """Whether it is one task without queues."""
-        return len(self.loads) == 1
+        return len(self.task_loads) == 1
 
 
-def others(record: Record) -> float:
+def other_programs_share(record: RunRecord) -> float:
     """What other programs took of the processors' time, 0 to 1; 0 as well where nobody could tell.
 
     Processes that start are taken to compute: what they and the fork server import is in nobody's account.
@@ -126,21 +126,21 @@ def others(record: Record) -> float:
     return max(0.0, 1 - record.idle - ours / (max(1, record.plan.machine.cores) * record.seconds))
 
 
-def supervision(record: Record) -> float:
+def supervisor_share(record: RunRecord) -> float:
     """How much of a core runner itself took: the supervisor, and who prints."""
     return max(0.0, record.cpu - _cpu(record, "thread")) / record.seconds
 
 
-def _cpu(record: Record, mode: str) -> float:
+def _cpu(record: RunRecord, mode: str) -> float:
     return sum(worker.cpu for worker in _workers(record, mode))
 
 
-def _workers(record: Record, mode: str) -> list[WorkerNow]:
+def _workers(record: RunRecord, mode: str) -> list[WorkerNow]:
     names = {plan.name for plan in record.plan.tasks if plan.mode == mode}
     return [worker for task in record.tasks if task.name in names for worker in task.workers]
 
 
-def pipelines(record: Record) -> list[Pipeline]:
+def find_pipelines(record: RunRecord) -> list[Pipeline]:
     """The pipelines of a run, without tasks that never started."""
     queues = {queue.name: queue for queue in record.plan.queues}
     ends = {queue.name: queue for queue in record.queues}
@@ -160,22 +160,22 @@ def _load(
     seconds: float,
     queues: dict[str, QueuePlanned],
     ends: dict[str, QueueSummary],
-) -> Load:
+) -> TaskLoad:
     after = min(worker.spent.ended for worker in summary.workers)
     start = max(0.0, seconds - summary.active - after)
     queued = False
     for name in plan.inputs:
         bound = queues[name].size if name in queues else None
         queued = queued or (name in ends and ends[name].most >= min(2, bound or 2))
-    return Load(
+    return TaskLoad(
         plan,
         summary,
         begin=start + min(worker.spent.starting for worker in summary.workers),
         end=start + summary.active,
-        work=sum(worker.spent.worked for worker in summary.workers),
-        cpu=sum(_computed(worker) for worker in summary.workers),
-        queued=queued,
-        laned=any(queues[name].lane for name in plan.inputs if name in queues),
+        work_seconds=sum(worker.spent.worked for worker in summary.workers),
+        cpu_seconds=sum(_computed(worker) for worker in summary.workers),
+        had_backlog=queued,
+        has_lanes=any(queues[name].lane for name in plan.inputs if name in queues),
     )
 
 

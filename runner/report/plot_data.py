@@ -11,55 +11,57 @@ from math import ceil, isfinite, log2
 from typing import TYPE_CHECKING, Any
 
 from runner.events import STATES
-from runner.text import plain
+from runner.text import printable_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from runner.events import TaskSummary
-    from runner.report.record import Record, Series
+    from runner.report.record import RunRecord, Series
 
 #: From the bottom to the top of a worker's row; the rest is `ended`, and stays empty.
-STACKED = ("executing", "encoding", "room", "turn", "item", "starting")
-LEVELS = 12
+STACKED_STATES = ("executing", "encoding", "room", "turn", "item", "starting")
+CELL_LEVELS = 12
 _SIGNS = "0123456789abc"
-_ORDER = tuple(STATES.index(state) for state in STACKED)
+_ORDER = tuple(STATES.index(state) for state in STACKED_STATES)
 #: More rows than this nobody tells apart, so neighbours share one; and so many intervals in all keep a page small.
-MOST_ROWS = 128
+MAX_TIMELINE_ROWS = 128
 _MOST_CELLS = 32_000
 _MOST_POINTS = 16_000
 _PER_OCTAVE = 2
 
 
-def data(record: Record) -> dict[str, Any]:
+def build_plots(record: RunRecord) -> dict[str, Any]:
     """Everything that is drawn, for JSON."""
     series = record.series
     width = ceil((len(series.done) + len(series.queues)) * len(series.at) / _MOST_POINTS) or 1
     return {
         "at": [round(at, 3) for at in series.at],
         "every": width,
-        "rates": rates(record, width),
-        "fill": fill(record, width),
-        "timeline": timeline(series),
-        "times": times(record.tasks),
+        "rates": throughput_plot(record, width),
+        "fill": queue_fill_plot(record, width),
+        "timeline": timeline_rows(series),
+        "times": item_times_plot(record.tasks),
     }
 
 
-def progress(record: Record, task: str) -> Sequence[int]:
+def task_progress(record: RunRecord, task: str) -> Sequence[int]:
     """What a task has done by the end of each interval; what it has sent, when it takes nothing."""
     takes = {planned.name: bool(planned.inputs) for planned in record.plan.tasks}
     done, sent = record.series.done.get(task, ()), record.series.sent.get(task, ())
     return done if takes.get(task, any(done)) or not any(sent) else sent
 
 
-def rates(record: Record, width: int = 1) -> list[dict[str, Any]]:
+def throughput_plot(record: RunRecord, width: int = 1) -> list[dict[str, Any]]:
     """Items a second of each task that has moved any, over `width` intervals at a time."""
     at = _ends(record.series.at, width)
     found = []
     for name in record.series.done:
-        counts = _ends(progress(record, name), width)
+        counts = _ends(task_progress(record, name), width)
         if any(counts):
-            found.append({"name": plain(name), "values": [_round(rate) for rate in slopes(at, counts)]})
+            found.append(
+                {"name": printable_text(name), "values": [_round(rate) for rate in counts_per_second(at, counts)]}
+            )
     return found
 
 
@@ -68,7 +70,7 @@ def _ends(values: Sequence[Any], width: int) -> list[Any]:
     return [values[min(start + width, len(values)) - 1] for start in range(0, len(values), width)]
 
 
-def slopes(at: Sequence[float], counts: Sequence[int]) -> Iterable[float]:
+def counts_per_second(at: Sequence[float], counts: Sequence[int]) -> Iterable[float]:
     """Counts a second, from cumulative counts and the ends of the intervals."""
     before, last = 0.0, 0
     for end, count in zip(at, counts, strict=False):
@@ -76,7 +78,7 @@ def slopes(at: Sequence[float], counts: Sequence[int]) -> Iterable[float]:
         before, last = end, count
 
 
-def fill(record: Record, width: int = 1) -> list[dict[str, Any]]:
+def queue_fill_plot(record: RunRecord, width: int = 1) -> list[dict[str, Any]]:
     """How long each queue was: in per cent of its bound, or in items when it has none."""
     bounds = {queue.name: queue.size for queue in record.plan.queues}
     queues = []
@@ -84,20 +86,25 @@ def fill(record: Record, width: int = 1) -> list[dict[str, Any]]:
         bound = bounds.get(name)
         most = [max(lengths[start : start + width]) for start in range(0, len(lengths), width)]
         values = [_round(100 * length / bound) for length in most] if bound else most
-        queues.append({"name": plain(name), "unit": " %" if bound else "", "values": values})
+        queues.append({"name": printable_text(name), "unit": " %" if bound else "", "values": values})
     return queues
 
 
-def timeline(series: Series) -> list[dict[str, Any]]:
+def timeline_rows(series: Series) -> list[dict[str, Any]]:
     """A row for each worker, or for a few neighbours of one task when there are too many."""
     rows = [(task, name, shares) for task, workers in series.workers.items() for name, shares in workers.items()]
-    together = ceil(len(rows) / MOST_ROWS)
+    together = ceil(len(rows) / MAX_TIMELINE_ROWS)
     if together > 1:
         rows = list(_merged(series, together))
     width = ceil(len(rows) * len(series.at) / _MOST_CELLS) if rows else 1
     weights = [end - before for before, end in itertools.pairwise((0.0, *series.at))]
     return [
-        {"task": plain(task), "name": plain(name), "every": width, "cells": cells(_coarser(shares, weights, width))}
+        {
+            "task": printable_text(task),
+            "name": printable_text(name),
+            "every": width,
+            "cells": encode_cells(_coarser(shares, weights, width)),
+        }
         for task, name, shares in rows
     ]
 
@@ -128,10 +135,10 @@ def _coarser(shares: Sequence[tuple[float, ...]], weights: Sequence[float], widt
     return [_mean(shares[start : start + width], weights[start : start + width]) for start in starts]
 
 
-def cells(shares: Iterable[Sequence[float]]) -> str:
+def encode_cells(shares: Iterable[Sequence[float]]) -> str:
     """One row as text.
 
-    >>> cells([(0, 0, 1, 0, 0, 0, 0), (0, 0, 1, 0, 0, 0, 0), (0, 0.5, 0.5, 0, 0, 0, 0)])
+    >>> encode_cells([(0, 0, 1, 0, 0, 0, 0), (0, 0, 1, 0, 0, 0, 0), (0, 0.5, 0.5, 0, 0, 0, 0)])
     'cccccc.6666cc'
     """
     found, last = [], ""
@@ -139,13 +146,13 @@ def cells(shares: Iterable[Sequence[float]]) -> str:
         reach, cell = 0.0, ""
         for state in _ORDER:
             reach += share[state]
-            cell += _SIGNS[min(LEVELS, max(0, round(LEVELS * reach)))]
+            cell += _SIGNS[min(CELL_LEVELS, max(0, round(CELL_LEVELS * reach)))]
         found.append("." if cell == last else cell)
         last = cell
     return "".join(found)
 
 
-def times(tasks: Iterable[TaskSummary]) -> dict[str, Any]:
+def item_times_plot(tasks: Iterable[TaskSummary]) -> dict[str, Any]:
     """How long the items of each task took: the share of its items in each class, on one grid for all tasks.
 
     `edges` are the upper edges in seconds, each a half octave above the one before it.
@@ -166,7 +173,10 @@ def times(tasks: Iterable[TaskSummary]) -> dict[str, Any]:
     return {
         "edges": [_round(2.0 ** (key / _PER_OCTAVE)) for key in grid],
         "tasks": [
-            {"name": plain(name), "values": [_round(100 * mine.get(key, 0) / sum(mine.values())) for key in grid]}
+            {
+                "name": printable_text(name),
+                "values": [_round(100 * mine.get(key, 0) / sum(mine.values())) for key in grid],
+            }
             for name, mine in counts
         ],
     }

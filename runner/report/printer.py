@@ -27,16 +27,16 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from runner import forked_copies
-from runner.report.line_prefixes import Splitter, prefix
-from runner.report.panel import Panel
-from runner.secret_masks import Mask
-from runner.text import plain
+from runner.report.line_prefixes import LineSplitter, worker_prefix
+from runner.report.panel import TerminalPanel
+from runner.secret_masks import SecretMask
+from runner.text import printable_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.report.log import Log
-    from runner.report.panel import Frame
+    from runner.report.log import LogWriter
+    from runner.report.panel import DrawFrame
 
 _READ = 1 << 16
 _MOST_PENDING = 1 << 20
@@ -53,12 +53,12 @@ class _Left(Exception):
     """Another thread does what is left to do."""
 
 
-class Source:
+class WorkerStream:
     """One stream of one process worker."""
 
     def __init__(self, printer: Printer, name: str, fd: int, stream: str) -> None:
         self.name, self.fd, self.stream = name, fd, stream
-        self.splitter = printer.splitter(stream)
+        self.splitter = printer.create_splitter(stream)
         self._printer = printer
 
     def full(self) -> bool:
@@ -74,7 +74,7 @@ class Source:
 
     def finish(self) -> None:
         """Its worker is dead: print what is still in the pipe, and close it. Returns at once."""
-        self._printer.hand_over(lambda: self._printer.drain(self))
+        self._printer.run_on_thread(lambda: self._printer.drain_stream(self))
 
 
 def _same_terminal(one: int, other: int) -> bool:
@@ -92,16 +92,16 @@ class Printer:
         *,
         log: str = "prefix",
         color: bool = False,
-        mask: Mask | None = None,
-        lines: Log | None = None,
+        mask: SecretMask | None = None,
+        lines: LogWriter | None = None,
     ) -> None:
-        self.raw = log == "raw"
+        self.is_raw = log == "raw"
         self.color = color
-        self._mask = mask or Mask()
+        self._mask = mask or SecretMask()
         self._log = lines
-        self.trouble = ""
+        self.write_error = ""
         #: Output was lost that somebody still wanted to read: a full disk, not a reader who has gone.
-        self.failed = False
+        self.has_lost_output = False
         self._fds = {"out": os.dup(out_fd), "err": os.dup(err_fd)}
         self._terminals = {stream: os.isatty(fd) for stream, fd in self._fds.items()}
         self._broken: dict[str, int] = {}
@@ -114,7 +114,7 @@ class Printer:
         self._room = threading.Condition()
         self._deeds: deque[tuple[Callable[[], None], int]] = deque()
         self._pending = 0
-        self._splitters: dict[tuple[str, int, str], Splitter] = {}
+        self._splitters: dict[tuple[str, int, str], LineSplitter] = {}
         self._tails: dict[str, deque[bytes]] = {}
         self._closing = False
         #: How far the thread is, for those who wait for it: bytes written, and what it is writing just now.
@@ -124,33 +124,33 @@ class Printer:
         #: From when on it matters whether somebody goes on reading.
         self._hurry = inf
         #: The signal that has ended the waiting for a reader.
-        self.interrupted = 0
-        self._panel: Panel | None = None
-        self._forget = forked_copies.tell(self.abandon)
+        self.interrupt_signal = 0
+        self._panel: TerminalPanel | None = None
+        self._forget = forked_copies.register_fork_hook(self.abandon_in_fork)
         #: What is to be printed above the panel, and whether what goes to a stream appears where the panel is.
         self._above: list[bytes] = []
         self._beside = {"err": True, "out": _same_terminal(*self._fds.values())}
         self._thread = threading.Thread(target=self._run, name="runner-printer", daemon=True)
         self._thread.start()
 
-    def abandon(self) -> None:
+    def abandon_in_fork(self) -> None:
         """This is a copy that something has forked: it has no thread that prints, nor does it hold the outputs."""
-        forked_copies.drop(self._reader, self._writer, *self._fds.values())
+        forked_copies.close_descriptors(self._reader, self._writer, *self._fds.values())
         self._selector.close()
-        self.hand_over = lambda *_, **__: None  # type: ignore[method-assign]  # in the copy alone
+        self.run_on_thread = lambda *_, **__: None  # type: ignore[method-assign]  # in the copy alone
 
     # -- for others ----------------------------------------------------------------------------
 
-    def attach(self, name: str, fd: int, stream: str) -> Source:
+    def attach_pipe(self, name: str, fd: int, stream: str) -> WorkerStream:
         """Print what arrives in a pipe, whose read end is the printer's from now on."""
         os.set_blocking(fd, False)
-        source = Source(self, name, fd, stream)
-        self.hand_over(lambda: self._register(source))
+        source = WorkerStream(self, name, fd, stream)
+        self.run_on_thread(lambda: self._register(source))
         return source
 
-    def splitter(self, stream: str) -> Splitter:
+    def create_splitter(self, stream: str) -> LineSplitter:
         """What cuts one worker's output into lines."""
-        return Splitter(raw=self.raw, terminal=self._terminals[stream])
+        return LineSplitter(raw=self.is_raw, terminal=self._terminals[stream])
 
     def write(self, name: str, text: str | bytes, stream: str, thread: int = 0) -> None:
         """Print text of a thread worker; waits when a slow reader has let a megabyte pile up.
@@ -159,26 +159,26 @@ class Printer:
         """
         data = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
         key = (name, thread, stream)
-        self.hand_over(lambda: self._feed(key, data), len(data), wait=True)
+        self.run_on_thread(lambda: self._feed(key, data), len(data), wait=True)
 
     def write_data(self, data: bytes, stream: str) -> None:
         """Print whole lines as they are; waits like `write`."""
-        self.hand_over(lambda: self._emit(stream, data), len(data), wait=True)
+        self.run_on_thread(lambda: self._emit(stream, data), len(data), wait=True)
 
     def finish_name(self, name: str) -> None:
         """A thread worker has ended: print its unfinished last lines."""
-        self.hand_over(lambda: self._finish_name(name))
+        self.run_on_thread(lambda: self._finish_name(name))
 
-    def message(self, text: str, level: str = "INFO") -> None:
+    def print_message(self, text: str, level: str = "INFO") -> None:
         """A line of runner's own, on standard error; what it quotes cannot steer a terminal. `level`: of log lines."""
-        self.hand_over(lambda: self._say(plain(self._mask(text)).encode() + b"\n", level))
+        self.run_on_thread(lambda: self._say(printable_text(self._mask(text)).encode() + b"\n", level))
 
-    def show(self, frame: Frame | None) -> None:
+    def show_panel(self, frame: DrawFrame | None) -> None:
         """Keep a frame below all that is printed, on standard error, which is a terminal; None: no longer."""
         # The descriptor of our own: what threads print is captured where the program's is.
-        self.hand_over(lambda: self._show(Panel(frame, self._fds["err"]) if frame is not None else None))
+        self.run_on_thread(lambda: self._show(TerminalPanel(frame, self._fds["err"]) if frame is not None else None))
 
-    def tail(self, name: str) -> str:
+    def last_output(self, name: str) -> str:
         """The last lines that a worker printed, about 2 KiB."""
         lines = list(self._tails.get(name, ()))
         return b"".join(lines)[-_TAIL_BYTES:].decode("utf-8", "replace")
@@ -193,10 +193,10 @@ class Printer:
             self._settle()
             done.set()
 
-        self.hand_over(drain)
+        self.run_on_thread(drain)
         return done.wait(timeout)
 
-    def settle(self, patience: float | None = None) -> None:
+    def wait_until_written(self, patience: float | None = None) -> None:
         """Wait until all that was handed over is written: as long as that takes, for a slow reader loses nothing.
 
         `patience`: after so many seconds (the deadline, or 0 when the run was cut short) only while somebody goes on
@@ -204,7 +204,7 @@ class Printer:
         """
         self._hurry_after(patience)
         done = threading.Event()
-        self.hand_over(done.set)
+        self.run_on_thread(done.set)
         self._wait(done.wait, done.is_set)
 
     def _wait(self, wait: Callable[[float | None], Any], is_over: Callable[[], bool]) -> None:
@@ -216,7 +216,7 @@ class Printer:
                 if left <= 0 and self._written == before and not is_over():
                     self._give_up("nobody has read it")
         except KeyboardInterrupt as end:
-            self.interrupted = getattr(end, "number", signal.SIGINT)
+            self.interrupt_signal = getattr(end, "number", signal.SIGINT)
             self._give_up("it was not read in time, and a signal ended the waiting")
 
     def _hurry_after(self, seconds: float | None) -> None:
@@ -248,7 +248,7 @@ class Printer:
         if not self._thread.is_alive() and self._fds:
             self._dispose()
 
-    def hand_over(self, deed: Callable[[], None], size: int = 0, *, wait: bool = False) -> None:
+    def run_on_thread(self, deed: Callable[[], None], size: int = 0, *, wait: bool = False) -> None:
         """Have the printer's thread do something."""
         with self._room:
             if wait and threading.current_thread() is not self._thread:
@@ -285,7 +285,7 @@ class Printer:
     def _end(self) -> None:
         self._do_deeds()
         for source in [key.data for key in self._selector.get_map().values() if key.data is not None]:
-            self.drain(source)
+            self.drain_stream(source)
         self._show(None)
         for name in {name for name, _, _ in self._splitters}:
             self._finish_name(name)
@@ -299,10 +299,10 @@ class Printer:
                     self._pending -= size
                     self._room.notify_all()
 
-    def _register(self, source: Source) -> None:
+    def _register(self, source: WorkerStream) -> None:
         self._selector.register(source.fd, selectors.EVENT_READ, source)
 
-    def _read(self, source: Source) -> bool:
+    def _read(self, source: WorkerStream) -> bool:
         """Read once; False when nothing more can come now."""
         try:
             data = os.read(source.fd, _READ)
@@ -316,22 +316,22 @@ class Printer:
         self._print(source.name, source.stream, source.splitter.feed(data))
         return True
 
-    def _read_all(self, source: Source) -> None:
+    def _read_all(self, source: WorkerStream) -> None:
         # Bounded: a child that was left behind and prints for ever must not hold up the end.
         for _ in range(_DRAIN_ROUNDS):
             if not self._read(source):
                 return
 
-    def drain(self, source: Source) -> None:
+    def drain_stream(self, source: WorkerStream) -> None:
         """Read what is there and close, although somebody may still hold the other end."""
         if source.fd >= 0:
             self._read_all(source)
             self._close_source(source)
 
-    def _close_source(self, source: Source) -> None:
+    def _close_source(self, source: WorkerStream) -> None:
         if source.fd < 0:
             return
-        self._print(source.name, source.stream, source.splitter.end())
+        self._print(source.name, source.stream, source.splitter.finish())
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(source.fd)
         os.close(source.fd)
@@ -339,28 +339,28 @@ class Printer:
 
     def _feed(self, key: tuple[str, int, str], data: bytes) -> None:
         if (splitter := self._splitters.get(key)) is None:
-            splitter = self._splitters[key] = self.splitter(key[2])
+            splitter = self._splitters[key] = self.create_splitter(key[2])
         self._print(key[0], key[2], splitter.feed(data))
-        if not splitter.waiting:
+        if not splitter.has_partial_line:
             del self._splitters[key]
 
     def _finish_name(self, name: str) -> None:
         for key in [key for key in self._splitters if key[0] == name]:
-            self._print(name, key[2], self._splitters.pop(key).end())
+            self._print(name, key[2], self._splitters.pop(key).finish())
 
     def _print(self, name: str, stream: str, lines: list[bytes]) -> None:
         if not lines:
             return
-        if self._mask and not self.raw:
-            lines = [self._mask.line(line) for line in lines]
+        if self._mask and not self.is_raw:
+            lines = [self._mask.mask_bytes(line) for line in lines]
         tail = self._tails.setdefault(name, deque(maxlen=_TAIL_LINES))
         tail.extend(line[-_TAIL_BYTES:] for line in lines[-_TAIL_LINES:])
         if self._log is not None and self._logged(name, stream, lines):
             return
-        if self.raw:
+        if self.is_raw:
             self._emit(stream, b"".join(lines))
         else:
-            mark = prefix(name, color=self.color)
+            mark = worker_prefix(name, color=self.color)
             self._emit(stream, b"".join(mark + line for line in lines))
 
     def _say(self, data: bytes, level: str) -> None:
@@ -371,18 +371,18 @@ class Printer:
     def _logged(self, name: str, stream: str, lines: list[bytes], level: str = "INFO") -> bool:
         """Write log lines into the log's file, or, without one, where the lines would be printed: then True."""
         assert self._log is not None
-        data = self._log.lines(name, stream, lines, level)
+        data = self._log.format_lines(name, stream, lines, level)
         if self._log.fd is None:
             self._emit(stream, data)
             return True
-        self._log.keep(data)
-        self.trouble = self.trouble or self._log.trouble
+        self._log.append_data(data)
+        self.write_error = self.write_error or self._log.write_error
         return False
 
-    def _show(self, panel: Panel | None) -> None:
+    def _show(self, panel: TerminalPanel | None) -> None:
         self._settle()
         if self._panel is not None:
-            self._write("err", self._panel.erase())
+            self._write("err", self._panel.erase_sequence())
         self._panel = panel
 
     def _draw(self) -> float | None:
@@ -390,9 +390,9 @@ class Printer:
         if self._panel is None:
             return None
         self._settle()
-        if not self._panel.patience():
-            self._write("err", self._panel.draw())
-        return self._panel.patience()
+        if not self._panel.seconds_until_draw():
+            self._write("err", self._panel.draw_sequence())
+        return self._panel.seconds_until_draw()
 
     def _emit(self, stream: str, data: bytes) -> None:
         if self._panel is None or not self._beside[stream]:
@@ -405,7 +405,7 @@ class Printer:
         if self._above:
             data = b"".join(self._above)
             self._above.clear()
-            self._write("err", data if self._panel is None else self._panel.above(data))
+            self._write("err", data if self._panel is None else self._panel.insert_above(data))
 
     def _write(self, stream: str, data: bytes) -> None:
         if stream in self._broken:
@@ -438,13 +438,13 @@ class Printer:
     def _break(self, stream: str, why: str, *, failed: bool = True) -> None:
         """From now on, what is written there is lost."""
         self._broken[stream] = 0
-        self.failed = self.failed or failed
+        self.has_lost_output = self.has_lost_output or failed
         self._reasons[stream] = why
 
     def _lose(self, stream: str, data: bytes | memoryview) -> None:
         self._broken[stream] += bytes(data).count(b"\n")
         word = {"out": "standard output", "err": "standard error"}[stream]
-        self.trouble = f"{word}: {self._reasons[stream]}; {self._broken[stream]:,} lines lost"
+        self.write_error = f"{word}: {self._reasons[stream]}; {self._broken[stream]:,} lines lost"
 
     def _dispose(self) -> None:
         self._selector.close()

@@ -9,34 +9,34 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.error_text import item_name, shorten
-from runner.ledger import Headline
-from runner.report.bottleneck import limit
-from runner.report.record import FailureGroup, Moment, Record
-from runner.report.series import Samples
-from runner.report.words import duration, executed
+from runner.error_text import cut_middle, item_name
+from runner.ledger import Balance
+from runner.report.bottleneck import find_bottleneck
+from runner.report.record import FailureGroup, Incident, RunRecord
+from runner.report.series import SeriesSampler
+from runner.report.words import describe_executed, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: Kinds of failures and moments that are told one by one, and characters of each of their texts.
-MOST_KINDS, MOST_MOMENTS, MOST_TEXT = 200, 200, 8 * 1024
+MAX_FAILURE_KINDS, MAX_INCIDENTS, MAX_TEXT_LENGTH = 200, 200, 8 * 1024
 _BALANCE = ("read", "made", "done", "dead", "dropped", "left", "repeated")
 
 
-class Fold:
+class RecordBuilder:
     """`event` takes each event, `record` is what is known so far."""
 
     def __init__(self) -> None:
-        self._head = Record("", "")
+        self._head = RunRecord("", "")
         self._began = 0.0
         self._ended: events.RunEnded | None = None
         self._progress: events.Progress | None = None
         self._last = 0.0
-        self._samples = Samples()
+        self._samples = SeriesSampler()
         self._most: dict[str, int] = {}
         self._failures: dict[tuple[str, str, str], FailureGroup] = {}
-        self._moments: list[Moment] = []
+        self._moments: list[Incident] = []
         self._untold = 0
         self._deeds: dict[type, Callable[..., None]] = {
             events.RunStarted: self._started,
@@ -46,7 +46,7 @@ class Fold:
             **dict.fromkeys(_MOMENTS, self._moment),
         }
 
-    def event(self, event: events.Event) -> None:
+    def handle_event(self, event: events.Event) -> None:
         """One more event."""
         self._last = max(self._last, event.at)
         deed = self._deeds.get(type(event))
@@ -55,11 +55,11 @@ class Fold:
 
     def _started(self, event: events.RunStarted) -> None:
         self._began = event.at
-        self._head = Record(event.run, event.title, began=event.unix, plan=event.plan, pid=event.pid)
+        self._head = RunRecord(event.run, event.title, began=event.unix, plan=event.plan, pid=event.pid)
 
     def _progressed(self, event: events.Progress) -> None:
         self._progress = event
-        self._samples.take(event.at - self._began, event)
+        self._samples.add_sample(event.at - self._began, event)
         for queue, length in event.queues.items():
             self._most[queue] = max(self._most.get(queue, 0), length)
 
@@ -70,46 +70,46 @@ class Fold:
         if group is not None:
             self._failures[key] = replace(group, count=group.count + event.count)
             return
-        if len(self._failures) >= MOST_KINDS:
+        if len(self._failures) >= MAX_FAILURE_KINDS:
             key = (event.task, _OTHERS, event.verdict)
             group = self._failures.get(key, FailureGroup(event.task, _OTHERS, event.verdict, 0, "", "", ""))
             self._failures[key] = replace(group, count=group.count + event.count)
             return
-        texts = [shorten(text, MOST_TEXT) for text in (event.error, event.traceback, event.preview)]
+        texts = [cut_middle(text, MAX_TEXT_LENGTH) for text in (event.error, event.traceback, event.preview)]
         self._failures[key] = FailureGroup(*key, event.count, event.item, event.worker, *texts)
 
     def _moment(self, event: events.Event) -> None:
         kind, text = _MOMENTS[type(event)](event)
         if not text:
             return
-        moment = Moment(
+        moment = Incident(
             round(event.at - self._began, 3),
             kind,
-            shorten(text, MOST_TEXT),
+            cut_middle(text, MAX_TEXT_LENGTH),
             getattr(event, "task", ""),
             getattr(event, "worker", ""),
         )
         last = self._moments[-1] if self._moments else None
         if last is not None and replace(moment, at=last.at, count=last.count) == last:
             self._moments[-1] = replace(last, count=last.count + 1)
-        elif len(self._moments) < MOST_MOMENTS:
+        elif len(self._moments) < MAX_INCIDENTS:
             self._moments.append(moment)
         else:
             self._untold += 1
 
     def _end(self, event: events.RunEnded) -> None:
         self._ended = event
-        self._samples.end()
+        self._samples.add_last_interval()
 
     # -- what is known -------------------------------------------------------------------------
 
-    def record(self) -> Record:
+    def build_record(self) -> RunRecord:
         """The record so far; of a run that goes on, as its last `Progress` tells it."""
         known = replace(
             self._head,
             failures=tuple(self._failures.values()),
             moments=(*self._moments, *self._rest()),
-            series=self._samples.series(),
+            series=self._samples.build_series(),
         )
         ended = self._ended
         if ended is None:
@@ -118,7 +118,7 @@ class Fold:
             known,
             seconds=ended.seconds,
             exit_code=ended.exit_code,
-            balance=Headline(*(getattr(ended, name) for name in _BALANCE)),
+            balance=Balance(*(getattr(ended, name) for name in _BALANCE)),
             tasks=ended.tasks,
             queues=ended.queues,
             reasons=ended.reasons,
@@ -127,25 +127,25 @@ class Fold:
             cpu=ended.cpu,
             unfinished=ended.unfinished,
         )
-        return replace(known, limit=limit(known))
+        return replace(known, limit=find_bottleneck(known))
 
-    def _rest(self) -> list[Moment]:
+    def _rest(self) -> list[Incident]:
         rest = []
         if self._untold:
-            rest.append(Moment(round(self._last - self._began, 3), "more", "not told one by one", count=self._untold))
-        if unseen := len(self._samples.unseen):
+            rest.append(Incident(round(self._last - self._began, 3), "more", "not told one by one", count=self._untold))
+        if unseen := len(self._samples.omitted_workers):
             rest.append(
-                Moment(round(self._last - self._began, 3), "more", "workers without a row in time", count=unseen)
+                Incident(round(self._last - self._began, 3), "more", "workers without a row in time", count=unseen)
             )
         return rest
 
-    def _so_far(self, known: Record) -> Record:
+    def _so_far(self, known: RunRecord) -> RunRecord:
         progress = self._progress
         if progress is None:
             return replace(known, seconds=self._last - self._began)
         counts = progress.tasks
         sources = [task.name for task in known.plan.tasks if not task.inputs]
-        balance = Headline(
+        balance = Balance(
             read=sum(counts[name].sent for name in sources if name in counts),
             dead=sum(each.dead for each in counts.values()),
             dropped=sum(each.dropped for each in counts.values()),
@@ -178,12 +178,12 @@ def _so_far(name: str, counts: events.TaskCounts, workers: tuple[events.WorkerNo
 def _died(event: events.WorkerDied) -> tuple[str, str]:
     if event.told:
         return "death", ""
-    return "death", f"{event.why}{executed(event)}" + ("; replaced" if event.will_restart else "")
+    return "death", f"{event.why}{describe_executed(event)}" + ("; replaced" if event.will_restart else "")
 
 
 def _timed_out(event: events.TimedOut) -> tuple[str, str]:
     item = f" with {item_name(event.preview, event.item)}" if event.item else ""
-    return "timeout", f"over its time limit of {duration(event.limit)}{item}"
+    return "timeout", f"over its time limit of {format_duration(event.limit)}{item}"
 
 
 def _task_ended(event: events.TaskEnded) -> tuple[str, str]:

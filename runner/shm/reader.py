@@ -23,11 +23,11 @@ import weakref
 from collections import deque
 from typing import Any
 
-from runner.shm.writer import NORESERVE, PAGE, SPAN, Handle
+from runner.shm.writer import ARENA_BYTES, MAP_NORESERVE, PAGE_SIZE, BlockRef
 
-Key = tuple[int, int]
+BlockKey = tuple[int, int]
 #: What travels beside a handle: for some runs of pages, where each begins and the bytes of it.
-Changes = tuple[tuple[int, bytes], ...]
+PageChanges = tuple[tuple[int, bytes], ...]
 
 _POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14: many pages in one call
 #: A changed buffer is copied whole when it is smaller than this, or more than one in so many of its pages has changed,
@@ -37,43 +37,43 @@ _LEAST_CHANGED, _SHARE, _MOST_CHANGED = 512 * 1024, 32, 16
 _WRITTEN = bytes(bool(byte & 0xC0 and not byte & 0x20) for byte in range(256))
 
 
-class _Watch(weakref.ref[memoryview]):
+class LiveView(weakref.ref[memoryview]):
     """A view that is alive. `keeps` is what must live as long (in the supervisor's own process)."""
 
-    __slots__ = ("address", "keeps", "key", "length")
-    key: Key
+    __slots__ = ("address", "kept_alive", "key", "length")
+    key: BlockKey
     address: int
     length: int
-    keeps: Any
+    kept_alive: Any
 
 
-class _Mapping:
+class MappedArena:
     """One arena, as this process reads it; mapped when the first buffer is asked for."""
 
     def __init__(self, number: int, fd: int, slots: Any) -> None:
-        self.number, self.fd, self.slots = number, fd, slots
+        self.number, self.fd, self.blocks = number, fd, slots
         self.memory: mmap.mmap | None = None
         self.view: memoryview | None = None
-        self.base = 0
-        self.high = 0
+        self.base_address = 0
+        self.mapped_until = 0
         self._tried = False
 
-    def map(self) -> memoryview | None:
+    def map_memory(self) -> memoryview | None:
         """The whole arena; None when this process may not map so much."""
         if self.view is None and not self._tried:
             self._tried = True
             with contextlib.suppress(OSError, ValueError):
-                self.memory = mmap.mmap(self.fd, SPAN, flags=mmap.MAP_PRIVATE | NORESERVE)
-                self.base = _address(self.memory) or 0
+                self.memory = mmap.mmap(self.fd, ARENA_BYTES, flags=mmap.MAP_PRIVATE | MAP_NORESERVE)
+                self.base_address = _address(self.memory) or 0
                 self.view = memoryview(self.memory)
         return self.view
 
-    def warm(self, end: int) -> None:
+    def populate_until(self, end: int) -> None:
         """Have the pages up to `end` mapped at once, before they are read one by one."""
-        if end > self.high and self.memory is not None:
+        if end > self.mapped_until and self.memory is not None:
             with contextlib.suppress(OSError):
-                self.memory.madvise(_POPULATE_READ, self.high, end - self.high)
-            self.high = end
+                self.memory.madvise(_POPULATE_READ, self.mapped_until, end - self.mapped_until)
+            self.mapped_until = end
 
     def close(self) -> None:
         """The arena is gone; memory that somebody still looks at goes with its last view."""
@@ -85,30 +85,30 @@ class _Mapping:
                 self.memory.close()
 
 
-_mappings: dict[int, _Mapping] = {}
-_live: dict[Key, _Watch] = {}
-_by_address: dict[int, _Watch] = {}
+_mappings: dict[int, MappedArena] = {}
+_live: dict[BlockKey, LiveView] = {}
+_by_address: dict[int, LiveView] = {}
 #: Views that have died and were not yet cleaned up after. Appended to by the collector of garbage, anywhere.
 _dead: deque[Any] = deque()
 _lock = threading.RLock()
 #: What the supervisor has not been told yet, and what it believes.
-_fresh: set[Key] = set()
-_gone: list[Key] = []
-_told: set[Key] = set()
+_fresh: set[BlockKey] = set()
+_released: list[BlockKey] = []
+_told: set[BlockKey] = set()
 _pagemap: int | None = None
 
 
 # -- arenas --------------------------------------------------------------------------------------
 
 
-def opened(number: int, fd: int, slots: Any = None) -> None:
+def open_arena(number: int, fd: int, slots: Any = None) -> None:
     """An arena's descriptor has arrived; it belongs to this table from now on. `slots[offset]` lives with a view."""
-    _mappings[number] = _Mapping(number, fd, slots)
+    _mappings[number] = MappedArena(number, fd, slots)
 
 
-def forgotten(number: int) -> None:
+def forget_arena(number: int) -> None:
     """No handle will name this arena any more."""
-    sweep()
+    sweep_dead_views()
     mapping = _mappings.pop(number, None)
     if mapping is not None:
         mapping.close()
@@ -119,7 +119,7 @@ def forgotten(number: int) -> None:
 # -- views ---------------------------------------------------------------------------------------
 
 
-def lend(number: int, offset: int, length: int, changes: Changes = ()) -> Any:
+def borrow(number: int, offset: int, length: int, changes: PageChanges = ()) -> Any:
     """A buffer for `pickle.loads`: the memory itself, or a copy when somebody here holds it already.
 
     A view that is derived from a PickleBuffer keeps the buffer's own memoryview alive; one derived from a
@@ -127,37 +127,37 @@ def lend(number: int, offset: int, length: int, changes: Changes = ()) -> Any:
     """
     mapping = _found(number)
     with _lock:
-        sweep()
-        whole = mapping.map()
+        sweep_dead_views()
+        whole = mapping.map_memory()
         key = (number, offset)
         if whole is None or key in _live:
             return _copied(mapping, offset, length, changes)
-        mapping.warm(offset + length)
+        mapping.populate_until(offset + length)
         view = whole[offset : offset + length]
-        watch = _Watch(view, _dead.append)
-        watch.key, watch.length, watch.address = key, length, mapping.base + offset
-        watch.keeps = None if mapping.slots is None else mapping.slots.get(offset)
+        watch = LiveView(view, _dead.append)
+        watch.key, watch.length, watch.address = key, length, mapping.base_address + offset
+        watch.kept_alive = None if mapping.blocks is None else mapping.blocks.get(offset)
         _live[key] = _by_address[watch.address] = watch
-        if mapping.slots is None and key not in _told:
+        if mapping.blocks is None and key not in _told:
             _fresh.add(key)
     for start, content in changes:
         view[start : start + len(content)] = content
     return pickle.PickleBuffer(view)
 
 
-def look(number: int, offset: int, length: int) -> memoryview:
+def peek(number: int, offset: int, length: int) -> memoryview:
     """The bytes of a buffer, for whoever only reads them and is done at once."""
     mapping = _found(number)
     with _lock:
-        sweep()
-        whole = mapping.map()
+        sweep_dead_views()
+        whole = mapping.map_memory()
         if whole is None or (number, offset) in _live:
             return memoryview(_copied(mapping, offset, length, ()))
-        mapping.warm(offset + length)
+        mapping.populate_until(offset + length)
     return whole[offset : offset + length].toreadonly()
 
 
-def _found(number: int) -> _Mapping:
+def _found(number: int) -> MappedArena:
     mapping = _mappings.get(number)
     if mapping is None:
         raise OSError(
@@ -166,7 +166,7 @@ def _found(number: int) -> _Mapping:
     return mapping
 
 
-def _copied(mapping: _Mapping, offset: int, length: int, changes: Changes) -> bytearray:
+def _copied(mapping: MappedArena, offset: int, length: int, changes: PageChanges) -> bytearray:
     copy = bytearray(length)
     done = 0
     with memoryview(copy) as rest:
@@ -180,7 +180,7 @@ def _copied(mapping: _Mapping, offset: int, length: int, changes: Changes) -> by
     return copy
 
 
-def sweep() -> None:
+def sweep_dead_views() -> None:
     """Clean up after views that have died: drop the pages that were written, note that the buffer is not needed."""
     while _dead:
         with _lock:
@@ -196,19 +196,19 @@ def sweep() -> None:
                     mapping.memory.madvise(mmap.MADV_DONTNEED, key[1] + start, length)
             _fresh.discard(key)
             if key in _told:
-                _gone.append(key)
-            watch.keeps = None
+                _released.append(key)
+            watch.kept_alive = None
 
 
-def news() -> tuple[tuple[Key, ...], tuple[Key, ...]]:
+def take_view_changes() -> tuple[tuple[BlockKey, ...], tuple[BlockKey, ...]]:
     """What this process holds and the supervisor does not know, and what it holds no longer."""
     if _dead:
-        sweep()
-    if not (_fresh or _gone):
+        sweep_dead_views()
+    if not (_fresh or _released):
         return (), ()
-    kept, gone = tuple(_fresh), tuple(key for key in _gone if key not in _live)
+    kept, gone = tuple(_fresh), tuple(key for key in _released if key not in _live)
     _fresh.clear()
-    _gone.clear()
+    _released.clear()
     _told.difference_update(gone)
     _told.update(kept)
     return kept, gone
@@ -217,25 +217,25 @@ def news() -> tuple[tuple[Key, ...], tuple[Key, ...]]:
 # -- what was written ------------------------------------------------------------------------------
 
 
-def _written(watch: _Watch) -> list[tuple[int, int]]:
+def _written(watch: LiveView) -> list[tuple[int, int]]:
     """Runs of the view's pages that this process has written, as start and length; all, when nobody can tell."""
     global _pagemap  # noqa: PLW0603  one descriptor for each process, opened when it is needed
-    pages = -(-watch.length // PAGE)
+    pages = -(-watch.length // PAGE_SIZE)
     try:
         if _pagemap is None:
             _pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-        entries = os.pread(_pagemap, 8 * pages, watch.address // PAGE * 8)
+        entries = os.pread(_pagemap, 8 * pages, watch.address // PAGE_SIZE * 8)
     except OSError:
-        return [(0, pages * PAGE)]
+        return [(0, pages * PAGE_SIZE)]
     if len(entries) < 8 * pages:
-        return [(0, pages * PAGE)]
+        return [(0, pages * PAGE_SIZE)]
     marks = entries[7::8].translate(_WRITTEN)
     runs: list[tuple[int, int]] = []
     at = marks.find(1)
     while at >= 0:
         end = marks.find(0, at)
         end = pages if end < 0 else end
-        runs.append((at * PAGE, (end - at) * PAGE))
+        runs.append((at * PAGE_SIZE, (end - at) * PAGE_SIZE))
         at = marks.find(1, end)
     return runs
 
@@ -248,7 +248,7 @@ def _close_pagemap() -> None:
             _pagemap = None
 
 
-def passed_on(raw: memoryview) -> Handle | None:
+def find_block_ref(raw: memoryview) -> BlockRef | None:
     """The handle of a buffer that is emitted as it came, or nearly so; None when it must be copied."""
     if not _by_address:
         return None
@@ -258,11 +258,11 @@ def passed_on(raw: memoryview) -> Handle | None:
     runs = _written(watch)
     handle = (*watch.key, watch.length)
     if not runs:
-        return Handle(handle)
-    pages = sum(length for _, length in runs) // PAGE
-    if watch.length < _LEAST_CHANGED or pages > min(_MOST_CHANGED, watch.length // PAGE // _SHARE):
+        return BlockRef(handle)
+    pages = sum(length for _, length in runs) // PAGE_SIZE
+    if watch.length < _LEAST_CHANGED or pages > min(_MOST_CHANGED, watch.length // PAGE_SIZE // _SHARE):
         return None
-    return Handle((*handle, tuple((start, bytes(raw[start : start + length])) for start, length in runs)))
+    return BlockRef((*handle, tuple((start, bytes(raw[start : start + length])) for start, length in runs)))
 
 
 class _Unknown(Exception):

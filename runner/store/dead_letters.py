@@ -9,7 +9,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from runner.error_text import shorten
+from runner.error_text import cut_middle
 from runner.errors import UnsafeFolder, UsageError
 from runner.store import records, run_folders
 
@@ -24,7 +24,7 @@ _MOST_TEXT = 16 * 1024
 _MOST_LINE = 4 * 1024 * 1024
 
 
-class DeadLetters:
+class DeadLetterFile:
     """The dead letters of one run. The folder is made with the first one: a run without any leaves nothing behind.
 
     What the disk refuses is told in `trouble`; the run goes on, and counts its dead all the same. Only whole letters
@@ -33,7 +33,7 @@ class DeadLetters:
 
     def __init__(self, state: Path, run: str, heading: Mapping[str, Any]) -> None:
         self.path = state / "runs" / run / _FILE
-        self.count = self.kept = 0
+        self.count = self.written_count = 0
         self._state, self._run = state, run
         self._heading = {"run": run, **heading}
         self._fd: int | None = None
@@ -41,9 +41,9 @@ class DeadLetters:
         self._why = ""
 
     @property
-    def trouble(self) -> str:
+    def write_error(self) -> str:
         """What was not kept, and why."""
-        lost = self.count - self.kept
+        lost = self.count - self.written_count
         return f"{lost:,} of {self.count:,} dead letters cannot be written to {self.path}: {self._why}" if lost else ""
 
     def append(self, letter: Mapping[str, Any]) -> None:
@@ -55,7 +55,7 @@ class DeadLetters:
             if self._fd is None:
                 self._open()
             shortened = {
-                key: shorten(value, _MOST_TEXT) if isinstance(value, str) else value for key, value in letter.items()
+                key: cut_middle(value, _MOST_TEXT) if isinstance(value, str) else value for key, value in letter.items()
             }
             self._write({**shortened, "at": _now()})
         except UnsafeFolder as error:
@@ -63,11 +63,11 @@ class DeadLetters:
         except OSError as error:
             self._why = error.strerror or str(error)
         else:
-            self.kept += 1
+            self.written_count += 1
 
     def _open(self) -> None:
-        with run_folders.of_run(self._state, self._run, make=True) as at:
-            self._fd = run_folders.create(at, _FILE)
+        with run_folders.open_run_folder(self._state, self._run, make=True) as at:
+            self._fd = run_folders.create_file(at, _FILE)
             try:
                 self._write({**self._heading, "began": _now()})
             except OSError:
@@ -95,7 +95,7 @@ class DeadLetters:
             fd, self._fd = self._fd, None
             with contextlib.suppress(OSError):  # each letter was handed over when it was written
                 if not os.fstat(fd).st_nlink:
-                    self.kept, self._why = 0, "the file was removed while the run went on"
+                    self.written_count, self._why = 0, "the file was removed while the run went on"
                 os.close(fd)
 
 
@@ -106,28 +106,28 @@ def _now() -> str:
 # -- reading ----------------------------------------------------------------------------------
 
 
-def runs(state: Path) -> list[str]:
+def runs_with_dead_letters(state: Path) -> list[str]:
     """The runs that have dead letters, the oldest first."""
-    return run_folders.having(state, _FILE)
+    return run_folders.runs_with_files(state, _FILE)
 
 
-def find(state: Path, run: str = "last") -> Path:
+def find_dead_letters(state: Path, run: str = "last") -> Path:
     """The file of a run's dead letters: `last`, an id, or the beginning of one; UsageError says what there is.
 
     `last` is the last run, whether it has dead letters or not: the file need not be there.
     """
-    kept = runs(state)
+    kept = runs_with_dead_letters(state)
     if run.partition("~")[0] == "last":
-        kept = run_folders.having(state, _FILE, records.FILE) or kept
-    return run_folders.one(state, kept, run, "dead letters") / _FILE
+        kept = run_folders.runs_with_files(state, _FILE, records.RECORD_FILE) or kept
+    return run_folders.select_run(state, kept, run, "dead letters") / _FILE
 
 
-def heading(path: Path) -> dict[str, Any]:
+def read_heading(path: Path) -> dict[str, Any]:
     """What the file says of its run."""
     return next(_objects(path), {})
 
 
-def letters(path: Path) -> Iterator[dict[str, Any]]:
+def read_letters(path: Path) -> Iterator[dict[str, Any]]:
     """The letters, in the order in which they were written; a line that is none, or was cut off, is left out.
 
     In the words of a `DeadLetter`: `item` is the value, `id` the item's id.
@@ -135,16 +135,18 @@ def letters(path: Path) -> Iterator[dict[str, Any]]:
     objects = _objects(path)
     next(objects, None)
     for found in objects:
-        item = value(str(found.get("preview", "")))
+        item = value_from_repr(str(found.get("preview", "")))
         first = {"item": item, "id": str(found.get("id", found.get("item", "")))}  # an old file's `item` is the id
         yield first | found | {"item": item}
 
 
-def value(shown: str) -> Any:
+def value_from_repr(shown: str) -> Any:
     """An item by its `repr`: the value where JSON can say it, else the `repr` as text.
 
-    >>> value("{'name': 'a', 'sizes': (1, 2.5)}"), value("<Loaf 3>"), value("b'raw'"), value("'ab'")
-    ({'name': 'a', 'sizes': (1, 2.5)}, '<Loaf 3>', "b'raw'", 'ab')
+    >>> value_from_repr("{'name': 'a', 'sizes': (1, 2.5)}"), value_from_repr("<Loaf 3>")
+    ({'name': 'a', 'sizes': (1, 2.5)}, '<Loaf 3>')
+    >>> value_from_repr("b'raw'"), value_from_repr("'ab'")
+    ("b'raw'", 'ab')
     """
     import ast
 
@@ -164,7 +166,7 @@ def _is_json(found: Any) -> bool:
     return found is None or isinstance(found, (str, int)) or (isinstance(found, float) and math.isfinite(found))
 
 
-def unreadable(path: Path) -> int:
+def count_unreadable_lines(path: Path) -> int:
     """How many lines are no letters. A last line that was cut off does not count: its run was killed."""
     return sum(1 for line in _lines(path) if line.endswith(b"\n") and _object(line) is None)
 
@@ -186,7 +188,7 @@ def _object(line: bytes) -> dict[str, Any] | None:
 def _lines(path: Path) -> Iterator[bytes]:
     """Every line; of one that is too long to be a letter only its end."""
     try:
-        with os.fdopen(run_folders.opened(path), "rb") as file:
+        with os.fdopen(run_folders.open_run_file(path), "rb") as file:
             while line := file.readline(_MOST_LINE):
                 while not line.endswith(b"\n") and (more := file.readline(_MOST_LINE)):
                     line = b"..." + more[-100:]

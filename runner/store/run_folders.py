@@ -32,25 +32,25 @@ _WAY_OUT = "name another folder with `state` in [run], or keep no record with --
 # -- folders ----------------------------------------------------------------------------------
 
 
-def check(state: Path) -> None:
+def check_state_folder(state: Path) -> None:
     """Raise UnsafeFolder when a run must not keep anything there; what is missing can still be made."""
-    with contextlib.suppress(OSError), inside(state, _RUNS):
+    with contextlib.suppress(OSError), open_state_folder(state, _RUNS):
         pass
 
 
 @contextlib.contextmanager
-def of_run(state: Path, run: str, *, make: bool = False) -> Iterator[int]:
+def open_run_folder(state: Path, run: str, *, make: bool = False) -> Iterator[int]:
     """A descriptor of one run's folder. `make`: it is made where it is missing, for its owner alone."""
     if make:
         state.parent.mkdir(parents=True, exist_ok=True)
-        with inside(state, make=True) as at:
+        with open_state_folder(state, make=True) as at:
             _keep_out_of_version_control(at)
-    with inside(state, _RUNS, run, make=make) as at:
+    with open_state_folder(state, _RUNS, run, make=make) as at:
         yield at
 
 
 @contextlib.contextmanager
-def inside(state: Path, *parts: str, make: bool = False) -> Iterator[int]:
+def open_state_folder(state: Path, *parts: str, make: bool = False) -> Iterator[int]:
     """A descriptor of the state folder, or of a folder in it. OSError, or UnsafeFolder: it must not be used."""
     at = _enter(None, str(state), state, make=make)
     path = state
@@ -103,7 +103,7 @@ def _refuse_foreign(found: os.stat_result, path: Path) -> None:
 
 def _keep_out_of_version_control(at: int) -> None:
     with contextlib.suppress(OSError):  # it may be there; and without it a run is kept as well
-        fd = create(at, ".gitignore")
+        fd = create_file(at, ".gitignore")
         try:
             write(fd, b"*\n")
         finally:
@@ -113,7 +113,7 @@ def _keep_out_of_version_control(at: int) -> None:
 # -- files in them ----------------------------------------------------------------------------
 
 
-def create(at: int, name: str) -> int:
+def create_file(at: int, name: str) -> int:
     """A new file in a folder, for its owner alone; what has that name already is an OSError."""
     return os.open(name, _CREATE, 0o600, dir_fd=at)
 
@@ -125,12 +125,12 @@ def write(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def replace(at: int, name: str, data: bytes) -> None:
+def replace_file(at: int, name: str, data: bytes) -> None:
     """Replace a file whole: a reader sees the old one or the new one. When that fails, nothing half is left."""
     new = f"{name}.new"
     with contextlib.suppress(FileNotFoundError):  # of a run that was killed
         os.unlink(new, dir_fd=at)
-    fd = create(at, new)
+    fd = create_file(at, new)
     try:
         try:
             write(fd, data)
@@ -143,9 +143,9 @@ def replace(at: int, name: str, data: bytes) -> None:
         raise
 
 
-def opened(path: Path) -> int:
+def open_run_file(path: Path) -> int:
     """A descriptor of a run's file, for reading. OSError, or UnsafeFolder: it must not be used."""
-    with inside(path.parents[2], _RUNS, path.parent.name) as at:
+    with open_state_folder(path.parents[2], _RUNS, path.parent.name) as at:
         try:
             fd = os.open(path.name, _READ, dir_fd=at)
         except OSError as error:
@@ -163,9 +163,9 @@ def opened(path: Path) -> int:
     return fd
 
 
-def remove(state: Path, run: str, names: Sequence[str]) -> None:
+def remove_run_files(state: Path, run: str, names: Sequence[str]) -> None:
     """Remove files of a run, and its folder when nothing is left in it."""
-    with inside(state, _RUNS) as above:
+    with open_state_folder(state, _RUNS) as above:
         at = _enter(above, run, state / _RUNS / run)
         try:
             for name in names:
@@ -179,11 +179,11 @@ def remove(state: Path, run: str, names: Sequence[str]) -> None:
 # -- which runs there are ---------------------------------------------------------------------
 
 
-def having(state: Path, *files: str) -> list[str]:
+def runs_with_files(state: Path, *files: str) -> list[str]:
     """The runs that have left one of these files, the oldest first; also those that must not be looked into."""
     found = []
     try:
-        with inside(state, _RUNS) as at:
+        with open_state_folder(state, _RUNS) as at:
             for name in os.listdir(at):  # noqa: PTH208  of a descriptor
                 with contextlib.suppress(OSError):
                     found.append((_changed(at, name, state / _RUNS / name, files), name))
@@ -212,7 +212,7 @@ def _changed(above: int, name: str, path: Path, files: Sequence[str]) -> float:
         os.close(at)
 
 
-def one(state: Path, known: Sequence[str], run: str, what: str) -> Path:
+def select_run(state: Path, known: Sequence[str], run: str, what: str) -> Path:
     """The folder of a run among those `known`: `last`, `last~1` (the one before it), an id, or how one begins.
 
     UsageError says what there is.

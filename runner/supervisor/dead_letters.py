@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 from runner.structs import dataclass
 
 if TYPE_CHECKING:
-    from runner.transport.messages import LetterText
+    from runner.transport.messages import FailureText
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class DeadLetterRecord:
     """One dead letter: its text, a short look at the item, and where the item's bytes are."""
 
     item_id: str
     queue: str
-    text: LetterText
+    text: FailureText
     preview: str
     output: str
     payload: Any
@@ -24,10 +24,10 @@ class Record:
     kind: int
 
 
-class Letters:
+class DeadLetterSink:
     """Keeps nothing: the balance counts the dead anyway. A store that writes them down overrides `keep`."""
 
-    def keep(self, record: Record) -> None:
+    def store_letter(self, record: DeadLetterRecord) -> None:
         """A dead letter that no queue takes."""
 
     def last_output(self, worker: str, *, fresh: bool = False) -> str:  # noqa: ARG002  an override needs them

@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-class Agenda:
+class DirtyTasks:
     """Names, each at most once; what has the highest depth comes out first.
 
-    >>> agenda = Agenda({"bake": 0, "eat": 1})
-    >>> agenda.add(["bake", "eat", "bake"])
-    >>> agenda.pop(), agenda.pop(), agenda.pop()
+    >>> agenda = DirtyTasks({"bake": 0, "eat": 1})
+    >>> agenda.add_tasks(["bake", "eat", "bake"])
+    >>> agenda.pop_farthest(), agenda.pop_farthest(), agenda.pop_farthest()
     ('eat', 'bake', None)
     """
 
@@ -27,14 +27,14 @@ class Agenda:
     def __bool__(self) -> bool:
         return bool(self._due)
 
-    def add(self, names: Iterable[str]) -> None:
+    def add_tasks(self, names: Iterable[str]) -> None:
         """Look at these, too."""
         for name in names:
             if name not in self._due:
                 self._due.add(name)
                 heappush(self._heap, self._ranks[name])
 
-    def pop(self) -> str | None:
+    def pop_farthest(self) -> str | None:
         """The next one; None when there is none."""
         if not self._heap:
             return None

@@ -3,10 +3,10 @@
 A token bucket: it fills steadily, holds at most one second's worth, and starts with one token, so that no minute
 sees more than the rate.
 
->>> throttle = Throttle(count=50, period=1.0)
->>> throttle.most(now=0.0), throttle.most(now=0.1), throttle.most(now=60.0)
+>>> throttle = TokenBucket(count=50, period=1.0)
+>>> throttle.allowed_items(now=0.0), throttle.allowed_items(now=0.1), throttle.allowed_items(now=60.0)
 (1, 6, 50)
->>> throttle.take(50); throttle.most(now=60.0), round(throttle.ready_at(now=60.0), 3)
+>>> throttle.take_tokens(50); throttle.allowed_items(now=60.0), round(throttle.ready_at(now=60.0), 3)
 (0, 60.02)
 """
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 _STEP = 0.005
 
 
-class Throttle:
+class TokenBucket:
     """The bucket of one task."""
 
     def __init__(self, count: float, period: float) -> None:
@@ -31,7 +31,7 @@ class Throttle:
         self._tokens = min(self._capacity, self._tokens + (now - self._at) * self._per_second)
         self._at = now
 
-    def most(self, now: float, least: int = 1) -> int:
+    def allowed_items(self, now: float, least: int = 1) -> int:
         """How many items may be granted now; 0 when that is fewer than `least`.
 
         A batch larger than the bucket goes when the bucket is full, and is paid for afterwards.
@@ -41,11 +41,11 @@ class Throttle:
             return 0
         return max(least, int(self._tokens + 1e-9))
 
-    def take(self, items: int) -> None:
+    def take_tokens(self, items: int) -> None:
         """So many were granted."""
         self._tokens -= items
 
-    def give_back(self, items: int) -> None:
+    def return_tokens(self, items: int) -> None:
         """So many were handed back unexecuted."""
         self._tokens = min(self._capacity, self._tokens + items)
 

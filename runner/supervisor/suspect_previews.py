@@ -14,16 +14,16 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from runner.engines.base import Died, Heard
+from runner.engines.base import MessageReceived, WorkerExited
 from runner.errors import SpawnError
 from runner.supervisor.run_state import Phase
-from runner.transport.messages import Answer, Grant, Ready, Shown
-from runner.transport.progress_page import CELLS
+from runner.transport.messages import Grant, Ready, Reply, SuspectPreview
+from runner.transport.progress_page import MAX_PROGRESS_SLOTS
 
 if TYPE_CHECKING:
-    from runner.ledger import Piece
+    from runner.ledger import ItemRange
     from runner.supervisor.loop import Supervisor
-    from runner.supervisor.run_state import Slot, TaskState
+    from runner.supervisor.run_state import TaskState, WorkerSlot
 
 #: Seconds that a reader has for its start, and for one question; how many a task may cost, and items in a question.
 _BOOT, _LIMIT = 10.0, 2.0
@@ -35,7 +35,7 @@ _MOST = 1000
 class _Question:
     """A death that waits, and its suspects with their queues."""
 
-    def __init__(self, slot: Slot, event: Died, suspects: list[tuple[str, Piece]]) -> None:
+    def __init__(self, slot: WorkerSlot, event: WorkerExited, suspects: list[tuple[str, ItemRange]]) -> None:
         self.slot, self.event, self.suspects = slot, event, suspects
         self.until = 0.0
         self.shown: list[str] = []
@@ -63,7 +63,7 @@ class _Reader:
         self.asked: deque[_Question] = deque()
 
 
-class Looks:
+class SuspectReaders:
     """Who asks the readers. `able`: there may be any."""
 
     def __init__(self, supervisor: Supervisor, *, able: bool) -> None:
@@ -74,22 +74,22 @@ class Looks:
         #: Items of which readers have died, or that took too long: no other one is asked for them.
         self._fatal: dict[str, str] = {}
 
-    def ask(self, slot: Slot, event: Died) -> bool:
-        """Whether the death waits until it is known what was executed; `Staff.buried` hears of it again then."""
-        if slot.fallen or not self._able or slot.phase is Phase.FINISHED or self.supervisor.ends.dying:
+    def ask_reader(self, slot: WorkerSlot, event: WorkerExited) -> bool:
+        """Whether the death waits until it is known what was executed; `WorkerPool.on_death` hears of it again then."""
+        if slot.death_pending or not self._able or slot.phase is Phase.FINISHED or self.supervisor.shutdown.killing:
             return False
-        if slot.task.failed or slot.task.is_source:
+        if slot.task.failure_reason or slot.task.is_source:
             return False
-        suspects = self.supervisor.deaths.suspects(slot, event)[:_MOST]
+        suspects = self.supervisor.crash_handler.suspect_items(slot, event)[:_MOST]
         reader = self._reader(slot.task) if suspects else None
         if reader is None:
             return False
         question = _Question(slot, event, suspects)
         if suspects[0][1].item_id in self._fatal or (reader.life >= _READERS and not reader.alive):
-            slot.looks = {**question.looks("its reader would not show it"), **self._fatal}
+            slot.suspect_previews = {**question.looks("its reader would not show it"), **self._fatal}
             return False
-        slot.fallen = True
-        slot.task.takers = None
+        slot.death_pending = True
+        slot.task.accepting_workers = None
         reader.asked.append(question)
         self._go_on(reader)
         return bool(reader.asked)
@@ -97,7 +97,7 @@ class Looks:
     def _reader(self, task: TaskState) -> _Reader | None:
         reader = self._of.get(task.name)
         if reader is None:
-            index = CELLS - 1 - len(self.readers)
+            index = MAX_PROGRESS_SLOTS - 1 - len(self.readers)
             workers = sum(len(each.plan.config.workers.names) for each in self.supervisor.tasks.values())
             ours = task.plan.mode == "thread" or self.supervisor.plan.settings.engine == "local"
             if index < workers or not ours:  # all places are taken; or workers live elsewhere
@@ -116,32 +116,34 @@ class Looks:
             reader.life += 1
             reader.alive, reader.ready, reader.until = True, False, now + _BOOT
             slot = reader.asked[0].slot
-            spec = self.supervisor.plan.worker(reader.task.plan, slot.name, reader.index)
+            spec = self.supervisor.plan.worker_spec(reader.task.plan, slot.name, reader.index)
             try:
-                reader.task.fleet.start(replace(spec, looks=True), reader.life)
+                reader.task.engine.start(replace(spec, previews_suspects=True), reader.life)
             except SpawnError:
                 reader.alive = False
                 self._answer_all(reader, "no reader could be started")
         elif reader.ready and not reader.asked[0].until:
             question = reader.asked[0]
             question.until = now + _LIMIT
-            parts = tuple(self.supervisor.feeder.part(queue, piece) for queue, piece in question.suspects)
-            reader.task.fleet.send(reader.index, Grant(question.suspects[0][1].chunk.number, 0.0, parts))
+            parts = tuple(self.supervisor.dispatcher.granted_range(queue, piece) for queue, piece in question.suspects)
+            reader.task.engine.send(reader.index, Grant(question.suspects[0][1].chunk.number, 0.0, parts))
         return None
 
-    def hear(self, event: Heard | Died) -> None:
+    def handle_message(self, event: MessageReceived | WorkerExited) -> None:
         """A reader has said something, or is dead."""
         reader = self.readers[event.slot]
-        if event.life != reader.life or not reader.alive:
+        if event.generation != reader.life or not reader.alive:
             return
-        if isinstance(event, Died):
+        if isinstance(event, WorkerExited):
             reader.alive = False
-            self._answer(reader, f"whatever unpickles it is {event.death}" if reader.ready else "its reader has died")
+            self._answer(
+                reader, f"whatever unpickles it is {event.exit_status}" if reader.ready else "its reader has died"
+            )
         elif isinstance(event.message, Ready):
             reader.ready = True
-        elif isinstance(event.message, Shown) and reader.asked:
+        elif isinstance(event.message, SuspectPreview) and reader.asked:
             reader.asked[0].shown.append(event.message.preview)
-        elif isinstance(event.message, Answer):
+        elif isinstance(event.message, Reply):
             self._answer(reader, "")
         self._go_on(reader)
 
@@ -150,17 +152,17 @@ class Looks:
         dues = [reader.asked[0].until or reader.until for reader in self.readers.values() if reader.asked]
         return min(dues, default=None)
 
-    def look(self, now: float) -> None:
+    def check_readers(self, now: float) -> None:
         """End the readers that take too long."""
         for reader in self.readers.values():
             if reader.asked and reader.alive and now >= (reader.asked[0].until or reader.until):
                 reader.alive = False
-                reader.task.fleet.kill(reader.index)
+                reader.task.engine.kill(reader.index)
                 limit = _LIMIT if reader.asked[0].until else _BOOT
                 self._answer(reader, f"showing it took more than {limit:g}s")
                 self._go_on(reader)
 
-    def end(self) -> None:
+    def end_readers(self) -> None:
         """The run ends at once: nothing waits any more."""
         for reader in self.readers.values():
             self._answer_all(reader, "the run ended at once")
@@ -173,7 +175,7 @@ class Looks:
         """What is known of the items now is all that will be known; the death goes its way."""
         if reader.asked:
             question = reader.asked.popleft()
-            question.slot.looks = question.looks(why)
+            question.slot.suspect_previews = question.looks(why)
             if why and len(question.suspects) == 1:
-                self._fatal |= question.slot.looks
-            self.supervisor.staff.buried(question.event)
+                self._fatal |= question.slot.suspect_previews
+            self.supervisor.worker_pool.on_death(question.event)

@@ -9,9 +9,9 @@ them, and fails alone when it cannot be pickled.
 Integers of 64 bits alone, and floats alone, travel as a row of machine words behind one letter (a pickle never begins
 with one): half the time of a pickle on either side, and any part can be read without the rest.
 
-With an arena at hand (`Freezer`) the large buffers of an item lie there, and the item stands in the list as a 2-tuple:
-its pickle and their handles. A pickle that is large itself (of bytes, of text) lies there as a whole: then None stands
-in its place, or True when the item is those bytes.
+With an arena at hand (`ItemEncoder`) the large buffers of an item lie there, and the item stands in the list as a
+2-tuple: its pickle and their handles. A pickle that is large itself (of bytes, of text) lies there as a whole: then
+None stands in its place, or True when the item is those bytes.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from typing import Any
 
 from runner.errors import NotPicklable, TooLarge
 from runner.shm import reader
-from runner.shm.writer import LEAST, Store
+from runner.shm.writer import MIN_SHARED_BYTES, ArenaWriter
 
-SMALL = frozenset({int, float, bool, type(None)})
-PLAIN = frozenset({str, bytes})
+SMALL_TYPES = frozenset({int, float, bool, type(None)})
+PLAIN_TYPES = frozenset({str, bytes})
 #: What two threads may have at once.
-_ATOMIC = SMALL | PLAIN | {complex, range, type, FunctionType, BuiltinFunctionType}
+_ATOMIC = SMALL_TYPES | PLAIN_TYPES | {complex, range, type, FunctionType, BuiltinFunctionType}
 #: What travels as machine words: the codes of `struct` and `memoryview`. (An `array` takes half as long again.)
 _WORDS = {int: "q", float: "d"}
 #: Bytes of one.
-WORD = 8
+WORD_BYTES = 8
 _CODES = {ord(code): code for code in _WORDS.values()}
 #: Items as they travelled: a list of values, or a tuple of which some must be thawed.
-Frozen = list[Any] | tuple[Any, ...]
+EncodedItems = list[Any] | tuple[Any, ...]
 #: How much of an object is looked at to learn what it weighs.
 _LEVELS, _SAMPLE = 3, 8
 
@@ -46,13 +46,13 @@ _dumps = pickle.dumps
 _loads = pickle.loads
 
 
-def freeze(item: Any, most: int = 1 << 62) -> Any:
+def encode_item(item: Any, most: int = 1 << 62) -> Any:
     """The form in which an item that is not `SMALL` stands in a payload's list; TooLarge above `most` bytes.
 
-    >>> freeze("plain"), type(freeze([1, 2]))
+    >>> encode_item("plain"), type(encode_item([1, 2]))
     ('plain', <class 'tuple'>)
     """
-    if type(item) in PLAIN:
+    if type(item) in PLAIN_TYPES:
         if len(item) > most:
             raise TooLarge(_too_large(item, len(item), most))
         return item
@@ -65,10 +65,10 @@ def freeze(item: Any, most: int = 1 << 62) -> Any:
     return (frozen,)
 
 
-def kinds_of(items: list[Any]) -> set[type]:
+def types_of(items: list[Any]) -> set[type]:
     """The types of some values. Those of one type, the usual case, are counted at the speed of C.
 
-    >>> kinds_of([1, 2, 3]), kinds_of([])
+    >>> types_of([1, 2, 3]), types_of([])
     ({<class 'int'>}, set())
     """
     if not items:
@@ -83,25 +83,25 @@ class _Pieces(list[Any]):
     write = list.append
 
 
-class Freezer:
+class ItemEncoder:
     """`freeze` for one worker, whose large buffers go into an arena, or on in the one in which they came."""
 
-    def __init__(self, most: int, store: Store | None) -> None:
+    def __init__(self, most: int, store: ArenaWriter | None) -> None:
         self.most = most
         self._store = store
         self._handles: list[Any] = []
         #: Whether anything of this worker has ever lain in an arena.
-        self.lodges = False
+        self.uses_arena = False
         #: The last item had a large pickle: the next one is written piece by piece, so that nothing is copied twice.
         self._bulky = False
 
-    def freeze(self, item: Any) -> Any:
+    def encode_item(self, item: Any) -> Any:
         """The form in which an item that is not `SMALL` stands in a payload's list."""
         store = self._store
-        if store is None or (type(item) in PLAIN and len(item) < LEAST):
-            return freeze(item, self.most)
-        if type(item) is bytes and len(item) <= self.most and (handle := store.place([item], len(item))):
-            self.lodges = True
+        if store is None or (type(item) in PLAIN_TYPES and len(item) < MIN_SHARED_BYTES):
+            return encode_item(item, self.most)
+        if type(item) is bytes and len(item) <= self.most and (handle := store.copy_in([item], len(item))):
+            self.uses_arena = True
             return True, (handle,)
         self._handles = []
         try:
@@ -113,9 +113,9 @@ class Freezer:
         size = length + sum(handle[2] for handle in handles) if handles else length
         if size > self.most:
             raise TooLarge(_too_large(item, size, self.most))
-        self._bulky = length >= LEAST
-        self.lodges = self.lodges or self._bulky or bool(handles)
-        if self._bulky and (handle := store.place(pieces, length)):
+        self._bulky = length >= MIN_SHARED_BYTES
+        self.uses_arena = self.uses_arena or self._bulky or bool(handles)
+        if self._bulky and (handle := store.copy_in(pieces, length)):
             return None, (handle, *handles)
         frozen = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return (frozen, tuple(handles)) if handles else (frozen,)
@@ -133,36 +133,36 @@ class Freezer:
             raw = buffer.raw()
         except BufferError:  # not contiguous
             return True
-        if len(raw) < LEAST or len(raw) > self.most:
+        if len(raw) < MIN_SHARED_BYTES or len(raw) > self.most:
             return True
         assert self._store is not None
-        handle = reader.passed_on(raw) or self._store.place([raw], len(raw))
+        handle = reader.find_block_ref(raw) or self._store.copy_in([raw], len(raw))
         if handle is None:
             return True
         self._handles.append(handle)
         return False
 
 
-def sent(items: list[Any]) -> tuple[list[Any], tuple[tuple[int, int, int], ...]]:
+def mark_items_sent(items: list[Any]) -> tuple[list[Any], tuple[tuple[int, int, int], ...]]:
     """Frozen items as they travel, and where in arenas their buffers lie; those belong to the supervisor now."""
     slots: list[tuple[int, int, int]] = []
     travelling = []
     for item in items:
         if type(item) is tuple and len(item) == 2:
-            handles = tuple(handle.sent() for handle in item[1])
+            handles = tuple(handle.mark_sent() for handle in item[1])
             slots += [handle[:3] for handle in handles]
             item = (item[0], handles)  # noqa: PLW2901  the same item, in other words
         travelling.append(item)
     return travelling, tuple(slots)
 
 
-def size_of(frozen: Any) -> int:
+def encoded_size(frozen: Any) -> int:
     """Bytes that a frozen item takes in its payload and in arenas, about."""
     if type(frozen) is tuple:
         if len(frozen) == 2:
-            return moved(frozen, 1)
+            return transfer_cost(frozen, 1)
         return len(frozen[0]) + 8
-    if type(frozen) in PLAIN:
+    if type(frozen) in PLAIN_TYPES:
         return len(frozen) + 8
     return 8
 
@@ -173,38 +173,40 @@ def item_size(item: Any) -> int:
     >>> item_size(7), item_size("four"), item_size((1, bytes(1000))) > 1000
     (8, 12, True)
     """
-    return size_of(item) if type(item) in SMALL or type(item) in PLAIN else weight(item)
+    return encoded_size(item) if type(item) in SMALL_TYPES or type(item) in PLAIN_TYPES else memory_size(item)
 
 
-def moved(frozen: Any, light: int) -> int:
+def transfer_cost(frozen: Any, light: int) -> int:
     """What a frozen item counts for when it is asked how many to move at once: bytes in arenas weigh less."""
     if type(frozen) is tuple and len(frozen) == 2:
         changed = sum(len(content) for handle in frozen[1] if len(handle) > 3 for _, content in handle[3])
         inside = len(frozen[0]) if type(frozen[0]) is bytes else 0
-        return inside + changed + _lying(frozen) // light + 8
-    return size_of(frozen)
+        return inside + changed + _shared_bytes(frozen) // light + 8
+    return encoded_size(frozen)
 
 
-def _lying(frozen: Any) -> int:
+def _shared_bytes(frozen: Any) -> int:
     return sum(handle[2] for handle in frozen[1])
 
 
-def weight(item: Any, levels: int = _LEVELS) -> int:
+def memory_size(item: Any, levels: int = _LEVELS) -> int:
     """Bytes that an object holds in memory, about: for items that travel as they are, between threads.
 
     A few parts of each container stand for all of them, a few levels deep.
 
-    >>> weight({"name": "x", "body": b"." * 1_000_000}) // 1_000_000, weight([bytes(1000)] * 5000) // 1_000_000
-    (1, 5)
+    >>> memory_size({"name": "x", "body": b"." * 1_000_000}) // 1_000_000
+    1
+    >>> memory_size([bytes(1000)] * 5000) // 1_000_000
+    5
     """
-    if type(item) in SMALL:
+    if type(item) in SMALL_TYPES:
         return 32
     try:
         total = sys.getsizeof(item)
-        count, parts = _contents(item) if levels and type(item) not in PLAIN else (0, [])
+        count, parts = _contents(item) if levels and type(item) not in PLAIN_TYPES else (0, [])
     except Exception:  # noqa: BLE001  the user's __sizeof__ or __getattr__ may raise anything
         return 64
-    seen = [weight(part, levels - 1) for part in parts]
+    seen = [memory_size(part, levels - 1) for part in parts]
     return total + (sum(seen) * count // len(seen) if seen else 0)
 
 
@@ -220,7 +222,7 @@ def _contents(item: Any) -> tuple[int, list[Any]]:
     return len(parts), parts
 
 
-def encode(frozen: list[Any]) -> bytes:
+def encode_payload(frozen: list[Any]) -> bytes:
     """The payload of a list of frozen items."""
     return _dumps(tuple(frozen), 5)
 
@@ -231,11 +233,11 @@ def encode_values(values: list[Any], kinds: set[type]) -> bytes:
     >>> encode_values([1, 2], {int})[:1], encode_values([1 << 64], {int})[:1], encode_values([1, True], {int, bool})[:1]
     (b'q', b'\x80', b'\x80')
     """
-    row = words(values, kinds)
-    return _dumps(values, 5) if row is None else joined([row], kinds)
+    row = pack_words(values, kinds)
+    return _dumps(values, 5) if row is None else join_words([row], kinds)
 
 
-def words(values: list[Any], kinds: set[type]) -> bytes | None:
+def pack_words(values: list[Any], kinds: set[type]) -> bytes | None:
     """Values as machine words, without the letter; None where their types (`kinds` has them all) have no such form."""
     code = _WORDS.get(next(iter(kinds))) if len(kinds) == 1 else None
     if code is None:
@@ -246,42 +248,44 @@ def words(values: list[Any], kinds: set[type]) -> bytes | None:
         return None
 
 
-def joined(rows: list[bytes], kinds: set[type]) -> bytes:
+def join_words(rows: list[bytes], kinds: set[type]) -> bytes:
     """The payload of some `words`, one row after the other.
 
-    >>> decode(joined([words([1, 2], {int}), words([3], {int})], {int}))
+    >>> decode_payload(join_words([pack_words([1, 2], {int}), pack_words([3], {int})], {int}))
     [1, 2, 3]
     """
     (kind,) = kinds
     return b"".join([_WORDS[kind].encode(), *rows])
 
 
-def decode(payload: Any, start: int = 0, count: int | None = None) -> Frozen:
+def decode_payload(payload: Any, start: int = 0, count: int | None = None) -> EncodedItems:
     """Frozen items of a payload: all of them, or `count` from `start`.
 
     Of a tuple some must be thawed when their turn comes, of a list none.
 
-    >>> decode(encode_values([5, 6, 7], {int}), 1, 2), decode(encode([freeze("a"), freeze("b")]), 1)
-    ([6, 7], ('b',))
+    >>> decode_payload(encode_values([5, 6, 7], {int}), 1, 2)
+    [6, 7]
+    >>> decode_payload(encode_payload([encode_item("a"), encode_item("b")]), 1)
+    ('b',)
     """
-    items = view(payload, start, count)
-    return some(items, 0, len(items))
+    items = lazy_items(payload, start, count)
+    return items_between(items, 0, len(items))
 
 
-def view(payload: Any, start: int = 0, count: int | None = None) -> Frozen | memoryview:
+def lazy_items(payload: Any, start: int = 0, count: int | None = None) -> EncodedItems | memoryview:
     """The same; machine words stay what they are until `some` of them are asked for."""
     stop = None if count is None else start + count
     code = _CODES.get(payload[0])
     if code is not None:
         return memoryview(payload)[1:].cast(code)[start:stop]  # type: ignore[call-overload,no-any-return]  # of the table
-    items: Frozen = _loads(payload)
-    return some(items, start, len(items) if stop is None else stop)
+    items: EncodedItems = _loads(payload)
+    return items_between(items, start, len(items) if stop is None else stop)
 
 
-def some(items: Frozen | memoryview, start: int, stop: int) -> Frozen:
+def items_between(items: EncodedItems | memoryview, start: int, stop: int) -> EncodedItems:
     """Frozen items of a `view`.
 
-    >>> some(view(encode_values([5, 6, 7], {int})), 1, 3)
+    >>> items_between(lazy_items(encode_values([5, 6, 7], {int})), 1, 3)
     [6, 7]
     """
     if type(items) is memoryview:
@@ -289,10 +293,10 @@ def some(items: Frozen | memoryview, start: int, stop: int) -> Frozen:
     return items if start == 0 and stop == len(items) else items[start:stop]
 
 
-def thaw(frozen: Any) -> Any:
+def decode_item(frozen: Any) -> Any:
     """The item itself.
 
-    >>> thaw(decode(encode([freeze([1, 2])]))[0])
+    >>> decode_item(decode_payload(encode_payload([encode_item([1, 2])]))[0])
     [1, 2]
     """
     if type(frozen) is not tuple:
@@ -303,15 +307,17 @@ def thaw(frozen: Any) -> Any:
         raise RuntimeError("unpickling the item raised StopIteration") from error
 
 
-def own(item: Any) -> Any:
+def copy_for_reader(item: Any) -> Any:
     """A copy of an object that other threads have as well; what cannot change is handed over as it is.
 
     A pickle there and back takes a seventh of the time of `copy.deepcopy` for nested containers. That is for what
     brings a `__deepcopy__` (arrays: half the time), and for what cannot be pickled. NotPicklable when neither works.
 
     >>> item = [1, ["a"]]
-    >>> own(item) == item, own(item)[1] is item[1], own("text") is own("text")
-    (True, False, True)
+    >>> copy_for_reader(item) == item, copy_for_reader(item)[1] is item[1]
+    (True, False)
+    >>> copy_for_reader("text") is copy_for_reader("text")
+    True
     """
     kind = type(item)
     if kind in _ATOMIC:
@@ -343,10 +349,10 @@ def _copied(buffer: pickle.PickleBuffer) -> bytes | bytearray:
 def _lent(pickled: Any, handles: tuple[Any, ...]) -> Any:
     """An item with buffers in arenas."""
     if pickled is True:
-        return bytes(reader.look(*handles[0]))
+        return bytes(reader.peek(*handles[0]))
     if pickled is None:
-        pickled, handles = reader.look(*handles[0]), handles[1:]
-    return _loads(pickled, buffers=[reader.lend(*handle) for handle in handles])
+        pickled, handles = reader.peek(*handles[0]), handles[1:]
+    return _loads(pickled, buffers=[reader.borrow(*handle) for handle in handles])
 
 
 def _too_large(item: Any, size: int, most: int) -> str:

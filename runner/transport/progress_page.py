@@ -13,7 +13,7 @@ import tempfile
 
 from runner.structs import message
 
-CELLS = 4096
+MAX_PROGRESS_SLOTS = 4096
 _WORDS = 2
 _INDEX_BITS = 40
 
@@ -27,27 +27,27 @@ class Position:
     width: int = 1
 
 
-def stretch(index: int, width: int) -> int:
+def pack_burst(index: int, width: int) -> int:
     """A cell's second word for several items that are executed together, because each takes next to no time.
 
-    >>> unstretch(7, stretch(5, 200)), unstretch(7, 5)
+    >>> unpack_position(7, pack_burst(5, 200)), unpack_position(7, 5)
     (Position(lease=7, index=5, width=200), Position(lease=7, index=5, width=1))
     """
     return width << _INDEX_BITS | index
 
 
-def unstretch(lease: int, word: int) -> Position:
+def unpack_position(lease: int, word: int) -> Position:
     """The position that a cell's words show."""
     return Position(lease, word & (1 << _INDEX_BITS) - 1, (word >> _INDEX_BITS) or 1)
 
 
-class Page:
+class ProgressPage:
     """All cells of a run. The supervisor makes it; a process worker opens it by its descriptor.
 
     Whoever has a cell releases it before `close`.
 
-    >>> page = Page()
-    >>> cell = page.cell(3)
+    >>> page = ProgressPage()
+    >>> cell = page.progress_slot(3)
     >>> cell[0], cell[1] = 17, 4
     >>> page.position(3)
     Position(lease=17, index=4, width=1)
@@ -56,16 +56,16 @@ class Page:
 
     def __init__(self, fd: int | None = None) -> None:
         self.fd = _page_file() if fd is None else fd
-        self._map = mmap.mmap(self.fd, CELLS * _WORDS * 8)
+        self._map = mmap.mmap(self.fd, MAX_PROGRESS_SLOTS * _WORDS * 8)
         self._words = memoryview(self._map).cast("Q")
 
-    def cell(self, slot: int) -> memoryview:
+    def progress_slot(self, slot: int) -> memoryview:
         """One worker's two words, lease and index, to be written by that worker only."""
         return self._words[slot * _WORDS : (slot + 1) * _WORDS]
 
     def position(self, slot: int) -> Position:
         """What the worker in this slot executes."""
-        return unstretch(self._words[slot * _WORDS], self._words[slot * _WORDS + 1])
+        return unpack_position(self._words[slot * _WORDS], self._words[slot * _WORDS + 1])
 
     def clear(self, slot: int) -> None:
         """The slot gets a new worker."""
@@ -88,5 +88,5 @@ def memory_file(name: str) -> int:
 
 def _page_file() -> int:
     fd = memory_file("runner-cells")
-    os.ftruncate(fd, CELLS * _WORDS * 8)
+    os.ftruncate(fd, MAX_PROGRESS_SLOTS * _WORDS * 8)
     return fd

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.transport import framing
-from runner.transport.messages import Arena
+from runner.transport.messages import ArenaNotice
 
 if TYPE_CHECKING:
     from runner.transport.messages import FromWorker, ToWorker
@@ -31,7 +31,7 @@ _CLOEXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _SCRATCH = memoryview(bytearray(1 << 18))
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
+def connected_pair() -> tuple[socket.socket, socket.socket]:
     """A connected pair, with room for a chunk in each direction."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     for end in (ours, theirs):
@@ -55,19 +55,19 @@ class WorkerLink:
 
     def send(self, message: FromWorker) -> None:
         """Write a whole message."""
-        buffers = framing.pack(message)
-        beside = _carrying(message.fd) if type(message) is Arena else []
+        buffers = framing.pack_message(message)
+        beside = _carrying(message.fd) if type(message) is ArenaNotice else []
         left = _advance(buffers, self._socket.sendmsg(buffers[:_MOST_IOV], beside))
         while left:
             left = _advance(left, self._socket.sendmsg(left[:_MOST_IOV]))
 
     def receive(self) -> Any:
         """The next message; `EOFError` when the supervisor is gone."""
-        kind, header, payload = framing.read_prefix(self._read(framing.PREFIX.size))
+        kind, header, payload = framing.read_prefix(self._read(framing.PREFIX_STRUCT.size))
         body = self._read(header + payload)
-        return _with_fd(framing.unpack(kind, body[:header], body[header:]), self._fds)
+        return _with_fd(framing.unpack_message(kind, body[:header], body[header:]), self._fds)
 
-    def waiting(self, timeout: float = 0.0) -> bool:
+    def has_message(self, timeout: float = 0.0) -> bool:
         """Whether a message (or its beginning) arrives within `timeout` seconds."""
         return bool(select.select([self._socket], [], [], timeout)[0])
 
@@ -87,7 +87,7 @@ class WorkerLink:
         self._socket.close()
 
 
-def _advance(buffers: list[framing.Buffer], sent: int) -> list[framing.Buffer]:
+def _advance(buffers: list[framing.WireBuffer], sent: int) -> list[framing.WireBuffer]:
     """What is left of some buffers when so many bytes have been sent."""
     for at, buffer in enumerate(buffers):
         if sent < len(buffer):
@@ -110,8 +110,8 @@ def _fds_of(beside: list[Any]) -> list[int]:
 
 
 def _with_fd(message: Any, fds: deque[int]) -> Any:
-    """An `Arena` with the descriptor that came along; one that did not arrive (no room for it) leaves -1."""
-    if type(message) is Arena and fds:
+    """An `ArenaNotice` with the descriptor that came along; one that did not arrive (no room for it) leaves -1."""
+    if type(message) is ArenaNotice and fds:
         return replace(message, fd=fds.popleft())
     return message
 
@@ -130,11 +130,11 @@ class SupervisorLink:
         self._in = bytearray()
         self._length = 0
         #: All bytes that have arrived; whether some of them are no message.
-        self.arrived = 0
-        self.garbled = False
+        self.received_bytes = 0
+        self.is_garbled = False
 
     @property
-    def in_the_middle(self) -> bool:
+    def has_partial_message(self) -> bool:
         """Whether the beginning of a message has arrived, and not its end."""
         return bool(self._in)
 
@@ -149,8 +149,8 @@ class SupervisorLink:
 
     def send(self, message: ToWorker) -> None:
         """Hand a message over; what the socket does not take now goes out with `flush`."""
-        buffers = framing.pack(message)
-        fd = message.fd if type(message) is Arena else -1
+        buffers = framing.pack_message(message)
+        fd = message.fd if type(message) is ArenaNotice else -1
         if fd < 0 and not self._out and len(buffers) <= _MOST_IOV:  # the usual message goes out whole
             buffers = _advance(buffers, self._sent(buffers))
             if not buffers:
@@ -161,7 +161,7 @@ class SupervisorLink:
         self._out.extend(views)
         self.flush()
 
-    def _sent(self, buffers: list[framing.Buffer]) -> int:
+    def _sent(self, buffers: list[framing.WireBuffer]) -> int:
         """How many bytes the socket takes; all of them when the worker is gone."""
         try:
             return self._socket.sendmsg(buffers)
@@ -218,11 +218,11 @@ class SupervisorLink:
                 self._fds.extend(_fds_of(beside))
             if not got:
                 return messages, False
-            self.arrived += got
+            self.received_bytes += got
             try:
                 self._take(_SCRATCH[:got], messages)
             except framing.FrameError:
-                self.garbled = True
+                self.is_garbled = True
                 return messages, False
             if got < len(_SCRATCH) and not beside:
                 return messages, True
@@ -236,14 +236,14 @@ class SupervisorLink:
             whole, self._in = self._in, bytearray()
             data = memoryview(whole)
         at = 0
-        size = framing.PREFIX.size
+        size = framing.PREFIX_STRUCT.size
         while (left := len(data) - at) >= size:
             kind, header, payload = framing.read_prefix(data[at : at + size])
             self._length = size + header + payload
             if left < self._length:
                 break
             at += size
-            message = framing.unpack(kind, data[at : at + header], data[at + header : at + header + payload])
+            message = framing.unpack_message(kind, data[at : at + header], data[at + header : at + header + payload])
             messages.append(_with_fd(message, self._fds))
             at += header + payload
             self._length = 0

@@ -11,32 +11,43 @@ from operator import length_hint
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from runner.error_text import describe
+from runner.error_text import describe_error
 from runner.transport import item_codec
-from runner.transport.messages import OBJECTS, SHARED, Ack, Answer, Failure, Grant
-from runner.transport.progress_page import stretch
-from runner.worker.failure import ENDS, failure, verdict
-from runner.worker.returned_values import exhaust, special
-from runner.worker.runtime import QUICK, SLOW, STRETCH, Bench, flattened, frozen_items, received, thaw
+from runner.transport.messages import OBJECTS, SHARED, Ack, Failure, Grant, Reply
+from runner.transport.progress_page import pack_burst
+from runner.worker.failure import WORKER_ENDING_ERRORS, decide_verdict, make_failure
+from runner.worker.returned_values import exhaust_result, needs_inspection
+from runner.worker.runtime import (
+    MAX_BURST,
+    QUICK_SECONDS,
+    SLOW_SECONDS,
+    WorkerRuntime,
+    decode_item,
+    each_encoded_item,
+    encoded_items,
+    item_decoder,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from runner.transport.messages import Part
+    from runner.transport.messages import GrantedRange
 
-_MOST_STRIDE = 4096
+_MAX_CLOCK_CHECK_INTERVAL = 4096
 #: Items are executed in stretches after so many quick strides.
 _QUICK_ENOUGH = 2
 #: Fewer are sooner executed one by one.
 _FEW = 16
-_Items = item_codec.Frozen | memoryview
+_Items = item_codec.EncodedItems | memoryview
 #: Items that have failed: index in the part, and the error.
 _Faults = list[tuple[int, BaseException]]
 
 
-def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def call_granted_items(
+    bench: WorkerRuntime, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     """Execute grants until the inputs have ended."""
-    if bench.form.kind == "class":
+    if bench.call_shape.kind == "class":
         # Bound once: looking it up for each item costs as much as calling it.
         target = target.__call__  # type: ignore[operator]  # an instance, here
     if args or kwargs:
@@ -46,46 +57,48 @@ def work(bench: Bench, target: Callable[..., Any], args: tuple[Any, ...], kwargs
             return plain(item, *args, **kwargs)
 
     if bench.spec.batch:
-        execute: Callable[[Grant], Answer] = Batches(bench, target).execute
+        execute: Callable[[Grant], Reply] = PerBatch(bench, target).execute_grant
     else:
-        execute = Items(bench, target).execute
+        execute = PerItem(bench, target).execute_grant
     while True:
-        grant = bench.hear(bench.port.receive())
+        grant = bench.handle_message(bench.port.receive())
         if grant is not None:
             answer = execute(grant)
-            bench.answer(answer)
-            bench.meter.tell(perf_counter())
-        elif bench.ended:
+            bench.send_reply(answer)
+            bench.measurements.report_when_due(perf_counter())
+        elif bench.inputs_ended:
             return
 
 
-class Items:
+class PerItem:
     """Item by item; or, while each takes next to no time, some hundreds in one stretch."""
 
-    def __init__(self, bench: Bench, target: Callable[[Any], Any]) -> None:
+    def __init__(self, bench: WorkerRuntime, target: Callable[[Any], Any]) -> None:
         self.bench = bench
         self.target = target
-        self.stride = 1
-        self.knows = bench.form.context is not None or bench.form.made is not None
-        spec, collector = bench.spec, bench.collector
+        self.clock_check_interval = 1
+        self.needs_context = bench.call_shape.context is not None or bench.call_shape.constructor_context is not None
+        spec, collector = bench.spec, bench.output_buffer
         #: Whether stretches are possible at all. With a time limit, or an order to keep, each item stands alone.
-        self.may_stretch = not (self.knows or spec.timed or spec.ordered) and bench.form.call == "function"
-        self.may_stretch = self.may_stretch and (collector.direct is not None or not spec.groups)
-        self.quick = self.slow = 0
+        self.may_burst = (
+            not (self.needs_context or spec.timed or spec.ordered) and bench.call_shape.call_kind == "function"
+        )
+        self.may_burst = self.may_burst and (collector.direct_buffer is not None or not spec.output_groups)
+        self.quick_intervals = self.slow_intervals = 0
         #: Types of results that need no look, as far as they are known.
-        self.plain: frozenset[object] = item_codec.SMALL
+        self.plain: frozenset[object] = item_codec.SMALL_TYPES
 
-    def execute(self, grant: Grant) -> Answer:
+    def execute_grant(self, grant: Grant) -> Reply:
         """Call the function for each item, within the slice; an only worker goes on, and says what is done so far."""
         began = perf_counter()
-        deadline = began + 2 * grant.slice
+        deadline = began + 2 * grant.time_slice
         failures: list[Failure] = []
-        self.bench.show(grant.lease)
+        self.bench.show_position(grant.lease)
         base = told = 0
         for part in grant.parts:
-            items = frozen_items(part)
+            items = encoded_items(part)
             if part.crashes:
-                self.bench.show_suspect(grant.lease, part, items[0])
+                self.bench.send_suspect_preview(grant.lease, part, items[0])
             at = 0
             while at < len(items):
                 at, faults = self._until_fault(part, items, at, base, deadline)
@@ -93,30 +106,32 @@ class Items:
                 if faults and self.bench.spec.ordered:
                     return self._answer(grant, base + at, failures, began)
                 if (now := perf_counter()) > deadline and (base + at < grant.count):
-                    if not self.bench.spec.alone:
+                    if not self.bench.spec.is_only_worker:
                         return self._answer(grant, base + at, failures, began)
-                    self.bench.answer(self._answer(grant, base + at - told, failures, began, more=True))
-                    self.bench.meter.tell(now)
-                    told, failures, began, deadline = base + at, [], now, now + 2 * grant.slice
+                    self.bench.send_reply(self._answer(grant, base + at - told, failures, began, more=True))
+                    self.bench.measurements.report_when_due(now)
+                    told, failures, began, deadline = base + at, [], now, now + 2 * grant.time_slice
             base += len(items)
         return self._answer(grant, base - told, failures, began)
 
-    def _answer(self, grant: Grant, done: int, failures: list[Failure], began: float, *, more: bool = False) -> Answer:
+    def _answer(self, grant: Grant, done: int, failures: list[Failure], began: float, *, more: bool = False) -> Reply:
         worked = perf_counter()
-        outputs = self.bench.collector.take()
+        outputs = self.bench.output_buffer.take_outputs()
         ended = perf_counter()
-        return Answer((Ack(grant.lease, done, tuple(failures), more),), outputs, ended - began, ended - worked)
+        return Reply((Ack(grant.lease, done, tuple(failures), more),), outputs, ended - began, ended - worked)
 
-    def _failed(self, part: Part, frozen: Any, index: int, error: BaseException) -> Failure:
+    def _failed(self, part: GrantedRange, frozen: Any, index: int, error: BaseException) -> Failure:
         try:
-            item = thaw(part, frozen)
+            item = decode_item(part, frozen)
         except BaseException:  # noqa: BLE001  it may be the item that cannot be decoded: shown as it travelled
             item = frozen
-        fault = failure(self.bench.spec, index, 1, error, item, part.attempt)
-        self.bench.collector.cut_short(again=fault.verdict == "retry")
+        fault = make_failure(self.bench.spec, index, 1, error, item, part.attempt)
+        self.bench.output_buffer.end_failed_call(again=fault.verdict == "retry")
         return fault
 
-    def _until_fault(self, part: Part, items: _Items, at: int, base: int, deadline: float) -> tuple[int, _Faults]:
+    def _until_fault(
+        self, part: GrantedRange, items: _Items, at: int, base: int, deadline: float
+    ) -> tuple[int, _Faults]:
         """Execute from `at` until the end, an error, or the deadline; return where it stopped, and what has failed.
 
         `base` is the index in the lease of the part's first item.
@@ -124,28 +139,28 @@ class Items:
         run = self._way(part)
         before = perf_counter()
         quick, together = 0, 0.0  # items in stretches are measured together: so quick are they
-        plain = part.letter is None and not part.crashes
+        plain = part.dead_letter is None and not part.crashes
         while at < len(items):
             was = at
-            quick_enough = self.quick >= _QUICK_ENOUGH and len(items) - at >= _FEW
-            stretching = quick_enough and plain and self.may_stretch
+            quick_enough = self.quick_intervals >= _QUICK_ENOUGH and len(items) - at >= _FEW
+            stretching = quick_enough and plain and self.may_burst
             if stretching:
-                at, faults = self._stretch(part, items, at, min(len(items), at + STRETCH), base)
+                at, faults = self._run_burst(part, items, at, min(len(items), at + MAX_BURST), base)
             else:
-                at, faults = run(part, items, at, min(len(items), at + self.stride), base)
+                at, faults = run(part, items, at, min(len(items), at + self.clock_check_interval), base)
             now = perf_counter()
             if stretching:
                 quick += at - was
                 together += now - before
             else:
-                self.bench.meter.took(now - before, at - was)
+                self.bench.measurements.record_items(now - before, at - was)
             if faults:
                 break
             self._adapt(now - before)
             if now > deadline:
                 break
             before = now
-        self.bench.meter.took(together, quick)
+        self.bench.measurements.record_items(together, quick)
         return at, faults
 
     def _adapt(self, seconds: float) -> None:
@@ -153,86 +168,89 @@ class Items:
 
         One slow stride among quick ones says nothing: another thread had the interpreter meanwhile.
         """
-        if seconds < QUICK:
-            self.slow = 0
-            self.stride = min(_MOST_STRIDE, 2 * self.stride)
-            if self.stride > STRETCH:
-                self.quick += 1
-        elif seconds > SLOW:
-            self.slow += 1
-            if self.slow > 1 or not self.quick:
-                self.stride = max(1, self.stride // 4)
-                self.quick = 0
+        if seconds < QUICK_SECONDS:
+            self.slow_intervals = 0
+            self.clock_check_interval = min(_MAX_CLOCK_CHECK_INTERVAL, 2 * self.clock_check_interval)
+            if self.clock_check_interval > MAX_BURST:
+                self.quick_intervals += 1
+        elif seconds > SLOW_SECONDS:
+            self.slow_intervals += 1
+            if self.slow_intervals > 1 or not self.quick_intervals:
+                self.clock_check_interval = max(1, self.clock_check_interval // 4)
+                self.quick_intervals = 0
 
-    def _way(self, part: Part) -> Callable[[Part, _Items, int, int, int], tuple[int, _Faults]]:
+    def _way(self, part: GrantedRange) -> Callable[[GrantedRange, _Items, int, int, int], tuple[int, _Faults]]:
         plain = (
-            not self.knows and part.letter is None and part.kind != SHARED and self.bench.collector.direct is not None
+            not self.needs_context
+            and part.dead_letter is None
+            and part.payload_kind != SHARED
+            and self.bench.output_buffer.direct_buffer is not None
         )
         return self._fast if plain else self._careful
 
-    def _fast(self, part: Part, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
+    def _fast(self, part: GrantedRange, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
         """One ordinary group out: the usual case."""
-        collector, target, cell = self.bench.collector, self.target, self.bench.cell
-        direct, small, thaw_ = collector.direct, item_codec.SMALL, item_codec.thaw
+        collector, target, cell = self.bench.output_buffer, self.target, self.bench.progress_slot
+        direct, small, thaw_ = collector.direct_buffer, item_codec.SMALL_TYPES, item_codec.decode_item
         assert direct is not None
         index = base + at
-        objects = part.kind == OBJECTS
+        objects = part.payload_kind == OBJECTS
         same: type | None = None  # most results are of the type that the one before was: no look-up
         try:
-            for frozen in item_codec.some(items, at, stop):
+            for frozen in item_codec.items_between(items, at, stop):
                 cell[1] = index
                 result = target(frozen if objects or type(frozen) is not tuple else thaw_(frozen))
                 if type(result) is same:
                     direct.append(result)
                 elif type(result) in small:
                     same = type(result)
-                    collector.kinds.add(same)
+                    collector.small_types.add(same)
                     direct.append(result)
                 else:
-                    self.may_stretch = self.may_stretch and self._plain({type(result)})
-                    collector.emit_all(result)
+                    self.may_burst = self.may_burst and self._plain({type(result)})
+                    collector.emit_result(result)
                 index += 1
-        except ENDS:
+        except WORKER_ENDING_ERRORS:
             raise
         except BaseException as error:  # noqa: BLE001  whatever the user's function raises
             return index - base + 1, [(index - base, error)]
         return stop, []
 
-    def _careful(self, part: Part, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
+    def _careful(self, part: GrantedRange, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
         """Every other combination."""
         bench, context = self.bench, self.bench.context
-        emit, target = (bench.collector.emit_all if bench.spec.groups else exhaust), self.target
+        emit, target = (bench.output_buffer.emit_result if bench.spec.output_groups else exhaust_result), self.target
         try:
             while at < stop:
-                bench.cell[1] = base + at
-                if self.knows:
-                    context.at(part, part.start + at)
-                result = target(thaw(part, items[at]))
-                if self.may_stretch and type(result) not in item_codec.SMALL:
-                    self.may_stretch = self._plain({type(result)})
+                bench.progress_slot[1] = base + at
+                if self.needs_context:
+                    context.set_item(part, part.start + at)
+                result = target(decode_item(part, items[at]))
+                if self.may_burst and type(result) not in item_codec.SMALL_TYPES:
+                    self.may_burst = self._plain({type(result)})
                 emit(result)
                 at += 1
-        except ENDS:
+        except WORKER_ENDING_ERRORS:
             raise
         except BaseException as error:  # noqa: BLE001  whatever the user's function raises
             return at + 1, [(at, error)]
         return at, []
 
-    def _stretch(self, part: Part, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
+    def _run_burst(self, part: GrantedRange, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
         """Call the function for some hundreds of items at the speed of C; until now all its results were plain.
 
         The cell shows all of them as suspects, so a death here makes each of them be given again alone. Should a
         result be something else for the first time, it is frozen a moment later than it would be item by item; after
         that the worker goes item by item for good.
         """
-        self.bench.cell[1] = stretch(base + at, stop - at)
-        self.bench.rest = frozen = some = iter(item_codec.some(items, at, stop))
-        if (made := received(part, items)) is not None:
+        self.bench.progress_slot[1] = pack_burst(base + at, stop - at)
+        self.bench.burst_items = frozen = some = iter(item_codec.items_between(items, at, stop))
+        if (made := item_decoder(part, items)) is not None:
             some = map(made, frozen)
-        if not self.bench.spec.groups:
+        if not self.bench.spec.output_groups:
             try:
                 self._sink(some)
-            except ENDS:
+            except WORKER_ENDING_ERRORS:
                 raise
             except BaseException as error:  # noqa: BLE001  whatever the user's function raises
                 failed = stop - length_hint(frozen) - 1  # the last one that was taken
@@ -242,16 +260,16 @@ class Items:
         faults: _Faults = []
         try:
             self._call(some, results)  # what was made before an error stays in the list
-        except ENDS:
+        except WORKER_ENDING_ERRORS:
             raise
         except BaseException as error:  # noqa: BLE001  whatever the user's function raises
             faults.append((at + len(results), error))
         done = at + len(results) + len(faults)
-        kinds = item_codec.kinds_of(results)
+        kinds = item_codec.types_of(results)
         if not self._plain(kinds):
-            self.may_stretch = False
+            self.may_burst = False
             return done, self._emit_each(part, results, at) + faults
-        self.bench.collector.extend(results, kinds)
+        self.bench.output_buffer.emit_many(results, kinds)
         return done, faults
 
     def _call(self, some: Iterator[Any], results: list[Any]) -> None:
@@ -268,9 +286,9 @@ class Items:
             result = target(item)
             # Most return None, which is seen without a call of `type`.
             if result is not None and type(result) is not same:
-                exhaust(result)
-                if special(type(result)):
-                    self.may_stretch = False
+                exhaust_result(result)
+                if needs_inspection(type(result)):
+                    self.may_burst = False
                 else:
                     same = type(result)
 
@@ -278,80 +296,84 @@ class Items:
         """Whether results of these types can be taken without a look at each."""
         if kinds <= self.plain:
             return True
-        if (self.bench.spec.groups and not self.bench.collector.objects) or any(map(special, kinds)):
+        if (self.bench.spec.output_groups and not self.bench.output_buffer.objects_only) or any(
+            map(needs_inspection, kinds)
+        ):
             return False
         self.plain = self.plain | kinds
         return True
 
-    def _emit_each(self, part: Part, results: list[Any], at: int) -> _Faults:
-        collector, spec = self.bench.collector, self.bench.spec
+    def _emit_each(self, part: GrantedRange, results: list[Any], at: int) -> _Faults:
+        collector, spec = self.bench.output_buffer, self.bench.spec
         faults: _Faults = []
         for index, result in enumerate(results, at):
             try:
-                collector.emit_all(result)
-            except ENDS:
+                collector.emit_result(result)
+            except WORKER_ENDING_ERRORS:
                 raise
             except BaseException as error:  # noqa: BLE001  it cannot be pickled, or its generator has raised
                 faults.append((index, error))
                 # At once: what others have emitted comes after it.
-                collector.cut_short(again=verdict(spec, error, describe(error), part.attempt) == "retry")
+                collector.end_failed_call(
+                    again=decide_verdict(spec, error, describe_error(error), part.attempt) == "retry"
+                )
         return faults
 
 
-class Batches:
+class PerBatch:
     """Lists of items."""
 
-    def __init__(self, bench: Bench, target: Callable[[Any], Any]) -> None:
+    def __init__(self, bench: WorkerRuntime, target: Callable[[Any], Any]) -> None:
         self.bench = bench
         self.target = target
 
-    def execute(self, grant: Grant) -> Answer:
+    def execute_grant(self, grant: Grant) -> Reply:
         """Call the function for each full list, and for what remains."""
         bench, spec = self.bench, self.bench.spec
-        emit = bench.collector.emit_all if spec.groups else exhaust
+        emit = bench.output_buffer.emit_result if spec.output_groups else exhaust_result
         began = last = perf_counter()
         failures: list[Failure] = []
         done = 0
-        bench.show(grant.lease)
+        bench.show_position(grant.lease)
         for batch in self._lists(grant):
-            if done and (last - began > 2 * grant.slice or (failures and spec.ordered)):
+            if done and (last - began > 2 * grant.time_slice or (failures and spec.ordered)):
                 break
-            bench.show(grant.lease, done)
+            bench.show_position(grant.lease, done)
             attempt = batch[0][0].attempt
-            bench.context.at(batch[0][0], batch[0][1])
-            items: item_codec.Frozen = []
+            bench.context.set_item(batch[0][0], batch[0][1])
+            items: item_codec.EncodedItems = []
             if batch[0][0].crashes:
-                bench.show_suspect(grant.lease, batch[0][0], batch[0][2])
+                bench.send_suspect_preview(grant.lease, batch[0][0], batch[0][2])
             try:
-                items = [thaw(part, frozen) for part, _, frozen in batch]
+                items = [decode_item(part, frozen) for part, _, frozen in batch]
                 emit(self.target(items))
-            except ENDS:
+            except WORKER_ENDING_ERRORS:
                 raise
             except BaseException as error:  # noqa: BLE001  whatever the user's function raises
                 # What could not be decoded is shown as it travelled.
                 each = items or [frozen for _, _, frozen in batch]
-                fault = failure(spec, done, len(batch), error, each, attempt, each)
-                bench.collector.cut_short(again=fault.verdict == "retry")
+                fault = make_failure(spec, done, len(batch), error, each, attempt, each)
+                bench.output_buffer.end_failed_call(again=fault.verdict == "retry")
                 failures.append(fault)
             done += len(batch)
             now = perf_counter()
-            bench.meter.took(now - last, len(batch))
+            bench.measurements.record_items(now - last, len(batch))
             last = now
         worked = perf_counter()
-        outputs = bench.collector.take()
+        outputs = bench.output_buffer.take_outputs()
         ended = perf_counter()
-        return Answer((Ack(grant.lease, done, tuple(failures)),), outputs, ended - began, ended - worked)
+        return Reply((Ack(grant.lease, done, tuple(failures)),), outputs, ended - began, ended - worked)
 
     def _lists(self, grant: Grant) -> Any:
         """Cut the grant into batches, by number and by bytes."""
         most, most_bytes = self.bench.spec.batch or 1, self.bench.spec.batch_bytes
-        batch: list[tuple[Part, int, Any]] = []
+        batch: list[tuple[GrantedRange, int, Any]] = []
         size = 0
-        for each in flattened(grant):
+        for each in each_encoded_item(grant):
             part, _, item = each
             more = 0
             if most_bytes is not None:
-                more = item_codec.item_size(item) if part.kind == OBJECTS else item_codec.size_of(item)
+                more = item_codec.item_size(item) if part.payload_kind == OBJECTS else item_codec.encoded_size(item)
             if batch and (len(batch) >= most or (most_bytes is not None and size + more > most_bytes)):
                 yield batch
                 batch, size = [], 0

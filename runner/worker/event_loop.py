@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Exc = tuple[Any, Any, Any]
 
 
-class EventLoop:
+class WorkerEventLoop:
     """Runs coroutines one after the other on one loop, made when it is first needed."""
 
     def __init__(self) -> None:
@@ -34,11 +34,11 @@ class EventLoop:
         """Cancel what still runs on the loop, and close it."""
         self._runner.close()
 
-    def enter(self, make: Callable[[], Any]) -> Any:
+    def enter_instance(self, make: Callable[[], Any]) -> Any:
         """Make an instance and enter it, on the loop; what its entering gave, or itself."""
         return self._runner.run(self._enter(make))
 
-    def leave(self, *exc: Any) -> None:
+    def leave_instance(self, *exc: Any) -> None:
         """Leave it, in the task that entered it."""
         self._runner.run(self._leave(exc))
 

@@ -10,19 +10,19 @@ from math import ceil, log2
 from time import perf_counter, process_time, thread_time
 from typing import TYPE_CHECKING
 
-from runner.transport.messages import CLASSES, Times
+from runner.transport.messages import CLASSES_PER_DOUBLING, MeasuredTimes
 
 if TYPE_CHECKING:
-    from runner.worker.spec import Port
+    from runner.worker.spec import WorkerPort
 
 _EVERY = 0.25
 _LEAST = 1e-9
 
 
-class Meter:
+class Measurements:
     """One worker's measurements. Of a thread the processor time is its own, and its memory is nobody's."""
 
-    def __init__(self, port: Port, mode: str) -> None:
+    def __init__(self, port: WorkerPort, mode: str) -> None:
         self._port = port
         self._thread = mode == "thread"
         self._clock = thread_time if self._thread else process_time
@@ -30,24 +30,24 @@ class Meter:
         self._times: dict[int, int] = {}
         self._next = perf_counter() + _EVERY
 
-    def took(self, seconds: float, items: int) -> None:
+    def record_items(self, seconds: float, items: int) -> None:
         """So many items took so long; what each of them took is not known better."""
         if items > 0:
-            key = ceil(log2(max(seconds / items, _LEAST)) * CLASSES)
+            key = ceil(log2(max(seconds / items, _LEAST)) * CLASSES_PER_DOUBLING)
             self._times[key] = self._times.get(key, 0) + items
 
-    def tell(self, now: float) -> None:
+    def report_when_due(self, now: float) -> None:
         """Tell what was measured, if that was not done just now. In the thread that executes."""
         if now >= self._next:
             self._next = now + _EVERY
-            self.tell_all()
+            self.report_now()
 
-    def tell_all(self) -> None:
+    def report_now(self) -> None:
         """Tell what was measured since it was last told."""
         times, self._times = self._times, {}
         used = self._clock()
         used, self._cpu = max(0.0, used - self._cpu), used
-        self._port.send(Times(tuple(times.items()), used, 0 if self._thread else peak_memory()))
+        self._port.send(MeasuredTimes(tuple(times.items()), used, 0 if self._thread else peak_memory()))
 
 
 def peak_memory() -> int:

@@ -27,7 +27,7 @@ _SOON = 1.0
 _STDERR = 2
 
 
-class Watchdog:
+class ExitWatchdog:
     """Ends the process with `code` after `limit` seconds, and says on standard error what was cut.
 
     `who` names the process in the message, `again` what ends it sooner. Stop it with `call_off`.
@@ -40,7 +40,7 @@ class Watchdog:
         with contextlib.suppress(RuntimeError):  # no thread can be started any more
             thread.start()
 
-    def call_off(self) -> None:
+    def cancel_watch(self) -> None:
         """It has ended in time."""
         self._over.set()
 
@@ -48,39 +48,39 @@ class Watchdog:
         soon = min(_SOON, self._limit)
         if self._over.wait(soon):
             return
-        names = lingering()
+        names = lingering_thread_names()
         if self._again and names and soon < self._limit:
             rest = f"waiting up to {self._limit:g} s for {_listed(names)}, which tasks have left; {self._again}"
             _say(f"{self._who}: {rest}")
         if not self._over.wait(self._limit - soon):
-            self.cut()
+            self.end_process_now()
 
-    def cut(self, why: str = "", code: int | None = None) -> None:
+    def end_process_now(self, why: str = "", code: int | None = None) -> None:
         """End the process now."""
-        what = _listed(lingering()) or _listed(_children(), "child process") or "its `atexit` functions"
+        what = _listed(lingering_thread_names()) or _listed(_children(), "child process") or "its `atexit` functions"
         _say(f"{self._who}: cut {what}, not over {why or f'after the grace of {self._limit:g} s'}")
         os._exit(self._code if code is None else code)
 
 
 #: Seconds that the command may take to end; None: it has had no run, and nothing is left.
-grace_of_command: float | None = None
+command_grace: float | None = None
 
 
 def watch_command(code: int) -> None:
     """Let the process end as Python does, but no longer than the grace; a signal ends it at once."""
-    if grace_of_command is None:
+    if command_grace is None:
         return
-    watchdog = Watchdog(grace_of_command, code, "runner", "Ctrl-C ends it at once")
+    watchdog = ExitWatchdog(command_grace, code, "runner", "Ctrl-C ends it at once")
 
     def cut(number: int, _: object) -> None:
-        watchdog.cut(f"when {signal.Signals(number).name} came", 128 + number)
+        watchdog.end_process_now(f"when {signal.Signals(number).name} came", 128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) not in {signal.SIG_IGN, None}:
             signal.signal(number, cut)
 
 
-def lingering() -> list[str]:
+def lingering_thread_names() -> list[str]:
     """The names of the threads that Python's own end waits for."""
     main = threading.main_thread()
     return [each.name for each in threading.enumerate() if not each.daemon and each is not main]
@@ -92,17 +92,17 @@ def _children() -> list[str]:
     return [] if module is None else [child.name for child in module.active_children() if not child.daemon]
 
 
-def part(who: str, limit: float, keep: Collection[int] | None) -> None:
+def exit_orderly(who: str, limit: float, keep: Collection[int] | None) -> None:
     """End as the interpreter does; see the top.
 
     `keep` are descriptors of runner's own; None: the interpreter itself will end, and close the files.
     """
-    watchdog = Watchdog(limit, 0, who)
+    watchdog = ExitWatchdog(limit, 0, who)
     for step in (threading._shutdown, _exit_functions):  # type: ignore[attr-defined]  # there is no public name
         _attempt(step)
     if keep is not None:
         close_files(keep)
-    watchdog.call_off()
+    watchdog.cancel_watch()
 
 
 def _attempt(step: Callable[[], object]) -> None:
@@ -122,7 +122,7 @@ def _exit_functions() -> None:
 _inherited: list[Any] = []
 
 
-def inherit() -> None:
+def note_inherited_finalizers() -> None:
     """In a fresh worker: what is there to be finalized has been made by the process that forked it."""
     weakref = sys.modules.get("weakref")
     registry = getattr(getattr(weakref, "finalize", None), "_registry", {})

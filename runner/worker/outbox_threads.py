@@ -19,15 +19,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from runner.tasks import Outbox
-    from runner.worker.runtime import Bench
+    from runner.worker.runtime import WorkerRuntime
 
 #: So many seconds may pass without a `put` before nobody is waited for any longer.
-PATIENCE = 10.0
+MAX_SILENCE_SECONDS = 10.0
 _GLANCE = 0.02
 
 
 @contextlib.contextmanager
-def lingering(bench: Bench, outbox: Outbox[Any], puts: Callable[[], int]) -> Iterator[dict[str, Outbox[Any]]]:
+def outbox_until_released(
+    bench: WorkerRuntime, outbox: Outbox[Any], puts: Callable[[], int]
+) -> Iterator[dict[str, Outbox[Any]]]:
     """Give the function its Outbox. When it has returned wait as long as a thread that it has started still holds it.
 
     `puts` counts what has been put. The worker waits at most `PATIENCE` for the next one, and not at all when the
@@ -35,7 +37,7 @@ def lingering(bench: Bench, outbox: Outbox[Any], puts: Callable[[], int]) -> Ite
     """
     before = set(threading.enumerate())
     held = weakref.ref(outbox)
-    boxes = dict.fromkeys(bench.form.outboxes, outbox)
+    boxes = dict.fromkeys(bench.call_shape.outboxes, outbox)
     del outbox
     yield boxes
     boxes.clear()
@@ -46,7 +48,7 @@ def lingering(bench: Bench, outbox: Outbox[Any], puts: Callable[[], int]) -> Ite
     while held() is not None and (alive := _started(before)) and not bench.context.stopping:
         if count != (count := puts()):
             since = monotonic()
-        if monotonic() - since > PATIENCE:
+        if monotonic() - since > MAX_SILENCE_SECONDS:
             break
         alive[0].join(_GLANCE)
 

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from runner.worker.spec import WorkerSpec
 
 
-def enter(spec: WorkerSpec, stack: contextlib.ExitStack) -> None:
+def enter_hooks(spec: WorkerSpec, stack: contextlib.ExitStack) -> None:
     """Call the hooks and enter what they return; an error names the plugin whose it is."""
     info = WorkerInfo(spec.task, spec.name, spec.run, spec.mode, os.getpid())
     for hook in spec.hooks:
         try:
             with _speaking(hook, spec):
-                around = hook.reference.load()(*((info,) if hook.takes_worker else ()))
+                around = hook.reference.load_callable()(*((info,) if hook.takes_worker else ()))
                 if around is not None:
                     around.__enter__()
         except Exception as error:
@@ -45,7 +45,7 @@ def _leaving(hook: WorkerHook, around: Any, spec: WorkerSpec) -> Any:
 
 def _speaking(hook: WorkerHook, spec: WorkerSpec) -> Any:
     """What the hook prints bears the plugin's name beside the worker's."""
-    if not spec.named:
+    if not spec.prefixes_hook_output:
         return contextlib.nullcontext()
     name = hook.plugin.split("`")[1] if "`" in hook.plugin else hook.plugin
     speak = getattr(sys.stdout, "speaking", None)

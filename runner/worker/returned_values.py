@@ -15,18 +15,18 @@ from runner.transport import item_codec
 _MANAGER: type = getattr(contextlib, "_GeneratorContextManagerBase", GeneratorType)
 
 
-def iterates(kind: type) -> bool:
+def yields_items(kind: type) -> bool:
     """Whether a returned value of this type stands for its items: a generator, `map`, `zip`, any iterator but a file.
 
-    >>> iterates(map), iterates(list), iterates(io.StringIO)
+    >>> yields_items(map), yields_items(list), yields_items(io.StringIO)
     (True, False, False)
     """
     return hasattr(kind, "__next__") and hasattr(kind, "__iter__") and not issubclass(kind, io.IOBase)
 
 
-def special(kind: type) -> bool:
+def needs_inspection(kind: type) -> bool:
     """Whether results of this type must be looked at one by one."""
-    return kind is To or iterates(kind) or _idle(kind)
+    return kind is To or yields_items(kind) or _idle(kind)
 
 
 def _idle(kind: type) -> bool:
@@ -34,7 +34,7 @@ def _idle(kind: type) -> bool:
     return hasattr(kind, "__await__") or hasattr(kind, "__anext__") or issubclass(kind, _MANAGER)
 
 
-def check(item: Any) -> None:
+def check_item(item: Any) -> None:
     """TypeError for what is no item: what it stands for would never be executed."""
     kind = type(item)
     if not _idle(kind):
@@ -53,7 +53,7 @@ def check(item: Any) -> None:
 
 def check_result(result: Any) -> None:
     """The same for what a function without outputs has returned, which nobody takes."""
-    check(result)
+    check_item(result)
     futures = sys.modules.get("concurrent.futures")
     if futures is not None and isinstance(result, futures.Future):
         raise TypeError(
@@ -61,14 +61,14 @@ def check_result(result: Any) -> None:
         )
 
 
-def exhaust(result: Any) -> None:
+def exhaust_result(result: Any) -> None:
     """A sink's result: an iterator still has to run, and nothing may be left undone."""
     kind = type(result)
-    if result is None or kind in item_codec.SMALL:
+    if result is None or kind in item_codec.SMALL_TYPES:
         return
-    if iterates(kind):
+    if yields_items(kind):
         for item in result:
-            if type(item) not in item_codec.SMALL:
+            if type(item) not in item_codec.SMALL_TYPES:
                 check_result(item)
     else:
         check_result(result)

@@ -16,13 +16,13 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from runner.transport.messages import Ack, Answer, Grant, Ready, Shown
-from runner.worker.failure import preview
-from runner.worker.runtime import flattened, thaw
+from runner.transport.messages import Ack, Grant, Ready, Reply, SuspectPreview
+from runner.worker.failure import preview_item
+from runner.worker.runtime import decode_item, each_encoded_item
 
 if TYPE_CHECKING:
-    from runner.transport.messages import Part
-    from runner.worker.spec import Port, WorkerSpec
+    from runner.transport.messages import GrantedRange
+    from runner.worker.spec import WorkerPort, WorkerSpec
 
 #: The private package of a project's own plugins.
 _LOCAL = re.compile(r"^_runner_plugins_\w+\.")
@@ -30,10 +30,10 @@ _LOCAL = re.compile(r"^_runner_plugins_\w+\.")
 _MOST_OPERATIONS = 50
 
 
-def work(spec: WorkerSpec, port: Port) -> None:
+def serve_previews(spec: WorkerSpec, port: WorkerPort) -> None:
     """Show items until nobody asks any more."""
     with contextlib.suppress(Exception):  # what the items are of may be defined beside the function
-        spec.reference.load()
+        spec.reference.load_callable()
     port.send(Ready(os.getpid()))
     while True:
         message = port.receive()
@@ -41,31 +41,31 @@ def work(spec: WorkerSpec, port: Port) -> None:
             _show(port, message)
 
 
-def _show(port: Port, grant: Grant) -> None:
-    items = [(part, frozen) for part, _, frozen in flattened(grant)]
+def _show(port: WorkerPort, grant: Grant) -> None:
+    items = [(part, frozen) for part, _, frozen in each_encoded_item(grant)]
     for _, frozen in items:
-        port.send(Shown(grant.lease, f"<{bare(frozen)}, which cannot be unpickled>"))
+        port.send(SuspectPreview(grant.lease, f"<{describe_encoded(frozen)}, which cannot be unpickled>"))
     for part, frozen in items:
-        port.send(Shown(grant.lease, look(part, frozen)))
-    port.send(Answer((Ack(grant.lease, 0),), (), 0.0))
+        port.send(SuspectPreview(grant.lease, preview_encoded(part, frozen)))
+    port.send(Reply((Ack(grant.lease, 0),), (), 0.0))
 
 
-def look(part: Part, frozen: Any) -> str:
+def preview_encoded(part: GrantedRange, frozen: Any) -> str:
     """What an item looks like, whatever unpickling it raises."""
     try:
-        item = thaw(part, frozen)
+        item = decode_item(part, frozen)
     except BaseException as error:  # noqa: BLE001  the user's __setstate__ may raise anything
-        return f"<{bare(frozen)}, which cannot be unpickled: {type(error).__name__}>"
-    return preview(item)
+        return f"<{describe_encoded(frozen)}, which cannot be unpickled: {type(error).__name__}>"
+    return preview_item(item)
 
 
-def bare(frozen: Any) -> str:
+def describe_encoded(frozen: Any) -> str:
     """What can be said of an item as it travelled, without unpickling it: its type and its size.
 
     >>> import fractions, pickle
-    >>> bare((pickle.dumps(fractions.Fraction(1, 3), 5),))
+    >>> describe_encoded((pickle.dumps(fractions.Fraction(1, 3), 5),))
     'fractions.Fraction of 45 bytes'
-    >>> bare("text")
+    >>> describe_encoded("text")
     'str'
     """
     if type(frozen) is not tuple:

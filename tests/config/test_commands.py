@@ -296,7 +296,7 @@ def test_runner_alone(run, folder):
     assert len(re.findall(r"^  runner ", out, re.MULTILINE)) == 3
 
 
-VERBS = list(app.Verbs.verbs)
+VERBS = list(app.RunnerGroup.verbs)
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -186,7 +186,9 @@ def _arm(fault: Fault) -> None:
 def _holds(grant: messages.Grant, item: int) -> bool:
     from runner.transport import item_codec
 
-    return any(item in item_codec.decode(part.payload)[part.start : part.start + part.count] for part in grant.parts)
+    return any(
+        item in item_codec.decode_payload(part.payload)[part.start : part.start + part.count] for part in grant.parts
+    )
 
 
 def _arm_sending(fault: Fault, when: str, kind: type) -> None:
@@ -199,7 +201,7 @@ def _arm_sending(fault: Fault, when: str, kind: type) -> None:
         if when == "before":
             fault.strike()
         if when == "amid" and fault.happens():
-            whole = b"".join(bytes(buffer) for buffer in framing.pack(message))
+            whole = b"".join(bytes(buffer) for buffer in framing.pack_message(message))
             self._link._socket.sendall(whole[: len(whole) // 2])
             die(fault.way)
         send(self, message)

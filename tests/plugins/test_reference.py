@@ -51,9 +51,9 @@ def test_the_page_has_every_hook_with_its_arguments_and_an_example():
 
 def test_the_page_has_every_way_to_block():
     page = PAGE.read_text(encoding="utf-8")
-    for word in (policy.DISABLE, policy.ONLY, "--no-plugin", "--no-plugins", "--only-plugin"):
+    for word in (policy.DISABLE_VARIABLE, policy.ONLY_VARIABLE, "--no-plugin", "--no-plugins", "--only-plugin"):
         assert word in page
-    assert options.NoPlugin is not None
+    assert options.NoPluginOption is not None
 
 
 def test_importing_runner_and_its_mark_imports_no_pluggy():
