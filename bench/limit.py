@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import runner
 from runner import events
-from runner.report.limit import limit
-from runner.report.pipeline import others
-from runner.report.record import Limit, Record
-from runner.supervisor.processors import Processors
+from runner.report.bottleneck import find_bottleneck
+from runner.report.pipelines import other_programs_share
+from runner.report.record import Bottleneck, RunRecord
+from runner.supervisor.processors import ProcessorMeter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -142,7 +142,7 @@ CASES = {
 }  # fmt: skip
 
 
-def run(case: Case, change: Mapping[str, Any] | None = None) -> Record:
+def run(case: Case, change: Mapping[str, Any] | None = None) -> RunRecord:
     """Run it once, as changed; its record."""
     heard: list[events.Event] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -157,32 +157,32 @@ def run(case: Case, change: Mapping[str, Any] | None = None) -> Record:
     began = next(event for event in heard if isinstance(event, events.RunStarted))
     ended = next(event for event in heard if isinstance(event, events.RunEnded))
     parts = {"tasks": ended.tasks, "queues": ended.queues, "plan": began.plan, "idle": ended.idle, "cpu": ended.cpu}
-    return Record(began.run, began.title, seconds=ended.seconds, **parts)
+    return RunRecord(began.run, began.title, seconds=ended.seconds, **parts)
 
 
 def await_quiet() -> None:
     """Wait until other programs leave the cores alone, for a while at most."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
-        processors = Processors()
+        processors = ProcessorMeter()
         time.sleep(0.25)
-        if (processors.idle() or 0.0) > 1 - LOUD:
+        if (processors.idle_share() or 0.0) > 1 - LOUD:
             return
 
 
-def best(case: Case, change: Mapping[str, Any] | None, rounds: int) -> Record:
+def best(case: Case, change: Mapping[str, Any] | None, rounds: int) -> RunRecord:
     """The shortest of some runs. What computes is run more often where other programs take the cores meanwhile."""
-    quiet: list[Record] = []
-    loud: list[Record] = []
+    quiet: list[RunRecord] = []
+    loud: list[RunRecord] = []
     while len(quiet) < rounds and len(quiet) + len(loud) < rounds + (MORE if case.computes else 0):
         if case.computes:
             await_quiet()
         record = run(case, change)
-        (loud if case.computes and others(record) > LOUD else quiet).append(record)
+        (loud if case.computes and other_programs_share(record) > LOUD else quiet).append(record)
     return min(quiet or loud, key=lambda record: record.seconds)
 
 
-def what_it_says(case: Case, said: Limit, record: Record) -> dict[str, Any] | None:
+def what_it_says(case: Case, said: Bottleneck, record: RunRecord) -> dict[str, Any] | None:
     """The sentence's advice, as what `--set` would be given; None: it gives none."""
     plans = {plan.name: plan for plan in record.plan.tasks}
     if said.kind == "balanced" and said.gain:
@@ -206,8 +206,8 @@ class Outcome:
     """What was said, and what came of it: `gain` by doing it, `otherwise` by doing what is said not to help."""
 
     case: Case
-    said: Limit | None
-    runs: tuple[Record, ...]
+    said: Bottleneck | None
+    runs: tuple[RunRecord, ...]
     gain: float | None
     otherwise: float | None
 
@@ -215,8 +215,8 @@ class Outcome:
 def measure(case: Case, rounds: int) -> Outcome:
     """Run, read, do, run again."""
     before = best(case, None, rounds)
-    said = limit(before)
-    if case.computes and others(before) > LOUD:
+    said = find_bottleneck(before)
+    if case.computes and other_programs_share(before) > LOUD:
         return Outcome(case, said, (before,), None, None)
     change = what_it_says(case, said, before) if said else None
     done = best(case, change, rounds) if change else None
@@ -228,7 +228,7 @@ def measure(case: Case, rounds: int) -> Outcome:
 
 def busy_elsewhere(outcome: Outcome) -> bool:
     """Whether other programs took cores that the runs could have used."""
-    return outcome.case.computes and any(others(record) > LOUD for record in outcome.runs)
+    return outcome.case.computes and any(other_programs_share(record) > LOUD for record in outcome.runs)
 
 
 def _row(outcome: Outcome) -> str:

@@ -20,17 +20,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.chunking import slice_for
+from runner.chunk_sizing import time_slice_for
 from runner.clock import FakeClock
-from runner.config.model import Port, QueueConfig, RunSettings, TaskConfig, Workers
-from runner.fleets.base import Death, Died, Heard
+from runner.config.model import OutputPort, QueueConfig, RunSettings, TaskConfig, Workers
+from runner.engines.base import ExitStatus, MessageReceived, WorkerExited
 from runner.supervisor import Plan, Supervisor, TaskPlan
 from runner.tasks import Reference, Shape
-from runner.transport.cells import Position
-from runner.transport.codec import encode_values
-from runner.transport.frames import pack
-from runner.transport.link import SupervisorLink, pair
-from runner.transport.messages import PICKLED, Ack, Answer, Credit, Finished, Grant, Made, Output, Part, Ready, Stop
+from runner.transport.framing import pack_message
+from runner.transport.item_codec import encode_values
+from runner.transport.messages import (
+    PICKLED,
+    Ack,
+    Credit,
+    Finished,
+    Grant,
+    GrantedRange,
+    Output,
+    Produced,
+    Ready,
+    Reply,
+    Stop,
+)
+from runner.transport.progress_page import Position
+from runner.transport.socket_link import SupervisorLink, connected_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -58,7 +70,7 @@ class Hub:
             return []
         return [self.events.popleft()]
 
-    def suspend(self) -> None:
+    def suspend_process(self) -> None:
         """Nobody stops this run."""
 
 
@@ -79,53 +91,53 @@ class Fleet:
         return 1
 
     def _say(self, slot: int, message: Any) -> None:
-        self.messages += isinstance(message, (Answer, Made))
-        self.hub.events.append(Heard(slot, 1, message))
+        self.messages += isinstance(message, (Reply, Produced))
+        self.hub.events.append(MessageReceived(slot, 1, message))
 
     def send(self, slot: int, message: Any) -> None:
         """Answer at once."""
         if isinstance(message, Grant):
             outputs = self._outputs(slot, count := message.count)
-            self._say(slot, Answer((Ack(message.lease, count),), outputs, self.cost * count))
+            self._say(slot, Reply((Ack(message.lease, count),), outputs, self.cost * count))
         elif isinstance(message, Credit):
-            count = min(message.total, self.count) - self.made[slot]
+            count = min(message.total_items, self.count) - self.made[slot]
             if count > 0:
                 self.made[slot] += count
-                self._say(slot, Made(count, self._outputs(slot, count), 0.0))
+                self._say(slot, Produced(count, self._outputs(slot, count), 0.0))
             if self.made[slot] == self.count:
                 self._end(slot)
         elif isinstance(message, Stop):
             self._end(slot)
 
     def _outputs(self, slot: int, count: int) -> tuple[Output, ...]:
-        groups = self.specs[slot].groups
+        groups = self.specs[slot].output_groups
         return tuple([Output(at, count, 8 * count, b"") for at, group in enumerate(groups) if group.port != "never"])
 
     def _end(self, slot: int) -> None:
         if self.specs.pop(slot, None) is not None:
             self._say(slot, Finished())
-            self.hub.events.append(Died(slot, 1, Death(code=0), Position(0, 0)))
+            self.hub.events.append(WorkerExited(slot, 1, ExitStatus(code=0), Position(0, 0)))
 
     def kill(self, slot: int) -> bool:
         """Nobody is killed."""
         return True
 
-    def position(self, slot: int) -> Position:
+    def current_position(self, slot: int) -> Position:
         """Nowhere."""
         return Position(0, 0)
 
-    def memory(self, slot: int) -> int:
+    def resident_bytes(self, slot: int) -> int:
         """None."""
         return 0
 
-    def dump(self, slot: int) -> None:
+    def request_stack(self, slot: int) -> None:
         """Nothing to show."""
 
-    def stack(self, slot: int) -> str:
+    def read_stack(self, slot: int) -> str:
         """Nothing to show."""
         return ""
 
-    def pause(self, *, going_on: bool) -> None:
+    def pause_workers(self, *, going_on: bool) -> None:
         """Nothing to stop."""
 
     def close(self) -> None:
@@ -138,7 +150,7 @@ class Fleet:
 def task(name: str, inputs: Iterable[str] = (), outputs: Iterable[str] = (), workers: int = 1) -> TaskConfig:
     """One task of a file."""
     names = tuple(f"{name}-{at}" for at in range(workers))
-    ports = (Port("default", tuple(outputs)),) if outputs else ()
+    ports = (OutputPort("default", tuple(outputs)),) if outputs else ()
     return TaskConfig(
         name=name,
         call=name,
@@ -184,7 +196,7 @@ def gathered(writers: int) -> list[TaskConfig]:
 
 def idle(tasks: int) -> list[TaskConfig]:
     """A source and a task at work, beside a chain of so many that never get anything and cannot end yet."""
-    work = replace(task("work", ["q"]), ports=(Port("never", ("i0",)),))
+    work = replace(task("work", ["q"]), ports=(OutputPort("never", ("i0",)),))
     inner = [task(f"t{at}", [f"i{at}"], [f"i{at + 1}"]) for at in range(tasks)]
     return [task("source", (), ["q"]), work, *inner, task("last", [f"i{tasks}"])]
 
@@ -200,7 +212,7 @@ def once(tasks: list[TaskConfig], count: int) -> tuple[float, int]:
     workers = max(len(each.workers.names) for each in tasks)
     clock = FakeClock()
     hub = Hub(clock)
-    fleet = Fleet(hub, count, slice_for(workers) / ITEMS)
+    fleet = Fleet(hub, count, time_slice_for(workers) / ITEMS)
     plan = Plan("scale", "scale", RunSettings(state=Path("x")), queues, plans)
     supervisor = Supervisor(plan, {"process": fleet}, hub, clock, lambda _: None)
     gc.collect()
@@ -278,12 +290,14 @@ def wire(rounds: int, repeats: int = 3000) -> float:
     """Microseconds of the supervisor's side of one chunk's messages: frames, the socket's kernel calls, a selector."""
     best = 1e9
     payload = encode_values(list(range(1000)), {int})
-    ours, theirs = pair()
+    ours, theirs = connected_pair()
     theirs.setblocking(True)
     link, selector, sink = SupervisorLink(ours), selectors.DefaultSelector(), bytearray(1 << 20)
     selector.register(link.fileno(), selectors.EVENT_READ)
-    answer = b"".join(bytes(part) for part in pack(Answer((Ack(1, 1000),), (Output(0, 1000, 8000, payload),), 0.01)))
-    grant = Grant(1, 0.02, (Part(1, 0, 1000, 1, 0, PICKLED, payload),))
+    answer = b"".join(
+        bytes(part) for part in pack_message(Reply((Ack(1, 1000),), (Output(0, 1000, 8000, payload),), 0.01))
+    )
+    grant = Grant(1, 0.02, (GrantedRange(1, 0, 1000, 1, 0, PICKLED, payload),))
     for _ in range(rounds):
         spent = 0.0
         for _ in range(repeats):

@@ -11,7 +11,7 @@ if __name__ == "__main__" and not sys.flags.safe_path:
     if f"{here}/runner" in sys.modules["runner"].__path__:  # runner itself is there, not installed
         sys.path.append(here)
 
-from runner import collector
+from runner import gc_tuning
 from runner.cli import streams
 
 
@@ -20,19 +20,19 @@ def main() -> None:
     if os.getpid() == 1 and hasattr(os, "fork"):
         from runner import pid1
 
-        pid1.step_aside()
+        pid1.fork_behind_init()
     # The children of a pool in a thread task would execute the command's script again, or import what it does.
     vars(sys.modules["__main__"]).update(__spec__=None, __file__=None)
     try:
-        streams.open_all()
-        collector.keep_to_the_end()
-        with collector.importing():
+        streams.open_standard_streams()
+        gc_tuning.freeze_until_exit()
+        with gc_tuning.gc_paused():
             from runner.cli import app
-        collector.settle()
+        gc_tuning.freeze_imported()
         code = app.main()
     except KeyboardInterrupt:  # before a run has begun, or when it has ended: a run itself catches signals
         code = 130
-    if (farewell := sys.modules.get("runner.worker.farewell")) is not None:  # there has been a run
+    if (farewell := sys.modules.get("runner.worker.orderly_exit")) is not None:  # there has been a run
         farewell.watch_command(code)
     sys.exit(code)
 

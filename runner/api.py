@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from runner import events
     from runner.config.model import Config
-    from runner.fleets.hub import LocalHub
-    from runner.ledger import Headline, Tally
+    from runner.engines.reactor import LocalReactor
+    from runner.ledger import Balance, ItemCounts
     from runner.supervisor import Plan
-    from runner.supervisor import Result as End
+    from runner.supervisor import RunOutcome as End
 
 _UNDER_WAY = threading.Lock()
 
@@ -83,9 +83,9 @@ class Result:
     title: str
     exit_code: int
     seconds: float
-    headline: Headline
+    headline: Balance
     tasks: dict[str, TaskResult]
-    queues: dict[str, Tally]
+    queues: dict[str, ItemCounts]
     reasons: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
     state: Path | None = None
@@ -105,8 +105,8 @@ class Result:
         """The dead letters of the run's own store: `item`, `task`, `worker`, `error`, `traceback`, `preview`, ..."""
         from runner import store
 
-        if self.state is not None and self.run in store.runs(self.state):
-            yield from store.letters(store.find(self.state, self.run))
+        if self.state is not None and self.run in store.runs_with_dead_letters(self.state):
+            yield from store.read_letters(store.find_dead_letters(self.state, self.run))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -132,30 +132,32 @@ def load(
     """
     from runner import check
 
-    config = examine(file, params, set)
-    check.raise_for(check.check(config), config)
+    config = read_config(file, params, set)
+    check.raise_if_errors(check.check_file(config), config)
     return config
 
 
-def examine(file: str | os.PathLike[str], params: Mapping[str, Any] | None, sets: Mapping[str, Any] | None) -> Config:
+def read_config(
+    file: str | os.PathLike[str], params: Mapping[str, Any] | None, sets: Mapping[str, Any] | None
+) -> Config:
     """The file with its problems in it, for those who will change it before it is checked."""
     from runner import config
 
     given = {word: os.fspath(one) if isinstance(one, os.PathLike) else one for word, one in (params or {}).items()}
-    keys = [(key, toml(value)) for key, value in (sets or {}).items()]
+    keys = [(key, to_toml(value)) for key, value in (sets or {}).items()]
     return config.examine(os.fspath(file), params=given, sets=keys)
 
 
-def toml(value: Any) -> str:
+def to_toml(value: Any) -> str:
     """A Python value as TOML on one line.
 
-    >>> toml({"first": "200ms", "of": [1, True]})
+    >>> to_toml({"first": "200ms", "of": [1, True]})
     '{"first" = "200ms", "of" = [1, true]}'
     """
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(str(key))} = {toml(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(str(key))} = {to_toml(one)}" for key, one in value.items()) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(toml, value)) + "]"
+        return "[" + ", ".join(map(to_toml, value)) + "]"
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, str):
@@ -194,21 +196,21 @@ def run(
 
     if isinstance(file, Config) and (params or set):
         raise UsageError("`params` and `set` change what is read from a file; give them to `load`")
-    config = file if isinstance(file, Config) else examine(file, params, set)
-    with alone(), descriptor(sys.stdout) as out, descriptor(sys.stderr) as err:
-        result = perform(_only(config, tasks, skip), out, err, on_event, quiet=quiet, keep=True)
+    config = file if isinstance(file, Config) else read_config(file, params, set)
+    with only_run(), writable_descriptor(sys.stdout) as out, writable_descriptor(sys.stderr) as err:
+        result = perform_run(_only(config, tasks, skip), out, err, on_event, quiet=quiet, keep=True)
     _pass_on(result)
     return result
 
 
-def perform(
+def perform_run(
     config: Config,
     out: int,
     err: int,
     on_event: Callable[[events.Event], None] | None = None,
     *,
     quiet: bool = False,
-    hub: LocalHub | None = None,
+    hub: LocalReactor | None = None,
     change: Callable[[Plan], Plan] | None = None,
     keep: bool = False,
 ) -> Result:
@@ -217,21 +219,21 @@ def perform(
     `keep`: the run leaves its record, and its summary says what each task did.
     """
     from runner import runs
-    from runner.fleets import conditions
+    from runner.engines import process_setup
     from runner.report.console import Console
-    from runner.report.output import Printer
-    from runner.supervisor.result import DEAD, FAILED
+    from runner.report.printer import Printer
+    from runner.supervisor.result import EXIT_DEAD, EXIT_FAILED
 
-    plan = runs.prepare(config)
+    plan = runs.prepare_plan(config)
     plan = plan if change is None else change(plan)
     log = plan.settings.log
-    recorder = runs.recorder(plan) if keep else None  # first: it may refuse, and nothing is started yet
-    printer = Printer(out, err, log=log, mask=plan.mask)
+    recorder = runs.open_recorder(plan) if keep else None  # first: it may refuse, and nothing is started yet
+    printer = Printer(out, err, log=log, mask=plan.secret_mask)
     console = Console(printer, plan, quiet=quiet)
 
-    hearers: list[Callable[[events.Event], None]] = [console.event]
+    hearers: list[Callable[[events.Event], None]] = [console.handle_event]
     if recorder is not None:
-        hearers.insert(0, recorder.event)
+        hearers.insert(0, recorder.handle_event)
     if on_event is not None:
         hearers.append(on_event)
 
@@ -240,19 +242,19 @@ def perform(
             hear(event)
 
     try:
-        end = runs.execute(plan, runs.Streams(printer, log), emit, hub, watched=keep)
-        with conditions.ending_waits():
+        end = runs.execute_plan(plan, runs.OutputStreams(printer, log), emit, hub, watched=keep)
+        with process_setup.interrupt_on_signals():
             record = recorder.close() if recorder is not None else None
-            if recorder is not None and recorder.trouble and not quiet:
-                console.say(recorder.trouble)
-            console.summary(end, record)
-            printer.close(end.patience(plan.settings.deadline))
+            if recorder is not None and recorder.write_error and not quiet:
+                console.print_message(recorder.write_error)
+            console.print_summary(end, record)
+            printer.close(end.closing_patience(plan.settings.deadline))
     finally:
         if recorder is not None:
-            recorder.end()
+            recorder.stop_recording()
         printer.close(0.0)
-    code = 128 + printer.interrupted if printer.interrupted else end.exit_code
-    code = FAILED if code in {0, DEAD} and printer.failed else code
+    code = 128 + printer.interrupt_signal if printer.interrupt_signal else end.exit_code
+    code = EXIT_FAILED if code in {0, EXIT_DEAD} and printer.has_lost_output else code
     return _result(plan, end, code)
 
 
@@ -285,9 +287,9 @@ def _decoded(text: str) -> Any:
 
 
 def _only(config: Config, tasks: Collection[str], skip: Collection[str]) -> Config:
-    from runner.config.select import select
+    from runner.config.task_selection import select_tasks
 
-    return select(config, [tasks] if isinstance(tasks, str) else tasks, [skip] if isinstance(skip, str) else skip)
+    return select_tasks(config, [tasks] if isinstance(tasks, str) else tasks, [skip] if isinstance(skip, str) else skip)
 
 
 def _pass_on(result: Result) -> None:
@@ -304,20 +306,20 @@ def _pass_on(result: Result) -> None:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
+def only_run() -> Iterator[None]:
     """Be the only run of this process.
 
     Local plugins are read anew, as their files are now; worker processes would see that in any case.
     """
-    from runner.fleets import conditions
-    from runner.tasks import LOCAL
+    from runner.engines import process_setup
+    from runner.tasks import LOCAL_PREFIX
 
     if os.environ.get("RUNNER_PID") == str(os.getpid()) or not _UNDER_WAY.acquire(blocking=False):
         raise UsageError("a run is under way in this process, and a process has one at a time; start another process")
     try:
-        for name in [name for name in sys.modules if name.startswith(LOCAL)]:
+        for name in [name for name in sys.modules if name.startswith(LOCAL_PREFIX)]:
             del sys.modules[name]
-        with conditions.standard_descriptors():
+        with process_setup.standard_descriptors():
             yield
     finally:
         _UNDER_WAY.release()
@@ -327,7 +329,7 @@ def alone() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def descriptor(stream: TextIO | None) -> Iterator[int]:
+def writable_descriptor(stream: TextIO | None) -> Iterator[int]:
     """A descriptor to write to, for a text stream that may not have one of its own; None (a service): nowhere.
 
     A notebook's stream, an `io.StringIO` or pytest's capture has none, or one that leads to another place: what is

@@ -74,17 +74,17 @@ class Retry(Exception):
 
     def __init__(self, message: str = "the function asked for a retry", *, after: Any = None) -> None:
         super().__init__(message)
-        self.after = delay(after)
+        self.after = retry_delay(after)
 
 
 #: A `Retry` may ask for a year at most: longer times are mistakes, and clocks have their limits.
 _LONGEST = 366 * 24 * 3600.0
 
 
-def delay(after: Any) -> float | None:
+def retry_delay(after: Any) -> float | None:
     """What a `Retry` asks for, in seconds; a time that has passed is now. TypeError or ValueError for anything else.
 
-    >>> delay(2), delay(-1), delay(None)
+    >>> retry_delay(2), retry_delay(-1), retry_delay(None)
     (2.0, 0.0, None)
     """
     if after is None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from runner.config.model import Config
     from runner.config.problems import Problem
+    from runner.engines.base import Engine
     from runner.events import Event
-    from runner.fleets.base import Fleet
     from runner.tasks import Reference, TaskFunction
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -86,11 +86,11 @@ class Hooks:
         the same names. A mapping's keys are the names in files, its values callables or `TaskFunction`s.
         """
 
-    def runner_fleets(self) -> Mapping[str, type[Fleet]]:  # type: ignore[empty-body]
+    def runner_fleets(self) -> Mapping[str, type[Engine]]:  # type: ignore[empty-body]
         """Offer further engines: what `[run] engine` may say, and the fleet that tasks in processes then run on.
 
         Called when a file names an engine that is not runner's own. The fleet is called with one argument, a
-        `runner.fleets.base.Site`.
+        `runner.engines.base.EngineContext`.
         """
 
     def runner_check(self, config: Config) -> Iterable[Problem]:  # type: ignore[empty-body]

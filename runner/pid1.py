@@ -20,7 +20,7 @@ _PASSED_ON = [
 ]
 
 
-def step_aside() -> None:
+def fork_behind_init() -> None:
     """Return in a child; this process ends with it, and with its exit code."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [*_PASSED_ON, signal.SIGCHLD, signal.SIGTTOU])
     child = os.fork()

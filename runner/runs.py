@@ -11,32 +11,32 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from runner import collector, events, stdin
+from runner import events, gc_tuning, shared_stdin
 from runner.clock import RealClock
+from runner.engines import process_setup
+from runner.engines.base import EngineContext
+from runner.engines.limits import raise_open_files_limit
+from runner.engines.reactor import LocalReactor
 from runner.errors import ConfigError, RunnerError
-from runner.fleets import conditions
-from runner.fleets.base import Site
-from runner.fleets.hub import LocalHub
-from runner.fleets.limits import make_room
-from runner.masks import Mask
-from runner.plugins.listen import Listeners, engines
+from runner.plugins.listeners import Listeners, offered_engines
 from runner.report.recorder import Recorder
-from runner.store import DeadLetters, folder
-from runner.store.records import Records
+from runner.secret_masks import SecretMask
+from runner.store import DeadLetterFile, run_folders
+from runner.store.records import RecordFile
 from runner.structs import dataclass
-from runner.supervisor import Letters, Plan, Record, Supervisor, TaskPlan
-from runner.supervisor.description import describe
-from runner.tasks import shape
-from runner.transport.cells import Page
+from runner.supervisor import DeadLetterRecord, DeadLetterSink, Plan, Supervisor, TaskPlan
+from runner.supervisor.description import describe_run
+from runner.tasks import inspect_shape
+from runner.transport.progress_page import ProgressPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from runner.config.model import Config, TaskConfig
-    from runner.fleets.base import Fleet
-    from runner.plugins import Choice, TaskFunction
-    from runner.report.output import Printer
-    from runner.supervisor import Result
+    from runner.engines.base import Engine
+    from runner.plugins import PluginPolicy, TaskFunction
+    from runner.report.printer import Printer
+    from runner.supervisor import RunOutcome
     from runner.tasks import Reference
 
 _SIGNALS = [
@@ -50,14 +50,14 @@ _SWITCH = 0.002
 
 
 @dataclass(frozen=True, slots=True)
-class Streams:
+class OutputStreams:
     """Where output goes: the printer that owns it, and whether thread workers' output is captured."""
 
     printer: Printer
     log: str
 
 
-def prepare(config: Config, choice: Choice | None = None) -> Plan:
+def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
     """Everything that can be known before a worker starts: functions, their forms, their arguments.
 
     ConfigError for what is wrong, every finding at once. `choice`: which installed plugins may be used; default: what
@@ -65,30 +65,32 @@ def prepare(config: Config, choice: Choice | None = None) -> Plan:
     """
     from runner import check
 
-    found = check.everything(config, choice)
-    check.raise_for(found.problems, config)
+    found = check.check_everything(config, choice)
+    check.raise_if_errors(found.problems, config)
     tasks = {name: _task(task, found.functions[name], found.arguments[name]) for name, task in found.tasks.items()}
     used = {queue for task in tasks.values() for queue in (*task.config.inputs, *task.config.outputs, task.config.dead)}
     queues = {name: queue for name, queue in config.queues.items() if name in used}
     settings = replace(config.run, state=config.folder / config.run.state)
-    workers = found.plugins.hooks.workers()
-    notices = check.notices(found.problems)
+    workers = found.plugins.hooks.worker_hooks()
+    notices = check.plugin_notices(found.problems)
     return Plan(
         config.title or config.file,
         _run_id(),
         settings,
         queues,
         tasks,
-        hooks=workers,
+        worker_hooks=workers,
         plugins=found.plugins,
-        described=describe(config, tasks, queues.values()),
+        description=describe_run(config, tasks, queues.values()),
         notices=notices,
-        mask=Mask(config.params[name] for name in config.secrets),
+        secret_mask=SecretMask(config.params[name] for name in config.secret_params),
     )
 
 
 def _task(task: TaskConfig, function: TaskFunction, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> TaskPlan:
-    return TaskPlan(task, task.mode or "process", function.reference, shape(function.obj), pickle.dumps(arguments, 5))
+    return TaskPlan(
+        task, task.mode or "process", function.reference, inspect_shape(function.obj), pickle.dumps(arguments, 5)
+    )
 
 
 def _run_id() -> str:
@@ -96,7 +98,7 @@ def _run_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S-") + os.urandom(8).hex()
 
 
-def recorder(plan: Plan) -> Recorder:
+def open_recorder(plan: Plan) -> Recorder:
     """Keeps the run's record where the file says; give it all events, and close it at the end.
 
     UnsafeFolder: others decide what is in that folder, and nothing was started.
@@ -104,49 +106,51 @@ def recorder(plan: Plan) -> Recorder:
     settings = plan.settings
     if not settings.record:
         return Recorder()
-    folder.check(settings.state)
-    return Recorder(Records(settings.state, plan.run_id), settings.record)
+    run_folders.check_state_folder(settings.state)
+    return Recorder(RecordFile(settings.state, plan.run_id), settings.record)
 
 
-def execute(
+def execute_plan(
     plan: Plan,
-    streams: Streams,
+    streams: OutputStreams,
     emit: Callable[[events.Event], None],
-    hub: LocalHub | None = None,
+    hub: LocalReactor | None = None,
     *,
     watched: bool = False,
-) -> Result:
+) -> RunOutcome:
     """Run a plan on the local fleets; everything that was started is gone when this returns, the hub as well.
 
     Who gives a hub can post events to it meanwhile. `watched`: `Progress` is told, although no plugin may listen.
     """
     processes = [len(task.config.workers.names) for task in plan.tasks.values() if task.mode == "process"]
-    make_room(sum(processes), sum(len(task.config.workers.names) for task in plan.tasks.values()))
+    raise_open_files_limit(sum(processes), sum(len(task.config.workers.names) for task in plan.tasks.values()))
     with contextlib.ExitStack() as stack:
-        stack.enter_context(conditions.signals())
+        stack.enter_context(process_setup.deliver_signals())
         letters = _Kept(plan, streams.printer)
         stack.callback(letters.close)
-        hub = hub or LocalHub()
+        hub = hub or LocalReactor()
         stack.callback(hub.close)
-        page = Page()
+        page = ProgressPage()
         stack.callback(page.close)
         stack.enter_context(_marked())
         fleets = _fleets(plan, hub, page, streams, stack)
-        hub.catch(_SIGNALS)
-        stack.enter_context(collector.settled())
+        hub.catch_signals(_SIGNALS)
+        stack.enter_context(gc_tuning.frozen_during_run())
         clock = RealClock()
-        emit = _masked(plan.mask, emit)
+        emit = _masked(plan.secret_mask, emit)
         for text in plan.notices:
             emit(events.Notice(clock.now(), text))
         listeners = Listeners(plan.plugins, emit)
-        if listeners.any and streams.log == "prefix" and not hasattr(sys.stdout, "speaking"):
+        if listeners.has_listeners and streams.log == "prefix" and not hasattr(sys.stdout, "speaking"):
             _captured(streams, stack)  # what hooks print bears their plugin's name
-        listening = watched or listeners.any
-        tell = _masked(plan.mask, listeners.tell)
+        listening = watched or listeners.has_listeners
+        tell = _masked(plan.secret_mask, listeners.publish_event)
         supervisor = Supervisor(plan, fleets, hub, clock, tell, letters, listening=listening, looks=True)
-        result: Result = _without_secrets(supervisor.run(), plan.mask)
-    left: Sequence[str] = getattr(fleets.get("thread"), "left_behind", tuple)()
-    return replace(result, left_behind=tuple(left), letters_kept=letters.kept.kept, trouble=letters.kept.trouble)
+        result: RunOutcome = _without_secrets(supervisor.run(), plan.secret_mask)
+    left: Sequence[str] = getattr(fleets.get("thread"), "names_left_running", tuple)()
+    return replace(
+        result, left_behind=tuple(left), letters_kept=letters.kept.written_count, trouble=letters.kept.write_error
+    )
 
 
 @contextlib.contextmanager
@@ -166,12 +170,12 @@ def _marked() -> Iterator[None]:
 _WORDS = ("error", "traceback", "preview", "why", "text", "result", "results", "reasons")
 
 
-def _masked(mask: Mask, tell: Callable[[events.Event], None]) -> Callable[[events.Event], None]:
+def _masked(mask: SecretMask, tell: Callable[[events.Event], None]) -> Callable[[events.Event], None]:
     """Who hears of an event hears of no secret."""
     return (lambda event: tell(_without_secrets(event, mask))) if mask else tell
 
 
-def _without_secrets(told: Any, mask: Mask) -> Any:
+def _without_secrets(told: Any, mask: SecretMask) -> Any:
     """An event or a result, its texts masked, and those of its tasks."""
     if not mask or isinstance(told, events.Progress):
         return told
@@ -184,7 +188,7 @@ def _without_secrets(told: Any, mask: Mask) -> Any:
     return replace(told, **changed) if changed else told
 
 
-def _hidden(value: Any, mask: Mask) -> Any:
+def _hidden(value: Any, mask: SecretMask) -> Any:
     if isinstance(value, str):
         return mask(value)
     if isinstance(value, dict):
@@ -192,14 +196,14 @@ def _hidden(value: Any, mask: Mask) -> Any:
     return tuple(_hidden(each, mask) for each in value) if isinstance(value, tuple) else value
 
 
-class _Kept(Letters):
+class _Kept(DeadLetterSink):
     """The run's own store of dead letters."""
 
     def __init__(self, plan: Plan, printer: Printer) -> None:
-        self.kept = DeadLetters(plan.settings.state, plan.run_id, {"title": plan.title})
+        self.kept = DeadLetterFile(plan.settings.state, plan.run_id, {"title": plan.title})
         self._printer = printer
 
-    def keep(self, record: Record) -> None:
+    def store_letter(self, record: DeadLetterRecord) -> None:
         """Write it down."""
         text = record.text
         self.kept.append(
@@ -220,7 +224,7 @@ class _Kept(Letters):
         """The last lines that it printed."""
         if fresh:
             self._printer.flush(timeout=0.2)
-        return self._printer.tail(worker)
+        return self._printer.last_output(worker)
 
     def close(self) -> None:
         """The run is over."""
@@ -228,50 +232,50 @@ class _Kept(Letters):
 
 
 def _fleets(
-    plan: Plan, hub: LocalHub, page: Page, streams: Streams, stack: contextlib.ExitStack
-) -> Mapping[str, Fleet]:
-    fleets: dict[str, Fleet] = {}
+    plan: Plan, hub: LocalReactor, page: ProgressPage, streams: OutputStreams, stack: contextlib.ExitStack
+) -> Mapping[str, Engine]:
+    fleets: dict[str, Engine] = {}
     modes = {task.mode for task in plan.tasks.values()}
-    attach = streams.printer.attach if streams.log == "prefix" else None
+    attach = streams.printer.attach_pipe if streams.log == "prefix" else None
     local = plan.settings.engine == "local"
     holdings = None
     if "process" in modes and local:  # first: the fork server must start before any thread does
-        from runner.fleets.holdings import Holdings
-        from runner.fleets.process import ProcessFleet
-        from runner.fleets.spawn import Spawner
+        from runner.engines.arena_registry import ArenaRegistry
+        from runner.engines.processes import ProcessEngine
+        from runner.engines.spawn import Spawner
 
         ours = [task for task in plan.tasks.values() if task.mode == "process"]
-        holdings = Holdings()
+        holdings = ArenaRegistry()
         stack.callback(holdings.close)
         spawner = Spawner()
         needs_asyncio = any(task.shape.is_async for task in ours)
-        spawner.prepare(_references(plan), needs_asyncio, [task.config.env for task in ours])
-        fleets["process"] = ProcessFleet(hub, page, spawner, attach, holdings)
+        spawner.start_fork_server(_references(plan), needs_asyncio, [task.config.env for task in ours])
+        fleets["process"] = ProcessEngine(hub, page, spawner, attach, holdings)
         stack.callback(fleets["process"].close)
     if local and "thread" not in modes:
         return fleets
     name_thread = _captured(streams, stack)
     if "process" in modes and not local:
         assert plan.plugins is not None
-        site = Site(hub, _references(plan), attach, name_thread, plan.plugins.folder)
-        fleets["process"] = engines(plan.plugins)[0][plan.settings.engine].obj(site)
+        site = EngineContext(hub, _references(plan), attach, name_thread, plan.plugins.folder)
+        fleets["process"] = offered_engines(plan.plugins)[0][plan.settings.engine].engine_factory(site)
         stack.callback(fleets["process"].close)
     if "thread" in modes:
-        from runner.fleets.lifeline import Lifeline
-        from runner.fleets.thread import ThreadFleet
+        from runner.engines.lifeline import Lifeline
+        from runner.engines.threads import ThreadEngine
 
         interval = sys.getswitchinterval()
         if "process" in modes:
             sys.setswitchinterval(_SWITCH)
             stack.callback(sys.setswitchinterval, interval)
         stack.callback(Lifeline().close)
-        stack.enter_context(stdin.kept_back())
-        fleets["thread"] = ThreadFleet(hub, name_thread, holdings)
+        stack.enter_context(shared_stdin.hide_stdin())
+        fleets["thread"] = ThreadEngine(hub, name_thread, holdings)
         stack.callback(fleets["thread"].close)
     return fleets
 
 
-def _captured(streams: Streams, stack: contextlib.ExitStack) -> Callable[[str], Any] | None:
+def _captured(streams: OutputStreams, stack: contextlib.ExitStack) -> Callable[[str], Any] | None:
     """Capture what threads print; how a thread says whose its output is."""
     from runner.report.capture import ThreadCapture
 
@@ -281,7 +285,7 @@ def _captured(streams: Streams, stack: contextlib.ExitStack) -> Callable[[str], 
 def _references(plan: Plan) -> tuple[Reference, ...]:
     """What workers that are processes will load."""
     functions = [task.reference for task in plan.tasks.values() if task.mode == "process"]
-    return (*functions, *(hook.reference for hook in plan.hooks))
+    return (*functions, *(hook.reference for hook in plan.worker_hooks))
 
 
-__all__ = ["ConfigError", "RunnerError", "Streams", "execute", "prepare"]
+__all__ = ["ConfigError", "OutputStreams", "RunnerError", "execute_plan", "prepare_plan"]

@@ -24,9 +24,9 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: The attribute by which `@task` marks a callable; its value is a `Declaration`.
-MARK = "__runner_task__"
-#: How the names of local plugins' modules begin: `runner.local` finds them, once one of them is imported.
-LOCAL = "runner.local."
+MARK_ATTRIBUTE = "__runner_task__"
+#: How the names of local plugins' modules begin: `runner.local_modules` finds them, once one of them is imported.
+LOCAL_PREFIX = "runner.local_modules."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Declaration:
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
-    of: Any = field(default=None, compare=False)
+    marked_object: Any = field(default=None, compare=False)
 
 
 @overload
@@ -64,7 +64,7 @@ def task(function: Any = None, /, *, name: str | None = None, **options: Any) ->
             wants = "a name: `@task(name=...)`" if callable(target) else "a function or a class below it"
             raise TypeError(f"@task needs {wants} (it got an object of type {type(target).__name__})")
         try:
-            setattr(target, MARK, Declaration(called, options, target))
+            setattr(target, MARK_ATTRIBUTE, Declaration(called, options, target))
         except AttributeError:
             raise TypeError(
                 f"@task cannot mark an object of type {type(target).__name__}:"
@@ -75,16 +75,16 @@ def task(function: Any = None, /, *, name: str | None = None, **options: Any) ->
     return mark if function is None else mark(function)
 
 
-def declared(target: Any) -> Declaration | None:
+def find_declaration(target: Any) -> Declaration | None:
     """What marks an object, or what it has copied from a marked one; None for all others, whatever they raise.
 
-    >>> declared(abs) is None
+    >>> find_declaration(abs) is None
     True
     """
     if not callable(target):
         return None
     try:
-        mark = getattr(target, MARK, None)
+        mark = getattr(target, MARK_ATTRIBUTE, None)
     except Exception:  # noqa: BLE001  a proxy of a web framework raises what it likes
         return None
     return mark if type(mark) is Declaration else None
@@ -118,7 +118,7 @@ class DeadLetter:
 
 
 #: In `Context.progress`, instead of what is done: as many items as the task has sent.
-SENT = -1.0
+SENT_ITEMS = -1.0
 
 
 class Context(Protocol):
@@ -197,35 +197,35 @@ class Shape:
     """
 
     kind: Literal["function", "generator", "async", "asyncgen", "class"]
-    inner: Literal["function", "generator", "async", "asyncgen"] = "function"
+    inner_kind: Literal["function", "generator", "async", "asyncgen"] = "function"
     context: str | None = None
     inboxes: tuple[str, ...] = ()
     outboxes: tuple[str, ...] = ()
-    made: str | None = None
+    constructor_context: str | None = None
 
     @property
-    def call(self) -> Literal["function", "generator", "async", "asyncgen"]:
+    def call_kind(self) -> Literal["function", "generator", "async", "asyncgen"]:
         """The kind of what is called for each item."""
-        return self.inner if self.kind == "class" else self.kind
+        return self.inner_kind if self.kind == "class" else self.kind
 
     @property
     def is_async(self) -> bool:
         """Whether calls run on an event loop."""
-        return self.call in {"async", "asyncgen"}
+        return self.call_kind in {"async", "asyncgen"}
 
 
-def shape(target: Any) -> Shape:
+def inspect_shape(target: Any) -> Shape:
     """Look at a callable.
 
     >>> def eat(inbox: Inbox[str], *, seconds: float = 1.0) -> None: ...
-    >>> shape(eat).inboxes
+    >>> inspect_shape(eat).inboxes
     ('inbox',)
     """
     if inspect.isclass(target):
         inner = next((base.__dict__["__call__"] for base in target.__mro__ if "__call__" in base.__dict__), None)
         if inner is None:  # `int`, `pathlib.Path`: making one of an item is the call
             return Shape("function")
-        return Shape("class", _kind(inner), *_given(inner), made=_given(target.__init__)[0])
+        return Shape("class", _kind(inner), *_given(inner), constructor_context=_given(target.__init__)[0])
     if not inspect.isroutine(target) and not isinstance(target, type) and callable(type(target)):
         method = type(target).__call__
         if inspect.isfunction(method):
@@ -261,7 +261,7 @@ def _layers(target: Any) -> Iterator[Any]:
 def _given(target: Any) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
     """The parameters annotated Context, Inbox and Outbox."""
     found: dict[str, list[str]] = {"Context": [], "Inbox": [], "Outbox": []}
-    for name, annotation in hints(target).items():
+    for name, annotation in parameter_hints(target).items():
         word = _word(annotation)
         if word in found:
             found[word].append(name)
@@ -310,7 +310,7 @@ def _heads(annotation: str) -> Iterator[str]:
             yield ast.unparse(node)
 
 
-def hints(target: Any) -> dict[str, Any]:
+def parameter_hints(target: Any) -> dict[str, Any]:
     """The annotations of a callable's parameters; those that cannot be resolved stay strings."""
     layers = list(_layers(target)) if callable(target) else [target]
     target = layers[-1]
@@ -358,7 +358,7 @@ class Reference:
 
     Workers get this instead of a pickled function, so it works under every start method.
 
-    >>> Reference("math", "sqrt").load()(9.0)
+    >>> Reference("math", "sqrt").load_callable()(9.0)
     3.0
 
     With `given` the callable is what `qualname`, a plugin's `runner_tasks`, gives under that name.
@@ -367,18 +367,18 @@ class Reference:
     module: str
     qualname: str
     path: str | None = None
-    given: str = ""
+    provided_name: str = ""
 
-    def load(self) -> Any:
+    def load_callable(self) -> Any:
         """Import and return the callable; raises whatever the import raises, or AttributeError."""
         target: Any = load_module(self.module, self.path)
         for part in self.qualname.split("."):
             target = getattr(target, part)
-        if self.given:
-            found = {name: obj for name, obj, _ in provided(target())}
-            if self.given not in found:
-                raise AttributeError(f"{self.qualname} of module {self.module!r} gives no {self.given!r} here")
-            return found[self.given]
+        if self.provided_name:
+            found = {name: obj for name, obj, _ in provided_functions(target())}
+            if self.provided_name not in found:
+                raise AttributeError(f"{self.qualname} of module {self.module!r} gives no {self.provided_name!r} here")
+            return found[self.provided_name]
         return target
 
 
@@ -424,16 +424,18 @@ class TaskFunction:
             return 0
 
 
-def provided(given: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+def provided_functions(given: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """What `runner_tasks` has given: name, callable and options of each; TypeError for what is neither.
 
-    >>> list(provided({"root": abs})) == list(provided([TaskFunction("root", abs)])) == [("root", abs, {})]
+    >>> list(provided_functions({"root": abs})) == [("root", abs, {})]
+    True
+    >>> list(provided_functions([TaskFunction("root", abs)])) == [("root", abs, {})]
     True
     """
     pairs = given.items() if isinstance(given, Mapping) else ((None, each) for each in given)
     for key, value in pairs:
         obj = value.obj if isinstance(value, TaskFunction) else value
-        mark = declared(obj) or Declaration("")
+        mark = find_declaration(obj) or Declaration("")
         name = key or (value.name if isinstance(value, TaskFunction) else mark.name)
         if not callable(obj) or not isinstance(name, str) or not name:
             raise TypeError(f"`runner_tasks` must give names and callables, or `TaskFunction`s, not {value!r:.80}")
@@ -446,7 +448,7 @@ def load_module(name: str, path: str | None = None) -> Any:
         return sys.modules[name]
     if path is not None and not (path.endswith(".py") and Path(path).is_file()):
         raise ImportError(f"{path} is not a Python file")
-    if path is None or name.startswith(LOCAL):
+    if path is None or name.startswith(LOCAL_PREFIX):
         __import__(name)  # not `import_module`, whose frame would be in the traceback of what goes wrong
         return sys.modules[name]
     package = name.rpartition(".")[0]

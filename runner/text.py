@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 
-def plain(text: str) -> str:
+def printable_text(text: str) -> str:
     r"""Text without anything that a terminal would act on; line breaks and tabs stay.
 
     What is not printable is written as Python writes it: control characters (also those above 127), characters that
     turn the direction of writing or take no room, halves of surrogate pairs.
 
-    >>> plain("a\x1b[2Jb"), plain("x\u202egnp.exe"), plain("\udc80")
+    >>> printable_text("a\x1b[2Jb"), printable_text("x\u202egnp.exe"), printable_text("\udc80")
     ('a\\x1b[2Jb', 'x\\u202egnp.exe', '\\udc80')
     """
     return text if text.isprintable() else "".join(map(_shown, text))
 
 
-def one_line(text: str) -> str:
+def printable_line(text: str) -> str:
     r"""The same on one line.
 
-    >>> one_line("a\n\tb\x1b")
+    >>> printable_line("a\n\tb\x1b")
     'a  b\\x1b'
     """
-    return plain(text).replace("\n", " ").replace("\t", " ")
+    return printable_text(text).replace("\n", " ").replace("\t", " ")
 
 
 def _shown(char: str) -> str:

@@ -32,11 +32,11 @@ class Stage(Enum):
 
 
 #: A tuple, as wherever stages and phases are compared at every turn: a set would hash them, in Python, each time.
-OVER = (Stage.OK, Stage.FAILED, Stage.SKIPPED)
+FINISHED_STAGES = (Stage.OK, Stage.FAILED, Stage.SKIPPED)
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class TaskNode:
     """A task in the graph; `outputs` includes its queue of dead letters."""
 
     name: str
@@ -48,28 +48,28 @@ class Node:
 class Topology:
     """The graph and the stage of every task.
 
-    >>> graph = Topology([Node("bake", outputs=("bread",)), Node("eat", inputs=("bread",))])
-    >>> graph.startable()
+    >>> graph = Topology([TaskNode("bake", outputs=("bread",)), TaskNode("eat", inputs=("bread",))])
+    >>> graph.startable_tasks()
     ['bake', 'eat']
-    >>> for name in graph.startable(): graph.started(name)
-    >>> graph.exhausted(busy=lambda task: False)
+    >>> for name in graph.startable_tasks(): graph.mark_started(name)
+    >>> graph.exhausted_tasks(busy=lambda task: False)
     []
-    >>> graph.over("bake", Stage.OK)
-    >>> graph.exhausted(busy=lambda task: False)
+    >>> graph.finish("bake", Stage.OK)
+    >>> graph.exhausted_tasks(busy=lambda task: False)
     ['eat']
     """
 
-    def __init__(self, nodes: Iterable[Node]) -> None:
-        self.nodes: dict[str, Node] = {node.name: node for node in nodes}
+    def __init__(self, nodes: Iterable[TaskNode]) -> None:
+        self.nodes: dict[str, TaskNode] = {node.name: node for node in nodes}
         self.stages: dict[str, Stage] = dict.fromkeys(self.nodes, Stage.WAITING)
         self._open = len(self.nodes)
         self._waiting = dict.fromkeys(self.nodes)
         #: Tasks on one cycle, to all of whom nothing can come from elsewhere; tasks whose readers may all be over.
         self._closed: dict[tuple[str, ...], None] = {}
         self._unread: dict[str, None] = {}
-        self.ready: set[str] = set()
-        self.ended: set[str] = set()
-        self._spent: set[str] = set()
+        self.ready_tasks: set[str] = set()
+        self.ended_tasks: set[str] = set()
+        self._writers_done: set[str] = set()
         self.writers: dict[str, list[str]] = {}
         self.readers: dict[str, list[str]] = {}
         for node in self.nodes.values():
@@ -79,22 +79,20 @@ class Topology:
             for queue in node.inputs:
                 self.readers.setdefault(queue, []).append(node.name)
                 self.writers.setdefault(queue, [])
-        self.components: list[tuple[str, ...]] = strongly_connected(
-            {name: self._downstream(name) for name in self.nodes}
-        )
-        self._component = {name: component for component in self.components for name in component}
+        self.cycles: list[tuple[str, ...]] = strongly_connected({name: self._downstream(name) for name in self.nodes})
+        self._component = {name: component for component in self.cycles for name in component}
 
     def _downstream(self, name: str) -> list[str]:
         return [reader for queue in self.nodes[name].outputs for reader in self.readers.get(queue, ())]
 
-    def component(self, name: str) -> tuple[str, ...]:
+    def cycle_of(self, name: str) -> tuple[str, ...]:
         """The tasks that share a cycle with this one, itself included."""
         return self._component[name]
 
-    def depth(self) -> dict[str, int]:
+    def task_depths(self) -> dict[str, int]:
         """How far each task is from the sources; tasks on one cycle share a number."""
         depths: dict[str, int] = {}
-        for component in reversed(self.components):  # sources first
+        for component in reversed(self.cycles):  # sources first
             feeders = {
                 writer
                 for name in component
@@ -109,7 +107,8 @@ class Topology:
     def leading_to(self, names: Iterable[str]) -> set[str]:
         """These tasks, and all whose items could come to one of them, directly or through others.
 
-        >>> graph = Topology([Node("bake", outputs=("bread",)), Node("eat", inputs=("bread",)), Node("dance")])
+        >>> bake, eat = TaskNode("bake", outputs=("bread",)), TaskNode("eat", inputs=("bread",))
+        >>> graph = Topology([bake, eat, TaskNode("dance")])
         >>> sorted(graph.leading_to(["eat"]))
         ['bake', 'eat']
         """
@@ -124,38 +123,38 @@ class Topology:
 
     # -- what happened -------------------------------------------------------------------------
 
-    def started(self, name: str) -> None:
+    def mark_started(self, name: str) -> None:
         """The task's workers are being started."""
         self.stages[name] = Stage.RUNNING
         self._waiting.pop(name, None)
         self._unread[name] = None
         self._look_at(name)
 
-    def is_ready(self, name: str) -> None:
+    def mark_ready(self, name: str) -> None:
         """At least one of the task's workers executes or can execute."""
-        self.ready.add(name)
+        self.ready_tasks.add(name)
 
-    def over(self, name: str, stage: Stage) -> None:
+    def finish(self, name: str, stage: Stage) -> None:
         """The task has ended: OK, FAILED or SKIPPED."""
-        if self.stages[name] not in OVER:
+        if self.stages[name] not in FINISHED_STAGES:
             self._open -= 1
         self._waiting.pop(name, None)
         self.stages[name] = stage
-        self.ended.add(name)
+        self.ended_tasks.add(name)
         self._look_at(name)
         self._look_downstream(name)
         for queue in self.nodes[name].inputs:
             self._unread.update(dict.fromkeys(self.writers[queue]))
 
-    def spent(self, name: str) -> None:
+    def writers_done(self, name: str) -> None:
         """The task will put nothing any more, although its workers have not ended yet.
 
-        >>> graph = Topology([Node("bake", outputs=("bread",)), Node("eat", inputs=("bread",))])
-        >>> for name in graph.startable(): graph.started(name)
-        >>> graph.spent("bake"); graph.exhausted(busy=lambda task: False)
+        >>> graph = Topology([TaskNode("bake", outputs=("bread",)), TaskNode("eat", inputs=("bread",))])
+        >>> for name in graph.startable_tasks(): graph.mark_started(name)
+        >>> graph.writers_done("bake"); graph.exhausted_tasks(busy=lambda task: False)
         ['eat']
         """
-        self._spent.add(name)
+        self._writers_done.add(name)
         self._look_downstream(name)
 
     def _look_downstream(self, name: str) -> None:
@@ -166,20 +165,20 @@ class Topology:
     def _look_at(self, name: str) -> None:
         """Whether the inputs of a task and its cycle are closed may have changed."""
         component = self._component[name]
-        if all(self.closed(queue, component) for member in component for queue in self.nodes[member].inputs):
+        if all(self.is_closed(queue, component) for member in component for queue in self.nodes[member].inputs):
             self._closed[component] = None
 
     # -- what follows --------------------------------------------------------------------------
 
-    def is_over(self, name: str) -> bool:
+    def is_finished(self, name: str) -> bool:
         """Whether the task has ended, in whatever way."""
-        return self.stages[name] in OVER
+        return self.stages[name] in FINISHED_STAGES
 
-    def all_over(self) -> bool:
+    def all_finished(self) -> bool:
         """Whether the run has ended."""
         return self._open == 0
 
-    def startable(self) -> list[str]:
+    def startable_tasks(self) -> list[str]:
         """Waiting tasks whose `after` holds."""
         return [
             name
@@ -192,10 +191,10 @@ class Topology:
         if wanted == "ok":
             return stage is Stage.OK
         if wanted == "ended":
-            return stage in OVER
-        return name in self.ready or stage in {Stage.OK, Stage.FAILED}
+            return stage in FINISHED_STAGES
+        return name in self.ready_tasks or stage in {Stage.OK, Stage.FAILED}
 
-    def unstartable(self) -> list[str]:
+    def unstartable_tasks(self) -> list[str]:
         """Waiting tasks whose `after` can never hold any more."""
         return [
             name
@@ -204,17 +203,20 @@ class Topology:
         ]
 
     def _never(self, name: str, wanted: AfterState) -> bool:
-        return self.is_over(name) and not self._holds(name, wanted)
+        return self.is_finished(name) and not self._holds(name, wanted)
 
-    def closed(self, queue: str, inside: Iterable[str] = ()) -> bool:
+    def is_closed(self, queue: str, inside: Iterable[str] = ()) -> bool:
         """Whether nothing will be put any more, apart from what the tasks `inside` may put."""
-        return all(self.is_over(writer) or writer in inside or writer in self._spent for writer in self.writers[queue])
+        return all(
+            self.is_finished(writer) or writer in inside or writer in self._writers_done
+            for writer in self.writers[queue]
+        )
 
     def may_end(self, name: str) -> bool:
         """Whether nothing can come to a task and its cycle from elsewhere any more: it may end with its last item."""
         return self._component[name] in self._closed
 
-    def exhausted(self, busy: Callable[[str], bool]) -> list[str]:
+    def exhausted_tasks(self, busy: Callable[[str], bool]) -> list[str]:
         """Running tasks whose inputs have ended; `busy(task)`: it has items queued or in flight."""
         ended: list[str] = []
         for component in list(self._closed):
@@ -222,23 +224,23 @@ class Topology:
             if not running:
                 del self._closed[component]
             elif not any(busy(name) for name in component) and all(
-                self.nodes[name].inputs or self.is_over(name) for name in component
+                self.nodes[name].inputs or self.is_finished(name) for name in component
             ):
                 ended.extend(running)
         return ended
 
-    def in_vain(self) -> list[str]:
+    def without_readers(self) -> list[str]:
         """Running tasks that have outputs, and all whose readers are over: nobody will ever take an item."""
-        self._unread = {name: None for name in self._unread if self._works_in_vain(name)}
+        self._unread = {name: None for name in self._unread if self._is_without_readers(name)}
         return list(self._unread)
 
-    def _works_in_vain(self, name: str) -> bool:
+    def _is_without_readers(self, name: str) -> bool:
         outputs = self.nodes[name].outputs
-        return self.stages[name] is Stage.RUNNING and bool(outputs) and all(self.unread(queue) for queue in outputs)
+        return self.stages[name] is Stage.RUNNING and bool(outputs) and all(self.is_unread(queue) for queue in outputs)
 
-    def unread(self, queue: str) -> bool:
+    def is_unread(self, queue: str) -> bool:
         """Whether all readers of a queue are over."""
-        return all(self.is_over(reader) for reader in self.readers[queue])
+        return all(self.is_finished(reader) for reader in self.readers[queue])
 
 
 def strongly_connected(edges: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:

@@ -13,23 +13,23 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fakes import FakeFleet, FakeHub, FakeWorker, Script, check_end, plan, task
+from fake_engine import FakeFleet, FakeHub, FakeWorker, Script, check_end, plan, task
 
 from runner.clock import FakeClock
-from runner.config.model import Backoff, Batch, Lifespan, Port, QueueConfig, Rate, Restarts, Workers
-from runner.errortext import ErrorText
-from runner.fleets.base import Died, Heard
+from runner.config.model import Backoff, Batch, Lifespan, OutputPort, QueueConfig, Rate, Restarts, Workers
+from runner.engines.base import MessageReceived, WorkerExited
+from runner.error_text import ErrorText
 from runner.ledger import Again
 from runner.supervisor import Supervisor
-from runner.supervisor.feeding import Letter
+from runner.supervisor.dispatch import DeadLetterPayload
 from runner.tasks import Reference, Shape
-from runner.transport.messages import Ack, Answer, Failure, Made, Output
+from runner.transport.messages import Ack, Failure, Output, Produced, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from runner.supervisor import Plan
-    from runner.transport.messages import Grant, Part
+    from runner.transport.messages import Grant, GrantedRange
 
 #: An item: the source's worker and a number, and then each task that it has come through, with a number.
 Item = tuple[Any, ...]
@@ -37,9 +37,9 @@ Item = tuple[Any, ...]
 _ROUNDS = 3
 
 
-def held_by(part: Part) -> list[Item]:
+def held_by(part: GrantedRange) -> list[Item]:
     """The items of a part; a dead letter is its item, marked."""
-    if part.letter is not None:
+    if part.dead_letter is not None:
         return [("letter", *part.payload[part.start])]
     items: list[Item] = part.payload[part.start : part.start + part.count]
     return items
@@ -72,7 +72,7 @@ class CrossedFleet(FakeFleet):
         self.plan = made
         self.book = Book()
         self.names: dict[str, Item] = {}
-        self.flying: dict[tuple[int, int], list[tuple[Any, Part, Item]]] = defaultdict(list)
+        self.flying: dict[tuple[int, int], list[tuple[Any, GrantedRange, Item]]] = defaultdict(list)
         #: Workers that are being killed: nothing that they say counts.
         self.hushed: set[tuple[int, int]] = set()
 
@@ -80,7 +80,7 @@ class CrossedFleet(FakeFleet):
 
     def port(self, worker: FakeWorker, item: Item) -> str | None:
         """Where an item goes, by chance; None: it has gone round often enough, and there is no other way."""
-        ports = list(dict.fromkeys(group.port for group in worker.spec.groups))
+        ports = list(dict.fromkeys(group.port for group in worker.spec.output_groups))
         rounds = sum(1 for step in item if step == (worker.spec.task, "round"))
         if "round" in ports and rounds >= _ROUNDS:
             ports.remove("round")
@@ -89,7 +89,7 @@ class CrossedFleet(FakeFleet):
     def come(self, worker: FakeWorker, item: Item) -> Iterator[tuple[str | None, Item]]:
         """What an item becomes in a task, with the port to which it goes."""
         name = worker.spec.task
-        if not worker.spec.groups:
+        if not worker.spec.output_groups:
             return
         count = 1 if self.script.spread == 1 else self.script.draw("children", name, item).choice([0, 1, 1, 2])
         for index in range(count):
@@ -102,7 +102,7 @@ class CrossedFleet(FakeFleet):
         for port, item in given:
             ports[port].append(item)
         found = []
-        for at, group in enumerate(worker.spec.groups):
+        for at, group in enumerate(worker.spec.output_groups):
             if items := ports[group.port]:
                 found.append(Output(at, len(items), 10 * len(items), items))
         return tuple(found)
@@ -115,7 +115,7 @@ class CrossedFleet(FakeFleet):
             return None
         name = worker.spec.task
         for output in message.outputs:
-            for queue in worker.spec.groups[output.group].queues:
+            for queue in worker.spec.output_groups[output.group_index].queues:
                 self.book.sent[queue] += output.payload
         self.book.done[name] += ended
         for item, again in failures:
@@ -123,7 +123,7 @@ class CrossedFleet(FakeFleet):
                 self.book.again[name].add(item)
             else:
                 self._fail(name, item)
-        return Heard(worker.spec.slot, worker.life, message)
+        return MessageReceived(worker.spec.slot, worker.life, message)
 
     def _fail(self, name: str, item: Item) -> None:
         config = self.plan.tasks[name].config
@@ -144,7 +144,7 @@ class CrossedFleet(FakeFleet):
             return
         count, worker.kept, worker.idle = worker.kept, 0, False
         items = [(worker.spec.name, index) for index in range(worker.made - count, worker.made)]
-        made = Made(count, self.outputs(worker, [(self.port(worker, item), item) for item in items]), 0.0)
+        made = Produced(count, self.outputs(worker, [(self.port(worker, item), item) for item in items]), 0.0)
         worker.under_way += 1
 
         def arrive() -> Any:
@@ -158,27 +158,27 @@ class CrossedFleet(FakeFleet):
     def _begin(self, worker: FakeWorker) -> None:
         if not worker.alive or not worker.waiting:
             return
-        if self.plan.tasks[worker.spec.task].flying:
+        if self.plan.tasks[worker.spec.task].is_async:
             self._launch(worker)
         elif not worker.busy:
             worker.busy, worker.told = True, 0
             grant = worker.waiting.pop(0)
             self._step(worker, grant, list(self._flat(grant)), 0, _Answered())
 
-    def _flat(self, grant: Grant) -> Iterator[tuple[Part, Item]]:
+    def _flat(self, grant: Grant) -> Iterator[tuple[GrantedRange, Item]]:
         for part in grant.parts:
             for at, item in enumerate(held_by(part)):
-                self.names[f"{part.number}.{0 if part.letter is not None else part.start + at}"] = item
+                self.names[f"{part.chunk_number}.{0 if part.dead_letter is not None else part.start + at}"] = item
                 yield part, item
 
     def _step(
-        self, worker: FakeWorker, grant: Grant, work: list[tuple[Part, Item]], at: int, so_far: _Answered
+        self, worker: FakeWorker, grant: Grant, work: list[tuple[GrantedRange, Item]], at: int, so_far: _Answered
     ) -> None:
         """The next item, or the next batch of them."""
         spec = worker.spec
         worker.lease, worker.index = grant.lease, at
-        late = at > 0 and so_far.seconds > 2 * grant.slice
-        if at < len(work) and late and spec.alone:
+        late = at > 0 and so_far.seconds > 2 * grant.time_slice
+        if at < len(work) and late and spec.is_only_worker:
             self._tell(worker, grant, at, so_far, more=True)
             worker.told, so_far = at, _Answered()
         elif at == len(work) or late or (so_far.failures and spec.ordered):
@@ -213,7 +213,7 @@ class CrossedFleet(FakeFleet):
     def _tell(self, worker: FakeWorker, grant: Grant, at: int, so_far: _Answered, *, more: bool = False) -> None:
         ack = Ack(grant.lease, at - worker.told, tuple(so_far.failures), more)
         given = [pair for item in so_far.done for pair in self.come(worker, item)]
-        answer = Answer((ack,), self.outputs(worker, given), so_far.seconds)
+        answer = Reply((ack,), self.outputs(worker, given), so_far.seconds)
 
         def say() -> Any:
             if not worker.alive:
@@ -247,7 +247,7 @@ class CrossedFleet(FakeFleet):
             seconds = self.script.seconds(worker.spec.task, item)
             self.hub.at(seconds, lambda each=flying[-1], outcome=outcome: self._land(worker, each, outcome))
 
-    def _land(self, worker: FakeWorker, each: tuple[Any, Part, Item], outcome: str) -> Any:
+    def _land(self, worker: FakeWorker, each: tuple[Any, GrantedRange, Item], outcome: str) -> Any:
         flying = self.flying[_who(worker)]
         if not worker.alive or not any(other is each for other in flying):  # it has landed with another one
             return None
@@ -270,13 +270,13 @@ class CrossedFleet(FakeFleet):
         worker.busy = bool(flying)
         worker.suspect = any(part.crashes for _, part, _ in flying)
         given = [pair for item in done for pair in self.come(worker, item)]
-        answer = Answer(tuple(acks), self.outputs(worker, given), 0.001)
+        answer = Reply(tuple(acks), self.outputs(worker, given), 0.001)
         self._launch(worker)
         if not flying and worker.stop:
             self._finish(worker)
         return self._say(worker, answer, done, failed)
 
-    def _lands_well(self, worker: FakeWorker, each: tuple[Any, Part, Item]) -> bool:
+    def _lands_well(self, worker: FakeWorker, each: tuple[Any, GrantedRange, Item]) -> bool:
         _, part, item = each
         return self.script.outcome(worker.spec.task, item, part.attempt, part.crashes) == "ok"
 
@@ -320,7 +320,7 @@ def topology(seed: int) -> Plan:  # noqa: C901  a generator in one piece
         queues[name] = QueueConfig(name, size=size, elastic=size == 1000 and draw.random() < 0.5, **options)
         return name
 
-    def add(name: str, inputs: tuple[str, ...], ports: tuple[Port, ...], **options: Any) -> None:
+    def add(name: str, inputs: tuple[str, ...], ports: tuple[OutputPort, ...], **options: Any) -> None:
         count = draw.choice([1, 1, 2, 3])
         names = tuple(name if count == 1 else f"{name}-{at + 1}" for at in range(count))
         made = task(name, inputs, (), backoff=Backoff(draw.choice([0.0, 0.01, 1.0]), 2, 2.0, 0.1), **options)
@@ -328,7 +328,7 @@ def topology(seed: int) -> Plan:  # noqa: C901  a generator in one piece
 
     for index in range(draw.randint(1, 2)):
         current.append(queue(f"q0{index}"))
-        add(f"source{index}", (), (Port("default", (current[-1],)),))
+        add(f"source{index}", (), (OutputPort("default", (current[-1],)),))
     letters = draw.random() < 0.4
     for layer in range(1, draw.randint(1, 3) + 1):
         following = [queue(f"q{layer}{index}") for index in range(draw.randint(1, 2))]
@@ -340,17 +340,17 @@ def topology(seed: int) -> Plan:  # noqa: C901  a generator in one piece
             inputs = [unread.pop() if unread else draw.choice(current)]
             if draw.random() < 0.25:
                 inputs = list(dict.fromkeys([*inputs, *current]))
-            ports: list[Port] = []
+            ports: list[OutputPort] = []
             if following:
                 outputs = [unwritten.pop() if unwritten else draw.choice(following)]
                 if draw.random() < 0.2:
                     outputs = list(dict.fromkeys([*outputs, *following]))
-                ports.append(Port("default", tuple(outputs)))
+                ports.append(OutputPort("default", tuple(outputs)))
                 if others := [name_ for name_ in following if name_ not in outputs and draw.random() < 0.3]:
-                    ports.append(Port("other", (others[0],)))
+                    ports.append(OutputPort("other", (others[0],)))
             if draw.random() < 0.12:
                 inputs.append(queue(f"loop{name}", loop=True))
-                ports.append(Port("round", (f"loop{name}",)))
+                ports.append(OutputPort("round", (f"loop{name}",)))
             add(name, tuple(inputs), tuple(ports), **_options(draw, letters=letters))
         if not following:
             break
@@ -442,21 +442,25 @@ def run(made: Plan, play: Script, items: int) -> tuple[Any, CrossedFleet, Superv
     fleet = CrossedFleet(hub, play, items, made)
     seen: list[Any] = []
     supervisor = Supervisor(made, {"process": fleet, "thread": fleet}, hub, fleet.hub.clock, seen.append)
-    put, book, decide = supervisor.ledger.put, fleet.book, supervisor.verdicts.decide
+    put, book, decide = supervisor.ledger.put, fleet.book, supervisor.retry_policy.decide_verdict
 
     def decided(slot: Any, piece: Any, fault: Any) -> Any:
         verdict = decide(slot, piece, fault)
-        if fault.died:
+        if fault.worker_died:
             fleet.judged(slot.task.name, piece.item_id, again=isinstance(verdict, Again))
         return verdict
 
-    supervisor.verdicts.decide = decided  # type: ignore[method-assign]
+    supervisor.retry_policy.decide_verdict = decided  # type: ignore[method-assign]
 
     def watched(queue: str, chunks: Any, sender: str | None = None) -> None:
         chunks = list(chunks)
         for chunk in chunks:
             payload = chunk.payload
-            found = [("letter", *payload.payload[payload.index])] if isinstance(payload, Letter) else list(payload)
+            found = (
+                [("letter", *payload.payload[payload.index])]
+                if isinstance(payload, DeadLetterPayload)
+                else list(payload)
+            )
             book.put[queue] += found
             book.by_sender[sender or "", queue] += found
         put(queue, chunks, sender)
@@ -524,7 +528,7 @@ def ends_in_order(made: Plan, each: Any, book: Book, seed: int) -> None:
     (queue, *others), config = each.config.inputs, each.config
     readers = [other for other in made.tasks.values() if queue in other.config.inputs]
     competes = len(readers) > 1 and made.queues[queue].fanout != "copy"
-    if others or competes or each.flying or len(config.workers.names) > 1:
+    if others or competes or each.is_async or len(config.workers.names) > 1:
         return
     places = {item: at for at, item in enumerate(book.put[queue])}
     if len(places) == len(book.put[queue]):
@@ -532,4 +536,4 @@ def ends_in_order(made: Plan, each: Any, book: Book, seed: int) -> None:
         assert ended == sorted(ended), f"seed {seed}: {each.name} ended {ended}"
 
 
-__all__ = ["CrossedFleet", "Died", "check", "run", "script", "topology"]
+__all__ = ["CrossedFleet", "WorkerExited", "check", "run", "script", "topology"]

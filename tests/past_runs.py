@@ -17,8 +17,8 @@ from runner.events import (
     TaskSummary,
     WorkerNow,
 )
-from runner.ledger import Headline
-from runner.report.record import FailureGroup, Limit, Moment, Record, Series
+from runner.ledger import Balance
+from runner.report.record import Bottleneck, FailureGroup, Incident, RunRecord, Series
 
 TRACEBACK = """Traceback (most recent call last):
   File "plugins/thumbs.py", line 40, in upload
@@ -67,7 +67,7 @@ def past_run(
     trace: str = TRACEBACK,
     seed: int = 7,
     run: str = "20261123-101500",
-) -> Record:
+) -> RunRecord:
     """A chain of tasks with queues between them, and further queues that nobody reads."""
     rng = random.Random(seed)
     names = [f"task{number}" for number in range(tasks)] if tasks != 4 else ["read", "resize", "upload", "manifest"]
@@ -106,10 +106,10 @@ def past_run(
         for n, name in enumerate(names)
     )  # fmt: skip
     kinds = ("OSError", "TimeoutError", "ValueError")
-    return Record(
+    return RunRecord(
         run=run, title="Thumbnails", began=1_795_000_000.0, seconds=seconds, exit_code=4,
-        balance=Headline(read=items, done=items - 40, dead=40, repeated=3),
-        limit=Limit("`resize` limits the run: its 3 workers were busy 90 % of the time; one more would give about 1.3 times the throughput.", "work", "resize", 4, 1.3),
+        balance=Balance(read=items, done=items - 40, dead=40, repeated=3),
+        limit=Bottleneck("`resize` limits the run: its 3 workers were busy 90 % of the time; one more would give about 1.3 times the throughput.", "work", "resize", 4, 1.3),
         tasks=ended,
         queues=tuple(QueueSummary(name, items, items - 2 * (n == 1), 2 * (n == 1), most=1000 if n == 0 else 300) for n, name in enumerate(lines)),
         failures=tuple(
@@ -117,8 +117,8 @@ def past_run(
             for n in range(failures)
         ),
         moments=(
-            Moment(0.31, "death", "killed by signal 9 (SIGKILL); a new one takes its place", names[1], staff[names[1]][0]),
-            Moment(seconds / 2, "notice", "the source is held back", count=12),
+            Incident(0.31, "death", "killed by signal 9 (SIGKILL); a new one takes its place", names[1], staff[names[1]][0]),
+            Incident(seconds / 2, "notice", "the source is held back", count=12),
         ),
         plan=RunPlan(
             "tasks.toml", '[tasks.read]\ncall = "thumbs.read"\nworkers = 2\n', planned,
@@ -135,7 +135,7 @@ def past_run(
     )  # fmt: skip
 
 
-def big() -> Record:
+def big() -> RunRecord:
     """Ten million items: 10 tasks, 64 workers, 400 intervals, 20 queues, 50 kinds of failures with long tracebacks."""
     line = '  File "/srv/app/<plugin>.py", line 40, in upload\n    put(bucket, "thumb")\n'
     return past_run(
@@ -150,7 +150,7 @@ def big() -> Record:
     )
 
 
-def hostile() -> Record:
+def hostile() -> RunRecord:
     """Every text in it is `HOSTILE`."""
     plain = past_run()
     task = replace(
@@ -168,9 +168,9 @@ def hostile() -> Record:
     counts = plain.series.sent["read"]
     return replace(
         plain, run=HOSTILE, title=HOSTILE, tasks=(task,), queues=(QueueSummary(HOSTILE, 3, 3),), reasons=(HOSTILE,), unbalanced=(HOSTILE,),
-        limit=Limit(HOSTILE, "work", HOSTILE),
+        limit=Bottleneck(HOSTILE, "work", HOSTILE),
         failures=(FailureGroup(HOSTILE, HOSTILE, HOSTILE, 2, HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE),),
-        moments=(Moment(1.0, HOSTILE, HOSTILE, HOSTILE, HOSTILE, 2),),
+        moments=(Incident(1.0, HOSTILE, HOSTILE, HOSTILE, HOSTILE, 2),),
         plan=RunPlan(HOSTILE, HOSTILE, (planned, TaskPlanned("other", "other", "thread", ("other",))), (QueuePlanned(HOSTILE),), Machine(HOSTILE, HOSTILE, HOSTILE, 2, 1)),
         series=Series(plain.series.at, {HOSTILE: counts}, {}, {HOSTILE: counts}, {HOSTILE: {HOSTILE: shares}}),
     )  # fmt: skip

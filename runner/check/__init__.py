@@ -13,30 +13,40 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner.check import extensions, structure
-from runner.check.extensions import notices
-from runner.check.functions import Arguments, check_functions, where
-from runner.config import declared
-from runner.config.places import VALUE, Places
-from runner.config.problems import Problem, ordered, render
+from runner.check.extensions import plugin_notices
+from runner.check.functions import Arguments, check_functions, function_location
+from runner.config import function_defaults
+from runner.config.problems import Problem, render_problems, sorted_problems
+from runner.config.source_map import VALUE_PART, SourceMap
 from runner.errors import ConfigError, PluginError
-from runner.plugins import Plugins
+from runner.plugins import PluginSet
 from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runner.config.model import Config, Place, TaskConfig
-    from runner.plugins import Choice, TaskFunction
+    from runner.config.model import Config, Location, TaskConfig
+    from runner.plugins import PluginPolicy, TaskFunction
 
-__all__ = ["Findings", "check", "check_functions", "everything", "notices", "problem", "raise_for"]
+__all__ = [
+    "Findings",
+    "check_everything",
+    "check_file",
+    "check_functions",
+    "make_problem",
+    "plugin_notices",
+    "raise_if_errors",
+]
 
 
-def check(config: Config) -> list[Problem]:
+def check_file(config: Config) -> list[Problem]:
     """Everything that can be said of a file without executing any code of its project.
 
     What `config.examine` has found comes with it; nothing is concluded from values that are wrong for a known reason.
     """
-    return ordered(shown(found, config) for found in (*config.problems, *structure.findings(config)))
+    return sorted_problems(
+        with_source_line(found, config) for found in (*config.problems, *structure.find_structure_problems(config))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,52 +59,54 @@ class Findings:
     tasks: dict[str, TaskConfig]
     functions: dict[str, TaskFunction]
     arguments: dict[str, Arguments]
-    plugins: Plugins
+    plugins: PluginSet
 
 
-def everything(config: Config, choice: Choice | None = None) -> Findings:
+def check_everything(config: Config, choice: PluginPolicy | None = None) -> Findings:
     """`check`, and what the functions and plugins say; this loads the plugins of the file.
 
     `choice`: which installed plugins may be used; default: what the environment says.
     """
     apart = [task for task in config.tasks.values() if task.enabled and task.mode != "thread"]
     env = {word: value for task in reversed(apart) for word, value in task.env.items()}
-    plugins = Plugins(config.folder, config.plugins, choice, env)
-    problems = [*check(config), *extensions.findings(config, plugins)]
+    plugins = PluginSet(config.folder, config.plugins, choice, env)
+    problems = [*check_file(config), *extensions.find_plugin_problems(config, plugins)]
     functions: dict[str, TaskFunction] = {}
     tasks: dict[str, TaskConfig] = {}
     for word, task in config.tasks.items():
-        if task.enabled and not config.hole("tasks", word, "call"):
-            place = config.place("tasks", word, "call", VALUE)
+        if task.enabled and not config.is_unknown("tasks", word, "call"):
+            place = config.place("tasks", word, "call", VALUE_PART)
             try:
-                function = functions[word] = plugins.find(task.call)
+                function = functions[word] = plugins.find_function(task.call)
             except PluginError as error:
                 problems.append(Problem(error.code, str(error), place, hint=error.hint))
             else:
-                tasks[word], wrong = declared.apply(config, word, function.options, where(function), place)
+                tasks[word], wrong = function_defaults.apply_declared_options(
+                    config, word, function.options, function_location(function), place
+                )
                 problems += wrong
     found, arguments = check_functions(replace(config, tasks={**config.tasks, **tasks}), functions)
-    problems += extensions.broken(config, plugins, problems)
-    every = ordered(shown(each, config) for each in (*problems, *found))
+    problems += extensions.find_broken_plugins(config, plugins, problems)
+    every = sorted_problems(with_source_line(each, config) for each in (*problems, *found))
     return Findings(every, tasks, functions, arguments, plugins)
 
 
-def problem(code: str, text: str, place: Place) -> Problem:
+def make_problem(code: str, text: str, place: Location) -> Problem:
     """An error that somebody else has found."""
     return Problem(code, text, place)
 
 
-def raise_for(problems: Iterable[Problem], config: Config) -> None:
+def raise_if_errors(problems: Iterable[Problem], config: Config) -> None:
     """Raise `ConfigError` with all of them when one is an error; warnings alone raise nothing."""
-    found = ordered(shown(each, config) for each in problems)
+    found = sorted_problems(with_source_line(each, config) for each in problems)
     if any(each.severity == "error" for each in found):
-        raise ConfigError(render(found), found)
+        raise ConfigError(render_problems(found), found)
 
 
-def shown(found: Problem, config: Config) -> Problem:
+def with_source_line(found: Problem, config: Config) -> Problem:
     """The problem with the line of the file that it stands in, and without secrets."""
-    places = config.places
-    if found.source or not isinstance(places, Places):
+    places = config.locations
+    if found.source or not isinstance(places, SourceMap):
         return found
-    mask = places.mask
-    return replace(found, source=places.line(found.place), message=mask(found.message), hint=mask(found.hint))
+    mask = places.mask_secrets
+    return replace(found, source=places.source_line(found.place), message=mask(found.message), hint=mask(found.hint))

@@ -13,44 +13,44 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from runner.config import units
-from runner.config.kinds import describe
-from runner.config.text import clean
+from runner.config.text import clean_text
+from runner.config.value_types import describe_value
 
 _SCALARS = (str, int, float, bool)
 _ANYTHING = (None, Any, object)
 
 
-class Unfit(Exception):
+class UnfitValue(Exception):
     """The value does not fit; the text says what would."""
 
 
-def convert(value: Any, hint: Any) -> Any:
-    """The value as `hint` asks for it; the value itself when it is right already. Raises `Unfit`.
+def convert_argument(value: Any, hint: Any) -> Any:
+    """The value as `hint` asks for it; the value itself when it is right already. Raises `UnfitValue`.
 
-    >>> convert("a.txt", Path), convert(3, float), convert(3, int | None)
+    >>> convert_argument("a.txt", Path), convert_argument(3, float), convert_argument(3, int | None)
     (PosixPath('a.txt'), 3.0, 3)
     """
-    if fits(value, hint):
+    if fits_hint(value, hint):
         return value
     if isinstance(value, PurePath) and hint not in {Path, PurePath}:
         value = str(value)  # a param of type path; the file itself can only write it as a string
-        if fits(value, hint):
+        if fits_hint(value, hint):
             return value
     if hint is float and type(value) is int:
         return float(value)
     if hint is Path and type(value) is str:
         if not value or "\x00" in value:
-            raise Unfit("must be a path")
+            raise UnfitValue("must be a path")
         return Path(value)
     if hint is dt.timedelta and isinstance(value, str):
         try:
-            return dt.timedelta(seconds=units.duration(value))
+            return dt.timedelta(seconds=units.parse_duration(value))
         except ValueError:
             pass
     return _by_pydantic(value, hint)
 
 
-def fits(value: Any, hint: Any) -> bool:  # noqa: PLR0911  one line for each kind of hint
+def fits_hint(value: Any, hint: Any) -> bool:  # noqa: PLR0911  one line for each kind of hint
     """Whether the value is right as it is, as far as that can be said without pydantic."""
     if hint in _ANYTHING if _hashable(hint) else False:
         return True
@@ -62,14 +62,14 @@ def fits(value: Any, hint: Any) -> bool:  # noqa: PLR0911  one line for each kin
         return isinstance(value, Path)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in {typing.Union, types.UnionType}:
-        return any(each is not type(None) and fits(value, each) for each in arguments)
+        return any(each is not type(None) and fits_hint(value, each) for each in arguments)
     if origin is typing.Literal:
         return any(type(value) is type(each) and value == each for each in arguments)
     if origin is list:
-        return type(value) is list and all(fits(each, arguments[0]) for each in value)
+        return type(value) is list and all(fits_hint(each, arguments[0]) for each in value)
     if origin is dict:
         return type(value) is dict and all(
-            fits(key, arguments[0]) and fits(each, arguments[1]) for key, each in value.items()
+            fits_hint(key, arguments[0]) and fits_hint(each, arguments[1]) for key, each in value.items()
         )
     return False
 
@@ -89,27 +89,27 @@ def _by_pydantic(value: Any, hint: Any) -> Any:
         adapter = pydantic.TypeAdapter(hint)
     except Exception:  # noqa: BLE001  pydantic knows no such type, or a hint of the user's raises
         if isinstance(hint, type) and not isinstance(value, hint):
-            raise Unfit(f"must be {_word(hint)}, which a file cannot write") from None
+            raise UnfitValue(f"must be {_word(hint)}, which a file cannot write") from None
         return value
     try:
         return adapter.validate_python(value)
     except pydantic.ValidationError as error:
-        raise Unfit(_explain(error, hint, value)) from None
+        raise UnfitValue(_explain(error, hint, value)) from None
     except Exception as error:  # noqa: BLE001  a validator of the user's
-        raise Unfit(f"is refused: {type(error).__name__}: {clean(str(error), 200)}") from None
+        raise UnfitValue(f"is refused: {type(error).__name__}: {clean_text(str(error), 200)}") from None
 
 
 def _explain(error: Any, hint: Any, value: Any) -> str:
     """What pydantic says, in one line: the first complaints, each with its path inside the value."""
     if hint in _SCALARS:
-        return f"must be {_word(hint)}, not {describe(value)}"
+        return f"must be {_word(hint)}, not {describe_value(value)}"
     told = []
     for each in error.errors(include_url=False, include_context=False)[:3]:
         path = ".".join(str(part) for part in each["loc"])
         said = each["msg"].replace("Input should be", "must be").replace("Value error, ", "")
         told.append(f"`{path}` {said}" if path else said)
-    return f"must be {_word(hint)}, not {describe(value)} ({clean('; '.join(told), 300)})"
+    return f"must be {_word(hint)}, not {describe_value(value)} ({clean_text('; '.join(told), 300)})"
 
 
 def _word(hint: Any) -> str:
-    return clean(hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint), 100)
+    return clean_text(hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint), 100)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from runner.config.problems import Problem, name
+from runner.config.problems import Problem, quote_name
 from runner.topology import strongly_connected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from runner.check.structure import Graph
+    from runner.check.structure import TaskGraph
     from runner.config.model import Config
 
 Edges = dict[str, list[str]]
@@ -20,24 +20,26 @@ Edges = dict[str, list[str]]
 _MOST = 10
 
 
-def findings(config: Config, graph: Graph) -> Iterator[Problem]:
+def find_cycle_problems(config: Config, graph: TaskGraph) -> Iterator[Problem]:
     """Both kinds, and `loop` queues that close nothing."""
     yield from _unclosed(config, graph)
     yield from _waiting(config, graph)
     yield from _idle_loops(config, graph)
 
 
-def flow(graph: Graph) -> Edges:
+def flow_edges(graph: TaskGraph) -> Edges:
     """Who leads to whom: tasks (`t...`) to the queues that they write (`q...`), and those to their readers."""
-    edges: Edges = {f"t{task.name}": [f"q{queue}" for queue in graph.written(task)] for task in graph.tasks.values()}
+    edges: Edges = {
+        f"t{task.name}": [f"q{queue}" for queue in graph.queues_written_by(task)] for task in graph.tasks.values()
+    }
     return edges | {f"q{queue}": [f"t{reader}" for reader in readers] for queue, readers in graph.readers.items()}
 
 
-def _unclosed(config: Config, graph: Graph) -> Iterator[Problem]:
+def _unclosed(config: Config, graph: TaskGraph) -> Iterator[Problem]:
     """Every cycle without a `loop` queue: each is named once, and taken as closed to find the next one."""
-    edges = flow(graph)
+    edges = flow_edges(graph)
     for queue, settings in config.queues.items():
-        if settings.loop or config.hole("queues", queue, "loop"):
+        if settings.loop or config.is_unknown("queues", queue, "loop"):
             edges.pop(f"q{queue}", None)
     for _ in range(_MOST):
         cycle = find_cycle(edges)
@@ -87,7 +89,7 @@ def _short(way: str) -> str:
     return way if len(way) <= 300 else way[:140] + " ... " + way[-140:]
 
 
-def _waiting(config: Config, graph: Graph) -> Iterator[Problem]:
+def _waiting(config: Config, graph: TaskGraph) -> Iterator[Problem]:
     """Tasks that wait for each other: through `after`, or because the end of one needs the end of the other.
 
     Nodes are the start (`<a`) and the end (`>a`) of each task and the end of each queue (`=q`); an edge leads to what
@@ -125,11 +127,11 @@ def _told(cycle: list[str]) -> str:
     return ", ".join(parts)
 
 
-def _idle_loops(config: Config, graph: Graph) -> Iterator[Problem]:
+def _idle_loops(config: Config, graph: TaskGraph) -> Iterator[Problem]:
     if not (graph.all_writers and graph.all_readers):
         return
-    on_cycle = {node for part in strongly_connected(flow(graph)) if len(part) > 1 for node in part}
+    on_cycle = {node for part in strongly_connected(flow_edges(graph)) if len(part) > 1 for node in part}
     for queue, settings in config.queues.items():
         if settings.loop and graph.readers[queue] and graph.writers[queue] and f"q{queue}" not in on_cycle:
-            text = f"queue {name(queue)} closes no cycle, and with `loop` it has no bound"
+            text = f"queue {quote_name(queue)} closes no cycle, and with `loop` it has no bound"
             yield Problem("W404", text, config.place("queues", queue, "loop"), "warning", "leave `loop` out")

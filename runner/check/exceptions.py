@@ -9,8 +9,8 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
-from runner.config.problems import Problem, did_you_mean, name
-from runner.config.text import clean
+from runner.config.problems import Problem, did_you_mean, quote_name
+from runner.config.text import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,30 +21,35 @@ if TYPE_CHECKING:
 _MISSING = object()
 
 
-def findings(config: Config, task: TaskConfig, function: TaskFunction) -> Iterator[Problem]:
+def find_exception_problems(config: Config, task: TaskConfig, function: TaskFunction) -> Iterator[Problem]:
     """What is wrong with the names in a task's `retry_on`."""
     if not task.retry_on:
         return
     space = _space(function)
     for number, word in enumerate(task.retry_on):
-        own = config.places.get(("tasks", task.name, "retry_on"))
+        own = config.locations.get(("tasks", task.name, "retry_on"))
         table = ("tasks", task.name) if own else ("defaults", "task")
         place = config.place(*table, "retry_on", str(number))
-        found = resolve(word, space)
+        found = resolve_exception(word, space)
         if found is _MISSING:
             known = [one for one, value in {**vars(builtins), **space}.items() if _is_exception(value)]
             hint = did_you_mean(word, known) or "write it as `package.module.Name`"
             yield Problem(
-                "E307", f"task {name(task.name)} retries on {name(word)}, which is not known", place, hint=hint
+                "E307",
+                f"task {quote_name(task.name)} retries on {quote_name(word)}, which is not known",
+                place,
+                hint=hint,
             )
         elif not _is_exception(found):
-            yield Problem("E307", f"task {name(task.name)} retries on {name(word)}, which is no exception", place)
+            yield Problem(
+                "E307", f"task {quote_name(task.name)} retries on {quote_name(word)}, which is no exception", place
+            )
         elif word not in {found.__name__, found.__qualname__, full := f"{found.__module__}.{found.__qualname__}"}:
-            text = f"task {name(task.name)} retries on {name(word)}, whose own name is {name(full)}"
-            yield Problem("E307", text, place, hint=f"did you mean `{clean(full)}`?")
+            text = f"task {quote_name(task.name)} retries on {quote_name(word)}, whose own name is {quote_name(full)}"
+            yield Problem("E307", text, place, hint=f"did you mean `{clean_text(full)}`?")
 
 
-def resolve(word: str, space: dict[str, Any]) -> Any:
+def resolve_exception(word: str, space: dict[str, Any]) -> Any:
     """What a name means: a built-in, a name of the function's module or of a module it imports, or a dotted one."""
     if "." not in word:
         found = space.get(word, getattr(builtins, word, _MISSING))

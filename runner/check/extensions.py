@@ -5,42 +5,42 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from runner.config.problems import Problem, did_you_mean, name
-from runner.errortext import describe
-from runner.plugins.listen import engines
-from runner.plugins.plugin import noted
+from runner.config.problems import Problem, did_you_mean, quote_name
+from runner.error_text import describe_error
+from runner.plugins.listeners import offered_engines
+from runner.plugins.plugin import add_hook_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from runner.config.model import Config
-    from runner.plugins import Plugin, Plugins
+    from runner.plugins import Plugin, PluginSet
 
 #: A plugin that finds more than this in one file helps nobody.
 _MOST = 100
-BROKEN = "W406"
+BROKEN_PLUGIN_CODE = "W406"
 
 
-def findings(config: Config, plugins: Plugins) -> Iterator[Problem]:
+def find_plugin_problems(config: Config, plugins: PluginSet) -> Iterator[Problem]:
     """Names that two plugins have, plugins that are not there, an unknown engine, and what plugins find."""
     yield from _names(config, plugins)
     yield from _engine(config, plugins)
     if all(each.severity != "error" for each in config.problems):  # else they would meet a file that is half known
-        for plugin, call in plugins.hooks.calls("runner_check"):
+        for plugin, call in plugins.hooks.calls_of("runner_check"):
             yield from _asked(config, plugin, call)
 
 
-def _names(config: Config, plugins: Plugins) -> Iterator[Problem]:
+def _names(config: Config, plugins: PluginSet) -> Iterator[Problem]:
     owners: dict[str, Plugin] = {}
-    for each in plugins.local:
+    for each in plugins.local_plugins:
         other = owners.setdefault(each.name, each)
-        if other is not each and not each.blocked:
-            text = f"two plugins have the name {name(each.name)}: {other.origin} and {each.origin}"
+        if other is not each and not each.blocked_by:
+            text = f"two plugins have the name {quote_name(each.name)}: {other.origin} and {each.origin}"
             yield Problem("E311", text, config.place("plugins"), hint="rename one of the files")
     for number, word in enumerate(config.plugins or ()):
-        if any(each.module == word and _missing(each, word) for each in plugins.local):
+        if any(each.module == word and _missing(each, word) for each in plugins.local_plugins):
             place = config.place("plugins", str(number))
-            yield Problem("E312", f"plugin {name(word)} is neither a file, a folder nor a module", place)
+            yield Problem("E312", f"plugin {quote_name(word)} is neither a file, a folder nor a module", place)
 
 
 def _missing(plugin: Plugin, word: str) -> bool:
@@ -48,22 +48,24 @@ def _missing(plugin: Plugin, word: str) -> bool:
     return plugin.error.rstrip().endswith(missing)
 
 
-def _engine(config: Config, plugins: Plugins) -> Iterator[Problem]:
+def _engine(config: Config, plugins: PluginSet) -> Iterator[Problem]:
     word = config.run.engine
     if word in {"local", "ray"}:
         return
     place = config.place("run", "engine")
-    found, wrong = engines(plugins)
+    found, wrong = offered_engines(plugins)
     for plugin, text, error in wrong:
-        trace = describe(error).traceback.rstrip() if error else "block one of them: --no-plugin NAME"
+        trace = describe_error(error).traceback.rstrip() if error else "block one of them: --no-plugin NAME"
         yield Problem("E313", f"plugin {plugin.label} has a wrong engine: {text}", place, hint=trace)
     if word not in found:
         known = ["`local`", *(f"`{each}` (of plugin {of.plugin.label})" for each, of in sorted(found.items()))]
         near = did_you_mean(word, ["local", *found])
         hint = f"{near} " if near else ""
-        yield Problem("E313", f"there is no engine {name(word)}", place, hint=f"{hint}engines: {', '.join(known)}")
-    elif not callable(found[word].obj):
-        text = f"engine {name(word)} of plugin {found[word].plugin.label} is no fleet: nothing that can be called"
+        yield Problem(
+            "E313", f"there is no engine {quote_name(word)}", place, hint=f"{hint}engines: {', '.join(known)}"
+        )
+    elif not callable(found[word].engine_factory):
+        text = f"engine {quote_name(word)} of plugin {found[word].plugin.label} is no fleet: nothing that can be called"
         yield Problem("E313", text, place)
 
 
@@ -79,32 +81,34 @@ def _asked(config: Config, plugin: Plugin, call: Any) -> Iterator[Problem]:
                 if count <= _MOST:
                     yield replace(found, message=f"{found.message} (says plugin `{plugin.name}`)")
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a plugin raises
-        told = describe(noted(error, "runner_check", plugin))
-        plugin.fail(f"its hook runner_check raised {told}", told.traceback)
+        told = describe_error(add_hook_note(error, "runner_check", plugin))
+        plugin.mark_broken(f"its hook runner_check raised {told}", told.traceback)
 
 
-def broken(config: Config, plugins: Plugins, problems: Sequence[Problem]) -> Iterator[Problem]:
+def find_broken_plugins(config: Config, plugins: PluginSet, problems: Sequence[Problem]) -> Iterator[Problem]:
     """Plugins that were to be loaded for this file and could not be, apart from those that are errors already."""
     told = {each.hint for each in problems if each.code == "E310"}
-    for plugin in plugins.all:
+    for plugin in plugins.all_plugins:
         if not plugin.error or plugin.error.rstrip() in told or not _has_hooks(plugin):
             continue
-        if plugin.error == plugin.why:
-            text, hint = f"plugin {plugin.label} is left out: {plugin.why}", ""
+        if plugin.error == plugin.error_line:
+            text, hint = f"plugin {plugin.label} is left out: {plugin.error_line}", ""
         else:
-            text, hint = f"plugin {plugin.label} is left out: {plugin.why}", plugin.error.rstrip()
-        yield Problem(BROKEN, text, config.place(), "warning", hint=hint)
+            text, hint = f"plugin {plugin.label} is left out: {plugin.error_line}", plugin.error.rstrip()
+        yield Problem(BROKEN_PLUGIN_CODE, text, config.place(), "warning", hint=hint)
 
 
 def _has_hooks(plugin: Plugin) -> bool:
     """Whether something of it was to act in a run that names none of its functions."""
     if plugin.distribution is not None:
         return bool(plugin.hooks_module)
-    if not plugin.loaded or plugin.error == plugin.why:
+    if not plugin.loaded or plugin.error == plugin.error_line:
         return True
-    return plugin.path is not None and "hookimpl" in plugin.text  # it was not imported, so only its text can tell
+    return (
+        plugin.path is not None and "hookimpl" in plugin.source_text
+    )  # it was not imported, so only its text can tell
 
 
-def notices(problems: Sequence[Problem]) -> tuple[str, ...]:
+def plugin_notices(problems: Sequence[Problem]) -> tuple[str, ...]:
     """What a run says of plugins that it goes on without."""
-    return tuple(each.message for each in problems if each.code == BROKEN)
+    return tuple(each.message for each in problems if each.code == BROKEN_PLUGIN_CODE)

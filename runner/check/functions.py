@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from runner.check import convert, exceptions, shipped
 from runner.check.structure import thread_problems
-from runner.config.declared import said
-from runner.config.places import VALUE
-from runner.config.problems import Problem, did_you_mean, name
-from runner.config.text import clean
+from runner.config.function_defaults import is_set_in_file
+from runner.config.problems import Problem, did_you_mean, quote_name
+from runner.config.source_map import VALUE_PART
+from runner.config.text import clean_text
 from runner.structs import dataclass, field
-from runner.tasks import hints, shape
+from runner.tasks import inspect_shape, parameter_hints
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runner.config.model import Config, Place, TaskConfig
+    from runner.config.model import Config, Location, TaskConfig
     from runner.plugins import TaskFunction
 
 _MODULE = re.compile(r"\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])")
@@ -44,14 +44,14 @@ def check_functions(
     arguments: dict[str, Arguments] = {}
     for word, function in functions.items():
         task = config.tasks[word]
-        binding = Binding(config, task, function)
-        if config.hole("tasks", word, "inputs"):  # whether it gets items decides what else it may get
+        binding = ArgumentBinding(config, task, function)
+        if config.is_unknown("tasks", word, "inputs"):  # whether it gets items decides what else it may get
             continue
-        arguments[word] = binding.arguments()
+        arguments[word] = binding.bind_arguments()
         problems += [*binding.problems, *_declaration(config, task, function)]
-        problems += exceptions.findings(config, task, function)
-        problems += shipped.findings(config, task, function, arguments[word])
-    problems += shipped.clashes(config, functions, arguments)
+        problems += exceptions.find_exception_problems(config, task, function)
+        problems += shipped.find_std_problems(config, task, function, arguments[word])
+    problems += shipped.find_file_clashes(config, functions, arguments)
     return problems, arguments
 
 
@@ -60,40 +60,45 @@ def _declaration(config: Config, task: TaskConfig, function: TaskFunction) -> li
     call = config.place("tasks", task.name, "call")
     mode = task.mode or function.options.get("mode") or "process"
     if mode == "thread":
-        if function.options.get("env") and not said(config, task.name, "env"):
-            text = f"task {name(task.name)} runs in threads, which share one environment, and its function declares an"
-            return [Problem("E214", f"{text} `env` (at {where(function)})", call, hint='say `mode = "process"`')]
-        if said(config, task.name, "mode"):  # then the file alone has told it
+        if function.options.get("env") and not is_set_in_file(config, task.name, "env"):
+            named = quote_name(task.name)
+            text = f"task {named} runs in threads, which share one environment, and its function declares an"
+            return [
+                Problem("E214", f"{text} `env` (at {function_location(function)})", call, hint='say `mode = "process"`')
+            ]
+        if is_set_in_file(config, task.name, "mode"):  # then the file alone has told it
             return []
-        return list(thread_problems(config, task, f"but its function declares threads (at {where(function)})"))
+        return list(
+            thread_problems(config, task, f"but its function declares threads (at {function_location(function)})")
+        )
     try:
-        found = function.reference.module != "__main__" and function.reference.load() is function.obj
-        found = found or bool(function.reference.given)  # made anew at every call, in a worker too
+        found = function.reference.module != "__main__" and function.reference.load_callable() is function.obj
+        found = found or bool(function.reference.provided_name)  # made anew at every call, in a worker too
     except Exception:  # noqa: BLE001  whatever the module's __getattr__ raises, it is not found
         found = False
     if not found:
-        shown = name(f"{function.reference.module}:{function.reference.qualname}")
-        text = f"task {name(task.name)} runs in processes, which cannot import its function as {shown}"
+        shown = quote_name(f"{function.reference.module}:{function.reference.qualname}")
+        text = f"task {quote_name(task.name)} runs in processes, which cannot import its function as {shown}"
         return [Problem("E308", text, call, hint='define it at the top of a module, or say `mode = "thread"`')]
     return []
 
 
-def where(function: TaskFunction) -> str:
+def function_location(function: TaskFunction) -> str:
     """`file:line` of a function, relative to the current folder when it is below that."""
     file = function.file
     if file.startswith(here := str(Path.cwd()) + "/"):
         file = file.removeprefix(here)
-    return f"{clean(file)}:{function.line}" if function.line else clean(file)
+    return f"{clean_text(file)}:{function.line}" if function.line else clean_text(file)
 
 
-def signature(target: Any) -> str:
+def written_signature(target: Any) -> str:
     """A signature as its author wrote it, without the modules of the names in its annotations."""
     try:
         found = inspect.signature(target)
     except (TypeError, ValueError):
         return "(...)"
     parameters = [each.replace(annotation=_shown(each.annotation)) for each in found.parameters.values()]
-    return clean(str(found.replace(parameters=parameters, return_annotation=_shown(found.return_annotation))), 200)
+    return clean_text(str(found.replace(parameters=parameters, return_annotation=_shown(found.return_annotation))), 200)
 
 
 def _shown(annotation: Any) -> Any:
@@ -114,7 +119,7 @@ class _Written(str):
 
 
 @dataclass(slots=True)
-class Binding:
+class ArgumentBinding:
     """One task's arguments on their way to its function's parameters."""
 
     config: Config
@@ -123,19 +128,19 @@ class Binding:
     problems: list[Problem] = field(default_factory=list)
     parameters: dict[str, inspect.Parameter] = field(default_factory=dict)
     #: What of the task's table something is wrong with already.
-    refused: set[tuple[str, ...]] = field(default_factory=set)
+    refused_paths: set[tuple[str, ...]] = field(default_factory=set)
 
-    def arguments(self) -> Arguments:
+    def bind_arguments(self) -> Arguments:
         """Bind and convert; what does not fit becomes a problem."""
         target = self.function.obj
-        form = shape(target)
+        form = inspect_shape(target)
         given = {*form.inboxes, *form.outboxes, *([form.context] if form.context else [])}
         boxed = bool(form.inboxes or (form.outboxes and self.task.inputs))
         item = bool(self.task.inputs) and not boxed
-        if any(self.config.hole("tasks", self.task.name, key) for key in ("args", "with")):
+        if any(self.config.is_unknown("tasks", self.task.name, key) for key in ("args", "with")):
             return (), {}
         if form.kind == "class":
-            self._bind(target, item=False, given={form.made} if form.made else set())
+            self._bind(target, item=False, given={form.constructor_context} if form.constructor_context else set())
             self._callable_class(target, item=item, given=given)
         else:
             self._bind(target, item=item, given=given)
@@ -144,12 +149,12 @@ class Binding:
         return self._convert(target, item=item and form.kind != "class")
 
     def _problem(self, code: str, text: str, *path: str, hint: str = "") -> None:
-        self.refused.add(path)
-        place: Place = self.config.place("tasks", self.task.name, *path)
+        self.refused_paths.add(path)
+        place: Location = self.config.place("tasks", self.task.name, *path)
         self.problems.append(Problem(code, text, place, hint=f"{hint}\n{self._signature()}"))
 
     def _signature(self) -> str:
-        return f"{self.function.name}{signature(self.function.obj)} at {where(self.function)}"
+        return f"{self.function.name}{written_signature(self.function.obj)} at {function_location(self.function)}"
 
     # -- binding -------------------------------------------------------------------------------
 
@@ -178,8 +183,8 @@ class Binding:
         self._missing(filled)
 
     def _called(self) -> str:
-        shown = f"function {name(self.function.name)}"
-        return shown if self.function.name == self.task.name else f"{shown} of task {name(self.task.name)}"
+        shown = f"function {quote_name(self.function.name)}"
+        return shown if self.function.name == self.task.name else f"{shown} of task {quote_name(self.task.name)}"
 
     def _no_item(self) -> None:
         self._problem("E306", f"{self._called()} takes no item, and the task has inputs", "call")
@@ -188,7 +193,9 @@ class Binding:
         if spot is None and parameter in filled:
             self._no_item()
         elif parameter in filled:
-            text = f"a positional argument of {self._called()} would be {name(parameter)}, and {filled[parameter]}"
+            text = (
+                f"a positional argument of {self._called()} would be {quote_name(parameter)}, and {filled[parameter]}"
+            )
             self._problem("E305", text, *spot or ())
         filled[parameter] = "it is the item" if spot is None else "`args` gives it"
 
@@ -196,12 +203,14 @@ class Binding:
         known = [each.name for each in self.parameters.values() if each.kind in _BY_NAME]
         for word in self.task.kwargs:
             if word in filled and word in known:
-                self._problem("E303", f"{self._called()} cannot be given {name(word)}: {filled[word]}", "with", word)
+                self._problem(
+                    "E303", f"{self._called()} cannot be given {quote_name(word)}: {filled[word]}", "with", word
+                )
             elif word in known or open_names:
                 filled[word] = "`with` gives it"
             else:
                 near = did_you_mean(word, [one for one in known if one not in filled])
-                text = f"{self._called()} has no argument {name(word)}"
+                text = f"{self._called()} has no argument {quote_name(word)}"
                 self._problem("E303", text, "with", word, hint=near)
                 filled.update(dict.fromkeys(self._meant(near), "`with` gives it"))
 
@@ -216,7 +225,7 @@ class Binding:
             if parameter.kind not in _OPEN and parameter.default is parameter.empty and parameter.name not in filled
         ]
         if missing:
-            words = ", ".join(name(word) for word in missing)
+            words = ", ".join(quote_name(word) for word in missing)
             spot = "with" if self.task.kwargs else "args" if self.task.args else "call"
             self._problem("E302", f"{self._called()} needs {words}", spot)
 
@@ -232,7 +241,7 @@ class Binding:
         if item and first is None and not opens:
             self._no_item()
         rest = takes[1:] if item and first is not None else takes
-        missing = [name(each.name) for each in rest if each.default is each.empty]
+        missing = [quote_name(each.name) for each in rest if each.default is each.empty]
         if missing:
             text = f"the `__call__` of {self._called()} needs {', '.join(missing)}"
             self._problem("E302", f"{text}, which a file cannot give: `with` goes to the constructor", "call")
@@ -240,7 +249,7 @@ class Binding:
     # -- converting ----------------------------------------------------------------------------
 
     def _convert(self, target: Any, *, item: bool) -> Arguments:
-        known = hints(_annotated(target))
+        known = parameter_hints(_annotated(target))
         positions = [each for each in self.parameters.values() if each.kind in _BY_POSITION][int(item) :]
         rest = next((each for each in self.parameters.values() if each.kind is _OPEN[0]), None)
         args, kwargs = [], {}
@@ -255,18 +264,20 @@ class Binding:
         return tuple(args), kwargs
 
     def _value(self, value: Any, hint: Any, parameter: str, *path: str) -> Any:
-        if path in self.refused or self.config.hole("tasks", self.task.name, *path):
+        if path in self.refused_paths or self.config.is_unknown("tasks", self.task.name, *path):
             return value
         try:
-            made = convert.convert(value, hint)
+            made = convert.convert_argument(value, hint)
             if made is not value:
                 pickle.dumps(made, 5)
-        except convert.Unfit as unfit:
-            text = f"{name(parameter)} of {self._called()} {unfit}"
-            self._problem("E304", text, *path, VALUE)
+        except convert.UnfitValue as unfit:
+            text = f"{quote_name(parameter)} of {self._called()} {unfit}"
+            self._problem("E304", text, *path, VALUE_PART)
         except Exception as error:  # noqa: BLE001  a type of the user's that cannot be pickled may raise anything
-            text = f"{name(parameter)} of {self._called()} cannot be sent to a worker: {clean(str(error), 200)}"
-            self._problem("E304", text, *path, VALUE)
+            text = (
+                f"{quote_name(parameter)} of {self._called()} cannot be sent to a worker: {clean_text(str(error), 200)}"
+            )
+            self._problem("E304", text, *path, VALUE_PART)
         else:
             return made
         return value

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.config import parse
-from runner.config.declared import said
-from runner.config.places import VALUE
-from runner.config.problems import Problem, name
+from runner.config import toml
+from runner.config.function_defaults import is_set_in_file
+from runner.config.problems import Problem, quote_name
+from runner.config.source_map import VALUE_PART
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
@@ -24,7 +24,9 @@ _WRITES = {"write_lines", "write_csv", "write_jsonl"}
 _OWN = range(3)
 
 
-def findings(config: Config, task: TaskConfig, function: TaskFunction, arguments: Arguments) -> Iterator[Problem]:
+def find_std_problems(
+    config: Config, task: TaskConfig, function: TaskFunction, arguments: Arguments
+) -> Iterator[Problem]:
     """Problems of a task that calls one of them; `arguments` are its own, converted."""
     if task.mode == "process" or (task.mode is None and function.options.get("mode") != "thread"):
         yield from _not_in_processes(config, task, arguments)
@@ -33,26 +35,26 @@ def findings(config: Config, task: TaskConfig, function: TaskFunction, arguments
     given = _path(arguments)
     writes, stdin = function.name in _WRITES, function.name in _READS and descriptor_of(given) == 0
     at = config.place("tasks", task.name, "call")
-    if stdin and config.file == parse.STDIN:
-        text = f"task {name(task.name)} would read standard input, from which this file itself was read"
+    if stdin and config.file == toml.STDIN:
+        text = f"task {quote_name(task.name)} would read standard input, from which this file itself was read"
         yield Problem("E304", text, at, hint="name the file: runner run FILE")
     if task.mode == "process" and (stdin or writes):
         does = "reads standard input" if stdin else _does(given)
-        place = config.place("tasks", task.name, "mode") if said(config, task.name, "mode") else at
-        text = f"task {name(task.name)} {does}, which only a thread can"
+        place = config.place("tasks", task.name, "mode") if is_set_in_file(config, task.name, "mode") else at
+        text = f"task {quote_name(task.name)} {does}, which only a thread can"
         yield Problem("E304", text, place, hint='say `mode = "thread"`, or nothing: its function declares it')
     if len(task.workers.names) > 1 and (stdin or (writes and given != "-")):
         does = "reads standard input" if stdin else "writes one file"
         place = config.place("tasks", task.name, "workers")
-        yield Problem("E304", f"task {name(task.name)} {does}: it can have one worker only", place)
+        yield Problem("E304", f"task {quote_name(task.name)} {does}: it can have one worker only", place)
     if task.lifespan is not None and writes:
-        text = f"task {name(task.name)} writes one file: its worker cannot be replaced on the way"
+        text = f"task {quote_name(task.name)} writes one file: its worker cannot be replaced on the way"
         yield Problem("E304", text, config.place("tasks", task.name, "lifespan"))
     fields = arguments[1].get("fields")
     if isinstance(fields, list):
-        text, place = f"the columns of task {name(task.name)}", config.place("tasks", task.name, "with", "fields")
+        text, place = f"the columns of task {quote_name(task.name)}", config.place("tasks", task.name, "with", "fields")
         for double in dict.fromkeys(each for each in fields if fields.count(each) > 1):
-            yield Problem("E304", f"{text} have {name(double)} twice", place)
+            yield Problem("E304", f"{text} have {quote_name(double)} twice", place)
         if not fields:
             yield Problem("E304", f"{text} are none", place)
 
@@ -76,9 +78,9 @@ def descriptor_of(path: str) -> int | None:
 
 
 def _descriptor(path: str) -> int | None:
-    from runner.std.targets import descriptor  # most files need none of `std`
+    from runner.std.targets import fd_of_path  # most files need none of `std`
 
-    return descriptor(path)
+    return fd_of_path(path)
 
 
 def _not_in_processes(config: Config, task: TaskConfig, arguments: Arguments) -> Iterator[Problem]:
@@ -89,21 +91,22 @@ def _not_in_processes(config: Config, task: TaskConfig, arguments: Arguments) ->
         if isinstance(value, (str, Path)) and str(value).startswith(("/dev/fd/", "/proc/self/fd/")):
             number = _descriptor(str(value))
             if number is not None and number not in _OWN:
-                text = f"{name(str(value))} is a descriptor of runner itself, and task {name(task.name)} runs in others"
+                named = quote_name(task.name)
+                text = f"{quote_name(str(value))} is a descriptor of runner itself, and task {named} runs in others"
                 hint = 'say `mode = "thread"`, or give it a file or a named pipe'
-                yield Problem("E304", text, config.place("tasks", task.name, *path, VALUE), hint=hint)
+                yield Problem("E304", text, config.place("tasks", task.name, *path, VALUE_PART), hint=hint)
 
 
 # -- one file, one writer ---------------------------------------------------------------------
 
 
-def clashes(
+def find_file_clashes(
     config: Config, functions: Mapping[str, TaskFunction], arguments: Mapping[str, Arguments]
 ) -> Iterator[Problem]:
     """Files that two tasks write, by whatever names: each would replace what the other has written."""
     writers: dict[Hashable, str] = {}
     for word, given in arguments.items():
-        if not _is(functions[word], _WRITES) or any(config.hole("tasks", word, key) for key in ("args", "with")):
+        if not _is(functions[word], _WRITES) or any(config.is_unknown("tasks", word, key) for key in ("args", "with")):
             continue
         path = _path(given)
         file = _file(path)
@@ -111,8 +114,8 @@ def clashes(
             continue
         other = writers.setdefault(file, word)
         if other != word:
-            text = f"tasks {name(other)} and {name(word)} both write the file {name(path)}"
-            spot = ("args", "0", VALUE) if given[0] else ("with", "path", VALUE)
+            text = f"tasks {quote_name(other)} and {quote_name(word)} both write the file {quote_name(path)}"
+            spot = ("args", "0", VALUE_PART) if given[0] else ("with", "path", VALUE_PART)
             hint = "give each its own file, or let both write to one queue, and one task to the file"
             yield Problem("E317", text, config.place("tasks", word, *spot), hint=hint)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.check import cycles
-from runner.config.kinds import cores
-from runner.config.problems import Problem, name
+from runner.config.problems import Problem, quote_name
+from runner.config.value_types import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.config.model import Config, Place, TaskConfig
+    from runner.config.model import Config, Location, TaskConfig
 
 #: Variables that the interpreter, the linker or the C library reads when a program starts, and then never again.
 _AT_START = ("PYTHON", "LD_", "DYLD_", "MALLOC_", "GLIBC_TUNABLES")
@@ -20,11 +20,11 @@ _LATER = {"PYTHONASYNCIODEBUG", "PYTHONBREAKPOINT"}
 _MANY = 8
 
 
-def findings(config: Config) -> Iterator[Problem]:
+def find_structure_problems(config: Config) -> Iterator[Problem]:
     """Every problem of the graph and of keys that do not fit each other."""
-    graph = Graph(config)
+    graph = TaskGraph(config)
     yield from _ends(config, graph)
-    yield from cycles.findings(config, graph)
+    yield from cycles.find_cycle_problems(config, graph)
     for task in graph.tasks.values():
         if task.mode == "thread":
             yield from thread_problems(config, task, "but runs in threads")
@@ -34,7 +34,7 @@ def findings(config: Config) -> Iterator[Problem]:
     yield from _warnings(config, graph)
 
 
-class Graph:
+class TaskGraph:
     """Who writes and who reads each queue, among the tasks that run."""
 
     def __init__(self, config: Config) -> None:
@@ -42,7 +42,7 @@ class Graph:
         self.writers: dict[str, list[str]] = {queue: [] for queue in config.queues}
         self.readers: dict[str, list[str]] = {queue: [] for queue in config.queues}
         for task in self.tasks.values():
-            for queue in self.written(task):
+            for queue in self.queues_written_by(task):
                 self.writers.setdefault(queue, []).append(task.name)
             for queue in task.inputs:
                 self.readers.setdefault(queue, []).append(task.name)
@@ -50,33 +50,33 @@ class Graph:
             self.writers.setdefault(queue, [])
             self.readers.setdefault(queue, [])
         unknown = {
-            key for word in self.tasks for key in ("outputs", "dead", "inputs") if config.hole("tasks", word, key)
+            key for word in self.tasks for key in ("outputs", "dead", "inputs") if config.is_unknown("tasks", word, key)
         }
         #: Whether every writer, every reader is known: a reported mistake must not cause a second one.
-        self.all_writers = not unknown & {"outputs", "dead"} and not config.hole("tasks")
-        self.all_readers = "inputs" not in unknown and not config.hole("tasks")
+        self.all_writers = not unknown & {"outputs", "dead"} and not config.is_unknown("tasks")
+        self.all_readers = "inputs" not in unknown and not config.is_unknown("tasks")
 
     @staticmethod
-    def written(task: TaskConfig) -> list[str]:
+    def queues_written_by(task: TaskConfig) -> list[str]:
         """The queues that a task writes, dead letters included."""
         return list(dict.fromkeys((*task.outputs, *([task.dead] if task.dead else []))))
 
 
-def place_of(config: Config, task: str, key: str, *more: str) -> Place:
+def location_of_key(config: Config, task: str, key: str, *more: str) -> Location:
     """Where a task's key stands: in its own table, else in the defaults, else the task itself."""
-    own = config.places.get(("tasks", task, key, *more))
-    return own or config.places.get(("defaults", "task", key)) or config.place("tasks", task, key)
+    own = config.locations.get(("tasks", task, key, *more))
+    return own or config.locations.get(("defaults", "task", key)) or config.place("tasks", task, key)
 
 
-def own(config: Config, task: str, *key: str) -> bool:
+def has_own_key(config: Config, task: str, *key: str) -> bool:
     """Whether the task's own table has the key; a default that does not fit one task is no mistake."""
-    return config.places.get(("tasks", task, *key)) is not None
+    return config.locations.get(("tasks", task, *key)) is not None
 
 
 # -- queues -----------------------------------------------------------------------------------
 
 
-def _ends(config: Config, graph: Graph) -> Iterator[Problem]:
+def _ends(config: Config, graph: TaskGraph) -> Iterator[Problem]:
     disabled = [task for task in config.tasks.values() if not task.enabled]
     for queue, settings in config.queues.items():
         place, writers, readers = config.place("queues", queue), graph.writers[queue], graph.readers[queue]
@@ -84,17 +84,17 @@ def _ends(config: Config, graph: Graph) -> Iterator[Problem]:
         why = f"`{idle[0]}` is not enabled" if idle else ""
         if not writers and not readers:
             if not idle and graph.all_writers and graph.all_readers:
-                yield Problem("E204", f"no task writes queue {name(queue)}, and none reads it", place)
+                yield Problem("E204", f"no task writes queue {quote_name(queue)}, and none reads it", place)
         elif not writers and graph.all_writers:
             wanted = why or f"a task writes it with `outputs = [{_quoted(queue)}]`"
-            yield Problem("E204", f"no task writes queue {name(queue)}", place, hint=wanted)
+            yield Problem("E204", f"no task writes queue {quote_name(queue)}", place, hint=wanted)
         elif not readers and graph.all_readers:
             wanted = why or f"a task reads it with `inputs = [{_quoted(queue)}]`"
-            yield Problem("E205", f"no task reads queue {name(queue)}", place, hint=wanted)
-        if len(readers) > 1 and settings.fanout is None and not config.hole("queues", queue, "fanout"):
+            yield Problem("E205", f"no task reads queue {quote_name(queue)}", place, hint=wanted)
+        if len(readers) > 1 and settings.fanout is None and not config.is_unknown("queues", queue, "fanout"):
             both = _listed(readers)
             hint = '`fanout = "share"`: they compete; `fanout = "copy"`: each gets every item'
-            yield Problem("E206", f"queue {name(queue)} is read by {both}, and has no `fanout`", place, hint=hint)
+            yield Problem("E206", f"queue {quote_name(queue)} is read by {both}, and has no `fanout`", place, hint=hint)
 
 
 def _touched(task: TaskConfig) -> tuple[str | None, ...]:
@@ -106,28 +106,29 @@ def _quoted(word: str) -> str:
 
 
 def _listed(words: list[str]) -> str:
-    return ", ".join(name(word) for word in words[:-1]) + f" and {name(words[-1])}"
+    return ", ".join(quote_name(word) for word in words[:-1]) + f" and {quote_name(words[-1])}"
 
 
-def _letters(config: Config, graph: Graph) -> Iterator[Problem]:
+def _letters(config: Config, graph: TaskGraph) -> Iterator[Problem]:
     """A queue of dead letters carries nothing else: its readers expect a `DeadLetter`."""
     dead = {task.dead: task.name for task in graph.tasks.values() if task.dead}
     for task in graph.tasks.values():
         for queue in task.outputs:
             if queue in dead:
-                text = f"task {name(task.name)} writes items to {name(queue)}, which holds the dead letters of task"
+                named = quote_name(task.name)
+                text = f"task {named} writes items to {quote_name(queue)}, which holds the dead letters of task"
                 place = _output_place(config, task, queue)
                 yield Problem(
-                    "E212", f"{text} {name(dead[queue])}", place, hint="give the dead letters their own queue"
+                    "E212", f"{text} {quote_name(dead[queue])}", place, hint="give the dead letters their own queue"
                 )
 
 
-def _output_place(config: Config, task: TaskConfig, queue: str) -> Place:
+def _output_place(config: Config, task: TaskConfig, queue: str) -> Location:
     for port in task.ports:
         if queue in port.queues:
             spot = str(port.queues.index(queue))
             for path in ((port.name, spot), (port.name,), (spot,)):
-                found = config.places.get(("tasks", task.name, "outputs", *path))
+                found = config.locations.get(("tasks", task.name, "outputs", *path))
                 if found is not None:
                     return found
     return config.place("tasks", task.name, "outputs")
@@ -140,56 +141,57 @@ def thread_problems(config: Config, task: TaskConfig, why: str) -> Iterator[Prob
     """Keys that a task in threads cannot have; `why` says where its mode comes from."""
     say = 'say `mode = "process"`, or leave'
     if task.timeout is not None:
-        text = f"task {name(task.name)} has a `timeout`, {why}; a thread cannot be killed"
-        yield Problem("E209", text, place_of(config, task.name, "timeout"), hint=f"{say} `timeout` out")
-    if task.env and own(config, task.name, "env"):
-        text = f"task {name(task.name)} has an `env`, {why}; threads share the environment of the whole run"
-        yield Problem("E214", text, place_of(config, task.name, "env"), hint=f"{say} `env` out")
+        text = f"task {quote_name(task.name)} has a `timeout`, {why}; a thread cannot be killed"
+        yield Problem("E209", text, location_of_key(config, task.name, "timeout"), hint=f"{say} `timeout` out")
+    if task.env and has_own_key(config, task.name, "env"):
+        text = f"task {quote_name(task.name)} has an `env`, {why}; threads share the environment of the whole run"
+        yield Problem("E214", text, location_of_key(config, task.name, "env"), hint=f"{say} `env` out")
 
 
 def _without_effect(config: Config, task: TaskConfig) -> Iterator[Problem]:
     """Keys that would be ignored: nothing in a file is ignored in silence."""
     place = config.place
-    if config.hole("tasks", task.name, "inputs"):
+    if config.is_unknown("tasks", task.name, "inputs"):
         return
     if not task.inputs:
         for key in ("batch", "ordered", "dead"):
-            if getattr(task, key) and own(config, task.name, key):
-                text = f"`{key}` of task {name(task.name)} has no effect: the task has no inputs"
+            if getattr(task, key) and has_own_key(config, task.name, key):
+                text = f"`{key}` of task {quote_name(task.name)} has no effect: the task has no inputs"
                 yield Problem("E210", text, place("tasks", task.name, key))
-    elif task.dead and task.on_error == "skip" and own(config, task.name, "dead"):
-        text = f'`dead` of task {name(task.name)} has no effect: `on_error = "skip"` drops what fails'
+    elif task.dead and task.on_error == "skip" and has_own_key(config, task.name, "dead"):
+        text = f'`dead` of task {quote_name(task.name)} has no effect: `on_error = "skip"` drops what fails'
         yield Problem("E210", text, place("tasks", task.name, "dead"))
 
 
 def _ports(config: Config, task: TaskConfig) -> Iterator[Problem]:
     for port in task.ports:
         if not port.queues:
-            text = f"port {name(port.name)} of task {name(task.name)} leads to no queue"
+            text = f"port {quote_name(port.name)} of task {quote_name(task.name)} leads to no queue"
             yield Problem("E212", text, config.place("tasks", task.name, "outputs", port.name))
 
 
 # -- warnings ---------------------------------------------------------------------------------
 
 
-def _warnings(config: Config, graph: Graph) -> Iterator[Problem]:
-    for param in config.unused:
-        yield Problem("W401", f"param {name(param)} is used nowhere", config.place("params", param), "warning")
+def _warnings(config: Config, graph: TaskGraph) -> Iterator[Problem]:
+    for param in config.unused_params:
+        yield Problem("W401", f"param {quote_name(param)} is used nowhere", config.place("params", param), "warning")
     for queue, settings in config.queues.items():
         if config.run.durable and settings.full != "wait":
-            text = f"the run is durable, but queue {name(queue)} drops items when it is full"
+            text = f"the run is durable, but queue {quote_name(queue)} drops items when it is full"
             yield Problem("W402", text, config.place("queues", queue, "full"), "warning")
     for task in graph.tasks.values():
         programs = task.call in {"shell", "std.shell"}  # nothing else is meant by their `env`
         for word in () if task.mode == "thread" or programs else task.env:
-            if word.startswith(_AT_START) and word not in _LATER and own(config, task.name, "env", word):
-                text = f"{name(word)} in the `env` of task {name(task.name)} counts for programs that its workers start"
-                hint = f"the workers have started by then: set {name(word)} for runner itself"
+            if word.startswith(_AT_START) and word not in _LATER and has_own_key(config, task.name, "env", word):
+                named = quote_name(task.name)
+                text = f"{quote_name(word)} in the `env` of task {named} counts for programs that its workers start"
+                hint = f"the workers have started by then: set {quote_name(word)} for runner itself"
                 place = config.place("tasks", task.name, "env", word)
                 yield Problem("W408", f"{text}, not for the workers", place, "warning", hint)
-    most, there = _MANY * cores(), [task for task in graph.tasks.values() if task.mode != "thread"]
+    most, there = _MANY * usable_cores(), [task for task in graph.tasks.values() if task.mode != "thread"]
     for task in there:
-        if task.workers.count > most and own(config, task.name, "workers"):
-            text = f"task {name(task.name)} wants {task.workers.count} processes on {cores()} cores"
+        if task.workers.count > most and has_own_key(config, task.name, "workers"):
+            text = f"task {quote_name(task.name)} wants {task.workers.count} processes on {usable_cores()} cores"
             hint = '`workers = "auto"` is one for each core'
             yield Problem("W403", text, config.place("tasks", task.name, "workers"), "warning", hint)

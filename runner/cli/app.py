@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional
 import typer
 
 from runner import __version__
-from runner.cli import safe, streams
-from runner.cli.lazy import LazyGroup, go_to
+from runner.cli import safe_output, streams
+from runner.cli.lazy_group import LazyGroup, change_folder
 from runner.errors import RunnerError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Verbs(LazyGroup):
+class RunnerGroup(LazyGroup):
     """Every verb: where it is, and what it is for."""
 
     verbs: ClassVar[Mapping[str, tuple[str, str]]] = {
@@ -34,24 +34,24 @@ class Verbs(LazyGroup):
         "explain": ("runner.cli.explain:explain", "Say what an error means, with an example and the way out."),
     }
 
-    def others(self) -> Mapping[str, tuple[str, str]]:
+    def plugin_commands(self) -> Mapping[str, tuple[str, str]]:
         """The commands of installed plugins; runner's own verbs come first, and stay what they are."""
         from runner.cli import plugins
 
-        found = plugins.commands().items()
-        return {name: ("", plugins.summary(offered)) for name, offered in found if name not in self.verbs}
+        found = plugins.plugin_commands().items()
+        return {name: ("", plugins.command_summary(offered)) for name, offered in found if name not in self.verbs}
 
-    def other(self, name: str) -> Any:
+    def load_plugin_command(self, name: str) -> Any:
         """A plugin's command, imported now."""
         from runner.cli import plugins
 
-        offered = plugins.commands().get(name)
-        return plugins.target(name, offered) if offered else None
+        offered = plugins.plugin_commands().get(name)
+        return plugins.load_command(name, offered) if offered else None
 
 
 app = typer.Typer(
     name="runner",
-    cls=Verbs,
+    cls=RunnerGroup,
     help="Declare Python functions, processes, threads and queues in TOML; run them, fast, and lose nothing.",
     invoke_without_command=True,
     add_completion=True,
@@ -79,21 +79,21 @@ def _root(
             "-C",
             metavar="DIR",
             is_eager=True,
-            callback=go_to,
+            callback=change_folder,
             help="Do it as if runner had been started in this folder.",
         ),
     ] = None,
 ) -> None:
     """Options of runner itself."""
     if ctx.invoked_subcommand is None:
-        from runner.cli.start import start
+        from runner.cli.no_command import show_overview
 
-        start()
+        show_overview()
 
 
 def main() -> int:
     """Run the command line and return its exit code; no traceback of ours for what a user did."""
-    with safe.on():
+    with safe_output.escaped_output():
         return _main()
 
 
@@ -108,9 +108,9 @@ def _main() -> int:
     except Exception as error:
         if "RUNNER_DEBUG" in os.environ:
             raise
-        from runner.errortext import refusal
+        from runner.error_text import describe_refusal
 
-        if refused := refusal(error):
+        if refused := describe_refusal(error):
             _say(f"runner: {refused}")
             return _leave(1)
         _say(
@@ -128,7 +128,7 @@ def _say(text: str) -> None:
 
 def _leave(code: int) -> int:
     """Flush what is left; the exit code is another one when output was lost. A closed pipe loses nothing."""
-    lost = streams.trouble()
+    lost = streams.take_output_error()
     if lost:
         _say(f"runner: {lost}; output is lost")
     return 1 if lost and code in {0, 4} else code

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from runner.cli.apart import claimed
-from runner.cli.inputs import Params, Sets, complete_file, pairs, path_of
-from runner.cli.plugins import NoPlugin, NoPlugins, OnlyPlugin, choice
+from runner.cli.json_stdout import claim_stdout
+from runner.cli.plugins import NoPluginOption, NoPluginsOption, OnlyPluginOption, plugin_choice
+from runner.cli.shared_options import ParamOptions, SetOptions, complete_file, file_or_default, parse_pairs
 from runner.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runner.config.problems import Problem
-    from runner.plugins import Choice
+    from runner.plugins import PluginPolicy
 
 _FORMATS = ("text", "json", "github")
 
@@ -31,15 +31,15 @@ def check(
             show_default=False,
         ),
     ] = None,
-    param: Params = None,
-    set_: Sets = None,
+    param: ParamOptions = None,
+    set_: SetOptions = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings are errors.")] = False,
     static: Annotated[
         bool, typer.Option("--static", help="Execute no code of the project: functions are not looked at.")
     ] = False,
-    no_plugin: NoPlugin = None,
-    no_plugins: NoPlugins = False,
-    only_plugin: OnlyPlugin = None,
+    no_plugin: NoPluginOption = None,
+    no_plugins: NoPluginsOption = False,
+    only_plugin: OnlyPluginOption = None,
     format_: Annotated[
         str, typer.Option("--format", metavar="text|json|github", help="How to write.", autocompletion=lambda: _FORMATS)
     ] = "text",
@@ -57,12 +57,12 @@ def check(
     """
     if format_ not in _FORMATS:
         raise UsageError(f"--format is one of {', '.join(_FORMATS)}, not {format_}")
-    write = print if format_ == "text" else claimed()
-    chosen = None if static else choice(no_plugin, no_plugins, only_plugin)
-    given, sets = dict(pairs(param, "--param")), pairs(set_, "--set")
+    write = print if format_ == "text" else claim_stdout()
+    chosen = None if static else plugin_choice(no_plugin, no_plugins, only_plugin)
+    given, sets = dict(parse_pairs(param, "--param")), parse_pairs(set_, "--set")
     found: list[Problem] = []
     good = []
-    for file in files or [path_of(None, "check")]:
+    for file in files or [file_or_default(None, "check")]:
         problems, summary = _checked(file, given, sets, chosen)
         found += problems
         if not problems:
@@ -73,7 +73,7 @@ def check(
 
 
 def _checked(
-    file: str, params: dict[str, str], sets: list[tuple[str, str]], chosen: Choice | None
+    file: str, params: dict[str, str], sets: list[tuple[str, str]], chosen: PluginPolicy | None
 ) -> tuple[Sequence[Problem], str]:
     from runner import check as checks
     from runner import config
@@ -83,16 +83,16 @@ def _checked(
     except ConfigError as error:
         return error.problems, ""
     static = chosen is None
-    problems = checks.check(loaded) if static else checks.everything(loaded, chosen).problems
+    problems = checks.check_file(loaded) if static else checks.check_everything(loaded, chosen).problems
     tasks, queues = len(loaded.tasks), len(loaded.queues)
     static_too = "; functions not looked at" if static else ""
     return problems, f"{tasks} task{'s' * (tasks != 1)}, {queues} queue{'s' * (queues != 1)}{static_too}"
 
 
 def _text(problems: list[Problem], good: list[str]) -> list[str]:
-    from runner.config.problems import render
+    from runner.config.problems import render_problems
 
-    return [*([render(problems)] if problems else []), *good]
+    return [*([render_problems(problems)] if problems else []), *good]
 
 
 def _json(problems: list[Problem], good: list[str]) -> list[str]:  # noqa: ARG001  the same for every format

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from runner import store
+from runner.error_text import item_name
 from runner.errors import UsageError
-from runner.errortext import item_name
-from runner.text import one_line, plain
+from runner.text import printable_line, printable_text
 
 app = typer.Typer(help="Dead letters: the items that a run has given up.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -43,7 +43,7 @@ def list_(
     path = _find(state, run)
     kinds: Counter[tuple[str, str]] = Counter()
     _title(path)
-    for count, letter in enumerate(store.letters(path), 1):
+    for count, letter in enumerate(store.read_letters(path), 1):
         kinds[_text(letter, "task"), _text(letter, "error").partition(":")[0]] += 1
         if not limit or count <= limit:
             print(_line(letter))
@@ -71,7 +71,7 @@ def show(
         run, item = "last", run
     path = _find(state, run)
     shown = 0
-    for letter in store.letters(path):
+    for letter in store.read_letters(path):
         if not item or letter["id"] == item:
             shown += 1
             print(_whole(letter))
@@ -111,10 +111,10 @@ def export(
 
 def _find(state: Path, run: str) -> Path:
     """The file of a run's letters; when the last run has none, that is said, and where there are some."""
-    path = store.find(state, run)
+    path = store.find_dead_letters(state, run)
     if not path.exists():
         text = f"run {path.parent.name} has no dead letters"
-        if others := store.runs(state):
+        if others := store.runs_with_dead_letters(state):
             text += f"; the last run that has some: runner dead list {others[-1]}"
         sys.stderr.write(f"{text}\n")
         raise typer.Exit
@@ -122,20 +122,20 @@ def _find(state: Path, run: str) -> Path:
 
 
 def _write(path: Path, file: Any) -> None:
-    for letter in store.letters(path):
+    for letter in store.read_letters(path):
         file.write(json.dumps(letter) + "\n")
 
 
 def _title(path: Path) -> None:
-    heading = store.heading(path)
-    if bad := store.unreadable(path):
+    heading = store.read_heading(path)
+    if bad := store.count_unreadable_lines(path):
         sys.stderr.write(f"{path}: {bad:,} lines are no dead letters, and are passed over\n")
     sys.stderr.write(f"run {path.parent.name}  {_text(heading, 'title')}  began {_text(heading, 'began')}\n")
 
 
 def _text(letter: dict[str, Any], key: str) -> str:
     """A value as text that cannot steer a terminal, on one line."""
-    return one_line(str(letter.get(key, "")))
+    return printable_line(str(letter.get(key, "")))
 
 
 def _line(letter: dict[str, Any]) -> str:
@@ -146,12 +146,12 @@ def _line(letter: dict[str, Any]) -> str:
 
 
 def _whole(letter: dict[str, Any]) -> str:
-    name = one_line(item_name(str(letter.get("preview", "")), letter["id"], 60))
+    name = printable_line(item_name(str(letter.get("preview", "")), letter["id"], 60))
     lines = [f"{name}  of queue `{_text(letter, 'queue')}`"]
     rows = (("task", "task"), ("worker", "worker"), ("attempts", "attempts"), ("at", "at"), ("error", "error"))
     lines += [f"  {word:<9} {_text(letter, key)}" for word, key in (*rows, ("value", "preview"))]
     for word, key in (("traceback", "traceback"), ("its worker printed last", "output")):
         if letter.get(key):
-            body = plain(str(letter[key])).rstrip("\n").splitlines()
+            body = printable_text(str(letter[key])).rstrip("\n").splitlines()
             lines += [f"  {word}:", *(f"      {line}" for line in body)]
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from runner.cli.inputs import complete_code
+from runner.cli.shared_options import complete_code
 from runner.errors import UsageError
 
 
@@ -30,17 +30,17 @@ def explain(
 
       runner explain
     """
-    from runner.cli.codes import PAGES
+    from runner.cli.explanations import EXPLANATIONS
 
     if code is None:
-        for page in PAGES.values():
+        for page in EXPLANATIONS.values():
             print(f"{page.code}  {page.title}")
         return
-    found = PAGES.get(code.upper())
+    found = EXPLANATIONS.get(code.upper())
     if found is None:
         from runner.config.problems import did_you_mean
 
-        near = did_you_mean(code.upper(), PAGES)
+        near = did_you_mean(code.upper(), EXPLANATIONS)
         raise UsageError(f"there is no code {code[:40]!r}; {near} `runner explain` lists all".replace(";  ", "; "))
     width = min(100, shutil.get_terminal_size().columns)
     print(f"{found.code}: {found.title}\n")

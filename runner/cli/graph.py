@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from runner.cli.inputs import File, Params, Sets, examined, refuse
-from runner.cli.report import DEFAULT_STATE, State, find
+from runner.cli.report import DEFAULT_STATE, StateOption, find_record
+from runner.cli.shared_options import FileArgument, ParamOptions, SetOptions, examine_file, raise_for_problems
 from runner.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.report.graph import Graph
+    from runner.report.graph import Diagram
 
 _FORMATS = ("text", "mermaid", "dot", "svg")
 
 
 def graph(
-    file: File = None,
-    param: Params = None,
-    set_: Sets = None,
+    file: FileArgument = None,
+    param: ParamOptions = None,
+    set_: SetOptions = None,
     format_: Annotated[
         str,
         typer.Option("--format", metavar="text|mermaid|dot|svg", help="How to draw.", autocompletion=lambda: _FORMATS),
@@ -31,7 +31,7 @@ def graph(
         Optional[str],  # noqa: UP045  typer reads the annotation at run time
         typer.Option("--run", metavar="RUN", help="Draw a past run with its counts: an id, or `last`."),
     ] = None,
-    state: State = DEFAULT_STATE,
+    state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Draw the tasks and queues of a file, or of a past run. Executes nothing of the project.
 
@@ -54,38 +54,38 @@ def graph(
         _of_run(run, state, file, [*(param or ()), *(set_ or ())]) if run is not None else _of_file(file, param, set_)
     )
     if format_ == "text":
-        from runner.report.graph_text import draw
+        from runner.report.graph_text import draw_as_text
 
-        print(draw(made, shutil.get_terminal_size().columns))
+        print(draw_as_text(made, shutil.get_terminal_size().columns))
     elif format_ == "svg":
         print(_svg(made))
     else:
-        print(drawing.mermaid(made) if format_ == "mermaid" else drawing.dot(made))
+        print(drawing.to_mermaid(made) if format_ == "mermaid" else drawing.to_dot(made))
 
 
-def _svg(made: Graph) -> str:
-    from runner.report.graph_svg import svg
-    from runner.report.layout import TooLarge
+def _svg(made: Diagram) -> str:
+    from runner.report.graph_svg import to_svg
+    from runner.report.layout import DiagramTooLarge
 
     try:
-        return svg(made)
-    except TooLarge:
+        return to_svg(made)
+    except DiagramTooLarge:
         size = f"{len(made.boxes):,} boxes and {len(made.edges):,} lines between them"
         raise UsageError(f"{size} are too many for a picture; `--format text` lists them") from None
 
 
-def _of_file(file: str | None, param: list[str] | None, set_: list[str] | None) -> Graph:
-    from runner.report.graph import graph_of
+def _of_file(file: str | None, param: list[str] | None, set_: list[str] | None) -> Diagram:
+    from runner.report.graph import diagram_of_config
 
-    config = examined(file, "graph", param, set_)
-    refuse(config)
-    return graph_of(config)
+    config = examine_file(file, "graph", param, set_)
+    raise_for_problems(config)
+    return diagram_of_config(config)
 
 
-def _of_run(run: str, state: Path, file: str | None, given: list[str]) -> Graph:
+def _of_run(run: str, state: Path, file: str | None, given: list[str]) -> Diagram:
     """A record knows its own tasks and queues; the file may be another one by now."""
-    from runner.report.graph import graph_of_run
+    from runner.report.graph import diagram_of_run
 
     if file is not None or given:
         raise UsageError("--run draws what was run then: it takes no FILE, no -p and no --set")
-    return graph_of_run(find(state, run))
+    return diagram_of_run(find_record(state, run))

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runner.cli import plugins
-from runner.cli.inputs import File, Params, Sets, examined, refuse
-from runner.cli.plugins import NoPlugin, NoPlugins, OnlyPlugin, choice
+from runner.cli.plugins import NoPluginOption, NoPluginsOption, OnlyPluginOption, plugin_choice
 from runner.cli.report import DEFAULT_STATE
+from runner.cli.shared_options import FileArgument, ParamOptions, SetOptions, examine_file, raise_for_problems
 from runner.errors import UsageError
-from runner.text import one_line
+from runner.text import printable_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from runner.config.model import Config, TaskConfig
-    from runner.plugins import Plugins, TaskFunction
+    from runner.plugins import PluginSet, TaskFunction
 
 _WHAT = ("tasks", "functions", "plugins", "params", "runs")
 
@@ -31,12 +31,12 @@ def list_(
         str,
         typer.Argument(metavar="|".join(_WHAT), help="What to list.", autocompletion=lambda: _WHAT),
     ] = "tasks",
-    file: File = None,
-    param: Params = None,
-    set_: Sets = None,
-    no_plugin: NoPlugin = None,
-    no_plugins: NoPlugins = False,
-    only_plugin: OnlyPlugin = None,
+    file: FileArgument = None,
+    param: ParamOptions = None,
+    set_: SetOptions = None,
+    no_plugin: NoPluginOption = None,
+    no_plugins: NoPluginsOption = False,
+    only_plugin: OnlyPluginOption = None,
     load: Annotated[bool, typer.Option("--load", help="plugins: import the installed ones too.")] = False,
     state: Annotated[
         Path, typer.Option("--state", metavar="FOLDER", help="runs: where they are kept (`state` in [run]).")
@@ -61,20 +61,20 @@ def list_(
         raise UsageError(f"list knows {', '.join(_WHAT)}, not {what[:40]!r}")
     document = None
     if as_json:
-        from runner.cli.apart import claimed
+        from runner.cli.json_stdout import claim_stdout
 
-        document = claimed()
+        document = claim_stdout()
     if what == "runs":
         _runs(state, document)
         return
-    config = examined(file, f"list {what}", param, set_)
-    refuse(config)
+    config = examine_file(file, f"list {what}", param, set_)
+    raise_for_problems(config)
     if what in _OF_PLUGINS:
-        from runner.plugins import Plugins
+        from runner.plugins import PluginSet
 
-        found = Plugins(config.folder, config.plugins, choice(no_plugin, no_plugins, only_plugin))
+        found = PluginSet(config.folder, config.plugins, plugin_choice(no_plugin, no_plugins, only_plugin))
         if load or what == "functions":
-            found.load()
+            found.load_all()
         text, records = (partial(function, found) for function in _OF_PLUGINS[what])
     else:
         text, records = (partial(function, config) for function in _LISTS[what])
@@ -85,30 +85,30 @@ def list_(
         print(line)
 
 
-def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def format_table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Columns, as wide as they need to be; each row is one line, whatever is in it."""
-    rows = [tuple(map(one_line, row)) for row in rows]
+    rows = [tuple(map(printable_line, row)) for row in rows]
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))] if rows else []
     return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _runs(state: Path, document: Callable[[str], None] | None) -> None:
-    from runner.cli import past
+    from runner.cli import run_history
 
-    found = past.past(state)
+    found = run_history.past_runs(state)
     if document is not None:
         document(json.dumps(found, indent=2))
         return
-    for line in table(past.rows(found)) or [f"no run in {state} has a record"]:
+    for line in format_table(run_history.table_rows(found)) or [f"no run in {state} has a record"]:
         print(line)
 
 
 # -- tasks ------------------------------------------------------------------------------------
 
 
-def tasks(config: Config) -> list[str]:
+def task_lines(config: Config) -> list[str]:
     """One line for each task: what it calls, how, and from where to where."""
-    return table([_task(task) for task in config.tasks.values()])
+    return format_table([_task(task) for task in config.tasks.values()])
 
 
 def _task(task: TaskConfig) -> tuple[str, ...]:
@@ -146,7 +146,7 @@ def _task_records(config: Config) -> list[dict[str, Any]]:
 # -- params -----------------------------------------------------------------------------------
 
 
-def params(config: Config) -> list[str]:
+def param_lines(config: Config) -> list[str]:
     """One line for each param: its type, its value, its bounds, its help."""
     rows = []
     for record in _param_records(config):
@@ -155,7 +155,7 @@ def params(config: Config) -> list[str]:
         bounds += [f"or ${record['env']}"] if record["env"] else []
         value = "required" if record["required"] else f"= {record['default']}"
         rows.append((f"-p {record['name']}=", record["type"], value, "; ".join([*bounds, record["help"]]).strip("; ")))
-    return table(rows) or ["the file has no params"]
+    return format_table(rows) or ["the file has no params"]
 
 
 def _param_records(config: Config) -> list[dict[str, Any]]:
@@ -172,7 +172,7 @@ def _param_records(config: Config) -> list[dict[str, Any]]:
             "secret": param.secret,
             "help": param.help,
         }
-        for param in config.declared.values()
+        for param in config.declared_params.values()
     ]
 
 
@@ -183,38 +183,43 @@ def _doc(target: Any) -> str:
     return (inspect.getdoc(target) or "").partition("\n")[0]
 
 
-def functions(found: Plugins) -> list[str]:
+def function_lines(found: PluginSet) -> list[str]:
     """The task functions of every plugin: signature, file and line, first line of the docstring."""
-    from runner.check.functions import signature, where
+    from runner.check.functions import function_location, written_signature
 
     lines = []
-    for plugin in found.all:
+    for plugin in found.all_plugins:
         for function in plugin.functions.values():
-            lines.append(f"{plugin.name}.{function.name}{signature(function.obj)}")
+            lines.append(f"{plugin.name}.{function.name}{written_signature(function.obj)}")
             doc = _doc(function.obj)
-            lines.append(f"    {doc}  ({where(function)})" if doc else f"    ({where(function)})")
+            lines.append(
+                f"    {doc}  ({function_location(function)})" if doc else f"    ({function_location(function)})"
+            )
         if plugin.error:
-            lines.append(f"{plugin.name}: could not be loaded: {plugin.why}")
+            lines.append(f"{plugin.name}: could not be loaded: {plugin.error_line}")
     return lines or ["no plugin has a task function; any callable can be named package.module:function"]
 
 
-def _function_records(found: Plugins) -> list[dict[str, Any]]:
-    from runner.check.functions import signature
+def _function_records(found: PluginSet) -> list[dict[str, Any]]:
+    from runner.check.functions import written_signature
 
     def record(plugin: str, function: TaskFunction) -> dict[str, Any]:
         return {
             "name": function.name,
             "plugin": plugin,
-            "signature": signature(function.obj),
+            "signature": written_signature(function.obj),
             "doc": inspect.getdoc(function.obj) or "",
             "file": function.file,
             "line": function.line,
             "options": function.options,
         }
 
-    return [record(plugin.name, function) for plugin in found.all for function in plugin.functions.values()]
+    return [record(plugin.name, function) for plugin in found.all_plugins for function in plugin.functions.values()]
 
 
 _Lister = tuple["Callable[[Config], list[str]]", "Callable[[Config], list[dict[str, Any]]]"]
-_LISTS: dict[str, _Lister] = {"tasks": (tasks, _task_records), "params": (params, _param_records)}
-_OF_PLUGINS = {"functions": (functions, _function_records), "plugins": (plugins.lines, plugins.records)}
+_LISTS: dict[str, _Lister] = {"tasks": (task_lines, _task_records), "params": (param_lines, _param_records)}
+_OF_PLUGINS = {
+    "functions": (function_lines, _function_records),
+    "plugins": (plugins.plugin_lines, plugins.plugin_records),
+}

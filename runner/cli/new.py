@@ -46,7 +46,7 @@ app = typer.Typer(
 
 
 @dataclass(frozen=True)
-class Names:
+class ProjectNames:
     """One name in its forms: `kitchen-tools`, the plugin `kitchen_tools`, the distribution `runner-kitchen-tools`."""
 
     name: str
@@ -77,16 +77,16 @@ def job(name: Annotated[str, typer.Argument(metavar="NAME", help="The name of th
     print("  then `pytest` runs its tests")
 
 
-def _plugin_names(name: str) -> Names:
+def _plugin_names(name: str) -> ProjectNames:
     word = _checked(name).lower()
     dashed = re.sub(r"[-_.]+", "-", word).removeprefix("runner-")
     plugin = _identifier(dashed.replace("-", "_"), name)
-    return Names(dashed, plugin, f"runner_{plugin}", f"runner-{dashed}")
+    return ProjectNames(dashed, plugin, f"runner_{plugin}", f"runner-{dashed}")
 
 
-def _job_names(name: str) -> Names:
+def _job_names(name: str) -> ProjectNames:
     module = _identifier(re.sub(r"[-.]+", "_", _checked(name)).lower(), name)
-    return Names(name, module, module, name)
+    return ProjectNames(name, module, module, name)
 
 
 def _checked(name: str) -> str:
@@ -104,7 +104,7 @@ def _identifier(word: str, name: str) -> str:
     return word
 
 
-def _write(kind: str, files: Mapping[str, str], folder: Path, names: Names) -> Path:
+def _write(kind: str, files: Mapping[str, str], folder: Path, names: ProjectNames) -> Path:
     """All files of one kind of folder; UsageError when it is there already."""
     words = {"name": names.name, "plugin": names.plugin, "module": names.module, "distribution": names.distribution}
     try:

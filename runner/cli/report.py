@@ -10,23 +10,23 @@ import typer
 from runner.errors import UsageError
 
 if TYPE_CHECKING:
-    from runner.cli import pages
-    from runner.report.record import Record
+    from runner.cli import artifacts
+    from runner.report.record import RunRecord
 
-Run = Annotated[
+RunArgument = Annotated[
     str,
     typer.Argument(
         metavar="[RUN]",
         help="A run's id, or the beginning of one; `last~1` is the one before the last. Default: the last run.",
     ),
 ]
-State = Annotated[Path, typer.Option("--state", metavar="FOLDER", help="Where runs are kept (`state` in [run]).")]
+StateOption = Annotated[Path, typer.Option("--state", metavar="FOLDER", help="Where runs are kept (`state` in [run]).")]
 DEFAULT_STATE = Path(".runner")
 
 
 def report(
-    run: Run = "last",
-    state: State = DEFAULT_STATE,
+    run: RunArgument = "last",
+    state: StateOption = DEFAULT_STATE,
     events: Annotated[
         Optional[str],  # noqa: UP045  typer reads the annotation at run time
         typer.Option("--events", metavar="FILE", help="Of the run whose events are in this file (`run --events`)."),
@@ -59,23 +59,23 @@ def report(
 
       runner report --events events.jsonl --json
     """
-    from runner.cli import pages
-    from runner.cli.apart import claimed
+    from runner.cli import artifacts
+    from runner.cli.json_stdout import claim_stdout
 
     _refuse_two(html, trace, as_json=as_json)
-    document = claimed() if as_json else None
-    record = of_events(events) if events is not None else find(state, run)
-    before = None if compare is None else find(state, compare)
+    document = claim_stdout() if as_json else None
+    record = record_of_events(events) if events is not None else find_record(state, run)
+    before = None if compare is None else find_record(state, compare)
     if document is not None and before is None:
-        from runner.report.journal import dumps
+        from runner.report.journal import dump_json
 
-        document(dumps(record))
+        document(dump_json(record))
     elif before is not None and html != "-":
-        pages.difference(before, record, document)
+        artifacts.write_comparison(before, record, document)
     if trace is not None:
-        pages.trace(record, trace)
+        artifacts.write_trace(record, trace)
     if show or html is not None or not (as_json or trace is not None or before is not None):
-        pages.page(record, before, html or _place(state, run, events), show=show)
+        artifacts.write_page(record, before, html or _place(state, run, events), show=show)
 
 
 def _refuse_two(html: str | None, trace: str | None, *, as_json: bool) -> None:
@@ -83,31 +83,31 @@ def _refuse_two(html: str | None, trace: str | None, *, as_json: bool) -> None:
         raise UsageError("standard output takes only one of --html -, --trace - and --json")
 
 
-def _place(state: Path, run: str, events: str | None) -> str | pages.Beside:
+def _place(state: Path, run: str, events: str | None) -> str | artifacts.BesideRecord:
     """Beside the run's record, or beside the events; it goes when the record goes."""
-    from runner.cli import pages
+    from runner.cli import artifacts
     from runner.store import records
 
     if events is not None:
         return str(Path(events).with_suffix(".html"))
-    return pages.Beside(state, records.find(state, run).parent.name)
+    return artifacts.BesideRecord(state, records.find_record(state, run).parent.name)
 
 
-def find(state: Path, run: str) -> Record:
+def find_record(state: Path, run: str) -> RunRecord:
     """The record of a run: `last`, `last~1`, an id, or the beginning of one. UsageError says what there is."""
-    from runner.report.record import parse
+    from runner.report.record import parse_record
     from runner.store import records
 
-    path = records.find(state, run)
-    return parse(records.read(path), str(path))
+    path = records.find_record(state, run)
+    return parse_record(records.read(path), str(path))
 
 
-def of_events(path: str) -> Record:
+def record_of_events(path: str) -> RunRecord:
     """The record of the run whose events are in a file."""
     from runner.report import journal
-    from runner.report.fold import Fold
+    from runner.report.record_builder import RecordBuilder
 
-    fold = Fold()
+    fold = RecordBuilder()
     for event in journal.read(path):
-        fold.event(event)
-    return fold.record()
+        fold.handle_event(event)
+    return fold.build_record()

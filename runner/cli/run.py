@@ -7,18 +7,26 @@ from typing import Annotated, Optional
 
 import typer
 
-from runner.cli.inputs import File, Params, Sets, complete_task, pairs, path_of, refuse
-from runner.cli.plugins import NoPlugin, NoPlugins, OnlyPlugin, choice
-from runner.config.select import select
+from runner.cli.plugins import NoPluginOption, NoPluginsOption, OnlyPluginOption, plugin_choice
+from runner.cli.shared_options import (
+    FileArgument,
+    ParamOptions,
+    SetOptions,
+    complete_task,
+    file_or_default,
+    parse_pairs,
+    raise_for_problems,
+)
+from runner.config.task_selection import select_tasks
 from runner.errors import UsageError
 
 _DISPLAYS = ("auto", "live", "plain", "json", "none")
 
 
 def run(
-    file: File = None,
-    param: Params = None,
-    set_: Sets = None,
+    file: FileArgument = None,
+    param: ParamOptions = None,
+    set_: SetOptions = None,
     task: Annotated[
         Optional[list[str]],  # noqa: UP045  typer reads the annotation at run time
         typer.Option("--task", "-t", metavar="NAME", help="Run only this task.", autocompletion=complete_task),
@@ -63,9 +71,9 @@ def run(
     help_params: Annotated[
         bool, typer.Option("--help-params", help="List the params of the file, and start nothing.")
     ] = False,
-    no_plugin: NoPlugin = None,
-    no_plugins: NoPlugins = False,
-    only_plugin: OnlyPlugin = None,
+    no_plugin: NoPluginOption = None,
+    no_plugins: NoPluginsOption = False,
+    only_plugin: OnlyPluginOption = None,
     dead_ok: Annotated[bool, typer.Option("--dead-ok", help="Exit 0 although some items are dead.")] = False,
     events: Annotated[
         Optional[str],  # noqa: UP045
@@ -110,46 +118,46 @@ def run(
 
     document = None
     if as_json:
-        from runner.cli.apart import claimed
+        from runner.cli.json_stdout import claim_stdout
 
-        document = claimed()
+        document = claim_stdout()
     if progress not in _DISPLAYS:
         raise UsageError(f"--progress knows {', '.join(_DISPLAYS)}, not {progress[:40]!r}")
-    given, file = dict(pairs(param, "--param")), path_of(file, "run")
-    sets = [*pairs(set_, "--set"), *_overrides(grace=grace, log=log, halt=halt, deadline=deadline)]
+    given, file = dict(parse_pairs(param, "--param")), file_or_default(file, "run")
+    sets = [*parse_pairs(set_, "--set"), *_overrides(grace=grace, log=log, halt=halt, deadline=deadline)]
     sets += [("run.record", "0")] if no_record else []
-    loaded = select(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
+    loaded = select_tasks(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
     if help_params:
-        from runner.cli.listing import params
+        from runner.cli.listing import param_lines
 
-        refuse(loaded)
-        print("\n".join(params(loaded)))
+        raise_for_problems(loaded)
+        print("\n".join(param_lines(loaded)))
         return
-    from runner import collector, runs
+    from runner import gc_tuning, runs
 
-    collector.settle()
-    plan = runs.prepare(loaded, choice(no_plugin, no_plugins, only_plugin))
+    gc_tuning.freeze_imported()
+    plan = runs.prepare_plan(loaded, plugin_choice(no_plugin, no_plugins, only_plugin))
     if dry_run:
-        from runner.cli.plan import describe
+        from runner.cli.dry_run import describe_plan
 
-        print("\n".join(describe(loaded, plan)))
+        print("\n".join(describe_plan(loaded, plan)))
         return
-    from runner.cli import pages
-    from runner.cli.execute import Options, execute
+    from runner.cli import artifacts
+    from runner.cli.execute import OutputOptions, execute_plan
 
-    page = pages.wanted(plan, html, report=report)
-    shown = Options(
+    page = artifacts.choose_page_target(plan, html, report=report)
+    shown = OutputOptions(
         quiet=quiet,
         verbose=verbose,
         dead_ok=dead_ok,
-        document=document,
-        events=events,
+        write_document=document,
+        events_file=events,
         progress=progress,
-        page=page,
+        page_target=page,
         log_format=log_format,
         log_file=log_file,
     )
-    execute(plan, shown)
+    execute_plan(plan, shown)
 
 
 def _overrides(**given: str | None) -> list[tuple[str, str]]:

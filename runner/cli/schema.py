@@ -27,12 +27,12 @@ def schema(
 
 
 def _file() -> object:
-    from runner.config.schema import build
+    from runner.config.schema import build_schema
 
-    return build()
+    return build_schema()
 
 
 def _record() -> object:
-    from runner.report.record import schema
+    from runner.report.record import record_schema
 
-    return schema()
+    return record_schema()

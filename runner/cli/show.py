@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from runner.cli.inputs import File, Params, Sets, examined, refuse
+from runner.cli.shared_options import FileArgument, ParamOptions, SetOptions, examine_file, raise_for_problems
 
 
 def show(
-    file: File = None,
-    param: Params = None,
-    set_: Sets = None,
+    file: FileArgument = None,
+    param: ParamOptions = None,
+    set_: SetOptions = None,
     origins: Annotated[bool, typer.Option("--origins", help="Say where each value comes from.")] = False,
 ) -> None:
     """Show the resolved file in its long form, with all defaults. Executes nothing of the project.
@@ -24,8 +24,8 @@ def show(
 
       runner show thumbs.toml -p list=images.txt --origins
     """
-    from runner.config import longform
+    from runner.config import resolved
 
-    config = examined(file, "show", param, set_)
-    refuse(config)
-    print(longform.render(config, origins=origins))
+    config = examine_file(file, "show", param, set_)
+    raise_for_problems(config)
+    print(resolved.render_resolved(config, origins=origins))

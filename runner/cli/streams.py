@@ -9,7 +9,7 @@ import select
 import sys
 from typing import TYPE_CHECKING, Any
 
-from runner.fleets import conditions
+from runner.engines import process_setup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +64,7 @@ class _Output(io.FileIO):
 
 
 @contextlib.contextmanager
-def strict() -> Iterator[None]:
+def strict_output() -> Iterator[None]:
     """While it is entered, a write that fails raises, as functions that print expect it."""
     raws = [raw for stream in (sys.stdout, sys.stderr) if isinstance(raw := _raw(stream), _Output)]
     try:
@@ -81,9 +81,9 @@ def _raw(stream: Any) -> Any:
     return getattr(buffer, "raw", buffer)
 
 
-def open_all() -> None:
+def open_standard_streams() -> None:
     """Have all three, with an encoding that takes every letter; called before anything is imported that opens files."""
-    conditions.fill_standard_descriptors()
+    process_setup.fill_standard_descriptors()
     codecs.register_error(_HANDLER, _plainly)
     sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  it lives as long as the process
     sys.stdout, sys.stderr = _output(1, sys.stdout), _output(2, sys.stderr)
@@ -112,7 +112,7 @@ def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
     return shown, error.end
 
 
-def trouble() -> str:
+def take_output_error() -> str:
     """Write out what the streams hold; what could not be written since this was last asked, but for a closed pipe."""
     told = ""
     for stream, name in ((sys.stdout, "standard output"), (sys.stderr, "standard error")):

@@ -7,14 +7,14 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from runner.config import declare, grammar, kinds, parse
-from runner.config import sets as setting
-from runner.config.model import Config, Place, QueueConfig, RunSettings, TaskConfig
-from runner.config.params import UNKNOWN, plain
-from runner.config.places import VALUE, Places
-from runner.config.problems import Problem, did_you_mean, name, ordered, render
+from runner.config import grammar, params_table, toml, value_types
+from runner.config import overrides as setting
+from runner.config.diagnostics import Diagnostics, TooManyProblems
+from runner.config.model import Config, Location, QueueConfig, RunSettings, TaskConfig
+from runner.config.params import UNKNOWN, plain_value
+from runner.config.problems import Problem, did_you_mean, quote_name, render_problems, sorted_problems
 from runner.config.reader import Reader
-from runner.config.report import Report, TooMany
+from runner.config.source_map import VALUE_PART, SourceMap
 from runner.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def load(
     """
     config = examine(source, params=params, sets=sets, env=env)
     if any(problem.severity == "error" for problem in config.problems):
-        raise ConfigError(render(config.problems), config.problems)
+        raise ConfigError(render_problems(config.problems), config.problems)
     return config
 
 
@@ -52,29 +52,31 @@ def examine(
     `lenient`: a required param without a value is a warning (nothing is going to run). Raises `ConfigError` only when
     there is no file to speak of: it cannot be read, is no TOML, or has too many errors.
     """
-    file = parse.STDIN if str(source) == "-" else str(source)
-    places = Places(file, "")
+    file = toml.STDIN if str(source) == "-" else str(source)
+    places = SourceMap(file, "")
     try:
-        text = parse.read(source)
+        text = toml.read(source)
         places.text = text.text
-        raw = parse.parse(text.text)
-    except parse.Unreadable as error:
-        place = Place(file, error.line, error.column)
-        shown = error.shown or places.line(place)
+        raw = toml.parse_toml(text.text)
+    except toml.UnreadableFile as error:
+        place = Location(file, error.line, error.column)
+        shown = error.shown or places.source_line(place)
         if "secret" in shown:  # what cannot be read cannot be known not to be one
             shown = _TEXTS.sub(lambda found: "*" * len(found[0]), shown)
         problem = Problem(error.code, error.message, place, "error", error.hint, shown)
-        raise ConfigError(render([problem]), [problem]) from None
-    report = Report(places)
+        raise ConfigError(render_problems([problem]), [problem]) from None
+    report = Diagnostics(places)
     try:
-        setting.apply(raw, sets, report)
+        setting.apply_overrides(raw, sets, report)
         builder = _Builder(raw, report)
-        builder.params.give(params or {}, os.environ if env is None else env, lenient=lenient)
+        builder.params.resolve_values(params or {}, os.environ if env is None else env, lenient=lenient)
         config = builder.config(text)
-    except TooMany:
-        found = ordered(report.problems)
-        raise ConfigError(render(found), found) from None
-    return replace(config, problems=tuple(ordered(report.problems)), holes=frozenset(report.holes))
+    except TooManyProblems:
+        found = sorted_problems(report.problems)
+        raise ConfigError(render_problems(found), found) from None
+    return replace(
+        config, problems=tuple(sorted_problems(report.problems)), unknown_paths=frozenset(report.unknown_paths)
+    )
 
 
 _TEXTS = re.compile(r"\"[^\"]*\"?|'[^']*'?")
@@ -85,58 +87,58 @@ _HIDDEN = ("args", "with", "env")
 _ONLY = "a secret may be used in `args`, `with` and `env`"
 
 
-def _not_too_many(tables: dict[str, Any], word: str, report: Report) -> None:
+def _not_too_many(tables: dict[str, Any], word: str, report: Diagnostics) -> None:
     if len(tables) > _MOST_TABLES:
         text = f"the file has {len(tables):,} {word}, and at most {_MOST_TABLES:,} make sense"
-        report.problems.append(Problem("E117", text, Place(report.places.file)))
-        raise TooMany
+        report.problems.append(Problem("E117", text, Location(report.source_map.file)))
+        raise TooManyProblems
 
 
 class _Builder:
     """One file on its way."""
 
-    def __init__(self, raw: dict[str, Any], report: Report) -> None:
+    def __init__(self, raw: dict[str, Any], report: Diagnostics) -> None:
         self.report = report
         for word in raw:  # a misspelt `[params]` must not make every reference to a param an error
             if word not in grammar.TOP and did_you_mean(word, grammar.TOP) == "did you mean `params`?":
-                report.holes.add(("params",))
+                report.unknown_paths.add(("params",))
         params = raw.pop("params", {})
         if isinstance(params, dict):
             _not_too_many(params, "params", report)
-        self.params = declare.read(params, report)
+        self.params = params_table.read(params, report)
         self.raw = raw
 
-    def config(self, source: parse.Source) -> Config:
+    def config(self, source: toml.TaskFile) -> Config:
         """Everything, converted; when the report is bad, it has holes."""
-        raw: dict[str, Any] = {key: self.params.fill(value, (key,)) for key, value in self.raw.items()}
+        raw: dict[str, Any] = {key: self.params.fill_references(value, (key,)) for key, value in self.raw.items()}
         self._shown_secrets()
         queues = self._named(raw, "queues", "queue")
         tasks = self._named(raw, "tasks", "task")
         self.reader = Reader(self.report, queues, tasks)
         top = {key: value for key, value in raw.items() if key not in {"queues", "tasks", "tests", "defaults"}}
-        made = self.reader.table(top, "top", (), "the file")
+        made = self.reader.convert_table(top, "top", (), "the file")
         defaults = self._defaults(raw.get("defaults", {}))
         config = Config(
             file=source.file,
             folder=source.folder,
             title=made.get("title", ""),
             run=self._run(made.get("run", {}), made.get("ray", {})),
-            params={word: plain(value) for word, value in self.params.values.items()},
+            params={word: plain_value(value) for word, value in self.params.values.items()},
             queues={word: self._queue(word, table, defaults["queue"]) for word, table in queues.items()},
             tasks={word: self._task(word, table, defaults["task"]) for word, table in tasks.items()},
             plugins=made.get("plugins"),
-            places=self.report.places,
-            unused=tuple(word for word in self.params.declared if word not in self.params.used),
-            secrets=frozenset(word for word, param in self.params.declared.items() if param.secret),
-            declared=self.params.declared,
-            given=self.params.given,
-            references=self.params.references,
-            raw=self.raw,
-            filled=raw,
+            locations=self.report.source_map,
+            unused_params=tuple(word for word in self.params.declared if word not in self.params.used_names),
+            secret_params=frozenset(word for word, param in self.params.declared.items() if param.secret),
+            declared_params=self.params.declared,
+            param_sources=self.params.value_sources,
+            param_references=self.params.references,
+            raw_tables=self.raw,
+            filled_tables=raw,
         )
         self._tests(raw.get("tests", []))
-        if not tasks and not self.report.bad:
-            self.report.add("E109", "the file has no task", (), "a task is a table `[tasks.NAME]`")
+        if not tasks and not self.report.has_errors:
+            self.report.add_problem("E109", "the file has no task", (), "a task is a table `[tasks.NAME]`")
         return config
 
     def _shown_secrets(self) -> None:
@@ -150,39 +152,46 @@ class _Builder:
             )
             for word in words:
                 if word in secret and not hidden:
-                    self.report.add(
-                        "E116", f"param {name(word)} is secret, and this would be shown", (*path, VALUE), _ONLY
+                    self.report.add_problem(
+                        "E116",
+                        f"param {quote_name(word)} is secret, and this would be shown",
+                        (*path, VALUE_PART),
+                        _ONLY,
                     )
 
     def _named(self, raw: dict[str, Any], word: str, kind: str) -> dict[str, Any]:
         """The tables `[queues]` or `[tasks]`, without names that are none."""
         tables = raw.get(word, {})
         if not isinstance(tables, dict):
-            self.report.add("E103", f"`{word}` must be a table, not {kinds.describe(tables)}", (word, VALUE))
+            self.report.add_problem(
+                "E103", f"`{word}` must be a table, not {value_types.describe_value(tables)}", (word, VALUE_PART)
+            )
             return {}
         _not_too_many(tables, word, self.report)
         for one in tables:
-            if not kinds.NAME.fullmatch(one):
-                self.report.add("E107", f"{name(one)} is no name for a {kind}", (word, one), kinds.NAME_WANTED)
+            if not value_types.NAME_PATTERN.fullmatch(one):
+                self.report.add_problem(
+                    "E107", f"{quote_name(one)} is no name for a {kind}", (word, one), value_types.NAME_WANTED
+                )
         return dict(tables)
 
     def _defaults(self, raw: Any) -> dict[str, dict[str, Any]]:
-        made = self.reader.table(raw, "defaults", ("defaults",), "[defaults]")
+        made = self.reader.convert_table(raw, "defaults", ("defaults",), "[defaults]")
         return {"task": made.get("task", {}), "queue": made.get("queue", {})}
 
     def _run(self, run: dict[str, Any], ray: dict[str, Any]) -> RunSettings:
         return RunSettings(**run, **({"ray_address": ray["address"]} if "address" in ray else {}))
 
     def _queue(self, word: str, raw: Any, defaults: dict[str, Any]) -> QueueConfig:
-        made = self.reader.table(raw, "queue", ("queues", word), f"queue {name(word)}")
+        made = self.reader.convert_table(raw, "queue", ("queues", word), f"queue {quote_name(word)}")
         given = {**defaults, **made}
         return QueueConfig(word, **given, elastic="size" not in given)
 
     def _task(self, word: str, raw: Any, defaults: dict[str, Any]) -> TaskConfig:
-        made = {**defaults, **self.reader.table(raw, "task", ("tasks", word), f"task {name(word)}")}
+        made = {**defaults, **self.reader.convert_table(raw, "task", ("tasks", word), f"task {quote_name(word)}")}
         made.setdefault("call", word)
         made.setdefault("on_error", "dead" if made.get("inputs") else "fail")
-        made.setdefault("workers", kinds.named_workers(word, 1))
+        made.setdefault("workers", value_types.named_workers(word, 1))
         if callable(made["workers"]):
             made["workers"] = made["workers"](word)
         renamed = {"with": "kwargs", "outputs": "ports"}
@@ -192,9 +201,9 @@ class _Builder:
         if raw is UNKNOWN:
             return
         if not isinstance(raw, list) or not all(isinstance(one, dict) for one in raw):
-            self.report.add("E103", "`tests` must be a list of tables: `[[tests]]`", ("tests",))
+            self.report.add_problem("E103", "`tests` must be a list of tables: `[[tests]]`", ("tests",))
             return
         for number, table in enumerate(raw):
-            self.reader.table(table, "test", ("tests", str(number)), f"test {number + 1}")
-        if missing := grammar.not_yet("top", "tests", raw):
-            self.report.add("E108", f"this version of runner does not have {missing} yet", ("tests",))
+            self.reader.convert_table(table, "test", ("tests", str(number)), f"test {number + 1}")
+        if missing := grammar.unsupported_feature("top", "tests", raw):
+            self.report.add_problem("E108", f"this version of runner does not have {missing} yet", ("tests",))

@@ -29,23 +29,23 @@ class Key:
     required: bool = False
 
 
-Table = dict[str, Key]
+KeyTable = dict[str, Key]
 
 #: Whole numbers stay below this: what is beyond is a slip or an attack, and C code under us counts in 64 bits.
-MOST = 10**15
-MOST_WORKERS = 10_000
-FOREVER = 10 * 365 * 86400
+MAX_COUNT = 10**15
+MAX_WORKERS = 10_000
+MAX_DURATION = 10 * 365 * 86400
 
 
-def _table(*keys: Key) -> Table:
+def _table(*keys: Key) -> KeyTable:
     return {key.name: key for key in keys}
 
 
 def _time(name: str, default: str, text: str, low: float = 0.0) -> Key:
-    return Key(name, "duration", default, text, low, FOREVER)
+    return Key(name, "duration", default, text, low, MAX_DURATION)
 
 
-def _count(name: str, default: str, text: str, low: int = 1, high: int = MOST) -> Key:
+def _count(name: str, default: str, text: str, low: int = 1, high: int = MAX_COUNT) -> Key:
     return Key(name, "int", default, text, low, high)
 
 
@@ -73,7 +73,7 @@ RUN = _table(
         '"never"',
         'so many dead items stop the run: "first", a count, or a percentage (counted once 20 items have ended)',
         1,
-        MOST,
+        MAX_COUNT,
     ),
     _time(
         "deadline",
@@ -91,14 +91,14 @@ RUN = _table(
     _word("log", '"prefix"', "lines of output carry the name of their worker, or are left alone", "prefix", "raw"),
     Key("state", "path", '".runner"', "folder of ledgers, dead letters and reports, relative to the file"),
     _count("record", "20", "so many past runs are kept in `state`, this one included; 0: none", 0),
-    Key("max_item", "size", '"256MiB"', "the largest item that may travel between processes", 1, MOST),
+    Key("max_item", "size", '"256MiB"', "the largest item that may travel between processes", 1, MAX_COUNT),
 )
 
 RAY = _table(Key("address", "str", '"auto"', "of the cluster"))
 
 QUEUE = _table(
     _count("size", "1000", "so many items; when they are there, writers wait"),
-    Key("bytes", "size", '"64MB"', "so many bytes; the bound that is reached first counts", 1, MOST),
+    Key("bytes", "size", '"64MB"', "so many bytes; the bound that is reached first counts", 1, MAX_COUNT),
     _word(
         "full",
         '"wait"',
@@ -125,8 +125,8 @@ QUEUE = _table(
 )
 
 BATCH = _table(
-    Key("items", "int", "", "at most so many items", 1, MOST, required=True),
-    Key("bytes", "size", "", "at most so many bytes", 1, MOST),
+    Key("items", "int", "", "at most so many items", 1, MAX_COUNT, required=True),
+    Key("bytes", "size", "", "at most so many bytes", 1, MAX_COUNT),
     _time("wait", "", "at most so long for the batch to fill"),
 )
 
@@ -144,13 +144,13 @@ RESTARTS = _table(
 
 LIFESPAN = _table(
     _count("items", "", "replace a worker after so many items"),
-    Key("memory", "size", "", "replace a worker above so much memory", 1, MOST),
+    Key("memory", "size", "", "replace a worker above so much memory", 1, MAX_COUNT),
 )
 
 RESOURCES = _table(
     Key("cpus", "float", "", "processors for each worker", 0, 10_000),
     Key("gpus", "float", "", "graphics processors for each worker", 0, 10_000),
-    Key("memory", "size", "", "memory for each worker", 1, MOST),
+    Key("memory", "size", "", "memory for each worker", 1, MAX_COUNT),
 )
 
 TASK = _table(
@@ -171,7 +171,7 @@ TASK = _table(
         "1",
         'a number, a list of names, "auto" (one for each core), or a range to adapt within',
         1,
-        MOST_WORKERS,
+        MAX_WORKERS,
     ),
     _count("concurrency", "100", "`async def` only: items in flight in one worker", 1, 1_000_000),
     Key(
@@ -180,7 +180,7 @@ TASK = _table(
         "",
         "the function takes a list of so many items; the rest is flushed at the end",
         1,
-        MOST,
+        MAX_COUNT,
         table="batch",
     ),
     Key("ordered", "bool", "false", "results leave in the order in which their items came"),
@@ -247,7 +247,7 @@ PARAM = _table(
 
 STUB = _table(
     Key("gives", "any", "", "what the stub returns"),
-    Key("fails", "int", "", "how many first tries fail", 0, MOST),
+    Key("fails", "int", "", "how many first tries fail", 0, MAX_COUNT),
     Key("error", "str", "", "the exception it raises"),
     _time("slow", "", "how long each item takes"),
 )
@@ -290,7 +290,7 @@ TEST = _table(
     Key("expect", "table", "", "what must come out", table="expect"),
 )
 
-TABLES: dict[str, Table] = {
+TABLES: dict[str, KeyTable] = {
     "top": TOP,
     "run": RUN,
     "ray": RAY,
@@ -314,11 +314,11 @@ TABLES: dict[str, Table] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
+class UnsupportedFeature:
     """A word that this version of the engine does not act on; `used` tells whether a value asks for it."""
 
-    words: str
-    used: Callable[[Any], bool]
+    description: str
+    is_used_by: Callable[[Any], bool]
 
 
 def _is(*values: Any) -> Callable[[Any], bool]:
@@ -331,23 +331,23 @@ def _always(value: object) -> bool:
 
 #: (table, key) → what is missing. Using one is an error (E108), because a promise that is silently not kept is worse
 #: than none. When the engine learns one, its line goes.
-NOT_YET: dict[tuple[str, str], Missing] = {
-    ("run", "durable"): Missing("durable runs (`durable = true`)", _is(True)),
-    ("run", "engine"): Missing('the engine ray (`engine = "ray"`)', _is("ray")),
-    ("queue", "lane"): Missing("lanes (`lane`)", _always),
-    ("queue", "full"): Missing(
+UNSUPPORTED_KEYS: dict[tuple[str, str], UnsupportedFeature] = {
+    ("run", "durable"): UnsupportedFeature("durable runs (`durable = true`)", _is(True)),
+    ("run", "engine"): UnsupportedFeature('the engine ray (`engine = "ray"`)', _is("ray")),
+    ("queue", "lane"): UnsupportedFeature("lanes (`lane`)", _always),
+    ("queue", "full"): UnsupportedFeature(
         'queues that drop items (`full = "drop-new"`, `"drop-old"`)', _is("drop-new", "drop-old")
     ),
-    ("queue", "order"): Missing('other orders than "fifo" (`order`)', _is("lifo", "priority")),
-    ("task", "workers"): Missing(
+    ("queue", "order"): UnsupportedFeature('other orders than "fifo" (`order`)', _is("lifo", "priority")),
+    ("task", "workers"): UnsupportedFeature(
         'workers that adapt (`workers = "2..16"`)', lambda value: isinstance(value, str) and ".." in value
     ),
-    ("task", "resources"): Missing("placing workers by `resources`", _always),
-    ("top", "tests"): Missing("tests in the file (`[[tests]]`)", bool),
+    ("task", "resources"): UnsupportedFeature("placing workers by `resources`", _always),
+    ("top", "tests"): UnsupportedFeature("tests in the file (`[[tests]]`)", bool),
 }
 
 
-def not_yet(table: str, key: str, value: Any) -> str:
+def unsupported_feature(table: str, key: str, value: Any) -> str:
     """What this version lacks to act on a value; empty when it lacks nothing."""
-    missing = NOT_YET.get(("task" if table == "task defaults" else table, key))
-    return missing.words if missing is not None and missing.used(value) else ""
+    missing = UNSUPPORTED_KEYS.get(("task" if table == "task defaults" else table, key))
+    return missing.description if missing is not None and missing.is_used_by(value) else ""

@@ -29,7 +29,7 @@ DEFAULT_PORT = "default"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """Where a value stands in a file; lines and columns count from 1, `length` is in characters."""
 
     file: str
@@ -79,7 +79,7 @@ class QueueConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
+class OutputPort:
     """A named output of a task; every item sent to the port goes to each of its queues."""
 
     name: str
@@ -94,7 +94,7 @@ class Workers:
     """
 
     count: int = 1
-    most: int = 1
+    max_count: int = 1
     names: tuple[str, ...] = ()
 
 
@@ -159,7 +159,7 @@ class TaskConfig:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
-    ports: tuple[Port, ...] = ()
+    ports: tuple[OutputPort, ...] = ()
     mode: Mode | None = None
     workers: Workers = Workers()
     concurrency: int = 100
@@ -198,33 +198,35 @@ class Config:
     queues: dict[str, QueueConfig]
     tasks: dict[str, TaskConfig]
     plugins: tuple[str, ...] | None = None
-    places: dict[tuple[str, ...], Place] = field(default_factory=dict, repr=False, compare=False)
-    unused: tuple[str, ...] = ()  # params that nothing refers to
-    secrets: frozenset[str] = frozenset()  # params whose values are never printed
+    locations: dict[tuple[str, ...], Location] = field(default_factory=dict, repr=False, compare=False)
+    unused_params: tuple[str, ...] = ()  # params that nothing refers to
+    secret_params: frozenset[str] = frozenset()  # params whose values are never printed
     problems: tuple[Problem, ...] = ()  # what `examine` has found; never an error in what `load` returns
-    holes: frozenset[tuple[str, ...]] = frozenset()  # paths that are not what the file's author meant
-    declared: dict[str, Param] = field(default_factory=dict)  # `[params]`
-    given: dict[str, str] = field(default_factory=dict)  # param -> what gave its value, if not the file
-    references: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict, repr=False)  # path -> its params
-    raw: dict[str, Any] = field(default_factory=dict, repr=False)  # what the file says
-    filled: dict[str, Any] = field(default_factory=dict, repr=False)  # the same with the values of params
+    unknown_paths: frozenset[tuple[str, ...]] = frozenset()  # paths that are not what the file's author meant
+    declared_params: dict[str, Param] = field(default_factory=dict)  # `[params]`
+    param_sources: dict[str, str] = field(default_factory=dict)  # param -> what gave its value, if not the file
+    param_references: dict[tuple[str, ...], tuple[str, ...]] = field(
+        default_factory=dict, repr=False
+    )  # path -> its params
+    raw_tables: dict[str, Any] = field(default_factory=dict, repr=False)  # what the file says
+    filled_tables: dict[str, Any] = field(default_factory=dict, repr=False)  # the same with the values of params
 
-    def hole(self, *path: str) -> bool:
+    def is_unknown(self, *path: str) -> bool:
         """Whether the value at this path, or a table around it, is unknown because of a reported problem."""
-        return any(path[:end] in self.holes for end in range(1, len(path) + 1))
+        return any(path[:end] in self.unknown_paths for end in range(1, len(path) + 1))
 
     @property
-    def heading(self) -> str:
+    def display_title(self) -> str:
         """What to call it, on one line: its title, or else the file."""
         return " ".join((self.title or self.file).splitlines())
 
-    def place(self, *path: str) -> Place:
+    def place(self, *path: str) -> Location:
         """Where the key `path` (for instance `"tasks", "bake", "call"`) stands, or its nearest parent."""
         for end in range(len(path), -1, -1):
-            found = self.places.get(path[:end])
+            found = self.locations.get(path[:end])
             if found is not None:
                 return found
-        return Place(self.file)
+        return Location(self.file)
 
     def problem(self, text: str, *path: str, hint: str = "", warning: bool = False) -> Problem:
         """A finding of a plugin's `runner_check`: what is wrong with the value at `path`, such as `"tasks", "bake"`.
@@ -236,6 +238,10 @@ class Config:
         place = self.place(*path)
         return Problem("W407", text, place, "warning", hint) if warning else Problem("E314", text, place, hint=hint)
 
-    def secret(self, path: tuple[str, ...]) -> bool:
+    def contains_secret(self, path: tuple[str, ...]) -> bool:
         """Whether a secret is part of the value at this path."""
-        return any(self.declared[name].secret for name in self.references.get(path, ()) if name in self.declared)
+        return any(
+            self.declared_params[name].secret
+            for name in self.param_references.get(path, ())
+            if name in self.declared_params
+        )

@@ -7,21 +7,21 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.config.places import VALUE
-from runner.config.problems import did_you_mean, name
-from runner.config.report import Reported, Wrong
-from runner.config.text import clean
-from runner.config.units import Bytes, Seconds
+from runner.config.diagnostics import AlreadyReported, InvalidValue
+from runner.config.problems import did_you_mean, quote_name
+from runner.config.source_map import VALUE_PART
+from runner.config.text import clean_text
+from runner.config.units import WrittenDuration, WrittenSize
 from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runner.config.places import Path as Spot
-    from runner.config.report import Report
+    from runner.config.diagnostics import Diagnostics
+    from runner.config.source_map import KeyPath as Spot
 
 #: All that `${name}` puts into a file, in characters: many times the largest file. An element of a list counts as more.
-MOST_FILLED = 16 * 1024 * 1024
+MAX_FILLED_SIZE = 16 * 1024 * 1024
 _ELEMENT = 16
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 _INT = re.compile(r"[+-]?[0-9]{1,18}")
@@ -58,19 +58,19 @@ class Param:
     secret: bool = False
     help: str = ""
 
-    def convert(self, value: Any) -> Any:
-        """A value of the file or a text from outside, as this param's type and within its bounds; raises `Wrong`."""
+    def convert_value(self, value: Any) -> Any:
+        """Return a value of the file, or a text from outside, as the param's type; `InvalidValue` beyond bounds."""
         found = to_type(self.type, value)
-        shown = "" if self.secret else f", not {clean(str(value), 60)}"
+        shown = "" if self.secret else f", not {clean_text(str(value), 60)}"
         if self.choices is not None and found not in self.choices:
-            words = [clean(str(one)) for one in self.choices]
+            words = [clean_text(str(one)) for one in self.choices]
             hint = "" if self.secret else did_you_mean(str(value), words)
-            raise Wrong("E113", f"must be one of {', '.join(words)}{shown}", hint)
+            raise InvalidValue("E113", f"must be one of {', '.join(words)}{shown}", hint)
         measure = len(found) if self.type in {"str", "list"} else found
         if self.low is not None and measure < self.low:
-            raise Wrong("E113", f"must {self._measured()}be at least {self.low}{shown}")
+            raise InvalidValue("E113", f"must {self._measured()}be at least {self.low}{shown}")
         if self.high is not None and measure > self.high:
-            raise Wrong("E113", f"must {self._measured()}be at most {self.high}{shown}")
+            raise InvalidValue("E113", f"must {self._measured()}be at most {self.high}{shown}")
         return found
 
     def _measured(self) -> str:
@@ -78,7 +78,7 @@ class Param:
 
 
 def to_type(kind: str, value: Any) -> Any:
-    """A value as a param type; texts are read, other values must fit already. Raises `Wrong`.
+    """A value as a param type; texts are read, other values must fit already. Raises `InvalidValue`.
 
     >>> to_type("int", "12"), to_type("bool", "yes"), to_type("list", "a,b"), to_type("duration", "1m") + 0
     (12, True, ['a', 'b'], 60.0)
@@ -91,7 +91,7 @@ def to_type(kind: str, value: Any) -> Any:
             raise ValueError(kind)  # noqa: TRY301  one handler for what conversions raise and this
         return float(value) if kind == "float" else value
     except (ValueError, OverflowError):
-        raise Wrong("E113", f"must be {_WANTED[kind]}, not {clean(str(value), 60)}") from None
+        raise InvalidValue("E113", f"must be {_WANTED[kind]}, not {clean_text(str(value), 60)}") from None
 
 
 def _from_text(kind: str, text: str) -> Any:
@@ -112,7 +112,7 @@ def _from_text(kind: str, text: str) -> Any:
         return [one.strip() for one in text.split(",")] if text.strip() else []
     if kind == "path" and ("\x00" in text or not text):
         raise ValueError(text)
-    makers: dict[str, Any] = {"str": str, "path": Path, "duration": Seconds, "size": Bytes}
+    makers: dict[str, Any] = {"str": str, "path": Path, "duration": WrittenDuration, "size": WrittenSize}
     return makers[kind](text)
 
 
@@ -125,15 +125,15 @@ def type_of(value: Any) -> str | None:
 class Params:
     """The declared params and their values; `values[name]` is UNKNOWN when a problem was reported for it."""
 
-    report: Report
+    diagnostics: Diagnostics
     declared: dict[str, Param] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)
-    given: dict[str, str] = field(default_factory=dict)
+    used_names: set[str] = field(default_factory=set)
+    value_sources: dict[str, str] = field(default_factory=dict)
     references: dict[Spot, tuple[str, ...]] = field(default_factory=dict)
-    filled: int = 0
+    filled_size: int = 0
 
-    def give(self, given: Mapping[str, str], env: Mapping[str, str], *, lenient: bool = False) -> None:
+    def resolve_values(self, given: Mapping[str, str], env: Mapping[str, str], *, lenient: bool = False) -> None:
         """Find the value of every param: --set, then -p, then its environment variable, then its default.
 
         `lenient`: a required one without a value is a warning.
@@ -141,46 +141,51 @@ class Params:
         for word in given:
             if word not in self.values and word not in self.declared:
                 origin = (f"-p {word}",)
-                self.report.places.given[origin] = f"-p {clean(word, 60)}"
-                self.report.add(
-                    "E111", f"there is no param {name(word)}", origin, self.report.nearest(word, self.declared)
+                self.diagnostics.source_map.given[origin] = f"-p {clean_text(word, 60)}"
+                self.diagnostics.add_problem(
+                    "E111",
+                    f"there is no param {quote_name(word)}",
+                    origin,
+                    self.diagnostics.suggest_nearest(word, self.declared),
                 )
         for param in self.declared.values():
             self.values[param.name] = self._value(param, given, env, lenient=lenient)
 
     def _value(self, param: Param, given: Mapping[str, str], env: Mapping[str, str], *, lenient: bool) -> Any:
         path: Spot = ("params", param.name)
-        if path in self.report.places.given:  # --set, which goes before everything
-            self.given[param.name] = self.report.places.given[path]
+        if path in self.diagnostics.source_map.given:  # --set, which goes before everything
+            self.value_sources[param.name] = self.diagnostics.source_map.given[path]
             return param.default
         if param.name in given:
             value: Any = given[param.name]
-            self.given[param.name] = "-p"
+            self.value_sources[param.name] = "-p"
             path = (f"-p {param.name}",)
-            self.report.places.given[path] = path[0]
+            self.diagnostics.source_map.given[path] = path[0]
         elif param.env is not None and param.env in env:
             value = env[param.env]
-            self.given[param.name] = f"environment variable {param.env}"
+            self.value_sources[param.name] = f"environment variable {param.env}"
             path = (f"environment variable {param.env}",)
-            self.report.places.given[path] = path[0]
+            self.diagnostics.source_map.given[path] = path[0]
         elif param.required:
             hint = f"give it with `-p {param.name}=VALUE`" + (f" or in {param.env}" if param.env else "")
-            text = f"param {name(param.name)} is required and has no value"
-            self.report.add("E112", text, path, hint, "warning" if lenient else "error")
+            text = f"param {quote_name(param.name)} is required and has no value"
+            self.diagnostics.add_problem("E112", text, path, hint, "warning" if lenient else "error")
             return UNKNOWN
         else:
             return param.default
         if param.secret:
-            self.report.places.hide(("params", param.name), value)
+            self.diagnostics.source_map.hide_secret(("params", param.name), value)
         try:
-            return param.convert(value)
-        except Wrong as wrong:
-            self.report.add(wrong.code, f"param {name(param.name)} {wrong.message}", path, wrong.hint)
+            return param.convert_value(value)
+        except InvalidValue as wrong:
+            self.diagnostics.add_problem(
+                wrong.code, f"param {quote_name(param.name)} {wrong.message}", path, wrong.hint
+            )
             return UNKNOWN
 
     # -- ${name} ----------------------------------------------------------------------------
 
-    def fill(self, value: Any, path: Spot) -> Any:  # noqa: PLR0911  one line for each kind of value
+    def fill_references(self, value: Any, path: Spot) -> Any:  # noqa: PLR0911  one line for each kind of value
         """The value with every `${name}` in its strings replaced; UNKNOWN where that could not be done."""
         if isinstance(value, str):
             if "${" not in value:
@@ -188,21 +193,21 @@ class Params:
             self.references[path] = tuple(match[1] for match in _REFERENCE.finditer(value) if match[1])
             try:
                 return self._text(value)
-            except Reported:
+            except AlreadyReported:
                 return UNKNOWN
-            except Wrong as wrong:
-                self.report.add(wrong.code, wrong.message, (*path, VALUE), wrong.hint)
+            except InvalidValue as wrong:
+                self.diagnostics.add_problem(wrong.code, wrong.message, (*path, VALUE_PART), wrong.hint)
                 return UNKNOWN
         if isinstance(value, dict):
-            return {key: self.fill(inner, (*path, key)) for key, inner in value.items()}
+            return {key: self.fill_references(inner, (*path, key)) for key, inner in value.items()}
         if isinstance(value, list):
-            return [self.fill(inner, (*path, str(number))) for number, inner in enumerate(value)]
+            return [self.fill_references(inner, (*path, str(number))) for number, inner in enumerate(value)]
         return value
 
     def _text(self, text: str) -> Any:
         whole = _REFERENCE.fullmatch(text)
         if whole is not None and whole[0] != "$${":
-            again = whole[1] in self.used
+            again = whole[1] in self.used_names
             value = self._look_up(whole)
             if again and isinstance(value, (str, list)):
                 self._room(value, len(value) * (_ELEMENT if isinstance(value, list) else 1))
@@ -211,12 +216,12 @@ class Params:
 
     def _room(self, value: Any, size: int) -> Any:
         """The value, when there is room for it: a file of kilobytes must not become one of gigabytes."""
-        if self.filled > MOST_FILLED:
-            raise Reported
-        self.filled += size
-        if self.filled > MOST_FILLED:
-            text = f"`${{...}}` would put more than {MOST_FILLED // 1024**2} MiB into the file"
-            raise Wrong("E118", text, "let the function read what is so large from a file of its own")
+        if self.filled_size > MAX_FILLED_SIZE:
+            raise AlreadyReported
+        self.filled_size += size
+        if self.filled_size > MAX_FILLED_SIZE:
+            text = f"`${{...}}` would put more than {MAX_FILLED_SIZE // 1024**2} MiB into the file"
+            raise InvalidValue("E118", text, "let the function read what is so large from a file of its own")
         return value
 
     def _inside(self, match: re.Match[str]) -> str:
@@ -224,36 +229,42 @@ class Params:
             return "${"
         value = self._look_up(match)
         if isinstance(value, list):
-            raise Wrong("E115", f"param {name(match[1])} is a list, which fits no text", "a lone reference keeps it")
+            raise InvalidValue(
+                "E115", f"param {quote_name(match[1])} is a list, which fits no text", "a lone reference keeps it"
+            )
         text = str(value).lower() if isinstance(value, bool) else str(value)
         return str(self._room(text, len(text)))
 
     def _look_up(self, match: re.Match[str]) -> Any:
         word = match[1]
         if word is None:
-            raise Wrong("E115", "`${` without `}`", "write `$${` for a literal `${`")
+            raise InvalidValue("E115", "`${` without `}`", "write `$${` for a literal `${`")
         if word not in self.declared:
-            if word in self.values or ("params",) in self.report.holes:  # its declaration is wrong, and reported
-                raise Reported
-            hint = self.report.nearest(word, self.declared)
-            self.used.update(hint.split("`")[1:2])
-            raise Wrong("E111", f"there is no param {name(word)}", hint or "write `$${` for a literal `${`")
-        self.used.add(word)
+            if (
+                word in self.values or ("params",) in self.diagnostics.unknown_paths
+            ):  # its declaration is wrong, and reported
+                raise AlreadyReported
+            hint = self.diagnostics.suggest_nearest(word, self.declared)
+            self.used_names.update(hint.split("`")[1:2])
+            raise InvalidValue(
+                "E111", f"there is no param {quote_name(word)}", hint or "write `$${` for a literal `${`"
+            )
+        self.used_names.add(word)
         if self.values[word] is UNKNOWN:
-            raise Reported
+            raise AlreadyReported
         return self.values[word]
 
 
-def plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """A value as user code sees it: durations are floats, sizes are ints.
 
-    >>> plain({"pause": Seconds("1m")})
+    >>> plain_value({"pause": WrittenDuration("1m")})
     {'pause': 60.0}
     """
-    if isinstance(value, Seconds):
+    if isinstance(value, WrittenDuration):
         return float(value)
-    if isinstance(value, Bytes):
+    if isinstance(value, WrittenSize):
         return int(value)
     if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items()}
-    return [plain(inner) for inner in value] if isinstance(value, list) else value
+        return {key: plain_value(inner) for key, inner in value.items()}
+    return [plain_value(inner) for inner in value] if isinstance(value, list) else value

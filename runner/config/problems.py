@@ -6,22 +6,22 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from runner.config.text import clean, width
+from runner.config.text import clean_text, display_width
 from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from runner.config.model import Place
+    from runner.config.model import Location
 
 Severity = Literal["error", "warning"]
 
 #: A line of a file is shown up to here; longer ones are cut around the caret.
-WIDTH = 110
+MAX_LINE_WIDTH = 110
 #: More than so many problems help nobody, and finding them must not cost time.
-SHOWN = 100
+MAX_SHOWN_PROBLEMS = 100
 #: A word is compared with so many known ones: a hostile file must not cost time.
-COMPARED = 500
+MAX_COMPARED_WORDS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,39 +30,39 @@ class Problem:
 
     code: str
     message: str
-    place: Place
+    place: Location
     severity: Severity = "error"
     hint: str = ""
     source: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        return f"{where(self.place)}: {self.code} {self.message}"
+        return f"{format_location(self.place)}: {self.code} {self.message}"
 
 
-def where(place: Place) -> str:
+def format_location(place: Location) -> str:
     """`file:line:column`, or just the file (or option, or variable) when there is no line.
 
-    >>> from runner.config.model import Place
-    >>> where(Place("tasks.toml", 14, 1)), where(Place("--set run.grace"))
+    >>> from runner.config.model import Location
+    >>> format_location(Location("tasks.toml", 14, 1)), format_location(Location("--set run.grace"))
     ('tasks.toml:14:1', '--set run.grace')
     """
-    return f"{clean(place.file)}:{place.line}:{place.column}" if place.line else clean(place.file)
+    return f"{clean_text(place.file)}:{place.line}:{place.column}" if place.line else clean_text(place.file)
 
 
-def ordered(problems: Iterable[Problem]) -> list[Problem]:
+def sorted_problems(problems: Iterable[Problem]) -> list[Problem]:
     """Each problem once, sorted by place."""
     return sorted(dict.fromkeys(problems), key=lambda one: (one.place.file, one.place.line, one.place.column, one.code))
 
 
-def render(problems: Sequence[Problem]) -> str:
+def render_problems(problems: Sequence[Problem]) -> str:
     """All problems as text, with the lines they stand in, and a count at the end."""
     shown, told = [], set()
-    for problem in problems[:SHOWN]:
+    for problem in problems[:MAX_SHOWN_PROBLEMS]:
         again = problem.hint in told and _is_trace(problem.hint)
         shown.append(_one(replace(problem, hint="its traceback is above") if again else problem))
         told.add(problem.hint)
-    if len(problems) > SHOWN:
-        shown.append(f"... and {len(problems) - SHOWN} more")
+    if len(problems) > MAX_SHOWN_PROBLEMS:
+        shown.append(f"... and {len(problems) - MAX_SHOWN_PROBLEMS} more")
     errors = [problem for problem in problems if problem.severity == "error"]
     count = f"{_plural(len(errors), 'error')}, {_plural(len(problems) - len(errors), 'warning')}."
     last = (errors or problems)[-1:]
@@ -85,7 +85,7 @@ def _one(problem: Problem) -> str:
     if problem.source and place.line:
         text, start, length = _cut(problem.source, place.column - 1, place.length)
         gutter = " " * len(str(place.line))
-        caret = " " * width(text[:start]) + "^" * max(1, width(text[start : start + length]))
+        caret = " " * display_width(text[:start]) + "^" * max(1, display_width(text[start : start + length]))
         near, *more = problem.hint.split("\n")
         if _is_trace(near):  # below the caret, as it is
             near, more = "", [near, *more]
@@ -98,27 +98,27 @@ def _one(problem: Problem) -> str:
 
 def _cut(text: str, start: int, length: int) -> tuple[str, int, int]:
     """A window of a long line around its caret, harmless; of a line of 10 MB no more than the window is looked at."""
-    length = max(1, min(length, WIDTH // 2, len(text) - start))
-    if len(text) <= WIDTH:
-        return clean(text).rstrip(), start, length
-    left = max(0, min(start - WIDTH // 4, len(text) - WIDTH))
-    head, tail = ("..." if left else ""), ("..." if left + WIDTH < len(text) else "")
-    return head + clean(text[left : left + WIDTH]).rstrip() + tail, start - left + len(head), length
+    length = max(1, min(length, MAX_LINE_WIDTH // 2, len(text) - start))
+    if len(text) <= MAX_LINE_WIDTH:
+        return clean_text(text).rstrip(), start, length
+    left = max(0, min(start - MAX_LINE_WIDTH // 4, len(text) - MAX_LINE_WIDTH))
+    head, tail = ("..." if left else ""), ("..." if left + MAX_LINE_WIDTH < len(text) else "")
+    return head + clean_text(text[left : left + MAX_LINE_WIDTH]).rstrip() + tail, start - left + len(head), length
 
 
-def name(text: object) -> str:
+def quote_name(text: object) -> str:
     """A name in a message: quoted, short, harmless.
 
-    >>> name("braed")
+    >>> quote_name("braed")
     '`braed`'
     """
-    return f"`{clean(str(text), 60)}`"
+    return f"`{clean_text(str(text), 60)}`"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`did you mean ...?` with the nearest known word, or nothing."""
     import difflib
 
-    words = {one.casefold(): one for one in itertools.islice(known, COMPARED)}
+    words = {one.casefold(): one for one in itertools.islice(known, MAX_COMPARED_WORDS)}
     found = difflib.get_close_matches(word[:60].casefold(), words, 1, 0.6)
-    return f"did you mean `{clean(words[found[0]])}`?" if found else ""
+    return f"did you mean `{clean_text(words[found[0]])}`?" if found else ""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runner.config import grammar, kinds
-from runner.config.model import DEFAULT_PORT, Backoff, Batch, Lifespan, Port, Resources, Restarts
-from runner.config.params import UNKNOWN, plain
-from runner.config.places import VALUE
-from runner.config.problems import name
-from runner.config.report import Report, Reported, Wrong
+from runner.config import grammar, value_types
+from runner.config.diagnostics import AlreadyReported, Diagnostics, InvalidValue
+from runner.config.model import DEFAULT_PORT, Backoff, Batch, Lifespan, OutputPort, Resources, Restarts
+from runner.config.params import UNKNOWN, plain_value
+from runner.config.problems import quote_name
+from runner.config.source_map import VALUE_PART
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from runner.config.grammar import Key
-    from runner.config.places import Path
+    from runner.config.source_map import KeyPath
 
 _MADE: dict[str, Any] = {
     "backoff": Backoff,
@@ -30,10 +30,10 @@ _STATES = ("started", "ended", "ok")
 class Reader:
     """Converts tables; `queues` and `tasks` are the names that exist in the file."""
 
-    def __init__(self, report: Report, queues: Iterable[str] = (), tasks: Iterable[str] = ()) -> None:
-        self.report = report
+    def __init__(self, report: Diagnostics, queues: Iterable[str] = (), tasks: Iterable[str] = ()) -> None:
+        self.diagnostics = report
         self.names = {"queue": dict.fromkeys(queues), "task": dict.fromkeys(tasks)}
-        self.kinds: dict[str, Callable[[Any, Key, Path, str], Any]] = {
+        self.kinds: dict[str, Callable[[Any, Key, KeyPath, str], Any]] = {
             "after": self._after,
             "args": self._args,
             "batch": self._batch,
@@ -52,13 +52,15 @@ class Reader:
             "workers": self._workers,
         }
 
-    def table(self, raw: Any, table: str, path: Path, owner: str) -> dict[str, Any]:
+    def convert_table(self, raw: Any, table: str, path: KeyPath, owner: str) -> dict[str, Any]:
         """The keys of one table, converted; what is wrong is reported and left out."""
         keys = grammar.TABLES[table]
         if raw is UNKNOWN:
             return {}
         if not isinstance(raw, dict):
-            self.report.add("E103", f"{owner} must be a table, not {kinds.describe(raw)}", (*path, VALUE))
+            self.diagnostics.add_problem(
+                "E103", f"{owner} must be a table, not {value_types.describe_value(raw)}", (*path, VALUE_PART)
+            )
             return {}
         made = {}
         for word, value in raw.items():
@@ -67,211 +69,229 @@ class Reader:
                 self._unknown(word, table, path, owner)
                 continue
             try:
-                made[word] = self.value(value, key, (*path, word), owner)
-            except Reported:
-                self.report.holes.add((*path, word))
+                made[word] = self.convert_value(value, key, (*path, word), owner)
+            except AlreadyReported:
+                self.diagnostics.unknown_paths.add((*path, word))
                 continue
-            if missing := grammar.not_yet(table, word, value):
-                self.report.add("E108", f"this version of runner does not have {missing} yet", (*path, word))
+            if missing := grammar.unsupported_feature(table, word, value):
+                self.diagnostics.add_problem(
+                    "E108", f"this version of runner does not have {missing} yet", (*path, word)
+                )
         for key in keys.values():
-            if key.required and key.name not in raw and (*path, key.name) not in self.report.holes:
-                self.report.add("E109", f"{owner} needs `{key.name}`", path)
+            if key.required and key.name not in raw and (*path, key.name) not in self.diagnostics.unknown_paths:
+                self.diagnostics.add_problem("E109", f"{owner} needs `{key.name}`", path)
         return made
 
-    def _unknown(self, word: str, table: str, path: Path, owner: str) -> None:
+    def _unknown(self, word: str, table: str, path: KeyPath, owner: str) -> None:
         """An unknown key; the one that was probably meant is not missing, but unknown."""
-        hint = self.report.nearest(word, grammar.TABLES[table])
+        hint = self.diagnostics.suggest_nearest(word, grammar.TABLES[table])
         if hint:
-            self.report.holes.add((*path, hint.split("`")[1]))
-        self.report.add("E104", f"unknown key {name(word)} in {owner}", (*path, word), hint or _elsewhere(word, table))
+            self.diagnostics.unknown_paths.add((*path, hint.split("`")[1]))
+        self.diagnostics.add_problem(
+            "E104", f"unknown key {quote_name(word)} in {owner}", (*path, word), hint or _elsewhere(word, table)
+        )
 
-    def value(self, value: Any, key: Key, path: Path, owner: str) -> Any:
-        """One value by the kind of its key; raises `Reported`."""
+    def convert_value(self, value: Any, key: Key, path: KeyPath, owner: str) -> Any:
+        """One value by the kind of its key; raises `AlreadyReported`."""
         if value is UNKNOWN:
-            raise Reported
+            raise AlreadyReported
         try:
-            simple = kinds.SIMPLE.get(key.kind)
+            simple = value_types.SIMPLE_CONVERTERS.get(key.kind)
             if simple is not None:
                 _known(value)
             return simple(value, key) if simple is not None else self.kinds[key.kind](value, key, path, owner)
-        except Wrong as wrong:
-            self.report.add(
-                wrong.code, f"`{key.name}` of {owner} {wrong.message}", (*path, wrong.key or VALUE), wrong.hint
+        except InvalidValue as wrong:
+            self.diagnostics.add_problem(
+                wrong.code, f"`{key.name}` of {owner} {wrong.message}", (*path, wrong.key or VALUE_PART), wrong.hint
             )
-            raise Reported from None
+            raise AlreadyReported from None
 
-    def exists(self, kind: str, word: str) -> bool:
+    def name_exists(self, kind: str, word: str) -> bool:
         """Whether there is a queue or task of this name; true as well when that cannot be known."""
-        return word in self.names[kind] or (f"{kind}s",) in self.report.holes
+        return word in self.names[kind] or (f"{kind}s",) in self.diagnostics.unknown_paths
 
     # -- kinds that hold others ---------------------------------------------------------------
 
-    def _table(self, value: Any, key: Key, path: Path, owner: str) -> Any:
-        before = len(self.report.problems)
-        made = self.table(value, key.table, path, f"`{key.name}` of {owner}" if len(path) > 1 else f"[{key.name}]")
+    def _table(self, value: Any, key: Key, path: KeyPath, owner: str) -> Any:
+        before = len(self.diagnostics.problems)
+        made = self.convert_table(
+            value, key.table, path, f"`{key.name}` of {owner}" if len(path) > 1 else f"[{key.name}]"
+        )
         maker = _MADE.get(key.table)
         if maker is None:
             return made
-        if len(self.report.problems) > before or any(hole[: len(path)] == path for hole in self.report.holes):
-            raise Reported
+        if len(self.diagnostics.problems) > before or any(
+            hole[: len(path)] == path for hole in self.diagnostics.unknown_paths
+        ):
+            raise AlreadyReported
         return maker(**made)
 
-    def _batch(self, value: Any, key: Key, path: Path, owner: str) -> Any:
+    def _batch(self, value: Any, key: Key, path: KeyPath, owner: str) -> Any:
         if isinstance(value, dict):
             return self._table(value, key, path, owner)
-        return Batch(kinds.SIMPLE["int"](value, key))
+        return Batch(value_types.SIMPLE_CONVERTERS["int"](value, key))
 
-    def _workers(self, value: Any, key: Key, path: Path, owner: str) -> Any:
+    def _workers(self, value: Any, key: Key, path: KeyPath, owner: str) -> Any:
         _known(value)
-        made = kinds.workers(value, key, path[1])
+        made = value_types.convert_workers(value, key, path[1])
         # A default is for every task: the names of its workers come from the task that it is used for.
-        return made if path[0] == "tasks" else lambda task: kinds.workers(value, key, task)
+        return made if path[0] == "tasks" else lambda task: value_types.convert_workers(value, key, task)
 
-    def _strs(self, value: Any, key: Key, path: Path, owner: str) -> tuple[str, ...]:
+    def _strs(self, value: Any, key: Key, path: KeyPath, owner: str) -> tuple[str, ...]:
         """Texts; a single one may stand alone."""
         _known(value)
         listed = [value] if isinstance(value, str) else value
         if not isinstance(listed, list):
-            raise kinds.wrong_type("a list of strings", value)
+            raise value_types.wrong_type("a list of strings", value)
         for number, one in enumerate(listed):
             if not isinstance(one, str) or not one:
-                message = f"`{key.name}` of {owner} must be a list of strings, and {kinds.describe(one)} is none"
-                self.report.add("E103", message, (*path, str(number)))
-                raise Reported
+                message = (
+                    f"`{key.name}` of {owner} must be a list of strings, and {value_types.describe_value(one)} is none"
+                )
+                self.diagnostics.add_problem("E103", message, (*path, str(number)))
+                raise AlreadyReported
         return tuple(listed)
 
-    def _exceptions(self, value: Any, key: Key, path: Path, owner: str) -> tuple[str, ...]:
+    def _exceptions(self, value: Any, key: Key, path: KeyPath, owner: str) -> tuple[str, ...]:
         names = self._strs(value, key, path, owner)
         for number, word in enumerate(names):
             if not all(part.isidentifier() for part in word.split(".")):
-                self.report.add("E107", f"{kinds.describe(word)} is no name of an exception", (*path, str(number)))
-                raise Reported
+                self.diagnostics.add_problem(
+                    "E107", f"{value_types.describe_value(word)} is no name of an exception", (*path, str(number))
+                )
+                raise AlreadyReported
         return names
 
-    def _exist(self, value: Any, kind: str, path: Path, what: str) -> tuple[str, ...]:
+    def _exist(self, value: Any, kind: str, path: KeyPath, what: str) -> tuple[str, ...]:
         """Names of queues or tasks, each of which must exist; a single one may stand alone."""
         if value is UNKNOWN:
-            raise Reported
+            raise AlreadyReported
         listed = [value] if isinstance(value, str) else value
         if not isinstance(listed, list):
-            raise kinds.wrong_type(f"names of {kind}s", value)
+            raise value_types.wrong_type(f"names of {kind}s", value)
         found: dict[str, None] = {}
         for number, word in enumerate(listed):
-            spot = (*path, str(number)) if isinstance(value, list) else (*path, VALUE)
+            spot = (*path, str(number)) if isinstance(value, list) else (*path, VALUE_PART)
             if word is UNKNOWN:  # the others are looked at all the same
-                self.report.holes.add(path)
+                self.diagnostics.unknown_paths.add(path)
                 continue
             if not isinstance(word, str):
-                self.report.add("E103", f"{what} a {kind}, and {kinds.describe(word)} is no name of one", spot)
-                raise Reported
+                self.diagnostics.add_problem(
+                    "E103", f"{what} a {kind}, and {value_types.describe_value(word)} is no name of one", spot
+                )
+                raise AlreadyReported
             if word in found:
-                self.report.add("E211", f"{what} {kind} {name(word)} twice", spot)
-            found[word if self.exists(kind, word) else self._missing(word, kind, spot, what)] = None
+                self.diagnostics.add_problem("E211", f"{what} {kind} {quote_name(word)} twice", spot)
+            found[word if self.name_exists(kind, word) else self._missing(word, kind, spot, what)] = None
         found.pop("", None)
         return tuple(found)
 
-    def _missing(self, word: str, kind: str, spot: Path, what: str) -> str:
+    def _missing(self, word: str, kind: str, spot: KeyPath, what: str) -> str:
         """A name that does not exist: reported, and the one that was probably meant takes its place."""
-        hint = self.report.nearest(word, self.names[kind])
+        hint = self.diagnostics.suggest_nearest(word, self.names[kind])
         code = "E203" if kind == "queue" else "E201"
-        self.report.add(code, f"{what} {kind} {name(word)}, which does not exist", spot, hint)
+        self.diagnostics.add_problem(code, f"{what} {kind} {quote_name(word)}, which does not exist", spot, hint)
         if not hint:
-            self.report.holes.add(spot)
-            self.report.holes.add(spot[:3])
+            self.diagnostics.unknown_paths.add(spot)
+            self.diagnostics.unknown_paths.add(spot[:3])
         return hint.split("`")[1] if hint else ""
 
-    def _one(self, kind: str) -> Callable[[Any, Key, Path, str], str]:
-        def one(value: Any, key: Key, path: Path, owner: str) -> str:
+    def _one(self, kind: str) -> Callable[[Any, Key, KeyPath, str], str]:
+        def one(value: Any, key: Key, path: KeyPath, owner: str) -> str:
             if not isinstance(value, str):
-                raise kinds.wrong_type(f"the name of a {kind}", value)
+                raise value_types.wrong_type(f"the name of a {kind}", value)
             what = f"{owner} sends its dead letters to" if key.name == "dead" else f"{owner} names"
             found = self._exist(value, kind, path, what)
             if not found:
-                raise Reported
+                raise AlreadyReported
             return found[0]
 
         return one
 
-    def _queues(self, value: Any, key: Key, path: Path, owner: str) -> tuple[str, ...]:
+    def _queues(self, value: Any, key: Key, path: KeyPath, owner: str) -> tuple[str, ...]:
         return self._exist(value, "queue", path, f"{owner} reads")
 
-    def _ports(self, value: Any, key: Key, path: Path, owner: str) -> tuple[Port, ...]:
+    def _ports(self, value: Any, key: Key, path: KeyPath, owner: str) -> tuple[OutputPort, ...]:
         if not isinstance(value, dict):
             queues = self._exist(value, "queue", path, f"{owner} writes")
-            return (Port(DEFAULT_PORT, queues),) if queues else ()
+            return (OutputPort(DEFAULT_PORT, queues),) if queues else ()
         ports = []
         for word, target in value.items():
-            if not kinds.NAME.fullmatch(word):
-                self.report.add("E107", f"{name(word)} is no name of a port", (*path, word), kinds.NAME_WANTED)
-                raise Reported
-            ports.append(Port(word, self._exist(target, "queue", (*path, word), f"{owner} writes")))
+            if not value_types.NAME_PATTERN.fullmatch(word):
+                self.diagnostics.add_problem(
+                    "E107", f"{quote_name(word)} is no name of a port", (*path, word), value_types.NAME_WANTED
+                )
+                raise AlreadyReported
+            ports.append(OutputPort(word, self._exist(target, "queue", (*path, word), f"{owner} writes")))
         return tuple(ports)
 
-    def _after(self, value: Any, key: Key, path: Path, owner: str) -> dict[str, str]:
+    def _after(self, value: Any, key: Key, path: KeyPath, owner: str) -> dict[str, str]:
         if not isinstance(value, dict):
             return dict.fromkeys(self._exist(value, "task", path, f"{owner} starts after"), "ok")
         state = grammar.Key("after", "choice", choices=_STATES)
         made = {}
         for word, when in value.items():
-            known = self.exists("task", word)
+            known = self.name_exists("task", word)
             other = word if known else self._missing(word, "task", (*path, word), f"{owner} starts after")
-            made[other] = self.value(when, state, (*path, word), owner)
+            made[other] = self.convert_value(when, state, (*path, word), owner)
         made.pop("", None)
         return made
 
-    def _args(self, value: Any, key: Key, path: Path, owner: str) -> tuple[Any, ...]:
+    def _args(self, value: Any, key: Key, path: KeyPath, owner: str) -> tuple[Any, ...]:
         if not isinstance(value, list):
-            raise kinds.wrong_type("a list", value)
+            raise value_types.wrong_type("a list", value)
         return tuple(self._argument(one, (*path, str(number))) for number, one in enumerate(value))
 
-    def _with(self, value: Any, key: Key, path: Path, owner: str) -> dict[str, Any]:
+    def _with(self, value: Any, key: Key, path: KeyPath, owner: str) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise kinds.wrong_type("a table", value)
+            raise value_types.wrong_type("a table", value)
         return {word: self._argument(one, (*path, word)) for word, one in value.items()}
 
-    def _argument(self, value: Any, path: Path) -> Any:
+    def _argument(self, value: Any, path: KeyPath) -> Any:
         """One argument; UNKNOWN stays, so that the others can be checked."""
         try:
             _known(value)
-        except Reported:
-            self.report.holes.add(path)
+        except AlreadyReported:
+            self.diagnostics.unknown_paths.add(path)
             return UNKNOWN
-        return plain(value)
+        return plain_value(value)
 
     # -- tests ----------------------------------------------------------------------------------
 
-    def _for(self, kind: str) -> Callable[[Any, Key, Path, str], dict[str, Any]]:
+    def _for(self, kind: str) -> Callable[[Any, Key, KeyPath, str], dict[str, Any]]:
         """A table whose keys are names of queues or tasks."""
 
-        def each(value: Any, key: Key, path: Path, owner: str) -> dict[str, Any]:
+        def each(value: Any, key: Key, path: KeyPath, owner: str) -> dict[str, Any]:
             if not isinstance(value, dict):
-                raise kinds.wrong_type(f"a table of {kind}s", value)
+                raise value_types.wrong_type(f"a table of {kind}s", value)
             made = {}
             for word, inner in value.items():
-                if not self.exists(kind, word):
-                    hint = self.report.nearest(word, self.names[kind])
+                if not self.name_exists(kind, word):
+                    hint = self.diagnostics.suggest_nearest(word, self.names[kind])
                     code = "E203" if kind == "queue" else "E201"
-                    self.report.add(
-                        code, f"{owner} names {kind} {name(word)}, which does not exist", (*path, word), hint
+                    self.diagnostics.add_problem(
+                        code, f"{owner} names {kind} {quote_name(word)}, which does not exist", (*path, word), hint
                     )
                 elif key.table == "feed":
-                    made[word] = self.value(inner, grammar.Key(word, "list"), (*path, word), owner)
+                    made[word] = self.convert_value(inner, grammar.Key(word, "list"), (*path, word), owner)
                 else:
-                    made[word] = self.table(inner, key.table, (*path, word), f"`{key.name}.{word}` of {owner}")
+                    made[word] = self.convert_table(inner, key.table, (*path, word), f"`{key.name}.{word}` of {owner}")
             return made
 
         return each
 
-    def _faults(self, value: Any, key: Key, path: Path, owner: str) -> list[dict[str, Any]]:
+    def _faults(self, value: Any, key: Key, path: KeyPath, owner: str) -> list[dict[str, Any]]:
         if not isinstance(value, list):
-            raise kinds.wrong_type("a list of tables", value)
-        return [self.table(one, key.table, (*path, str(at)), f"`fault` of {owner}") for at, one in enumerate(value)]
+            raise value_types.wrong_type("a list of tables", value)
+        return [
+            self.convert_table(one, key.table, (*path, str(at)), f"`fault` of {owner}") for at, one in enumerate(value)
+        ]
 
 
 def _known(value: Any) -> None:
     """Stay silent about a value with a reported hole anywhere in it."""
     if value is UNKNOWN:
-        raise Reported
+        raise AlreadyReported
     if isinstance(value, (dict, list)):
         for inner in value.values() if isinstance(value, dict) else value:
             _known(inner)
@@ -282,7 +302,7 @@ def _elsewhere(word: str, table: str) -> str:
     homes = [home for home in _HOMES if word in grammar.TABLES[home]] if table in _HOMES else []
     if homes:
         return f"it is a key of {_HOMES[homes[0]]}"
-    known = [name(key) for key in grammar.TABLES[table]]
+    known = [quote_name(key) for key in grammar.TABLES[table]]
     return f"known: {', '.join(known)}" if len(known) <= _FEW else ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from runner.config import grammar
 
 #: What stands in a page around a table; `NAME` is one of `grammar.TABLES`.
-BEGIN, END = "<!-- keys: NAME -->", "<!-- end -->"
+BEGIN_MARK, END_MARK = "<!-- keys: NAME -->", "<!-- end -->"
 
 _KINDS = {
     "after": "names, or a table",
@@ -34,17 +34,17 @@ _KINDS = {
 }
 
 
-def filled(page: str) -> str:
+def fill_page(page: str) -> str:
     """The page with every marked table as the grammar has it."""
     for name in grammar.TABLES:
-        begin = BEGIN.replace("NAME", name)
+        begin = BEGIN_MARK.replace("NAME", name)
         before, mark, rest = page.partition(begin)
         if mark:
-            page = f"{before}{begin}\n\n{table(name)}\n\n{END}{rest.partition(END)[2]}"
+            page = f"{before}{begin}\n\n{key_table(name)}\n\n{END_MARK}{rest.partition(END_MARK)[2]}"
     return page
 
 
-def table(name: str) -> str:
+def key_table(name: str) -> str:
     """One table of keys as Markdown."""
     rows = ["| key | default | value | meaning |", "|---|---|---|---|"]
     rows += [_row(name, key) for key in grammar.TABLES[name].values()]
@@ -56,8 +56,8 @@ def _row(table_name: str, key: grammar.Key) -> str:
     if key.kind == "table" and key.table in grammar.TABLES and table_name == "task":
         inner = [f"{each.name} = {each.default}" for each in grammar.TABLES[key.table].values() if each.default]
         default = f"`{{ {', '.join(inner)} }}`" if inner else ""
-    missing = grammar.NOT_YET.get((table_name, key.name))
-    meaning = key.help + (f". Not in this version: {missing.words}" if missing else "")
+    missing = grammar.UNSUPPORTED_KEYS.get((table_name, key.name))
+    meaning = key.help + (f". Not in this version: {missing.description}" if missing else "")
     return f"| `{key.name}` | {default} | {_value(key)} | {meaning} |".replace("  ", " ")
 
 

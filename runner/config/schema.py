@@ -28,10 +28,10 @@ _CALL = r"^[^\W\d][\w-]*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?$"
 _EXCEPTION = r"^[^\W\d]\w*(\.[^\W\d]\w*)*$"
 
 #: A value may be, or hold, `${param}`; what comes out of that only runner knows.
-REFERENCE: Schema = {"type": "string", "pattern": r"\$\{"}
+REFERENCE_SCHEMA: Schema = {"type": "string", "pattern": r"\$\{"}
 
 
-def build() -> Schema:
+def build_schema() -> Schema:
     """The schema of the whole file."""
     tables = [name for name in grammar.TABLES if name != "top"]
     return {
@@ -79,7 +79,7 @@ def _default(key: Key) -> Any:
 
 
 def _or_reference(*schemas: Schema) -> Schema:
-    return {"anyOf": [*schemas, REFERENCE]}
+    return {"anyOf": [*schemas, REFERENCE_SCHEMA]}
 
 
 def _text(pattern: str) -> Schema:

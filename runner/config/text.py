@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def width(text: str) -> int:
+def display_width(text: str) -> int:
     """Columns on a terminal: characters of East Asian scripts take two."""
     if text.isascii():
         return len(text)
@@ -13,10 +13,10 @@ def width(text: str) -> int:
     return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
 
 
-def clean(text: str, limit: int | None = None) -> str:
+def clean_text(text: str, limit: int | None = None) -> str:
     r"""Text that cannot steer a terminal: control and bidi characters become `?`, tabs become spaces.
 
-    >>> clean("a\tb\x1b[31m"), clean("x" * 9, 5)
+    >>> clean_text("a\tb\x1b[31m"), clean_text("x" * 9, 5)
     ('a b?[31m', 'xx...')
     """
     if limit is not None and len(text) > limit:

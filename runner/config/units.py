@@ -6,8 +6,8 @@ import re
 
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-zµ]*)\s*")
 
-SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-BYTES = {
+SECONDS_PER_UNIT = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+BYTES_PER_UNIT = {
     "B": 1,
     "KB": 10**3,
     "MB": 10**6,
@@ -18,7 +18,16 @@ BYTES = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
-PERIODS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0}
+PERIOD_SECONDS = {
+    "s": 1.0,
+    "sec": 1.0,
+    "m": 60.0,
+    "min": 60.0,
+    "h": 3600.0,
+    "hour": 3600.0,
+    "d": 86400.0,
+    "day": 86400.0,
+}
 
 DURATION_WANTED = 'a number and a unit, for instance "200ms", "10s", "2h"'
 SIZE_WANTED = 'a number and a unit, for instance "64KiB", "256MB"'
@@ -26,21 +35,21 @@ RATE_WANTED = 'a number for each period, for instance "50/s", "100/min"'
 SHARE_WANTED = 'a percentage from 0% to 100%, for instance "10%"'
 
 #: Numbers are short: a hostile one must not cost time.
-MAX_TEXT = 40
+MAX_TEXT_LENGTH = 40
 
 
-class Seconds(float):
+class WrittenDuration(float):
     """A duration that came out of a param: it knows how it was written, so that `${name}` inside a text reads well.
 
-    >>> Seconds("1m30s"), str(Seconds("1m30s"))
+    >>> WrittenDuration("1m30s"), str(WrittenDuration("1m30s"))
     (90.0, '1m30s')
     """
 
     text: str
 
-    def __new__(cls, text: str) -> Seconds:
+    def __new__(cls, text: str) -> WrittenDuration:
         """From its text, which `str` gives back."""
-        made = super().__new__(cls, duration(text))
+        made = super().__new__(cls, parse_duration(text))
         made.text = text
         return made
 
@@ -48,18 +57,18 @@ class Seconds(float):
         return self.text
 
 
-class Bytes(int):
-    """A size that came out of a param, as `Seconds`.
+class WrittenSize(int):
+    """A size that came out of a param, as `WrittenDuration`.
 
-    >>> Bytes("1KiB") + 0, str(Bytes("1KiB"))
+    >>> WrittenSize("1KiB") + 0, str(WrittenSize("1KiB"))
     (1024, '1KiB')
     """
 
     text: str
 
-    def __new__(cls, text: str) -> Bytes:
+    def __new__(cls, text: str) -> WrittenSize:
         """From its text, which `str` gives back."""
-        made = super().__new__(cls, size(text))
+        made = super().__new__(cls, parse_size(text))
         made.text = text
         return made
 
@@ -67,63 +76,63 @@ class Bytes(int):
         return self.text
 
 
-def duration(text: str) -> float:
+def parse_duration(text: str) -> float:
     """Seconds.
 
-    >>> duration("200ms"), duration("10s"), duration("2h"), duration("1m30s")
+    >>> parse_duration("200ms"), parse_duration("10s"), parse_duration("2h"), parse_duration("1m30s")
     (0.2, 10.0, 7200.0, 90.0)
-    >>> duration("10")
+    >>> parse_duration("10")
     Traceback (most recent call last):
     ValueError: a number and a unit, for instance "200ms", "10s", "2h"
     """
     total, end = 0.0, 0
     text = text.strip()
-    for part in _PART.finditer(text if len(text) <= MAX_TEXT else ""):
-        if part.start() != end or part[2] not in SECONDS:
+    for part in _PART.finditer(text if len(text) <= MAX_TEXT_LENGTH else ""):
+        if part.start() != end or part[2] not in SECONDS_PER_UNIT:
             break
-        total, end = total + float(part[1]) * SECONDS[part[2]], part.end()
+        total, end = total + float(part[1]) * SECONDS_PER_UNIT[part[2]], part.end()
     if not text or end != len(text):
         raise ValueError(DURATION_WANTED)
     return total
 
 
-def size(text: str) -> int:
+def parse_size(text: str) -> int:
     """Bytes; KB is 1000 and KiB is 1024.
 
-    >>> size("256MB"), size("64KiB"), size("1.5 KiB")
+    >>> parse_size("256MB"), parse_size("64KiB"), parse_size("1.5 KiB")
     (256000000, 65536, 1536)
-    >>> size("64kb")
+    >>> parse_size("64kb")
     Traceback (most recent call last):
     ValueError: a number and a unit, for instance "64KiB", "256MB"
     """
     number, unit = _number_and_unit(text, SIZE_WANTED)
-    if unit not in BYTES:
+    if unit not in BYTES_PER_UNIT:
         raise ValueError(SIZE_WANTED)
-    return int(float(number) * BYTES[unit]) if "." in number else int(number) * BYTES[unit]
+    return int(float(number) * BYTES_PER_UNIT[unit]) if "." in number else int(number) * BYTES_PER_UNIT[unit]
 
 
-def rate(text: str) -> tuple[float, float]:
+def parse_rate(text: str) -> tuple[float, float]:
     """A count and its period in seconds.
 
-    >>> rate("50/s"), rate("100/min")
+    >>> parse_rate("50/s"), parse_rate("100/min")
     ((50.0, 1.0), (100.0, 60.0))
-    >>> rate("50")
+    >>> parse_rate("50")
     Traceback (most recent call last):
     ValueError: a number for each period, for instance "50/s", "100/min"
     """
     count, slash, period = text.partition("/")
     number, unit = _number_and_unit(count, RATE_WANTED)
-    if not slash or unit or period.strip() not in PERIODS or float(number) == 0:
+    if not slash or unit or period.strip() not in PERIOD_SECONDS or float(number) == 0:
         raise ValueError(RATE_WANTED)
-    return float(number), PERIODS[period.strip()]
+    return float(number), PERIOD_SECONDS[period.strip()]
 
 
-def share(text: str) -> float:
+def parse_share(text: str) -> float:
     """A percentage, as a number from 0 to 1.
 
-    >>> share("10%")
+    >>> parse_share("10%")
     0.1
-    >>> share("110%")
+    >>> parse_share("110%")
     Traceback (most recent call last):
     ValueError: a percentage from 0% to 100%, for instance "10%"
     """
@@ -134,7 +143,7 @@ def share(text: str) -> float:
 
 
 def _number_and_unit(text: str, wanted: str) -> tuple[str, str]:
-    found = _PART.fullmatch(text.strip()) if len(text) <= MAX_TEXT else None
+    found = _PART.fullmatch(text.strip()) if len(text) <= MAX_TEXT_LENGTH else None
     if found is None:
         raise ValueError(wanted)
     return found[1], found[2]

@@ -9,25 +9,25 @@ The ledger moves chunks of opaque payload and counts items; it never looks into 
 one place, so the balance `put = done + dead + dropped + queued + leased` is true between any two calls.
 """
 
-from runner.ledger.balance import Headline, Tally, headline
-from runner.ledger.book import Ledger, LineSpec
+from runner.ledger.balance import Balance, ItemCounts, compute_balance
 from runner.ledger.leases import Again, Dead, Dropped, GivenUp, Lease, Settlement, Verdict
-from runner.ledger.lines import Chunk, Line, Piece
+from runner.ledger.ledger import Ledger, QueueSpec
+from runner.ledger.subscriptions import Chunk, ItemRange, Subscription
 
 __all__ = [
     "Again",
+    "Balance",
     "Chunk",
     "Dead",
     "Dropped",
     "GivenUp",
-    "Headline",
+    "ItemCounts",
+    "ItemRange",
     "Lease",
     "Ledger",
-    "Line",
-    "LineSpec",
-    "Piece",
+    "QueueSpec",
     "Settlement",
-    "Tally",
+    "Subscription",
     "Verdict",
-    "headline",
+    "compute_balance",
 ]

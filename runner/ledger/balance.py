@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Tally:
+class ItemCounts:
     """Counts of items, of one line or of one task."""
 
     put: int = 0
@@ -30,19 +30,19 @@ class Tally:
     def missing(self) -> int:
         """0 when the balance holds, once what is left has been counted.
 
-        >>> Tally(put=5, done=3, dead=1, left=1).missing
+        >>> ItemCounts(put=5, done=3, dead=1, left=1).missing
         0
         """
         return self.put - self.done - self.dead - self.dropped - self.left
 
 
 @dataclass(frozen=True, slots=True)
-class Headline:
+class Balance:
     """The run's balance in one line.
 
-    >>> print(Headline(read=10_000, done=9_987, dead=13, repeated=3))
+    >>> print(Balance(read=10_000, done=9_987, dead=13, repeated=3))
     10,000 read = 9,987 done + 13 dead + 0 dropped + 0 left   (3 repeated)
-    >>> print(Headline(read=1, made=9, done=10))
+    >>> print(Balance(read=1, made=9, done=10))
     1 read + 9 made = 10 done + 0 dead + 0 dropped + 0 left
     """
 
@@ -69,7 +69,7 @@ class Headline:
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class TaskFlow:
     """What one task did with items: `taken` it finished, `sent` it put into lines; `read` those a source yielded."""
 
     taken: int
@@ -77,7 +77,7 @@ class Flow:
     read: int
 
 
-def headline(flows: Iterable[Flow], lines: Iterable[Tally], repeated: int) -> Headline:
+def compute_balance(flows: Iterable[TaskFlow], lines: Iterable[ItemCounts], repeated: int) -> Balance:
     """Add up a run. `lines` are those of ordinary queues: a dead letter was counted where its item died.
 
     A source's items are read; what any task sent beyond what it took (or read) was made; what it took
@@ -90,7 +90,7 @@ def headline(flows: Iterable[Flow], lines: Iterable[Tally], repeated: int) -> He
         made += max(0, surplus)
         done += max(0, -surplus)
     tallies = list(lines)
-    return Headline(
+    return Balance(
         read=read,
         made=made,
         done=done,

@@ -9,8 +9,8 @@ from runner.structs import dataclass, field
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.ledger.lines import Line, Piece
-    from runner.ledger.order import Entry
+    from runner.ledger.ordering import OrderEntry
+    from runner.ledger.subscriptions import ItemRange, Subscription
 
 
 @dataclass(slots=True)
@@ -20,28 +20,28 @@ class Lease:
     id: int
     task: str
     worker: int
-    pieces: list[tuple[Line, Piece]]
+    item_ranges: list[tuple[Subscription, ItemRange]]
     count: int
-    entry: Entry | None = None
+    order_entry: OrderEntry | None = None
     #: Items at its beginning that are over already; positions that a worker tells count from before them.
-    over: int = 0
+    finished_items: int = 0
 
-    def shorten(self, done: int) -> None:
+    def drop_finished(self, done: int) -> None:
         """The first `done` items are over; the worker goes on with the rest."""
-        self.pieces = list(self.locate(done, self.count - done))
+        self.item_ranges = list(self.locate_ranges(done, self.count - done))
         self.count -= done
-        self.over += done
+        self.finished_items += done
 
-    def locate(self, start: int, count_: int) -> Iterator[tuple[Line, Piece]]:
+    def locate_ranges(self, start: int, count_: int) -> Iterator[tuple[Subscription, ItemRange]]:
         """The parts of this lease's pieces that hold the items `start` .. `start + count_`."""
-        for line, piece in self.pieces:
+        for line, piece in self.item_ranges:
             if count_ <= 0:
                 return
             if start >= piece.count:
                 start -= piece.count
                 continue
             length = min(count_, piece.count - start)
-            yield line, piece.part(start, length) if (start or length < piece.count) else piece
+            yield line, piece.sub_range(start, length) if (start or length < piece.count) else piece
             count_ -= length
             start = 0
 
@@ -56,7 +56,7 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """Verdict: given up. `evidence` is whatever the caller wants to see again in `Settlement.dead`."""
+    """Verdict: given up. `evidence` is whatever the caller wants to see again in `Settlement.dead_items`."""
 
     evidence: Any = None
     count: int = 1
@@ -77,7 +77,7 @@ class GivenUp:
     """One item that is dead, with the line in which it waited and its evidence."""
 
     queue: str
-    piece: Piece
+    item_range: ItemRange
     evidence: Any
 
 
@@ -85,5 +85,5 @@ class GivenUp:
 class Settlement:
     """What settling a lease has brought: dead items, and the queues that have something new."""
 
-    dead: list[GivenUp] = field(default_factory=list)
-    fed: set[str] = field(default_factory=set)
+    dead_items: list[GivenUp] = field(default_factory=list)
+    fed_queues: set[str] = field(default_factory=set)

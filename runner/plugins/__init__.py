@@ -8,12 +8,12 @@
 A name in a file is `function` (of whichever plugin has it), `plugin.function`, or `package.module:function` (any
 importable callable, marked or not). Local plugins are loaded under a private package name: nothing enters `sys.path`
 in front, and a `plugins/json.py` shadows nothing. A broken plugin stays in the list with its error; only a run that
-needs it fails. What is blocked (`Choice`) is never imported.
+needs it fails. What is blocked (`PluginPolicy`) is never imported.
 """
 
-from runner.plugins.choice import Choice
-from runner.plugins.names import Plugins
+from runner.plugins.lookup import PluginSet
 from runner.plugins.plugin import Plugin
+from runner.plugins.policy import PluginPolicy
 from runner.tasks import TaskFunction
 
-__all__ = ["Choice", "Plugin", "Plugins", "TaskFunction"]
+__all__ = ["Plugin", "PluginPolicy", "PluginSet", "TaskFunction"]

@@ -11,10 +11,10 @@ import inspect
 import types
 from typing import TYPE_CHECKING, Any
 
-from runner.errortext import describe
+from runner.error_text import describe_error
 from runner.hookspecs import MARK, NAMES, HookOptions, Hooks, WorkerHook
-from runner.plugins.plugin import noted
-from runner.tasks import Reference, TaskFunction, provided
+from runner.plugins.plugin import add_hook_note
+from runner.tasks import Reference, TaskFunction, provided_functions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _ROUTINES = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 
 
-def marked(module: Any) -> dict[str, HookOptions]:
+def marked_hooks(module: Any) -> dict[str, HookOptions]:
     """The functions of a module that are marked with `@hookimpl`, by name."""
     found = {name: getattr(value, MARK, None) for name, value in vars(module).items() if _is_function(value)}
     return {name: options for name, options in found.items() if isinstance(options, HookOptions)}
@@ -47,17 +47,17 @@ class HookCalls:
         self._plugins: dict[str, Plugin] = {}
         self._modules: dict[str, ModuleType] = {}
 
-    def register(self, plugin: Plugin) -> None:
+    def register_plugin(self, plugin: Plugin) -> None:
         """Import the plugin's hooks and check them; a plugin whose hooks are wrong is broken, and has none."""
-        if plugin.blocked or plugin.error or not plugin.hooks_module:
+        if plugin.blocked_by or plugin.error or not plugin.hooks_module:
             return
-        module = plugin.imported(plugin.hooks_module)
+        module = plugin.import_own_module(plugin.hooks_module)
         if module is None:
             return
-        found = marked(module)
+        found = marked_hooks(module)
         wrong = _wrong(module, found, plugin)
         if wrong:
-            plugin.fail(wrong)
+            plugin.mark_broken(wrong)
         elif found:
             self._register(plugin, module, found)
         if plugin.distribution is not None and not plugin.module:
@@ -72,14 +72,14 @@ class HookCalls:
         try:
             self._manager.register(module, key)
         except (pluggy.PluginValidationError, ValueError) as error:
-            plugin.fail(_short(error))
+            plugin.mark_broken(_short(error))
             return
         plugin.hooks = tuple(name for name in NAMES if name in found)
         self._plugins[key], self._modules[key] = plugin, module
         if "runner_tasks" in plugin.hooks:
             self._offer(plugin, module)
 
-    def calls(self, hook: str) -> Iterator[tuple[Plugin, Callable[..., list[Any]]]]:
+    def calls_of(self, hook: str) -> Iterator[tuple[Plugin, Callable[..., list[Any]]]]:
         """Each plugin with this hook, and the call of it alone; the call's result is a list of one, or empty."""
         if self._manager is None:
             return
@@ -90,17 +90,17 @@ class HookCalls:
 
     def _offer(self, plugin: Plugin, module: ModuleType) -> None:
         """Take in what the plugin's `runner_tasks` gives."""
-        for _, call in [each for each in self.calls("runner_tasks") if each[0] is plugin]:
+        for _, call in [each for each in self.calls_of("runner_tasks") if each[0] is plugin]:
             try:
                 for given in call():
-                    for name, obj, options in provided(given):
+                    for name, obj, options in provided_functions(given):
                         where = Reference(module.__name__, "runner_tasks", plugin.path, name)
-                        plugin.offer(TaskFunction(name, obj, where, plugin.name, options))
+                        plugin.add_function(TaskFunction(name, obj, where, plugin.name, options))
             except Exception as error:  # noqa: BLE001  whatever a plugin raises makes that plugin broken
-                told = describe(noted(error, "runner_tasks", plugin))
-                plugin.fail(f"its hook runner_tasks raised {told}", told.traceback)
+                told = describe_error(add_hook_note(error, "runner_tasks", plugin))
+                plugin.mark_broken(f"its hook runner_tasks raised {told}", told.traceback)
 
-    def workers(self) -> tuple[WorkerHook, ...]:
+    def worker_hooks(self) -> tuple[WorkerHook, ...]:
         """The hooks that surround workers, as workers are told of them."""
         found = []
         for key, plugin in self._plugins.items():

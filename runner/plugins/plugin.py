@@ -9,17 +9,17 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner.errortext import describe
+from runner.error_text import describe_error
 from runner.hookspecs import MARK as HOOK_MARK
-from runner.plugins.installed import FUNCTIONS, HOOKS
+from runner.plugins.entry_points import FUNCTIONS_GROUP, HOOKS_GROUP
 from runner.structs import dataclass, field
-from runner.tasks import Reference, TaskFunction, declared, load_module
+from runner.tasks import Reference, TaskFunction, find_declaration, load_module
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
 
-    from runner.plugins.installed import Distribution, EntryPoint
+    from runner.plugins.entry_points import Distribution, EntryPoint
     from runner.tasks import Declaration
 
 _OURS = str(Path(__file__).parent.parent)
@@ -37,29 +37,29 @@ class Plugin:
     module: str = ""
     path: str | None = None
     hooks_module: str = ""
-    commands: str = ""
+    commands_module: str = ""
     distribution: Distribution | None = None
-    file: str = ""
+    source_file: str = ""
     functions: dict[str, TaskFunction] = field(default_factory=dict)
     #: Names under which it has several.
-    clashes: dict[str, list[TaskFunction]] = field(default_factory=dict)
+    duplicate_functions: dict[str, list[TaskFunction]] = field(default_factory=dict)
     hooks: tuple[str, ...] = ()
-    unmarked: tuple[str, ...] = ()
+    unmarked_functions: tuple[str, ...] = ()
     #: What the tasks' `env` in the file gives their workers.
-    env: Mapping[str, str] = field(default_factory=dict)
+    worker_env: Mapping[str, str] = field(default_factory=dict)
     loaded: bool = False
-    blocked: str = ""
+    blocked_by: str = ""
     error: str = ""
-    why: str = ""
+    error_line: str = ""
 
     @classmethod
-    def installed(cls, points: dict[str, EntryPoint]) -> Plugin:
+    def from_entry_points(cls, points: dict[str, EntryPoint]) -> Plugin:
         """From the entry points of one name in one distribution, by group."""
-        any_point = points.get(FUNCTIONS) or next(iter(points.values()))
+        any_point = points.get(FUNCTIONS_GROUP) or next(iter(points.values()))
         of = {group: point.value for group, point in points.items()}
-        plugin = cls(any_point.name, f"{any_point.distribution}, {any_point.file}", of.get(FUNCTIONS, ""))
-        plugin.hooks_module, plugin.commands = of.get(HOOKS, ""), of.get("runner.commands", "")
-        plugin.distribution, plugin.file = any_point.distribution, any_point.file
+        plugin = cls(any_point.name, f"{any_point.distribution}, {any_point.source_file}", of.get(FUNCTIONS_GROUP, ""))
+        plugin.hooks_module, plugin.commands_module = of.get(HOOKS_GROUP, ""), of.get("runner.commands", "")
+        plugin.distribution, plugin.source_file = any_point.distribution, any_point.source_file
         return plugin
 
     @property
@@ -75,54 +75,58 @@ class Plugin:
     @property
     def status(self) -> Literal["loaded", "lazy", "blocked", "broken"]:
         """What has become of it so far."""
-        if self.blocked:
+        if self.blocked_by:
             return "blocked"
         if self.error:
             return "broken"
         return "loaded" if self.loaded else "lazy"
 
-    def fail(self, why: str, error: str = "") -> None:
+    def mark_broken(self, why: str, error: str = "") -> None:
         """It is broken; the first reason counts."""
         if not self.error:
-            self.why, self.error = why, error or why
+            self.error_line, self.error = why, error or why
 
-    def load(self) -> None:
+    def load_functions(self) -> None:
         """Import its task functions, once; an error is kept, not raised. A blocked plugin is left alone."""
-        if self.loaded or self.blocked or self.error or not self.module:
+        if self.loaded or self.blocked_by or self.error or not self.module:
             return
         self.loaded = True
-        module = self.imported(self.module)
+        module = self.import_own_module(self.module)
         if module is not None:
             self._collect(module)
 
-    def imported(self, name: str) -> ModuleType | None:
+    def import_own_module(self, name: str) -> ModuleType | None:
         """One of its modules; None when it cannot be imported: it is broken then."""
         if ":" in name:
-            self.fail(f"its entry point must name a module, not {name!r}")
+            self.mark_broken(f"its entry point must name a module, not {name!r}")
             return None
         try:
-            module: ModuleType = import_with(self.env, name, self.path)
+            module: ModuleType = import_with_env(self.worker_env, name, self.path)
         except BaseException as error:
-            if asked_to_end(error):
+            if is_user_interrupt(error):
                 raise
-            told = describe(trimmed(error))
-            self.fail(str(told), told.traceback or str(error))
+            told = describe_error(trim_traceback(error))
+            self.mark_broken(str(told), told.traceback or str(error))
             return None
-        self.file = getattr(module, "__file__", None) or self.file
+        self.source_file = getattr(module, "__file__", None) or self.source_file
         return module
 
-    def may_offer(self, name: str) -> bool:
+    def may_have_function(self, name: str) -> bool:
         """Whether it might have the function, were it not broken: its text names it, other than to call it."""
         if not self.error:
             return False
         word = re.escape(name)
-        return bool(re.search(rf"(def|class)\s+{word}\b|\b{word}\b(?!\s*\()|^$|import\s*\*", self.text))
+        return bool(re.search(rf"(def|class)\s+{word}\b|\b{word}\b(?!\s*\()|^$|import\s*\*", self.source_text))
 
     @property
-    def text(self) -> str:
+    def source_text(self) -> str:
         """Its file, for a guess at what importing it would have brought; empty when that cannot be read."""
         try:
-            return Path(self.file).read_text(encoding="utf-8", errors="replace") if Path(self.file).is_file() else ""
+            return (
+                Path(self.source_file).read_text(encoding="utf-8", errors="replace")
+                if Path(self.source_file).is_file()
+                else ""
+            )
         except OSError:
             return ""
 
@@ -130,27 +134,27 @@ class Plugin:
         unmarked = []
         found: dict[str, list[tuple[str, Any, Declaration]]] = {}
         for attribute, value in list(vars(module).items()):
-            mark = declared(value)
+            mark = find_declaration(value)
             if mark is not None:
                 found.setdefault(mark.name, []).append((attribute, value, mark))
             elif type(value) is FunctionType and value.__module__ == self.module and not hasattr(value, HOOK_MARK):
                 unmarked.append(attribute)
-        self.unmarked = tuple(unmarked)
+        self.unmarked_functions = tuple(unmarked)
         for name, claims in found.items():
             # What was marked; a copy only where that is out of reach (a decorator above `@task`).
-            marked = [claim for claim in claims if claim[1] is claim[2].of]
+            marked = [claim for claim in claims if claim[1] is claim[2].marked_object]
             for attribute, value, mark in marked or claims:
                 reference = Reference(self.module, attribute, self.path)
-                self.offer(TaskFunction(name, value, reference, self.name, mark.options))
+                self.add_function(TaskFunction(name, value, reference, self.name, mark.options))
 
-    def offer(self, function: TaskFunction) -> None:
+    def add_function(self, function: TaskFunction) -> None:
         """Take a task function in; when it is another one than that of the same name, neither can be called."""
         there = self.functions.setdefault(function.name, function)
         if there.obj is not function.obj and not there.is_copy_of(function):
-            self.clashes.setdefault(function.name, [there]).append(function)
+            self.duplicate_functions.setdefault(function.name, [there]).append(function)
 
 
-def import_with(env: Mapping[str, str], name: str, path: str | None = None) -> Any:
+def import_with_env(env: Mapping[str, str], name: str, path: str | None = None) -> Any:
     """Import a module here as it is, or else as a worker would that has this `env`: it may not do without."""
     try:
         return load_module(name, path)
@@ -167,7 +171,7 @@ def import_with(env: Mapping[str, str], name: str, path: str | None = None) -> A
         os.environ.update({word: value for word, value in before.items() if word in env})
 
 
-def trimmed(error: BaseException) -> BaseException:
+def trim_traceback(error: BaseException) -> BaseException:
     """The error without the frames of the import system and of ours, which lead to it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(("<frozen importlib", _OURS)):
@@ -175,7 +179,7 @@ def trimmed(error: BaseException) -> BaseException:
     return error.with_traceback(trace)
 
 
-def asked_to_end(error: BaseException) -> bool:
+def is_user_interrupt(error: BaseException) -> bool:
     """Whether it is Ctrl-C, and no `raise KeyboardInterrupt` of the code that was executed."""
     trace = error.__traceback__
     if not isinstance(error, KeyboardInterrupt) or trace is None:
@@ -185,7 +189,7 @@ def asked_to_end(error: BaseException) -> bool:
     return trace.tb_frame.f_code.co_code[trace.tb_lasti] != opcode.opmap["RAISE_VARARGS"]
 
 
-def noted(error: BaseException, hook: str, plugin: Any) -> BaseException:
+def add_hook_note(error: BaseException, hook: str, plugin: Any) -> BaseException:
     """The error, with the plugin whose hook has raised it."""
     error.add_note(f"in hook {hook} of plugin {plugin.label}")
-    return trimmed(error)
+    return trim_traceback(error)

@@ -10,14 +10,14 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from runner import forks
+from runner import forked_copies
 from runner.transport import stdio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from runner.report.output import Printer, Source
+    from runner.report.printer import Printer, WorkerStream
 
 _UNKNOWN = "-"
 
@@ -104,7 +104,7 @@ class ThreadCapture:
         self.printer = printer
         self._here = threading.local()  # not by number: another thread would inherit a dead one's
         self._names: set[str] = set()
-        self._sources: list[Source] = []
+        self._sources: list[WorkerStream] = []
         self._saved: dict[int, int] = {}
         self._streams: tuple[Any, Any] = (sys.stdout, sys.stderr)
 
@@ -136,8 +136,8 @@ class ThreadCapture:
 
     def _abandon(self) -> None:
         """This is a copy that something has forked: what it prints goes where its descriptors lead, line by line."""
-        forks.drop(*self._saved.values())
-        own = {"out": stdio.text(1), "err": stdio.text(2)}
+        forked_copies.close_descriptors(*self._saved.values())
+        own = {"out": stdio.line_text_stream(1), "err": stdio.line_text_stream(2)}
         if isinstance(sys.stdout, _Stream):
             sys.stdout, sys.stderr = own["out"], own["err"]
 
@@ -155,8 +155,8 @@ class ThreadCapture:
             read_end, write_end = os.pipe()
             os.dup2(write_end, fd)
             os.close(write_end)
-            self._sources.append(self.printer.attach(_UNKNOWN, read_end, stream))
-        self._forget = forks.tell(self._abandon)
+            self._sources.append(self.printer.attach_pipe(_UNKNOWN, read_end, stream))
+        self._forget = forked_copies.register_fork_hook(self._abandon)
         stdio.buffer_c_by_line()
         sys.stdout = _Stream(self, "out", 1)
         sys.stderr = _Stream(self, "err", 2)

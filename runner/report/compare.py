@@ -6,27 +6,27 @@ import difflib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from runner.config.text import width
-from runner.report.figures import rate, span
-from runner.report.words import duration
+from runner.config.text import display_width
+from runner.report.figures import format_rate, time_or_empty
+from runner.report.words import format_duration
 from runner.structs import dataclass
-from runner.text import one_line, plain
+from runner.text import printable_line, printable_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.report.record import Record
+    from runner.report.record import RunRecord
 
 #: Of the JSON: raised when a key is taken away or means something else.
-VERSION = 1
+COMPARISON_VERSION = 1
 _MOST_LINES = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class FigurePair:
     """One figure of both runs; None where a run has none. `ratio` is after / before."""
 
-    what: str
+    label: str
     before: float | None
     after: float | None
     unit: str
@@ -35,13 +35,13 @@ class Pair:
     def ratio(self) -> float | None:
         """How many times what it was; None when it cannot be said.
 
-        >>> Pair("seconds", 4.0, 3.0, "s").ratio, Pair("seconds", 0.0, 3.0, "s").ratio
+        >>> FigurePair("seconds", 4.0, 3.0, "s").ratio, FigurePair("seconds", 0.0, 3.0, "s").ratio
         (0.75, None)
         """
         return self.after / self.before if self.before and self.after is not None else None
 
     @property
-    def texts(self) -> tuple[str, str, str]:
+    def cell_texts(self) -> tuple[str, str, str]:
         """Before, after, and the change: +25 %, or 3.1 times from twice on."""
         show = _SHOWN[self.unit]
         before = "–" if self.before is None else show(self.before)
@@ -64,9 +64,9 @@ class Pair:
 
 
 _SHOWN: dict[str, Callable[[float], str]] = {
-    "s": duration,
-    "item": span,
-    "rate": rate,
+    "s": format_duration,
+    "item": time_or_empty,
+    "rate": format_rate,
     "count": lambda value: f"{value:,.0f}",
     "share": lambda value: f"{100 * value:.0f} %",
 }
@@ -76,34 +76,34 @@ _SHOWN: dict[str, Callable[[float], str]] = {
 class Comparison:
     """Two runs: figures of the whole, figures by task, lines of the resolved files that differ, other changes."""
 
-    before: Record
-    after: Record
-    whole: tuple[Pair, ...]
-    tasks: dict[str, tuple[Pair, ...]]
-    changed: tuple[str, ...]
+    before: RunRecord
+    after: RunRecord
+    run_figures: tuple[FigurePair, ...]
+    task_figures: dict[str, tuple[FigurePair, ...]]
+    changed_lines: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-def compare(before: Record, after: Record) -> Comparison:
+def compare_records(before: RunRecord, after: RunRecord) -> Comparison:
     """What is different from `before` to `after`."""
     one, two = before.balance, after.balance
     whole = (
-        Pair("seconds", before.seconds, after.seconds, "s"),
-        Pair("throughput", _speed(before), _speed(after), "rate"),
-        Pair("done", one.done, two.done, "count"),
-        Pair("dead", one.dead, two.dead, "count"),
-        Pair("repeated", one.repeated, two.repeated, "count"),
+        FigurePair("seconds", before.seconds, after.seconds, "s"),
+        FigurePair("throughput", _speed(before), _speed(after), "rate"),
+        FigurePair("done", one.done, two.done, "count"),
+        FigurePair("dead", one.dead, two.dead, "count"),
+        FigurePair("repeated", one.repeated, two.repeated, "count"),
     )
     names = dict.fromkeys(task.name for task in (*before.tasks, *after.tasks))
     figures = {name: zip(_figures(before, name), _figures(after, name), strict=True) for name in names}
     tasks = {
-        name: tuple(Pair(what, *pair, unit) for (what, unit), pair in zip(_TASK, pairs, strict=True))
+        name: tuple(FigurePair(what, *pair, unit) for (what, unit), pair in zip(_TASK, pairs, strict=True))
         for name, pairs in figures.items()
     }
     return Comparison(before, after, whole, tasks, _changed(before, after), _notes(before, after))
 
 
-def _speed(record: Record) -> float | None:
+def _speed(record: RunRecord) -> float | None:
     return record.balance.done / record.seconds if record.seconds else None
 
 
@@ -111,18 +111,20 @@ def _speed(record: Record) -> float | None:
 _TASK = (("workers", "count"), ("done", "count"), ("median", "item"), ("p99", "item"), ("busy", "share"))
 
 
-def _figures(record: Record, name: str) -> tuple[float | None, float | None, float | None, float | None, float | None]:
+def _figures(
+    record: RunRecord, name: str
+) -> tuple[float | None, float | None, float | None, float | None, float | None]:
     task = next((task for task in record.tasks if task.name == name), None)
     if task is None:
         return (None,) * 5
     return _workers(record, name), task.done or task.sent, task.median, task.p99, task.busy
 
 
-def _workers(record: Record, task: str) -> int | None:
+def _workers(record: RunRecord, task: str) -> int | None:
     return next((len(planned.workers) for planned in record.plan.tasks if planned.name == task), None)
 
 
-def _changed(before: Record, after: Record) -> tuple[str, ...]:
+def _changed(before: RunRecord, after: RunRecord) -> tuple[str, ...]:
     """The lines that differ, each below the table that it stands in."""
     diff = difflib.unified_diff(
         before.plan.resolved.splitlines(), after.plan.resolved.splitlines(), lineterm="", n=10**6
@@ -143,7 +145,7 @@ def _changed(before: Record, after: Record) -> tuple[str, ...]:
     return (*found[:_MOST_LINES], f"... and {more:,} more lines") if more > 0 else tuple(found)
 
 
-def _notes(before: Record, after: Record) -> tuple[str, ...]:
+def _notes(before: RunRecord, after: RunRecord) -> tuple[str, ...]:
     one, two = before.plan.machine, after.plan.machine
     pairs = [
         ("file", before.plan.file, after.plan.file),
@@ -156,46 +158,49 @@ def _notes(before: Record, after: Record) -> tuple[str, ...]:
     return tuple(f"{word}: {old or '–'} → {new or '–'}" for word, old, new in pairs if old != new)
 
 
-def text(comparison: Comparison) -> str:
+def comparison_text(comparison: Comparison) -> str:
     """For a terminal."""
     before, after = comparison.before, comparison.after
-    lines = [f"{plain(before.run)} ({one_line(before.title)}) → {plain(after.run)} ({one_line(after.title)})", ""]
+    lines = [
+        " → ".join(f"{printable_text(record.run)} ({printable_line(record.title)})" for record in (before, after)),
+        "",
+    ]
     rows = [("", "before", "after", "change")]
-    rows += [(pair.what, *pair.texts) for pair in comparison.whole]
-    for name, pairs in comparison.tasks.items():
-        rows += [("", "", "", ""), (plain(name).replace("\n", " "), "", "", "")]
-        rows += [(f"  {pair.what}", *pair.texts) for pair in pairs if pair.texts != ("–", "–", "")]
-    wide = [max(width(row[column]) for row in rows) for column in range(4)]
+    rows += [(pair.label, *pair.cell_texts) for pair in comparison.run_figures]
+    for name, pairs in comparison.task_figures.items():
+        rows += [("", "", "", ""), (printable_text(name).replace("\n", " "), "", "", "")]
+        rows += [(f"  {pair.label}", *pair.cell_texts) for pair in pairs if pair.cell_texts != ("–", "–", "")]
+    wide = [max(display_width(row[column]) for row in rows) for column in range(4)]
     for row in rows:
-        first = row[0] + " " * (wide[0] - width(row[0]))
+        first = row[0] + " " * (wide[0] - display_width(row[0]))
         lines.append(
             "  ".join([first, *(f"{cell:>{most}}" for cell, most in zip(row[1:], wide[1:], strict=True))]).rstrip()
         )
     for note in comparison.notes:
-        lines += ["", plain(note)] if note is comparison.notes[0] else [plain(note)]
-    if comparison.changed:
-        lines += ["", "what is different in the resolved files:", *map(plain, comparison.changed)]
+        lines += ["", printable_text(note)] if note is comparison.notes[0] else [printable_text(note)]
+    if comparison.changed_lines:
+        lines += ["", "what is different in the resolved files:", *map(printable_text, comparison.changed_lines)]
     return "\n".join(lines)
 
 
-def as_json(comparison: Comparison) -> dict[str, Any]:
+def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
     """For programs: the ids of both runs, every pair as {before, after, ratio}, and what was changed."""
 
-    def pairs(found: tuple[Pair, ...]) -> dict[str, Any]:
-        return {pair.what: {"before": pair.before, "after": pair.after, "ratio": pair.ratio} for pair in found}
+    def pairs(found: tuple[FigurePair, ...]) -> dict[str, Any]:
+        return {pair.label: {"before": pair.before, "after": pair.after, "ratio": pair.ratio} for pair in found}
 
     return {
-        "version": VERSION,
+        "version": COMPARISON_VERSION,
         "before": _head(comparison.before),
         "after": _head(comparison.after),
-        "whole": pairs(comparison.whole),
-        "tasks": {name: pairs(found) for name, found in comparison.tasks.items()},
-        "changed": list(comparison.changed),
+        "whole": pairs(comparison.run_figures),
+        "tasks": {name: pairs(found) for name, found in comparison.task_figures.items()},
+        "changed": list(comparison.changed_lines),
         "notes": list(comparison.notes),
     }
 
 
-def _head(record: Record) -> dict[str, Any]:
+def _head(record: RunRecord) -> dict[str, Any]:
     return {
         "run": record.run,
         "title": record.title,

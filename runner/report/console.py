@@ -9,15 +9,15 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.errortext import item_name
+from runner.error_text import item_name
 from runner.report import summary
-from runner.report.words import duration, executed, number, outcome
-from runner.text import one_line, plain
+from runner.report.words import count_with_noun, describe_executed, describe_outcome, format_duration
+from runner.text import printable_line, printable_text
 
 if TYPE_CHECKING:
-    from runner.report.output import Printer
-    from runner.report.record import Record
-    from runner.supervisor import Plan, Result
+    from runner.report.printer import Printer
+    from runner.report.record import RunRecord
+    from runner.supervisor import Plan, RunOutcome
 
 
 class Console:
@@ -30,27 +30,28 @@ class Console:
         self._verbose = verbose
         self._failures: Counter[tuple[str, str]] = Counter()
 
-    def event(self, event: events.Event) -> None:
+    def handle_event(self, event: events.Event) -> None:
         """Say what a person should know of it."""
         if isinstance(event, events.ItemFailed):
             self._failed(event)
         elif isinstance(event, events.WorkerDied):
             self._died(event)
         elif isinstance(event, events.Stack) and self._first(event):
-            self.say(f"worker `{event.worker}` of task `{event.task}` (pid {event.pid}), {plain(event.why)}, executed:")
-            self.say(_indented(event.text) if event.text.strip() else "    nothing: it waits")
+            worker = f"worker `{event.worker}` of task `{event.task}` (pid {event.pid})"
+            self.print_message(f"{worker}, {printable_text(event.why)}, executed:")
+            self.print_message(_indented(event.text) if event.text.strip() else "    nothing: it waits")
         elif isinstance(event, events.TaskEnded):
             self._task_ended(event)
         elif isinstance(event, events.RunStopping):
             left = max(0.0, event.until - event.at)
-            self.say(
-                f"{plain(event.why)}: sources stop, what is queued drains for at most {duration(left)};"
+            self.print_message(
+                f"{printable_text(event.why)}: sources stop, what is queued drains for at most {format_duration(left)};"
                 " Ctrl-C again ends at once"
             )
         elif isinstance(event, events.RunKilled):
-            self.say(f"{plain(event.why)}: ending at once")
+            self.print_message(f"{printable_text(event.why)}: ending at once")
         elif isinstance(event, events.Notice):
-            self.say(plain(event.text))
+            self.print_message(printable_text(event.text))
 
     def _first(self, event: events.Stack) -> bool:
         """Whether this is the first stack of its kind; all of them when somebody has asked."""
@@ -58,19 +59,19 @@ class Console:
         self._failures[kind] += 1
         return event.why == "SIGQUIT" or self._failures[kind] == 1
 
-    def say(self, text: str, level: str = "INFO") -> None:
+    def print_message(self, text: str, level: str = "INFO") -> None:
         """A line of runner's own; further lines are indented, so that no error can pass itself off as one."""
         first, *more = text.split("\n")
         lines = [first, *(line if line[:4].isspace() else f"    {line}" for line in more)]
-        self._printer.message("\n".join(lines), level)
+        self._printer.print_message("\n".join(lines), level)
 
     def _failed(self, event: events.ItemFailed) -> None:
         kind = (event.task, event.error.partition(":")[0])
         self._failures[kind] += event.count
-        if self._failures[kind] > summary.SHOWN or (self._quiet and event.verdict == "again"):
+        if self._failures[kind] > summary.MAX_SHOWN_FAILURES or (self._quiet and event.verdict == "again"):
             return
         where = f"task `{event.task}`, worker `{event.worker}`"
-        item = f", {plain(item_name(event.preview, event.item))}" if event.item else ""
+        item = f", {printable_text(item_name(event.preview, event.item))}" if event.item else ""
         batch = f" and {event.count - 1} more of its batch" if event.count > 1 else ""
         verdict = {
             "again": f", attempt {event.attempt}, will be tried again",
@@ -78,79 +79,80 @@ class Console:
             "dropped": f", attempt {event.attempt}, dropped as `on_error` says",
         }.get(event.verdict, "")
         level = "ERROR" if event.verdict in {"dead", "fatal"} else "WARNING"
-        self.say(f"{where}{item}{batch}{verdict}: {plain(event.error)[:500]}", level)
+        self.print_message(f"{where}{item}{batch}{verdict}: {printable_text(event.error)[:500]}", level)
         if self._failures[kind] == event.count and event.traceback:
-            self.say(_indented(event.traceback), level)
-        if self._failures[kind] >= summary.SHOWN and event.verdict != "fatal":
-            self.say(f"task `{event.task}`: further {kind[1]} failures are counted, not shown")
+            self.print_message(_indented(event.traceback), level)
+        if self._failures[kind] >= summary.MAX_SHOWN_FAILURES and event.verdict != "fatal":
+            self.print_message(f"task `{event.task}`: further {kind[1]} failures are counted, not shown")
 
     def _died(self, event: events.WorkerDied) -> None:
         if event.told:
             return
-        item = plain(executed(event))
+        item = printable_text(describe_executed(event))
         then = "; a new one takes its place" if event.will_restart else ""
-        self.say(
-            f"task `{event.task}`, worker `{event.worker}` (pid {event.pid}): {plain(event.why)}{item}{then}", "WARNING"
+        self.print_message(
+            f"task `{event.task}`, worker `{event.worker}` (pid {event.pid}): {printable_text(event.why)}{item}{then}",
+            "WARNING",
         )
 
     def _task_ended(self, event: events.TaskEnded) -> None:
         if event.how == "failed":
-            self.say(f"task `{event.task}` has failed: {plain(event.why)}", "ERROR")
+            self.print_message(f"task `{event.task}` has failed: {printable_text(event.why)}", "ERROR")
         elif event.how == "skipped":
-            self.say(f"task `{event.task}` was not started: {plain(event.why)}")
+            self.print_message(f"task `{event.task}` was not started: {printable_text(event.why)}")
 
     # -- the end -------------------------------------------------------------------------------
 
-    def summary(self, result: Result, record: Record | None = None) -> None:
+    def print_summary(self, result: RunOutcome, record: RunRecord | None = None) -> None:
         """The results, what each task did, what is missing and why, and last of all the balance."""
-        self._printer.settle(result.patience(self._plan.settings.deadline))
-        if self._printer.trouble:
-            self.say(self._printer.trouble)
+        self._printer.wait_until_written(result.closing_patience(self._plan.settings.deadline))
+        if self._printer.write_error:
+            self.print_message(self._printer.write_error)
         if not self._quiet:
             for task in result.tasks.values():
                 for worker, text in task.results.items():
-                    self.say(f"{worker}: {plain(text)}")
+                    self.print_message(f"{worker}: {printable_text(text)}")
         if result.unbalanced:
             names = ", ".join(f"`{name}`" for name in result.unbalanced)
-            self.say(f"the balance does not hold in {names}: this is runner's own fault, please report it")
+            self.print_message(f"the balance does not hold in {names}: this is runner's own fault, please report it")
         for thread in result.left_behind:
-            self.say(f"thread `{thread}` was still executing and cannot be ended; it ends with this process")
+            self.print_message(f"thread `{thread}` was still executing and cannot be ended; it ends with this process")
         self._left(result)
         if result.trouble:
-            self.say(plain(result.trouble))
+            self.print_message(printable_text(result.trouble))
         if not self._quiet or result.exit_code:
             self._ending(result, record)
 
-    def _ending(self, result: Result, record: Record | None) -> None:
+    def _ending(self, result: RunOutcome, record: RunRecord | None) -> None:
         if record is not None:
-            for line in chain(summary.tables(record, verbose=self._verbose), summary.failures(record)):
-                self.say(line)
-        self.say(_last_line(result))
-        indent = " " * len(one_line(result.title))
+            for line in chain(summary.summary_tables(record, verbose=self._verbose), summary.failure_lines(record)):
+                self.print_message(line)
+        self.print_message(_last_line(result))
+        indent = " " * len(printable_line(result.title))
         if record is not None and record.limit is not None:
-            width = max(summary.WIDTH, len(indent) + 42)  # a long title leaves the sentence room
-            for line in wrap(plain(record.limit.sentence), width - len(indent) - 2):
-                self.say(f"{indent}  {line}")
+            width = max(summary.SUMMARY_WIDTH, len(indent) + 42)  # a long title leaves the sentence room
+            for line in wrap(printable_text(record.limit.sentence), width - len(indent) - 2):
+                self.print_message(f"{indent}  {line}")
         if result.letters_kept:
-            self.say(f"{indent}  {result.letters_kept:,} dead: runner dead list{self._where()}")
+            self.print_message(f"{indent}  {result.letters_kept:,} dead: runner dead list{self._where()}")
 
     def _where(self) -> str:
         """How `runner dead` finds the letters: by default in `.runner` here."""
         state = self._plan.settings.state
         return " last" if state.resolve() == Path(".runner").resolve() else f" {self._plan.run_id} --state {state}"
 
-    def _left(self, result: Result) -> None:
+    def _left(self, result: RunOutcome) -> None:
         for name, tally in result.lines.items():
             if tally.left:
-                self.say(f"left in `{name}`: {number(tally.left, 'item')}")
+                self.print_message(f"left in `{name}`: {count_with_noun(tally.left, 'item')}")
 
 
-def _last_line(result: Result) -> str:
+def _last_line(result: RunOutcome) -> str:
     how = {0: "ended in", 4: "ended in", 1: "failed after"}.get(result.exit_code, "stopped after")
     hows = {name: task.how for name, task in result.tasks.items()}
-    told = outcome(result.headline, hows, result.unfinished, queues=bool(result.lines))
-    return f"{one_line(result.title)}  {how} {duration(result.seconds)}   {told}"
+    told = describe_outcome(result.headline, hows, result.unfinished, queues=bool(result.lines))
+    return f"{printable_line(result.title)}  {how} {format_duration(result.seconds)}   {told}"
 
 
 def _indented(text: str) -> str:
-    return "\n".join(f"    {plain(line)}" for line in text.rstrip("\n").splitlines())
+    return "\n".join(f"    {printable_text(line)}" for line in text.rstrip("\n").splitlines())

@@ -6,43 +6,43 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from runner.events import STATES
-from runner.report.plots import progress
-from runner.report.words import bytes_, moment
+from runner.report.plot_data import task_progress
+from runner.report.words import format_bytes, format_short_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from runner.events import TaskSummary
-    from runner.report.record import Record
+    from runner.report.record import RunRecord
 
 _ROWS = 12
 #: A table of more workers is not read; the page says how many are left out.
-MOST_WORKERS = 200
+MAX_TABLE_WORKERS = 200
 _QUANTILES = (0.1, 0.5, 0.9, 0.99, 1.0)
 
 
-def span(seconds: float | None) -> str:
+def time_or_empty(seconds: float | None) -> str:
     """A time per item; nothing when it was not measured.
 
-    >>> span(0.0312), span(None)
+    >>> time_or_empty(0.0312), time_or_empty(None)
     ('31ms', '')
     """
-    return "" if seconds is None else moment(seconds)
+    return "" if seconds is None else format_short_time(seconds)
 
 
-def size(count: int | None) -> str:
+def size_or_empty(count: int | None) -> str:
     """Bytes with their unit; nothing when they are not known.
 
-    >>> size(52_428_800), size(None), size(0)
+    >>> size_or_empty(52_428_800), size_or_empty(None), size_or_empty(0)
     ('52MB', '', '')
     """
-    return bytes_(count) if count else ""
+    return format_bytes(count) if count else ""
 
 
-def share(part: float, whole: float) -> str:
+def format_percentage(part: float, whole: float) -> str:
     """A part in per cent; nothing for none.
 
-    >>> share(1, 3), share(0, 3), share(0.0001, 1), share(1, 0)
+    >>> format_percentage(1, 3), format_percentage(0, 3), format_percentage(0.0001, 1), format_percentage(1, 0)
     ('33 %', '', '<1 %', '')
     """
     if part <= 0 or whole <= 0:
@@ -50,29 +50,29 @@ def share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.0f} %" if part / whole >= 0.005 else "<1 %"
 
 
-def rate(per_second: float) -> str:
+def format_rate(per_second: float) -> str:
     """Items a second.
 
-    >>> rate(0.25), rate(12.34), rate(123456.7)
+    >>> format_rate(0.25), format_rate(12.34), format_rate(123456.7)
     ('0.25/s', '12.3/s', '123,457/s')
     """
     return f"{per_second:,.0f}/s" if per_second >= 100 else f"{per_second:.3g}/s"
 
 
-def over_time(record: Record) -> dict[str, Any]:
+def over_time_table(record: RunRecord) -> dict[str, Any]:
     """About a dozen moments: what each task did since the one before, and how long each queue was."""
     series = record.series
     count = len(series.at)
     picks = sorted({round((count - 1) * step / (_ROWS - 1)) for step in range(_ROWS)}) if count else []
-    tasks = {name: progress(record, name) for name in series.done}
+    tasks = {name: task_progress(record, name) for name in series.done}
     rows, before = [], -1
     for pick in picks:
         since = series.at[pick] - (series.at[before] if before >= 0 else 0.0)
         made = [counts[pick] - (counts[before] if before >= 0 else 0) for counts in tasks.values()]
         rows.append(
             {
-                "at": span(series.at[pick]),
-                "rates": [rate(max(0, items) / since) if since > 0 else "" for items in made],
+                "at": time_or_empty(series.at[pick]),
+                "rates": [format_rate(max(0, items) / since) if since > 0 else "" for items in made],
                 "lengths": [seen[pick] for seen in series.queues.values()],
             }
         )
@@ -80,31 +80,31 @@ def over_time(record: Record) -> dict[str, Any]:
     return {"tasks": list(tasks), "queues": list(series.queues), "rows": rows}
 
 
-def workers(tasks: Iterable[TaskSummary]) -> list[dict[str, Any]]:
+def worker_rows(tasks: Iterable[TaskSummary]) -> list[dict[str, Any]]:
     """A row for each worker: the share of its time in each state."""
     found = []
-    for task, worker in itertools.islice(((t, w) for t in tasks for w in t.workers), MOST_WORKERS):
+    for task, worker in itertools.islice(((t, w) for t in tasks for w in t.workers), MAX_TABLE_WORKERS):
         spent = [getattr(worker.spent, state) for state in STATES]
         found.append(
             {
                 "task": task.name,
                 "name": worker.name,
-                "shares": [share(seconds, sum(spent)) for seconds in spent],
+                "shares": [format_percentage(seconds, sum(spent)) for seconds in spent],
                 "items": worker.items,
-                "cpu": moment(worker.cpu) if worker.cpu else "",
-                "memory": size(worker.memory),
+                "cpu": format_short_time(worker.cpu) if worker.cpu else "",
+                "memory": size_or_empty(worker.memory),
             }
         )
     return found
 
 
-def quantiles(task: TaskSummary) -> list[str]:
+def time_quantiles(task: TaskSummary) -> list[str]:
     """What a tenth, half, nine tenths, 99 % and all of the items did not exceed."""
     total, seen, rest = sum(items for _, items in task.times), 0, list(_QUANTILES)
     found: list[str] = []
     for edge, items in sorted(task.times):
         seen += items
         while rest and seen >= rest[0] * total:
-            found.append(span(edge))
+            found.append(time_or_empty(edge))
             rest.pop(0)
     return found

@@ -8,66 +8,66 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from runner.report.layout import Edge
+from runner.report.layout import DiagramEdge
 from runner.structs import dataclass
-from runner.text import one_line, plain
+from runner.text import printable_line, printable_text
 
 if TYPE_CHECKING:
     from runner import events
     from runner.config.model import Config, QueueConfig, TaskConfig
-    from runner.report.record import Record
+    from runner.report.record import RunRecord
 
-HEATS = 5
+HEAT_LEVELS = 5
 #: Light enough for black letters: Mermaid and Graphviz know nothing of dark pages.
 _FILLS = ("#f6f8fa", "#fff1c2", "#ffdf9e", "#ffc680", "#ffad7a")
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
+class DiagramBox:
     """One task or queue: its name and what else is worth a line. `load`, from 0 to 1, is known of a run."""
 
     key: str
     name: str
     kind: str  # "task" or "queue"
     notes: tuple[str, ...] = ()
-    faint: bool = False
-    load: float | None = None
+    is_faint: bool = False
+    load_share: float | None = None
 
     @property
-    def heat(self) -> int | None:
+    def heat_level(self) -> int | None:
         """The load as one of `HEATS` classes, to colour it by.
 
-        >>> Box("t.a", "a", "task", load=0.5).heat, Box("t.a", "a", "task", load=1.0).heat
-        (2, 4)
+        >>> [DiagramBox("t.a", "a", "task", load_share=share).heat_level for share in (0.5, 1.0)]
+        [2, 4]
         """
-        return None if self.load is None else min(HEATS - 1, max(0, int(self.load * HEATS)))
+        return None if self.load_share is None else min(HEAT_LEVELS - 1, max(0, int(self.load_share * HEAT_LEVELS)))
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
+class Diagram:
     """Boxes and edges; styles of edges: "flow", "dead" (dead letters) and "after"."""
 
     title: str
-    boxes: dict[str, Box]
-    edges: list[Edge]
+    boxes: dict[str, DiagramBox]
+    edges: list[DiagramEdge]
 
 
-def graph_of(config: Config) -> Graph:
+def diagram_of_config(config: Config) -> Diagram:
     """The graph of a file."""
-    boxes: dict[str, Box] = {}
-    edges: list[Edge] = []
+    boxes: dict[str, DiagramBox] = {}
+    edges: list[DiagramEdge] = []
     for task in config.tasks.values():
-        boxes[f"t.{task.name}"] = Box(f"t.{task.name}", task.name, "task", _task_notes(task), not task.enabled)
+        boxes[f"t.{task.name}"] = DiagramBox(f"t.{task.name}", task.name, "task", _task_notes(task), not task.enabled)
     for queue in config.queues.values():
-        boxes[f"q.{queue.name}"] = Box(f"q.{queue.name}", queue.name, "queue", _queue_notes(queue))
+        boxes[f"q.{queue.name}"] = DiagramBox(f"q.{queue.name}", queue.name, "queue", _queue_notes(queue))
     for task in config.tasks.values():
         here = f"t.{task.name}"
-        edges += [Edge(f"q.{queue}", here) for queue in task.inputs]
-        edges += [Edge(here, f"q.{queue}") for queue in task.outputs]
+        edges += [DiagramEdge(f"q.{queue}", here) for queue in task.inputs]
+        edges += [DiagramEdge(here, f"q.{queue}") for queue in task.outputs]
         if task.dead:
-            edges.append(Edge(here, f"q.{task.dead}", "dead"))
-        edges += [Edge(f"t.{other}", here, "after") for other in task.after]
-    return Graph(config.heading, boxes, [edge for edge in edges if {edge.tail, edge.head} <= set(boxes)])
+            edges.append(DiagramEdge(here, f"q.{task.dead}", "dead"))
+        edges += [DiagramEdge(f"t.{other}", here, "after") for other in task.after]
+    return Diagram(config.display_title, boxes, [edge for edge in edges if {edge.tail, edge.head} <= set(boxes)])
 
 
 def _task_notes(task: TaskConfig) -> tuple[str, ...]:
@@ -92,30 +92,32 @@ def _workers(count: int, mode: str | None) -> str:
 # -- of a run ---------------------------------------------------------------------------------
 
 
-def graph_of_run(record: Record) -> Graph:
+def diagram_of_run(record: RunRecord) -> Diagram:
     """The graph of a run with its counts; a task or queue of which nothing is known has none."""
     tasks = {task.name: task for task in record.tasks}
     queues = {queue.name: queue for queue in record.queues}
-    boxes: dict[str, Box] = {}
-    edges: list[Edge] = []
+    boxes: dict[str, DiagramBox] = {}
+    edges: list[DiagramEdge] = []
     for task in record.plan.tasks:
         here, ended = f"t.{task.name}", tasks.get(task.name)
         skipped = ended is not None and ended.how == "skipped"
         load = None if ended is None or skipped else ended.busy
-        boxes[here] = Box(here, plain(task.name), "task", _task_counts(task, ended), skipped, load)
-        edges += [Edge(f"q.{queue}", here) for queue in task.inputs]
-        edges += [Edge(here, f"q.{queue}") for queue in dict.fromkeys(task.outputs)]
-        edges += [Edge(here, f"q.{task.dead}", "dead")] if task.dead else []
-        edges += [Edge(f"t.{other}", here, "after") for other in task.after]
+        boxes[here] = DiagramBox(here, printable_text(task.name), "task", _task_counts(task, ended), skipped, load)
+        edges += [DiagramEdge(f"q.{queue}", here) for queue in task.inputs]
+        edges += [DiagramEdge(here, f"q.{queue}") for queue in dict.fromkeys(task.outputs)]
+        edges += [DiagramEdge(here, f"q.{task.dead}", "dead")] if task.dead else []
+        edges += [DiagramEdge(f"t.{other}", here, "after") for other in task.after]
     for queue in record.plan.queues:
         key, seen = f"q.{queue.name}", queues.get(queue.name)
         load = min(1.0, seen.most / queue.size) if seen and queue.size else None
-        boxes[key] = Box(key, plain(queue.name), "queue", _queue_counts(queue, seen), load=load)
-    return Graph(one_line(record.title), boxes, [edge for edge in edges if {edge.tail, edge.head} <= set(boxes)])
+        boxes[key] = DiagramBox(key, printable_text(queue.name), "queue", _queue_counts(queue, seen), load_share=load)
+    return Diagram(
+        printable_line(record.title), boxes, [edge for edge in edges if {edge.tail, edge.head} <= set(boxes)]
+    )
 
 
 def _task_counts(task: events.TaskPlanned, ended: events.TaskSummary | None) -> tuple[str, ...]:
-    notes = [plain(task.call)] if task.call != task.name else []
+    notes = [printable_text(task.call)] if task.call != task.name else []
     notes.append(_workers(len(task.workers), task.mode))
     if ended is None:
         return tuple(notes)
@@ -140,16 +142,18 @@ def _queue_counts(queue: events.QueuePlanned, seen: events.QueueSummary | None) 
 # -- for other programs -----------------------------------------------------------------------
 
 
-def mermaid(graph: Graph) -> str:
+def to_mermaid(graph: Diagram) -> str:
     """A flowchart for Mermaid, as GitHub and GitLab draw it in Markdown."""
     ids = {key: f"n{number}" for number, key in enumerate(graph.boxes)}
     lines = ["flowchart TD"]
     for box in graph.boxes.values():
         text = "<br/>".join(map(_mermaid_text, (box.name, *box.notes)))
         lines.append(f"    {ids[box.key]}" + (f'["{text}"]' if box.kind == "task" else f'(["{text}"])'))
-    heats = sorted({box.heat for box in graph.boxes.values() if box.heat is not None})
+    heats = sorted({box.heat_level for box in graph.boxes.values() if box.heat_level is not None})
     lines += [f"    classDef load{heat} fill:{_FILLS[heat]},color:#000" for heat in heats]
-    lines += [f"    class {ids[box.key]} load{box.heat}" for box in graph.boxes.values() if box.heat is not None]
+    lines += [
+        f"    class {ids[box.key]} load{box.heat_level}" for box in graph.boxes.values() if box.heat_level is not None
+    ]
     arrows = {"flow": "-->", "dead": "-. dead .->", "after": "-. after .->"}
     lines += [f"    {ids[edge.tail]} {arrows[edge.style]} {ids[edge.head]}" for edge in graph.edges]
     return "\n".join(lines)
@@ -159,7 +163,7 @@ def _mermaid_text(text: str) -> str:
     return "".join(char if char.isalnum() or char in " _-.:" else f"#{ord(char)};" for char in text)
 
 
-def dot(graph: Graph) -> str:
+def to_dot(graph: Diagram) -> str:
     """A digraph for Graphviz."""
     lines = [
         "digraph {",
@@ -168,10 +172,10 @@ def dot(graph: Graph) -> str:
     ]
     for box in graph.boxes.values():
         text = _dot_text("\n".join((box.name, *box.notes)))
-        styles = [*(["rounded"] if box.kind == "task" else []), *(["filled"] if box.heat is not None else [])]
+        styles = [*(["rounded"] if box.kind == "task" else []), *(["filled"] if box.heat_level is not None else [])]
         shape = "shape=box" if box.kind == "task" else "shape=cds"
         shape += f', style="{",".join(styles)}"' if styles else ""
-        shape += f', fillcolor="{_FILLS[box.heat]}"' if box.heat is not None else ""
+        shape += f', fillcolor="{_FILLS[box.heat_level]}"' if box.heat_level is not None else ""
         lines.append(f"    {_dot_text(box.key)} [label={text}, {shape}];")
     looks = {"flow": "", "dead": ' [style=dashed, label="dead"]', "after": ' [style=dotted, label="after"]'}
     lines += [f"    {_dot_text(edge.tail)} -> {_dot_text(edge.head)}{looks[edge.style]};" for edge in graph.edges]
@@ -179,11 +183,11 @@ def dot(graph: Graph) -> str:
 
 
 def _dot_text(text: str) -> str:
-    escaped = plain(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    escaped = printable_text(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
 
 
-def listed(graph: Graph) -> str:
+def to_text_lines(graph: Diagram) -> str:
     """The graph as lines, for when a drawing has no room: every task with what leads to it and from it."""
     ends: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for edge in graph.edges:
@@ -192,7 +196,7 @@ def listed(graph: Graph) -> str:
     return "\n".join(_line(ends, box) for box in graph.boxes.values() if box.kind == "task")
 
 
-def _line(ends: dict[tuple[str, str, str], list[str]], box: Box) -> str:
+def _line(ends: dict[tuple[str, str, str], list[str]], box: DiagramBox) -> str:
     def names(which: str, style: str) -> str:
         return ", ".join(ends.get((which, box.key, style), ()))
 

@@ -8,12 +8,12 @@ from collections import defaultdict
 from html import escape
 from typing import TYPE_CHECKING
 
-from runner.config.text import width
-from runner.report.layout import arrange, components
+from runner.config.text import display_width
+from runner.report.layout import arrange_component, connected_components
 
 if TYPE_CHECKING:
-    from runner.report.graph import Box, Graph
-    from runner.report.layout import Edge, Layout, Step
+    from runner.report.graph import Diagram, DiagramBox
+    from runner.report.layout import DiagramEdge, DiagramLayout, EdgeSegment
 
 _CHAR, _LINE = 7.3, 16.0
 _GAP, _BEND, _MARGIN = 28.0, 12.0, 20.0
@@ -22,7 +22,7 @@ _PAGE = 1200.0
 
 #: For the picture alone, and for a page that it stands in: every rule begins with the picture's own class. The colours
 #: of loads are as in `graph._FILLS`, and again for dark pages.
-STYLE = """
+SVG_STYLE = """
     .topology text { font: 12px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; fill: #1f2328;
       text-anchor: middle }
     .topology .name { font-weight: 600 } .topology .note { fill: #59636e; font-size: 11px }
@@ -47,9 +47,9 @@ STYLE = """
     }"""
 
 
-def svg(graph: Graph, *, alone: bool = True) -> str:
+def to_svg(graph: Diagram, *, alone: bool = True) -> str:
     """The whole picture as the text of an SVG file; not `alone`: to stand in a page that has a heading and `STYLE`."""
-    parts = [_Part(graph, names, edges) for names, edges in components(list(graph.boxes), graph.edges)]
+    parts = [_Part(graph, names, edges) for names, edges in connected_components(list(graph.boxes), graph.edges)]
     body: list[str] = []
     first = _MARGIN + 24 if alone else 2.0
     left, top, height, right = _MARGIN, first, 0.0, 0.0
@@ -59,7 +59,7 @@ def svg(graph: Graph, *, alone: bool = True) -> str:
         body.append(f'<g transform="translate({left:.1f} {top:.1f})">\n{part.text}\n</g>')
         left, height = left + part.width + _GAP, max(height, part.height)
         right = max(right, left - _GAP)
-    right = max(right + _MARGIN, width(graph.title) * 9.2 + 2 * _MARGIN if alone else 0)
+    right = max(right + _MARGIN, display_width(graph.title) * 9.2 + 2 * _MARGIN if alone else 0)
     bottom = top + height + (_MARGIN if alone else 2)
     title = escape(graph.title)
     heading = f'<text class="title" x="{right / 2:.1f}" y="{_MARGIN + 4:.1f}">{title}</text>'
@@ -68,7 +68,7 @@ def svg(graph: Graph, *, alone: bool = True) -> str:
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {right:.0f} {bottom:.0f}"',
             f' width="{right:.0f}" height="{bottom:.0f}" class="topology" role="img" aria-label="{title}">',
             f"<title>{title}</title>",
-            *([f"<style>{STYLE}\n</style>"] if alone else []),
+            *([f"<style>{SVG_STYLE}\n</style>"] if alone else []),
             '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="8" markerHeight="8"',
             ' orient="auto"><path d="M0 0.5 L8 4 L0 7.5 z"/></marker></defs>',
             *([heading] if alone else []),
@@ -81,11 +81,13 @@ def svg(graph: Graph, *, alone: bool = True) -> str:
 class _Part:
     """One component."""
 
-    def __init__(self, graph: Graph, names: list[str], edges: list[Edge]) -> None:
+    def __init__(self, graph: Diagram, names: list[str], edges: list[DiagramEdge]) -> None:
         self.boxes = {name: graph.boxes[name] for name in names}
         sizes = {name: _size(box) for name, box in self.boxes.items()}
         self.heights = {name: height for name, (_, height) in sizes.items()}
-        self.layout: Layout = arrange({name: wide for name, (wide, _) in sizes.items()}, edges, _GAP, _BEND)
+        self.layout: DiagramLayout = arrange_component(
+            {name: wide for name, (wide, _) in sizes.items()}, edges, _GAP, _BEND
+        )
         self.width = self.layout.width
         self.tops, self.bottoms = self._rows()
         self.height = self.bottoms[-1] if self.bottoms else 0.0
@@ -96,7 +98,7 @@ class _Part:
         """Top and bottom of each layer; layers whose lines go far to the side stand further apart."""
         tops, bottoms, top = [], [], 0.0
         below = defaultdict(list)
-        for step in self.layout.steps:
+        for step in self.layout.segments:
             below[step.upper].append(step)
         for number, layer in enumerate(self.layout.layers):
             height = max([self.heights.get(name, 0.0) for name in layer] or [0.0])
@@ -110,13 +112,14 @@ class _Part:
     def _x(self, name: str) -> float:
         return self.layout.centres[name]
 
-    def _box(self, box: Box) -> str:
+    def _box(self, box: DiagramBox) -> str:
         wide, height = self.layout.widths[box.key], self.heights[box.key]
         top = self.tops[self.layer_of[box.key]]
         left = self._x(box.key) - wide / 2
         round_ = 6 if box.kind == "task" else height / 2
+        heat = "" if box.heat_level is None else f" load{box.heat_level}"
         lines = [
-            f'<g class="{box.kind}{" faint" if box.faint else ""}{"" if box.heat is None else f" load{box.heat}"}">',
+            f'<g class="{box.kind}{" faint" if box.is_faint else ""}{heat}">',
             f'<rect x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{height:.1f}" rx="{round_:.1f}"/>',
         ]
         for number, text in enumerate(_texts(box)):
@@ -127,16 +130,16 @@ class _Part:
 
     def _lines(self) -> list[str]:
         """One path for each edge, through all its bends."""
-        ways: dict[int, list[Step]] = {}
-        for step in self.layout.steps:
+        ways: dict[int, list[EdgeSegment]] = {}
+        for step in self.layout.segments:
             ways.setdefault(id(step.edge), []).append(step)
         return [self._line(way) for way in ways.values()]
 
-    def _line(self, way: list[Step]) -> str:
+    def _line(self, way: list[EdgeSegment]) -> str:
         """From where the edge begins, through the middle of its bends, to where its arrowhead is."""
         first = way[0]
         points: list[tuple[float, float]] = []
-        shift = 10.0 if first.up else -10.0 if first.style == "after" else 0.0
+        shift = 10.0 if first.points_up else -10.0 if first.style == "after" else 0.0
         for name in (first.upper, *(step.lower for step in way)):
             layer, inside = self.layer_of[name], name in self.boxes
             if name == first.upper:
@@ -145,7 +148,7 @@ class _Part:
                 points.append((self._x(name) + shift, self.tops[layer]))
             else:
                 points += [(self._x(name), self.tops[layer]), (self._x(name), self.bottoms[layer])]
-        if first.up:
+        if first.points_up:
             points.reverse()
         data = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
         for (x, y), (to_x, to_y) in itertools.pairwise(points):
@@ -159,13 +162,13 @@ class _Part:
         return f'<path class="{first.style}" d="{data}" marker-end="url(#arrow)"/>'
 
 
-def _texts(box: Box) -> list[str]:
+def _texts(box: DiagramBox) -> list[str]:
     if box.kind == "queue":
         return [box.name + (f" ({', '.join(box.notes)})" if box.notes else "")]
     return [box.name, *box.notes]
 
 
-def _size(box: Box) -> tuple[float, float]:
+def _size(box: DiagramBox) -> tuple[float, float]:
     texts = _texts(box)
-    most = max(width(text) for text in texts)
+    most = max(display_width(text) for text in texts)
     return most * _CHAR + (24 if box.kind == "task" else 28), _LINE * len(texts) + (14 if box.kind == "task" else 8)

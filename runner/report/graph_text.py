@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from runner.config.text import width
-from runner.report.graph import listed
-from runner.report.layout import TooLarge, arrange, components
+from runner.config.text import display_width
+from runner.report.graph import to_text_lines
+from runner.report.layout import DiagramTooLarge, arrange_component, connected_components
 from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
-    from runner.report.graph import Box, Graph
-    from runner.report.layout import Layout, Step
+    from runner.report.graph import Diagram, DiagramBox
+    from runner.report.layout import DiagramLayout, EdgeSegment
 
 _N, _E, _S, _W = 1, 2, 4, 8
 _LINES = {
@@ -32,44 +32,44 @@ _ROOMY = 7
 _MOST_COLUMNS = 1000
 
 
-def draw(graph: Graph, columns: int) -> str:
+def draw_as_text(graph: Diagram, columns: int) -> str:
     """The graph within so many columns; with shorter boxes, or as lines, when there is no room."""
     columns = min(columns, _MOST_COLUMNS)
     for notes in (True, False):
         pictures = _pictures(graph, columns, notes=notes)
         if pictures is not None:
             return "\n".join(_packed(pictures, columns))
-    return listed(graph)
+    return to_text_lines(graph)
 
 
-def _pictures(graph: Graph, columns: int, *, notes: bool) -> list[list[str]] | None:
+def _pictures(graph: Diagram, columns: int, *, notes: bool) -> list[list[str]] | None:
     """A picture of each component; None when one has no room."""
     found = []
-    for names, edges in components(list(graph.boxes), graph.edges):
+    for names, edges in connected_components(list(graph.boxes), graph.edges):
         labels = {name: _label(graph.boxes[name], notes=notes) for name in names}
         # Odd widths have a middle column, so straight lines stay straight.
-        widths: dict[str, float] = {name: width(label[0]) for name, label in labels.items()}
+        widths: dict[str, float] = {name: display_width(label[0]) for name, label in labels.items()}
         try:
-            layout = arrange(widths, edges, _GAP, 1)
-        except TooLarge:
+            layout = arrange_component(widths, edges, _GAP, 1)
+        except DiagramTooLarge:
             return None
         if layout.width > columns + 1:  # straightening moves boxes by one column
             return None
-        lines = Picture(layout, labels).lines()
-        if any(width(line) > columns for line in lines):
+        lines = TextPicture(layout, labels).draw_lines()
+        if any(display_width(line) > columns for line in lines):
             return None
         found.append(lines)
     return found
 
 
-def _label(box: Box, *, notes: bool) -> list[str]:
+def _label(box: DiagramBox, *, notes: bool) -> list[str]:
     if box.kind == "queue":
         text = f"({box.name}{': ' + ', '.join(box.notes) if notes and box.notes else ''})"
-        return [text if width(text) % 2 else f"{text} "]
+        return [text if display_width(text) % 2 else f"{text} "]
     inside = [box.name, *(box.notes if notes else ())]
-    most = max(width(text) for text in inside)
+    most = max(display_width(text) for text in inside)
     most += 1 - most % 2
-    rows = [f"│ {text:^{most - width(text) + len(text)}} │" for text in inside]
+    rows = [f"│ {text:^{most - display_width(text) + len(text)}} │" for text in inside]
     return ["┌" + "─" * (most + 2) + "┐", *rows, "└" + "─" * (most + 2) + "┘"]
 
 
@@ -87,7 +87,7 @@ def _packed(pictures: list[list[str]], columns: int) -> list[str]:
 
 
 def _width(picture: list[str]) -> int:
-    return max((width(line) for line in picture), default=0)
+    return max((display_width(line) for line in picture), default=0)
 
 
 def _beside(row: list[list[str]]) -> list[str]:
@@ -95,49 +95,49 @@ def _beside(row: list[list[str]]) -> list[str]:
     cells = []
     for one in row:
         across = _width(one)  # once: measuring a line of other letters than ASCII takes time
-        cells.append([line + " " * (across - width(line)) for line in [*one, *[""] * (height - len(one))]])
+        cells.append([line + " " * (across - display_width(line)) for line in [*one, *[""] * (height - len(one))]])
     return [(" " * _GAP).join(parts).rstrip() for parts in zip(*cells, strict=True)]
 
 
 @dataclass(slots=True)
-class Net:
+class LineBundle:
     """What shares a line between two layers: where it comes from, where it goes, the row it runs in."""
 
     source: int
     targets: set[int]
-    dotted: bool
-    heads_down: set[int] = field(default_factory=set)
-    head_up: bool = False
-    roomy: set[int] = field(default_factory=set)
+    is_dotted: bool
+    arrowheads_down: set[int] = field(default_factory=set)
+    arrowhead_up: bool = False
+    movable_targets: set[int] = field(default_factory=set)
     row: int = 0
 
     @property
-    def span(self) -> tuple[int, int]:
+    def column_range(self) -> tuple[int, int]:
         """The columns of its row."""
         return min(self.source, *self.targets), max(self.source, *self.targets)
 
     @property
-    def straight(self) -> bool:
+    def is_straight(self) -> bool:
         """Whether it needs no row."""
         return self.targets == {self.source}
 
 
-class Picture:
+class TextPicture:
     """One component on a canvas of characters."""
 
-    def __init__(self, layout: Layout, labels: dict[str, list[str]]) -> None:
+    def __init__(self, layout: DiagramLayout, labels: dict[str, list[str]]) -> None:
         self.layout = layout
         self.labels = labels
         self.cells: dict[tuple[int, int], str] = {}
-        self.above: dict[str, list[Step]] = defaultdict(list)
-        self.below: dict[str, list[Step]] = defaultdict(list)
-        for step in layout.steps:
-            self.above[step.lower].append(step)
-            self.below[step.upper].append(step)
-        self.left = {name: round(layout.centres[name] - layout.widths[name] / 2) for name in layout.centres}
+        self.segments_above: dict[str, list[EdgeSegment]] = defaultdict(list)
+        self.segments_below: dict[str, list[EdgeSegment]] = defaultdict(list)
+        for step in layout.segments:
+            self.segments_above[step.lower].append(step)
+            self.segments_below[step.upper].append(step)
+        self.left_columns = {name: round(layout.centres[name] - layout.widths[name] / 2) for name in layout.centres}
         self._straighten()
 
-    def lines(self) -> list[str]:
+    def draw_lines(self) -> list[str]:
         """Draw it."""
         row = 0
         for number, layer in enumerate(self.layout.layers):
@@ -157,7 +157,7 @@ class Picture:
         """Rounding leaves lines that are one column off: move the box below, where there is room."""
         for number, layer in enumerate(self.layout.layers[1:], 1):
             for at, name in enumerate(layer):
-                slips = [self._middle(step.upper) - self._middle(name) for step in self.above[name]]
+                slips = [self._middle(step.upper) - self._middle(name) for step in self.segments_above[name]]
                 slip = slips[0] if len(slips) == 1 else 0
                 if (
                     abs(slip) != 1
@@ -165,18 +165,18 @@ class Picture:
                     or self._left_free(number, at + 1) - slip < 1
                 ):
                     continue
-                self.left[name] += slip
+                self.left_columns[name] += slip
 
     def _left_free(self, number: int, at: int) -> int:
         """The columns between box `at` of a layer and the one before it."""
         layer = self.layout.layers[number]
         if at in {0, len(layer)}:
-            return self.left[layer[0]] if at == 0 else 2
+            return self.left_columns[layer[0]] if at == 0 else 2
         before = layer[at - 1]
-        return self.left[layer[at]] - self.left[before] - int(self.layout.widths[before])
+        return self.left_columns[layer[at]] - self.left_columns[before] - int(self.layout.widths[before])
 
     def _middle(self, name: str) -> int:
-        return self.left[name] + int(self.layout.widths[name]) // 2
+        return self.left_columns[name] + int(self.layout.widths[name]) // 2
 
     def _box(self, name: str, top: int, height: int) -> None:
         """A box stands at the top of its layer; lines lead on to the bottom below shorter ones."""
@@ -184,25 +184,26 @@ class Picture:
         if label is None:
             char = "┆" if self._dotted_bend(name) else "│"
             for y in range(top, top + height):
-                self.cells[y, self.left[name]] = char
+                self.cells[y, self.left_columns[name]] = char
             return
         for y, text in enumerate(label):
-            x = self.left[name]
+            x = self.left_columns[name]
             for char in text:
                 self.cells[top + y, x] = char
-                for behind in range(1, width(char)):  # East Asian characters take two columns
+                for behind in range(1, display_width(char)):  # East Asian characters take two columns
                     self.cells[top + y, x + behind] = ""
-                x += width(char)
+                x += display_width(char)
         for port, dotted in self._ports_below(name):
             for y in range(top + len(label), top + height):
                 self.cells[y, port] = "┆" if dotted else "│"
 
     def _dotted_bend(self, name: str) -> bool:
-        return any(step.style == "after" for step in (*self.above[name], *self.below[name]))
+        return any(step.style == "after" for step in (*self.segments_above[name], *self.segments_below[name]))
 
     def _ports_below(self, name: str) -> set[tuple[int, bool]]:
         return {
-            (self._port(name, step.style, up=step.up, below=True), step.style == "after") for step in self.below[name]
+            (self._port(name, step.style, up=step.points_up, below=True), step.style == "after")
+            for step in self.segments_below[name]
         }
 
     def _port(self, name: str, style: str, *, up: bool, below: bool) -> int:
@@ -210,7 +211,10 @@ class Picture:
         middle = self._middle(name)
         if name in self.layout.bends:
             return middle
-        sides = {(step.up, step.style == "after") for step in (self.below if below else self.above)[name]}
+        sides = {
+            (step.points_up, step.style == "after")
+            for step in (self.segments_below if below else self.segments_above)[name]
+        }
         reach = (int(self.layout.widths[name]) - 1) // 2
         ways = [side for side in ((False, False), (True, False), (False, True), (True, True)) if side in sides]
         places = [middle, middle + min(2, reach), middle - min(2, reach), middle + min(4, reach)]
@@ -218,52 +222,52 @@ class Picture:
 
     # -- between two layers --------------------------------------------------------------------
 
-    def _nets(self, number: int) -> list[Net]:
-        nets: dict[tuple[str, bool, bool], Net] = {}
-        for step in [step for name in self.layout.layers[number] for step in self.below[name]]:
+    def _nets(self, number: int) -> list[LineBundle]:
+        nets: dict[tuple[str, bool, bool], LineBundle] = {}
+        for step in [step for name in self.layout.layers[number] for step in self.segments_below[name]]:
             dotted = step.style == "after"
-            source = self._port(step.upper, step.style, up=step.up, below=True)
-            target = self._port(step.lower, step.style, up=step.up, below=False)
-            net = nets.setdefault((step.upper, step.up, dotted), Net(source, set(), dotted))
+            source = self._port(step.upper, step.style, up=step.points_up, below=True)
+            target = self._port(step.lower, step.style, up=step.points_up, below=False)
+            net = nets.setdefault((step.upper, step.points_up, dotted), LineBundle(source, set(), dotted))
             net.targets.add(target)
             if self.layout.widths[step.lower] >= _ROOMY:
-                net.roomy.add(target)
-            if step.last and step.up:
-                net.head_up = True
-            elif step.last:
-                net.heads_down.add(target)
+                net.movable_targets.add(target)
+            if step.has_arrowhead and step.points_up:
+                net.arrowhead_up = True
+            elif step.has_arrowhead:
+                net.arrowheads_down.add(target)
         return list(nets.values())
 
     def _between(self, number: int, top: int) -> int:
         """Draw the lines between layer `number` and the next; return how many rows they take."""
         nets = self._nets(number)
         rows = _rows(nets)
-        height = max(rows + 2, 2) if rows else 2 if any(net.head_up or net.heads_down for net in nets) else 1
-        masks: dict[tuple[int, int], list[tuple[int, Net]]] = defaultdict(list)
+        height = max(rows + 2, 2) if rows else 2 if any(net.arrowhead_up or net.arrowheads_down for net in nets) else 1
+        masks: dict[tuple[int, int], list[tuple[int, LineBundle]]] = defaultdict(list)
         for net in nets:
             for (y, x), mask in _cells(net, top, height).items():
                 masks[y, x].append((mask, net))
         for (y, x), found in masks.items():
             self.cells[y, x] = _char(found)
         for net in nets:
-            if net.head_up:
+            if net.arrowhead_up:
                 self.cells[top, net.source] = "▲"
-            for target in net.heads_down:
+            for target in net.arrowheads_down:
                 self.cells[top + height - 1, target] = "▼"
         return height
 
 
-def _cells(net: Net, top: int, height: int) -> dict[tuple[int, int], int]:
+def _cells(net: LineBundle, top: int, height: int) -> dict[tuple[int, int], int]:
     """Every cell of a net with the directions in which lines leave it."""
     cells: dict[tuple[int, int], int] = defaultdict(int)
     bottom = top + height - 1
-    if net.straight:
+    if net.is_straight:
         return dict.fromkeys(((y, net.source) for y in range(top, bottom + 1)), _N | _S)
     middle = top + 1 + net.row
     for y in range(top, middle):
         cells[y, net.source] |= _N | _S
     cells[middle, net.source] |= _N
-    low, high = net.span
+    low, high = net.column_range
     for x in range(low, high):
         cells[middle, x] |= _E
         cells[middle, x + 1] |= _W
@@ -274,7 +278,7 @@ def _cells(net: Net, top: int, height: int) -> dict[tuple[int, int], int]:
     return cells
 
 
-def _char(found: list[tuple[int, Net]]) -> str:
+def _char(found: list[tuple[int, LineBundle]]) -> str:
     """The character of a cell; where lines only cross, the one from top to bottom runs through."""
     upright = [(mask, net) for mask, net in found if mask == _N | _S]
     if len(found) > 1 and upright and all(mask in {_N | _S, _E | _W} for mask, _ in found):
@@ -283,17 +287,17 @@ def _char(found: list[tuple[int, Net]]) -> str:
     for one, _ in found:
         mask |= one
     char = _LINES[mask]
-    return _DOTTED.get(char, char) if all(net.dotted for _, net in found) else char
+    return _DOTTED.get(char, char) if all(net.is_dotted for _, net in found) else char
 
 
-def _rows(nets: list[Net]) -> int:
+def _rows(nets: list[LineBundle]) -> int:
     """Give each net that bends a row, and return how many there are.
 
     A net whose source stands above another net's target takes a row above that net's, or their upright parts would
     lie on each other. Where that is not possible (each above the other), one of the targets moves aside.
     """
-    bent = [net for net in nets if not net.straight]
-    placed: list[Net] = []
+    bent = [net for net in nets if not net.is_straight]
+    placed: list[LineBundle] = []
     rest = list(bent)
     while rest:
         free = [net for net in rest if not any(_before(other, net) for other in rest if other is not net)]
@@ -308,14 +312,14 @@ def _rows(nets: list[Net]) -> int:
     return max((net.row + 1 for net in bent), default=0)
 
 
-def _step_aside(nets: list[Net]) -> bool:
+def _step_aside(nets: list[LineBundle]) -> bool:
     """Move one target that lies below another net's source; False when none can."""
     for net in nets:
         for other in nets:
             at = other.source
-            if other is not net and at in net.targets & net.roomy:
-                net.roomy.discard(at)
-                for columns in (net.targets, net.heads_down):
+            if other is not net and at in net.targets & net.movable_targets:
+                net.movable_targets.discard(at)
+                for columns in (net.targets, net.arrowheads_down):
                     if at in columns:
                         columns.remove(at)
                         columns.add(at - 2)
@@ -323,14 +327,14 @@ def _step_aside(nets: list[Net]) -> bool:
     return False
 
 
-def _before(first: Net, second: Net) -> bool:
+def _before(first: LineBundle, second: LineBundle) -> bool:
     """Whether `first` must run above `second`."""
     return first.source in second.targets
 
 
-def _touch(one: Net, other: Net) -> bool:
-    (low, high), (left, right) = one.span, other.span
+def _touch(one: LineBundle, other: LineBundle) -> bool:
+    (low, high), (left, right) = one.column_range, other.column_range
     meet = {high} if high == left else {low} if low == right else set()
-    if meet and meet <= one.targets & other.targets and one.dotted == other.dotted:
+    if meet and meet <= one.targets & other.targets and one.is_dotted == other.is_dotted:
         return False  # they come from both sides to one target
     return low <= right + 1 and left <= high + 1

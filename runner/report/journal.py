@@ -21,10 +21,10 @@ from runner.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.report.record import Record
+    from runner.report.record import RunRecord
 
 #: Raised when an event or a field is taken away or means something else; new ones may come at any time.
-VERSION = 1
+EVENTS_VERSION = 1
 _MOST_WAITING = 10_000
 #: Lines that are written before the file is flushed, when they come thick and fast.
 _BATCH = 256
@@ -35,35 +35,35 @@ def _parts(value: Any) -> dict[str, Any]:
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
-def dumps(value: Any) -> str:
+def dump_json(value: Any) -> str:
     """JSON of dataclasses within each other; quicker than `dataclasses.asdict`, which copies everything.
 
-    >>> dumps(events.Notice(1.5, "hello"))
+    >>> dump_json(events.Notice(1.5, "hello"))
     '{"at":1.5,"text":"hello"}'
     """
     return json.dumps(value, default=_parts, separators=(",", ":"))
 
 
-def summary(record: Record) -> str:
+def summary_json(record: RunRecord) -> str:
     """A record for scripts: without what was seen over time, which `runner report --json` has."""
     shown = {key: value for key, value in _parts(record).items() if key != "series"}
     return json.dumps(shown, default=_parts, indent=2)
 
 
-def line(event: events.Event) -> str:
+def event_line(event: events.Event) -> str:
     """An event as a line.
 
-    >>> line(events.Notice(1.5, "hello"))
+    >>> event_line(events.Notice(1.5, "hello"))
     '{"event":"Notice","at":1.5,"text":"hello"}'
     """
-    return dumps({"event": type(event).__name__, **_parts(event)})
+    return dump_json({"event": type(event).__name__, **_parts(event)})
 
 
-class Journal:
+class EventJournal:
     """Writes events to a file. `trouble` says what could not be written."""
 
     def __init__(self, path: str) -> None:
-        self.trouble = ""
+        self.write_error = ""
         self._path = path
         self._lost = 0
         try:
@@ -76,9 +76,9 @@ class Journal:
         self._thread = threading.Thread(target=self._write, name="runner-events", daemon=True)
         self._thread.start()
 
-    def event(self, event: events.Event) -> None:
+    def handle_event(self, event: events.Event) -> None:
         """Write it, by and by."""
-        if self.trouble:
+        if self.write_error:
             return
         try:
             self._waiting.put_nowait(event)
@@ -89,26 +89,26 @@ class Journal:
         """Wait until all is written; a reader who takes nothing any more is left alone after `timeout` seconds."""
         until = time.monotonic() + timeout
         with contextlib.suppress(queue.Full):
-            self._waiting.put(None, timeout=0.0 if self.trouble else timeout)
+            self._waiting.put(None, timeout=0.0 if self.write_error else timeout)
         self._thread.join(max(0.0, until - time.monotonic()))
-        if not self.trouble and (self._lost or self._thread.is_alive()):
+        if not self.write_error and (self._lost or self._thread.is_alive()):
             lost = self._lost + self._waiting.qsize()
-            self.trouble = f"--events: {self._path} was read too slowly: {lost:,} events lost"
+            self.write_error = f"--events: {self._path} was read too slowly: {lost:,} events lost"
 
     def _write(self) -> None:
         try:
             with self._file as file:
-                file.write(dumps({"runner": __version__, "version": VERSION}) + "\n")
+                file.write(dump_json({"runner": __version__, "version": EVENTS_VERSION}) + "\n")
                 unflushed = 0
                 while (event := self._waiting.get()) is not None:
-                    file.write(line(event) + "\n")
+                    file.write(event_line(event) + "\n")
                     unflushed += 1
                     if unflushed >= _BATCH or self._waiting.empty():
                         file.flush()
                         unflushed = 0
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
-            self.trouble = f"--events: {self._path}: {why or type(error).__name__}; events lost"
+            self.write_error = f"--events: {self._path}: {why or type(error).__name__}; events lost"
 
 
 def read(path: str) -> Iterator[events.Event]:
@@ -144,5 +144,7 @@ def _check(first: str, path: str) -> None:
     version = head.get("version")
     if not isinstance(version, int) or "runner" not in head:
         raise ValueError
-    if version > VERSION:
-        raise UsageError(f"{path}: events of version {version}, and this runner knows {VERSION}: use a newer one")
+    if version > EVENTS_VERSION:
+        raise UsageError(
+            f"{path}: events of version {version}, and this runner knows {EVENTS_VERSION}: use a newer one"
+        )

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 _SWEEPS = 12
 #: A picture of more lines between layers helps nobody, and would take seconds.
-MOST_STEPS = 10_000
+MAX_SEGMENTS = 10_000
 
 
-class TooLarge(Exception):
+class DiagramTooLarge(Exception):
     """The graph is too large for a picture."""
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class DiagramEdge:
     """From one box to another."""
 
     tail: str
@@ -35,7 +35,7 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class EdgeSegment:
     """The part of an edge between two neighbouring layers, from the upper to the lower box or bend.
 
     `up`: the arrow points upwards. `last`: an arrowhead belongs at the end of this step.
@@ -44,19 +44,19 @@ class Step:
     upper: str
     lower: str
     style: str
-    up: bool
-    last: bool
-    edge: Edge
+    points_up: bool
+    has_arrowhead: bool
+    edge: DiagramEdge
 
 
 @dataclass(slots=True)
-class Layout:
+class DiagramLayout:
     """Layers of boxes and bends from left to right, the centre of each, and the steps between layers."""
 
     layers: list[list[str]] = field(default_factory=list)
     centres: dict[str, float] = field(default_factory=dict)
     widths: dict[str, float] = field(default_factory=dict)
-    steps: list[Step] = field(default_factory=list)
+    segments: list[EdgeSegment] = field(default_factory=list)
     bends: set[str] = field(default_factory=set)
 
     @property
@@ -65,7 +65,9 @@ class Layout:
         return max((self.centres[box] + self.widths[box] / 2 for layer in self.layers for box in layer), default=0)
 
 
-def components(names: Sequence[str], edges: Sequence[Edge]) -> list[tuple[list[str], list[Edge]]]:
+def connected_components(
+    names: Sequence[str], edges: Sequence[DiagramEdge]
+) -> list[tuple[list[str], list[DiagramEdge]]]:
     """The parts of a graph that have nothing to do with each other, each in the order of `names`."""
     group = {name: name for name in names}
 
@@ -77,7 +79,7 @@ def components(names: Sequence[str], edges: Sequence[Edge]) -> list[tuple[list[s
 
     for edge in edges:
         group[root(edge.head)] = root(edge.tail)
-    found: dict[str, tuple[list[str], list[Edge]]] = defaultdict(lambda: ([], []))
+    found: dict[str, tuple[list[str], list[DiagramEdge]]] = defaultdict(lambda: ([], []))
     for name in names:
         found[root(name)][0].append(name)
     for edge in edges:
@@ -85,7 +87,9 @@ def components(names: Sequence[str], edges: Sequence[Edge]) -> list[tuple[list[s
     return list(found.values())
 
 
-def arrange(widths: Mapping[str, float], edges: Iterable[Edge], gap: float, bend: float) -> Layout:
+def arrange_component(
+    widths: Mapping[str, float], edges: Iterable[DiagramEdge], gap: float, bend: float
+) -> DiagramLayout:
     """Lay out one component. `gap` is the least space between boxes, `bend` the width of an edge on its way.
 
     Raises `TooLarge` for a graph that would have more than `MOST_STEPS` lines.
@@ -94,9 +98,9 @@ def arrange(widths: Mapping[str, float], edges: Iterable[Edge], gap: float, bend
     turned = _turned(list(widths), edges)
     down = [(edge, *((edge.head, edge.tail) if edge in turned else (edge.tail, edge.head))) for edge in edges]
     rank = _ranks(list(widths), [(upper, lower) for _, upper, lower in down])
-    if sum(rank[lower] - rank[upper] for _, upper, lower in down) > MOST_STEPS:
-        raise TooLarge
-    layout = Layout([[] for _ in range(max(rank.values(), default=-1) + 1)], widths=dict(widths))
+    if sum(rank[lower] - rank[upper] for _, upper, lower in down) > MAX_SEGMENTS:
+        raise DiagramTooLarge
+    layout = DiagramLayout([[] for _ in range(max(rank.values(), default=-1) + 1)], widths=dict(widths))
     for name in widths:
         layout.layers[rank[name]].append(name)
     for number, (edge, upper, lower) in enumerate(down):
@@ -106,13 +110,13 @@ def arrange(widths: Mapping[str, float], edges: Iterable[Edge], gap: float, bend
     return layout
 
 
-def _turned(names: list[str], edges: list[Edge]) -> set[Edge]:
+def _turned(names: list[str], edges: list[DiagramEdge]) -> set[DiagramEdge]:
     """Edges to turn round so that no cycle is left: those that lead back on a search from the sources."""
-    below: dict[str, list[Edge]] = defaultdict(list)
+    below: dict[str, list[DiagramEdge]] = defaultdict(list)
     for edge in edges:
         below[edge.tail].append(edge)
     heads = {edge.head for edge in edges}
-    found: set[Edge] = set()
+    found: set[DiagramEdge] = set()
     state: dict[str, int] = {}
     for start in sorted(names, key=lambda name: name in heads):
         if start in state:
@@ -155,7 +159,9 @@ def _ranks(names: list[str], pairs: list[tuple[str, str]]) -> dict[str, int]:
     return rank
 
 
-def _thread(layout: Layout, rank: dict[str, int], edge: Edge, ends: tuple[str, str], number: int, bend: float) -> None:
+def _thread(
+    layout: DiagramLayout, rank: dict[str, int], edge: DiagramEdge, ends: tuple[str, str], number: int, bend: float
+) -> None:
     """Lead an edge through the layers between its ends."""
     upper, lower = ends
     way = [upper]
@@ -169,18 +175,18 @@ def _thread(layout: Layout, rank: dict[str, int], edge: Edge, ends: tuple[str, s
     up = edge.head == upper
     for at in range(len(way) - 1):
         last = at == 0 if up else at == len(way) - 2
-        layout.steps.append(Step(way[at], way[at + 1], edge.style, up, last, edge))
+        layout.segments.append(EdgeSegment(way[at], way[at + 1], edge.style, up, last, edge))
 
 
-def _neighbours(layout: Layout) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+def _neighbours(layout: DiagramLayout) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     above, below = defaultdict(list), defaultdict(list)
-    for step in layout.steps:
+    for step in layout.segments:
         above[step.lower].append(step.upper)
         below[step.upper].append(step.lower)
     return above, below
 
 
-def _order(layout: Layout) -> None:
+def _order(layout: DiagramLayout) -> None:
     """Order each layer by the mean place of its neighbours, downwards and upwards; keep the best."""
     above, below = _neighbours(layout)
     best, fewest = [list(layer) for layer in layout.layers], _crossings(layout, below)
@@ -207,7 +213,7 @@ def _order(layout: Layout) -> None:
     layout.layers[:] = best
 
 
-def _crossings(layout: Layout, below: dict[str, list[str]]) -> int:
+def _crossings(layout: DiagramLayout, below: dict[str, list[str]]) -> int:
     total = 0
     for near, layer in itertools.pairwise(layout.layers):
         at = {name: number for number, name in enumerate(layer)}
@@ -219,7 +225,7 @@ def _crossings(layout: Layout, below: dict[str, list[str]]) -> int:
     return total
 
 
-def _place(layout: Layout, gap: float) -> None:
+def _place(layout: DiagramLayout, gap: float) -> None:
     """Start packed to the left; then let each box go to the middle of its neighbours as far as the others allow."""
     above, below = _neighbours(layout)
     for layer in layout.layers:
@@ -246,7 +252,7 @@ def _median(values: list[float]) -> float | None:
     return values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2
 
 
-def _settle(layout: Layout, layer: list[str], wished: dict[str, float | None], gap: float) -> None:
+def _settle(layout: DiagramLayout, layer: list[str], wished: dict[str, float | None], gap: float) -> None:
     """Least squares under the order (pool adjacent violators): boxes that push each other move together."""
     blocks: list[tuple[float, int, float]] = []  # (mean of wish minus offset, how many, first offset)
     offset, offsets = 0.0, []

@@ -11,11 +11,11 @@ from rich.cells import cell_len, set_cell_size
 from rich.color import ColorSystem
 from rich.style import Style
 
-from runner.report.words import count, duration
-from runner.text import one_line
+from runner.report.words import format_count, format_duration
+from runner.text import printable_line
 
 if TYPE_CHECKING:
-    from runner.report.progress import QueueRow, Snapshot, TaskRow
+    from runner.report.progress import ProgressSnapshot, QueueRow, TaskRow
 
 #: Lines of a terminal that are left to what tasks print.
 _SPARED = 3
@@ -28,16 +28,16 @@ _WORDS = {"waiting": "waits", "ok": "ended"}
 _HEADS = (("busy", 5), ("wait", 5), ("room", 5), ("done", 10), ("rate", 9), ("dead", 7), ("again", 6))
 
 
-class Live:
+class LiveRenderer:
     """Makes frames. `color`: whether the terminal shall be coloured."""
 
     def __init__(self, *, color: bool) -> None:
         self._system = ColorSystem.EIGHT_BIT if color else None
 
-    def frame(self, snapshot: Snapshot, columns: int, lines: int) -> list[tuple[str, int]]:
+    def render_frame(self, snapshot: ProgressSnapshot, columns: int, lines: int) -> list[tuple[str, int]]:
         """The lines with their widths in cells, each narrower than the terminal."""
         width = max(20, columns) - 1
-        names = [cell_len(one_line(task.name)) for task in snapshot.tasks]
+        names = [cell_len(printable_line(task.name)) for task in snapshot.tasks]
         fixed = 9 + sum(size for _, size in _HEADS)
         name = min(max([_LEAST_NAME, *names]), _NAME, max(_LEAST_NAME, width - fixed))
         room = max(1, lines - _SPARED - 2)
@@ -55,16 +55,16 @@ class Live:
 
     # -- the head ------------------------------------------------------------------------------
 
-    def _heading(self, snapshot: Snapshot, width: int) -> tuple[str, str]:
-        parts = [one_line(snapshot.title), duration(snapshot.seconds)]
-        share = snapshot.share
+    def _heading(self, snapshot: ProgressSnapshot, width: int) -> tuple[str, str]:
+        parts = [printable_line(snapshot.title), format_duration(snapshot.seconds)]
+        share = snapshot.done_share
         if share is not None and snapshot.total:
-            parts.append(f"{share:.0%} of {count(int(snapshot.total))}")
-            parts += [f"about {duration(snapshot.eta)} left"] if snapshot.eta is not None else []
+            parts.append(f"{share:.0%} of {format_count(int(snapshot.total))}")
+            parts += [f"about {format_duration(snapshot.eta)} left"] if snapshot.eta is not None else []
         else:
-            parts.append(f"{count(snapshot.read)} read")
-        parts += [f"{count(snapshot.dead)} dead"] if snapshot.dead else []
-        parts += [f"stopping: {one_line(snapshot.stopping)}"] if snapshot.stopping else []
+            parts.append(f"{format_count(snapshot.items_read)} read")
+        parts += [f"{format_count(snapshot.dead)} dead"] if snapshot.dead else []
+        parts += [f"stopping: {printable_line(snapshot.stop_reason)}"] if snapshot.stop_reason else []
         text = "  ".join(parts)
         cells = min(_BAR, width - cell_len(text) - 4)
         if share is not None and cells >= 8:
@@ -73,7 +73,7 @@ class Live:
 
     # -- tasks and queues ----------------------------------------------------------------------
 
-    def _body(self, snapshot: Snapshot, name: int, room: int) -> list[tuple[str, str]]:
+    def _body(self, snapshot: ProgressSnapshot, name: int, room: int) -> list[tuple[str, str]]:
         shown = list(snapshot.tasks)
         queues = sum(queue in snapshot.queues for task in shown for queue in task.outputs)
         with_queues = len(shown) + queues <= room
@@ -96,26 +96,29 @@ class Live:
 
     def _task(self, task: TaskRow, name: int) -> tuple[str, str]:
         word = _WORDS.get(task.state, task.state)
-        rate = f"{count(round(task.rate))}/s" if task.rate >= 10 else f"{task.rate:.1f}/s" if task.rate else ""
+        rate = f"{format_count(round(task.rate))}/s" if task.rate >= 10 else f"{task.rate:.1f}/s" if task.rate else ""
         going = task.state in {"running", "starting"}
         cells = [
-            *(str(number) if going else "" for number in (task.executing, task.item + task.turn, task.room)),
-            count(task.done),
+            *(
+                str(number) if going else ""
+                for number in (task.executing, task.waiting_for_item + task.waiting_for_turn, task.waiting_for_room)
+            ),
+            format_count(task.done),
             rate if going else "",
-            count(task.dead) if task.dead else "",
-            count(task.repeated) if task.repeated else "",
+            format_count(task.dead) if task.dead else "",
+            format_count(task.repeated) if task.repeated else "",
         ]
         state, plain = self._styled(f"{word:<8}", _STYLES.get(task.state, ""))
-        head = set_cell_size(one_line(task.name), name)
+        head = set_cell_size(printable_line(task.name), name)
         rest = "".join(f"{cell:>{size}}" for cell, (_, size) in zip(cells, _HEADS, strict=True)).rstrip()
         return f"{head} {state}{rest}", f"{head} {plain}{rest}"
 
     def _queue(self, queue: QueueRow, name: int) -> tuple[str, str]:
-        head = set_cell_size(f"  {one_line(queue.name)}", name)
+        head = set_cell_size(f"  {printable_line(queue.name)}", name)
         if queue.size:
-            told = f"{_bar(queue.length / queue.size, _BAR)} {count(queue.length)} of {count(queue.size)}"
+            told = f"{_bar(queue.length / queue.size, _BAR)} {format_count(queue.length)} of {format_count(queue.size)}"
         else:
-            told = f"{count(queue.length)} waiting"
+            told = f"{format_count(queue.length)} waiting"
         style = "yellow" if queue.size and queue.length >= queue.size else "blue"
         line, plain = self._styled(told, style)
         return f"{head} {line}", f"{head} {plain}"

@@ -18,22 +18,22 @@ from runner.structs import dataclass
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-FORMATS = ("text", "json")
+LOG_FORMATS = ("text", "json")
 #: How `Context.log` begins its lines.
 _LEVEL = re.compile(rb"(DEBUG|INFO|WARNING|ERROR|CRITICAL) ")
 _COLOR = re.compile(rb"\x1b\[[0-9;]*m")
 
 
 @dataclass(slots=True)
-class Log:
+class LogWriter:
     """Where log lines go, and how. `fd` is that of a log file; None: they take the place of what is printed."""
 
     run: str
     format: Literal["text", "json"] = "text"
     fd: int | None = None
-    trouble: str = ""
+    write_error: str = ""
 
-    def lines(self, worker: str, stream: str, lines: Iterable[bytes], level: str = "INFO") -> bytes:
+    def format_lines(self, worker: str, stream: str, lines: Iterable[bytes], level: str = "INFO") -> bytes:
         """Some lines of a worker's; without a worker they are runner's own, and one entry together."""
         now = datetime.now().astimezone().isoformat(timespec="milliseconds")
         if not worker and self.format == "json":
@@ -50,15 +50,15 @@ class Log:
         entry = {"time": now, "run": self.run, "level": level.lower(), **who, "text": text}
         return json.dumps(entry, ensure_ascii=False).encode() + b"\n"
 
-    def keep(self, data: bytes) -> None:
+    def append_data(self, data: bytes) -> None:
         """Append to the file; what a disk refuses is remembered, and the run goes on."""
-        if self.fd is None or self.trouble:
+        if self.fd is None or self.write_error:
             return
         try:
             while data:
                 data = data[os.write(self.fd, data) :]
         except OSError as error:
-            self.trouble = f"log file: {error.strerror or error}; the rest of the log is lost"
+            self.write_error = f"log file: {error.strerror or error}; the rest of the log is lost"
 
     def close(self) -> None:
         """Close the file."""
@@ -67,16 +67,16 @@ class Log:
             self.fd = None
 
 
-def log(run: str, format_: str | None, file: str | None) -> Log | None:
+def open_log(run: str, format_: str | None, file: str | None) -> LogWriter | None:
     """The log that a command line asks for; UsageError when it cannot be."""
     if format_ is None and file is None:
         return None
-    if format_ not in (None, *FORMATS):
-        raise UsageError(f"--log-format knows {' and '.join(FORMATS)}, not {format_[:40]!r}")
+    if format_ not in (None, *LOG_FORMATS):
+        raise UsageError(f"--log-format knows {' and '.join(LOG_FORMATS)}, not {format_[:40]!r}")
     fd = None
     if file is not None:
         try:
             fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         except (OSError, ValueError) as error:
             raise UsageError(f"--log-file {file}: {getattr(error, 'strerror', None) or error}") from None
-    return Log(run, "json" if format_ == "json" else "text", fd)
+    return LogWriter(run, "json" if format_ == "json" else "text", fd)

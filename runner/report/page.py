@@ -21,18 +21,18 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from runner.errortext import item_name
+from runner.error_text import item_name
 from runner.events import STATES
-from runner.report import figures, plots
-from runner.report.compare import compare
-from runner.report.graph import graph_of_run, listed
-from runner.report.graph_svg import STYLE, svg
-from runner.report.layout import TooLarge
-from runner.report.words import duration, number
-from runner.text import plain
+from runner.report import figures, plot_data
+from runner.report.compare import compare_records
+from runner.report.graph import diagram_of_run, to_text_lines
+from runner.report.graph_svg import SVG_STYLE, to_svg
+from runner.report.layout import DiagramTooLarge
+from runner.report.words import count_with_noun, format_duration
+from runner.text import printable_text
 
 if TYPE_CHECKING:
-    from runner.report.record import FailureGroup, Record
+    from runner.report.record import FailureGroup, RunRecord
 
 #: So much text of each kind goes into a page; with the plots and the program it stays below a megabyte.
 _MOST_TRACEBACKS = 320_000
@@ -59,15 +59,15 @@ _WAITS = {
 }
 
 
-def render(record: Record, before: Record | None = None) -> str:
+def render_page(record: RunRecord, before: RunRecord | None = None) -> str:
     """The page of a run; with a comparison when there is another run to compare with."""
     scripts = (_asset("uPlot.iife.min.js"), _asset("report.js"))
-    style = "\n".join((_asset("uPlot.min.css"), STYLE, _asset("report.css")))
+    style = "\n".join((_asset("uPlot.min.css"), SVG_STYLE, _asset("report.css")))
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; "
         f"script-src {' '.join(_hash(script) for script in scripts)}; style-src {_hash(style)}"
     )
-    drawn = plots.data(record)
+    drawn = plot_data.build_plots(record)
     view = {
         "record": record,
         "lines": bool(drawn["rates"] or drawn["fill"]),
@@ -75,31 +75,31 @@ def render(record: Record, before: Record | None = None) -> str:
         "began": _local(record.began),
         "picture": _picture(record) if record.plan.tasks else "",
         "plots": _json({**drawn, "states": _WAITS}),
-        "over_time": figures.over_time(record),
+        "over_time": figures.over_time_table(record),
         "states": [(state, _WAITS[state]) for state in STATES],
-        "stacked": [(state, _WAITS[state]) for state in plots.STACKED],
-        "workers": figures.workers(record.tasks),
+        "stacked": [(state, _WAITS[state]) for state in plot_data.STACKED_STATES],
+        "workers": figures.worker_rows(record.tasks),
         "worker_count": sum(len(task.workers) for task in record.tasks),
         "failures": _failures(record.failures),
         "more_failures": max(0, len(record.failures) - _MOST_SHOWN),
         "results": _results(record),
-        "resolved": fitted(record.plan.resolved, _MOST_RESOLVED),
-        "moments": [replace(moment, text=fitted(moment.text, 600)) for moment in record.moments[:_MOST_SHOWN]],
+        "resolved": fit_escaped(record.plan.resolved, _MOST_RESOLVED),
+        "moments": [replace(moment, text=fit_escaped(moment.text, 600)) for moment in record.moments[:_MOST_SHOWN]],
         "more_moments": max(0, len(record.moments) - _MOST_SHOWN),
-        "comparison": None if before is None else compare(before, record),
+        "comparison": None if before is None else compare_records(before, record),
         "bounds": {queue.name: queue for queue in record.plan.queues},
     }
     page: str = _template().render(policy=policy, scripts=scripts, style=style, **view)
     return page
 
 
-def _picture(record: Record) -> str:
+def _picture(record: RunRecord) -> str:
     """The graph with its counts, drawn; or as lines, when it is too large for a picture."""
-    graph = graph_of_run(record)
+    graph = diagram_of_run(record)
     try:
-        return svg(graph, alone=False)
-    except TooLarge:
-        return f"<pre>{escape(listed(graph))}</pre>"
+        return to_svg(graph, alone=False)
+    except DiagramTooLarge:
+        return f"<pre>{escape(to_text_lines(graph))}</pre>"
 
 
 @cache
@@ -115,13 +115,13 @@ def _template() -> Any:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "duration": duration,
-        "number": number,
-        "span": figures.span,
-        "size": figures.size,
-        "share": figures.share,
-        "rate": figures.rate,
-        "quantiles": figures.quantiles,
+        "duration": format_duration,
+        "number": count_with_noun,
+        "span": figures.time_or_empty,
+        "size": figures.size_or_empty,
+        "share": figures.format_percentage,
+        "rate": figures.format_rate,
+        "quantiles": figures.time_quantiles,
     }
     return environment.from_string(_asset("report.html.jinja"))
 
@@ -129,7 +129,7 @@ def _template() -> Any:
 def _text(value: Any) -> Any:
     """What a template prints: foreign text without control and bidi characters, numbers in groups of thousands."""
     if isinstance(value, str):
-        return value if hasattr(value, "__html__") else plain(value)
+        return value if hasattr(value, "__html__") else printable_text(value)
     return f"{value:,}" if isinstance(value, int) else value
 
 
@@ -158,7 +158,7 @@ def _local(seconds: float) -> dict[str, str] | None:
     return {"text": time.strftime("%Y-%m-%d %H:%M:%S %z", here), "iso": time.strftime("%Y-%m-%dT%H:%M:%S%z", here)}
 
 
-def _status(record: Record) -> tuple[str, str]:
+def _status(record: RunRecord) -> tuple[str, str]:
     if record.exit_code is None:
         return ("warn", "going on, or was killed")
     return _MEANING.get(record.exit_code, ("bad", f"ended with exit code {record.exit_code}"))
@@ -168,37 +168,37 @@ def _failures(groups: tuple[FailureGroup, ...]) -> list[tuple[FailureGroup, str,
     """The groups with traceback and first item, each within its share of the page."""
     shown = groups[:_MOST_SHOWN]
     most = min(16_000, _MOST_TRACEBACKS // max(1, len(shown)))
-    cut = [replace(group, error=fitted(group.error, 600)) for group in shown]
+    cut = [replace(group, error=fit_escaped(group.error, 600)) for group in shown]
     return [
         (
             group,
-            fitted(group.traceback, most),
-            fitted(group.preview, 400),
+            fit_escaped(group.traceback, most),
+            fit_escaped(group.preview, 400),
             item_name(group.preview, group.first_item, 60),
         )
         for group in cut
     ]
 
 
-def _results(record: Record) -> list[tuple[str, str, str]]:
+def _results(record: RunRecord) -> list[tuple[str, str, str]]:
     found = [(task.name, worker, text) for task in record.tasks for worker, text in task.results.items()]
-    return [(task, worker, fitted(text, 1000)) for task, worker, text in found[:_MOST_SHOWN]]
+    return [(task, worker, fit_escaped(text, 1000)) for task, worker, text in found[:_MOST_SHOWN]]
 
 
-def fitted(text: str, most: int) -> str:
+def fit_escaped(text: str, most: int) -> str:
     """Foreign text that takes at most so many characters of the page: what is escaped takes several."""
     from markupsafe import escape
 
-    text = plain(shortened(text, most))
+    text = printable_text(shorten_middle(text, most))
     while len(text) > 80 and (taken := len(escape(text))) > most:
-        text = shortened(text, int(len(text) * most / taken) - 40)
+        text = shorten_middle(text, int(len(text) * most / taken) - 40)
     return text
 
 
-def shortened(text: str, most: int) -> str:
+def shorten_middle(text: str, most: int) -> str:
     r"""The beginning and the end: a traceback's last lines say what has happened.
 
-    >>> shortened("a" * 50 + "b" * 50, 40)
+    >>> shorten_middle("a" * 50 + "b" * 50, 40)
     'aaaaaaaaaa\n... 60 characters ...\nbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb'
     """
     if len(text) <= most:

@@ -10,18 +10,18 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from runner.config.text import width
+from runner.config.text import display_width
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     #: The lines, and how many columns each takes, for a terminal of so many columns and lines.
-    Frame = Callable[[int, int], list[tuple[str, int]]]
+    DrawFrame = Callable[[int, int], list[tuple[str, int]]]
 
 #: Seconds between two drawings.
-EVERY = 0.5
+DRAW_INTERVAL = 0.5
 #: Nothing was drawn for so many seconds: the run was stopped (Ctrl-Z) meanwhile.
-STOPPED = 3.0
+STOPPED_AFTER = 3.0
 
 
 #: Colours, which take no room; and what takes a column each.
@@ -29,34 +29,36 @@ _COLOR = re.compile(rb"\x1b\[[0-9;]*m")
 _SIMPLE = re.compile(rb"[ -~]*\n")
 
 
-def rows_of(line: bytes, columns: int) -> int:
+def terminal_rows(line: bytes, columns: int) -> int:
     r"""How many rows of a terminal a line takes; 0: it cannot be told.
 
-    >>> rows_of(b"\x1b[36mpa\x1b[0m | loaf\n", 5), rows_of(b"\n", 80), rows_of(b"\t\n", 80)
+    >>> terminal_rows(b"\x1b[36mpa\x1b[0m | loaf\n", 5), terminal_rows(b"\n", 80), terminal_rows(b"\t\n", 80)
     (2, 1, 0)
     """
     text = _COLOR.sub(b"", line)
     if _SIMPLE.fullmatch(text):
         return max(1, -(-(len(text) - 1) // columns))
     shown = text.decode("utf-8", "replace").removesuffix("\n")
-    return int(shown.isprintable() and width(shown) <= columns)  # where one of two columns is cut off, who knows
+    return int(
+        shown.isprintable() and display_width(shown) <= columns
+    )  # where one of two columns is cut off, who knows
 
 
-class Panel:
+class TerminalPanel:
     """Draws a frame on the terminal `fd`. All it gives are bytes for whoever writes there."""
 
-    def __init__(self, frame: Frame, fd: int) -> None:
+    def __init__(self, frame: DrawFrame, fd: int) -> None:
         self._frame = frame
         self._fd = fd
         self._drawn: list[int] = []
         self._text = b""
         self._next = self._at = time.monotonic()
 
-    def patience(self) -> float:
+    def seconds_until_draw(self) -> float:
         """Seconds until it is to be drawn again."""
         return max(0.0, self._next - time.monotonic())
 
-    def erase(self) -> bytes:
+    def erase_sequence(self) -> bytes:
         """What takes the panel away."""
         if not self._is_there():
             return b""
@@ -64,7 +66,7 @@ class Panel:
         self._drawn = []
         return b"\r\x1b[%dA\x1b[J" % rows
 
-    def above(self, data: bytes) -> bytes:
+    def insert_above(self, data: bytes) -> bytes:
         """What prints whole lines above the panel, which stays where it is.
 
         Room is made below it, the panel is moved there as it is, and the lines are written into the gap: so it is whole
@@ -76,10 +78,10 @@ class Panel:
         columns, lines = self._size()
         rows = self._rows(columns)
         most = lines - rows - 1
-        taken = [rows_of(line, columns) for line in data.splitlines(keepends=True)]
+        taken = [terminal_rows(line, columns) for line in data.splitlines(keepends=True)]
         if most < 1 or rows != len(self._drawn) or not all(0 < each <= most for each in taken):
             drawn = self._drawn
-            gone = self.erase()
+            gone = self.erase_sequence()
             self._drawn = drawn
             return gone + data + self._text
         made, gap, start = b"", 0, 0
@@ -92,10 +94,10 @@ class Panel:
             gap += each
         return made
 
-    def draw(self) -> bytes:
+    def draw_sequence(self) -> bytes:
         """The panel in its place, over the old one if that is there."""
         columns, lines = self._size()
-        self._next = time.monotonic() + EVERY
+        self._next = time.monotonic() + DRAW_INTERVAL
         frame = self._frame(columns, lines)
         up = b"\r\x1b[%dA" % self._rows(columns) if self._is_there() else b""
         self._drawn = [width for _, width in frame]
@@ -105,7 +107,7 @@ class Panel:
 
     def _is_there(self) -> bool:
         """Whether what was drawn is still where it was: not when the run was stopped, and a shell used the terminal."""
-        if time.monotonic() - self._at > STOPPED:
+        if time.monotonic() - self._at > STOPPED_AFTER:
             self._drawn = []
         return bool(self._drawn)
 

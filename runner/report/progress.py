@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 #: Rates are of so many seconds.
-WINDOW = 5.0
+RATE_WINDOW = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,9 @@ class TaskRow:
     name: str
     state: str
     executing: int = 0
-    item: int = 0
-    room: int = 0
-    turn: int = 0
+    waiting_for_item: int = 0
+    waiting_for_room: int = 0
+    waiting_for_turn: int = 0
     done: int = 0
     rate: float = 0.0
     dead: int = 0
@@ -43,29 +43,29 @@ class QueueRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class ProgressSnapshot:
     """The run now. `done` of `total` is what its sources have told (`Context.progress`), `eta` in seconds."""
 
     title: str
     seconds: float
     tasks: tuple[TaskRow, ...] = ()
     queues: dict[str, QueueRow] = field(default_factory=dict)
-    read: int = 0
+    items_read: int = 0
     dead: int = 0
     done: float | None = None
     total: float | None = None
     eta: float | None = None
-    stopping: str = ""
+    stop_reason: str = ""
 
     @property
-    def share(self) -> float | None:
+    def done_share(self) -> float | None:
         """The share that is done, when that is known."""
         if not self.total or self.done is None:
             return None
         return min(1.0, max(0.0, self.done / self.total))
 
 
-class Progress:
+class ProgressTracker:
     """Takes a run's events; `snapshot` is how far it is."""
 
     def __init__(self) -> None:
@@ -80,14 +80,14 @@ class Progress:
         self._told_past: deque[tuple[float, float]] = deque()
         self._stopping = ""
 
-    def event(self, event: events.Event) -> bool:
+    def handle_event(self, event: events.Event) -> bool:
         """One more event; True when there is something new to show."""
         if isinstance(event, events.Progress):
             self._now = event
             _remember(self._past, event, event.at)
             done = sum(self._done(task, worker, done) for (task, worker), (done, _) in self._told.items())
             self._told_past.append((event.at, done))
-            while self._told_past[0][0] < event.at - 2 * WINDOW:
+            while self._told_past[0][0] < event.at - 2 * RATE_WINDOW:
                 self._told_past.popleft()
             return True
         if isinstance(event, events.RunStarted):
@@ -98,26 +98,26 @@ class Progress:
             self._stopping = event.why
         return False
 
-    def snapshot(self) -> Snapshot:
+    def take_snapshot(self) -> ProgressSnapshot:
         """How far the run is."""
         now = self._now
         if now is None:
-            return Snapshot(self.title, 0.0)
+            return ProgressSnapshot(self.title, 0.0)
         planned = {task.name: task for task in self._plan.tasks}
         sources = [name for name, task in planned.items() if not task.inputs and task.outputs]
         sizes = {queue.name: queue.size for queue in self._plan.queues}
         done, total = self._totals(sources)
-        return Snapshot(
+        return ProgressSnapshot(
             title=self.title,
             seconds=now.at - self._began,
             tasks=tuple(self._row(name, counts, planned.get(name)) for name, counts in now.tasks.items()),
             queues={name: QueueRow(name, length, sizes.get(name)) for name, length in now.queues.items()},
-            read=sum(now.tasks[name].sent for name in sources if name in now.tasks),
+            items_read=sum(now.tasks[name].sent for name in sources if name in now.tasks),
             dead=sum(counts.dead for counts in now.tasks.values()),
             done=done,
             total=total,
             eta=self._eta(done, total),
-            stopping=self._stopping,
+            stop_reason=self._stopping,
         )
 
     def _row(self, name: str, counts: events.TaskCounts, planned: events.TaskPlanned | None) -> TaskRow:
@@ -129,9 +129,9 @@ class Progress:
             name=name,
             state=state,
             executing=counts.executing,
-            item=counts.item,
-            room=counts.room,
-            turn=counts.turn,
+            waiting_for_item=counts.item,
+            waiting_for_room=counts.room,
+            waiting_for_turn=counts.turn,
             done=counts.sent if source else counts.done,
             rate=self._rate(name, source=source),
             dead=counts.dead,
@@ -177,5 +177,5 @@ class Progress:
 
 def _remember(past: deque[events.Progress], event: events.Progress, at: float) -> None:
     past.append(event)
-    while past[0].at < at - WINDOW:
+    while past[0].at < at - RATE_WINDOW:
         past.popleft()

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from runner import events
 from runner.errors import UsageError
-from runner.ledger import Headline
+from runner.ledger import Balance
 from runner.structs import dataclass, field
 
 #: Of the JSON that people's scripts read: raised when a key is taken away or means something else.
-VERSION = 1
+RECORD_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class FailureGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Incident:
     """Something that is told once: a death, a time limit, a stop, a notice. `at`: seconds since the run began."""
 
     at: float
@@ -43,7 +43,7 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class Bottleneck:
     """What limits the run, as one sentence, and what it is made of.
 
     `kind`: "work" (the task's workers are busy), "rate", "concurrency" (of `async def`), "interpreter" (threads share
@@ -75,7 +75,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RunRecord:
     """One run. `began` is seconds since 1970; without an `exit_code` it is going on, or was killed.
 
     `idle` is the share of the processors' time in which they had nothing to do, neither for the run nor for others;
@@ -87,12 +87,12 @@ class Record:
     began: float = 0.0
     seconds: float = 0.0
     exit_code: int | None = None
-    balance: Headline = field(default_factory=Headline)
-    limit: Limit | None = None
+    balance: Balance = field(default_factory=Balance)
+    limit: Bottleneck | None = None
     tasks: tuple[events.TaskSummary, ...] = ()
     queues: tuple[events.QueueSummary, ...] = ()
     failures: tuple[FailureGroup, ...] = ()
-    moments: tuple[Moment, ...] = ()
+    moments: tuple[Incident, ...] = ()
     reasons: tuple[str, ...] = ()
     unbalanced: tuple[str, ...] = ()
     plan: events.RunPlan = field(default_factory=events.RunPlan)
@@ -102,10 +102,10 @@ class Record:
     pid: int = 0
     #: Tasks without inputs that had not ended by themselves: a source among them had more.
     unfinished: tuple[str, ...] = ()
-    version: int = VERSION
+    version: int = RECORD_VERSION
 
 
-def parse(text: str, where: str) -> Record:
+def parse_record(text: str, where: str) -> RunRecord:
     """The record of a JSON text; UsageError says what is wrong with it, and where it came from."""
     import json
 
@@ -116,10 +116,12 @@ def parse(text: str, where: str) -> Record:
     except (ValueError, RecursionError):
         found = None
     version = found.get("version") if isinstance(found, dict) else None
-    if isinstance(version, int) and version > VERSION:
-        raise UsageError(f"{where}: a record of version {version}, and this runner knows {VERSION}: use a newer one")
+    if isinstance(version, int) and version > RECORD_VERSION:
+        raise UsageError(
+            f"{where}: a record of version {version}, and this runner knows {RECORD_VERSION}: use a newer one"
+        )
     try:
-        record = TypeAdapter(Record).validate_python(found)
+        record = TypeAdapter(RunRecord).validate_python(found)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -146,9 +148,9 @@ def _ragged(series: Series) -> str:
     return ""
 
 
-def schema() -> dict[str, object]:
+def record_schema() -> dict[str, object]:
     """The JSON Schema of a record. What `run --json` writes has no `series`."""
     from pydantic import TypeAdapter
 
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {**dialect, **TypeAdapter(Record).json_schema()}
+    return {**dialect, **TypeAdapter(RunRecord).json_schema()}

@@ -6,63 +6,63 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.report.fold import Fold
-from runner.report.journal import dumps
+from runner.report.journal import dump_json
+from runner.report.record_builder import RecordBuilder
 
 if TYPE_CHECKING:
-    from runner.report.record import Record
-    from runner.store.records import Records
+    from runner.report.record import RunRecord
+    from runner.store.records import RecordFile
 
 #: Seconds between two writings of a run that goes on.
-EVERY = 10.0
+WRITE_INTERVAL = 10.0
 
 
 class Recorder:
     """Takes a run's events; `records` None: nothing is kept, `record` is all."""
 
-    def __init__(self, records: Records | None = None, keep: int = 0) -> None:
-        self._fold = Fold()
+    def __init__(self, records: RecordFile | None = None, keep: int = 0) -> None:
+        self._fold = RecordBuilder()
         self._records = records
         self._keep = keep
         self._written = 0.0
 
     @property
-    def trouble(self) -> str:
+    def write_error(self) -> str:
         """What the disk has refused."""
-        return self._records.trouble if self._records is not None else ""
+        return self._records.write_error if self._records is not None else ""
 
-    def event(self, event: events.Event) -> None:
+    def handle_event(self, event: events.Event) -> None:
         """One more event."""
-        self._fold.event(event)
+        self._fold.handle_event(event)
         if self._records is None:
             return
         if isinstance(event, events.RunStarted):
-            self._records.begin()
+            self._records.mark_running()
             self._write(event.at)
-            self._records.prune(self._keep)
-        elif isinstance(event, events.Progress) and event.at - self._written >= EVERY:
+            self._records.prune_old_records(self._keep)
+        elif isinstance(event, events.Progress) and event.at - self._written >= WRITE_INTERVAL:
             self._write(event.at)
 
     def _write(self, at: float) -> None:
         assert self._records is not None
         self._written = at
-        self._records.write(dumps(self.record()))
+        self._records.write(dump_json(self.current_record()))
 
-    def record(self) -> Record:
+    def current_record(self) -> RunRecord:
         """What is known so far."""
-        return self._fold.record()
+        return self._fold.build_record()
 
-    def close(self, exit_code: int | None = None) -> Record:
+    def close(self, exit_code: int | None = None) -> RunRecord:
         """The run is over: its record, which is kept. `exit_code` is another one than the run's own."""
-        record = self.record()
+        record = self.current_record()
         if exit_code is not None:
             record = replace(record, exit_code=exit_code)
         if self._records is not None:
-            self._records.write(dumps(record))
-            self.end()
+            self._records.write(dump_json(record))
+            self.stop_recording()
         return record
 
-    def end(self) -> None:
+    def stop_recording(self) -> None:
         """Nothing more is kept, whether the run has ended or could not go on; `close` does it too."""
         if self._records is not None:
             self._records.close()

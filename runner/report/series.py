@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from runner.events import Progress, Spent
 
 #: Intervals that are kept at most (an even number), and rows of workers: what a page can show, in some megabytes.
-INTERVALS, ROWS = 400, 256
+MAX_INTERVALS, MAX_WORKER_ROWS = 400, 256
 _TURN = STATES.index("turn")
 _WIDTH = len(STATES)
 
 
-class Samples:
+class SeriesSampler:
     """Takes `Progress` events; `series` has the intervals so far."""
 
     def __init__(self) -> None:
@@ -38,9 +38,9 @@ class Samples:
         self._last: tuple[float, Progress] | None = None
         self._most: dict[str, int] = {}
         #: Workers for which there was no room.
-        self.unseen: set[tuple[str, str]] = set()
+        self.omitted_workers: set[tuple[str, str]] = set()
 
-    def take(self, at: float, event: Progress) -> None:
+    def add_sample(self, at: float, event: Progress) -> None:
         """One more moment, `at` seconds since the run began."""
         for queue, length in event.queues.items():
             self._most[queue] = max(self._most.get(queue, 0), length)
@@ -49,10 +49,10 @@ class Samples:
             self._last = at, event
             return
         self._keep(at, event)
-        if len(self._at) >= INTERVALS:
+        if len(self._at) >= MAX_INTERVALS:
             self._halve()
 
-    def end(self) -> None:
+    def add_last_interval(self) -> None:
         """The last moment ends an interval, however short."""
         if self._last is not None:
             self._keep(*self._last)
@@ -78,8 +78,8 @@ class Samples:
     def _add_worker(self, key: tuple[str, str], spent: Spent) -> None:
         row = self._workers.get(key)
         if row is None:
-            if len(self._workers) >= ROWS:
-                self.unseen.add(key)
+            if len(self._workers) >= MAX_WORKER_ROWS:
+                self.omitted_workers.add(key)
                 return
             row = self._workers[key] = array("f")
             for at in self._at:  # before its task began
@@ -101,7 +101,7 @@ class Samples:
                 kept.extend(flat[start : start + _WIDTH])
             self._workers[key] = kept
 
-    def series(self) -> Series:
+    def build_series(self) -> Series:
         """The intervals so far."""
         workers: dict[str, dict[str, tuple[tuple[float, ...], ...]]] = {}
         for (task, worker), flat in self._workers.items():

@@ -7,28 +7,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.config.text import width
-from runner.errortext import item_name
-from runner.report.words import bytes_, count, moment
-from runner.text import one_line
+from runner.config.text import display_width
+from runner.error_text import item_name
+from runner.report.words import format_bytes, format_count, format_short_time
+from runner.text import printable_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from runner import events
-    from runner.report.record import Record
+    from runner.report.record import RunRecord
 
-WIDTH = 80
+SUMMARY_WIDTH = 80
 #: A name is cut to at least so many characters.
 _LEAST_NAME = 8
 _VERDICTS = {"again": "tried again", "dead": "given up", "dropped": "dropped", "fatal": "fatal"}
 #: A run of fewer items and seconds, in which all went well, is a trifle.
-MANY, LONG = 100, 10.0
+MIN_NOTABLE_ITEMS, MIN_NOTABLE_SECONDS = 100, 10.0
 #: Failures of a kind that were shown as they happened.
-SHOWN = 3
+MAX_SHOWN_FAILURES = 3
 
 
-def tables(record: Record, *, verbose: bool = False) -> Iterator[str]:
+def summary_tables(record: RunRecord, *, verbose: bool = False) -> Iterator[str]:
     """What each task did, and the queues that were full, or lost or kept something. Nothing of a trifle."""
     if not any(task.inputs for task in record.plan.tasks) or not (verbose or _is_worth_it(record)):
         return
@@ -38,40 +38,42 @@ def tables(record: Record, *, verbose: bool = False) -> Iterator[str]:
     yield from _table("queue", [(queue.name, _queue(queue, bounds.get(queue.name))) for queue in telling])
 
 
-def _is_worth_it(record: Record) -> bool:
+def _is_worth_it(record: RunRecord) -> bool:
     """Whether many items passed, or the run took long, or something has not gone as it should."""
     wrong = any(task.dead or task.dropped or task.left or task.repeated for task in record.tasks)
-    return wrong or record.seconds >= LONG or any(task.taken >= MANY for task in record.tasks)
+    return (
+        wrong or record.seconds >= MIN_NOTABLE_SECONDS or any(task.taken >= MIN_NOTABLE_ITEMS for task in record.tasks)
+    )
 
 
 def _tells(queue: events.QueueSummary, size: int | None) -> bool:
     return bool(queue.dead or queue.dropped or queue.left or (size and queue.most >= size))
 
 
-def _task(record: Record, task: events.TaskSummary) -> dict[str, str]:
+def _task(record: RunRecord, task: events.TaskSummary) -> dict[str, str]:
     planned = {each.name: each for each in record.plan.tasks}.get(task.name)
     return {
-        "in": count(task.taken) if planned is None or planned.inputs else "",
-        "out": count(task.sent) if planned is None or planned.outputs else "",
-        "dead": count(task.dead) if task.dead else "",
-        "dropped": count(task.dropped) if task.dropped else "",
-        "left": count(task.left) if task.left else "",
-        "again": count(task.repeated) if task.repeated else "",
-        "median": "" if task.median is None else moment(task.median),
-        "p99": "" if task.p99 is None else moment(task.p99),
+        "in": format_count(task.taken) if planned is None or planned.inputs else "",
+        "out": format_count(task.sent) if planned is None or planned.outputs else "",
+        "dead": format_count(task.dead) if task.dead else "",
+        "dropped": format_count(task.dropped) if task.dropped else "",
+        "left": format_count(task.left) if task.left else "",
+        "again": format_count(task.repeated) if task.repeated else "",
+        "median": "" if task.median is None else format_short_time(task.median),
+        "p99": "" if task.p99 is None else format_short_time(task.p99),
         "busy": f"{task.busy:.0%}" if task.workers else "",
-        "memory": bytes_(task.peak) if task.peak else "",
+        "memory": format_bytes(task.peak) if task.peak else "",
     }
 
 
 def _queue(queue: events.QueueSummary, size: int | None) -> dict[str, str]:
-    most = f"{count(queue.most)} of {count(size)}" if size else count(queue.most)
+    most = f"{format_count(queue.most)} of {format_count(size)}" if size else format_count(queue.most)
     return {
-        "in": count(queue.put),
-        "out": count(queue.done),
-        "dead": count(queue.dead) if queue.dead else "",
-        "dropped": count(queue.dropped) if queue.dropped else "",
-        "left": count(queue.left) if queue.left else "",
+        "in": format_count(queue.put),
+        "out": format_count(queue.done),
+        "dead": format_count(queue.dead) if queue.dead else "",
+        "dropped": format_count(queue.dropped) if queue.dropped else "",
+        "left": format_count(queue.left) if queue.left else "",
         "at most": most,
     }
 
@@ -82,32 +84,32 @@ def _table(title: str, rows: Sequence[tuple[str, dict[str, str]]]) -> Iterator[s
         return
     keys = [key for key in rows[0][1] if any(row[key] for _, row in rows)]
     widths = {key: max(len(key), *(len(row[key]) for _, row in rows)) for key in keys}
-    room = WIDTH - sum(widths.values()) - 2 * len(widths)
+    room = SUMMARY_WIDTH - sum(widths.values()) - 2 * len(widths)
     while room < _LEAST_NAME and keys:  # names say more than the last column
         room += widths.pop(keys.pop()) + 2
-    names = [_cut(one_line(name), room) for name, _ in rows]
-    longest = max(map(width, [title, *names]))
+    names = [_cut(printable_line(name), room) for name, _ in rows]
+    longest = max(map(display_width, [title, *names]))
     yield "  ".join([f"{title:<{longest}}", *(f"{key:>{widths[key]}}" for key in keys)])
     for name, (_, row) in zip(names, rows, strict=True):
         yield "  ".join(
-            [name + " " * (longest - width(name)), *(f"{row[key]:>{widths[key]}}" for key in keys)]
+            [name + " " * (longest - display_width(name)), *(f"{row[key]:>{widths[key]}}" for key in keys)]
         ).rstrip()
 
 
 def _cut(text: str, most: int) -> str:
-    if width(text) <= most:
+    if display_width(text) <= most:
         return text
-    while width(text) > most - 1:
+    while display_width(text) > most - 1:
         text = text[:-1]
     return f"{text}…"
 
 
-def failures(record: Record) -> Iterator[str]:
+def failure_lines(record: RunRecord) -> Iterator[str]:
     """Each kind of failure that was not shown one by one, the most frequent first."""
     groups = sorted(record.failures, key=lambda group: -group.count)
     for group in groups:
-        if group.count > SHOWN:
+        if group.count > MAX_SHOWN_FAILURES:
             verdict = _VERDICTS.get(group.verdict, group.verdict)
-            name = one_line(item_name(group.preview, group.first_item, 60))
+            name = printable_line(item_name(group.preview, group.first_item, 60))
             first = f" (first: {name})" if group.first_item else ""
-            yield f"{group.count:,} × {one_line(group.kind)} in {one_line(group.task)}, {verdict}{first}"
+            yield f"{group.count:,} × {printable_line(group.kind)} in {printable_line(group.task)}, {verdict}{first}"

@@ -12,19 +12,19 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from runner.events import STATES
-from runner.report.plots import progress, slopes
+from runner.report.plot_data import counts_per_second, task_progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from runner.report.record import Moment, Record
+    from runner.report.record import Incident, RunRecord
 
 _RUN = 1
 #: Shorter than this nobody sees, and shares that do not quite add up make many of them; in microseconds.
 _LEAST = 1.0
 
 
-def trace(record: Record) -> str:
+def trace_json(record: RunRecord) -> str:
     """The text of a trace file."""
     value = {
         "traceEvents": list(_events(record)),
@@ -34,7 +34,7 @@ def trace(record: Record) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _events(record: Record) -> Iterator[dict[str, Any]]:
+def _events(record: RunRecord) -> Iterator[dict[str, Any]]:
     yield from _named(_RUN, f"run {record.run}", 0)
     places: dict[tuple[str, str], tuple[int, int]] = {}
     for pid, (task, workers) in enumerate(_staff(record).items(), _RUN + 1):
@@ -51,7 +51,7 @@ def _events(record: Record) -> Iterator[dict[str, Any]]:
         yield _instant(moment, places)
 
 
-def _staff(record: Record) -> dict[str, list[str]]:
+def _staff(record: RunRecord) -> dict[str, list[str]]:
     """Every task with all the workers that are known of it, in the order of the file."""
     found: dict[str, dict[str, None]] = {task.name: dict.fromkeys(task.workers) for task in record.plan.tasks}
     for task, workers in record.series.workers.items():
@@ -91,13 +91,16 @@ def _slice(state: str, begun: float, ended: float, pid: int, tid: int) -> Iterat
         yield {"ph": "X", "name": state, "cat": "worker", "pid": pid, "tid": tid, "ts": start, "dur": end - start}
 
 
-def _counters(record: Record) -> Iterator[dict[str, Any]]:
+def _counters(record: RunRecord) -> Iterator[dict[str, Any]]:
     """Queue lengths, and items a second of each task; a value that stays is written once."""
     at = record.series.at
     found: dict[str, tuple[str, Iterable[float]]] = {
         f"queue {name}": ("items", lengths) for name, lengths in record.series.queues.items()
     }
-    found |= {f"throughput {name}": ("per second", slopes(at, progress(record, name))) for name in record.series.done}
+    found |= {
+        f"throughput {name}": ("per second", counts_per_second(at, task_progress(record, name)))
+        for name in record.series.done
+    }
     for name, (unit, values) in found.items():
         before, last = 0.0, -1.0
         for end, value in zip(at, values, strict=False):
@@ -113,7 +116,7 @@ def _counters(record: Record) -> Iterator[dict[str, Any]]:
             before, last = end, value
 
 
-def _instant(moment: Moment, places: Mapping[tuple[str, str], tuple[int, int]]) -> dict[str, Any]:
+def _instant(moment: Incident, places: Mapping[tuple[str, str], tuple[int, int]]) -> dict[str, Any]:
     """On its worker's row, or else on all of them."""
     pid, tid = places.get((moment.task, moment.worker), (_RUN, 0))
     args = {"text": moment.text, "task": moment.task, "worker": moment.worker, "count": moment.count}

@@ -17,7 +17,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner import forks
+from runner import forked_copies
 
 if TYPE_CHECKING:
     import subprocess
@@ -29,18 +29,18 @@ _PIECE = 1 << 16
 _PATIENCE = 1.0
 
 
-class Group:
+class ProcessGroup:
     """A process group that dies with this worker; see the picture at the top."""
 
     def __init__(self) -> None:
         self._holder: subprocess.Popen[bytes] | None = None
         self._line = -1
 
-    def id(self) -> int:
+    def group_id(self) -> int:
         """Its number; made anew when it was killed."""
         if self._holder is not None and self._holder.poll() is None:
             return self._holder.pid
-        self.end()
+        self.kill_and_close()
         import fcntl
         import subprocess
 
@@ -59,9 +59,9 @@ class Group:
             os.close(read_end)
         return self._holder.pid
 
-    def let_go(self) -> None:
+    def abandon_in_fork(self) -> None:
         """In a copy of this process: it does not keep the group alive."""
-        forks.drop(self._line)
+        forked_copies.close_descriptors(self._line)
         self._holder, self._line = None, -1
 
     def kill(self) -> None:
@@ -72,7 +72,7 @@ class Group:
                     os.killpg(self._holder.pid, signal.SIGKILL)
             self._holder.wait()
 
-    def end(self) -> None:
+    def kill_and_close(self) -> None:
         """Kill it, and give back what it held."""
         self.kill()
         self._holder = None
@@ -84,12 +84,12 @@ class Group:
 class Command:
     """One command from its start to its end: fed, read and timed at once."""
 
-    def __init__(self, group: Group, most: int, limit: float) -> None:
+    def __init__(self, group: ProcessGroup, most: int, limit: float) -> None:
         self._group, self._most = group, most
         self._until = time.monotonic() + limit if limit > 0 else None
         self.out, self.err = bytearray(), bytearray()
-        self.trouble: Literal["time", "size"] | None = None
-        self.code = 0
+        self.kill_reason: Literal["time", "size"] | None = None
+        self.exit_code = 0
 
     def run(self, arguments: list[str], data: bytes, cwd: str | None, env: Mapping[str, str] | None) -> Command:
         """Run it; afterwards `code`, `out`, `err` and `trouble` say how it went."""
@@ -98,23 +98,23 @@ class Command:
         pipe = subprocess.PIPE
         stdin = pipe if data else subprocess.DEVNULL
         command = subprocess.Popen(  # noqa: S603  running what the file says is what it is for
-            arguments, stdin=stdin, stdout=pipe, stderr=pipe, cwd=cwd, env=env, process_group=self._group.id()
+            arguments, stdin=stdin, stdout=pipe, stderr=pipe, cwd=cwd, env=env, process_group=self._group.group_id()
         )
         try:
             self._attend(command, data)
         finally:
             # Nothing that it has started may run on after an error.
-            if self.trouble is not None or command.poll() is None:
-                elsewhere = forks.offspring(command.pid)  # what has a session of its own
+            if self.kill_reason is not None or command.poll() is None:
+                elsewhere = forked_copies.descendant_pids(command.pid)  # what has a session of its own
                 self._group.kill()
-                forks.kill([command.pid, *elsewhere])
+                forked_copies.kill([command.pid, *elsewhere])
             for pipe_end in (command.stdin, command.stdout, command.stderr):
                 if pipe_end is not None:
                     with contextlib.suppress(OSError):  # it did not want what was left to be written
                         pipe_end.close()
             with contextlib.suppress(subprocess.TimeoutExpired):  # another user's: it is reaped when it has ended
                 command.wait(_PATIENCE)
-            self.code = -signal.SIGKILL if command.returncode is None else command.returncode
+            self.exit_code = -signal.SIGKILL if command.returncode is None else command.returncode
         return self
 
     def _attend(self, command: subprocess.Popen[bytes], data: bytes) -> None:
@@ -139,10 +139,10 @@ class Command:
 
     def _listen(self, selector: Any, command: subprocess.Popen[bytes], view: memoryview) -> None:
         """Until it has ended, or is in trouble."""
-        while self.trouble is None and len(selector.get_map()) > 0:
+        while self.kill_reason is None and len(selector.get_map()) > 0:
             events = selector.select(self._left())
             if self._until is not None and time.monotonic() >= self._until:
-                self.trouble = "time"
+                self.kill_reason = "time"
                 return
             over = False
             for key, _ in events:
@@ -186,8 +186,8 @@ class Command:
         if into is self.err:
             del into[:-_MOST_ERR]
         elif len(into) > self._most:
-            self.trouble = "size"
-        return self.trouble is None
+            self.kill_reason = "size"
+        return self.kill_reason is None
 
     def _last_words(self, selector: Any, command: subprocess.Popen[bytes]) -> None:
         """It has ended: what still stands in its pipes is its own; who holds them open is a child left behind."""
@@ -197,7 +197,7 @@ class Command:
                 while self._take(selector, stream, into):
                     pass
                 held = held or stream in selector.get_map()
-        if held and self.trouble is None:
+        if held and self.kill_reason is None:
             command.wait()
             self._group.kill()
 

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 _HOLE = re.compile(r"\{\{|\}\}|\{(?P<field>[A-Za-z_]\w*|\d+)?(?P<part>//|/\.|/|\.)?\}")
 
 
-def fill(template: str, item: Any, quote: Callable[[str], str] = str) -> str:
+def fill_template(template: str, item: Any, quote: Callable[[str], str] = str) -> str:
     """Put the item, or what the braces name of it, into a text.
 
-    >>> fill("{a} {b/.}.gz", {"a": 1, "b": "x/y.txt"})
+    >>> fill_template("{a} {b/.}.gz", {"a": 1, "b": "x/y.txt"})
     '1 y.gz'
-    >>> fill("{.}.jpg {/} {//} {0", "d/a.b.png")
+    >>> fill_template("{.}.jpg {/} {//} {0", "d/a.b.png")
     'd/a.b.jpg a.b.png d {0'
     """
 

@@ -8,15 +8,15 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner.std.commands import Command, Group
-from runner.std.fields import fill
+from runner.std.commands import Command, ProcessGroup
+from runner.std.fields import fill_template
 from runner.tasks import task
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 #: Bytes of standard output that a command may write.
-MOST = 16 << 20
+MAX_OUTPUT_BYTES = 16 << 20
 _SHOWN_LINES, _SHOWN_COMMAND = 10, 300
 _NO_LIMIT = dt.timedelta(0)
 
@@ -63,7 +63,7 @@ class Shell:
         ok: list[int] | None = None,
         gives: Literal["all", "out", "item"] = "all",
         limit: dt.timedelta = _NO_LIMIT,
-        most: int = MOST,
+        most: int = MAX_OUTPUT_BYTES,
         text: bool = True,
         encoding: str = "utf-8",
         errors: str = "strict",
@@ -78,7 +78,7 @@ class Shell:
         self._limit = limit.total_seconds()
         self._most = most
         self._text, self._encoding, self._errors = text, encoding, errors
-        self._group = Group()
+        self._group = ProcessGroup()
 
     def __enter__(self) -> Shell:
         return self
@@ -86,12 +86,14 @@ class Shell:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._group.end()
+        self._group.kill_and_close()
 
     def __call__(self, item: Any) -> Any:
         """Run the command for one item."""
-        arguments = self.arguments(item)
-        data = b"" if self._stdin is None else fill(self._stdin, item).encode(self._encoding, "surrogateescape")
+        arguments = self.command_arguments(item)
+        data = (
+            b"" if self._stdin is None else fill_template(self._stdin, item).encode(self._encoding, "surrogateescape")
+        )
         began = time.monotonic()
         done = Command(self._group, self._most, self._limit).run(arguments, data, self._cwd, self._env)
         seconds = time.monotonic() - began
@@ -102,15 +104,15 @@ class Shell:
         if self._gives == "out":
             return out
         err = self._read(bytes(done.err), "replace")
-        return {"item": item, "code": done.code, "out": out, "err": err, "seconds": seconds}
+        return {"item": item, "code": done.exit_code, "out": out, "err": err, "seconds": seconds}
 
-    def arguments(self, item: Any) -> list[str]:
+    def command_arguments(self, item: Any) -> list[str]:
         """The command for one item."""
         if self._shell:
             import shlex
 
-            return ["/bin/sh", "-c", fill(self._templates[0], item, shlex.quote)]
-        return [fill(each, item) for each in self._templates]
+            return ["/bin/sh", "-c", fill_template(self._templates[0], item, shlex.quote)]
+        return [fill_template(each, item) for each in self._templates]
 
     def _read(self, data: bytes | bytearray, errors: str) -> str | bytes:
         if not self._text:
@@ -118,18 +120,18 @@ class Shell:
         return data.decode(self._encoding, errors).rstrip("\r\n")
 
     def _judge(self, arguments: list[str], done: Command) -> None:
-        if done.trouble is None and done.code in self._ok:
+        if done.kill_reason is None and done.exit_code in self._ok:
             return
         import shlex
 
         # Of a shell's command, what it was given.
         shown = arguments[2] if self._shell else shlex.join(arguments)
         shown = shown if len(shown) <= _SHOWN_COMMAND else shown[:_SHOWN_COMMAND] + "…"
-        if done.trouble == "time":
+        if done.kill_reason == "time":
             raise CommandTimedOut(f"took longer than {self._limit:g} s and was killed: {shown}{_last(done.err)}")
-        if done.trouble == "size":
+        if done.kill_reason == "size":
             raise CommandFailed(f"wrote more than {self._most:,} bytes (`most`) and was killed: {shown}")
-        how = f"exit code {done.code}" if done.code >= 0 else f"killed by {_signal_name(-done.code)}"
+        how = f"exit code {done.exit_code}" if done.exit_code >= 0 else f"killed by {_signal_name(-done.exit_code)}"
         raise CommandFailed(f"{how}: {shown}{_last(done.err)}")
 
 

@@ -10,14 +10,14 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from runner.std.sources import in_process
-from runner.std.targets import opened, shown
+from runner.std.sources import is_process_worker
+from runner.std.targets import open_target, printable_path
 from runner.tasks import Context, task
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from runner.std.targets import Target
+    from runner.std.targets import SinkTarget
 
 
 class _File:
@@ -31,24 +31,24 @@ class _File:
             raise ValueError(f"encoding {encoding!r} cannot be written line by line; use utf-8")
         self.path, self.encoding, self.partial = path, encoding, partial
         self._context = context
-        self._to: Target | None = None
+        self._to: SinkTarget | None = None
         self._headed = False
         #: Why an item is missing that the operating system did not take, for good.
         self._lost: OSError | None = None
 
-    def text(self, items: list[Any]) -> str:
+    def format_items(self, items: list[Any]) -> str:
         """The items as they stand in the file."""
         raise NotImplementedError
 
-    def head(self) -> str:
+    def header_text(self) -> str:
         """What the file begins with, when the items that `text` was called with are its first."""
         return ""
 
     def __enter__(self) -> _File:
-        if in_process():
+        if is_process_worker():
             # A killed process's items are given again, and those of its last chunk would be in the file twice.
             raise ValueError(f'{self.path}: files are written by threads only: say `mode = "thread"`, or nothing')
-        self._to = opened(self.path, str(getattr(self._context, "run", "")))
+        self._to = open_target(self.path, str(getattr(self._context, "run", "")))
         return self
 
     def __call__(self, item: Any) -> None:
@@ -63,7 +63,7 @@ class _File:
             raise OSError(self._lost.errno, self._lost.strerror)
         data = self._data(items)
         if self._to is None:
-            raise ValueError(f"{shown(self.path)} is not open: use the sink in a `with` statement")
+            raise ValueError(f"{printable_path(self.path)} is not open: use the sink in a `with` statement")
         try:
             self._to.write(data)
         except OSError as error:
@@ -72,18 +72,18 @@ class _File:
                 self._lost = error
             raise
         self._headed = True
-        self.taken()
+        self.items_written()
 
     def _data(self, items: list[Any]) -> bytes:
         try:
-            text = self.text(items)
-            return (text if self._headed else self.head() + text).encode(self.encoding)
+            text = self.format_items(items)
+            return (text if self._headed else self.header_text() + text).encode(self.encoding)
         except Exception:
             raise
         except BaseException as error:  # noqa: BLE001  of the item's own; it must not cost this worker its file
             raise ValueError(f"an item cannot be written: it raised {type(error).__name__}") from None
 
-    def taken(self) -> None:
+    def items_written(self) -> None:
         """The items that `text` was called with last are in the file."""
 
     def __exit__(
@@ -98,20 +98,20 @@ class _File:
         finally:
             to.close()
 
-    def _end(self, to: Target) -> None:
+    def _end(self, to: SinkTarget) -> None:
         cut = self._context is not None and self._context.stopping
         if self._lost is not None and not self.partial:
-            is_not = "is not written, what was there before stays" if to.whole else "has not got everything"
+            is_not = "is not written, what was there before stays" if to.is_atomic else "has not got everything"
             why = os.strerror(self._lost.errno) if self._lost.errno else str(self._lost)
-            raise OSError(self._lost.errno, f"{shown(self.path)} {is_not}: {why}")
-        if to.whole and cut and not self.partial:
+            raise OSError(self._lost.errno, f"{printable_path(self.path)} {is_not}: {why}")
+        if to.is_atomic and cut and not self.partial:
             why = "the run was stopped, or a task that feeds it has failed; `partial = true` keeps what has come"
-            sys.stderr.write(f"{shown(self.path)} is not written: {why}\n")
+            sys.stderr.write(f"{printable_path(self.path)} is not written: {why}\n")
             return
         # A file that is kept has its head, however little came; a stream that was cut is not begun.
-        if not self._headed and (to.whole or not cut) and (head := self.head()):
+        if not self._headed and (to.is_atomic or not cut) and (head := self.header_text()):
             to.write(head.encode(self.encoding))
-        to.keep()
+        to.commit()
 
 
 @task(name="write_lines", mode="thread")
@@ -127,7 +127,7 @@ class WriteLines(_File):
     ) -> None:
         super().__init__(path, encoding, context, partial=partial)
 
-    def text(self, items: list[Any]) -> str:
+    def format_items(self, items: list[Any]) -> str:
         """The items as lines."""
         return "".join([_line(item) for item in items])
 
@@ -162,7 +162,7 @@ class WriteJsonl(_File):
 
         self._encode = json.JSONEncoder(ensure_ascii=False, sort_keys=sort_keys, allow_nan=False, default=_plain).encode
 
-    def text(self, items: list[Any]) -> str:
+    def format_items(self, items: list[Any]) -> str:
         """The items as lines of JSON."""
         return "".join([self._line(item) for item in items])
 
@@ -233,16 +233,16 @@ class WriteCsv(_File):
             _once(fields)
         self._next = fields
 
-    def head(self) -> str:
+    def header_text(self) -> str:
         """The row of names."""
         return self._rows([self._next]) if self._header and self._next is not None else ""
 
-    def text(self, items: list[Any]) -> str:
+    def format_items(self, items: list[Any]) -> str:
         """The items as rows."""
         self._next = self._fields
         return self._rows([self._row(item) for item in items])
 
-    def taken(self) -> None:
+    def items_written(self) -> None:
         """The first item that is written says what the columns are."""
         self._fields = self._next
 

@@ -10,14 +10,14 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Any
 
-from runner import stdin
-from runner.tasks import SENT, Context, task
+from runner import shared_stdin
+from runner.tasks import SENT_ITEMS, Context, task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: A line that is longer is no line: the file is something else.
-MOST = 64 << 20
+MAX_LINE_BYTES = 64 << 20
 _LOOK = 0.2
 #: How far a file has been read is told after 32 lines, at most four times a second.
 _LOOKS = 31
@@ -31,7 +31,7 @@ def lines(
     errors: str = "strict",
     keep_ends: bool = False,
     skip_empty: bool = False,
-    most: int = MOST,
+    most: int = MAX_LINE_BYTES,
     context: Context | None = None,
 ) -> Iterator[str]:
     r"""Each line of a text file, or of standard input (`-`), without its end (`\n` or `\r\n`).
@@ -54,7 +54,7 @@ def csv_rows(
     delimiter: str = ",",
     encoding: str = "utf-8-sig",
     errors: str = "strict",
-    most: int = MOST,
+    most: int = MAX_LINE_BYTES,
     context: Context | None = None,
 ) -> Iterator[dict[str, str]]:
     """Each row of a CSV file, or of standard input (`-`), as a dict of texts.
@@ -99,7 +99,7 @@ def jsonl(
     *,
     encoding: str = "utf-8-sig",
     errors: str = "strict",
-    most: int = MOST,
+    most: int = MAX_LINE_BYTES,
     context: Context | None = None,
 ) -> Iterator[Any]:
     """Each line of a file of JSON lines, or of standard input (`-`), as the value it is; empty lines are left out."""
@@ -161,7 +161,7 @@ def numbers(start: int, stop: int, step: int = 1, *, context: Context | None = N
 def _tell_total(context: Context | None, items: int) -> None:
     """Say how many items there will be; what has been sent of them is known."""
     if context is not None and items:
-        context.progress(SENT, items)
+        context.progress(SENT_ITEMS, items)
 
 
 # -- reading ----------------------------------------------------------------------------------
@@ -241,10 +241,10 @@ def _no_text(path: str, number: int, encoding: str, byte: int, column: int) -> V
 def _opened(path: str, context: Context | None) -> Any:
     if path != "-":
         return open(path, "rb")  # noqa: PTH123  the caller closes it; a str may be any path, Path("") is "."
-    if in_process():
+    if is_process_worker():
         text = 'standard input is there for threads only: say `mode = "thread"`, or nothing, for the task that reads it'
         raise ValueError(text)
-    fd = stdin.descriptor()
+    fd = shared_stdin.stdin_fd()
     if fd is None:
         raise ValueError("there is no standard input")
     return io.BufferedReader(_Input(fd, context))
@@ -280,7 +280,7 @@ class _Input(io.RawIOBase):
         return True
 
 
-def in_process() -> bool:
+def is_process_worker() -> bool:
     """Whether this is a process that multiprocessing has started: a process worker."""
     module = sys.modules.get("multiprocessing.process")
     return module is not None and module.parent_process() is not None

@@ -34,55 +34,55 @@ _NO_SYNC = {errno.EINVAL, errno.ENOTSUP}
 _BEGUN: dict[str, str] = {}
 
 
-class Target(Protocol):
+class SinkTarget(Protocol):
     """Takes bytes; `keep` when all have come, and `close` in any case. `whole`: nothing is there before `keep`."""
 
-    whole: bool
+    is_atomic: bool
 
     def write(self, data: bytes) -> None:
         """All of it, or OSError."""
 
-    def keep(self) -> None:
+    def commit(self) -> None:
         """All has come."""
 
     def close(self) -> None:
         """Let go of everything; never raises."""
 
 
-def opened(path: str, run: str) -> Target:
+def open_target(path: str, run: str) -> SinkTarget:
     """The target that a path means, `-` being standard output; OSError says why there is none.
 
     `run` is the run's id, or empty: within one run a file is begun once.
     """
-    number = 1 if path == "-" else descriptor(path)
+    number = 1 if path == "-" else fd_of_path(path)
     if number in {1, 2}:
-        return Stream("stdout" if number == 1 else "stderr")
+        return StreamTarget("stdout" if number == 1 else "stderr")
     if number is not None:
-        return Direct(path, _inherited(path, number))
+        return DescriptorTarget(path, _inherited(path, number))
     with contextlib.suppress(FileNotFoundError):
         mode = os.stat(path).st_mode  # noqa: PTH116  a str may be any path, Path("") is "."
         if stat.S_ISDIR(mode):
-            raise IsADirectoryError(f"{shown(path)}: this is a folder")
+            raise IsADirectoryError(f"{printable_path(path)}: this is a folder")
         if stat.S_ISSOCK(mode):
-            raise OSError(f"{shown(path)}: this is a socket, which cannot be opened like a file")
+            raise OSError(f"{printable_path(path)}: this is a socket, which cannot be opened like a file")
         if not stat.S_ISREG(mode):
-            return Direct(path, os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY))
-    return Whole(path, run)
+            return DescriptorTarget(path, os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY))
+    return AtomicFileTarget(path, run)
 
 
-def shown(path: str) -> str:
+def printable_path(path: str) -> str:
     r"""A path in a message, on one line.
 
-    >>> shown("out.txt"), shown("a\nb")
+    >>> printable_path("out.txt"), printable_path("a\nb")
     ('out.txt', "'a\\nb'")
     """
     return path if path.isprintable() else repr(path)
 
 
-def descriptor(path: str) -> int | None:
+def fd_of_path(path: str) -> int | None:
     """The descriptor of this process that a path leads to (`/dev/stdout`, `/dev/fd/63`), or None.
 
-    >>> descriptor("/dev/fd/63"), descriptor("out.txt")
+    >>> fd_of_path("/dev/fd/63"), fd_of_path("out.txt")
     (63, None)
     """
     at = os.path.abspath(path)  # noqa: PTH100
@@ -111,10 +111,10 @@ def _inherited(path: str, number: int) -> int:
     raise FileNotFoundError(f"{path}: runner was started without this descriptor")
 
 
-class Stream:
+class StreamTarget:
     """Standard output or error: the lines of data that go there bear no name of a worker."""
 
-    whole = False
+    is_atomic = False
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -131,17 +131,17 @@ class Stream:
         else:
             stream.write(data.decode("utf-8", "replace"))
 
-    def keep(self) -> None:
+    def commit(self) -> None:
         """Nothing is behind."""
 
     def close(self) -> None:
         """It stays open."""
 
 
-class Direct:
+class DescriptorTarget:
     """A pipe, a device, or a descriptor that runner was started with: what is written is there at once."""
 
-    whole = False
+    is_atomic = False
 
     def __init__(self, path: str, fd: int) -> None:
         self._path, self._fd = path, fd
@@ -150,7 +150,7 @@ class Direct:
     def write(self, data: bytes) -> None:
         """Wait for a slow reader. After half an item nothing more can be written."""
         if self._torn is not None:
-            raise OSError(self._torn.errno, f"{shown(self._path)}: {self._torn.strerror}")
+            raise OSError(self._torn.errno, f"{printable_path(self._path)}: {self._torn.strerror}")
         view = memoryview(data)
         try:
             while view:
@@ -160,9 +160,9 @@ class Direct:
                     select.select([], [self._fd], [])
         except OSError as error:
             self._torn = error if len(view) < len(data) else None
-            _again(error, shown(self._path))
+            _again(error, printable_path(self._path))
 
-    def keep(self) -> None:
+    def commit(self) -> None:
         """Nothing is behind."""
 
     def close(self) -> None:
@@ -171,20 +171,20 @@ class Direct:
             os.close(self._fd)
 
 
-class Whole:
+class AtomicFileTarget:
     """A file that has, under its own name, what was there before until `keep` has put all in its place."""
 
-    whole = True
+    is_atomic = True
 
     def __init__(self, path: str, run: str) -> None:
-        self._path = shown(path)
+        self._path = printable_path(path)
         self._target = os.path.realpath(path)
         self._folder, name = os.path.split(self._target)
         self._aside, self._fd, self._torn = "", -1, False
         if os.path.islink(self._target):  # noqa: PTH114
             raise OSError(errno.ELOOP, f"{self._path}: this link leads in a circle")
         if not os.path.isdir(self._folder):  # noqa: PTH112
-            raise FileNotFoundError(f"{self._path}: there is no folder {shown(self._folder)}; make it first")
+            raise FileNotFoundError(f"{self._path}: there is no folder {printable_path(self._folder)}; make it first")
         if os.path.exists(self._target) and not os.access(self._target, os.W_OK):  # noqa: PTH110
             raise PermissionError(f"{self._path}: this file may not be written; see its permissions")
         if run and _BEGUN.get(self._target) == run:
@@ -197,7 +197,7 @@ class Whole:
             self.close()
             if error.errno is None:
                 raise
-            _again(error, f"{self._path}: no file can be made in {shown(self._folder)}")
+            _again(error, f"{self._path}: no file can be made in {printable_path(self._folder)}")
         if run:
             _BEGUN[self._target] = run
 
@@ -215,7 +215,7 @@ class Whole:
             self._torn = False
             _again(error, self._path)
 
-    def keep(self) -> None:
+    def commit(self) -> None:
         """Put it in its place, safe from a power failure; OSError says why what was there before stays."""
         try:
             if self._torn:
@@ -319,7 +319,7 @@ def _part(folder: str, name: str, path: str) -> tuple[int, str]:
         # Every writer has a part of its own then, and the last one that is whole stays.
         aside = os.path.join(folder, part_name(os.urandom(16).hex(), most))  # noqa: PTH118
         return _new(aside), aside
-    raise FileExistsError(f"{path}: other workers want to write this file all the time ({shown(aside)})")
+    raise FileExistsError(f"{path}: other workers want to write this file all the time ({printable_path(aside)})")
 
 
 def _new(aside: str) -> int:
@@ -356,7 +356,7 @@ def _remove_stale(aside: str, path: str) -> None:
         if _is_at(fd, aside):
             os.unlink(aside)  # noqa: PTH108
     except BlockingIOError:
-        text = f"another worker is writing this file; it can have one only (it writes {shown(aside)})"
+        text = f"another worker is writing this file; it can have one only (it writes {printable_path(aside)})"
         raise FileExistsError(f"{path}: {text}") from None
     except OSError:
         raise _NotOurs from None

@@ -6,6 +6,20 @@
     runs/RUN/going            0600: locked while the run goes on
 """
 
-from runner.store.letters import DeadLetters, find, heading, letters, runs, unreadable
+from runner.store.dead_letters import (
+    DeadLetterFile,
+    count_unreadable_lines,
+    find_dead_letters,
+    read_heading,
+    read_letters,
+    runs_with_dead_letters,
+)
 
-__all__ = ["DeadLetters", "find", "heading", "letters", "runs", "unreadable"]
+__all__ = [
+    "DeadLetterFile",
+    "count_unreadable_lines",
+    "find_dead_letters",
+    "read_heading",
+    "read_letters",
+    "runs_with_dead_letters",
+]

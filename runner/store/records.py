@@ -12,53 +12,56 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import UnsafeFolder, UsageError
-from runner.store import folder
+from runner.store import run_folders
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FILE = "record.json"
+RECORD_FILE = "record.json"
 #: What else is made of a record, and goes with it.
-PAGE = "report.html"
+PAGE_FILE = "report.html"
 _GOING = "going"
 #: A record is bounded, and far below this.
 _MOST = 64 * 1024 * 1024
 
 
-class Records:
+class RecordFile:
     """The record of one run. What the disk refuses is told in `trouble`; the run goes on."""
 
     def __init__(self, state: Path, run: str) -> None:
-        self.trouble = ""
+        self.write_error = ""
         self._state, self._run = state, run
         self._lock: int | None = None
 
-    def begin(self) -> None:
+    def mark_running(self) -> None:
         """The run goes on from now until `close`; others can see it."""
-        with contextlib.suppress(OSError, UnsafeFolder), folder.of_run(self._state, self._run, make=True) as at:
+        with (
+            contextlib.suppress(OSError, UnsafeFolder),
+            run_folders.open_run_folder(self._state, self._run, make=True) as at,
+        ):
             self._lock = _locked(at)
 
     def write(self, text: str) -> None:
         """Replace the record; whoever reads meanwhile sees the old one or the new one."""
         try:
-            with folder.of_run(self._state, self._run, make=True) as at:
-                folder.replace(at, FILE, text.encode())
-            self.trouble = ""
+            with run_folders.open_run_folder(self._state, self._run, make=True) as at:
+                run_folders.replace_file(at, RECORD_FILE, text.encode())
+            self.write_error = ""
         except UnsafeFolder as error:
-            self.trouble = f"the record of this run cannot be kept: {error}"
+            self.write_error = f"the record of this run cannot be kept: {error}"
         except OSError as error:
-            self.trouble = f"the record of this run cannot be kept in {self._state}: {error.strerror or error}"
+            self.write_error = f"the record of this run cannot be kept in {self._state}: {error.strerror or error}"
             with contextlib.suppress(OSError, UnsafeFolder):  # an older one would say that the run was killed
-                folder.remove(self._state, self._run, (FILE,))
+                run_folders.remove_run_files(self._state, self._run, (RECORD_FILE,))
 
-    def prune(self, keep: int) -> None:
+    def prune_old_records(self, keep: int) -> None:
         """Only the last `keep` runs keep their records; dead letters stay, and so does what is going on."""
         with contextlib.suppress(UsageError, UnsafeFolder):
-            for run in runs(self._state)[: -keep or None]:
-                path = self._state / "runs" / run / FILE
-                if run != self._run and not is_going_on(path, brief(path)):
+            for run in recorded_runs(self._state)[: -keep or None]:
+                path = self._state / "runs" / run / RECORD_FILE
+                if run != self._run and not is_going_on(path, read_unchecked(path)):
                     with contextlib.suppress(OSError, UnsafeFolder):  # another runner may do the same just now
-                        folder.remove(self._state, run, (FILE, PAGE, _GOING))
+                        run_folders.remove_run_files(self._state, run, (RECORD_FILE, PAGE_FILE, _GOING))
 
     def close(self) -> None:
         """The run does not go on any more."""
@@ -67,7 +70,7 @@ class Records:
             with contextlib.suppress(OSError):
                 os.close(lock)
             with contextlib.suppress(OSError, UnsafeFolder):
-                folder.remove(self._state, self._run, (_GOING,))
+                run_folders.remove_run_files(self._state, self._run, (_GOING,))
 
 
 def _locked(at: int) -> int:
@@ -76,7 +79,7 @@ def _locked(at: int) -> int:
 
     with contextlib.suppress(FileNotFoundError):
         os.unlink(_GOING, dir_fd=at)
-    fd = folder.create(at, _GOING)
+    fd = run_folders.create_file(at, _GOING)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -85,32 +88,32 @@ def _locked(at: int) -> int:
     return fd
 
 
-def keep_page(state: Path, run: str, text: str) -> None:
+def write_page(state: Path, run: str, text: str) -> None:
     """Write the page of a run beside its record. UsageError, or UnsafeFolder: that cannot be done."""
     try:
-        with folder.of_run(state, run, make=True) as at:
-            folder.replace(at, PAGE, text.encode("utf-8", "backslashreplace"))
+        with run_folders.open_run_folder(state, run, make=True) as at:
+            run_folders.replace_file(at, PAGE_FILE, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise UsageError(f"{state / 'runs' / run / PAGE}: {error.strerror or error}") from None
+        raise UsageError(f"{state / 'runs' / run / PAGE_FILE}: {error.strerror or error}") from None
 
 
 # -- reading ----------------------------------------------------------------------------------
 
 
-def runs(state: Path) -> list[str]:
+def recorded_runs(state: Path) -> list[str]:
     """The runs that have a record, the oldest first; of runs that began together, by name."""
-    return folder.having(state, FILE)
+    return run_folders.runs_with_files(state, RECORD_FILE)
 
 
-def find(state: Path, run: str = "last") -> Path:
+def find_record(state: Path, run: str = "last") -> Path:
     """The file of a run's record: `last`, an id, or the beginning of one; UsageError says what there is."""
-    return folder.one(state, runs(state), run, "a record") / FILE
+    return run_folders.select_run(state, recorded_runs(state), run, "a record") / RECORD_FILE
 
 
 def read(path: Path) -> str:
     """The text of a record. UsageError, or UnsafeFolder: it cannot be read."""
     try:
-        with os.fdopen(folder.opened(path), "rb") as file:
+        with os.fdopen(run_folders.open_run_file(path), "rb") as file:
             data = file.read(_MOST + 1)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
@@ -119,7 +122,7 @@ def read(path: Path) -> str:
     return data.decode("utf-8", "replace")
 
 
-def brief(path: Path) -> dict[str, Any]:
+def read_unchecked(path: Path) -> dict[str, Any]:
     """What a record says, unchecked; nothing when it cannot be read."""
     try:
         found = json.loads(read(path))
@@ -151,7 +154,7 @@ def _is_locked(path: Path) -> bool | None:
     import fcntl
 
     try:
-        fd = folder.opened(path)
+        fd = run_folders.open_run_file(path)
     except (OSError, UnsafeFolder):
         return None
     try:

@@ -9,9 +9,9 @@ what, `topology` what may start and what has ended, `chunking` how many items to
 answer. It owns the clock's hand, so a simulation can drive the same code with a scripted fleet.
 """
 
-from runner.supervisor.letters import Letters, Record
+from runner.supervisor.dead_letters import DeadLetterRecord, DeadLetterSink
 from runner.supervisor.loop import Supervisor
 from runner.supervisor.plan import Plan, TaskPlan
-from runner.supervisor.result import Result, TaskResult
+from runner.supervisor.result import RunOutcome, TaskOutcome
 
-__all__ = ["Letters", "Plan", "Record", "Result", "Supervisor", "TaskPlan", "TaskResult"]
+__all__ = ["DeadLetterRecord", "DeadLetterSink", "Plan", "RunOutcome", "Supervisor", "TaskOutcome", "TaskPlan"]

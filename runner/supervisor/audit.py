@@ -23,28 +23,28 @@ if TYPE_CHECKING:
     from runner.topology import Topology
 
 
-class Audit:
+class BalanceAudit:
     """Counts of one run, by queue and by task."""
 
     def __init__(self) -> None:
-        self.sent: dict[str, int] = defaultdict(int)
-        self.ended: dict[str, int] = defaultdict(int)
+        self.sent_by_queue: dict[str, int] = defaultdict(int)
+        self.ended_by_task: dict[str, int] = defaultdict(int)
 
-    def faults(self, ledger: Ledger, topology: Topology, *, cut_short: bool) -> Iterator[tuple[str, str]]:
+    def find_faults(self, ledger: Ledger, topology: Topology, *, cut_short: bool) -> Iterator[tuple[str, str]]:
         """What does not add up once what is left has been counted: the name of a queue or task, and a sentence."""
-        for line in ledger.lines:
-            tally, sent = line.tally, self.sent[line.queue]
+        for line in ledger.subscriptions:
+            tally, sent = line.counts, self.sent_by_queue[line.queue]
             if tally.missing:
                 known = tally.put - tally.missing
                 yield line.name, f"`{line.name}` was put {tally.put:,} items, and {known:,} are accounted for"
             if tally.put != sent:
                 yield line.name, f"`{line.name}` was put {tally.put:,} items, and was sent {sent:,}"
         for name in topology.nodes:
-            tally, ended = ledger.tallies[name], self.ended[name]
+            tally, ended = ledger.task_counts[name], self.ended_by_task[name]
             if (counted := tally.done + tally.dead + tally.dropped) != ended:
                 yield name, f"task `{name}` counts {counted:,} items as ended, and its workers ended {ended:,}"
-        tallies = [line.tally for line in ledger.lines]
-        counted, ended = sum(each.put - each.left for each in tallies), sum(self.ended.values())
+        tallies = [line.counts for line in ledger.subscriptions]
+        counted, ended = sum(each.put - each.left for each in tallies), sum(self.ended_by_task.values())
         if counted != ended:
             yield "all queues", f"{counted:,} items have left all queues, and tasks have ended {ended:,}"
         if not cut_short:
@@ -54,12 +54,12 @@ class Audit:
 def _left(ledger: Ledger, topology: Topology) -> Iterator[tuple[str, str]]:
     """What is left, although all who read it have ended well, and so have all who read what they send."""
     hindered = topology.leading_to(name for name, stage in topology.stages.items() if stage is not Stage.OK)
-    for line in ledger.lines:
-        if line.tally.left and line.readers and not hindered.intersection(line.readers):
+    for line in ledger.subscriptions:
+        if line.counts.left and line.readers and not hindered.intersection(line.readers):
             readers = ", ".join(f"`{reader}`" for reader in line.readers)
-            yield line.name, f"`{line.name}` has {line.tally.left:,} items left that {readers} should have taken"
+            yield line.name, f"`{line.name}` has {line.counts.left:,} items left that {readers} should have taken"
 
 
-def over(verdicts: Mapping[int, Verdict], done: int) -> int:
+def count_finished(verdicts: Mapping[int, Verdict], done: int) -> int:
     """How many of so many items are over, when some of them are to be tried again."""
     return done - sum(verdict.count for verdict in verdicts.values() if isinstance(verdict, Again))

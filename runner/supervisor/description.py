@@ -7,8 +7,8 @@ import platform
 from typing import TYPE_CHECKING
 
 import runner
-from runner.config import longform
-from runner.config.kinds import cores
+from runner.config import resolved
+from runner.config.value_types import usable_cores
 from runner.events import Machine, QueuePlanned, RunPlan, TaskPlanned
 
 if TYPE_CHECKING:
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from runner.supervisor.plan import TaskPlan
 
 
-def describe(config: Config, tasks: Mapping[str, TaskPlan], queues: Iterable[QueueConfig]) -> RunPlan:
+def describe_run(config: Config, tasks: Mapping[str, TaskPlan], queues: Iterable[QueueConfig]) -> RunPlan:
     """The plan of a run in words and numbers; secrets are hidden, as `runner show` hides them."""
     letters = {task.config.dead for task in tasks.values()}
     return RunPlan(
         file=str(config.file),
-        resolved=longform.render(config),
+        resolved=resolved.render_resolved(config),
         tasks=tuple(_task(task) for task in tasks.values()),
         queues=tuple(_queue(queue, letters=queue.name in letters) for queue in queues),
-        machine=machine(),
+        machine=this_machine(),
     )
 
 
@@ -42,7 +42,7 @@ def _task(task: TaskPlan) -> TaskPlanned:
         dead=config.dead or "",
         after=tuple(config.after),
         rate=None if config.rate is None else config.rate.count / config.rate.period,
-        concurrency=config.concurrency if task.flying else None,
+        concurrency=config.concurrency if task.is_async else None,
         batch=None if config.batch is None else config.batch.items,
         ordered=config.ordered,
         help=config.help,
@@ -54,13 +54,13 @@ def _queue(queue: QueueConfig, *, letters: bool) -> QueuePlanned:
     return QueuePlanned(queue.name, bound, queue.bytes, queue.fanout or "", queue.loop, letters, queue.lane or "")
 
 
-def machine() -> Machine:
+def this_machine() -> Machine:
     """This machine, as far as it may be used.
 
-    >>> machine().cores > 0
+    >>> this_machine().cores > 0
     True
     """
-    return Machine(_system(), platform.python_version(), runner.__version__, cores(), _memory())
+    return Machine(_system(), platform.python_version(), runner.__version__, usable_cores(), _memory())
 
 
 def _system() -> str:

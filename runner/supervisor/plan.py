@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.chunking import lightness
+from runner.chunk_sizing import shared_discount_for
 from runner.events import RunPlan
-from runner.ledger import LineSpec
-from runner.masks import Mask
+from runner.ledger import QueueSpec
+from runner.secret_masks import SecretMask
 from runner.structs import dataclass, field
-from runner.topology import Node, Topology
+from runner.topology import TaskNode, Topology
 from runner.transport.messages import OBJECTS, PICKLED, SHARED
-from runner.worker.spec import Group, WorkerSpec
+from runner.worker.spec import OutputGroup, WorkerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runner.config.model import Mode, QueueConfig, RunSettings, TaskConfig
     from runner.hookspecs import WorkerHook
-    from runner.plugins import Plugins
+    from runner.plugins import PluginSet
     from runner.tasks import Reference, Shape
 
 _NO_BOUND = 1 << 60
@@ -43,25 +43,25 @@ class TaskPlan:
         return self.config.name
 
     @property
-    def boxed(self) -> bool:
+    def has_boxes(self) -> bool:
         """Whether the function asks for its items itself."""
         return bool(self.shape.inboxes or self.shape.outboxes)
 
     @property
-    def alone(self) -> bool:
+    def is_only_worker(self) -> bool:
         """Whether an only worker executes item by item, in the order of the queue."""
         one = len(self.config.workers.names) == 1 and self.config.batch is None
-        return one and not (self.boxed or self.shape.is_async or self.config.ordered)
+        return one and not (self.has_boxes or self.shape.is_async or self.config.ordered)
 
     @property
-    def just_calls(self) -> bool:
+    def only_calls(self) -> bool:
         """Whether it is called for items alone: it has no tear-down, and puts nothing after the last item."""
-        return bool(self.config.inputs) and self.shape.kind != "class" and not self.boxed
+        return bool(self.config.inputs) and self.shape.kind != "class" and not self.has_boxes
 
     @property
-    def flying(self) -> bool:
+    def is_async(self) -> bool:
         """Whether a worker executes many items at a time."""
-        return bool(self.config.inputs) and self.shape.is_async and not self.boxed
+        return bool(self.config.inputs) and self.shape.is_async and not self.has_boxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +73,17 @@ class Plan:
     settings: RunSettings
     queues: Mapping[str, QueueConfig]
     tasks: Mapping[str, TaskPlan]
-    kinds: dict[str, int] = field(default_factory=dict)
+    payload_kinds: dict[str, int] = field(default_factory=dict)
     #: Plugins' `runner_worker`.
-    hooks: tuple[WorkerHook, ...] = ()
+    worker_hooks: tuple[WorkerHook, ...] = ()
     #: The plugins of the run, for whoever executes it; None: there are none.
-    plugins: Plugins | None = field(default=None, repr=False, compare=False)
+    plugins: PluginSet | None = field(default=None, repr=False, compare=False)
     #: The same for people, as events tell it.
-    described: RunPlan = field(default_factory=RunPlan, repr=False, compare=False)
+    description: RunPlan = field(default_factory=RunPlan, repr=False, compare=False)
     #: What people should know before it begins.
     notices: tuple[str, ...] = ()
     #: The secrets of the file, for every text that is shown or kept.
-    mask: Mask = field(default_factory=Mask, repr=False, compare=False)
+    secret_mask: SecretMask = field(default_factory=SecretMask, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         writers: dict[str, list[TaskPlan]] = {queue: [] for queue in self.queues}
@@ -98,36 +98,36 @@ class Plan:
             dead = {task.config.dead for task in readers[queue] if task.config.dead is not None}
             ends = [*writers[queue], *readers[queue], *(task for letters in dead for task in readers[letters])]
             # Objects travel as they are only between threads.
-            self.kinds[queue] = OBJECTS if all(task.mode == "thread" for task in ends) else PICKLED
+            self.payload_kinds[queue] = OBJECTS if all(task.mode == "thread" for task in ends) else PICKLED
         for queue in self._shared({name: len(tasks) for name, tasks in readers.items()}):
-            if self.kinds[queue] == OBJECTS:
-                self.kinds[queue] = SHARED
+            if self.payload_kinds[queue] == OBJECTS:
+                self.payload_kinds[queue] = SHARED
 
     def _shared(self, readers: dict[str, int]) -> set[str]:
         """Queues whose items have several readers, or are in another queue of objects as well."""
         found = {name for name, count in readers.items() if count > 1 and self.queues[name].fanout == "copy"}
         for task in self.tasks.values():
             for port in task.config.ports:
-                objects = {queue for queue in port.queues if self.kinds[queue] == OBJECTS}
+                objects = {queue for queue in port.queues if self.payload_kinds[queue] == OBJECTS}
                 found |= objects if len(objects) > 1 else set()
         for task in self.tasks.values():  # a dead letter carries the item as it is in the queue it was in
             found |= set(task.config.inputs) if task.config.dead in found else set()
         return found
 
     @property
-    def mode(self) -> str:
+    def process_mode(self) -> str:
         """What tasks in processes run in: processes of this machine, or another engine."""
         return "process" if self.settings.engine == "local" else self.settings.engine
 
     @property
-    def letters(self) -> set[str]:
+    def dead_letter_queues(self) -> set[str]:
         """The queues that carry dead letters."""
         return {task.config.dead for task in self.tasks.values() if task.config.dead is not None}
 
-    def topology(self) -> Topology:
+    def build_topology(self) -> Topology:
         """The graph."""
         return Topology(
-            Node(
+            TaskNode(
                 name,
                 task.config.inputs,
                 (*task.config.outputs, *((task.config.dead,) if task.config.dead else ())),
@@ -136,10 +136,10 @@ class Plan:
             for name, task in self.tasks.items()
         )
 
-    def lines(self) -> list[LineSpec]:
+    def queue_specs(self) -> list[QueueSpec]:
         """The queues as the ledger wants them. A queue that closes a cycle never blocks its writers."""
         specs = []
-        letters = self.letters
+        letters = self.dead_letter_queues
         reading: dict[str, list[str]] = {name: [] for name in self.queues}
         for task in self.tasks.values():
             for queue_ in dict.fromkeys(task.config.inputs):
@@ -147,7 +147,7 @@ class Plan:
         for name, queue in self.queues.items():
             readers = tuple(reading[name])
             specs.append(
-                LineSpec(
+                QueueSpec(
                     queue=name,
                     readers=readers,
                     size=_NO_BOUND if queue.loop else queue.size,
@@ -155,13 +155,13 @@ class Plan:
                     full=queue.full,
                     order=queue.order,
                     copy=queue.fanout == "copy",
-                    letters=name in letters,
-                    elastic=queue.elastic and not queue.loop,
+                    carries_dead_letters=name in letters,
+                    is_elastic=queue.elastic and not queue.loop,
                 )
             )
         return specs
 
-    def worker(self, task: TaskPlan, name: str, slot: int) -> WorkerSpec:
+    def worker_spec(self, task: TaskPlan, name: str, slot: int) -> WorkerSpec:
         """What one worker of a task is told."""
         config = task.config
         return WorkerSpec(
@@ -172,47 +172,47 @@ class Plan:
             reference=task.reference,
             arguments=task.arguments,
             inputs=config.inputs,
-            groups=self.groups(config),
+            output_groups=self.output_groups(config),
             batch=config.batch.items if config.batch else None,
             batch_bytes=config.batch.bytes if config.batch else None,
             ordered=config.ordered,
             concurrency=config.concurrency,
             attempts=config.attempts,
             retry_on=config.retry_on,
-            timeout=config.timeout if task.flying else None,
-            alone=task.alone,
+            timeout=config.timeout if task.is_async else None,
+            is_only_worker=task.is_only_worker,
             timed=config.timeout is not None,
-            max_item=self.settings.max_item,
-            light=self.light(config),
+            max_item_bytes=self.settings.max_item,
+            shared_discount=self.shared_discount(config),
             grace=self.settings.grace,
             env={} if task.mode == "thread" else dict(config.env),  # threads share that of the whole run
-            mode="thread" if task.mode == "thread" else self.mode,
-            hooks=self.hooks,
-            named=self.settings.log == "prefix",
+            mode="thread" if task.mode == "thread" else self.process_mode,
+            hooks=self.worker_hooks,
+            prefixes_hook_output=self.settings.log == "prefix",
         )
 
     def _read_singly(self, queue: str) -> bool:
         """Whether a reader of the queue takes single items of a chunk."""
         if self.queues[queue].order != "fifo":
             return True
-        return any(task.flying for task in self.tasks.values() if queue in task.config.inputs)
+        return any(task.is_async for task in self.tasks.values() if queue in task.config.inputs)
 
-    def light(self, config: TaskConfig) -> int:
+    def shared_discount(self, config: TaskConfig) -> int:
         """How much less bytes in arenas weigh than those that are copied; a queue's bound must still mean something.
 
         At once go at most 1 MiB in pickles, and in arenas as much or a quarter of what the queues may hold.
         """
         bounds = [self.queues[queue].bytes for queue in (*config.inputs, *config.outputs)]
-        return lightness(min(bounds, default=0))
+        return shared_discount_for(min(bounds, default=0))
 
-    def groups(self, config: TaskConfig) -> tuple[Group, ...]:
+    def output_groups(self, config: TaskConfig) -> tuple[OutputGroup, ...]:
         """The queues of each port, grouped by what they receive."""
-        groups: list[Group] = []
+        groups: list[OutputGroup] = []
         for port in config.ports:
             sorts: dict[tuple[int, bool, bool], list[str]] = {}
             for queue in port.queues:
-                kind = PICKLED if self.kinds[queue] == PICKLED else OBJECTS
+                kind = PICKLED if self.payload_kinds[queue] == PICKLED else OBJECTS
                 sort = (kind, self.queues[queue].order == "priority", self._read_singly(queue))
                 sorts.setdefault(sort, []).append(queue)
-            groups += [Group(port.name, tuple(queues), *sort) for sort, queues in sorts.items()]
+            groups += [OutputGroup(port.name, tuple(queues), *sort) for sort, queues in sorts.items()]
         return tuple(groups)

@@ -29,7 +29,7 @@ def _ticks() -> tuple[int, int]:
     return idle, total
 
 
-class Processors:
+class ProcessorMeter:
     """Looks when it is made, and again when it is asked."""
 
     def __init__(self) -> None:
@@ -43,20 +43,20 @@ class Processors:
         except (OSError, ValueError, IndexError, AttributeError):  # not Linux, or not to be read here
             return None
 
-    def idle(self) -> float | None:
+    def idle_share(self) -> float | None:
         """The share of their time since then in which they had nothing to do; None where nobody can tell.
 
-        >>> Processors().idle()  # a moment says nothing
+        >>> ProcessorMeter().idle_share()  # a moment says nothing
         """
         after = self._look()
         if self._before is None or after is None or after[1] - self._before[1] < _TICKS:
             return None
         return max(0.0, min(1.0, (after[0] - self._before[0]) / (after[1] - self._before[1])))
 
-    def cpu(self) -> float:
+    def cpu_seconds(self) -> float:
         """Processor time of this process since then, in seconds, all its threads together.
 
-        >>> Processors().cpu() < 10
+        >>> ProcessorMeter().cpu_seconds() < 10
         True
         """
         return time.process_time() - self._cpu

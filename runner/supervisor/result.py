@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
-    from runner.ledger import Headline, Tally
+    from runner.ledger import Balance, ItemCounts
 
-OK, FAILED, DEAD, HALTED, FAULT, DEADLINE = 0, 1, 4, 5, 70, 124
+EXIT_OK, EXIT_FAILED, EXIT_DEAD, EXIT_HALTED, EXIT_FAULT, EXIT_DEADLINE = 0, 1, 4, 5, 70, 124
 
 
 @dataclass(frozen=True, slots=True)
-class TaskResult:
+class TaskOutcome:
     """One task's end: `how` is "ok", "failed" or "skipped"; `results` are JSON texts by worker."""
 
     name: str
@@ -24,12 +24,12 @@ class TaskResult:
     dropped: int = 0
     repeated: int = 0
     sent: int = 0
-    busy: float = 0.0
+    busy_seconds: float = 0.0
     results: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class RunOutcome:
     """The end of a run. `lines` are the queues' tallies by name; `unbalanced` names those that do not add up.
 
     `unfinished` are the tasks without inputs that had not ended by themselves when the run did.
@@ -38,21 +38,21 @@ class Result:
     title: str
     exit_code: int
     seconds: float
-    headline: Headline
-    tasks: dict[str, TaskResult]
-    lines: dict[str, Tally]
+    headline: Balance
+    tasks: dict[str, TaskOutcome]
+    lines: dict[str, ItemCounts]
     unbalanced: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
     #: It was ended at once: by a second signal, or because the grace was over.
-    killed: bool = False
+    was_killed: bool = False
     letters_kept: int = 0
     trouble: str = ""
     unfinished: tuple[str, ...] = ()
 
-    def patience(self, deadline: float | None) -> float | None:
+    def closing_patience(self, deadline: float | None) -> float | None:
         """How many seconds its end may wait for others: none when a signal or the deadline has ended it; None: any."""
-        if self.exit_code >= DEADLINE:
+        if self.exit_code >= EXIT_DEADLINE:
             return 0.0
         return None if deadline is None else max(0.0, deadline - self.seconds)
 
@@ -64,13 +64,13 @@ def exit_code(*, fault: bool, signal: int | None, deadline: bool, halted: bool, 
     130
     """
     if fault:
-        return FAULT
+        return EXIT_FAULT
     if signal is not None:
         return 128 + signal
     if deadline:
-        return DEADLINE
+        return EXIT_DEADLINE
     if halted:
-        return HALTED
+        return EXIT_HALTED
     if failed:
-        return FAILED
-    return DEAD if dead else OK
+        return EXIT_FAILED
+    return EXIT_DEAD if dead else EXIT_OK

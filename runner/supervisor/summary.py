@@ -5,62 +5,64 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.supervisor.pulse import workers_of
+from runner.supervisor.progress import workers_of
 from runner.topology import Stage
-from runner.transport.messages import CLASSES
+from runner.transport.messages import CLASSES_PER_DOUBLING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from runner.ledger import Ledger
-    from runner.supervisor.state import TaskState
+    from runner.supervisor.run_state import TaskState
     from runner.topology import Topology
 
 _HOW = {Stage.OK: "ok", Stage.FAILED: "failed"}
 
 
-def how(stage: Stage) -> str:
+def ending_word(stage: Stage) -> str:
     """How a task has ended, in a word.
 
-    >>> how(Stage.OK)
+    >>> ending_word(Stage.OK)
     'ok'
     """
     return _HOW.get(stage, "skipped")
 
 
-def tasks(
+def summarize_tasks(
     start: float, states: Mapping[str, TaskState], ledger: Ledger, topology: Topology, now: float
 ) -> Iterator[events.TaskSummary]:
     """Every task. Before what is left is counted: a worker that was ended still holds its leases."""
     for name, task in states.items():
-        tally, left = ledger.tallies[name], ledger.leased[name]
+        tally, left = ledger.task_counts[name], ledger.leased_items[name]
         workers = workers_of(task, now)
         began = now if task.began_at is None else task.began_at
         yield events.TaskSummary(
             name=name,
-            how=how(topology.stages[name]),
-            why=task.failed,
+            how=ending_word(topology.stages[name]),
+            why=task.failure_reason,
             taken=tally.done + tally.dead + tally.dropped + left,
             done=tally.done,
             dead=tally.dead,
             dropped=tally.dropped,
             left=left,
-            repeated=ledger.repeated[name],
-            sent=ledger.sent[name],
-            median=quantile(task.times, 0.5),
-            p99=quantile(task.times, 0.99),
-            busy=busy([worker.spent for worker in workers], began - start),
+            repeated=ledger.repeated_items[name],
+            sent=ledger.sent_items[name],
+            median=time_quantile(task.time_histogram, 0.5),
+            p99=time_quantile(task.time_histogram, 0.99),
+            busy=busy_share([worker.spent for worker in workers], began - start),
             active=(now if task.ended_at is None else task.ended_at) - began,
-            times=tuple((2.0 ** (key / CLASSES), items) for key, items in sorted(task.times.items())),
+            times=tuple(
+                (2.0 ** (key / CLASSES_PER_DOUBLING), items) for key, items in sorted(task.time_histogram.items())
+            ),
             workers=workers,
             results=dict(task.results),
         )
 
 
-def queues(ledger: Ledger, most: Mapping[str, int]) -> Iterator[events.QueueSummary]:
+def summarize_queues(ledger: Ledger, most: Mapping[str, int]) -> Iterator[events.QueueSummary]:
     """Every queue, once what is left has been counted."""
-    for name in dict.fromkeys(line.queue for line in ledger.lines):
-        tallies = [line.tally for line in ledger.lines if line.queue == name]
+    for name in dict.fromkeys(line.queue for line in ledger.subscriptions):
+        tallies = [line.counts for line in ledger.subscriptions if line.queue == name]
         yield events.QueueSummary(
             name=name,
             put=sum(tally.put for tally in tallies),
@@ -73,12 +75,12 @@ def queues(ledger: Ledger, most: Mapping[str, int]) -> Iterator[events.QueueSumm
         )
 
 
-def busy(spent: Sequence[events.Spent], before: float = 0.0) -> float:
+def busy_share(spent: Sequence[events.Spent], before: float = 0.0) -> float:
     """The share of the workers' time from ready to ended in which they executed or encoded.
 
     `before` the task began, its workers waited for their turn for so many seconds.
 
-    >>> busy([events.Spent(starting=1, item=1, executing=2, encoding=1, turn=5)], 5.0), busy([])
+    >>> busy_share([events.Spent(starting=1, item=1, executing=2, encoding=1, turn=5)], 5.0), busy_share([])
     (0.75, 0.0)
     """
     worked = sum(each.worked for each in spent)
@@ -86,10 +88,11 @@ def busy(spent: Sequence[events.Spent], before: float = 0.0) -> float:
     return worked / (worked + waited) if worked + waited > 0 else 0.0
 
 
-def quantile(times: Mapping[int, int], share: float) -> float | None:
+def time_quantile(times: Mapping[int, int], share: float) -> float | None:
     """Seconds that this share of the items did not exceed, within 5 %; None: nothing was measured.
 
-    >>> round(quantile({-80: 99, 0: 1}, 0.5), 6), round(quantile({-80: 99, 0: 1}, 0.999), 2), quantile({}, 0.5)
+    >>> times = {-80: 99, 0: 1}
+    >>> round(time_quantile(times, 0.5), 6), round(time_quantile(times, 0.999), 2), time_quantile({}, 0.5)
     (0.000935, 0.96, None)
     """
     most = share * sum(times.values())
@@ -97,5 +100,5 @@ def quantile(times: Mapping[int, int], share: float) -> float | None:
     for key, items in sorted(times.items()):
         seen += items
         if seen >= most:
-            return float(2.0 ** ((key - 0.5) / CLASSES))
+            return float(2.0 ** ((key - 0.5) / CLASSES_PER_DOUBLING))
     return None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 
-def seconds(value: float) -> str:
+def format_seconds(value: float) -> str:
     """A time as the file would write it.
 
-    >>> seconds(30), seconds(0.25), seconds(120)
+    >>> format_seconds(30), format_seconds(0.25), format_seconds(120)
     ('30s', '250ms', '2m')
     """
     if value < 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from runner.config.model import Port, QueueConfig, TaskConfig, Workers
+from runner.config.model import OutputPort, QueueConfig, TaskConfig, Workers
 from runner.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from runner.config.model import Config
 
 #: Begin the names of tasks that a test adds to a file; what they do is left out of what it gets to see.
-FEED, COLLECT = "feed-", "collect-"
+FEED_PREFIX, COLLECT_PREFIX = "feed-", "collect-"
 #: What the tasks that a test adds read from and write to, by a name of the run.
 CHANNELS: dict[str, Any] = {}
 
@@ -27,14 +27,14 @@ def _collected(item: Any, channel: str) -> None:
     CHANNELS[channel].append(item)
 
 
-def bounded(config: Config, timeout: float) -> Config:
+def with_deadline(config: Config, timeout: float) -> Config:
     """The file with a limit of time, unless it has one."""
     if config.run.deadline is not None:
         return config
     return replace(config, run=replace(config.run, deadline=timeout, grace=min(config.run.grace, 2.0)))
 
 
-def with_ends(config: Config, feed: Mapping[str, Any], collect: Collection[str], key: str) -> Config:
+def with_feeds_and_sinks(config: Config, feed: Mapping[str, Any], collect: Collection[str], key: str) -> Config:
     """The file with a source for each queue that is fed and a sink for each that is collected."""
     for queue in (*feed, *collect):
         if queue not in config.queues:
@@ -46,9 +46,11 @@ def with_ends(config: Config, feed: Mapping[str, Any], collect: Collection[str],
             tasks[name] = replace(task, enabled=False)
     queues = {name: _copied(config, queue) if name in collect else queue for name, queue in config.queues.items()}
     for queue in feed:
-        tasks[FEED + queue] = _end(FEED + queue, "_fed", key, ports=(Port("default", (queue,)),), on_error="fail")
+        tasks[FEED_PREFIX + queue] = _end(
+            FEED_PREFIX + queue, "_fed", key, ports=(OutputPort("default", (queue,)),), on_error="fail"
+        )
     for queue in collect:
-        tasks[COLLECT + queue] = _end(COLLECT + queue, "_collected", key, inputs=(queue,))
+        tasks[COLLECT_PREFIX + queue] = _end(COLLECT_PREFIX + queue, "_collected", key, inputs=(queue,))
     return replace(config, tasks=tasks, queues=queues)
 
 
@@ -67,6 +69,6 @@ def _end(name: str, function: str, key: str, **more: Any) -> TaskConfig:
     )
 
 
-def ours(task: str) -> bool:
+def is_test_task(task: str) -> bool:
     """Whether a test has added this task."""
-    return task.startswith((FEED, COLLECT))
+    return task.startswith((FEED_PREFIX, COLLECT_PREFIX))

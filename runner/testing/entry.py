@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner import api
-from runner.config.select import select
+from runner.config.task_selection import select_tasks
 from runner.structs import dataclass
-from runner.testing.functions import Functions
-from runner.testing.running import Run, Running, TaskRun, start
+from runner.testing.functions import FunctionModule
+from runner.testing.running import Run, Running, TaskRun, start_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -38,12 +38,12 @@ def run_task(
     `timeout` limits the whole run, in seconds: TimeoutError. (A task's own key `timeout` is spelt `item_timeout`.)
     In process mode the function must be found by its name in its module, in threads anything callable will do.
     """
-    functions = Functions()
-    name = functions.add(function, mode)
-    outputs = functions.ports(function, items is not None) if ports is None else tuple(ports)
+    functions = FunctionModule()
+    name = functions.add_function(function, mode)
+    outputs = functions.default_ports(function, items is not None) if ports is None else tuple(ports)
     if "item_timeout" in options:
         options["timeout"] = options.pop("item_timeout")
-    table: dict[str, Any] = {**options, "call": functions.call(name), "mode": mode, "workers": workers}
+    table: dict[str, Any] = {**options, "call": functions.call_string(name), "mode": mode, "workers": workers}
     table |= {"args": list(args), "with": dict(with_ or {}), "outputs": {port: f"out-{port}" for port in outputs}}
     feed, queues = {}, [f"out-{port}" for port in outputs]
     if items is not None:
@@ -64,16 +64,16 @@ def _of_one(
     feed: dict[str, Iterable[Any]],
     queues: list[str],
     timeout: float,
-    functions: Functions,
+    functions: FunctionModule,
 ) -> Run:
     """Run a file with one task; a mistake in its table is shown as the line that a file would have."""
-    text = f"[tasks.{api.toml(name)}]\n" + "".join(f"{key} = {api.toml(value)}\n" for key, value in table.items())
+    text = f"[tasks.{api.to_toml(name)}]\n" + "".join(f"{key} = {api.to_toml(value)}\n" for key, value in table.items())
     text += "[queues]\n" + "".join(f"{queue} = {{}}\n" for queue in [*queues, *feed])
     with tempfile.TemporaryDirectory(prefix="runner-test-") as folder:
         path = Path(folder, f"run_task({name})")
         path.write_text(text, encoding="utf-8")
-        config = api.examine(path, None, None)
-        return start(config, feed, queues, timeout, functions.relocate).finish()
+        config = api.read_config(path, None, None)
+        return start_run(config, feed, queues, timeout, functions.with_importable_references).finish()
 
 
 def run_file(path: str | Path, **given: Any) -> Run:
@@ -118,5 +118,5 @@ class Project:
         timeout: float = _LIMIT,
     ) -> Running:
         """Start a file, and return while it runs; the arguments are those of `run`. `finish` it in any case."""
-        config = select(api.examine(self.path / file, params, set), only, skip)
-        return start(config, dict(feed or {}), list(collect), timeout)
+        config = select_tasks(api.read_config(self.path / file, params, set), only, skip)
+        return start_run(config, dict(feed or {}), list(collect), timeout)

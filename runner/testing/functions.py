@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import PluginError
-from runner.tasks import Reference, shape
+from runner.tasks import Reference, inspect_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from runner.supervisor import Plan
 
 
-class Functions:
+class FunctionModule:
     """While it is entered, a module of this process holds the functions; workers find those of process tasks."""
 
     def __init__(self) -> None:
         self._module = types.ModuleType(f"_runner_test_functions_{id(self):x}")
         self._references: dict[str, Reference] = {}
 
-    def add(self, function: Callable[..., Any], mode: str) -> str:
+    def add_function(self, function: Callable[..., Any], mode: str) -> str:
         """Take a function in, and return its name; PluginError when processes could not import it."""
         word = str(getattr(function, "__name__", type(function).__name__))
         name = "_".join(re.findall(r"\w+", word))[:60] or "function"
@@ -35,17 +35,17 @@ class Functions:
             self._references[name] = _reference(function, word)
         return name
 
-    def call(self, name: str) -> str:
+    def call_string(self, name: str) -> str:
         """What a file writes for `call`."""
         return f"{self._module.__name__}:{name}"
 
     @staticmethod
-    def ports(function: Callable[..., Any], inputs: bool) -> tuple[str, ...]:
+    def default_ports(function: Callable[..., Any], inputs: bool) -> tuple[str, ...]:
         """The outputs that a function has when nobody says: without items, only what yields or puts has any."""
-        form = shape(function)
-        return ("default",) if inputs or form.call in {"generator", "asyncgen"} or form.outboxes else ()
+        form = inspect_shape(function)
+        return ("default",) if inputs or form.call_kind in {"generator", "asyncgen"} or form.outboxes else ()
 
-    def relocate(self, plan: Plan) -> Plan:
+    def with_importable_references(self, plan: Plan) -> Plan:
         """The plan with the places where processes find the functions."""
         tasks = {
             name: replace(task, reference=self._references[name]) if name in self._references else task
@@ -53,7 +53,7 @@ class Functions:
         }
         return replace(plan, tasks=tasks)
 
-    def __enter__(self) -> Functions:
+    def __enter__(self) -> FunctionModule:
         sys.modules[self._module.__name__] = self._module
         return self
 
@@ -67,7 +67,7 @@ def _reference(function: Callable[..., Any], word: str) -> Reference:
     module = sys.modules.get(name or "")
     try:
         reference = Reference(name or "", qualname or "")
-        found = module is not None and name != "__main__" and reference.load() is function
+        found = module is not None and name != "__main__" and reference.load_callable() is function
     except (AttributeError, ImportError, ValueError):
         found = False
     if not found or module is None:

@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner import api
-from runner.fleets.base import Signalled
-from runner.fleets.hub import LocalHub
+from runner.engines.base import SignalReceived
+from runner.engines.reactor import LocalReactor
 from runner.structs import dataclass, field
-from runner.testing.ends import CHANNELS, COLLECT, FEED, bounded, ours, with_ends
+from runner.testing.ends import CHANNELS, COLLECT_PREFIX, FEED_PREFIX, is_test_task, with_deadline, with_feeds_and_sinks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runner.api import Result
     from runner.config.model import Config
     from runner.events import Event
-    from runner.ledger import Headline
+    from runner.ledger import Balance
     from runner.supervisor import Plan
     from runner.tasks import DeadLetter
 
@@ -41,7 +41,7 @@ class Run:
     err: str
 
     @property
-    def balance(self) -> Headline:
+    def balance(self) -> Balance:
         """What was read, done, dead, dropped and left."""
         return self.result.headline
 
@@ -80,7 +80,7 @@ class Running:
         self._events: list[Event] = []
         self._over = False
         self._outcome: Run | BaseException | None = None
-        self._hub = LocalHub()
+        self._hub = LocalReactor()
         self._thread = threading.Thread(target=self._live, args=(perform,), name="runner-test", daemon=True)
         self._thread.start()
 
@@ -109,7 +109,7 @@ class Running:
         """As the first Ctrl-C: sources stop, what is queued drains; the second time everything ends at once."""
         with self._changed:
             if not self._over:
-                self._hub.post(Signalled(signal.SIGINT))
+                self._hub.post_event(SignalReceived(signal.SIGINT))
 
     def finish(self) -> Run:
         """Wait for the end; ConfigError when the file is wrong, TimeoutError when it took too long."""
@@ -130,9 +130,9 @@ class Running:
                 self._over = True
                 self._changed.notify_all()
 
-    def heard(self, event: Event) -> None:
+    def record_event(self, event: Event) -> None:
         """The run reports an event."""
-        if not ours(getattr(event, "task", "")):
+        if not is_test_task(getattr(event, "task", "")):
             with self._changed:
                 self._events.append(event)
                 self._changed.notify_all()
@@ -141,30 +141,30 @@ class Running:
 def _started(config: Config, feed: dict[str, Iterable[Any]], collect: list[str], timeout: float, change: Any) -> Any:
     outputs: dict[str, list[Any]] = {queue: [] for queue in collect}
     key = f"{id(outputs):x}"
-    channels = {f"{key}-{FEED}{queue}": items for queue, items in feed.items()}
-    channels |= {f"{key}-{COLLECT}{queue}": found for queue, found in outputs.items()}
-    changed = with_ends(bounded(config, timeout), feed, collect, key)
+    channels = {f"{key}-{FEED_PREFIX}{queue}": items for queue, items in feed.items()}
+    channels |= {f"{key}-{COLLECT_PREFIX}{queue}": found for queue, found in outputs.items()}
+    changed = with_feeds_and_sinks(with_deadline(config, timeout), feed, collect, key)
 
     def perform(running: Running) -> Run:
         out, err = io.StringIO(), io.StringIO()
         path = list(sys.path)
         CHANNELS.update(channels)
         try:
-            with api.alone(), api.descriptor(out) as one, api.descriptor(err) as two:
-                result = api.perform(changed, one, two, running.heard, hub=running._hub, change=change)
+            with api.only_run(), api.writable_descriptor(out) as one, api.writable_descriptor(err) as two:
+                result = api.perform_run(changed, one, two, running.record_event, hub=running._hub, change=change)
         finally:
             sys.path[:] = path
             for channel in channels:
                 del CHANNELS[channel]
         if result.exit_code == 124 and config.run.deadline is None:
             raise TimeoutError(f"the run has not ended within {timeout} s\n{out.getvalue()}{err.getvalue()}")
-        tasks = {name: task for name, task in result.tasks.items() if not ours(name)}
+        tasks = {name: task for name, task in result.tasks.items() if not is_test_task(name)}
         return Run(replace(result, tasks=tasks), outputs, running.events, out.getvalue(), err.getvalue())
 
     return perform
 
 
-def start(
+def start_run(
     config: Config,
     feed: dict[str, Iterable[Any]],
     collect: list[str],

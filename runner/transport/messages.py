@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from runner.structs import message
 
 if TYPE_CHECKING:
-    from runner.errortext import ErrorText
+    from runner.error_text import ErrorText
 
 #: How a chunk's payload holds its items: a list of objects, or bytes that `codec.decode` understands. `SHARED` are
 #: objects that have several readers, each of which makes itself a copy (`codec.own`).
@@ -20,18 +20,18 @@ OBJECTS, PICKLED, SHARED = 0, 1, 2
 
 
 @message(frozen=True, slots=True)
-class Lodged:
+class SharedPayload:
     """The payload of a chunk some of whose bytes lie in arenas, which stay there as long as this object lives."""
 
     data: bytes
-    slots: tuple[Any, ...]
+    blocks: tuple[Any, ...]
 
     def __len__(self) -> int:
         return len(self.data)
 
 
 @message(frozen=True, slots=True)
-class Arena:
+class ArenaNotice:
     """A writer's memory for large buffers, with its descriptor; without one: it is gone.
 
     To the writer itself: offsets in it that nobody needs any more, when there is no grant or credit to tell it with.
@@ -39,11 +39,11 @@ class Arena:
 
     number: int
     fd: int = -1
-    freed: tuple[int, ...] = ()
+    freed_offsets: tuple[int, ...] = ()
 
 
 @message(frozen=True, slots=True)
-class LetterText:
+class FailureText:
     """What a dead letter says beside its item."""
 
     error: str
@@ -54,21 +54,21 @@ class LetterText:
 
 
 @message(frozen=True, slots=True)
-class Part:
+class GrantedRange:
     """Items of one chunk, in a grant: `count` from `start` of `payload`, which is of kind `kind`.
 
     `number` is the chunk's. `attempt` counts tries from 1, and `crashes` the workers that died over the item.
     A part with a `letter` is a dead letter's item.
     """
 
-    number: int
+    chunk_number: int
     start: int
     count: int
     attempt: int
     crashes: int
-    kind: int
+    payload_kind: int
     payload: Any
-    letter: LetterText | None = None
+    dead_letter: FailureText | None = None
 
 
 @message(frozen=True, slots=True)
@@ -79,11 +79,11 @@ class Grant:
     """
 
     lease: int
-    slice: float
-    parts: tuple[Part, ...]
-    others: tuple[Grant, ...] = ()
+    time_slice: float
+    parts: tuple[GrantedRange, ...]
+    other_grants: tuple[Grant, ...] = ()
     #: Offsets in the worker's own arena that nobody needs any more.
-    freed: tuple[int, ...] = ()
+    freed_offsets: tuple[int, ...] = ()
 
     @property
     def count(self) -> int:
@@ -95,16 +95,16 @@ class Grant:
 class Credit:
     """A source may have made `total` items since it began; everything it sent so far has arrived."""
 
-    total: int
-    slice: float
-    freed: tuple[int, ...] = ()
+    total_items: int
+    time_slice: float
+    freed_offsets: tuple[int, ...] = ()
 
 
 @message(frozen=True, slots=True)
 class Stop:
     """No more work will come. `ended`: the inputs have ended; else the run is stopping, and sources stop too."""
 
-    ended: bool
+    inputs_ended: bool
 
 
 @message(frozen=True, slots=True)
@@ -121,12 +121,12 @@ class Output:
     `slots` says where in arenas some of the `size` bytes lie: arena, offset and length of each.
     """
 
-    group: int
+    group_index: int
     count: int
     size: int
     payload: Any
     priorities: tuple[float, ...] = ()
-    slots: tuple[tuple[int, int, int], ...] = ()
+    block_refs: tuple[tuple[int, int, int], ...] = ()
 
 
 @message(frozen=True, slots=True)
@@ -156,11 +156,11 @@ class Ack:
     lease: int
     done: int
     failures: tuple[Failure, ...] = ()
-    more: bool = False
+    keeps_rest: bool = False
 
 
 @message(frozen=True, slots=True)
-class Answer:
+class Reply:
     """Outputs and acks in one message: the supervisor applies both in one step, or neither.
 
     `busy` is the time in seconds that the acked items took, `coding` how much of it went into codecs.
@@ -170,23 +170,23 @@ class Answer:
 
     acks: tuple[Ack, ...]
     outputs: tuple[Output, ...]
-    busy: float
-    coding: float = 0.0
-    kept: tuple[tuple[int, int], ...] = ()
-    gone: tuple[tuple[int, int], ...] = ()
+    busy_seconds: float
+    codec_seconds: float = 0.0
+    still_viewed: tuple[tuple[int, int], ...] = ()
+    released: tuple[tuple[int, int], ...] = ()
 
 
 @message(frozen=True, slots=True)
-class Made:
+class Produced:
     """What a source has made since its last message."""
 
-    items: int
+    item_count: int
     outputs: tuple[Output, ...]
-    busy: float
+    busy_seconds: float
 
 
 @message(frozen=True, slots=True)
-class Shown:
+class SuspectPreview:
     """What an item looks like over which workers have died before, told before it is executed once more."""
 
     lease: int
@@ -194,7 +194,7 @@ class Shown:
 
 
 @message(frozen=True, slots=True)
-class Progress:
+class ProgressReport:
     """`Context.progress`."""
 
     done: float
@@ -202,20 +202,20 @@ class Progress:
 
 
 #: Classes of a histogram of times for each doubling: class n ends at 2 ** (n / 8) seconds.
-CLASSES = 8
+CLASSES_PER_DOUBLING = 8
 
 
 @message(frozen=True, slots=True)
-class Times:
+class MeasuredTimes:
     """What a worker has measured since it last said so.
 
     `times` are (class, items) pairs of a histogram of seconds per item, `cpu` is processor time in seconds, `memory`
     the peak in bytes (0: unknown, or a thread's).
     """
 
-    times: tuple[tuple[int, int], ...]
-    cpu: float
-    memory: int = 0
+    time_histogram: tuple[tuple[int, int], ...]
+    cpu_seconds: float
+    peak_memory: int = 0
 
 
 @message(frozen=True, slots=True)
@@ -223,18 +223,20 @@ class Finished:
     """The worker's work is over and it is torn down; `result` is what a task without outputs returned, as text."""
 
     result: str | None = None
-    early: bool = False
+    returned_early: bool = False
 
 
 @message(frozen=True, slots=True)
 class Failed:
     """The worker cannot go on: its function could not be loaded or set up, or a task without inputs raised."""
 
-    where: Literal["load", "setup", "call", "teardown"]
+    failed_phase: Literal["load", "setup", "call", "teardown"]
     error: ErrorText
     verdict: Literal["error", "retry", "reject"] = "error"
-    after: float | None = None
+    retry_after: float | None = None
 
 
-ToWorker = Grant | Credit | Stop | Arena
-FromWorker = Arena | Ready | Answer | Made | Shown | Progress | Times | Finished | Failed
+ToWorker = Grant | Credit | Stop | ArenaNotice
+FromWorker = (
+    ArenaNotice | Ready | Reply | Produced | SuspectPreview | ProgressReport | MeasuredTimes | Finished | Failed
+)

@@ -12,7 +12,7 @@ _BUFFER = 1 << 16
 _LINE_BUFFERED = 1  # _IOLBF of stdio.h, the same number in glibc, musl and Apple's libc
 
 
-def worker_side(out_fd: int | None, err_fd: int | None) -> None:
+def redirect_worker_streams(out_fd: int | None, err_fd: int | None) -> None:
     """Make the given pipe ends this process's standard output and error; None leaves a stream where it is."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -22,11 +22,11 @@ def worker_side(out_fd: int | None, err_fd: int | None) -> None:
         if fd is not None:
             os.dup2(fd, number)
             os.close(fd)
-        setattr(sys, name, text(number))
+        setattr(sys, name, line_text_stream(number))
     buffer_c_by_line()
 
 
-def text(fd: int) -> io.TextIOWrapper:
+def line_text_stream(fd: int) -> io.TextIOWrapper:
     """A text stream over a descriptor, flushed line by line."""
     raw = open(fd, "wb", buffering=0, closefd=False)  # noqa: SIM115  it lives as long as the process
     buffered = io.BufferedWriter(raw)
@@ -69,7 +69,7 @@ def _discard(stream: Any) -> None:
         stream.flush()
 
 
-def flush_all() -> None:
+def flush_standard_streams() -> None:
     """Write out what Python and C still hold; never raises, nor will who flushes them afterwards."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(ValueError, AttributeError):

@@ -14,8 +14,8 @@ Who does what:
 Imports here stay light: a later process worker is ready within milliseconds.
 """
 
-from runner.worker.failure import retryable
-from runner.worker.life import run
-from runner.worker.spec import Group, Port, WorkerSpec
+from runner.worker.failure import is_retryable
+from runner.worker.lifecycle import run
+from runner.worker.spec import OutputGroup, WorkerPort, WorkerSpec
 
-__all__ = ["Group", "Port", "WorkerSpec", "retryable", "run"]
+__all__ = ["OutputGroup", "WorkerPort", "WorkerSpec", "is_retryable", "run"]

@@ -4,65 +4,67 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner.errors import Reject, Retry, delay
-from runner.errortext import describe, shorten
-from runner.forks import Over, leave
+from runner.error_text import cut_middle, describe_error
+from runner.errors import Reject, Retry, retry_delay
+from runner.forked_copies import ExitOnTouch, exit_copy
 from runner.transport.messages import Failure
 from runner.worker.spec import SupervisorGone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runner.errortext import ErrorText
+    from runner.error_text import ErrorText
     from runner.worker.spec import WorkerSpec
 
 #: What ends a worker, whatever it was doing. All else that a function raises is its item's error, and need not be an
 #: `Exception`: a cancelled future, a time-out library's own, a `KeyboardInterrupt` of the function's.
-ENDS = (SystemExit, SupervisorGone)
+WORKER_ENDING_ERRORS = (SystemExit, SupervisorGone)
 
 #: Characters of an item in its letter, and of all the items of a batch.
 _PREVIEW, _BATCH = 8192, 1 << 18
 
 
-def failure(
+def make_failure(
     spec: WorkerSpec, index: int, count: int, error: BaseException, item: Any, attempt: int, batch: Iterable[Any] = ()
 ) -> Failure:
     """What has become of `count` items from `index`: dead, or to be tried again. `batch`: each of them."""
-    if isinstance(spec, Over):  # in a copy that the function has forked
-        leave(error)
-    text = describe(error)
-    said = verdict(spec, error, text, attempt)
+    if isinstance(spec, ExitOnTouch):  # in a copy that the function has forked
+        exit_copy(error)
+    text = describe_error(error)
+    said = decide_verdict(spec, error, text, attempt)
     try:
-        after = pause(error) if said == "retry" else None
+        after = retry_pause(error) if said == "retry" else None
     except (TypeError, ValueError) as wrong:  # it was set after the Retry had been made
-        return failure(spec, index, count, wrong, item, attempt, batch)
+        return make_failure(spec, index, count, wrong, item, attempt, batch)
     most = min(_PREVIEW, _BATCH // count)
-    return Failure(index, count, text, preview(item), said, after, tuple(preview(each, most) for each in batch))
+    return Failure(
+        index, count, text, preview_item(item), said, after, tuple(preview_item(each, most) for each in batch)
+    )
 
 
-def pause(error: BaseException) -> float | None:
+def retry_pause(error: BaseException) -> float | None:
     """The seconds after which a `Retry` wants to be tried again."""
-    return delay(error.after) if isinstance(error, Retry) else None
+    return retry_delay(error.after) if isinstance(error, Retry) else None
 
 
-def verdict(
+def decide_verdict(
     spec: WorkerSpec, error: BaseException, text: ErrorText, attempt: int
 ) -> Literal["error", "retry", "reject"]:
     """Whether an item that has failed is tried again, or given up, and why."""
     if isinstance(error, Reject):
         return "reject"
-    may = attempt < spec.attempts and (isinstance(error, Retry) or retryable(spec.retry_on, text))
+    may = attempt < spec.attempts and (isinstance(error, Retry) or is_retryable(spec.retry_on, text))
     return "retry" if may else "error"
 
 
-def retryable(retry_on: tuple[str, ...], text: ErrorText) -> bool:
+def is_retryable(retry_on: tuple[str, ...], text: ErrorText) -> bool:
     """Whether `retry_on` names this exception or one of its bases (nothing named: every Exception)."""
     return not retry_on or any(name in retry_on for name in text.names)
 
 
-def preview(item: Any, most: int = _PREVIEW) -> str:
+def preview_item(item: Any, most: int = _PREVIEW) -> str:
     """An item as a short text, whatever its `repr` does."""
     try:
-        return shorten(repr(item), most)
+        return cut_middle(repr(item), most)
     except BaseException as error:  # noqa: BLE001  the user's __repr__ may raise anything
         return f"<{type(item).__name__}: its repr raised {type(error).__name__}>"

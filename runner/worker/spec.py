@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.hookspecs import WorkerHook
+    from runner.shm.writer import ArenaWriter
     from runner.tasks import Reference
-    from runner.transport.arena import Store
     from runner.transport.messages import FromWorker
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class OutputGroup:
     """Queues that receive the same chunk: one port's, of one kind (`OBJECTS` or `PICKLED`).
 
     `singly`: a reader takes single items of a chunk, and is handed the chunk's bytes each time: chunks stay small.
@@ -25,9 +25,9 @@ class Group:
 
     port: str
     queues: tuple[str, ...]
-    kind: int
+    payload_kind: int
     priority: bool = False
-    singly: bool = False
+    is_read_singly: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class WorkerSpec:
     reference: Reference
     arguments: bytes
     inputs: tuple[str, ...] = ()
-    groups: tuple[Group, ...] = ()
+    output_groups: tuple[OutputGroup, ...] = ()
     batch: int | None = None
     batch_bytes: int | None = None
     ordered: bool = False
@@ -54,10 +54,10 @@ class WorkerSpec:
     timeout: float | None = None
     timed: bool = False
     #: It is its task's only worker: nobody else could go on with what it hands back, so it keeps everything.
-    alone: bool = False
-    max_item: int = 256 << 20
+    is_only_worker: bool = False
+    max_item_bytes: int = 256 << 20
     #: Bytes in arenas weigh so much less than those that are copied on their way.
-    light: int = 1
+    shared_discount: int = 1
     #: Seconds that its orderly end may take.
     grace: float = 10.0
     env: dict[str, str] = field(default_factory=dict)
@@ -66,9 +66,9 @@ class WorkerSpec:
     #: Plugins' `runner_worker`, to be entered around its life.
     hooks: tuple[WorkerHook, ...] = ()
     #: What they print bears their plugin's name (`log = "prefix"`).
-    named: bool = False
+    prefixes_hook_output: bool = False
     #: It executes nothing, and shows items instead (`worker.looks`).
-    looks: bool = False
+    previews_suspects: bool = False
 
 
 class WorkerThread(threading.Thread):
@@ -79,13 +79,13 @@ class SupervisorGone(BaseException):
     """Nobody is at the other end of the port: the worker ends. No `Exception`, so user code does not swallow it."""
 
 
-class Port(Protocol):
+class WorkerPort(Protocol):
     """A worker's only way to the outside, apart from its progress cell.
 
     `store` takes the large buffers of what it sends; None: they travel in the pickle.
     """
 
-    store: Store | None
+    arena_writer: ArenaWriter | None
 
     def send(self, message: FromWorker) -> None:
         """Hand a message over."""
@@ -93,5 +93,5 @@ class Port(Protocol):
     def receive(self, timeout: float | None = None) -> Any:
         """The next message; None after `timeout` seconds. `SupervisorGone` when nobody is there."""
 
-    def listen(self, deliver: Callable[[Any], None]) -> None:
+    def start_listening(self, deliver: Callable[[Any], None]) -> None:
         """From now on call `deliver` with each message, in another thread, instead of `receive`."""

@@ -6,7 +6,7 @@ import logging
 import sys
 
 
-def logger(task: str) -> logging.Logger:
+def task_logger(task: str) -> logging.Logger:
     """The logger of a task, which writes to standard error."""
     found = logging.getLogger(f"runner.task.{task}")
     parent = logging.getLogger("runner.task")

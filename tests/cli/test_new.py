@@ -87,7 +87,7 @@ def test_what_is_there_is_left_alone(tmp_path):
 
 @pytest.mark.parametrize("name", ["kitchen", "runner-kitchen", "Runner_Kitchen", "runner.kitchen"])
 def test_one_plugin_has_one_name(name):
-    assert new._plugin_names(name) == new.Names("kitchen", "kitchen", "runner_kitchen", "runner-kitchen")
+    assert new._plugin_names(name) == new.ProjectNames("kitchen", "kitchen", "runner_kitchen", "runner-kitchen")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from pipelines import wait_for
+from topology_runs import wait_for
 
 FILE = """
     title = "Numbers"

@@ -17,7 +17,7 @@ import threading
 
 import pyte
 import pytest
-from pipelines import wait_for
+from topology_runs import wait_for
 
 FILE = """
     title = "Lines"

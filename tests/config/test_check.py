@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from runner import check, config
-from runner.config.problems import render
+from runner.config.problems import render_problems
 from runner.errors import ConfigError
-from runner.plugins import Plugins
+from runner.plugins import PluginSet
 
 PLUGIN = """
 import enum, functools, datetime, urllib.error
@@ -80,14 +80,18 @@ def load(folder, text):
 
 def found(folder, text):
     """(code, line, column, message) of what the file alone says."""
-    return [(each.code, each.place.line, each.place.column, each.message) for each in check.check(load(folder, text))]
+    return [
+        (each.code, each.place.line, each.place.column, each.message) for each in check.check_file(load(folder, text))
+    ]
 
 
 def bound(folder, text):
     """The problems and the arguments that the functions give."""
     loaded = load(folder, text)
-    plugins = Plugins(loaded.folder, loaded.plugins)
-    return check.check_functions(loaded, {word: plugins.find(task.call) for word, task in loaded.tasks.items()})
+    plugins = PluginSet(loaded.folder, loaded.plugins)
+    return check.check_functions(
+        loaded, {word: plugins.find_function(task.call) for word, task in loaded.tasks.items()}
+    )
 
 
 def said(folder, text):
@@ -176,7 +180,7 @@ def test_a_good_file_has_no_problem(folder, text):
 
 def test_a_queue_whose_reader_is_not_enabled_says_so(folder):
     text = '[queues]\nq = {}\n[tasks.a]\noutputs = "q"\n[tasks.b]\ninputs = "q"\nenabled = false'
-    [problem] = check.check(load(folder, text))
+    [problem] = check.check_file(load(folder, text))
     assert problem.code == "E205"
     assert problem.hint == "`b` is not enabled"
 
@@ -343,8 +347,8 @@ def test_a_wrong_part_of_a_model_is_named(folder):
 
 def test_a_process_needs_a_function_that_it_can_import(folder, monkeypatch):
     loaded = load(folder, "[tasks.plain]")
-    plugins = Plugins(loaded.folder, loaded.plugins)
-    function = plugins.find("plain")
+    plugins = PluginSet(loaded.folder, loaded.plugins)
+    function = plugins.find_function("plain")
     monkeypatch.setattr(sys.modules[function.reference.module], "plain", None)
     [problem], _ = check.check_functions(loaded, {"plain": function})
     assert problem.code == "E308"
@@ -356,12 +360,14 @@ def test_what_a_function_declares_is_below_what_the_file_says(folder):
         "@task(mode='thred', bacth=5)\ndef slip(items): ...\n"
     )
     loaded = load(folder, "[defaults.task]\nattempts = 7\n" + QUEUE + '[tasks.many]\ninputs = "q"\nworkers = ["a"]')
-    found = check.everything(loaded)
+    found = check.check_everything(loaded)
     task = found.tasks["many"]
     assert found.problems == []
     assert (task.mode, task.batch.items, task.attempts, task.workers.names) == ("thread", 5, 7, ("a",))
     loaded = load(folder, QUEUE + '[tasks.slip]\ninputs = "q"')
-    said = [(each.code, each.message.partition(" at ")[0], each.hint) for each in check.everything(loaded).problems]
+    said = [
+        (each.code, each.message.partition(" at ")[0], each.hint) for each in check.check_everything(loaded).problems
+    ]
     assert said == [
         ("E309", "`mode` of the declaration", "did you mean `thread`?"),
         ("E309", "unknown key `bacth` in the declaration", "did you mean `batch`?"),
@@ -374,16 +380,16 @@ def test_what_a_function_declares_is_below_what_the_file_says(folder):
 
 def test_warnings_alone_raise_nothing(folder):
     loaded = load(folder, "[params]\nx = 1\n[tasks.a]")
-    check.raise_for(check.check(loaded), loaded)
+    check.raise_if_errors(check.check_file(loaded), loaded)
 
 
 def test_everything_is_raised_at_once_in_the_order_of_the_file(folder):
     loaded = load(folder, "[params]\nx = 1\n[queues]\nq = {}\n[tasks.a]")
-    problems = [check.problem("E301", "no such function", loaded.place("tasks", "a")), *check.check(loaded)]
+    problems = [check.make_problem("E301", "no such function", loaded.place("tasks", "a")), *check.check_file(loaded)]
     with pytest.raises(ConfigError) as raised:
-        check.raise_for(problems, loaded)
+        check.raise_if_errors(problems, loaded)
     assert [each.code for each in raised.value.problems] == ["W401", "E204", "E301"]
-    assert str(raised.value) == render(raised.value.problems)
+    assert str(raised.value) == render_problems(raised.value.problems)
     assert "4 | q = {}\n  | ^" in str(raised.value)
 
 
@@ -392,10 +398,10 @@ def test_a_secret_is_in_no_message(folder):
         folder,
         "[params]\nkey = { default = 'hunter2', secret = true }\n[tasks.make]\nargs = ['${key}']\nwith = { nmae = 'hunter2' }",
     )
-    plugins = Plugins(loaded.folder, loaded.plugins)
-    problems, _ = check.check_functions(loaded, {"make": plugins.find("make")})
+    plugins = PluginSet(loaded.folder, loaded.plugins)
+    problems, _ = check.check_functions(loaded, {"make": plugins.find_function("make")})
     with pytest.raises(ConfigError) as raised:
-        check.raise_for(problems, loaded)
+        check.raise_if_errors(problems, loaded)
     assert "hunter2" not in str(raised.value)
 
 
@@ -404,7 +410,7 @@ def test_pydantic_is_not_imported_when_nothing_needs_it(tmp_path):
     (tmp_path / "plugins" / "p.py").write_text("from runner import task\n@task\ndef a(n: int, *, s: str): ...\n")
     (tmp_path / "tasks.toml").write_text("[tasks.a]\nargs = [1]\nwith = { s = 'x' }\n")
     program = (
-        "import sys; from runner import config, runs; runs.prepare(config.load('tasks.toml')); "
+        "import sys; from runner import config, runs; runs.prepare_plan(config.load('tasks.toml')); "
         "print([name for name in ('pydantic', 'typer', 'rich') if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True)

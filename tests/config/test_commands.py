@@ -66,7 +66,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "tasks.toml").write_text(TASKS)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
-    for name in [name for name in sys.modules if name.startswith("runner.local.")]:
+    for name in [name for name in sys.modules if name.startswith("runner.local_modules.")]:
         del sys.modules[name]
 
 
@@ -296,7 +296,7 @@ def test_runner_alone(run, folder):
     assert len(re.findall(r"^  runner ", out, re.MULTILINE)) == 3
 
 
-VERBS = list(app.Verbs.verbs)
+VERBS = list(app.RunnerGroup.verbs)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -384,5 +384,7 @@ def test_typer_converts_as_it_does_without_our_short_cut(run):
     import typer
     import typer.core
 
-    assert getattr(typer.core.build_runtime_param, "light", False), "typer has changed: see runner/cli/light.py"
+    assert getattr(typer.core.build_runtime_param, "light", False), (
+        "typer has changed: see runner/cli/typer_without_pydantic.py"
+    )
     assert run("list", "params", str(ROOT / "tasks.toml"), "--json")[0] == 0

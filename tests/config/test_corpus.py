@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from runner import check, config
-from runner.cli.codes import PAGES
-from runner.config.problems import render
+from runner.cli.explanations import EXPLANATIONS
+from runner.config.problems import render_problems
 from runner.errors import ConfigError
 
 FOLDER = Path(__file__).parent / "corpus"
@@ -21,7 +21,7 @@ FILES = sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 def problems(name):
     try:
-        return check.everything(config.examine(f"{name}.toml", env={})).problems
+        return check.check_everything(config.examine(f"{name}.toml", env={})).problems
     except ConfigError as error:
         return list(error.problems)
 
@@ -33,7 +33,7 @@ def _here(monkeypatch):
 
 @pytest.mark.parametrize("name", FILES)
 def test_what_is_said_of_a_broken_file(name):
-    said = render(problems(name)).replace(str(FOLDER), "HERE") + "\n"
+    said = render_problems(problems(name)).replace(str(FOLDER), "HERE") + "\n"
     expected = FOLDER / f"{name}.txt"
     if os.environ.get("UPDATE_CORPUS"):
         expected.write_text(said, encoding="utf-8")
@@ -55,7 +55,7 @@ def test_there_are_enough_files_and_every_code_of_a_file_is_among_them():
         "W403",  # depends on the machine
     }
     assert len(FILES) >= 60
-    assert set(PAGES) - said == outside
+    assert set(EXPLANATIONS) - said == outside
 
 
 def test_ten_mistakes_are_ten_errors_each_at_its_place():

@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runner import check, config
-from runner.config import grammar, longform
-from runner.config.problems import ordered, render
+from runner.config import grammar, resolved
+from runner.config.problems import render_problems, sorted_problems
 from runner.errors import ConfigError
 from runner.plugins import TaskFunction
-from runner.report.graph import dot, graph_of, mermaid
-from runner.report.graph_svg import svg
-from runner.report.graph_text import draw
+from runner.report.graph import diagram_of_config, to_dot, to_mermaid
+from runner.report.graph_svg import to_svg
+from runner.report.graph_text import draw_as_text
 from runner.tasks import Reference
 
 GOOD = [
@@ -157,18 +157,18 @@ def survives(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     try:
         loaded = config.examine(path, env={}, params={"loaves": "3"}, sets=[("run.grace", "1s")])
-        problems = check.check(loaded)
+        problems = check.check_file(loaded)
     except ConfigError as error:
         problems = list(error.problems)
     else:
         if not any(each.severity == "error" for each in loaded.problems):
-            longform.render(loaded, origins=True)
-            graph = graph_of(loaded)
-            for text in (draw(graph, 80), svg(graph), dot(graph), mermaid(graph)):
+            resolved.render_resolved(loaded, origins=True)
+            graph = diagram_of_config(loaded)
+            for text in (draw_as_text(graph, 80), to_svg(graph), to_dot(graph), to_mermaid(graph)):
                 assert text
-    text = render(problems)
+    text = render_problems(problems)
     assert problems or loaded
-    assert problems == ordered(problems)
+    assert problems == sorted_problems(problems)
     assert all(char.isprintable() or char == "\n" for char in text)
     lines = data.decode("utf-8", "replace").removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
     for each in problems:
@@ -244,9 +244,11 @@ names = st.sampled_from([*"abcdefghijklmnopq", "rest", "more", "", "1"])
 @given(st.lists(values, max_size=4), st.dictionaries(names, values, max_size=16))
 def test_any_arguments(tmp_path_factory, args, kwargs):
     path = FOLDER(tmp_path_factory)
-    path.write_text(f"[tasks.hinted]\nmode = 'thread'\nargs = {longform.toml(args)}\nwith = {longform.toml(kwargs)}\n")
+    path.write_text(
+        f"[tasks.hinted]\nmode = 'thread'\nargs = {resolved.to_toml(args)}\nwith = {resolved.to_toml(kwargs)}\n"
+    )
     loaded = config.examine(path, env={})
     function = TaskFunction("hinted", hinted, Reference("tests", "hinted"), "tests")
     problems, arguments = check.check_functions(loaded, {"hinted": function})
     assert problems or arguments["hinted"]
-    render(problems)
+    render_problems(problems)

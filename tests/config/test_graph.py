@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner import config
-from runner.config.text import width
-from runner.report.graph import Box, Graph, dot, graph_of, graph_of_run, mermaid
-from runner.report.graph_svg import svg
-from runner.report.graph_text import draw
-from runner.report.layout import Edge, arrange, components
+from runner.config.text import display_width
+from runner.report.graph import Diagram, DiagramBox, diagram_of_config, diagram_of_run, to_dot, to_mermaid
+from runner.report.graph_svg import to_svg
+from runner.report.graph_text import draw_as_text
+from runner.report.layout import DiagramEdge, arrange_component, connected_components
 
 FILES = [ROOT / "tasks.toml", *sorted((ROOT / "examples").rglob("tasks*.toml"))]
 
@@ -61,13 +61,13 @@ outputs = "back"
 def graph(tmp_path):
     def make(text):
         (tmp_path / "tasks.toml").write_text(textwrap.dedent(text))
-        return graph_of(config.examine(tmp_path / "tasks.toml", env={}, lenient=True))
+        return diagram_of_config(config.examine(tmp_path / "tasks.toml", env={}, lenient=True))
 
     return make
 
 
 def test_a_diamond(graph):
-    assert draw(graph(DIAMOND), 80).split("\n") == [
+    assert draw_as_text(graph(DIAMOND), 80).split("\n") == [
         "        ┌───────────┐",
         "        │   read    │",
         "        │ 1 worker  │",
@@ -97,7 +97,7 @@ def test_a_diamond(graph):
 
 
 def test_a_cycle(graph):
-    assert draw(graph(CYCLE), 80).split("\n") == [
+    assert draw_as_text(graph(CYCLE), 80).split("\n") == [
         "     ┌───────────┐",
         "     │   seed    │",
         "     │ 1 worker  │",
@@ -130,16 +130,16 @@ def test_a_cycle(graph):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(ROOT).as_posix())
 def test_every_file_of_the_repository_fits_a_terminal(file):
-    made = graph_of(config.examine(file, env={}, lenient=True))
-    text = draw(made, 80)
-    assert all(width(line) <= 80 for line in text.split("\n"))
+    made = diagram_of_config(config.examine(file, env={}, lenient=True))
+    text = draw_as_text(made, 80)
+    assert all(display_width(line) <= 80 for line in text.split("\n"))
     assert "▼" in text
     for box in made.boxes.values():
         assert box.name in text
 
 
 def test_what_has_no_room_is_listed(graph):
-    assert draw(graph(DIAMOND), 20).split("\n") == [
+    assert draw_as_text(graph(DIAMOND), 20).split("\n") == [
         "[read] (1 worker) -> raw",
         "raw -> [shrink] (1 worker) -> small",
         "raw -> [grow] (1 worker) -> large",
@@ -148,12 +148,12 @@ def test_what_has_no_room_is_listed(graph):
 
 
 def test_wide_characters_keep_the_frame(graph):
-    lines = draw(graph("[tasks.\"面包师\"]\nmode = 'thread'"), 80).split("\n")
-    assert len({width(line) for line in lines}) == 1
+    lines = draw_as_text(graph("[tasks.\"面包师\"]\nmode = 'thread'"), 80).split("\n")
+    assert len({display_width(line) for line in lines}) == 1
 
 
 def test_mermaid(graph):
-    assert mermaid(graph(CYCLE)).split("\n")[:4] == [
+    assert to_mermaid(graph(CYCLE)).split("\n")[:4] == [
         "flowchart TD",
         '    n0["seed<br/>1 worker"]',
         '    n1["go<br/>1 thread"]',
@@ -162,13 +162,13 @@ def test_mermaid(graph):
 
 
 def test_dot_escapes(graph):
-    text = dot(graph('title = "a \\"b\\""\n[tasks.a]'))
+    text = to_dot(graph('title = "a \\"b\\""\n[tasks.a]'))
     assert 'label="a \\"b\\""' in text
     assert '"t.a" [label="a\\n1 worker", shape=box, style="rounded"];' in text
 
 
 def test_svg_is_well_formed_and_escapes(graph):
-    text = svg(graph('title = "<b>&"\n' + CYCLE))
+    text = to_svg(graph('title = "<b>&"\n' + CYCLE))
     root = ET.fromstring(text)
     assert "<b>" not in text
     texts = ["".join(each.itertext()) for each in root.iter("{http://www.w3.org/2000/svg}text")]
@@ -178,7 +178,7 @@ def test_svg_is_well_formed_and_escapes(graph):
 def test_svg_boxes_do_not_overlap(graph):
     found = []
     for match in re.finditer(
-        r'<rect x="([\d.-]+)" y="([\d.-]+)" width="([\d.]+)" height="([\d.]+)"', svg(graph(DIAMOND))
+        r'<rect x="([\d.-]+)" y="([\d.-]+)" width="([\d.]+)" height="([\d.]+)"', to_svg(graph(DIAMOND))
     ):
         left, top, wide, high = map(float, match.groups())
         found.append((left, top, left + wide, top + high))
@@ -196,13 +196,13 @@ graphs = st.lists(st.tuples(names, names, st.sampled_from(["flow", "dead", "afte
 @settings(max_examples=150, deadline=None)
 @given(graphs)
 def test_any_graph_can_be_laid_out(pairs):
-    edges = [Edge(*pair) for pair in dict.fromkeys(pairs)]
+    edges = [DiagramEdge(*pair) for pair in dict.fromkeys(pairs)]
     boxes = [str(number) for number in range(10)]
-    parts = components(boxes, edges)
+    parts = connected_components(boxes, edges)
     assert sorted(name for part, _ in parts for name in part) == boxes
     assert sum(len(inside) for _, inside in parts) == len(edges)
     for part, inside in parts:
-        layout = arrange(dict.fromkeys(part, 5.0), inside, 2, 1)
+        layout = arrange_component(dict.fromkeys(part, 5.0), inside, 2, 1)
         assert sorted(name for layer in layout.layers for name in layer if name not in layout.bends) == sorted(part)
         for layer in layout.layers:
             for left, right in itertools.pairwise(layer):
@@ -213,52 +213,52 @@ def test_any_graph_can_be_laid_out(pairs):
 @settings(max_examples=150, deadline=None)
 @given(graphs)
 def test_any_graph_can_be_drawn(pairs):
-    edges = [Edge(f"t{tail}", f"t{head}", style) for tail, head, style in dict.fromkeys(pairs)]
-    boxes = {f"t{number}": Box(f"t{number}", f"box{number}", "task", ("note",)) for number in range(10)}
-    made = Graph("any", boxes, edges)
-    text = draw(made, 10_000)
+    edges = [DiagramEdge(f"t{tail}", f"t{head}", style) for tail, head, style in dict.fromkeys(pairs)]
+    boxes = {f"t{number}": DiagramBox(f"t{number}", f"box{number}", "task", ("note",)) for number in range(10)}
+    made = Diagram("any", boxes, edges)
+    text = draw_as_text(made, 10_000)
     for box in boxes.values():
         assert text.count(box.name) == 1
     heads = {edge.head for edge in edges if edge.tail != edge.head}
     assert text.count("▼") + text.count("▲") >= len(heads)
-    assert len(ET.fromstring(svg(made)).findall(".//{*}rect")) == 10
+    assert len(ET.fromstring(to_svg(made)).findall(".//{*}rect")) == 10
 
 
 # -- of a run ---------------------------------------------------------------------------------
 
 
 def test_counts_of_a_run_stand_in_the_boxes():
-    text = draw(graph_of_run(past_runs.past_run()), 120)
+    text = draw_as_text(diagram_of_run(past_runs.past_run()), 120)
     for wanted in ("thumbs.resize", "3 threads", "10,000 sent", "9,960 done", "40 dead", "90% busy", "(thumbs: 10,000 in, at most 300)", "full at 1,000"):  # fmt: skip
         assert wanted in text
 
 
 def test_the_load_of_a_run_is_its_colour():
-    made = graph_of_run(past_runs.past_run())
-    assert 'style="rounded,filled", fillcolor="#ffad7a"' in dot(made)
-    assert "class n1 load4" in mermaid(made)
-    root = ET.fromstring(svg(made))
+    made = diagram_of_run(past_runs.past_run())
+    assert 'style="rounded,filled", fillcolor="#ffad7a"' in to_dot(made)
+    assert "class n1 load4" in to_mermaid(made)
+    root = ET.fromstring(to_svg(made))
     classes = [group.get("class") for group in root.iter("{http://www.w3.org/2000/svg}g") if group.get("class")]
     assert classes[:2] == ["task load2", "task load4"]
     assert "queue load4" in classes
 
 
 def test_a_page_brings_the_style_of_its_picture():
-    assert "<style>" not in svg(graph_of_run(past_runs.past_run()), alone=False)
+    assert "<style>" not in to_svg(diagram_of_run(past_runs.past_run()), alone=False)
 
 
 def test_what_was_not_started_and_what_is_not_known():
     record = past_runs.past_run()
     skipped = replace(record, tasks=(replace(record.tasks[0], how="skipped"),), queues=())
-    made = graph_of_run(skipped)
-    assert made.boxes["t.read"].faint
+    made = diagram_of_run(skipped)
+    assert made.boxes["t.read"].is_faint
     assert made.boxes["t.read"].notes[-1] == "not started"
     assert made.boxes["t.resize"].notes == ("thumbs.resize", "3 threads")
-    assert made.boxes["q.paths"].heat is None
+    assert made.boxes["q.paths"].heat_level is None
 
 
 def test_names_of_a_run_are_harmless():
-    made = graph_of_run(past_runs.hostile())
-    for text in (draw(made, 1000), mermaid(made), dot(made), svg(made)):
+    made = diagram_of_run(past_runs.hostile())
+    for text in (draw_as_text(made, 1000), to_mermaid(made), to_dot(made), to_svg(made)):
         assert not [char for char in text if not char.isprintable() and char != "\n"]
-    assert not ET.fromstring(svg(made)).findall(".//{*}img")
+    assert not ET.fromstring(to_svg(made)).findall(".//{*}img")

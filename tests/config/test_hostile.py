@@ -11,7 +11,7 @@ import time
 import pytest
 
 from runner import check, config
-from runner.config.problems import render
+from runner.config.problems import render_problems
 from runner.errors import ConfigError
 
 DANCE = b"[tasks.dance]\n"
@@ -88,11 +88,11 @@ def said(path) -> str:
     working = time.process_time()
     try:
         loaded = config.examine(path, env={})
-        problems = check.check(loaded)
+        problems = check.check_file(loaded)
         assert any(each.severity == "error" for each in problems)
     except ConfigError as error:
         problems = error.problems
-    text = render(problems)
+    text = render_problems(problems)
     assert time.process_time() - working < LIMIT
     return text
 
@@ -109,7 +109,7 @@ def test_a_clean_error_within_a_second(name, tmp_path):
     assert "E" in text
     assert all(char.isprintable() or char == "\n" for char in text)
     assert max(map(len, text.split("\n"))) < 600
-    assert len(text) < 60_000
+    assert len(text.replace(str(tmp_path), "")) < 60_000
 
 
 def test_what_is_no_file(tmp_path):

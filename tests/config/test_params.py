@@ -133,4 +133,4 @@ def test_set_takes_toml(load):
 
 def test_an_unused_param_is_a_warning_and_no_more(load):
     loaded = load("[params]\nn = 1\n[tasks.a]")
-    assert [each.code for each in check.check(loaded)] == ["W401"]
+    assert [each.code for each in check.check_file(loaded)] == ["W401"]

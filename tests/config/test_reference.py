@@ -19,10 +19,10 @@ def test_the_page_has_the_tables_of_the_grammar():
     """After a change of the grammar: `UPDATE_REFERENCE=1 pytest tests/config/test_reference.py`."""
     page = PAGE.read_text(encoding="utf-8")
     if os.environ.get("UPDATE_REFERENCE"):
-        PAGE.write_text(reference.filled(page), encoding="utf-8")
-    assert reference.filled(page) == PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(reference.fill_page(page), encoding="utf-8")
+    assert reference.fill_page(page) == PAGE.read_text(encoding="utf-8")
     for name in ("top", "run", "queue", "task", "param"):
-        assert reference.BEGIN.replace("NAME", name) in page
+        assert reference.BEGIN_MARK.replace("NAME", name) in page
 
 
 def test_defaults_of_the_grammar_are_those_of_the_model(tmp_path):
@@ -35,14 +35,14 @@ def test_defaults_of_the_grammar_are_those_of_the_model(tmp_path):
                 continue
         return found
 
-    from runner.config.longform import toml
+    from runner.config.resolved import to_toml
 
     lines = ["[queues]", "q = {}", "[queues.r]"]
-    lines += [f"{key} = {toml(value)}" for key, value in written("queue").items()]
-    lines += ["[run]", *(f"{key} = {toml(value)}" for key, value in written("run").items())]
-    lines += ["[tasks.a]", "[tasks.b]", *(f"{key} = {toml(value)}" for key, value in written("task").items())]
+    lines += [f"{key} = {to_toml(value)}" for key, value in written("queue").items()]
+    lines += ["[run]", *(f"{key} = {to_toml(value)}" for key, value in written("run").items())]
+    lines += ["[tasks.a]", "[tasks.b]", *(f"{key} = {to_toml(value)}" for key, value in written("task").items())]
     lines += [
-        f"{key.name} = {toml(written(key.table))}"
+        f"{key.name} = {to_toml(written(key.table))}"
         for key in grammar.TASK.values()
         if key.table in {"backoff", "restarts"}
     ]

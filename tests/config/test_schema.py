@@ -11,8 +11,8 @@ import tomli
 from helpers import ROOT
 
 from runner import check, config
-from runner.cli.codes import PAGES
-from runner.config.schema import build
+from runner.cli.explanations import EXPLANATIONS
+from runner.config.schema import build_schema
 from runner.errors import ConfigError
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.toml"))
@@ -32,7 +32,7 @@ def plain(value):
 
 @pytest.fixture(scope="module")
 def validator():
-    schema = build()
+    schema = build_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
@@ -51,7 +51,7 @@ def blocks():
     return [text for text in found if "# exit: 3" not in text]
 
 
-@pytest.mark.parametrize("text", [*blocks(), *(page.right for page in PAGES.values() if page.right)])
+@pytest.mark.parametrize("text", [*blocks(), *(page.right for page in EXPLANATIONS.values() if page.right)])
 def test_it_accepts_every_file_in_the_documentation(text, validator):
     validator.validate(plain(tomli.loads(text)))
 
@@ -68,7 +68,7 @@ def readable():
 def test_it_refuses_every_broken_file_whose_fault_it_can_express(name, data, validator, monkeypatch):
     monkeypatch.chdir(CORPUS[0].parent)
     try:
-        problems = check.check(config.examine(f"{name}.toml", env={}))
+        problems = check.check_file(config.examine(f"{name}.toml", env={}))
     except ConfigError as error:
         problems = error.problems
     codes = {problem.code for problem in problems if problem.severity == "error"}
@@ -79,6 +79,6 @@ def test_it_refuses_every_broken_file_whose_fault_it_can_express(name, data, val
 
 
 def test_every_key_has_a_description():
-    for name, table in build()["$defs"].items():
+    for name, table in build_schema()["$defs"].items():
         for key, schema in table["properties"].items():
             assert schema["description"], f"{name}.{key}"

@@ -12,8 +12,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import pytest
+from doc_blocks import PAGES, blocks
 from helpers import ROOT, Project
-from pages import PAGES, blocks
 
 if TYPE_CHECKING:
     from pathlib import Path

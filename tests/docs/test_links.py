@@ -7,8 +7,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
+from doc_blocks import FENCE, PAGES
 from helpers import ROOT
-from pages import FENCE, PAGES
 
 if TYPE_CHECKING:
     from pathlib import Path

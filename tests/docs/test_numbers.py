@@ -121,13 +121,20 @@ def test_a_page_and_the_code_have_the_same_numbers(page, words, code):
 def test_the_page_of_exit_codes_has_those_of_the_code():
     page = (ROOT / "docs" / "reference" / "exit-codes.md").read_text(encoding="utf-8")
     shown = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", page, re.MULTILINE) for code in row.split(",")}
-    ends = {result.OK, result.FAILED, result.DEAD, result.HALTED, result.FAULT, result.DEADLINE}
+    ends = {
+        result.EXIT_OK,
+        result.EXIT_FAILED,
+        result.EXIT_DEAD,
+        result.EXIT_HALTED,
+        result.EXIT_FAULT,
+        result.EXIT_DEADLINE,
+    }
     assert shown == ends | {2, ConfigError.exit_code, 128 + 2, 128 + 15}
 
 
 def test_the_page_of_what_is_planned_has_every_key_that_is_refused():
     page = (ROOT / "docs" / "reference" / "planned.md").read_text(encoding="utf-8")
     table = page[page.index("## In the file") : page.index("## Commands")]
-    for _, key in grammar.NOT_YET:
+    for _, key in grammar.UNSUPPORTED_KEYS:
         assert re.search(rf"^\| .*`(\[\[)?{key}\b", table, re.MULTILINE), key
-    assert table.count("\n| ") - 1 == len(grammar.NOT_YET)
+    assert table.count("\n| ") - 1 == len(grammar.UNSUPPORTED_KEYS)

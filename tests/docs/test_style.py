@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from doc_blocks import FENCE, PAGES
 from helpers import ROOT
-from pages import FENCE, PAGES
 
 AVOIDED = re.compile(r"\b(somebody|nobody|whoever|everybody|so many|(?<!there )is no)\b", re.IGNORECASE)
 GENERATED = re.compile(

@@ -22,15 +22,15 @@ from faults.harness import plan, task
 from helpers import TOKEN, kill_all, marked
 from unit.test_conformance import Rig
 
-from runner import forks, std
+from runner import forked_copies, std
 from runner.config.model import QueueConfig
-from runner.fleets.base import Died
-from runner.report.lines import Splitter
-from runner.report.output import Source
+from runner.engines.base import WorkerExited
+from runner.report.line_prefixes import LineSplitter
+from runner.report.printer import WorkerStream
 from runner.std.shell import CommandTimedOut
-from runner.supervisor.watch import Watch
-from runner.transport.messages import Answer, Grant, Ready, Stop
-from runner.worker.bench import Bench
+from runner.supervisor.timeouts import TimeoutWatchdog
+from runner.transport.messages import Grant, Ready, Reply, Stop
+from runner.worker.runtime import WorkerRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -462,7 +462,7 @@ def test_a_worker_is_held_up_when_its_pipe_is_full() -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     try:
-        source = Source(_Raw(), "work", reader, "out")  # type: ignore[arg-type]  # it is asked for no more
+        source = WorkerStream(_Raw(), "work", reader, "out")  # type: ignore[arg-type]  # it is asked for no more
         os.write(writer, b"a line\n")
         assert not source.full()
         with contextlib.suppress(BlockingIOError):
@@ -475,8 +475,8 @@ def test_a_worker_is_held_up_when_its_pipe_is_full() -> None:
 
 
 class _Raw:
-    def splitter(self, stream: str) -> Splitter:
-        return Splitter()
+    def create_splitter(self, stream: str) -> LineSplitter:
+        return LineSplitter()
 
 
 PRINTING = """
@@ -564,9 +564,9 @@ def calls_thrice() -> None:
             rig.fleet.start(rig.spec("forks_once", module=__name__, queues=()), 1)
             rig.until(Ready)
             rig.fleet.send(0, Grant(7, 10.0, rig.grant(7, [0, 1, 2]).parts))
-            assert rig.until(Answer).acks[0].done == 3
-            rig.fleet.send(0, Stop(ended=True))
-            rig.until(Died)
+            assert rig.until(Reply).acks[0].done == 3
+            rig.fleet.send(0, Stop(inputs_ended=True))
+            rig.until(WorkerExited)
         assert os.read(_calls[0], 100) == b"xxx"
     finally:
         for fd in _calls:
@@ -581,9 +581,9 @@ def lives_on() -> None:
 
 
 BUGS: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
-    "a copy goes on": (Bench, "abandon", lambda self: None, calls_thrice),
-    "only the group of a command is killed": (forks, "offspring", lambda pid: [], lives_on),
-    "waiting for room is a source's time": (Watch, "_forgive", lambda *_: None, waits_for_room),
+    "a copy goes on": (WorkerRuntime, "abandon_fork", lambda self: None, calls_thrice),
+    "only the group of a command is killed": (forked_copies, "descendant_pids", lambda pid: [], lives_on),
+    "waiting for room is a source's time": (TimeoutWatchdog, "_forgive", lambda *_: None, waits_for_room),
 }
 
 

@@ -6,20 +6,20 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import crossed
-import fakes
+import fake_engine
 import pytest
-from desks import day
 from edges import core_tasks
-from fakes import Script, simulate
-from fakes import task as planned
+from fake_engine import Script, simulate
+from fake_engine import task as planned
 from faults.harness import plan, run, task
 from faults.sinks import collector
+from virtual_workers import day
 
 from runner.config.model import Batch, QueueConfig, Rate
-from runner.ledger import Again, Ledger, LineSpec
-from runner.ledger.lines import Line
-from runner.ledger.order import Sequence
-from runner.supervisor.feeding import Feeder
+from runner.ledger import Again, Ledger, QueueSpec
+from runner.ledger.ordering import ReleaseOrder
+from runner.ledger.subscriptions import Subscription
+from runner.supervisor.dispatch import Dispatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,42 +67,44 @@ def test_an_ordered_task_that_shares_its_queue_loses_nothing_and_keeps_its_order
 
 
 def shared(*ordered: str) -> Ledger:
-    lines = [LineSpec("a", ("one", "two")), LineSpec("b", ("sink",))]
+    lines = [QueueSpec("a", ("one", "two")), QueueSpec("b", ("sink",))]
     return Ledger(lines, ordered)
 
 
 def given(book: Ledger, task_: str, most: int = 10) -> tuple[int, list[Any]] | None:
-    lease = book.take(task_, 0, most)
+    lease = book.grant_lease(task_, 0, most)
     if lease is None:
         return None
-    return lease.id, [piece.chunk.payload[piece.start + at] for _, piece in lease.pieces for at in range(piece.count)]
+    return lease.id, [
+        piece.chunk.payload[piece.start + at] for _, piece in lease.item_ranges for at in range(piece.count)
+    ]
 
 
 def test_what_an_ordered_task_gave_back_goes_to_the_others_only_when_it_is_over() -> None:
     book = shared("one")
-    book.put("a", [book.chunk(list(range(6)), 6, 6)])
+    book.put("a", [book.make_chunk(list(range(6)), 6, 6)])
     lease, items = given(book, "one", 3) or (0, [])
     assert items == [0, 1, 2]
-    book.settle(lease, 1, {0: Again(5.0)}, [])  # one fails and sleeps, two are handed back
+    book.settle_lease(lease, 1, {0: Again(5.0)}, [])  # one fails and sleeps, two are handed back
     assert (given(book, "two") or (0, []))[1] == [3, 4, 5]
     assert given(book, "two") is None
     last = given(book, "one")
     assert last is not None
     assert last[1] == [1, 2]
-    book.settle(last[0], 2, {}, [("b", book.chunk(["1", "2"], 2, 2))])
-    assert book.available("sink") == 0, "it waits for the first"
-    book.abandon("one", {"one"})
-    assert book.available("sink") == 2, "what was held back is sent by the task that ends"
-    book.wake(5.0)
+    book.settle_lease(last[0], 2, {}, [("b", book.make_chunk(["1", "2"], 2, 2))])
+    assert book.available_items("sink") == 0, "it waits for the first"
+    book.remove_reader("one", {"one"})
+    assert book.available_items("sink") == 2, "what was held back is sent by the task that ends"
+    book.wake_sleepers(5.0)
     assert (given(book, "two") or (0, []))[1] == [0]
 
 
 def test_a_batch_that_failed_as_a_whole_is_parted_for_a_task_that_takes_one() -> None:
     book = shared()
-    book.put("a", [book.chunk(list("abc"), 3, 3)])
+    book.put("a", [book.make_chunk(list("abc"), 3, 3)])
     lease, _ = given(book, "one") or (0, [])
-    book.settle(lease, 3, {0: Again(0.0, 3)}, [])
-    book.wake(1.0)
+    book.settle_lease(lease, 3, {0: Again(0.0, 3)}, [])
+    book.wake_sleepers(1.0)
     assert [given(book, "two", 1) for _ in range(3)] == [(2, ["a"]), (3, ["b"]), (4, ["c"])]
 
 
@@ -112,13 +114,13 @@ def test_a_batch_that_failed_as_a_whole_is_parted_for_a_task_that_takes_one() ->
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4)))[::3])
 @pytest.mark.parametrize("full", ["fifo", "lifo"])
 def test_leases_given_back_in_any_order_go_where_they_were(order: tuple[int, ...], full: Any) -> None:
-    book = Ledger([LineSpec("a", ("work",), order=full)])
-    book.put("a", [book.chunk([at, at + 1], 2, 2) for at in range(0, 10, 2)])
-    leases = [book.take("work", at, 2) for at in range(4)]
+    book = Ledger([QueueSpec("a", ("work",), order=full)])
+    book.put("a", [book.make_chunk([at, at + 1], 2, 2) for at in range(0, 10, 2)])
+    leases = [book.grant_lease("work", at, 2) for at in range(4)]
     for at in order:
         lease = leases[at]
         assert lease is not None
-        book.lost(lease.id, range(1), 0, lambda _: None)
+        book.settle_lost_lease(lease.id, range(1), 0, lambda _: None)
     found: list[Any] = []
     while (next_ := given(book, "work", 3)) is not None:
         found += next_[1]
@@ -149,19 +151,19 @@ def ahead(**work: Any) -> int:
         planned("more", ("b",), ("c",)),
         planned("slow", ("c",)),
     ]
-    most, admit = 0, Line.admit
+    most, admit = 0, Subscription.admit_chunk
 
-    def watched(self: Line, chunk: Any) -> int:
+    def watched(self: Subscription, chunk: Any) -> int:
         nonlocal most
         dropped = admit(self, chunk)
         most = max(most, self.count)
         return dropped
 
-    Line.admit = watched  # type: ignore[method-assign]
+    Subscription.admit_chunk = watched  # type: ignore[method-assign]
     try:
         day(tasks, 3500, {"work": lambda _: 1e-6, "more": lambda _: 1e-6, "slow": lambda _: 2e-3})
     finally:
-        Line.admit = admit  # type: ignore[method-assign]
+        Subscription.admit_chunk = admit  # type: ignore[method-assign]
     return most
 
 
@@ -221,30 +223,30 @@ def simple(*seeds: int) -> list[Any]:
     found = []
     for seed in seeds:
         result, *_ = simulate(
-            fakes.plan(tasks, [QueueConfig("a"), QueueConfig("b")]), Script(seed, fails=0.1, kills=0.05), 100
+            fake_engine.plan(tasks, [QueueConfig("a"), QueueConfig("b")]), Script(seed, fails=0.1, kills=0.05), 100
         )
         found.append(result)
     return found
 
 
-def never_sent(original: Any, self: Sequence, entry: Any, outputs: Any) -> Any:
+def never_sent(original: Any, self: ReleaseOrder, entry: Any, outputs: Any) -> Any:
     return original(self, entry, outputs)[1:]
 
 
-def sent_twice(original: Any, self: Sequence, entry: Any, outputs: Any) -> Any:
+def sent_twice(original: Any, self: ReleaseOrder, entry: Any, outputs: Any) -> Any:
     leaving = original(self, entry, outputs)
     return leaving + leaving[:1]
 
 
 def ends_early(original: Any, self: Ledger, task_: str) -> bool:
-    return bool(original(self, task_)) and (task_ != "end" or self.leased[task_] > 0)
+    return bool(original(self, task_)) and (task_ != "end" or self.leased_items[task_] > 0)
 
 
 #: name: (where, attribute, the bug, words of the sentence that tells of it)
 BOOKS: dict[str, tuple[Any, str, Any, str]] = {
-    "results stay in their order": (Sequence, "settle", never_sent, "`b` was put"),
-    "results leave twice": (Sequence, "settle", sent_twice, "`b` was put"),
-    "a task ends before its items": (Ledger, "busy", ends_early, "items left that `end` should have taken"),
+    "results stay in their order": (ReleaseOrder, "settle_entry", never_sent, "`b` was put"),
+    "results leave twice": (ReleaseOrder, "settle_entry", sent_twice, "`b` was put"),
+    "a task ends before its items": (Ledger, "has_items", ends_early, "items left that `end` should have taken"),
 }
 
 
@@ -252,7 +254,7 @@ BOOKS: dict[str, tuple[Any, str, Any, str]] = {
 def test_books_that_do_not_add_up_are_a_fault_that_names_the_queue(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     where, attribute, change, words = BOOKS[bug]
     plant(monkeypatch, where, attribute, change)
-    monkeypatch.setattr(fakes, "check_end", lambda *_: None)
+    monkeypatch.setattr(fake_engine, "check_end", lambda *_: None)
     (result,) = simple(1)
     assert result.exit_code == 70, result
     assert any(words in reason for reason in result.reasons), result.reasons
@@ -267,30 +269,30 @@ def plant(monkeypatch: pytest.MonkeyPatch, where: Any, attribute: str, change: A
 # -- the test of the tests ------------------------------------------------------------------------
 
 
-def for_anybody(original: Any, self: Line, piece: Any, task_: str) -> None:
-    self.keeps = False
+def for_anybody(original: Any, self: Subscription, piece: Any, task_: str) -> None:
+    self.keeps_returned = False
     original(self, piece, task_)
 
 
-def to_the_front(original: Any, self: Line, piece: Any, task_: str) -> None:
-    if self.keeps or self.order != "fifo":
+def to_the_front(original: Any, self: Subscription, piece: Any, task_: str) -> None:
+    if self.keeps_returned or self.order != "fifo":
         original(self, piece, task_)
     else:
-        self.ready.appendleft(piece)
+        self.ready_ranges.appendleft(piece)
 
 
-def without_the_order(original: Any, self: Feeder, task_: Any) -> Any:
+def without_the_order(original: Any, self: Dispatcher, task_: Any) -> Any:
     return {}
 
 
-def at_any_rate(original: Any, self: Feeder, task_: Any) -> None:
-    task_.unhindered = 1 << 20
+def at_any_rate(original: Any, self: Dispatcher, task_: Any) -> None:
+    task_.unhindered_items = 1 << 20
     original(self, task_)
 
 
-def whole(original: Any, self: Line, task_: str, most: int, *args: Any, **options: Any) -> Any:
-    piece = self.next(task_)
-    return original(self, task_, max(most, piece.count) if piece and piece.marked else most, *args, **options)
+def whole(original: Any, self: Subscription, task_: str, most: int, *args: Any, **options: Any) -> Any:
+    piece = self.next_range(task_)
+    return original(self, task_, max(most, piece.count) if piece and piece.is_marked else most, *args, **options)
 
 
 def some_seeds() -> None:
@@ -300,20 +302,20 @@ def some_seeds() -> None:
 
 #: name: (where, attribute, the bug, who must notice)
 BUGS: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
-    "what is given back is for any task": (Line, "_requeue", for_anybody, some_seeds),
-    "what is given back goes to the front": (Line, "_requeue", to_the_front, some_seeds),
-    "a batch that failed is given to an async task": (Line, "take", whole, lambda: crossed.check(317)),
-    "results of an order are lost": (Sequence, "settle", never_sent, some_seeds),
-    "results of an order leave twice": (Sequence, "settle", sent_twice, some_seeds),
+    "what is given back is for any task": (Subscription, "_requeue", for_anybody, some_seeds),
+    "what is given back goes to the front": (Subscription, "_requeue", to_the_front, some_seeds),
+    "a batch that failed is given to an async task": (Subscription, "take_ranges", whole, lambda: crossed.check(317)),
+    "results of an order are lost": (ReleaseOrder, "settle_entry", never_sent, some_seeds),
+    "results of an order leave twice": (ReleaseOrder, "settle_entry", sent_twice, some_seeds),
     "what an order holds back is not looked at": (
-        Feeder,
+        Dispatcher,
         "_held",
         without_the_order,
         test_behind_a_result_that_comes_late_an_order_holds_back_no_more_than_there_is_room_for,
     ),
     "a queue grows although its readers wait": (
-        Feeder,
-        "stretch",
+        Dispatcher,
+        "update_elastic_size",
         at_any_rate,
         lambda: test_a_source_is_not_far_ahead_of_a_slow_task_behind_quick_ones({}),
     ),
@@ -323,7 +325,7 @@ BUGS: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_planted_bug_is_noticed(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     where, attribute, change, notice = BUGS[bug]
-    monkeypatch.setattr(fakes.FakeHub, "limit", 50_000)
+    monkeypatch.setattr(fake_engine.FakeHub, "limit", 50_000)
     plant(monkeypatch, where, attribute, change)
     with pytest.raises((AssertionError, ValueError)):
         notice()

@@ -24,10 +24,11 @@ from runner.config.model import QueueConfig
 from runner.errors import Retry, ShutDown
 from runner.report.capture import ThreadCapture
 from runner.supervisor.plan import Plan
-from runner.tasks import Context, Inbox, Outbox, shape
+from runner.tasks import Context, Inbox, Outbox, inspect_shape
 from runner.tasks import Context as Told
-from runner.transport import codec
-from runner.worker import each, failure, lingering
+from runner.transport import item_codec
+from runner.worker import call as each
+from runner.worker import failure, outbox_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -121,7 +122,7 @@ class Own(Retry):
 
 def test_a_retry_of_ones_own_need_not_be_initialised() -> None:
     assert Own().after is None
-    assert failure.pause(Own()) is None
+    assert failure.retry_pause(Own()) is None
 
 
 # -- annotations -----------------------------------------------------------------------------------
@@ -144,9 +145,9 @@ def _spelt() -> Iterator[Callable[..., Any]]:  # noqa: C901  a list of functions
 
 def test_a_context_is_known_in_every_spelling() -> None:
     for function in _spelt():
-        assert shape(function).context == "context", function.__name__
+        assert inspect_shape(function).context == "context", function.__name__
         function.__annotations__ = {name: eval_or_text(text) for name, text in function.__annotations__.items()}
-        assert shape(function).context == "context", function.__name__
+        assert inspect_shape(function).context == "context", function.__name__
 
 
 def eval_or_text(text: str) -> Any:
@@ -160,12 +161,16 @@ def eval_or_text(text: str) -> Any:
 def test_what_is_not_ours_is_left_alone() -> None:
     def other(item: Any, context: dict[str, Context], box: "list[Outbox]", plain: str = "") -> None: ...  # noqa: UP037
 
-    assert shape(other).context is None
-    assert shape(other).outboxes == ()
+    assert inspect_shape(other).context is None
+    assert inspect_shape(other).outboxes == ()
 
     def box(inbox: "Inbox[int] | None", outbox: "Optional[Outbox[Context]]") -> None: ...  # noqa: UP037, UP045
 
-    assert (shape(box).inboxes, shape(box).outboxes, shape(box).context) == (("inbox",), ("outbox",), None)
+    assert (inspect_shape(box).inboxes, inspect_shape(box).outboxes, inspect_shape(box).context) == (
+        ("inbox",),
+        ("outbox",),
+        None,
+    )
 
 
 # -- Inbox and Outbox ------------------------------------------------------------------------------
@@ -350,7 +355,7 @@ def _ignore(item: Any) -> None:
 
 def test_an_only_reader_gets_the_object_itself() -> None:
     made = plan([task("source", _lists, outputs="a", args=(1,), mode="thread"), collector([], "a")])
-    assert made.kinds == {"a": 0}
+    assert made.payload_kinds == {"a": 0}
 
 
 # -- what stands for sys.stdout --------------------------------------------------------------------
@@ -363,7 +368,7 @@ class _Printer:
     def write(self, name: str, data: Any, *_: Any) -> None:
         self.written.append(data)
 
-    def attach(self, *_: Any) -> Any:
+    def attach_pipe(self, *_: Any) -> Any:
         import os
 
         os.close(_[1])
@@ -538,14 +543,14 @@ def test_planted_a_returned_coroutine_counts_as_done(monkeypatch: pytest.MonkeyP
     _sees(
         monkeypatch,
         each,
-        "exhaust",
+        "exhaust_result",
         lambda _: None,
         lambda: check({**CASE, "acts": {2: "awaitable"}, "sink": True}, "thread"),
     )
 
 
 def test_planted_readers_share_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
-    _sees(monkeypatch, codec, "own", lambda item: item, spoilt_readers)
+    _sees(monkeypatch, item_codec, "copy_for_reader", lambda item: item, spoilt_readers)
 
 
 def test_planted_queues_of_one_writer_are_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -560,7 +565,7 @@ def test_planted_nobody_waits_for_threads_that_put(monkeypatch: pytest.MonkeyPat
         run(plan([task("source", _late, outputs="b", mode="thread"), collector(collected, "b")]))
         assert collected == [1]
 
-    _sees(monkeypatch, lingering, "_started", lambda _: [], late)
+    _sees(monkeypatch, outbox_threads, "_started", lambda _: [], late)
 
 
 HELD: dict[int, threading.Event] = {}

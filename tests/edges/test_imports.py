@@ -15,10 +15,10 @@ from edges import import_state
 from faults import harness
 from faults.sinks import collector
 
+from runner.engines import spawn
 from runner.errors import PluginError
-from runner.fleets import spawn
-from runner.plugins import Choice, Plugins, find
-from runner.tasks import LOCAL, load_module
+from runner.plugins import PluginPolicy, PluginSet, discovery
+from runner.tasks import LOCAL_PREFIX, load_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,7 +81,7 @@ def busy() -> None:
 @METHODS
 def test_threads_locks_executors_and_numbers_made_at_import_are_each_workers_own(project, method):
     made = project({"plugins/work.py": busy, "tasks.toml": "[tasks.work]\nworkers = 3"})
-    found = results(made.run("--json", env={spawn.METHOD: method}))
+    found = results(made.run("--json", env={spawn.START_METHOD_VARIABLE: method}))
     assert [len(set(each)) for each in zip(*found, strict=True)] == [3, 3, 3]
 
 
@@ -139,7 +139,7 @@ def test_env_is_there_at_the_first_import(project, method):
     """
     env = '{ MODE = "production", LEVEL = "9", TZ = "Asia/Tokyo" }'
     made = project({"plugins/work.py": text, "tasks.toml": f"[tasks.work]\nenv = {env}"})
-    assert results(made.run("--json", env={spawn.METHOD: method})) == [["production", 9, "JST"]]
+    assert results(made.run("--json", env={spawn.START_METHOD_VARIABLE: method})) == [["production", 9, "JST"]]
     made.write({"plugins/work.py": text.replace('"MODE"', '"MORE"')})
     assert "E310" in made.run("tasks.toml", verb="check").out
 
@@ -179,7 +179,7 @@ def test_files_named_like_others_modules_shadow_nothing(project, method):
     work = "import json, runner\nfrom runner import task\n@task\ndef work(n): json.dumps(n)\n@task\ndef see(n): json.dumps(n)"
     tasks = NUMBERS.replace("n = {}", 'n = { fanout = "copy" }') + '[tasks.see]\nmode = "thread"\ninputs = ["n"]'
     made = project({**files, "plugins/work.py": work, "tasks.toml": tasks})
-    outcome = made.run("--json", env={spawn.METHOD: method})
+    outcome = made.run("--json", env={spawn.START_METHOD_VARIABLE: method})
     assert outcome.exit == 0, outcome
     assert {task["name"]: task["done"] for task in outcome.json["tasks"]} == {"src": 0, "work": 5, "see": 5}
 
@@ -257,7 +257,7 @@ def test_a_plugins_pickles_can_be_read_wherever_runner_is(tmp_path, folder):
     where.mkdir()
     (where / "x.y.py").write_text("class Thing: pass")
     with plugins_of(tmp_path, named=(folder,)) as found:
-        [plugin] = found.local
+        [plugin] = found.local_plugins
         assert (plugin.name, plugin.error) == ("x.y", "")
         data = pickle.dumps(load_module(plugin.module, plugin.path).Thing())
     code = "import pickle, sys; print(type(pickle.load(sys.stdin.buffer)).__name__)"
@@ -330,14 +330,14 @@ def test_a_run_in_a_run(project):
 
 
 @contextmanager
-def plugins_of(folder: Path, named: tuple[str, ...] | None = None) -> Iterator[Plugins]:
+def plugins_of(folder: Path, named: tuple[str, ...] | None = None) -> Iterator[PluginSet]:
     """The plugins of a file in the folder, imported here; and this process as it was."""
     path = list(sys.path)
     try:
-        yield Plugins(folder, named, Choice.read({}))
+        yield PluginSet(folder, named, PluginPolicy.read({}))
     finally:
         sys.path[:] = path
-        for name in [name for name in sys.modules if name.startswith(LOCAL)]:
+        for name in [name for name in sys.modules if name.startswith(LOCAL_PREFIX)]:
             del sys.modules[name]
 
 
@@ -368,11 +368,11 @@ def test_a_folder_as_editors_archives_and_mounts_leave_it(tmp_path):
     litter(tmp_path)
     for named in (None, ("plugins",)):
         with plugins_of(tmp_path, named) as found:
-            assert [each.name for each in found.local] == ["1", "mounted", "my-plugin", "work"]
-            assert not [each.error for each in found.local if each.error]
-            assert found.find("my-plugin.of_n").name == "of_n"
+            assert [each.name for each in found.local_plugins] == ["1", "mounted", "my-plugin", "work"]
+            assert not [each.error for each in found.local_plugins if each.error]
+            assert found.find_function("my-plugin.of_n").name == "of_n"
     with plugins_of(tmp_path, ("plugins/pipe.py",)) as found:
-        assert [each.why.split(": ")[-1] for each in found.local] == [
+        assert [each.error_line.split(": ")[-1] for each in found.local_plugins] == [
             f"{tmp_path}/plugins/pipe.py is not a Python file"
         ]
 
@@ -392,9 +392,9 @@ def test_a_link_is_the_plugin_that_its_own_name_and_place_say(tmp_path):
     links(tmp_path)
     for named in (None, ("plugins/kitchen.py", "plugins/oven")):
         with plugins_of(tmp_path, named) as found:
-            assert [each.name for each in found.local if each.functions] == ["kitchen", "oven"]
-            assert found.find("kitchen.cook").obj(0) == 7
-            assert found.find("oven.bake").obj(0) == 8
+            assert [each.name for each in found.local_plugins if each.functions] == ["kitchen", "oven"]
+            assert found.find_function("kitchen.cook").obj(0) == 7
+            assert found.find_function("oven.bake").obj(0) == 8
 
 
 @pytest.mark.parametrize(
@@ -406,13 +406,13 @@ def test_a_broken_file_that_is_not_in_use_takes_nothing_down(tmp_path, text):
     (tmp_path / "plugins/broken.py").write_text(text)
     (tmp_path / "plugins/work.py").write_text(TASK.format("work", 1))
     with plugins_of(tmp_path) as found:
-        assert [each.status for each in found.local] == ["broken", "loaded"]
-        assert found.find("range").plugin == "std"
-        assert found.find("work").plugin == "work"
+        assert [each.status for each in found.local_plugins] == ["broken", "loaded"]
+        assert found.find_function("range").plugin == "std"
+        assert found.find_function("work").plugin == "work"
     for may_be_meant in ("def range(", "names = ['range']; x(", "from .x import *; x("):
         (tmp_path / "plugins/broken.py").write_text(may_be_meant)
         with plugins_of(tmp_path) as found, pytest.raises(PluginError, match="`broken` could not be loaded"):
-            found.find("range")
+            found.find_function("range")
 
 
 def test_ctrl_c_at_a_plugins_import_is_ctrl_c(tmp_path):
@@ -446,20 +446,25 @@ def followed(path: Path) -> Any:
     return find_local(path.resolve())
 
 
-find_local = find._local
+find_local = discovery._local
 
 BUGS: dict[str, tuple[Any, str, Any, Callable[[Path], None]]] = {
     "a user's module is imported before the fork": (spawn, "_wanted", preload_everything, lambda _: import_states()),
-    "every name with .py is a plugin": (find, "_is_module", lambda path: path.suffix == ".py", in_a_littered_folder),
+    "every name with .py is a plugin": (
+        discovery,
+        "_is_module",
+        lambda path: path.suffix == ".py",
+        in_a_littered_folder,
+    ),
     "links are followed": (
-        find,
+        discovery,
         "_local",
         followed,
         test_a_link_is_the_plugin_that_its_own_name_and_place_say,
     ),
     "a broken file may offer anything": (
-        find.Plugin,
-        "may_offer",
+        discovery.Plugin,
+        "may_have_function",
         lambda self, _: bool(self.error),
         lambda path: test_a_broken_file_that_is_not_in_use_takes_nothing_down(path, "x("),
     ),

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers import TOKEN
 
-from runner.fleets import conditions, server
-from runner.fleets.hub import LocalHub
-from runner.fleets.spawn import Spawner
-from runner.report.output import Printer
-from runner.worker.bench import Bench
+from runner.engines import fork_server, process_setup
+from runner.engines.reactor import LocalReactor
+from runner.engines.spawn import Spawner
+from runner.report.printer import Printer
+from runner.worker.runtime import WorkerRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -290,7 +290,7 @@ def test_what_a_run_needs_of_its_process_is_given_back() -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
-        with conditions.signals():
+        with process_setup.deliver_signals():
             assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
             assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
         assert signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
@@ -335,10 +335,10 @@ def test_the_same_when_each_worker_is_spawned(made: Any, how: str) -> None:
 
 @pytest.fixture
 def spawner() -> Iterator[Spawner]:
-    if not server.runs():
-        server._server._forkserver_pid = None
+    if not fork_server.is_server_running():
+        fork_server._server._forkserver_pid = None
     made = Spawner("forkserver")
-    made.prepare([])
+    made.start_fork_server([])
     yield made
     made.close()
 
@@ -348,10 +348,10 @@ def pid() -> int:
 
 
 def test_a_stopped_fork_server_is_replaced(spawner: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "ANSWER", 0.3)
+    monkeypatch.setattr(fork_server, "START_TIMEOUT", 0.3)
     first = pid()
     os.kill(first, signal.SIGSTOP)
-    with pytest.raises(server.NoAnswer):
+    with pytest.raises(fork_server.ForkServerTimeout):
         spawner.start(print, (), "one")
     monkeypatch.undo()
     process = spawner.start(print, (), "two")
@@ -364,20 +364,20 @@ def test_a_stopped_fork_server_is_replaced(spawner: Spawner, monkeypatch: pytest
 def test_a_signal_shortens_the_wait_for_a_stopped_fork_server(
     spawner: Spawner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HURRIED", 0.1)
-    monkeypatch.setattr(server, "ANSWER", 600)
+    monkeypatch.setattr(fork_server, "START_TIMEOUT_AFTER_SIGNAL", 0.1)
+    monkeypatch.setattr(fork_server, "START_TIMEOUT", 600)
     os.kill(pid(), signal.SIGSTOP)
-    with pytest.raises(server.NoAnswer):
+    with pytest.raises(fork_server.ForkServerTimeout):
         spawner.start(print, (b"x" * 200_000,), "one", lambda: True)  # more than a pipe holds
 
 
 def test_the_end_of_a_stopped_fork_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_END", 0.2)
+    monkeypatch.setattr(fork_server, "_END", 0.2)
     made = Spawner("forkserver")
-    made.prepare([])
+    made.start_fork_server([])
     os.kill(pid(), signal.SIGSTOP)
     made.close()
-    assert not server.runs()
+    assert not fork_server.is_server_running()
 
 
 def test_no_file_of_the_fork_server_is_left_and_its_folder_may_be_swept(
@@ -387,7 +387,7 @@ def test_no_file_of_the_fork_server_is_left_and_its_folder_may_be_swept(
     long.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(long))
     made = Spawner("forkserver")
-    made.prepare([])
+    made.start_fork_server([])
     assert list(long.iterdir()) == []
     shutil.rmtree(long)
     for _ in range(2):  # the second is started by another server, and nowhere is a folder for its socket
@@ -395,7 +395,7 @@ def test_no_file_of_the_fork_server_is_left_and_its_folder_may_be_swept(
         process.join(20)
         assert process.exitcode == 0
         process.close()
-        server.kill()
+        fork_server.kill()
     made.close()
 
 
@@ -481,26 +481,26 @@ def test_a_slow_reader_loses_nothing_whatever_the_time() -> None:
     got: list[bytes] = []
     late = threading.Timer(0.3, lambda: got.extend(iter(lambda: os.read(reader, 1 << 16), b"")))
     late.start()
-    printer.settle()
+    printer.wait_until_written()
     printer.close()
     os.close(writer)
     late.join()
     os.close(reader)
-    assert not printer.failed
+    assert not printer.has_lost_output
     assert b"".join(got).count(b"\n") == 3000
 
 
 def test_after_a_signal_only_a_reader_who_reads_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.report.output._STUCK", 0.1)
+    monkeypatch.setattr("runner.report.printer._STUCK", 0.1)
     reader, writer = os.pipe()
     sink, other = os.pipe()
     printer = Printer(writer, other)
     for n in range(1000):
         printer.write("w", f"{n} {'y' * 300}\n", "out")
-    printer.settle(0.0)
-    assert printer.failed
-    assert printer.trouble.startswith("standard output: nobody has read it; ")
-    printer.message("still heard")
+    printer.wait_until_written(0.0)
+    assert printer.has_lost_output
+    assert printer.write_error.startswith("standard output: nobody has read it; ")
+    printer.print_message("still heard")
     printer.close(0.0)
     os.close(other)
     assert os.read(sink, 100) == b"still heard\n"
@@ -514,8 +514,8 @@ def test_after_a_signal_only_a_reader_who_reads_is_waited_for(monkeypatch: pytes
 # -- the test of the tests -------------------------------------------------------------------------------
 
 
-def forget_to_blame(self: Bench, answer: Any) -> None:
-    self.show(0)
+def forget_to_blame(self: WorkerRuntime, answer: Any) -> None:
+    self.show_position(0)
     self.port.send(answer)
 
 
@@ -527,7 +527,7 @@ def wait_for_ever(started: Any, hurried: Any) -> None:
         pytest.fail("it waits for ever")
 
 
-def catch_all(self: LocalHub, signals: Any) -> None:
+def catch_all(self: LocalReactor, signals: Any) -> None:
     for number in signals:
         self._handlers[number] = signal.signal(number, self._caught)
 
@@ -541,33 +541,33 @@ def planted_blame(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from types import SimpleNamespace
 
-    from runner.transport.messages import Ack, Answer
+    from runner.transport.messages import Ack, Reply
     from runner.worker.spec import SupervisorGone
 
-    bench = SimpleNamespace(port=Port(), cell=[7, 4], told=0)
-    bench.show = lambda lease, index=0: Bench.show(bench, lease, index)  # type: ignore[arg-type]
+    bench = SimpleNamespace(port=Port(), progress_slot=[7, 4], answered_items=0)
+    bench.show_position = lambda lease, index=0: WorkerRuntime.show_position(bench, lease, index)  # type: ignore[arg-type]
     with pytest.raises(SupervisorGone):
-        Bench.answer(bench, Answer((Ack(7, 5, ()),), (), 0.0))  # type: ignore[arg-type]
-    from runner.transport.cells import unstretch
+        WorkerRuntime.send_reply(bench, Reply((Ack(7, 5, ()),), (), 0.0))  # type: ignore[arg-type]
+    from runner.transport.progress_page import unpack_position
 
-    assert (unstretch(*bench.cell).lease, unstretch(*bench.cell).width) == (7, 5)
+    assert (unpack_position(*bench.progress_slot).lease, unpack_position(*bench.progress_slot).width) == (7, 5)
 
 
 def planted_signal(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    hub = LocalHub()
+    hub = LocalReactor()
     try:
-        hub.catch([signal.SIGHUP])
+        hub.catch_signals([signal.SIGHUP])
         os.kill(os.getpid(), signal.SIGHUP)
-        assert not hub.is_signalled()
+        assert not hub.has_pending_signal()
     finally:
         hub.close()
         signal.signal(signal.SIGHUP, before)
 
 
 BUGS: list[tuple[Any, str, Any, Callable[[pytest.MonkeyPatch], None]]] = [
-    (Bench, "answer", forget_to_blame, planted_blame),
-    (LocalHub, "catch", catch_all, planted_signal),
+    (WorkerRuntime, "send_reply", forget_to_blame, planted_blame),
+    (LocalReactor, "catch_signals", catch_all, planted_signal),
 ]
 
 
@@ -582,8 +582,8 @@ def test_a_planted_bug_is_noticed(
 
 
 def test_a_planted_wait_is_noticed(spawner: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "answered", wait_for_ever)
+    monkeypatch.setattr(fork_server, "await_started", wait_for_ever)
     with pytest.raises(pytest.fail.Exception):
         test_a_stopped_fork_server_is_replaced(spawner, monkeypatch)
-    server.kill()
+    fork_server.kill()
     multiprocessing.active_children()  # forgets the one that was never made

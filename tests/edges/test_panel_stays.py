@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runner.report import panel as panels
-from runner.report.panel import Panel
+from runner.report.panel import TerminalPanel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,14 +113,14 @@ def test_the_panel_is_whole_in_every_frame(project: Any, rate: int, count: int, 
     assert sum(line.startswith("show | line ") for line in printed) == count, printed[-40:]
 
 
-def shown(panel: Panel, printed: list[bytes], every: int) -> list[list[str]]:
+def shown(panel: TerminalPanel, printed: list[bytes], every: int) -> list[list[str]]:
     """What a terminal shows that is given the bytes in pieces."""
     screen = pyte.Screen(80, 24)
     stream = pyte.ByteStream(screen)
-    stream.feed(panel.draw().replace(b"\n", b"\r\n"))
+    stream.feed(panel.draw_sequence().replace(b"\n", b"\r\n"))
     found = []
     for data in printed:
-        given = panel.above(data).replace(b"\n", b"\r\n")
+        given = panel.insert_above(data).replace(b"\n", b"\r\n")
         for at in range(0, len(given), every):
             stream.feed(given[at : at + every])
             found.append(list(screen.display))
@@ -130,10 +130,10 @@ def shown(panel: Panel, printed: list[bytes], every: int) -> list[list[str]]:
 @pytest.mark.parametrize("plant", [False, True])
 def test_a_terminal_that_is_given_a_byte_at_a_time_shows_it_whole(monkeypatch: pytest.MonkeyPatch, plant: bool) -> None:
     if plant:  # as it was: taken away, and drawn again
-        monkeypatch.setattr(panels, "rows_of", lambda *_: 0)
-    monkeypatch.setattr(panels, "STOPPED", 600.0)  # a terminal in Python is slow
+        monkeypatch.setattr(panels, "terminal_rows", lambda *_: 0)
+    monkeypatch.setattr(panels, "STOPPED_AFTER", 600.0)  # a terminal in Python is slow
     rows = [(f"{word}x", len(word) + 1) for word in WHOLE]
-    panel = Panel(lambda *_: rows, -1)
+    panel = TerminalPanel(lambda *_: rows, -1)
     printed = [b"show | %d\n" % number * (number % 9) + b"y" * 200 + b"\n" for number in range(12)]
     found = shown(panel, printed, 1)
     assert all(map(is_whole, found)) != plant

@@ -9,13 +9,13 @@ import pytest
 
 from runner import check, config
 from runner.config import params
-from runner.config.places import Places
-from runner.config.problems import render
+from runner.config.problems import render_problems
+from runner.config.source_map import SourceMap
 from runner.errors import ConfigError
 from runner.report import graph_text, layout
-from runner.report.graph import Box, Graph, dot, mermaid
-from runner.report.graph_svg import svg
-from runner.report.layout import Edge, TooLarge
+from runner.report.graph import Diagram, DiagramBox, to_dot, to_mermaid
+from runner.report.graph_svg import to_svg
+from runner.report.layout import DiagramEdge, DiagramTooLarge
 
 #: No machine takes so long for what should take a second; before, it took minutes.
 HANGS = 30.0
@@ -27,7 +27,7 @@ def problems(folder, text):
         loaded = config.examine(folder / "tasks.toml", env={}, lenient=True)
     except ConfigError as error:
         return list(error.problems)
-    return check.check(loaded)
+    return check.check_file(loaded)
 
 
 HEAD = '[params]\na = "' + "x" * 100_000 + '"\n[tasks.a]\n'
@@ -73,16 +73,16 @@ def test_two_thousand_secrets_and_two_hundred_errors(tmp_path):
     secrets = "".join(f'p{number} = {{ default = "geheim{number}", secret = true }}\n' for number in range(1900))
     text = f"[params]\n{secrets}[tasks.a]\n" + "".join(f'z{number} = "geheim{number}"\n' for number in range(250))
     began = time.monotonic()
-    shown = render(problems(tmp_path, text))
+    shown = render_problems(problems(tmp_path, text))
     assert time.monotonic() - began < HANGS
     assert "geheim" not in shown
 
 
 def test_secrets_that_touch_are_masked():
-    places = Places("f", 'a = "onetwo"\nb = "two"\n')
-    places.hide(("a",), "onetwo")
-    places.hide(("b",), "two")
-    assert places.mask("onetwo two three") == "****** *** three"
+    places = SourceMap("f", 'a = "onetwo"\nb = "two"\n')
+    places.hide_secret(("a",), "onetwo")
+    places.hide_secret(("b",), "two")
+    assert places.mask_secrets("onetwo two three") == "****** *** three"
     assert places._shown() == ["a = ********", "b = *****", ""]
 
 
@@ -91,8 +91,8 @@ def test_secrets_that_touch_are_masked():
 
 def graph(pairs, style="flow"):
     names = dict.fromkeys(name for pair in pairs for name in pair)
-    boxes = {name: Box(name, name, "task", ("1 worker",)) for name in names}
-    return Graph("large", boxes, [Edge(tail, head, style) for tail, head in pairs])
+    boxes = {name: DiagramBox(name, name, "task", ("1 worker",)) for name in names}
+    return Diagram("large", boxes, [DiagramEdge(tail, head, style) for tail, head in pairs])
 
 
 N = 1000
@@ -112,20 +112,20 @@ SHAPES = {
 def test_a_graph_of_a_thousand_tasks(shape):
     made = graph(SHAPES[shape])
     began = time.monotonic()
-    text = graph_text.draw(made, 120)
+    text = graph_text.draw_as_text(made, 120)
     assert text.count("[") + text.count("┌") >= len(made.boxes)  # drawn or listed, each is there
     assert max(map(len, text.splitlines())) <= 120 or "[" in text
-    if sum(1 for _ in made.edges) > layout.MOST_STEPS or shape == "ladder":
-        with pytest.raises(TooLarge):
-            svg(made)
+    if sum(1 for _ in made.edges) > layout.MAX_SEGMENTS or shape == "ladder":
+        with pytest.raises(DiagramTooLarge):
+            to_svg(made)
     elif shape != "bipartite":
-        assert svg(made).count("<rect") == len(made.boxes)
-    assert len(mermaid(made)) + len(dot(made)) > len(made.edges)
+        assert to_svg(made).count("<rect") == len(made.boxes)
+    assert len(to_mermaid(made)) + len(to_dot(made)) > len(made.edges)
     assert time.monotonic() - began < HANGS
 
 
 def test_crossings_are_counted_right():
-    made = layout.Layout([["a", "b", "c"], ["x", "y", "z"]])
+    made = layout.DiagramLayout([["a", "b", "c"], ["x", "y", "z"]])
     below = {"a": ["z", "x"], "b": ["x", "y"], "c": ["x"]}
     ends = [2, 0, 0, 1, 0]
     pairs = [(0, 2), (0, 0), (1, 0), (1, 1), (2, 0)]

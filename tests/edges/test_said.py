@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runner.supervisor.looks import Looks
+from runner.supervisor.suspect_previews import SuspectReaders
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -333,7 +333,7 @@ def test_planted_a_death_that_does_not_wait_for_the_look_is_noticed(
     runner.run(made.path / "tasks.toml", quiet=True, on_event=seen.append)
     names = [event.preview for event in seen if type(event).__name__ == "WorkerDied"]
     assert names == ["Loaf(2)"] * 3
-    monkeypatch.setattr(Looks, "ask", lambda *_: False)
+    monkeypatch.setattr(SuspectReaders, "ask_reader", lambda *_: False)
     seen.clear()
     runner.run(made.path / "tasks.toml", quiet=True, on_event=seen.append)
     names = [event.preview for event in seen if type(event).__name__ == "WorkerDied"]

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from runner.config.model import Halt
-from runner.fleets.base import Signalled
+from runner.engines.base import SignalReceived
 from runner.std import sinks, targets
 
 #: What the source of the run at hand gives, and the hub that a signal goes to.
@@ -79,7 +79,7 @@ class Faulty:
 def give() -> Any:
     for at, item in enumerate(_GIVEN["items"]):
         if at == _GIVEN["stop"]:
-            _GIVEN["hub"].post(Signalled(2))
+            _GIVEN["hub"].post_event(SignalReceived(2))
         yield item
 
 
@@ -251,8 +251,8 @@ def test_planted_the_place_is_taken_without_a_look(monkeypatch):
         with contextlib.suppress(OSError):  # as if it took all
             targets.os.write(self._fd, data)
 
-    monkeypatch.setattr(targets.Whole, "keep", keep)
-    monkeypatch.setattr(targets.Whole, "write", write)
+    monkeypatch.setattr(targets.AtomicFileTarget, "commit", keep)
+    monkeypatch.setattr(targets.AtomicFileTarget, "write", write)
     assert found()
 
 

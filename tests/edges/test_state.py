@@ -18,11 +18,11 @@ import pytest
 
 import runner
 from runner import runs, store
-from runner.cli import apart, app, safe
+from runner.cli import app, json_stdout, safe_output
 from runner.errors import UnsafeFolder
-from runner.masks import Mask
-from runner.report.lines import Splitter
-from runner.store import folder, records
+from runner.report.line_prefixes import LineSplitter
+from runner.secret_masks import SecretMask
+from runner.store import records, run_folders
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
 FOREIGN = 64111
@@ -62,7 +62,7 @@ def command(*args: str, capfd: Any, monkeypatch: Any) -> SimpleNamespace:
     """The command line, in this process."""
     monkeypatch.setattr(sys, "argv", ["runner", *args])
     code = app.main()
-    apart.give_back()
+    json_stdout.restore_stdout()
     out, err = capfd.readouterr()
     return SimpleNamespace(exit=code, out=out, err=err)
 
@@ -92,9 +92,9 @@ class Failing:
 
 
 def kept_letters(made: Any) -> int:
-    found = store.runs(made.path / ".runner")
+    found = store.runs_with_dead_letters(made.path / ".runner")
     assert len(found) <= 1
-    return sum(1 for _ in store.letters(store.find(made.path / ".runner"))) if found else 0
+    return sum(1 for _ in store.read_letters(store.find_dead_letters(made.path / ".runner"))) if found else 0
 
 
 def check_failing(made: Any, capfd: Any, monkeypatch: Any, number: int) -> int:
@@ -102,15 +102,17 @@ def check_failing(made: Any, capfd: Any, monkeypatch: Any, number: int) -> int:
     for at in range(1, 500):
         shutil.rmtree(made.path / ".runner", ignore_errors=True)
         failing = Failing(at, number)
-        monkeypatch.setattr(folder, "os", failing)
+        monkeypatch.setattr(run_folders, "os", failing)
         result = runner.run("tasks.toml")
-        monkeypatch.setattr(folder, "os", os)
+        monkeypatch.setattr(run_folders, "os", os)
         said = capfd.readouterr().err
         assert result.exit_code == 4, said
         assert BALANCE in said, said
         lost = re.search(r"(\d+) of 5 dead letters cannot be written to .*: ", said)
         assert kept_letters(made) == 5 - (int(lost[1]) if lost else 0), said
-        assert len(records.runs(made.path / ".runner")) == ("the record of this run cannot be kept" not in said), said
+        assert len(records.recorded_runs(made.path / ".runner")) == (
+            "the record of this run cannot be kept" not in said
+        ), said
         assert not list((made.path / ".runner").rglob("*.new"))
         if failing.left > 0:
             return at - 1
@@ -207,7 +209,7 @@ def check_refused(made: Any, kind: str) -> None:
 def test_a_folder_of_others_is_refused_and_never_followed(made, capfd, kind):
     check_refused(made, kind)
     with pytest.raises(UnsafeFolder):
-        records.runs(made.path / ".runner")
+        records.recorded_runs(made.path / ".runner")
     capfd.readouterr()
     assert runner.run("tasks.toml", set={"run.record": 0}).exit_code == 4, "the letters are told to be lost"
     assert "5 of 5 dead letters cannot be written to" in capfd.readouterr().err
@@ -218,7 +220,7 @@ def test_links_inside_it_are_never_followed(made, capfd):
     victim = made.path / "victim"
     victim.write_text("mine")
     runner.run("tasks.toml")
-    (old,) = records.runs(made.path / ".runner")
+    (old,) = records.recorded_runs(made.path / ".runner")
     for name in ("record.json", "dead.jsonl"):
         (made.path / ".runner/runs" / old / name).unlink()
         (made.path / ".runner/runs" / old / name).symlink_to(victim)
@@ -228,9 +230,9 @@ def test_links_inside_it_are_never_followed(made, capfd):
     assert runner.run("tasks.toml").exit_code == 4
     assert victim.read_text() == "mine"
     assert not (made.path / "planted").exists()
-    for found in (records.find(made.path / ".runner", old), store.find(made.path / ".runner", old)):
+    for found in (records.find_record(made.path / ".runner", old), store.find_dead_letters(made.path / ".runner", old)):
         with pytest.raises(UnsafeFolder, match="is a link"):
-            folder.opened(found)
+            run_folders.open_run_file(found)
     assert "cannot" not in capfd.readouterr().err
 
 
@@ -267,18 +269,18 @@ def test_runs_of_one_second_and_pid_have_ids_of_their_own(monkeypatch):
 
 def test_a_run_that_goes_on_elsewhere_is_not_pruned(tmp_path):
     state = tmp_path / ".runner"
-    there = records.Records(state, "20260101-000000-a")
-    there.begin()
+    there = records.RecordFile(state, "20260101-000000-a")
+    there.mark_running()
     there.write('{"pid": 999999999, "began": 1.0}')  # of another container: nobody here has that pid
-    here = records.Records(state, "20260101-000001-b")
+    here = records.RecordFile(state, "20260101-000001-b")
     here.write("{}")
-    here.prune(1)
-    (path,) = [state / "runs" / run / "record.json" for run in records.runs(state)[:1]]
-    assert records.is_going_on(path, records.brief(path))
+    here.prune_old_records(1)
+    (path,) = [state / "runs" / run / "record.json" for run in records.recorded_runs(state)[:1]]
+    assert records.is_going_on(path, records.read_unchecked(path))
     there.close()
-    assert not records.is_going_on(path, records.brief(path))
-    here.prune(1)
-    assert records.runs(state) == ["20260101-000001-b"]
+    assert not records.is_going_on(path, records.read_unchecked(path))
+    here.prune_old_records(1)
+    assert records.recorded_runs(state) == ["20260101-000001-b"]
     assert [each.name for each in (state / "runs").iterdir()] == ["20260101-000001-b"]
 
 
@@ -299,9 +301,9 @@ GARBAGE = {
 
 def test_old_records_that_are_none_stop_nothing(made, capfd, monkeypatch):
     for name, data in GARBAGE.items():
-        with folder.of_run(made.path / ".runner", name, make=True) as at:
+        with run_folders.open_run_folder(made.path / ".runner", name, make=True) as at:
             for file in ("record.json", "dead.jsonl"):
-                folder.replace(at, file, data)
+                run_folders.replace_file(at, file, data)
     assert runner.run("tasks.toml", set={"run.record": 30}).exit_code == 4
     capfd.readouterr()
     given = {"capfd": capfd, "monkeypatch": monkeypatch}
@@ -314,7 +316,7 @@ def test_old_records_that_are_none_stop_nothing(made, capfd, monkeypatch):
     assert command("report", "--json", **given).exit == 0
     assert command("dead", "list", **given).out.count("ValueError") == 6
     assert runner.run("tasks.toml", set={"run.record": 1}).exit_code == 4
-    assert len(records.runs(made.path / ".runner")) == 1
+    assert len(records.recorded_runs(made.path / ".runner")) == 1
 
 
 # -- terminals --------------------------------------------------------------------------------
@@ -421,11 +423,11 @@ def test_on_a_terminal_too_also_what_tasks_print(project):
 
 def test_output_for_programs_stays_as_it_is_and_colours_end_on_a_terminal():
     line = "\x1b[31m\u202e\x9bred\n".encode()
-    assert Splitter().feed(line) == [line]
-    assert Splitter(raw=True, terminal=True).feed(line) == [line]
-    assert Splitter(terminal=True).feed(line) == [b"\x1b[31m\\u202e\\x9bred\x1b[0m\n"]
+    assert LineSplitter().feed(line) == [line]
+    assert LineSplitter(raw=True, terminal=True).feed(line) == [line]
+    assert LineSplitter(terminal=True).feed(line) == [b"\x1b[31m\\u202e\\x9bred\x1b[0m\n"]
     persian = "می‌خواهم\n".encode()
-    assert Splitter(terminal=True).feed(persian) == [persian]
+    assert LineSplitter(terminal=True).feed(persian) == [persian]
 
 
 # -- secrets ----------------------------------------------------------------------------------
@@ -501,10 +503,10 @@ def test_a_secret_is_nowhere_but_in_functions(project, mode):
 
 
 def test_thousands_of_secrets_cost_no_more_than_reading_the_text():
-    mask = Mask(f"secret-{number:05}" for number in range(3000))
+    mask = SecretMask(f"secret-{number:05}" for number in range(3000))
     text = "a secret-02999, a secret-0299 and secrets " * 2000
     assert mask(text) == text.replace("secret-02999", "***")
-    assert mask.line(b"secret-00001\n\xff") == b"***\n\xff"
+    assert mask.mask_bytes(b"secret-00001\n\xff") == b"***\n\xff"
 
 
 def test_many_secrets_and_many_mistakes_in_one_file(project):
@@ -549,13 +551,13 @@ def check_noticed(check: Any) -> None:
 
 
 def test_planted_a_folder_that_is_only_looked_at_by_its_path(made, monkeypatch, capfd):
-    monkeypatch.setattr(folder, "_refuse_foreign", lambda *_: None)
+    monkeypatch.setattr(run_folders, "_refuse_foreign", lambda *_: None)
     check_noticed(lambda: check_refused(made, "all"))
     capfd.readouterr()
 
 
 def test_planted_a_way_through_links(made, monkeypatch, capfd):
-    monkeypatch.setattr(folder, "_DIRECTORY", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    monkeypatch.setattr(run_folders, "_DIRECTORY", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     check_noticed(lambda: check_refused(made, "runs link"))
     capfd.readouterr()
 
@@ -566,12 +568,12 @@ def test_planted_run_ids_of_time_and_pid(monkeypatch):
 
 
 def test_planted_letters_that_are_lost_in_silence(made, monkeypatch, capfd):
-    monkeypatch.setattr(store.DeadLetters, "trouble", "")
+    monkeypatch.setattr(store.DeadLetterFile, "write_error", "")
     check_noticed(lambda: check_failing(made, capfd, monkeypatch, errno.ENOSPC))
     capfd.readouterr()
 
 
 def test_planted_a_stream_that_passes_everything(evil, monkeypatch, capfd):
-    monkeypatch.setattr(safe, "plain", lambda text: text)
+    monkeypatch.setattr(safe_output, "printable_text", lambda text: text)
     check_noticed(lambda: check_harmless(evil, capfd, monkeypatch))
     capfd.readouterr()

@@ -15,10 +15,10 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from runner.engines import child
 from runner.errors import Reject, Retry
-from runner.fleets import child
 from runner.tasks import Context, Inbox, Outbox  # noqa: TC001  read at run time
-from runner.transport import frames, messages
+from runner.transport import framing, messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,9 +184,11 @@ def _arm(fault: Fault) -> None:
 
 
 def _holds(grant: messages.Grant, item: int) -> bool:
-    from runner.transport import codec
+    from runner.transport import item_codec
 
-    return any(item in codec.decode(part.payload)[part.start : part.start + part.count] for part in grant.parts)
+    return any(
+        item in item_codec.decode_payload(part.payload)[part.start : part.start + part.count] for part in grant.parts
+    )
 
 
 def _arm_sending(fault: Fault, when: str, kind: type) -> None:
@@ -199,7 +201,7 @@ def _arm_sending(fault: Fault, when: str, kind: type) -> None:
         if when == "before":
             fault.strike()
         if when == "amid" and fault.happens():
-            whole = b"".join(bytes(buffer) for buffer in frames.pack(message))
+            whole = b"".join(bytes(buffer) for buffer in framing.pack_message(message))
             self._link._socket.sendall(whole[: len(whole) // 2])
             die(fault.way)
         send(self, message)

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from runner.clock import RealClock
-from runner.config.model import Backoff, Batch, Port, QueueConfig, Restarts, RunSettings, TaskConfig, Workers
-from runner.fleets.hub import LocalHub
-from runner.fleets.process import ProcessFleet
-from runner.fleets.spawn import Spawner
-from runner.fleets.thread import ThreadFleet
-from runner.supervisor import Letters, Plan, Supervisor, TaskPlan
-from runner.tasks import Reference, shape
-from runner.transport.cells import Page
+from runner.config.model import Backoff, Batch, OutputPort, QueueConfig, Restarts, RunSettings, TaskConfig, Workers
+from runner.engines.processes import ProcessEngine
+from runner.engines.reactor import LocalReactor
+from runner.engines.spawn import Spawner
+from runner.engines.threads import ThreadEngine
+from runner.supervisor import DeadLetterSink, Plan, Supervisor, TaskPlan
+from runner.tasks import Reference, inspect_shape
+from runner.transport.progress_page import ProgressPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,11 +46,11 @@ class Outcome:
         return [event for event in self.said if isinstance(event, kind)]
 
 
-class _Keeping(Letters):
+class _Keeping(DeadLetterSink):
     def __init__(self) -> None:
         self.records: list[Any] = []
 
-    def keep(self, record: Any) -> None:
+    def store_letter(self, record: Any) -> None:
         self.records.append(record)
 
 
@@ -68,7 +68,7 @@ def task(
 ) -> TaskPlan:
     """A task of a plan; its queues as words."""
     names = tuple(name if workers == 1 else f"{name}-{at + 1}" for at in range(workers))
-    ports = (Port("default", tuple(outputs.split())),) if outputs else ()
+    ports = (OutputPort("default", tuple(outputs.split())),) if outputs else ()
     options.setdefault("restarts", Restarts(1000, 60.0))
     options.setdefault("backoff", Backoff(0.001, 2.0, 0.01, 0.0))
     if isinstance(options.get("batch"), int):
@@ -83,7 +83,7 @@ def task(
         **options,
     )
     reference = Reference(function.__module__, function.__qualname__)
-    return TaskPlan(config, mode, reference, shape(function), pickle.dumps((args, with_ or {})))  # type: ignore[arg-type]
+    return TaskPlan(config, mode, reference, inspect_shape(function), pickle.dumps((args, with_ or {})))  # type: ignore[arg-type]
 
 
 def plan(tasks: Sequence[TaskPlan], queues: dict[str, Any] | None = None, **settings: Any) -> Plan:
@@ -99,7 +99,7 @@ def run(
     collected: list[Any] | None = None,
     method: str = "forkserver",
     on_event: Callable[[events.Event], None] | None = None,
-    on_start: Callable[[Supervisor, LocalHub], None] | None = None,
+    on_start: Callable[[Supervisor, LocalReactor], None] | None = None,
     keep: bool = True,
 ) -> Outcome:
     """Run it here, with a limit; what is printed goes where the test's output goes."""
@@ -111,22 +111,22 @@ def run(
         if on_event is not None:
             on_event(event)
 
-    letters = _Keeping() if keep else Letters()
+    letters = _Keeping() if keep else DeadLetterSink()
     began = time.monotonic()
     with ExitStack() as stack:
-        hub = LocalHub()
+        hub = LocalReactor()
         stack.callback(hub.close)
-        page = Page()
+        page = ProgressPage()
         stack.callback(page.close)
         modes = {each.mode for each in made.tasks.values()}
         fleets: dict[str, Any] = {}
         if "process" in modes:
             spawner = Spawner(method)
-            spawner.prepare([each.reference for each in made.tasks.values() if each.mode == "process"])
-            fleets["process"] = ProcessFleet(hub, page, spawner, None)
+            spawner.start_fork_server([each.reference for each in made.tasks.values() if each.mode == "process"])
+            fleets["process"] = ProcessEngine(hub, page, spawner, None)
             stack.callback(fleets["process"].close)
         if "thread" in modes:
-            fleets["thread"] = ThreadFleet(hub)
+            fleets["thread"] = ThreadEngine(hub)
             stack.callback(fleets["thread"].close)
         supervisor = Supervisor(made, fleets, hub, RealClock(), emit, letters)
         alarm = threading.Timer(LIMIT, _hung, (supervisor, hub))
@@ -149,11 +149,11 @@ def run(
     return outcome
 
 
-def _hung(supervisor: Supervisor, hub: LocalHub) -> None:
-    from runner.fleets.base import Signalled
+def _hung(supervisor: Supervisor, hub: LocalReactor) -> None:
+    from runner.engines.base import SignalReceived
 
     for _ in range(2):
-        hub.post(Signalled(2))
+        hub.post_event(SignalReceived(2))
 
 
 def oracle(outcome: Outcome) -> None:

@@ -395,7 +395,7 @@ def test_idle_deaths_count_against_restarts() -> None:
     def stop(event: events.Event) -> None:
         kill(event)
         if isinstance(event, events.TaskEnded) and event.task == "work":
-            made_supervisor[0].ends.stop("enough")
+            made_supervisor[0].shutdown.stop("enough")
 
     made_supervisor: list[Any] = []
     outcome = run(made, collected, on_event=stop, on_start=lambda supervisor, _: made_supervisor.append(supervisor))

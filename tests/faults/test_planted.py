@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import fakes
+import fake_engine
 import psutil
 import pytest
 from faults import functions, harness, test_items
@@ -16,19 +16,19 @@ from faults.harness import plan, run, task
 from faults.sinks import collector
 from unit import test_simulation
 
-from runner import chunking
-from runner.fleets.process import ProcessFleet
-from runner.ledger.book import Ledger
+from runner import chunk_sizing
+from runner.engines.processes import ProcessEngine
 from runner.ledger.leases import Lease
-from runner.ledger.lines import Line
-from runner.ledger.order import Sequence
-from runner.supervisor import deaths
-from runner.supervisor.deaths import Deaths
-from runner.supervisor.feeding import Feeder
-from runner.supervisor.hearing import Hearing
-from runner.supervisor.throttle import Throttle
-from runner.supervisor.verdicts import Verdicts
-from runner.supervisor.watch import Watch
+from runner.ledger.ledger import Ledger
+from runner.ledger.ordering import ReleaseOrder
+from runner.ledger.subscriptions import Subscription
+from runner.supervisor import crashes
+from runner.supervisor.crashes import CrashHandler
+from runner.supervisor.dispatch import Dispatcher
+from runner.supervisor.rate_limit import TokenBucket
+from runner.supervisor.replies import ReplyHandler
+from runner.supervisor.retry_policy import RetryPolicy
+from runner.supervisor.timeouts import TimeoutWatchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,18 +68,18 @@ def bounded_run() -> None:
         {"a": QueueConfig("a", size=5)},
     )
     supervisors: list[Any] = []
-    put = Line.admit
+    put = Subscription.admit_chunk
 
-    def admit(self: Line, chunk: Any) -> int:
+    def admit(self: Subscription, chunk: Any) -> int:
         dropped = put(self, chunk)
         seen.append(self.count)
         return dropped
 
-    Line.admit = admit  # type: ignore[method-assign]
+    Subscription.admit_chunk = admit  # type: ignore[method-assign]
     try:
         run(made, on_start=lambda supervisor, _: supervisors.append(supervisor))
     finally:
-        Line.admit = put  # type: ignore[method-assign]
+        Subscription.admit_chunk = put  # type: ignore[method-assign]
     assert max(seen) <= 5, max(seen)
 
 
@@ -99,25 +99,25 @@ def plant(original: Callable[..., Any], change: Callable[..., Any]) -> Callable[
 
 def forget_the_lease(original: Any, self: Ledger, lease_id: int, *_: Any) -> Any:
     lease = self.leases.pop(lease_id)
-    self.leased[lease.task] -= lease.count
+    self.leased_items[lease.task] -= lease.count
     from runner.ledger.leases import Settlement
 
     return Settlement()
 
 
-def give_back_twice(original: Any, self: Line, piece: Any, task_: str) -> None:
+def give_back_twice(original: Any, self: Subscription, piece: Any, task_: str) -> None:
     original(self, piece, task_)
     self._requeue(piece, task_)
     self.count += piece.count
-    self.leased -= piece.count
+    self.leased_items -= piece.count
 
 
 def settle_twice(original: Any, self: Ledger, lease_id: int, *args: Any, more: bool = False) -> Any:
     lease = self.leases[lease_id]
     result = original(self, lease_id, *args, more=more)
     if not args[1] and not more:
-        self.leases[lease_id] = Lease(lease.id, lease.task, lease.worker, lease.pieces, lease.count)
-        self.leased[lease.task] += lease.count
+        self.leases[lease_id] = Lease(lease.id, lease.task, lease.worker, lease.item_ranges, lease.count)
+        self.leased_items[lease.task] += lease.count
         original(self, lease_id, *args)
     return result
 
@@ -128,55 +128,55 @@ def lose_the_outputs(
     return original(self, lease_id, done, verdicts, list(outputs)[:-1], more=more)
 
 
-def blame_the_chunk(original: Any, self: Deaths, slot: Any, lease: Any, event: Any) -> Any:
+def blame_the_chunk(original: Any, self: CrashHandler, slot: Any, lease: Any, event: Any) -> Any:
     return range(lease.count), 0
 
 
-def blame_nobody(original: Any, self: Deaths, slot: Any, lease: Any, event: Any) -> Any:
+def blame_nobody(original: Any, self: CrashHandler, slot: Any, lease: Any, event: Any) -> Any:
     return range(0), 0
 
 
-def never_count_attempts(original: Any, self: Verdicts, slot: Any, piece: Any, fault: Any) -> Any:
-    return original(self, slot, replace(piece, attempts=0), replace(fault, retry=True))
+def never_count_attempts(original: Any, self: RetryPolicy, slot: Any, piece: Any, fault: Any) -> Any:
+    return original(self, slot, replace(piece, attempts=0), replace(fault, may_retry=True))
 
 
-def no_letters(original: Any, self: Hearing, settlement: Any) -> None:
+def no_letters(original: Any, self: ReplyHandler, settlement: Any) -> None:
     return None
 
 
-def at_once(original: Any, self: Line, piece: Any, until: float, task_: str) -> None:
+def at_once(original: Any, self: Subscription, piece: Any, until: float, task_: str) -> None:
     original(self, piece, 0.0, task_)
 
 
-def out_of_order(original: Any, self: Sequence, entry: Any, outputs: Any) -> Any:
+def out_of_order(original: Any, self: ReleaseOrder, entry: Any, outputs: Any) -> Any:
     original(self, entry, [])
     return outputs
 
 
-def one_more(original: Any, self: Line) -> int:
+def one_more(original: Any, self: Subscription) -> int:
     return int(original(self)) + 1
 
 
-def without_the_fence(original: Any, self: ProcessFleet, slot: int, worker: Any) -> None:
-    from runner.fleets import process
+def without_the_fence(original: Any, self: ProcessEngine, slot: int, worker: Any) -> None:
+    from runner.engines import processes
 
-    real = process.os.killpg
-    process.os.killpg = lambda *_: None
+    real = processes.os.killpg
+    processes.os.killpg = lambda *_: None
     try:
         original(self, slot, worker)
     finally:
-        process.os.killpg = real
+        processes.os.killpg = real
 
 
 def ended_early(original: Any, self: Ledger, task_: str) -> bool:
-    return any(line.count for line in self.by_task[task_])
+    return any(line.count for line in self.subscriptions_by_task[task_])
 
 
 def uncounted(original: Any, self: Ledger, lease_id: int, suspects: range, *args: Any) -> Any:
-    before = dict(self.repeated)
+    before = dict(self.repeated_items)
     result = original(self, lease_id, suspects, *args)
-    self.repeated.clear()
-    self.repeated.update(before)
+    self.repeated_items.clear()
+    self.repeated_items.update(before)
     return result
 
 
@@ -192,30 +192,40 @@ def timeouts() -> None:
 
 #: name: (where, attribute, the bug, who must notice)
 BUGS: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
-    "a dead worker's items are forgotten": (Ledger, "lost", forget_the_lease, simulation),
-    "they are given back twice": (Line, "give_back", give_back_twice, simulation),
-    "an answer is applied twice": (Ledger, "settle", settle_twice, simulation),
-    "an answer's outputs are lost": (Ledger, "settle", lose_the_outputs, simulation),
-    "the whole chunk is blamed": (Deaths, "_suspects", blame_the_chunk, simulation),
-    "nobody is blamed": (Deaths, "_suspects", blame_nobody, simulation),
-    "attempts are not counted": (Verdicts, "judge", never_count_attempts, simulation),
-    "a task ends while items are in flight": (Ledger, "busy", ended_early, simulation),
-    "a source is never told that its items have arrived": (Feeder, "_has_ample", lambda *_: True, simulation),
-    "time limits are never looked at": (Watch, "_overdue", lambda *_: None, timeouts),
+    "a dead worker's items are forgotten": (Ledger, "settle_lost_lease", forget_the_lease, simulation),
+    "they are given back twice": (Subscription, "give_back", give_back_twice, simulation),
+    "an answer is applied twice": (Ledger, "settle_lease", settle_twice, simulation),
+    "an answer's outputs are lost": (Ledger, "settle_lease", lose_the_outputs, simulation),
+    "the whole chunk is blamed": (CrashHandler, "_suspects", blame_the_chunk, simulation),
+    "nobody is blamed": (CrashHandler, "_suspects", blame_nobody, simulation),
+    "attempts are not counted": (RetryPolicy, "judge_and_report", never_count_attempts, simulation),
+    "a task ends while items are in flight": (Ledger, "has_items", ended_early, simulation),
+    "a source is never told that its items have arrived": (
+        Dispatcher,
+        "_readers_have_backlog",
+        lambda *_: True,
+        simulation,
+    ),
+    "time limits are never looked at": (TimeoutWatchdog, "_overdue", lambda *_: None, timeouts),
     "dead letters are not kept": (
-        Hearing,
-        "bury_items",
+        ReplyHandler,
+        "store_dead_items",
         no_letters,
         lambda: test_items.test_attempts_are_used_up_and_then_it_is_dead("thread"),
     ),
-    "a retry does not wait": (Line, "sleep", at_once, test_items.test_a_waiting_retry_holds_no_worker_and_backs_off),
-    "results leave as they come": (Sequence, "settle", out_of_order, ordered_run),
-    "a bound is one too large": (Line, "room", one_more, bounded_run),
-    "a death is not fenced": (ProcessFleet, "_on_death", without_the_fence, leaking_run),
-    "what is executed again is not counted": (Ledger, "lost", uncounted, count_repeats),
+    "a retry does not wait": (
+        Subscription,
+        "return_sleeping",
+        at_once,
+        test_items.test_a_waiting_retry_holds_no_worker_and_backs_off,
+    ),
+    "results leave as they come": (ReleaseOrder, "settle_entry", out_of_order, ordered_run),
+    "a bound is one too large": (Subscription, "free_room", one_more, bounded_run),
+    "a death is not fenced": (ProcessEngine, "_on_death", without_the_fence, leaking_run),
+    "what is executed again is not counted": (Ledger, "settle_lost_lease", uncounted, count_repeats),
     "the rate is ignored": (
-        Throttle,
-        "most",
+        TokenBucket,
+        "allowed_items",
         lambda original, self, now, least=1: 10**6,
         lambda: test_items.test_rate_holds_over_all_workers("thread", 1),
     ),
@@ -228,7 +238,7 @@ WATCHERS = list(dict.fromkeys(watcher for *_, watcher in BUGS.values()))
 def test_a_planted_bug_is_noticed(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     where, attribute, change, notice = BUGS[bug]
     monkeypatch.setattr(harness, "LIMIT", 3.0)
-    monkeypatch.setattr(fakes.FakeHub, "limit", 20_000)
+    monkeypatch.setattr(fake_engine.FakeHub, "limit", 20_000)
     monkeypatch.setattr(where, attribute, plant(getattr(where, attribute), change))
     with pytest.raises(AssertionError):
         notice()
@@ -241,13 +251,13 @@ def test_without_it_all_is_well(watcher: int) -> None:
 
 
 def test_a_crash_limit_that_is_never_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deaths, "CRASHES", 10**9)
-    monkeypatch.setattr(fakes.FakeHub, "limit", 20_000)
+    monkeypatch.setattr(crashes, "MAX_CRASHES", 10**9)
+    monkeypatch.setattr(fake_engine.FakeHub, "limit", 20_000)
     with pytest.raises(AssertionError, match="does not end"):
         simulation()
 
 
 def test_a_chunk_size_that_never_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slowness is no violation; but it must not turn into one."""
-    monkeypatch.setattr(chunking.Grain, "items", lambda self, available, *_: available)
+    monkeypatch.setattr(chunk_sizing.ChunkSizer, "items_to_grant", lambda self, available, *_: available)
     simulation()

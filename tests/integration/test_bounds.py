@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from pipelines import USES_KIT, Finished, make, run, task_file
+from topology_runs import USES_KIT, Finished, make, run, task_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

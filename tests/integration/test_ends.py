@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from helpers import describe, kill_all, marked, still_there
-from pipelines import USES_KIT, Finished, balance, keeper, make, run, task_file, wait_for
+from topology_runs import USES_KIT, Finished, balance, keeper, make, run, task_file, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path

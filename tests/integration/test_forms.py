@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from pipelines import USES_KIT, Finished, balance, keeper, queues_of, run, task_file
+from topology_runs import USES_KIT, Finished, balance, keeper, queues_of, run, task_file
 
 MODES = ("thread", "process")
 

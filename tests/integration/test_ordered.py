@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pipelines import Finished, balance, keeper, run, task_file
+from topology_runs import Finished, balance, keeper, run, task_file
 
 ITEMS = 400
 

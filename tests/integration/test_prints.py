@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pipelines import USES_KIT, Finished, balance, make, run, task_file
+from topology_runs import USES_KIT, Finished, balance, make, run, task_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

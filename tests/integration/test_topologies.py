@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from pipelines import USES_KIT, Finished, balance, keeper, run, task_file
+from topology_runs import USES_KIT, Finished, balance, keeper, run, task_file
 
 TOPO = (
     USES_KIT

@@ -8,7 +8,7 @@ import sys
 import pytest
 from helpers import source
 
-from runner.plugins import installed
+from runner.plugins import entry_points
 
 KITCHEN = """
     import sys
@@ -356,7 +356,9 @@ def test_the_scan_sees_what_importlib_metadata_sees(site, tmp_path):
         for found in importlib.metadata.distributions(path=[folder])
         for point in found.entry_points
     }
-    scanned = {(point.group, point.name, point.value.partition(":")[0]) for point in installed.scan([folder])}
+    scanned = {
+        (point.group, point.name, point.value.partition(":")[0]) for point in entry_points.scan_entry_points([folder])
+    }
     assert scanned == expected
     assert len(scanned) == 4
 
@@ -366,5 +368,5 @@ def test_of_two_installations_the_first_on_the_path_counts(tmp_path):
         info = tmp_path / str(number) / f"a_b-{number}.dist-info"
         info.mkdir(parents=True)
         (info / "entry_points.txt").write_text("[runner]\nx = y\n")
-    [point] = installed.scan([str(tmp_path / "2"), str(tmp_path / "1"), str(tmp_path / "none")])
+    [point] = entry_points.scan_entry_points([str(tmp_path / "2"), str(tmp_path / "1"), str(tmp_path / "none")])
     assert point.distribution.version == "2"

@@ -11,7 +11,7 @@ from helpers import ROOT
 import runner
 from runner import events, hookspecs
 from runner.cli import plugins as options
-from runner.plugins import choice
+from runner.plugins import policy
 
 PAGE = ROOT / "docs" / "reference" / "plugins.md"
 BEGIN, END = "<!-- events -->", "<!-- end -->"
@@ -51,9 +51,9 @@ def test_the_page_has_every_hook_with_its_arguments_and_an_example():
 
 def test_the_page_has_every_way_to_block():
     page = PAGE.read_text(encoding="utf-8")
-    for word in (choice.DISABLE, choice.ONLY, "--no-plugin", "--no-plugins", "--only-plugin"):
+    for word in (policy.DISABLE_VARIABLE, policy.ONLY_VARIABLE, "--no-plugin", "--no-plugins", "--only-plugin"):
         assert word in page
-    assert options.NoPlugin is not None
+    assert options.NoPluginOption is not None
 
 
 def test_importing_runner_and_its_mark_imports_no_pluggy():

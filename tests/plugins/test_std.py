@@ -18,10 +18,10 @@ import psutil
 import pytest
 
 from runner import std
-from runner.plugins import Plugins
-from runner.std.fields import fill
+from runner.plugins import PluginSet
+from runner.std.fields import fill_template
 from runner.std.shell import CommandFailed, CommandTimedOut
-from runner.tasks import shape
+from runner.tasks import inspect_shape
 
 
 @pytest.fixture
@@ -374,7 +374,7 @@ def test_no_name_is_anything_but_a_name(name, tmp_path):
     ],
 )
 def test_what_is_put_in(template, item, expected):
-    assert fill(template, item) == expected
+    assert fill_template(template, item) == expected
 
 
 @pytest.mark.parametrize(
@@ -391,7 +391,7 @@ def test_what_is_put_in(template, item, expected):
 )
 def test_what_cannot_be_put_in(template, item, says):
     with pytest.raises((LookupError, TypeError, ValueError), match=says):
-        fill(template, item)
+        fill_template(template, item)
 
 
 def test_results():
@@ -471,13 +471,13 @@ def test_what_holds_the_output_open_is_ended_with_its_command():
 def test_names(tmp_path):
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "mine.py").write_text("from runner import task\n@task\ndef lines(): ...\ndef csv(): ...\n")
-    plugins = Plugins(tmp_path)
-    assert plugins.find("lines").plugin == "mine"
-    assert plugins.find("std.lines").plugin == plugins.find("glob").plugin == "std"
+    plugins = PluginSet(tmp_path)
+    assert plugins.find_function("lines").plugin == "mine"
+    assert plugins.find_function("std.lines").plugin == plugins.find_function("glob").plugin == "std"
     with pytest.raises(Exception, match="is not marked as a task function"):
-        plugins.find("csv")
+        plugins.find_function("csv")
     with pytest.raises(Exception, match=r"no task function `std\.lnes`") as error:
-        plugins.find("std.lnes")
+        plugins.find_function("std.lnes")
     assert error.value.hint == "did you mean `lines`?"
 
 
@@ -486,12 +486,12 @@ def test_std_is_imported_only_when_it_is_used(tmp_path):
     (tmp_path / "plugins" / "mine.py").write_text("from runner import task\n@task\ndef f(): ...\n")
     code = f"""
 import sys, pathlib
-from runner.plugins import Plugins
-plugins = Plugins(pathlib.Path({str(tmp_path)!r}))
-plugins.find("f")
+from runner.plugins import PluginSet
+plugins = PluginSet(pathlib.Path({str(tmp_path)!r}))
+plugins.find_function("f")
 assert "runner.std" not in sys.modules
 before = set(sys.modules)
-plugins.find("std.lines")
+plugins.find_function("std.lines")
 print(*sorted(set(sys.modules) - before))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -500,8 +500,8 @@ print(*sorted(set(sys.modules) - before))
 
 
 def test_a_class_may_ask_for_its_context_when_it_is_made():
-    assert shape(std.WriteLines).made == "context"
-    assert shape(std.lines).context == "context"
+    assert inspect_shape(std.WriteLines).constructor_context == "context"
+    assert inspect_shape(std.lines).context == "context"
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import os
 from helpers import ROOT
 
 from runner import std
-from runner.plugins import Plugins
-from runner.tasks import MARK, shape
+from runner.plugins import PluginSet
+from runner.tasks import MARK_ATTRIBUTE, inspect_shape
 
 PAGE = ROOT / "docs" / "reference" / "std.md"
 BEGIN, END = "<!-- generated from the functions -->\n", "<!-- end -->\n"
@@ -16,7 +16,7 @@ ORDER = ["lines", "csv", "jsonl", "glob", "range", "shell", "sleep", "write_line
 
 def entry(name, target):
     text, _, example = inspect.getdoc(target).partition("\n>>> ")
-    given = {shape(target).context, shape(target).made}
+    given = {inspect_shape(target).context, inspect_shape(target).constructor_context}
     kept = [each for each in inspect.signature(target).parameters.values() if each.name not in given]
     code = f"```text\n{name}({written(kept)})\n```\n"
     head = f">>> from runner.std import {target.__name__}"
@@ -49,8 +49,8 @@ def test_the_page_is_what_the_functions_say(tmp_path):
     """After a change: `UPDATE_REFERENCE=1 pytest tests/plugins/test_std_reference.py`."""
     page = PAGE.read_text(encoding="utf-8")
     front, rest = page.split(BEGIN)
-    functions = {getattr(std, name).__dict__[MARK].name: getattr(std, name) for name in std.__all__}
-    assert sorted(functions) == sorted(ORDER) == sorted(Plugins(tmp_path).std().functions)
+    functions = {getattr(std, name).__dict__[MARK_ATTRIBUTE].name: getattr(std, name) for name in std.__all__}
+    assert sorted(functions) == sorted(ORDER) == sorted(PluginSet(tmp_path).load_std().functions)
     made = front + BEGIN + "\n" + "\n".join(entry(name, functions[name]) for name in ORDER) + "\n" + END
     if os.environ.get("UPDATE_REFERENCE"):
         PAGE.write_text(made, encoding="utf-8")

@@ -59,7 +59,7 @@ def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     records = {"usual": past_runs.past_run(), "hostile": past_runs.hostile(), "big": past_runs.big()}
     for name, record in records.items():
-        (folder / f"{name}.html").write_text(page.render(record, records["usual"]), encoding="utf-8")
+        (folder / f"{name}.html").write_text(page.render_page(record, records["usual"]), encoding="utf-8")
     return folder
 
 

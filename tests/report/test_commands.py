@@ -12,13 +12,13 @@ from pathlib import Path
 import past_runs
 import pytest
 
-from runner.cli import execute, pages
+from runner.cli import artifacts, execute
 from runner.cli.graph import graph
 from runner.cli.report import report
 from runner.errors import UsageError
 from runner.report import page
-from runner.report.journal import dumps
-from runner.store.records import Records
+from runner.report.journal import dump_json
+from runner.store.records import RecordFile
 
 SMALL = {
     "tasks.toml": '[tasks.hello]\nmode = "thread"\n',
@@ -31,7 +31,7 @@ def kept(tmp_path, monkeypatch):
     """A folder with the records of two runs, the faster one last."""
     monkeypatch.chdir(tmp_path)
     for at, (run, seconds) in enumerate({"20261122-090000": 120.0, "20261123-101500": 60.0}.items()):
-        Records(Path(".runner"), run).write(dumps(past_runs.past_run(run=run, seconds=seconds)))
+        RecordFile(Path(".runner"), run).write(dump_json(past_runs.past_run(run=run, seconds=seconds)))
         os.utime(f".runner/runs/{run}/record.json", (at, at))
     return tmp_path
 
@@ -66,7 +66,7 @@ def test_a_file_that_is_there_stays_whole_when_writing_fails(tmp_path, monkeypat
     target.write_text("old")
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(UsageError, match="No space left"):
-        pages.write("new", str(target))
+        artifacts.write_file("new", str(target))
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -169,12 +169,12 @@ def test_a_page_that_cannot_be_is_refused_before_the_run(project):
 
 
 def test_a_page_that_cannot_be_written_after_all_is_told():
-    told = execute._page(past_runs.past_run(), execute.Options(page="no/where.html"))
+    told = execute._page(past_runs.past_run(), execute.OutputOptions(page_target="no/where.html"))
     assert told == "the report could not be written: no/where.html: No such file or directory"
 
 
 def test_what_draws_pages_is_imported_for_pages_only():
-    code = "import sys, runner.cli.run, runner.cli.report, runner.cli.graph, runner.cli.execute, runner.cli.pages"
+    code = "import sys, runner.cli.run, runner.cli.report, runner.cli.graph, runner.cli.execute, runner.cli.artifacts"
     code += "; print({'jinja2', 'markupsafe', 'webbrowser'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

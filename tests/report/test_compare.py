@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import past_runs
 
-from runner.report.compare import Pair, as_json, compare, text
-from runner.report.record import Record
+from runner.report.compare import FigurePair, compare_records, comparison_as_json, comparison_text
+from runner.report.record import RunRecord
 
 
 def faster():
@@ -21,15 +21,15 @@ def faster():
 
 
 def test_what_is_different():
-    found = compare(*faster())
-    assert found.whole[0] == Pair("seconds", 120.0, 60.0, "s")
-    assert found.whole[1].texts == ("83/s", "166/s", "2 times")
-    assert found.changed == ("  [tasks.read]", "- workers = 2", "+ workers = 3")
+    found = compare_records(*faster())
+    assert found.run_figures[0] == FigurePair("seconds", 120.0, 60.0, "s")
+    assert found.run_figures[1].cell_texts == ("83/s", "166/s", "2 times")
+    assert found.changed_lines == ("  [tasks.read]", "- workers = 2", "+ workers = 3")
     assert found.notes == ("cores: 8 → 16",)
 
 
 def test_as_text():
-    lines = text(compare(*faster())).split("\n")
+    lines = comparison_text(compare_records(*faster())).split("\n")
     assert lines[0] == "20261122-090000 (Thumbnails) → 20261123-101500 (Thumbnails)"
     assert lines[2:5] == [
         "            before   after   change",
@@ -40,7 +40,7 @@ def test_as_text():
 
 
 def test_as_json():
-    found = json.loads(json.dumps(as_json(compare(*faster()))))
+    found = json.loads(json.dumps(comparison_as_json(compare_records(*faster()))))
     assert found["whole"]["seconds"] == {"before": 120.0, "after": 60.0, "ratio": 0.5}
     assert found["tasks"]["resize"]["busy"]["after"] == 0.9
     assert (found["before"]["run"], found["after"]["run"]) == ("20261122-090000", "20261123-101500")
@@ -48,23 +48,23 @@ def test_as_json():
 
 def test_tasks_that_only_one_has():
     before, after = faster()
-    found = compare(replace(before, tasks=before.tasks[:1]), replace(after, tasks=after.tasks[1:2]))
-    assert [pair.before for pair in found.tasks["resize"]] == [None] * 5
-    assert [pair.after for pair in found.tasks["read"]] == [None] * 5
-    assert "resize" in text(found)
+    found = compare_records(replace(before, tasks=before.tasks[:1]), replace(after, tasks=after.tasks[1:2]))
+    assert [pair.before for pair in found.task_figures["resize"]] == [None] * 5
+    assert [pair.after for pair in found.task_figures["read"]] == [None] * 5
+    assert "resize" in comparison_text(found)
 
 
 def test_tables_that_were_added_are_named_once():
     before, _ = faster()
     more = before.plan.resolved + "\n[queues.new]\nsize = 3\n"
-    found = compare(before, replace(before, plan=replace(before.plan, resolved="# other, resolved\n" + more)))
-    assert found.changed == ("+ [queues.new]", "+ size = 3")
+    found = compare_records(before, replace(before, plan=replace(before.plan, resolved="# other, resolved\n" + more)))
+    assert found.changed_lines == ("+ [queues.new]", "+ size = 3")
 
 
 def test_runs_of_which_nothing_is_known():
-    assert "a (t) → b (u)" in text(compare(Record("a", "t"), Record("b", "u")))
+    assert "a (t) → b (u)" in comparison_text(compare_records(RunRecord("a", "t"), RunRecord("b", "u")))
 
 
 def test_foreign_texts_do_not_steer_a_terminal():
-    shown = text(compare(past_runs.hostile(), past_runs.hostile()))
+    shown = comparison_text(compare_records(past_runs.hostile(), past_runs.hostile()))
     assert not [char for char in shown if not char.isprintable() and char != "\n"]

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from runner import events
 from runner.errors import UsageError
-from runner.report import fold as folding
 from runner.report import journal
-from runner.report.fold import Fold
-from runner.report.record import Record, parse
-from runner.report.series import INTERVALS, ROWS
+from runner.report import record_builder as folding
+from runner.report.record import RunRecord, parse_record
+from runner.report.record_builder import RecordBuilder
+from runner.report.series import MAX_INTERVALS, MAX_WORKER_ROWS
 
 PLAN = events.RunPlan(
     "tasks.toml",
@@ -41,11 +41,11 @@ def progress(at: float, done: int = 0, queue: int = 0, names: tuple[str, ...] = 
     return events.Progress(at, {"make": counts, "take": counts}, {"q": queue}, {"take": shown})
 
 
-def folded(*happened: events.Event) -> Record:
-    fold = Fold()
+def folded(*happened: events.Event) -> RunRecord:
+    fold = RecordBuilder()
     for event in happened:
-        fold.event(event)
-    return fold.record()
+        fold.handle_event(event)
+    return fold.build_record()
 
 
 # -- from a file ------------------------------------------------------------------------------
@@ -75,16 +75,16 @@ def test_a_file_of_events_gives_the_same_record(
 ) -> None:
     path = str(tmp_path_factory.mktemp("events") / "events.jsonl")
     all_ = [STARTED, *sorted(happened, key=lambda event: event.at), *([ENDED] if ends else [])]
-    writer = journal.Journal(path)
+    writer = journal.EventJournal(path)
     for event in all_:
-        writer.event(event)
+        writer.handle_event(event)
     writer.close()
-    assert writer.trouble == ""
+    assert writer.write_error == ""
     read = list(journal.read(path))
     assert read == all_
     record = folded(*all_)
     assert folded(*read) == record
-    assert parse(journal.dumps(record), "here") == record
+    assert parse_record(journal.dump_json(record), "here") == record
 
 
 def test_every_kind_of_event_can_be_written_and_read(tmp_path: Any) -> None:
@@ -101,20 +101,20 @@ def test_every_kind_of_event_can_be_written_and_read(tmp_path: Any) -> None:
     more = [events.TaskStarted(1.0, "a", ("b", "c")), events.WorkerReady(1.0, "a", "b", 3), stack]
     more += [events.WorkerEnded(2.0, "a", "b", "7"), events.RunKilled(2.0, "why")]
     path = tmp_path / "events.jsonl"
-    writer = journal.Journal(str(path))
+    writer = journal.EventJournal(str(path))
     for event in (STARTED, *more, full):
-        writer.event(event)
+        writer.handle_event(event)
     writer.close()
     assert list(journal.read(str(path))) == [STARTED, *more, full]
     first = json.loads(path.read_text().splitlines()[0])
-    assert first["version"] == journal.VERSION
+    assert first["version"] == journal.EVENTS_VERSION
 
 
 # -- what is in it ----------------------------------------------------------------------------
 
 
 def test_before_anything_and_while_it_goes_on() -> None:
-    assert folded() == Record("", "")
+    assert folded() == RunRecord("", "")
     going = folded(STARTED, progress(150.0, done=7, queue=3), progress(160.0, done=9, queue=1))
     assert (going.exit_code, going.seconds, going.balance.read) == (None, 60.0, 9)
     assert [(task.name, task.done, task.how) for task in going.tasks] == [
@@ -141,17 +141,17 @@ def test_failures_are_grouped_and_the_first_is_told_whole() -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    fold = Fold()
-    fold.event(STARTED)
+    fold = RecordBuilder()
+    fold.handle_event(STARTED)
     for at in range(5000):
-        fold.event(events.ItemFailed(101.0, "t", "w", "i", f"Error{at}: x", "y" * 100_000, 1, "dead"))
-        fold.event(events.WorkerDied(101.0 + at, "t", "w", at, f"why {at}"))
-    record = fold.record()
-    assert len(record.failures) <= folding.MOST_KINDS + 4
+        fold.handle_event(events.ItemFailed(101.0, "t", "w", "i", f"Error{at}: x", "y" * 100_000, 1, "dead"))
+        fold.handle_event(events.WorkerDied(101.0 + at, "t", "w", at, f"why {at}"))
+    record = fold.build_record()
+    assert len(record.failures) <= folding.MAX_FAILURE_KINDS + 4
     assert sum(group.count for group in record.failures) == 5000
-    assert len(record.moments) <= folding.MOST_MOMENTS + 2
+    assert len(record.moments) <= folding.MAX_INCIDENTS + 2
     assert sum(moment.count for moment in record.moments) == 5000
-    assert len(journal.dumps(record)) < 4_000_000
+    assert len(journal.dump_json(record)) < 4_000_000
 
 
 def test_the_same_thing_again_is_counted() -> None:
@@ -170,8 +170,8 @@ def test_intervals_are_few_and_add_up(moments: int) -> None:
     every = 0.25
     happened = [progress(100.0 + every * (at + 1), done=at, queue=at % 7) for at in range(moments)]
     series = folded(STARTED, *happened, ENDED).series
-    assert len(series.at) <= INTERVALS
-    assert len(series.at) >= min(moments, INTERVALS // 2)
+    assert len(series.at) <= MAX_INTERVALS
+    assert len(series.at) >= min(moments, MAX_INTERVALS // 2)
     for rows in (
         *series.done.values(),
         *series.sent.values(),
@@ -197,9 +197,9 @@ def test_a_worker_that_begins_late_waited_for_its_turn() -> None:
 
 
 def test_no_more_rows_than_a_page_can_show() -> None:
-    names = tuple(f"w{at}" for at in range(ROWS + 44))
+    names = tuple(f"w{at}" for at in range(MAX_WORKER_ROWS + 44))
     record = folded(STARTED, progress(110.0, names=names), progress(120.0, names=names))
-    assert len(record.series.workers["take"]) == ROWS
+    assert len(record.series.workers["take"]) == MAX_WORKER_ROWS
     assert [moment.count for moment in record.moments if moment.kind == "more"] == [44]
 
 
@@ -227,7 +227,7 @@ def test_a_file_without_events(tmp_path: Any, text: str, says: str) -> None:
 def test_events_of_a_newer_runner_and_a_line_that_was_cut_off_are_left_out(tmp_path: Any) -> None:
     path = tmp_path / "events.jsonl"
     lines = ['{"runner": "9", "version": 1}', '{"event": "Miracle", "at": 1}', '{"event": "os", "at": 1}']
-    path.write_text("\n".join([*lines, journal.line(events.Notice(2.0, "x")), '{"event": "Not']))
+    path.write_text("\n".join([*lines, journal.event_line(events.Notice(2.0, "x")), '{"event": "Not']))
     assert list(journal.read(str(path))) == [events.Notice(2.0, "x")]
 
 
@@ -236,9 +236,9 @@ def test_events_of_a_newer_runner_and_a_line_that_was_cut_off_are_left_out(tmp_p
 )
 def test_no_record(text: str) -> None:
     with pytest.raises(UsageError, match="this is no record of a run"):
-        parse(text, "record.json")
+        parse_record(text, "record.json")
 
 
 def test_a_record_of_a_newer_runner() -> None:
     with pytest.raises(UsageError, match="a record of version 7, and this runner knows 1: use a newer one"):
-        parse('{"version": 7}', "record.json")
+        parse_record('{"version": 7}', "record.json")

@@ -13,8 +13,8 @@ import past_runs
 import pytest
 
 from runner.events import STATES, TaskSummary
-from runner.report import figures, page, plots
-from runner.report.record import Record, Series
+from runner.report import figures, page, plot_data
+from runner.report.record import RunRecord, Series
 
 #: uPlot 1.6.32. docs/explanation/dependencies.md says how to renew it.
 VENDORED = {
@@ -48,12 +48,12 @@ class Tags(HTMLParser):
 
 @pytest.fixture(scope="module")
 def made():
-    return page.render(past_runs.past_run())
+    return page.render_page(past_runs.past_run())
 
 
 @pytest.fixture(scope="module")
 def big():
-    return page.render(past_runs.big())
+    return page.render_page(past_runs.big())
 
 
 def test_what_ships_is_what_was_published():
@@ -70,7 +70,7 @@ def test_no_number_of_anything_makes_it_big():
     record = past_runs.past_run(tasks=60, workers=240, queues=120, bins=400, failures=400, trace='"<&>"' * 10_000)
     moments = record.moments * 10_000
     huge = replace(record, moments=moments, plan=replace(record.plan, resolved="<" * 10**6))
-    assert len(page.render(huge).encode()) < 1_000_000
+    assert len(page.render_page(huge).encode()) < 1_000_000
 
 
 def test_only_the_two_scripts_and_the_style_may_run(made):
@@ -102,7 +102,7 @@ def test_nothing_is_loaded_from_anywhere(made):
 
 
 def test_hostile_texts_stay_texts():
-    harmless, hostile = Tags(page.render(past_runs.past_run())), page.render(past_runs.hostile())
+    harmless, hostile = Tags(page.render_page(past_runs.past_run())), page.render_page(past_runs.hostile())
     tags = Tags(hostile)
     assert {tag for tag, _ in tags.tags} <= {tag for tag, _ in harmless.tags} | {"p", "b"}
     assert not [a for _, a in tags.tags if "onerror" in a]
@@ -114,7 +114,7 @@ def test_hostile_texts_stay_texts():
 
 def test_the_figures_survive_as_json():
     found = re.search(
-        r'<script type="application/json" id="data">(.*?)</script>', page.render(past_runs.hostile()), re.DOTALL
+        r'<script type="application/json" id="data">(.*?)</script>', page.render_page(past_runs.hostile()), re.DOTALL
     )
     data = json.loads(found[1])
     assert data["timeline"][0]["task"].startswith("</script><img src=x")
@@ -147,20 +147,20 @@ def test_it_can_be_read_without_seeing_it(made):
 
 
 def test_a_run_of_which_nothing_is_known_has_a_page():
-    text = page.render(Record("r", "t"))
+    text = page.render_page(RunRecord("r", "t"))
     assert "going on, or was killed" in text
     assert "<figure" not in text
 
 
 def test_a_comparison_is_on_the_page():
     before = past_runs.past_run(seconds=120.0, run="20261122-090000")
-    text = page.render(past_runs.past_run(), before)
+    text = page.render_page(past_runs.past_run(), before)
     assert "Compared with 20261122-090000" in text
     assert "-50 %" in text
 
 
 def test_a_long_text_keeps_its_end():
-    text = page.fitted("<" * 5000 + "the end", 1000)
+    text = page.fit_escaped("<" * 5000 + "the end", 1000)
     assert text.endswith("the end")
     assert "characters" in text
 
@@ -170,8 +170,8 @@ def test_a_long_text_keeps_its_end():
 
 def test_rows_that_are_too_many_share():
     shares = {f"w{n}": ((0.0,) * 2 + ((n % 2) * 1.0,) + (0.0,) * 3 + (1.0 - n % 2,),) * 3 for n in range(1000)}
-    rows = plots.timeline(Series((1.0, 2.0, 3.0), workers={"t": shares}))
-    assert len(rows) <= plots.MOST_ROWS
+    rows = plot_data.timeline_rows(Series((1.0, 2.0, 3.0), workers={"t": shares}))
+    assert len(rows) <= plot_data.MAX_TIMELINE_ROWS
     assert rows[0]["name"] == "w0 to w7"
     assert rows[0]["cells"] == "666666.."
 
@@ -179,33 +179,36 @@ def test_rows_that_are_too_many_share():
 def test_a_long_timeline_has_longer_intervals():
     executing = tuple(float(state == "executing") for state in STATES)
     workers = {f"w{n}": (executing,) * 4000 for n in range(16)}
-    rows = plots.timeline(Series(tuple(map(float, range(1, 4001))), workers={"t": workers}))
+    rows = plot_data.timeline_rows(Series(tuple(map(float, range(1, 4001))), workers={"t": workers}))
     assert rows[0]["every"] == 2
     assert rows[0]["cells"] == "cccccc" + "." * 1999
 
 
 def test_a_source_is_as_fast_as_it_sends():
     record = past_runs.past_run()
-    assert [rate["name"] for rate in plots.rates(record)] == ["read", "resize", "upload", "manifest"]
+    assert [rate["name"] for rate in plot_data.throughput_plot(record)] == ["read", "resize", "upload", "manifest"]
 
 
 def test_a_queue_without_a_bound_is_counted_in_items():
     record = past_runs.past_run()
     plan = replace(record.plan, queues=(*record.plan.queues[:-1], replace(record.plan.queues[-1], size=None)))
-    found = plots.fill(replace(record, plan=plan))
+    found = plot_data.queue_fill_plot(replace(record, plan=plan))
     assert [queue["unit"] for queue in found] == [" %", " %", " %", ""]
     assert found[-1]["values"] == list(record.series.queues["rejected"])
 
 
 def test_items_of_all_tasks_stand_on_one_grid():
-    found = plots.times(
+    found = plot_data.item_times_plot(
         (TaskSummary("a", "ok", times=((0.001, 3), (0.00105, 1))), TaskSummary("b", "ok", times=((0.01, 5),)))
     )
     assert all(len(task["values"]) == len(found["edges"]) for task in found["tasks"])
     assert [sum(task["values"]) for task in found["tasks"]] == [100, 100]
-    assert plots.times((TaskSummary("a", "ok", times=((0.0, 3), (float("inf"), 1))),)) == {"edges": [], "tasks": []}
+    assert plot_data.item_times_plot((TaskSummary("a", "ok", times=((0.0, 3), (float("inf"), 1))),)) == {
+        "edges": [],
+        "tasks": [],
+    }
 
 
 def test_quantiles_of_a_histogram():
     task = TaskSummary("a", "ok", times=((0.001, 90), (0.01, 9), (1.0, 1)))
-    assert figures.quantiles(task) == ["1.0ms", "1.0ms", "1.0ms", "10ms", "1s"]
+    assert figures.time_quantiles(task) == ["1.0ms", "1.0ms", "1.0ms", "10ms", "1s"]

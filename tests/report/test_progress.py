@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from runner import events
-from runner.report.displays import JsonDisplay, PlainDisplay
-from runner.report.live import Live
-from runner.report.panel import Panel
-from runner.report.progress import Progress, QueueRow, Snapshot, TaskRow
+from runner.report.live import LiveRenderer
+from runner.report.panel import TerminalPanel
+from runner.report.progress import ProgressSnapshot, ProgressTracker, QueueRow, TaskRow
+from runner.report.progress_displays import JsonDisplay, PlainDisplay
 
 PLAN = events.RunPlan(
     tasks=(
@@ -34,26 +34,26 @@ def progress(at: float, read: int, done: int, dead: int = 0, queue: int = 3) -> 
     return events.Progress(at, tasks, {"lines": queue})
 
 
-def told(*happened: events.Event) -> Snapshot:
-    model = Progress()
+def told(*happened: events.Event) -> ProgressSnapshot:
+    model = ProgressTracker()
     for event in (STARTED, *happened):
-        model.event(event)
-    return model.snapshot()
+        model.handle_event(event)
+    return model.take_snapshot()
 
 
 def test_counts_and_rates_of_the_last_seconds() -> None:
     happened = [progress(100.0 + at, 10 * at, 8 * at if at < 20 else 160 + 2 * (at - 20)) for at in range(40)]
     snapshot = told(*happened)
     read, count = snapshot.tasks
-    assert (snapshot.seconds, snapshot.read, snapshot.title) == (39.0, 390, "Words")
+    assert (snapshot.seconds, snapshot.items_read, snapshot.title) == (39.0, 390, "Words")
     assert (read.done, read.rate, read.outputs) == (390, 10.0, ("lines",))
-    assert (count.done, count.rate, count.item, count.executing) == (198, 2.0, 1, 1)
+    assert (count.done, count.rate, count.waiting_for_item, count.executing) == (198, 2.0, 1, 1)
     assert snapshot.queues == {"lines": QueueRow("lines", 3, 10)}
-    assert (snapshot.total, snapshot.eta, snapshot.share) == (None, None, None)
+    assert (snapshot.total, snapshot.eta, snapshot.done_share) == (None, None, None)
 
 
 def test_before_anything_is_known() -> None:
-    assert told() == Snapshot("Words", 0.0)
+    assert told() == ProgressSnapshot("Words", 0.0)
     assert told(progress(100.0, 0, 0)).tasks[0].rate == 0.0
 
 
@@ -62,7 +62,7 @@ def test_how_long_still_when_the_source_tells() -> None:
     for at in range(1, 20):
         happened += [events.WorkerProgress(100.0 + at, "read", "read", 5.0 * at, 200.0), progress(100.0 + at, at, at)]
     snapshot = told(*happened)
-    assert (snapshot.done, snapshot.total, snapshot.share) == (95.0, 200.0, 0.475)
+    assert (snapshot.done, snapshot.total, snapshot.done_share) == (95.0, 200.0, 0.475)
     assert snapshot.eta == pytest.approx(21.0)
     assert told(*happened, events.RunStopping(120.0, "Ctrl-C", 130.0)).eta is None
     assert told(*happened[:2]).eta is None
@@ -72,11 +72,11 @@ def test_a_total_is_not_guessed() -> None:
     other = events.WorkerProgress(101.0, "count", "c-1", 5.0, 10.0)
     assert told(other, progress(101.0, 1, 1)).total is None
     unknown = events.WorkerProgress(101.0, "read", "read", 5.0, None)
-    assert told(unknown, progress(101.0, 1, 1)).share is None
+    assert told(unknown, progress(101.0, 1, 1)).done_share is None
 
 
 def test_a_run_that_stops_says_so() -> None:
-    assert told(progress(101.0, 1, 1), events.RunStopping(102.0, "Ctrl-C", 112.0)).stopping == "Ctrl-C"
+    assert told(progress(101.0, 1, 1), events.RunStopping(102.0, "Ctrl-C", 112.0)).stop_reason == "Ctrl-C"
 
 
 # -- lines -------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ class Printer:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def message(self, text: str) -> None:
+    def print_message(self, text: str) -> None:
         self.lines.append(text)
 
 
@@ -94,10 +94,10 @@ def test_plain_says_nothing_of_a_short_run_and_then_a_line_every_ten_seconds() -
     printer = Printer()
     display = PlainDisplay(printer)  # type: ignore[arg-type]
     for event in (STARTED, *(progress(100.0 + at / 4, at, at) for at in range(39))):
-        display.event(event)
+        display.handle_event(event)
     assert printer.lines == []
     for at in range(39, 4 * 60):
-        display.event(progress(100.0 + at / 4, at, at, dead=at // 100))
+        display.handle_event(progress(100.0 + at / 4, at, at, dead=at // 100))
     assert [line.rpartition("s  read")[0] for line in printer.lines] == [
         "Words  10",
         "Words  20",
@@ -112,10 +112,10 @@ def test_plain_says_nothing_of_a_short_run_and_then_a_line_every_ten_seconds() -
 def test_plain_says_each_tenth() -> None:
     printer = Printer()
     display = PlainDisplay(printer)  # type: ignore[arg-type]
-    display.event(STARTED)
+    display.handle_event(STARTED)
     for at in range(4 * 40):
-        display.event(events.WorkerProgress(100.0 + at / 4, "read", "read", at, 200.0))
-        display.event(progress(100.0 + at / 4, at, at))
+        display.handle_event(events.WorkerProgress(100.0 + at / 4, "read", "read", at, 200.0))
+        display.handle_event(progress(100.0 + at / 4, at, at))
     shares = [line.split()[2] for line in printer.lines]
     assert shares[:5] == ["20%", "30%", "40%", "50%", "60%"]
 
@@ -124,7 +124,7 @@ def test_json_is_an_object_a_second() -> None:
     printer = Printer()
     display = JsonDisplay(printer)  # type: ignore[arg-type]
     for event in (STARTED, *(progress(100.0 + at / 4, at, at) for at in range(41))):
-        display.event(event)
+        display.handle_event(event)
     found = [json.loads(line) for line in printer.lines]
     assert [each["seconds"] for each in found] == list(range(11))
     assert found[-1]["progress"] == "run-1"
@@ -157,7 +157,7 @@ rows = st.builds(
     queue_names,
 )
 snapshots = st.builds(
-    Snapshot,
+    ProgressSnapshot,
     names,
     st.floats(0, 1e7),
     st.lists(rows, max_size=45).map(tuple),
@@ -173,8 +173,8 @@ snapshots = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(snapshots, st.integers(1, 220), st.integers(1, 60))
-def test_a_frame_fits_any_terminal(snapshot: Snapshot, columns: int, lines: int) -> None:
-    frame = Live(color=False).frame(snapshot, columns, lines)
+def test_a_frame_fits_any_terminal(snapshot: ProgressSnapshot, columns: int, lines: int) -> None:
+    frame = LiveRenderer(color=False).render_frame(snapshot, columns, lines)
     assert len(frame) <= max(4, lines - 1)
     for text, width in frame:
         assert cell_len(text) == width <= max(20, columns) - 1
@@ -184,9 +184,9 @@ def test_a_frame_fits_any_terminal(snapshot: Snapshot, columns: int, lines: int)
 @pytest.mark.parametrize("color", [True, False])
 def test_colour_only_where_it_is_wanted(color: bool) -> None:
     snapshot = told(progress(101.0, 1, 1))
-    text = "\n".join(line for line, _ in Live(color=color).frame(snapshot, 80, 24))
+    text = "\n".join(line for line, _ in LiveRenderer(color=color).render_frame(snapshot, 80, 24))
     assert ("\x1b[" in text) is color
-    plain = "\n".join(line for line, _ in Live(color=False).frame(snapshot, 80, 24))
+    plain = "\n".join(line for line, _ in LiveRenderer(color=False).render_frame(snapshot, 80, 24))
     assert plain == (
         "Words  1s  1 read\n"
         "task              busy wait room      done     rate   dead again\n"
@@ -198,7 +198,9 @@ def test_colour_only_where_it_is_wanted(color: bool) -> None:
 
 def test_forty_tasks_in_twenty_four_lines() -> None:
     tasks = [TaskRow(f"t{at}", "ok" if at < 30 else "running", outputs=("a",)) for at in range(40)]
-    frame = Live(color=False).frame(Snapshot("T", 1.0, tuple(tasks), {"a": QueueRow("a", 1)}), 80, 24)
+    frame = LiveRenderer(color=False).render_frame(
+        ProgressSnapshot("T", 1.0, tuple(tasks), {"a": QueueRow("a", 1)}), 80, 24
+    )
     shown = [line.split()[0] for line, _ in frame[2:]]
     assert len(frame) <= 21
     assert shown[-1] == "…"
@@ -209,22 +211,22 @@ def test_forty_tasks_in_twenty_four_lines() -> None:
 def test_what_was_drawn_is_taken_away_wherever_the_terminal_has_wrapped_it(monkeypatch: pytest.MonkeyPatch) -> None:
     size = [80]
     monkeypatch.setattr("runner.report.panel.os.get_terminal_size", lambda _: _Size(size[0]))
-    panel = Panel(lambda columns, lines: [("x" * 50, 50), ("y" * 10, 10)], 2)
-    assert panel.erase() == b""
-    assert panel.draw() == b"x" * 50 + b"\x1b[K\n" + b"y" * 10 + b"\x1b[K\n\x1b[J"
-    assert panel.draw().startswith(b"\r\x1b[2Ax")
+    panel = TerminalPanel(lambda columns, lines: [("x" * 50, 50), ("y" * 10, 10)], 2)
+    assert panel.erase_sequence() == b""
+    assert panel.draw_sequence() == b"x" * 50 + b"\x1b[K\n" + b"y" * 10 + b"\x1b[K\n\x1b[J"
+    assert panel.draw_sequence().startswith(b"\r\x1b[2Ax")
     size[0] = 20
-    assert panel.erase() == b"\r\x1b[4A\x1b[J"
-    assert panel.erase() == b""
+    assert panel.erase_sequence() == b"\r\x1b[4A\x1b[J"
+    assert panel.erase_sequence() == b""
 
 
 def test_after_a_stop_nothing_of_the_shells_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("runner.report.panel.time.monotonic", lambda: now[0])
-    panel = Panel(lambda columns, lines: [("x", 1)], 2)
-    panel.draw()
+    panel = TerminalPanel(lambda columns, lines: [("x", 1)], 2)
+    panel.draw_sequence()
     now[0] += 60.0
-    assert panel.erase() == b""
+    assert panel.erase_sequence() == b""
 
 
 class _Size:
@@ -235,5 +237,5 @@ class _Size:
 def test_without_a_terminal_a_size_is_assumed(tmp_path: Any) -> None:
     seen = []
     with (tmp_path / "file").open("w") as file:
-        Panel(lambda columns, lines: seen.append((columns, lines)) or [], file.fileno()).draw()
+        TerminalPanel(lambda columns, lines: seen.append((columns, lines)) or [], file.fileno()).draw_sequence()
     assert seen == [(80, 24)]

@@ -10,12 +10,12 @@ import past_runs
 import pytest
 
 from runner.events import STATES
-from runner.report.record import Record
-from runner.report.trace import trace
+from runner.report.record import RunRecord
+from runner.report.trace import trace_json
 
 
 def events_of(record):
-    return json.loads(trace(record))["traceEvents"]
+    return json.loads(trace_json(record))["traceEvents"]
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,6 @@ def test_counters_and_instants(found):
 
 
 def test_any_record_has_a_trace():
-    assert len(events_of(Record("r", "t"))) == 2
+    assert len(events_of(RunRecord("r", "t"))) == 2
     names = {e["args"].get("name") for e in events_of(past_runs.hostile()) if e["ph"] == "M"}
     assert past_runs.HOSTILE in names

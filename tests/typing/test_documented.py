@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
+from doc_blocks import PAGES, blocks
 from helpers import ROOT, Project
-from pages import PAGES, blocks
 
 from runner.cli import new
 

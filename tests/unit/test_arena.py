@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.errors import NotPicklable, TooLarge
-from runner.transport import arena, codec, loans
-from runner.transport.arena import LEAST, PAGE, Pages, Store
+from runner.shm import reader, writer
+from runner.shm.writer import MIN_SHARED_BYTES, PAGE_SIZE, ArenaWriter, PageAllocator
+from runner.transport import item_codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-BIG = 4 * LEAST
+BIG = 4 * MIN_SHARED_BYTES
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memory files")
 
 
@@ -26,34 +27,34 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs m
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9 * PAGE), st.integers(0, 1 << 30)), max_size=80))
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9 * PAGE_SIZE), st.integers(0, 1 << 30)), max_size=80))
 def test_pages_never_overlap_and_always_come_back(steps: list[tuple[bool, int, int]]) -> None:
-    pages = Pages(24 * PAGE, cap=20 * PAGE)
+    pages = PageAllocator(24 * PAGE_SIZE, cap=20 * PAGE_SIZE)
     held: dict[int, int] = {}
     for take, length, which in steps:
         if take:
-            size = -(-max(1, length) // PAGE) * PAGE
-            at = pages.take(length)
+            size = -(-max(1, length) // PAGE_SIZE) * PAGE_SIZE
+            at = pages.allocate_range(length)
             if at is None:
-                fits = any(end - start >= size for start, end in pages.gaps)
-                assert not fits or sum(held.values()) + size > 20 * PAGE
+                fits = any(end - start >= size for start, end in pages.free_ranges)
+                assert not fits or sum(held.values()) + size > 20 * PAGE_SIZE
                 continue
-            assert at % PAGE == 0
-            assert at + size <= 24 * PAGE
+            assert at % PAGE_SIZE == 0
+            assert at + size <= 24 * PAGE_SIZE
             assert all(at + size <= start or start + span <= at for start, span in held.items())
-            lower = [start for start, end in pages.gaps if end - start >= size and start < at]
+            lower = [start for start, end in pages.free_ranges if end - start >= size and start < at]
             assert not lower, "the lowest gap is used first"
             held[at] = size
         elif held:
             at = sorted(held)[which % len(held)]
             del held[at]
-            pages.give(at)
-        assert pages.total == sum(held.values())
-        edges = [edge for gap in pages.gaps for edge in gap]
+            pages.free_range(at)
+        assert pages.allocated_bytes == sum(held.values())
+        edges = [edge for gap in pages.free_ranges for edge in gap]
         assert edges == sorted(set(edges)), "gaps are in order, and grown together"
     for at in held:
-        pages.give(at)
-    assert pages.gaps == [(0, 24 * PAGE)]
+        pages.free_range(at)
+    assert pages.free_ranges == [(0, 24 * PAGE_SIZE)]
 
 
 # -- a writer and a reader ---------------------------------------------------------------------------
@@ -63,24 +64,24 @@ class Pair:
     """One writer's store, and this process as its reader; `offsets` says what is in use."""
 
     def __init__(self) -> None:
-        self.store = Store(next(self._numbers), self._announce)
-        self.freezer = codec.Freezer(1 << 30, self.store)
+        self.store = ArenaWriter(next(self._numbers), self._announce)
+        self.freezer = item_codec.ItemEncoder(1 << 30, self.store)
         self.told: set[tuple[int, int]] = set()
 
     _numbers = iter(range(1 << 40, 1 << 41))
 
     @staticmethod
     def _announce(number: int, fd: int) -> None:
-        loans.opened(number, os.dup(fd))
+        reader.open_arena(number, os.dup(fd))
 
     def send(self, item: Any) -> Any:
         """The item as a reader finds it in a payload."""
-        travelling, self.slots = codec.sent([self.freezer.freeze(item)])
-        return codec.decode(codec.encode(travelling))[0]
+        travelling, self.slots = item_codec.mark_items_sent([self.freezer.encode_item(item)])
+        return item_codec.decode_payload(item_codec.encode_payload(travelling))[0]
 
     def close(self) -> None:
-        loans.news()
-        loans.forgotten(self.store.number)
+        reader.take_view_changes()
+        reader.forget_arena(self.store.arena_number)
         self.store.close()
 
 
@@ -106,78 +107,80 @@ def test_a_buffer_lies_in_the_arena_and_arrives_writable(pair: Pair) -> None:
     frozen = pair.send(Buffer(bytearray(b"x" * BIG)))
     assert len(frozen) == 2
     assert len(frozen[0]) < 200
-    first = codec.thaw(frozen)
+    first = item_codec.decode_item(frozen)
     view = memoryview(first.data)
     view[0] = view[-1] = ord("y")
-    again = codec.thaw(frozen)  # given again while the first is alive: what was sent, not what was made of it
+    again = item_codec.decode_item(
+        frozen
+    )  # given again while the first is alive: what was sent, not what was made of it
     assert bytes(again.data) == b"x" * BIG
     del first, view
-    assert bytes(memoryview(codec.thaw(frozen).data)) == b"x" * BIG, "the written pages have been dropped"
+    assert bytes(memoryview(item_codec.decode_item(frozen).data)) == b"x" * BIG, "the written pages have been dropped"
 
 
 def test_read_only_stays_read_only(pair: Pair) -> None:
-    assert memoryview(codec.thaw(pair.send(Buffer(b"x" * BIG))).data).readonly
+    assert memoryview(item_codec.decode_item(pair.send(Buffer(b"x" * BIG))).data).readonly
 
 
 def test_the_supervisor_is_told_of_what_is_kept_once_and_of_its_end(pair: Pair) -> None:
     frozen = pair.send(Buffer(bytearray(BIG)))
-    kept = codec.thaw(frozen)
+    kept = item_codec.decode_item(frozen)
     key = frozen[1][0][:2]
-    assert loans.news() == ((key,), ())
-    assert loans.news() == ((), ())
+    assert reader.take_view_changes() == ((key,), ())
+    assert reader.take_view_changes() == ((), ())
     derived = memoryview(kept.data)[5:50]
     del kept
-    assert loans.news() == ((), ()), "a part of it is looked at still"
+    assert reader.take_view_changes() == ((), ()), "a part of it is looked at still"
     del derived
-    assert loans.news() == ((), (key,))
+    assert reader.take_view_changes() == ((), (key,))
 
 
 def test_what_was_never_kept_is_never_told(pair: Pair) -> None:
-    codec.thaw(pair.send(Buffer(bytearray(BIG))))
-    assert loans.news() == ((), ())
+    item_codec.decode_item(pair.send(Buffer(bytearray(BIG))))
+    assert reader.take_view_changes() == ((), ())
 
 
 def test_what_is_freed_is_used_again_and_what_is_held_is_not(pair: Pair) -> None:
     first = pair.send(Buffer(bytearray(b"1" * BIG)))
     second = pair.send(Buffer(bytearray(b"2" * BIG)))
-    held = codec.thaw(second)
-    pair.store.freed.append(first[1][0][1])
+    held = item_codec.decode_item(second)
+    pair.store.freed_offsets.append(first[1][0][1])
     third = pair.send(Buffer(bytearray(b"3" * BIG)))
     assert third[1][0][:2] == first[1][0][:2]
-    assert bytes(memoryview(codec.thaw(third).data)) == b"3" * BIG
+    assert bytes(memoryview(item_codec.decode_item(third).data)) == b"3" * BIG
     assert bytes(memoryview(held.data)) == b"2" * BIG
 
 
 def test_passed_on_unchanged_it_is_the_same_slot(pair: Pair) -> None:
     frozen = pair.send(Buffer(bytearray(b"x" * BIG)))
-    item = codec.thaw(frozen)
-    used = pair.store.in_use
+    item = item_codec.decode_item(frozen)
+    used = pair.store.bytes_in_use
     assert pair.send(item)[1] == frozen[1]
     memoryview(item.data)[7] = 0
     changed = pair.send(item)
     assert changed[1] != frozen[1], "small: copied whole"
-    assert pair.store.in_use == 2 * used
-    assert bytes(memoryview(codec.thaw(changed).data)) == b"x" * 7 + b"\0" + b"x" * (BIG - 8)
+    assert pair.store.bytes_in_use == 2 * used
+    assert bytes(memoryview(item_codec.decode_item(changed).data)) == b"x" * 7 + b"\0" + b"x" * (BIG - 8)
 
 
 def test_a_changed_page_travels_beside_the_handle(pair: Pair) -> None:
     size = 1 << 20
     frozen = pair.send(Buffer(bytearray(b"x" * size)))
-    item = codec.thaw(frozen)
+    item = item_codec.decode_item(frozen)
     memoryview(item.data)[size - 1] = 0
     changed = pair.send(item)
     assert changed[1][0][:3] == frozen[1][0]
-    assert [(start, len(content)) for start, content in changed[1][0][3]] == [(size - PAGE, PAGE)]
+    assert [(start, len(content)) for start, content in changed[1][0][3]] == [(size - PAGE_SIZE, PAGE_SIZE)]
     right = b"x" * (size - 1) + b"\0"
-    assert bytes(codec.thaw(changed).data) == right, "while the first is alive: a copy"
+    assert bytes(item_codec.decode_item(changed).data) == right, "while the first is alive: a copy"
     del item
-    second = codec.thaw(changed)
+    second = item_codec.decode_item(changed)
     assert bytes(memoryview(second.data)) == right
     memoryview(second.data)[0] = 1
     third = pair.send(second)
     del second
-    assert bytes(memoryview(codec.thaw(third).data)) == b"\1" + right[1:]
-    assert bytes(memoryview(codec.thaw(frozen).data)) == b"x" * size
+    assert bytes(memoryview(item_codec.decode_item(third).data)) == b"\1" + right[1:]
+    assert bytes(memoryview(item_codec.decode_item(frozen).data)) == b"x" * size
 
 
 @pytest.mark.parametrize(
@@ -196,61 +199,61 @@ def test_a_changed_page_travels_beside_the_handle(pair: Pair) -> None:
 def test_bytes_and_text(pair: Pair, item: Any) -> None:
     for _ in range(3):  # from the second on it is written piece by piece
         frozen = pair.send(item)
-        got = codec.thaw(frozen)
+        got = item_codec.decode_item(frozen)
         assert got == item
         assert type(got) is type(item)
     if len(item) > 10:
-        assert len(codec.encode([frozen])) < 500
+        assert len(item_codec.encode_payload([frozen])) < 500
 
 
 def test_what_cannot_be_pickled_leaves_nothing(pair: Pair) -> None:
     pair.send(Buffer(bytearray(BIG)))
-    used = pair.store.in_use
+    used = pair.store.bytes_in_use
     with pytest.raises(NotPicklable):
-        pair.freezer.freeze([Buffer(bytearray(BIG)), lambda: 0])
-    frozen = pair.freezer.freeze(Buffer(bytearray(BIG)))
-    assert pair.store.in_use == used + BIG
+        pair.freezer.encode_item([Buffer(bytearray(BIG)), lambda: 0])
+    frozen = pair.freezer.encode_item(Buffer(bytearray(BIG)))
+    assert pair.store.bytes_in_use == used + BIG
     del frozen
-    assert pair.store.in_use == used
+    assert pair.store.bytes_in_use == used
 
 
 def test_too_large_counts_what_lies_in_arenas(pair: Pair) -> None:
     with pytest.raises(TooLarge):
-        codec.Freezer(BIG - 1, pair.store).freeze(Buffer(bytearray(BIG)))
+        item_codec.ItemEncoder(BIG - 1, pair.store).encode_item(Buffer(bytearray(BIG)))
     with pytest.raises(TooLarge):
-        codec.Freezer(2 * BIG - 1, pair.store).freeze([Buffer(bytearray(BIG)), Buffer(bytearray(BIG))])
-    assert pair.store.in_use == 0
+        item_codec.ItemEncoder(2 * BIG - 1, pair.store).encode_item([Buffer(bytearray(BIG)), Buffer(bytearray(BIG))])
+    assert pair.store.bytes_in_use == 0
 
 
-def _full(store: Store, patch: pytest.MonkeyPatch) -> None:
+def _full(store: ArenaWriter, patch: pytest.MonkeyPatch) -> None:
     store._pages.cap = BIG // 2
 
 
-def _no_memfd(store: Store, patch: pytest.MonkeyPatch) -> None:
+def _no_memfd(store: ArenaWriter, patch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> int:
         raise OSError(24, "Too many open files")
 
     patch.setattr(os, "memfd_create", refuse)
 
 
-def _no_pages(store: Store, patch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Store, start: int, length: int) -> None:
+def _no_pages(store: ArenaWriter, patch: pytest.MonkeyPatch) -> None:
+    def refuse(self: ArenaWriter, start: int, length: int) -> None:
         raise OSError(28, "No space left on device")
 
-    patch.setattr(Store, "_fill", refuse)
+    patch.setattr(ArenaWriter, "_fill", refuse)
 
 
 @pytest.mark.parametrize("break_it", [_full, _no_memfd, _no_pages])
 def test_without_an_arena_it_travels_in_the_pickle(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch, break_it: Callable[[Store, pytest.MonkeyPatch], None]
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, break_it: Callable[[ArenaWriter, pytest.MonkeyPatch], None]
 ) -> None:
     break_it(pair.store, monkeypatch)
     for item in (Buffer(bytearray(b"x" * BIG)), Buffer(bytearray(b"x" * BIG))):
         frozen = pair.send(item)
         assert len(frozen) == 1
-        assert bytes(codec.thaw(frozen).data) == b"x" * BIG
-    assert codec.thaw(pair.send(b"y" * BIG)) == b"y" * BIG
-    assert pair.store.in_use == 0
+        assert bytes(item_codec.decode_item(frozen).data) == b"x" * BIG
+    assert item_codec.decode_item(pair.send(b"y" * BIG)) == b"y" * BIG
+    assert pair.store.bytes_in_use == 0
 
 
 def test_where_pages_cannot_be_asked_about_all_are_dropped(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,26 +262,26 @@ def test_where_pages_cannot_be_asked_about_all_are_dropped(pair: Pair, monkeypat
 
     monkeypatch.setattr(os, "pread", refuse)
     frozen = pair.send(Buffer(bytearray(b"x" * BIG)))
-    memoryview(codec.thaw(frozen).data)[:] = bytes(BIG)
-    assert bytes(memoryview(codec.thaw(frozen).data)) == b"x" * BIG
-    assert codec.thaw(pair.send(codec.thaw(frozen))).data is not None
+    memoryview(item_codec.decode_item(frozen).data)[:] = bytes(BIG)
+    assert bytes(memoryview(item_codec.decode_item(frozen).data)) == b"x" * BIG
+    assert item_codec.decode_item(pair.send(item_codec.decode_item(frozen))).data is not None
 
 
 def test_a_process_that_may_not_map_reads_copies(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     frozen = pair.send(Buffer(bytearray(b"x" * BIG)))
-    monkeypatch.setattr(loans._Mapping, "map", lambda self: None)
-    assert bytes(codec.thaw(frozen).data) == b"x" * BIG
-    assert codec.thaw(pair.send(b"y" * BIG)) == b"y" * BIG
+    monkeypatch.setattr(reader.MappedArena, "map_memory", lambda self: None)
+    assert bytes(item_codec.decode_item(frozen).data) == b"x" * BIG
+    assert item_codec.decode_item(pair.send(b"y" * BIG)) == b"y" * BIG
 
 
 def test_an_arena_that_did_not_arrive_fails_as_that_item() -> None:
     with pytest.raises(OSError, match="ulimit"):
-        codec.thaw((b"", ((1 << 50, 0, BIG),)))
+        item_codec.decode_item((b"", ((1 << 50, 0, BIG),)))
 
 
 def test_a_source_that_readers_give_nothing_back_is_content_with_more(pair: Pair) -> None:
-    held = [pair.send(bytes(1 << 20)) for _ in range((arena.AMPLE >> 20) + 1)]
-    assert pair.store.crowded()
-    pair.store.content()
-    assert not pair.store.crowded()
+    held = [pair.send(bytes(1 << 20)) for _ in range((writer.READER_WAIT_BYTES >> 20) + 1)]
+    assert pair.store.should_wait_for_readers()
+    pair.store.double_wait_threshold()
+    assert not pair.store.should_wait_for_readers()
     assert held

@@ -8,19 +8,19 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fake_supervisor import Port, StopsUnpickling, worked
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ports import Port, StopsUnpickling, worked
 
 from runner.errors import Reject, Retry, ShutDown
 from runner.tasks import Inbox, Outbox, Shape
-from runner.transport.cells import unstretch
 from runner.transport.messages import OBJECTS, PICKLED
-from runner.worker import boxes
-from runner.worker.bench import STRETCH
+from runner.transport.progress_page import unpack_position
+from runner.worker import pull
+from runner.worker.runtime import MAX_BURST
 
 if TYPE_CHECKING:
-    from runner.worker.bench import Bench
+    from runner.worker.runtime import WorkerRuntime
 
 KINDS = pytest.mark.parametrize("kind", [OBJECTS, PICKLED], ids=["objects", "pickled"])
 
@@ -34,27 +34,27 @@ def test_a_loop_has_every_item_once_and_in_order(kind: int, length: int, size: i
     def loop(inbox: Inbox[int]) -> None:
         seen.extend(inbox)
 
-    worked(port, boxes.work, loop)
+    worked(port, pull.call_with_boxes, loop)
     assert seen == port.done == list(range(length))
 
 
 @KINDS
 def test_quick_items_are_handed_out_together_and_the_cell_says_which(kind: int) -> None:
     port, widths = Port(list(range(40_000)), kind, lambda: 8192), Counter[int]()
-    benches: list[Bench] = []
+    benches: list[WorkerRuntime] = []
 
     def loop(inbox: Inbox[int]) -> None:
         bench = inbox.bench  # type: ignore[attr-defined]
         for item in inbox:
             if item % 100 == 0:
-                shown = unstretch(*bench.cell)
+                shown = unpack_position(*bench.progress_slot)
                 assert port.granted[shown.index][0] <= item <= port.granted[shown.index + shown.width - 1][0]
                 widths[shown.width] += 1
         benches.append(bench)
 
-    worked(port, boxes.work, loop)
-    assert benches[0].cell[0] == 0
-    assert widths[STRETCH], widths
+    worked(port, pull.call_with_boxes, loop)
+    assert benches[0].progress_slot[0] == 0
+    assert widths[MAX_BURST], widths
 
 
 @KINDS
@@ -65,10 +65,10 @@ def test_with_a_time_limit_or_an_order_each_item_stands_alone(kind: int, alone: 
     def loop(inbox: Inbox[int]) -> None:
         bench = inbox.bench  # type: ignore[attr-defined]
         for item in inbox:
-            shown = unstretch(*bench.cell)
+            shown = unpack_position(*bench.progress_slot)
             assert (shown.width, port.granted[shown.index][0]) == (1, item)
 
-    worked(port, boxes.work, loop, **{alone: True})
+    worked(port, pull.call_with_boxes, loop, **{alone: True})
     assert port.done == list(range(3000))
 
 
@@ -82,7 +82,7 @@ def test_a_function_that_fails_late_fails_for_the_item_at_hand_alone(kind: int) 
             if item in bad:
                 raise ValueError(item)
 
-    worked(port, boxes.work, loop)
+    worked(port, pull.call_with_boxes, loop)
     assert set(port.dead) == bad
     assert port.done == [item for item in [*range(5000), "text", *range(5000, 9000)] if item not in bad]
 
@@ -96,7 +96,7 @@ def test_an_item_whose_unpickling_raises_stop_iteration_fails() -> None:
     def loop(inbox: Inbox[int]) -> None:
         seen.extend(inbox)
 
-    worked(port, boxes.work, loop)
+    worked(port, pull.call_with_boxes, loop)
     assert len(port.dead) == len(bad)
     assert port.done == [at for at in range(3000) if at not in bad]
 
@@ -104,7 +104,7 @@ def test_an_item_whose_unpickling_raises_stop_iteration_fails() -> None:
 @KINDS
 def test_items_that_turn_slow_are_handed_back(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(boxes, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(pull, "perf_counter", lambda: now[0])
     port = Port(list(range(6000)), kind, lambda: 6000)
 
     def loop(inbox: Inbox[int]) -> None:
@@ -112,14 +112,14 @@ def test_items_that_turn_slow_are_handed_back(kind: int, monkeypatch: pytest.Mon
             assert item < 5264 or port.messages
             now[0] += 1e-6 if item < 5200 else 0.02
 
-    worked(port, boxes.work, loop)
+    worked(port, pull.call_with_boxes, loop)
     assert port.done == list(range(6000))
 
 
 @KINDS
 def test_a_context_that_a_constructor_was_given_knows_each_item(kind: int) -> None:
     port = Port(list(range(3000)), kind, lambda: 3000)
-    form = Shape("class", inboxes=("inbox",), made="context")
+    form = Shape("class", inboxes=("inbox",), constructor_context="context")
     seen: list[int] = []
 
     def loop(inbox: Inbox[int]) -> None:
@@ -129,7 +129,7 @@ def test_a_context_that_a_constructor_was_given_knows_each_item(kind: int) -> No
             assert context.part.count > context.index - context.part.start >= 0
             assert port.granted[item][0] == item
 
-    worked(port, boxes.work, loop, form)
+    worked(port, pull.call_with_boxes, loop, form)
     assert len(set(seen)) == 2000  # of two parts, a third and two thirds
 
 
@@ -143,7 +143,7 @@ def test_an_early_return_leaves_the_rest(kind: int) -> None:
             if at == 2500:
                 return
 
-    worked(port, boxes.work, some)
+    worked(port, pull.call_with_boxes, some)
     assert calls == port.done == list(range(10_000))
 
 
@@ -159,7 +159,7 @@ def test_an_iterator_that_was_kept_has_nothing_of_what_was_handed_back(kind: int
             if item == 2900:
                 raise ValueError(item)
 
-    worked(port, boxes.work, loop)
+    worked(port, pull.call_with_boxes, loop)
     assert calls == list(range(5000))
     assert port.dead == [2900]
 
@@ -175,7 +175,7 @@ def test_an_item_that_was_said_to_be_done_is_not_blamed(kind: int) -> None:
                 raise ValueError("the function's own")
 
     with pytest.raises(ValueError, match="the function's own"):
-        worked(port, boxes.work, loop)
+        worked(port, pull.call_with_boxes, loop)
     assert not port.dead
 
 
@@ -195,7 +195,7 @@ def test_outputs_of_a_try_that_is_given_again_are_forgotten_and_no_others(kind: 
                     outbox.put(-item)
                     raise Retry
 
-        worked(port, boxes.work, loop, attempts=3)
+        worked(port, pull.call_with_boxes, loop, attempts=3)
         assert sorted(port.done) == list(range(3000))
         assert sorted(port.made) == [item for item in range(3000) if item % 3]
 
@@ -273,7 +273,7 @@ def test_whatever_a_function_does_every_item_ends_once(
     def function(inbox: Inbox[Any], outbox: Outbox[Any]) -> None:
         deeds(inbox, outbox)
 
-    worked(port, boxes.work, function, attempts=3, timed=timed)
+    worked(port, pull.call_with_boxes, function, attempts=3, timed=timed)
     numbers = [item if type(item) is int else item[0] for item in port.done]
     dead = [item if type(item) is int else item[0] for item in port.dead]
     assert sorted(numbers + dead) == list(range(500))

@@ -8,19 +8,30 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fakes import FakeFleet, FakeHub, Script
+from fake_engine import FakeFleet, FakeHub, Script
 
 from runner.clock import FakeClock
-from runner.fleets.base import Died, Heard
-from runner.fleets.hub import LocalHub
-from runner.fleets.process import ProcessFleet
-from runner.fleets.spawn import Spawner
-from runner.fleets.thread import ThreadFleet
+from runner.engines.base import MessageReceived, WorkerExited
+from runner.engines.processes import ProcessEngine
+from runner.engines.reactor import LocalReactor
+from runner.engines.spawn import Spawner
+from runner.engines.threads import ThreadEngine
 from runner.tasks import Reference
-from runner.transport import codec
-from runner.transport.cells import Page
-from runner.transport.messages import OBJECTS, PICKLED, Answer, Credit, Finished, Grant, Made, Part, Ready, Stop
-from runner.worker.spec import Group, WorkerSpec
+from runner.transport import item_codec
+from runner.transport.messages import (
+    OBJECTS,
+    PICKLED,
+    Credit,
+    Finished,
+    Grant,
+    GrantedRange,
+    Produced,
+    Ready,
+    Reply,
+    Stop,
+)
+from runner.transport.progress_page import ProgressPage
+from runner.worker.spec import OutputGroup, WorkerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,16 +49,16 @@ class Rig:
             self.hub: Any = FakeHub(FakeClock())
             self.fleet: Any = FakeFleet(self.hub, Script(1), 3)
             return
-        self.hub = LocalHub()
+        self.hub = LocalReactor()
         stack.callback(self.hub.close)
-        page = Page()
+        page = ProgressPage()
         stack.callback(page.close)
         if kind == "thread":
-            self.fleet = ThreadFleet(self.hub)
+            self.fleet = ThreadEngine(self.hub)
         else:
             spawner = Spawner(kind)
-            spawner.prepare([])
-            self.fleet = ProcessFleet(self.hub, page, spawner, None)
+            spawner.start_fork_server([])
+            self.fleet = ProcessEngine(self.hub, page, spawner, None)
         stack.callback(self.fleet.close)
 
     @property
@@ -56,24 +67,30 @@ class Rig:
 
     def spec(self, function: str = "abs", **options: Any) -> WorkerSpec:
         module = options.pop("module", "builtins")
-        groups = tuple(Group("default", (queue,), self.form) for queue in options.pop("queues", ("out",)))
-        given: dict[str, Any] = {"inputs": ("in",), "arguments": pickle.dumps(((), {})), "groups": groups}
+        groups = tuple(OutputGroup("default", (queue,), self.form) for queue in options.pop("queues", ("out",)))
+        given: dict[str, Any] = {"inputs": ("in",), "arguments": pickle.dumps(((), {})), "output_groups": groups}
         given.update(options)
         return WorkerSpec(task="work", name="worker", run="r", slot=0, reference=Reference(module, function), **given)
 
     def payload(self, items: list[Any]) -> Any:
         if self.kind == "fake":
             return [(item,) for item in items]
-        return codec.encode([codec.freeze(item) for item in items]) if self.form == PICKLED else items
+        return (
+            item_codec.encode_payload([item_codec.encode_item(item) for item in items])
+            if self.form == PICKLED
+            else items
+        )
 
     def grant(self, lease: int, items: list[Any]) -> Grant:
-        return Grant(lease, 0.01, (Part(lease, 0, len(items), 1, 0, self.form, self.payload(items)),))
+        return Grant(lease, 0.01, (GrantedRange(lease, 0, len(items), 1, 0, self.form, self.payload(items)),))
 
     def items(self, message: Any) -> list[Any]:
         found: list[Any] = []
         for output in message.outputs:
             found += (
-                [codec.thaw(each) for each in codec.decode(output.payload)] if self.form == PICKLED else output.payload
+                [item_codec.decode_item(each) for each in item_codec.decode_payload(output.payload)]
+                if self.form == PICKLED
+                else output.payload
             )
         return found
 
@@ -84,8 +101,8 @@ class Rig:
                 event = self.backlog.pop(0)
                 if isinstance(event, kind):
                     return event
-                if isinstance(event, Heard) and isinstance(event.message, kind):
-                    assert (event.slot, event.life) == (0, life)
+                if isinstance(event, MessageReceived) and isinstance(event.message, kind):
+                    assert (event.slot, event.generation) == (0, life)
                     return event.message
         raise AssertionError(f"no {kind.__name__}")
 
@@ -100,14 +117,14 @@ def test_a_worker_is_ready_answers_and_finishes(rig: Rig) -> None:
     assert rig.fleet.start(rig.spec(), 1) > 0
     rig.until(Ready)
     rig.fleet.send(0, rig.grant(7, [-1, -2, -3]))
-    answer = rig.until(Answer)
+    answer = rig.until(Reply)
     assert [(ack.lease, ack.done, ack.failures) for ack in answer.acks] == [(7, 3, ())]
     if rig.kind != "fake":
         assert rig.items(answer) == [1, 2, 3]
-    rig.fleet.send(0, Stop(ended=True))
+    rig.fleet.send(0, Stop(inputs_ended=True))
     rig.until(Finished)
-    died = rig.until(Died)
-    assert (died.slot, died.life, died.death.code) == (0, 1, 0)
+    died = rig.until(WorkerExited)
+    assert (died.slot, died.generation, died.exit_status.code) == (0, 1, 0)
 
 
 def test_grants_that_wait_are_executed_in_turn(rig: Rig) -> None:
@@ -115,7 +132,7 @@ def test_grants_that_wait_are_executed_in_turn(rig: Rig) -> None:
     rig.until(Ready)
     for lease in (1, 2, 3):
         rig.fleet.send(0, rig.grant(lease, [lease]))
-    assert [rig.until(Answer).acks[0].lease for _ in range(3)] == [1, 2, 3]
+    assert [rig.until(Reply).acks[0].lease for _ in range(3)] == [1, 2, 3]
 
 
 def test_a_failing_item_is_told_apart_from_its_neighbours(rig: Rig) -> None:
@@ -124,7 +141,7 @@ def test_a_failing_item_is_told_apart_from_its_neighbours(rig: Rig) -> None:
     rig.fleet.start(rig.spec("int"), 1)
     rig.until(Ready)
     rig.fleet.send(0, rig.grant(7, ["1", "two", "3"]))
-    answer = rig.until(Answer)
+    answer = rig.until(Reply)
     assert rig.items(answer) == [1, 3]
     (failure,) = answer.acks[0].failures
     assert (answer.acks[0].done, failure.index, failure.error.type) == (3, 1, "ValueError")
@@ -140,11 +157,11 @@ def test_a_source_makes_no_more_than_its_credit(rig: Rig) -> None:
     rig.fleet.send(0, Credit(2, 0.01))
     made: list[Any] = []
     while len(made) < 2:
-        made += rig.items(rig.until(Made))
+        made += rig.items(rig.until(Produced))
     assert made == [0, 1]
     rig.fleet.send(0, Credit(5, 0.01))
     while len(made) < 5:
-        made += rig.items(rig.until(Made))
+        made += rig.items(rig.until(Produced))
     assert made == [0, 1, 2, 3, 4]
     rig.fleet.send(0, Credit(9, 0.01))
     rig.until(Finished)
@@ -160,11 +177,11 @@ def test_a_kill_is_reported_as_a_death_with_its_position(rig: Rig) -> None:
 
         sample_functions.go_on.set()
         return
-    while rig.fleet.position(0).lease != 9:
+    while rig.fleet.current_position(0).lease != 9:
         rig.hub.wait(0.01)
     assert rig.fleet.kill(0) is True
-    died = rig.until(Died)
-    assert died.death.signal == signal.SIGKILL
+    died = rig.until(WorkerExited)
+    assert died.exit_status.signal == signal.SIGKILL
     assert (died.position.lease, died.position.index) == (9, 0)
 
 
@@ -172,5 +189,5 @@ def test_a_slot_can_have_another_life(rig: Rig) -> None:
     for life in (1, 2):
         rig.fleet.start(rig.spec(), life)
         rig.until(Ready, life)
-        rig.fleet.send(0, Stop(ended=True))
-        rig.until(Died, life)
+        rig.fleet.send(0, Stop(inputs_ended=True))
+        rig.until(WorkerExited, life)

@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ports import Port, StopsUnpickling, worked
+from fake_supervisor import Port, StopsUnpickling, worked
 
 from runner.tasks import Shape
 from runner.transport.messages import OBJECTS, PICKLED
-from runner.worker import each
+from runner.worker import call
 
 COUNT = 60_000
 KINDS = pytest.mark.parametrize("kind", [OBJECTS, PICKLED], ids=["objects", "pickled"])
@@ -29,7 +29,7 @@ def test_an_error_in_a_stretch_is_its_items(kind: int, makes: bool, error: type[
             raise error
         return item
 
-    worked(port, each.work, function, makes=makes)
+    worked(port, call.call_granted_items, function, makes=makes)
     assert port.dead == [40_000, 50_000]
     assert calls == list(range(COUNT))
     assert port.made == ([item for item in calls if item not in port.dead] if makes else [])
@@ -47,7 +47,7 @@ def test_an_item_whose_unpickling_raises_stop_iteration_fails(makes: bool) -> No
     def function(item: Any) -> None:
         calls.append(item)
 
-    worked(port, each.work, function, makes=makes)
+    worked(port, call.call_granted_items, function, makes=makes)
     assert len(port.dead) == len(bad)
     assert calls == [item for at, item in enumerate(items) if at not in bad] == port.done
 
@@ -61,13 +61,13 @@ def test_a_context_that_a_constructor_was_given_knows_each_item() -> None:
             seen.append(contexts[0].index)
 
     contexts: list[Any] = []
-    original = each.Items.execute
+    original = call.PerItem.execute_grant
 
     def execute(self: Any, grant: Any) -> Any:
         contexts.append(self.bench.context)
         return original(self, grant)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(each.Items, "execute", execute)
-        worked(port, each.work, Function(), Shape("class", made="context"))
+        patch.setattr(call.PerItem, "execute_grant", execute)
+        worked(port, call.call_granted_items, Function(), Shape("class", constructor_context="context"))
     assert len(set(seen)) == 2000  # of two parts, a third and two thirds

@@ -11,18 +11,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from desks import Day, day, idle_beside_work, work
-from fakes import Script, random_plan, simulate, task
+from fake_engine import Script, random_plan, simulate, task
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from virtual_workers import Day, day, idle_beside_work, work
 
-from runner.chunking import HANDING, MOST_BYTES, SLICE, Grain
+from runner.chunk_sizing import GRANT_SECONDS, MAX_GRANT_BYTES, TIME_SLICE, ChunkSizer
 from runner.config.model import Batch, QueueConfig
-from runner.ledger import Again, Ledger, LineSpec
-from runner.supervisor.feeding import MOST_ELASTIC, Feeder
-from runner.supervisor.state import TaskState
-from runner.worker import each
-from runner.worker.bench import SLOW, STRETCH
+from runner.ledger import Again, Ledger, QueueSpec
+from runner.supervisor.dispatch import MAX_ELASTIC_ITEMS, Dispatcher
+from runner.supervisor.run_state import TaskState
+from runner.worker import call
+from runner.worker.runtime import MAX_BURST, SLOW_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,28 +43,28 @@ def test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(cost: float, worker
     count = min(700_000 * workers, max(10 * workers, int(0.2 * workers / cost)))
     done = work(count, lambda _: cost, workers)
     # A slice of work; or all that a queue holds for each worker, which for the quickest items is less.
-    right = max(1, min(round(SLICE / cost), -(-MOST_ELASTIC // workers)))
-    enough = min(workers * right, MOST_ELASTIC // 2)  # with so many queued a fair share is no less
+    right = max(1, min(round(TIME_SLICE / cost), -(-MAX_ELASTIC_ITEMS // workers)))
+    enough = min(workers * right, MAX_ELASTIC_ITEMS // 2)  # with so many queued a fair share is no less
     least = right // 2 if workers * right <= enough else enough // workers // 8
-    later = [each for each in done.given if each.at >= done.began + SOON]
-    settled = [each for each in later if each.left + each.items >= enough]
+    later = [call for call in done.given if call.at >= done.began + SOON]
+    settled = [call for call in later if call.left + call.items >= enough]
     assert settled
-    assert all(least <= each.items <= right for each in settled), Counter(each.items for each in settled)
-    largest = max(each.items for each in done.given if each.at <= done.began + SOON)
+    assert all(least <= call.items <= right for call in settled), Counter(call.items for call in settled)
+    largest = max(call.items for call in done.given if call.at <= done.began + SOON)
     # Two are tried before anything is known.
     assert min(right / 3, 2 * least) <= largest <= max(right, 2), (largest, right)
 
 
 @given(st.floats(1e-7, 1.0))
 def test_any_cost_is_found_within_fifty_milliseconds_of_work(cost: float) -> None:
-    grain, spent, size = Grain(), 0.0, 0
-    right = max(1, int(SLICE / cost))
+    grain, spent, size = ChunkSizer(), 0.0, 0
+    right = max(1, int(TIME_SLICE / cost))
     while size < right // 3 and spent < SOON:
-        size = grain.items(10**9, 1)
+        size = grain.items_to_grant(10**9, 1)
         spent += size * cost
-        grain.learn(size, size * cost)
+        grain.learn_cost(size, size * cost)
     assert size >= right // 3
-    assert all(grain.items(10**9, 1) <= max(2, right) for _ in range(3))
+    assert all(grain.items_to_grant(10**9, 1) <= max(2, right) for _ in range(3))
 
 
 # -- 2. it follows when costs change --------------------------------------------------------------
@@ -106,12 +106,12 @@ def test_two_workers_share_changing_items_as_well_as_one_could_wish(mix: str) ->
 
 def overrun(done: Day) -> float:
     """The longest that a worker was silent beyond two slices."""
-    return max(each.silent for each in done.given) - 2 * SLICE
+    return max(call.silent for call in done.given) - 2 * TIME_SLICE
 
 
 def stride(costs: list[float]) -> float:
     """What a worker may execute between two looks at the clock: a stride of what was quick may turn out slow."""
-    items = min(STRETCH, max(1, int(2 * SLOW / min(costs))))
+    items = min(MAX_BURST, max(1, int(2 * SLOW_SECONDS / min(costs))))
     return max(sum(costs[at : at + items]) for at in range(0, len(costs), max(1, items // 8))) + max(costs)
 
 
@@ -121,7 +121,7 @@ def test_nobody_is_silent_for_more_than_two_slices_and_an_item(slow: float) -> N
     costs = steps((400, 1e-3), (40, slow), (400, 1e-3), (20, slow))
     done = work(len(costs), costs.__getitem__)
     assert overrun(done) <= slow + 1e-9
-    assert done.makespan <= sum(costs) / 2 + slow + 2 * SLICE
+    assert done.makespan <= sum(costs) / 2 + slow + 2 * TIME_SLICE
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4, 8])
@@ -136,16 +136,16 @@ def test_skewed_items_keep_all_workers_busy(workers: int) -> None:
 @settings(max_examples=40, deadline=None)
 def test_whatever_the_costs_the_makespan_is_near_the_ideal(costs: list[float], workers: int) -> None:
     done = work(len(costs), costs.__getitem__, workers)
-    assert done.makespan <= sum(costs) / workers + 2 * max(costs) + 2 * SLICE
+    assert done.makespan <= sum(costs) / workers + 2 * max(costs) + 2 * TIME_SLICE
 
 
 def test_after_one_slow_item_the_next_chunk_is_small() -> None:
     costs = steps((5000, 1e-4), (1, 0.5), (10_000, 1e-4))
     done = work(len(costs), costs.__getitem__)
-    (slow,) = [each for each in done.given if each.first <= 5000 < each.first + each.items and each.done]
-    following = [each for each in done.given if slow.ended <= each.at < slow.ended + SOON]
+    (slow,) = [call for call in done.given if call.first <= 5000 < call.first + call.items and call.done]
+    following = [call for call in done.given if slow.ended <= call.at < slow.ended + SOON]
     assert following[0].items <= 50  # of 500
-    assert max(each.items for each in done.given if each.at > slow.ended + 2 * SOON) >= 100  # and it has risen again
+    assert max(call.items for call in done.given if call.at > slow.ended + 2 * SOON) >= 100  # and it has risen again
 
 
 # -- 3. the tail is handed back -------------------------------------------------------------------
@@ -154,32 +154,32 @@ def test_after_one_slow_item_the_next_chunk_is_small() -> None:
 def test_what_a_worker_cannot_do_in_two_slices_goes_to_the_others() -> None:
     costs = steps((300, 1e-3), (30, 0.03))
     done = work(len(costs), costs.__getitem__, 3)
-    cut = [each for each in done.given if each.done < each.items]
+    cut = [call for call in done.given if call.done < call.items]
     assert cut
     for each_cut in cut:
-        assert 2 * SLICE < each_cut.ended - each_cut.began <= 2 * SLICE + 0.03 + 1e-9
+        assert 2 * TIME_SLICE < each_cut.ended - each_cut.began <= 2 * TIME_SLICE + 0.03 + 1e-9
         rest = range(each_cut.first + each_cut.done, each_cut.first + each_cut.items)
         takers = [other for other in done.given if other.first in rest and other.at >= each_cut.ended]
         assert takers
-    assert done.makespan <= sum(costs) / 3 + 0.03 + SLICE
+    assert done.makespan <= sum(costs) / 3 + 0.03 + TIME_SLICE
 
 
 def test_who_has_nothing_to_do_gets_the_rest_at_the_very_moment() -> None:
     """A burst of twenty that look quick: one worker's ten are, the other's are not."""
     costs = steps((300, 1e-3), (10, 0.15), (10, 1e-3))
     done = work(320, costs.__getitem__, moments=lambda item: 1.0 if item < 300 else 10.0)
-    first, second = [each for each in done.given if each.at >= 10.0][:2]
+    first, second = [call for call in done.given if call.at >= 10.0][:2]
     assert first.items == 10
     assert (first.began, first.done, first.ended) == (10.0, 1, pytest.approx(10.15))
     assert any(other.slot == second.slot and other.at == other.began == first.ended for other in done.given)
-    assert done.ended <= 10.0 + 0.15 * 5 + 0.15 + 2 * SLICE
+    assert done.ended <= 10.0 + 0.15 * 5 + 0.15 + 2 * TIME_SLICE
 
 
 def test_an_only_worker_keeps_its_tail_and_says_what_is_done() -> None:
     costs = steps((300, 1e-3), (30, 0.03))
     done = work(len(costs), costs.__getitem__, 1)
     assert done.fleet.executed["work"] == list(range(330))  # in order, for nobody else could go on with it
-    assert all(each.done == each.items for each in done.given)
+    assert all(call.done == call.items for call in done.given)
     assert overrun(done) <= 0.03 + 1e-9
 
 
@@ -192,11 +192,11 @@ def test_the_last_items_are_shared_out(seed: int) -> None:
     workers, cost, count = draw.randint(2, 8), 10 ** draw.uniform(-5, -1), draw.randint(1, 3000)
     costs = [cost * draw.uniform(0.7, 1.4) for _ in range(count)]
     done = work(count, costs.__getitem__, workers)
-    least = int(workers * HANDING / (0.7 * cost))  # less would only keep the supervisor busy
+    least = int(workers * GRANT_SECONDS / (0.7 * cost))  # less would only keep the supervisor busy
     for each_given in done.given:
         fair = -(-(each_given.left + each_given.items) // workers)
         assert each_given.items <= max(fair, least), "more than a fair share"
-    assert done.makespan <= sum(costs) / workers + 2 * cost + SLICE / 2
+    assert done.makespan <= sum(costs) / workers + 2 * cost + TIME_SLICE / 2
 
 
 @pytest.mark.parametrize("workers", [2, 4, 16])
@@ -209,41 +209,42 @@ def test_when_somebody_has_nothing_left_nobody_has_much(workers: int) -> None:
     for each_given in done.given:
         last[each_given.slot] = max(last.get(each_given.slot, 0.0), each_given.ended)
         ends[each_given.slot] += each_given.items
-    assert max(last.values()) - min(last.values()) <= SLICE / 2
+    assert max(last.values()) - min(last.values()) <= TIME_SLICE / 2
     assert max(ends.values()) <= 1.1 * count / workers
 
 
 def test_as_many_items_as_workers_are_one_for_each() -> None:
     done = work(16, lambda _: 1e-3, 16, queue=QueueConfig("", size=100))
-    assert [each.items for each in done.given] == [1] * 16
+    assert [call.items for call in done.given] == [1] * 16
     assert done.makespan == pytest.approx(1e-3)
 
 
 # -- 5. capped in bytes ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [100, 10_000, 300_000, MOST_BYTES, 3 * MOST_BYTES])
+@pytest.mark.parametrize("size", [100, 10_000, 300_000, MAX_GRANT_BYTES, 3 * MAX_GRANT_BYTES])
 def test_no_grant_holds_more_than_a_mebibyte_unless_it_is_one_item(size: int) -> None:
     done = work(3000, lambda _: 1e-6, size=size, queue=QueueConfig("", size=3000, bytes=1 << 40))
-    assert all(each.bytes <= MOST_BYTES or each.items == 1 for each in done.given)
-    if size <= MOST_BYTES // 4:  # and it is not just one item each time
-        assert max(each.items for each in done.given) >= min(50, MOST_BYTES // size // 2)
+    assert all(call.bytes <= MAX_GRANT_BYTES or call.items == 1 for call in done.given)
+    if size <= MAX_GRANT_BYTES // 4:  # and it is not just one item each time
+        assert max(call.items for call in done.given) >= min(50, MAX_GRANT_BYTES // size // 2)
 
 
-@pytest.mark.parametrize("size", [100, 300_000, 2 * MOST_BYTES])
+@pytest.mark.parametrize("size", [100, 300_000, 2 * MAX_GRANT_BYTES])
 def test_a_batch_is_not_parted_for_its_bytes(size: int) -> None:
     tasks = [task("source", (), ("q",)), task("work", ("q",), count=2, batch=Batch(16))]
     done = day(tasks, 330, {"work": lambda _: 1e-6}, size=size, queue=QueueConfig("", size=400, bytes=1 << 40))
-    *full, last = [each.items for each in done.given]
+    *full, last = [call.items for call in done.given]
     assert all(items % 16 == 0 for items in full)
     assert last % 16 == 330 % 16
-    if size > MOST_BYTES // 16:
+    if size > MAX_GRANT_BYTES // 16:
         assert set(full) == {16}
 
 
 @given(
     st.lists(
-        st.tuples(st.integers(1, 40), st.sampled_from([8, 1000, 40_000, 900_000, MOST_BYTES, 5_000_000])), max_size=30
+        st.tuples(st.integers(1, 40), st.sampled_from([8, 1000, 40_000, 900_000, MAX_GRANT_BYTES, 5_000_000])),
+        max_size=30,
     ),
     st.sampled_from(["fifo", "lifo", "priority"]),
     st.integers(1, 100),
@@ -253,21 +254,21 @@ def test_a_batch_is_not_parted_for_its_bytes(size: int) -> None:
 def test_no_lease_holds_more_than_a_mebibyte_whatever_is_queued(
     chunks: list[tuple[int, int]], order: Any, most: int, draw: random.Random
 ) -> None:
-    specs = [LineSpec(name, ("t",), size=1 << 40, bytes=1 << 40, order=order) for name in ("a", "b")]
+    specs = [QueueSpec(name, ("t",), size=1 << 40, bytes=1 << 40, order=order) for name in ("a", "b")]
     ledger = Ledger(specs)
     for count, size in chunks:
-        ledger.put(draw.choice("ab"), [ledger.chunk(None, count, size * count, tuple(range(count)))])
+        ledger.put(draw.choice("ab"), [ledger.make_chunk(None, count, size * count, tuple(range(count)))])
     for _ in range(10_000):
-        lease = ledger.take("t", 0, most, MOST_BYTES)
+        lease = ledger.grant_lease("t", 0, most, MAX_GRANT_BYTES)
         if lease is None:
             break
-        held = sum(piece.size for _, piece in lease.pieces)
-        assert held <= MOST_BYTES or lease.count == 1
+        held = sum(piece.size for _, piece in lease.item_ranges)
+        assert held <= MAX_GRANT_BYTES or lease.count == 1
         done = draw.randint(0 if draw.random() < 0.2 else 1, lease.count)
         failed = {done - 1: Again(0.0)} if done and draw.random() < 0.1 else {}
-        ledger.settle(lease.id, done, failed, [])
-        ledger.wake(1.0)
-    assert not ledger.queued("t")
+        ledger.settle_lease(lease.id, done, failed, [])
+        ledger.wake_sleepers(1.0)
+    assert not ledger.queued_items("t")
 
 
 # -- 6. nothing is delayed ------------------------------------------------------------------------
@@ -303,7 +304,7 @@ def test_a_burst_among_single_items_is_shared_and_the_next_single_one_is_not_lat
             assert each_given.began == done.fleet.arrived[each_given.first]
     for burst in range(10):
         ends = [each_given.ended for each_given in done.given if each_given.first // 50 == burst]
-        assert max(ends) <= burst + 0.025 + SLICE / 2
+        assert max(ends) <= burst + 0.025 + TIME_SLICE / 2
 
 
 @pytest.mark.parametrize("block", range(2))
@@ -325,19 +326,19 @@ def test_between_two_events_no_item_waits_beside_an_idle_worker(block: int) -> N
 # -- the test of the tests ------------------------------------------------------------------------
 
 
-def never_falls(original: Any, self: Grain, items: int, seconds: float) -> None:
-    before = self.cost
+def never_falls(original: Any, self: ChunkSizer, items: int, seconds: float) -> None:
+    before = self.item_seconds
     original(self, items, seconds)
-    self.cost = min(self.cost, before) if before else self.cost
+    self.item_seconds = min(self.item_seconds, before) if before else self.item_seconds
 
 
-def never_rises(original: Any, self: Grain, items: int, seconds: float) -> None:
+def never_rises(original: Any, self: ChunkSizer, items: int, seconds: float) -> None:
     original(self, items, seconds)
-    self.last = 1
+    self.last_items = 1
 
 
-def never_given_back(original: Any, self: each.Items, grant: Grant) -> Any:
-    return original(self, replace(grant, slice=1e9))
+def never_given_back(original: Any, self: call.PerItem, grant: Grant) -> Any:
+    return original(self, replace(grant, time_slice=1e9))
 
 
 def only_the_first(original: Any, self: TaskState, slot: Any) -> None:
@@ -345,74 +346,79 @@ def only_the_first(original: Any, self: TaskState, slot: Any) -> None:
         original(self, slot)
 
 
-def only_when_there_are_two(original: Any, self: Feeder, task_: Any, **options: Any) -> None:
-    if task_.is_source or self.ledger.available(task_.name) != 1 or self.ledger.leases:
+def only_when_there_are_two(original: Any, self: Dispatcher, task_: Any, **options: Any) -> None:
+    if task_.is_source or self.ledger.available_items(task_.name) != 1 or self.ledger.leases:
         original(self, task_, **options)
 
 
 #: name: (where, attribute, the bug, who must notice)
 BUGS: dict[str, tuple[Any, str, Any, Callable[[], Any]]] = {
-    "it never falls": (Grain, "learn", never_falls, test_after_one_slow_item_the_next_chunk_is_small),
+    "it never falls": (ChunkSizer, "learn_cost", never_falls, test_after_one_slow_item_the_next_chunk_is_small),
     "it never rises": (
-        Grain,
-        "learn",
+        ChunkSizer,
+        "learn_cost",
         never_rises,
         lambda: test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(1e-4, 2),
     ),
     "it starts with a thousand": (
-        Grain,
-        "items",
+        ChunkSizer,
+        "items_to_grant",
         lambda original, self, available, *others: (
-            min(available, 1000) if not self.cost else original(self, available, *others)
+            min(available, 1000) if not self.item_seconds else original(self, available, *others)
         ),
         lambda: test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(1e-3, 2),
     ),
     "it is ten slices": (
-        Grain,
-        "learn",
+        ChunkSizer,
+        "learn_cost",
         lambda original, self, items, seconds: original(self, items, seconds / 10),
         lambda: test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(1e-4, 2),
     ),
     "it is unfair": (
-        Grain,
-        "items",
+        ChunkSizer,
+        "items_to_grant",
         lambda original, self, available, *_: original(self, available, 1),
         lambda: test_the_last_items_are_shared_out(0),
     ),
     "the first takes it all": (
-        Grain,
-        "items",
+        ChunkSizer,
+        "items_to_grant",
         lambda original, self, available, *_: original(self, available, 1),
         lambda: test_when_somebody_has_nothing_left_nobody_has_much(16),
     ),
     "nothing is handed back": (
-        each.Items,
-        "execute",
+        call.PerItem,
+        "execute_grant",
         never_given_back,
         test_what_a_worker_cannot_do_in_two_slices_goes_to_the_others,
     ),
     "an only worker is silent": (
-        each.Items,
-        "execute",
+        call.PerItem,
+        "execute_grant",
         never_given_back,
         test_an_only_worker_keeps_its_tail_and_says_what_is_done,
     ),
     "nothing is handed back when costs change": (
-        each.Items,
-        "execute",
+        call.PerItem,
+        "execute_grant",
         never_given_back,
         lambda: test_nobody_is_silent_for_more_than_two_slices_and_an_item(0.2),
     ),
     "bytes are not looked at": (
         Ledger,
-        "take",
+        "grant_lease",
         lambda original, self, task_, worker, most, *_: original(self, task_, worker, most),
         lambda: test_no_grant_holds_more_than_a_mebibyte_unless_it_is_one_item(10_000),
     ),
-    "one worker is fed": (TaskState, "may_take", only_the_first, lambda: test_skewed_items_keep_all_workers_busy(2)),
+    "one worker is fed": (
+        TaskState,
+        "update_free_slot",
+        only_the_first,
+        lambda: test_skewed_items_keep_all_workers_busy(2),
+    ),
     "a single item waits for company": (
-        Feeder,
-        "feed",
+        Dispatcher,
+        "feed_task",
         only_when_there_are_two,
         lambda: test_a_slow_sources_items_are_each_granted_as_they_arrive(1e-3, 2),
     ),

@@ -5,13 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fakes import Script, plan, simulate, task
+from fake_engine import Script, plan, simulate, task
 
 from runner.config.model import QueueConfig, Rate
 from runner.events import STATES, TaskSummary
 from runner.supervisor import summary
-from runner.supervisor.hours import ENDED, EXECUTING, ITEM, ROOM, STARTING, TURN, WAITS, Hours, Waiting
-from runner.transport.messages import Times
+from runner.supervisor.time_accounting import (
+    ENDED,
+    EXECUTING,
+    ITEM,
+    ROOM,
+    STARTING,
+    TURN,
+    WAITING_FOR_REASON,
+    TimeAccount,
+    WaitReason,
+)
+from runner.transport.messages import MeasuredTimes
 
 COST = 0.010
 
@@ -99,45 +109,45 @@ def test_the_dead_are_replaced_and_their_place_goes_on() -> None:
 
 
 def test_what_is_on_its_way_is_waited_for() -> None:
-    hours = Hours(Waiting(), 0.0, 1.0)
-    hours.turn_to(EXECUTING, 2.0)
-    hours.worked(5.0, busy=2.5, coding=0.5)
-    spent = hours.spent(5.0)
+    hours = TimeAccount(WaitReason(), 0.0, 1.0)
+    hours.enter_state(EXECUTING, 2.0)
+    hours.add_work(5.0, busy=2.5, coding=0.5)
+    spent = hours.spent_until(5.0)
     assert (spent.turn, spent.starting, spent.item, spent.executing, spent.encoding) == (1.0, 1.0, 0.5, 2.0, 0.5)
 
 
 def test_a_worker_that_says_more_than_can_be_is_cut() -> None:
-    hours = Hours(Waiting(), 0.0, 0.0)
-    hours.turn_to(EXECUTING, 0.0)
-    hours.worked(1.0, busy=7.0, coding=9.0)
-    assert (hours.spent(1.0).executing, hours.spent(1.0).encoding) == (0.0, 1.0)
+    hours = TimeAccount(WaitReason(), 0.0, 0.0)
+    hours.enter_state(EXECUTING, 0.0)
+    hours.add_work(1.0, busy=7.0, coding=9.0)
+    assert (hours.spent_until(1.0).executing, hours.spent_until(1.0).encoding) == (0.0, 1.0)
 
 
 def test_reasons_change_while_somebody_waits() -> None:
-    waiting = Waiting()
-    hours = Hours(waiting, 0.0, 0.0)
-    waiting.because(TURN, 1.0)
-    hours.turn_to(WAITS, 2.0)
-    waiting.because(ROOM, 3.0)
-    waiting.because(ITEM, 7.0)
-    hours.turn_to(ENDED, 8.0)
-    waiting.because(ROOM, 9.0)
-    spent = hours.spent(10.0)
+    waiting = WaitReason()
+    hours = TimeAccount(waiting, 0.0, 0.0)
+    waiting.set_reason(TURN, 1.0)
+    hours.enter_state(WAITING_FOR_REASON, 2.0)
+    waiting.set_reason(ROOM, 3.0)
+    waiting.set_reason(ITEM, 7.0)
+    hours.enter_state(ENDED, 8.0)
+    waiting.set_reason(ROOM, 9.0)
+    spent = hours.spent_until(10.0)
     assert (spent.starting, spent.turn, spent.room, spent.item, spent.ended) == (2.0, 1.0, 4.0, 1.0, 2.0)
     assert hours.state == ENDED
     assert STATES.index("starting") == STARTING
 
 
 def test_what_workers_tell_adds_up() -> None:
-    hours = Hours(Waiting(), 0.0, 0.0)
+    hours = TimeAccount(WaitReason(), 0.0, 0.0)
     assert hours.memory is None
-    for told in (Times((), 0.5, 0), Times((), 0.25, 900), Times((), 0.25, 700)):
-        hours.told(told)
+    for told in (MeasuredTimes((), 0.5, 0), MeasuredTimes((), 0.25, 900), MeasuredTimes((), 0.25, 700)):
+        hours.add_measured(told)
     assert (hours.cpu, hours.memory) == (1.0, 900)
 
 
 def test_quantiles_of_what_was_measured_in_classes() -> None:
     times = dict.fromkeys(range(-40, 41), 10)
-    assert summary.quantile(times, 0.5) == pytest.approx(1.0, rel=0.1)
-    assert summary.quantile(times, 1.0) == pytest.approx(32.0, rel=0.1)
-    assert summary.quantile(times, 0.0) == pytest.approx(1 / 32, rel=0.1)
+    assert summary.time_quantile(times, 0.5) == pytest.approx(1.0, rel=0.1)
+    assert summary.time_quantile(times, 1.0) == pytest.approx(32.0, rel=0.1)
+    assert summary.time_quantile(times, 0.0) == pytest.approx(1 / 32, rel=0.1)

@@ -7,18 +7,18 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loads import SECONDS, Did, beside, line
+from record_loads import SECONDS, Did, beside, line
 
 from runner.events import RunPlan
-from runner.report.limit import limit
-from runner.report.record import Record
+from runner.report.bottleneck import find_bottleneck
+from runner.report.record import RunRecord
 
 READ = Did("read", 0.02, room=0.9)
 SAVE = Did("save", 0.03)
 
 
 def sentence(record):
-    found = limit(record)
+    found = find_bottleneck(record)
     return None if found is None else found.sentence
 
 
@@ -26,7 +26,7 @@ def sentence(record):
 
 
 def test_a_busy_stage():
-    found = limit(line(READ, Did("resize", 0.97, cpu=0.9, workers=2), SAVE))
+    found = find_bottleneck(line(READ, Did("resize", 0.97, cpu=0.9, workers=2), SAVE))
     assert found.sentence == "resize limits the run: 97 % busy; 3 workers would give about 1.5x"
     assert (found.kind, found.task, found.workers) == ("work", "resize", 3)
     assert found.gain == pytest.approx(1 / (0.03 + 0.97 * 2 / 3))
@@ -44,7 +44,7 @@ def test_a_slow_sink():
 
 def test_what_comes_next_bounds_what_is_gained_and_is_named():
     record = line(READ, Did("resize", 0.96), Did("upload", 0.8))
-    found = limit(record)
+    found = find_bottleneck(record)
     assert (
         found.sentence
         == "resize limits the run: 96 % busy; 2 workers would give about 1.2x (then upload would limit it)"
@@ -53,18 +53,18 @@ def test_what_comes_next_bounds_what_is_gained_and_is_named():
 
 
 def test_of_many_workers_one_more_is_not_worth_a_word():
-    found = limit(line(READ, Did("upload", 0.95, workers=16, mode="thread"), SAVE))
+    found = find_bottleneck(line(READ, Did("upload", 0.95, workers=16, mode="thread"), SAVE))
     assert found.workers == 20
     assert found.gain == pytest.approx(1 / (0.05 + 0.95 * 16 / 20))
 
 
 def test_free_cores_bound_what_is_gained():
     record = line(READ, Did("crunch", 0.97, cpu=0.95, workers=3), SAVE, cores=4)
-    found = limit(record)
+    found = find_bottleneck(record)
     assert found.workers == 4
     assert found.gain == pytest.approx(1 / (0.03 + 0.97 * 3 / 4), rel=0.01)
     assert "then" not in found.sentence
-    other = limit(replace(record, idle=0.15))  # somebody else takes some of the fourth core
+    other = find_bottleneck(replace(record, idle=0.15))  # somebody else takes some of the fourth core
     assert other.sentence == (
         "crunch limits the run: 97 % busy; 4 workers would give about 1.2x (then the machine's cores would limit it)"
     )
@@ -72,7 +72,7 @@ def test_free_cores_bound_what_is_gained():
 
 def test_a_stage_that_starts_slowly_is_judged_by_what_follows():
     record = line(READ, Did("resize", 0.68, starting=0.3, cpu=0.6), SAVE)
-    found = limit(record)
+    found = find_bottleneck(record)
     assert found.sentence.startswith("resize limits the run: 97 % busy; 2 workers")
     assert found.gain == pytest.approx(1.94, abs=0.01)
 
@@ -85,12 +85,12 @@ def test_a_source_that_is_done_early_was_not_busy():
 def test_a_stage_that_nothing_waits_for_is_no_limit():
     """A ping-pong between two tasks: each waits for the other, and more workers would find nothing."""
     record = line(READ, Did("ask", 0.75), Did("answer", 0.2), most={"q1": 1})
-    assert limit(record) is None
+    assert find_bottleneck(record) is None
 
 
 def test_few_items_promise_nothing():
     record = line(READ, Did("resize", 0.97, items=3, workers=2), SAVE)
-    found = limit(record)
+    found = find_bottleneck(record)
     assert (found.sentence, found.workers, found.gain) == ("resize limits the run: 97 % busy", None, None)
 
 
@@ -100,14 +100,14 @@ def test_lanes_promise_nothing():
 
 
 def test_workers_that_wait_for_their_turn_are_no_limit():
-    assert limit(line(READ, Did("resize", 0.4, workers=2, turn=0.55, ordered=True), SAVE)) is None
+    assert find_bottleneck(line(READ, Did("resize", 0.4, workers=2, turn=0.55, ordered=True), SAVE)) is None
 
 
 # -- sources ----------------------------------------------------------------------------------
 
 
 def test_a_slow_source():
-    found = limit(line(Did("read", 0.98), Did("resize", 0.3, workers=2), SAVE))
+    found = find_bottleneck(line(Did("read", 0.98), Did("resize", 0.3, workers=2), SAVE))
     assert found.sentence == (
         "read limits the run: 98 % busy making items; twice as fast, it would give about 2.0x; "
         "more workers elsewhere would give nothing"
@@ -117,7 +117,7 @@ def test_a_slow_source():
 
 def test_a_source_that_computes_in_a_thread_is_not_told_to_be_a_process():
     record = line(Did("read", 0.97, cpu=0.95, mode="thread"), Did("resize", 0.3, workers=2), SAVE, cores=2)
-    found = limit(record)
+    found = find_bottleneck(record)
     assert found.sentence.startswith("read limits the run: 97 % busy making items; twice as fast")
     assert found.gain == pytest.approx(1.94, abs=0.02)
 
@@ -127,7 +127,7 @@ def test_a_source_that_computes_in_a_thread_is_not_told_to_be_a_process():
 
 def test_threads_that_compute():
     record = line(READ, Did("crunch", 0.97, cpu=0.48, workers=2, mode="thread"), SAVE, cores=2)
-    found = limit(record)
+    found = find_bottleneck(record)
     assert found.sentence == (
         "threads share one interpreter, which limits the run: 96 % busy, crunch takes 100 % of it; "
         'mode = "process" would give up to 2.0x'
@@ -136,7 +136,7 @@ def test_threads_that_compute():
 
 
 def test_one_thread_that_computes_has_no_use_for_a_second_one():
-    found = limit(line(READ, Did("crunch", 0.97, cpu=0.95, mode="thread"), SAVE, cores=2))
+    found = find_bottleneck(line(READ, Did("crunch", 0.97, cpu=0.95, mode="thread"), SAVE, cores=2))
     assert found.sentence.endswith('mode = "process" and 2 workers would give up to 2.0x')
     assert found.workers == 2
 
@@ -148,7 +148,7 @@ def test_two_thread_tasks_that_compute_are_each_other_s_limit():
         Did("count", 0.9, cpu=0.38, mode="thread"),
         cores=4,
     )
-    found = limit(record)
+    found = find_bottleneck(record)
     assert found.sentence == (
         "threads share one interpreter, which limits the run: 98 % busy, parse takes 61 % of it; "
         'mode = "process" and 2 workers would give up to 2.5x'
@@ -161,7 +161,7 @@ def test_threads_that_let_the_interpreter_go_are_not_held_by_it():
 
 
 def test_all_cores_are_busy():
-    found = limit(line(READ, Did("crunch", 0.98, cpu=0.95, workers=2), SAVE, cores=2))
+    found = find_bottleneck(line(READ, Did("crunch", 0.98, cpu=0.95, workers=2), SAVE, cores=2))
     assert found.sentence == (
         "the machine limits the run: all 2 cores are busy (95 %), 100 % of that with crunch; "
         "more workers would give nothing"
@@ -200,7 +200,7 @@ def test_runner_itself_is_no_other_program():
 
 
 def test_a_rate():
-    found = limit(line(READ, Did("upload", 0.12, workers=4, turn=0.8, rate=100.0), SAVE))
+    found = find_bottleneck(line(READ, Did("upload", 0.12, workers=4, turn=0.8, rate=100.0), SAVE))
     assert found.sentence == (
         "upload limits the run: its rate of 100/s is reached, its workers are 12 % busy; "
         "twice the rate would give about 2.0x"
@@ -209,22 +209,22 @@ def test_a_rate():
 
 
 def test_behind_a_rate_the_workers_are_the_next_limit():
-    found = limit(line(READ, Did("upload", 0.7, turn=0.25, rate=100.0), SAVE))
+    found = find_bottleneck(line(READ, Did("upload", 0.7, turn=0.25, rate=100.0), SAVE))
     assert found.sentence.endswith("twice the rate would give about 1.4x (then upload would limit it)")
 
 
 def test_a_rate_that_is_not_reached_is_no_limit():
-    found = limit(line(READ, Did("upload", 0.97, rate=1000.0), SAVE))
+    found = find_bottleneck(line(READ, Did("upload", 0.97, rate=1000.0), SAVE))
     assert found.kind == "work"
 
 
 def test_a_few_items_show_no_rate():
-    assert limit(line(READ, Did("upload", 0.1, items=2, rate=0.1), SAVE)) is None
+    assert find_bottleneck(line(READ, Did("upload", 0.1, items=2, rate=0.1), SAVE)) is None
 
 
 def test_async_items_in_flight():
     fetch = Did("fetch", 1.0, cpu=0.1, concurrency=20, times=((0.19, 1000),), mode="thread")
-    found = limit(line(READ, fetch, SAVE))
+    found = find_bottleneck(line(READ, fetch, SAVE))
     assert found.sentence == (
         "fetch limits the run: as many items as it may have are in flight; concurrency = 40 would give up to 1.9x"
     )
@@ -233,7 +233,7 @@ def test_async_items_in_flight():
 
 def test_an_event_loop_with_little_in_flight_is_no_limit_however_busy_it_looks():
     fetch = Did("fetch", 1.0, cpu=0.1, concurrency=100, times=((0.19, 1000),), mode="thread")
-    assert limit(line(READ, fetch, SAVE)) is None
+    assert find_bottleneck(line(READ, fetch, SAVE)) is None
 
 
 def test_an_event_loop_that_computes():
@@ -245,7 +245,7 @@ def test_an_event_loop_that_computes():
 
 
 def test_two_that_are_as_busy():
-    found = limit(line(READ, Did("resize", 0.95), Did("upload", 0.93), SAVE))
+    found = find_bottleneck(line(READ, Did("resize", 0.95), Did("upload", 0.93), SAVE))
     assert found.sentence == (
         "balanced: resize 95 %, upload 93 % busy; more for one alone would give little, "
         "2 for resize, 2 for upload together about 1.9x"
@@ -271,24 +271,24 @@ def test_a_pipeline_beside_a_shorter_one():
 def test_what_goes_on_beside_it_bounds_what_is_gained():
     long = line(READ, Did("resize", 0.97), SAVE)
     other = line(Did("find", 0.5, end=0.8), Did("count", 0.5, end=0.8))
-    assert limit(beside(long, other)).gain == pytest.approx(1 / 0.8)
+    assert find_bottleneck(beside(long, other)).gain == pytest.approx(1 / 0.8)
 
 
 def test_two_that_take_as_long_say_nothing():
-    assert limit(beside(line(READ, Did("resize", 0.97)), line(Did("find", 0.5), Did("count", 0.5)))) is None
+    assert find_bottleneck(beside(line(READ, Did("resize", 0.97)), line(Did("find", 0.5), Did("count", 0.5)))) is None
 
 
 def test_one_after_the_other():
     first = line(Did("read", 0.02, end=0.8), Did("resize", 0.97, end=0.8), Did("save", 0.03, end=0.8))
     then = line(Did("report", 0.9, begin=0.8, after=("save",)))
-    found = limit(beside(first, then))
+    found = find_bottleneck(beside(first, then))
     assert found.sentence == "resize limits the run: 97 % busy; 2 workers would give about 1.6x"
 
 
 def test_parts_of_which_none_is_the_main_one_say_nothing():
     first = line(Did("read", 0.9, end=0.5), Did("resize", 0.97, end=0.5))
     then = line(Did("find", 0.9, begin=0.5), Did("count", 0.97, begin=0.5))
-    assert limit(beside(first, then)) is None
+    assert find_bottleneck(beside(first, then)) is None
 
 
 def test_a_lone_task_that_everything_else_is_over_before():
@@ -302,32 +302,32 @@ def test_a_lone_task_that_everything_else_is_over_before():
 
 
 def test_a_task_without_queues():
-    assert limit(line(Did("dance", 1.0))) is None
+    assert find_bottleneck(line(Did("dance", 1.0))) is None
 
 
 def test_a_run_that_was_too_short():
-    assert limit(line(READ, Did("resize", 0.97), SAVE, seconds=0.3)) is None
+    assert find_bottleneck(line(READ, Did("resize", 0.97), SAVE, seconds=0.3)) is None
 
 
 def test_a_run_in_which_nobody_is_busy():
-    assert limit(line(Did("read", 0.4), Did("resize", 0.5), SAVE)) is None
+    assert find_bottleneck(line(Did("read", 0.4), Did("resize", 0.5), SAVE)) is None
 
 
 def test_phases_within_one_pipeline():
-    assert limit(line(READ, Did("sort", 0.9, begin=0.5, after=("read",)), SAVE)) is None
+    assert find_bottleneck(line(READ, Did("sort", 0.9, begin=0.5, after=("read",)), SAVE)) is None
 
 
 @pytest.mark.parametrize(
-    "record", [Record("x", ""), replace(line(READ, SAVE), plan=RunPlan()), Record("x", "", seconds=9)]
+    "record", [RunRecord("x", ""), replace(line(READ, SAVE), plan=RunPlan()), RunRecord("x", "", seconds=9)]
 )
 def test_a_record_that_knows_little(record):
-    assert limit(record) is None
+    assert find_bottleneck(record) is None
 
 
 def test_a_task_that_never_started():
     record = line(READ, Did("resize", 0.97), SAVE)
     skipped = replace(record.tasks[2], workers=(), active=0.0, how="skipped")
-    assert limit(replace(record, tasks=(*record.tasks[:2], skipped))).task == "resize"
+    assert find_bottleneck(replace(record, tasks=(*record.tasks[:2], skipped))).task == "resize"
 
 
 shares = st.floats(0, 1)
@@ -358,7 +358,7 @@ def loads(draw, name):
     st.floats(0, 100),
 )
 def test_whatever_the_numbers_it_is_one_line_and_promises_no_loss(dids, cores, seconds, idle, cpu):
-    found = limit(line(*dids, cores=cores, seconds=seconds, idle=idle, cpu=cpu * seconds))
+    found = find_bottleneck(line(*dids, cores=cores, seconds=seconds, idle=idle, cpu=cpu * seconds))
     if found is not None:
         assert "\n" not in found.sentence
         assert found.gain is None or 0.99 <= found.gain <= 25

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.transport import frames
-from runner.transport.link import SupervisorLink, WorkerLink, pair
-from runner.transport.messages import PICKLED, Arena, Credit, Grant, Part, Stop
+from runner.transport import framing
+from runner.transport.messages import PICKLED, ArenaNotice, Credit, Grant, GrantedRange, Stop
+from runner.transport.socket_link import SupervisorLink, WorkerLink, connected_pair
 
 #: Near the sizes in which sockets hand bytes over.
 _AHEAD = 4096
@@ -25,7 +25,7 @@ SIZES = st.one_of(
 
 
 def grant(number: int, size: int) -> Grant:
-    return Grant(number, 0.05, (Part(number, 0, 1, 1, 0, PICKLED, bytes([number % 256]) * size),))
+    return Grant(number, 0.05, (GrantedRange(number, 0, 1, 1, 0, PICKLED, bytes([number % 256]) * size),))
 
 
 def same(one: Any, other: Any) -> bool:
@@ -41,7 +41,7 @@ def same(one: Any, other: Any) -> bool:
 @settings(max_examples=60, deadline=None)
 def test_a_worker_reads_whole_messages_wherever_their_bytes_are_cut(sizes: list[int | None], cuts: list[int]) -> None:
     sent = [Credit(at, 0.05) if size is None else grant(at, size) for at, size in enumerate(sizes)]
-    stream = b"".join(bytes(buffer) for message in sent for buffer in frames.pack(message))
+    stream = b"".join(bytes(buffer) for message in sent for buffer in framing.pack_message(message))
     ours, theirs = socket.socketpair()
 
     def write() -> None:
@@ -56,13 +56,13 @@ def test_a_worker_reads_whole_messages_wherever_their_bytes_are_cut(sizes: list[
         writer.start()
         heard = [link.receive() for _ in sent]
         writer.join()
-        assert not link.waiting()
+        assert not link.has_message()
     assert all(same(one, other) for one, other in zip(heard, sent, strict=True))
 
 
 @pytest.mark.parametrize("between", [0, 3])
 def test_descriptors_belong_to_their_messages_even_when_many_are_read_at_once(between: int) -> None:
-    ours, theirs = pair()
+    ours, theirs = connected_pair()
     supervisor, worker = SupervisorLink(ours), WorkerLink(theirs)
     files = [os.memfd_create(f"arena{number}") for number in range(3)]
     try:
@@ -70,12 +70,12 @@ def test_descriptors_belong_to_their_messages_even_when_many_are_read_at_once(be
             os.write(fd, f"arena {number}".encode())
             for _ in range(between):
                 supervisor.send(Credit(number, 0.05))
-            supervisor.send(Arena(number, fd))
-        supervisor.send(Stop(ended=True))
+            supervisor.send(ArenaNotice(number, fd))
+        supervisor.send(Stop(inputs_ended=True))
         heard = []
         while not heard or type(heard[-1]) is not Stop:
             heard.append(worker.receive())
-        arenas = [message for message in heard if type(message) is Arena]
+        arenas = [message for message in heard if type(message) is ArenaNotice]
         assert [os.pread(arena.fd, 20, 0) for arena in arenas] == [b"arena 0", b"arena 1", b"arena 2"]
         assert len(heard) == 4 + 3 * between
         for arena in arenas:
@@ -88,14 +88,14 @@ def test_descriptors_belong_to_their_messages_even_when_many_are_read_at_once(be
 
 
 def test_an_arena_without_a_descriptor_takes_no_other_ones() -> None:
-    ours, theirs = pair()
+    ours, theirs = connected_pair()
     supervisor, worker = SupervisorLink(ours), WorkerLink(theirs)
     fd = os.memfd_create("arena")
     try:
-        for message in (Arena(1), Arena(2, freed=(4096,)), Arena(3, fd), Arena(1)):
+        for message in (ArenaNotice(1), ArenaNotice(2, freed_offsets=(4096,)), ArenaNotice(3, fd), ArenaNotice(1)):
             supervisor.send(message)
         heard = [worker.receive() for _ in range(4)]
-        assert [(arena.number, arena.fd >= 0, arena.freed) for arena in heard] == [
+        assert [(arena.number, arena.fd >= 0, arena.freed_offsets) for arena in heard] == [
             (1, False, ()),
             (2, False, (4096,)),
             (3, True, ()),
@@ -119,7 +119,7 @@ def test_what_the_socket_does_not_take_at_once_goes_out_in_order(sizes: list[int
     fd = os.memfd_create("arena")
     sent: list[Any] = []
     for at, size in enumerate(sizes):
-        sent.append(Credit(at, 0.05) if size is None else Arena(at, fd) if size < 0 else grant(at, size))
+        sent.append(Credit(at, 0.05) if size is None else ArenaNotice(at, fd) if size < 0 else grant(at, size))
     heard: list[Any] = []
     supervisor, worker = SupervisorLink(ours), WorkerLink(theirs)
     reader = threading.Thread(target=lambda: heard.extend(worker.receive() for _ in sent))
@@ -132,7 +132,7 @@ def test_what_the_socket_does_not_take_at_once_goes_out_in_order(sizes: list[int
             supervisor.flush()
         reader.join()
     for one, other in zip(heard, sent, strict=True):
-        if type(other) is Arena:
+        if type(other) is ArenaNotice:
             assert os.path.sameopenfile(one.fd, fd)
             os.close(one.fd)
         else:
@@ -165,11 +165,11 @@ def test_nothing_overtakes_what_the_socket_did_not_take(sizes: list[int], reads:
             supervisor.flush()
         while more := read(1 << 20):
             stream += more
-    assert stream == b"".join(bytes(buffer) for message in sent for buffer in frames.pack(message))
+    assert stream == b"".join(bytes(buffer) for message in sent for buffer in framing.pack_message(message))
 
 
 def test_a_worker_that_is_gone_is_not_written_to() -> None:
-    ours, theirs = pair()
+    ours, theirs = connected_pair()
     supervisor = SupervisorLink(ours)
     theirs.close()
     supervisor.send(grant(1, 100))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.report.capture import ThreadCapture
-from runner.report.output import Printer
+from runner.report.printer import Printer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +58,7 @@ def child(printer: Printer, name: str, code: str) -> tuple[subprocess.Popen[byte
     reader, writer = os.pipe()
     process = subprocess.Popen([sys.executable, "-c", code], stdout=writer, stderr=writer)
     os.close(writer)
-    return process, printer.attach(name, reader, "out")
+    return process, printer.attach_pipe(name, reader, "out")
 
 
 def finish(printer: Printer, screen: Screen, *children: tuple[subprocess.Popen[bytes], object]) -> list[str]:
@@ -82,7 +82,7 @@ def test_lines_of_many_writers_come_whole(printer: Printer, screen: Screen) -> N
 def test_what_was_written_before_a_kill_comes_out(printer: Printer, screen: Screen) -> None:
     code = "import os, signal\nos.write(1, b'one\\ntwo\\nhalf')\nos.kill(os.getpid(), signal.SIGKILL)"
     assert finish(printer, screen, child(printer, "w", code)) == ["w | one", "w | two", "w | half"]
-    assert printer.tail("w") == "one\ntwo\nhalf\n"
+    assert printer.last_output("w") == "one\ntwo\nhalf\n"
 
 
 def test_a_grandchild_that_holds_the_pipe_holds_nobody_up(printer: Printer, screen: Screen) -> None:
@@ -100,11 +100,11 @@ def test_c_code_and_children(printer: Printer, screen: Screen) -> None:
     code = (
         "import ctypes, os, subprocess\n"
         "from runner.transport import stdio\n"
-        "stdio.worker_side(os.dup(1), os.dup(2))\n"
+        "stdio.redirect_worker_streams(os.dup(1), os.dup(2))\n"
         "print('python'); ctypes.CDLL(None).puts(b'from C')\n"
         "subprocess.run(['echo', 'child'])\n"
         "print('end', end='')\n"
-        "stdio.flush_all()\n"
+        "stdio.flush_standard_streams()\n"
     )
     lines = finish(printer, screen, child(printer, "w", code))
     assert lines == ["w | python", "w | from C", "w | child", "w | end"]
@@ -118,7 +118,7 @@ def test_a_line_without_end_comes_in_parts(printer: Printer, screen: Screen) -> 
 
 def test_messages_keep_their_place(printer: Printer, screen: Screen) -> None:
     printer.write("w", "before\n", "out")
-    printer.message("said by runner")
+    printer.print_message("said by runner")
     printer.write("w", "after\n", "out")
     assert finish(printer, screen) == ["w | before", "said by runner", "w | after"]
 
@@ -135,7 +135,7 @@ def test_a_closed_reader_is_remembered_and_drained() -> None:
     for _ in range(1000):
         printer.write("w", "x" * 100 + "\n", "out")
     assert printer.flush()
-    assert printer.trouble == "standard output: Broken pipe; 1,000 lines lost"
+    assert printer.write_error == "standard output: Broken pipe; 1,000 lines lost"
     printer.close()
     os.close(writer)
 
@@ -146,7 +146,7 @@ def test_a_full_disk_is_remembered() -> None:
     printer = Printer(full, full)
     printer.write("w", "one\ntwo\n", "out")
     assert printer.flush()
-    assert printer.trouble == "standard output: No space left on device; 2 lines lost"
+    assert printer.write_error == "standard output: No space left on device; 2 lines lost"
     printer.close()
     os.close(full)
 

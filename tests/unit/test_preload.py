@@ -6,8 +6,8 @@ import sys
 
 def test_the_fork_server_imports_what_every_worker_runs():
     code = (
-        "import sys, runner.fleets.preload; before = set(sys.modules);"
-        "import runner.fleets.child, runner.worker, runner.transport.link, runner.transport.stdio;"
+        "import sys, runner.engines.preload; before = set(sys.modules);"
+        "import runner.engines.child, runner.worker, runner.transport.socket_link, runner.transport.stdio;"
         "print(sorted(set(sys.modules) - before))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from runner.supervisor import processors
-from runner.supervisor.processors import Processors
+from runner.supervisor.processors import ProcessorMeter
 
 
 @pytest.fixture
@@ -26,26 +26,26 @@ def stat(tmp_path, monkeypatch):
 
 def test_only_the_processors_count_that_may_be_used(stat):
     stat((0, 0), (0, 0), (0, 0))
-    seen = Processors()
+    seen = ProcessorMeter()
     stat((100, 0), (0, 100), (50, 50))
-    assert seen.idle() == 0.25
+    assert seen.idle_share() == 0.25
 
 
 def test_a_moment_says_nothing(stat):
     stat((0, 0), (0, 0), (0, 0))
-    seen = Processors()
+    seen = ProcessorMeter()
     stat((5, 5), (0, 0), (5, 4))
-    assert seen.idle() is None
+    assert seen.idle_share() is None
 
 
 @pytest.mark.parametrize("text", ["", "cpu0 many words\n", "cpu0 1 2\n", "\n"])
 def test_what_cannot_be_read_is_unknown(text, stat, tmp_path):
     stat((0, 0), (0, 0), (0, 0))
-    seen = Processors()
+    seen = ProcessorMeter()
     (tmp_path / "stat").write_text(text)
-    assert seen.idle() is None
+    assert seen.idle_share() is None
 
 
 def test_without_the_file_it_is_unknown(monkeypatch, tmp_path):
     monkeypatch.setattr(processors, "_STAT", tmp_path / "none")
-    assert Processors().idle() is None
+    assert ProcessorMeter().idle_share() is None

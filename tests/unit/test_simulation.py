@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 import crossed
-import fakes
+import fake_engine
 import pytest
-from fakes import Script, random_plan, simulate
+from fake_engine import Script, random_plan, simulate
 
 from runner.config.model import Batch, Lifespan, QueueConfig, Rate
 
@@ -186,7 +186,7 @@ def test_many_more_schedules(block: int) -> None:
 
 
 def test_a_batch_that_has_waited_long_enough_waits_for_its_worker_without_a_sound() -> None:
-    tasks = [fakes.task("source", (), ("q",)), fakes.task("work", ("q",), batch=Batch(10, wait=0.05))]
-    result, fleet, _, _ = simulate(fakes.plan(tasks, [QueueConfig("q")]), Script(1, cost=2.0), 12)
+    tasks = [fake_engine.task("source", (), ("q",)), fake_engine.task("work", ("q",), batch=Batch(10, wait=0.05))]
+    result, fleet, _, _ = simulate(fake_engine.plan(tasks, [QueueConfig("q")]), Script(1, cost=2.0), 12)
     assert result.headline.done == 12
     assert fleet.hub.steps < 100, "the loop turned and turned meanwhile"

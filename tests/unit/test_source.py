@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runner.tasks import Shape
-from runner.transport import codec
-from runner.transport.messages import OBJECTS, PICKLED, Credit, Made, Stop, Times
-from runner.worker.bench import Bench
-from runner.worker.collect import Collector
-from runner.worker.meter import Meter
-from runner.worker.source import RunStopping, Tap
-from runner.worker.spec import Group
+from runner.transport import item_codec
+from runner.transport.messages import OBJECTS, PICKLED, Credit, MeasuredTimes, Produced, Stop
+from runner.worker.measurements import Measurements
+from runner.worker.outputs import OutputBuffer
+from runner.worker.produce import SourceOutput, SourceStopped
+from runner.worker.runtime import WorkerRuntime
+from runner.worker.spec import OutputGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,24 +25,24 @@ LENGTHS = [0, 1, 2, 31, 32, 33, 64, 511, 512, 513, 1024, 5000, 20_000]
 class Port:
     """Gives so much credit for each message, and at once."""
 
-    store = None
+    arena_writer = None
 
     def __init__(self, kind: int, credit: int, *, acks: bool = True) -> None:
         self.kind, self.credit, self.acks = kind, credit, acks
         self.items: list[Any] = []
 
-    def listen(self, deliver: Any) -> None:
+    def start_listening(self, deliver: Any) -> None:
         self.deliver = deliver
 
     def send(self, message: Any) -> None:
-        if isinstance(message, Times):
+        if isinstance(message, MeasuredTimes):
             return
-        assert isinstance(message, Made)
+        assert isinstance(message, Produced)
         for output in message.outputs:
             if self.kind == OBJECTS:
                 self.items += output.payload
             else:
-                self.items += [codec.thaw(frozen) for frozen in codec.decode(output.payload)]
+                self.items += [item_codec.decode_item(frozen) for frozen in item_codec.decode_payload(output.payload)]
 
     def ack(self) -> None:
         self.deliver(Credit(len(self.items) + self.credit, 0.02))
@@ -52,26 +52,26 @@ class Context:
     stopping = False
 
 
-def tap(kind: int = PICKLED, credit: int = 100_000) -> tuple[Tap, Port]:
+def tap(kind: int = PICKLED, credit: int = 100_000) -> tuple[SourceOutput, Port]:
     port = Port(kind, credit)
-    collector = Collector((Group("default", ("out",), kind),))
-    bench = Bench(None, port, [0, 0], collector, Context(), Shape("function"), Meter(port, "process"))  # type: ignore[arg-type]
-    made = Tap(bench)
+    collector = OutputBuffer((OutputGroup("default", ("out",), kind),))
+    bench = WorkerRuntime(None, port, [0, 0], collector, Context(), Shape("function"), Measurements(port, "process"))  # type: ignore[arg-type]
+    made = SourceOutput(bench)
     port.ack()
     return made, port
 
 
-def poured(made: Tap, port: Port, items: Iterator[Any]) -> list[Any]:
+def poured(made: SourceOutput, port: Port, items: Iterator[Any]) -> list[Any]:
     """Pour with a credit after each reserve, as a supervisor that is quick."""
-    reserve = made.reserve
+    reserve = made.reserve_credit
 
     def reserved(timeout: float | None = None) -> bool:
-        if not made.flag and made.sent + made.waiting >= made.total - 10:
+        if not made.attention_flag and made.sent_items + made.waiting_items >= made.credit_total - 10:
             port.ack()
         return reserve(timeout)
 
-    made.reserve = reserved  # type: ignore[method-assign]
-    made.pour(items)  # type: ignore[arg-type]
+    made.reserve_credit = reserved  # type: ignore[method-assign]
+    made.emit_all_from(items)  # type: ignore[arg-type]
     return port.items
 
 
@@ -105,8 +105,8 @@ def test_an_item_is_as_it_was_when_it_was_yielded(before: int) -> None:
     assert poured(*tap(), rows())[before:] == [{"number": number} for number in range(600)]
 
 
-def fast(made: Tap) -> bool:
-    return made.stride >= 512
+def fast(made: SourceOutput) -> bool:
+    return made.clock_check_interval >= 512
 
 
 def test_while_nothing_is_under_way_an_item_leaves_before_the_next_one_is_made() -> None:
@@ -117,9 +117,9 @@ def test_while_nothing_is_under_way_an_item_leaves_before_the_next_one_is_made()
         yield from range(20_000)
         assert fast(made)
         for number in range(20_000, 20_700):
-            made.hear(Credit(made.total, 0.02))  # what waited leaves
-            made.hear(Credit(made.total, 0.02))  # and has arrived: nothing is under way
-            assert made.waiting == 0
+            made.handle_message(Credit(made.credit_total, 0.02))  # what waited leaves
+            made.handle_message(Credit(made.credit_total, 0.02))  # and has arrived: nothing is under way
+            assert made.waiting_items == 0
             yield number
             if port.items[-1:] != [number]:
                 late.append(number)
@@ -134,7 +134,7 @@ def test_what_waits_leaves_when_what_was_under_way_has_arrived_although_the_gene
 
     def items() -> Iterator[int]:
         yield from range(20_100)
-        made.hear(Credit(made.total, 0.02))
+        made.handle_message(Credit(made.credit_total, 0.02))
         assert port.items == list(range(20_100))
         yield 20_100
 
@@ -150,12 +150,12 @@ def test_once_the_run_stops_one_more_item_is_made_at_most(before: int) -> None:
     def items() -> Iterator[int]:
         yield from range(before)
         made.bench.context.stopping = True
-        made.hear(Stop(ended=False))
+        made.handle_message(Stop(inputs_ended=False))
         for number in range(before, before + 100):
             asked.append(number)
             yield number
 
-    with pytest.raises(RunStopping):
+    with pytest.raises(SourceStopped):
         poured(made, port, items())
     assert len(asked) == 1
     made.flush()
@@ -184,7 +184,7 @@ def test_items_are_made_within_their_credit() -> None:
         nonlocal most
         for number in range(5000):
             yield number
-            most = max(most, number + 1 - made.total)
+            most = max(most, number + 1 - made.credit_total)
 
     poured(made, port, items())
     assert port.items == list(range(5000))
@@ -199,9 +199,9 @@ def test_a_generator_that_gets_slow_is_asked_for_less_at_a_time(monkeypatch: pyt
     def items() -> Iterator[int]:
         yield from range(20_000)
         assert fast(made)
-        monkeypatch.setattr("runner.worker.source.perf_counter", lambda: float(next(times)))
+        monkeypatch.setattr("runner.worker.produce.perf_counter", lambda: float(next(times)))
         for number in range(20_000, 25_000):
-            strides.append(made.stride)
+            strides.append(made.clock_check_interval)
             yield number
 
     poured(made, port, items())

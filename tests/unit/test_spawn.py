@@ -11,10 +11,10 @@ import pytest
 DYING = """
 import os, signal, socket, sys, threading
 from multiprocessing import forkserver
-from runner.fleets.spawn import Spawner
+from runner.engines.spawn import Spawner
 
 spawner = Spawner("forkserver")
-spawner.prepare([])
+spawner.start_fork_server([])
 server = forkserver._forkserver
 deaf = socket.socket(socket.AF_UNIX)
 deaf.bind(sys.argv[1])

@@ -6,45 +6,47 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.topology import Node, Stage, Topology, strongly_connected
+from runner.topology import Stage, TaskNode, Topology, strongly_connected
 
 
 def idle(task: str) -> bool:
     return False
 
 
-def started(*nodes: Node) -> Topology:
+def started(*nodes: TaskNode) -> Topology:
     graph = Topology(nodes)
-    for name in graph.startable():
-        graph.started(name)
+    for name in graph.startable_tasks():
+        graph.mark_started(name)
     return graph
 
 
 def test_a_queue_closes_when_all_its_writers_are_over() -> None:
-    graph = started(Node("a", (), ("q",)), Node("b", (), ("q",)), Node("sink", ("q",)))
-    graph.over("a", Stage.OK)
-    assert graph.exhausted(idle) == []
-    graph.over("b", Stage.FAILED)
-    assert graph.exhausted(lambda task: task == "sink") == []
-    assert graph.exhausted(idle) == ["sink"]
+    graph = started(TaskNode("a", (), ("q",)), TaskNode("b", (), ("q",)), TaskNode("sink", ("q",)))
+    graph.finish("a", Stage.OK)
+    assert graph.exhausted_tasks(idle) == []
+    graph.finish("b", Stage.FAILED)
+    assert graph.exhausted_tasks(lambda task: task == "sink") == []
+    assert graph.exhausted_tasks(idle) == ["sink"]
 
 
 def test_a_cycle_ends_together_once_it_is_fed_no_more_and_empty() -> None:
     graph = started(
-        Node("seed", (), ("found",)), Node("fetch", ("found",), ("pages",)), Node("parse", ("pages",), ("found",))
+        TaskNode("seed", (), ("found",)),
+        TaskNode("fetch", ("found",), ("pages",)),
+        TaskNode("parse", ("pages",), ("found",)),
     )
-    assert graph.exhausted(idle) == []
-    graph.over("seed", Stage.OK)
-    assert graph.exhausted(lambda task: task == "parse") == []
-    assert sorted(graph.exhausted(idle)) == ["fetch", "parse"]
+    assert graph.exhausted_tasks(idle) == []
+    graph.finish("seed", Stage.OK)
+    assert graph.exhausted_tasks(lambda task: task == "parse") == []
+    assert sorted(graph.exhausted_tasks(idle)) == ["fetch", "parse"]
 
 
 def test_dead_letters_keep_their_queue_open() -> None:
-    graph = started(Node("a", (), ("q",)), Node("work", ("q",), ("dead",)), Node("rejects", ("dead",)))
-    graph.over("a", Stage.OK)
-    assert graph.exhausted(idle) == ["work"]
-    graph.over("work", Stage.OK)
-    assert graph.exhausted(idle) == ["rejects"]
+    graph = started(TaskNode("a", (), ("q",)), TaskNode("work", ("q",), ("dead",)), TaskNode("rejects", ("dead",)))
+    graph.finish("a", Stage.OK)
+    assert graph.exhausted_tasks(idle) == ["work"]
+    graph.finish("work", Stage.OK)
+    assert graph.exhausted_tasks(idle) == ["rejects"]
 
 
 @pytest.mark.parametrize(
@@ -60,33 +62,33 @@ def test_dead_letters_keep_their_queue_open() -> None:
     ],
 )
 def test_after(wanted: str, stage: Stage, *, starts: bool, never: bool) -> None:
-    graph = Topology([Node("first"), Node("second", after={"first": wanted})])  # type: ignore[dict-item]
-    assert graph.startable() == ["first"]
-    graph.started("first")
-    graph.over("first", stage)
-    assert (graph.startable() == ["second"]) is starts
-    assert (graph.unstartable() == ["second"]) is never
+    graph = Topology([TaskNode("first"), TaskNode("second", after={"first": wanted})])  # type: ignore[dict-item]
+    assert graph.startable_tasks() == ["first"]
+    graph.mark_started("first")
+    graph.finish("first", stage)
+    assert (graph.startable_tasks() == ["second"]) is starts
+    assert (graph.unstartable_tasks() == ["second"]) is never
 
 
 def test_after_started_needs_a_worker_that_is_ready() -> None:
-    graph = Topology([Node("first"), Node("second", after={"first": "started"})])
-    graph.started("first")
-    assert graph.startable() == []
-    graph.is_ready("first")
-    assert graph.startable() == ["second"]
+    graph = Topology([TaskNode("first"), TaskNode("second", after={"first": "started"})])
+    graph.mark_started("first")
+    assert graph.startable_tasks() == []
+    graph.mark_ready("first")
+    assert graph.startable_tasks() == ["second"]
 
 
 def test_a_writer_without_readers_left_works_in_vain() -> None:
-    graph = started(Node("a", (), ("q", "r")), Node("x", ("q",)), Node("y", ("r",)))
-    graph.over("x", Stage.FAILED)
-    assert graph.in_vain() == []
-    graph.over("y", Stage.FAILED)
-    assert graph.in_vain() == ["a"]
+    graph = started(TaskNode("a", (), ("q", "r")), TaskNode("x", ("q",)), TaskNode("y", ("r",)))
+    graph.finish("x", Stage.FAILED)
+    assert graph.without_readers() == []
+    graph.finish("y", Stage.FAILED)
+    assert graph.without_readers() == ["a"]
 
 
 def test_depth_counts_from_the_sources() -> None:
-    graph = Topology([Node("sink", ("r",)), Node("mid", ("q",), ("r",)), Node("top", (), ("q",))])
-    assert graph.depth() == {"top": 0, "mid": 1, "sink": 2}
+    graph = Topology([TaskNode("sink", ("r",)), TaskNode("mid", ("q",), ("r",)), TaskNode("top", (), ("q",))])
+    assert graph.task_depths() == {"top": 0, "mid": 1, "sink": 2}
 
 
 @given(st.dictionaries(st.integers(0, 7), st.lists(st.integers(0, 7), max_size=4), min_size=8, max_size=8))

@@ -1,0 +1,145 @@
+"""A group of commands whose modules are imported when they are called: starting costs what one verb costs."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import typer
+import typer.core
+import typer.main
+
+from runner.cli import safe_output, typer_without_pydantic
+from runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class LazyGroup(typer.core.TyperGroup):
+    """Its subclass says in `verbs`: name → ("module:function" or "module:app", one line of help)."""
+
+    verbs: ClassVar[Mapping[str, tuple[str, str]]] = {}
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        typer_without_pydantic.skip_pydantic()
+        self.commands = dict.fromkeys(self.verbs)  # type: ignore[assignment]  # typer suggests names from its keys
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  typer's signature
+        """All names, in the order of `verbs`."""
+        return [*self.verbs, *self.plugin_commands()]
+
+    def plugin_commands(self) -> Mapping[str, tuple[str, str]]:
+        """Further commands, of plugins: name → ("", help); looked for only when somebody wants to know."""
+        return {}
+
+    def load_plugin_command(self, name: str) -> Any:  # noqa: ARG002  a subclass that has others says which
+        """The typer app or function of one of them; None when there is none of that name."""
+        return None
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  typer's signature
+        """Import one verb."""
+        if cmd_name not in self.verbs:
+            found = self.load_plugin_command(cmd_name)
+            return None if found is None else _theirs(_command(cmd_name, found, self._elsewhere()))
+        if self.commands[cmd_name] is None:
+            module, _, attribute = self.verbs[cmd_name][0].partition(":")
+            self.commands[cmd_name] = _command(
+                cmd_name, getattr(importlib.import_module(module), attribute), self._elsewhere()
+            )
+        return self.commands[cmd_name]
+
+    def _elsewhere(self) -> list[Any]:
+        """The group's own `-C`, for each of its commands."""
+        found = [copy.copy(param) for param in self.params if "-C" in param.opts]
+        for param in found:
+            param.expose_value = False
+        return found
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  typer's signature
+        """The list of verbs in `--help`, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self.verbs.items()])
+        others = self.plugin_commands()
+        if others:
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl([(name, text) for name, (_, text) in others.items()])
+
+
+def _command(name: str, target: Any, elsewhere: Sequence[Any]) -> Any:
+    made = typer.main.get_group(target) if isinstance(target, typer.Typer) else _alone(target)
+    made.name = name
+    _equip(made, elsewhere)
+    return made
+
+
+def _theirs(command: Any) -> Any:
+    """A plugin's command, which prints what it likes; how it is called wrongly is said by us."""
+    invoke = command.invoke
+
+    def call(ctx: Any) -> Any:
+        with safe_output.unescaped_output():
+            return invoke(ctx)
+
+    command.invoke = call
+    return command
+
+
+def _alone(target: Any) -> Any:
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    alone.command(help=_help(target.__doc__ or ""))(target)
+    return typer.main.get_command(alone)
+
+
+def _equip(command: Any, elsewhere: Sequence[Any]) -> None:
+    """What every command has: `-C`, its examples line by line, and the nearest word for a misspelt option."""
+    for each in getattr(command, "commands", {}).values():
+        if each.callback is not None and "Examples:" in (each.callback.__doc__ or ""):
+            each.help = _help(each.callback.__doc__)
+        _equip(each, elsewhere)
+    if not getattr(command, "commands", None):
+        if not any("-C" in param.opts for param in command.params):
+            command.params += [*elsewhere]
+        command.parse_args = partial(_parsed, command, command.parse_args)
+
+
+def change_folder(folder: str | None) -> None:
+    """Make a folder the working directory; UsageError when that cannot be."""
+    if folder is None:
+        return
+    try:
+        os.chdir(folder)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"-C {folder}: {getattr(error, 'strerror', None) or error}") from None
+    os.environ["PWD"] = str(Path.cwd())  # what programs that it starts go by
+
+
+def _parsed(command: Any, usual: Any, ctx: Any, args: list[str]) -> Any:
+    """As typer parses, but an option that there is not is answered with the one that is most like it."""
+    try:
+        return usual(ctx, args)
+    except Exception as error:
+        if not hasattr(error, "possibilities") or not (wrong := getattr(error, "option_name", "")):
+            raise
+        import difflib  # only for a mistake
+
+        known = [name for param in command.params for name in (*param.opts, *param.secondary_opts)]
+        known = [name for name in (*known, "--help") if name.startswith("--")]
+        near = difflib.get_close_matches(wrong, known, 1)
+        error.possibilities = []
+        if near:
+            error.message = f"{getattr(error, 'message', '')}; did you mean `{near[0]}`?"  # type: ignore[attr-defined]  # click's
+        raise
+
+
+def _help(text: str) -> str:
+    """A docstring as help: the examples keep their lines (that is what the backspace says)."""
+    head, mark, examples = inspect.cleandoc(text).partition("Examples:\n")
+    lines = [line for line in examples.split("\n") if line.strip()]
+    return head + (f"\b\n{mark}" + "\n".join(lines) if mark else "")

@@ -1,0 +1,77 @@
+"""`runner list runs`: the past runs of a project, from their records."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from runner.ledger import Balance
+from runner.report.words import describe_outcome, format_duration
+from runner.store import records
+from runner.text import printable_line, printable_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_ENDS = {0: "ended", 1: "failed", 4: "some dead", 5: "halted", 70: "runner's fault", 124: "deadline"}
+_KINDS: dict[str, Any] = {
+    "title": str,
+    "began": (int, float),
+    "seconds": (int, float),
+    "exit_code": int,
+    "balance": dict,
+    "unfinished": list,
+}
+
+
+def past_runs(state: Path) -> list[dict[str, Any]]:
+    """One entry for each run, the last one first: how it ended, or "going on", or "killed"."""
+    found = []
+    for run in reversed(records.recorded_runs(state)):
+        path = state / "runs" / run / records.RECORD_FILE
+        record = records.read_unchecked(path)
+        told = {key: _told(record, key) for key in _KINDS}
+        found.append({"run": run, "end": _end(path, record), **told, "outcome": _outcome(record)})
+    return found
+
+
+def _told(record: dict[str, Any], key: str) -> Any:
+    """What a record says under a key; None when it is of no such kind: somebody else, or a hand, has written it."""
+    value = record.get(key)
+    if key == "balance" and isinstance(value, dict) and not all(type(count) is int for count in value.values()):
+        return None
+    return value if isinstance(value, _KINDS[key]) else None
+
+
+def _end(path: Path, record: dict[str, Any]) -> str:
+    code = record.get("exit_code")
+    if isinstance(code, int):
+        return _ENDS.get(code, "stopped")
+    if not record:
+        return "unreadable"
+    return "going on" if records.is_going_on(path, record) else "killed"
+
+
+def _outcome(record: dict[str, Any]) -> str:
+    """The last line of its summary; without a name of a task that was not written by runner."""
+    try:
+        hows = {str(task["name"]): task["how"] for task in record["tasks"]}
+        cut = [str(name) for name in record.get("unfinished", ())]
+        return describe_outcome(Balance(**record["balance"]), hows, cut, queues=bool(record["queues"]))
+    except (TypeError, ValueError, KeyError, AttributeError):  # written by somebody else, or by hand
+        return "?"
+
+
+def table_rows(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The same for people."""
+    return [tuple(_row(entry)) for entry in found]
+
+
+def _row(entry: dict[str, Any]) -> list[str]:
+    try:
+        began = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(entry["began"])))
+        took = format_duration(float(entry["seconds"]))
+    except (TypeError, ValueError, KeyError, OverflowError, OSError):  # written by somebody else, or by hand
+        began = took = "?"
+    title = printable_line(entry["title"] or "?")
+    return [printable_text(entry["run"]), began, entry["end"], took, title[:30], entry["outcome"]]

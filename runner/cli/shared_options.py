@@ -1,0 +1,148 @@
+"""What several verbs are given: a file, values of params, keys to set; and how shells complete them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from runner.errors import RunnerError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from runner.config.model import Config
+
+DEFAULT_FILE = "tasks.toml"
+
+
+# -- completion -------------------------------------------------------------------------------
+
+
+def complete_file(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: ARG001  typer's signature
+    """TOML files, and folders on the way to them."""
+    folder = Path(incomplete).parent if not incomplete.endswith("/") else Path(incomplete)
+    try:
+        there = sorted(folder.iterdir())
+    except OSError:
+        return []
+    shown = [f"{path}/" if path.is_dir() else str(path) for path in there if not path.name.startswith(".")]
+    return [path for path in shown if path.endswith((".toml", "/")) and path.startswith(incomplete)]
+
+
+def complete_task(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001  typer's signature
+    """Names of tasks in the file that the command line names."""
+    config = _quietly(ctx)
+    return [(task.name, task.help) for task in config.tasks.values()] if config else []
+
+
+def complete_param(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001  typer's signature
+    """`NAME=` of the file's params, and their choices once the name is there."""
+    config = _quietly(ctx)
+    if config is None:
+        return []
+    name, equals, _ = incomplete.partition("=")
+    if equals and name in config.declared_params:
+        return [(f"{name}={choice}", "") for choice in config.declared_params[name].choices or ()]
+    return [(f"{param.name}=", param.help) for param in config.declared_params.values()]
+
+
+def complete_set(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: ARG001  typer's signature
+    """`tasks.NAME.key=` and the like."""
+    from runner.config import grammar
+
+    config = _quietly(ctx)
+    if config is None:
+        return []
+    found = [f"run.{key}=" for key in grammar.RUN]
+    found += [f"tasks.{task}.{key}=" for task in config.tasks for key in grammar.TASK]
+    return found + [f"queues.{queue}.{key}=" for queue in config.queues for key in grammar.QUEUE]
+
+
+def complete_code(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001  typer's signature
+    """Codes of problems."""
+    from runner.cli.explanations import EXPLANATIONS
+
+    return [(page.code, page.title) for page in EXPLANATIONS.values()]
+
+
+def _quietly(ctx: Any) -> Config | None:
+    from runner import config
+
+    given = ctx.params.get("file") or ctx.params.get("files") or _among(ctx.args)
+    try:
+        return config.examine(given if isinstance(given, str) else given[0], env={}, lenient=True)
+    except (RunnerError, OSError, IndexError):
+        return None
+
+
+def _among(words: Sequence[str]) -> str:
+    """The file among words that are not parsed yet: after an option whose value is being typed, none is."""
+    return next((word for word in words if word.endswith(".toml") and Path(word).is_file()), DEFAULT_FILE)
+
+
+# -- arguments --------------------------------------------------------------------------------
+
+FileArgument = Annotated[
+    Optional[str],  # noqa: UP045  typer reads the annotation at run time
+    typer.Argument(
+        metavar="FILE",
+        help="The file; `-` is standard input. Default: tasks.toml here.",
+        autocompletion=complete_file,
+        show_default=False,
+    ),
+]
+ParamOptions = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--param", "-p", metavar="NAME=VALUE", help="Set a param of the file.", autocompletion=complete_param),
+]
+SetOptions = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Set any key of the file, in TOML: tasks.bake.workers=2",
+        autocompletion=complete_set,
+    ),
+]
+
+
+def file_or_default(file: str | None, verb: str) -> str:
+    """The file that is meant; UsageError when none is."""
+    if file is not None:
+        return file
+    if not Path(DEFAULT_FILE).exists():
+        raise UsageError(f"there is no {DEFAULT_FILE} here; name a file: runner {verb} FILE")
+    return DEFAULT_FILE
+
+
+def parse_pairs(texts: Iterable[str] | None, option: str) -> list[tuple[str, str]]:
+    """`NAME=VALUE` texts; UsageError for what is none."""
+    found = []
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            # What is there may be a secret; only the option's name is repeated.
+            raise UsageError(f"{option} wants NAME=VALUE")
+        found.append((name, value))
+    return found
+
+
+def examine_file(file: str | None, verb: str, params: list[str] | None, sets: list[str] | None) -> Config:
+    """The file, read for a verb that runs nothing."""
+    from runner import config
+
+    return config.examine(
+        file_or_default(file, verb),
+        params=dict(parse_pairs(params, "--param")),
+        sets=parse_pairs(sets, "--set"),
+        lenient=True,
+    )
+
+
+def raise_for_problems(config: Config) -> None:
+    """A file with errors in its keys cannot be shown; ConfigError with all of them."""
+    from runner import check
+
+    check.raise_if_errors(config.problems, config)

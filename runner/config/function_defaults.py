@@ -1,0 +1,39 @@
+"""What a function declares: `@task(mode="thread", batch=100)` are keys of its task's table, below the file's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from runner.config.diagnostics import Diagnostics
+from runner.config.problems import Problem
+from runner.config.reader import Reader
+from runner.config.source_map import SourceMap
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.config.model import Config, Location, TaskConfig
+
+
+def is_set_in_file(config: Config, task: str, key: str) -> bool:
+    """Whether the file says this key of a task, in its own table or for all tasks."""
+    tables = (config.filled_tables.get("tasks", {}).get(task), config.filled_tables.get("defaults", {}).get("task"))
+    return any(isinstance(table, dict) and key in table for table in tables)
+
+
+def apply_declared_options(
+    config: Config, name: str, options: Mapping[str, Any], where: str, place: Location
+) -> tuple[TaskConfig, list[Problem]]:
+    """The task with what its function declares; `where` says where that stands, `place` who calls it."""
+    task = config.tasks[name]
+    if not options:
+        return task, []
+    report = Diagnostics(SourceMap(config.file, ""))
+    reader = Reader(report, config.queues, config.tasks)
+    made = reader.convert_table(dict(options), "task defaults", ("defaults", "task"), f"the declaration at {where}")
+    found = [Problem("E309", each.message, place, hint=each.hint) for each in report.problems]
+    keys = {key: value for key, value in made.items() if not is_set_in_file(config, name, key)}
+    if callable(keys.get("workers")):
+        keys["workers"] = keys["workers"](name)
+    return replace(task, **keys), found

@@ -1,0 +1,198 @@
+"""Bytes → dict. Whatever comes in (binary, another encoding, 1,000 levels, a million digits): a clean problem, soon."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tomli
+
+from runner.structs import dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: A file written by hand has some kilobytes; what is larger is not one.
+MAX_FILE_BYTES = 1024 * 1024
+#: `[tests.expect.queues.NAME]` and an argument in it are about ten levels.
+MAX_NESTING = 64
+
+STDIN = "<stdin>"
+
+_TOKEN = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*'|#[^\n]*|[\[\]{}.=\n]")
+_LONG_NUMBER = re.compile(r"[0-9_]{1000,}")
+
+
+class UnreadableFile(Exception):
+    """The text is no TOML, or not there; `line` and `column` are 0 when the problem has no place.
+
+    `shown` is the line itself, when there is no text to take it from.
+    """
+
+    def __init__(
+        self, code: str, message: str, line: int = 0, column: int = 0, hint: str = "", shown: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.code, self.message, self.line, self.column = code, message, line, column
+        self.hint, self.shown = hint, shown
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFile:
+    """A file as it was given: its name for people, the folder it lives in, and its text."""
+
+    file: str
+    folder: Path
+    text: str
+
+
+def read(source: str | Path) -> TaskFile:
+    """Read a file (`-`: standard input) and decode it; raises `UnreadableFile`."""
+    if str(source) == "-":
+        return TaskFile(STDIN, Path.cwd(), decode_text(sys.stdin.buffer.read(MAX_FILE_BYTES + 1)))
+    path = Path(source)
+    try:
+        if not path.is_file() and not _is_pipe(path):
+            raise UnreadableFile("E101", _not_a_file(path))
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        folder = path.absolute().parent
+    except OSError as error:
+        raise UnreadableFile("E101", f"the file cannot be read: {error.strerror or type(error).__name__}") from None
+    except ValueError:  # a NUL in the path
+        raise UnreadableFile("E101", "the file is not a file name") from None
+    return TaskFile(str(path), folder, decode_text(data))
+
+
+def _not_a_file(path: Path) -> str:
+    if path.is_dir():
+        return "this is a folder, not a file"
+    return "this is not a regular file" if path.exists() else "the file does not exist"
+
+
+def _is_pipe(path: Path) -> bool:
+    """`runner run <(generate)` gives a pipe; a device such as /dev/zero is none."""
+    return path.is_fifo() and str(path).startswith(("/dev/fd/", "/proc/self/fd/"))
+
+
+def decode_text(data: bytes) -> str:
+    r"""UTF-8 with or without a byte order mark; raises `UnreadableFile`.
+
+    >>> decode_text(b"\xef\xbb\xbfa = 1\r\n")
+    'a = 1\n'
+    """
+    if len(data) > MAX_FILE_BYTES:
+        raise UnreadableFile("E101", f"the file is larger than {MAX_FILE_BYTES // 1024**2} MiB, which no task file is")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UnreadableFile("E101", "the file is UTF-16; TOML is UTF-8", hint="save it as UTF-8")
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if b"\x00" in data:
+        raise UnreadableFile("E101", "the file is binary, not text")
+    try:
+        return data.decode().replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        begin = data.rfind(b"\n", 0, error.start) + 1
+        column = len(data[begin : error.start].decode(errors="replace")) + 1
+        shown = data[begin:].partition(b"\n")[0].decode(errors="replace").rstrip("\r")
+        raise UnreadableFile("E101", "the file is not UTF-8 text", line, column, "save it as UTF-8", shown) from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The TOML as dicts and lists; raises `UnreadableFile`."""
+    try:
+        found = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        raise _syntax(text, error) from None
+    except RecursionError:
+        raise UnreadableFile("E102", "values or keys are nested too deeply", *_depth(text)) from None
+    except ValueError as error:  # an integer of thousands of digits, or a date that is none
+        raise _bad_value(text, error) from None
+    if _too_deep(found):
+        raise UnreadableFile("E102", f"tables are nested more than {MAX_NESTING} levels deep", *_depth(text))
+    return found
+
+
+def _syntax(text: str, error: tomli.TOMLDecodeError) -> UnreadableFile:
+    message = error.msg[:1].lower() + error.msg[1:]
+    line, column = error.lineno, error.colno
+    lines = text.split("\n")
+    if line >= len(lines) and not lines[-1].strip():  # "at end of document": show the last line that says something
+        line = max((number for number, one in enumerate(lines, 1) if one.strip()), default=1)
+        column = len(lines[line - 1]) + 1
+    column = min(column, len(lines[line - 1]) + 1)  # tomli looks two characters ahead behind a backslash
+    for pattern, better, hint, column_of in _PLAINER:
+        if re.match(pattern, message) and (at := column_of(lines[line - 1], column)):
+            return UnreadableFile("E102", f"not TOML: {better or message}", line, at, hint)
+    return UnreadableFile("E102", f"not TOML: {message}", line, column)
+
+
+def _first(line: str, column: int) -> int:
+    """What tomli finds out at the end of a line is about the key or the header at its beginning."""
+    return len(line) - len(line.lstrip(" \t[")) + 1
+
+
+def _opening(line: str, column: int) -> int:
+    """Where the string begins that does not end."""
+    start = 0
+    for token in _TOKEN.finditer(line[: column - 1]):
+        start = token.end()
+    return next((start + at + 1 for at, char in enumerate(line[start:]) if char in "\"'"), column)
+
+
+def _here(line: str, column: int) -> int:
+    return column
+
+
+def _bare(line: str, column: int) -> int:
+    """The column, when a word without quotes stands there."""
+    return column if re.match(r"[A-Za-z_][\w.:/-]*\s*(#.*)?$", line[column - 1 :]) else 0
+
+
+_PLAINER: tuple[tuple[str, str, str, Callable[[str, int], int]], ...] = (
+    (r"cannot overwrite a value", "this key is there twice", "", _first),
+    (r"cannot (declare|mutate|redefine)", "this table is there twice, or is no table", "", _first),
+    (r"illegal character '\\n'", "a string that does not end on its line", "its closing quote is missing", _opening),
+    (r"unclosed array", "", "`]` or a comma is missing", _here),
+    (r"unclosed inline table", "", "`}` or a comma is missing", _here),
+    (r"invalid value", "a value that is none", "a string needs quotes", _bare),
+    (r"expected '=' after a key", "", "TOML writes `key = value`", _here),
+)
+
+
+def _bad_value(text: str, error: ValueError) -> UnreadableFile:
+    number = _LONG_NUMBER.search(text)
+    if number is None:
+        return UnreadableFile("E102", f"not TOML: {error}")
+    line = text.count("\n", 0, number.start()) + 1
+    column = number.start() - text.rfind("\n", 0, number.start())
+    return UnreadableFile("E102", "a number of thousands of digits", line, column)
+
+
+def _depth(text: str) -> tuple[int, int]:
+    """Line and column of the first bracket or part of a key beyond `MOST_LEVELS`; (0, 0) when none is found."""
+    level = dots = 0
+    for token in _TOKEN.finditer(text):
+        word = token[0]
+        level += (word in "[{") - (word in "]}")
+        dots = dots + 1 if word == "." else 0 if word in "\n=" else dots
+        if level > MAX_NESTING or dots > MAX_NESTING:
+            return text.count("\n", 0, token.start()) + 1, token.start() - text.rfind("\n", 0, token.start())
+    return 0, 0
+
+
+def _too_deep(value: dict[str, Any]) -> bool:
+    """Without recursion: depth is what is in question."""
+    level: list[Any] = [value]
+    for _ in range(MAX_NESTING):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True

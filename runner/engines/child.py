@@ -1,0 +1,163 @@
+"""The first thing that a process worker does: its own group, its lifeline, its output; then the worker's life."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from runner import forked_copies
+from runner.engines import fork_server, lifeline
+from runner.engines.spawn import ignore_terminal_signals
+from runner.error_text import describe_error
+from runner.shm import reader
+from runner.shm.writer import ArenaWriter
+from runner.structs import dataclass
+from runner.transport import stdio
+from runner.transport.framing import FrameError
+from runner.transport.messages import ArenaNotice, Credit, Grant, Reply
+from runner.transport.progress_page import ProgressPage
+from runner.transport.socket_link import WorkerLink
+from runner.worker import WorkerSpec, orderly_exit, run
+from runner.worker.spec import SupervisorGone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.engines.spawn import InheritedFd
+    from runner.transport.messages import FromWorker
+
+
+@dataclass(slots=True)
+class WorkerBootstrap:
+    """What a child is given: what to do, and its ends of everything. `out` and `err` are None under `log = "raw"`."""
+
+    spec: WorkerSpec
+    socket_fd: InheritedFd | int
+    progress_page: InheritedFd | int
+    lifeline_fd: InheritedFd | int
+    stack_file: InheritedFd | int
+    out: InheritedFd | int | None
+    err: InheritedFd | int | None
+    runner_pid: int
+    arena_number: int
+
+
+class ProcessPort:
+    """The port of a process worker: its private socket, and what it needs to send and receive large buffers."""
+
+    def __init__(self, link: WorkerLink, arena: int) -> None:
+        self._link = link
+        self._lock = threading.Lock()
+        self.arena_writer: ArenaWriter | None = ArenaWriter(arena, self._announce)
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._link.fileno()
+
+    def abandon_in_fork(self) -> None:
+        """This is a copy that a function has forked: it has no part in what is said here."""
+        self._link.close()
+        self._lock = threading.Lock()
+        self._link = forked_copies.DiscardingChannel()  # type: ignore[assignment]  # that is what it stands for
+
+    def _announce(self, number: int, fd: int) -> None:
+        reader.open_arena(number, os.dup(fd))  # what it writes may come back to it
+        self.send(ArenaNotice(number, fd))
+
+    def send(self, message: FromWorker) -> None:
+        """Write a message whole."""
+        if type(message) is Reply:
+            kept, gone = reader.take_view_changes()
+            if kept or gone:
+                message = replace(message, still_viewed=kept, released=gone)
+        try:
+            with self._lock:
+                self._link.send(message)
+        except OSError:
+            raise SupervisorGone from None
+
+    def receive(self, timeout: float | None = None) -> Any:
+        """The next message; None after `timeout` seconds."""
+        while True:
+            if timeout is not None and not self._link.has_message(timeout):
+                return None
+            try:
+                message = self._link.receive()
+            except (EOFError, OSError, FrameError):
+                raise SupervisorGone from None
+            if type(message) is not ArenaNotice or message.freed_offsets:
+                break
+            if message.fd >= 0:
+                reader.open_arena(message.number, message.fd)
+            else:
+                reader.forget_arena(message.number)
+        if type(message) in {Grant, Credit, ArenaNotice} and message.freed_offsets and self.arena_writer is not None:
+            self.arena_writer.freed_offsets.extend(message.freed_offsets)
+        return message
+
+    def start_listening(self, deliver: Callable[[Any], None]) -> None:
+        """Read in a thread of its own from now on."""
+
+        def read() -> None:
+            with contextlib.suppress(SupervisorGone):
+                while True:
+                    deliver(self.receive())
+
+        threading.Thread(target=read, name="runner-port", daemon=True).start()
+
+
+def worker_main(kit: WorkerBootstrap) -> None:
+    """Be a worker until there is nothing more to do."""
+    orderly_exit.note_inherited_finalizers()
+    os.setpgid(0, 0)
+    ignore_terminal_signals()
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    lifeline.arm_lifeline(_fd(kit.lifeline_fd))
+    _enable_stack_file(_fd(kit.stack_file))
+    _reseed()
+    stdio.redirect_worker_streams(*(None if end is None else _fd(end) for end in (kit.out, kit.err)))
+    os.environ["RUNNER_PID"] = str(kit.runner_pid)
+    page = ProgressPage(_fd(kit.progress_page))
+    port = ProcessPort(WorkerLink(socket.socket(fileno=_fd(kit.socket_fd))), kit.arena_number)
+    forked_copies.register_fork_hook(port.abandon_in_fork)
+    forked = "runner.engines.preload" in sys.modules  # by the fork server, else spawned
+    ours = {*fork_server.hide_helper_pipes(), port.fileno()}
+    try:
+        run(kit.spec, port, page.progress_slot(kit.spec.slot))
+    except Exception:
+        raise  # a fault of runner's own
+    except SystemExit:
+        raise  # quietly, with its code
+    except BaseException as error:  # noqa: BLE001  a KeyboardInterrupt of the user's: told without frames of ours
+        os.write(_fd(kit.stack_file), describe_error(error).traceback.encode("utf-8", "backslashreplace"))
+        raise SystemExit(1) from None
+    finally:
+        who = f"runner: worker `{kit.spec.name}` of task `{kit.spec.task}`"
+        orderly_exit.exit_orderly(who, kit.spec.grace, ours if forked else None)
+        stdio.flush_standard_streams()
+
+
+def _enable_stack_file(fd: int) -> None:
+    """A crash, and SIGQUIT, write the stacks of all threads into the file that runner reads afterwards."""
+    faulthandler.enable(fd, all_threads=True)
+    faulthandler.register(signal.SIGQUIT, fd, all_threads=True)
+
+
+def _reseed() -> None:
+    """The fork server may have imported numpy, whose global generator would be the same in every worker."""
+    numpy = sys.modules.get("numpy.random")
+    if numpy is not None:
+        numpy.seed()
+
+
+def _fd(end: InheritedFd | int) -> int:
+    assert isinstance(end, int)
+    return end

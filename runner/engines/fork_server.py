@@ -1,0 +1,253 @@
+"""multiprocessing's fork server, as a run needs it: reachable whatever becomes of TMPDIR, and never waited for in vain.
+
+    runner ── socket, by a short name ──▶ fork server ── fork ──▶ worker
+                                              └── number of the process, later its exit code, by a pipe
+
+What is private in the standard library and has to be touched for that is touched here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import signal
+import tempfile
+import time
+from multiprocessing import context, forkserver, popen_forkserver, process, reduction, resource_tracker, spawn, util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner import forked_copies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from multiprocessing.process import BaseProcess
+
+#: Seconds that the server may take to fork; it has imported everything before. Once a signal has come: so many.
+START_TIMEOUT, START_TIMEOUT_AFTER_SIGNAL = 10.0, 1.0
+#: Between two looks whether a signal has come.
+_SLICE = 0.1
+#: A server that is told to end gets so many seconds.
+_END = 1.0
+_BY_NUMBER = "/proc/self/fd"
+_PATH = getattr(os, "O_PATH", 0)
+#: Private, as are its parts, which no stub knows.
+_server: Any = forkserver._forkserver
+
+
+class ForkServerTimeout(ConnectionError):
+    """The fork server has not answered in time; it has been killed, and the next start makes a new one."""
+
+
+def is_server_running() -> bool:
+    """Whether a fork server is there and has not ended; one of another program's is taken as it is."""
+    pid = getattr(_server, "_forkserver_pid", None)
+    if pid is None:
+        return False
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
+
+
+def forget_inherited_server() -> None:
+    """Forget a fork server that is another process's: after a fork, this one could neither wait for it nor end it."""
+    pid = getattr(_server, "_forkserver_pid", None)
+    if pid is None:
+        return
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        os.close(_server._forkserver_alive_fd)
+        _forget(_server._forkserver_address)
+        _server._forkserver_alive_fd = _server._forkserver_address = _server._forkserver_pid = None
+
+
+@contextlib.contextmanager
+def use_unlinked_socket() -> Iterator[None]:
+    """Have a server that is started meanwhile listen on a socket that no name leads to: one has 107 bytes at most.
+
+    The file of the socket is held open and removed: however long TMPDIR is, and whoever sweeps it, the socket is
+    reached as a descriptor of this process. (A socket without a file, in the abstract name space, would let every
+    user of the machine execute code in the server: CVE-2022-42919.) Without /proc it is done as multiprocessing does.
+    """
+    if not _PATH or not Path(_BY_NUMBER).is_dir():
+        yield
+        return
+    config = process.current_process()._config  # type: ignore[attr-defined]  # private, where it keeps its folder
+    before, server = config.get("tempdir"), _server
+    folder = _folder()
+    fd = os.open(folder, _PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    old = server._forkserver_address
+    try:
+        config["tempdir"] = f"{_BY_NUMBER}/{fd}"
+        yield
+        address = server._forkserver_address
+        if address != old:
+            _forget(old)
+            server._forkserver_address = f"{_BY_NUMBER}/{os.open(address, _PATH | os.O_CLOEXEC)}"
+            Path(address).unlink()
+    finally:
+        config["tempdir"] = before
+        os.close(fd)
+        with contextlib.suppress(OSError):
+            Path(folder).rmdir()
+
+
+def _folder() -> str:
+    """A new folder of this user's only; OSError when there is no place for one."""
+    for parent in (None, "/tmp", "/var/tmp", "/dev/shm", "."):  # noqa: S108  made by `mkdtemp`
+        with contextlib.suppress(OSError):
+            return tempfile.mkdtemp(prefix="runner-", dir=parent)
+    raise FileNotFoundError("no folder for temporary files can be written to")
+
+
+def _forget(address: Any) -> None:
+    """Close the descriptor by which a server was reached."""
+    if isinstance(address, str) and address.startswith(f"{_BY_NUMBER}/") and address.count("/") == 4:
+        with contextlib.suppress(OSError, ValueError):
+            os.close(int(address.rpartition("/")[2]))
+
+
+class _Popen(popen_forkserver.Popen):
+    """Asks the server for a process, and waits for nothing."""
+
+    def _launch(self, process_obj: Any) -> None:
+        buffer = io.BytesIO()
+        context.set_spawning_popen(self)
+        try:
+            reduction.dump(spawn.get_preparation_data(process_obj._name), buffer)
+            reduction.dump(process_obj, buffer)
+        finally:
+            context.set_spawning_popen(None)
+        self.sentinel, self.data = _server.connect_to_new_process(self._fds)  # type: ignore[attr-defined]  # private
+        # As in the standard library: the child sees by its other end whether this process lives.
+        self.finalizer = util.Finalize(self, _close, (os.dup(self.data), self.sentinel))
+        self.left = memoryview(buffer.getvalue())
+        self.pid = 0
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+class ForkedProcess(context.ForkServerProcess):
+    """A process that is started by the fork server; `answered` has to be called after `start`."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:  # noqa: N802  the name that multiprocessing looks for
+        return _Popen(process_obj)
+
+
+def await_started(started: BaseProcess, hurried: Callable[[], bool]) -> None:
+    """Hand over what the process needs, and learn its number; NoAnswer after a time, EOFError when the server died."""
+    popen = started._popen  # type: ignore[attr-defined]  # private
+    began = time.monotonic()
+    try:
+        os.set_blocking(popen.data, False)
+        while True:
+            if not popen.left:
+                if _ready(popen.sentinel, select.POLLIN, _SLICE):
+                    break
+            elif _ready(popen.data, select.POLLOUT, _SLICE):
+                popen.left = popen.left[os.write(popen.data, popen.left) :]
+                if not popen.left:
+                    os.close(popen.data)
+                    popen.data = -1
+            waited = time.monotonic() - began
+            if waited > START_TIMEOUT or (waited > START_TIMEOUT_AFTER_SIGNAL and hurried()):
+                raise ForkServerTimeout(f"the fork server has not answered for {waited:.0f} s")
+        popen.pid = forkserver.read_signed(popen.sentinel)
+    except (OSError, EOFError):
+        kill()
+        raise
+    finally:
+        if popen.data >= 0:
+            os.close(popen.data)
+        if not popen.pid:
+            started.join(_END)
+            with contextlib.suppress(ValueError):
+                started.close()
+
+
+def _ready(fd: int, events: int, seconds: float) -> bool:
+    """Whether a descriptor (of any number: `select.select` ends at 1,023) becomes ready in time."""
+    look = select.poll()
+    look.register(fd, events)
+    return bool(look.poll(seconds * 1000))
+
+
+def kill() -> None:
+    """End the fork server at once, also a stopped one. Who waits for exit codes learns that nobody knows them."""
+    pid = getattr(_server, "_forkserver_pid", None)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError, PermissionError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            _gone_within(pid, _END)
+
+
+def helper_processes() -> list[Any]:
+    """The fork server and the resource tracker that run now."""
+    found = (
+        (getattr(forkserver, "_forkserver", None), "_forkserver_pid"),
+        (getattr(resource_tracker, "_resource_tracker", None), "_pid"),
+    )
+    return [server for server, pid in found if server is not None and getattr(server, pid, None) is not None]
+
+
+def end_helper(server: Any) -> None:
+    """End one of them: its pipe is closed, it is waited for, and killed when that takes too long."""
+    alive, number = ("_fd", "_pid") if hasattr(server, "_fd") else ("_forkserver_alive_fd", "_forkserver_pid")
+    pid = getattr(server, number, None)
+    if pid is None:
+        return
+    with server._lock:
+        os.close(getattr(server, alive))
+        setattr(server, alive, None)
+        setattr(server, number, None)
+        if server is _server:
+            _forget(server._forkserver_address)
+            server._forkserver_address = None
+        with contextlib.suppress(ChildProcessError):
+            if not _gone_within(pid, _END):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def hide_helper_pipes() -> list[int]:
+    """In a worker: programs that it starts do not hold the pipes to the fork server and the tracker. Return these."""
+    tracker = getattr(resource_tracker, "_resource_tracker", None)
+    both = (getattr(tracker, "_fd", None), getattr(_server, "_forkserver_alive_fd", None))
+    fds = [fd for fd in both if fd is not None]
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    forked_copies.register_fork_hook(release_helpers)
+    return fds
+
+
+def release_helpers(theirs: Sequence[Any] = ()) -> None:
+    """In a copy of this process: do not keep the fork server alive; whoever wants one here starts a new one."""
+    if _server not in theirs and getattr(_server, "_forkserver_alive_fd", None) is not None:
+        forked_copies.close_descriptors(_server._forkserver_alive_fd)
+        _forget(_server._forkserver_address)
+        _server._forkserver_alive_fd = _server._forkserver_pid = _server._forkserver_address = None
+
+
+def _gone_within(pid: int, seconds: float) -> bool:
+    """Whether a child ends within so many seconds."""
+    end = time.monotonic() + seconds
+    with contextlib.suppress(OSError, AttributeError):  # no such call here
+        fd = os.pidfd_open(pid)
+        try:
+            return _ready(fd, select.POLLIN, seconds)
+        finally:
+            os.close(fd)
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True

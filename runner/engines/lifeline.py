@@ -1,0 +1,78 @@
+"""The lifeline: when runner dies, however it dies, the kernel kills its workers and their children.
+
+One pipe per worker, used for nothing else; runner holds the write end and never writes. In the worker, signal-driven
+I/O on the read end sends SIGKILL to the worker's process group once the last writer is gone: enforced by the kernel,
+also while C code holds the GIL (fcntl(2), F_SETSIG and F_SETOWN). PR_SET_PDEATHSIG would be tied to the thread that
+forked, and under a fork server to the server. Elsewhere than Linux a thread waits on the pipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+from runner import forked_copies
+
+if TYPE_CHECKING:
+    from runner.std.commands import ProcessGroup
+
+
+def arm_lifeline(read_end: int) -> None:
+    """Tie this process and its group to the pipe; call it after `setpgid`."""
+    if hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(read_end, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(read_end, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(read_end, fcntl.F_SETFL, fcntl.fcntl(read_end, fcntl.F_GETFL) | os.O_ASYNC)
+    else:
+        threading.Thread(target=_wait, args=(read_end,), name="runner-lifeline", daemon=True).start()
+    # Runner may have died before this was armed.
+    if select.select([read_end], [], [], 0)[0]:
+        _end()
+
+
+class Lifeline:
+    """What ties processes to this one that nobody has started by `Spawner`: what thread workers have forked.
+
+    Each copy that was forked by a thread that is younger than this (a task's, then) joins one process group, whose
+    leader holds the other end of a pipe to this process: it dies, and what it has started, when this process ends. A
+    daemon that begins a session of its own has left the group; so it can here, as it leads none.
+    """
+
+    def __init__(self) -> None:
+        self._group: ProcessGroup | None = None
+        self._leader = 0
+        self._others = {thread.ident for thread in threading.enumerate()} - {threading.main_thread().ident}
+        self._forget = forked_copies.register_fork_hook(self._tie, self._prepare)
+
+    def _prepare(self) -> None:
+        from runner.std.commands import ProcessGroup  # few runs need it
+
+        self._group = self._group or ProcessGroup()
+        with contextlib.suppress(OSError):  # no more processes, which the fork will find as well
+            self._leader = self._group.group_id()
+
+    def _tie(self) -> None:
+        if self._group is not None:
+            self._group.abandon_in_fork()
+        if self._leader and threading.get_ident() not in self._others:
+            with contextlib.suppress(OSError):  # it has a session of its own already (`pty.fork`)
+                os.setpgid(0, self._leader)
+
+    def close(self) -> None:
+        """Tie nothing any more; what is tied stays so until this process ends."""
+        self._forget()
+
+
+def _wait(read_end: int) -> None:
+    with contextlib.suppress(OSError):
+        os.read(read_end, 1)
+    _end()
+
+
+def _end() -> None:
+    os.killpg(os.getpgrp(), signal.SIGKILL)

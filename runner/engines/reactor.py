@@ -1,0 +1,166 @@
+"""The one place where the supervisor waits: sockets, pidfds, thread workers and signals together.
+
+Signal handlers only count and wake (`signal.set_wakeup_fd`); what a signal means is decided in the loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from runner import forked_copies
+from runner.engines.base import SignalReceived
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import FrameType
+
+    from runner.engines.base import EngineEvent
+
+
+class LocalReactor:
+    """A selector, and a queue of events that threads post."""
+
+    def __init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+        self._posted: deque[EngineEvent] = deque()
+        self._sleeping = False
+        #: What is to be looked at later: when, and by what.
+        self._later: list[tuple[float, Callable[[], None]]] = []
+        #: Called before each wait: what a fleet has to say when nothing else is being said.
+        self.before_wait: list[Callable[[], None]] = []
+        self._reader, self._writer = os.pipe()
+        for fd in (self._reader, self._writer):
+            os.set_blocking(fd, False)
+        self.selector.register(self._reader, selectors.EVENT_READ)
+        self._calls: dict[int, Callable[[int], None]] = {}
+        self._handlers: dict[int, object] = {}
+        self._old_wakeup: int | None = None
+        self._forget = forked_copies.register_fork_hook(self.abandon_in_fork)
+
+    def abandon_in_fork(self) -> None:
+        """This is a copy that something in this process has forked: no supervisor waits here, no signal is for it."""
+        self.release_signals()
+        self.selector.close()
+        forked_copies.close_descriptors(self._reader, self._writer)
+        self.selector = forked_copies.ExitOnTouch()  # type: ignore[assignment]  # that is what it stands for
+
+    def post_event(self, event: EngineEvent) -> None:
+        """Report an event from any thread."""
+        self._posted.append(event)
+        if self._sleeping:
+            self.wake_up()
+
+    def wake_up(self) -> None:
+        """End the present wait, or the next one."""
+        with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
+            os.write(self._writer, b"\0")
+
+    def watch_fd(self, fd: int, events: int, call: Callable[[int], None]) -> None:
+        """Call `call(mask)` in the loop whenever the descriptor is ready."""
+        self.selector.register(fd, events)
+        self._calls[fd] = call
+
+    def change_fd_events(self, fd: int, events: int) -> None:
+        """Change what a descriptor is watched for."""
+        self.selector.modify(fd, events)
+
+    def is_watching_fd(self, fd: int) -> bool:
+        """Whether the descriptor is watched."""
+        return fd in self._calls
+
+    def unwatch_fd(self, fd: int) -> None:
+        """Stop watching; before the descriptor is closed."""
+        self._calls.pop(fd, None)
+        with contextlib.suppress(KeyError, ValueError):
+            self.selector.unregister(fd)
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call it in the loop after so many seconds."""
+        self._later.append((time.monotonic() + seconds, call))
+
+    def _look(self) -> float:
+        """Call what is due; how many seconds the next one has time."""
+        now = time.monotonic()
+        for due in [due for due in self._later if due[0] <= now]:
+            self._later.remove(due)
+            due[1]()
+        return max(0.0, min((when for when, _ in self._later), default=now) - now)
+
+    def wait(self, timeout: float | None) -> list[EngineEvent]:
+        """Run the callbacks of what is ready; return all events."""
+        for call in self.before_wait:
+            call()
+        if self._later:
+            patience = self._look()
+            if self._later:
+                timeout = patience if timeout is None else min(timeout, patience)
+        if self._posted:
+            timeout = 0
+        else:
+            self._sleeping = True
+            if self._posted:  # posted before it could see that we sleep
+                timeout = 0
+        try:
+            ready = self.selector.select(timeout)
+        finally:
+            self._sleeping = False
+        for key, mask in ready:
+            if key.fd == self._reader:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._reader, 4096)
+            elif (watcher := self._calls.get(key.fd)) is not None:  # an earlier one may have unwatched it
+                watcher(mask)
+        events = []
+        while self._posted:
+            events.append(self._posted.popleft())
+        return events
+
+    def suspend_process(self) -> None:
+        """Stop this process, as Ctrl-Z does; returns when it is continued."""
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def catch_signals(self, signals: Iterable[signal.Signals]) -> None:
+        """Turn signals into events; does nothing outside the main thread, where Python has no handlers.
+
+        What is ignored already stays so (`nohup`, a job that a shell has put into the background), and what a C
+        library handles (None) could not be given back.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._old_wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in signals:
+            if signal.getsignal(number) not in {signal.SIG_IGN, None}:
+                self._handlers[number] = signal.signal(number, self._caught)
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the signature of a handler
+        self._posted.append(SignalReceived(number))
+
+    def has_pending_signal(self) -> bool:
+        """Whether a signal waits to be heard by the loop."""
+        return any(isinstance(event, SignalReceived) for event in self._posted)
+
+    def release_signals(self) -> None:
+        """Give the signals back to whoever had them."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        if self._old_wakeup is not None:
+            signal.set_wakeup_fd(self._old_wakeup)
+        self._old_wakeup = None
+        self._handlers.clear()
+
+    def close(self) -> None:
+        """Give everything back; a second time does nothing."""
+        self._forget()
+        self.release_signals()
+        self.selector.close()
+        for fd in (self._reader, self._writer):
+            if fd >= 0:
+                os.close(fd)
+        self._reader = self._writer = -1

@@ -1,0 +1,178 @@
+"""Thread workers: message objects are handed over as they are, and nothing is copied.
+
+A thread cannot be killed; `kill` says so, and the run ends without it (the process exits over it at the end).
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from runner import forked_copies
+from runner.engines.base import ExitStatus, MessageReceived, WorkerExited
+from runner.error_text import clean_stack, describe_error, describe_refusal
+from runner.errors import SpawnError
+from runner.transport.progress_page import Position, unpack_position
+from runner.worker import WorkerSpec, run
+from runner.worker.spec import SupervisorGone, WorkerThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.engines.arena_registry import ArenaRegistry
+    from runner.engines.reactor import LocalReactor
+    from runner.transport.messages import FromWorker, ToWorker
+
+
+#: Threads that are on their way out get so many seconds together.
+_MOMENT = 0.3
+
+
+class ThreadPort:
+    """The port of one thread worker."""
+
+    def __init__(
+        self, post: Callable[[Any], None], slot: int, life: int, holdings: ArenaRegistry | None = None
+    ) -> None:
+        self._holdings = holdings
+        self.arena_writer = None if holdings is None else holdings.thread_arena
+        self._post, self._slot, self._life = post, slot, life
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._listener: Callable[[Any], None] | None = None
+        self._lock = threading.Lock()
+
+    def abandon_in_fork(self) -> None:
+        """This is a copy that a function has forked: nothing here is its."""
+        self._post = lambda _: None
+        self._lock, self._holdings = threading.Lock(), None
+        self._inbox = forked_copies.DiscardingChannel()  # type: ignore[assignment]  # that is what it stands for
+
+    def send(self, message: FromWorker) -> None:
+        """Report to the supervisor's loop."""
+        if self._holdings is not None:
+            message = self._holdings.message_from_thread(message)
+        self._post(MessageReceived(self._slot, self._life, message))
+
+    def receive(self, timeout: float | None = None) -> Any:
+        """The next message; None after `timeout` seconds."""
+        try:
+            message = self._inbox.get(timeout=timeout) if timeout != 0 else self._inbox.get_nowait()
+        except queue.Empty:
+            return None
+        if message is None:
+            raise SupervisorGone
+        return message
+
+    def start_listening(self, deliver: Callable[[Any], None]) -> None:
+        """Have messages delivered by the supervisor's own thread from now on."""
+        with self._lock:
+            self._listener = deliver
+            waiting = []
+            while not self._inbox.empty():
+                waiting.append(self._inbox.get())
+        for message in waiting:
+            deliver(message)
+
+    def deliver_message(self, message: ToWorker | None) -> None:
+        """The supervisor's side: hand a message over; None: nobody will ever answer."""
+        with self._lock:
+            listener = self._listener
+            if listener is None:
+                self._inbox.put(message)
+                return
+        listener(message)
+
+
+class ThreadEngine:
+    """Threads of this process. `holdings` is where they share large buffers with processes, if there are any."""
+
+    def __init__(
+        self, hub: LocalReactor, around: Callable[[str], Any] | None = None, holdings: ArenaRegistry | None = None
+    ) -> None:
+        self._hub = hub
+        self._holdings = holdings
+        self._cells: dict[int, list[int]] = {}
+        self._around = around
+        self._ports: dict[int, ThreadPort] = {}
+        self._threads: dict[int, threading.Thread] = {}
+
+    def start(self, spec: WorkerSpec, life: int) -> int:
+        """Start a thread that bears the worker's name."""
+        port = ThreadPort(self._hub.post_event, spec.slot, life, self._holdings)
+        self._cells[spec.slot] = [0, 0]
+        thread = WorkerThread(
+            target=contextvars.Context().run, args=(self._live, spec, port, life), name=spec.name, daemon=True
+        )
+        self._ports[spec.slot] = port
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            raise SpawnError(
+                f"worker `{spec.name}` of task `{spec.task}` could not be started: {describe_refusal(error) or error}"
+            ) from None
+        self._threads[spec.slot] = thread
+        return os.getpid()
+
+    def _live(self, spec: WorkerSpec, port: ThreadPort, life: int) -> None:
+        death, stack = ExitStatus(code=0), ""
+        # A thread is what its maker is unless it says so. This one is a daemon so that it can be left behind; what a
+        # function starts is to be waited for at the end, as in any program.
+        threading.current_thread()._daemonic = False  # type: ignore[attr-defined]  # the setter refuses a live thread
+        if self._around is not None:
+            self._around(spec.name)
+        try:
+            with forked_copies.temporary_fork_hook(port.abandon_in_fork):
+                run(spec, port, self._cells[spec.slot])
+        except SystemExit as end:
+            death = ExitStatus(text=f"called sys.exit({end.code!r})")
+        except BaseException as error:  # noqa: BLE001  whatever ends a thread is reported as its death
+            told = describe_error(error)
+            death, stack = ExitStatus(text=f"ended by {told}"), told.traceback
+        position = self.current_position(spec.slot)
+        self._hub.post_event(WorkerExited(spec.slot, life, death, position, stack))
+
+    def send(self, slot: int, message: ToWorker) -> None:
+        """Hand a message over."""
+        self._ports[slot].deliver_message(message)
+
+    def kill(self, slot: int) -> bool:
+        """Nobody can end a thread."""
+        self._ports[slot].deliver_message(None)
+        return False
+
+    def current_position(self, slot: int) -> Position:
+        """What the slot's worker executes."""
+        return unpack_position(*self._cells[slot])
+
+    def request_stack(self, slot: int) -> None:
+        """Nothing to ask: `stack` looks for itself."""
+
+    def read_stack(self, slot: int) -> str:
+        """What the thread executes now."""
+        frame = sys._current_frames().get(self._threads[slot].ident or 0)
+        return "" if frame is None else clean_stack("".join(traceback.format_stack(frame)))
+
+    def resident_bytes(self, slot: int) -> int:  # noqa: ARG002  the same for all kinds of workers
+        """Threads share their memory."""
+        return 0
+
+    def pause_workers(self, *, going_on: bool) -> None:
+        """Threads stop with the process that they live in."""
+
+    def close(self) -> None:
+        """Wait a moment for threads that are on their way out; a thread that executes is left behind."""
+        for port in self._ports.values():
+            port.deliver_message(None)
+        end = time.monotonic() + _MOMENT
+        for slot, thread in self._threads.items():
+            thread.join(0 if self.current_position(slot).lease else max(0.0, end - time.monotonic()))
+
+    def names_left_running(self) -> list[str]:
+        """The names of threads that could not be ended."""
+        return [thread.name for thread in self._threads.values() if thread.is_alive()]

@@ -1,0 +1,408 @@
+"""The ledger itself: lines of waiting items, leases on granted ones, and the one step that settles a lease."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from runner.ledger.balance import Balance, ItemCounts, TaskFlow, compute_balance
+from runner.ledger.leases import Again, Dead, GivenUp, Lease, Settlement, Verdict
+from runner.ledger.ordering import ReleaseOrder
+from runner.ledger.subscriptions import Chunk, ItemRange, QueueOrder, Subscription, WhenFull
+from runner.structs import dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSpec:
+    """A queue as the ledger sees it: its bounds and who reads it. `letters`: it carries dead letters only."""
+
+    queue: str
+    readers: tuple[str, ...]
+    size: int = 1000
+    bytes: int = 64 * 1024 * 1024
+    full: WhenFull = "wait"
+    order: QueueOrder = "fifo"
+    copy: bool = False
+    carries_dead_letters: bool = False
+    is_elastic: bool = False
+
+
+#: A piece on its way back, and the time before which it must not be granted.
+_Returned = tuple[Subscription, ItemRange, "float | None"]
+
+
+class Ledger:
+    """All lines, leases and counts of one run.
+
+    >>> book = Ledger([QueueSpec("q", ("eat",))])
+    >>> _ = book.put("q", [book.make_chunk(["a", "b"], 2, 2)], sender="bake")
+    >>> lease = book.grant_lease("eat", worker=0, most=10)
+    >>> _ = book.settle_lease(lease.id, done=2, verdicts={}, outputs=[])
+    >>> book.subscriptions[0].counts.done
+    2
+    """
+
+    def __init__(self, specs: Iterable[QueueSpec], ordered: Iterable[str] = ()) -> None:
+        self.subscriptions: list[Subscription] = []
+        self.subscriptions_by_queue: dict[str, list[Subscription]] = {}
+        self.subscriptions_by_task: dict[str, list[Subscription]] = defaultdict(list)
+        self.dead_letter_queues: set[str] = set()
+        self.release_orders: dict[str, ReleaseOrder] = {task: ReleaseOrder() for task in ordered}
+        for spec in specs:
+            self._open(spec)
+        self.leases: dict[int, Lease] = {}
+        self.repeated_items: dict[str, int] = defaultdict(int)
+        self.taken_items: dict[str, int] = defaultdict(int)
+        self.sent_items: dict[str, int] = defaultdict(int)
+        self.source_items: dict[str, int] = defaultdict(int)
+        self.task_counts: dict[str, ItemCounts] = defaultdict(ItemCounts)
+        self.leased_items: dict[str, int] = defaultdict(int)
+        self._chunks = count(1)
+        self._leases = count(1)
+        #: Whether any item may be asleep.
+        self._sleepers = False
+
+    def _open(self, spec: QueueSpec) -> None:
+        groups = [(reader,) for reader in spec.readers] if spec.copy else [spec.readers]
+        lines = [
+            Subscription(
+                name=f"{spec.queue}->{group[0]}" if spec.copy else spec.queue,
+                queue=spec.queue,
+                readers=group,
+                size=spec.size,
+                bytes=spec.bytes,
+                full=spec.full,
+                order=spec.order,
+                keeps_returned=any(reader in self.release_orders for reader in group),
+                min_size=spec.size if spec.is_elastic else None,
+            )
+            for group in groups
+        ]
+        self.subscriptions.extend(lines)
+        self.subscriptions_by_queue[spec.queue] = lines
+        for line in lines:
+            for reader in line.readers:
+                self.subscriptions_by_task[reader].append(line)
+        if spec.carries_dead_letters:
+            self.dead_letter_queues.add(spec.queue)
+
+    # -- coming in -----------------------------------------------------------------------------
+
+    def make_chunk(
+        self, payload: Any, count_: int, size: int, priorities: tuple[float, ...] = (), lying: int = 0
+    ) -> Chunk:
+        """Number a new chunk."""
+        return Chunk(next(self._chunks), payload, count_, size, priorities, lying)
+
+    def put(self, queue: str, chunks: Iterable[Chunk], sender: str | None = None) -> None:
+        """Take chunks into every line of a queue; `sender` is the task they are counted for."""
+        for line in self.subscriptions_by_queue[queue]:
+            for chunk in chunks:
+                line.admit_chunk(chunk)
+                if sender is not None:
+                    self.sent_items[sender] += chunk.count
+
+    def free_room(self, queues: Iterable[str]) -> int:
+        """Items that all these queues can still take; 0 means that their writers wait."""
+        return min((self.free_room_in(queue) for queue in queues), default=1 << 60)
+
+    def free_room_in(self, queue: str) -> int:
+        """Items that this queue can still take, whatever its readers."""
+        least = 1 << 60
+        for line in self.subscriptions_by_queue[queue]:
+            # A queue that drops never makes its writers wait, nor does one whose readers are gone.
+            if line.full == "wait" and not line.abandoned:
+                least = min(least, line.free_room())
+        return least
+
+    def size_bound(self, queue: str) -> int:
+        """Items that this queue may hold, as far as its writers wait for it."""
+        return min(
+            [line.size for line in self.subscriptions_by_queue[queue] if line.full == "wait" and not line.abandoned],
+            default=0,
+        )
+
+    def set_elastic_size(self, task: str, items: int) -> None:
+        """The task's elastic lines may hold so many items, if that is more than they hold in any case."""
+        for line in self.subscriptions_by_task[task]:
+            if line.min_size is not None:
+                line.size = max(line.min_size, items)
+
+    def remove_reader(self, task: str, over: Container[str]) -> None:
+        """The task reads no more, and sends what its order held back. Lines whose readers are all `over` are left."""
+        if task in self.release_orders:
+            self._send(task, self.release_orders[task].drain_outputs(), Settlement())
+        for line in self.subscriptions_by_task[task]:
+            line.remove_reader(task, over)
+
+    # -- going out -----------------------------------------------------------------------------
+
+    def grant_lease(
+        self,
+        task: str,
+        worker: int,
+        most: int,
+        most_bytes: int = 1 << 60,
+        least: int = 1,
+        light: int = 1,
+        together: int = 1,
+    ) -> Lease | None:
+        """Grant up to `most` items to a worker, or nothing when fewer than `least` are available.
+
+        `most_bytes` bounds what is granted beyond `together` items: a batch is not parted for its bytes.
+        Marked pieces (an item that failed before) come alone and ignore `least`.
+        """
+        lines = self.subscriptions_by_task[task]
+        pieces: list[tuple[Subscription, ItemRange]] = []
+        taken = 0
+        for line in self._turn(task, lines, least):
+            for piece in line.take_ranges(
+                task, most - taken, most_bytes, light, together - taken, joining=bool(pieces)
+            ):
+                pieces.append((line, piece))
+                taken += piece.count
+                if len(lines) > 1:
+                    most_bytes -= piece.weighted_bytes(light)
+            if taken >= most or (pieces and pieces[-1][1].must_be_alone):
+                break
+        if not pieces:
+            return None
+        entry = None
+        if (order := self.release_orders.get(task)) is not None:
+            entry = pieces[0][1].order_entry or order.append_entry()
+        lease = Lease(next(self._leases), task, worker, pieces, taken, entry)
+        self.leases[lease.id] = lease
+        self.leased_items[task] += taken
+        return lease
+
+    @staticmethod
+    def _turn(task: str, lines: list[Subscription], least: int) -> list[Subscription]:
+        if least > 1 and not any(
+            (piece := line.next_range(task)) is not None and piece.must_be_alone for line in lines
+        ):
+            available = sum(line.available_items(task) for line in lines)
+            if available < least:
+                return []
+        if len(lines) == 1:
+            return lines
+        # What was begun first, then the fullest: a task with several inputs empties what makes others wait.
+        return sorted(
+            (line for line in lines if line.available_items(task)),
+            key=lambda line: (task not in line.kept_for_task, -line.available_items(task)),
+        )
+
+    def returned_first(self, task: str) -> bool:
+        """Whether what would be granted next is what the order of the task waits for."""
+        return task in self.release_orders and any(
+            task in line.kept_for_task for line in self.subscriptions_by_task[task]
+        )
+
+    def suspect_first(self, task: str) -> bool:
+        """Whether workers have died over what would be granted next."""
+        return any(
+            (piece := line.next_range(task)) is not None and piece.crashes for line in self.subscriptions_by_task[task]
+        )
+
+    def available_items(self, task: str) -> int:
+        """Items that could be granted to this task now."""
+        total = 0
+        for line in self.subscriptions_by_task[task]:
+            total += line.available_items(task) if line.kept_for_task else line.count - line.sleeping_items
+        return total
+
+    def queued_items(self, task: str) -> int:
+        """Items that wait for this task, those included that sleep before a retry."""
+        return sum([line.count for line in self.subscriptions_by_task[task]])
+
+    def has_items(self, task: str) -> bool:
+        """Whether this task has items, queued or in the hands of its workers."""
+        return self.leased_items[task] > 0 or self.queued_items(task) > 0
+
+    def wake_sleepers(self, now: float) -> None:
+        """Let the items whose time has come be granted again."""
+        for line in self.subscriptions:
+            if line.sleeping_ranges:
+                line.wake_sleepers(now)
+        self._sleepers = any(line.sleeping_ranges for line in self.subscriptions)
+
+    def next_waking(self) -> float | None:
+        """When the next sleeping item wakes."""
+        if not self._sleepers:
+            return None
+        return min((when for line in self.subscriptions if (when := line.next_waking()) is not None), default=None)
+
+    # -- settling ------------------------------------------------------------------------------
+
+    def settle_lease(
+        self,
+        lease_id: int,
+        done: int,
+        verdicts: Mapping[int, Verdict],
+        outputs: Iterable[tuple[str, Chunk]],
+        *,
+        more: bool = False,
+    ) -> Settlement | None:
+        """Apply a worker's answer in one step: its first `done` items are over, the rest goes back unmarked.
+
+        `verdicts` says what becomes of those among the first `done` that failed, by index. None: the lease is
+        no longer open (its worker was given up), and nothing of the answer counts. With `more` the worker keeps the
+        rest, and goes on with it (not in an ordered task).
+        """
+        lease = self.leases.get(lease_id)
+        if lease is None:
+            return None
+        result = Settlement()
+        again = self._judge(lease, done, verdicts, result)
+        if more:
+            self.leased_items[lease.task] -= done
+            lease.drop_finished(done)
+        else:
+            del self.leases[lease_id]
+            self.leased_items[lease.task] -= lease.count
+            if done < lease.count:
+                again += [(line, piece, None) for line, piece in lease.locate_ranges(done, lease.count - done)]
+        if again:
+            self._give_back(lease, again)
+        self._send(lease.task, self._in_order(lease, list(outputs)), result)
+        return result
+
+    def _judge(self, lease: Lease, done: int, verdicts: Mapping[int, Verdict], result: Settlement) -> list[_Returned]:
+        again: list[_Returned] = []
+        at = 0
+        for index in sorted(verdicts):
+            verdict = verdicts[index]
+            self._done(lease, at, index - at)
+            at = index + verdict.count
+            for line, piece in lease.locate_ranges(index, verdict.count):
+                again += self._apply(lease.task, line, piece, verdict, result)
+        self._done(lease, at, done - at)
+        return again
+
+    def _apply(
+        self, task: str, line: Subscription, piece: ItemRange, verdict: Verdict, result: Settlement
+    ) -> list[_Returned]:
+        """What becomes of a piece that failed; returned when it is given again."""
+        if isinstance(verdict, Again):
+            self.repeated_items[task] += piece.count
+            return [(line, replace(piece, attempts=piece.attempts + 1), verdict.until)]
+        if isinstance(verdict, Dead):
+            self._give_up(task, line, piece, verdict.evidence, result)
+        else:
+            self._over(line, piece, "dropped")
+            self.task_counts[task].dropped += piece.count
+        return []
+
+    def _give_up(self, task: str, line: Subscription, piece: ItemRange, evidence: Any, result: Settlement) -> None:
+        self._over(line, piece, "dead")
+        self.task_counts[task].dead += piece.count
+        result.dead_items += [GivenUp(line.queue, piece.sub_range(index, 1), evidence) for index in range(piece.count)]
+
+    def _done(self, lease: Lease, start: int, length: int) -> None:
+        for line, piece in lease.locate_ranges(start, length):
+            self._over(line, piece, "done")
+            self.task_counts[lease.task].done += piece.count
+            if line.queue not in self.dead_letter_queues:
+                self.taken_items[lease.task] += piece.count
+
+    @staticmethod
+    def _over(line: Subscription, piece: ItemRange, how: str) -> None:
+        line.leased_items -= piece.count
+        setattr(line.counts, how, getattr(line.counts, how) + piece.count)
+
+    def _give_back(self, lease: Lease, again: list[_Returned]) -> None:
+        if (entry := lease.order_entry) is not None:
+            kept: list[_Returned] = []
+            for line, piece, until in sorted(again, key=lambda each: self._position(lease, each[1])):
+                entry = entry.insert_behind()
+                kept.append((line, replace(piece, order_entry=entry), until))
+            again = kept
+        for line, piece, until in again:
+            if until is None:
+                line.give_back(piece, lease.task)
+            else:
+                line.return_sleeping(piece, until, lease.task)
+                self._sleepers = True
+
+    @staticmethod
+    def _position(lease: Lease, piece: ItemRange) -> tuple[int, int]:
+        for at, (_, held) in enumerate(lease.item_ranges):
+            if held.chunk is piece.chunk and held.start <= piece.start < held.start + held.count:
+                return at, piece.start
+        raise AssertionError("a piece that is not of this lease")
+
+    def _in_order(self, lease: Lease, outputs: list[tuple[str, Chunk]]) -> list[tuple[str, Chunk]]:
+        return (
+            outputs
+            if lease.order_entry is None
+            else lease.order_entry.release_order.settle_entry(lease.order_entry, outputs)
+        )
+
+    def _send(self, task: str, outputs: list[tuple[str, Chunk]], result: Settlement) -> None:
+        for queue, chunk in outputs:
+            self.put(queue, [chunk], sender=task)
+            result.fed_queues.add(queue)
+
+    def release_lease(self, lease_id: int) -> None:
+        """Take a lease back whose items were never started: they go where they were, unmarked."""
+        self.settle_lease(lease_id, 0, {}, [])
+
+    def settle_lost_lease(
+        self, lease_id: int, suspects: range, finished: int, judge: Callable[[ItemRange], Verdict | None]
+    ) -> Settlement | None:
+        """The lease's worker is gone; it executed the items of `suspects` (indices in the lease) at that moment.
+
+        `judge` says what becomes of each of them; None: it gets a crash, and is given again alone. The others go
+        back unmarked. The `finished` items before the suspects, done but not yet answered, are executed again too,
+        and counted. None: the lease was not open.
+        """
+        lease = self.leases.pop(lease_id, None)
+        if lease is None:
+            return None
+        self.leased_items[lease.task] -= lease.count
+        self.repeated_items[lease.task] += finished
+        result = Settlement()
+        again: list[_Returned] = [(line, piece, None) for line, piece in lease.locate_ranges(0, suspects.start)]
+        for index in suspects:
+            for line, piece in lease.locate_ranges(index, 1):
+                verdict = judge(piece)
+                if verdict is None:
+                    self.repeated_items[lease.task] += 1
+                    again.append((line, replace(piece, crashes=piece.crashes + 1, granted_alone=True), None))
+                else:
+                    again += self._apply(lease.task, line, piece, verdict, result)
+        rest = lease.locate_ranges(suspects.stop, lease.count - suspects.stop)
+        again += [(line, piece, None) for line, piece in rest]
+        self._give_back(lease, again)
+        self._send(lease.task, self._in_order(lease, []), result)
+        return result
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def source_sent(self, task: str, count_: int) -> None:
+        """A source has yielded so many items."""
+        self.source_items[task] += count_
+
+    def count_left(self) -> None:
+        """Count what is still queued, leased or held back as left. Call once, when nothing runs any more."""
+        for lease_id in list(self.leases):
+            self.release_lease(lease_id)
+        for task, order in self.release_orders.items():
+            self._send(task, order.drain_outputs(), Settlement())
+        for line in self.subscriptions:
+            line.counts.left += line.count
+
+    def unbalanced_subscriptions(self) -> list[Subscription]:
+        """The lines whose balance does not hold; always empty unless runner itself is wrong."""
+        return [line for line in self.subscriptions if line.counts.missing]
+
+    def compute_run_balance(self) -> Balance:
+        """The balance of the run; call `count_left` first."""
+        tasks = {*self.taken_items, *self.sent_items, *self.source_items}
+        flows = [TaskFlow(self.taken_items[task], self.sent_items[task], self.source_items[task]) for task in tasks]
+        tallies = [line.counts for line in self.subscriptions if line.queue not in self.dead_letter_queues]
+        return compute_balance(flows, tallies, sum(self.repeated_items.values()))

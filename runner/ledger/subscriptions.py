@@ -1,0 +1,347 @@
+"""Chunks, pieces of chunks, and the lines in which they wait."""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from runner.ledger.balance import ItemCounts
+from runner.structs import dataclass, field, message
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator
+
+    from runner.ledger.ordering import OrderEntry
+
+QueueOrder = Literal["fifo", "lifo", "priority"]
+WhenFull = Literal["wait", "drop-new", "drop-old"]
+
+
+@message(frozen=True, slots=True)
+class Chunk:
+    """Items that were sent together. `payload` is opaque; `size` is its length in bytes.
+
+    `lying` of these bytes are in shared memory: they count for a queue's bound, and next to nothing where it is asked
+    how many to move at once.
+    `number` is unique in a run and never changes, so `number.index` names an item for good.
+    `priorities`, one for each item, is there only on its way into a priority queue.
+    """
+
+    number: int
+    payload: Any
+    count: int
+    size: int
+    priorities: tuple[float, ...] = ()
+    shared_bytes: int = 0
+
+
+@message(frozen=True, slots=True)
+class ItemRange:
+    """Some neighbouring items of a chunk: the same bytes with an offset and a count.
+
+    A piece with `attempts` (exceptions) or `crashes` (deaths of workers) is always a single item, or a batch
+    that failed as a whole; `alone` says that nothing else may be granted with it. `entry` is its place in the
+    order of an ordered task, once it has been granted; `ticket` is its chunk's place in the line.
+    """
+
+    chunk: Chunk
+    start: int
+    count: int
+    attempts: int = 0
+    crashes: int = 0
+    granted_alone: bool = False
+    order_entry: OrderEntry | None = None
+    ticket: int = 0
+
+    @property
+    def size(self) -> int:
+        """This piece's share of the chunk's bytes; the shares of all pieces add up to the whole exactly."""
+        chunk = self.chunk
+        if self.count == chunk.count:
+            return chunk.size
+        return chunk.size * (self.start + self.count) // chunk.count - chunk.size * self.start // chunk.count
+
+    def weighted_bytes(self, light: int) -> int:
+        """What counts against the bytes that are moved at once: those in shared memory weigh less."""
+        if not self.chunk.shared_bytes:
+            return self.size
+        lying = self.chunk.shared_bytes * self.count // self.chunk.count
+        return self.size - lying + lying // light
+
+    @property
+    def item_id(self) -> str:
+        """The name of its first item, the same however often it is given."""
+        return f"{self.chunk.number}.{self.start}"
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether something has happened to it that its neighbours must not share."""
+        return self.granted_alone or self.attempts > 0 or self.crashes > 0
+
+    @property
+    def must_be_alone(self) -> bool:
+        """Whether it must be a lease's only piece: it is marked, or has its own place in an order."""
+        return self.order_entry is not None or self.is_marked
+
+    def sub_range(self, start: int, count: int, **changes: Any) -> ItemRange:
+        """The `count` items from `start` (counted from this piece's own start)."""
+        if changes:
+            return replace(self, start=self.start + start, count=count, **changes)
+        return ItemRange(
+            self.chunk,
+            self.start + start,
+            count,
+            self.attempts,
+            self.crashes,
+            self.granted_alone,
+            self.order_entry,
+            self.ticket,
+        )
+
+
+@dataclass(slots=True)
+class Subscription:
+    """The items of one queue that wait for one group of readers.
+
+    A queue that its readers share has one line, a copied one a line for each reader. What is given back goes where it
+    was, whatever was given back before it. If one of the readers is ordered the line `keeps` it for the task that had
+    it, as long as that reads: it has its place in the order of that task, and is too late for that of another.
+    """
+
+    name: str
+    queue: str
+    readers: tuple[str, ...]
+    size: int
+    bytes: int
+    full: WhenFull = "wait"
+    order: QueueOrder = "fifo"
+    keeps_returned: bool = False
+    #: The bound of an elastic line while its readers are slow, or not known yet.
+    min_size: int | None = None
+    counts: ItemCounts = field(default_factory=ItemCounts)
+    count: int = 0
+    held_bytes: int = 0
+    leased_items: int = 0
+    ready_ranges: deque[ItemRange] = field(default_factory=deque)
+    sleeping_ranges: list[tuple[float, int, int, ItemRange, str]] = field(default_factory=list)
+    #: What is kept, by task. Like `ready` by tickets, and no task has none.
+    kept_for_task: dict[str, deque[ItemRange]] = field(default_factory=dict)
+    #: The readers that read no more.
+    finished_readers: set[str] = field(default_factory=set)
+    priority_heap: list[tuple[float, int, int, ItemRange]] = field(default_factory=list)
+    sleeping_items: int = 0
+    last_ticket: int = 0
+    abandoned: bool = False
+
+    def available_items(self, task: str) -> int:
+        """Items that may be granted to this task now."""
+        available = self.count - self.sleeping_items
+        if self.kept_for_task:
+            available -= sum(
+                piece.count for other, kept in self.kept_for_task.items() if other != task for piece in kept
+            )
+        return available
+
+    def free_room(self) -> int:
+        """Items that may still come in; 0 when either bound has been reached."""
+        if self.held_bytes >= self.bytes:
+            return 0
+        return max(0, self.size - self.count)
+
+    def admit_chunk(self, chunk: Chunk) -> int:
+        """Take a chunk in; return how many items were dropped, because the file says so, for want of room."""
+        self.counts.put += chunk.count
+        if self.abandoned:
+            self.counts.left += chunk.count
+            return 0
+        self.last_ticket += 1
+        piece = ItemRange(chunk, 0, chunk.count, ticket=self.last_ticket)
+        dropped = 0
+        if self.full == "drop-new":
+            keep = min(chunk.count, self.free_room())
+            dropped = chunk.count - keep
+            if not keep:
+                self.counts.dropped += dropped
+                return dropped
+            piece = piece.sub_range(0, keep)
+        self._enter(piece)
+        if self.full == "drop-old":
+            dropped = self._shed()
+        self.counts.dropped += dropped
+        return dropped
+
+    def _enter(self, piece: ItemRange) -> None:
+        self.count += piece.count
+        self.held_bytes += piece.size
+        if self.order == "priority":
+            self._push(piece)
+        else:
+            self.ready_ranges.append(piece)
+
+    def _push(self, piece: ItemRange) -> None:
+        for index in range(piece.count):
+            each = piece.sub_range(index, 1)
+            rank = piece.chunk.priorities[each.start] if piece.chunk.priorities else 0.0
+            heapq.heappush(self.priority_heap, (rank, each.ticket, each.start, each))
+
+    def _shed(self) -> int:
+        """Drop the oldest until the bounds hold again; the newest item always stays."""
+        dropped = 0
+        while self.ready_ranges and self.count > 1 and (self.count > self.size or self.held_bytes > self.bytes):
+            piece = self.ready_ranges.popleft()
+            excess = min(piece.count, max(1, self.count - self.size), self.count - 1)
+            if excess < piece.count:
+                self.ready_ranges.appendleft(piece.sub_range(excess, piece.count - excess))
+            self._leave(piece.sub_range(0, excess))
+            dropped += excess
+        return dropped
+
+    def _leave(self, piece: ItemRange) -> None:
+        self.count -= piece.count
+        self.held_bytes -= piece.size
+
+    def remove_reader(self, task: str, over: Container[str]) -> None:
+        """The task reads no more: what was kept for it is for the others. If all are `over`, everything is left.
+
+        What waits then, and what will still come, is only counted: its memory is freed.
+        """
+        self.finished_readers.add(task)
+        if self.abandoned:
+            return
+        if all(reader in over for reader in self.readers):
+            self.abandoned = True
+            self.counts.left += self.count
+            self.count = self.held_bytes = self.sleeping_items = 0
+            self.ready_ranges.clear()
+            self.priority_heap.clear()
+            self.sleeping_ranges.clear()
+            self.kept_for_task.clear()
+        for piece in self.kept_for_task.pop(task, ()):
+            self._requeue(piece, task)
+
+    def give_back(self, piece: ItemRange, task: str) -> None:
+        """Return items that were granted to a task: they go where they were."""
+        self._return(piece)
+        self._requeue(piece, task)
+
+    def return_sleeping(self, piece: ItemRange, until: float, task: str) -> None:
+        """Return granted items that must not be granted before `until`."""
+        self._return(piece)
+        self.sleeping_items += piece.count
+        heapq.heappush(self.sleeping_ranges, (until, piece.ticket, piece.start, piece, task))
+
+    def _return(self, piece: ItemRange) -> None:
+        self.leased_items -= piece.count
+        self.count += piece.count
+        self.held_bytes += piece.size
+
+    def _requeue(self, piece: ItemRange, task: str) -> None:
+        """Put items where they were before they were granted to a task."""
+        pieces = self.ready_ranges
+        if piece.order_entry is not None and task in self.finished_readers:
+            piece = replace(piece, order_entry=None)
+        if self.keeps_returned and task not in self.finished_readers:
+            pieces = self.kept_for_task.setdefault(task, deque())
+        elif self.order == "priority":
+            self._push(piece)
+            return
+        pieces.insert(bisect(pieces, _place(piece), key=_place), piece)
+
+    def wake_sleepers(self, now: float) -> int:
+        """Make the sleepers whose time has come available; return how many items that were."""
+        woken = 0
+        while self.sleeping_ranges and self.sleeping_ranges[0][0] <= now:
+            *_, piece, task = heapq.heappop(self.sleeping_ranges)
+            self.sleeping_items -= piece.count
+            self._requeue(piece, task)
+            woken += piece.count
+        return woken
+
+    def take_ranges(
+        self, task: str, most: int, most_bytes: int, light: int = 1, together: int = 1, *, joining: bool = False
+    ) -> Iterator[ItemRange]:
+        """Hand out pieces, together at most `most` items and `most_bytes`; but `together` items whatever their bytes.
+
+        A marked piece comes alone, and so does one that has its place in an order already; `joining` says that
+        the lease holds something else, so that such a piece must wait for its own. A batch that failed as a whole is
+        parted for a task that takes fewer items at once.
+        """
+        taken = 0
+        while most > 0 and (piece := self.next_range(task)) is not None:
+            single, weight = piece.must_be_alone, piece.weighted_bytes(light)
+            least = together - taken
+            if (single and (taken or joining)) or (least <= 0 and weight > most_bytes * piece.count):
+                return
+            if piece.is_marked:
+                keep = min(piece.count, most)
+            else:
+                keep = 1 if self.order == "lifo" else _how_many(piece, weight, most, most_bytes, max(1, least))
+            if keep < piece.count:
+                piece = self._cut(task, piece, keep)
+                weight = piece.weighted_bytes(light)
+            self._leave_next(task, piece)
+            taken += piece.count
+            most -= piece.count
+            most_bytes -= weight
+            yield piece
+            if single or (most_bytes <= 0 and taken >= together):
+                return
+
+    def next_range(self, task: str) -> ItemRange | None:
+        """What would be handed out to a task next."""
+        pieces = self.kept_for_task.get(task) or self.ready_ranges
+        if pieces:
+            return pieces[-1 if self.order == "lifo" else 0]
+        return self.priority_heap[0][-1] if self.priority_heap else None
+
+    def _cut(self, task: str, piece: ItemRange, keep: int) -> ItemRange:
+        """Part the next piece, so that only `keep` items of it are next; in an order each part has its place."""
+        pieces, rest = self.kept_for_task.get(task) or self.ready_ranges, piece.count - keep
+        lifo = self.order == "lifo"
+        taken, left = (
+            (piece.sub_range(rest, keep), piece.sub_range(0, rest))
+            if lifo
+            else (piece.sub_range(0, keep), piece.sub_range(keep, rest))
+        )
+        if piece.order_entry is not None:
+            left = replace(left, order_entry=piece.order_entry.insert_behind())
+        if lifo:
+            pieces[-1] = left
+            pieces.append(taken)
+        else:
+            pieces[0] = left
+            pieces.appendleft(taken)
+        return taken
+
+    def _leave_next(self, task: str, piece: ItemRange) -> None:
+        """The next piece is granted."""
+        pieces = self.kept_for_task.get(task) or self.ready_ranges
+        if not pieces:
+            heapq.heappop(self.priority_heap)
+        elif self.order == "lifo":
+            pieces.pop()
+        else:
+            pieces.popleft()
+        if not pieces:
+            self.kept_for_task.pop(task, None)
+        self._leave(piece)
+        self.leased_items += piece.count
+
+    def next_waking(self) -> float | None:
+        """When the first sleeper wakes."""
+        return self.sleeping_ranges[0][0] if self.sleeping_ranges else None
+
+
+def _place(piece: ItemRange) -> tuple[int, int]:
+    """Where a piece is in its line."""
+    return piece.ticket, piece.start
+
+
+def _how_many(piece: ItemRange, weight: int, most: int, most_bytes: int, least: int) -> int:
+    """Items of a piece that fit; at least `least` of them, whatever their bytes."""
+    if piece.count <= most and weight <= most_bytes:
+        return piece.count
+    return min(piece.count, most, max(least, most_bytes * piece.count // max(1, weight)))

@@ -1,0 +1,75 @@
+"""Local plugins as modules that any process can import by their names.
+
+    /home/me/plugins/work.py  ◀──▶  runner.local_modules./home/me/plugins.work
+
+The name says where the file is, so it needs neither `sys.path` nor a word from whoever started the process: a pickle
+that mentions a function or a class of the plugin can be read wherever runner is installed, in a worker as in the
+children of a pool that a task has made. And nothing of Python's, or of what is installed, bears such a name.
+
+Importing `runner.local_modules` puts the finder there; Python does that by itself on the way to any module below it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+#: How the names of local plugins' modules begin.
+LOCAL_PREFIX = f"{__name__}."
+#: A package without a folder: the finder knows what is in it.
+__path__: list[str] = []
+
+
+def module_name(folder: str, name: str) -> str:
+    """The name of the module `name` (a file without its `.py`, or a package) in a folder, whose path is absolute.
+
+    >>> module_name("/home/me/plugins", "work")
+    'runner.local_modules./home/me/plugins.work'
+    >>> module_name("/home/me/v1.2", "work")
+    'runner.local_modules./home/me/v1%2E2.work'
+    """
+    return f"{LOCAL_PREFIX}{_word(folder)}.{_word(name)}"
+
+
+def _word(text: str) -> str:
+    """Text as one word of a module's dotted name."""
+    return text.replace("%", "%25").replace(".", "%2E")
+
+
+def _text(word: str) -> str:
+    return word.replace("%2E", ".").replace("%25", "%")
+
+
+class _Finder:
+    """Finds the packages that folders are, and the modules in them; what is below those Python finds by itself."""
+
+    @staticmethod
+    def find_spec(
+        name: str,
+        path: Sequence[str] | None = None,  # noqa: ARG004  the protocol's
+        target: ModuleType | None = None,  # noqa: ARG004  the protocol's
+    ) -> ModuleSpec | None:
+        if not name.startswith(LOCAL_PREFIX):
+            return None
+        words = [_text(word) for word in name.removeprefix(LOCAL_PREFIX).split(".")]
+        if len(words) == 1:
+            package = ModuleSpec(name, None, is_package=True)
+            package.submodule_search_locations = words
+            return package
+        if len(words) > 2:
+            return None
+        base = os.path.join(*words)  # noqa: PTH118  as quick as can be: every import of a plugin's passes here
+        for file, inside in ((os.path.join(base, "__init__.py"), [base]), (f"{base}.py", None)):  # noqa: PTH118
+            if os.path.isfile(file):  # noqa: PTH113
+                return spec_from_file_location(name, file, submodule_search_locations=inside)
+        return None
+
+
+sys.meta_path.insert(0, _Finder)

@@ -1,0 +1,309 @@
+"""What limits a run, and what more of it would give: one sentence.
+
+    shares of the time in which each could not have done more      what the sentence says would change
+        task         executing and encoding, of its workers' time     n workers → n + n/4
+        rate         items it got, of items it was allowed            twice the rate
+        concurrency  items in flight, of those allowed                twice as many
+        interpreter  CPU time of all threads and the supervisor       one of the tasks moves to processes
+        machine      CPU time of the run, of what others leave        nothing
+
+The largest share is the limit, and throughput can grow until the next one is reached: the bottleneck law of operational
+analysis (Denning and Buzen, The Operational Analysis of Queueing Network Models, 1978). Time in which even the limit
+was idle (a start, a drain) stays as it is. Where the numbers do not tell, nothing is said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from runner.report.pipelines import Pipeline, find_pipelines, other_programs_share, supervisor_share
+from runner.report.record import Bottleneck
+from runner.structs import dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from runner.report.pipelines import TaskLoad
+    from runner.report.record import RunRecord
+
+#: Shorter runs are mostly start and end, seconds.
+MIN_RUN_SECONDS = 0.5
+#: What the run is about takes at least this share of it, or that if it is a single task.
+MIN_MAIN_SHARE, MIN_LONE_SHARE = 0.6, 0.8
+#: From these shares on something is a limit.
+MIN_BUSY_SHARE, MIN_REACHED_SHARE, MIN_INTERPRETER_SHARE, MIN_MACHINE_SHARE = 0.7, 0.9, 0.85, 0.9
+#: One interpreter computes at most all of the time; the rest is noise.
+MAX_INTERPRETER_SHARE = 1.15
+#: With fewer items a rate has not shown.
+MIN_RATE_ITEMS = 10
+#: More than this share of the machine with other programs is worth a word.
+NOTABLE_OTHERS_SHARE = 0.2
+#: So much of the machine other programs have to leave to a run that wants it.
+FAIR_MACHINE_SHARE = 0.5
+#: How busy the machine is, and how much of what others leave the run takes, where these others are in its way.
+CROWDED_MACHINE_SHARE, CROWDED_RUN_SHARE = 0.95, 0.75
+#: From this share of its time on a task needs a processor.
+NEEDS_PROCESSOR_SHARE = 0.2
+#: Less than this is not worth a change.
+MIN_GAIN = 1.1
+
+#: What has a share: its kind, and whose it is.
+ShareKey = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceShares:
+    """How much of the time each thing could not have done more, 0 to 1, in one pipeline of a run of `seconds`.
+
+    `stop`: as a share of the pipeline, when what goes on beside it ends; it cannot get shorter than that. `ours` and
+    `others`: what the run and what other programs take of the machine.
+    """
+
+    by_key: dict[ShareKey, float]
+    pipeline: Pipeline
+    seconds: float
+    shortest_share: float
+    cores: int
+    run_share: float
+    others_share: float
+
+    def largest_key(self, *kinds: str) -> ShareKey | None:
+        """What has the largest share, among these kinds or all."""
+        keys = [key for key in self.by_key if not kinds or key[0] in kinds]
+        return max(keys, key=self.by_key.__getitem__) if keys else None
+
+    def predict_gain(self, changed: dict[ShareKey, float]) -> tuple[float, ShareKey]:
+        """How many times as fast the run would be with these shares changed, and what would limit it then."""
+        after = replace(self, by_key={**self.by_key, **changed})
+        then = after.largest_key()
+        assert then is not None
+        idle = 1 - min(1.0, max(self.by_key.values()))
+        span = self.pipeline.seconds
+        lasts = min(1.0, max(idle + after.by_key[then], self.shortest_share))
+        return self.seconds / (self.seconds - span + span * lasts), then
+
+
+def find_bottleneck(record: RunRecord) -> Bottleneck | None:
+    """What limits the run, and what would help; None where nothing useful can be said."""
+    found = find_pipelines(record)
+    main = max(found, key=lambda each: each.seconds, default=None)
+    if main is None or main.seconds < max(MIN_RUN_SECONDS, MIN_MAIN_SHARE * record.seconds) or main.is_phased:
+        return None
+    beside = [each for each in found if each is not main and each.begin < main.end]
+    stop = max((each.end - main.begin for each in beside), default=0.0) / main.seconds
+    if main.is_single_task:
+        return _lone(main, record, stop) if len(found) > 1 else None
+    cores = max(1, record.plan.machine.cores)
+    of, theirs = _shares(main, beside, record), other_programs_share(record)
+    ours = of["machine", ""]
+    of["machine", ""] = ours / (1 - min(theirs, FAIR_MACHINE_SHARE))
+    shares = ResourceShares(of, main, record.seconds, stop, cores, ours, theirs)
+    if (found_machine := _machine(shares)) is not None or stop > 1 / MIN_GAIN:
+        return found_machine  # what goes on beside it takes as long: faster, it would not shorten the run
+    return _cautious(_interpreter(shares) or _most(shares), shares)
+
+
+def _cautious(found: Bottleneck | None, shares: ResourceShares) -> Bottleneck | None:
+    """No promise of more workers where they would need processors that other programs have."""
+    busy = shares.run_share + shares.others_share
+    if found is None or found.gain is None or shares.others_share <= NOTABLE_OTHERS_SHARE or busy < MIN_MACHINE_SHARE:
+        return found
+    loads = [load for load in shares.pipeline.task_loads if load.name == found.task]
+    if not any(load.computing_share(shares.pipeline.end) >= NEEDS_PROCESSOR_SHARE for load in loads):
+        return found  # it waits: that takes no processor
+    text = found.sentence.partition("; ")[0]
+    text += f"; other programs take {_percent(shares.others_share)} of the machine, which leaves more workers nothing"
+    return Bottleneck(text, found.kind, found.task)
+
+
+def _shares(main: Pipeline, beside: Iterable[Pipeline], record: RunRecord) -> dict[ShareKey, float]:
+    of: dict[ShareKey, float] = {}
+    for load in main.task_loads:
+        if load.plan.concurrency is None:
+            of["task", load.name] = load.busy_share(main.end)
+        else:
+            of["task", load.name] = load.computing_share(main.end)  # its loop; waiting together is not work
+            of["concurrency", load.name] = load.concurrency_share(main.end)
+        if load.plan.rate and load.item_count >= MIN_RATE_ITEMS:
+            of["rate", load.name] = load.rate_share(main.end)
+    window = max(main.end - max(load.begin for load in main.task_loads), 1e-3)
+    all_loads = [(load, 1.0) for load in main.task_loads]
+    all_loads += [(load, load.share_within(main)) for each in beside for load in each.task_loads]
+    cores, own = max(1, record.plan.machine.cores), supervisor_share(record)
+    ours = sum(load.cpu_seconds * part for load, part in all_loads) / window
+    of["machine", ""] = (ours + own) / cores
+    threads = sum(load.cpu_seconds * part for load, part in all_loads if load.plan.mode == "thread") / window
+    if (
+        own < threads and threads + own <= MAX_INTERPRETER_SHARE
+    ):  # more than one core: they let it go while they compute
+        of["interpreter", ""] = threads + own
+    return of
+
+
+# -- the sentences ----------------------------------------------------------------------------
+
+
+def _lone(main: Pipeline, record: RunRecord, stop: float) -> Bottleneck | None:
+    """A task without queues that everything else is over before."""
+    name = main.task_loads[0].name
+    share = main.seconds / record.seconds
+    if stop > 1 / MIN_GAIN or share < MIN_LONE_SHARE:
+        return None
+    return Bottleneck(
+        f"{name} limits the run: it takes {_percent(share)} of the time, and all else is over before", "work", name
+    )
+
+
+def _machine(shares: ResourceShares) -> Bottleneck | None:
+    share, busy = shares.by_key["machine", ""], shares.run_share + shares.others_share
+    crowded = (
+        shares.others_share > NOTABLE_OTHERS_SHARE and busy >= CROWDED_MACHINE_SHARE and share >= CROWDED_RUN_SHARE
+    )
+    if share < MIN_MACHINE_SHARE and not crowded:
+        return None
+    load = max(shares.pipeline.task_loads, key=lambda each: each.cpu_seconds)
+    what = f"all {shares.cores} cores are" if shares.cores > 1 else "the one core is"
+    text = f"the machine limits the run: {what} busy ({_percent(busy)})"
+    if crowded:
+        text += f", {_percent(shares.others_share / busy)} of that with other programs"
+        return Bottleneck(f"{text}; more workers would only compete with them", "machine", load.name)
+    part = load.cpu_seconds / shares.pipeline.seconds / shares.cores / busy
+    text += f", {_percent(part)} of that with {load.name}"
+    return Bottleneck(f"{text}; more workers would give nothing", "machine", load.name)
+
+
+def _interpreter(shares: ResourceShares) -> Bottleneck | None:
+    """Threads that compute: one of their tasks as processes."""
+    share = shares.by_key.get(("interpreter", ""), 0.0)
+    threads = [load for load in shares.pipeline.task_loads if load.plan.mode == "thread" and load.cpu_seconds]
+    if share < MIN_INTERPRETER_SHARE or not threads:
+        return None
+    load = max(threads, key=lambda each: each.cpu_seconds)
+    workers = load.worker_count if load.is_source else max(2, load.worker_count)
+    computing = load.computing_share(shares.pipeline.end)
+    changed = {
+        ("task", load.name): computing * load.worker_count / workers,
+        ("interpreter", ""): share - computing * load.worker_count,
+    }
+    # Their waiting for each other is in the executing time of all the threads: with it gone, what they compute stays.
+    changed |= {("task", each.name): each.computing_share(shares.pipeline.end) for each in threads if each is not load}
+    gain, _ = shares.predict_gain(changed)
+    if gain < MIN_GAIN:
+        return None
+    how = f"{load.name} takes {_percent(load.cpu_seconds / sum(each.cpu_seconds for each in threads))} of it"
+    more = "" if workers == load.worker_count else f" and {workers} workers"
+    text = f"threads share one interpreter, which limits the run: {_percent(share)} busy, {how}"
+    advice = f'mode = "process"{more} would give up to {_times(gain)}'
+    return Bottleneck(f"{text}; {advice}", "interpreter", load.name, workers, gain)
+
+
+def _most(shares: ResourceShares) -> Bottleneck | None:
+    """What has the largest share, if that is large enough."""
+    top = shares.largest_key("task", "rate", "concurrency")
+    if top is None or shares.by_key[top] < (MIN_BUSY_SHARE if top[0] == "task" else MIN_REACHED_SHARE):
+        return None
+    kind, name = top
+    load = next(each for each in shares.pipeline.task_loads if each.name == name)
+    say: Callable[[ResourceShares, TaskLoad], Bottleneck | None] = {
+        "task": _work,
+        "rate": _rate,
+        "concurrency": _concurrency,
+    }[kind]
+    return _balanced(shares, top) or say(shares, load)
+
+
+def _balanced(shares: ResourceShares, top: ShareKey) -> Bottleneck | None:
+    """Two or more that are nearly as busy: more of one alone would give little."""
+    near = [
+        key for key, share in shares.by_key.items()
+        if key[0] in {"task", "rate", "concurrency"} and share * MIN_GAIN >= shares.by_key[top]
+    ]  # fmt: skip
+    if len(near) < 2:
+        return None
+    near.sort(key=lambda key: -shares.by_key[key])
+    told = ", ".join(f"{_whose(key)} {_percent(shares.by_key[key])}" for key in near)
+    text = f"balanced: {told} busy; more for one alone would give little"
+    loads = [load for load in shares.pipeline.task_loads if ("task", load.name) in near and load.can_use_more]
+    if len(loads) < len(near):
+        return Bottleneck(text, "balanced", top[1])
+    more = {("task", load.name): load.worker_count / load.suggested_workers for load in loads}
+    gain, _ = shares.predict_gain({key: shares.by_key[key] * part for key, part in more.items()})
+    if gain < MIN_GAIN:
+        return Bottleneck(text, "balanced", top[1])
+    each = ", ".join(f"{load.suggested_workers} for {load.name}" for load in loads)
+    return Bottleneck(f"{text}, {each} together about {_times(gain)}", "balanced", top[1], None, gain)
+
+
+def _work(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
+    """A task whose workers are busy: more of them, or a faster source."""
+    key = ("task", load.name)
+    share = shares.by_key[key]
+    begin = f"{load.name} limits the run: {_percent(share)} busy"
+    if load.is_source:
+        return _source(shares, load, begin)
+    if not load.had_backlog:
+        return None  # nothing ever waits for it: something else paces the run, a cycle perhaps
+    if not load.can_use_more:
+        return Bottleneck(begin, "work", load.name)
+    workers = load.suggested_workers
+    gain, then = shares.predict_gain({key: share * load.worker_count / workers})
+    if gain < MIN_GAIN:
+        return Bottleneck(f"{begin}; more workers would give little, because of {_whose(then)}", "work", load.name)
+    text = f"{begin}; {workers} workers would give about {_times(gain)}"
+    return Bottleneck(text + _then(shares, then, key), "work", load.name, workers, gain)
+
+
+def _source(shares: ResourceShares, load: TaskLoad, begin: str) -> Bottleneck:
+    """Each worker of a source would make all the items again, so another one is no help."""
+    saved = load.computing_share(shares.pipeline.end) * load.worker_count / 2
+    changed = {("task", load.name): shares.by_key["task", load.name] / 2}
+    if shares.run_share > 0:
+        changed["machine", ""] = shares.by_key["machine", ""] * (1 - saved / shares.cores / shares.run_share)
+    if load.plan.mode == "thread" and ("interpreter", "") in shares.by_key:
+        changed["interpreter", ""] = shares.by_key["interpreter", ""] - saved
+    gain, _ = shares.predict_gain(changed)
+    text = f"{begin} making items; twice as fast, it would give about {_times(gain)}"
+    return Bottleneck(f"{text}; more workers elsewhere would give nothing", "work", load.name, None, gain)
+
+
+def _rate(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
+    rate = load.plan.rate or 0.0
+    key = ("rate", load.name)
+    gain, then = shares.predict_gain({key: shares.by_key[key] / 2})
+    text = f"{load.name} limits the run: its rate of {rate:g}/s is reached, its workers are "
+    text += f"{_percent(load.busy_share(shares.pipeline.end))} busy; twice the rate would give about {_times(gain)}"
+    return Bottleneck(text + _then(shares, then, key), "rate", load.name, None, gain)
+
+
+def _concurrency(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
+    key = ("concurrency", load.name)
+    gain, then = shares.predict_gain({key: shares.by_key[key] / 2})
+    most = load.plan.concurrency or 0
+    text = f"{load.name} limits the run: as many items as it may have are in flight; "
+    text += f"concurrency = {2 * most} would give up to {_times(gain)}"
+    return Bottleneck(text + _then(shares, then, key), "concurrency", load.name, None, gain)
+
+
+# -- words ------------------------------------------------------------------------------------
+
+
+def _then(shares: ResourceShares, then: ShareKey, now: ShareKey) -> str:
+    """What would limit it afterwards, when that is something else and near."""
+    return "" if then == now or shares.by_key[then] < 0.5 else f" (then {_whose(then)} would limit it)"
+
+
+def _whose(key: ShareKey) -> str:
+    kind, name = key
+    if kind == "task":
+        return name
+    shared = {"machine": "the machine's cores", "interpreter": "the threads' one interpreter"}
+    return shared.get(kind, f"{name}'s {kind}")
+
+
+def _percent(share: float) -> str:
+    return f"{min(1.0, share) * 100:.0f} %"
+
+
+def _times(gain: float) -> str:
+    return f"{gain:.1f}x"

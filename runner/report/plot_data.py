@@ -1,0 +1,192 @@
+"""What the plots of a page draw, as plain data: small, whatever the run's length and however many its workers.
+
+A worker's states are written as text, six signs for each interval (how far each state reaches, in twelfths, the ones
+before it included) and a dot for an interval that is as the one before it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from math import ceil, isfinite, log2
+from typing import TYPE_CHECKING, Any
+
+from runner.events import STATES
+from runner.text import printable_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from runner.events import TaskSummary
+    from runner.report.record import RunRecord, Series
+
+#: From the bottom to the top of a worker's row; the rest is `ended`, and stays empty.
+STACKED_STATES = ("executing", "encoding", "room", "turn", "item", "starting")
+CELL_LEVELS = 12
+_SIGNS = "0123456789abc"
+_ORDER = tuple(STATES.index(state) for state in STACKED_STATES)
+#: More rows than this nobody tells apart, so neighbours share one; and so many intervals in all keep a page small.
+MAX_TIMELINE_ROWS = 128
+_MOST_CELLS = 32_000
+_MOST_POINTS = 16_000
+_PER_OCTAVE = 2
+
+
+def build_plots(record: RunRecord) -> dict[str, Any]:
+    """Everything that is drawn, for JSON."""
+    series = record.series
+    width = ceil((len(series.done) + len(series.queues)) * len(series.at) / _MOST_POINTS) or 1
+    return {
+        "at": [round(at, 3) for at in series.at],
+        "every": width,
+        "rates": throughput_plot(record, width),
+        "fill": queue_fill_plot(record, width),
+        "timeline": timeline_rows(series),
+        "times": item_times_plot(record.tasks),
+    }
+
+
+def task_progress(record: RunRecord, task: str) -> Sequence[int]:
+    """What a task has done by the end of each interval; what it has sent, when it takes nothing."""
+    takes = {planned.name: bool(planned.inputs) for planned in record.plan.tasks}
+    done, sent = record.series.done.get(task, ()), record.series.sent.get(task, ())
+    return done if takes.get(task, any(done)) or not any(sent) else sent
+
+
+def throughput_plot(record: RunRecord, width: int = 1) -> list[dict[str, Any]]:
+    """Items a second of each task that has moved any, over `width` intervals at a time."""
+    at = _ends(record.series.at, width)
+    found = []
+    for name in record.series.done:
+        counts = _ends(task_progress(record, name), width)
+        if any(counts):
+            found.append(
+                {"name": printable_text(name), "values": [_round(rate) for rate in counts_per_second(at, counts)]}
+            )
+    return found
+
+
+def _ends(values: Sequence[Any], width: int) -> list[Any]:
+    """The last value of each `width`."""
+    return [values[min(start + width, len(values)) - 1] for start in range(0, len(values), width)]
+
+
+def counts_per_second(at: Sequence[float], counts: Sequence[int]) -> Iterable[float]:
+    """Counts a second, from cumulative counts and the ends of the intervals."""
+    before, last = 0.0, 0
+    for end, count in zip(at, counts, strict=False):
+        yield max(0, count - last) / (end - before) if end > before else 0.0
+        before, last = end, count
+
+
+def queue_fill_plot(record: RunRecord, width: int = 1) -> list[dict[str, Any]]:
+    """How long each queue was: in per cent of its bound, or in items when it has none."""
+    bounds = {queue.name: queue.size for queue in record.plan.queues}
+    queues = []
+    for name, lengths in record.series.queues.items():
+        bound = bounds.get(name)
+        most = [max(lengths[start : start + width]) for start in range(0, len(lengths), width)]
+        values = [_round(100 * length / bound) for length in most] if bound else most
+        queues.append({"name": printable_text(name), "unit": " %" if bound else "", "values": values})
+    return queues
+
+
+def timeline_rows(series: Series) -> list[dict[str, Any]]:
+    """A row for each worker, or for a few neighbours of one task when there are too many."""
+    rows = [(task, name, shares) for task, workers in series.workers.items() for name, shares in workers.items()]
+    together = ceil(len(rows) / MAX_TIMELINE_ROWS)
+    if together > 1:
+        rows = list(_merged(series, together))
+    width = ceil(len(rows) * len(series.at) / _MOST_CELLS) if rows else 1
+    weights = [end - before for before, end in itertools.pairwise((0.0, *series.at))]
+    return [
+        {
+            "task": printable_text(task),
+            "name": printable_text(name),
+            "every": width,
+            "cells": encode_cells(_coarser(shares, weights, width)),
+        }
+        for task, name, shares in rows
+    ]
+
+
+def _merged(series: Series, together: int) -> Iterable[tuple[str, str, tuple[tuple[float, ...], ...]]]:
+    for task, workers in series.workers.items():
+        names = list(workers)
+        for start in range(0, len(names), together):
+            part = names[start : start + together]
+            name = part[0] if len(part) == 1 else f"{part[0]} to {part[-1]}"
+            yield task, name, tuple(_mean(each) for each in zip(*(workers[one] for one in part), strict=False))
+
+
+def _mean(shares: Sequence[Sequence[float]], weights: Sequence[float] | None = None) -> tuple[float, ...]:
+    weights = weights or [1.0] * len(shares)
+    total = sum(weights) or 1.0
+    return tuple(
+        sum(share * weight for share, weight in zip(column, weights, strict=True)) / total
+        for column in zip(*shares, strict=True)
+    )
+
+
+def _coarser(shares: Sequence[tuple[float, ...]], weights: Sequence[float], width: int) -> Sequence[tuple[float, ...]]:
+    """Intervals of `width` times the length."""
+    if width <= 1:
+        return shares
+    starts = range(0, len(shares), width)
+    return [_mean(shares[start : start + width], weights[start : start + width]) for start in starts]
+
+
+def encode_cells(shares: Iterable[Sequence[float]]) -> str:
+    """One row as text.
+
+    >>> encode_cells([(0, 0, 1, 0, 0, 0, 0), (0, 0, 1, 0, 0, 0, 0), (0, 0.5, 0.5, 0, 0, 0, 0)])
+    'cccccc.6666cc'
+    """
+    found, last = [], ""
+    for share in shares:
+        reach, cell = 0.0, ""
+        for state in _ORDER:
+            reach += share[state]
+            cell += _SIGNS[min(CELL_LEVELS, max(0, round(CELL_LEVELS * reach)))]
+        found.append("." if cell == last else cell)
+        last = cell
+    return "".join(found)
+
+
+def item_times_plot(tasks: Iterable[TaskSummary]) -> dict[str, Any]:
+    """How long the items of each task took: the share of its items in each class, on one grid for all tasks.
+
+    `edges` are the upper edges in seconds, each a half octave above the one before it.
+    """
+    counts: list[tuple[str, dict[int, int]]] = []
+    for task in tasks:
+        mine: dict[int, int] = {}
+        for edge, items in task.times:
+            if edge > 0 and isfinite(edge) and items > 0:
+                key = ceil(round(log2(edge) * _PER_OCTAVE, 6))
+                mine[key] = mine.get(key, 0) + items
+        if mine:
+            counts.append((task.name, mine))
+    if not counts:
+        return {"edges": [], "tasks": []}
+    keys = {key for _, mine in counts for key in mine}
+    grid = range(min(keys) - 1, max(keys) + 2)
+    return {
+        "edges": [_round(2.0 ** (key / _PER_OCTAVE)) for key in grid],
+        "tasks": [
+            {
+                "name": printable_text(name),
+                "values": [_round(100 * mine.get(key, 0) / sum(mine.values())) for key in grid],
+            }
+            for name, mine in counts
+        ],
+    }
+
+
+def _round(value: float) -> float:
+    """Four digits are more than a plot shows.
+
+    >>> _round(1234567.0), _round(0.0123456), _round(3.0)
+    (1234567, 0.01235, 3)
+    """
+    short = float(f"{value:.4g}") if abs(value) < 10_000 else round(value)
+    return int(short) if short == int(short) else short

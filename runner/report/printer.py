@@ -1,0 +1,462 @@
+"""The printer: what tasks print reaches the terminal through it, line by line, whole, with its worker's name.
+
+    process workers ── pipes ──▶ ┐
+    thread workers ── write ───▶ ├ one thread ──▶ standard output and error
+    runner's own messages ─────▶ ┘
+
+Only the printer's thread writes, so it may block on a slow reader without holding up the supervisor: the pipes fill,
+and whoever prints waits, as on any pipe. A closed or full output is remembered in `trouble` and drained for ever
+after, so that nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import selectors
+import signal
+import termios
+import threading
+import time
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from runner import forked_copies
+from runner.report.line_prefixes import LineSplitter, worker_prefix
+from runner.report.panel import TerminalPanel
+from runner.secret_masks import SecretMask
+from runner.text import printable_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.report.log import LogWriter
+    from runner.report.panel import DrawFrame
+
+_READ = 1 << 16
+_MOST_PENDING = 1 << 20
+_TAIL_BYTES, _TAIL_LINES = 2048, 20
+_DRAIN_ROUNDS = 64
+#: Bytes in one write, and when it matters whether somebody reads at all.
+_MOST_PIECE, _PIECE = 1 << 20, 4096
+#: Nobody has read anything for so many seconds: nobody will.
+_STUCK = 2.0
+_NOTHING = b""
+
+
+class _Left(Exception):
+    """Another thread does what is left to do."""
+
+
+class WorkerStream:
+    """One stream of one process worker."""
+
+    def __init__(self, printer: Printer, name: str, fd: int, stream: str) -> None:
+        self.name, self.fd, self.stream = name, fd, stream
+        self.splitter = printer.create_splitter(stream)
+        self._printer = printer
+
+    def full(self) -> bool:
+        """Whether its worker waits, because the printer does not read.
+
+        A pipe has room for so many pages, of which each may be filled by half only: so less than half may be all.
+        """
+        with contextlib.suppress(OSError, AttributeError):  # closed meanwhile; or a system that cannot tell
+            waiting = array.array("i", [0])
+            fcntl.ioctl(self.fd, termios.FIONREAD, waiting)
+            return waiting[0] >= fcntl.fcntl(self.fd, fcntl.F_GETPIPE_SZ) * 7 // 16
+        return False
+
+    def finish(self) -> None:
+        """Its worker is dead: print what is still in the pipe, and close it. Returns at once."""
+        self._printer.run_on_thread(lambda: self._printer.drain_stream(self))
+
+
+def _same_terminal(one: int, other: int) -> bool:
+    """Whether two descriptors lead to one terminal."""
+    return os.isatty(one) and os.isatty(other) and os.fstat(one).st_rdev == os.fstat(other).st_rdev
+
+
+class Printer:
+    """Owns all writing to standard output and error (`out_fd`, `err_fd`), in a thread of its own."""
+
+    def __init__(
+        self,
+        out_fd: int,
+        err_fd: int,
+        *,
+        log: str = "prefix",
+        color: bool = False,
+        mask: SecretMask | None = None,
+        lines: LogWriter | None = None,
+    ) -> None:
+        self.is_raw = log == "raw"
+        self.color = color
+        self._mask = mask or SecretMask()
+        self._log = lines
+        self.write_error = ""
+        #: Output was lost that somebody still wanted to read: a full disk, not a reader who has gone.
+        self.has_lost_output = False
+        self._fds = {"out": os.dup(out_fd), "err": os.dup(err_fd)}
+        self._terminals = {stream: os.isatty(fd) for stream, fd in self._fds.items()}
+        self._broken: dict[str, int] = {}
+        self._reasons: dict[str, str] = {}
+        self._selector = selectors.DefaultSelector()
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+        self._selector.register(self._reader, selectors.EVENT_READ, None)
+        self._room = threading.Condition()
+        self._deeds: deque[tuple[Callable[[], None], int]] = deque()
+        self._pending = 0
+        self._splitters: dict[tuple[str, int, str], LineSplitter] = {}
+        self._tails: dict[str, deque[bytes]] = {}
+        self._closing = False
+        #: How far the thread is, for those who wait for it: bytes written, and what it is writing just now.
+        self._written = 0
+        self._at_hand: tuple[str, bytes | memoryview] = "", _NOTHING
+        self._given_up = False
+        #: From when on it matters whether somebody goes on reading.
+        self._hurry = inf
+        #: The signal that has ended the waiting for a reader.
+        self.interrupt_signal = 0
+        self._panel: TerminalPanel | None = None
+        self._forget = forked_copies.register_fork_hook(self.abandon_in_fork)
+        #: What is to be printed above the panel, and whether what goes to a stream appears where the panel is.
+        self._above: list[bytes] = []
+        self._beside = {"err": True, "out": _same_terminal(*self._fds.values())}
+        self._thread = threading.Thread(target=self._run, name="runner-printer", daemon=True)
+        self._thread.start()
+
+    def abandon_in_fork(self) -> None:
+        """This is a copy that something has forked: it has no thread that prints, nor does it hold the outputs."""
+        forked_copies.close_descriptors(self._reader, self._writer, *self._fds.values())
+        self._selector.close()
+        self.run_on_thread = lambda *_, **__: None  # type: ignore[method-assign]  # in the copy alone
+
+    # -- for others ----------------------------------------------------------------------------
+
+    def attach_pipe(self, name: str, fd: int, stream: str) -> WorkerStream:
+        """Print what arrives in a pipe, whose read end is the printer's from now on."""
+        os.set_blocking(fd, False)
+        source = WorkerStream(self, name, fd, stream)
+        self.run_on_thread(lambda: self._register(source))
+        return source
+
+    def create_splitter(self, stream: str) -> LineSplitter:
+        """What cuts one worker's output into lines."""
+        return LineSplitter(raw=self.is_raw, terminal=self._terminals[stream])
+
+    def write(self, name: str, text: str | bytes, stream: str, thread: int = 0) -> None:
+        """Print text of a thread worker; waits when a slow reader has let a megabyte pile up.
+
+        `thread` tells apart who else writes in the same name, so that nobody tears another's lines.
+        """
+        data = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
+        key = (name, thread, stream)
+        self.run_on_thread(lambda: self._feed(key, data), len(data), wait=True)
+
+    def write_data(self, data: bytes, stream: str) -> None:
+        """Print whole lines as they are; waits like `write`."""
+        self.run_on_thread(lambda: self._emit(stream, data), len(data), wait=True)
+
+    def finish_name(self, name: str) -> None:
+        """A thread worker has ended: print its unfinished last lines."""
+        self.run_on_thread(lambda: self._finish_name(name))
+
+    def print_message(self, text: str, level: str = "INFO") -> None:
+        """A line of runner's own, on standard error; what it quotes cannot steer a terminal. `level`: of log lines."""
+        self.run_on_thread(lambda: self._say(printable_text(self._mask(text)).encode() + b"\n", level))
+
+    def show_panel(self, frame: DrawFrame | None) -> None:
+        """Keep a frame below all that is printed, on standard error, which is a terminal; None: no longer."""
+        # The descriptor of our own: what threads print is captured where the program's is.
+        self.run_on_thread(lambda: self._show(TerminalPanel(frame, self._fds["err"]) if frame is not None else None))
+
+    def last_output(self, name: str) -> str:
+        """The last lines that a worker printed, about 2 KiB."""
+        lines = list(self._tails.get(name, ()))
+        return b"".join(lines)[-_TAIL_BYTES:].decode("utf-8", "replace")
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Wait until everything handed over so far, or waiting in a pipe, is written."""
+        done = threading.Event()
+
+        def drain() -> None:
+            for source in [key.data for key in self._selector.get_map().values() if key.data is not None]:
+                self._read_all(source)
+            self._settle()
+            done.set()
+
+        self.run_on_thread(drain)
+        return done.wait(timeout)
+
+    def wait_until_written(self, patience: float | None = None) -> None:
+        """Wait until all that was handed over is written: as long as that takes, for a slow reader loses nothing.
+
+        `patience`: after so many seconds (the deadline, or 0 when the run was cut short) only while somebody goes on
+        reading. A KeyboardInterrupt ends it in any case. What is not written then is lost, and `trouble` says so.
+        """
+        self._hurry_after(patience)
+        done = threading.Event()
+        self.run_on_thread(done.set)
+        self._wait(done.wait, done.is_set)
+
+    def _wait(self, wait: Callable[[float | None], Any], is_over: Callable[[], bool]) -> None:
+        try:
+            while not (self._given_up or is_over()):
+                before = self._written
+                left = self._hurry - time.monotonic()
+                wait(None if left == inf else max(_STUCK, left))
+                if left <= 0 and self._written == before and not is_over():
+                    self._give_up("nobody has read it")
+        except KeyboardInterrupt as end:
+            self.interrupt_signal = getattr(end, "number", signal.SIGINT)
+            self._give_up("it was not read in time, and a signal ended the waiting")
+
+    def _hurry_after(self, seconds: float | None) -> None:
+        if seconds is not None:
+            self._hurry = min(self._hurry, time.monotonic() + seconds)
+
+    def _give_up(self, why: str) -> None:
+        """The thread is stuck in a write: do in its place what is left to do, without that output."""
+        self._given_up = True
+        stream, rest = self._at_hand
+        stuck = {stream, *(each for each, fd in self._fds.items() if not _is_writable(fd))} - {""}
+        for each in stuck:
+            self._break(each, why)
+        if stream:
+            self._lose(stream, rest)
+        self._end()
+
+    def close(self, patience: float | None = None) -> None:
+        """Write what there is, as `settle` does, and end the thread."""
+        self._hurry_after(patience)
+        with self._room:
+            self._closing = True
+            self._room.notify_all()
+        if self._given_up:
+            self._do_deeds()
+            return
+        self._wake()
+        self._wait(self._thread.join, lambda: not self._thread.is_alive())
+        if not self._thread.is_alive() and self._fds:
+            self._dispose()
+
+    def run_on_thread(self, deed: Callable[[], None], size: int = 0, *, wait: bool = False) -> None:
+        """Have the printer's thread do something."""
+        with self._room:
+            if wait and threading.current_thread() is not self._thread:
+                self._room.wait_for(lambda: self._pending < _MOST_PENDING or self._closing)
+            self._pending += size
+            self._deeds.append((deed, size))
+        if self._given_up:
+            self._do_deeds()
+        self._wake()
+
+    # -- the thread ----------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._writer, b"\0")
+
+    def _run(self) -> None:
+        with contextlib.suppress(_Left):
+            self._serve()
+
+    def _serve(self) -> None:
+        while not self._given_up:
+            self._do_deeds()
+            if self._closing and not self._deeds:
+                self._end()
+                return
+            for key, _ in self._selector.select(self._draw()):
+                if key.data is None:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(self._reader, 4096)
+                else:
+                    self._read(key.data)
+
+    def _end(self) -> None:
+        self._do_deeds()
+        for source in [key.data for key in self._selector.get_map().values() if key.data is not None]:
+            self.drain_stream(source)
+        self._show(None)
+        for name in {name for name, _, _ in self._splitters}:
+            self._finish_name(name)
+
+    def _do_deeds(self) -> None:
+        while self._deeds:
+            deed, size = self._deeds.popleft()
+            deed()
+            if size:
+                with self._room:
+                    self._pending -= size
+                    self._room.notify_all()
+
+    def _register(self, source: WorkerStream) -> None:
+        self._selector.register(source.fd, selectors.EVENT_READ, source)
+
+    def _read(self, source: WorkerStream) -> bool:
+        """Read once; False when nothing more can come now."""
+        try:
+            data = os.read(source.fd, _READ)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._close_source(source)
+            return False
+        self._print(source.name, source.stream, source.splitter.feed(data))
+        return True
+
+    def _read_all(self, source: WorkerStream) -> None:
+        # Bounded: a child that was left behind and prints for ever must not hold up the end.
+        for _ in range(_DRAIN_ROUNDS):
+            if not self._read(source):
+                return
+
+    def drain_stream(self, source: WorkerStream) -> None:
+        """Read what is there and close, although somebody may still hold the other end."""
+        if source.fd >= 0:
+            self._read_all(source)
+            self._close_source(source)
+
+    def _close_source(self, source: WorkerStream) -> None:
+        if source.fd < 0:
+            return
+        self._print(source.name, source.stream, source.splitter.finish())
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(source.fd)
+        os.close(source.fd)
+        source.fd = -1
+
+    def _feed(self, key: tuple[str, int, str], data: bytes) -> None:
+        if (splitter := self._splitters.get(key)) is None:
+            splitter = self._splitters[key] = self.create_splitter(key[2])
+        self._print(key[0], key[2], splitter.feed(data))
+        if not splitter.has_partial_line:
+            del self._splitters[key]
+
+    def _finish_name(self, name: str) -> None:
+        for key in [key for key in self._splitters if key[0] == name]:
+            self._print(name, key[2], self._splitters.pop(key).finish())
+
+    def _print(self, name: str, stream: str, lines: list[bytes]) -> None:
+        if not lines:
+            return
+        if self._mask and not self.is_raw:
+            lines = [self._mask.mask_bytes(line) for line in lines]
+        tail = self._tails.setdefault(name, deque(maxlen=_TAIL_LINES))
+        tail.extend(line[-_TAIL_BYTES:] for line in lines[-_TAIL_LINES:])
+        if self._log is not None and self._logged(name, stream, lines):
+            return
+        if self.is_raw:
+            self._emit(stream, b"".join(lines))
+        else:
+            mark = worker_prefix(name, color=self.color)
+            self._emit(stream, b"".join(mark + line for line in lines))
+
+    def _say(self, data: bytes, level: str) -> None:
+        """Print something of runner's own."""
+        if self._log is None or not self._logged("", "err", data.splitlines(keepends=True), level):
+            self._emit("err", data)
+
+    def _logged(self, name: str, stream: str, lines: list[bytes], level: str = "INFO") -> bool:
+        """Write log lines into the log's file, or, without one, where the lines would be printed: then True."""
+        assert self._log is not None
+        data = self._log.format_lines(name, stream, lines, level)
+        if self._log.fd is None:
+            self._emit(stream, data)
+            return True
+        self._log.append_data(data)
+        self.write_error = self.write_error or self._log.write_error
+        return False
+
+    def _show(self, panel: TerminalPanel | None) -> None:
+        self._settle()
+        if self._panel is not None:
+            self._write("err", self._panel.erase_sequence())
+        self._panel = panel
+
+    def _draw(self) -> float | None:
+        """Draw the panel when it is time; how long there is nothing to draw."""
+        if self._panel is None:
+            return None
+        self._settle()
+        if not self._panel.seconds_until_draw():
+            self._write("err", self._panel.draw_sequence())
+        return self._panel.seconds_until_draw()
+
+    def _emit(self, stream: str, data: bytes) -> None:
+        if self._panel is None or not self._beside[stream]:
+            self._write(stream, data)
+        else:  # together with what else is there to be printed now
+            self._above.append(data)
+
+    def _settle(self) -> None:
+        """Print what waits, above the panel."""
+        if self._above:
+            data = b"".join(self._above)
+            self._above.clear()
+            self._write("err", data if self._panel is None else self._panel.insert_above(data))
+
+    def _write(self, stream: str, data: bytes) -> None:
+        if stream in self._broken:
+            self._lose(stream, data)
+            return
+        view = memoryview(data)
+        while view:
+            try:
+                self._at_hand = stream, view
+                wrote = os.write(self._fds[stream], view[: _MOST_PIECE if self._hurry == inf else _PIECE])
+                self._leave_if_given_up()
+                view = view[wrote:]
+                self._written += wrote
+            except BlockingIOError:  # somebody made the terminal non-blocking
+                with selectors.DefaultSelector() as ready:
+                    ready.register(self._fds[stream], selectors.EVENT_WRITE)
+                    ready.select(1.0)
+            except OSError as error:
+                self._leave_if_given_up()
+                self._break(stream, error.strerror or type(error).__name__, failed=error.errno != errno.EPIPE)
+                self._lose(stream, view)
+                break
+        self._at_hand = "", _NOTHING
+
+    def _leave_if_given_up(self) -> None:
+        """The thread was stuck for so long that another one has gone on with its work."""
+        if self._given_up and threading.current_thread() is self._thread:
+            raise _Left
+
+    def _break(self, stream: str, why: str, *, failed: bool = True) -> None:
+        """From now on, what is written there is lost."""
+        self._broken[stream] = 0
+        self.has_lost_output = self.has_lost_output or failed
+        self._reasons[stream] = why
+
+    def _lose(self, stream: str, data: bytes | memoryview) -> None:
+        self._broken[stream] += bytes(data).count(b"\n")
+        word = {"out": "standard output", "err": "standard error"}[stream]
+        self.write_error = f"{word}: {self._reasons[stream]}; {self._broken[stream]:,} lines lost"
+
+    def _dispose(self) -> None:
+        self._selector.close()
+        self._forget()
+        if self._log is not None:
+            self._log.close()
+        for fd in (self._reader, self._writer, *self._fds.values()):
+            os.close(fd)
+        self._fds.clear()
+
+
+def _is_writable(fd: int) -> bool:
+    look = select.poll()
+    look.register(fd, select.POLLOUT)
+    return bool(look.poll(0))

@@ -1,0 +1,201 @@
+"""A run's events, folded into its record: the same from the events as they come and from a file of them.
+
+Bounded, however long the run: kinds of failures and moments are counted when they repeat, series get coarser.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from runner import events
+from runner.error_text import cut_middle, item_name
+from runner.ledger import Balance
+from runner.report.bottleneck import find_bottleneck
+from runner.report.record import FailureGroup, Incident, RunRecord
+from runner.report.series import SeriesSampler
+from runner.report.words import describe_executed, format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Kinds of failures and moments that are told one by one, and characters of each of their texts.
+MAX_FAILURE_KINDS, MAX_INCIDENTS, MAX_TEXT_LENGTH = 200, 200, 8 * 1024
+_BALANCE = ("read", "made", "done", "dead", "dropped", "left", "repeated")
+
+
+class RecordBuilder:
+    """`event` takes each event, `record` is what is known so far."""
+
+    def __init__(self) -> None:
+        self._head = RunRecord("", "")
+        self._began = 0.0
+        self._ended: events.RunEnded | None = None
+        self._progress: events.Progress | None = None
+        self._last = 0.0
+        self._samples = SeriesSampler()
+        self._most: dict[str, int] = {}
+        self._failures: dict[tuple[str, str, str], FailureGroup] = {}
+        self._moments: list[Incident] = []
+        self._untold = 0
+        self._deeds: dict[type, Callable[..., None]] = {
+            events.RunStarted: self._started,
+            events.Progress: self._progressed,
+            events.ItemFailed: self._failed,
+            events.RunEnded: self._end,
+            **dict.fromkeys(_MOMENTS, self._moment),
+        }
+
+    def handle_event(self, event: events.Event) -> None:
+        """One more event."""
+        self._last = max(self._last, event.at)
+        deed = self._deeds.get(type(event))
+        if deed is not None:
+            deed(event)
+
+    def _started(self, event: events.RunStarted) -> None:
+        self._began = event.at
+        self._head = RunRecord(event.run, event.title, began=event.unix, plan=event.plan, pid=event.pid)
+
+    def _progressed(self, event: events.Progress) -> None:
+        self._progress = event
+        self._samples.add_sample(event.at - self._began, event)
+        for queue, length in event.queues.items():
+            self._most[queue] = max(self._most.get(queue, 0), length)
+
+    def _failed(self, event: events.ItemFailed) -> None:
+        kind = event.error.partition(":")[0]
+        key = (event.task, kind, event.verdict)
+        group = self._failures.get(key)
+        if group is not None:
+            self._failures[key] = replace(group, count=group.count + event.count)
+            return
+        if len(self._failures) >= MAX_FAILURE_KINDS:
+            key = (event.task, _OTHERS, event.verdict)
+            group = self._failures.get(key, FailureGroup(event.task, _OTHERS, event.verdict, 0, "", "", ""))
+            self._failures[key] = replace(group, count=group.count + event.count)
+            return
+        texts = [cut_middle(text, MAX_TEXT_LENGTH) for text in (event.error, event.traceback, event.preview)]
+        self._failures[key] = FailureGroup(*key, event.count, event.item, event.worker, *texts)
+
+    def _moment(self, event: events.Event) -> None:
+        kind, text = _MOMENTS[type(event)](event)
+        if not text:
+            return
+        moment = Incident(
+            round(event.at - self._began, 3),
+            kind,
+            cut_middle(text, MAX_TEXT_LENGTH),
+            getattr(event, "task", ""),
+            getattr(event, "worker", ""),
+        )
+        last = self._moments[-1] if self._moments else None
+        if last is not None and replace(moment, at=last.at, count=last.count) == last:
+            self._moments[-1] = replace(last, count=last.count + 1)
+        elif len(self._moments) < MAX_INCIDENTS:
+            self._moments.append(moment)
+        else:
+            self._untold += 1
+
+    def _end(self, event: events.RunEnded) -> None:
+        self._ended = event
+        self._samples.add_last_interval()
+
+    # -- what is known -------------------------------------------------------------------------
+
+    def build_record(self) -> RunRecord:
+        """The record so far; of a run that goes on, as its last `Progress` tells it."""
+        known = replace(
+            self._head,
+            failures=tuple(self._failures.values()),
+            moments=(*self._moments, *self._rest()),
+            series=self._samples.build_series(),
+        )
+        ended = self._ended
+        if ended is None:
+            return self._so_far(known)
+        known = replace(
+            known,
+            seconds=ended.seconds,
+            exit_code=ended.exit_code,
+            balance=Balance(*(getattr(ended, name) for name in _BALANCE)),
+            tasks=ended.tasks,
+            queues=ended.queues,
+            reasons=ended.reasons,
+            unbalanced=ended.unbalanced,
+            idle=ended.idle,
+            cpu=ended.cpu,
+            unfinished=ended.unfinished,
+        )
+        return replace(known, limit=find_bottleneck(known))
+
+    def _rest(self) -> list[Incident]:
+        rest = []
+        if self._untold:
+            rest.append(Incident(round(self._last - self._began, 3), "more", "not told one by one", count=self._untold))
+        if unseen := len(self._samples.omitted_workers):
+            rest.append(
+                Incident(round(self._last - self._began, 3), "more", "workers without a row in time", count=unseen)
+            )
+        return rest
+
+    def _so_far(self, known: RunRecord) -> RunRecord:
+        progress = self._progress
+        if progress is None:
+            return replace(known, seconds=self._last - self._began)
+        counts = progress.tasks
+        sources = [task.name for task in known.plan.tasks if not task.inputs]
+        balance = Balance(
+            read=sum(counts[name].sent for name in sources if name in counts),
+            dead=sum(each.dead for each in counts.values()),
+            dropped=sum(each.dropped for each in counts.values()),
+            repeated=sum(each.repeated for each in counts.values()),
+        )
+        tasks = tuple(_so_far(name, each, progress.workers.get(name, ())) for name, each in counts.items())
+        queues = tuple(
+            events.QueueSummary(queue, left=length, most=self._most[queue]) for queue, length in progress.queues.items()
+        )
+        return replace(known, seconds=self._last - self._began, balance=balance, tasks=tasks, queues=queues)
+
+
+_OTHERS = "other errors"
+
+
+def _so_far(name: str, counts: events.TaskCounts, workers: tuple[events.WorkerNow, ...]) -> events.TaskSummary:
+    return events.TaskSummary(
+        name,
+        counts.stage,
+        taken=counts.done + counts.dead + counts.dropped,
+        done=counts.done,
+        dead=counts.dead,
+        dropped=counts.dropped,
+        repeated=counts.repeated,
+        sent=counts.sent,
+        workers=workers,
+    )
+
+
+def _died(event: events.WorkerDied) -> tuple[str, str]:
+    if event.told:
+        return "death", ""
+    return "death", f"{event.why}{describe_executed(event)}" + ("; replaced" if event.will_restart else "")
+
+
+def _timed_out(event: events.TimedOut) -> tuple[str, str]:
+    item = f" with {item_name(event.preview, event.item)}" if event.item else ""
+    return "timeout", f"over its time limit of {format_duration(event.limit)}{item}"
+
+
+def _task_ended(event: events.TaskEnded) -> tuple[str, str]:
+    return "task", f"{event.how}: {event.why}" if event.why else event.how
+
+
+_MOMENTS: dict[type, Callable[..., tuple[str, str]]] = {
+    events.TaskStarted: lambda _: ("task", "started"),
+    events.TaskEnded: _task_ended,
+    events.WorkerDied: _died,
+    events.TimedOut: _timed_out,
+    events.RunStopping: lambda event: ("stop", event.why),
+    events.RunKilled: lambda event: ("stop", f"{event.why}: ended at once"),
+    events.Notice: lambda event: ("notice", event.text),
+}

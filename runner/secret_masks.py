@@ -1,0 +1,95 @@
+"""Secrets in texts: what a function's error, its output or its result says of them is replaced by stars."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+#: What stands instead of a secret, whatever its length.
+MASKED_TEXT = "***"
+#: A shorter secret is part of too many words: without it a message would say nothing, and it hides nothing.
+MIN_SECRET_LENGTH = 4
+#: Of a secret of several lines each line is one as well, if it is so long.
+_LEAST_LINE = 8
+
+
+class SecretMask:
+    r"""Replaces secrets, also as they look in a `repr`, in JSON, in a URL or in base64.
+
+    One pass over the text however many secrets there are; false when there are none.
+
+    >>> mask = SecretMask(["s3cr3t", ["other", "no"], 'a"/b c'])
+    >>> mask("s3cr3t: OTHER other"), mask('{"x": "a\\"/b c", "no": 1}'), mask("?x=a%22%2Fb+c"), bool(SecretMask([]))
+    ('***: OTHER ***', '{"x": "***", "no": 1}', '?x=***', False)
+    """
+
+    def __init__(self, secrets: Iterable[Any] = (), forms: Callable[[str], Iterable[str]] | None = None) -> None:
+        self._forms = sorted(
+            {form for secret in secrets for text in _parts(secret) for form in (forms or _forms)(text)}
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self._forms)
+
+    def __call__(self, text: str) -> str:
+        """The text without them."""
+        return self._texts.sub(MASKED_TEXT, text) if self._forms else text
+
+    def mask_bytes(self, data: bytes) -> bytes:
+        """The same for output, which need not be text."""
+        return self._bytes.sub(MASKED_TEXT.encode(), data) if self._forms else data
+
+    def mask_same_length(self, text: str) -> str:
+        """With as many stars as there were characters: what stands below stays below."""
+        return self._texts.sub(lambda found: "*" * len(found[0]), text) if self._forms else text
+
+    @cached_property
+    def _texts(self) -> re.Pattern[str]:
+        return re.compile(_pattern(self._forms))
+
+    @cached_property
+    def _bytes(self) -> re.Pattern[bytes]:
+        return re.compile(self._texts.pattern.encode("utf-8", "surrogateescape"))
+
+
+def _parts(secret: Any) -> Iterator[str]:
+    """What of a param's value is a secret: numbers and paths as texts, of a list each element."""
+    if isinstance(secret, (list, tuple)):
+        for each in secret:
+            yield from _parts(each)
+    elif secret is not None and not isinstance(secret, bool):
+        yield str(secret)
+
+
+def _forms(text: str) -> Iterator[str]:
+    import base64
+    import html
+    import json
+    from urllib.parse import quote, quote_plus
+
+    for line in text.splitlines():
+        if len(line) >= _LEAST_LINE and line != text:
+            yield from _forms(line)
+    if len(text) < MIN_SECRET_LENGTH:
+        return
+    data = text.encode("utf-8", "surrogatepass")
+    for written in (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]):
+        yield from (written, repr(written)[1:-1], json.dumps(written)[1:-1])  # an item may be JSON, and shown by `repr`
+    yield from (repr(data)[2:-1], html.escape(text))
+    yield from (quote(data), quote(data, safe=""), quote_plus(data))
+    yield base64.b64encode(data).decode().rstrip("=")
+
+
+def _pattern(forms: list[str], depth: int = MIN_SECRET_LENGTH - 1) -> str:
+    """Any of the forms, the longest first; by their first characters, so that most are never tried."""
+    if not depth or len(forms) < 2:
+        return "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
+    heads: dict[str, list[str]] = {}
+    ended = "|" if "" in forms else ""
+    for form in filter(None, forms):
+        heads.setdefault(form[0], []).append(form[1:])
+    return "|".join(f"{re.escape(head)}(?:{_pattern(rest, depth - 1)})" for head, rest in heads.items()) + ended

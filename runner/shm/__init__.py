@@ -1,0 +1,1 @@
+"""Shared memory for large payloads: written by one worker, read by others without a copy."""

@@ -1,0 +1,243 @@
+"""The writer's side of large payloads: memory of its own, that readers map, and who may use which pages of it.
+
+    function ──▶ item ──▶ pickle, protocol 5 ──▶ its large buffers ──▶ pages of the arena        (one copy)
+                              │                                            │
+                              └──▶ the rest, with a handle for each ──▶ payload ──▶ supervisor ──▶ reader
+
+An arena is one memory file without a name, made at a writer's first large buffer, of a fixed size and sparse.
+Its descriptor travels once (`link`); after that a buffer is a handle: arena, offset, length. The supervisor
+counts who holds a handle, and tells the writer when nobody does any more. The lowest free pages are used first,
+because used pages are mapped already: a page fault costs more than copying the page does.
+
+A writer never waits here. Without room, or where memory files do not exist, a buffer travels in the pickle, as small
+ones do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import socket
+import sys
+import threading
+from bisect import bisect_left
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PAGE_SIZE = mmap.PAGESIZE
+#: A buffer of so many bytes, and a pickle, goes into the arena.
+MIN_SHARED_BYTES = 64 * 1024
+#: Bytes of one arena that may be in use, and the file's size: room for what has no gap to fit into.
+MAX_BYTES_IN_USE = 256 << 20
+#: A source lets its readers give memory back before it takes more than this: what is used again is mapped, and still
+#: in the processor's cache. It waits so many seconds at most, and is content with twice as much from then on.
+READER_WAIT_BYTES = 64 << 20
+READER_WAIT_SECONDS = 0.05
+ARENA_BYTES = 2 * MAX_BYTES_IN_USE
+#: Where large buffers travel in the pickle, whatever the machine could do.
+DISABLE_VARIABLE = "RUNNER_NO_ARENA"
+
+#: `mmap` has the name since Python 3.13. Pages are paid for when they are used, not when they are mapped.
+MAP_NORESERVE: int = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+_POPULATE_WRITE = 23  # MADV_POPULATE_WRITE of Linux 5.14: many pages in one call
+
+
+class PageAllocator:
+    """Which pages of an arena are free: the lowest gap that is large enough is used, neighbours grow together.
+
+    >>> pages = PageAllocator(4 * PAGE_SIZE)
+    >>> first, second = pages.allocate_range(100), pages.allocate_range(2 * PAGE_SIZE)
+    >>> first, second // PAGE_SIZE, pages.allocate_range(2 * PAGE_SIZE)
+    (0, 1, None)
+    >>> pages.free_range(0); pages.free_range(second); pages.free_ranges == [(0, 4 * PAGE_SIZE)]
+    True
+    """
+
+    def __init__(self, span: int, cap: int | None = None) -> None:
+        self.cap = span if cap is None else cap
+        #: Free ranges, start and end, in order; what is in use, by its start; and how many bytes that is.
+        self.free_ranges: list[tuple[int, int]] = [(0, span)]
+        self.allocated_ranges: dict[int, int] = {}
+        self.allocated_bytes = 0
+
+    def allocate_range(self, length: int) -> int | None:
+        """Where so many bytes may lie; None without room."""
+        length = -(-max(1, length) // PAGE_SIZE) * PAGE_SIZE
+        if self.allocated_bytes + length > self.cap:
+            return None
+        for at, (start, end) in enumerate(self.free_ranges):
+            if end - start >= length:
+                if end - start == length:
+                    del self.free_ranges[at]
+                else:
+                    self.free_ranges[at] = (start + length, end)
+                self.allocated_ranges[start] = length
+                self.allocated_bytes += length
+                return start
+        return None
+
+    def free_range(self, start: int) -> None:
+        """Nobody needs what lies there any more."""
+        length = self.allocated_ranges.pop(start)
+        self.allocated_bytes -= length
+        end = start + length
+        at = bisect_left(self.free_ranges, (start, end))
+        if at < len(self.free_ranges) and self.free_ranges[at][0] == end:
+            end = self.free_ranges.pop(at)[1]
+        if at and self.free_ranges[at - 1][1] == start:
+            at -= 1
+            start = self.free_ranges.pop(at)[0]
+        self.free_ranges.insert(at, (start, end))
+
+
+class BlockRef(tuple[Any, ...]):  # noqa: SLOT001  Python allows a tuple none
+    """A buffer in an arena, on its way: (arena, offset, length), and perhaps `loans.Changes`.
+
+    Until it has been sent it is this process's to give back: an item that is rolled back, or whose neighbour part
+    cannot be pickled, leaves nothing behind.
+    """
+
+    arena_writer: ArenaWriter | None = None
+
+    def mark_sent(self) -> tuple[Any, ...]:
+        """What travels. From now on the supervisor knows who holds it."""
+        self.arena_writer = None
+        return tuple(self)
+
+    def __del__(self) -> None:
+        if self.arena_writer is not None:
+            self.arena_writer.freed_offsets.append(self[1])
+
+
+def arenas_supported() -> bool:
+    """Whether this machine has what arenas need."""
+    return (
+        not os.environ.get(DISABLE_VARIABLE)
+        and hasattr(os, "memfd_create")
+        and hasattr(socket, "SCM_RIGHTS")
+        and hasattr(socket, "CMSG_SPACE")
+        and hasattr(fcntl, "F_ADD_SEALS")
+    )
+
+
+class ArenaWriter:
+    """One writer's arena. `announce(number, descriptor)` tells of it, before the first handle names it.
+
+    `ample` is what it may take before it gives its readers time.
+    """
+
+    def __init__(self, number: int, announce: Callable[[int, int], None], ample: int = READER_WAIT_BYTES) -> None:
+        self.arena_number = number
+        self.fd = -1
+        self._announce = announce
+        #: Offsets that are free again. Only appended to, by any thread: `__del__` may run anywhere.
+        self.freed_offsets: deque[int] = deque()
+        self._lock = threading.Lock()  # thread workers share one store
+        self._pages = PageAllocator(ARENA_BYTES, MAX_BYTES_IN_USE)
+        self._view: memoryview | None = None
+        #: Up to where the pages are there, and mapped.
+        self._high = 0
+        self._refused = not arenas_supported()
+        self._ample = ample
+
+    def should_wait_for_readers(self) -> bool:
+        """Whether so much is in use that readers should be given time first."""
+        return self._pages.allocated_bytes > self._ample and self.bytes_in_use > self._ample
+
+    def double_wait_threshold(self) -> None:
+        """Readers do not give it back: that is how this run is, and more will be used from now on."""
+        self._ample *= 2
+
+    @property
+    def bytes_in_use(self) -> int:
+        """Bytes that somebody holds."""
+        with self._lock:
+            self._collect()
+            return self._pages.allocated_bytes
+
+    def copy_in(self, pieces: list[Any], length: int) -> BlockRef | None:
+        """Copy buffers into the arena, one behind the other; None when they must travel in the pickle."""
+        if self._refused:
+            return None
+        with self._lock:
+            self._collect()
+            at = self._pages.allocate_range(length)
+            if at is None or not self._ready(at + length):
+                if at is not None:
+                    self._pages.free_range(at)
+                return None
+        view, end = self._view, at
+        assert view is not None
+        for piece in pieces:
+            start, end = end, end + len(piece)
+            view[start:end] = piece
+        handle = BlockRef((self.arena_number, at, length))
+        handle.arena_writer = self
+        return handle
+
+    def _collect(self) -> None:
+        while self.freed_offsets:
+            self._pages.free_range(self.freed_offsets.popleft())
+
+    def _ready(self, end: int) -> bool:
+        """Whether the file is there, with memory up to `end`: asked for beforehand, because a write must not fail."""
+        if end <= self._high:
+            return True
+        try:
+            if self._view is None:
+                self._open()
+            end = -(-end // PAGE_SIZE) * PAGE_SIZE
+            self._fill(self._high, end - self._high)
+        except (OSError, ValueError):  # no descriptor or no memory is left, or the machine does not allow it
+            self._refused = self._view is None
+            return False
+        self._high = end
+        return True
+
+    def _open(self) -> None:
+        with contextlib.ExitStack() as undo:
+            fd = os.memfd_create("runner-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            undo.callback(os.close, fd)
+            os.ftruncate(fd, ARENA_BYTES)
+            # A file that could shrink would kill its readers.
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            self._map = mmap.mmap(fd, ARENA_BYTES, flags=mmap.MAP_SHARED | MAP_NORESERVE)
+            self._announce(self.arena_number, fd)
+            undo.pop_all()
+        self.fd = fd
+        self._view = memoryview(self._map)
+
+    def _fill(self, start: int, length: int) -> None:
+        try:
+            self._map.madvise(_POPULATE_WRITE, start, length)
+        except OSError as error:
+            if error.errno != 22:  # EINVAL: an older kernel
+                raise
+            os.posix_fallocate(self.fd, start, length)
+
+    def close(self) -> None:
+        """Give the memory back; readers keep what they have mapped."""
+        self._refused = True
+        if self._view is not None:
+            self._view.release()
+            self._map.close()
+            os.close(self.fd)
+            self._view = None
+
+
+def discard_unheld(fd: int, held: list[tuple[int, int]]) -> None:
+    """Give back the memory of an arena whose writer is dead, apart from the ranges (start, length) that are held."""
+    with (
+        contextlib.suppress(OSError, ValueError),
+        mmap.mmap(fd, ARENA_BYTES, flags=mmap.MAP_SHARED | MAP_NORESERVE) as memory,
+    ):
+        at = 0
+        for start, length in [*sorted(held), (ARENA_BYTES, 0)]:
+            if start > at:
+                memory.madvise(mmap.MADV_REMOVE, at, start - at)
+            at = max(at, start + -(-length // PAGE_SIZE) * PAGE_SIZE)

@@ -1,0 +1,199 @@
+"""A run's dead letters, written as they happen: a heading, then one JSON object a line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from runner.error_text import cut_middle
+from runner.errors import UnsafeFolder, UsageError
+from runner.store import records, run_folders
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+_FILE = "dead.jsonl"
+#: A letter's traceback and output, in the file: enough to understand it, and a million of them still fit a disk.
+_MOST_TEXT = 16 * 1024
+#: A line that is longer is none of ours: a letter has a handful of such texts.
+_MOST_LINE = 4 * 1024 * 1024
+
+
+class DeadLetterFile:
+    """The dead letters of one run. The folder is made with the first one: a run without any leaves nothing behind.
+
+    What the disk refuses is told in `trouble`; the run goes on, and counts its dead all the same. Only whole letters
+    are left in the file.
+    """
+
+    def __init__(self, state: Path, run: str, heading: Mapping[str, Any]) -> None:
+        self.path = state / "runs" / run / _FILE
+        self.count = self.written_count = 0
+        self._state, self._run = state, run
+        self._heading = {"run": run, **heading}
+        self._fd: int | None = None
+        self._size = 0
+        self._why = ""
+
+    @property
+    def write_error(self) -> str:
+        """What was not kept, and why."""
+        lost = self.count - self.written_count
+        return f"{lost:,} of {self.count:,} dead letters cannot be written to {self.path}: {self._why}" if lost else ""
+
+    def append(self, letter: Mapping[str, Any]) -> None:
+        """Write one letter; it is with the operating system when this returns."""
+        self.count += 1
+        if self._why and self._fd is None:
+            return
+        try:
+            if self._fd is None:
+                self._open()
+            shortened = {
+                key: cut_middle(value, _MOST_TEXT) if isinstance(value, str) else value for key, value in letter.items()
+            }
+            self._write({**shortened, "at": _now()})
+        except UnsafeFolder as error:
+            self._why = str(error)
+        except OSError as error:
+            self._why = error.strerror or str(error)
+        else:
+            self.written_count += 1
+
+    def _open(self) -> None:
+        with run_folders.open_run_folder(self._state, self._run, make=True) as at:
+            self._fd = run_folders.create_file(at, _FILE)
+            try:
+                self._write({**self._heading, "began": _now()})
+            except OSError:
+                self.close()
+                with contextlib.suppress(OSError):
+                    os.unlink(_FILE, dir_fd=at)
+                raise
+
+    def _write(self, found: Mapping[str, Any]) -> None:
+        """One line, or none."""
+        assert self._fd is not None
+        data = json.dumps(found).encode() + b"\n"
+        try:
+            run_folders.write(self._fd, data)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._size)
+                os.lseek(self._fd, self._size, os.SEEK_SET)
+            raise
+        self._size += len(data)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            with contextlib.suppress(OSError):  # each letter was handed over when it was written
+                if not os.fstat(fd).st_nlink:
+                    self.written_count, self._why = 0, "the file was removed while the run went on"
+                os.close(fd)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+# -- reading ----------------------------------------------------------------------------------
+
+
+def runs_with_dead_letters(state: Path) -> list[str]:
+    """The runs that have dead letters, the oldest first."""
+    return run_folders.runs_with_files(state, _FILE)
+
+
+def find_dead_letters(state: Path, run: str = "last") -> Path:
+    """The file of a run's dead letters: `last`, an id, or the beginning of one; UsageError says what there is.
+
+    `last` is the last run, whether it has dead letters or not: the file need not be there.
+    """
+    kept = runs_with_dead_letters(state)
+    if run.partition("~")[0] == "last":
+        kept = run_folders.runs_with_files(state, _FILE, records.RECORD_FILE) or kept
+    return run_folders.select_run(state, kept, run, "dead letters") / _FILE
+
+
+def read_heading(path: Path) -> dict[str, Any]:
+    """What the file says of its run."""
+    return next(_objects(path), {})
+
+
+def read_letters(path: Path) -> Iterator[dict[str, Any]]:
+    """The letters, in the order in which they were written; a line that is none, or was cut off, is left out.
+
+    In the words of a `DeadLetter`: `item` is the value, `id` the item's id.
+    """
+    objects = _objects(path)
+    next(objects, None)
+    for found in objects:
+        item = value_from_repr(str(found.get("preview", "")))
+        first = {"item": item, "id": str(found.get("id", found.get("item", "")))}  # an old file's `item` is the id
+        yield first | found | {"item": item}
+
+
+def value_from_repr(shown: str) -> Any:
+    """An item by its `repr`: the value where JSON can say it, else the `repr` as text.
+
+    >>> value_from_repr("{'name': 'a', 'sizes': (1, 2.5)}"), value_from_repr("<Loaf 3>")
+    ({'name': 'a', 'sizes': (1, 2.5)}, '<Loaf 3>')
+    >>> value_from_repr("b'raw'"), value_from_repr("'ab'")
+    ("b'raw'", 'ab')
+    """
+    import ast
+
+    try:
+        found = ast.literal_eval(shown)
+        return found if _is_json(found) else shown
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return shown
+
+
+def _is_json(found: Any) -> bool:
+    """Whether JSON can say it without a loss, but for tuples, which are lists there."""
+    if isinstance(found, dict):
+        return all(isinstance(key, str) for key in found) and all(map(_is_json, found.values()))
+    if isinstance(found, (list, tuple)):
+        return all(map(_is_json, found))
+    return found is None or isinstance(found, (str, int)) or (isinstance(found, float) and math.isfinite(found))
+
+
+def count_unreadable_lines(path: Path) -> int:
+    """How many lines are no letters. A last line that was cut off does not count: its run was killed."""
+    return sum(1 for line in _lines(path) if line.endswith(b"\n") and _object(line) is None)
+
+
+def _objects(path: Path) -> Iterator[dict[str, Any]]:
+    for line in _lines(path):
+        if (found := _object(line)) is not None:
+            yield found
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Every line; of one that is too long to be a letter only its end."""
+    try:
+        with os.fdopen(run_folders.open_run_file(path), "rb") as file:
+            while line := file.readline(_MOST_LINE):
+                while not line.endswith(b"\n") and (more := file.readline(_MOST_LINE)):
+                    line = b"..." + more[-100:]
+                yield line
+    except FileNotFoundError:  # the run has none
+        return
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None

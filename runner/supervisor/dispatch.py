@@ -1,0 +1,356 @@
+"""Granting items to workers, and credit to sources.
+
+Bounds act here, and only here: a task is granted items only while its output queues have room, so a queue is never
+more over its bound than what is in flight. Nothing ever blocks inside a worker, so a cycle cannot deadlock.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from runner.chunk_sizing import MAX_GRANT_BYTES, TIME_SLICE
+from runner.structs import dataclass
+from runner.supervisor.run_state import Phase
+from runner.supervisor.time_accounting import EXECUTING, ITEM, ROOM, TURN, WAITING_FOR_REASON
+from runner.transport.messages import Credit, FailureText, Grant, GrantedRange
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from runner.clock import Clock
+    from runner.ledger import ItemRange, Lease, Ledger
+    from runner.supervisor.rate_limit import TokenBucket
+    from runner.supervisor.run_state import TaskState, WorkerSlot
+    from runner.supervisor.timeouts import TimeoutWatchdog
+
+
+#: An elastic queue holds what its readers can do in so many slices; more items than these only leave the cache.
+_SLICES, MAX_ELASTIC_ITEMS = 2, 1 << 17
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterPayload:
+    """The payload of a chunk that is one dead letter: the item where it lay, and what is said of it."""
+
+    payload: Any
+    index: int
+    kind: int
+    number: int
+    text: FailureText
+
+
+class Dispatcher:
+    """Decides who gets what, and sends it."""
+
+    def __init__(self, ledger: Ledger, kinds: dict[str, int], clock: Clock) -> None:
+        self.ledger = ledger
+        self.payload_kinds = kinds
+        self.clock = clock
+        #: Who reads each queue.
+        self.queue_readers: Mapping[str, list[TaskState]] = {}
+        #: Sources whose items have arrived and who were not told, because their readers have enough to do.
+        self.credit_withheld: set[str] = set()
+        #: Told of each grant, because of time limits.
+        self.timeout_watchdog: TimeoutWatchdog | None = None
+        #: Tasks whose `rate` makes them wait, and until when.
+        self.rate_limited_until: dict[str, float] = {}
+        #: Items that granted work is expected to put into each queue: one for each item, until it is answered.
+        self.expected_items: dict[str, int] = defaultdict(int)
+        self._owed: dict[int, tuple[tuple[str, ...], int]] = {}
+
+    # -- room ----------------------------------------------------------------------------------
+
+    def free_room(self, task: TaskState) -> tuple[int, bool]:
+        """Items that this task may still produce, by the bounds of all its outputs, and what others are expected to.
+
+        Also whether one of its outputs is at its bound: then nobody may produce anything for it. What an order holds
+        back is as good as there.
+        """
+        least, full, held = 1 << 60, False, self._held(task)
+        for queue in task.bounding_queues:
+            room = self.ledger.free_room_in(queue)
+            if held:
+                room -= held.get(queue, 0)
+            full = full or room <= 0
+            least = min(least, room - self.expected_items[queue])
+        return least, full
+
+    def _held(self, task: TaskState) -> Mapping[str, int]:
+        """The results for each queue that wait for those before them."""
+        order = self.ledger.release_orders.get(task.name)
+        return {} if order is None else order.held_results
+
+    def update_elastic_size(self, task: TaskState) -> None:
+        """Its inputs may hold what its workers do in a moment, as far as they can go on with it.
+
+        They can as far as its own outputs are as large, or as they have gone on until now: who waits for room gets no
+        more than anybody. So a run is nowhere farther ahead than by what a queue holds, or by a moment.
+        """
+        grain = task.chunk_sizer
+        if not grain.item_seconds:
+            return
+        most = MAX_ELASTIC_ITEMS * grain.time_slice / TIME_SLICE  # a crowd, whose slices are longer, needs more
+        moment = min(most, _SLICES * grain.time_slice * len(task.slots) / grain.item_seconds)
+        onward = 0 if task.rate_limiter else min(map(self.ledger.size_bound, task.bounding_queues), default=1 << 60)
+        self.ledger.set_elastic_size(task.name, int(min(moment, max(onward, task.unhindered_items // 2))))
+
+    def _hinder(self, task: TaskState) -> None:
+        """Its workers wait for room, or for their turn."""
+        if task.unhindered_items:
+            task.unhindered_items = 0
+            self.update_elastic_size(task)
+
+    def _expect(self, queues: tuple[str, ...], items: int) -> None:
+        for queue in queues:
+            self.expected_items[queue] += items
+
+    def forget_lease(self, lease: int) -> None:
+        """A lease is over: what was expected of it has come, or never will."""
+        queues, items = self._owed.pop(lease, ((), 0))
+        if self.timeout_watchdog is not None:
+            self.timeout_watchdog.forget_lease(lease)
+        self._expect(queues, -items)
+
+    def settle_part(self, lease: int, done: int) -> None:
+        """A part of a lease is over; its worker goes on."""
+        queues, items = self._owed[lease]
+        self._owed[lease] = (queues, items - done)
+        self._expect(queues, -done)
+
+    # -- grants --------------------------------------------------------------------------------
+
+    def feed_task(self, task: TaskState, *, flush: bool = False) -> None:
+        """Grant what may be granted. `flush`: a batch need not be full."""
+        if task.is_source:
+            self._credit(task)
+        elif self.ledger.available_items(task.name):
+            if task.is_async:
+                self._feed_async(task)
+            else:
+                self._feed_in_turn(task, flush=flush)
+        if task.free_slots[0] or task.is_source or task.is_async:  # else nobody waits
+            task.wait_reason.set_reason(self._why_free(task), self.clock.now())
+
+    def _why_free(self, task: TaskState) -> int:
+        """Why workers that are free now were given nothing."""
+        if task.name in self.rate_limited_until:
+            return TURN
+        if task.is_source:
+            return ROOM
+        if not self.ledger.available_items(task.name):
+            return TURN if self.ledger.queued_items(task.name) else ITEM
+        room, full = self.free_room(task)
+        if full or room <= 0:
+            ordered = any(self._held(task).values()) and all(
+                self.ledger.free_room_in(queue) for queue in task.bounding_queues
+            )
+            return TURN if ordered else ROOM
+        return ITEM  # what is there is not yet a full batch
+
+    def _feed_in_turn(self, task: TaskState, *, flush: bool) -> None:
+        """Everybody gets one before anybody gets two; who is busy is not looked at, however many they are."""
+        if task.accepting_workers is None:
+            task.accepting_workers = sum(slot.accepts_items for slot in task.slots)
+        refused: list[WorkerSlot] = []
+        mortal = task.plan.config.lifespan is not None  # then it may be one worker alone that gets no more
+        for held in range(task.max_leases_per_worker):
+            while task.free_slots[held] and self.ledger.available_items(task.name) and (not refused or mortal):
+                slot = task.free_slots[held].popitem()[1]
+                if len(slot.leases) == held and slot.accepts_items and not self._give(task, slot, flush=flush):
+                    refused.append(slot)
+        for slot in refused:
+            task.update_free_slot(slot)
+
+    def _give(self, task: TaskState, slot: WorkerSlot, *, flush: bool) -> bool:
+        grant = self._grant(task, slot, task.accepting_workers or 1, flush=flush)
+        if grant is None:
+            return False
+        task.update_free_slot(slot)
+        task.engine.send(slot.index, grant)
+        return True
+
+    def _feed_async(self, task: TaskState) -> None:
+        """One item for each lease; but a suspect flies alone, so that its next crash tells whose fault it was."""
+        ready = [slot for slot in task.slots if slot.accepts_items]
+        grants: dict[int, list[Grant]] = defaultdict(list)
+        for slot in self._in_turn(ready, task.max_leases_per_worker):
+            if slot.isolated_lease in slot.leases or (slot.leases and self.ledger.suspect_first(task.name)):
+                continue
+            grant = self._grant(task, slot, len(ready), flush=False)
+            if grant is None:
+                break
+            if any(part.crashes for part in grant.parts):
+                slot.isolated_lease = grant.lease
+            grants[slot.index].append(grant)
+        for index, (first, *others) in grants.items():
+            task.engine.send(index, replace(first, other_grants=tuple(others)) if others else first)
+
+    @staticmethod
+    def _in_turn(ready: list[WorkerSlot], depth: int) -> Iterator[WorkerSlot]:
+        """Everybody gets one before anybody gets two."""
+        for held in range(1, depth + 1):
+            for slot in ready:
+                if len(slot.leases) < held:
+                    yield slot
+
+    def _grant(self, task: TaskState, slot: WorkerSlot, takers: int, *, flush: bool) -> Grant | None:
+        """Lease items to a worker; what to tell it, or None when it gets nothing."""
+        items = self._how_many(task, slot, takers)
+        if not items:
+            return None
+        least = together = 1
+        if (batch := task.plan.config.batch) is not None:
+            together = batch.items
+            least = 1 if flush else together
+            items = max(batch.items, items // batch.items * batch.items)
+            available = self.ledger.available_items(task.name)
+            if available >= batch.items:
+                items = min(items, available // batch.items * batch.items)
+        if task.rate_limiter is not None:
+            items = min(items, self._allowed(task, task.rate_limiter, least))
+            if not items:
+                return None
+        lease = self.ledger.grant_lease(
+            task.name, slot.index, items, MAX_GRANT_BYTES, least, task.shared_discount, together
+        )
+        if lease is None:
+            return None
+        if task.rate_limiter is not None:
+            task.rate_limiter.take_tokens(lease.count)
+        if not slot.leases:
+            slot.time_account.enter_state(EXECUTING, self.clock.now())
+        slot.leases.append(lease.id)
+        if self.timeout_watchdog is not None:
+            self.timeout_watchdog.watch_lease(task, lease.id)
+        self._owed[lease.id] = (task.bounding_queues, lease.count)
+        self._expect(task.bounding_queues, lease.count)
+        return Grant(lease.id, task.chunk_sizer.time_slice, self._parts(lease))
+
+    def _how_many(self, task: TaskState, slot: WorkerSlot, takers: int) -> int:
+        available = self.ledger.available_items(task.name)
+        if not available:
+            return 0
+        room, full = self.free_room(task)
+        if full and not self.ledger.returned_first(task.name):
+            self._hinder(task)
+            return 0
+        held = sum([self.ledger.leases[lease].count for lease in slot.leases]) if slot.leases else 0
+        wanted = (
+            1
+            if task.is_async
+            else task.chunk_sizer.items_to_grant(available, takers, self.ledger.leased_items[task.name], held)
+        )
+        lifespan = task.plan.config.lifespan
+        if lifespan is not None and lifespan.items is not None:
+            wanted = min(wanted, lifespan.items - slot.items - held)
+            if wanted <= 0:
+                return 0
+        if room <= 0:
+            # There is room, but others are expected to fill it: an idle worker may still execute one item.
+            return 0 if slot.leases and not task.is_async else 1
+        return min(wanted, room)
+
+    def _allowed(self, task: TaskState, throttle: TokenBucket, least: int) -> int:
+        """Items that the task's `rate` allows now; when there are none, look again in time."""
+        now = self.clock.now()
+        allowed = throttle.allowed_items(now, least)
+        if not allowed:
+            self._hinder(task)
+            self.rate_limited_until[task.name] = throttle.ready_at(now, least)
+        return allowed
+
+    def wake_rate_limited(self, now: float) -> list[str]:
+        """The tasks whose `rate` lets them go on now."""
+        if not self.rate_limited_until:
+            return []
+        woken = [name for name, when in self.rate_limited_until.items() if when <= now]
+        for name in woken:
+            del self.rate_limited_until[name]
+        return woken
+
+    def next_time(self) -> float | None:
+        """When the first of them may go on."""
+        return min(self.rate_limited_until.values()) if self.rate_limited_until else None
+
+    def _parts(self, lease: Lease) -> tuple[GrantedRange, ...]:
+        return tuple([self.granted_range(line.queue, piece) for line, piece in lease.item_ranges])
+
+    def granted_range(self, queue: str, piece: ItemRange) -> GrantedRange:
+        """A piece as a worker is given it."""
+        tries, payload = (piece.attempts + 1, piece.crashes), piece.chunk.payload
+        if isinstance(payload, DeadLetterPayload):
+            return GrantedRange(
+                piece.chunk.number, payload.index, 1, *tries, payload.kind, payload.payload, payload.text
+            )
+        return GrantedRange(piece.chunk.number, piece.start, piece.count, *tries, self.payload_kinds[queue], payload)
+
+    # -- credit --------------------------------------------------------------------------------
+
+    def _credit(self, task: TaskState) -> None:
+        if not task.output_groups:
+            return
+        now = self.clock.now()
+        self.credit_withheld.discard(task.name)
+        for slot in task.slots:
+            if slot.phase is Phase.READY:
+                self._credit_slot(task, slot)
+                slot.time_account.enter_state(
+                    EXECUTING if slot.credit > slot.received_items else WAITING_FOR_REASON, now
+                )
+
+    def _credit_slot(self, task: TaskState, slot: WorkerSlot) -> None:
+        outstanding = slot.credit - slot.received_items
+        room, full = self.free_room(task)
+        if full:
+            return
+        share = max(1, room // max(1, len(task.slots)))
+        if room <= 0:
+            share = 0 if outstanding else 1
+        if outstanding >= max(1, share // 2):
+            if not slot.credit_unacknowledged:
+                return
+            if self._readers_have_backlog(task):  # it goes on making; what it has made by then leaves together
+                self.credit_withheld.add(task.name)
+                return
+        if share and task.rate_limiter is not None:
+            share = min(share, self._allowed(task, task.rate_limiter, 1))
+            task.rate_limiter.take_tokens(share)
+        if not share and not slot.credit_unacknowledged:
+            return
+        slot.credit += share
+        slot.credit_unacknowledged = False
+        self._expect(task.bounding_queues, share)
+        task.engine.send(slot.index, Credit(slot.credit, task.chunk_sizer.time_slice))
+
+    def _readers_have_backlog(self, task: TaskState) -> bool:
+        """Whether all who read what a task makes are busy, and have enough in their queues for a while."""
+        return all(
+            not reader.free_slots[0]
+            and reader.accepting_workers
+            and reader.chunk_sizer.has_backlog(self.ledger.available_items(reader.name), reader.accepting_workers)
+            for group in task.output_groups
+            for queue in group.queues
+            for reader in self.queue_readers[queue]
+        )
+
+    def count_arrived(self, task: TaskState, slot: WorkerSlot, items: int) -> None:
+        """A source's items have arrived."""
+        slot.received_items += items
+        slot.credit_unacknowledged = True
+        self._expect(task.bounding_queues, -items)
+
+    def forfeit_credit(self, task: TaskState, slot: WorkerSlot) -> None:
+        """A source has ended: the credit that it has not used is free again."""
+        self._expect(task.bounding_queues, -max(0, slot.credit - slot.received_items))
+        slot.credit = slot.received_items
+
+    def flushable_tasks(self, tasks: Iterable[TaskState]) -> list[TaskState]:
+        """The tasks that have items which only wait for their batch to fill."""
+        return [
+            task
+            for task in tasks
+            if task.plan.config.batch is not None
+            and 0 < self.ledger.available_items(task.name) < task.plan.config.batch.items
+        ]

@@ -1,0 +1,204 @@
+"""What workers say, and what follows from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runner import events
+from runner.supervisor.audit import count_finished
+from runner.supervisor.dead_letters import DeadLetterRecord
+from runner.supervisor.dispatch import DeadLetterPayload
+from runner.supervisor.retry_policy import FailedItems
+from runner.supervisor.run_state import Phase
+from runner.supervisor.time_accounting import EXECUTING, WAITING_FOR_REASON
+from runner.transport.messages import (
+    Ack,
+    Failed,
+    Failure,
+    Finished,
+    MeasuredTimes,
+    Output,
+    Produced,
+    ProgressReport,
+    Ready,
+    Reply,
+    SuspectPreview,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from runner.engines.base import MessageReceived
+    from runner.ledger import Chunk, GivenUp, Lease, Settlement, Verdict
+    from runner.supervisor.loop import Supervisor
+    from runner.supervisor.retry_policy import FailureEvidence
+    from runner.supervisor.run_state import TaskState, WorkerSlot
+
+
+class ReplyHandler:
+    """Understands answers."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.ledger = supervisor.ledger
+        self.dispatcher = supervisor.dispatcher
+        self.audit = supervisor.audit
+        staff = supervisor.worker_pool
+        self._deeds: dict[type, Callable[[WorkerSlot, Any], None]] = {
+            Reply: self._answer,
+            Produced: self._made,
+            Ready: staff.on_ready,
+            Finished: staff.on_finished,
+            Failed: staff.on_failed,
+            SuspectPreview: self._shown,
+            MeasuredTimes: self._times,
+            ProgressReport: self._progress,
+        }
+
+    def handle_message(self, event: MessageReceived) -> None:
+        """One message of one worker."""
+        slot = self.supervisor.worker_pool.slots[event.slot]
+        if slot.generation != event.generation or slot.phase is Phase.GONE or slot.overdue_position:
+            return  # a late word of a worker whose work has been, or is being, given to another
+        deed = self._deeds.get(type(event.message))
+        if deed is not None:
+            deed(slot, event.message)
+
+    def _shown(self, slot: WorkerSlot, message: SuspectPreview) -> None:
+        slot.preview = message.preview
+
+    def _times(self, slot: WorkerSlot, message: MeasuredTimes) -> None:
+        slot.time_account.add_measured(message)
+        times = slot.task.time_histogram
+        for key, items in message.time_histogram:
+            times[key] = times.get(key, 0) + items
+
+    def _progress(self, slot: WorkerSlot, message: ProgressReport) -> None:
+        now = self.supervisor.clock.now()
+        self.supervisor.emit(events.WorkerProgress(now, slot.task.name, slot.name, message.done, message.total))
+
+    # -- answers -------------------------------------------------------------------------------
+
+    def _answer(self, slot: WorkerSlot, answer: Reply) -> None:
+        task = slot.task
+        outputs = list(self._outputs(task, answer.outputs))
+        done = 0
+        for at, ack in enumerate(answer.acks):
+            last = at == len(answer.acks) - 1
+            done += self._ack(slot, ack, outputs if last else [])
+        if not answer.acks:  # what a function with boxes put after its inputs had ended
+            for queue, chunk in outputs:
+                self.ledger.put(queue, [chunk], sender=task.name)
+                self.supervisor.mark_readers_of(queue)
+        task.chunk_sizer.learn_cost(done, answer.busy_seconds)
+        task.unhindered_items += done
+        self.dispatcher.update_elastic_size(task)
+        task.busy_seconds += answer.busy_seconds
+        slot.items += done
+        hours, now = slot.time_account, self.supervisor.clock.now()
+        hours.items += done
+        hours.add_work(now, now if task.is_async else answer.busy_seconds, answer.codec_seconds)
+        if not slot.leases and hours.state == EXECUTING:
+            hours.enter_state(WAITING_FOR_REASON, now)
+        self.supervisor.mark_dirty(task.name)
+        if self.supervisor.topology.may_end(task.name) and not self.ledger.has_items(task.name):
+            self.supervisor.check_ends = True
+        self.supervisor.timeout_watchdog.check_lifespan(slot)
+
+    def _outputs(self, task: TaskState, outputs: Iterable[Output]) -> Iterable[tuple[str, Chunk]]:
+        for output in outputs:
+            lying = sum(length for _, _, length in output.block_refs)
+            chunk = self.ledger.make_chunk(output.payload, output.count, output.size, output.priorities, lying)
+            for queue in task.output_groups[output.group_index].queues:
+                self.audit.sent_by_queue[queue] += output.count
+                yield queue, chunk
+
+    def _ack(self, slot: WorkerSlot, ack: Ack, outputs: list[tuple[str, Chunk]]) -> int:
+        lease = self.ledger.leases.get(ack.lease)
+        if lease is None:
+            return 0
+        if ack.keeps_rest:
+            self.dispatcher.settle_part(ack.lease, ack.done)
+        else:
+            slot.leases.remove(ack.lease)
+            slot.task.update_free_slot(slot)
+            self.dispatcher.forget_lease(ack.lease)
+        if not ack.keeps_rest and ack.done < lease.count:
+            self.supervisor.mark_input_readers(slot.task.name)
+            if slot.task.rate_limiter is not None:
+                slot.task.rate_limiter.return_tokens(lease.count - ack.done)
+        verdicts = {failure.index: self._judge(slot, lease, failure) for failure in ack.failures}
+        settlement = self.ledger.settle_lease(ack.lease, ack.done, verdicts, outputs, more=ack.keeps_rest)
+        assert settlement is not None
+        self.audit.ended_by_task[slot.task.name] += count_finished(verdicts, ack.done)
+        self.apply_settlement(settlement)
+        for failure in ack.failures:
+            self.supervisor.retry_policy.apply_on_error(slot.task, verdicts[failure.index], failure.error)
+        return ack.done
+
+    # -- failures ------------------------------------------------------------------------------
+
+    def _judge(self, slot: WorkerSlot, lease: Lease, failure: Failure) -> Verdict:
+        _, piece = next(iter(lease.locate_ranges(failure.index, 1)))
+        retry = failure.verdict == "retry"
+        fault = FailedItems(
+            failure.error, retry, failure.count, failure.preview, failure.retry_after, previews=failure.previews
+        )
+        return self.supervisor.retry_policy.judge_and_report(slot, piece, fault)
+
+    def apply_settlement(self, settlement: Settlement) -> None:
+        """What a settled lease has brought: queues with something new, and dead items."""
+        for queue in settlement.fed_queues:
+            self.supervisor.mark_readers_of(queue)
+        self.store_dead_items(settlement)
+
+    def store_dead_items(self, settlement: Settlement) -> None:
+        """Dead items go to the task's queue of dead letters, or to the run's own store."""
+        place, before = 0, None
+        for given_up in settlement.dead_items:
+            evidence: FailureEvidence = given_up.evidence
+            place, before = (place + 1 if evidence is before else 0), evidence
+            dead = self.supervisor.tasks[evidence.text.task].plan.config.dead
+            if dead is None:
+                self.supervisor.dead_letters.store_letter(self._record(given_up, evidence, place))
+            else:
+                letter = self._letter(given_up, evidence)
+                self.audit.sent_by_queue[dead] += 1
+                self.ledger.put(dead, [self.ledger.make_chunk(letter, 1, 64 + len(evidence.text.traceback))])
+                self.supervisor.mark_readers_of(dead)
+        if settlement.dead_items:
+            evidence = settlement.dead_items[-1].evidence
+            self.supervisor.shutdown.check_dead_limit(self.supervisor.tasks[evidence.text.task], evidence.name)
+
+    def _where(self, given_up: GivenUp) -> tuple[object, int, int]:
+        piece = given_up.item_range
+        payload = piece.chunk.payload
+        if isinstance(payload, DeadLetterPayload):
+            return payload.payload, payload.index, payload.kind
+        return payload, piece.start, self.dispatcher.payload_kinds[given_up.queue]
+
+    def _letter(self, given_up: GivenUp, evidence: FailureEvidence) -> DeadLetterPayload:
+        payload, index, kind = self._where(given_up)
+        return DeadLetterPayload(payload, index, kind, given_up.item_range.chunk.number, evidence.text)
+
+    def _record(self, given_up: GivenUp, evidence: FailureEvidence, place: int) -> DeadLetterRecord:
+        """The letter of an item, the `place`-th of those that failed together."""
+        payload, index, kind = self._where(given_up)
+        item = given_up.item_range.item_id
+        preview = evidence.previews[place] if evidence.previews else evidence.preview
+        return DeadLetterRecord(item, given_up.queue, evidence.text, preview, evidence.output, payload, index, kind)
+
+    # -- sources -------------------------------------------------------------------------------
+
+    def _made(self, slot: WorkerSlot, made: Produced) -> None:
+        task = slot.task
+        self.dispatcher.count_arrived(task, slot, made.item_count)
+        self.ledger.source_sent(task.name, made.item_count)
+        for queue, chunk in self._outputs(task, made.outputs):
+            self.ledger.put(queue, [chunk], sender=task.name)
+            self.supervisor.mark_readers_of(queue)
+        task.busy_seconds += made.busy_seconds
+        slot.items += made.item_count
+        slot.time_account.items += made.item_count
+        slot.time_account.add_work(self.supervisor.clock.now(), made.busy_seconds, 0.0)
+        self.supervisor.mark_dirty(task.name)

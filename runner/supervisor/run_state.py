@@ -1,0 +1,158 @@
+"""What the supervisor knows of every task and worker."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from runner.chunk_sizing import ChunkSizer
+from runner.structs import dataclass, field
+from runner.supervisor.time_accounting import TimeAccount, WaitReason
+
+if TYPE_CHECKING:
+    from runner.engines.base import Engine
+    from runner.supervisor.plan import TaskPlan
+    from runner.supervisor.rate_limit import TokenBucket
+    from runner.transport.progress_page import Position
+    from runner.worker.spec import OutputGroup
+
+
+class Phase(Enum):
+    """Where a worker is in its life."""
+
+    WAITING = "waiting"  # to be started (again), not before `Slot.start_at`
+    STARTING = "starting"
+    READY = "ready"
+    ENDING = "ending"  # it was told that no more will come
+    FINISHED = "finished"  # it has said so; its process may still be there
+    GONE = "gone"
+
+
+@dataclass(slots=True)
+class WorkerSlot:
+    """One worker's place. `life` counts the workers that have lived here."""
+
+    index: int
+    name: str
+    task: TaskState
+    phase: Phase = Phase.WAITING
+    generation: int = 0
+    pid: int = 0
+    leases: list[int] = field(default_factory=list)
+    #: For a source: items it may have made in all, and items that have arrived.
+    credit: int = 0
+    received_items: int = 0
+    credit_unacknowledged: bool = False
+    start_at: float = 0.0
+    #: It could not go on, and is started once more at `start_at`.
+    restart_requested: bool = False
+    items: int = 0
+    #: Tries of a task without inputs: its call is the one item.
+    attempt: int = 1
+    death_count: int = 0
+    #: It is replaced once it holds nothing (`lifespan`).
+    retiring: bool = False
+    #: What its cell showed last, and since when.
+    last_position: Position | None = None
+    last_position_at: float = 0.0
+    #: What has taken too long. It is being killed for it, and nothing that it says any more counts: the request
+    #: for its stack may have woken it, with half a result.
+    overdue_position: Position | None = None
+    #: What the item looks like over which workers have died before, as its worker has said.
+    preview: str = ""
+    #: Its worker is dead, and buried when it is known what the items look like that it may have died of: `looks`.
+    death_pending: bool = False
+    #: Its work has come to its own end: it was neither stopped nor ended before.
+    ended_by_itself: bool = False
+    suspect_previews: dict[str, str] = field(default_factory=dict)
+    #: The lease of an item over which workers have died before: in a worker that executes many, it flies alone.
+    isolated_lease: int = 0
+    #: Where its time goes.
+    time_account: TimeAccount = field(default_factory=lambda: TimeAccount(WaitReason(), 0.0, 0.0))
+
+    def begin_generation(self) -> None:
+        """A new worker lives here."""
+        self.generation += 1
+        self.phase = Phase.STARTING
+        self.credit = self.received_items = self.items = 0
+        self.credit_unacknowledged = self.retiring = self.restart_requested = False
+        self.last_position = self.overdue_position = None
+        self.preview, self.death_pending, self.suspect_previews, self.ended_by_itself = "", False, {}, False
+
+    @property
+    def accepts_items(self) -> bool:
+        """Whether it may be given items, as far as it is concerned."""
+        return self.phase is Phase.READY and not (self.retiring or self.overdue_position or self.death_pending)
+
+    @property
+    def is_working(self) -> bool:
+        """Whether something will still come from this worker without anybody else's doing."""
+        if self.phase in (Phase.STARTING, Phase.ENDING, Phase.FINISHED):
+            return True
+        if self.phase is not Phase.READY:
+            return False
+        if self.task.is_source:
+            return not self.task.output_groups or self.credit > self.received_items
+        return bool(self.leases)
+
+
+@dataclass(slots=True, eq=False)
+class TaskState:
+    """One task."""
+
+    plan: TaskPlan
+    engine: Engine
+    output_groups: tuple[OutputGroup, ...]
+    bounding_queues: tuple[str, ...]
+    #: What is asked for at every chunk: the task's name, whether it has no inputs, whether its items fly, and whether
+    #: a worker may hold a second lease. An only worker that hands back may not: what it hands back would come after
+    #: the one that waits, out of order.
+    name: str = field(init=False)
+    is_source: bool = field(init=False)
+    is_async: bool = field(init=False)
+    allows_prefetch: bool = field(init=False)
+    slots: list[WorkerSlot] = field(default_factory=list)
+    #: Workers that hold no lease, and those that hold one; whoever finds one that no longer does takes it out.
+    free_slots: tuple[dict[int, WorkerSlot], dict[int, WorkerSlot]] = field(default_factory=lambda: ({}, {}))
+    #: How many workers take items; None: they must be counted.
+    accepting_workers: int | None = None
+    #: So many of the first workers are gone for good.
+    first_live: int = 0
+    chunk_sizer: ChunkSizer = field(default_factory=ChunkSizer)
+    #: Items done since its workers last waited for room, or for the turn that a `rate` gives them.
+    unhindered_items: int = 0
+    dismissed: bool = False
+    failure_reason: str = ""
+    returned_early: bool = False
+    batch_since: float | None = None
+    failed_starts: int = 0
+    death_times: deque[float] = field(default_factory=deque)
+    results: dict[str, str] = field(default_factory=dict)
+    busy_seconds: float = 0.0
+    rate_limiter: TokenBucket | None = None
+    #: Why its free workers wait; how long its items take, as (class, items); when it began, and ended.
+    wait_reason: WaitReason = field(default_factory=WaitReason)
+    time_histogram: dict[int, int] = field(default_factory=dict)
+    began_at: float | None = None
+    ended_at: float | None = None
+    #: See `chunking.lightness`.
+    shared_discount: int = 1
+
+    def __post_init__(self) -> None:
+        config = self.plan.config
+        self.name, self.is_source, self.is_async = self.plan.name, not config.inputs, self.plan.is_async
+        self.allows_prefetch = len(config.workers.names) > 1 or self.plan.is_only_worker or config.ordered
+
+    def update_free_slot(self, slot: WorkerSlot) -> None:
+        """A worker has become ready, or holds more or less than before."""
+        if len(slot.leases) < len(self.free_slots):
+            self.free_slots[len(slot.leases)][slot.index] = slot
+
+    @property
+    def max_leases_per_worker(self) -> int:
+        """How many leases one worker may hold: one, and one more that waits in it when items are quick."""
+        if self.is_async:  # as many again wait in the worker, if that is not for long, and no time limit counts it
+            config = self.plan.config
+            return config.concurrency * (2 if self.chunk_sizer.is_quick and config.timeout is None else 1)
+        return 2 if self.allows_prefetch and self.chunk_sizer.is_quick else 1

@@ -1,0 +1,241 @@
+"""How a run ends before its tasks have: signals, the deadline, the grace, a stall, a task that stops everything.
+
+first signal ──▶ stopping: sources stop, what is queued drains ──▶ within `grace` over, or
+second signal, or the end of the grace ──▶ dying: workers are killed, what is left is counted
+"""
+
+from __future__ import annotations
+
+import signal as signals
+from typing import TYPE_CHECKING
+
+from runner import events
+from runner.supervisor.run_state import Phase
+from runner.supervisor.words import format_seconds
+from runner.topology import Stage
+
+if TYPE_CHECKING:
+    from runner.supervisor.loop import Supervisor
+    from runner.supervisor.run_state import TaskState
+
+
+#: Items of a task that must have ended before a share of them means something (SPEC 2.3, `halt`).
+_ENOUGH = 20
+#: Workers get so long to write their stacks.
+_STACK_PAUSE = 0.1
+_BEAT = 1.0
+#: What a run needs to end itself; draining takes at least so long; it is looked so often whether it has to begin.
+_LEAD, _LEAST_DRAIN, _HURRY = 0.1, 0.05, 0.1
+
+
+class Shutdown:
+    """Everything that cuts a run short."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.stopping = False
+        self.killing = False
+        self.received_signal: int | None = None
+        self.deadline_passed = False
+        self.halted = False
+        self.internal_fault = False
+        self.reasons: list[str] = []
+        self._deadline: float | None = None
+        #: Draining began because of the deadline, and how often it is looked at whether it must begin.
+        self.draining_for_deadline = False
+        self._window = 0.0
+        self._grace_ends: float | None = None
+        self._stacks_at: float | None = None
+        #: When the loop came by last.
+        self.last_step_at = 0.0
+
+    def start_deadline(self) -> None:
+        """The run begins: its deadline counts from here."""
+        settings = self.supervisor.plan.settings
+        if settings.deadline is not None:
+            self._deadline = self.supervisor.clock.now() + settings.deadline - min(_LEAD, settings.deadline / 10)
+            self._window = min(settings.grace, settings.deadline / 2)
+
+    def next_time(self) -> float | None:
+        """When to look again; with a deadline every second, to know how long a stop has lasted."""
+        if self._deadline is None and self._grace_ends is None and self._stacks_at is None:
+            return None
+        beat = None if self._deadline is None else self.last_step_at + _BEAT
+        times = (self._hurry_next(), self._deadline, self._grace_ends, self._stacks_at, beat)
+        return min((when for when in times if when is not None), default=None)
+
+    def check_limits(self, now: float) -> None:
+        """Has the deadline or the grace ended?"""
+        if self._stacks_at is not None and now >= self._stacks_at:
+            self._tell_stacks(now)
+        if self.halted and not self.killing and not self.supervisor.ledger.leases:
+            self.kill_all("")
+        if self._deadline is not None and now >= self._deadline:
+            self._deadline = None
+            self.deadline_passed = True
+            why = f"the deadline of {format_seconds(self.supervisor.plan.settings.deadline or 0.0)} has passed"
+            if why not in self.reasons:
+                self.reasons.append(why)
+            self.kill_all(why)
+        elif self._deadline is not None and not self.stopping and now >= self._deadline - self._drain(now):
+            self.draining_for_deadline = True
+            self.stop(f"the deadline of {format_seconds(self.supervisor.plan.settings.deadline or 0.0)} is near")
+        if self._grace_ends is not None and now >= self._grace_ends:
+            self.kill_all(f"the grace of {format_seconds(self.supervisor.plan.settings.grace)} has ended")
+
+    def _hurry_next(self) -> float | None:
+        """When to look again whether draining has to begin for the deadline."""
+        if self._deadline is None or self.stopping:
+            return None
+        return max(self._deadline - self._window, self.last_step_at + _HURRY)
+
+    def _drain(self, now: float) -> float:
+        """Seconds that draining may take, as far as is known: so long before the deadline it begins.
+
+        At most the grace, and half of the deadline. What a task costs that has not ended any item is not known: then
+        as long as may be; nor when a call that only watches `Context.stopping` would end: a quarter of that.
+        """
+        assert self._deadline is not None
+        if now < self._deadline - self._window:
+            return 0.0
+        total, supervisor = _LEAST_DRAIN, self.supervisor
+        for name, task in supervisor.tasks.items():
+            if supervisor.topology.stages[name] is not Stage.RUNNING:
+                continue
+            if task.is_source:
+                total = max(total, 0.0 if task.output_groups else self._window / 4)
+            elif items := supervisor.ledger.queued_items(name) + supervisor.ledger.leased_items[name]:
+                if not task.chunk_sizer.item_seconds:
+                    return self._window
+                at_once = len(task.slots) * (task.plan.config.concurrency if task.is_async else 1)
+                total += items * task.chunk_sizer.item_seconds / max(1, at_once)
+        return min(self._window, 2 * total)
+
+    def handle_signal(self, number: int) -> None:
+        """A signal: the first one drains, the second one ends; SIGQUIT, SIGTSTP and SIGCONT end nothing."""
+        if number == signals.SIGQUIT:
+            self._show_stacks()
+            return
+        if number == signals.SIGTSTP:
+            self._suspend()
+            return
+        if number == signals.SIGCONT:  # after a SIGSTOP, which nobody can catch
+            self._shift(max(0.0, self.supervisor.clock.now() - self.last_step_at - _BEAT))
+            return
+        name = "Ctrl-C" if number == signals.SIGINT else signals.Signals(number).name
+        if self.received_signal is None:
+            self.received_signal = signals.SIGTERM if number == signals.SIGHUP else number
+        if self.stopping:
+            self.kill_all(f"{name}, again" if name == "Ctrl-C" else name)
+        else:
+            self.stop(name)
+
+    def stop(self, why: str) -> None:
+        """Stop the sources and drain what is queued, within the grace."""
+        if self.stopping:
+            return
+        self.stopping = True
+        self.reasons.append(why)
+        now = self.supervisor.clock.now()
+        self._grace_ends = now + self.supervisor.plan.settings.grace
+        if self._deadline is not None:
+            self._grace_ends = min(self._grace_ends, self._deadline)
+        self.supervisor.emit(events.RunStopping(now, why, self._grace_ends))
+        for name, task in self.supervisor.tasks.items():
+            if self.supervisor.topology.stages[name] is Stage.WAITING:
+                task.failure_reason = "the run was stopped before it started"
+                self.supervisor.finish_task(name, Stage.SKIPPED, task.failure_reason)
+            elif task.is_source:
+                self.supervisor.worker_pool.ask_to_stop(task)
+
+    def stop_for_task(self, why: str, failed: TaskState) -> None:
+        """A task's `on_error = "stop"`: the whole run stops, and that task has failed."""
+        self.supervisor.worker_pool.fail_task(failed, why)
+        self.stop(why)
+
+    def kill_all(self, why: str) -> None:
+        """End at once: kill every worker; threads are left behind."""
+        if self.killing:
+            return
+        self.killing = self.stopping = True
+        self._grace_ends = None
+        now = self.supervisor.clock.now()
+        if why:
+            self.supervisor.emit(events.RunKilled(now, why))
+        for name, task in self.supervisor.tasks.items():
+            if self.supervisor.topology.stages[name] is Stage.WAITING:
+                self.supervisor.finish_task(name, Stage.SKIPPED, "the run was stopped before it started")
+            for slot in task.slots:
+                if slot.phase is not Phase.GONE:
+                    killed = slot.phase is not Phase.WAITING and task.engine.kill(slot.index)
+                    slot.phase = Phase.ENDING if killed else Phase.GONE
+            if all(slot.phase is Phase.GONE for slot in task.slots) and not self.supervisor.topology.is_finished(name):
+                self.supervisor.finish_task(
+                    name, Stage.FAILED if task.failure_reason else Stage.OK, task.failure_reason
+                )
+        self.supervisor.suspect_readers.end_readers()
+
+    def report_stall(self, where: str) -> None:
+        """Nothing can ever happen again; say what waits for what, and end."""
+        self.internal_fault = True
+        why = f"the run has come to a standstill, which must not happen: {where}"
+        self.reasons.append(why)
+        self.kill_all(why)
+
+    def check_dead_limit(self, task: TaskState, last: str) -> None:
+        """Items of a task have died, the `last` of which has a name: is it one too many (`halt`)?"""
+        halt = self.supervisor.plan.settings.halt
+        if self.stopping:
+            return
+        if halt.count is not None:
+            dead = sum(tally.dead for tally in self.supervisor.ledger.task_counts.values())
+            if dead >= halt.count:
+                are = "item is" if dead == 1 else "items are"
+                self._halt(f"{dead:,} {are} dead, and `halt` allows {halt.count - 1:,}", last)
+        elif halt.share is not None:
+            tally = self.supervisor.ledger.task_counts[task.name]
+            ended = tally.done + tally.dead + tally.dropped
+            if ended >= _ENOUGH and tally.dead > halt.share * ended:
+                share = f"{tally.dead:,} of {ended:,} items of task `{task.name}` are dead"
+                self._halt(f"{share}, and `halt` allows {halt.share:.3g} of them", last)
+
+    def _halt(self, why: str, last: str) -> None:
+        """No more work is handed out; what workers hold may end within the grace, the rest is left."""
+        self.halted = True
+        self.stop(f"halted: {why}; the last one: {last}")
+
+    # -- stacks, stop and continue -------------------------------------------------------------
+
+    def _show_stacks(self) -> None:
+        """SIGQUIT: every worker's stack, and the run goes on."""
+        now = self.supervisor.clock.now()
+        for slot in self.supervisor.worker_pool.slots:
+            if slot.phase in {Phase.READY, Phase.ENDING}:
+                slot.task.engine.request_stack(slot.index)
+        self._stacks_at = now + _STACK_PAUSE
+
+    def _tell_stacks(self, now: float) -> None:
+        self._stacks_at = None
+        for slot in self.supervisor.worker_pool.slots:
+            if slot.phase in {Phase.READY, Phase.ENDING}:
+                text = slot.task.engine.read_stack(slot.index)
+                self.supervisor.emit(events.Stack(now, slot.task.name, slot.name, slot.pid, text, "SIGQUIT"))
+
+    def _suspend(self) -> None:
+        """Ctrl-Z: workers stop with the run, and when it goes on no time has passed for its limits."""
+        fleets = {id(task.engine): task.engine for task in self.supervisor.tasks.values()}.values()
+        before = self.supervisor.clock.now()
+        for fleet in fleets:
+            fleet.pause_workers(going_on=False)
+        self.supervisor.hub.suspend_process()
+        for fleet in fleets:
+            fleet.pause_workers(going_on=True)
+        self._shift(self.supervisor.clock.now() - before)
+
+    def _shift(self, by: float) -> None:
+        self.last_step_at += by
+        if self._deadline is not None:
+            self._deadline += by
+        if self._grace_ends is not None:
+            self._grace_ends += by
+        self.supervisor.timeout_watchdog.shift_times(by)

@@ -1,0 +1,181 @@
+"""What items look like over which a worker has died: asked of a reader, before anything follows from the death.
+
+pidfd readable ─▶ fenced (fleet) ─▶ a reader shows the suspects ─▶ buried ─▶ blame, ledger, replacement
+                                       │
+                                       └▶ it dies of them, or takes too long: what can be said without unpickling
+
+A reader is a worker of the same kind that executes nothing (`worker.looks`): one for each task in which workers die,
+started at the first death and kept, so an item that goes well costs nothing, and a death a few milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from runner.engines.base import MessageReceived, WorkerExited
+from runner.errors import SpawnError
+from runner.supervisor.run_state import Phase
+from runner.transport.messages import Grant, Ready, Reply, SuspectPreview
+from runner.transport.progress_page import MAX_PROGRESS_SLOTS
+
+if TYPE_CHECKING:
+    from runner.ledger import ItemRange
+    from runner.supervisor.loop import Supervisor
+    from runner.supervisor.run_state import TaskState, WorkerSlot
+
+#: Seconds that a reader has for its start, and for one question; how many a task may cost, and items in a question.
+_BOOT, _LIMIT = 10.0, 2.0
+_READERS = 20
+_MOST = 1000
+
+
+# No dataclasses: compiling two would cost each start half a millisecond, and few runs need them.
+class _Question:
+    """A death that waits, and its suspects with their queues."""
+
+    def __init__(self, slot: WorkerSlot, event: WorkerExited, suspects: list[tuple[str, ItemRange]]) -> None:
+        self.slot, self.event, self.suspects = slot, event, suspects
+        self.until = 0.0
+        self.shown: list[str] = []
+
+    def looks(self, why: str) -> dict[str, str]:
+        """By item: what was shown of it last; else what is known without a reader, and why it is no more."""
+        found = {}
+        for at, (_, piece) in enumerate(self.suspects):
+            texts = self.shown[at :: len(self.suspects)]
+            text = texts[-1] if texts else f"<item of {piece.size:,} bytes, which could not be shown>"
+            if why and len(texts) < 2:
+                text = f"{text.removesuffix('>')}: {why}>"
+            found[piece.item_id] = text
+        return found
+
+
+class _Reader:
+    """One task's reader, and what it is to be asked; the first of it is under way once it is ready."""
+
+    def __init__(self, task: TaskState, index: int) -> None:
+        self.task, self.index = task, index
+        self.life = 0
+        self.alive = self.ready = False
+        self.until = 0.0
+        self.asked: deque[_Question] = deque()
+
+
+class SuspectReaders:
+    """Who asks the readers. `able`: there may be any."""
+
+    def __init__(self, supervisor: Supervisor, *, able: bool) -> None:
+        self.supervisor = supervisor
+        self.readers: dict[int, _Reader] = {}
+        self._of: dict[str, _Reader] = {}
+        self._able = able
+        #: Items of which readers have died, or that took too long: no other one is asked for them.
+        self._fatal: dict[str, str] = {}
+
+    def ask_reader(self, slot: WorkerSlot, event: WorkerExited) -> bool:
+        """Whether the death waits until it is known what was executed; `WorkerPool.on_death` hears of it again then."""
+        if slot.death_pending or not self._able or slot.phase is Phase.FINISHED or self.supervisor.shutdown.killing:
+            return False
+        if slot.task.failure_reason or slot.task.is_source:
+            return False
+        suspects = self.supervisor.crash_handler.suspect_items(slot, event)[:_MOST]
+        reader = self._reader(slot.task) if suspects else None
+        if reader is None:
+            return False
+        question = _Question(slot, event, suspects)
+        if suspects[0][1].item_id in self._fatal or (reader.life >= _READERS and not reader.alive):
+            slot.suspect_previews = {**question.looks("its reader would not show it"), **self._fatal}
+            return False
+        slot.death_pending = True
+        slot.task.accepting_workers = None
+        reader.asked.append(question)
+        self._go_on(reader)
+        return bool(reader.asked)
+
+    def _reader(self, task: TaskState) -> _Reader | None:
+        reader = self._of.get(task.name)
+        if reader is None:
+            index = MAX_PROGRESS_SLOTS - 1 - len(self.readers)
+            workers = sum(len(each.plan.config.workers.names) for each in self.supervisor.tasks.values())
+            ours = task.plan.mode == "thread" or self.supervisor.plan.settings.engine == "local"
+            if index < workers or not ours:  # all places are taken; or workers live elsewhere
+                return None
+            reader = self.readers[index] = self._of[task.name] = _Reader(task, index)
+        return reader
+
+    def _go_on(self, reader: _Reader) -> None:
+        """Start the reader, or ask it the next question."""
+        if not reader.asked:
+            return None
+        now = self.supervisor.clock.now()
+        if not reader.alive:
+            if reader.life >= _READERS:
+                return self._answer_all(reader, "its readers have ended")
+            reader.life += 1
+            reader.alive, reader.ready, reader.until = True, False, now + _BOOT
+            slot = reader.asked[0].slot
+            spec = self.supervisor.plan.worker_spec(reader.task.plan, slot.name, reader.index)
+            try:
+                reader.task.engine.start(replace(spec, previews_suspects=True), reader.life)
+            except SpawnError:
+                reader.alive = False
+                self._answer_all(reader, "no reader could be started")
+        elif reader.ready and not reader.asked[0].until:
+            question = reader.asked[0]
+            question.until = now + _LIMIT
+            parts = tuple(self.supervisor.dispatcher.granted_range(queue, piece) for queue, piece in question.suspects)
+            reader.task.engine.send(reader.index, Grant(question.suspects[0][1].chunk.number, 0.0, parts))
+        return None
+
+    def handle_message(self, event: MessageReceived | WorkerExited) -> None:
+        """A reader has said something, or is dead."""
+        reader = self.readers[event.slot]
+        if event.generation != reader.life or not reader.alive:
+            return
+        if isinstance(event, WorkerExited):
+            reader.alive = False
+            self._answer(
+                reader, f"whatever unpickles it is {event.exit_status}" if reader.ready else "its reader has died"
+            )
+        elif isinstance(event.message, Ready):
+            reader.ready = True
+        elif isinstance(event.message, SuspectPreview) and reader.asked:
+            reader.asked[0].shown.append(event.message.preview)
+        elif isinstance(event.message, Reply):
+            self._answer(reader, "")
+        self._go_on(reader)
+
+    def next_time(self) -> float | None:
+        """When a reader will have taken too long."""
+        dues = [reader.asked[0].until or reader.until for reader in self.readers.values() if reader.asked]
+        return min(dues, default=None)
+
+    def check_readers(self, now: float) -> None:
+        """End the readers that take too long."""
+        for reader in self.readers.values():
+            if reader.asked and reader.alive and now >= (reader.asked[0].until or reader.until):
+                reader.alive = False
+                reader.task.engine.kill(reader.index)
+                limit = _LIMIT if reader.asked[0].until else _BOOT
+                self._answer(reader, f"showing it took more than {limit:g}s")
+                self._go_on(reader)
+
+    def end_readers(self) -> None:
+        """The run ends at once: nothing waits any more."""
+        for reader in self.readers.values():
+            self._answer_all(reader, "the run ended at once")
+
+    def _answer_all(self, reader: _Reader, why: str) -> None:
+        while reader.asked:
+            self._answer(reader, why)
+
+    def _answer(self, reader: _Reader, why: str) -> None:
+        """What is known of the items now is all that will be known; the death goes its way."""
+        if reader.asked:
+            question = reader.asked.popleft()
+            question.slot.suspect_previews = question.looks(why)
+            if why and len(question.suspects) == 1:
+                self._fatal |= question.slot.suspect_previews
+            self.supervisor.worker_pool.on_death(question.event)

@@ -1,0 +1,123 @@
+"""Where each worker's time goes: every second of its place in the run is in exactly one of `events.STATES`.
+
+    starting ─▶ waits (for an item, for room, for its turn) ◀─▶ executing (and encoding) ─▶ ended
+
+A worker works while it holds a lease (a source: while it has credit). How much of that it did work it says itself, in
+each answer; what remains of the time since its last answer was an item's way to it. Why it waits is the same for all
+free workers of a task at any moment, so that is kept once for the task (`WaitReason`), and a worker is looked at only
+when it begins to wait and when it ends to: what a chunk costs does not grow with the number of workers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runner.events import STATES, Spent, WorkerNow
+
+if TYPE_CHECKING:
+    from runner.supervisor.run_state import WorkerSlot
+    from runner.transport.messages import MeasuredTimes
+
+STARTING, ITEM, EXECUTING, ENCODING, ROOM, TURN, ENDED = range(len(STATES))
+#: Its task's `WaitReason` knows which of `ITEM`, `ROOM`, `TURN`.
+WAITING_FOR_REASON = -1
+
+
+class WaitReason:
+    """Why the free workers of a task wait, and how long each reason has held since the run began."""
+
+    __slots__ = ("_since", "_totals", "reason")
+
+    def __init__(self) -> None:
+        self.reason = ITEM
+        self._since = 0.0
+        self._totals = dict.fromkeys((ITEM, ROOM, TURN), 0.0)
+
+    def set_reason(self, reason: int, now: float) -> None:
+        """From now on they wait for this reason."""
+        if reason != self.reason:
+            self._totals[self.reason] += now - self._since
+            self.reason, self._since = reason, now
+
+    def totals_until(self, now: float) -> tuple[float, float, float]:
+        """How long each reason has held: item, room, turn. Only differences of two answers mean anything.
+
+        >>> waiting = WaitReason(); before = waiting.totals_until(1.0); waiting.set_reason(ROOM, 3.0)
+        >>> [after - since for after, since in zip(waiting.totals_until(7.0), before)]
+        [2.0, 4.0, 0.0]
+        """
+        item, room, turn = self._totals.values()
+        held = now - self._since
+        if self.reason == ITEM:
+            return item + held, room, turn
+        return (item, room + held, turn) if self.reason == ROOM else (item, room, turn + held)
+
+
+class TimeAccount:
+    """One worker's place: the seconds in each state, and what its workers have told of themselves.
+
+    `rest` is what a worker waits for that has work and is not at it: an item on its way, or, for a source, room.
+    """
+
+    __slots__ = ("_seen", "_since", "_totals", "_waiting", "cpu", "idle_state", "items", "memory", "state")
+
+    def __init__(self, waiting: WaitReason, began: float, now: float, rest: int = ITEM) -> None:
+        self.state = STARTING
+        self.items = 0
+        self.cpu = 0.0
+        self.memory: int | None = None
+        self.idle_state = rest
+        self._waiting = waiting
+        self._totals = [0.0] * len(STATES)
+        self._totals[TURN] = now - began
+        self._since = now
+        self._seen = (0.0, 0.0, 0.0)
+
+    def enter_state(self, state: int, now: float) -> None:
+        """From now on it is in this state."""
+        if state != self.state:
+            self._settle(now)
+            self.state = state
+            if state == WAITING_FOR_REASON:
+                self._seen = self._waiting.totals_until(now)
+
+    def _settle(self, now: float) -> None:
+        if self.state == WAITING_FOR_REASON:
+            item, room, turn = self._waiting.totals_until(now)
+            before = self._seen
+            self._totals[ITEM] += item - before[0]
+            self._totals[ROOM] += room - before[1]
+            self._totals[TURN] += turn - before[2]
+            self._seen = item, room, turn
+        else:
+            self._totals[self.state] += now - self._since
+        self._since = now
+
+    def add_work(self, now: float, busy: float, coding: float) -> None:
+        """It says how long it has worked since it last said so, and how much of that went into codecs."""
+        if self.state != EXECUTING:
+            return
+        span = now - self._since
+        work = min(span, busy)
+        coded = min(work, coding)
+        totals = self._totals
+        totals[EXECUTING] += work - coded
+        totals[ENCODING] += coded
+        totals[self.idle_state] += span - work
+        self._since = now
+
+    def add_measured(self, times: MeasuredTimes) -> None:
+        """What its worker has measured since it last said so."""
+        self.cpu += times.cpu_seconds
+        if times.peak_memory:
+            self.memory = max(self.memory or 0, times.peak_memory)
+
+    def spent_until(self, now: float) -> Spent:
+        """The seconds until now; they add up to the time since the run began."""
+        self._settle(now)
+        return Spent(*self._totals)
+
+    def worker_now(self, slot: WorkerSlot, now: float) -> WorkerNow:
+        """The worker as events show it."""
+        state = STATES[self._waiting.reason if self.state == WAITING_FOR_REASON else self.state]
+        return WorkerNow(slot.name, state, self.spent_until(now), slot.pid, self.items, self.cpu, self.memory)

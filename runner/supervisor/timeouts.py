@@ -1,0 +1,163 @@
+"""Watches what workers execute: time limits, memory and lifespans.
+
+The progress cell tells which item a worker executes; a watched worker whose cell has not moved for `timeout`
+seconds is asked for its stack (SIGQUIT, answered by faulthandler even when C code holds the GIL), and killed.
+The item counts as tried once, and may be tried again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runner.supervisor.run_state import Phase
+from runner.supervisor.time_accounting import STARTING
+from runner.transport.messages import Stop
+from runner.transport.progress_page import Position
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.supervisor.loop import Supervisor
+    from runner.supervisor.run_state import TaskState, WorkerSlot
+
+_SAMPLE = 0.05
+#: Between the request for a stack and the kill.
+_LAST_WORDS = 0.05
+#: An event loop that has not ended an item so long after its limit is stuck.
+_STUCK = 1.0
+_MEMORY_SAMPLE = 0.05
+
+
+class TimeoutWatchdog:
+    """Looks at the cells of workers that have a time limit, every 50 ms."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self._timed = [task for task in supervisor.tasks.values() if task.plan.config.timeout is not None]
+        self._next: float | None = None
+        self._looked = 0.0
+        self._kills: list[tuple[float, WorkerSlot, int]] = []
+        self._weighed: dict[int, float] = {}
+        #: For `async` tasks: when each lease was granted; their items run side by side, so no cell tells.
+        self._granted: dict[int, float] = {}
+
+    def next_time(self) -> float | None:
+        """When to look again."""
+        if not self._kills:
+            return self._next
+        kills = [when for when, _, _ in self._kills]
+        return min((when for when in (self._next, *kills) if when is not None), default=None)
+
+    def check_timeouts(self, now: float) -> None:
+        """Sample the cells, and kill those whose last words have been said."""
+        for kill in [kill for kill in self._kills if kill[0] <= now] if self._kills else ():
+            self._kills.remove(kill)
+            _, slot, life = kill
+            if slot.generation == life and slot.phase in {Phase.READY, Phase.ENDING}:
+                slot.task.engine.kill(slot.index)
+        if not self._timed or (self._next is not None and now < self._next):
+            return
+        for task in self._timed:
+            self._forgive(task, now, now - self._looked)
+        self._looked = now
+        dues = [due for task in self._timed for slot in task.slots if (due := self._sample(slot, now)) is not None]
+        self._next = min(now + _SAMPLE, *dues) if dues else None
+
+    def watch_lease(self, task: TaskState, lease: int = 0) -> None:
+        """Work was given to a task that may be watched."""
+        if task.plan.config.timeout is None:
+            return
+        now = self.supervisor.clock.now()
+        if lease and task.is_async:
+            self._granted[lease] = now
+        if self._next is None:
+            self._next = now
+
+    def forget_lease(self, lease: int) -> None:
+        """A lease is over."""
+        self._granted.pop(lease, None)
+
+    def _sample(self, slot: WorkerSlot, now: float) -> float | None:
+        """Look at one worker; when it will be overdue, None when it has nothing under way."""
+        if slot.phase not in (Phase.READY, Phase.ENDING) or slot.overdue_position or slot.death_pending:
+            return None
+        task, limit = slot.task, slot.task.plan.config.timeout or 0.0
+        if task.is_async:
+            # Its loop watches the items; only a loop that is stuck itself has to be ended from outside.
+            oldest = min((self._granted[lease] for lease in slot.leases if lease in self._granted), default=None)
+            return None if oldest is None else self._due(slot, now, oldest + limit + _STUCK)
+        position = task.engine.current_position(slot.index)
+        if not position.lease and not slot.leases and not task.is_source:
+            slot.last_position = None
+            return None
+        if task.is_source:
+            position = Position(slot.generation, 0)  # the whole call
+        if position != slot.last_position:
+            slot.last_position, slot.last_position_at = position, now
+        if not task.is_source and not position.lease:  # it decodes, or sends
+            return now + _SAMPLE
+        return self._due(slot, now, slot.last_position_at + limit)
+
+    def _forgive(self, task: TaskState, now: float, since: float) -> None:
+        """Time in which what a worker has made is not taken is not its item's: it waits for room, or to print."""
+        held_up: Callable[[int], bool] | None = getattr(
+            task.engine, "is_output_blocked", None
+        )  # a plugin's fleet need not know
+        for slot in task.slots:
+            if slot.phase not in (Phase.READY, Phase.ENDING) or slot.overdue_position:
+                continue
+            no_room = task.is_source and task.output_groups and slot.credit <= slot.received_items
+            if no_room or (held_up is not None and held_up(slot.index)):
+                slot.last_position_at = min(now, slot.last_position_at + since)
+                for lease in slot.leases:
+                    if lease in self._granted:
+                        self._granted[lease] = min(now, self._granted[lease] + since)
+
+    def _due(self, slot: WorkerSlot, now: float, when: float) -> float | None:
+        if now < when:
+            return when
+        self._overdue(slot, now)
+        return None
+
+    def _overdue(self, slot: WorkerSlot, now: float) -> None:
+        task = slot.task
+        slot.overdue_position = task.engine.current_position(slot.index)
+        task.engine.request_stack(slot.index)
+        self._kills.append((now + _LAST_WORDS, slot, slot.generation))
+
+    def shift_times(self, seconds: float) -> None:
+        """The run was stopped and goes on: that time does not count."""
+        for task in self._timed:
+            for slot in task.slots:
+                slot.last_position_at += seconds
+        self._granted = {lease: when + seconds for lease, when in self._granted.items()}
+
+    def check_lifespan(self, slot: WorkerSlot) -> None:
+        """After an answer: has this worker done its share?"""
+        limits = slot.task.plan.config.lifespan
+        if limits is None or slot.phase is not Phase.READY or slot.task.dismissed or slot.task.is_source:
+            return
+        if slot.retiring:
+            if not slot.leases:
+                self.retire_worker(slot)
+            return
+        old = limits.items is not None and slot.items >= limits.items
+        if not old and limits.memory is not None:
+            old = self._memory(slot) > limits.memory
+        if old:
+            slot.retiring = True
+            if not slot.leases:
+                self.retire_worker(slot)
+
+    def retire_worker(self, slot: WorkerSlot) -> None:
+        """Replace a worker that holds nothing."""
+        slot.phase = Phase.ENDING
+        slot.time_account.enter_state(STARTING, self.supervisor.clock.now())
+        slot.task.engine.send(slot.index, Stop(inputs_ended=True))
+
+    def _memory(self, slot: WorkerSlot) -> int:
+        now = self.supervisor.clock.now()
+        if now - self._weighed.get(slot.index, -1.0) < _MEMORY_SAMPLE:
+            return 0
+        self._weighed[slot.index] = now
+        return slot.task.engine.resident_bytes(slot.index)

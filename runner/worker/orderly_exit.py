@@ -1,0 +1,177 @@
+"""A process's orderly end, as Python's own: threads, then `atexit`, then files; and no longer than a limit.
+
+Python waits for threads that are no daemons, and for executors, without a limit; and a process that multiprocessing has
+forked runs no `atexit` functions and flushes no files at all. Here a thread of our own watches meanwhile, and what is
+not over when the limit is, is named and cut.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import gc
+import io
+import os
+import signal
+import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+#: After so many seconds a person is told what is waited for.
+_SOON = 1.0
+_STDERR = 2
+
+
+class ExitWatchdog:
+    """Ends the process with `code` after `limit` seconds, and says on standard error what was cut.
+
+    `who` names the process in the message, `again` what ends it sooner. Stop it with `call_off`.
+    """
+
+    def __init__(self, limit: float, code: int, who: str, again: str = "") -> None:
+        self._limit, self._code, self._who, self._again = limit, code, who, again
+        self._over = threading.Event()
+        thread = threading.Thread(target=self._watch, name="runner-farewell", daemon=True)
+        with contextlib.suppress(RuntimeError):  # no thread can be started any more
+            thread.start()
+
+    def cancel_watch(self) -> None:
+        """It has ended in time."""
+        self._over.set()
+
+    def _watch(self) -> None:
+        soon = min(_SOON, self._limit)
+        if self._over.wait(soon):
+            return
+        names = lingering_thread_names()
+        if self._again and names and soon < self._limit:
+            rest = f"waiting up to {self._limit:g} s for {_listed(names)}, which tasks have left; {self._again}"
+            _say(f"{self._who}: {rest}")
+        if not self._over.wait(self._limit - soon):
+            self.end_process_now()
+
+    def end_process_now(self, why: str = "", code: int | None = None) -> None:
+        """End the process now."""
+        what = _listed(lingering_thread_names()) or _listed(_children(), "child process") or "its `atexit` functions"
+        _say(f"{self._who}: cut {what}, not over {why or f'after the grace of {self._limit:g} s'}")
+        os._exit(self._code if code is None else code)
+
+
+#: Seconds that the command may take to end; None: it has had no run, and nothing is left.
+command_grace: float | None = None
+
+
+def watch_command(code: int) -> None:
+    """Let the process end as Python does, but no longer than the grace; a signal ends it at once."""
+    if command_grace is None:
+        return
+    watchdog = ExitWatchdog(command_grace, code, "runner", "Ctrl-C ends it at once")
+
+    def cut(number: int, _: object) -> None:
+        watchdog.end_process_now(f"when {signal.Signals(number).name} came", 128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) not in {signal.SIG_IGN, None}:
+            signal.signal(number, cut)
+
+
+def lingering_thread_names() -> list[str]:
+    """The names of the threads that Python's own end waits for."""
+    main = threading.main_thread()
+    return [each.name for each in threading.enumerate() if not each.daemon and each is not main]
+
+
+def _children() -> list[str]:
+    """The names of the processes that multiprocessing's end waits for."""
+    module = sys.modules.get("multiprocessing.process")
+    return [] if module is None else [child.name for child in module.active_children() if not child.daemon]
+
+
+def exit_orderly(who: str, limit: float, keep: Collection[int] | None) -> None:
+    """End as the interpreter does; see the top.
+
+    `keep` are descriptors of runner's own; None: the interpreter itself will end, and close the files.
+    """
+    watchdog = ExitWatchdog(limit, 0, who)
+    for step in (threading._shutdown, _exit_functions):  # type: ignore[attr-defined]  # there is no public name
+        _attempt(step)
+    if keep is not None:
+        close_files(keep)
+    watchdog.cancel_watch()
+
+
+def _attempt(step: Callable[[], object]) -> None:
+    try:
+        step()
+    except BaseException:  # noqa: BLE001  user code; the other steps are still to be done
+        traceback.print_exc()
+
+
+def _exit_functions() -> None:
+    """Those of this process: a `weakref.finalize` that was made before it was forked is its maker's to call."""
+    for finalizer in _inherited:
+        finalizer.atexit = False
+    atexit._run_exitfuncs()
+
+
+_inherited: list[Any] = []
+
+
+def note_inherited_finalizers() -> None:
+    """In a fresh worker: what is there to be finalized has been made by the process that forked it."""
+    weakref = sys.modules.get("weakref")
+    registry = getattr(getattr(weakref, "finalize", None), "_registry", {})
+    _inherited.extend(registry)
+
+
+# -- files ------------------------------------------------------------------------------------
+
+
+def close_files(keep: Collection[int]) -> None:
+    """Close what is still open for writing, so that nothing stays in a buffer; text first, then what is below it."""
+    if not _writes(keep):
+        return
+    gc.unfreeze()  # what the fork server had is not looked at otherwise
+    found = [each for each in gc.get_objects() if isinstance(each, io.IOBase) and not isinstance(each, io.RawIOBase)]
+    for file in sorted(found, key=lambda f: (not isinstance(f, io.TextIOBase), type(f).__module__ == "_io")):
+        if _may_write(file):
+            _attempt(file.close)
+
+
+def _may_write(file: io.IOBase) -> bool:
+    """Whether something may wait in it; standard output and error are flushed by others."""
+    try:
+        return not file.closed and file.writable() and file.fileno() > _STDERR
+    except (OSError, ValueError, AttributeError):  # it has no descriptor: something of memory, or of a library's
+        return False
+
+
+def _writes(keep: Collection[int]) -> bool:
+    """Whether anything is open for writing that is not ours; where this cannot be told, nothing is closed."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  at the end of each worker: paths take their time
+            fd = int(name)
+            with contextlib.suppress(OSError):  # the one that lists them
+                if fd <= _STDERR or fd in keep or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                    continue
+                where = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115  the same
+                if not where.startswith(("anon_inode:", "/memfd:runner", "/proc/", os.devnull)):
+                    return True
+    return False
+
+
+def _listed(names: list[str], kind: str = "thread") -> str:
+    if not names:
+        return ""
+    shown = ", ".join(f"`{name}`" for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"{kind} {shown}" if len(names) == 1 else f"{kind}{'e' * kind.endswith('s')}s {shown}"
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode("utf-8", "backslashreplace"))

@@ -1,0 +1,97 @@
+"""Plugins' `runner_worker` around a worker's life; imported only where a plugin has one, and without pluggy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from runner.hookspecs import WorkerInfo
+
+if TYPE_CHECKING:
+    from runner.hookspecs import WorkerHook
+    from runner.worker.spec import WorkerSpec
+
+
+def enter_hooks(spec: WorkerSpec, stack: contextlib.ExitStack) -> None:
+    """Call the hooks and enter what they return; an error names the plugin whose it is."""
+    info = WorkerInfo(spec.task, spec.name, spec.run, spec.mode, os.getpid())
+    for hook in spec.hooks:
+        try:
+            with _speaking(hook, spec):
+                around = hook.reference.load_callable()(*((info,) if hook.takes_worker else ()))
+                if around is not None:
+                    around.__enter__()
+        except Exception as error:
+            error.add_note(_note(hook))
+            raise
+        if around is not None:
+            stack.push(_leaving(hook, around, spec))
+
+
+def _leaving(hook: WorkerHook, around: Any, spec: WorkerSpec) -> Any:
+    def leave(*exc: Any) -> Any:
+        try:
+            with _speaking(hook, spec):
+                return around.__exit__(*exc)
+        except Exception as error:
+            if error is not exc[1]:
+                error.add_note(_note(hook))
+            raise
+
+    return leave
+
+
+def _speaking(hook: WorkerHook, spec: WorkerSpec) -> Any:
+    """What the hook prints bears the plugin's name beside the worker's."""
+    if not spec.prefixes_hook_output:
+        return contextlib.nullcontext()
+    name = hook.plugin.split("`")[1] if "`" in hook.plugin else hook.plugin
+    speak = getattr(sys.stdout, "speaking", None)
+    if speak is not None:  # a thread among others
+        return speak(f"{spec.name} | {name}")
+    return _Prefixed(name)
+
+
+class _Prefixed:
+    """While it is entered, each line that this process prints begins with a name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._streams: tuple[Any, Any] = (None, None)
+
+    def __enter__(self) -> None:
+        self._streams = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = (_Lines(self._name, stream) for stream in self._streams)
+
+    def __exit__(self, *exc: object) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        sys.stdout, sys.stderr = self._streams
+
+
+class _Lines:
+    """A stream with a name before each line."""
+
+    def __init__(self, name: str, stream: Any) -> None:
+        self._mark, self._stream, self._rest = f"{name} | ", stream, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._stream.write(f"{self._mark}{line}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        if self._rest:
+            self._stream.write(f"{self._mark}{self._rest}")
+            self._rest = ""
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _note(hook: WorkerHook) -> str:
+    return f"in hook runner_worker of plugin {hook.plugin}"

@@ -1,0 +1,175 @@
+"""What every body of a worker works with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from runner.forked_copies import DiscardingChannel, ExitOnTouch
+from runner.structs import dataclass, field
+from runner.tasks import DeadLetter
+from runner.transport import item_codec
+from runner.transport.messages import OBJECTS, PICKLED, SHARED, Grant, GrantedRange, SharedPayload, Stop, SuspectPreview
+from runner.transport.progress_page import pack_burst
+from runner.worker.failure import preview_item
+from runner.worker.spec import SupervisorGone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from runner.tasks import Shape
+    from runner.transport.messages import Reply
+    from runner.worker.context import WorkerContext
+    from runner.worker.event_loop import WorkerEventLoop
+    from runner.worker.measurements import Measurements
+    from runner.worker.outputs import OutputBuffer
+    from runner.worker.spec import WorkerPort, WorkerSpec
+
+#: Between two looks at the clock a worker executes so many items that it takes about a millisecond: their number is
+#: doubled when it took less than this many seconds, and quartered when it took more than that many.
+QUICK_SECONDS, SLOW_SECONDS = 0.0005, 0.002
+#: Items that are executed in one stretch at most: their results are still in the processor's cache when it ends.
+MAX_BURST = 512
+_OVER: Any = ExitOnTouch()
+_NOWHERE: Any = DiscardingChannel()
+
+
+@dataclass(slots=True)
+class WorkerRuntime:
+    """One worker's tools.
+
+    `ended`: the inputs have ended, as the supervisor said. `told`: how many items of the grant at hand were answered.
+    """
+
+    spec: WorkerSpec
+    port: WorkerPort
+    progress_slot: memoryview | list[int]
+    output_buffer: OutputBuffer
+    context: WorkerContext
+    call_shape: Shape
+    measurements: Measurements
+    inputs_ended: bool = False
+    answered_items: int = 0
+    _loop: WorkerEventLoop | None = None
+
+    def event_loop(self) -> WorkerEventLoop:
+        """The worker's event loop, made now if it was not needed before."""
+        if self._loop is None:
+            from runner.worker.event_loop import (
+                WorkerEventLoop,  # asyncio takes 20 ms to import, and few workers need it
+            )
+
+            self._loop = WorkerEventLoop()
+        return self._loop
+
+    def close(self) -> None:
+        """Close the event loop, if there is one."""
+        if self._loop is not None:
+            self._loop.close()
+
+    #: What the loop of a stretch takes its items from, and what else a copy has to end.
+    burst_items: Iterator[Any] = field(default_factory=lambda: iter(()))
+    fork_cleanups: list[Callable[[], None]] = field(default_factory=list)
+
+    def abandon_fork(self) -> None:
+        """This is a copy that the function has forked: let it end as soon as it comes back out of the function."""
+        cell, self.progress_slot = self.progress_slot, _OVER
+        if isinstance(cell, list):
+            cell.clear()
+        else:
+            cell.release()  # a loop that still has it raises an error of ours
+        self.output_buffer.item_encoder = _OVER
+        self.port, self.output_buffer, self.spec = _NOWHERE, _OVER, _OVER
+        deque(self.burst_items, 0)
+        for deed in self.fork_cleanups:
+            with contextlib.suppress(Exception):
+                deed()
+
+    def handle_message(self, message: Any) -> Grant | None:
+        """A message's consequences for everybody; grants are returned."""
+        if isinstance(message, Stop):
+            self.inputs_ended = self.inputs_ended or message.inputs_ended
+            self.context.stopping = self.context.stopping or not message.inputs_ended
+        return message if isinstance(message, Grant) else None
+
+    def send_suspect_preview(self, lease: int, part: GrantedRange, frozen: Any) -> None:
+        """Workers have died over this item: say what it looks like before it is executed once more."""
+        try:
+            text = preview_item(decode_item(part, frozen))
+        except Exception as error:  # noqa: BLE001  it cannot even be decoded; that will be its failure
+            text = f"<it cannot be decoded: {type(error).__name__}>"
+        self.port.send(SuspectPreview(lease, text))
+
+    def show_position(self, lease: int, index: int = 0) -> None:
+        """Write the progress cell: which item of which lease is executed now (lease 0: none)."""
+        self.progress_slot[1] = index
+        self.progress_slot[0] = lease
+
+    def send_reply(self, answer: Reply) -> None:
+        """Send what was done; nothing is under way any more.
+
+        When it cannot be sent, one of these items has closed what it did not open: all of them are shown as suspects,
+        and this worker's end is theirs.
+        """
+        self.show_position(0)
+        try:
+            self.port.send(answer)
+        except SupervisorGone:
+            for ack in answer.acks:
+                self.show_position(ack.lease, pack_burst(self.answered_items, max(1, ack.done)))
+            raise
+        self.answered_items = sum(self.answered_items + ack.done for ack in answer.acks if ack.keeps_rest)
+
+
+def encoded_items(part: GrantedRange) -> item_codec.EncodedItems | memoryview:
+    """The items of a part as they travelled; `thaw` makes an item of each, but for those in a list.
+
+    Machine words are read by `codec.some`, when their turn comes.
+    """
+    if part.payload_kind == PICKLED:
+        return item_codec.lazy_items(_pickle(part), part.start, part.count)
+    return item_codec.items_between(part.payload, part.start, part.start + part.count)
+
+
+def all_encoded_items(part: GrantedRange) -> item_codec.EncodedItems:
+    """All items of the part's chunk, as they travelled."""
+    items: item_codec.EncodedItems = (
+        item_codec.decode_payload(_pickle(part)) if part.payload_kind == PICKLED else part.payload
+    )
+    return items
+
+
+def _pickle(part: GrantedRange) -> Any:
+    """A part's payload itself; thread workers are given it with what keeps its arenas alive."""
+    return part.payload.data if type(part.payload) is SharedPayload else part.payload
+
+
+def item_decoder(part: GrantedRange, items: item_codec.EncodedItems | memoryview) -> Callable[[Any], Any] | None:
+    """What makes an item of each of the part's frozen ones, apart from letters; None: they are items already."""
+    if part.payload_kind == PICKLED:
+        return item_codec.decode_item if type(items) is tuple else None
+    return item_codec.copy_for_reader if part.payload_kind == SHARED else None
+
+
+def decode_item(part: GrantedRange, frozen: Any) -> Any:
+    """The item itself, as the function receives it."""
+    item = (
+        frozen
+        if part.payload_kind == OBJECTS
+        else item_codec.copy_for_reader(frozen)
+        if part.payload_kind == SHARED
+        else item_codec.decode_item(frozen)
+    )
+    if part.dead_letter is None:
+        return item
+    letter = part.dead_letter
+    return DeadLetter(item, letter.error, letter.traceback, letter.task, letter.worker, letter.attempts)
+
+
+def each_encoded_item(grant: Grant) -> Iterator[tuple[GrantedRange, int, Any]]:
+    """Every item of a grant in order: its part, its index in the chunk, and the item as it travelled."""
+    for part in grant.parts:
+        items = encoded_items(part)
+        for offset, frozen in enumerate(item_codec.items_between(items, 0, len(items))):
+            yield part, part.start + offset, frozen

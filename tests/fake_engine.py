@@ -1,0 +1,497 @@
+"""A scripted fleet on a virtual clock: random topologies, costs, failures and deaths, all from one seed.
+
+The supervisor under test is the real one. A fake worker's items are tuples (root, path...), so that what must arrive
+can be computed without running anything.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.clock import FakeClock
+from runner.config.model import Backoff, OutputPort, QueueConfig, RunSettings, TaskConfig, Workers
+from runner.engines.base import ExitStatus, MessageReceived, SignalReceived, WorkerExited
+from runner.error_text import ErrorText
+from runner.events import STATES, RunEnded
+from runner.supervisor import Plan, Supervisor, TaskPlan
+from runner.tasks import Reference, Shape
+from runner.transport.messages import (
+    Ack,
+    Credit,
+    Failure,
+    Finished,
+    Grant,
+    Output,
+    Produced,
+    Ready,
+    Reply,
+    Stop,
+)
+from runner.transport.progress_page import Position
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+@dataclass
+class Script:
+    """How the tasks of one scenario behave. Every decision about an item is a function of the seed and the item."""
+
+    seed: int
+    cost: float = 0.001
+    #: Now and then a source makes its next item only after so many seconds.
+    pause: float = 0.0
+    skew: float = 0.0
+    spread: int = 1
+    fails: float = 0.0
+    kills: float = 0.0
+    poison: float = 0.0
+    random_deaths: float = 0.0
+    hangs: float = 0.0
+    handback: bool = True
+
+    def draw(self, *key: object) -> random.Random:
+        return random.Random(repr((self.seed, *key)))
+
+    def children(self, task: str, item: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        if self.spread == 1:
+            return [(*item, 0)]
+        count = self.draw("children", task, item).choice([0, 1, 1, 2, self.spread])
+        return [(*item, index) for index in range(count)]
+
+    def seconds(self, task: str, item: tuple[Any, ...]) -> float:
+        draw = self.draw("cost", task, item)
+        return self.cost * (2000 if draw.random() < self.skew else draw.uniform(0.5, 1.5))
+
+    def outcome(self, task: str, item: tuple[Any, ...], attempt: int, crashes: int) -> str:
+        draw = self.draw("outcome", task, item)
+        if draw.random() < self.poison:
+            return "kill"
+        if draw.random() < self.kills and crashes == 0:
+            return "kill"
+        if draw.random() < self.fails:
+            return "fail" if attempt <= draw.choice([1, 1, 99]) else "ok"
+        if draw.random() < self.hangs:
+            return "hang" if attempt <= draw.choice([1, 99]) else "ok"
+        return "ok"
+
+
+class FakeHub:
+    """Virtual time: `wait` jumps to the next thing that happens, or to the timeout."""
+
+    limit = 400_000
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.heap: list[tuple[float, int, Any]] = []
+        self.count = 0
+        self.steps = 0
+        self.check: Any = None
+
+    def at(self, delay: float, deed: Any) -> None:
+        self.count += 1
+        heapq.heappush(self.heap, (self.clock.now() + delay, self.count, deed))
+
+    def wait(self, timeout: float | None) -> list[Any]:
+        self.steps += 1
+        assert self.steps < self.limit, "it does not end"
+        if self.check is not None:
+            self.check()
+        now = self.clock.now()
+        limit = None if timeout is None else now + timeout
+        if not self.heap or (limit is not None and self.heap[0][0] > limit):
+            assert limit is not None, "the supervisor waits for ever, and nothing will happen"
+            self.clock.advance(limit - now)
+            return []
+        when, _, deed = heapq.heappop(self.heap)
+        self.clock.advance(max(0.0, when - now))
+        event = deed()
+        return [] if event is None else [event]
+
+
+@dataclass
+class FakeWorker:
+    spec: Any
+    life: int
+    alive: bool = True
+    busy: bool = False
+    waiting: list[Grant] = field(default_factory=list)
+    lease: int = 0
+    index: int = 0
+    total: int = 0
+    made: int = 0
+    stop: bool = False
+    finished: bool = False
+    suspect: bool = False
+    told: int = 0
+    #: A source's items that wait until it is told that the others have arrived, or until they are `push` many.
+    kept: int = 0
+    idle: bool = True
+    push: int = 1
+    #: Messages that have not arrived.
+    under_way: int = 0
+
+    @property
+    def due(self) -> bool:
+        return self.kept > 0 and (self.idle or self.kept >= min(self.push, self.total - self.made + self.kept))
+
+
+class FakeFleet:
+    """Workers that only exist on the heap."""
+
+    def __init__(self, hub: FakeHub, script: Script, source_items: int) -> None:
+        self.hub, self.script, self.source_items = hub, script, source_items
+        self.workers: dict[int, FakeWorker] = {}
+        self.received: dict[str, list[Any]] = {}
+        self.order: dict[str, list[Any]] = {}
+        self.random = random.Random(script.seed)
+        self.deaths = 0
+        self.started = 0
+
+    def start(self, spec: Any, life: int) -> int:
+        worker = FakeWorker(spec, life)
+        self.workers[spec.slot] = worker
+        self.started += 1
+        self.hub.at(self.random.uniform(0, 0.01), lambda: self._ready(worker))
+        return 1000 + self.started
+
+    def _ready(self, worker: FakeWorker) -> Any:
+        if not worker.alive:
+            return None
+        if self.script.random_deaths and self.random.random() < self.script.random_deaths:
+            self.hub.at(self.random.uniform(0, 0.05), lambda: self._strike(worker))
+        return MessageReceived(worker.spec.slot, worker.life, Ready(1))
+
+    def _strike(self, worker: FakeWorker) -> Any:
+        """Bad luck from outside; three strikes would kill an innocent item, so one that was struck is spared."""
+        return self._die(worker) if worker.spec.inputs and not worker.suspect else None
+
+    def send(self, slot: int, message: Any) -> None:
+        worker = self.workers[slot]
+        if not worker.alive:
+            return
+        if isinstance(message, Grant):
+            for grant in (message, *message.other_grants):
+                worker.waiting.append(grant)
+                self._begin(worker)
+        elif isinstance(message, Credit):
+            worker.total, worker.idle = message.total_items, True
+            worker.push = max(1, (worker.total - worker.made + worker.kept) // 2)
+            self._leave(worker)
+            self._make(worker)
+        elif isinstance(message, Stop) and (message.inputs_ended or not worker.spec.inputs):
+            worker.stop = True  # one with inputs goes on until they have ended, as a real one
+            if not worker.busy and not worker.waiting:
+                self._finish(worker)
+
+    # -- sources -------------------------------------------------------------------------------
+
+    def _make(self, worker: FakeWorker) -> None:
+        if worker.busy or not worker.alive:
+            return
+        room = min(worker.total, self.source_items) - worker.made
+        if worker.stop or worker.made >= self.source_items:
+            self._leave(worker, last=True)
+            self._finish(worker)
+        elif room > 0:
+            worker.busy = True
+            count = self.random.randint(1, room)
+            pause = self.script.pause if self.random.random() < 0.02 else 0.0
+            self.hub.at(pause + self.script.cost * count * 0.1, lambda: self._made_some(worker, count))
+
+    def _made_some(self, worker: FakeWorker, count: int) -> Any:
+        worker.busy = False
+        if worker.alive:
+            worker.made += count
+            worker.kept += count
+            self._leave(worker)
+            self.hub.at(0, lambda: self._make(worker))
+
+    def _leave(self, worker: FakeWorker, *, last: bool = False) -> None:
+        """What was made leaves when nothing is under way, or much of it waits; else with the next credit."""
+        if not worker.alive or not (worker.due or (last and worker.kept)):
+            return
+        count, worker.kept, worker.idle = worker.kept, 0, False
+        name = worker.spec.name
+        items = [(name, index) for index in range(worker.made - count, worker.made)]
+        outputs = tuple(Output(group, count, 10 * count, items) for group in range(len(worker.spec.output_groups)))
+        made = Produced(count, outputs, self.script.cost * count * 0.1)
+        worker.under_way += 1
+
+        def arrive() -> Any:
+            worker.under_way -= 1
+            return MessageReceived(worker.spec.slot, worker.life, made) if worker.alive else None
+
+        self.hub.at(0, arrive)
+
+    # -- the others ----------------------------------------------------------------------------
+
+    def _begin(self, worker: FakeWorker) -> None:
+        if worker.busy or not worker.waiting or not worker.alive:
+            return
+        worker.busy = True
+        worker.told = 0
+        grant = worker.waiting.pop(0)
+        work = [(part, item) for part in grant.parts for item in part.payload[part.start : part.start + part.count]]
+        self._next(worker, grant, work, 0, [], [], 0.0)
+
+    def _next(self, worker: FakeWorker, grant: Grant, work: Any, at: int, outs: Any, fails: Any, spent: float) -> None:
+        worker.lease, worker.index = grant.lease, at
+        late = self.script.handback and at and spent > 2 * grant.time_slice
+        if at < len(work) and late and worker.spec.is_only_worker:
+            self._say_so_far(worker, grant, at, outs, fails, spent)
+            outs, fails, spent = [], [], 0.0
+        elif at == len(work) or late or (fails and worker.spec.ordered):
+            self._answer(worker, grant, at, outs, fails, spent)
+            return
+        part, item = work[at]
+        worker.suspect = part.crashes > 0
+        task = worker.spec.task
+        seconds = self.script.seconds(task, item)
+        outcome = self.script.outcome(task, item, part.attempt, part.crashes)
+
+        def done() -> Any:
+            if not worker.alive:
+                return None
+            if outcome == "kill":
+                return self._die(worker)
+            if outcome == "fail":
+                verdict = "retry" if part.attempt < worker.spec.attempts else "error"
+                fails.append(
+                    Failure(at - worker.told, 1, ErrorText("ValueError", "scripted", "", ("ValueError",)), "", verdict)
+                )
+            else:
+                outs.append(item)
+            self._next(worker, grant, work, at + 1, outs, fails, spent + seconds)
+            return None
+
+        if outcome != "hang":
+            self.hub.at(seconds, done)
+
+    def _say_so_far(self, worker: FakeWorker, grant: Grant, at: int, outs: Any, fails: Any, spent: float) -> None:
+        """An only worker's answer for what is over; it goes on with the rest."""
+        answer = self._made_of(worker, Ack(grant.lease, at - worker.told, tuple(fails), keeps_rest=True), outs, spent)
+        worker.told = at
+
+        def say() -> Any:
+            if not worker.alive:
+                return None
+            self.received.setdefault(worker.spec.task, []).extend(outs)
+            return MessageReceived(worker.spec.slot, worker.life, answer)
+
+        self.hub.at(0, say)
+
+    def _made_of(self, worker: FakeWorker, ack: Ack, outs: Any, spent: float) -> Reply:
+        task = worker.spec.task
+        if worker.spec.output_groups:
+            children = [child for item in outs for child in self.script.children(task, item)]
+            outputs = tuple(
+                Output(group, len(children), 10 * len(children), children)
+                for group in range(len(worker.spec.output_groups))
+                if children
+            )
+        else:
+            outputs = ()
+        return Reply((ack,), outputs, spent)
+
+    def _answer(self, worker: FakeWorker, grant: Grant, at: int, outs: Any, fails: Any, spent: float) -> None:
+        answer = self._made_of(worker, Ack(grant.lease, at - worker.told, tuple(fails)), outs, spent)
+        task = worker.spec.task
+
+        def say() -> Any:
+            if not worker.alive:
+                return None
+            worker.busy = False
+            worker.lease = 0
+            worker.suspect = False
+            self.received.setdefault(task, []).extend(outs)
+            if worker.waiting:
+                self._begin(worker)
+            elif worker.stop:
+                self._finish(worker)
+            return MessageReceived(worker.spec.slot, worker.life, answer)
+
+        self.hub.at(0, say)
+
+    def _finish(self, worker: FakeWorker) -> None:
+        if worker.finished:
+            return
+        worker.finished = True
+
+        def gone() -> Any:
+            if not worker.alive:
+                return None
+            worker.alive = False
+            return WorkerExited(worker.spec.slot, worker.life, ExitStatus(code=0), Position(0, 0))
+
+        self.hub.at(0, lambda: MessageReceived(worker.spec.slot, worker.life, Finished()) if worker.alive else None)
+        self.hub.at(0.0001, gone)
+
+    def _die(self, worker: FakeWorker) -> Any:
+        if not worker.alive:
+            return None
+        worker.alive = False
+        self.deaths += 1
+        return WorkerExited(worker.spec.slot, worker.life, ExitStatus(signal=9), Position(worker.lease, worker.index))
+
+    def kill(self, slot: int) -> bool:
+        worker = self.workers[slot]
+        self.hub.at(0.0001, lambda: self._die(worker))
+        return True
+
+    def current_position(self, slot: int) -> Position:
+        worker = self.workers[slot]
+        return Position(worker.lease, worker.index)
+
+    def request_stack(self, slot: int) -> None:
+        pass
+
+    def read_stack(self, slot: int) -> str:
+        return ""
+
+    def resident_bytes(self, slot: int) -> int:
+        return self.random.randrange(200)
+
+    def pause_workers(self, *, going_on: bool) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+# -- scenarios ---------------------------------------------------------------------------------
+
+
+def task(name: str, inputs: tuple[str, ...] = (), outputs: tuple[str, ...] = (), **options: Any) -> TaskConfig:
+    count = options.pop("count", 1)
+    names = tuple(name if count == 1 else f"{name}-{at + 1}" for at in range(count))
+    ports = (OutputPort("default", outputs),) if outputs else ()
+    return TaskConfig(
+        name=name,
+        call=name,
+        inputs=inputs,
+        ports=ports,
+        mode="process",
+        workers=Workers(count, count, names),
+        **options,
+    )
+
+
+def plan(tasks: list[TaskConfig], queues: list[QueueConfig], **settings: Any) -> Plan:
+    plans = {
+        config.name: TaskPlan(config, "process", Reference("x", config.name), Shape("function"), b"")
+        for config in tasks
+    }
+    return Plan("Sim", "sim", RunSettings(state=Path("x"), **settings), {q.name: q for q in queues}, plans)
+
+
+def simulate(
+    plan_: Plan,
+    script: Script,
+    source_items: int = 50,
+    signals: Iterable[tuple[float, int]] = (),
+    watch: Callable[[Supervisor], None] | None = None,
+) -> tuple[Any, FakeFleet, Supervisor, list[Any]]:
+    """Run a plan on the fake fleet, the balance checked at every step; `signals` are times and numbers.
+
+    `watch` looks at the supervisor whenever it waits.
+    """
+    clock = FakeClock()
+    hub = FakeHub(clock)
+    fleet = FakeFleet(hub, script, source_items)
+    seen: list[Any] = []
+    supervisor = Supervisor(plan_, {"process": fleet, "thread": fleet}, hub, clock, seen.append)
+
+    def check() -> None:
+        for line in supervisor.ledger.subscriptions:
+            tally = line.counts
+            held = tally.done + tally.dead + tally.dropped + tally.left + line.count + line.leased_items
+            assert tally.put == held, f"{line.name}: {tally} queued={line.count} leased={line.leased_items}"
+            assert line.count >= 0
+            assert line.leased_items >= 0
+        kept_beside_idle(fleet, supervisor)
+        for queue, expected in supervisor.dispatcher.expected_items.items():
+            assert expected >= 0, f"{queue}: expected {expected}"
+        if watch is not None:
+            watch(supervisor)
+
+    hub.check = check
+    for when, number in signals:
+        hub.at(when, lambda number=number: SignalReceived(number))
+    result = supervisor.run()
+    check_end(result, seen[-1])
+    return result, fleet, supervisor, seen
+
+
+def kept_beside_idle(fleet: FakeFleet, supervisor: Supervisor) -> None:
+    """A source that was not told that its items have arrived keeps others back: then all who read them are busy."""
+    for worker in fleet.workers.values():
+        if not worker.kept or worker.idle or worker.under_way or not worker.alive or supervisor.shutdown.stopping:
+            continue
+        source = supervisor.tasks[worker.spec.task]
+        if source.dismissed or source.rate_limiter or supervisor.dispatcher.free_room(source)[1]:
+            continue
+        for queue in source.bounding_queues:
+            for name in supervisor.topology.readers[queue]:
+                reader = supervisor.tasks[name]
+                idle = [slot.name for slot in reader.slots if slot.accepts_items and not slot.leases]
+                assert not idle or reader.dismissed, f"{worker.spec.name} keeps {worker.kept} items back beside {idle}"
+
+
+def check_end(result: Any, ended: RunEnded) -> None:
+    assert not result.unbalanced
+    assert result.headline.missing == 0
+    for task in ended.tasks:
+        assert task.taken == task.done + task.dead + task.dropped + task.left
+        for worker in task.workers:
+            spent = [getattr(worker.spent, state) for state in STATES]
+            assert abs(sum(spent) - ended.seconds) < 1e-6, f"{task.name}: {worker}"
+            assert min(spent) >= -1e-9, f"{task.name}: {worker}"
+    for queue in ended.queues:
+        assert queue.put == queue.done + queue.dead + queue.dropped + queue.left
+
+
+def random_plan(seed: int, **task_options: Any) -> Plan:
+    """A random layered topology: sources, transforms, sinks; shared and copied queues; small and large bounds."""
+    draw = random.Random(seed)
+    layers = draw.randint(1, 4)
+    queues: list[QueueConfig] = []
+    tasks: list[TaskConfig] = []
+    feeding: list[str] = []
+    for index in range(draw.randint(1, 2)):
+        name = f"q0_{index}"
+        feeding.append(name)
+        tasks.append(task(f"source{index}", (), (name,), count=draw.randint(1, 2)))
+    readers: dict[str, int] = {}
+    current = feeding
+    for layer in range(1, layers + 1):
+        last = layer == layers
+        following = [] if last else [f"q{layer}_{index}" for index in range(draw.randint(1, 2))]
+        unwritten, unread = set(following), set(current)
+        for index in range(max(len(current), len(following), draw.randint(1, 2))):
+            inputs = (unread.pop(),) if unread else (draw.choice(current),)
+            outputs = () if last else ((unwritten.pop(),) if unwritten else (draw.choice(following),))
+            if not last and draw.random() < 0.2:
+                outputs = tuple(following)
+            for queue in inputs:
+                readers[queue] = readers.get(queue, 0) + 1
+            tasks.append(
+                task(
+                    f"t{layer}_{index}",
+                    inputs,
+                    outputs,
+                    count=draw.randint(1, 3),
+                    backoff=Backoff(0.01, 2, 0.1, 0.1),
+                    **task_options,
+                )
+            )
+        current = following or current
+    names = {queue for each in tasks for queue in (*each.inputs, *each.outputs)}
+    for name in sorted(names):
+        fanout = draw.choice(["share", "copy"]) if readers.get(name, 0) > 1 else None
+        queues.append(QueueConfig(name, size=draw.choice([1, 2, 10, 1000]), fanout=fanout))
+    return plan(tasks, queues)
