@@ -110,7 +110,7 @@ class Fleet:
             self._end(slot)
 
     def _outputs(self, slot: int, count: int) -> tuple[Output, ...]:
-        groups = self.specs[slot].groups
+        groups = self.specs[slot].output_groups
         return tuple([Output(at, count, 8 * count, b"") for at, group in enumerate(groups) if group.port != "never"])
 
     def _end(self, slot: int) -> None:

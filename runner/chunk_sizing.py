@@ -71,7 +71,8 @@ class ChunkSizer:
         1
         >>> grain.learn_cost(1, 0.001); grain.items_to_grant(1000, 2)
         2
-        >>> grain.learn_cost(2, 0.002); grain.learn_cost(4, 0.004); grain.items_to_grant(1000, 2), grain.items_to_grant(3, 2)
+        >>> grain.learn_cost(2, 0.002); grain.learn_cost(4, 0.004)
+        >>> grain.items_to_grant(1000, 2), grain.items_to_grant(3, 2)
         (8, 2)
         >>> grain.items_to_grant(24, 2, leased=8, held=4), grain.items_to_grant(24, 2, leased=8, held=8)
         (3, 2)

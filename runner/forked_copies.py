@@ -159,7 +159,7 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
-    global steady, _is_copy  # noqa: PLW0603  another thread may have held it; a fact about the process
+    global fork_lock, _is_copy  # noqa: PLW0603  another thread may have held it; a fact about the process
     fork_lock = threading.RLock()
     _is_copy = _is_copy or bool(_deeds)
     deeds = list(_deeds.values())

@@ -90,7 +90,7 @@ class Hooks:
         """Offer further engines: what `[run] engine` may say, and the fleet that tasks in processes then run on.
 
         Called when a file names an engine that is not runner's own. The fleet is called with one argument, a
-        `runner.engines.base.Site`.
+        `runner.engines.base.EngineContext`.
         """
 
     def runner_check(self, config: Config) -> Iterable[Problem]:  # type: ignore[empty-body]

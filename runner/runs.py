@@ -147,7 +147,7 @@ def execute_plan(
         tell = _masked(plan.secret_mask, listeners.publish_event)
         supervisor = Supervisor(plan, fleets, hub, clock, tell, letters, listening=listening, looks=True)
         result: RunOutcome = _without_secrets(supervisor.run(), plan.secret_mask)
-    left: Sequence[str] = getattr(fleets.get("thread"), "left_behind", tuple)()
+    left: Sequence[str] = getattr(fleets.get("thread"), "names_left_running", tuple)()
     return replace(
         result, left_behind=tuple(left), letters_kept=letters.kept.written_count, trouble=letters.kept.write_error
     )

@@ -427,7 +427,9 @@ class TaskFunction:
 def provided_functions(given: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """What `runner_tasks` has given: name, callable and options of each; TypeError for what is neither.
 
-    >>> list(provided_functions({"root": abs})) == list(provided_functions([TaskFunction("root", abs)])) == [("root", abs, {})]
+    >>> list(provided_functions({"root": abs})) == [("root", abs, {})]
+    True
+    >>> list(provided_functions([TaskFunction("root", abs)])) == [("root", abs, {})]
     True
     """
     pairs = given.items() if isinstance(given, Mapping) else ((None, each) for each in given)

@@ -107,7 +107,8 @@ class Topology:
     def leading_to(self, names: Iterable[str]) -> set[str]:
         """These tasks, and all whose items could come to one of them, directly or through others.
 
-        >>> graph = Topology([TaskNode("bake", outputs=("bread",)), TaskNode("eat", inputs=("bread",)), TaskNode("dance")])
+        >>> bake, eat = TaskNode("bake", outputs=("bread",)), TaskNode("eat", inputs=("bread",))
+        >>> graph = Topology([bake, eat, TaskNode("dance")])
         >>> sorted(graph.leading_to(["eat"]))
         ['bake', 'eat']
         """

@@ -61,7 +61,8 @@ def _declaration(config: Config, task: TaskConfig, function: TaskFunction) -> li
     mode = task.mode or function.options.get("mode") or "process"
     if mode == "thread":
         if function.options.get("env") and not is_set_in_file(config, task.name, "env"):
-            text = f"task {quote_name(task.name)} runs in threads, which share one environment, and its function declares an"
+            named = quote_name(task.name)
+            text = f"task {named} runs in threads, which share one environment, and its function declares an"
             return [
                 Problem("E214", f"{text} `env` (at {function_location(function)})", call, hint='say `mode = "process"`')
             ]

@@ -91,7 +91,8 @@ def _not_in_processes(config: Config, task: TaskConfig, arguments: Arguments) ->
         if isinstance(value, (str, Path)) and str(value).startswith(("/dev/fd/", "/proc/self/fd/")):
             number = _descriptor(str(value))
             if number is not None and number not in _OWN:
-                text = f"{quote_name(str(value))} is a descriptor of runner itself, and task {quote_name(task.name)} runs in others"
+                named = quote_name(task.name)
+                text = f"{quote_name(str(value))} is a descriptor of runner itself, and task {named} runs in others"
                 hint = 'say `mode = "thread"`, or give it a file or a named pipe'
                 yield Problem("E304", text, config.place("tasks", task.name, *path, VALUE_PART), hint=hint)
 

@@ -115,7 +115,8 @@ def _letters(config: Config, graph: TaskGraph) -> Iterator[Problem]:
     for task in graph.tasks.values():
         for queue in task.outputs:
             if queue in dead:
-                text = f"task {quote_name(task.name)} writes items to {quote_name(queue)}, which holds the dead letters of task"
+                named = quote_name(task.name)
+                text = f"task {named} writes items to {quote_name(queue)}, which holds the dead letters of task"
                 place = _output_place(config, task, queue)
                 yield Problem(
                     "E212", f"{text} {quote_name(dead[queue])}", place, hint="give the dead letters their own queue"
@@ -183,7 +184,8 @@ def _warnings(config: Config, graph: TaskGraph) -> Iterator[Problem]:
         programs = task.call in {"shell", "std.shell"}  # nothing else is meant by their `env`
         for word in () if task.mode == "thread" or programs else task.env:
             if word.startswith(_AT_START) and word not in _LATER and has_own_key(config, task.name, "env", word):
-                text = f"{quote_name(word)} in the `env` of task {quote_name(task.name)} counts for programs that its workers start"
+                named = quote_name(task.name)
+                text = f"{quote_name(word)} in the `env` of task {named} counts for programs that its workers start"
                 hint = f"the workers have started by then: set {quote_name(word)} for runner itself"
                 place = config.place("tasks", task.name, "env", word)
                 yield Problem("W408", f"{text}, not for the workers", place, "warning", hint)

@@ -115,10 +115,8 @@ def execute_plan(plan: Plan, options: OutputOptions) -> NoReturn:
     outlets = runs.OutputStreams(audience.printer, plan.settings.log)
     try:
         try:
-            with (
-                safe_output.unescaped_output(),
-                streams.strict_output(),
-            ):  # what tasks print has a way of its own, the printer's, or stays raw
+            # What tasks print has a way of its own, the printer's, or stays raw.
+            with safe_output.unescaped_output(), streams.strict_output():
                 result = runs.execute_plan(plan, outlets, audience.publish, watched=True)
         finally:
             audience.end_display()

@@ -99,11 +99,11 @@ def _alone(target: Any) -> Any:
 
 def _equip(command: Any, elsewhere: Sequence[Any]) -> None:
     """What every command has: `-C`, its examples line by line, and the nearest word for a misspelt option."""
-    for each in getattr(command, "commands_module", {}).values():
+    for each in getattr(command, "commands", {}).values():
         if each.callback is not None and "Examples:" in (each.callback.__doc__ or ""):
             each.help = _help(each.callback.__doc__)
         _equip(each, elsewhere)
-    if not getattr(command, "commands_module", None):
+    if not getattr(command, "commands", None):
         if not any("-C" in param.opts for param in command.params):
             command.params += [*elsewhere]
         command.parse_args = partial(_parsed, command, command.parse_args)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 
-def record_schema(
+def schema(
     record: Annotated[
         bool, typer.Option("--record", help="Of what `run --json` and `report --json` write, instead.")
     ] = False,

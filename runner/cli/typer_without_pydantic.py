@@ -18,7 +18,7 @@ def skip_pydantic() -> None:
     except ImportError:
         return
     usual: Any = getattr(typer.core, "build_runtime_param", None)
-    if usual is None or getattr(usual, "shared_discount", False):
+    if usual is None or getattr(usual, "light", False):
         return
 
     class Late(RuntimeParam):

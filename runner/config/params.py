@@ -59,7 +59,7 @@ class Param:
     help: str = ""
 
     def convert_value(self, value: Any) -> Any:
-        """A value of the file or a text from outside, as this param's type and within its bounds; raises `InvalidValue`."""
+        """Return a value of the file, or a text from outside, as the param's type; `InvalidValue` beyond bounds."""
         found = to_type(self.type, value)
         shown = "" if self.secret else f", not {clean_text(str(value), 60)}"
         if self.choices is not None and found not in self.choices:

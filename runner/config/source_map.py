@@ -1,8 +1,8 @@
 """Where keys and values stand in a file: a small scanner of TOML that tomli has already found to be correct.
 
-tomli gives values without places, and places are wanted only when there is a problem to show; so a `SourceMap` scans its
-text at the first question. Paths are tuples of keys; elements of arrays count from "0"; a path that ends in `VALUE` is
-the value of a key and not the key itself.
+tomli gives values without places, and places are wanted only when there is a problem to show; so a `SourceMap` scans
+its text at the first question. Paths are tuples of keys; elements of arrays count from "0"; a path that ends in
+`VALUE` is the value of a key and not the key itself.
 """
 
 from __future__ import annotations

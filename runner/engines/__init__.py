@@ -1,4 +1,4 @@
-"""Where workers live: one fleet for each kind, behind one small interface (`base.Fleet`).
+"""Where workers live: one fleet for each kind, behind one small interface (`base.Engine`).
 
 thread.py    threads of this process: message objects are handed over as they are
 process.py   processes: a private socket, a lifeline, a pidfd and two output pipes each

@@ -96,7 +96,7 @@ class WorkerMemory:
     #: Arenas whose descriptor it was given.
     known_arenas: set[int] = field(default_factory=set)
     #: Payloads of the grants that it has not answered, by lease.
-    reader: dict[int, list[SharedPayload]] = field(default_factory=dict)
+    lent_payloads: dict[int, list[SharedPayload]] = field(default_factory=dict)
     #: Slots of items that are over, at which something in it still looks.
     still_viewed: dict[_Key, Block] = field(default_factory=dict)
 
@@ -159,7 +159,7 @@ class ArenaRegistry:
             if output.block_refs:
                 message = replace(message, outputs=self._held(account, message.outputs))
                 break
-        if type(message) is Reply and (account.loans or message.still_viewed or message.released):
+        if type(message) is Reply and (account.lent_payloads or message.still_viewed or message.released):
             self._settle(account, message)
         if self._orphans:
             self._bury()
@@ -195,7 +195,7 @@ class ArenaRegistry:
             account.still_viewed.pop(key, None)
         for ack in answer.acks:
             if not ack.keeps_rest:
-                account.loans.pop(ack.lease, None)
+                account.lent_payloads.pop(ack.lease, None)
 
     def message_to_worker(self, account: WorkerMemory, message: Any) -> tuple[Any, list[ArenaNotice]]:
         """A message to a worker with what it brings along, and the arenas that the worker must be given before it."""
@@ -204,18 +204,18 @@ class ArenaRegistry:
             for grant in (message, *message.other_grants):
                 lodged = [part.payload for part in grant.parts if type(part.payload) is SharedPayload]
                 if lodged:
-                    account.loans[grant.lease] = lodged
+                    account.lent_payloads[grant.lease] = lodged
                     arenas += self._introduced(account, lodged)
         elif type(message) is not Credit:
             return message, arenas
         if account.arena is not None and account.arena.freed_offsets:
-            message = replace(message, freed=account.arena.take_freed_offsets())
+            message = replace(message, freed_offsets=account.arena.take_freed_offsets())
         return message, arenas
 
     @staticmethod
     def _introduced(account: WorkerMemory, lodged: list[SharedPayload]) -> list[ArenaNotice]:
         """The arenas of some payloads that the worker does not know yet."""
-        places = {slot.place.number: slot.place for payload in lodged for slot in payload.blocks}
+        places = {slot.arena.number: slot.arena for payload in lodged for slot in payload.blocks}
         new = [ArenaNotice(number, place.fd) for number, place in places.items() if number not in account.known_arenas]
         account.known_arenas.update(places)
         return new
@@ -232,7 +232,7 @@ class ArenaRegistry:
     def forget_worker(self, account: WorkerMemory) -> None:
         """A worker is dead, and fenced: what it held is free, and its arena goes with the last slot of it."""
         self._accounts.remove(account)
-        account.loans.clear()
+        account.lent_payloads.clear()
         account.still_viewed.clear()
         place = account.arena
         if place is not None:

@@ -108,10 +108,10 @@ class Engine(Protocol):
 class EngineContext:
     """What a plugin's fleet (`runner_fleets`) is made with.
 
-    `hub.post` takes what its workers say and how they end (`MessageReceived`, `WorkerExited`), from any thread. `references` are the
-    functions and hooks that its workers will load. `attach(worker's name, descriptor, "out" or "err")` hands an output
-    pipe to whoever prints it; None leaves output alone. `name_thread(worker's name)` does it for a thread that calls
-    it. `folder` is where the file is.
+    `hub.post` takes what its workers say and how they end (`MessageReceived`, `WorkerExited`), from any thread.
+    `references` are the functions and hooks that its workers will load. `attach(worker's name, descriptor, "out" or
+    "err")` hands an output pipe to the printer; None leaves output alone. `name_thread(worker's name)` does it for the
+    thread that calls it. `folder` is where the file is.
     """
 
     reactor: LocalReactor

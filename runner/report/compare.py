@@ -162,7 +162,7 @@ def comparison_text(comparison: Comparison) -> str:
     """For a terminal."""
     before, after = comparison.before, comparison.after
     lines = [
-        f"{printable_text(before.run)} ({printable_line(before.title)}) → {printable_text(after.run)} ({printable_line(after.title)})",
+        " → ".join(f"{printable_text(record.run)} ({printable_line(record.title)})" for record in (before, after)),
         "",
     ]
     rows = [("", "before", "after", "change")]

@@ -37,9 +37,8 @@ class Console:
         elif isinstance(event, events.WorkerDied):
             self._died(event)
         elif isinstance(event, events.Stack) and self._first(event):
-            self.print_message(
-                f"worker `{event.worker}` of task `{event.task}` (pid {event.pid}), {printable_text(event.why)}, executed:"
-            )
+            worker = f"worker `{event.worker}` of task `{event.task}` (pid {event.pid})"
+            self.print_message(f"{worker}, {printable_text(event.why)}, executed:")
             self.print_message(_indented(event.text) if event.text.strip() else "    nothing: it waits")
         elif isinstance(event, events.TaskEnded):
             self._task_ended(event)

@@ -37,8 +37,8 @@ class DiagramBox:
     def heat_level(self) -> int | None:
         """The load as one of `HEATS` classes, to colour it by.
 
-        >>> DiagramBox("t.a", "a", "task", load_share=0.5).heat_level, DiagramBox("t.a", "a", "task", load_share=1.0).heat_level
-        (2, 4)
+        >>> [DiagramBox("t.a", "a", "task", load_share=share).heat_level for share in (0.5, 1.0)]
+        [2, 4]
         """
         return None if self.load_share is None else min(HEAT_LEVELS - 1, max(0, int(self.load_share * HEAT_LEVELS)))
 

@@ -117,8 +117,9 @@ class _Part:
         top = self.tops[self.layer_of[box.key]]
         left = self._x(box.key) - wide / 2
         round_ = 6 if box.kind == "task" else height / 2
+        heat = "" if box.heat_level is None else f" load{box.heat_level}"
         lines = [
-            f'<g class="{box.kind}{" faint" if box.is_faint else ""}{"" if box.heat_level is None else f" load{box.heat_level}"}">',
+            f'<g class="{box.kind}{" faint" if box.is_faint else ""}{heat}">',
             f'<rect x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{height:.1f}" rx="{round_:.1f}"/>',
         ]
         for number, text in enumerate(_texts(box)):

@@ -90,8 +90,8 @@ def count_with_noun(count: int, word: str) -> str:
 def format_short_time(seconds: float) -> str:
     """A short time, to two figures.
 
-    >>> format_short_time(1.48e-7), format_short_time(0.0000123), format_short_time(0.0042), format_short_time(0.25), format_short_time(3.1), format_short_time(252)
-    ('0.15us', '12us', '4.2ms', '250ms', '3.1s', '4m12s')
+    >>> [format_short_time(seconds) for seconds in (1.48e-7, 0.0000123, 0.0042, 0.25, 3.1, 252)]
+    ['0.15us', '12us', '4.2ms', '250ms', '3.1s', '4m12s']
     """
     for unit, size in (("us", 1e-6), ("ms", 1e-3), ("s", 1.0)):
         value = seconds / size

@@ -143,8 +143,10 @@ def read_letters(path: Path) -> Iterator[dict[str, Any]]:
 def value_from_repr(shown: str) -> Any:
     """An item by its `repr`: the value where JSON can say it, else the `repr` as text.
 
-    >>> value_from_repr("{'name': 'a', 'sizes': (1, 2.5)}"), value_from_repr("<Loaf 3>"), value_from_repr("b'raw'"), value_from_repr("'ab'")
-    ({'name': 'a', 'sizes': (1, 2.5)}, '<Loaf 3>', "b'raw'", 'ab')
+    >>> value_from_repr("{'name': 'a', 'sizes': (1, 2.5)}"), value_from_repr("<Loaf 3>")
+    ({'name': 'a', 'sizes': (1, 2.5)}, '<Loaf 3>')
+    >>> value_from_repr("b'raw'"), value_from_repr("'ab'")
+    ("b'raw'", 'ab')
     """
     import ast
 

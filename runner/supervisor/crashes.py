@@ -233,7 +233,6 @@ class CrashHandler:
             evidence = f"\n{stack}" if stack else ""
             return f"worker `{slot.name}` {why} before it was ready, {MAX_FAILED_STARTS} times in a row{evidence}"
         restarts = slot.task.plan.config.restarts
-        return (
-            f"worker `{slot.name}` {why}; more than {restarts.times} such deaths within {format_seconds(restarts.window)}"
-            " (`restarts` in the file)"
-        )
+        window = format_seconds(restarts.window)
+        often = f"more than {restarts.times} such deaths within {window} (`restarts` in the file)"
+        return f"worker `{slot.name}` {why}; {often}"

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 class Supervisor:
     """One run. `run` returns its result; `emit` is told of everything that a person may want to know.
 
-    `fleets` maps a mode to the fleet whose workers have it. `looks`: they can show items (`WorkerSpec.previews_suspects`).
+    `fleets` maps a mode to the fleet whose workers have it. `looks`: they can show items.
     """
 
     def __init__(

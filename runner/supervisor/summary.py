@@ -91,7 +91,8 @@ def busy_share(spent: Sequence[events.Spent], before: float = 0.0) -> float:
 def time_quantile(times: Mapping[int, int], share: float) -> float | None:
     """Seconds that this share of the items did not exceed, within 5 %; None: nothing was measured.
 
-    >>> round(time_quantile({-80: 99, 0: 1}, 0.5), 6), round(time_quantile({-80: 99, 0: 1}, 0.999), 2), time_quantile({}, 0.5)
+    >>> times = {-80: 99, 0: 1}
+    >>> round(time_quantile(times, 0.5), 6), round(time_quantile(times, 0.999), 2), time_quantile({}, 0.5)
     (0.000935, 0.96, None)
     """
     most = share * sum(times.values())

@@ -205,17 +205,17 @@ def _unpack_answer(body: list[Any], payloads: list[memoryview]) -> Reply:
 
 _PACK: dict[type, Any] = {
     Grant: _pack_grant,
-    Credit: lambda m, _: (2, [m.total, m.time_slice, m.freed_offsets]),
-    Stop: lambda m, _: (3, [m.ended]),
+    Credit: lambda m, _: (2, [m.total_items, m.time_slice, m.freed_offsets]),
+    Stop: lambda m, _: (3, [m.inputs_ended]),
     Ready: lambda m, _: (4, [m.pid]),
     Reply: _pack_answer,
-    Produced: lambda m, payloads: (6, [m.items, _outputs(m.outputs, payloads), m.busy]),
+    Produced: lambda m, payloads: (6, [m.item_count, _outputs(m.outputs, payloads), m.busy_seconds]),
     ProgressReport: lambda m, _: (7, [m.done, m.total]),
-    MeasuredTimes: lambda m, _: (16, [m.times, m.cpu, m.memory]),
+    MeasuredTimes: lambda m, _: (16, [m.time_histogram, m.cpu_seconds, m.peak_memory]),
     Finished: lambda m, _: (8, [m.result, m.returned_early]),
     SuspectPreview: lambda m, _: (10, [m.lease, m.preview]),
     ArenaNotice: lambda m, _: (15, [m.number, m.freed_offsets]),
-    Failed: lambda m, _: (9, [m.failed_phase, _error(m.error), m.verdict, m.after]),
+    Failed: lambda m, _: (9, [m.failed_phase, _error(m.error), m.verdict, m.retry_after]),
 }
 _UNPACK: dict[int, Any] = {
     1: _unpack_grant,

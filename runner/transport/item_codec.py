@@ -9,9 +9,9 @@ them, and fails alone when it cannot be pickled.
 Integers of 64 bits alone, and floats alone, travel as a row of machine words behind one letter (a pickle never begins
 with one): half the time of a pickle on either side, and any part can be read without the rest.
 
-With an arena at hand (`ItemEncoder`) the large buffers of an item lie there, and the item stands in the list as a 2-tuple:
-its pickle and their handles. A pickle that is large itself (of bytes, of text) lies there as a whole: then None stands
-in its place, or True when the item is those bytes.
+With an arena at hand (`ItemEncoder`) the large buffers of an item lie there, and the item stands in the list as a
+2-tuple: its pickle and their handles. A pickle that is large itself (of bytes, of text) lies there as a whole: then
+None stands in its place, or True when the item is those bytes.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def mark_items_sent(items: list[Any]) -> tuple[list[Any], tuple[tuple[int, int, 
     travelling = []
     for item in items:
         if type(item) is tuple and len(item) == 2:
-            handles = tuple(handle.sent() for handle in item[1])
+            handles = tuple(handle.mark_sent() for handle in item[1])
             slots += [handle[:3] for handle in handles]
             item = (item[0], handles)  # noqa: PLW2901  the same item, in other words
         travelling.append(item)
@@ -194,8 +194,10 @@ def memory_size(item: Any, levels: int = _LEVELS) -> int:
 
     A few parts of each container stand for all of them, a few levels deep.
 
-    >>> memory_size({"name": "x", "body": b"." * 1_000_000}) // 1_000_000, memory_size([bytes(1000)] * 5000) // 1_000_000
-    (1, 5)
+    >>> memory_size({"name": "x", "body": b"." * 1_000_000}) // 1_000_000
+    1
+    >>> memory_size([bytes(1000)] * 5000) // 1_000_000
+    5
     """
     if type(item) in SMALL_TYPES:
         return 32
@@ -261,8 +263,10 @@ def decode_payload(payload: Any, start: int = 0, count: int | None = None) -> En
 
     Of a tuple some must be thawed when their turn comes, of a list none.
 
-    >>> decode_payload(encode_values([5, 6, 7], {int}), 1, 2), decode_payload(encode_payload([encode_item("a"), encode_item("b")]), 1)
-    ([6, 7], ('b',))
+    >>> decode_payload(encode_values([5, 6, 7], {int}), 1, 2)
+    [6, 7]
+    >>> decode_payload(encode_payload([encode_item("a"), encode_item("b")]), 1)
+    ('b',)
     """
     items = lazy_items(payload, start, count)
     return items_between(items, 0, len(items))
@@ -310,8 +314,10 @@ def copy_for_reader(item: Any) -> Any:
     brings a `__deepcopy__` (arrays: half the time), and for what cannot be pickled. NotPicklable when neither works.
 
     >>> item = [1, ["a"]]
-    >>> copy_for_reader(item) == item, copy_for_reader(item)[1] is item[1], copy_for_reader("text") is copy_for_reader("text")
-    (True, False, True)
+    >>> copy_for_reader(item) == item, copy_for_reader(item)[1] is item[1]
+    (True, False)
+    >>> copy_for_reader("text") is copy_for_reader("text")
+    True
     """
     kind = type(item)
     if kind in _ATOMIC:

@@ -272,9 +272,8 @@ class BufferedOutbox(Outbox[Any]):
             inbox.put_from_thread(item)
             return
         inbox.mark_outputs()
-        if (
-            type(item) in item_codec.SMALL_TYPES and self._direct is not None
-        ):  # here, not behind a call: it is a fifth of the time
+        # Here, not behind a call: it is a fifth of the time.
+        if type(item) in item_codec.SMALL_TYPES and self._direct is not None:
             self._kinds.add(type(item))
             self._direct.append(item)
         else:

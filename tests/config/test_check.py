@@ -410,7 +410,7 @@ def test_pydantic_is_not_imported_when_nothing_needs_it(tmp_path):
     (tmp_path / "plugins" / "p.py").write_text("from runner import task\n@task\ndef a(n: int, *, s: str): ...\n")
     (tmp_path / "tasks.toml").write_text("[tasks.a]\nargs = [1]\nwith = { s = 'x' }\n")
     program = (
-        "import sys; from runner import config, runs; runs.prepare(config.load('tasks.toml')); "
+        "import sys; from runner import config, runs; runs.prepare_plan(config.load('tasks.toml')); "
         "print([name for name in ('pydantic', 'typer', 'rich') if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True)

@@ -543,14 +543,14 @@ def test_planted_a_returned_coroutine_counts_as_done(monkeypatch: pytest.MonkeyP
     _sees(
         monkeypatch,
         each,
-        "exhaust",
+        "exhaust_result",
         lambda _: None,
         lambda: check({**CASE, "acts": {2: "awaitable"}, "sink": True}, "thread"),
     )
 
 
 def test_planted_readers_share_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
-    _sees(monkeypatch, item_codec, "own", lambda item: item, spoilt_readers)
+    _sees(monkeypatch, item_codec, "copy_for_reader", lambda item: item, spoilt_readers)
 
 
 def test_planted_queues_of_one_writer_are_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -544,13 +544,13 @@ def planted_blame(monkeypatch: pytest.MonkeyPatch) -> None:
     from runner.transport.messages import Ack, Reply
     from runner.worker.spec import SupervisorGone
 
-    bench = SimpleNamespace(port=Port(), cell=[7, 4], told=0)
-    bench.show = lambda lease, index=0: WorkerRuntime.show_position(bench, lease, index)  # type: ignore[arg-type]
+    bench = SimpleNamespace(port=Port(), progress_slot=[7, 4], answered_items=0)
+    bench.show_position = lambda lease, index=0: WorkerRuntime.show_position(bench, lease, index)  # type: ignore[arg-type]
     with pytest.raises(SupervisorGone):
         WorkerRuntime.send_reply(bench, Reply((Ack(7, 5, ()),), (), 0.0))  # type: ignore[arg-type]
     from runner.transport.progress_page import unpack_position
 
-    assert (unpack_position(*bench.cell).lease, unpack_position(*bench.cell).width) == (7, 5)
+    assert (unpack_position(*bench.progress_slot).lease, unpack_position(*bench.progress_slot).width) == (7, 5)
 
 
 def planted_signal(monkeypatch: pytest.MonkeyPatch) -> None:

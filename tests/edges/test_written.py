@@ -461,8 +461,8 @@ def test_what_is_written_is_read_again(values, columns, data):
                 write(value)
         assert list(std.jsonl(path)) == values
         cells = TEXT.filter(lambda text: not text.startswith("\ufeff"))  # a mark at the beginning is none of the text
-        fields = data.draw_sequence(st.lists(cells, min_size=columns, max_size=columns, unique=True))
-        rows = data.draw_sequence(st.lists(st.fixed_dictionaries(dict.fromkeys(fields, TEXT)), max_size=4))
+        fields = data.draw(st.lists(cells, min_size=columns, max_size=columns, unique=True))
+        rows = data.draw(st.lists(st.fixed_dictionaries(dict.fromkeys(fields, TEXT)), max_size=4))
         with std.WriteCsv(path, fields=fields) as write:
             for row in rows:
                 write(row)

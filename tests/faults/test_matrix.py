@@ -31,9 +31,9 @@ MOMENTS = [
     "item",
     "yielded",
     "encode",
-    "before Answer",
-    "amid Answer",
-    "after Answer",
+    "before Reply",
+    "amid Reply",
+    "after Reply",
     "before Finished",
     "amid Finished",
     "after Finished",
@@ -95,7 +95,7 @@ def test_a_worker_dies(victim: str, moment: str, way: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("method", ["spawn"])
-@pytest.mark.parametrize("moment", ["setup", also_slow("item"), "amid Answer", also_slow("after Answer")])
+@pytest.mark.parametrize("moment", ["setup", also_slow("item"), "amid Reply", also_slow("after Reply")])
 def test_a_spawned_worker_dies(moment: str, method: str, tmp_path: Path) -> None:
     fault = Fault(moment, "SIGKILL", "middle", COUNT // 2, tmp_path)
     made, collected = stages(fault)
@@ -107,7 +107,7 @@ def test_a_spawned_worker_dies(moment: str, method: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("way", [pytest.param("SIGKILL"), pytest.param("_exit(0)", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "moment", ["item", also_slow("encode"), also_slow("before Answer"), "amid Answer", "after Answer"]
+    "moment", ["item", also_slow("encode"), also_slow("before Reply"), "amid Reply", "after Reply"]
 )
 @pytest.mark.parametrize("form", ["batch", "async", "boxes", "ordered", "one at a time"])
 def test_in_every_form_of_a_task(form: str, moment: str, way: str, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_in_every_form_of_a_task(form: str, moment: str, way: str, tmp_path: Pat
 
 @pytest.mark.parametrize("way", ["SIGKILL", *(pytest.param(way, marks=pytest.mark.slow) for way in ABRUPT[1:])])
 @pytest.mark.parametrize(
-    "moment", ["item", "before Made", "amid Made", "after Made", "before Finished", "amid Finished"]
+    "moment", ["item", "before Produced", "amid Produced", "after Produced", "before Finished", "amid Finished"]
 )
 def test_a_source_dies(moment: str, way: str, tmp_path: Path) -> None:
     fault = Fault(moment, way, "source", COUNT // 2, tmp_path)

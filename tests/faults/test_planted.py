@@ -137,7 +137,7 @@ def blame_nobody(original: Any, self: CrashHandler, slot: Any, lease: Any, event
 
 
 def never_count_attempts(original: Any, self: RetryPolicy, slot: Any, piece: Any, fault: Any) -> Any:
-    return original(self, slot, replace(piece, attempts=0), replace(fault, retry=True))
+    return original(self, slot, replace(piece, attempts=0), replace(fault, may_retry=True))
 
 
 def no_letters(original: Any, self: ReplyHandler, settlement: Any) -> None:

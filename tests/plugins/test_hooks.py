@@ -253,11 +253,11 @@ def test_runner_tasks_that_fails_harms_only_who_needs_it(project, body, expected
 
 FLEET = """
     from runner import hookimpl
-    from runner.engines.threads import ThreadFleet
+    from runner.engines.threads import ThreadEngine
 
-    class Garage(ThreadFleet):
+    class Garage(ThreadEngine):
         def __init__(self, site):
-            super().__init__(site.hub, site.name_thread)
+            super().__init__(site.reactor, site.name_thread)
             print("garage for", sorted(reference.qualname for reference in site.references))
 
     @hookimpl

@@ -486,12 +486,12 @@ def test_std_is_imported_only_when_it_is_used(tmp_path):
     (tmp_path / "plugins" / "mine.py").write_text("from runner import task\n@task\ndef f(): ...\n")
     code = f"""
 import sys, pathlib
-from runner.plugins import Plugins
-plugins = Plugins(pathlib.Path({str(tmp_path)!r}))
-plugins.find("f")
+from runner.plugins import PluginSet
+plugins = PluginSet(pathlib.Path({str(tmp_path)!r}))
+plugins.find_function("f")
 assert "runner.std" not in sys.modules
 before = set(sys.modules)
-plugins.find("std.lines")
+plugins.find_function("std.lines")
 print(*sorted(set(sys.modules) - before))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

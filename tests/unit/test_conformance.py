@@ -68,7 +68,7 @@ class Rig:
     def spec(self, function: str = "abs", **options: Any) -> WorkerSpec:
         module = options.pop("module", "builtins")
         groups = tuple(OutputGroup("default", (queue,), self.form) for queue in options.pop("queues", ("out",)))
-        given: dict[str, Any] = {"inputs": ("in",), "arguments": pickle.dumps(((), {})), "groups": groups}
+        given: dict[str, Any] = {"inputs": ("in",), "arguments": pickle.dumps(((), {})), "output_groups": groups}
         given.update(options)
         return WorkerSpec(task="work", name="worker", run="r", slot=0, reference=Reference(module, function), **given)
 
@@ -124,7 +124,7 @@ def test_a_worker_is_ready_answers_and_finishes(rig: Rig) -> None:
     rig.fleet.send(0, Stop(inputs_ended=True))
     rig.until(Finished)
     died = rig.until(WorkerExited)
-    assert (died.slot, died.life, died.exit_status.code) == (0, 1, 0)
+    assert (died.slot, died.generation, died.exit_status.code) == (0, 1, 0)
 
 
 def test_grants_that_wait_are_executed_in_turn(rig: Rig) -> None:

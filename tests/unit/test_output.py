@@ -100,11 +100,11 @@ def test_c_code_and_children(printer: Printer, screen: Screen) -> None:
     code = (
         "import ctypes, os, subprocess\n"
         "from runner.transport import stdio\n"
-        "stdio.worker_side(os.dup(1), os.dup(2))\n"
+        "stdio.redirect_worker_streams(os.dup(1), os.dup(2))\n"
         "print('python'); ctypes.CDLL(None).puts(b'from C')\n"
         "subprocess.run(['echo', 'child'])\n"
         "print('end', end='')\n"
-        "stdio.flush_all()\n"
+        "stdio.flush_standard_streams()\n"
     )
     lines = finish(printer, screen, child(printer, "w", code))
     assert lines == ["w | python", "w | from C", "w | child", "w | end"]

@@ -14,7 +14,7 @@ from multiprocessing import forkserver
 from runner.engines.spawn import Spawner
 
 spawner = Spawner("forkserver")
-spawner.prepare([])
+spawner.start_fork_server([])
 server = forkserver._forkserver
 deaf = socket.socket(socket.AF_UNIX)
 deaf.bind(sys.argv[1])

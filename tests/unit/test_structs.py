@@ -102,7 +102,7 @@ def test_messages_are_values() -> None:
     ack = messages.Ack(1, 2)
     assert len({ack, messages.Ack(1, 2), messages.Ack(1, 3)}) == 2
     assert dataclasses.replace(ack, done=3) == messages.Ack(1, 3)
-    assert repr(ack) == "Ack(lease=1, done=2, failures=(), more=False)"
+    assert repr(ack) == "Ack(lease=1, done=2, failures=(), keeps_rest=False)"
     assert not hasattr(ack, "__dict__")
 
 
