@@ -43,8 +43,9 @@ class ForkedCommand:
         self._chunks: dict[int, list[bytes]] = {file: [] for file in files}
         self._open = set(files)
 
-    def communicate(self, input: None = None, timeout: float | None = None) -> tuple[str, str]:  # noqa: A002  as Popen's
+    def communicate(self, input: str | None = None, timeout: float | None = None) -> tuple[str, str]:  # noqa: A002  as Popen's
         """Return what it wrote to standard output and error when both are closed; TimeoutExpired when they are not."""
+        assert input is None, "nothing is on its standard input"
         end = None if timeout is None else time.monotonic() + timeout
         with selectors.DefaultSelector() as waiting:
             for file in self._open:

@@ -114,6 +114,7 @@ class Running:
 
     def outcome(self, out: str, err: str) -> Outcome:
         assert self.process.returncode is not None
+        assert isinstance(self.process.args, list)
         return Outcome(list(map(str, self.process.args)), self.process.returncode, out, err)
 
 

@@ -169,5 +169,6 @@ def oracle(outcome: Outcome) -> None:
     dead = sum(task.dead for task in result.tasks.values())
     assert dead == result.headline.dead
     orphans = [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
-    helpers = [child for child in orphans if "resource_tracker" in " ".join(child.cmdline())]
+    ours = ("resource_tracker", "command_server")  # multiprocessing's, and the session's own
+    helpers = [child for child in orphans if any(name in " ".join(child.cmdline()) for name in ours)]
     assert len(orphans) == len(helpers), orphans
