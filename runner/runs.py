@@ -1,4 +1,12 @@
-"""One run from file to result; the only module that knows all the others."""
+"""One run from its file to its result; the only module that knows all the others.
+
+    Config ──▶ prepare_plan ──▶ Plan ──▶ perform ──▶ CompletedRun
+                                           │
+                                           └─ execute_plan: engines, supervisor, plugins; what is heard goes to the
+                                              record, the console, the progress display, the events file, the caller
+
+The command (`cli.execute`), `runner.run` and `runner.testing` all go through `perform`.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +25,9 @@ from runner.engines import process_setup
 from runner.engines.base import EngineContext
 from runner.engines.limits import raise_open_files_limit
 from runner.engines.reactor import LocalReactor
-from runner.errors import ConfigError, RunnerError
 from runner.plugins.listeners import Listeners, offered_engines
+from runner.report.console import Console
+from runner.report.printer import Printer
 from runner.report.recorder import Recorder
 from runner.secret_masks import SecretMask
 from runner.store import DeadLetterFile, run_folders
@@ -26,6 +35,7 @@ from runner.store.records import RecordFile
 from runner.structs import dataclass
 from runner.supervisor import DeadLetterRecord, DeadLetterSink, Plan, Supervisor, TaskPlan
 from runner.supervisor.description import describe_run
+from runner.supervisor.result import EXIT_DEAD, EXIT_FAILED
 from runner.tasks import inspect_shape
 from runner.transport.progress_page import ProgressPage
 
@@ -35,7 +45,7 @@ if TYPE_CHECKING:
     from runner.config.model import Config, TaskConfig
     from runner.engines.base import Engine
     from runner.plugins import PluginPolicy, TaskFunction
-    from runner.report.printer import Printer
+    from runner.report.record import RunRecord
     from runner.supervisor import RunOutcome
     from runner.tasks import Reference
 
@@ -47,6 +57,39 @@ _SIGNALS = [
 #: With thread tasks that compute, the supervisor would otherwise wait 5 ms for the interpreter each time that it has
 #: something for a process. Shorter costs the threads more than it gives the processes; threads alone need none of it.
 _SWITCH = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """What is shown of a run, and what is kept of it.
+
+    `out` and `err` are the descriptors to write to. `keep_record`: the run leaves its record, and its summary says what
+    each task did. `progress` is the display, `events_file` the file for events, `log_format` and `log_file` the log.
+    `on_event` is called with each event. `write_page` writes the report, and returns a line that says where it is.
+    """
+
+    out: int = 1
+    err: int = 2
+    quiet: bool = False
+    verbose: bool = False
+    color: bool = False
+    dead_ok: bool = False
+    keep_record: bool = True
+    progress: str = "none"
+    events_file: str | None = None
+    log_format: str | None = None
+    log_file: str | None = None
+    on_event: Callable[[events.Event], None] | None = None
+    write_page: Callable[[RunRecord], str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompletedRun:
+    """A run that is over: its outcome, its record (None: none was kept), and the exit code of the command."""
+
+    outcome: RunOutcome
+    record: RunRecord | None
+    exit_code: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +141,105 @@ def _run_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S-") + os.urandom(8).hex()
 
 
-def open_recorder(plan: Plan) -> Recorder:
-    """Keeps the run's record where the file says; give it all events, and close it at the end.
+# -- from a plan to how it ended, in front of people ------------------------------------------
+
+
+def perform(plan: Plan, options: OutputOptions, reactor: LocalReactor | None = None) -> CompletedRun:
+    """Run a plan, show what happens, and return how it ended, once all is written.
+
+    UnsafeFolder or UsageError, before anything is started: the record, the events or the log cannot be written.
+    """
+    output = _RunOutput(plan, options)
+    try:
+        try:
+            streams = OutputStreams(output.printer, plan.settings.log)
+            outcome = execute_plan(plan, streams, output.publish, reactor, watched=options.keep_record)
+        finally:
+            output.end_display()
+        with process_setup.interrupt_on_signals():
+            record = output.print_end(outcome)
+            output.printer.close(outcome.closing_patience(plan.settings.deadline))
+    finally:
+        output.close()
+    return CompletedRun(outcome, record, output.exit_code(outcome))
+
+
+class _RunOutput:
+    """All that is told of one run while it goes on, and what each of them has to say at its end."""
+
+    def __init__(self, plan: Plan, options: OutputOptions) -> None:
+        log = plan.settings.log
+        self._options = options
+        self._recorder = _open_recorder(plan) if options.keep_record else None  # first: it may refuse
+        self._journal = None
+        if options.events_file is not None:
+            from runner.report.journal import EventJournal
+
+            self._journal = EventJournal(options.events_file)
+        lines = None
+        if options.log_format or options.log_file:
+            from runner.report.log import open_log
+
+            lines = open_log(plan.run_id, options.log_format, options.log_file)
+        self.printer = Printer(
+            options.out, options.err, log=log, color=options.color, mask=plan.secret_mask, lines=lines
+        )
+        self._console = Console(self.printer, plan, quiet=options.quiet, verbose=options.verbose)
+        self._display = None
+        if options.progress != "none" and not options.quiet:
+            from runner.report.progress_displays import create_display
+
+            self._display = create_display(options.progress, self.printer, log=log, fd=options.err)
+        told = (self._recorder, self._console, self._display, self._journal)
+        self._subscribers: list[Callable[[events.Event], None]] = [
+            each.handle_event for each in told if each is not None
+        ]
+        if options.on_event is not None:
+            self._subscribers.append(options.on_event)
+
+    def publish(self, event: events.Event) -> None:
+        """Tell all of them."""
+        for handle_event in self._subscribers:
+            handle_event(event)
+
+    def end_display(self) -> None:
+        """Take the display away: nothing goes on any more."""
+        if self._display is not None:
+            self._display.close()
+
+    def print_end(self, outcome: RunOutcome) -> RunRecord | None:
+        """Keep the record, write the page, and print how the run ended."""
+        if self._journal is not None:
+            self._journal.close()
+        record = None
+        if self._recorder is not None:
+            record = self._recorder.close(self.exit_code(outcome))
+            lines = ["" if self._options.quiet else self._recorder.write_error]
+            lines.append(self._journal.write_error if self._journal is not None else "")
+            lines.append(self._options.write_page(record) if self._options.write_page is not None else "")
+            for line in filter(None, lines):
+                self._console.print_message(line)
+        self._console.print_summary(outcome, record)
+        return record
+
+    def exit_code(self, outcome: RunOutcome) -> int:
+        """Return what the command ends with: lost output makes a good end a failed one."""
+        if self.printer.interrupt_signal:
+            return 128 + self.printer.interrupt_signal
+        lost = self.printer.has_lost_output or (self._journal is not None and bool(self._journal.write_error))
+        if lost and outcome.exit_code in {0, EXIT_DEAD}:
+            return EXIT_FAILED
+        return 0 if self._options.dead_ok and outcome.exit_code == EXIT_DEAD else outcome.exit_code
+
+    def close(self) -> None:
+        """Write what there is still to print; the record is kept, or there is none."""
+        if self._recorder is not None:
+            self._recorder.stop_recording()
+        self.printer.close(0.0)
+
+
+def _open_recorder(plan: Plan) -> Recorder:
+    """Return what keeps the run's record where the file says.
 
     UnsafeFolder: others decide what is in that folder, and nothing was started.
     """
@@ -108,6 +248,9 @@ def open_recorder(plan: Plan) -> Recorder:
         return Recorder()
     run_folders.check_state_folder(settings.state)
     return Recorder(RecordFile(settings.state, plan.run_id), settings.record)
+
+
+# -- the run itself ---------------------------------------------------------------------------
 
 
 def execute_plan(
@@ -286,6 +429,3 @@ def _references(plan: Plan) -> tuple[Reference, ...]:
     """What workers that are processes will load."""
     functions = [task.reference for task in plan.tasks.values() if task.mode == "process"]
     return (*functions, *(hook.reference for hook in plan.worker_hooks))
-
-
-__all__ = ["ConfigError", "OutputStreams", "RunnerError", "execute_plan", "prepare_plan"]

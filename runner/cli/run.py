@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from functools import partial
 from typing import Annotated, Optional
 
 import typer
@@ -143,21 +146,21 @@ def run(
         print("\n".join(describe_plan(loaded, plan)))
         return
     from runner.cli import artifacts
-    from runner.cli.execute import OutputOptions, execute_plan
+    from runner.cli.execute import execute_and_leave, write_report
 
     page = artifacts.choose_page_target(plan, html, report=report)
-    shown = OutputOptions(
+    options = runs.OutputOptions(
         quiet=quiet,
         verbose=verbose,
+        color=sys.stdout.isatty() and "NO_COLOR" not in os.environ,
         dead_ok=dead_ok,
-        write_document=document,
-        events_file=events,
         progress=progress,
-        page_target=page,
+        events_file=events,
         log_format=log_format,
         log_file=log_file,
+        write_page=None if page is None else partial(write_report, to=page, quiet=quiet),
     )
-    execute_plan(plan, shown)
+    execute_and_leave(plan, options, document)
 
 
 def _overrides(**given: str | None) -> list[tuple[str, str]]:

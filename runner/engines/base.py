@@ -106,7 +106,7 @@ class Engine(Protocol):
 
 @message(frozen=True, slots=True)
 class EngineContext:
-    """What a plugin's fleet (`runner_fleets`) is made with.
+    """The one argument with which a plugin's engine (`runner_engines`) is called.
 
     `hub.post` takes what its workers say and how they end (`MessageReceived`, `WorkerExited`), from any thread.
     `references` are the functions and hooks that its workers will load. `attach(worker's name, descriptor, "out" or

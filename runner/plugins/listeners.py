@@ -66,11 +66,11 @@ def offered_engines(
     """The engines of all plugins by name, and what was wrong: whose, what, and what was raised."""
     found: dict[str, OfferedEngine] = {}
     wrong: list[tuple[Plugin, str, BaseException | None]] = []
-    for plugin, call in plugins.hooks.calls_of("runner_fleets"):
+    for plugin, call in plugins.hooks.calls_of("runner_engines"):
         try:
             given = {name: obj for each in call() for name, obj in dict(each).items()}
         except Exception as error:  # noqa: BLE001  whatever a plugin raises
-            wrong.append((plugin, "its hook runner_fleets raised", add_hook_note(error, "runner_fleets", plugin)))
+            wrong.append((plugin, "its hook runner_engines raised", add_hook_note(error, "runner_engines", plugin)))
             continue
         for name, obj in given.items():
             if name in {"local", "ray"} or name in found:

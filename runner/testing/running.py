@@ -146,12 +146,15 @@ def _started(config: Config, feed: dict[str, Iterable[Any]], collect: list[str],
     changed = with_feeds_and_sinks(with_deadline(config, timeout), feed, collect, key)
 
     def perform(running: Running) -> Run:
+        from runner.runs import OutputOptions
+
         out, err = io.StringIO(), io.StringIO()
         path = list(sys.path)
         CHANNELS.update(channels)
         try:
             with api.only_run(), api.writable_descriptor(out) as one, api.writable_descriptor(err) as two:
-                result = api.perform_run(changed, one, two, running.record_event, hub=running._hub, change=change)
+                options = OutputOptions(one, two, keep_record=False, on_event=running.record_event)
+                result = api.run_config(changed, options, reactor=running._hub, change=change)
         finally:
             sys.path[:] = path
             for channel in channels:

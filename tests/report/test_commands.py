@@ -169,7 +169,7 @@ def test_a_page_that_cannot_be_is_refused_before_the_run(project):
 
 
 def test_a_page_that_cannot_be_written_after_all_is_told():
-    told = execute._page(past_runs.past_run(), execute.OutputOptions(page_target="no/where.html"))
+    told = execute.write_report(past_runs.past_run(), "no/where.html", quiet=False)
     assert told == "the report could not be written: no/where.html: No such file or directory"
 
 
