@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 _UNDER_WAY = threading.Lock()
 
 
-def _forked() -> None:
+def _forget_run() -> None:
     """What is under way in the parent is not under way in its copy."""
     global _UNDER_WAY  # noqa: PLW0603  a fact about the process
     _UNDER_WAY = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_forked)
+os.register_at_fork(after_in_child=_forget_run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +197,12 @@ def run(
     if isinstance(file, Config) and (params or set):
         raise UsageError("`params` and `set` change what is read from a file; give them to `load`")
     config = file if isinstance(file, Config) else read_config(file, params, set)
-    config = _only(config, tasks, skip)
+    config = _select_only(config, tasks, skip)
     from runner import runs
 
     with only_run(), writable_descriptor(sys.stdout) as out, writable_descriptor(sys.stderr) as err:
         result = run_config(config, runs.OutputOptions(out, err, quiet=quiet, on_event=on_event))
-    _pass_on(result)
+    _raise_signal(result)
     return result
 
 
@@ -218,10 +218,10 @@ def run_config(
 
     plan = runs.prepare_plan(config)
     plan = plan if change is None else change(plan)
-    return _result(plan, runs.perform(plan, options, reactor))
+    return _build_result(plan, runs.perform(plan, options, reactor))
 
 
-def _result(plan: Plan, completed: CompletedRun) -> Result:
+def _build_result(plan: Plan, completed: CompletedRun) -> Result:
     end = completed.outcome
     tasks = {
         name: TaskResult(
@@ -233,7 +233,7 @@ def _result(plan: Plan, completed: CompletedRun) -> Result:
             dropped=task.dropped,
             repeated=task.repeated,
             sent=task.sent,
-            results={worker: _decoded(text) for worker, text in task.results.items()},
+            results={worker: _decode_json(text) for worker, text in task.results.items()},
         )
         for name, task in end.tasks.items()
     }
@@ -252,20 +252,20 @@ def _result(plan: Plan, completed: CompletedRun) -> Result:
     )
 
 
-def _decoded(text: str) -> Any:
+def _decode_json(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:  # cut, because it was too long to be shown
         return text
 
 
-def _only(config: Config, tasks: Collection[str], skip: Collection[str]) -> Config:
+def _select_only(config: Config, tasks: Collection[str], skip: Collection[str]) -> Config:
     from runner.config.task_selection import select_tasks
 
     return select_tasks(config, [tasks] if isinstance(tasks, str) else tasks, [skip] if isinstance(skip, str) else skip)
 
 
-def _pass_on(result: Result) -> None:
+def _raise_signal(result: Result) -> None:
     """A signal that has stopped the run was meant for the program: what it does with such signals, it does now."""
     number = result.exit_code - 128
     if number <= 0 or threading.current_thread() is not threading.main_thread():
@@ -317,7 +317,7 @@ def writable_descriptor(stream: TextIO | None) -> Iterator[int]:
             yield null.fileno()
         return
     reader, writer = os.pipe()
-    thread = threading.Thread(target=_relay, args=(reader, stream), name="runner-relay", daemon=True)
+    thread = threading.Thread(target=_relay_lines, args=(reader, stream), name="runner-relay", daemon=True)
     thread.start()
     try:
         yield writer
@@ -335,7 +335,7 @@ def _own_descriptor(stream: TextIO | None) -> int | None:
     return None
 
 
-def _relay(reader: int, stream: TextIO) -> None:
+def _relay_lines(reader: int, stream: TextIO) -> None:
     """Copy until everybody has closed the other end; a stream that takes nothing any more is no reason to wait."""
     with open(reader, encoding="utf-8", errors="replace", newline="") as lines:
         for line in lines:

@@ -110,7 +110,7 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
 
     found = check.check_everything(config, choice)
     check.raise_if_errors(found.problems, config)
-    tasks = {name: _task(task, found.functions[name], found.arguments[name]) for name, task in found.tasks.items()}
+    tasks = {name: _plan_task(task, found.functions[name], found.arguments[name]) for name, task in found.tasks.items()}
     used = {queue for task in tasks.values() for queue in (*task.config.inputs, *task.config.outputs, task.config.dead)}
     queues = {name: queue for name, queue in config.queues.items() if name in used}
     settings = replace(config.run, state=config.folder / config.run.state)
@@ -130,7 +130,7 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
     )
 
 
-def _task(task: TaskConfig, function: TaskFunction, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> TaskPlan:
+def _plan_task(task: TaskConfig, function: TaskFunction, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> TaskPlan:
     return TaskPlan(
         task, task.mode or "process", function.reference, inspect_shape(function.obj), pickle.dumps(arguments, 5)
     )
@@ -257,47 +257,47 @@ def execute_plan(
     plan: Plan,
     streams: OutputStreams,
     emit: Callable[[events.Event], None],
-    hub: LocalReactor | None = None,
+    reactor: LocalReactor | None = None,
     *,
     watched: bool = False,
 ) -> RunOutcome:
-    """Run a plan on the local fleets; everything that was started is gone when this returns, the hub as well.
+    """Run a plan; everything that was started is gone when this returns, the reactor as well.
 
-    Who gives a hub can post events to it meanwhile. `watched`: `Progress` is told, although no plugin may listen.
+    The caller can post events to its `reactor` meanwhile. `watched`: `Progress` is emitted even if no plugin listens.
     """
     processes = [len(task.config.workers.names) for task in plan.tasks.values() if task.mode == "process"]
     raise_open_files_limit(sum(processes), sum(len(task.config.workers.names) for task in plan.tasks.values()))
     with contextlib.ExitStack() as stack:
         stack.enter_context(process_setup.deliver_signals())
-        letters = _Kept(plan, streams.printer)
+        letters = _RunDeadLetters(plan, streams.printer)
         stack.callback(letters.close)
-        hub = hub or LocalReactor()
-        stack.callback(hub.close)
+        reactor = reactor or LocalReactor()
+        stack.callback(reactor.close)
         page = ProgressPage()
         stack.callback(page.close)
-        stack.enter_context(_marked())
-        fleets = _fleets(plan, hub, page, streams, stack)
-        hub.catch_signals(_SIGNALS)
+        stack.enter_context(_marked_environment())
+        engines = _open_engines(plan, reactor, page, streams, stack)
+        reactor.catch_signals(_SIGNALS)
         stack.enter_context(gc_tuning.frozen_during_run())
         clock = RealClock()
-        emit = _masked(plan.secret_mask, emit)
+        emit = _masked_emit(plan.secret_mask, emit)
         for text in plan.notices:
             emit(events.Notice(clock.now(), text))
         listeners = Listeners(plan.plugins, emit)
         if listeners.has_listeners and streams.log == "prefix" and not hasattr(sys.stdout, "speaking"):
-            _captured(streams, stack)  # what hooks print bears their plugin's name
+            _capture_threads(streams, stack)  # what hooks print bears their plugin's name
         listening = watched or listeners.has_listeners
-        tell = _masked(plan.secret_mask, listeners.publish_event)
-        supervisor = Supervisor(plan, fleets, hub, clock, tell, letters, listening=listening, looks=True)
+        tell = _masked_emit(plan.secret_mask, listeners.publish_event)
+        supervisor = Supervisor(plan, engines, reactor, clock, tell, letters, listening=listening, looks=True)
         result: RunOutcome = _without_secrets(supervisor.run(), plan.secret_mask)
-    left: Sequence[str] = getattr(fleets.get("thread"), "names_left_running", tuple)()
+    left: Sequence[str] = getattr(engines.get("thread"), "names_left_running", tuple)()
     return replace(
-        result, left_behind=tuple(left), letters_kept=letters.kept.written_count, trouble=letters.kept.write_error
+        result, left_behind=tuple(left), letters_kept=letters.file.written_count, trouble=letters.file.write_error
     )
 
 
 @contextlib.contextmanager
-def _marked() -> Iterator[None]:
+def _marked_environment() -> Iterator[None]:
     """Have the environment say which process runs, for as long as it does; programs of its tasks can look at it."""
     before = os.environ.get("RUNNER_PID")
     os.environ["RUNNER_PID"] = str(os.getpid())
@@ -313,7 +313,7 @@ def _marked() -> Iterator[None]:
 _WORDS = ("error", "traceback", "preview", "why", "text", "result", "results", "reasons")
 
 
-def _masked(mask: SecretMask, tell: Callable[[events.Event], None]) -> Callable[[events.Event], None]:
+def _masked_emit(mask: SecretMask, tell: Callable[[events.Event], None]) -> Callable[[events.Event], None]:
     """Who hears of an event hears of no secret."""
     return (lambda event: tell(_without_secrets(event, mask))) if mask else tell
 
@@ -322,7 +322,7 @@ def _without_secrets(told: Any, mask: SecretMask) -> Any:
     """An event or a result, its texts masked, and those of its tasks."""
     if not mask or isinstance(told, events.Progress):
         return told
-    changed: dict[str, Any] = {word: _hidden(getattr(told, word), mask) for word in _WORDS if hasattr(told, word)}
+    changed: dict[str, Any] = {word: _hide_secrets(getattr(told, word), mask) for word in _WORDS if hasattr(told, word)}
     tasks = getattr(told, "tasks", None)
     if isinstance(told, events.RunEnded):
         changed["tasks"] = tuple(_without_secrets(task, mask) for task in told.tasks)
@@ -331,25 +331,25 @@ def _without_secrets(told: Any, mask: SecretMask) -> Any:
     return replace(told, **changed) if changed else told
 
 
-def _hidden(value: Any, mask: SecretMask) -> Any:
+def _hide_secrets(value: Any, mask: SecretMask) -> Any:
     if isinstance(value, str):
         return mask(value)
     if isinstance(value, dict):
-        return {key: _hidden(each, mask) for key, each in value.items()}
-    return tuple(_hidden(each, mask) for each in value) if isinstance(value, tuple) else value
+        return {key: _hide_secrets(each, mask) for key, each in value.items()}
+    return tuple(_hide_secrets(each, mask) for each in value) if isinstance(value, tuple) else value
 
 
-class _Kept(DeadLetterSink):
+class _RunDeadLetters(DeadLetterSink):
     """The run's own store of dead letters."""
 
     def __init__(self, plan: Plan, printer: Printer) -> None:
-        self.kept = DeadLetterFile(plan.settings.state, plan.run_id, {"title": plan.title})
+        self.file = DeadLetterFile(plan.settings.state, plan.run_id, {"title": plan.title})
         self._printer = printer
 
     def store_letter(self, record: DeadLetterRecord) -> None:
         """Write it down."""
         text = record.text
-        self.kept.append(
+        self.file.append(
             {
                 "id": record.item_id,
                 "queue": record.queue,
@@ -371,38 +371,38 @@ class _Kept(DeadLetterSink):
 
     def close(self) -> None:
         """The run is over."""
-        self.kept.close()
+        self.file.close()
 
 
-def _fleets(
-    plan: Plan, hub: LocalReactor, page: ProgressPage, streams: OutputStreams, stack: contextlib.ExitStack
+def _open_engines(
+    plan: Plan, reactor: LocalReactor, page: ProgressPage, streams: OutputStreams, stack: contextlib.ExitStack
 ) -> Mapping[str, Engine]:
-    fleets: dict[str, Engine] = {}
+    engines: dict[str, Engine] = {}
     modes = {task.mode for task in plan.tasks.values()}
     attach = streams.printer.attach_pipe if streams.log == "prefix" else None
     local = plan.settings.engine == "local"
-    holdings = None
+    arenas = None
     if "process" in modes and local:  # first: the fork server must start before any thread does
         from runner.engines.arena_registry import ArenaRegistry
         from runner.engines.processes import ProcessEngine
         from runner.engines.spawn import Spawner
 
-        ours = [task for task in plan.tasks.values() if task.mode == "process"]
-        holdings = ArenaRegistry()
-        stack.callback(holdings.close)
+        process_tasks = [task for task in plan.tasks.values() if task.mode == "process"]
+        arenas = ArenaRegistry()
+        stack.callback(arenas.close)
         spawner = Spawner()
-        needs_asyncio = any(task.shape.is_async for task in ours)
-        spawner.start_fork_server(_references(plan), needs_asyncio, [task.config.env for task in ours])
-        fleets["process"] = ProcessEngine(hub, page, spawner, attach, holdings)
-        stack.callback(fleets["process"].close)
+        needs_asyncio = any(task.shape.is_async for task in process_tasks)
+        spawner.start_fork_server(_process_references(plan), needs_asyncio, [task.config.env for task in process_tasks])
+        engines["process"] = ProcessEngine(reactor, page, spawner, attach, arenas)
+        stack.callback(engines["process"].close)
     if local and "thread" not in modes:
-        return fleets
-    name_thread = _captured(streams, stack)
+        return engines
+    name_thread = _capture_threads(streams, stack)
     if "process" in modes and not local:
         assert plan.plugins is not None
-        site = EngineContext(hub, _references(plan), attach, name_thread, plan.plugins.folder)
-        fleets["process"] = offered_engines(plan.plugins)[0][plan.settings.engine].engine_factory(site)
-        stack.callback(fleets["process"].close)
+        context = EngineContext(reactor, _process_references(plan), attach, name_thread, plan.plugins.folder)
+        engines["process"] = offered_engines(plan.plugins)[0][plan.settings.engine].engine_factory(context)
+        stack.callback(engines["process"].close)
     if "thread" in modes:
         from runner.engines.lifeline import Lifeline
         from runner.engines.threads import ThreadEngine
@@ -413,19 +413,19 @@ def _fleets(
             stack.callback(sys.setswitchinterval, interval)
         stack.callback(Lifeline().close)
         stack.enter_context(shared_stdin.hide_stdin())
-        fleets["thread"] = ThreadEngine(hub, name_thread, holdings)
-        stack.callback(fleets["thread"].close)
-    return fleets
+        engines["thread"] = ThreadEngine(reactor, name_thread, arenas)
+        stack.callback(engines["thread"].close)
+    return engines
 
 
-def _captured(streams: OutputStreams, stack: contextlib.ExitStack) -> Callable[[str], Any] | None:
+def _capture_threads(streams: OutputStreams, stack: contextlib.ExitStack) -> Callable[[str], Any] | None:
     """Capture what threads print; how a thread says whose its output is."""
     from runner.report.capture import ThreadCapture
 
     return stack.enter_context(ThreadCapture(streams.printer)).name_thread if streams.log == "prefix" else None
 
 
-def _references(plan: Plan) -> tuple[Reference, ...]:
+def _process_references(plan: Plan) -> tuple[Reference, ...]:
     """What workers that are processes will load."""
     functions = [task.reference for task in plan.tasks.values() if task.mode == "process"]
     return (*functions, *(hook.reference for hook in plan.worker_hooks))

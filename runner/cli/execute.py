@@ -30,7 +30,7 @@ def execute_and_leave(plan: Plan, options: OutputOptions, document: Callable[[st
     code = completed.exit_code
     if document is not None and completed.record is not None:
         code = _write_summary(completed.record, document, code)
-    _leave(completed.outcome, plan.settings.grace, code)
+    _leave_with(completed.outcome, plan.settings.grace, code)
 
 
 def write_report(record: RunRecord, to: str | BesideRecord, *, quiet: bool) -> str:
@@ -64,7 +64,7 @@ def _write_summary(record: RunRecord, document: Callable[[str], None], code: int
     return code
 
 
-def _leave(outcome: RunOutcome, grace: float, code: int) -> NoReturn:
+def _leave_with(outcome: RunOutcome, grace: float, code: int) -> NoReturn:
     """Leave: at once when the run was killed, else the command waits within the grace for what its tasks have left."""
     if outcome.was_killed or outcome.left_behind:
         # A thread that cannot be ended would keep the interpreter from ending; all state is written.

@@ -127,7 +127,7 @@ def run(
     if progress not in _DISPLAYS:
         raise UsageError(f"--progress knows {', '.join(_DISPLAYS)}, not {progress[:40]!r}")
     given, file = dict(parse_pairs(param, "--param")), file_or_default(file, "run")
-    sets = [*parse_pairs(set_, "--set"), *_overrides(grace=grace, log=log, halt=halt, deadline=deadline)]
+    sets = [*parse_pairs(set_, "--set"), *_run_overrides(grace=grace, log=log, halt=halt, deadline=deadline)]
     sets += [("run.record", "0")] if no_record else []
     loaded = select_tasks(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
     if help_params:
@@ -163,7 +163,7 @@ def run(
     execute_and_leave(plan, options, document)
 
 
-def _overrides(**given: str | None) -> list[tuple[str, str]]:
+def _run_overrides(**given: str | None) -> list[tuple[str, str]]:
     """Options that are keys of [run], as TOML; a number stays one."""
     return [
         (f"run.{key}", value if value.isdigit() else json.dumps(value))

@@ -37,7 +37,7 @@ class Listeners:
                     call(event=event)
             except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a plugin raises, the run goes on
                 self._calls.remove(entry)
-                self._emit(Notice(event.at, _complaint(plugin, error)))
+                self._emit(Notice(event.at, _hook_complaint(plugin, error)))
 
 
 def speaking_as(name: str) -> contextlib.AbstractContextManager[None]:
@@ -46,7 +46,7 @@ def speaking_as(name: str) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if speak is None else speak(name)
 
 
-def _complaint(plugin: Plugin, error: BaseException) -> str:
+def _hook_complaint(plugin: Plugin, error: BaseException) -> str:
     told = describe_error(add_hook_note(error, "runner_event", plugin))
     trace = told.traceback.rstrip()
     return f"plugin {plugin.label} hears nothing more of this run: its hook runner_event raised {told}\n{trace}"
