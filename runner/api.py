@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from runner.config.model import Config
     from runner.engines.reactor import LocalReactor
     from runner.ledger import Balance, ItemCounts
+    from runner.runs import CompletedRun, OutputOptions
     from runner.supervisor import Plan
-    from runner.supervisor import RunOutcome as End
 
 _UNDER_WAY = threading.Lock()
 
 
-def _forked() -> None:
+def _forget_run() -> None:
     """What is under way in the parent is not under way in its copy."""
     global _UNDER_WAY  # noqa: PLW0603  a fact about the process
     _UNDER_WAY = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_forked)
+os.register_at_fork(after_in_child=_forget_run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,68 +197,32 @@ def run(
     if isinstance(file, Config) and (params or set):
         raise UsageError("`params` and `set` change what is read from a file; give them to `load`")
     config = file if isinstance(file, Config) else read_config(file, params, set)
+    config = _select_only(config, tasks, skip)
+    from runner import runs
+
     with only_run(), writable_descriptor(sys.stdout) as out, writable_descriptor(sys.stderr) as err:
-        result = perform_run(_only(config, tasks, skip), out, err, on_event, quiet=quiet, keep=True)
-    _pass_on(result)
+        result = run_config(config, runs.OutputOptions(out, err, quiet=quiet, on_event=on_event))
+    _raise_signal(result)
     return result
 
 
-def perform_run(
+def run_config(
     config: Config,
-    out: int,
-    err: int,
-    on_event: Callable[[events.Event], None] | None = None,
+    options: OutputOptions,
     *,
-    quiet: bool = False,
-    hub: LocalReactor | None = None,
+    reactor: LocalReactor | None = None,
     change: Callable[[Plan], Plan] | None = None,
-    keep: bool = False,
 ) -> Result:
-    """One run with its output going to two descriptors. `change` may alter the plan before it is carried out.
-
-    `keep`: the run leaves its record, and its summary says what each task did.
-    """
+    """Run a configuration. `change` may alter the plan before it is carried out."""
     from runner import runs
-    from runner.engines import process_setup
-    from runner.report.console import Console
-    from runner.report.printer import Printer
-    from runner.supervisor.result import EXIT_DEAD, EXIT_FAILED
 
     plan = runs.prepare_plan(config)
     plan = plan if change is None else change(plan)
-    log = plan.settings.log
-    recorder = runs.open_recorder(plan) if keep else None  # first: it may refuse, and nothing is started yet
-    printer = Printer(out, err, log=log, mask=plan.secret_mask)
-    console = Console(printer, plan, quiet=quiet)
-
-    hearers: list[Callable[[events.Event], None]] = [console.handle_event]
-    if recorder is not None:
-        hearers.insert(0, recorder.handle_event)
-    if on_event is not None:
-        hearers.append(on_event)
-
-    def emit(event: events.Event) -> None:
-        for hear in hearers:
-            hear(event)
-
-    try:
-        end = runs.execute_plan(plan, runs.OutputStreams(printer, log), emit, hub, watched=keep)
-        with process_setup.interrupt_on_signals():
-            record = recorder.close() if recorder is not None else None
-            if recorder is not None and recorder.write_error and not quiet:
-                console.print_message(recorder.write_error)
-            console.print_summary(end, record)
-            printer.close(end.closing_patience(plan.settings.deadline))
-    finally:
-        if recorder is not None:
-            recorder.stop_recording()
-        printer.close(0.0)
-    code = 128 + printer.interrupt_signal if printer.interrupt_signal else end.exit_code
-    code = EXIT_FAILED if code in {0, EXIT_DEAD} and printer.has_lost_output else code
-    return _result(plan, end, code)
+    return _build_result(plan, runs.perform(plan, options, reactor))
 
 
-def _result(plan: Plan, end: End, code: int) -> Result:
+def _build_result(plan: Plan, completed: CompletedRun) -> Result:
+    end = completed.outcome
     tasks = {
         name: TaskResult(
             name,
@@ -269,30 +233,39 @@ def _result(plan: Plan, end: End, code: int) -> Result:
             dropped=task.dropped,
             repeated=task.repeated,
             sent=task.sent,
-            results={worker: _decoded(text) for worker, text in task.results.items()},
+            results={worker: _decode_json(text) for worker, text in task.results.items()},
         )
         for name, task in end.tasks.items()
     }
     return Result(
-        plan.run_id, end.title, code, end.seconds, end.headline, tasks, end.lines, end.reasons, end.left_behind,
-        plan.settings.state, end.unfinished,
-    )  # fmt: skip
+        run=plan.run_id,
+        title=end.title,
+        exit_code=completed.exit_code,
+        seconds=end.seconds,
+        headline=end.headline,
+        tasks=tasks,
+        queues=end.lines,
+        reasons=end.reasons,
+        left_behind=end.left_behind,
+        state=plan.settings.state,
+        unfinished=end.unfinished,
+    )
 
 
-def _decoded(text: str) -> Any:
+def _decode_json(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:  # cut, because it was too long to be shown
         return text
 
 
-def _only(config: Config, tasks: Collection[str], skip: Collection[str]) -> Config:
+def _select_only(config: Config, tasks: Collection[str], skip: Collection[str]) -> Config:
     from runner.config.task_selection import select_tasks
 
     return select_tasks(config, [tasks] if isinstance(tasks, str) else tasks, [skip] if isinstance(skip, str) else skip)
 
 
-def _pass_on(result: Result) -> None:
+def _raise_signal(result: Result) -> None:
     """A signal that has stopped the run was meant for the program: what it does with such signals, it does now."""
     number = result.exit_code - 128
     if number <= 0 or threading.current_thread() is not threading.main_thread():
@@ -344,7 +317,7 @@ def writable_descriptor(stream: TextIO | None) -> Iterator[int]:
             yield null.fileno()
         return
     reader, writer = os.pipe()
-    thread = threading.Thread(target=_relay, args=(reader, stream), name="runner-relay", daemon=True)
+    thread = threading.Thread(target=_relay_lines, args=(reader, stream), name="runner-relay", daemon=True)
     thread.start()
     try:
         yield writer
@@ -362,7 +335,7 @@ def _own_descriptor(stream: TextIO | None) -> int | None:
     return None
 
 
-def _relay(reader: int, stream: TextIO) -> None:
+def _relay_lines(reader: int, stream: TextIO) -> None:
     """Copy until everybody has closed the other end; a stream that takes nothing any more is no reason to wait."""
     with open(reader, encoding="utf-8", errors="replace", newline="") as lines:
         for line in lines:

@@ -90,7 +90,7 @@ def retry_delay(after: Any) -> float | None:
     if after is None:
         return None
     try:
-        seconds = _seconds(after)
+        seconds = _as_seconds(after)
     except OverflowError:
         seconds = float("inf")
     except Exception:  # noqa: BLE001  whatever its __float__ raises
@@ -101,7 +101,7 @@ def retry_delay(after: Any) -> float | None:
     return max(0.0, seconds)
 
 
-def _seconds(after: Any) -> float:
+def _as_seconds(after: Any) -> float:
     if isinstance(after, (str, bytes, bytearray, bool)):  # float("2") would be a number
         raise TypeError
     total = getattr(after, "total_seconds", None)  # a timedelta, of whichever library

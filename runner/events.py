@@ -177,7 +177,6 @@ class QueueSummary:
     dead: int = 0
     dropped: int = 0
     left: int = 0
-    repeated: int = 0
     most: int = 0
 
 
@@ -316,7 +315,7 @@ class ItemFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class TimedOut(Event):
+class ItemTimedOut(Event):
     """A worker has exceeded its task's `timeout` of `limit` seconds, and was killed."""
 
     task: str

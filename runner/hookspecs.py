@@ -86,10 +86,10 @@ class Hooks:
         the same names. A mapping's keys are the names in files, its values callables or `TaskFunction`s.
         """
 
-    def runner_fleets(self) -> Mapping[str, type[Engine]]:  # type: ignore[empty-body]
-        """Offer further engines: what `[run] engine` may say, and the fleet that tasks in processes then run on.
+    def runner_engines(self) -> Mapping[str, type[Engine]]:  # type: ignore[empty-body]
+        """Offer further engines: what `[run] engine` may say, and where tasks in processes then run.
 
-        Called when a file names an engine that is not runner's own. The fleet is called with one argument, a
+        Called when a file names an engine that is not runner's own. The engine is called with one argument, a
         `runner.engines.base.EngineContext`.
         """
 

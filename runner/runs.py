@@ -1,4 +1,12 @@
-"""One run from file to result; the only module that knows all the others."""
+"""One run from its file to its result; the only module that knows all the others.
+
+    Config ──▶ prepare_plan ──▶ Plan ──▶ perform ──▶ CompletedRun
+                                           │
+                                           └─ execute_plan: engines, supervisor, plugins; what is heard goes to the
+                                              record, the console, the progress display, the events file, the caller
+
+The command (`cli.execute`), `runner.run` and `runner.testing` all go through `perform`.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +25,9 @@ from runner.engines import process_setup
 from runner.engines.base import EngineContext
 from runner.engines.limits import raise_open_files_limit
 from runner.engines.reactor import LocalReactor
-from runner.errors import ConfigError, RunnerError
 from runner.plugins.listeners import Listeners, offered_engines
+from runner.report.console import Console
+from runner.report.printer import Printer
 from runner.report.recorder import Recorder
 from runner.secret_masks import SecretMask
 from runner.store import DeadLetterFile, run_folders
@@ -26,6 +35,7 @@ from runner.store.records import RecordFile
 from runner.structs import dataclass
 from runner.supervisor import DeadLetterRecord, DeadLetterSink, Plan, Supervisor, TaskPlan
 from runner.supervisor.description import describe_run
+from runner.supervisor.result import EXIT_DEAD, EXIT_FAILED
 from runner.tasks import inspect_shape
 from runner.transport.progress_page import ProgressPage
 
@@ -35,7 +45,7 @@ if TYPE_CHECKING:
     from runner.config.model import Config, TaskConfig
     from runner.engines.base import Engine
     from runner.plugins import PluginPolicy, TaskFunction
-    from runner.report.printer import Printer
+    from runner.report.record import RunRecord
     from runner.supervisor import RunOutcome
     from runner.tasks import Reference
 
@@ -47,6 +57,39 @@ _SIGNALS = [
 #: With thread tasks that compute, the supervisor would otherwise wait 5 ms for the interpreter each time that it has
 #: something for a process. Shorter costs the threads more than it gives the processes; threads alone need none of it.
 _SWITCH = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """What is shown of a run, and what is kept of it.
+
+    `out` and `err` are the descriptors to write to. `keep_record`: the run leaves its record, and its summary says what
+    each task did. `progress` is the display, `events_file` the file for events, `log_format` and `log_file` the log.
+    `on_event` is called with each event. `write_page` writes the report, and returns a line that says where it is.
+    """
+
+    out: int = 1
+    err: int = 2
+    quiet: bool = False
+    verbose: bool = False
+    color: bool = False
+    dead_ok: bool = False
+    keep_record: bool = True
+    progress: str = "none"
+    events_file: str | None = None
+    log_format: str | None = None
+    log_file: str | None = None
+    on_event: Callable[[events.Event], None] | None = None
+    write_page: Callable[[RunRecord], str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompletedRun:
+    """A run that is over: its outcome, its record (None: none was kept), and the exit code of the command."""
+
+    outcome: RunOutcome
+    record: RunRecord | None
+    exit_code: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +110,7 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
 
     found = check.check_everything(config, choice)
     check.raise_if_errors(found.problems, config)
-    tasks = {name: _task(task, found.functions[name], found.arguments[name]) for name, task in found.tasks.items()}
+    tasks = {name: _plan_task(task, found.functions[name], found.arguments[name]) for name, task in found.tasks.items()}
     used = {queue for task in tasks.values() for queue in (*task.config.inputs, *task.config.outputs, task.config.dead)}
     queues = {name: queue for name, queue in config.queues.items() if name in used}
     settings = replace(config.run, state=config.folder / config.run.state)
@@ -87,7 +130,7 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
     )
 
 
-def _task(task: TaskConfig, function: TaskFunction, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> TaskPlan:
+def _plan_task(task: TaskConfig, function: TaskFunction, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> TaskPlan:
     return TaskPlan(
         task, task.mode or "process", function.reference, inspect_shape(function.obj), pickle.dumps(arguments, 5)
     )
@@ -98,8 +141,105 @@ def _run_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S-") + os.urandom(8).hex()
 
 
-def open_recorder(plan: Plan) -> Recorder:
-    """Keeps the run's record where the file says; give it all events, and close it at the end.
+# -- from a plan to how it ended, in front of people ------------------------------------------
+
+
+def perform(plan: Plan, options: OutputOptions, reactor: LocalReactor | None = None) -> CompletedRun:
+    """Run a plan, show what happens, and return how it ended, once all is written.
+
+    UnsafeFolder or UsageError, before anything is started: the record, the events or the log cannot be written.
+    """
+    output = _RunOutput(plan, options)
+    try:
+        try:
+            streams = OutputStreams(output.printer, plan.settings.log)
+            outcome = execute_plan(plan, streams, output.publish, reactor, watched=options.keep_record)
+        finally:
+            output.end_display()
+        with process_setup.interrupt_on_signals():
+            record = output.print_end(outcome)
+            output.printer.close(outcome.closing_patience(plan.settings.deadline))
+    finally:
+        output.close()
+    return CompletedRun(outcome, record, output.exit_code(outcome))
+
+
+class _RunOutput:
+    """All that is told of one run while it goes on, and what each of them has to say at its end."""
+
+    def __init__(self, plan: Plan, options: OutputOptions) -> None:
+        log = plan.settings.log
+        self._options = options
+        self._recorder = _open_recorder(plan) if options.keep_record else None  # first: it may refuse
+        self._journal = None
+        if options.events_file is not None:
+            from runner.report.journal import EventJournal
+
+            self._journal = EventJournal(options.events_file)
+        lines = None
+        if options.log_format or options.log_file:
+            from runner.report.log import open_log
+
+            lines = open_log(plan.run_id, options.log_format, options.log_file)
+        self.printer = Printer(
+            options.out, options.err, log=log, color=options.color, mask=plan.secret_mask, lines=lines
+        )
+        self._console = Console(self.printer, plan, quiet=options.quiet, verbose=options.verbose)
+        self._display = None
+        if options.progress != "none" and not options.quiet:
+            from runner.report.progress_displays import create_display
+
+            self._display = create_display(options.progress, self.printer, log=log, fd=options.err)
+        told = (self._recorder, self._console, self._display, self._journal)
+        self._subscribers: list[Callable[[events.Event], None]] = [
+            each.handle_event for each in told if each is not None
+        ]
+        if options.on_event is not None:
+            self._subscribers.append(options.on_event)
+
+    def publish(self, event: events.Event) -> None:
+        """Tell all of them."""
+        for handle_event in self._subscribers:
+            handle_event(event)
+
+    def end_display(self) -> None:
+        """Take the display away: nothing goes on any more."""
+        if self._display is not None:
+            self._display.close()
+
+    def print_end(self, outcome: RunOutcome) -> RunRecord | None:
+        """Keep the record, write the page, and print how the run ended."""
+        if self._journal is not None:
+            self._journal.close()
+        record = None
+        if self._recorder is not None:
+            record = self._recorder.close(self.exit_code(outcome))
+            lines = ["" if self._options.quiet else self._recorder.write_error]
+            lines.append(self._journal.write_error if self._journal is not None else "")
+            lines.append(self._options.write_page(record) if self._options.write_page is not None else "")
+            for line in filter(None, lines):
+                self._console.print_message(line)
+        self._console.print_summary(outcome, record)
+        return record
+
+    def exit_code(self, outcome: RunOutcome) -> int:
+        """Return what the command ends with: lost output makes a good end a failed one."""
+        if self.printer.interrupt_signal:
+            return 128 + self.printer.interrupt_signal
+        lost = self.printer.has_lost_output or (self._journal is not None and bool(self._journal.write_error))
+        if lost and outcome.exit_code in {0, EXIT_DEAD}:
+            return EXIT_FAILED
+        return 0 if self._options.dead_ok and outcome.exit_code == EXIT_DEAD else outcome.exit_code
+
+    def close(self) -> None:
+        """Write what there is still to print; the record is kept, or there is none."""
+        if self._recorder is not None:
+            self._recorder.stop_recording()
+        self.printer.close(0.0)
+
+
+def _open_recorder(plan: Plan) -> Recorder:
+    """Return what keeps the run's record where the file says.
 
     UnsafeFolder: others decide what is in that folder, and nothing was started.
     """
@@ -110,51 +250,54 @@ def open_recorder(plan: Plan) -> Recorder:
     return Recorder(RecordFile(settings.state, plan.run_id), settings.record)
 
 
+# -- the run itself ---------------------------------------------------------------------------
+
+
 def execute_plan(
     plan: Plan,
     streams: OutputStreams,
     emit: Callable[[events.Event], None],
-    hub: LocalReactor | None = None,
+    reactor: LocalReactor | None = None,
     *,
     watched: bool = False,
 ) -> RunOutcome:
-    """Run a plan on the local fleets; everything that was started is gone when this returns, the hub as well.
+    """Run a plan; everything that was started is gone when this returns, the reactor as well.
 
-    Who gives a hub can post events to it meanwhile. `watched`: `Progress` is told, although no plugin may listen.
+    The caller can post events to its `reactor` meanwhile. `watched`: `Progress` is emitted even if no plugin listens.
     """
     processes = [len(task.config.workers.names) for task in plan.tasks.values() if task.mode == "process"]
     raise_open_files_limit(sum(processes), sum(len(task.config.workers.names) for task in plan.tasks.values()))
     with contextlib.ExitStack() as stack:
         stack.enter_context(process_setup.deliver_signals())
-        letters = _Kept(plan, streams.printer)
+        letters = _RunDeadLetters(plan, streams.printer)
         stack.callback(letters.close)
-        hub = hub or LocalReactor()
-        stack.callback(hub.close)
+        reactor = reactor or LocalReactor()
+        stack.callback(reactor.close)
         page = ProgressPage()
         stack.callback(page.close)
-        stack.enter_context(_marked())
-        fleets = _fleets(plan, hub, page, streams, stack)
-        hub.catch_signals(_SIGNALS)
+        stack.enter_context(_marked_environment())
+        engines = _open_engines(plan, reactor, page, streams, stack)
+        reactor.catch_signals(_SIGNALS)
         stack.enter_context(gc_tuning.frozen_during_run())
         clock = RealClock()
-        emit = _masked(plan.secret_mask, emit)
+        emit = _masked_emit(plan.secret_mask, emit)
         for text in plan.notices:
             emit(events.Notice(clock.now(), text))
         listeners = Listeners(plan.plugins, emit)
         if listeners.has_listeners and streams.log == "prefix" and not hasattr(sys.stdout, "speaking"):
-            _captured(streams, stack)  # what hooks print bears their plugin's name
+            _capture_threads(streams, stack)  # what hooks print bears their plugin's name
         listening = watched or listeners.has_listeners
-        tell = _masked(plan.secret_mask, listeners.publish_event)
-        supervisor = Supervisor(plan, fleets, hub, clock, tell, letters, listening=listening, looks=True)
+        tell = _masked_emit(plan.secret_mask, listeners.publish_event)
+        supervisor = Supervisor(plan, engines, reactor, clock, tell, letters, listening=listening, looks=True)
         result: RunOutcome = _without_secrets(supervisor.run(), plan.secret_mask)
-    left: Sequence[str] = getattr(fleets.get("thread"), "names_left_running", tuple)()
+    left: Sequence[str] = getattr(engines.get("thread"), "names_left_running", tuple)()
     return replace(
-        result, left_behind=tuple(left), letters_kept=letters.kept.written_count, trouble=letters.kept.write_error
+        result, left_behind=tuple(left), letters_kept=letters.file.written_count, trouble=letters.file.write_error
     )
 
 
 @contextlib.contextmanager
-def _marked() -> Iterator[None]:
+def _marked_environment() -> Iterator[None]:
     """Have the environment say which process runs, for as long as it does; programs of its tasks can look at it."""
     before = os.environ.get("RUNNER_PID")
     os.environ["RUNNER_PID"] = str(os.getpid())
@@ -170,7 +313,7 @@ def _marked() -> Iterator[None]:
 _WORDS = ("error", "traceback", "preview", "why", "text", "result", "results", "reasons")
 
 
-def _masked(mask: SecretMask, tell: Callable[[events.Event], None]) -> Callable[[events.Event], None]:
+def _masked_emit(mask: SecretMask, tell: Callable[[events.Event], None]) -> Callable[[events.Event], None]:
     """Who hears of an event hears of no secret."""
     return (lambda event: tell(_without_secrets(event, mask))) if mask else tell
 
@@ -179,7 +322,7 @@ def _without_secrets(told: Any, mask: SecretMask) -> Any:
     """An event or a result, its texts masked, and those of its tasks."""
     if not mask or isinstance(told, events.Progress):
         return told
-    changed: dict[str, Any] = {word: _hidden(getattr(told, word), mask) for word in _WORDS if hasattr(told, word)}
+    changed: dict[str, Any] = {word: _hide_secrets(getattr(told, word), mask) for word in _WORDS if hasattr(told, word)}
     tasks = getattr(told, "tasks", None)
     if isinstance(told, events.RunEnded):
         changed["tasks"] = tuple(_without_secrets(task, mask) for task in told.tasks)
@@ -188,25 +331,25 @@ def _without_secrets(told: Any, mask: SecretMask) -> Any:
     return replace(told, **changed) if changed else told
 
 
-def _hidden(value: Any, mask: SecretMask) -> Any:
+def _hide_secrets(value: Any, mask: SecretMask) -> Any:
     if isinstance(value, str):
         return mask(value)
     if isinstance(value, dict):
-        return {key: _hidden(each, mask) for key, each in value.items()}
-    return tuple(_hidden(each, mask) for each in value) if isinstance(value, tuple) else value
+        return {key: _hide_secrets(each, mask) for key, each in value.items()}
+    return tuple(_hide_secrets(each, mask) for each in value) if isinstance(value, tuple) else value
 
 
-class _Kept(DeadLetterSink):
+class _RunDeadLetters(DeadLetterSink):
     """The run's own store of dead letters."""
 
     def __init__(self, plan: Plan, printer: Printer) -> None:
-        self.kept = DeadLetterFile(plan.settings.state, plan.run_id, {"title": plan.title})
+        self.file = DeadLetterFile(plan.settings.state, plan.run_id, {"title": plan.title})
         self._printer = printer
 
     def store_letter(self, record: DeadLetterRecord) -> None:
         """Write it down."""
         text = record.text
-        self.kept.append(
+        self.file.append(
             {
                 "id": record.item_id,
                 "queue": record.queue,
@@ -228,38 +371,38 @@ class _Kept(DeadLetterSink):
 
     def close(self) -> None:
         """The run is over."""
-        self.kept.close()
+        self.file.close()
 
 
-def _fleets(
-    plan: Plan, hub: LocalReactor, page: ProgressPage, streams: OutputStreams, stack: contextlib.ExitStack
+def _open_engines(
+    plan: Plan, reactor: LocalReactor, page: ProgressPage, streams: OutputStreams, stack: contextlib.ExitStack
 ) -> Mapping[str, Engine]:
-    fleets: dict[str, Engine] = {}
+    engines: dict[str, Engine] = {}
     modes = {task.mode for task in plan.tasks.values()}
     attach = streams.printer.attach_pipe if streams.log == "prefix" else None
     local = plan.settings.engine == "local"
-    holdings = None
+    arenas = None
     if "process" in modes and local:  # first: the fork server must start before any thread does
         from runner.engines.arena_registry import ArenaRegistry
         from runner.engines.processes import ProcessEngine
         from runner.engines.spawn import Spawner
 
-        ours = [task for task in plan.tasks.values() if task.mode == "process"]
-        holdings = ArenaRegistry()
-        stack.callback(holdings.close)
+        process_tasks = [task for task in plan.tasks.values() if task.mode == "process"]
+        arenas = ArenaRegistry()
+        stack.callback(arenas.close)
         spawner = Spawner()
-        needs_asyncio = any(task.shape.is_async for task in ours)
-        spawner.start_fork_server(_references(plan), needs_asyncio, [task.config.env for task in ours])
-        fleets["process"] = ProcessEngine(hub, page, spawner, attach, holdings)
-        stack.callback(fleets["process"].close)
+        needs_asyncio = any(task.shape.is_async for task in process_tasks)
+        spawner.start_fork_server(_process_references(plan), needs_asyncio, [task.config.env for task in process_tasks])
+        engines["process"] = ProcessEngine(reactor, page, spawner, attach, arenas)
+        stack.callback(engines["process"].close)
     if local and "thread" not in modes:
-        return fleets
-    name_thread = _captured(streams, stack)
+        return engines
+    name_thread = _capture_threads(streams, stack)
     if "process" in modes and not local:
         assert plan.plugins is not None
-        site = EngineContext(hub, _references(plan), attach, name_thread, plan.plugins.folder)
-        fleets["process"] = offered_engines(plan.plugins)[0][plan.settings.engine].engine_factory(site)
-        stack.callback(fleets["process"].close)
+        context = EngineContext(reactor, _process_references(plan), attach, name_thread, plan.plugins.folder)
+        engines["process"] = offered_engines(plan.plugins)[0][plan.settings.engine].engine_factory(context)
+        stack.callback(engines["process"].close)
     if "thread" in modes:
         from runner.engines.lifeline import Lifeline
         from runner.engines.threads import ThreadEngine
@@ -270,22 +413,19 @@ def _fleets(
             stack.callback(sys.setswitchinterval, interval)
         stack.callback(Lifeline().close)
         stack.enter_context(shared_stdin.hide_stdin())
-        fleets["thread"] = ThreadEngine(hub, name_thread, holdings)
-        stack.callback(fleets["thread"].close)
-    return fleets
+        engines["thread"] = ThreadEngine(reactor, name_thread, arenas)
+        stack.callback(engines["thread"].close)
+    return engines
 
 
-def _captured(streams: OutputStreams, stack: contextlib.ExitStack) -> Callable[[str], Any] | None:
+def _capture_threads(streams: OutputStreams, stack: contextlib.ExitStack) -> Callable[[str], Any] | None:
     """Capture what threads print; how a thread says whose its output is."""
     from runner.report.capture import ThreadCapture
 
     return stack.enter_context(ThreadCapture(streams.printer)).name_thread if streams.log == "prefix" else None
 
 
-def _references(plan: Plan) -> tuple[Reference, ...]:
+def _process_references(plan: Plan) -> tuple[Reference, ...]:
     """What workers that are processes will load."""
     functions = [task.reference for task in plan.tasks.values() if task.mode == "process"]
     return (*functions, *(hook.reference for hook in plan.worker_hooks))
-
-
-__all__ = ["ConfigError", "OutputStreams", "RunnerError", "execute_plan", "prepare_plan"]

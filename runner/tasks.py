@@ -225,16 +225,23 @@ def inspect_shape(target: Any) -> Shape:
         inner = next((base.__dict__["__call__"] for base in target.__mro__ if "__call__" in base.__dict__), None)
         if inner is None:  # `int`, `pathlib.Path`: making one of an item is the call
             return Shape("function")
-        return Shape("class", _kind(inner), *_given(inner), constructor_context=_given(target.__init__)[0])
+        return Shape(
+            "class",
+            _call_kind(inner),
+            *_engine_parameters(inner),
+            constructor_context=_engine_parameters(target.__init__)[0],
+        )
     if not inspect.isroutine(target) and not isinstance(target, type) and callable(type(target)):
         method = type(target).__call__
         if inspect.isfunction(method):
-            return Shape(_kind(method), "function", *_given(method))
-    return Shape(_kind(target), "function", *_given(target))
+            return Shape(_call_kind(method), "function", *_engine_parameters(method))
+    return Shape(_call_kind(target), "function", *_engine_parameters(target))
 
 
-def _kind(target: Any) -> Literal["function", "generator", "async", "asyncgen"]:
-    for layer in _layers(target):  # the outermost that says what it is: an async wrapper of a plain function is async
+def _call_kind(target: Any) -> Literal["function", "generator", "async", "asyncgen"]:
+    for layer in _wrapped_layers(
+        target
+    ):  # the outermost that says what it is: an async wrapper of a plain function is async
         if inspect.isasyncgenfunction(layer):
             return "asyncgen"
         if inspect.iscoroutinefunction(layer):
@@ -244,7 +251,7 @@ def _kind(target: Any) -> Literal["function", "generator", "async", "asyncgen"]:
     return "function"
 
 
-def _layers(target: Any) -> Iterator[Any]:
+def _wrapped_layers(target: Any) -> Iterator[Any]:
     """A callable, and what it wraps (`functools.wraps`, `partial`, a bound or static method), from the outside in."""
     seen: list[Any] = []
     while target is not None and not any(target is each for each in seen):
@@ -258,11 +265,11 @@ def _layers(target: Any) -> Iterator[Any]:
             target = getattr(target, "__func__", None) if wrapped is None else wrapped
 
 
-def _given(target: Any) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
+def _engine_parameters(target: Any) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
     """The parameters annotated Context, Inbox and Outbox."""
     found: dict[str, list[str]] = {"Context": [], "Inbox": [], "Outbox": []}
     for name, annotation in parameter_hints(target).items():
-        word = _word(annotation)
+        word = _annotated_word(annotation)
         if word in found:
             found[word].append(name)
     return next(iter(found["Context"]), None), tuple(found["Inbox"]), tuple(found["Outbox"])
@@ -271,22 +278,24 @@ def _given(target: Any) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
 _WORDS = frozenset({"Context", "Inbox", "Outbox"})
 
 
-def _word(annotation: Any) -> str | None:
+def _annotated_word(annotation: Any) -> str | None:
     """Which of ours an annotation means, in whichever spelling: `Context | None`, `Optional[...]`, `Annotated[...]`."""
     if isinstance(annotation, str):
-        return next((word for name in _heads(annotation) if (word := name.rpartition(".")[2]) in _WORDS), None)
+        return next(
+            (word for name in _annotation_names(annotation) if (word := name.rpartition(".")[2]) in _WORDS), None
+        )
     if isinstance(annotation, type) and annotation in {Context, Inbox, Outbox}:
         return annotation.__name__
     origin = getattr(annotation, "__origin__", None)
     if isinstance(annotation, types.UnionType) or origin is Union:
-        return next((found for each in annotation.__args__ if (found := _word(each))), None)
+        return next((found for each in annotation.__args__ if (found := _annotated_word(each))), None)
     if isinstance(annotation, ForwardRef):
-        return _word(annotation.__forward_arg__)
+        return _annotated_word(annotation.__forward_arg__)
     inner = origin if origin is not None else getattr(annotation, "__value__", None)  # `type Told = Context`
-    return None if inner is None else _word(inner)
+    return None if inner is None else _annotated_word(inner)
 
 
-def _heads(annotation: str) -> Iterator[str]:
+def _annotation_names(annotation: str) -> Iterator[str]:
     """The names that a written annotation may mean: the parts of a union, without what stands in brackets."""
     try:
         left = [ast.parse(annotation.strip(), mode="eval").body]
@@ -297,7 +306,7 @@ def _heads(annotation: str) -> Iterator[str]:
         if isinstance(node, ast.BinOp):
             left = [node.left, node.right, *left]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield from _heads(node.value)
+            yield from _annotation_names(node.value)
         elif isinstance(node, ast.Subscript):
             inside = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
             if (outer := ast.unparse(node.value)).rpartition(".")[2] in {"Optional", "Union"}:
@@ -312,9 +321,9 @@ def _heads(annotation: str) -> Iterator[str]:
 
 def parameter_hints(target: Any) -> dict[str, Any]:
     """The annotations of a callable's parameters; those that cannot be resolved stay strings."""
-    layers = list(_layers(target)) if callable(target) else [target]
+    layers = list(_wrapped_layers(target)) if callable(target) else [target]
     target = layers[-1]
-    raw = _annotations(target)
+    raw = _raw_annotations(target)
     raw.pop("return", None)
     space = getattr(target, "__globals__", {})
     for name, annotation in raw.items():
@@ -322,11 +331,11 @@ def parameter_hints(target: Any) -> dict[str, Any]:
             try:
                 raw[name] = eval(annotation, space)  # noqa: S307  as typing.get_type_hints does, name by name
             except Exception:  # noqa: BLE001  an unresolvable hint: it is known by its name, or not one of ours
-                raw[name] = _renamed(annotation, target)
+                raw[name] = _original_name(annotation, target)
     return raw
 
 
-def _annotations(target: Any) -> dict[str, Any]:
+def _raw_annotations(target: Any) -> dict[str, Any]:
     try:
         return dict(getattr(target, "__annotations__", None) or {})
     except NameError:  # since 3.14 they are evaluated when they are asked for
@@ -334,9 +343,9 @@ def _annotations(target: Any) -> dict[str, Any]:
         return dict(annotationlib.get_annotations(target, format=annotationlib.Format.STRING))
 
 
-def _renamed(annotation: str, target: Any) -> str:
+def _original_name(annotation: str, target: Any) -> str:
     """A written annotation by our own names, where the module imports them under others for type checkers only."""
-    if any(name.rpartition(".")[2] in _WORDS for name in _heads(annotation)):
+    if any(name.rpartition(".")[2] in _WORDS for name in _annotation_names(annotation)):
         return annotation
     try:
         tree = ast.parse(Path(target.__code__.co_filename).read_text(encoding="utf-8"))
@@ -346,7 +355,7 @@ def _renamed(annotation: str, target: Any) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "runner":
             names |= {each.asname: each.name for each in node.names if each.asname and each.name in _WORDS}
-    return next((names[head] for head in _heads(annotation) if head in names), annotation)
+    return next((names[head] for head in _annotation_names(annotation) if head in names), annotation)
 
 
 # -- where a worker finds it ------------------------------------------------------------------

@@ -65,7 +65,7 @@ def _engine(config: Config, plugins: PluginSet) -> Iterator[Problem]:
             "E313", f"there is no engine {quote_name(word)}", place, hint=f"{hint}engines: {', '.join(known)}"
         )
     elif not callable(found[word].engine_factory):
-        text = f"engine {quote_name(word)} of plugin {found[word].plugin.label} is no fleet: nothing that can be called"
+        text = f"engine {quote_name(word)} of plugin {found[word].plugin.label} is not an engine: it cannot be called"
         yield Problem("E313", text, place)
 
 

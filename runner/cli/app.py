@@ -61,17 +61,17 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"runner {__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def _root(
+def _root_options(
     ctx: typer.Context,
     version: Annotated[  # noqa: ARG001  its callback has acted on it
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     folder: Annotated[  # noqa: ARG001  its callback has acted on it
         Optional[str],  # noqa: UP045  typer reads the annotation at run time
@@ -94,41 +94,41 @@ def _root(
 def main() -> int:
     """Run the command line and return its exit code; no traceback of ours for what a user did."""
     with safe_output.escaped_output():
-        return _main()
+        return _run_app()
 
 
-def _main() -> int:
+def _run_app() -> int:
     try:
         app(standalone_mode=True)
     except SystemExit as end:
-        return _leave(end.code if isinstance(end.code, int) else int(bool(end.code)))
+        return _flush_and_leave(end.code if isinstance(end.code, int) else int(bool(end.code)))
     except RunnerError as error:
-        _say(str(error))
-        return _leave(error.exit_code)
+        _say_error(str(error))
+        return _flush_and_leave(error.exit_code)
     except Exception as error:
         if "RUNNER_DEBUG" in os.environ:
             raise
         from runner.error_text import describe_refusal
 
         if refused := describe_refusal(error):
-            _say(f"runner: {refused}")
-            return _leave(1)
-        _say(
+            _say_error(f"runner: {refused}")
+            return _flush_and_leave(1)
+        _say_error(
             f"runner: a fault of runner's own: {type(error).__name__}: {error}\n"
             "        please report it; RUNNER_DEBUG=1 shows where it happened"
         )
-        return _leave(RunnerError.exit_code)
-    return _leave(0)
+        return _flush_and_leave(RunnerError.exit_code)
+    return _flush_and_leave(0)
 
 
-def _say(text: str) -> None:
+def _say_error(text: str) -> None:
     with contextlib.suppress(OSError):  # nobody can be told
         sys.stderr.write(f"{text}\n")
 
 
-def _leave(code: int) -> int:
+def _flush_and_leave(code: int) -> int:
     """Flush what is left; the exit code is another one when output was lost. A closed pipe loses nothing."""
     lost = streams.take_output_error()
     if lost:
-        _say(f"runner: {lost}; output is lost")
+        _say_error(f"runner: {lost}; output is lost")
     return 1 if lost and code in {0, 4} else code

@@ -63,7 +63,7 @@ def check(
     found: list[Problem] = []
     good = []
     for file in files or [file_or_default(None, "check")]:
-        problems, summary = _checked(file, given, sets, chosen)
+        problems, summary = _check_one(file, given, sets, chosen)
         found += problems
         if not problems:
             good.append(f"{file}: no problems ({summary})")
@@ -72,7 +72,7 @@ def check(
     raise typer.Exit(3 if any(strict or each.severity == "error" for each in found) else 0)
 
 
-def _checked(
+def _check_one(
     file: str, params: dict[str, str], sets: list[tuple[str, str]], chosen: PluginPolicy | None
 ) -> tuple[Sequence[Problem], str]:
     from runner import check as checks
@@ -89,17 +89,17 @@ def _checked(
     return problems, f"{tasks} task{'s' * (tasks != 1)}, {queues} queue{'s' * (queues != 1)}{static_too}"
 
 
-def _text(problems: list[Problem], good: list[str]) -> list[str]:
+def _as_text(problems: list[Problem], good: list[str]) -> list[str]:
     from runner.config.problems import render_problems
 
     return [*([render_problems(problems)] if problems else []), *good]
 
 
-def _json(problems: list[Problem], good: list[str]) -> list[str]:  # noqa: ARG001  the same for every format
-    return [json.dumps([_record(problem) for problem in problems], indent=2)]
+def _as_json(problems: list[Problem], good: list[str]) -> list[str]:  # noqa: ARG001  the same for every format
+    return [json.dumps([_problem_record(problem) for problem in problems], indent=2)]
 
 
-def _record(problem: Problem) -> dict[str, Any]:
+def _problem_record(problem: Problem) -> dict[str, Any]:
     place = problem.place
     return {
         "file": place.file,
@@ -113,27 +113,27 @@ def _record(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _github(problems: list[Problem], good: list[str]) -> list[str]:  # noqa: ARG001  the same for every format
-    return [_command(problem) for problem in problems]
+def _as_github(problems: list[Problem], good: list[str]) -> list[str]:  # noqa: ARG001  the same for every format
+    return [_github_command(problem) for problem in problems]
 
 
-def _command(problem: Problem) -> str:
+def _github_command(problem: Problem) -> str:
     place = problem.place
     end = place.column + place.length - 1
-    where = f"file={_property(place.file)}"
+    where = f"file={_escape_property(place.file)}"
     if place.line:
         where += f",line={place.line},endLine={place.line},col={place.column},endColumn={end}"
     message = problem.message + (f"\n{problem.hint}" if problem.hint else "")
-    return f"::{problem.severity} {where},title={problem.code}::{_data(message)}"
+    return f"::{problem.severity} {where},title={problem.code}::{_escape_data(message)}"
 
 
-def _data(text: str) -> str:
+def _escape_data(text: str) -> str:
     """As GitHub's runner wants the text of a command escaped."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
+def _escape_property(text: str) -> str:
+    return _escape_data(text).replace(":", "%3A").replace(",", "%2C")
 
 
-_WRITERS = {"text": _text, "json": _json, "github": _github}
+_WRITERS = {"text": _as_text, "json": _as_json, "github": _as_github}

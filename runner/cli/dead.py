@@ -40,13 +40,13 @@ def list_(
 
       runner dead list 20261123-101500 --limit 0
     """
-    path = _find(state, run)
+    path = _find_letters(state, run)
     kinds: Counter[tuple[str, str]] = Counter()
-    _title(path)
+    _print_title(path)
     for count, letter in enumerate(store.read_letters(path), 1):
-        kinds[_text(letter, "task"), _text(letter, "error").partition(":")[0]] += 1
+        kinds[_field_text(letter, "task"), _field_text(letter, "error").partition(":")[0]] += 1
         if not limit or count <= limit:
-            print(_line(letter))
+            print(_letter_line(letter))
     total = sum(kinds.values())
     if limit and total > limit:
         print(f"... and {total - limit:,} more (--limit 0 shows all)")
@@ -69,12 +69,12 @@ def show(
     """
     if not item and run.replace(".", "", 1).isdigit() and "." in run:
         run, item = "last", run
-    path = _find(state, run)
+    path = _find_letters(state, run)
     shown = 0
     for letter in store.read_letters(path):
         if not item or letter["id"] == item:
             shown += 1
-            print(_whole(letter))
+            print(_letter_text(letter))
     if item and not shown:
         raise UsageError(
             f"run {path.parent.name} has no dead letter for item {item}; see: runner dead list {path.parent.name}"
@@ -98,18 +98,18 @@ def export(
 
       runner dead export last -o dead.jsonl
     """
-    path = _find(state, run)
+    path = _find_letters(state, run)
     if output == "-":
-        _write(path, sys.stdout)
+        _write_letters(path, sys.stdout)
         return
     try:
         with Path(output).open("w", encoding="utf-8") as file:
-            _write(path, file)
+            _write_letters(path, file)
     except OSError as error:
         raise UsageError(f"{output}: {error.strerror}") from None
 
 
-def _find(state: Path, run: str) -> Path:
+def _find_letters(state: Path, run: str) -> Path:
     """The file of a run's letters; when the last run has none, that is said, and where there are some."""
     path = store.find_dead_letters(state, run)
     if not path.exists():
@@ -121,35 +121,39 @@ def _find(state: Path, run: str) -> Path:
     return path
 
 
-def _write(path: Path, file: Any) -> None:
+def _write_letters(path: Path, file: Any) -> None:
     for letter in store.read_letters(path):
         file.write(json.dumps(letter) + "\n")
 
 
-def _title(path: Path) -> None:
+def _print_title(path: Path) -> None:
     heading = store.read_heading(path)
     if bad := store.count_unreadable_lines(path):
         sys.stderr.write(f"{path}: {bad:,} lines are no dead letters, and are passed over\n")
-    sys.stderr.write(f"run {path.parent.name}  {_text(heading, 'title')}  began {_text(heading, 'began')}\n")
+    sys.stderr.write(
+        f"run {path.parent.name}  {_field_text(heading, 'title')}  began {_field_text(heading, 'began')}\n"
+    )
 
 
-def _text(letter: dict[str, Any], key: str) -> str:
+def _field_text(letter: dict[str, Any], key: str) -> str:
     """A value as text that cannot steer a terminal, on one line."""
     return printable_line(str(letter.get(key, "")))
 
 
-def _line(letter: dict[str, Any]) -> str:
+def _letter_line(letter: dict[str, Any]) -> str:
     attempts = letter.get("attempts")
     tries = "1 try" if attempts == 1 else f"{attempts} tries"
-    item, task = _text(letter, "id"), _text(letter, "task")
-    return f"{item:<10} {task:<12} {tries:<8} {_text(letter, 'error')[:100]}   {_text(letter, 'preview')[:60]}"
+    item, task = _field_text(letter, "id"), _field_text(letter, "task")
+    return (
+        f"{item:<10} {task:<12} {tries:<8} {_field_text(letter, 'error')[:100]}   {_field_text(letter, 'preview')[:60]}"
+    )
 
 
-def _whole(letter: dict[str, Any]) -> str:
+def _letter_text(letter: dict[str, Any]) -> str:
     name = printable_line(item_name(str(letter.get("preview", "")), letter["id"], 60))
-    lines = [f"{name}  of queue `{_text(letter, 'queue')}`"]
+    lines = [f"{name}  of queue `{_field_text(letter, 'queue')}`"]
     rows = (("task", "task"), ("worker", "worker"), ("attempts", "attempts"), ("at", "at"), ("error", "error"))
-    lines += [f"  {word:<9} {_text(letter, key)}" for word, key in (*rows, ("value", "preview"))]
+    lines += [f"  {word:<9} {_field_text(letter, key)}" for word, key in (*rows, ("value", "preview"))]
     for word, key in (("traceback", "traceback"), ("its worker printed last", "output")):
         if letter.get(key):
             body = printable_text(str(letter[key])).rstrip("\n").splitlines()

@@ -24,12 +24,12 @@ def describe_plan(config: Config, plan: Plan) -> list[str]:
     workers = " and ".join(f"{count} {kinds[mode][count != 1]}" for mode, count in counts.items())
     tasks, queues = len(plan.tasks), len(plan.queues)
     head = f"{tasks} task{'s' * (tasks != 1)}, {queues} queue{'s' * (queues != 1)}, {workers}. Nothing was started."
-    rows = [_row(config, task) for task in plan.tasks.values()]
+    rows = [_task_row(config, task) for task in plan.tasks.values()]
     skipped = [f"not enabled: {task.name}" for task in config.tasks.values() if not task.enabled]
     return [f"{plan.title}: {head}", "", *format_table(rows), *skipped]
 
 
-def _row(config: Config, plan: TaskPlan) -> tuple[str, ...]:
+def _task_row(config: Config, plan: TaskPlan) -> tuple[str, ...]:
     task = plan.config
     names = task.workers.names
     shown = ", ".join(names[:_MOST_NAMES]) + (f", ... {len(names)} in all" if len(names) > _MOST_NAMES else "")
@@ -40,13 +40,13 @@ def _row(config: Config, plan: TaskPlan) -> tuple[str, ...]:
     return (
         task.name,
         f"{plan.mode}: {shown}",
-        f"{plan.reference.qualname}({_arguments(config, task.name)})",
+        f"{plan.reference.qualname}({_written_arguments(config, task.name)})",
         f"of {module}",
         "; ".join(notes),
     )
 
 
-def _arguments(config: Config, task: str) -> str:
+def _written_arguments(config: Config, task: str) -> str:
     path = ("tasks", task)
     filled = config.filled_tables.get("tasks", {}).get(task, {})
     args = visible_value(config, filled.get("args", []), (*path, "args"))

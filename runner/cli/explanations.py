@@ -26,7 +26,7 @@ class Explanation:
     right: str = ""
 
 
-def _pages() -> dict[str, Explanation]:
+def _read_pages() -> dict[str, Explanation]:
     found = tomli.loads(Path(__file__).with_name("codes.toml").read_text(encoding="utf-8"))
     return {
         code: Explanation(code, **{key: text.rstrip("\n") for key, text in page.items()})
@@ -34,4 +34,4 @@ def _pages() -> dict[str, Explanation]:
     }
 
 
-EXPLANATIONS = _pages()
+EXPLANATIONS = _read_pages()

@@ -58,12 +58,12 @@ def graph(
 
         print(draw_as_text(made, shutil.get_terminal_size().columns))
     elif format_ == "svg":
-        print(_svg(made))
+        print(_draw_svg(made))
     else:
         print(drawing.to_mermaid(made) if format_ == "mermaid" else drawing.to_dot(made))
 
 
-def _svg(made: Diagram) -> str:
+def _draw_svg(made: Diagram) -> str:
     from runner.report.graph_svg import to_svg
     from runner.report.layout import DiagramTooLarge
 

@@ -47,15 +47,17 @@ class LazyGroup(typer.core.TyperGroup):
         """Import one verb."""
         if cmd_name not in self.verbs:
             found = self.load_plugin_command(cmd_name)
-            return None if found is None else _theirs(_command(cmd_name, found, self._elsewhere()))
+            return (
+                None if found is None else _with_plain_output(_build_command(cmd_name, found, self._folder_options()))
+            )
         if self.commands[cmd_name] is None:
             module, _, attribute = self.verbs[cmd_name][0].partition(":")
-            self.commands[cmd_name] = _command(
-                cmd_name, getattr(importlib.import_module(module), attribute), self._elsewhere()
+            self.commands[cmd_name] = _build_command(
+                cmd_name, getattr(importlib.import_module(module), attribute), self._folder_options()
             )
         return self.commands[cmd_name]
 
-    def _elsewhere(self) -> list[Any]:
+    def _folder_options(self) -> list[Any]:
         """The group's own `-C`, for each of its commands."""
         found = [copy.copy(param) for param in self.params if "-C" in param.opts]
         for param in found:
@@ -72,14 +74,14 @@ class LazyGroup(typer.core.TyperGroup):
                 formatter.write_dl([(name, text) for name, (_, text) in others.items()])
 
 
-def _command(name: str, target: Any, elsewhere: Sequence[Any]) -> Any:
-    made = typer.main.get_group(target) if isinstance(target, typer.Typer) else _alone(target)
+def _build_command(name: str, target: Any, elsewhere: Sequence[Any]) -> Any:
+    made = typer.main.get_group(target) if isinstance(target, typer.Typer) else _single_command(target)
     made.name = name
-    _equip(made, elsewhere)
+    _add_common_options(made, elsewhere)
     return made
 
 
-def _theirs(command: Any) -> Any:
+def _with_plain_output(command: Any) -> Any:
     """A plugin's command, which prints what it likes; how it is called wrongly is said by us."""
     invoke = command.invoke
 
@@ -91,22 +93,22 @@ def _theirs(command: Any) -> Any:
     return command
 
 
-def _alone(target: Any) -> Any:
+def _single_command(target: Any) -> Any:
     alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    alone.command(help=_help(target.__doc__ or ""))(target)
+    alone.command(help=_help_text(target.__doc__ or ""))(target)
     return typer.main.get_command(alone)
 
 
-def _equip(command: Any, elsewhere: Sequence[Any]) -> None:
+def _add_common_options(command: Any, elsewhere: Sequence[Any]) -> None:
     """What every command has: `-C`, its examples line by line, and the nearest word for a misspelt option."""
     for each in getattr(command, "commands", {}).values():
         if each.callback is not None and "Examples:" in (each.callback.__doc__ or ""):
-            each.help = _help(each.callback.__doc__)
-        _equip(each, elsewhere)
+            each.help = _help_text(each.callback.__doc__)
+        _add_common_options(each, elsewhere)
     if not getattr(command, "commands", None):
         if not any("-C" in param.opts for param in command.params):
             command.params += [*elsewhere]
-        command.parse_args = partial(_parsed, command, command.parse_args)
+        command.parse_args = partial(_parse_with_hint, command, command.parse_args)
 
 
 def change_folder(folder: str | None) -> None:
@@ -120,7 +122,7 @@ def change_folder(folder: str | None) -> None:
     os.environ["PWD"] = str(Path.cwd())  # what programs that it starts go by
 
 
-def _parsed(command: Any, usual: Any, ctx: Any, args: list[str]) -> Any:
+def _parse_with_hint(command: Any, usual: Any, ctx: Any, args: list[str]) -> Any:
     """As typer parses, but an option that there is not is answered with the one that is most like it."""
     try:
         return usual(ctx, args)
@@ -138,7 +140,7 @@ def _parsed(command: Any, usual: Any, ctx: Any, args: list[str]) -> Any:
         raise
 
 
-def _help(text: str) -> str:
+def _help_text(text: str) -> str:
     """A docstring as help: the examples keep their lines (that is what the backspace says)."""
     head, mark, examples = inspect.cleandoc(text).partition("Examples:\n")
     lines = [line for line in examples.split("\n") if line.strip()]

@@ -65,7 +65,7 @@ def list_(
 
         document = claim_stdout()
     if what == "runs":
-        _runs(state, document)
+        _print_runs(state, document)
         return
     config = examine_file(file, f"list {what}", param, set_)
     raise_for_problems(config)
@@ -92,7 +92,7 @@ def format_table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _runs(state: Path, document: Callable[[str], None] | None) -> None:
+def _print_runs(state: Path, document: Callable[[str], None] | None) -> None:
     from runner.cli import run_history
 
     found = run_history.past_runs(state)
@@ -108,10 +108,10 @@ def _runs(state: Path, document: Callable[[str], None] | None) -> None:
 
 def task_lines(config: Config) -> list[str]:
     """One line for each task: what it calls, how, and from where to where."""
-    return format_table([_task(task) for task in config.tasks.values()])
+    return format_table([_task_row(task) for task in config.tasks.values()])
 
 
-def _task(task: TaskConfig) -> tuple[str, ...]:
+def _task_row(task: TaskConfig) -> tuple[str, ...]:
     count = task.workers.count
     how = f"{count} {task.mode or 'worker'}" + "s" * (count != 1 and task.mode is None)
     if task.mode:
@@ -179,7 +179,7 @@ def _param_records(config: Config) -> list[dict[str, Any]]:
 # -- functions and plugins --------------------------------------------------------------------
 
 
-def _doc(target: Any) -> str:
+def _doc_line(target: Any) -> str:
     return (inspect.getdoc(target) or "").partition("\n")[0]
 
 
@@ -191,7 +191,7 @@ def function_lines(found: PluginSet) -> list[str]:
     for plugin in found.all_plugins:
         for function in plugin.functions.values():
             lines.append(f"{plugin.name}.{function.name}{written_signature(function.obj)}")
-            doc = _doc(function.obj)
+            doc = _doc_line(function.obj)
             lines.append(
                 f"    {doc}  ({function_location(function)})" if doc else f"    ({function_location(function)})"
             )

@@ -61,7 +61,7 @@ def plugin(
 ) -> None:
     """Make a distribution with a plugin: NAME `kitchen` gives the folder `runner-kitchen`."""
     names = _plugin_names(name)
-    folder = _write("plugin", _PLUGIN, Path(names.distribution), names)
+    folder = _write_folder("plugin", _PLUGIN, Path(names.distribution), names)
     print(f"{folder}/ is a plugin: its functions are in src/{names.module}/__init__.py")
     print(f"  cd {folder} && pip install -e '.[test]' && pytest")
     print("  then `runner run` shows its example, tasks.toml")
@@ -71,25 +71,25 @@ def plugin(
 def job(name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the folder.")]) -> None:
     """Make a folder with a file of tasks, a plugin, and tests."""
     names = _job_names(name)
-    folder = _write("job", _JOB, Path(names.name), names)
+    folder = _write_folder("job", _JOB, Path(names.name), names)
     print(f"{folder}/ is a job: tasks.toml, and its functions in plugins/{names.module}.py")
     print(f"  cd {folder} && runner run")
     print("  then `pytest` runs its tests")
 
 
 def _plugin_names(name: str) -> ProjectNames:
-    word = _checked(name).lower()
+    word = _check_name(name).lower()
     dashed = re.sub(r"[-_.]+", "-", word).removeprefix("runner-")
-    plugin = _identifier(dashed.replace("-", "_"), name)
+    plugin = _check_identifier(dashed.replace("-", "_"), name)
     return ProjectNames(dashed, plugin, f"runner_{plugin}", f"runner-{dashed}")
 
 
 def _job_names(name: str) -> ProjectNames:
-    module = _identifier(re.sub(r"[-.]+", "_", _checked(name)).lower(), name)
+    module = _check_identifier(re.sub(r"[-.]+", "_", _check_name(name)).lower(), name)
     return ProjectNames(name, module, module, name)
 
 
-def _checked(name: str) -> str:
+def _check_name(name: str) -> str:
     if not _NAME.fullmatch(name) or len(name) > 60:
         raise UsageError(
             f"{name[:60]!r} cannot be a name: it begins with a letter, and goes on with letters and digits,"
@@ -98,13 +98,13 @@ def _checked(name: str) -> str:
     return name
 
 
-def _identifier(word: str, name: str) -> str:
+def _check_identifier(word: str, name: str) -> str:
     if keyword.iskeyword(word) or word in {"std", "runner"}:
         raise UsageError(f"{name!r} means something already; choose another name")
     return word
 
 
-def _write(kind: str, files: Mapping[str, str], folder: Path, names: ProjectNames) -> Path:
+def _write_folder(kind: str, files: Mapping[str, str], folder: Path, names: ProjectNames) -> Path:
     """All files of one kind of folder; UsageError when it is there already."""
     words = {"name": names.name, "plugin": names.plugin, "module": names.module, "distribution": names.distribution}
     try:

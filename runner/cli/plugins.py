@@ -39,7 +39,7 @@ def plugin_lines(plugins: PluginSet) -> list[str]:
     from runner.cli.listing import format_table
 
     shown = [each for each in plugins.all_plugins if each.name != "std" or each.loaded]
-    rows = format_table([_row(each) for each in shown])
+    rows = format_table([_plugin_row(each) for each in shown])
     found = []
     for row, plugin in zip(rows, shown, strict=True):
         found.append(row)
@@ -50,7 +50,7 @@ def plugin_lines(plugins: PluginSet) -> list[str]:
     return found or ["no plugins"]
 
 
-def _row(plugin: Plugin) -> tuple[str, ...]:
+def _plugin_row(plugin: Plugin) -> tuple[str, ...]:
     parts = [f"{len(plugin.functions)} functions"] if plugin.loaded or plugin.functions else []
     parts += ["functions unknown until loaded"] if plugin.module and plugin.status == "lazy" else []
     parts += list(plugin.hooks)
@@ -69,7 +69,7 @@ def plugin_records(plugins: PluginSet) -> list[dict[str, Any]]:
             "file": plugin.source_file or None,
             "status": plugin.status,
             "why": plugin.blocked_by or plugin.error_line,
-            "functions": _functions(plugin),
+            "functions": _function_names(plugin),
             "hooks": list(plugin.hooks),
             "command": plugin.name if plugin.commands_module else None,
             "error": plugin.error,
@@ -78,7 +78,7 @@ def plugin_records(plugins: PluginSet) -> list[dict[str, Any]]:
     ]
 
 
-def _functions(plugin: Plugin) -> list[str] | None:
+def _function_names(plugin: Plugin) -> list[str] | None:
     return None if plugin.module and plugin.status in {"lazy", "blocked"} else list(plugin.functions)
 
 

@@ -75,7 +75,7 @@ def report(
     if trace is not None:
         artifacts.write_trace(record, trace)
     if show or html is not None or not (as_json or trace is not None or before is not None):
-        artifacts.write_page(record, before, html or _place(state, run, events), show=show)
+        artifacts.write_page(record, before, html or _default_page(state, run, events), show=show)
 
 
 def _refuse_two(html: str | None, trace: str | None, *, as_json: bool) -> None:
@@ -83,7 +83,7 @@ def _refuse_two(html: str | None, trace: str | None, *, as_json: bool) -> None:
         raise UsageError("standard output takes only one of --html -, --trace - and --json")
 
 
-def _place(state: Path, run: str, events: str | None) -> str | artifacts.BesideRecord:
+def _default_page(state: Path, run: str, events: str | None) -> str | artifacts.BesideRecord:
     """Beside the run's record, or beside the events; it goes when the record goes."""
     from runner.cli import artifacts
     from runner.store import records
@@ -99,7 +99,7 @@ def find_record(state: Path, run: str) -> RunRecord:
     from runner.store import records
 
     path = records.find_record(state, run)
-    return parse_record(records.read(path), str(path))
+    return parse_record(records.read_record(path), str(path))
 
 
 def record_of_events(path: str) -> RunRecord:

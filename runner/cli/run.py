@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from functools import partial
 from typing import Annotated, Optional
 
 import typer
@@ -124,7 +127,7 @@ def run(
     if progress not in _DISPLAYS:
         raise UsageError(f"--progress knows {', '.join(_DISPLAYS)}, not {progress[:40]!r}")
     given, file = dict(parse_pairs(param, "--param")), file_or_default(file, "run")
-    sets = [*parse_pairs(set_, "--set"), *_overrides(grace=grace, log=log, halt=halt, deadline=deadline)]
+    sets = [*parse_pairs(set_, "--set"), *_run_overrides(grace=grace, log=log, halt=halt, deadline=deadline)]
     sets += [("run.record", "0")] if no_record else []
     loaded = select_tasks(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
     if help_params:
@@ -143,24 +146,24 @@ def run(
         print("\n".join(describe_plan(loaded, plan)))
         return
     from runner.cli import artifacts
-    from runner.cli.execute import OutputOptions, execute_plan
+    from runner.cli.execute import execute_and_leave, write_report
 
     page = artifacts.choose_page_target(plan, html, report=report)
-    shown = OutputOptions(
+    options = runs.OutputOptions(
         quiet=quiet,
         verbose=verbose,
+        color=sys.stdout.isatty() and "NO_COLOR" not in os.environ,
         dead_ok=dead_ok,
-        write_document=document,
-        events_file=events,
         progress=progress,
-        page_target=page,
+        events_file=events,
         log_format=log_format,
         log_file=log_file,
+        write_page=None if page is None else partial(write_report, to=page, quiet=quiet),
     )
-    execute_plan(plan, shown)
+    execute_and_leave(plan, options, document)
 
 
-def _overrides(**given: str | None) -> list[tuple[str, str]]:
+def _run_overrides(**given: str | None) -> list[tuple[str, str]]:
     """Options that are keys of [run], as TOML; a number stays one."""
     return [
         (f"run.{key}", value if value.isdigit() else json.dumps(value))

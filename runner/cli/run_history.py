@@ -30,12 +30,12 @@ def past_runs(state: Path) -> list[dict[str, Any]]:
     for run in reversed(records.recorded_runs(state)):
         path = state / "runs" / run / records.RECORD_FILE
         record = records.read_unchecked(path)
-        told = {key: _told(record, key) for key in _KINDS}
-        found.append({"run": run, "end": _end(path, record), **told, "outcome": _outcome(record)})
+        told = {key: _checked_value(record, key) for key in _KINDS}
+        found.append({"run": run, "end": _describe_end(path, record), **told, "outcome": _outcome_line(record)})
     return found
 
 
-def _told(record: dict[str, Any], key: str) -> Any:
+def _checked_value(record: dict[str, Any], key: str) -> Any:
     """What a record says under a key; None when it is of no such kind: somebody else, or a hand, has written it."""
     value = record.get(key)
     if key == "balance" and isinstance(value, dict) and not all(type(count) is int for count in value.values()):
@@ -43,7 +43,7 @@ def _told(record: dict[str, Any], key: str) -> Any:
     return value if isinstance(value, _KINDS[key]) else None
 
 
-def _end(path: Path, record: dict[str, Any]) -> str:
+def _describe_end(path: Path, record: dict[str, Any]) -> str:
     code = record.get("exit_code")
     if isinstance(code, int):
         return _ENDS.get(code, "stopped")
@@ -52,7 +52,7 @@ def _end(path: Path, record: dict[str, Any]) -> str:
     return "going on" if records.is_going_on(path, record) else "killed"
 
 
-def _outcome(record: dict[str, Any]) -> str:
+def _outcome_line(record: dict[str, Any]) -> str:
     """The last line of its summary; without a name of a task that was not written by runner."""
     try:
         hows = {str(task["name"]): task["how"] for task in record["tasks"]}
@@ -64,10 +64,10 @@ def _outcome(record: dict[str, Any]) -> str:
 
 def table_rows(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The same for people."""
-    return [tuple(_row(entry)) for entry in found]
+    return [tuple(_run_row(entry)) for entry in found]
 
 
-def _row(entry: dict[str, Any]) -> list[str]:
+def _run_row(entry: dict[str, Any]) -> list[str]:
     try:
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(entry["began"])))
         took = format_duration(float(entry["seconds"]))

@@ -39,21 +39,21 @@ class SafeStream:
 @contextlib.contextmanager
 def escaped_output() -> Iterator[None]:
     """While it is entered, what is printed is harmless."""
-    with _instead(*(stream if stream is None else SafeStream(stream) for stream in (sys.stdout, sys.stderr))):
+    with _replaced_streams(*(stream if stream is None else SafeStream(stream) for stream in (sys.stdout, sys.stderr))):
         yield
 
 
 @contextlib.contextmanager
 def unescaped_output() -> Iterator[None]:
     """While it is entered, what is printed is not ours, and stays as it is."""
-    with _instead(
+    with _replaced_streams(
         *(stream.stream if isinstance(stream, SafeStream) else stream for stream in (sys.stdout, sys.stderr))
     ):
         yield
 
 
 @contextlib.contextmanager
-def _instead(out: Any, err: Any) -> Iterator[None]:
+def _replaced_streams(out: Any, err: Any) -> Iterator[None]:
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = out, err
     try:

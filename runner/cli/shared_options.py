@@ -33,13 +33,13 @@ def complete_file(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: A
 
 def complete_task(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001  typer's signature
     """Names of tasks in the file that the command line names."""
-    config = _quietly(ctx)
+    config = _examine_quietly(ctx)
     return [(task.name, task.help) for task in config.tasks.values()] if config else []
 
 
 def complete_param(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001  typer's signature
     """`NAME=` of the file's params, and their choices once the name is there."""
-    config = _quietly(ctx)
+    config = _examine_quietly(ctx)
     if config is None:
         return []
     name, equals, _ = incomplete.partition("=")
@@ -52,7 +52,7 @@ def complete_set(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: AR
     """`tasks.NAME.key=` and the like."""
     from runner.config import grammar
 
-    config = _quietly(ctx)
+    config = _examine_quietly(ctx)
     if config is None:
         return []
     found = [f"run.{key}=" for key in grammar.RUN]
@@ -67,17 +67,17 @@ def complete_code(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]]
     return [(page.code, page.title) for page in EXPLANATIONS.values()]
 
 
-def _quietly(ctx: Any) -> Config | None:
+def _examine_quietly(ctx: Any) -> Config | None:
     from runner import config
 
-    given = ctx.params.get("file") or ctx.params.get("files") or _among(ctx.args)
+    given = ctx.params.get("file") or ctx.params.get("files") or _find_file(ctx.args)
     try:
         return config.examine(given if isinstance(given, str) else given[0], env={}, lenient=True)
     except (RunnerError, OSError, IndexError):
         return None
 
 
-def _among(words: Sequence[str]) -> str:
+def _find_file(words: Sequence[str]) -> str:
     """The file among words that are not parsed yet: after an option whose value is being typed, none is."""
     return next((word for word in words if word.endswith(".toml") and Path(word).is_file()), DEFAULT_FILE)
 

@@ -35,7 +35,7 @@ _PLAIN = {
 _HANDLER = "runner.plain"
 
 
-class _Output(io.FileIO):
+class _LenientOutput(io.FileIO):
     """A standard output that takes everything: what it could not write is told at the end, by the exit code as well.
 
     So a command goes on to its own end, and its own exit code, when the reader of its output has left. What the
@@ -66,7 +66,7 @@ class _Output(io.FileIO):
 @contextlib.contextmanager
 def strict_output() -> Iterator[None]:
     """While it is entered, a write that fails raises, as functions that print expect it."""
-    raws = [raw for stream in (sys.stdout, sys.stderr) if isinstance(raw := _raw(stream), _Output)]
+    raws = [raw for stream in (sys.stdout, sys.stderr) if isinstance(raw := _raw_stream(stream), _LenientOutput)]
     try:
         for raw in raws:
             raw.strict = True
@@ -76,7 +76,7 @@ def strict_output() -> Iterator[None]:
             raw.strict = False
 
 
-def _raw(stream: Any) -> Any:
+def _raw_stream(stream: Any) -> Any:
     buffer = getattr(stream, "buffer", None)
     return getattr(buffer, "raw", buffer)
 
@@ -84,24 +84,24 @@ def _raw(stream: Any) -> Any:
 def open_standard_streams() -> None:
     """Have all three, with an encoding that takes every letter; called before anything is imported that opens files."""
     process_setup.fill_standard_descriptors()
-    codecs.register_error(_HANDLER, _plainly)
+    codecs.register_error(_HANDLER, _replace_letters)
     sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  it lives as long as the process
-    sys.stdout, sys.stderr = _output(1, sys.stdout), _output(2, sys.stderr)
+    sys.stdout, sys.stderr = _open_output(1, sys.stdout), _open_output(2, sys.stderr)
 
 
-def _output(fd: int, before: TextIO | None) -> TextIO:
+def _open_output(fd: int, before: TextIO | None) -> TextIO:
     encoding = "utf-8" if before is None else before.encoding
-    raw = _Output(fd, "w", closefd=False)
+    raw = _LenientOutput(fd, "w", closefd=False)
     # Under PYTHONUNBUFFERED there is no buffer.
     buffered: Any = raw if isinstance(getattr(before, "buffer", None), io.RawIOBase) else io.BufferedWriter(raw)
     lines, at_once = (getattr(before, name, False) for name in ("line_buffering", "write_through"))
     return io.TextIOWrapper(buffered, encoding, _HANDLER, line_buffering=lines, write_through=at_once)
 
 
-def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+def _replace_letters(error: UnicodeError) -> tuple[str | bytes, int]:
     r"""An error handler of codecs: letters that look alike, or escapes.
 
-    >>> codecs.register_error(_HANDLER, _plainly)
+    >>> codecs.register_error(_HANDLER, _replace_letters)
     >>> "┌─▶ 5 µs é".encode("ascii", _HANDLER)
     b'+-> 5 us \\xe9'
     """
@@ -118,7 +118,7 @@ def take_output_error() -> str:
     for stream, name in ((sys.stdout, "standard output"), (sys.stderr, "standard error")):
         with contextlib.suppress(OSError, ValueError):  # somebody has closed it
             stream.flush()
-        if isinstance(raw := _raw(stream), _Output) and raw.trouble:
+        if isinstance(raw := _raw_stream(stream), _LenientOutput) and raw.trouble:
             told = told or f"{name}: {raw.trouble}"
             raw.trouble = ""
     return told

@@ -106,7 +106,7 @@ class Engine(Protocol):
 
 @message(frozen=True, slots=True)
 class EngineContext:
-    """The arguments with which a plugin's engine (`runner_fleets`) is made.
+    """The one argument with which a plugin's engine (`runner_engines`) is called.
 
     `reactor.post_event` takes its workers' messages and ends (`MessageReceived`, `WorkerExited`), from any thread.
     `references` are the functions and hooks that its workers will load. `attach_output(worker's name, descriptor, "out"

@@ -24,7 +24,6 @@ class ItemCounts:
     dead: int = 0
     dropped: int = 0
     left: int = 0
-    repeated: int = 0
 
     @property
     def missing(self) -> int:

@@ -32,7 +32,7 @@ def local_plugins(folder: Path, named: tuple[str, ...] | None, choice: PluginPol
             if path.is_dir() and (path == default or not (path / "__init__.py").exists()):
                 found += _in_folder(path)
             elif path.exists():
-                found.append(_local(path))
+                found.append(_local_plugin(path))
             else:
                 found.append(Plugin(name.rpartition(".")[2], f"module {name}", name, hooks_module=name))
     for plugin in found:
@@ -49,7 +49,7 @@ def _in_folder(folder: Path) -> list[Plugin]:
         there = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         return [Plugin(folder.name, str(folder), error=str(error), error_line=str(error))]
-    return [_local(path) for path in there if _is_module(path)]
+    return [_local_plugin(path) for path in there if _is_module(path)]
 
 
 def _is_module(path: Path) -> bool:
@@ -58,7 +58,7 @@ def _is_module(path: Path) -> bool:
     return (path / "__init__.py").is_file()
 
 
-def _local(path: Path) -> Plugin:
+def _local_plugin(path: Path) -> Plugin:
     """A link is the plugin that its own name and place say, as for any module of Python's; so it is not followed."""
     folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100  a Path would follow it, or leave `..` in
     file = os.path.join(folder, name)  # noqa: PTH118

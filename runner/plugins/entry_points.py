@@ -31,14 +31,14 @@ class Distribution:
     @property
     def summary(self) -> str:
         """One line that says what it is for; empty when it says nothing."""
-        return self._metadata("Summary")
+        return self._read_metadata("Summary")
 
     @property
     def display_name(self) -> str:
         """Its name as its author writes it, where the folder has it with `_`."""
-        return self._metadata("Name") or self.name
+        return self._read_metadata("Name") or self.name
 
-    def _metadata(self, key: str) -> str:
+    def _read_metadata(self, key: str) -> str:
         for file in ("METADATA", "PKG-INFO"):
             try:
                 text = Path(self.metadata_folder, file).read_text(encoding="utf-8", errors="replace")
@@ -78,7 +78,7 @@ def scan_entry_points(path: Iterable[str] | None = None) -> list[EntryPoint]:
     found: list[EntryPoint] = []
     seen: set[str] = set()
     for site in dict.fromkeys(sys.path if path is None else path):
-        for distribution in _distributions(site or "."):
+        for distribution in _find_distributions(site or "."):
             key = distribution.name.replace("_", "-").replace(".", "-").lower()
             if key not in seen:
                 seen.add(key)
@@ -86,7 +86,7 @@ def scan_entry_points(path: Iterable[str] | None = None) -> list[EntryPoint]:
     return sorted(found, key=lambda each: (each.name, each.distribution.name))
 
 
-def _distributions(site: str) -> Iterator[Distribution]:
+def _find_distributions(site: str) -> Iterator[Distribution]:
     try:
         names = os.listdir(site)  # noqa: PTH208  a Path for each of hundreds of names costs more than the rest
     except OSError:

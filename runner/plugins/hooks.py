@@ -55,29 +55,29 @@ class HookCalls:
         if module is None:
             return
         found = marked_hooks(module)
-        wrong = _wrong(module, found, plugin)
+        wrong = _find_mistake(module, found, plugin)
         if wrong:
             plugin.mark_broken(wrong)
         elif found:
-            self._register(plugin, module, found)
+            self._register_hooks(plugin, module, found)
         if plugin.distribution is not None and not plugin.module:
             plugin.loaded = not plugin.error
 
-    def _register(self, plugin: Plugin, module: ModuleType, found: dict[str, HookOptions]) -> None:
+    def _register_hooks(self, plugin: Plugin, module: ModuleType, found: dict[str, HookOptions]) -> None:
         import pluggy
 
         if self._manager is None:
-            self._manager = _manager()
+            self._manager = _make_manager()
         key = plugin.label
         try:
             self._manager.register(module, key)
         except (pluggy.PluginValidationError, ValueError) as error:
-            plugin.mark_broken(_short(error))
+            plugin.mark_broken(_one_line(error))
             return
         plugin.hooks = tuple(name for name in NAMES if name in found)
         self._plugins[key], self._modules[key] = plugin, module
         if "runner_tasks" in plugin.hooks:
-            self._offer(plugin, module)
+            self._add_functions(plugin, module)
 
     def calls_of(self, hook: str) -> Iterator[tuple[Plugin, Callable[..., list[Any]]]]:
         """Each plugin with this hook, and the call of it alone; the call's result is a list of one, or empty."""
@@ -88,7 +88,7 @@ class HookCalls:
                 others = [module for other, module in self._modules.items() if other != key]
                 yield plugin, self._manager.subset_hook_caller(hook, others)
 
-    def _offer(self, plugin: Plugin, module: ModuleType) -> None:
+    def _add_functions(self, plugin: Plugin, module: ModuleType) -> None:
         """Take in what the plugin's `runner_tasks` gives."""
         for _, call in [each for each in self.calls_of("runner_tasks") if each[0] is plugin]:
             try:
@@ -106,13 +106,13 @@ class HookCalls:
         for key, plugin in self._plugins.items():
             if "runner_worker" in plugin.hooks and not plugin.error:
                 module = self._modules[key]
-                takes = bool(_parameters(module.runner_worker))
+                takes = bool(_positional_parameters(module.runner_worker))
                 where = Reference(module.__name__, "runner_worker", plugin.path)
                 found.append(WorkerHook(where, plugin.label, takes))
         return tuple(found)
 
 
-def _manager() -> pluggy.PluginManager:
+def _make_manager() -> pluggy.PluginManager:
     import pluggy
 
     class Manager(pluggy.PluginManager):
@@ -135,17 +135,17 @@ def _manager() -> pluggy.PluginManager:
     return manager
 
 
-def _wrong(module: ModuleType, found: dict[str, HookOptions], plugin: Plugin) -> str:
+def _find_mistake(module: ModuleType, found: dict[str, HookOptions], plugin: Plugin) -> str:
     """What is wrong with a plugin's hooks, in one sentence; empty when nothing is."""
     for name, options in found.items():
         if name not in NAMES and not options.optionalhook:
-            return f"there is no hook `{name}`; {_nearest(name, NAMES) or 'hooks: ' + ', '.join(NAMES)}"
+            return f"there is no hook `{name}`; {_suggest_nearest(name, NAMES) or 'hooks: ' + ', '.join(NAMES)}"
     for name in NAMES:
         function = vars(module).get(name)
         if inspect.isfunction(function) and name not in found and function.__module__ == module.__name__:
             return f"`{name}` is not marked as a hook: put `@hookimpl` (from runner) above it"
     for name in (name for name in NAMES if name in found):
-        wrong = _wrong_form(name, vars(module)[name])
+        wrong = _find_wrong_form(name, vars(module)[name])
         if wrong:
             return wrong
     if not found and plugin.distribution is not None:
@@ -153,33 +153,33 @@ def _wrong(module: ModuleType, found: dict[str, HookOptions], plugin: Plugin) ->
     return ""
 
 
-def _wrong_form(name: str, function: Any) -> str:
+def _find_wrong_form(name: str, function: Any) -> str:
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         return f"hook `{name}` must be a plain function, not `async def`"
     if name == "runner_worker" and inspect.isgeneratorfunction(function):
         return "hook `runner_worker` must return a context manager: put `@contextmanager` between it and `@hookimpl`"
     if name == "runner_event" and inspect.isgeneratorfunction(function):
         return "hook `runner_event` must be a plain function: one that yields would do nothing"
-    known = _parameters(getattr(Hooks, name))[1:]
-    unknown = [word for word in _parameters(function) if word not in known]
+    known = _positional_parameters(getattr(Hooks, name))[1:]
+    unknown = [word for word in _positional_parameters(function) if word not in known]
     if unknown:
         takes = ", ".join(f"`{word}`" for word in known) or "no argument"
-        near = _nearest(unknown[0], known)
+        near = _suggest_nearest(unknown[0], known)
         return f"hook `{name}` takes {takes}, not `{unknown[0]}`" + (f"; {near}" if near else "")
     return ""
 
 
-def _parameters(function: Callable[..., Any]) -> list[str]:
+def _positional_parameters(function: Callable[..., Any]) -> list[str]:
     """What pluggy would pass: parameters by position that have no default."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
     return [each.name for each in parameters if each.kind in kinds and each.default is each.empty]
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def _suggest_nearest(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, list(known), 1)
     return f"did you mean `{near[0]}`?" if near else ""
 
 
-def _short(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:500]

@@ -37,7 +37,7 @@ class Listeners:
                     call(event=event)
             except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a plugin raises, the run goes on
                 self._calls.remove(entry)
-                self._emit(Notice(event.at, _complaint(plugin, error)))
+                self._emit(Notice(event.at, _hook_complaint(plugin, error)))
 
 
 def speaking_as(name: str) -> contextlib.AbstractContextManager[None]:
@@ -46,7 +46,7 @@ def speaking_as(name: str) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if speak is None else speak(name)
 
 
-def _complaint(plugin: Plugin, error: BaseException) -> str:
+def _hook_complaint(plugin: Plugin, error: BaseException) -> str:
     told = describe_error(add_hook_note(error, "runner_event", plugin))
     trace = told.traceback.rstrip()
     return f"plugin {plugin.label} hears nothing more of this run: its hook runner_event raised {told}\n{trace}"
@@ -66,11 +66,11 @@ def offered_engines(
     """The engines of all plugins by name, and what was wrong: whose, what, and what was raised."""
     found: dict[str, OfferedEngine] = {}
     wrong: list[tuple[Plugin, str, BaseException | None]] = []
-    for plugin, call in plugins.hooks.calls_of("runner_fleets"):
+    for plugin, call in plugins.hooks.calls_of("runner_engines"):
         try:
             given = {name: obj for each in call() for name, obj in dict(each).items()}
         except Exception as error:  # noqa: BLE001  whatever a plugin raises
-            wrong.append((plugin, "its hook runner_fleets raised", add_hook_note(error, "runner_fleets", plugin)))
+            wrong.append((plugin, "its hook runner_engines raised", add_hook_note(error, "runner_engines", plugin)))
             continue
         for name, obj in given.items():
             if name in {"local", "ray"} or name in found:

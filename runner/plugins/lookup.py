@@ -51,7 +51,7 @@ class PluginSet:
         for plugin in self.local_plugins:
             plugin.load_functions()
             self.hooks.register_plugin(plugin)
-        self._same_hooks()
+        self._break_same_names()
         for plugin in self.installed_plugins:
             self.hooks.register_plugin(plugin)
 
@@ -71,7 +71,7 @@ class PluginSet:
         for plugin in self.all_plugins:
             plugin.load_functions()
 
-    def _same_hooks(self) -> None:
+    def _break_same_names(self) -> None:
         """Of two plugins of one name nobody could say whose hooks are meant, or block one: none of them has any."""
         owners: dict[str, list[Plugin]] = {}
         for each in (*self.local_plugins, *self.installed_plugins):
@@ -81,19 +81,19 @@ class PluginSet:
             for each in same if len(same) > 1 else ():
                 if each.distribution is not None:
                     others = " and ".join(other.label for other in same if other is not each)
-                    each.mark_broken(f"another plugin has the same name: {others}; {_block(each)}")
+                    each.mark_broken(f"another plugin has the same name: {others}; {_blocking_hint(each)}")
 
     # -- looking up ----------------------------------------------------------------------------
 
     def find_function(self, call: str) -> TaskFunction:
         """The task function that a file calls `call`; PluginError says what there is instead."""
         if ":" in call:
-            return _importable(call, self._env)
+            return _import_function(call, self._env)
         plugin, _, name = call.rpartition(".")
         if plugin:
-            return self._qualified(call, plugin, name)
+            return self._find_qualified(call, plugin, name)
         for circle in (self.local_plugins, self.bundled_plugins, self.installed_plugins):
-            found = self._in(call, name, circle)
+            found = self._find_among(call, name, circle)
             if found is not None:
                 return found
             if circle is self.local_plugins and any(
@@ -102,28 +102,30 @@ class PluginSet:
                 break  # the project's own may be meant, were it in order: nobody else's is taken for it
         raise self._not_found(call, "", name, [*self.local_plugins, *self.installed_plugins])
 
-    def _in(self, call: str, name: str, circle: Sequence[Plugin]) -> TaskFunction | None:
+    def _find_among(self, call: str, name: str, circle: Sequence[Plugin]) -> TaskFunction | None:
         for each in circle:
             each.load_functions()
         owners = [each for each in circle if name in each.functions and not each.blocked_by]
         for each in owners:
             if name in each.duplicate_functions:
-                raise _clash(call, name, each)
-        if len(owners) > 1 and not all(_same(owners[0].functions[name], each.functions[name]) for each in owners):
-            raise _ambiguous(call, name, owners)
+                raise _duplicate_error(call, name, each)
+        if len(owners) > 1 and not all(
+            _is_same_function(owners[0].functions[name], each.functions[name]) for each in owners
+        ):
+            raise _ambiguous_error(call, name, owners)
         if owners and owners[0].error:
-            raise _broken(call, owners[0])
+            raise _broken_error(call, owners[0])
         return owners[0].functions[name] if owners else None
 
-    def _qualified(self, call: str, plugin: str, name: str) -> TaskFunction:
+    def _find_qualified(self, call: str, plugin: str, name: str) -> TaskFunction:
         owners = [each for each in self.all_plugins if each.name == plugin and (each.module or each.functions)]
         there = [each for each in owners if not each.blocked_by]
         if owners and not there:
             raise PluginError(f"plugin `{plugin}`, which `{call}` needs, is blocked by {owners[0].blocked_by}", "E312")
         if len(there) > 1 and any(each.distribution or each in self.bundled_plugins for each in there):
             both = " and ".join(each.label for each in there)
-            raise PluginError(f"`{call}` may be of two plugins: {both}", "E311", _block(there[-1]))
-        found = self._in(call, name, there)
+            raise PluginError(f"`{call}` may be of two plugins: {both}", "E311", _blocking_hint(there[-1]))
+        found = self._find_among(call, name, there)
         if found is not None:
             return found
         raise self._not_found(call, plugin, name, there)
@@ -134,25 +136,29 @@ class PluginSet:
                 text = f"function `{name}` in {each.origin} is not marked as a task function"
                 return PluginError(text, hint="put `@task` (from runner) above it")
         known = sorted({name for each in offered for name in each.functions if not each.blocked_by})
-        near = _nearest(name, known)
+        near = _suggest_nearest(name, known)
         broken = next((each for each in offered if each.error and (each.module or plugin)), None)
         if broken is not None and not near:
-            return _broken(call, broken)
+            return _broken_error(call, broken)
         if plugin and not offered:
             names = [each.name for each in (*self.local_plugins, *self.installed_plugins)]
-            return PluginError(f"no plugin `{plugin}` for `{call}`", "E312", _nearest(plugin, names) or _known(names))
-        text = f"no task function `{call}`" + (f" (and plugin {_named(broken)} could not be loaded)" if broken else "")
+            return PluginError(
+                f"no plugin `{plugin}` for `{call}`", "E312", _suggest_nearest(plugin, names) or _list_known(names)
+            )
+        text = f"no task function `{call}`" + (
+            f" (and plugin {_plugin_name(broken)} could not be loaded)" if broken else ""
+        )
         blocked = [f"`{each.name}` (by {each.blocked_by})" for each in offered if each.blocked_by and each.module]
-        hint = near or _known(known)
+        hint = near or _list_known(known)
         return PluginError(text, hint=f"{hint}; blocked: {', '.join(blocked)}" if blocked else hint)
 
 
-def _same(one: TaskFunction, other: TaskFunction) -> bool:
+def _is_same_function(one: TaskFunction, other: TaskFunction) -> bool:
     """Whether two plugins offer one function: one has imported it from the other."""
     return one.obj is other.obj or one.is_copy_of(other)
 
 
-def _clash(call: str, name: str, plugin: Plugin) -> PluginError:
+def _duplicate_error(call: str, name: str, plugin: Plugin) -> PluginError:
     both = " and ".join(
         f"`{each.reference.qualname}`" + (f" (line {each.line})" if each.line else "")
         for each in plugin.duplicate_functions[name]
@@ -163,37 +169,37 @@ def _clash(call: str, name: str, plugin: Plugin) -> PluginError:
     )
 
 
-def _ambiguous(call: str, name: str, owners: Sequence[Plugin]) -> PluginError:
+def _ambiguous_error(call: str, name: str, owners: Sequence[Plugin]) -> PluginError:
     both = " and ".join(f"`{each.name}.{name}` ({each.origin})" for each in owners)
     way = "write one of these names in full"
     if len({each.name for each in owners}) < len(owners):
-        way = _block(owners[-1])
+        way = _blocking_hint(owners[-1])
     return PluginError(f"task function `{call}` is offered by {both}", "E311", way)
 
 
-def _broken(call: str, plugin: Plugin) -> PluginError:
-    text = f"no task function `{call}`, but plugin {_named(plugin)} could not be loaded"
+def _broken_error(call: str, plugin: Plugin) -> PluginError:
+    text = f"no task function `{call}`, but plugin {_plugin_name(plugin)} could not be loaded"
     return PluginError(text, "E310", plugin.error.rstrip())
 
 
-def _named(plugin: Plugin) -> str:
+def _plugin_name(plugin: Plugin) -> str:
     return plugin.label if plugin.distribution else f"`{plugin.name}`"
 
 
-def _block(plugin: Plugin) -> str:
+def _blocking_hint(plugin: Plugin) -> str:
     if plugin.distribution is None:
         return "rename one of the files"
     return f"block one of them by the name of its distribution: --no-plugin {plugin.distribution.display_name}"
 
 
-def _importable(call: str, env: Mapping[str, str]) -> TaskFunction:
+def _import_function(call: str, env: Mapping[str, str]) -> TaskFunction:
     module, _, qualname = call.partition(":")
     reference = Reference(module, qualname)
     try:
         import_with_env(env, module)
         target = reference.load_callable()
     except AttributeError as error:
-        near = _nearest(qualname, vars(sys.modules[module])) if module in sys.modules else ""
+        near = _suggest_nearest(qualname, vars(sys.modules[module])) if module in sys.modules else ""
         raise PluginError(f"`{call}`: module `{module}` has no `{qualname}` ({error})", hint=near) from None
     except BaseException as error:
         if is_user_interrupt(error):
@@ -208,12 +214,12 @@ def _importable(call: str, env: Mapping[str, str]) -> TaskFunction:
     return TaskFunction(qualname, target, reference, module, options)
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def _suggest_nearest(word: str, known: Iterable[str]) -> str:
     import difflib
 
     near = difflib.get_close_matches(word, known, 1)
     return f"did you mean `{near[0]}`?" if near else ""
 
 
-def _known(words: Sequence[str]) -> str:
+def _list_known(words: Sequence[str]) -> str:
     return "known: " + ", ".join(f"`{each}`" for each in words) if words else "there is none at all"

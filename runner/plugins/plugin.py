@@ -93,7 +93,7 @@ class Plugin:
         self.loaded = True
         module = self.import_own_module(self.module)
         if module is not None:
-            self._collect(module)
+            self._collect_functions(module)
 
     def import_own_module(self, name: str) -> ModuleType | None:
         """One of its modules; None when it cannot be imported: it is broken then."""
@@ -130,7 +130,7 @@ class Plugin:
         except OSError:
             return ""
 
-    def _collect(self, module: ModuleType) -> None:
+    def _collect_functions(self, module: ModuleType) -> None:
         unmarked = []
         found: dict[str, list[tuple[str, Any, Declaration]]] = {}
         for attribute, value in list(vars(module).items()):

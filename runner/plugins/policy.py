@@ -41,13 +41,13 @@ class PluginPolicy:
         'RUNNER_DISABLE_PLUGINS'
         """
         env = os.environ if env is None else env
-        disabled = _words(env.get(DISABLE_VARIABLE, ""))
+        disabled = _split_words(env.get(DISABLE_VARIABLE, ""))
         everything = disabled & {"1", "true", "all"}
-        names = {_plain(word): DISABLE_VARIABLE for word in disabled - everything}
-        names |= {_plain(word): f"--no-plugin {word}" for word in blocked}
-        chosen, why = frozenset(map(_plain, only)), "--only-plugin"
+        names = {_normalized_name(word): DISABLE_VARIABLE for word in disabled - everything}
+        names |= {_normalized_name(word): f"--no-plugin {word}" for word in blocked}
+        chosen, why = frozenset(map(_normalized_name, only)), "--only-plugin"
         if not chosen and ONLY_VARIABLE in env:
-            chosen, why = frozenset(map(_plain, _words(env[ONLY_VARIABLE]))), ONLY_VARIABLE
+            chosen, why = frozenset(map(_normalized_name, _split_words(env[ONLY_VARIABLE]))), ONLY_VARIABLE
         limited = bool(chosen) or ONLY_VARIABLE in env
         return cls(
             names,
@@ -58,7 +58,7 @@ class PluginPolicy:
 
     def reason_to_block(self, name: str, distribution: str, *, installed: bool) -> str:
         """What blocks a plugin; empty when nothing does."""
-        mine = {_plain(name), _plain(distribution)} - {""}
+        mine = {_normalized_name(name), _normalized_name(distribution)} - {""}
         for word in mine:
             if word in self.blocked_names:
                 return self.blocked_names[word]
@@ -69,10 +69,10 @@ class PluginPolicy:
         return self.allowed_names_source if self.allowed_names is not None and not mine & self.allowed_names else ""
 
 
-def _words(text: str) -> set[str]:
+def _split_words(text: str) -> set[str]:
     return {word.strip() for word in text.split(",") if word.strip()}
 
 
-def _plain(name: str) -> str:
+def _normalized_name(name: str) -> str:
     """Names of distributions are the same with `-`, `_` or `.`, and in any case."""
     return name.replace("_", "-").replace(".", "-").lower()

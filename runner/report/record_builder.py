@@ -181,7 +181,7 @@ def _died(event: events.WorkerDied) -> tuple[str, str]:
     return "death", f"{event.why}{describe_executed(event)}" + ("; replaced" if event.will_restart else "")
 
 
-def _timed_out(event: events.TimedOut) -> tuple[str, str]:
+def _timed_out(event: events.ItemTimedOut) -> tuple[str, str]:
     item = f" with {item_name(event.preview, event.item)}" if event.item else ""
     return "timeout", f"over its time limit of {format_duration(event.limit)}{item}"
 
@@ -194,7 +194,7 @@ _MOMENTS: dict[type, Callable[..., tuple[str, str]]] = {
     events.TaskStarted: lambda _: ("task", "started"),
     events.TaskEnded: _task_ended,
     events.WorkerDied: _died,
-    events.TimedOut: _timed_out,
+    events.ItemTimedOut: _timed_out,
     events.RunStopping: lambda event: ("stop", event.why),
     events.RunKilled: lambda event: ("stop", f"{event.why}: ended at once"),
     events.Notice: lambda event: ("notice", event.text),

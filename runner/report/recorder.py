@@ -46,7 +46,7 @@ class Recorder:
     def _write(self, at: float) -> None:
         assert self._records is not None
         self._written = at
-        self._records.write(dump_json(self.current_record()))
+        self._records.write_record(dump_json(self.current_record()))
 
     def current_record(self) -> RunRecord:
         """What is known so far."""
@@ -58,7 +58,7 @@ class Recorder:
         if exit_code is not None:
             record = replace(record, exit_code=exit_code)
         if self._records is not None:
-            self._records.write(dump_json(record))
+            self._records.write_record(dump_json(record))
             self.stop_recording()
         return record
 

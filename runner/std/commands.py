@@ -101,7 +101,7 @@ class Command:
             arguments, stdin=stdin, stdout=pipe, stderr=pipe, cwd=cwd, env=env, process_group=self._group.group_id()
         )
         try:
-            self._attend(command, data)
+            self._serve_pipes(command, data)
         finally:
             # Nothing that it has started may run on after an error.
             if self.kill_reason is not None or command.poll() is None:
@@ -117,7 +117,7 @@ class Command:
             self.exit_code = -signal.SIGKILL if command.returncode is None else command.returncode
         return self
 
-    def _attend(self, command: subprocess.Popen[bytes], data: bytes) -> None:
+    def _serve_pipes(self, command: subprocess.Popen[bytes], data: bytes) -> None:
         import selectors
 
         ended = _exit_fd(command.pid)
@@ -132,15 +132,15 @@ class Command:
                 if command.stdin is not None:
                     os.set_blocking(command.stdin.fileno(), False)
                     selector.register(command.stdin, selectors.EVENT_WRITE, "in")
-                self._listen(selector, command, memoryview(data))
+                self._serve_until_end(selector, command, memoryview(data))
             finally:
                 if ended is not None:
                     os.close(ended)
 
-    def _listen(self, selector: Any, command: subprocess.Popen[bytes], view: memoryview) -> None:
+    def _serve_until_end(self, selector: Any, command: subprocess.Popen[bytes], view: memoryview) -> None:
         """Until it has ended, or is in trouble."""
         while self.kill_reason is None and len(selector.get_map()) > 0:
-            events = selector.select(self._left())
+            events = selector.select(self._seconds_left())
             if self._until is not None and time.monotonic() >= self._until:
                 self.kill_reason = "time"
                 return
@@ -149,18 +149,18 @@ class Command:
                 if key.data is None:
                     over = True
                 elif key.data == "in":
-                    view = self._feed(selector, command, view)
+                    view = self._feed_input(selector, command, view)
                 else:
-                    self._take(selector, key.fileobj, key.data)
+                    self._read_output(selector, key.fileobj, key.data)
             if over:
-                self._last_words(selector, command)
+                self._read_rest(selector, command)
                 return
 
-    def _left(self) -> float | None:
+    def _seconds_left(self) -> float | None:
         return None if self._until is None else max(0.0, self._until - time.monotonic())
 
     @staticmethod
-    def _feed(selector: Any, command: subprocess.Popen[bytes], view: memoryview) -> memoryview:
+    def _feed_input(selector: Any, command: subprocess.Popen[bytes], view: memoryview) -> memoryview:
         assert command.stdin is not None
         try:
             view = view[os.write(command.stdin.fileno(), view[:_PIECE]) :]
@@ -173,7 +173,7 @@ class Command:
             command.stdin.close()
         return view
 
-    def _take(self, selector: Any, stream: Any, into: bytearray) -> bool:
+    def _read_output(self, selector: Any, stream: Any, into: bytearray) -> bool:
         """Read what is there; False when there is nothing now, or at the end."""
         try:
             data = os.read(stream.fileno(), _PIECE)
@@ -189,12 +189,12 @@ class Command:
             self.kill_reason = "size"
         return self.kill_reason is None
 
-    def _last_words(self, selector: Any, command: subprocess.Popen[bytes]) -> None:
+    def _read_rest(self, selector: Any, command: subprocess.Popen[bytes]) -> None:
         """It has ended: what still stands in its pipes is its own; who holds them open is a child left behind."""
         held = False
         for stream, into in ((command.stdout, self.out), (command.stderr, self.err)):
             if stream in selector.get_map():
-                while self._take(selector, stream, into):
+                while self._read_output(selector, stream, into):
                     pass
                 held = held or stream in selector.get_map()
         if held and self.kill_reason is None:

@@ -26,13 +26,13 @@ def fill_template(template: str, item: Any, quote: Callable[[str], str] = str) -
         whole = match.group()
         if whole in {"{{", "}}"}:
             return whole[0]
-        text = _text_of(_field(item, match["field"]), whole)
-        return quote(_part(text, match["part"]))
+        text = _text_of(_field_of(item, match["field"]), whole)
+        return quote(_path_part(text, match["part"]))
 
     return _HOLE.sub(put, template)
 
 
-def _field(item: Any, name: str | None) -> Any:
+def _field_of(item: Any, name: str | None) -> Any:
     if name is None:
         return item
     if isinstance(item, (tuple, list)) and name.isdecimal():
@@ -44,14 +44,16 @@ def _field(item: Any, name: str | None) -> Any:
                 return item[key]
     elif _has_fields(item) and not name.startswith("_") and hasattr(item, name):
         return getattr(item, name)
-    raise LookupError(f"`{{{name}}}` of the command: the item ({type(item).__name__}) has no {name!r}{_there(item)}")
+    raise LookupError(
+        f"`{{{name}}}` of the command: the item ({type(item).__name__}) has no {name!r}{_known_fields(item)}"
+    )
 
 
 def _has_fields(item: Any) -> bool:
     return dataclasses.is_dataclass(item) or hasattr(item, "_fields")
 
 
-def _there(item: Any) -> str:
+def _known_fields(item: Any) -> str:
     if isinstance(item, dict):
         return "; it has " + ", ".join(map(repr, list(item)[:20]))
     return f"; it has {len(item)} elements" if isinstance(item, (tuple, list)) else ""
@@ -73,7 +75,7 @@ def _text_of(value: Any, hole: str) -> str:
     return text
 
 
-def _part(text: str, part: str | None) -> str:
+def _path_part(text: str, part: str | None) -> str:
     if part is None:
         return text
     folder, name = os.path.split(text)

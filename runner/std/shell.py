@@ -97,13 +97,13 @@ class Shell:
         began = time.monotonic()
         done = Command(self._group, self._most, self._limit).run(arguments, data, self._cwd, self._env)
         seconds = time.monotonic() - began
-        self._judge(arguments, done)
+        self._raise_if_failed(arguments, done)
         if self._gives == "item":
             return item
-        out = self._read(done.out, self._errors)
+        out = self._decode_output(done.out, self._errors)
         if self._gives == "out":
             return out
-        err = self._read(bytes(done.err), "replace")
+        err = self._decode_output(bytes(done.err), "replace")
         return {"item": item, "code": done.exit_code, "out": out, "err": err, "seconds": seconds}
 
     def command_arguments(self, item: Any) -> list[str]:
@@ -114,12 +114,12 @@ class Shell:
             return ["/bin/sh", "-c", fill_template(self._templates[0], item, shlex.quote)]
         return [fill_template(each, item) for each in self._templates]
 
-    def _read(self, data: bytes | bytearray, errors: str) -> str | bytes:
+    def _decode_output(self, data: bytes | bytearray, errors: str) -> str | bytes:
         if not self._text:
             return bytes(data)
         return data.decode(self._encoding, errors).rstrip("\r\n")
 
-    def _judge(self, arguments: list[str], done: Command) -> None:
+    def _raise_if_failed(self, arguments: list[str], done: Command) -> None:
         if done.kill_reason is None and done.exit_code in self._ok:
             return
         import shlex
@@ -128,11 +128,11 @@ class Shell:
         shown = arguments[2] if self._shell else shlex.join(arguments)
         shown = shown if len(shown) <= _SHOWN_COMMAND else shown[:_SHOWN_COMMAND] + "…"
         if done.kill_reason == "time":
-            raise CommandTimedOut(f"took longer than {self._limit:g} s and was killed: {shown}{_last(done.err)}")
+            raise CommandTimedOut(f"took longer than {self._limit:g} s and was killed: {shown}{_last_lines(done.err)}")
         if done.kill_reason == "size":
             raise CommandFailed(f"wrote more than {self._most:,} bytes (`most`) and was killed: {shown}")
         how = f"exit code {done.exit_code}" if done.exit_code >= 0 else f"killed by {_signal_name(-done.exit_code)}"
-        raise CommandFailed(f"{how}: {shown}{_last(done.err)}")
+        raise CommandFailed(f"{how}: {shown}{_last_lines(done.err)}")
 
 
 def _signal_name(number: int) -> str:
@@ -142,7 +142,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _last(err: bytearray) -> str:
+def _last_lines(err: bytearray) -> str:
     """The last lines of standard error, below the message."""
     lines = err.decode("utf-8", "replace").rstrip().splitlines()[-_SHOWN_LINES:]
     return "".join(f"\n  {line}" for line in lines)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runner.std.targets import SinkTarget
 
 
-class _File:
+class _FileSink:
     """A file that is written whole or not at all; `text` of the classes below says what an item is in it.
 
     Each call is one write, without a buffer in between: when it returns, the item is with the operating system.
@@ -44,7 +44,7 @@ class _File:
         """What the file begins with, when the items that `text` was called with are its first."""
         return ""
 
-    def __enter__(self) -> _File:
+    def __enter__(self) -> _FileSink:
         if is_process_worker():
             # A killed process's items are given again, and those of its last chunk would be in the file twice.
             raise ValueError(f'{self.path}: files are written by threads only: say `mode = "thread"`, or nothing')
@@ -52,16 +52,16 @@ class _File:
         return self
 
     def __call__(self, item: Any) -> None:
-        self._write(item if isinstance(item, list) and self._batched else [item])
+        self._write_items(item if isinstance(item, list) and self._takes_batches else [item])
 
     @property
-    def _batched(self) -> bool:
+    def _takes_batches(self) -> bool:
         return bool(getattr(self._context, "batched", False))
 
-    def _write(self, items: list[Any]) -> None:
+    def _write_items(self, items: list[Any]) -> None:
         if self._lost is not None:  # there will be no file: this item is as lost as that one
             raise OSError(self._lost.errno, self._lost.strerror)
-        data = self._data(items)
+        data = self._encode_items(items)
         if self._to is None:
             raise ValueError(f"{printable_path(self.path)} is not open: use the sink in a `with` statement")
         try:
@@ -74,7 +74,7 @@ class _File:
         self._headed = True
         self.items_written()
 
-    def _data(self, items: list[Any]) -> bytes:
+    def _encode_items(self, items: list[Any]) -> bytes:
         try:
             text = self.format_items(items)
             return (text if self._headed else self.header_text() + text).encode(self.encoding)
@@ -94,11 +94,11 @@ class _File:
             return
         try:
             if kind is None or self.partial:
-                self._end(to)
+                self._finish_file(to)
         finally:
             to.close()
 
-    def _end(self, to: SinkTarget) -> None:
+    def _finish_file(self, to: SinkTarget) -> None:
         cut = self._context is not None and self._context.stopping
         if self._lost is not None and not self.partial:
             is_not = "is not written, what was there before stays" if to.is_atomic else "has not got everything"
@@ -115,7 +115,7 @@ class _File:
 
 
 @task(name="write_lines", mode="thread")
-class WriteLines(_File):
+class WriteLines(_FileSink):
     """Write each item as one line of a text file, or to standard output (`-`).
 
     An item must be a text without a line's end in it, or a number. With `partial` the file is kept even when the run
@@ -129,10 +129,10 @@ class WriteLines(_File):
 
     def format_items(self, items: list[Any]) -> str:
         """The items as lines."""
-        return "".join([_line(item) for item in items])
+        return "".join([_text_line(item) for item in items])
 
 
-def _line(item: Any) -> str:
+def _text_line(item: Any) -> str:
     if not isinstance(item, (str, int, float)):
         raise TypeError(f"a line must be text or a number, not {type(item).__name__}; `write_jsonl` takes any value")
     text = str(item)
@@ -142,7 +142,7 @@ def _line(item: Any) -> str:
 
 
 @task(name="write_jsonl", mode="thread")
-class WriteJsonl(_File):
+class WriteJsonl(_FileSink):
     """Write each item as one line of JSON into a file, or to standard output (`-`).
 
     Dataclasses, a `DeadLetter` among them, become objects. `sort_keys` writes an object's keys in order. NaN and
@@ -160,42 +160,44 @@ class WriteJsonl(_File):
         super().__init__(path, "utf-8", context, partial=partial)
         import json
 
-        self._encode = json.JSONEncoder(ensure_ascii=False, sort_keys=sort_keys, allow_nan=False, default=_plain).encode
+        self._encode = json.JSONEncoder(
+            ensure_ascii=False, sort_keys=sort_keys, allow_nan=False, default=_to_json_value
+        ).encode
 
     def format_items(self, items: list[Any]) -> str:
         """The items as lines of JSON."""
-        return "".join([self._line(item) for item in items])
+        return "".join([self._json_line(item) for item in items])
 
-    def _line(self, item: Any) -> str:
-        _keys_once(item)
+    def _json_line(self, item: Any) -> str:
+        _check_keys(item)
         return self._encode(item) + "\n"
 
 
-def _keys_once(value: Any) -> None:
+def _check_keys(value: Any) -> None:
     """ValueError for keys that would be the same in JSON, as 1 and "1" are: a reader would see only the last one."""
     if isinstance(value, dict):
         if {*map(type, value)} - {str}:
-            words = [_word(key) for key in value]
+            words = [_json_key(key) for key in value]
             double = [word for word in words if words.count(word) > 1]
             if double:
                 raise ValueError(f"the key {double[0]!r} would be there twice")
         for inner in value.values():
             if isinstance(inner, (dict, list, tuple)):
-                _keys_once(inner)
+                _check_keys(inner)
     elif isinstance(value, (list, tuple)):
         for inner in value:
             if isinstance(inner, (dict, list, tuple)):
-                _keys_once(inner)
+                _check_keys(inner)
 
 
-def _word(key: Any) -> str:
+def _json_key(key: Any) -> str:
     """A key as JSON writes it."""
     if isinstance(key, str):
         return str(key)
     return {True: "true", False: "false", None: "null"}[key] if isinstance(key, bool) or key is None else str(key)
 
 
-def _plain(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     """What JSON does not know as something that it does."""
     import dataclasses
 
@@ -207,7 +209,7 @@ def _plain(value: Any) -> Any:
 
 
 @task(name="write_csv", mode="thread")
-class WriteCsv(_File):
+class WriteCsv(_FileSink):
     """Write each item, a dict or a dataclass, as one row of a CSV file, or to standard output (`-`).
 
     `fields` are the columns; without it those of the first item are. An item with other fields is an error.
@@ -230,41 +232,41 @@ class WriteCsv(_File):
             raise ValueError(f"delimiter must be a single character, not {delimiter!r}")
         self._fields, self._delimiter, self._header = fields, delimiter, header
         if fields is not None:
-            _once(fields)
+            _check_columns(fields)
         self._next = fields
 
     def header_text(self) -> str:
         """The row of names."""
-        return self._rows([self._next]) if self._header and self._next is not None else ""
+        return self._csv_rows([self._next]) if self._header and self._next is not None else ""
 
     def format_items(self, items: list[Any]) -> str:
         """The items as rows."""
         self._next = self._fields
-        return self._rows([self._row(item) for item in items])
+        return self._csv_rows([self._row_values(item) for item in items])
 
     def items_written(self) -> None:
         """The first item that is written says what the columns are."""
         self._fields = self._next
 
-    def _row(self, item: Any) -> list[Any]:
-        record = item if isinstance(item, dict) else _plain(item)
+    def _row_values(self, item: Any) -> list[Any]:
+        record = item if isinstance(item, dict) else _to_json_value(item)
         if not isinstance(record, dict):
             raise TypeError(f"a row must be a dict or a dataclass, not {type(item).__name__}")
         fields = self._next
         if fields is None:
             fields = self._next = [str(each) for each in record]
-            _once(fields)
+            _check_columns(fields)
         if len(record) != len(fields) or any(each not in record for each in fields):
             raise ValueError(f"an item with the fields {list(record)}, where {fields} are the columns")
         return [record[each] for each in fields]
 
-    def _rows(self, rows: list[Any]) -> str:
-        text = self._written(rows, "\n")
+    def _csv_rows(self, rows: list[Any]) -> str:
+        text = self._write_rows(rows, "\n")
         if "\r" in text:  # before Python 3.13 csv quotes one only when it is part of a line's end
-            text = "".join([self._written([row], "\r\n")[:-2] + "\n" for row in rows])
+            text = "".join([self._write_rows([row], "\r\n")[:-2] + "\n" for row in rows])
         return text
 
-    def _written(self, rows: list[Any], end: str) -> str:
+    def _write_rows(self, rows: list[Any], end: str) -> str:
         import csv
         import io
 
@@ -273,7 +275,7 @@ class WriteCsv(_File):
         return text.getvalue()
 
 
-def _once(fields: list[str]) -> None:
+def _check_columns(fields: list[str]) -> None:
     """ValueError for columns that could not be read back."""
     if not fields:
         raise ValueError("a row without fields is none")

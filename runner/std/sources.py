@@ -40,7 +40,7 @@ def lines(
     of bytes that are no text, as for `open`. `keep_ends` leaves the line's end; `skip_empty` leaves out lines without
     anything. A line of more than `most` bytes is an error.
     """
-    for _, line in _lines(path, encoding, errors, most, context):
+    for _, line in _numbered_lines(path, encoding, errors, most, context):
         text = line if keep_ends else line.removesuffix("\n").removesuffix("\r")
         if text.strip("\r\n") or not skip_empty:
             yield text
@@ -67,11 +67,11 @@ def csv_rows(
     if len(delimiter) != 1:
         raise ValueError(f"delimiter must be a single character, not {delimiter!r}")
     csv.field_size_limit(max(csv.field_size_limit(), most))
-    name, names = _shown(path), fields
+    name, names = _shown_path(path), fields
     if fields is not None and len(set(fields)) < len(fields):
         raise ValueError(f"the field {next(each for each in fields if fields.count(each) > 1)!r} is there twice")
     rows = csv.reader(
-        (line for _, line in _lines(path, encoding, errors, most, context)), delimiter=delimiter, strict=True
+        (line for _, line in _numbered_lines(path, encoding, errors, most, context)), delimiter=delimiter, strict=True
     )
     while True:
         try:
@@ -105,14 +105,14 @@ def jsonl(
     """Each line of a file of JSON lines, or of standard input (`-`), as the value it is; empty lines are left out."""
     import json
 
-    for number, line in _lines(path, encoding, errors, most, context):
+    for number, line in _numbered_lines(path, encoding, errors, most, context):
         if line.strip():
             try:
                 value = json.loads(line)
             except ValueError as error:
-                raise ValueError(f"{_shown(path)}:{number}: this is no JSON: {error}") from None
+                raise ValueError(f"{_shown_path(path)}:{number}: this is no JSON: {error}") from None
             except RecursionError:
-                raise ValueError(f"{_shown(path)}:{number}: this JSON is nested too deeply") from None
+                raise ValueError(f"{_shown_path(path)}:{number}: this JSON is nested too deeply") from None
             yield value
 
 
@@ -167,17 +167,19 @@ def _tell_total(context: Context | None, items: int) -> None:
 # -- reading ----------------------------------------------------------------------------------
 
 
-def _shown(path: str) -> str:
+def _shown_path(path: str) -> str:
     return "<stdin>" if path == "-" else path
 
 
-def _lines(path: str, encoding: str, errors: str, most: int, context: Context | None) -> Iterator[tuple[int, str]]:
+def _numbered_lines(
+    path: str, encoding: str, errors: str, most: int, context: Context | None
+) -> Iterator[tuple[int, str]]:
     """Lines with their numbers, ends included; only a line feed ends one. An error names file and line."""
-    with _opened(path, context) as file:
-        if _wide(encoding):
-            yield from _decoded(file, path, encoding, errors, most)
+    with _open_source(path, context) as file:
+        if _is_multibyte(encoding):
+            yield from _decoded_lines(file, path, encoding, errors, most)
             return
-        size, done = _size(file) if context is not None else 0, 0
+        size, done = _file_size(file) if context is not None else 0, 0
         number, marked = 0, codecs.lookup(encoding).name == "utf-8-sig"
         while line := file.readline(most + 2):
             number += 1
@@ -198,7 +200,7 @@ def _lines(path: str, encoding: str, errors: str, most: int, context: Context | 
             context.progress(size, size)  # type: ignore[union-attr]  # as above
 
 
-def _size(file: Any) -> int:
+def _file_size(file: Any) -> int:
     """Bytes of a regular file, from here on; 0 of what has no size: a pipe, a terminal."""
     try:
         found = os.fstat(file.fileno())
@@ -207,7 +209,7 @@ def _size(file: Any) -> int:
     return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
-def _decoded(file: Any, path: str, encoding: str, errors: str, most: int) -> Iterator[tuple[int, str]]:
+def _decoded_lines(file: Any, path: str, encoding: str, errors: str, most: int) -> Iterator[tuple[int, str]]:
     """The same for encodings in which a line's end is not one byte."""
     number = 0
     with io.TextIOWrapper(file, encoding=encoding, errors=errors, newline="\n") as text:
@@ -218,10 +220,10 @@ def _decoded(file: Any, path: str, encoding: str, errors: str, most: int) -> Ite
                     raise _too_long(path, number, most)
                 yield number, line
         except UnicodeError as error:
-            raise ValueError(f"{_shown(path)}: after line {number}: this is no {encoding}: {error}") from None
+            raise ValueError(f"{_shown_path(path)}: after line {number}: this is no {encoding}: {error}") from None
 
 
-def _wide(encoding: str) -> bool:
+def _is_multibyte(encoding: str) -> bool:
     try:
         return codecs.lookup(encoding).name != "utf-8-sig" and "\n".encode(encoding) != b"\n"
     except LookupError:
@@ -229,16 +231,16 @@ def _wide(encoding: str) -> bool:
 
 
 def _too_long(path: str, number: int, most: int) -> ValueError:
-    return ValueError(f"{_shown(path)}:{number}: a line of more than {most:,} bytes; `most` allows longer ones")
+    return ValueError(f"{_shown_path(path)}:{number}: a line of more than {most:,} bytes; `most` allows longer ones")
 
 
 def _no_text(path: str, number: int, encoding: str, byte: int, column: int) -> ValueError:
     hint = 'name the file\'s `encoding`, or say `errors = "replace"`'
     name = encoding.removesuffix("-sig")
-    return ValueError(f"{_shown(path)}:{number}: byte {column} of the line, 0x{byte:02x}, is no {name}; {hint}")
+    return ValueError(f"{_shown_path(path)}:{number}: byte {column} of the line, 0x{byte:02x}, is no {name}; {hint}")
 
 
-def _opened(path: str, context: Context | None) -> Any:
+def _open_source(path: str, context: Context | None) -> Any:
     if path != "-":
         return open(path, "rb")  # noqa: PTH123  the caller closes it; a str may be any path, Path("") is "."
     if is_process_worker():
@@ -247,10 +249,10 @@ def _opened(path: str, context: Context | None) -> Any:
     fd = shared_stdin.stdin_fd()
     if fd is None:
         raise ValueError("there is no standard input")
-    return io.BufferedReader(_Input(fd, context))
+    return io.BufferedReader(_StoppableInput(fd, context))
 
 
-class _Input(io.RawIOBase):
+class _StoppableInput(io.RawIOBase):
     """Standard input, which ends as well when the run is stopped: nobody can end a thread that waits in a read.
 
     With a buffer of its own: whoever is left behind in one holds its lock, and the interpreter could not end.
@@ -266,13 +268,13 @@ class _Input(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Wait for bytes; 0 at the end."""
-        if not self._there():
+        if not self._wait_for_bytes():
             return 0
         data = os.read(self._fd, len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
-    def _there(self) -> bool:
+    def _wait_for_bytes(self) -> bool:
         # A signal reaches only the supervisor, so this looks for itself, five times a second while nothing comes.
         while not select.select([self._fd], [], [], _LOOK)[0]:
             if self._context is not None and self._context.stopping:

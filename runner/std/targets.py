@@ -58,7 +58,7 @@ def open_target(path: str, run: str) -> SinkTarget:
     if number in {1, 2}:
         return StreamTarget("stdout" if number == 1 else "stderr")
     if number is not None:
-        return DescriptorTarget(path, _inherited(path, number))
+        return DescriptorTarget(path, _inherited_fd(path, number))
     with contextlib.suppress(FileNotFoundError):
         mode = os.stat(path).st_mode  # noqa: PTH116  a str may be any path, Path("") is "."
         if stat.S_ISDIR(mode):
@@ -98,7 +98,7 @@ def fd_of_path(path: str) -> int | None:
     return None
 
 
-def _inherited(path: str, number: int) -> int:
+def _inherited_fd(path: str, number: int) -> int:
     """A copy of a descriptor that runner was started with; those that it has opened itself are not for others."""
     try:
         if fcntl is not None and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
@@ -160,7 +160,7 @@ class DescriptorTarget:
                     select.select([], [self._fd], [])
         except OSError as error:
             self._torn = error if len(view) < len(data) else None
-            _again(error, printable_path(self._path))
+            _raise_with_context(error, printable_path(self._path))
 
     def commit(self) -> None:
         """Nothing is behind."""
@@ -191,13 +191,13 @@ class AtomicFileTarget:
             text = "a worker of this run has begun this file before, and what it wrote would be lost"
             raise FileExistsError(f"{self._path}: {text}")
         try:
-            self._fd, self._aside = _part(self._folder, name, self._path)
-            _like(self._fd, self._target)
+            self._fd, self._aside = _open_part(self._folder, name, self._path)
+            _copy_mode(self._fd, self._target)
         except OSError as error:
             self.close()
             if error.errno is None:
                 raise
-            _again(error, f"{self._path}: no file can be made in {printable_path(self._folder)}")
+            _raise_with_context(error, f"{self._path}: no file can be made in {printable_path(self._folder)}")
         if run:
             _BEGUN[self._target] = run
 
@@ -213,26 +213,26 @@ class AtomicFileTarget:
             os.ftruncate(self._fd, before)
             os.lseek(self._fd, before, os.SEEK_SET)
             self._torn = False
-            _again(error, self._path)
+            _raise_with_context(error, self._path)
 
     def commit(self) -> None:
         """Put it in its place, safe from a power failure; OSError says why what was there before stays."""
         try:
             if self._torn:
                 raise OSError(errno.EIO, "half an item could not be taken back")  # noqa: TRY301  as the others
-            _sync(self._fd)
+            _sync_file(self._fd)
             os.replace(self._aside, self._target)  # noqa: PTH105
         except OSError as error:
-            _again(error, f"{self._path} is not written, what was there before stays")
+            _raise_with_context(error, f"{self._path} is not written, what was there before stays")
         self._aside = ""
         try:
             folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                _sync(folder)
+                _sync_file(folder)
             finally:
                 os.close(folder)
         except OSError as error:
-            _again(error, f"{self._path} is written, but a power failure might still undo that")
+            _raise_with_context(error, f"{self._path} is written, but a power failure might still undo that")
 
     def close(self) -> None:
         """Remove what is not in its place; what is there has been synced, so closing cannot fail it any more."""
@@ -241,18 +241,18 @@ class AtomicFileTarget:
                 os.unlink(self._aside)  # noqa: PTH108
         if self._fd >= 0:
             with contextlib.suppress(OSError):
-                _unlock(self._fd)
+                _unlock_file(self._fd)
             with contextlib.suppress(OSError):
                 os.close(self._fd)
         self._aside, self._fd = "", -1
 
 
-def _again(error: OSError, what: str) -> NoReturn:
+def _raise_with_context(error: OSError, what: str) -> NoReturn:
     """Raise the error with what it means."""
     raise OSError(error.errno, f"{what}: {error.strerror or error}") from None
 
 
-def _sync(fd: int) -> None:
+def _sync_file(fd: int) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
@@ -260,7 +260,7 @@ def _sync(fd: int) -> None:
             raise
 
 
-def _like(fd: int, target: str) -> None:
+def _copy_mode(fd: int, target: str) -> None:
     """Give the new file the mode and, where that is allowed, the owner of the one whose place it will take."""
     try:
         there = os.stat(target)  # noqa: PTH116
@@ -280,7 +280,7 @@ def _like(fd: int, target: str) -> None:
 # -- the part beside the file -----------------------------------------------------------------
 
 
-class _NotOurs(Exception):
+class _CannotLock(Exception):
     """What bears the part's name cannot be looked at, or locks are not to be had here."""
 
 
@@ -299,7 +299,7 @@ def part_name(name: str, most: int = _NAME_MAX) -> str:
     return part
 
 
-def _part(folder: str, name: str, path: str) -> tuple[int, str]:
+def _open_part(folder: str, name: str, path: str) -> tuple[int, str]:
     """A new, empty, locked file beside the target, and its path. Anything killed runs have left there is removed."""
     try:
         most = os.pathconf(folder, "PC_NAME_MAX")
@@ -309,27 +309,27 @@ def _part(folder: str, name: str, path: str) -> tuple[int, str]:
     try:
         for _ in range(_TRIES):
             try:
-                fd = _new(aside)
+                fd = _create_part(aside)
             except FileExistsError:
                 _remove_stale(aside, path)
                 continue
-            if _locked(fd, aside):
+            if _lock_part(fd, aside):
                 return fd, aside
-    except _NotOurs:
+    except _CannotLock:
         # Every writer has a part of its own then, and the last one that is whole stays.
         aside = os.path.join(folder, part_name(os.urandom(16).hex(), most))  # noqa: PTH118
-        return _new(aside), aside
+        return _create_part(aside), aside
     raise FileExistsError(f"{path}: other workers want to write this file all the time ({printable_path(aside)})")
 
 
-def _new(aside: str) -> int:
+def _create_part(aside: str) -> int:
     return os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
 
-def _locked(fd: int, aside: str) -> bool:
+def _lock_part(fd: int, aside: str) -> bool:
     """Lock the file just made; False when another writer has taken it for a stale one meanwhile."""
     try:
-        _lock(fd)
+        _lock_file(fd)
         if _is_at(fd, aside):
             return True
     except BlockingIOError:
@@ -338,7 +338,7 @@ def _locked(fd: int, aside: str) -> bool:
         with contextlib.suppress(OSError):
             os.unlink(aside)  # noqa: PTH108
         os.close(fd)
-        raise _NotOurs from None
+        raise _CannotLock from None
     os.close(fd)
     return False
 
@@ -350,16 +350,16 @@ def _remove_stale(aside: str, path: str) -> None:
     except FileNotFoundError:
         return
     except OSError:
-        raise _NotOurs from None
+        raise _CannotLock from None
     try:
-        _lock(fd)
+        _lock_file(fd)
         if _is_at(fd, aside):
             os.unlink(aside)  # noqa: PTH108
     except BlockingIOError:
         text = f"another worker is writing this file; it can have one only (it writes {printable_path(aside)})"
         raise FileExistsError(f"{path}: {text}") from None
     except OSError:
-        raise _NotOurs from None
+        raise _CannotLock from None
     finally:
         os.close(fd)
 
@@ -371,13 +371,13 @@ def _is_at(fd: int, path: str) -> bool:
         return False
 
 
-def _lock(fd: int) -> None:
+def _lock_file(fd: int) -> None:
     if fcntl is None:
         raise OSError(errno.ENOTSUP, "no locks")
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _unlock(fd: int) -> None:
+def _unlock_file(fd: int) -> None:
     """Also for forked children that still have it."""
     if fcntl is not None:
         fcntl.flock(fd, fcntl.LOCK_UN)

@@ -53,11 +53,11 @@ class DeadLetterFile:
             return
         try:
             if self._fd is None:
-                self._open()
+                self._open_file()
             shortened = {
                 key: cut_middle(value, _MOST_TEXT) if isinstance(value, str) else value for key, value in letter.items()
             }
-            self._write({**shortened, "at": _now()})
+            self._write_line({**shortened, "at": _local_time()})
         except UnsafeFolder as error:
             self._why = str(error)
         except OSError as error:
@@ -65,23 +65,23 @@ class DeadLetterFile:
         else:
             self.written_count += 1
 
-    def _open(self) -> None:
+    def _open_file(self) -> None:
         with run_folders.open_run_folder(self._state, self._run, make=True) as at:
             self._fd = run_folders.create_file(at, _FILE)
             try:
-                self._write({**self._heading, "began": _now()})
+                self._write_line({**self._heading, "began": _local_time()})
             except OSError:
                 self.close()
                 with contextlib.suppress(OSError):
                     os.unlink(_FILE, dir_fd=at)
                 raise
 
-    def _write(self, found: Mapping[str, Any]) -> None:
+    def _write_line(self, found: Mapping[str, Any]) -> None:
         """One line, or none."""
         assert self._fd is not None
         data = json.dumps(found).encode() + b"\n"
         try:
-            run_folders.write(self._fd, data)
+            run_folders.write_all(self._fd, data)
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._size)
@@ -99,7 +99,7 @@ class DeadLetterFile:
                 os.close(fd)
 
 
-def _now() -> str:
+def _local_time() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
@@ -124,7 +124,7 @@ def find_dead_letters(state: Path, run: str = "last") -> Path:
 
 def read_heading(path: Path) -> dict[str, Any]:
     """What the file says of its run."""
-    return next(_objects(path), {})
+    return next(_read_objects(path), {})
 
 
 def read_letters(path: Path) -> Iterator[dict[str, Any]]:
@@ -132,7 +132,7 @@ def read_letters(path: Path) -> Iterator[dict[str, Any]]:
 
     In the words of a `DeadLetter`: `item` is the value, `id` the item's id.
     """
-    objects = _objects(path)
+    objects = _read_objects(path)
     next(objects, None)
     for found in objects:
         item = value_from_repr(str(found.get("preview", "")))
@@ -168,16 +168,16 @@ def _is_json(found: Any) -> bool:
 
 def count_unreadable_lines(path: Path) -> int:
     """How many lines are no letters. A last line that was cut off does not count: its run was killed."""
-    return sum(1 for line in _lines(path) if line.endswith(b"\n") and _object(line) is None)
+    return sum(1 for line in _read_lines(path) if line.endswith(b"\n") and _parse_object(line) is None)
 
 
-def _objects(path: Path) -> Iterator[dict[str, Any]]:
-    for line in _lines(path):
-        if (found := _object(line)) is not None:
+def _read_objects(path: Path) -> Iterator[dict[str, Any]]:
+    for line in _read_lines(path):
+        if (found := _parse_object(line)) is not None:
             yield found
 
 
-def _object(line: bytes) -> dict[str, Any] | None:
+def _parse_object(line: bytes) -> dict[str, Any] | None:
     try:
         found = json.loads(line.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
@@ -185,7 +185,7 @@ def _object(line: bytes) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def _read_lines(path: Path) -> Iterator[bytes]:
     """Every line; of one that is too long to be a letter only its end."""
     try:
         with os.fdopen(run_folders.open_run_file(path), "rb") as file:

@@ -39,9 +39,9 @@ class RecordFile:
             contextlib.suppress(OSError, UnsafeFolder),
             run_folders.open_run_folder(self._state, self._run, make=True) as at,
         ):
-            self._lock = _locked(at)
+            self._lock = _lock_run(at)
 
-    def write(self, text: str) -> None:
+    def write_record(self, text: str) -> None:
         """Replace the record; whoever reads meanwhile sees the old one or the new one."""
         try:
             with run_folders.open_run_folder(self._state, self._run, make=True) as at:
@@ -73,7 +73,7 @@ class RecordFile:
                 run_folders.remove_run_files(self._state, self._run, (_GOING,))
 
 
-def _locked(at: int) -> int:
+def _lock_run(at: int) -> int:
     """The lock of a run that goes on; without one, where the disk knows none, its process's number has to do."""
     import fcntl
 
@@ -110,7 +110,7 @@ def find_record(state: Path, run: str = "last") -> Path:
     return run_folders.select_run(state, recorded_runs(state), run, "a record") / RECORD_FILE
 
 
-def read(path: Path) -> str:
+def read_record(path: Path) -> str:
     """The text of a record. UsageError, or UnsafeFolder: it cannot be read."""
     try:
         with os.fdopen(run_folders.open_run_file(path), "rb") as file:
@@ -125,7 +125,7 @@ def read(path: Path) -> str:
 def read_unchecked(path: Path) -> dict[str, Any]:
     """What a record says, unchecked; nothing when it cannot be read."""
     try:
-        found = json.loads(read(path))
+        found = json.loads(read_record(path))
     except (UsageError, UnsafeFolder, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -52,19 +52,19 @@ def open_run_folder(state: Path, run: str, *, make: bool = False) -> Iterator[in
 @contextlib.contextmanager
 def open_state_folder(state: Path, *parts: str, make: bool = False) -> Iterator[int]:
     """A descriptor of the state folder, or of a folder in it. OSError, or UnsafeFolder: it must not be used."""
-    at = _enter(None, str(state), state, make=make)
+    at = _enter_folder(None, str(state), state, make=make)
     path = state
     try:
         for part in parts:
             path /= part
-            at, above = _enter(at, part, path, make=make), at
+            at, above = _enter_folder(at, part, path, make=make), at
             os.close(above)
         yield at
     finally:
         os.close(at)
 
 
-def _enter(above: int | None, name: str, path: Path, *, make: bool = False) -> int:
+def _enter_folder(above: int | None, name: str, path: Path, *, make: bool = False) -> int:
     if make:
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=above)
@@ -105,7 +105,7 @@ def _keep_out_of_version_control(at: int) -> None:
     with contextlib.suppress(OSError):  # it may be there; and without it a run is kept as well
         fd = create_file(at, ".gitignore")
         try:
-            write(fd, b"*\n")
+            write_all(fd, b"*\n")
         finally:
             os.close(fd)
 
@@ -118,7 +118,7 @@ def create_file(at: int, name: str) -> int:
     return os.open(name, _CREATE, 0o600, dir_fd=at)
 
 
-def write(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes) -> None:
     """Write all of it."""
     view = memoryview(data)
     while view:
@@ -133,7 +133,7 @@ def replace_file(at: int, name: str, data: bytes) -> None:
     fd = create_file(at, new)
     try:
         try:
-            write(fd, data)
+            write_all(fd, data)
         finally:
             os.close(fd)
         os.rename(new, name, src_dir_fd=at, dst_dir_fd=at)
@@ -166,7 +166,7 @@ def open_run_file(path: Path) -> int:
 def remove_run_files(state: Path, run: str, names: Sequence[str]) -> None:
     """Remove files of a run, and its folder when nothing is left in it."""
     with open_state_folder(state, _RUNS) as above:
-        at = _enter(above, run, state / _RUNS / run)
+        at = _enter_folder(above, run, state / _RUNS / run)
         try:
             for name in names:
                 with contextlib.suppress(FileNotFoundError):
@@ -186,7 +186,7 @@ def runs_with_files(state: Path, *files: str) -> list[str]:
         with open_state_folder(state, _RUNS) as at:
             for name in os.listdir(at):  # noqa: PTH208  of a descriptor
                 with contextlib.suppress(OSError):
-                    found.append((_changed(at, name, state / _RUNS / name, files), name))
+                    found.append((_changed_at(at, name, state / _RUNS / name, files), name))
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -194,10 +194,10 @@ def runs_with_files(state: Path, *files: str) -> list[str]:
     return [name for _, name in sorted(found)]
 
 
-def _changed(above: int, name: str, path: Path, files: Sequence[str]) -> float:
+def _changed_at(above: int, name: str, path: Path, files: Sequence[str]) -> float:
     """When the last of these files of a run was changed; OSError: it has none of them."""
     try:
-        at = _enter(above, name, path)
+        at = _enter_folder(above, name, path)
     except UnsafeFolder:  # whoever wants to read it is told why it must not be
         return os.stat(name, dir_fd=above, follow_symlinks=False).st_mtime
     try:

@@ -109,7 +109,7 @@ class CrashHandler:
     def _tell_overdue(self, slot: WorkerSlot, item: str) -> None:
         limit = slot.task.plan.config.timeout or 0.0
         what = (slot.task.name, slot.name, slot.pid, limit, item, self._look(slot, item))
-        self.supervisor.emit(events.TimedOut(self.supervisor.clock.now(), *what))
+        self.supervisor.emit(events.ItemTimedOut(self.supervisor.clock.now(), *what))
 
     @staticmethod
     def _look(slot: WorkerSlot, item: str) -> str:

@@ -70,7 +70,6 @@ def summarize_queues(ledger: Ledger, most: Mapping[str, int]) -> Iterator[events
             dead=sum(tally.dead for tally in tallies),
             dropped=sum(tally.dropped for tally in tallies),
             left=sum(tally.left for tally in tallies),
-            repeated=sum(tally.repeated for tally in tallies),
             most=most.get(name, 0),
         )
 

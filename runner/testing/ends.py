@@ -19,11 +19,11 @@ FEED_PREFIX, COLLECT_PREFIX = "feed-", "collect-"
 CHANNELS: dict[str, Any] = {}
 
 
-def _fed(channel: str) -> Iterator[Any]:
+def _feed_items(channel: str) -> Iterator[Any]:
     yield from CHANNELS[channel]
 
 
-def _collected(item: Any, channel: str) -> None:
+def _collect_item(item: Any, channel: str) -> None:
     CHANNELS[channel].append(item)
 
 
@@ -44,17 +44,17 @@ def with_feeds_and_sinks(config: Config, feed: Mapping[str, Any], collect: Colle
     for name, task in tasks.items():
         if task.enabled and not task.inputs and task.outputs and all(queue in feed for queue in task.outputs):
             tasks[name] = replace(task, enabled=False)
-    queues = {name: _copied(config, queue) if name in collect else queue for name, queue in config.queues.items()}
+    queues = {name: _copied_queue(config, queue) if name in collect else queue for name, queue in config.queues.items()}
     for queue in feed:
-        tasks[FEED_PREFIX + queue] = _end(
-            FEED_PREFIX + queue, "_fed", key, ports=(OutputPort("default", (queue,)),), on_error="fail"
+        tasks[FEED_PREFIX + queue] = _test_task(
+            FEED_PREFIX + queue, "_feed_items", key, ports=(OutputPort("default", (queue,)),), on_error="fail"
         )
     for queue in collect:
-        tasks[COLLECT_PREFIX + queue] = _end(COLLECT_PREFIX + queue, "_collected", key, inputs=(queue,))
+        tasks[COLLECT_PREFIX + queue] = _test_task(COLLECT_PREFIX + queue, "_collect_item", key, inputs=(queue,))
     return replace(config, tasks=tasks, queues=queues)
 
 
-def _copied(config: Config, queue: QueueConfig) -> QueueConfig:
+def _copied_queue(config: Config, queue: QueueConfig) -> QueueConfig:
     readers = [task.name for task in config.tasks.values() if task.enabled and queue.name in task.inputs]
     if len(readers) > 1 and queue.fanout == "share":
         both = " and ".join(f"`{reader}`" for reader in readers)
@@ -62,7 +62,7 @@ def _copied(config: Config, queue: QueueConfig) -> QueueConfig:
     return replace(queue, fanout="copy") if readers else queue
 
 
-def _end(name: str, function: str, key: str, **more: Any) -> TaskConfig:
+def _test_task(name: str, function: str, key: str, **more: Any) -> TaskConfig:
     channel = {"channel": f"{key}-{name}"}
     return TaskConfig(
         name, f"{__name__}:{function}", kwargs=channel, mode="thread", workers=Workers(1, 1, (name,)), **more

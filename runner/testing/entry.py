@@ -52,13 +52,13 @@ def run_task(
             table["dead"] = "dead"
             queues.append("dead")
     with functions:
-        run = _of_one(name, table, feed, queues, timeout, functions)
+        run = _run_one(name, table, feed, queues, timeout, functions)
     dead = run.outputs.pop("dead", [])
     by_port = {queue.removeprefix("out-"): found for queue, found in run.outputs.items()}
     return TaskRun(run.result, by_port, run.events, run.out, run.err, dead)
 
 
-def _of_one(
+def _run_one(
     name: str,
     table: dict[str, Any],
     feed: dict[str, Iterable[Any]],

@@ -32,7 +32,7 @@ class FunctionModule:
         name = "_".join(re.findall(r"\w+", word))[:60] or "function"
         setattr(self._module, name, function)
         if mode == "process":
-            self._references[name] = _reference(function, word)
+            self._references[name] = _importable_reference(function, word)
         return name
 
     def call_string(self, name: str) -> str:
@@ -61,7 +61,7 @@ class FunctionModule:
         del sys.modules[self._module.__name__]
 
 
-def _reference(function: Callable[..., Any], word: str) -> Reference:
+def _importable_reference(function: Callable[..., Any], word: str) -> Reference:
     """Where a new process finds a function: by import, or else in the file of its module."""
     name, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     module = sys.modules.get(name or "")
@@ -77,12 +77,12 @@ def _reference(function: Callable[..., Any], word: str) -> Reference:
             'define it at the top of the test module or of a plugin, or say mode="thread"',
         )
     file = getattr(module, "__file__", None)
-    if file is None or not file.endswith(".py") or _importable(module.__name__, file):
+    if file is None or not file.endswith(".py") or _is_importable(module.__name__, file):
         return reference
     return Reference(reference.module, reference.qualname, file)
 
 
-def _importable(name: str, file: str) -> bool:
+def _is_importable(name: str, file: str) -> bool:
     """Whether `import` in a new process gives this file; pytest may have loaded it in a way of its own."""
     search: Any = sys.path
     parts = name.split(".")

@@ -80,8 +80,8 @@ class Running:
         self._events: list[Event] = []
         self._over = False
         self._outcome: Run | BaseException | None = None
-        self._hub = LocalReactor()
-        self._thread = threading.Thread(target=self._live, args=(perform,), name="runner-test", daemon=True)
+        self._reactor = LocalReactor()
+        self._thread = threading.Thread(target=self._run_in_thread, args=(perform,), name="runner-test", daemon=True)
         self._thread.start()
 
     @property
@@ -109,7 +109,7 @@ class Running:
         """As the first Ctrl-C: sources stop, what is queued drains; the second time everything ends at once."""
         with self._changed:
             if not self._over:
-                self._hub.post_event(SignalReceived(signal.SIGINT))
+                self._reactor.post_event(SignalReceived(signal.SIGINT))
 
     def finish(self) -> Run:
         """Wait for the end; ConfigError when the file is wrong, TimeoutError when it took too long."""
@@ -119,14 +119,14 @@ class Running:
         assert self._outcome is not None
         return self._outcome
 
-    def _live(self, perform: Callable[[Running], Run]) -> None:
+    def _run_in_thread(self, perform: Callable[[Running], Run]) -> None:
         try:
             self._outcome = perform(self)
         except BaseException as error:  # noqa: BLE001  raised again where somebody waits
             self._outcome = error
         finally:
             with self._changed:
-                self._hub.close()
+                self._reactor.close()
                 self._over = True
                 self._changed.notify_all()
 
@@ -138,7 +138,9 @@ class Running:
                 self._changed.notify_all()
 
 
-def _started(config: Config, feed: dict[str, Iterable[Any]], collect: list[str], timeout: float, change: Any) -> Any:
+def _prepare_run(
+    config: Config, feed: dict[str, Iterable[Any]], collect: list[str], timeout: float, change: Any
+) -> Any:
     outputs: dict[str, list[Any]] = {queue: [] for queue in collect}
     key = f"{id(outputs):x}"
     channels = {f"{key}-{FEED_PREFIX}{queue}": items for queue, items in feed.items()}
@@ -146,12 +148,15 @@ def _started(config: Config, feed: dict[str, Iterable[Any]], collect: list[str],
     changed = with_feeds_and_sinks(with_deadline(config, timeout), feed, collect, key)
 
     def perform(running: Running) -> Run:
+        from runner.runs import OutputOptions
+
         out, err = io.StringIO(), io.StringIO()
         path = list(sys.path)
         CHANNELS.update(channels)
         try:
             with api.only_run(), api.writable_descriptor(out) as one, api.writable_descriptor(err) as two:
-                result = api.perform_run(changed, one, two, running.record_event, hub=running._hub, change=change)
+                options = OutputOptions(one, two, keep_record=False, on_event=running.record_event)
+                result = api.run_config(changed, options, reactor=running._reactor, change=change)
         finally:
             sys.path[:] = path
             for channel in channels:
@@ -172,4 +177,4 @@ def start_run(
     change: Callable[[Plan], Plan] | None = None,
 ) -> Running:
     """Start a file; `change` may alter the plan."""
-    return Running(_started(config, feed, collect, timeout, change))
+    return Running(_prepare_run(config, feed, collect, timeout, change))

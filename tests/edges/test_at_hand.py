@@ -155,6 +155,6 @@ def test_planted_a_source_that_is_read_twice_for_its_total_is_noticed(
             raise AssertionError("a pipe has no total")
 
     assert read() == ["a", "b"]
-    monkeypatch.setattr(sources, "_size", lambda file: len(file.read()))
+    monkeypatch.setattr(sources, "_file_size", lambda file: len(file.read()))
     with pytest.raises(AssertionError):
         assert read() == ["a", "b"]

@@ -446,7 +446,7 @@ def followed(path: Path) -> Any:
     return find_local(path.resolve())
 
 
-find_local = discovery._local
+find_local = discovery._local_plugin
 
 BUGS: dict[str, tuple[Any, str, Any, Callable[[Path], None]]] = {
     "a user's module is imported before the fork": (
@@ -463,7 +463,7 @@ BUGS: dict[str, tuple[Any, str, Any, Callable[[Path], None]]] = {
     ),
     "links are followed": (
         discovery,
-        "_local",
+        "_local_plugin",
         followed,
         test_a_link_is_the_plugin_that_its_own_name_and_place_say,
     ),

@@ -145,7 +145,7 @@ def test_a_time_out_is_one_message_and_names_the_value(
     if not options:
         failed = happened(made, "ItemFailed")
         assert [event["preview"] for event in failed] == ["Loaf(2)"]
-        assert all(event["preview"] == "Loaf(2)" for event in happened(made, "TimedOut"))
+        assert all(event["preview"] == "Loaf(2)" for event in happened(made, "ItemTimedOut"))
         assert "Loaf(2)" in json.dumps(record(made)["failures"])
 
 

@@ -230,7 +230,7 @@ def found() -> bool:
 
 
 def test_planted_a_failed_write_is_forgotten(monkeypatch):
-    real = sinks._File._write
+    real = sinks._FileSink._write_items
 
     def forgets(self, items):
         try:
@@ -238,7 +238,7 @@ def test_planted_a_failed_write_is_forgotten(monkeypatch):
         finally:
             self._lost = None
 
-    monkeypatch.setattr(sinks._File, "_write", forgets)
+    monkeypatch.setattr(sinks._FileSink, "_write_items", forgets)
     assert found()
 
 
@@ -257,8 +257,9 @@ def test_planted_the_place_is_taken_without_a_look(monkeypatch):
 
 
 def test_planted_a_dead_thread_begins_the_file_anew(monkeypatch):
-    monkeypatch.setattr(
-        sinks._File, "_data", lambda self, items: (self.head() * (not self._headed) + self.text(items)).encode()
-    )
+    def encode(self, items):
+        return (self.header_text() * (not self._headed) + self.format_items(items)).encode()
+
+    monkeypatch.setattr(sinks._FileSink, "_encode_items", encode)
     monkeypatch.setattr(targets, "_BEGUN", type("Forgetful", (dict,), {"get": lambda self, key: None})())
     assert found()

@@ -271,9 +271,9 @@ def test_a_run_that_goes_on_elsewhere_is_not_pruned(tmp_path):
     state = tmp_path / ".runner"
     there = records.RecordFile(state, "20260101-000000-a")
     there.mark_running()
-    there.write('{"pid": 999999999, "began": 1.0}')  # of another container: nobody here has that pid
+    there.write_record('{"pid": 999999999, "began": 1.0}')  # of another container: nobody here has that pid
     here = records.RecordFile(state, "20260101-000001-b")
-    here.write("{}")
+    here.write_record("{}")
     here.prune_old_records(1)
     (path,) = [state / "runs" / run / "record.json" for run in records.recorded_runs(state)[:1]]
     assert records.is_going_on(path, records.read_unchecked(path))

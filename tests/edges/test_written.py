@@ -524,7 +524,7 @@ def test_json_and_nothing_else(mode, project):
 
 
 def test_planted_no_sync_error_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(targets, "_sync", lambda fd: contextlib.suppress(OSError).__enter__() or _tries(fd))
+    monkeypatch.setattr(targets, "_sync_file", lambda fd: contextlib.suppress(OSError).__enter__() or _tries(fd))
     path = tmp_path / "out.csv"
     faulty = Faulty("fsync", 1)
     _, end = one_run(path, faulty, monkeypatch)
@@ -538,7 +538,7 @@ def _tries(fd: int) -> None:
 
 
 def test_planted_a_part_without_a_lock_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(targets, "_lock", lambda fd: None)
+    monkeypatch.setattr(targets, "_lock_file", lambda fd: None)
     let_in = []
     with contextlib.suppress(OSError), std.WriteLines(str(tmp_path / "out")) as write:
         write("a")

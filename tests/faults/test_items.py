@@ -174,7 +174,7 @@ def test_an_item_over_its_limit_is_given_up_and_its_worker_replaced(where: str) 
     [letter] = outcome.letters
     assert letter.text.error == "TimedOut: it took longer than its time limit of 300ms"
     assert "in hang" in letter.text.traceback
-    [said] = outcome.of(events.TimedOut)
+    [said] = outcome.of(events.ItemTimedOut)
     assert said.item
     started = max(event.at for event in outcome.of(events.WorkerReady) if event.at < said.at and event.worker == "work")
     assert 0.3 <= said.at - started < 10, "0.4 s on a machine that does nothing else"
@@ -202,20 +202,20 @@ def test_the_whole_call_of_a_task_without_inputs_has_a_limit() -> None:
     outcome = run(plan([task("call", functions.call_that_hangs, timeout=0.2)]))
     assert outcome.result.exit_code == 1
     assert "exceeded its time limit of 200ms" in outcome.result.tasks["call"].why
-    assert len(outcome.of(events.TimedOut)) == 1
+    assert len(outcome.of(events.ItemTimedOut)) == 1
 
 
 def test_and_it_is_tried_again_as_often_as_the_file_says() -> None:
     outcome = run(plan([task("call", functions.call_that_hangs, timeout=0.1, attempts=3)]))
     assert outcome.result.exit_code == 1
-    assert len(outcome.of(events.TimedOut)) == 3
+    assert len(outcome.of(events.ItemTimedOut)) == 3
 
 
 def test_what_is_quick_is_never_over_its_limit() -> None:
     made, collected = line(functions.slowly, 200, with_={"seconds": 0.005}, timeout=0.7)  # a second in all
     outcome = run(made, collected)
     assert outcome.result.exit_code == 0
-    assert not outcome.of(events.TimedOut)
+    assert not outcome.of(events.ItemTimedOut)
 
 
 # -- what cannot travel ----------------------------------------------------------------------------

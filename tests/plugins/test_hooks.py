@@ -249,7 +249,7 @@ def test_runner_tasks_that_fails_harms_only_who_needs_it(project, body, expected
     assert "plugin `farm`" in outcome.err
 
 
-# -- runner_fleets ----------------------------------------------------------------------------
+# -- runner_engines ----------------------------------------------------------------------------
 
 FLEET = """
     from runner import hookimpl
@@ -261,7 +261,7 @@ FLEET = """
             print("garage for", sorted(reference.qualname for reference in site.references))
 
     @hookimpl
-    def runner_fleets():
+    def runner_engines():
         return {"garage": Garage}
 """
 
@@ -292,7 +292,7 @@ def test_an_unknown_engine_is_an_error_that_lists_all(project):
 
 @pytest.mark.parametrize("body", ['raise RuntimeError("no garage")', 'return {"garage": 3}', 'return {"local": dict}'])
 def test_an_engine_that_is_wrong_is_named(project, body):
-    text = f"from runner import hookimpl\n@hookimpl\ndef runner_fleets():\n    {body}\n"
+    text = f"from runner import hookimpl\n@hookimpl\ndef runner_engines():\n    {body}\n"
     made = project(
         {"tasks.toml": '[run]\nengine = "garage"\n[tasks.x]\ncall = "os:getcwd"\n', "plugins/fleet.py": text}
     )

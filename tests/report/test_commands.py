@@ -31,7 +31,7 @@ def kept(tmp_path, monkeypatch):
     """A folder with the records of two runs, the faster one last."""
     monkeypatch.chdir(tmp_path)
     for at, (run, seconds) in enumerate({"20261122-090000": 120.0, "20261123-101500": 60.0}.items()):
-        RecordFile(Path(".runner"), run).write(dump_json(past_runs.past_run(run=run, seconds=seconds)))
+        RecordFile(Path(".runner"), run).write_record(dump_json(past_runs.past_run(run=run, seconds=seconds)))
         os.utime(f".runner/runs/{run}/record.json", (at, at))
     return tmp_path
 
@@ -169,7 +169,7 @@ def test_a_page_that_cannot_be_is_refused_before_the_run(project):
 
 
 def test_a_page_that_cannot_be_written_after_all_is_told():
-    told = execute._page(past_runs.past_run(), execute.OutputOptions(page_target="no/where.html"))
+    told = execute.write_report(past_runs.past_run(), "no/where.html", quiet=False)
     assert told == "the report could not be written: no/where.html: No such file or directory"
 
 

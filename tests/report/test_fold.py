@@ -60,7 +60,7 @@ happenings = st.one_of(
         st.sampled_from(["again", "dead", "dropped", "fatal"]), texts, st.integers(1, 9),
     ),
     st.builds(events.WorkerDied, times, texts, texts, numbers, texts, texts, st.booleans()),
-    st.builds(events.TimedOut, times, texts, texts, numbers, st.floats(0, 1e6)),
+    st.builds(events.ItemTimedOut, times, texts, texts, numbers, st.floats(0, 1e6)),
     st.builds(events.Notice, times, texts),
     st.builds(events.TaskEnded, times, texts, st.sampled_from(["ok", "failed", "skipped"]), texts),
     st.builds(events.RunStopping, times, texts, times),

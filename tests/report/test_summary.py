@@ -24,7 +24,7 @@ tasks = st.builds(
     repeated=numbers, sent=numbers, median=seconds, p99=seconds, busy=st.floats(0, 1),
     workers=st.lists(workers, max_size=3).map(tuple),
 )  # fmt: skip
-queues = st.builds(events.QueueSummary, names, numbers, numbers, numbers, numbers, numbers, numbers, numbers)
+queues = st.builds(events.QueueSummary, names, numbers, numbers, numbers, numbers, numbers, numbers)
 
 
 def record(some: list[Any], lines: list[Any] = ()) -> RunRecord:  # type: ignore[assignment]
