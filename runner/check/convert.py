@@ -16,6 +16,9 @@ from runner.config import units
 from runner.config.text import clean_text
 from runner.config.value_types import describe_value
 
+#: The `args` and the `with` of a task, converted.
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
 _SCALARS = (str, int, float, bool)
 _ANYTHING = (None, Any, object)
 

@@ -13,7 +13,8 @@ from runner.config.source_map import SourceMap
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runner.config.model import Config, Location, TaskConfig
+    from runner.config.model import Config, TaskConfig
+    from runner.config.problems import Location
 
 
 def is_set_in_file(config: Config, task: str, key: str) -> bool:

@@ -7,13 +7,10 @@ nothing writes them. Durations are seconds (float), sizes are bytes (int).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from runner.config.problems import Location, Problem
 from runner.structs import dataclass, field
-
-if TYPE_CHECKING:
-    from runner.config.params import Param
-    from runner.config.problems import Problem
 
 Mode = Literal["thread", "process"]
 Full = Literal["wait", "drop-new", "drop-old"]
@@ -26,16 +23,6 @@ Log = Literal["prefix", "raw"]
 KIB, MIB = 1024, 1024 * 1024
 
 DEFAULT_PORT = "default"
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """Where a value stands in a file; lines and columns count from 1, `length` is in characters."""
-
-    file: str
-    line: int = 0
-    column: int = 0
-    length: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +174,22 @@ class TaskConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Param:
+    """One declared param; `config.params` converts values to its type."""
+
+    name: str
+    type: str = "str"
+    default: Any = None
+    required: bool = False
+    choices: tuple[Any, ...] | None = None
+    low: Any = None
+    high: Any = None
+    env: str | None = None
+    secret: bool = False
+    help: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One checked file: what `runner run` needs to know."""
 
@@ -233,8 +236,6 @@ class Config:
 
         An error, or a warning; `hint` says how to go on.
         """
-        from runner.config.problems import Problem
-
         place = self.place(*path)
         return Problem("W407", text, place, "warning", hint) if warning else Problem("E314", text, place, hint=hint)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from runner.config import value_types
 from runner.config.diagnostics import InvalidValue
-from runner.config.params import UNKNOWN, Param, Params, to_type, type_of
+from runner.config.model import Param
+from runner.config.params import UNKNOWN, Params, convert_param, to_type, type_of
 from runner.config.problems import did_you_mean, quote_name
 from runner.config.reader import Reader
 from runner.config.source_map import VALUE_PART
@@ -85,7 +86,7 @@ def _param(word: str, made: dict[str, Any]) -> Param:
     if param.required:
         return param
     try:
-        return replace(param, default=param.convert_value(made["default"]))
+        return replace(param, default=convert_param(param, made["default"]))
     except InvalidValue as wrong:
         raise InvalidValue("E114", f"has a default that {wrong.message}", wrong.hint, key="default") from None
 
