@@ -150,10 +150,6 @@ def _ports(config: Config, task: TaskConfig) -> Iterator[Problem]:
 def _warnings(config: Config, graph: TaskGraph) -> Iterator[Problem]:
     for param in config.unused_params:
         yield Problem("W401", f"param {quote_name(param)} is used nowhere", config.place("params", param), "warning")
-    for queue, settings in config.queues.items():
-        if config.run.durable and settings.full != "wait":
-            text = f"the run is durable, but queue {quote_name(queue)} drops items when it is full"
-            yield Problem("W402", text, config.place("queues", queue, "full"), "warning")
     for task in graph.tasks.values():
         programs = task.call in {"shell", "std.shell"}  # nothing else is meant by their `env`
         for word in () if task.mode == "thread" or programs else task.env:

@@ -37,12 +37,10 @@ class Halt:
 class RunSettings:
     """The `[run]` table."""
 
-    durable: bool = False
     halt: Halt = Halt()
     deadline: float | None = None
     grace: float = 10.0
     engine: str = "local"
-    ray_address: str = "auto"
     log: Log = "prefix"
     state: Path = Path(".runner")
     record: int = 20
@@ -121,15 +119,6 @@ class Lifespan:
 
 
 @dataclass(frozen=True, slots=True)
-class Resources:
-    """What a worker needs of a cluster; checked, and used by engines that place workers."""
-
-    cpus: float | None = None
-    gpus: float | None = None
-    memory: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Rate:
     """At most `count` items per `period` seconds, over all workers of a task."""
 
@@ -165,7 +154,6 @@ class TaskConfig:
     enabled: bool = True
     help: str = ""
     env: dict[str, str] = field(default_factory=dict)
-    resources: Resources = Resources()
 
     @property
     def outputs(self) -> tuple[str, ...]:
