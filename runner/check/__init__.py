@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from runner.check import extensions, structure
 from runner.check.extensions import plugin_notices
-from runner.check.functions import Arguments, check_functions, function_location
+from runner.check.functions import check_functions, function_location
 from runner.config import function_defaults
 from runner.config.problems import Problem, render_problems, sorted_problems
 from runner.config.source_map import VALUE_PART, SourceMap
@@ -25,7 +25,9 @@ from runner.structs import dataclass
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runner.config.model import Config, Location, TaskConfig
+    from runner.check.convert import Arguments
+    from runner.config.model import Config, TaskConfig
+    from runner.config.problems import Location
     from runner.plugins import PluginPolicy, TaskFunction
 
 __all__ = [

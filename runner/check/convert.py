@@ -13,8 +13,11 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from runner.config import units
+from runner.config.diagnostics import describe_value
 from runner.config.text import clean_text
-from runner.config.value_types import describe_value
+
+#: The `args` and the `with` of a task, converted.
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 _SCALARS = (str, int, float, bool)
 _ANYTHING = (None, Any, object)

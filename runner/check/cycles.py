@@ -11,7 +11,7 @@ from runner.topology import strongly_connected
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from runner.check.structure import TaskGraph
+    from runner.check.graph import TaskGraph
     from runner.config.model import Config
 
 Edges = dict[str, list[str]]

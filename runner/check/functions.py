@@ -21,12 +21,12 @@ from runner.tasks import inspect_shape, parameter_hints
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runner.config.model import Config, Location, TaskConfig
+    from runner.check.convert import Arguments
+    from runner.config.model import Config, TaskConfig
+    from runner.config.problems import Location
     from runner.plugins import TaskFunction
 
 _MODULE = re.compile(r"\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])")
-
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -14,7 +14,7 @@ from runner.config.source_map import VALUE_PART
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
 
-    from runner.check.functions import Arguments
+    from runner.check.convert import Arguments
     from runner.config.model import Config, TaskConfig
     from runner.plugins import TaskFunction
 

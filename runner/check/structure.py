@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.check import cycles
+from runner.check.graph import TaskGraph
 from runner.config.problems import Problem, quote_name
 from runner.config.value_types import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.config.model import Config, Location, TaskConfig
+    from runner.config.model import Config, TaskConfig
+    from runner.config.problems import Location
 
 #: Variables that the interpreter, the linker or the C library reads when a program starts, and then never again.
 _AT_START = ("PYTHON", "LD_", "DYLD_", "MALLOC_", "GLIBC_TUNABLES")
@@ -32,34 +34,6 @@ def find_structure_problems(config: Config) -> Iterator[Problem]:
         yield from _ports(config, task)
     yield from _letters(config, graph)
     yield from _warnings(config, graph)
-
-
-class TaskGraph:
-    """Who writes and who reads each queue, among the tasks that run."""
-
-    def __init__(self, config: Config) -> None:
-        self.tasks = {word: task for word, task in config.tasks.items() if task.enabled}
-        self.writers: dict[str, list[str]] = {queue: [] for queue in config.queues}
-        self.readers: dict[str, list[str]] = {queue: [] for queue in config.queues}
-        for task in self.tasks.values():
-            for queue in self.queues_written_by(task):
-                self.writers.setdefault(queue, []).append(task.name)
-            for queue in task.inputs:
-                self.readers.setdefault(queue, []).append(task.name)
-        for queue in {*self.writers, *self.readers}:  # also those of a misspelt `[queue.NAME]`
-            self.writers.setdefault(queue, [])
-            self.readers.setdefault(queue, [])
-        unknown = {
-            key for word in self.tasks for key in ("outputs", "dead", "inputs") if config.is_unknown("tasks", word, key)
-        }
-        #: Whether every writer, every reader is known: a reported mistake must not cause a second one.
-        self.all_writers = not unknown & {"outputs", "dead"} and not config.is_unknown("tasks")
-        self.all_readers = "inputs" not in unknown and not config.is_unknown("tasks")
-
-    @staticmethod
-    def queues_written_by(task: TaskConfig) -> list[str]:
-        """The queues that a task writes, dead letters included."""
-        return list(dict.fromkeys((*task.outputs, *([task.dead] if task.dead else []))))
 
 
 def location_of_key(config: Config, task: str, key: str, *more: str) -> Location:
@@ -176,10 +150,6 @@ def _ports(config: Config, task: TaskConfig) -> Iterator[Problem]:
 def _warnings(config: Config, graph: TaskGraph) -> Iterator[Problem]:
     for param in config.unused_params:
         yield Problem("W401", f"param {quote_name(param)} is used nowhere", config.place("params", param), "warning")
-    for queue, settings in config.queues.items():
-        if config.run.durable and settings.full != "wait":
-            text = f"the run is durable, but queue {quote_name(queue)} drops items when it is full"
-            yield Problem("W402", text, config.place("queues", queue, "full"), "warning")
     for task in graph.tasks.values():
         programs = task.call in {"shell", "std.shell"}  # nothing else is meant by their `env`
         for word in () if task.mode == "thread" or programs else task.env:

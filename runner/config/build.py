@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from runner.config import grammar, params_table, toml, value_types
 from runner.config import overrides as setting
-from runner.config.diagnostics import Diagnostics, TooManyProblems
-from runner.config.model import Config, Location, QueueConfig, RunSettings, TaskConfig
-from runner.config.params import UNKNOWN, plain_value
-from runner.config.problems import Problem, did_you_mean, quote_name, render_problems, sorted_problems
+from runner.config.diagnostics import Diagnostics, TooManyProblems, describe_value
+from runner.config.model import Config, QueueConfig, RunSettings, TaskConfig
+from runner.config.params import plain_value
+from runner.config.problems import Location, Problem, did_you_mean, quote_name, render_problems, sorted_problems
 from runner.config.reader import Reader
 from runner.config.source_map import VALUE_PART, SourceMap
 from runner.errors import ConfigError
@@ -114,18 +114,18 @@ class _Builder:
         self._shown_secrets()
         queues = self._named(raw, "queues", "queue")
         tasks = self._named(raw, "tasks", "task")
-        self.reader = Reader(self.report, queues, tasks)
-        top = {key: value for key, value in raw.items() if key not in {"queues", "tasks", "tests", "defaults"}}
-        made = self.reader.convert_table(top, "top", (), "the file")
-        defaults = self._defaults(raw.get("defaults", {}))
+        self.reader = Reader(self.report, queues, tasks, grammar.HOMES)
+        top = {key: value for key, value in raw.items() if key not in {"queues", "tasks"}}
+        made = self.reader.convert_table(top, grammar.TOP, (), "the file")
+        defaults = made.get("defaults", {})
         config = Config(
             file=source.file,
             folder=source.folder,
             title=made.get("title", ""),
-            run=self._run(made.get("run", {}), made.get("ray", {})),
+            run=RunSettings(**made.get("run", {})),
             params={word: plain_value(value) for word, value in self.params.values.items()},
-            queues={word: self._queue(word, table, defaults["queue"]) for word, table in queues.items()},
-            tasks={word: self._task(word, table, defaults["task"]) for word, table in tasks.items()},
+            queues={word: self._queue(word, table, defaults.get("queue", {})) for word, table in queues.items()},
+            tasks={word: self._task(word, table, defaults.get("task", {})) for word, table in tasks.items()},
             plugins=made.get("plugins"),
             locations=self.report.source_map,
             unused_params=tuple(word for word in self.params.declared if word not in self.params.used_names),
@@ -136,7 +136,6 @@ class _Builder:
             raw_tables=self.raw,
             filled_tables=raw,
         )
-        self._tests(raw.get("tests", []))
         if not tasks and not self.report.has_errors:
             self.report.add_problem("E109", "the file has no task", (), "a task is a table `[tasks.NAME]`")
         return config
@@ -164,31 +163,21 @@ class _Builder:
         tables = raw.get(word, {})
         if not isinstance(tables, dict):
             self.report.add_problem(
-                "E103", f"`{word}` must be a table, not {value_types.describe_value(tables)}", (word, VALUE_PART)
+                "E103", f"`{word}` must be a table, not {describe_value(tables)}", (word, VALUE_PART)
             )
             return {}
         _not_too_many(tables, word, self.report)
         for one in tables:
-            if not value_types.NAME_PATTERN.fullmatch(one):
-                self.report.add_problem(
-                    "E107", f"{quote_name(one)} is no name for a {kind}", (word, one), value_types.NAME_WANTED
-                )
+            self.report.check_name(one, kind, (word, one))
         return dict(tables)
 
-    def _defaults(self, raw: Any) -> dict[str, dict[str, Any]]:
-        made = self.reader.convert_table(raw, "defaults", ("defaults",), "[defaults]")
-        return {"task": made.get("task", {}), "queue": made.get("queue", {})}
-
-    def _run(self, run: dict[str, Any], ray: dict[str, Any]) -> RunSettings:
-        return RunSettings(**run, **({"ray_address": ray["address"]} if "address" in ray else {}))
-
     def _queue(self, word: str, raw: Any, defaults: dict[str, Any]) -> QueueConfig:
-        made = self.reader.convert_table(raw, "queue", ("queues", word), f"queue {quote_name(word)}")
+        made = self.reader.convert_table(raw, grammar.QUEUE, ("queues", word), f"queue {quote_name(word)}")
         given = {**defaults, **made}
         return QueueConfig(word, **given, elastic="size" not in given)
 
     def _task(self, word: str, raw: Any, defaults: dict[str, Any]) -> TaskConfig:
-        made = {**defaults, **self.reader.convert_table(raw, "task", ("tasks", word), f"task {quote_name(word)}")}
+        made = {**defaults, **self.reader.convert_table(raw, grammar.TASK, ("tasks", word), f"task {quote_name(word)}")}
         made.setdefault("call", word)
         made.setdefault("on_error", "dead" if made.get("inputs") else "fail")
         made.setdefault("workers", value_types.named_workers(word, 1))
@@ -196,14 +185,3 @@ class _Builder:
             made["workers"] = made["workers"](word)
         renamed = {"with": "kwargs", "outputs": "ports"}
         return TaskConfig(word, **{renamed.get(key, key): value for key, value in made.items()})
-
-    def _tests(self, raw: Any) -> None:
-        if raw is UNKNOWN:
-            return
-        if not isinstance(raw, list) or not all(isinstance(one, dict) for one in raw):
-            self.report.add_problem("E103", "`tests` must be a list of tables: `[[tests]]`", ("tests",))
-            return
-        for number, table in enumerate(raw):
-            self.reader.convert_table(table, "test", ("tests", str(number)), f"test {number + 1}")
-        if missing := grammar.unsupported_feature("top", "tests", raw):
-            self.report.add_problem("E108", f"this version of runner does not have {missing} yet", ("tests",))

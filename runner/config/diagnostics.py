@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import datetime as dt
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from runner.config.problems import MAX_COMPARED_WORDS, Problem, did_you_mean
+from runner.config.problems import MAX_COMPARED_WORDS, Problem, did_you_mean, quote_name
+from runner.config.text import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,8 +23,12 @@ _COMPARED = 10 * MAX_COMPARED_WORDS
 _HINTED = 50
 
 
+NAME_PATTERN = re.compile(r"[^\W_][\w-]{0,63}|_[\w-]{0,63}")
+NAME_WANTED = "a name is up to 64 letters, digits, `_` and `-`"
+
+
 class InvalidValue(Exception):
-    """A value is wrong; whoever knows its key and place makes a `Problem` of it. `key` names a key below."""
+    """A value is wrong; the reader, which knows its key and place, makes a `Problem` of it. `key` names a key below."""
 
     def __init__(self, code: str, message: str, hint: str = "", key: str = "") -> None:
         super().__init__(message)
@@ -32,7 +40,34 @@ class AlreadyReported(Exception):
 
 
 class TooManyProblems(Exception):
-    """More problems than anybody reads: looking on would only cost time."""
+    """The file has more problems than a person reads: looking on would only cost time."""
+
+
+def describe_value(value: object) -> str:
+    """Return a value as a message shows it: short ones as they are, others by their kind.
+
+    >>> describe_value("thred"), describe_value(True), describe_value([1]), describe_value({})
+    ('"thred"', 'true', 'a list', 'a table')
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + clean_text(value, 60) + '"'
+    if isinstance(value, (int, float)):
+        return clean_text(str(value), 40)
+    kinds = {list: "a list", dict: "a table", Path: f'"{value}"', dt.datetime: "a date"}
+    return next((word for kind, word in kinds.items() if isinstance(value, kind)), "a date or time")
+
+
+def wrong_type(wanted: str, value: object) -> InvalidValue:
+    """Return the error of a value that has another type than its key wants."""
+    return InvalidValue("E103", f"must be {wanted}, not {describe_value(value)}")
+
+
+def check_type(value: Any, type_: type, wanted: str) -> None:
+    """Raise `wrong_type` if the value has another type; true and false are not numbers."""
+    if not isinstance(value, type_) or (isinstance(value, bool) and type_ is int):
+        raise wrong_type(wanted, value)
 
 
 class Diagnostics:
@@ -46,7 +81,7 @@ class Diagnostics:
         self.unknown_paths: set[KeyPath] = set()
 
     def add_problem(self, code: str, message: str, path: KeyPath, hint: str = "", severity: Severity = "error") -> None:
-        """A problem at the key (or, with `VALUE` as its last part, the value) of `path`."""
+        """Add a problem at the key (or, with `VALUE_PART` as its last part, the value) of `path`."""
         place = self.source_map.nearest_location(path)
         mask = self.source_map.mask_secrets
         if len(self.problems) > MAX_COLLECTED_PROBLEMS:
@@ -56,14 +91,21 @@ class Diagnostics:
         )
 
     def suggest_nearest(self, word: str, known: Iterable[str]) -> str:
-        """`did you mean ...?`; nothing in a file with so many mistakes that looking would take longer than reading."""
+        """Return `did you mean ...?`; nothing in a file with more mistakes than a search for each may take time."""
         if len(self.problems) >= _HINTED or self._compared >= _COMPARED:
             return ""
         words = list(known)
         self._compared += min(len(words), MAX_COMPARED_WORDS)
         return did_you_mean(word, words)
 
+    def check_name(self, word: str, what: str, path: KeyPath) -> bool:
+        """Return True if the word can be the name of a task, a queue, ...; report it if it cannot."""
+        if NAME_PATTERN.fullmatch(word):
+            return True
+        self.add_problem("E107", f"{quote_name(word)} is not a valid {what} name", path, NAME_WANTED)
+        return False
+
     @property
     def has_errors(self) -> bool:
-        """Whether there is an error."""
+        """True if one of the problems is an error."""
         return any(problem.severity == "error" for problem in self.problems)

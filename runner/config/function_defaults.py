@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from runner.config import grammar
 from runner.config.diagnostics import Diagnostics
 from runner.config.problems import Problem
 from runner.config.reader import Reader
@@ -13,7 +14,8 @@ from runner.config.source_map import SourceMap
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runner.config.model import Config, Location, TaskConfig
+    from runner.config.model import Config, TaskConfig
+    from runner.config.problems import Location
 
 
 def is_set_in_file(config: Config, task: str, key: str) -> bool:
@@ -31,7 +33,8 @@ def apply_declared_options(
         return task, []
     report = Diagnostics(SourceMap(config.file, ""))
     reader = Reader(report, config.queues, config.tasks)
-    made = reader.convert_table(dict(options), "task defaults", ("defaults", "task"), f"the declaration at {where}")
+    owner = f"the declaration at {where}"
+    made = reader.convert_table(dict(options), grammar.TASK_DEFAULTS, ("defaults", "task"), owner)
     found = [Problem("E309", each.message, place, hint=each.hint) for each in report.problems]
     keys = {key: value for key, value in made.items() if not is_set_in_file(config, name, key)}
     if callable(keys.get("workers")):

@@ -7,13 +7,10 @@ nothing writes them. Durations are seconds (float), sizes are bytes (int).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from runner.config.problems import Location, Problem
 from runner.structs import dataclass, field
-
-if TYPE_CHECKING:
-    from runner.config.params import Param
-    from runner.config.problems import Problem
 
 Mode = Literal["thread", "process"]
 Full = Literal["wait", "drop-new", "drop-old"]
@@ -29,16 +26,6 @@ DEFAULT_PORT = "default"
 
 
 @dataclass(frozen=True, slots=True)
-class Location:
-    """Where a value stands in a file; lines and columns count from 1, `length` is in characters."""
-
-    file: str
-    line: int = 0
-    column: int = 0
-    length: int = 1
-
-
-@dataclass(frozen=True, slots=True)
 class Halt:
     """When dead items stop the run: never (both None), after `count`, or above `share` (0..1)."""
 
@@ -50,12 +37,10 @@ class Halt:
 class RunSettings:
     """The `[run]` table."""
 
-    durable: bool = False
     halt: Halt = Halt()
     deadline: float | None = None
     grace: float = 10.0
     engine: str = "local"
-    ray_address: str = "auto"
     log: Log = "prefix"
     state: Path = Path(".runner")
     record: int = 20
@@ -134,15 +119,6 @@ class Lifespan:
 
 
 @dataclass(frozen=True, slots=True)
-class Resources:
-    """What a worker needs of a cluster; checked, and used by engines that place workers."""
-
-    cpus: float | None = None
-    gpus: float | None = None
-    memory: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Rate:
     """At most `count` items per `period` seconds, over all workers of a task."""
 
@@ -178,12 +154,27 @@ class TaskConfig:
     enabled: bool = True
     help: str = ""
     env: dict[str, str] = field(default_factory=dict)
-    resources: Resources = Resources()
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """The queues this task writes, each once, in the order of the file (without `dead`)."""
         return tuple(dict.fromkeys(queue for port in self.ports for queue in port.queues))
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One declared param; `config.params` converts values to its type."""
+
+    name: str
+    type: str = "str"
+    default: Any = None
+    required: bool = False
+    choices: tuple[Any, ...] | None = None
+    low: Any = None
+    high: Any = None
+    env: str | None = None
+    secret: bool = False
+    help: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +224,6 @@ class Config:
 
         An error, or a warning; `hint` says how to go on.
         """
-        from runner.config.problems import Problem
-
         place = self.place(*path)
         return Problem("W407", text, place, "warning", hint) if warning else Problem("E314", text, place, hint=hint)
 

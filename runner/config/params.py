@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runner.config.diagnostics import Diagnostics
+    from runner.config.model import Param
     from runner.config.source_map import KeyPath as Spot
 
 #: All that `${name}` puts into a file, in characters: many times the largest file. An element of a list counts as more.
@@ -43,38 +44,20 @@ _WANTED = {
 UNKNOWN: Any = type("Unknown", (), {"__repr__": lambda self: "unknown", "__slots__": ()})()
 
 
-@dataclass(frozen=True, slots=True)
-class Param:
-    """One declared param."""
-
-    name: str
-    type: str = "str"
-    default: Any = None
-    required: bool = False
-    choices: tuple[Any, ...] | None = None
-    low: Any = None
-    high: Any = None
-    env: str | None = None
-    secret: bool = False
-    help: str = ""
-
-    def convert_value(self, value: Any) -> Any:
-        """Return a value of the file, or a text from outside, as the param's type; `InvalidValue` beyond bounds."""
-        found = to_type(self.type, value)
-        shown = "" if self.secret else f", not {clean_text(str(value), 60)}"
-        if self.choices is not None and found not in self.choices:
-            words = [clean_text(str(one)) for one in self.choices]
-            hint = "" if self.secret else did_you_mean(str(value), words)
-            raise InvalidValue("E113", f"must be one of {', '.join(words)}{shown}", hint)
-        measure = len(found) if self.type in {"str", "list"} else found
-        if self.low is not None and measure < self.low:
-            raise InvalidValue("E113", f"must {self._measured()}be at least {self.low}{shown}")
-        if self.high is not None and measure > self.high:
-            raise InvalidValue("E113", f"must {self._measured()}be at most {self.high}{shown}")
-        return found
-
-    def _measured(self) -> str:
-        return "in length " if self.type in {"str", "list"} else ""
+def convert_param(param: Param, value: Any) -> Any:
+    """Return a value of the file, or a text from outside, as the param's type; `InvalidValue` beyond bounds."""
+    found = to_type(param.type, value)
+    shown = "" if param.secret else f", not {clean_text(str(value), 60)}"
+    if param.choices is not None and found not in param.choices:
+        words = [clean_text(str(one)) for one in param.choices]
+        hint = "" if param.secret else did_you_mean(str(value), words)
+        raise InvalidValue("E113", f"must be one of {', '.join(words)}{shown}", hint)
+    measure, what = (len(found), "in length ") if param.type in {"str", "list"} else (found, "")
+    if param.low is not None and measure < param.low:
+        raise InvalidValue("E113", f"must {what}be at least {param.low}{shown}")
+    if param.high is not None and measure > param.high:
+        raise InvalidValue("E113", f"must {what}be at most {param.high}{shown}")
+    return found
 
 
 def to_type(kind: str, value: Any) -> Any:
@@ -176,7 +159,7 @@ class Params:
         if param.secret:
             self.diagnostics.source_map.hide_secret(("params", param.name), value)
         try:
-            return param.convert_value(value)
+            return convert_param(param, value)
         except InvalidValue as wrong:
             self.diagnostics.add_problem(
                 wrong.code, f"param {quote_name(param.name)} {wrong.message}", path, wrong.hint

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from runner.config import value_types
-from runner.config.diagnostics import InvalidValue
-from runner.config.params import UNKNOWN, Param, Params, to_type, type_of
+from runner.config import grammar
+from runner.config.diagnostics import InvalidValue, describe_value
+from runner.config.model import Param
+from runner.config.params import UNKNOWN, Params, convert_param, to_type, type_of
 from runner.config.problems import did_you_mean, quote_name
 from runner.config.reader import Reader
 from runner.config.source_map import VALUE_PART
@@ -20,22 +21,17 @@ def read(raw: Any, report: Diagnostics) -> Params:
     """Every declaration; a wrong one is reported, and its value is UNKNOWN."""
     params = Params(report)
     if not isinstance(raw, dict):
-        report.add_problem(
-            "E103", f"`params` must be a table, not {value_types.describe_value(raw)}", ("params", VALUE_PART)
-        )
+        report.add_problem("E103", f"`params` must be a table, not {describe_value(raw)}", ("params", VALUE_PART))
         return params
     for word, value in raw.items():
         before = len(report.problems)
-        if not value_types.NAME_PATTERN.fullmatch(word):
-            report.add_problem(
-                "E107", f"{quote_name(word)} is no name for a param", ("params", word), value_types.NAME_WANTED
-            )
+        if not report.check_name(word, "param", ("params", word)):
             continue
         long = isinstance(value, dict)
         table = value if long else {"default": value}
         if long and _may_be_secret(value):
             report.source_map.hide_secret(("params", word, "default"), value.get("default", ""))
-        made = Reader(report).convert_table(table, "param", ("params", word), f"param {quote_name(word)}")
+        made = Reader(report).convert_table(table, grammar.PARAM, ("params", word), f"param {quote_name(word)}")
         try:
             if len(report.problems) == before:
                 params.declared[word] = _param(word, made)
@@ -57,7 +53,7 @@ def _may_be_secret(table: dict[str, Any]) -> bool:
 def _param(word: str, made: dict[str, Any]) -> Param:
     kind = made.get("type") or type_of(made.get("default", ""))
     if kind is None:
-        raise InvalidValue("E114", f"cannot be {value_types.describe_value(made['default'])}", key="default")
+        raise InvalidValue("E114", f"cannot be {describe_value(made['default'])}", key="default")
     if made.get("required") and "default" in made:
         raise InvalidValue("E114", "has a default, so it cannot be required", key="required")
     if not made.get("required") and "default" not in made:
@@ -85,7 +81,7 @@ def _param(word: str, made: dict[str, Any]) -> Param:
     if param.required:
         return param
     try:
-        return replace(param, default=param.convert_value(made["default"]))
+        return replace(param, default=convert_param(param, made["default"]))
     except InvalidValue as wrong:
         raise InvalidValue("E114", f"has a default that {wrong.message}", wrong.hint, key="default") from None
 

@@ -12,8 +12,6 @@ from runner.structs import dataclass, field
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from runner.config.model import Location
-
 Severity = Literal["error", "warning"]
 
 #: A line of a file is shown up to here; longer ones are cut around the caret.
@@ -22,6 +20,16 @@ MAX_LINE_WIDTH = 110
 MAX_SHOWN_PROBLEMS = 100
 #: A word is compared with so many known ones: a hostile file must not cost time.
 MAX_COMPARED_WORDS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a value stands in a file; lines and columns count from 1, `length` is in characters."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+    length: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +50,6 @@ class Problem:
 def format_location(place: Location) -> str:
     """`file:line:column`, or just the file (or option, or variable) when there is no line.
 
-    >>> from runner.config.model import Location
     >>> format_location(Location("tasks.toml", 14, 1)), format_location(Location("--set run.grace"))
     ('tasks.toml:14:1', '--set run.grace')
     """

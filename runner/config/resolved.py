@@ -8,8 +8,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tomli
-
 from runner.config import grammar
 from runner.config.params import UNKNOWN
 from runner.config.problems import format_location
@@ -19,6 +17,7 @@ from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from runner.config.model import Config
+    from runner.config.reader import Key, KeyTable
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -34,7 +33,7 @@ class ResolvedLine:
 
 
 def render_resolved(config: Config, *, origins: bool = False) -> str:
-    """The whole file as text; with `origins`, a comment says where each value comes from."""
+    """Return the whole file as text; with `origins`, a comment says where each value comes from."""
     found = resolved_lines(config)
     text = [f"# {clean_text(config.file)}, resolved"]
     for name, param in config.declared_params.items():
@@ -52,83 +51,50 @@ def render_resolved(config: Config, *, origins: bool = False) -> str:
 
 
 def resolved_lines(config: Config) -> list[ResolvedLine]:
-    """Every key with a value, in the order of the reference."""
+    """Return every key with a value, in the order of the reference."""
     found = [
         ResolvedLine((), key, to_toml(config.filled_tables[key]), _origin(config, (key,)))
         for key in ("title", "plugins")
         if key in config.filled_tables
     ]
-    found += _table(config, ("run",), "run", config.filled_tables.get("run"))
-    if "ray" in config.filled_tables:
-        found += _table(config, ("ray",), "ray", config.filled_tables["ray"])
-    for kind, names in (("queue", config.queues), ("task", config.tasks)):
+    found += _table_lines(config, ("run",), grammar.RUN, config.filled_tables.get("run"))
+    for table, names in ((grammar.QUEUE, config.queues), (grammar.TASK, config.tasks)):
         for name in names:
-            path = (f"{kind}s", name)
-            found += _table(config, path, kind, config.filled_tables.get(path[0], {}).get(name))
+            path = (f"{table.name}s", name)
+            found += _table_lines(config, path, table, config.filled_tables.get(path[0], {}).get(name))
     return found
 
 
-def _table(config: Config, path: tuple[str, ...], table: str, own: Any) -> list[ResolvedLine]:
-    defaults = config.filled_tables.get("defaults", {}).get(table, {}) if table in {"queue", "task"} else {}
+def _table_lines(config: Config, path: tuple[str, ...], table: KeyTable, own: Any) -> list[ResolvedLine]:
+    defaults = config.filled_tables.get("defaults", {}).get(table.name, {})
     own, defaults = ({} if not isinstance(each, dict) else each for each in (own, defaults))
     found = []
-    for name, key in grammar.TABLES[table].items():
+    for name, key in table.items():
         if name in own:
             place, value = (*path, name), own[name]
         elif name in defaults:
-            place, value = ("defaults", table, name), defaults[name]
+            place, value = ("defaults", table.name, name), defaults[name]
         else:
-            value = _built_in(config, path, key, own)
+            value, origin = _built_in_value(config, path, key)
             if value is not None:
-                found.append(ResolvedLine(path, name, to_toml(value), _why(name, path)))
+                found.append(ResolvedLine(path, name, to_toml(value), origin))
             continue
-        shown = to_toml(visible_value(config, _long(key, value, place), place))
+        shown = to_toml(visible_value(config, key.type.expand(value), place))
         found.append(ResolvedLine(path, name, shown, _origin(config, place)))
     return found
 
 
-def _why(name: str, path: tuple[str, ...]) -> str:
-    if name == "call" and path[0] == "tasks":
-        return "the task's own name"
-    return "built in"
-
-
-def _built_in(config: Config, path: tuple[str, ...], key: grammar.Key, own: dict[str, Any]) -> Any:
-    """The default of a key; None when there is none that a file could say."""
+def _built_in_value(config: Config, path: tuple[str, ...], key: Key) -> tuple[Any, str]:
+    """Return the default of a key and where it comes from; None if a file could not say it."""
     if path[0] == "tasks" and key.name == "call":
-        return path[1]
+        return path[1], "the task's own name"
     if path[0] == "tasks" and key.name == "on_error":
-        return config.tasks[path[1]].on_error
-    if key.table in {"backoff", "restarts"}:
-        return _long(key, {}, ())
-    return _parsed(key.default) if key.name not in own else None
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return tomli.loads(f"v = {text}")["v"] if text else None
-    except tomli.TOMLDecodeError:  # prose, such as "what the function declares"
-        return None
-
-
-def _long(key: grammar.Key, value: Any, path: tuple[str, ...]) -> Any:
-    """The canonical long form of a value that has a short one."""
-    if key.kind in {"queues", "strs", "exceptions"} and isinstance(value, str):
-        return [value]
-    if key.kind == "ports" and isinstance(value, (str, list)):
-        return {"default": [value] if isinstance(value, str) else value} if value else []
-    if key.kind == "after" and isinstance(value, (str, list)):
-        return dict.fromkeys([value] if isinstance(value, str) else value, "ok")
-    if key.kind == "batch" and isinstance(value, int):
-        return {"items": value}
-    if key.table in {"backoff", "restarts"} and isinstance(value, dict):
-        whole = {name: _parsed(inner.default) for name, inner in grammar.TABLES[key.table].items()}
-        return {**whole, **value}
-    return value
+        return config.tasks[path[1]].on_error, "built in"
+    return key.type.expand({}) or key.parse_default(), "built in"
 
 
 def visible_value(config: Config, value: Any, path: tuple[str, ...]) -> Any:
-    """The value with references instead of secrets and of what nobody has given yet."""
+    """Return the value with references in place of secrets and of params without a value."""
     if value is UNKNOWN or config.contains_secret(path):
         raw: Any = config.raw_tables
         for part in path:
@@ -163,7 +129,7 @@ def _param_origin(config: Config, name: str) -> str:
 
 
 def to_toml(value: Any) -> str:
-    r"""A value as TOML, on one line.
+    r"""Return a value as TOML, on one line.
 
     >>> to_toml({"a": [1, "b\n"], "c d": True})
     '{ a = [1, "b\\n"], "c d" = true }'
@@ -183,7 +149,7 @@ def to_toml(value: Any) -> str:
 
 
 def _string(text: str) -> str:
-    """A basic string; what could steer a terminal is escaped."""
+    """Return a basic string; what could steer a terminal is escaped."""
     quoted = json.dumps(text, ensure_ascii=False)
     return "".join(char if char.isprintable() else _escape(char) for char in quoted)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli
 
-from runner.config.model import Location
+from runner.config.problems import Location
 from runner.config.text import clean_text
 from runner.secret_masks import SecretMask
 

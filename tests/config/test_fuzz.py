@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from runner import check, config
 from runner.config import grammar, resolved
+from runner.config.planned import PLANNED
 from runner.config.problems import render_problems, sorted_problems
 from runner.errors import ConfigError
 from runner.plugins import TaskFunction
@@ -33,7 +34,7 @@ GOOD = [
     ]
     if path.stat().st_size < 4000 and not path.stem.startswith(("bytes", "deep", "syntax-huge"))
 ]
-KEYS = sorted({key for table in grammar.TABLES.values() for key in table})
+KEYS = sorted({*(key for table in grammar.TABLES.values() for key in table), *(key for _, key in PLANNED)})
 WORDS = [
     "tasks",
     "queues",
@@ -148,7 +149,6 @@ whole = st.tuples(
     table("tasks.eat", "task"),
     table("defaults.task", "task"),
     table("defaults.queue", "queue"),
-    table("[tests]", "test"),
 ).map("\n".join)
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+from types import SimpleNamespace
 
-import tomli
+import pytest
 from helpers import ROOT
 
 from runner import config
+from runner.cli import shared_options
 from runner.config import grammar, reference
 from runner.config.model import QueueConfig, RunSettings, TaskConfig
+from runner.config.planned import PLANNED, describe_planned
+from runner.config.schema import build_schema
 
 PAGE = ROOT / "docs" / "reference" / "file.md"
 
@@ -27,25 +32,16 @@ def test_the_page_has_the_tables_of_the_grammar():
 
 def test_defaults_of_the_grammar_are_those_of_the_model(tmp_path):
     def written(table):
-        found = {}
-        for key in grammar.TABLES[table].values():
-            try:
-                found[key.name] = tomli.loads(f"v = {key.default}")["v"]
-            except tomli.TOMLDecodeError:
-                continue
-        return found
+        found = {key.name: key.parse_default() for key in table.values()}
+        return {name: value for name, value in found.items() if value is not None}
 
     from runner.config.resolved import to_toml
 
     lines = ["[queues]", "q = {}", "[queues.r]"]
-    lines += [f"{key} = {to_toml(value)}" for key, value in written("queue").items()]
-    lines += ["[run]", *(f"{key} = {to_toml(value)}" for key, value in written("run").items())]
-    lines += ["[tasks.a]", "[tasks.b]", *(f"{key} = {to_toml(value)}" for key, value in written("task").items())]
-    lines += [
-        f"{key.name} = {to_toml(written(key.table))}"
-        for key in grammar.TASK.values()
-        if key.table in {"backoff", "restarts"}
-    ]
+    lines += [f"{key} = {to_toml(value)}" for key, value in written(grammar.QUEUE).items()]
+    lines += ["[run]", *(f"{key} = {to_toml(value)}" for key, value in written(grammar.RUN).items())]
+    lines += ["[tasks.a]", "[tasks.b]", *(f"{key} = {to_toml(value)}" for key, value in written(grammar.TASK).items())]
+    lines += [f"{table.name} = {to_toml(written(table))}" for table in (grammar.BACKOFF, grammar.RESTARTS)]
     (tmp_path / "tasks.toml").write_text("\n".join(lines))
     made = config.load(tmp_path / "tasks.toml")
     assert made.run == RunSettings()
@@ -63,3 +59,36 @@ def test_every_key_of_a_table_is_a_field_of_its_dataclass():
     for table, made in (("run", RunSettings), ("queue", QueueConfig), ("task", TaskConfig)):
         fields = {field.name for field in dataclasses.fields(made)}
         assert {renamed.get(key, key) for key in grammar.TABLES[table]} <= fields
+
+
+@pytest.mark.parametrize(("table", "key"), list(PLANNED))
+def test_what_is_planned_is_refused_and_offered_nowhere(table, key, tmp_path):
+    """A planned key is in no table of keys; of a key with planned values, no text offers one of these."""
+    planned = PLANNED[table, key]
+    value = {"workers": '"2..16"', "engine": '"ray"', "durable": "true", "tests": '[{ name = "a" }]'}.get(key, "{}")
+    place = {"top": f"{key} = {value}", "run": f"[run]\n{key} = {value}"}.get(table, f"[{table}s.a]\n{key} = {value}")
+    (tmp_path / "tasks.toml").write_text(f"{place}\n[tasks.b]\n")
+    found = [problem for problem in config.examine(tmp_path / "tasks.toml").problems if problem.code == "E108"]
+    assert [problem.message for problem in found] == [describe_planned(planned)]
+    assert "is planned" in found[0].message
+
+    offered = json.dumps(build_schema()) + PAGE.read_text(encoding="utf-8")
+    if key in grammar.TABLES[table]:
+        assert value not in offered
+        assert ".." not in grammar.TABLES[table][key].help
+    else:
+        schema = build_schema()
+        keys = schema if table == "top" else schema["$defs"][table]
+        assert key not in keys["properties"]
+        assert f"| `{key}` |" not in PAGE.read_text(encoding="utf-8")
+
+
+def test_completion_offers_the_keys_of_the_grammar_and_nothing_planned(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tasks.toml").write_text("[queues.q]\n[tasks.a]\n")
+    offered = shared_options.complete_set(SimpleNamespace(params={"file": "tasks.toml"}, args=[]), [], "")
+    keys = {tuple(path.rstrip("=").split(".")) for path in offered}
+    assert ("tasks", "a", "workers") in keys
+    for table, key in PLANNED:
+        if key not in grammar.TABLES[table]:
+            assert all(path[-1] != key for path in keys)

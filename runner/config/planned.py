@@ -1,0 +1,57 @@
+"""The words of the language that this version refuses with E108, in one table: they are planned.
+
+No schema, completion or page of the reference offers them. When the engine learns one, its line leaves this table and
+its key joins `grammar`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class PlannedFeature(NamedTuple):
+    """A key or a value: as a file writes it, what it will give, and whether this version refuses a value of the key.
+
+    A value that only says what happens anyway (`durable = false`) is not refused.
+    """
+
+    written: str
+    feature: str
+    is_refused: Callable[[Any], bool]
+
+
+def _always(value: object) -> bool:
+    return True
+
+
+#: By table and key.
+PLANNED: dict[tuple[str, str], PlannedFeature] = {
+    ("top", "tests"): PlannedFeature("[[tests]]", "tests in the file", lambda value: value != []),
+    ("top", "ray"): PlannedFeature("[ray]", "the engine ray", _always),
+    ("run", "durable"): PlannedFeature("durable = true", "durable runs", lambda value: value is not False),
+    ("run", "engine"): PlannedFeature('engine = "ray"', "the engine ray", lambda value: value == "ray"),
+    ("queue", "lane"): PlannedFeature("lane", "lanes", _always),
+    ("queue", "full"): PlannedFeature(
+        'full = "drop-new"` or `"drop-old"', "queues that drop items", lambda value: value != "wait"
+    ),
+    ("queue", "order"): PlannedFeature(
+        'order = "lifo"` or `"priority"', 'other orders than "fifo"', lambda value: value != "fifo"
+    ),
+    ("task", "workers"): PlannedFeature(
+        'workers = "2..16"', "workers that adapt", lambda value: isinstance(value, str) and ".." in value
+    ),
+    ("task", "resources"): PlannedFeature("resources", "the placing of workers", _always),
+}
+
+
+def planned_feature(table: str, key: str) -> PlannedFeature | None:
+    """Return what is planned for a key of a table; what is planned for a task is planned for the defaults of tasks."""
+    return PLANNED.get((table.removesuffix(" defaults"), key))
+
+
+def describe_planned(planned: PlannedFeature) -> str:
+    """Return the message of E108."""
+    return f"`{planned.written}` is planned: this version of runner does not have {planned.feature} yet"
