@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 
 from runner.structs import dataclass
+from runner.text import cut_middle, cut_text
 
 _STANDARD = str(Path(traceback.__file__).resolve().parent)
 _OURS = str(Path(__file__).resolve().parent)
@@ -142,19 +143,7 @@ def item_name(preview: str, item_id: str, most: int = 200) -> str:
     """
     if not preview or not item_id:
         return f"item {preview or item_id}" if preview or item_id else ""
-    return f"item {preview if len(preview) <= most else preview[: most - 1] + '…'} ({item_id})"
-
-
-def cut_middle(text: str, most: int) -> str:
-    r"""At most about `most` characters, cut in the middle.
-
-    >>> cut_middle("a" * 50 + "b" * 50, 20)
-    'aaaaaaaaaa\n... 80 characters ...\nbbbbbbbbbb'
-    """
-    if len(text) <= most:
-        return text
-    half = most // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half:,} characters ...\n{text[-half:]}"
+    return f"item {cut_text(preview, most)} ({item_id})"
 
 
 def describe_refusal(error: BaseException) -> str:

@@ -13,8 +13,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from runner.config import units
-from runner.config.text import clean_text
 from runner.config.value_types import describe_value
+from runner.text import clean_text
 
 _SCALARS = (str, int, float, bool)
 _ANYTHING = (None, Any, object)

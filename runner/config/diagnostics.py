@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.config.problems import MAX_COMPARED_WORDS, Problem, did_you_mean
+from runner.config.problems import Problem
+from runner.text import MAX_COMPARED_WORDS, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from runner.config import value_types
 from runner.config.diagnostics import InvalidValue
 from runner.config.params import UNKNOWN, Param, Params, to_type, type_of
-from runner.config.problems import did_you_mean, quote_name
+from runner.config.problems import quote_name
 from runner.config.reader import Reader
 from runner.config.source_map import VALUE_PART
+from runner.text import did_you_mean
 
 if TYPE_CHECKING:
     from runner.config.diagnostics import Diagnostics

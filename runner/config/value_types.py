@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from runner.config import units
 from runner.config.diagnostics import InvalidValue
 from runner.config.model import Halt, Rate, Workers
-from runner.config.problems import did_you_mean, quote_name
-from runner.config.text import clean_text
+from runner.config.problems import quote_name
+from runner.text import clean_text, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable

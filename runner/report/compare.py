@@ -6,11 +6,9 @@ import difflib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from runner.config.text import display_width
 from runner.report.figures import format_rate, time_or_empty
-from runner.report.words import format_duration
 from runner.structs import dataclass
-from runner.text import printable_line, printable_text
+from runner.text import format_duration, format_table, printable_line, printable_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,14 +166,9 @@ def comparison_text(comparison: Comparison) -> str:
     rows = [("", "before", "after", "change")]
     rows += [(pair.label, *pair.cell_texts) for pair in comparison.run_figures]
     for name, pairs in comparison.task_figures.items():
-        rows += [("", "", "", ""), (printable_text(name).replace("\n", " "), "", "", "")]
+        rows += [("", "", "", ""), (printable_line(name), "", "", "")]
         rows += [(f"  {pair.label}", *pair.cell_texts) for pair in pairs if pair.cell_texts != ("–", "–", "")]
-    wide = [max(display_width(row[column]) for row in rows) for column in range(4)]
-    for row in rows:
-        first = row[0] + " " * (wide[0] - display_width(row[0]))
-        lines.append(
-            "  ".join([first, *(f"{cell:>{most}}" for cell, most in zip(row[1:], wide[1:], strict=True))]).rstrip()
-        )
+    lines += format_table(rows, ">")
     for note in comparison.notes:
         lines += ["", printable_text(note)] if note is comparison.notes[0] else [printable_text(note)]
     if comparison.changed_lines:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from runner import events
 from runner.error_text import item_name
 from runner.report import summary
-from runner.report.words import count_with_noun, describe_executed, describe_outcome, format_duration
-from runner.text import printable_line, printable_text
+from runner.report.words import describe_executed, describe_outcome
+from runner.text import count_with_noun, format_duration, printable_line, printable_text
 
 if TYPE_CHECKING:
     from runner.report.printer import Printer

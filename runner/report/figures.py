@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.events import STATES
 from runner.report.plot_data import task_progress
-from runner.report.words import format_bytes, format_short_time
+from runner.text import format_bytes, format_short_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from runner.report.layout import DiagramEdge
 from runner.structs import dataclass
-from runner.text import printable_line, printable_text
+from runner.text import count_with_noun, printable_line, printable_text
 
 if TYPE_CHECKING:
     from runner import events
@@ -85,8 +85,7 @@ def _queue_notes(queue: QueueConfig) -> tuple[str, ...]:
 
 
 def _workers(count: int, mode: str | None) -> str:
-    kind = {"thread": ("thread", "threads"), "process": ("process", "processes")}
-    return f"{count:,} {kind.get(mode or '', ('worker', 'workers'))[count != 1]}"
+    return count_with_noun(count, mode if mode in {"thread", "process"} else "worker")
 
 
 # -- of a run ---------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from collections import defaultdict
 from html import escape
 from typing import TYPE_CHECKING
 
-from runner.config.text import display_width
 from runner.report.layout import arrange_component, connected_components
+from runner.text import display_width
 
 if TYPE_CHECKING:
     from runner.report.graph import Diagram, DiagramBox

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from runner.config.text import display_width
 from runner.report.graph import to_text_lines
 from runner.report.layout import DiagramTooLarge, arrange_component, connected_components
 from runner.structs import dataclass, field
+from runner.text import align_text, display_width
 
 if TYPE_CHECKING:
     from runner.report.graph import Diagram, DiagramBox
@@ -69,7 +69,7 @@ def _label(box: DiagramBox, *, notes: bool) -> list[str]:
     inside = [box.name, *(box.notes if notes else ())]
     most = max(display_width(text) for text in inside)
     most += 1 - most % 2
-    rows = [f"│ {text:^{most - display_width(text) + len(text)}} │" for text in inside]
+    rows = [f"│ {align_text(text, most, '^')} │" for text in inside]
     return ["┌" + "─" * (most + 2) + "┐", *rows, "└" + "─" * (most + 2) + "┘"]
 
 
@@ -95,7 +95,7 @@ def _beside(row: list[list[str]]) -> list[str]:
     cells = []
     for one in row:
         across = _width(one)  # once: measuring a line of other letters than ASCII takes time
-        cells.append([line + " " * (across - display_width(line)) for line in [*one, *[""] * (height - len(one))]])
+        cells.append([align_text(line, across) for line in [*one, *[""] * (height - len(one))]])
     return [(" " * _GAP).join(parts).rstrip() for parts in zip(*cells, strict=True)]
 
 

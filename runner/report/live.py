@@ -11,8 +11,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.color import ColorSystem
 from rich.style import Style
 
-from runner.report.words import format_count, format_duration
-from runner.text import printable_line
+from runner.text import format_count, format_duration, printable_line
 
 if TYPE_CHECKING:
     from runner.report.progress import ProgressSnapshot, QueueRow, TaskRow

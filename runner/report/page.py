@@ -28,8 +28,7 @@ from runner.report.compare import compare_records
 from runner.report.graph import diagram_of_run, to_text_lines
 from runner.report.graph_svg import SVG_STYLE, to_svg
 from runner.report.layout import DiagramTooLarge
-from runner.report.words import count_with_noun, format_duration
-from runner.text import printable_text
+from runner.text import count_with_noun, cut_middle, format_duration, printable_text
 
 if TYPE_CHECKING:
     from runner.report.record import FailureGroup, RunRecord
@@ -189,19 +188,8 @@ def fit_escaped(text: str, most: int) -> str:
     """Foreign text that takes at most so many characters of the page: what is escaped takes several."""
     from markupsafe import escape
 
-    text = printable_text(shorten_middle(text, most))
+    text = printable_text(cut_middle(text, most, most // 4))
     while len(text) > 80 and (taken := len(escape(text))) > most:
-        text = shorten_middle(text, int(len(text) * most / taken) - 40)
+        shorter = int(len(text) * most / taken) - 40
+        text = cut_middle(text, shorter, shorter // 4)  # a traceback's last lines say what has happened
     return text
-
-
-def shorten_middle(text: str, most: int) -> str:
-    r"""The beginning and the end: a traceback's last lines say what has happened.
-
-    >>> shorten_middle("a" * 50 + "b" * 50, 40)
-    'aaaaaaaaaa\n... 60 characters ...\nbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb'
-    """
-    if len(text) <= most:
-        return text
-    head = most // 4
-    return f"{text[:head]}\n... {len(text) - most:,} characters ...\n{text[head - most :]}"

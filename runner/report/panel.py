@@ -10,7 +10,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from runner.config.text import display_width
+from runner.text import display_width
 
 if TYPE_CHECKING:
     from collections.abc import Callable

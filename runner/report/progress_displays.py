@@ -7,8 +7,7 @@ import os
 from typing import TYPE_CHECKING, Protocol
 
 from runner.report.progress import ProgressTracker
-from runner.report.words import format_count, format_duration
-from runner.text import printable_line
+from runner.text import format_count, format_duration, printable_line
 
 if TYPE_CHECKING:
     from runner import events

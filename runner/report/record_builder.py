@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.error_text import cut_middle, item_name
+from runner.error_text import item_name
 from runner.ledger import Balance
 from runner.report.bottleneck import find_bottleneck
 from runner.report.record import FailureGroup, Incident, RunRecord
 from runner.report.series import SeriesSampler
-from runner.report.words import describe_executed, format_duration
+from runner.report.words import describe_executed
+from runner.text import cut_middle, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable

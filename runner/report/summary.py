@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.config.text import display_width
 from runner.error_text import item_name
-from runner.report.words import format_bytes, format_count, format_short_time
-from runner.text import printable_line
+from runner.text import (
+    cut_text,
+    format_bytes,
+    format_count,
+    format_short_time,
+    format_table,
+    printable_line,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -85,23 +90,12 @@ def _table(title: str, rows: Sequence[tuple[str, dict[str, str]]]) -> Iterator[s
     keys = [key for key in rows[0][1] if any(row[key] for _, row in rows)]
     widths = {key: max(len(key), *(len(row[key]) for _, row in rows)) for key in keys}
     room = SUMMARY_WIDTH - sum(widths.values()) - 2 * len(widths)
-    while room < _LEAST_NAME and keys:  # names say more than the last column
-        room += widths.pop(keys.pop()) + 2
-    names = [_cut(printable_line(name), room) for name, _ in rows]
-    longest = max(map(display_width, [title, *names]))
-    yield "  ".join([f"{title:<{longest}}", *(f"{key:>{widths[key]}}" for key in keys)])
-    for name, (_, row) in zip(names, rows, strict=True):
-        yield "  ".join(
-            [name + " " * (longest - display_width(name)), *(f"{row[key]:>{widths[key]}}" for key in keys)]
-        ).rstrip()
-
-
-def _cut(text: str, most: int) -> str:
-    if display_width(text) <= most:
-        return text
-    while display_width(text) > most - 1:
-        text = text[:-1]
-    return f"{text}…"
+    while room < _LEAST_NAME and widths:  # names say more than the last column
+        room += widths.popitem()[1] + 2
+    keys = list(widths)
+    names = [cut_text(printable_line(name), room) for name, _ in rows]
+    told = [[name, *(row[key] for key in keys)] for name, (_, row) in zip(names, rows, strict=True)]
+    yield from format_table([[title, *keys], *told], ">")
 
 
 def failure_lines(record: RunRecord) -> Iterator[str]:
