@@ -194,6 +194,53 @@ def format_count(items: int) -> str:
     return f"{value:.{max(0, 2 - (value >= 10) - (value >= 100))}f}{unit}"
 
 
+def time_or_empty(seconds: float | None) -> str:
+    """Return a time per item; nothing when it was not measured.
+
+    >>> time_or_empty(0.0312), time_or_empty(None)
+    ('31ms', '')
+    """
+    return "" if seconds is None else format_short_time(seconds)
+
+
+def size_or_empty(count: int | None) -> str:
+    """Return a number of bytes with its unit; nothing when they are not known.
+
+    >>> size_or_empty(52_428_800), size_or_empty(None), size_or_empty(0)
+    ('52MB', '', '')
+    """
+    return format_bytes(count) if count else ""
+
+
+def format_percentage(part: float, whole: float) -> str:
+    """Return a part in per cent; nothing for none.
+
+    >>> format_percentage(1, 3), format_percentage(0, 3), format_percentage(0.0001, 1), format_percentage(1, 0)
+    ('33 %', '', '<1 %', '')
+    """
+    if part <= 0 or whole <= 0:
+        return ""
+    return f"{100 * part / whole:.0f} %" if part / whole >= 0.005 else "<1 %"
+
+
+def format_rate(per_second: float) -> str:
+    """Return a rate as items a second.
+
+    >>> format_rate(0.25), format_rate(12.34), format_rate(123456.7)
+    ('0.25/s', '12.3/s', '123,457/s')
+    """
+    return f"{per_second:,.0f}/s" if per_second >= 100 else f"{per_second:.3g}/s"
+
+
+def count_or_empty(items: int) -> str:
+    """Return a count for a table, where a 0 says nothing.
+
+    >>> count_or_empty(7), count_or_empty(0)
+    ('7', '')
+    """
+    return format_count(items) if items else ""
+
+
 def count_with_noun(count: int, noun: str) -> str:
     """Return a count with its noun.
 

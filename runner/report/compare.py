@@ -6,9 +6,8 @@ import difflib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from runner.report.figures import format_rate, time_or_empty
 from runner.structs import dataclass
-from runner.text import format_duration, format_table, printable_line, printable_text
+from runner.text import format_duration, format_rate, format_table, printable_line, printable_text, time_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable

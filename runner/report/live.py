@@ -11,7 +11,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.color import ColorSystem
 from rich.style import Style
 
-from runner.text import format_count, format_duration, printable_line
+from runner.text import count_or_empty, format_count, format_duration, printable_line
 
 if TYPE_CHECKING:
     from runner.report.progress import ProgressSnapshot, QueueRow, TaskRow
@@ -56,12 +56,8 @@ class LiveRenderer:
 
     def _heading(self, snapshot: ProgressSnapshot, width: int) -> tuple[str, str]:
         parts = [printable_line(snapshot.title), format_duration(snapshot.seconds)]
+        parts += snapshot.describe_done() or [f"{format_count(snapshot.items_read)} read"]
         share = snapshot.done_share
-        if share is not None and snapshot.total:
-            parts.append(f"{share:.0%} of {format_count(int(snapshot.total))}")
-            parts += [f"about {format_duration(snapshot.eta)} left"] if snapshot.eta is not None else []
-        else:
-            parts.append(f"{format_count(snapshot.items_read)} read")
         parts += [f"{format_count(snapshot.dead)} dead"] if snapshot.dead else []
         parts += [f"stopping: {printable_line(snapshot.stop_reason)}"] if snapshot.stop_reason else []
         text = "  ".join(parts)
@@ -94,18 +90,15 @@ class LiveRenderer:
         return rows
 
     def _task(self, task: TaskRow, name: int) -> tuple[str, str]:
-        word = _WORDS.get(task.state, task.state)
+        word, counts = _WORDS.get(task.state, task.state), task.counts
         rate = f"{format_count(round(task.rate))}/s" if task.rate >= 10 else f"{task.rate:.1f}/s" if task.rate else ""
         going = task.state in {"running", "starting"}
         cells = [
-            *(
-                str(number) if going else ""
-                for number in (task.executing, task.waiting_for_item + task.waiting_for_turn, task.waiting_for_room)
-            ),
+            *(str(number) if going else "" for number in (counts.executing, counts.item + counts.turn, counts.room)),
             format_count(task.done),
             rate if going else "",
-            format_count(task.dead) if task.dead else "",
-            format_count(task.repeated) if task.repeated else "",
+            count_or_empty(counts.dead),
+            count_or_empty(counts.repeated),
         ]
         state, plain = self._styled(f"{word:<8}", _STYLES.get(task.state, ""))
         head = set_cell_size(printable_line(task.name), name)

@@ -28,7 +28,16 @@ from runner.report.compare import compare_records
 from runner.report.graph import diagram_of_run, to_text_lines
 from runner.report.graph_svg import SVG_STYLE, to_svg
 from runner.report.layout import DiagramTooLarge
-from runner.text import count_with_noun, cut_middle, format_duration, printable_text
+from runner.text import (
+    count_with_noun,
+    cut_middle,
+    format_duration,
+    format_percentage,
+    format_rate,
+    printable_text,
+    size_or_empty,
+    time_or_empty,
+)
 
 if TYPE_CHECKING:
     from runner.report.record import FailureGroup, RunRecord
@@ -116,10 +125,10 @@ def _template() -> Any:
     environment.filters |= {
         "duration": format_duration,
         "number": count_with_noun,
-        "span": figures.time_or_empty,
-        "size": figures.size_or_empty,
-        "share": figures.format_percentage,
-        "rate": figures.format_rate,
+        "span": time_or_empty,
+        "size": size_or_empty,
+        "share": format_percentage,
+        "rate": format_rate,
         "quantiles": figures.time_quantiles,
     }
     return environment.from_string(_asset("report.html.jinja"))

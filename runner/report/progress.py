@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from runner import events
 from runner.structs import dataclass, field
+from runner.text import format_count, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,15 +22,9 @@ class TaskRow:
 
     name: str
     state: str
-    executing: int = 0
-    waiting_for_item: int = 0
-    waiting_for_room: int = 0
-    waiting_for_turn: int = 0
+    counts: events.TaskCounts
     done: int = 0
     rate: float = 0.0
-    dead: int = 0
-    dropped: int = 0
-    repeated: int = 0
     outputs: tuple[str, ...] = ()
 
 
@@ -64,6 +59,13 @@ class ProgressSnapshot:
             return None
         return min(1.0, max(0.0, self.done / self.total))
 
+    def describe_done(self) -> list[str]:
+        """Return how much is done and when the rest will be, in words; nothing where that is not known."""
+        if self.done_share is None or not self.total:
+            return []
+        left = [] if self.eta is None else [f"about {format_duration(self.eta)} left"]
+        return [f"{self.done_share:.0%} of {format_count(int(self.total))}", *left]
+
 
 class ProgressTracker:
     """Takes a run's events; `snapshot` is how far it is."""
@@ -84,7 +86,9 @@ class ProgressTracker:
         """One more event; True when there is something new to show."""
         if isinstance(event, events.Progress):
             self._now = event
-            _remember(self._past, event, event.at)
+            self._past.append(event)
+            while self._past[0].at < event.at - RATE_WINDOW:
+                self._past.popleft()
             done = sum(self._done(task, worker, done) for (task, worker), (done, _) in self._told.items())
             self._told_past.append((event.at, done))
             while self._told_past[0][0] < event.at - 2 * RATE_WINDOW:
@@ -125,28 +129,11 @@ class ProgressTracker:
         if state == "running" and not counts.workers and counts.starting:
             state = "starting"
         source = planned is not None and not planned.inputs
-        return TaskRow(
-            name=name,
-            state=state,
-            executing=counts.executing,
-            waiting_for_item=counts.item,
-            waiting_for_room=counts.room,
-            waiting_for_turn=counts.turn,
-            done=counts.sent if source else counts.done,
-            rate=self._rate(name, source=source),
-            dead=counts.dead,
-            dropped=counts.dropped,
-            repeated=counts.repeated,
-            outputs=planned.outputs if planned is not None else (),
-        )
-
-    def _rate(self, name: str, *, source: bool) -> float:
         first, last = self._past[0], self._past[-1]
-        if last.at <= first.at or name not in first.tasks:
-            return 0.0
-        before, after = first.tasks[name], last.tasks[name]
-        items = after.sent - before.sent if source else after.done - before.done
-        return max(0.0, items / (last.at - first.at))
+        before = first.tasks.get(name, counts)
+        done = counts.sent if source else counts.done
+        rate = max(0, done - (before.sent if source else before.done)) / max(last.at - first.at, 1e-9)
+        return TaskRow(name, state, counts, done, rate, planned.outputs if planned is not None else ())
 
     def _totals(self, sources: Iterable[str]) -> tuple[float | None, float | None]:
         """What is done and what there is, when every source has told it."""
@@ -173,9 +160,3 @@ class ProgressTracker:
         if now - began < 1.0 or after <= before:
             return None
         return (total - done) / (after - before) * (now - began)
-
-
-def _remember(past: deque[events.Progress], event: events.Progress, at: float) -> None:
-    past.append(event)
-    while past[0].at < at - RATE_WINDOW:
-        past.popleft()

@@ -97,9 +97,7 @@ class PlainDisplay:
 def progress_line(snapshot: ProgressSnapshot) -> str:
     """A run in one line: how long, how far, and what each task that is under way has done."""
     parts = [f"{printable_line(snapshot.title)}  {format_duration(snapshot.seconds)}"]
-    if snapshot.done_share is not None and snapshot.total:
-        parts.append(f"{snapshot.done_share:.0%} of {format_count(int(snapshot.total))}")
-        parts += [f"about {format_duration(snapshot.eta)} left"] if snapshot.eta is not None else []
+    parts += snapshot.describe_done()
     going = [task for task in snapshot.tasks if task.state in {"running", "starting"}]
     parts += [
         f"{printable_line(task.name)} {format_count(task.done)} ({format_count(round(task.rate))}/s)"
@@ -135,15 +133,10 @@ def progress_json(run: str, snapshot: ProgressSnapshot) -> str:
     tasks = {
         task.name: {
             "state": task.state,
-            "executing": task.executing,
-            "item": task.waiting_for_item,
-            "room": task.waiting_for_room,
-            "turn": task.waiting_for_turn,
+            **{key: getattr(task.counts, key) for key in ("executing", "item", "room", "turn")},
             "done": task.done,
             "rate": round(task.rate, 3),
-            "dead": task.dead,
-            "dropped": task.dropped,
-            "repeated": task.repeated,
+            **{key: getattr(task.counts, key) for key in ("dead", "dropped", "repeated")},
         }
         for task in snapshot.tasks
     }

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from runner.error_text import item_name
 from runner.text import (
+    count_or_empty,
     cut_text,
-    format_bytes,
     format_count,
-    format_short_time,
     format_table,
     printable_line,
+    size_or_empty,
+    time_or_empty,
 )
 
 if TYPE_CHECKING:
@@ -60,14 +61,14 @@ def _task(record: RunRecord, task: events.TaskSummary) -> dict[str, str]:
     return {
         "in": format_count(task.taken) if planned is None or planned.inputs else "",
         "out": format_count(task.sent) if planned is None or planned.outputs else "",
-        "dead": format_count(task.dead) if task.dead else "",
-        "dropped": format_count(task.dropped) if task.dropped else "",
-        "left": format_count(task.left) if task.left else "",
-        "again": format_count(task.repeated) if task.repeated else "",
-        "median": "" if task.median is None else format_short_time(task.median),
-        "p99": "" if task.p99 is None else format_short_time(task.p99),
+        "dead": count_or_empty(task.dead),
+        "dropped": count_or_empty(task.dropped),
+        "left": count_or_empty(task.left),
+        "again": count_or_empty(task.repeated),
+        "median": time_or_empty(task.median),
+        "p99": time_or_empty(task.p99),
         "busy": f"{task.busy:.0%}" if task.workers else "",
-        "memory": format_bytes(task.peak) if task.peak else "",
+        "memory": size_or_empty(task.peak),
     }
 
 
@@ -76,9 +77,9 @@ def _queue(queue: events.QueueSummary, size: int | None) -> dict[str, str]:
     return {
         "in": format_count(queue.put),
         "out": format_count(queue.done),
-        "dead": format_count(queue.dead) if queue.dead else "",
-        "dropped": format_count(queue.dropped) if queue.dropped else "",
-        "left": format_count(queue.left) if queue.left else "",
+        "dead": count_or_empty(queue.dead),
+        "dropped": count_or_empty(queue.dropped),
+        "left": count_or_empty(queue.left),
         "at most": most,
     }
 
