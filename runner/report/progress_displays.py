@@ -58,9 +58,9 @@ class LiveDisplay:
         """Remember it; the first progress shows the panel."""
         if self._progress.handle_event(event) and not self._shown:
             self._shown = True
-            self._printer.show_panel(self._frame)
+            self._printer.show_panel(self._render_frame)
 
-    def _frame(self, columns: int, lines: int) -> list[tuple[str, int]]:
+    def _render_frame(self, columns: int, lines: int) -> list[tuple[str, int]]:
         return self._live.render_frame(self._progress.take_snapshot(), columns, lines)
 
     def close(self) -> None:

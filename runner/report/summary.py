@@ -36,15 +36,15 @@ MAX_SHOWN_FAILURES = 3
 
 def summary_tables(record: RunRecord, *, verbose: bool = False) -> Iterator[str]:
     """What each task did, and the queues that were full, or lost or kept something. Nothing of a trifle."""
-    if not any(task.inputs for task in record.plan.tasks) or not (verbose or _is_worth_it(record)):
+    if not any(task.inputs for task in record.plan.tasks) or not (verbose or _is_notable_run(record)):
         return
-    yield from _table("task", [(task.name, _task(record, task)) for task in record.tasks])
+    yield from _table_lines("task", [(task.name, _task_cells(record, task)) for task in record.tasks])
     bounds = {queue.name: queue.size for queue in record.plan.queues}
-    telling = [queue for queue in record.queues if _tells(queue, bounds.get(queue.name))]
-    yield from _table("queue", [(queue.name, _queue(queue, bounds.get(queue.name))) for queue in telling])
+    telling = [queue for queue in record.queues if _is_notable(queue, bounds.get(queue.name))]
+    yield from _table_lines("queue", [(queue.name, _queue_cells(queue, bounds.get(queue.name))) for queue in telling])
 
 
-def _is_worth_it(record: RunRecord) -> bool:
+def _is_notable_run(record: RunRecord) -> bool:
     """Whether many items passed, or the run took long, or something has not gone as it should."""
     wrong = any(task.dead or task.dropped or task.left or task.repeated for task in record.tasks)
     return (
@@ -52,11 +52,11 @@ def _is_worth_it(record: RunRecord) -> bool:
     )
 
 
-def _tells(queue: events.QueueSummary, size: int | None) -> bool:
+def _is_notable(queue: events.QueueSummary, size: int | None) -> bool:
     return bool(queue.dead or queue.dropped or queue.left or (size and queue.most >= size))
 
 
-def _task(record: RunRecord, task: events.TaskSummary) -> dict[str, str]:
+def _task_cells(record: RunRecord, task: events.TaskSummary) -> dict[str, str]:
     planned = {each.name: each for each in record.plan.tasks}.get(task.name)
     return {
         "in": format_count(task.taken) if planned is None or planned.inputs else "",
@@ -72,7 +72,7 @@ def _task(record: RunRecord, task: events.TaskSummary) -> dict[str, str]:
     }
 
 
-def _queue(queue: events.QueueSummary, size: int | None) -> dict[str, str]:
+def _queue_cells(queue: events.QueueSummary, size: int | None) -> dict[str, str]:
     most = f"{format_count(queue.most)} of {format_count(size)}" if size else format_count(queue.most)
     return {
         "in": format_count(queue.put),
@@ -84,7 +84,7 @@ def _queue(queue: events.QueueSummary, size: int | None) -> dict[str, str]:
     }
 
 
-def _table(title: str, rows: Sequence[tuple[str, dict[str, str]]]) -> Iterator[str]:
+def _table_lines(title: str, rows: Sequence[tuple[str, dict[str, str]]]) -> Iterator[str]:
     """Columns that say something, numbers to the right, the name cut so that it fits."""
     if not rows:
         return

@@ -41,7 +41,7 @@ def describe_outcome(balance: Balance, hows: Mapping[str, str], unfinished: Iter
     '2 tasks ok, 1 failed'
     """
     cut = list(unfinished)
-    had = f"{_listed(cut)} had not ended" if cut else ""
+    had = f"{_list_names(cut)} had not ended" if cut else ""
     if queues:
         return f"{balance}; {had}" if had else str(balance)
     words = {"ok": "ok", "failed": "failed", "skipped": "not started"}
@@ -53,10 +53,10 @@ def describe_outcome(balance: Balance, hows: Mapping[str, str], unfinished: Iter
     return ", ".join([*parts, *([had] if had else [])]) or "no task"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list_names(names: Sequence[str]) -> str:
     """Name some tasks.
 
-    >>> _listed(["a"]), _listed(["a", "b", "c", "d", "e"])
+    >>> _list_names(["a"]), _list_names(["a", "b", "c", "d", "e"])
     ('`a`', '`a`, `b`, `c` and 2 more')
     """
     shown = ", ".join(f"`{printable_line(name)}`" for name in names[:3])

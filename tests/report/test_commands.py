@@ -140,7 +140,7 @@ def test_a_record_that_is_none_is_told(kept, change, words):
 
 
 def test_a_time_that_no_clock_has_is_not_shown():
-    assert page._local(1e300) is page._local(0.0) is None
+    assert page._local_time(1e300) is page._local_time(0.0) is None
 
 
 # -- at the end of a run ----------------------------------------------------------------------
