@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 
 from runner.structs import dataclass
+from runner.text import cut_middle, cut_text
 
 _STDLIB_FOLDER = str(Path(traceback.__file__).resolve().parent)
 _RUNNER_FOLDER = str(Path(__file__).resolve().parent)
@@ -145,19 +146,7 @@ def item_name(preview: str, item_id: str, max_length: int = 200) -> str:
     """
     if not preview or not item_id:
         return f"item {preview or item_id}" if preview or item_id else ""
-    return f"item {preview if len(preview) <= max_length else preview[: max_length - 1] + '…'} ({item_id})"
-
-
-def cut_middle(text: str, max_length: int) -> str:
-    r"""Cut a text in the middle, to about `max_length` characters.
-
-    >>> cut_middle("a" * 50 + "b" * 50, 20)
-    'aaaaaaaaaa\n... 80 characters ...\nbbbbbbbbbb'
-    """
-    if len(text) <= max_length:
-        return text
-    half = max_length // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half:,} characters ...\n{text[-half:]}"
+    return f"item {cut_text(preview, max_length)} ({item_id})"
 
 
 def describe_refusal(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from runner.config import units
 from runner.config.diagnostics import describe_value
-from runner.config.text import clean_text
+from runner.text import clean_text
 
 #: The `args` and the `with` of a task, converted.
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]

@@ -9,8 +9,8 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
-from runner.config.problems import Problem, did_you_mean, quote_name
-from runner.config.text import clean_text
+from runner.config.problems import Problem, quote_name
+from runner.text import clean_text, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from runner.check import convert, exceptions, shipped
 from runner.check.structure import thread_problems
 from runner.config.function_defaults import is_set_in_file
-from runner.config.problems import Problem, did_you_mean, quote_name
+from runner.config.problems import Problem, quote_name
 from runner.config.source_map import VALUE_PART
-from runner.config.text import clean_text
 from runner.structs import dataclass, field
 from runner.tasks import inspect_shape, parameter_hints
+from runner.text import clean_text, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

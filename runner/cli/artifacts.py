@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,22 +44,14 @@ def write_file(text: str, to: str | BesideRecord) -> str:
         # A page says that it is UTF-8, whatever the terminal is.
         sys.stdout.buffer.write(shown.encode("utf-8", "backslashreplace"))
         return to
-    import tempfile
+    from runner.store import run_folders
 
     path = Path(to)
     try:
         if path.exists() and not path.is_file():
             path.write_text(text, encoding="utf-8")  # a device or a pipe
             return to
-        handle, spare = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(spare).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(spare).unlink()
-            raise
+        run_folders.replace_path(path, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise UsageError(f"{to}: {error.strerror or error}") from None
     return to

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from runner.cli.listing import format_table
 from runner.config.resolved import to_toml, visible_value
+from runner.text import format_table
 
 if TYPE_CHECKING:
     from runner.config.model import Config

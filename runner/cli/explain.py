@@ -38,7 +38,7 @@ def explain(
         return
     found = EXPLANATIONS.get(code.upper())
     if found is None:
-        from runner.config.problems import did_you_mean
+        from runner.text import did_you_mean
 
         near = did_you_mean(code.upper(), EXPLANATIONS)
         raise UsageError(f"there is no code {code[:40]!r}; {near} `runner explain` lists all".replace(";  ", "; "))

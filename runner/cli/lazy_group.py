@@ -16,6 +16,7 @@ import typer.main
 
 from runner.cli import safe_output, typer_without_pydantic
 from runner.errors import UsageError
+from runner.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -129,14 +130,11 @@ def _parse_with_hint(command: Any, usual: Any, ctx: Any, args: list[str]) -> Any
     except Exception as error:
         if not hasattr(error, "possibilities") or not (wrong := getattr(error, "option_name", "")):
             raise
-        import difflib  # only for a mistake
-
         known = [name for param in command.params for name in (*param.opts, *param.secondary_opts)]
         known = [name for name in (*known, "--help") if name.startswith("--")]
-        near = difflib.get_close_matches(wrong, known, 1)
         error.possibilities = []
-        if near:
-            error.message = f"{getattr(error, 'message', '')}; did you mean `{near[0]}`?"  # type: ignore[attr-defined]  # click's
+        if near := did_you_mean(wrong, known):
+            error.message = f"{getattr(error, 'message', '')}; {near}"  # type: ignore[attr-defined]  # click's
         raise
 
 

@@ -15,10 +15,10 @@ from runner.cli.plugins import NoPluginOption, NoPluginsOption, OnlyPluginOption
 from runner.cli.report import DEFAULT_STATE
 from runner.cli.shared_options import FileArgument, ParamOptions, SetOptions, examine_file, raise_for_problems
 from runner.errors import UsageError
-from runner.text import printable_line
+from runner.text import count_with_noun, format_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from runner.config.model import Config, TaskConfig
     from runner.plugins import PluginSet, TaskFunction
@@ -85,13 +85,6 @@ def list_(
         print(line)
 
 
-def format_table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns, as wide as they need to be; each row is one line, whatever is in it."""
-    rows = [tuple(map(printable_line, row)) for row in rows]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))] if rows else []
-    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
 def _print_runs(state: Path, document: Callable[[str], None] | None) -> None:
     from runner.cli import run_history
 
@@ -113,9 +106,7 @@ def task_lines(config: Config) -> list[str]:
 
 def _task_row(task: TaskConfig) -> tuple[str, ...]:
     count = task.workers.count
-    how = f"{count} {task.mode or 'worker'}" + "s" * (count != 1 and task.mode is None)
-    if task.mode:
-        how = f"{count} {task.mode}" + ("es" if task.mode == "process" else "s") * (count != 1)
+    how = count_with_noun(count, task.mode or "worker")
     way = f"{', '.join(task.inputs)} -> {', '.join(task.outputs)}" if task.inputs or task.outputs else ""
     notes = [f"after {', '.join(task.after)}"] if task.after else []
     notes += [f"dead to {task.dead}"] if task.dead else []

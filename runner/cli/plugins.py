@@ -36,7 +36,7 @@ def plugin_choice(no_plugin: list[str] | None, no_plugins: bool, only_plugin: li
 
 def plugin_lines(plugins: PluginSet) -> list[str]:
     """A line for each plugin, and why it is broken or blocked below it."""
-    from runner.cli.listing import format_table
+    from runner.text import format_table
 
     shown = [each for each in plugins.all_plugins if each.name != "std" or each.loaded]
     rows = format_table([_plugin_row(each) for each in shown])

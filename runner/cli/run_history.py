@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from runner.ledger import Balance
-from runner.report.words import describe_outcome, format_duration
+from runner.report.words import describe_outcome
 from runner.store import records
-from runner.text import printable_line, printable_text
+from runner.text import format_duration, printable_line, printable_text
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,10 +12,11 @@ from runner.config import overrides as setting
 from runner.config.diagnostics import Diagnostics, TooManyProblems, describe_value
 from runner.config.model import Config, QueueConfig, RunSettings, TaskConfig
 from runner.config.params import plain_value
-from runner.config.problems import Location, Problem, did_you_mean, quote_name, render_problems, sorted_problems
+from runner.config.problems import Location, Problem, quote_name, render_problems, sorted_problems
 from runner.config.reader import Reader
 from runner.config.source_map import VALUE_PART, SourceMap
 from runner.errors import ConfigError
+from runner.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

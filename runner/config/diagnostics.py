@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.config.problems import MAX_COMPARED_WORDS, Problem, did_you_mean, quote_name
-from runner.config.text import clean_text
+from runner.config.problems import Problem, quote_name
+from runner.text import MAX_COMPARED_WORDS, clean_text, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

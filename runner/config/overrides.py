@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import tomli
 
 from runner.config.problems import quote_name
-from runner.config.text import clean_text
+from runner.text import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

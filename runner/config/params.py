@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.config.diagnostics import AlreadyReported, InvalidValue
-from runner.config.problems import did_you_mean, quote_name
+from runner.config.problems import quote_name
 from runner.config.source_map import VALUE_PART
-from runner.config.text import clean_text
 from runner.config.units import WrittenDuration, WrittenSize
 from runner.structs import dataclass, field
+from runner.text import clean_text, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,9 +9,10 @@ from runner.config import grammar
 from runner.config.diagnostics import InvalidValue, describe_value
 from runner.config.model import Param
 from runner.config.params import UNKNOWN, Params, convert_param, to_type, type_of
-from runner.config.problems import did_you_mean, quote_name
+from runner.config.problems import quote_name
 from runner.config.reader import Reader
 from runner.config.source_map import VALUE_PART
+from runner.text import did_you_mean
 
 if TYPE_CHECKING:
     from runner.config.diagnostics import Diagnostics

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from runner.config.text import clean_text, display_width
 from runner.structs import dataclass, field
+from runner.text import clean_text, count_with_noun, display_width
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,8 +17,6 @@ Severity = Literal["error", "warning"]
 MAX_LINE_WIDTH = 110
 #: More than so many problems help nobody, and finding them must not cost time.
 MAX_SHOWN_PROBLEMS = 100
-#: A word is compared with so many known ones: a hostile file must not cost time.
-MAX_COMPARED_WORDS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,7 @@ def render_problems(problems: Sequence[Problem]) -> str:
     if len(problems) > MAX_SHOWN_PROBLEMS:
         shown.append(f"... and {len(problems) - MAX_SHOWN_PROBLEMS} more")
     errors = [problem for problem in problems if problem.severity == "error"]
-    count = f"{_plural(len(errors), 'error')}, {_plural(len(problems) - len(errors), 'warning')}."
+    count = f"{count_with_noun(len(errors), 'error')}, {count_with_noun(len(problems) - len(errors), 'warning')}."
     last = (errors or problems)[-1:]
     shown.append(count + (f" `runner explain {last[0].code}` says more." if last else ""))
     return "\n".join(shown)
@@ -80,10 +77,6 @@ def render_problems(problems: Sequence[Problem]) -> str:
 def _is_trace(hint: str) -> bool:
     """Whether a hint is the traceback of an import."""
     return hint.startswith(("Traceback ", "  File ", "  + Exception Group"))
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _one(problem: Problem) -> str:
@@ -120,12 +113,3 @@ def quote_name(text: object) -> str:
     '`braed`'
     """
     return f"`{clean_text(str(text), 60)}`"
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`did you mean ...?` with the nearest known word, or nothing."""
-    import difflib
-
-    words = {one.casefold(): one for one in itertools.islice(known, MAX_COMPARED_WORDS)}
-    found = difflib.get_close_matches(word[:60].casefold(), words, 1, 0.6)
-    return f"did you mean `{clean_text(words[found[0]])}`?" if found else ""

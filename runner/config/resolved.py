@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from runner.config import grammar
 from runner.config.params import UNKNOWN
 from runner.config.problems import format_location
-from runner.config.text import clean_text
 from runner.config.units import WrittenDuration, WrittenSize
 from runner.structs import dataclass
+from runner.text import clean_text
 
 if TYPE_CHECKING:
     from runner.config.model import Config

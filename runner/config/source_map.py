@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import tomli
 
 from runner.config.problems import Location
-from runner.config.text import clean_text
 from runner.secret_masks import SecretMask
+from runner.text import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

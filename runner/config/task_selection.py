@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from runner.config.problems import did_you_mean, quote_name
+from runner.config.problems import quote_name
 from runner.errors import UsageError
+from runner.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -17,8 +17,9 @@ from runner.config.diagnostics import (
     wrong_type,
 )
 from runner.config.model import Halt, Rate, Workers
-from runner.config.problems import did_you_mean, quote_name
+from runner.config.problems import quote_name
 from runner.config.reader import ValueType
+from runner.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,6 @@ pluggy is imported when the first plugin has a hook, and never in workers.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import types
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,10 @@ from runner.error_text import describe_error
 from runner.hookspecs import MARK, NAMES, HookOptions, Hooks, WorkerHook
 from runner.plugins.plugin import add_hook_note
 from runner.tasks import Reference, TaskFunction, provided_functions
+from runner.text import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from types import ModuleType
 
     import pluggy
@@ -139,7 +139,7 @@ def _find_mistake(module: ModuleType, found: dict[str, HookOptions], plugin: Plu
     """What is wrong with a plugin's hooks, in one sentence; empty when nothing is."""
     for name, options in found.items():
         if name not in NAMES and not options.optionalhook:
-            return f"there is no hook `{name}`; {_suggest_nearest(name, NAMES) or 'hooks: ' + ', '.join(NAMES)}"
+            return f"there is no hook `{name}`; {did_you_mean(name, NAMES) or 'hooks: ' + ', '.join(NAMES)}"
     for name in NAMES:
         function = vars(module).get(name)
         if inspect.isfunction(function) and name not in found and function.__module__ == module.__name__:
@@ -164,7 +164,7 @@ def _find_wrong_form(name: str, function: Any) -> str:
     unknown = [word for word in _positional_parameters(function) if word not in known]
     if unknown:
         takes = ", ".join(f"`{word}`" for word in known) or "no argument"
-        near = _suggest_nearest(unknown[0], known)
+        near = did_you_mean(unknown[0], known)
         return f"hook `{name}` takes {takes}, not `{unknown[0]}`" + (f"; {near}" if near else "")
     return ""
 
@@ -174,11 +174,6 @@ def _positional_parameters(function: Callable[..., Any]) -> list[str]:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
     return [each.name for each in parameters if each.kind in kinds and each.default is each.empty]
-
-
-def _suggest_nearest(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), 1)
-    return f"did you mean `{near[0]}`?" if near else ""
 
 
 def _one_line(error: Exception) -> str:

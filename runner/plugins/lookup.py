@@ -16,9 +16,10 @@ from runner.plugins.hooks import HookCalls
 from runner.plugins.plugin import Plugin, import_with_env, is_user_interrupt, trim_traceback
 from runner.plugins.policy import PluginPolicy
 from runner.tasks import Reference, TaskFunction, find_declaration
+from runner.text import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
@@ -136,14 +137,14 @@ class PluginSet:
                 text = f"function `{name}` in {each.origin} is not marked as a task function"
                 return PluginError(text, hint="put `@task` (from runner) above it")
         known = sorted({name for each in offered for name in each.functions if not each.blocked_by})
-        near = _suggest_nearest(name, known)
+        near = did_you_mean(name, known)
         broken = next((each for each in offered if each.error and (each.module or plugin)), None)
         if broken is not None and not near:
             return _broken_error(call, broken)
         if plugin and not offered:
             names = [each.name for each in (*self.local_plugins, *self.installed_plugins)]
             return PluginError(
-                f"no plugin `{plugin}` for `{call}`", "E312", _suggest_nearest(plugin, names) or _list_known(names)
+                f"no plugin `{plugin}` for `{call}`", "E312", did_you_mean(plugin, names) or _list_known(names)
             )
         text = f"no task function `{call}`" + (
             f" (and plugin {_plugin_name(broken)} could not be loaded)" if broken else ""
@@ -199,7 +200,7 @@ def _import_function(call: str, env: Mapping[str, str]) -> TaskFunction:
         import_with_env(env, module)
         target = reference.load_callable()
     except AttributeError as error:
-        near = _suggest_nearest(qualname, vars(sys.modules[module])) if module in sys.modules else ""
+        near = did_you_mean(qualname, vars(sys.modules[module])) if module in sys.modules else ""
         raise PluginError(f"`{call}`: module `{module}` has no `{qualname}` ({error})", hint=near) from None
     except BaseException as error:
         if is_user_interrupt(error):
@@ -212,13 +213,6 @@ def _import_function(call: str, env: Mapping[str, str]) -> TaskFunction:
     mark = find_declaration(target)
     options = {} if mark is None else mark.options
     return TaskFunction(qualname, target, reference, module, options)
-
-
-def _suggest_nearest(word: str, known: Iterable[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(word, known, 1)
-    return f"did you mean `{near[0]}`?" if near else ""
 
 
 def _list_known(words: Sequence[str]) -> str:

@@ -93,18 +93,18 @@ def find_bottleneck(record: RunRecord) -> Bottleneck | None:
     beside = [each for each in found if each is not main and each.begin < main.end]
     stop = max((each.end - main.begin for each in beside), default=0.0) / main.seconds
     if main.is_single_task:
-        return _lone(main, record, stop) if len(found) > 1 else None
+        return _lone_task(main, record, stop) if len(found) > 1 else None
     cores = max(1, record.plan.machine.cores)
-    of, theirs = _shares(main, beside, record), other_programs_share(record)
+    of, theirs = _resource_shares(main, beside, record), other_programs_share(record)
     ours = of["machine", ""]
     of["machine", ""] = ours / (1 - min(theirs, FAIR_MACHINE_SHARE))
     shares = ResourceShares(of, main, record.seconds, stop, cores, ours, theirs)
-    if (found_machine := _machine(shares)) is not None or stop > 1 / MIN_GAIN:
+    if (found_machine := _machine_bottleneck(shares)) is not None or stop > 1 / MIN_GAIN:
         return found_machine  # what goes on beside it takes as long: faster, it would not shorten the run
-    return _cautious(_interpreter(shares) or _most(shares), shares)
+    return _withdraw_vain_advice(_interpreter_bottleneck(shares) or _largest_bottleneck(shares), shares)
 
 
-def _cautious(found: Bottleneck | None, shares: ResourceShares) -> Bottleneck | None:
+def _withdraw_vain_advice(found: Bottleneck | None, shares: ResourceShares) -> Bottleneck | None:
     """No promise of more workers where they would need processors that other programs have."""
     busy = shares.run_share + shares.others_share
     if found is None or found.gain is None or shares.others_share <= NOTABLE_OTHERS_SHARE or busy < MIN_MACHINE_SHARE:
@@ -113,11 +113,11 @@ def _cautious(found: Bottleneck | None, shares: ResourceShares) -> Bottleneck | 
     if not any(load.computing_share(shares.pipeline.end) >= NEEDS_PROCESSOR_SHARE for load in loads):
         return found  # it waits: that takes no processor
     text = found.sentence.partition("; ")[0]
-    text += f"; other programs take {_percent(shares.others_share)} of the machine, which leaves more workers nothing"
-    return Bottleneck(text, found.kind, found.task)
+    others = f"other programs take {_format_percent(shares.others_share)} of the machine"
+    return Bottleneck(f"{text}; {others}, which leaves more workers nothing", found.kind, found.task)
 
 
-def _shares(main: Pipeline, beside: Iterable[Pipeline], record: RunRecord) -> dict[ShareKey, float]:
+def _resource_shares(main: Pipeline, beside: Iterable[Pipeline], record: RunRecord) -> dict[ShareKey, float]:
     of: dict[ShareKey, float] = {}
     for load in main.task_loads:
         if load.plan.concurrency is None:
@@ -144,18 +144,20 @@ def _shares(main: Pipeline, beside: Iterable[Pipeline], record: RunRecord) -> di
 # -- the sentences ----------------------------------------------------------------------------
 
 
-def _lone(main: Pipeline, record: RunRecord, stop: float) -> Bottleneck | None:
+def _lone_task(main: Pipeline, record: RunRecord, stop: float) -> Bottleneck | None:
     """A task without queues that everything else is over before."""
     name = main.task_loads[0].name
     share = main.seconds / record.seconds
     if stop > 1 / MIN_GAIN or share < MIN_LONE_SHARE:
         return None
     return Bottleneck(
-        f"{name} limits the run: it takes {_percent(share)} of the time, and all else is over before", "work", name
+        f"{name} limits the run: it takes {_format_percent(share)} of the time, and all else is over before",
+        "work",
+        name,
     )
 
 
-def _machine(shares: ResourceShares) -> Bottleneck | None:
+def _machine_bottleneck(shares: ResourceShares) -> Bottleneck | None:
     share, busy = shares.by_key["machine", ""], shares.run_share + shares.others_share
     crowded = (
         shares.others_share > NOTABLE_OTHERS_SHARE and busy >= CROWDED_MACHINE_SHARE and share >= CROWDED_RUN_SHARE
@@ -164,16 +166,16 @@ def _machine(shares: ResourceShares) -> Bottleneck | None:
         return None
     load = max(shares.pipeline.task_loads, key=lambda each: each.cpu_seconds)
     what = f"all {shares.cores} cores are" if shares.cores > 1 else "the one core is"
-    text = f"the machine limits the run: {what} busy ({_percent(busy)})"
+    text = f"the machine limits the run: {what} busy ({_format_percent(busy)})"
     if crowded:
-        text += f", {_percent(shares.others_share / busy)} of that with other programs"
+        text += f", {_format_percent(shares.others_share / busy)} of that with other programs"
         return Bottleneck(f"{text}; more workers would only compete with them", "machine", load.name)
     part = load.cpu_seconds / shares.pipeline.seconds / shares.cores / busy
-    text += f", {_percent(part)} of that with {load.name}"
+    text += f", {_format_percent(part)} of that with {load.name}"
     return Bottleneck(f"{text}; more workers would give nothing", "machine", load.name)
 
 
-def _interpreter(shares: ResourceShares) -> Bottleneck | None:
+def _interpreter_bottleneck(shares: ResourceShares) -> Bottleneck | None:
     """Threads that compute: one of their tasks as processes."""
     share = shares.by_key.get(("interpreter", ""), 0.0)
     threads = [load for load in shares.pipeline.task_loads if load.plan.mode == "thread" and load.cpu_seconds]
@@ -191,14 +193,14 @@ def _interpreter(shares: ResourceShares) -> Bottleneck | None:
     gain, _ = shares.predict_gain(changed)
     if gain < MIN_GAIN:
         return None
-    how = f"{load.name} takes {_percent(load.cpu_seconds / sum(each.cpu_seconds for each in threads))} of it"
+    how = f"{load.name} takes {_format_percent(load.cpu_seconds / sum(each.cpu_seconds for each in threads))} of it"
     more = "" if workers == load.worker_count else f" and {workers} workers"
-    text = f"threads share one interpreter, which limits the run: {_percent(share)} busy, {how}"
-    advice = f'mode = "process"{more} would give up to {_times(gain)}'
+    text = f"threads share one interpreter, which limits the run: {_format_percent(share)} busy, {how}"
+    advice = f'mode = "process"{more} would give up to {_format_gain(gain)}'
     return Bottleneck(f"{text}; {advice}", "interpreter", load.name, workers, gain)
 
 
-def _most(shares: ResourceShares) -> Bottleneck | None:
+def _largest_bottleneck(shares: ResourceShares) -> Bottleneck | None:
     """What has the largest share, if that is large enough."""
     top = shares.largest_key("task", "rate", "concurrency")
     if top is None or shares.by_key[top] < (MIN_BUSY_SHARE if top[0] == "task" else MIN_REACHED_SHARE):
@@ -206,14 +208,14 @@ def _most(shares: ResourceShares) -> Bottleneck | None:
     kind, name = top
     load = next(each for each in shares.pipeline.task_loads if each.name == name)
     say: Callable[[ResourceShares, TaskLoad], Bottleneck | None] = {
-        "task": _work,
-        "rate": _rate,
-        "concurrency": _concurrency,
+        "task": _busy_task,
+        "rate": _reached_rate,
+        "concurrency": _reached_concurrency,
     }[kind]
-    return _balanced(shares, top) or say(shares, load)
+    return _balanced_tasks(shares, top) or say(shares, load)
 
 
-def _balanced(shares: ResourceShares, top: ShareKey) -> Bottleneck | None:
+def _balanced_tasks(shares: ResourceShares, top: ShareKey) -> Bottleneck | None:
     """Two or more that are nearly as busy: more of one alone would give little."""
     near = [
         key for key, share in shares.by_key.items()
@@ -222,7 +224,7 @@ def _balanced(shares: ResourceShares, top: ShareKey) -> Bottleneck | None:
     if len(near) < 2:
         return None
     near.sort(key=lambda key: -shares.by_key[key])
-    told = ", ".join(f"{_whose(key)} {_percent(shares.by_key[key])}" for key in near)
+    told = ", ".join(f"{_name_share(key)} {_format_percent(shares.by_key[key])}" for key in near)
     text = f"balanced: {told} busy; more for one alone would give little"
     loads = [load for load in shares.pipeline.task_loads if ("task", load.name) in near and load.can_use_more]
     if len(loads) < len(near):
@@ -232,16 +234,16 @@ def _balanced(shares: ResourceShares, top: ShareKey) -> Bottleneck | None:
     if gain < MIN_GAIN:
         return Bottleneck(text, "balanced", top[1])
     each = ", ".join(f"{load.suggested_workers} for {load.name}" for load in loads)
-    return Bottleneck(f"{text}, {each} together about {_times(gain)}", "balanced", top[1], None, gain)
+    return Bottleneck(f"{text}, {each} together about {_format_gain(gain)}", "balanced", top[1], None, gain)
 
 
-def _work(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
+def _busy_task(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
     """A task whose workers are busy: more of them, or a faster source."""
     key = ("task", load.name)
     share = shares.by_key[key]
-    begin = f"{load.name} limits the run: {_percent(share)} busy"
+    begin = f"{load.name} limits the run: {_format_percent(share)} busy"
     if load.is_source:
-        return _source(shares, load, begin)
+        return _busy_source(shares, load, begin)
     if not load.had_backlog:
         return None  # nothing ever waits for it: something else paces the run, a cycle perhaps
     if not load.can_use_more:
@@ -249,12 +251,12 @@ def _work(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
     workers = load.suggested_workers
     gain, then = shares.predict_gain({key: share * load.worker_count / workers})
     if gain < MIN_GAIN:
-        return Bottleneck(f"{begin}; more workers would give little, because of {_whose(then)}", "work", load.name)
-    text = f"{begin}; {workers} workers would give about {_times(gain)}"
-    return Bottleneck(text + _then(shares, then, key), "work", load.name, workers, gain)
+        return Bottleneck(f"{begin}; more workers would give little, because of {_name_share(then)}", "work", load.name)
+    text = f"{begin}; {workers} workers would give about {_format_gain(gain)}"
+    return Bottleneck(text + _next_bottleneck(shares, then, key), "work", load.name, workers, gain)
 
 
-def _source(shares: ResourceShares, load: TaskLoad, begin: str) -> Bottleneck:
+def _busy_source(shares: ResourceShares, load: TaskLoad, begin: str) -> Bottleneck:
     """Each worker of a source would make all the items again, so another one is no help."""
     saved = load.computing_share(shares.pipeline.end) * load.worker_count / 2
     changed = {("task", load.name): shares.by_key["task", load.name] / 2}
@@ -263,37 +265,38 @@ def _source(shares: ResourceShares, load: TaskLoad, begin: str) -> Bottleneck:
     if load.plan.mode == "thread" and ("interpreter", "") in shares.by_key:
         changed["interpreter", ""] = shares.by_key["interpreter", ""] - saved
     gain, _ = shares.predict_gain(changed)
-    text = f"{begin} making items; twice as fast, it would give about {_times(gain)}"
+    text = f"{begin} making items; twice as fast, it would give about {_format_gain(gain)}"
     return Bottleneck(f"{text}; more workers elsewhere would give nothing", "work", load.name, None, gain)
 
 
-def _rate(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
+def _reached_rate(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
     rate = load.plan.rate or 0.0
     key = ("rate", load.name)
     gain, then = shares.predict_gain({key: shares.by_key[key] / 2})
-    text = f"{load.name} limits the run: its rate of {rate:g}/s is reached, its workers are "
-    text += f"{_percent(load.busy_share(shares.pipeline.end))} busy; twice the rate would give about {_times(gain)}"
-    return Bottleneck(text + _then(shares, then, key), "rate", load.name, None, gain)
+    busy = _format_percent(load.busy_share(shares.pipeline.end))
+    text = f"{load.name} limits the run: its rate of {rate:g}/s is reached, its workers are {busy} busy; "
+    text += f"twice the rate would give about {_format_gain(gain)}"
+    return Bottleneck(text + _next_bottleneck(shares, then, key), "rate", load.name, None, gain)
 
 
-def _concurrency(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
+def _reached_concurrency(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
     key = ("concurrency", load.name)
     gain, then = shares.predict_gain({key: shares.by_key[key] / 2})
     most = load.plan.concurrency or 0
     text = f"{load.name} limits the run: as many items as it may have are in flight; "
-    text += f"concurrency = {2 * most} would give up to {_times(gain)}"
-    return Bottleneck(text + _then(shares, then, key), "concurrency", load.name, None, gain)
+    text += f"concurrency = {2 * most} would give up to {_format_gain(gain)}"
+    return Bottleneck(text + _next_bottleneck(shares, then, key), "concurrency", load.name, None, gain)
 
 
 # -- words ------------------------------------------------------------------------------------
 
 
-def _then(shares: ResourceShares, then: ShareKey, now: ShareKey) -> str:
+def _next_bottleneck(shares: ResourceShares, then: ShareKey, now: ShareKey) -> str:
     """What would limit it afterwards, when that is something else and near."""
-    return "" if then == now or shares.by_key[then] < 0.5 else f" (then {_whose(then)} would limit it)"
+    return "" if then == now or shares.by_key[then] < 0.5 else f" (then {_name_share(then)} would limit it)"
 
 
-def _whose(key: ShareKey) -> str:
+def _name_share(key: ShareKey) -> str:
     kind, name = key
     if kind == "task":
         return name
@@ -301,9 +304,9 @@ def _whose(key: ShareKey) -> str:
     return shared.get(kind, f"{name}'s {kind}")
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     return f"{min(1.0, share) * 100:.0f} %"
 
 
-def _times(gain: float) -> str:
+def _format_gain(gain: float) -> str:
     return f"{gain:.1f}x"

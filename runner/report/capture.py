@@ -134,7 +134,7 @@ class ThreadCapture:
             name = next(iter(self._names)) if len(self._names) == 1 else _UNKNOWN
             self.printer.write(name, text, stream, threading.get_ident())
 
-    def _abandon(self) -> None:
+    def _abandon_in_fork(self) -> None:
         """This is a copy that something has forked: what it prints goes where its descriptors lead, line by line."""
         forked_copies.close_descriptors(*self._saved.values())
         own = {"out": stdio.line_text_stream(1), "err": stdio.line_text_stream(2)}
@@ -156,7 +156,7 @@ class ThreadCapture:
             os.dup2(write_end, fd)
             os.close(write_end)
             self._sources.append(self.printer.attach_pipe(_UNKNOWN, read_end, stream))
-        self._forget = forked_copies.register_fork_hook(self._abandon)
+        self._forget = forked_copies.register_fork_hook(self._abandon_in_fork)
         stdio.buffer_c_by_line()
         sys.stdout = _Stream(self, "out", 1)
         sys.stderr = _Stream(self, "err", 2)

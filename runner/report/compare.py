@@ -6,11 +6,8 @@ import difflib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from runner.config.text import display_width
-from runner.report.figures import format_rate, time_or_empty
-from runner.report.words import format_duration
 from runner.structs import dataclass
-from runner.text import printable_line, printable_text
+from runner.text import format_duration, format_rate, format_table, printable_line, printable_text, time_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,9 +43,9 @@ class FigurePair:
         show = _SHOWN[self.unit]
         before = "–" if self.before is None else show(self.before)
         after = "–" if self.after is None else show(self.after)
-        return before, after, self._change()
+        return before, after, self._change_text()
 
-    def _change(self) -> str:
+    def _change_text(self) -> str:
         ratio = self.ratio
         if self.before == self.after:
             return "" if self.before is None else "="
@@ -89,21 +86,21 @@ def compare_records(before: RunRecord, after: RunRecord) -> Comparison:
     one, two = before.balance, after.balance
     whole = (
         FigurePair("seconds", before.seconds, after.seconds, "s"),
-        FigurePair("throughput", _speed(before), _speed(after), "rate"),
+        FigurePair("throughput", _items_per_second(before), _items_per_second(after), "rate"),
         FigurePair("done", one.done, two.done, "count"),
         FigurePair("dead", one.dead, two.dead, "count"),
         FigurePair("repeated", one.repeated, two.repeated, "count"),
     )
     names = dict.fromkeys(task.name for task in (*before.tasks, *after.tasks))
-    figures = {name: zip(_figures(before, name), _figures(after, name), strict=True) for name in names}
+    figures = {name: zip(_task_figures(before, name), _task_figures(after, name), strict=True) for name in names}
     tasks = {
         name: tuple(FigurePair(what, *pair, unit) for (what, unit), pair in zip(_TASK, pairs, strict=True))
         for name, pairs in figures.items()
     }
-    return Comparison(before, after, whole, tasks, _changed(before, after), _notes(before, after))
+    return Comparison(before, after, whole, tasks, _changed_lines(before, after), _changed_circumstances(before, after))
 
 
-def _speed(record: RunRecord) -> float | None:
+def _items_per_second(record: RunRecord) -> float | None:
     return record.balance.done / record.seconds if record.seconds else None
 
 
@@ -111,20 +108,20 @@ def _speed(record: RunRecord) -> float | None:
 _TASK = (("workers", "count"), ("done", "count"), ("median", "item"), ("p99", "item"), ("busy", "share"))
 
 
-def _figures(
+def _task_figures(
     record: RunRecord, name: str
 ) -> tuple[float | None, float | None, float | None, float | None, float | None]:
     task = next((task for task in record.tasks if task.name == name), None)
     if task is None:
         return (None,) * 5
-    return _workers(record, name), task.done or task.sent, task.median, task.p99, task.busy
+    return _count_workers(record, name), task.done or task.sent, task.median, task.p99, task.busy
 
 
-def _workers(record: RunRecord, task: str) -> int | None:
+def _count_workers(record: RunRecord, task: str) -> int | None:
     return next((len(planned.workers) for planned in record.plan.tasks if planned.name == task), None)
 
 
-def _changed(before: RunRecord, after: RunRecord) -> tuple[str, ...]:
+def _changed_lines(before: RunRecord, after: RunRecord) -> tuple[str, ...]:
     """The lines that differ, each below the table that it stands in."""
     diff = difflib.unified_diff(
         before.plan.resolved.splitlines(), after.plan.resolved.splitlines(), lineterm="", n=10**6
@@ -145,7 +142,7 @@ def _changed(before: RunRecord, after: RunRecord) -> tuple[str, ...]:
     return (*found[:_MOST_LINES], f"... and {more:,} more lines") if more > 0 else tuple(found)
 
 
-def _notes(before: RunRecord, after: RunRecord) -> tuple[str, ...]:
+def _changed_circumstances(before: RunRecord, after: RunRecord) -> tuple[str, ...]:
     one, two = before.plan.machine, after.plan.machine
     pairs = [
         ("file", before.plan.file, after.plan.file),
@@ -168,14 +165,9 @@ def comparison_text(comparison: Comparison) -> str:
     rows = [("", "before", "after", "change")]
     rows += [(pair.label, *pair.cell_texts) for pair in comparison.run_figures]
     for name, pairs in comparison.task_figures.items():
-        rows += [("", "", "", ""), (printable_text(name).replace("\n", " "), "", "", "")]
+        rows += [("", "", "", ""), (printable_line(name), "", "", "")]
         rows += [(f"  {pair.label}", *pair.cell_texts) for pair in pairs if pair.cell_texts != ("–", "–", "")]
-    wide = [max(display_width(row[column]) for row in rows) for column in range(4)]
-    for row in rows:
-        first = row[0] + " " * (wide[0] - display_width(row[0]))
-        lines.append(
-            "  ".join([first, *(f"{cell:>{most}}" for cell, most in zip(row[1:], wide[1:], strict=True))]).rstrip()
-        )
+    lines += format_table(rows, ">")
     for note in comparison.notes:
         lines += ["", printable_text(note)] if note is comparison.notes[0] else [printable_text(note)]
     if comparison.changed_lines:
@@ -191,8 +183,8 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
 
     return {
         "version": COMPARISON_VERSION,
-        "before": _head(comparison.before),
-        "after": _head(comparison.after),
+        "before": _run_head(comparison.before),
+        "after": _run_head(comparison.after),
         "whole": pairs(comparison.run_figures),
         "tasks": {name: pairs(found) for name, found in comparison.task_figures.items()},
         "changed": list(comparison.changed_lines),
@@ -200,7 +192,7 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _head(record: RunRecord) -> dict[str, Any]:
+def _run_head(record: RunRecord) -> dict[str, Any]:
     return {
         "run": record.run,
         "title": record.title,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from runner import events
 from runner.error_text import item_name
 from runner.report import summary
-from runner.report.words import count_with_noun, describe_executed, describe_outcome, format_duration
-from runner.text import printable_line, printable_text
+from runner.report.words import describe_executed, describe_outcome
+from runner.text import count_with_noun, format_duration, printable_line, printable_text
 
 if TYPE_CHECKING:
     from runner.report.printer import Printer
@@ -33,15 +33,15 @@ class Console:
     def handle_event(self, event: events.Event) -> None:
         """Say what a person should know of it."""
         if isinstance(event, events.ItemFailed):
-            self._failed(event)
+            self._print_failure(event)
         elif isinstance(event, events.WorkerDied):
-            self._died(event)
-        elif isinstance(event, events.Stack) and self._first(event):
+            self._print_death(event)
+        elif isinstance(event, events.Stack) and self._is_first_stack(event):
             worker = f"worker `{event.worker}` of task `{event.task}` (pid {event.pid})"
             self.print_message(f"{worker}, {printable_text(event.why)}, executed:")
-            self.print_message(_indented(event.text) if event.text.strip() else "    nothing: it waits")
+            self.print_message(_indent_lines(event.text) if event.text.strip() else "    nothing: it waits")
         elif isinstance(event, events.TaskEnded):
-            self._task_ended(event)
+            self._print_task_end(event)
         elif isinstance(event, events.RunStopping):
             left = max(0.0, event.until - event.at)
             self.print_message(
@@ -53,7 +53,7 @@ class Console:
         elif isinstance(event, events.Notice):
             self.print_message(printable_text(event.text))
 
-    def _first(self, event: events.Stack) -> bool:
+    def _is_first_stack(self, event: events.Stack) -> bool:
         """Whether this is the first stack of its kind; all of them when somebody has asked."""
         kind = (event.task, event.why)
         self._failures[kind] += 1
@@ -65,7 +65,7 @@ class Console:
         lines = [first, *(line if line[:4].isspace() else f"    {line}" for line in more)]
         self._printer.print_message("\n".join(lines), level)
 
-    def _failed(self, event: events.ItemFailed) -> None:
+    def _print_failure(self, event: events.ItemFailed) -> None:
         kind = (event.task, event.error.partition(":")[0])
         self._failures[kind] += event.count
         if self._failures[kind] > summary.MAX_SHOWN_FAILURES or (self._quiet and event.verdict == "again"):
@@ -81,11 +81,11 @@ class Console:
         level = "ERROR" if event.verdict in {"dead", "fatal"} else "WARNING"
         self.print_message(f"{where}{item}{batch}{verdict}: {printable_text(event.error)[:500]}", level)
         if self._failures[kind] == event.count and event.traceback:
-            self.print_message(_indented(event.traceback), level)
+            self.print_message(_indent_lines(event.traceback), level)
         if self._failures[kind] >= summary.MAX_SHOWN_FAILURES and event.verdict != "fatal":
             self.print_message(f"task `{event.task}`: further {kind[1]} failures are counted, not shown")
 
-    def _died(self, event: events.WorkerDied) -> None:
+    def _print_death(self, event: events.WorkerDied) -> None:
         if event.told:
             return
         item = printable_text(describe_executed(event))
@@ -95,7 +95,7 @@ class Console:
             "WARNING",
         )
 
-    def _task_ended(self, event: events.TaskEnded) -> None:
+    def _print_task_end(self, event: events.TaskEnded) -> None:
         if event.how == "failed":
             self.print_message(f"task `{event.task}` has failed: {printable_text(event.why)}", "ERROR")
         elif event.how == "skipped":
@@ -117,13 +117,13 @@ class Console:
             self.print_message(f"the balance does not hold in {names}: this is runner's own fault, please report it")
         for thread in result.left_behind:
             self.print_message(f"thread `{thread}` was still executing and cannot be ended; it ends with this process")
-        self._left(result)
+        self._print_left_items(result)
         if result.trouble:
             self.print_message(printable_text(result.trouble))
         if not self._quiet or result.exit_code:
-            self._ending(result, record)
+            self._print_ending(result, record)
 
-    def _ending(self, result: RunOutcome, record: RunRecord | None) -> None:
+    def _print_ending(self, result: RunOutcome, record: RunRecord | None) -> None:
         if record is not None:
             for line in chain(summary.summary_tables(record, verbose=self._verbose), summary.failure_lines(record)):
                 self.print_message(line)
@@ -134,14 +134,14 @@ class Console:
             for line in wrap(printable_text(record.limit.sentence), width - len(indent) - 2):
                 self.print_message(f"{indent}  {line}")
         if result.letters_kept:
-            self.print_message(f"{indent}  {result.letters_kept:,} dead: runner dead list{self._where()}")
+            self.print_message(f"{indent}  {result.letters_kept:,} dead: runner dead list{self._letters_location()}")
 
-    def _where(self) -> str:
+    def _letters_location(self) -> str:
         """How `runner dead` finds the letters: by default in `.runner` here."""
         state = self._plan.settings.state
         return " last" if state.resolve() == Path(".runner").resolve() else f" {self._plan.run_id} --state {state}"
 
-    def _left(self, result: RunOutcome) -> None:
+    def _print_left_items(self, result: RunOutcome) -> None:
         for name, tally in result.lines.items():
             if tally.left:
                 self.print_message(f"left in `{name}`: {count_with_noun(tally.left, 'item')}")
@@ -154,5 +154,5 @@ def _last_line(result: RunOutcome) -> str:
     return f"{printable_line(result.title)}  {how} {format_duration(result.seconds)}   {told}"
 
 
-def _indented(text: str) -> str:
+def _indent_lines(text: str) -> str:
     return "\n".join(f"    {printable_text(line)}" for line in text.rstrip("\n").splitlines())

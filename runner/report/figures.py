@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.events import STATES
 from runner.report.plot_data import task_progress
-from runner.report.words import format_bytes, format_short_time
+from runner.text import format_percentage, format_rate, size_or_empty, time_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,44 +19,6 @@ _ROWS = 12
 #: A table of more workers is not read; the page says how many are left out.
 MAX_TABLE_WORKERS = 200
 _QUANTILES = (0.1, 0.5, 0.9, 0.99, 1.0)
-
-
-def time_or_empty(seconds: float | None) -> str:
-    """A time per item; nothing when it was not measured.
-
-    >>> time_or_empty(0.0312), time_or_empty(None)
-    ('31ms', '')
-    """
-    return "" if seconds is None else format_short_time(seconds)
-
-
-def size_or_empty(count: int | None) -> str:
-    """Bytes with their unit; nothing when they are not known.
-
-    >>> size_or_empty(52_428_800), size_or_empty(None), size_or_empty(0)
-    ('52MB', '', '')
-    """
-    return format_bytes(count) if count else ""
-
-
-def format_percentage(part: float, whole: float) -> str:
-    """A part in per cent; nothing for none.
-
-    >>> format_percentage(1, 3), format_percentage(0, 3), format_percentage(0.0001, 1), format_percentage(1, 0)
-    ('33 %', '', '<1 %', '')
-    """
-    if part <= 0 or whole <= 0:
-        return ""
-    return f"{100 * part / whole:.0f} %" if part / whole >= 0.005 else "<1 %"
-
-
-def format_rate(per_second: float) -> str:
-    """Items a second.
-
-    >>> format_rate(0.25), format_rate(12.34), format_rate(123456.7)
-    ('0.25/s', '12.3/s', '123,457/s')
-    """
-    return f"{per_second:,.0f}/s" if per_second >= 100 else f"{per_second:.3g}/s"
 
 
 def over_time_table(record: RunRecord) -> dict[str, Any]:
@@ -91,7 +53,7 @@ def worker_rows(tasks: Iterable[TaskSummary]) -> list[dict[str, Any]]:
                 "name": worker.name,
                 "shares": [format_percentage(seconds, sum(spent)) for seconds in spent],
                 "items": worker.items,
-                "cpu": format_short_time(worker.cpu) if worker.cpu else "",
+                "cpu": time_or_empty(worker.cpu or None),
                 "memory": size_or_empty(worker.memory),
             }
         )

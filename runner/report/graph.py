@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from runner.report.layout import DiagramEdge
 from runner.structs import dataclass
-from runner.text import printable_line, printable_text
+from runner.text import count_with_noun, printable_line, printable_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from runner import events
     from runner.config.model import Config, QueueConfig, TaskConfig
     from runner.report.record import RunRecord
@@ -54,24 +56,31 @@ class Diagram:
 
 def diagram_of_config(config: Config) -> Diagram:
     """The graph of a file."""
-    boxes: dict[str, DiagramBox] = {}
+    boxes = [
+        DiagramBox(f"t.{task.name}", task.name, "task", _task_notes(task), not task.enabled)
+        for task in config.tasks.values()
+    ]
+    boxes += [
+        DiagramBox(f"q.{queue.name}", queue.name, "queue", _queue_notes(queue)) for queue in config.queues.values()
+    ]
+    return _connect_boxes(config.display_title, boxes, config.tasks.values())
+
+
+def _connect_boxes(title: str, boxes: list[DiagramBox], tasks: Iterable[TaskConfig | events.TaskPlanned]) -> Diagram:
+    """Return a graph of boxes with the edges that tasks say; an edge to what has no box is left out."""
     edges: list[DiagramEdge] = []
-    for task in config.tasks.values():
-        boxes[f"t.{task.name}"] = DiagramBox(f"t.{task.name}", task.name, "task", _task_notes(task), not task.enabled)
-    for queue in config.queues.values():
-        boxes[f"q.{queue.name}"] = DiagramBox(f"q.{queue.name}", queue.name, "queue", _queue_notes(queue))
-    for task in config.tasks.values():
+    for task in tasks:
         here = f"t.{task.name}"
         edges += [DiagramEdge(f"q.{queue}", here) for queue in task.inputs]
-        edges += [DiagramEdge(here, f"q.{queue}") for queue in task.outputs]
-        if task.dead:
-            edges.append(DiagramEdge(here, f"q.{task.dead}", "dead"))
+        edges += [DiagramEdge(here, f"q.{queue}") for queue in dict.fromkeys(task.outputs)]
+        edges += [DiagramEdge(here, f"q.{task.dead}", "dead")] if task.dead else []
         edges += [DiagramEdge(f"t.{other}", here, "after") for other in task.after]
-    return Diagram(config.display_title, boxes, [edge for edge in edges if {edge.tail, edge.head} <= set(boxes)])
+    found = {box.key: box for box in boxes}
+    return Diagram(title, found, [edge for edge in edges if edge.tail in found and edge.head in found])
 
 
 def _task_notes(task: TaskConfig) -> tuple[str, ...]:
-    notes = [_workers(task.workers.count, task.mode)]
+    notes = [_describe_workers(task.workers.count, task.mode)]
     if task.call != task.name:
         notes.insert(0, task.call)
     return (*notes, "not enabled") if not task.enabled else tuple(notes)
@@ -84,9 +93,8 @@ def _queue_notes(queue: QueueConfig) -> tuple[str, ...]:
     return tuple(notes + ([queue.full] if queue.full != "wait" else []))
 
 
-def _workers(count: int, mode: str | None) -> str:
-    kind = {"thread": ("thread", "threads"), "process": ("process", "processes")}
-    return f"{count:,} {kind.get(mode or '', ('worker', 'workers'))[count != 1]}"
+def _describe_workers(count: int, mode: str | None) -> str:
+    return count_with_noun(count, mode if mode in {"thread", "process"} else "worker")
 
 
 # -- of a run ---------------------------------------------------------------------------------
@@ -96,29 +104,22 @@ def diagram_of_run(record: RunRecord) -> Diagram:
     """The graph of a run with its counts; a task or queue of which nothing is known has none."""
     tasks = {task.name: task for task in record.tasks}
     queues = {queue.name: queue for queue in record.queues}
-    boxes: dict[str, DiagramBox] = {}
-    edges: list[DiagramEdge] = []
+    boxes: list[DiagramBox] = []
     for task in record.plan.tasks:
-        here, ended = f"t.{task.name}", tasks.get(task.name)
+        key, ended = f"t.{task.name}", tasks.get(task.name)
         skipped = ended is not None and ended.how == "skipped"
         load = None if ended is None or skipped else ended.busy
-        boxes[here] = DiagramBox(here, printable_text(task.name), "task", _task_counts(task, ended), skipped, load)
-        edges += [DiagramEdge(f"q.{queue}", here) for queue in task.inputs]
-        edges += [DiagramEdge(here, f"q.{queue}") for queue in dict.fromkeys(task.outputs)]
-        edges += [DiagramEdge(here, f"q.{task.dead}", "dead")] if task.dead else []
-        edges += [DiagramEdge(f"t.{other}", here, "after") for other in task.after]
+        boxes.append(DiagramBox(key, printable_text(task.name), "task", _task_counts(task, ended), skipped, load))
     for queue in record.plan.queues:
         key, seen = f"q.{queue.name}", queues.get(queue.name)
         load = min(1.0, seen.most / queue.size) if seen and queue.size else None
-        boxes[key] = DiagramBox(key, printable_text(queue.name), "queue", _queue_counts(queue, seen), load_share=load)
-    return Diagram(
-        printable_line(record.title), boxes, [edge for edge in edges if {edge.tail, edge.head} <= set(boxes)]
-    )
+        boxes.append(DiagramBox(key, printable_text(queue.name), "queue", _queue_counts(queue, seen), load_share=load))
+    return _connect_boxes(printable_line(record.title), boxes, record.plan.tasks)
 
 
 def _task_counts(task: events.TaskPlanned, ended: events.TaskSummary | None) -> tuple[str, ...]:
     notes = [printable_text(task.call)] if task.call != task.name else []
-    notes.append(_workers(len(task.workers), task.mode))
+    notes.append(_describe_workers(len(task.workers), task.mode))
     if ended is None:
         return tuple(notes)
     if ended.how == "skipped":
@@ -193,10 +194,10 @@ def to_text_lines(graph: Diagram) -> str:
     for edge in graph.edges:
         ends["to", edge.head, edge.style].append(graph.boxes[edge.tail].name)
         ends["from", edge.tail, edge.style].append(graph.boxes[edge.head].name)
-    return "\n".join(_line(ends, box) for box in graph.boxes.values() if box.kind == "task")
+    return "\n".join(_task_line(ends, box) for box in graph.boxes.values() if box.kind == "task")
 
 
-def _line(ends: dict[tuple[str, str, str], list[str]], box: DiagramBox) -> str:
+def _task_line(ends: dict[tuple[str, str, str], list[str]], box: DiagramBox) -> str:
     def names(which: str, style: str) -> str:
         return ", ".join(ends.get((which, box.key, style), ()))
 

@@ -8,8 +8,8 @@ from collections import defaultdict
 from html import escape
 from typing import TYPE_CHECKING
 
-from runner.config.text import display_width
 from runner.report.layout import arrange_component, connected_components
+from runner.text import display_width
 
 if TYPE_CHECKING:
     from runner.report.graph import Diagram, DiagramBox
@@ -83,18 +83,18 @@ class _Part:
 
     def __init__(self, graph: Diagram, names: list[str], edges: list[DiagramEdge]) -> None:
         self.boxes = {name: graph.boxes[name] for name in names}
-        sizes = {name: _size(box) for name, box in self.boxes.items()}
+        sizes = {name: _box_size(box) for name, box in self.boxes.items()}
         self.heights = {name: height for name, (_, height) in sizes.items()}
         self.layout: DiagramLayout = arrange_component(
             {name: wide for name, (wide, _) in sizes.items()}, edges, _GAP, _BEND
         )
         self.width = self.layout.width
-        self.tops, self.bottoms = self._rows()
+        self.tops, self.bottoms = self._layer_rows()
         self.height = self.bottoms[-1] if self.bottoms else 0.0
         self.layer_of = {name: at for at, layer in enumerate(self.layout.layers) for name in layer}
-        self.text = "\n".join([*self._lines(), *(self._box(box) for box in self.boxes.values())])
+        self.text = "\n".join([*self._draw_edges(), *(self._draw_box(box) for box in self.boxes.values())])
 
-    def _rows(self) -> tuple[list[float], list[float]]:
+    def _layer_rows(self) -> tuple[list[float], list[float]]:
         """Top and bottom of each layer; layers whose lines go far to the side stand further apart."""
         tops, bottoms, top = [], [], 0.0
         below = defaultdict(list)
@@ -105,37 +105,37 @@ class _Part:
             tops.append(top)
             bottoms.append(top + height)
             steps = [step for name in layer for step in below[name]]
-            far = max((abs(self._x(step.upper) - self._x(step.lower)) for step in steps), default=0.0)
+            far = max((abs(self._centre_of(step.upper) - self._centre_of(step.lower)) for step in steps), default=0.0)
             top += height + min(_MOST, max(_LEAST, far / 4)) if number + 1 < len(self.layout.layers) else 0.0
         return tops, bottoms
 
-    def _x(self, name: str) -> float:
+    def _centre_of(self, name: str) -> float:
         return self.layout.centres[name]
 
-    def _box(self, box: DiagramBox) -> str:
+    def _draw_box(self, box: DiagramBox) -> str:
         wide, height = self.layout.widths[box.key], self.heights[box.key]
         top = self.tops[self.layer_of[box.key]]
-        left = self._x(box.key) - wide / 2
+        left = self._centre_of(box.key) - wide / 2
         round_ = 6 if box.kind == "task" else height / 2
         heat = "" if box.heat_level is None else f" load{box.heat_level}"
         lines = [
             f'<g class="{box.kind}{" faint" if box.is_faint else ""}{heat}">',
             f'<rect x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{height:.1f}" rx="{round_:.1f}"/>',
         ]
-        for number, text in enumerate(_texts(box)):
-            y = top + (height - _LINE * len(_texts(box))) / 2 + _LINE * number + 12
+        for number, text in enumerate(_box_texts(box)):
+            y = top + (height - _LINE * len(_box_texts(box))) / 2 + _LINE * number + 12
             kind = "note" if number else "name"
-            lines.append(f'<text class="{kind}" x="{self._x(box.key):.1f}" y="{y:.1f}">{escape(text)}</text>')
+            lines.append(f'<text class="{kind}" x="{self._centre_of(box.key):.1f}" y="{y:.1f}">{escape(text)}</text>')
         return "\n".join([*lines, "</g>"])
 
-    def _lines(self) -> list[str]:
+    def _draw_edges(self) -> list[str]:
         """One path for each edge, through all its bends."""
         ways: dict[int, list[EdgeSegment]] = {}
         for step in self.layout.segments:
             ways.setdefault(id(step.edge), []).append(step)
-        return [self._line(way) for way in ways.values()]
+        return [self._draw_edge(way) for way in ways.values()]
 
-    def _line(self, way: list[EdgeSegment]) -> str:
+    def _draw_edge(self, way: list[EdgeSegment]) -> str:
         """From where the edge begins, through the middle of its bends, to where its arrowhead is."""
         first = way[0]
         points: list[tuple[float, float]] = []
@@ -143,11 +143,11 @@ class _Part:
         for name in (first.upper, *(step.lower for step in way)):
             layer, inside = self.layer_of[name], name in self.boxes
             if name == first.upper:
-                points.append((self._x(name) + shift, self.tops[layer] + self.heights[name]))
+                points.append((self._centre_of(name) + shift, self.tops[layer] + self.heights[name]))
             elif inside:
-                points.append((self._x(name) + shift, self.tops[layer]))
+                points.append((self._centre_of(name) + shift, self.tops[layer]))
             else:
-                points += [(self._x(name), self.tops[layer]), (self._x(name), self.bottoms[layer])]
+                points += [(self._centre_of(name), self.tops[layer]), (self._centre_of(name), self.bottoms[layer])]
         if first.points_up:
             points.reverse()
         data = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
@@ -162,13 +162,13 @@ class _Part:
         return f'<path class="{first.style}" d="{data}" marker-end="url(#arrow)"/>'
 
 
-def _texts(box: DiagramBox) -> list[str]:
+def _box_texts(box: DiagramBox) -> list[str]:
     if box.kind == "queue":
         return [box.name + (f" ({', '.join(box.notes)})" if box.notes else "")]
     return [box.name, *box.notes]
 
 
-def _size(box: DiagramBox) -> tuple[float, float]:
-    texts = _texts(box)
+def _box_size(box: DiagramBox) -> tuple[float, float]:
+    texts = _box_texts(box)
     most = max(display_width(text) for text in texts)
     return most * _CHAR + (24 if box.kind == "task" else 28), _LINE * len(texts) + (14 if box.kind == "task" else 8)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from runner.config.text import display_width
 from runner.report.graph import to_text_lines
 from runner.report.layout import DiagramTooLarge, arrange_component, connected_components
 from runner.structs import dataclass, field
+from runner.text import align_text, display_width
 
 if TYPE_CHECKING:
     from runner.report.graph import Diagram, DiagramBox
@@ -36,17 +36,17 @@ def draw_as_text(graph: Diagram, columns: int) -> str:
     """The graph within so many columns; with shorter boxes, or as lines, when there is no room."""
     columns = min(columns, _MOST_COLUMNS)
     for notes in (True, False):
-        pictures = _pictures(graph, columns, notes=notes)
+        pictures = _draw_components(graph, columns, notes=notes)
         if pictures is not None:
-            return "\n".join(_packed(pictures, columns))
+            return "\n".join(_pack_pictures(pictures, columns))
     return to_text_lines(graph)
 
 
-def _pictures(graph: Diagram, columns: int, *, notes: bool) -> list[list[str]] | None:
+def _draw_components(graph: Diagram, columns: int, *, notes: bool) -> list[list[str]] | None:
     """A picture of each component; None when one has no room."""
     found = []
     for names, edges in connected_components(list(graph.boxes), graph.edges):
-        labels = {name: _label(graph.boxes[name], notes=notes) for name in names}
+        labels = {name: _box_label(graph.boxes[name], notes=notes) for name in names}
         # Odd widths have a middle column, so straight lines stay straight.
         widths: dict[str, float] = {name: display_width(label[0]) for name, label in labels.items()}
         try:
@@ -62,40 +62,40 @@ def _pictures(graph: Diagram, columns: int, *, notes: bool) -> list[list[str]] |
     return found
 
 
-def _label(box: DiagramBox, *, notes: bool) -> list[str]:
+def _box_label(box: DiagramBox, *, notes: bool) -> list[str]:
     if box.kind == "queue":
         text = f"({box.name}{': ' + ', '.join(box.notes) if notes and box.notes else ''})"
         return [text if display_width(text) % 2 else f"{text} "]
     inside = [box.name, *(box.notes if notes else ())]
     most = max(display_width(text) for text in inside)
     most += 1 - most % 2
-    rows = [f"│ {text:^{most - display_width(text) + len(text)}} │" for text in inside]
+    rows = [f"│ {align_text(text, most, '^')} │" for text in inside]
     return ["┌" + "─" * (most + 2) + "┐", *rows, "└" + "─" * (most + 2) + "┘"]
 
 
-def _packed(pictures: list[list[str]], columns: int) -> list[str]:
+def _pack_pictures(pictures: list[list[str]], columns: int) -> list[str]:
     """Pictures side by side as long as there is room."""
     lines: list[str] = []
     row: list[list[str]] = []
     for picture in pictures:
-        together = sum(_width(one) for one in [*row, picture]) + _GAP * len(row)
+        together = sum(_picture_width(one) for one in [*row, picture]) + _GAP * len(row)
         if row and together > columns:
-            lines += [*_beside(row), ""]
+            lines += [*_join_pictures(row), ""]
             row = []
         row.append(picture)
-    return lines + _beside(row)
+    return lines + _join_pictures(row)
 
 
-def _width(picture: list[str]) -> int:
+def _picture_width(picture: list[str]) -> int:
     return max((display_width(line) for line in picture), default=0)
 
 
-def _beside(row: list[list[str]]) -> list[str]:
+def _join_pictures(row: list[list[str]]) -> list[str]:
     height = max((len(picture) for picture in row), default=0)
     cells = []
     for one in row:
-        across = _width(one)  # once: measuring a line of other letters than ASCII takes time
-        cells.append([line + " " * (across - display_width(line)) for line in [*one, *[""] * (height - len(one))]])
+        across = _picture_width(one)  # once: measuring a line of other letters than ASCII takes time
+        cells.append([align_text(line, across) for line in [*one, *[""] * (height - len(one))]])
     return [(" " * _GAP).join(parts).rstrip() for parts in zip(*cells, strict=True)]
 
 
@@ -135,7 +135,7 @@ class TextPicture:
             self.segments_above[step.lower].append(step)
             self.segments_below[step.upper].append(step)
         self.left_columns = {name: round(layout.centres[name] - layout.widths[name] / 2) for name in layout.centres}
-        self._straighten()
+        self._straighten_lines()
 
     def draw_lines(self) -> list[str]:
         """Draw it."""
@@ -143,21 +143,23 @@ class TextPicture:
         for number, layer in enumerate(self.layout.layers):
             height = max(len(self.labels.get(name, ["│"])) for name in layer)
             for name in layer:
-                self._box(name, row, height)
+                self._draw_box(name, row, height)
             row += height
             if number + 1 < len(self.layout.layers):
-                row += self._between(number, row)
+                row += self._draw_between_layers(number, row)
         bottom = max((y for y, _ in self.cells), default=-1)
         ends = [0] * (bottom + 1)
         for y, x in self.cells:
             ends[y] = max(ends[y], x + 1)
         return ["".join(self.cells.get((y, x), " ") for x in range(end)).rstrip() for y, end in enumerate(ends)]
 
-    def _straighten(self) -> None:
+    def _straighten_lines(self) -> None:
         """Rounding leaves lines that are one column off: move the box below, where there is room."""
         for number, layer in enumerate(self.layout.layers[1:], 1):
             for at, name in enumerate(layer):
-                slips = [self._middle(step.upper) - self._middle(name) for step in self.segments_above[name]]
+                slips = [
+                    self._middle_column(step.upper) - self._middle_column(name) for step in self.segments_above[name]
+                ]
                 slip = slips[0] if len(slips) == 1 else 0
                 if (
                     abs(slip) != 1
@@ -175,10 +177,10 @@ class TextPicture:
         before = layer[at - 1]
         return self.left_columns[layer[at]] - self.left_columns[before] - int(self.layout.widths[before])
 
-    def _middle(self, name: str) -> int:
+    def _middle_column(self, name: str) -> int:
         return self.left_columns[name] + int(self.layout.widths[name]) // 2
 
-    def _box(self, name: str, top: int, height: int) -> None:
+    def _draw_box(self, name: str, top: int, height: int) -> None:
         """A box stands at the top of its layer; lines lead on to the bottom below shorter ones."""
         label = self.labels.get(name)
         if label is None:
@@ -202,13 +204,13 @@ class TextPicture:
 
     def _ports_below(self, name: str) -> set[tuple[int, bool]]:
         return {
-            (self._port(name, step.style, up=step.points_up, below=True), step.style == "after")
+            (self._port_column(name, step.style, up=step.points_up, below=True), step.style == "after")
             for step in self.segments_below[name]
         }
 
-    def _port(self, name: str, style: str, *, up: bool, below: bool) -> int:
+    def _port_column(self, name: str, style: str, *, up: bool, below: bool) -> int:
         """The column where a line meets a box: flows in the middle, what leads back and `after` beside it."""
-        middle = self._middle(name)
+        middle = self._middle_column(name)
         if name in self.layout.bends:
             return middle
         sides = {
@@ -222,12 +224,12 @@ class TextPicture:
 
     # -- between two layers --------------------------------------------------------------------
 
-    def _nets(self, number: int) -> list[LineBundle]:
+    def _line_bundles(self, number: int) -> list[LineBundle]:
         nets: dict[tuple[str, bool, bool], LineBundle] = {}
         for step in [step for name in self.layout.layers[number] for step in self.segments_below[name]]:
             dotted = step.style == "after"
-            source = self._port(step.upper, step.style, up=step.points_up, below=True)
-            target = self._port(step.lower, step.style, up=step.points_up, below=False)
+            source = self._port_column(step.upper, step.style, up=step.points_up, below=True)
+            target = self._port_column(step.lower, step.style, up=step.points_up, below=False)
             net = nets.setdefault((step.upper, step.points_up, dotted), LineBundle(source, set(), dotted))
             net.targets.add(target)
             if self.layout.widths[step.lower] >= _ROOMY:
@@ -238,17 +240,17 @@ class TextPicture:
                 net.arrowheads_down.add(target)
         return list(nets.values())
 
-    def _between(self, number: int, top: int) -> int:
+    def _draw_between_layers(self, number: int, top: int) -> int:
         """Draw the lines between layer `number` and the next; return how many rows they take."""
-        nets = self._nets(number)
-        rows = _rows(nets)
+        nets = self._line_bundles(number)
+        rows = _assign_rows(nets)
         height = max(rows + 2, 2) if rows else 2 if any(net.arrowhead_up or net.arrowheads_down for net in nets) else 1
         masks: dict[tuple[int, int], list[tuple[int, LineBundle]]] = defaultdict(list)
         for net in nets:
-            for (y, x), mask in _cells(net, top, height).items():
+            for (y, x), mask in _bundle_cells(net, top, height).items():
                 masks[y, x].append((mask, net))
         for (y, x), found in masks.items():
-            self.cells[y, x] = _char(found)
+            self.cells[y, x] = _cell_character(found)
         for net in nets:
             if net.arrowhead_up:
                 self.cells[top, net.source] = "▲"
@@ -257,7 +259,7 @@ class TextPicture:
         return height
 
 
-def _cells(net: LineBundle, top: int, height: int) -> dict[tuple[int, int], int]:
+def _bundle_cells(net: LineBundle, top: int, height: int) -> dict[tuple[int, int], int]:
     """Every cell of a net with the directions in which lines leave it."""
     cells: dict[tuple[int, int], int] = defaultdict(int)
     bottom = top + height - 1
@@ -278,7 +280,7 @@ def _cells(net: LineBundle, top: int, height: int) -> dict[tuple[int, int], int]
     return cells
 
 
-def _char(found: list[tuple[int, LineBundle]]) -> str:
+def _cell_character(found: list[tuple[int, LineBundle]]) -> str:
     """The character of a cell; where lines only cross, the one from top to bottom runs through."""
     upright = [(mask, net) for mask, net in found if mask == _N | _S]
     if len(found) > 1 and upright and all(mask in {_N | _S, _E | _W} for mask, _ in found):
@@ -290,7 +292,7 @@ def _char(found: list[tuple[int, LineBundle]]) -> str:
     return _DOTTED.get(char, char) if all(net.is_dotted for _, net in found) else char
 
 
-def _rows(nets: list[LineBundle]) -> int:
+def _assign_rows(nets: list[LineBundle]) -> int:
     """Give each net that bends a row, and return how many there are.
 
     A net whose source stands above another net's target takes a row above that net's, or their upright parts would
@@ -300,13 +302,13 @@ def _rows(nets: list[LineBundle]) -> int:
     placed: list[LineBundle] = []
     rest = list(bent)
     while rest:
-        free = [net for net in rest if not any(_before(other, net) for other in rest if other is not net)]
+        free = [net for net in rest if not any(_must_run_above(other, net) for other in rest if other is not net)]
         if not free and _step_aside(rest):
             continue
         net = (free or rest)[0]
         rest.remove(net)
-        net.row = max((other.row + 1 for other in placed if _before(other, net)), default=0)
-        while any(other.row == net.row and _touch(other, net) for other in placed):
+        net.row = max((other.row + 1 for other in placed if _must_run_above(other, net)), default=0)
+        while any(other.row == net.row and _rows_touch(other, net) for other in placed):
             net.row += 1
         placed.append(net)
     return max((net.row + 1 for net in bent), default=0)
@@ -327,12 +329,12 @@ def _step_aside(nets: list[LineBundle]) -> bool:
     return False
 
 
-def _before(first: LineBundle, second: LineBundle) -> bool:
+def _must_run_above(first: LineBundle, second: LineBundle) -> bool:
     """Whether `first` must run above `second`."""
     return first.source in second.targets
 
 
-def _touch(one: LineBundle, other: LineBundle) -> bool:
+def _rows_touch(one: LineBundle, other: LineBundle) -> bool:
     (low, high), (left, right) = one.column_range, other.column_range
     meet = {high} if high == left else {low} if low == right else set()
     if meet and meet <= one.targets & other.targets and one.is_dotted == other.is_dotted:

@@ -95,22 +95,22 @@ def arrange_component(
     Raises `TooLarge` for a graph that would have more than `MOST_STEPS` lines.
     """
     edges = [edge for edge in edges if edge.tail != edge.head]
-    turned = _turned(list(widths), edges)
+    turned = _edges_to_turn(list(widths), edges)
     down = [(edge, *((edge.head, edge.tail) if edge in turned else (edge.tail, edge.head))) for edge in edges]
-    rank = _ranks(list(widths), [(upper, lower) for _, upper, lower in down])
+    rank = _assign_layers(list(widths), [(upper, lower) for _, upper, lower in down])
     if sum(rank[lower] - rank[upper] for _, upper, lower in down) > MAX_SEGMENTS:
         raise DiagramTooLarge
     layout = DiagramLayout([[] for _ in range(max(rank.values(), default=-1) + 1)], widths=dict(widths))
     for name in widths:
         layout.layers[rank[name]].append(name)
     for number, (edge, upper, lower) in enumerate(down):
-        _thread(layout, rank, edge, (upper, lower), number, bend)
-    _order(layout)
-    _place(layout, gap)
+        _thread_edge(layout, rank, edge, (upper, lower), number, bend)
+    _order_layers(layout)
+    _place_boxes(layout, gap)
     return layout
 
 
-def _turned(names: list[str], edges: list[DiagramEdge]) -> set[DiagramEdge]:
+def _edges_to_turn(names: list[str], edges: list[DiagramEdge]) -> set[DiagramEdge]:
     """Edges to turn round so that no cycle is left: those that lead back on a search from the sources."""
     below: dict[str, list[DiagramEdge]] = defaultdict(list)
     for edge in edges:
@@ -138,7 +138,7 @@ def _turned(names: list[str], edges: list[DiagramEdge]) -> set[DiagramEdge]:
     return found
 
 
-def _ranks(names: list[str], pairs: list[tuple[str, str]]) -> dict[str, int]:
+def _assign_layers(names: list[str], pairs: list[tuple[str, str]]) -> dict[str, int]:
     """The layer of each box: the longest way from a source; what has nothing above stands just above its next."""
     above, below = defaultdict(list), defaultdict(list)
     for upper, lower in pairs:
@@ -159,7 +159,7 @@ def _ranks(names: list[str], pairs: list[tuple[str, str]]) -> dict[str, int]:
     return rank
 
 
-def _thread(
+def _thread_edge(
     layout: DiagramLayout, rank: dict[str, int], edge: DiagramEdge, ends: tuple[str, str], number: int, bend: float
 ) -> None:
     """Lead an edge through the layers between its ends."""
@@ -178,7 +178,7 @@ def _thread(
         layout.segments.append(EdgeSegment(way[at], way[at + 1], edge.style, up, last, edge))
 
 
-def _neighbours(layout: DiagramLayout) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+def _neighbour_boxes(layout: DiagramLayout) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     above, below = defaultdict(list), defaultdict(list)
     for step in layout.segments:
         above[step.lower].append(step.upper)
@@ -186,10 +186,10 @@ def _neighbours(layout: DiagramLayout) -> tuple[dict[str, list[str]], dict[str, 
     return above, below
 
 
-def _order(layout: DiagramLayout) -> None:
+def _order_layers(layout: DiagramLayout) -> None:
     """Order each layer by the mean place of its neighbours, downwards and upwards; keep the best."""
-    above, below = _neighbours(layout)
-    best, fewest = [list(layer) for layer in layout.layers], _crossings(layout, below)
+    above, below = _neighbour_boxes(layout)
+    best, fewest = [list(layer) for layer in layout.layers], _count_crossings(layout, below)
     for sweep in range(_SWEEPS):
         if not fewest:
             break
@@ -207,13 +207,13 @@ def _order(layout: DiagramLayout) -> None:
                 return sum(near) / len(near) if near else float(old[name])
 
             layer.sort(key=weight)
-        crossings = _crossings(layout, below)
+        crossings = _count_crossings(layout, below)
         if crossings < fewest:
             best, fewest = [list(layer) for layer in layout.layers], crossings
     layout.layers[:] = best
 
 
-def _crossings(layout: DiagramLayout, below: dict[str, list[str]]) -> int:
+def _count_crossings(layout: DiagramLayout, below: dict[str, list[str]]) -> int:
     total = 0
     for near, layer in itertools.pairwise(layout.layers):
         at = {name: number for number, name in enumerate(layer)}
@@ -225,9 +225,9 @@ def _crossings(layout: DiagramLayout, below: dict[str, list[str]]) -> int:
     return total
 
 
-def _place(layout: DiagramLayout, gap: float) -> None:
+def _place_boxes(layout: DiagramLayout, gap: float) -> None:
     """Start packed to the left; then let each box go to the middle of its neighbours as far as the others allow."""
-    above, below = _neighbours(layout)
+    above, below = _neighbour_boxes(layout)
     for layer in layout.layers:
         left = 0.0
         for name in layer:
@@ -238,7 +238,7 @@ def _place(layout: DiagramLayout, gap: float) -> None:
         side = above if down else below
         for layer in layout.layers if down else layout.layers[::-1]:
             wished = {name: _median([layout.centres[other] for other in side[name]]) for name in layer}
-            _settle(layout, layer, wished, gap)
+            _settle_layer(layout, layer, wished, gap)
     least = min((layout.centres[n] - layout.widths[n] / 2 for layer in layout.layers for n in layer), default=0)
     for name in layout.centres:
         layout.centres[name] -= least
@@ -252,7 +252,7 @@ def _median(values: list[float]) -> float | None:
     return values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2
 
 
-def _settle(layout: DiagramLayout, layer: list[str], wished: dict[str, float | None], gap: float) -> None:
+def _settle_layer(layout: DiagramLayout, layer: list[str], wished: dict[str, float | None], gap: float) -> None:
     """Least squares under the order (pool adjacent violators): boxes that push each other move together."""
     blocks: list[tuple[float, int, float]] = []  # (mean of wish minus offset, how many, first offset)
     offset, offsets = 0.0, []

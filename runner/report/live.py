@@ -11,8 +11,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.color import ColorSystem
 from rich.style import Style
 
-from runner.report.words import format_count, format_duration
-from runner.text import printable_line
+from runner.text import count_or_empty, format_count, format_duration, printable_line
 
 if TYPE_CHECKING:
     from runner.report.progress import ProgressSnapshot, QueueRow, TaskRow
@@ -41,98 +40,92 @@ class LiveRenderer:
         fixed = 9 + sum(size for _, size in _HEADS)
         name = min(max([_LEAST_NAME, *names]), _NAME, max(_LEAST_NAME, width - fixed))
         room = max(1, lines - _SPARED - 2)
-        body = self._body(snapshot, name, room)
+        body = self._body_lines(snapshot, name, room)
         head = "".join(f"{word:>{size}}" for word, size in _HEADS)
-        told = [self._heading(snapshot, width), self._styled(f"{'task':<{name}} {'':<8}{head}", "dim"), *body]
-        return [self._fitted(line, plain, width) for line, plain in told]
+        told = [self._heading_line(snapshot, width), self._style_text(f"{'task':<{name}} {'':<8}{head}", "dim"), *body]
+        return [self._fit_width(line, plain, width) for line, plain in told]
 
-    def _fitted(self, line: str, plain: str, width: int) -> tuple[str, int]:
+    def _fit_width(self, line: str, plain: str, width: int) -> tuple[str, int]:
         taken = cell_len(plain)
         return (line, taken) if taken <= width else (set_cell_size(plain, width), width)
 
-    def _styled(self, text: str, style: str) -> tuple[str, str]:
+    def _style_text(self, text: str, style: str) -> tuple[str, str]:
         return (Style.parse(style).render(text, color_system=self._system) if self._system else text), text
 
     # -- the head ------------------------------------------------------------------------------
 
-    def _heading(self, snapshot: ProgressSnapshot, width: int) -> tuple[str, str]:
+    def _heading_line(self, snapshot: ProgressSnapshot, width: int) -> tuple[str, str]:
         parts = [printable_line(snapshot.title), format_duration(snapshot.seconds)]
+        parts += snapshot.describe_done() or [f"{format_count(snapshot.items_read)} read"]
         share = snapshot.done_share
-        if share is not None and snapshot.total:
-            parts.append(f"{share:.0%} of {format_count(int(snapshot.total))}")
-            parts += [f"about {format_duration(snapshot.eta)} left"] if snapshot.eta is not None else []
-        else:
-            parts.append(f"{format_count(snapshot.items_read)} read")
         parts += [f"{format_count(snapshot.dead)} dead"] if snapshot.dead else []
         parts += [f"stopping: {printable_line(snapshot.stop_reason)}"] if snapshot.stop_reason else []
         text = "  ".join(parts)
         cells = min(_BAR, width - cell_len(text) - 4)
         if share is not None and cells >= 8:
-            text += f"  {_bar(share, cells)}"
-        return self._styled(text, "bold")
+            text += f"  {_draw_bar(share, cells)}"
+        return self._style_text(text, "bold")
 
     # -- tasks and queues ----------------------------------------------------------------------
 
-    def _body(self, snapshot: ProgressSnapshot, name: int, room: int) -> list[tuple[str, str]]:
+    def _body_lines(self, snapshot: ProgressSnapshot, name: int, room: int) -> list[tuple[str, str]]:
         shown = list(snapshot.tasks)
         queues = sum(queue in snapshot.queues for task in shown for queue in task.outputs)
         with_queues = len(shown) + queues <= room
         hidden = 0
         if len(shown) > room:
             hidden = len(shown) - room + 1
-            order = sorted(range(len(shown)), key=lambda at: (_matters(shown[at]), at))
+            order = sorted(range(len(shown)), key=lambda at: (_display_priority(shown[at]), at))
             shown = [shown[at] for at in sorted(order[: room - 1])]
         rows: list[tuple[str, str]] = []
         seen: set[str] = set()
         for task in shown:
-            rows.append(self._task(task, name))
+            rows.append(self._task_line(task, name))
             for queue in task.outputs if with_queues else ():
                 if queue in snapshot.queues and queue not in seen:
                     seen.add(queue)
-                    rows.append(self._queue(snapshot.queues[queue], name))
+                    rows.append(self._queue_line(snapshot.queues[queue], name))
         if hidden:
-            rows.append(self._styled(f"… {hidden} more", "dim"))
+            rows.append(self._style_text(f"… {hidden} more", "dim"))
         return rows
 
-    def _task(self, task: TaskRow, name: int) -> tuple[str, str]:
-        word = _WORDS.get(task.state, task.state)
+    def _task_line(self, task: TaskRow, name: int) -> tuple[str, str]:
+        word, counts = _WORDS.get(task.state, task.state), task.counts
         rate = f"{format_count(round(task.rate))}/s" if task.rate >= 10 else f"{task.rate:.1f}/s" if task.rate else ""
         going = task.state in {"running", "starting"}
         cells = [
-            *(
-                str(number) if going else ""
-                for number in (task.executing, task.waiting_for_item + task.waiting_for_turn, task.waiting_for_room)
-            ),
+            *(str(number) if going else "" for number in (counts.executing, counts.item + counts.turn, counts.room)),
             format_count(task.done),
             rate if going else "",
-            format_count(task.dead) if task.dead else "",
-            format_count(task.repeated) if task.repeated else "",
+            count_or_empty(counts.dead),
+            count_or_empty(counts.repeated),
         ]
-        state, plain = self._styled(f"{word:<8}", _STYLES.get(task.state, ""))
+        state, plain = self._style_text(f"{word:<8}", _STYLES.get(task.state, ""))
         head = set_cell_size(printable_line(task.name), name)
         rest = "".join(f"{cell:>{size}}" for cell, (_, size) in zip(cells, _HEADS, strict=True)).rstrip()
         return f"{head} {state}{rest}", f"{head} {plain}{rest}"
 
-    def _queue(self, queue: QueueRow, name: int) -> tuple[str, str]:
+    def _queue_line(self, queue: QueueRow, name: int) -> tuple[str, str]:
         head = set_cell_size(f"  {printable_line(queue.name)}", name)
         if queue.size:
-            told = f"{_bar(queue.length / queue.size, _BAR)} {format_count(queue.length)} of {format_count(queue.size)}"
+            bar = _draw_bar(queue.length / queue.size, _BAR)
+            told = f"{bar} {format_count(queue.length)} of {format_count(queue.size)}"
         else:
             told = f"{format_count(queue.length)} waiting"
         style = "yellow" if queue.size and queue.length >= queue.size else "blue"
-        line, plain = self._styled(told, style)
+        line, plain = self._style_text(told, style)
         return f"{head} {line}", f"{head} {plain}"
 
 
-def _matters(task: TaskRow) -> int:
+def _display_priority(task: TaskRow) -> int:
     """What goes last when there is no room: what is under way, or has failed."""
     return {"failed": 0, "running": 1, "starting": 1, "waiting": 2}.get(task.state, 3)
 
 
-def _bar(share: float, cells: int) -> str:
+def _draw_bar(share: float, cells: int) -> str:
     """A bar of so many cells, exact to an eighth of one.
 
-    >>> _bar(0.5, 8), _bar(2.0, 3), _bar(0.03, 8)
+    >>> _draw_bar(0.5, 8), _draw_bar(2.0, 3), _draw_bar(0.03, 8)
     ('[████    ]', '[███]', '[▎       ]')
     """
     eighths = round(min(1.0, max(0.0, share)) * cells * 8)

@@ -38,9 +38,9 @@ class LogWriter:
         now = datetime.now().astimezone().isoformat(timespec="milliseconds")
         if not worker and self.format == "json":
             lines = [b"".join(lines)]
-        return b"".join(self._line(now, worker, stream, line.rstrip(b"\n"), level) for line in lines)
+        return b"".join(self._format_line(now, worker, stream, line.rstrip(b"\n"), level) for line in lines)
 
-    def _line(self, now: str, worker: str, stream: str, line: bytes, level: str) -> bytes:
+    def _format_line(self, now: str, worker: str, stream: str, line: bytes, level: str) -> bytes:
         found = _LEVEL.match(line) if worker and stream == "err" else None
         level = found.group(1).decode() if found else level
         text = _COLOR.sub(b"", line[found.end() :] if found else line).decode("utf-8", "replace")

@@ -28,8 +28,16 @@ from runner.report.compare import compare_records
 from runner.report.graph import diagram_of_run, to_text_lines
 from runner.report.graph_svg import SVG_STYLE, to_svg
 from runner.report.layout import DiagramTooLarge
-from runner.report.words import count_with_noun, format_duration
-from runner.text import printable_text
+from runner.text import (
+    count_with_noun,
+    cut_middle,
+    format_duration,
+    format_percentage,
+    format_rate,
+    printable_text,
+    size_or_empty,
+    time_or_empty,
+)
 
 if TYPE_CHECKING:
     from runner.report.record import FailureGroup, RunRecord
@@ -61,39 +69,39 @@ _WAITS = {
 
 def render_page(record: RunRecord, before: RunRecord | None = None) -> str:
     """The page of a run; with a comparison when there is another run to compare with."""
-    scripts = (_asset("uPlot.iife.min.js"), _asset("report.js"))
-    style = "\n".join((_asset("uPlot.min.css"), SVG_STYLE, _asset("report.css")))
+    scripts = (_read_asset("uPlot.iife.min.js"), _read_asset("report.js"))
+    style = "\n".join((_read_asset("uPlot.min.css"), SVG_STYLE, _read_asset("report.css")))
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; "
-        f"script-src {' '.join(_hash(script) for script in scripts)}; style-src {_hash(style)}"
+        f"script-src {' '.join(_script_hash(script) for script in scripts)}; style-src {_script_hash(style)}"
     )
     drawn = plot_data.build_plots(record)
     view = {
         "record": record,
         "lines": bool(drawn["rates"] or drawn["fill"]),
-        "status": _status(record),
-        "began": _local(record.began),
-        "picture": _picture(record) if record.plan.tasks else "",
-        "plots": _json({**drawn, "states": _WAITS}),
+        "status": _run_status(record),
+        "began": _local_time(record.began),
+        "picture": _draw_picture(record) if record.plan.tasks else "",
+        "plots": _script_json({**drawn, "states": _WAITS}),
         "over_time": figures.over_time_table(record),
         "states": [(state, _WAITS[state]) for state in STATES],
         "stacked": [(state, _WAITS[state]) for state in plot_data.STACKED_STATES],
         "workers": figures.worker_rows(record.tasks),
         "worker_count": sum(len(task.workers) for task in record.tasks),
-        "failures": _failures(record.failures),
+        "failures": _shown_failures(record.failures),
         "more_failures": max(0, len(record.failures) - _MOST_SHOWN),
-        "results": _results(record),
+        "results": _shown_results(record),
         "resolved": fit_escaped(record.plan.resolved, _MOST_RESOLVED),
         "moments": [replace(moment, text=fit_escaped(moment.text, 600)) for moment in record.moments[:_MOST_SHOWN]],
         "more_moments": max(0, len(record.moments) - _MOST_SHOWN),
         "comparison": None if before is None else compare_records(before, record),
         "bounds": {queue.name: queue for queue in record.plan.queues},
     }
-    page: str = _template().render(policy=policy, scripts=scripts, style=style, **view)
+    page: str = _page_template().render(policy=policy, scripts=scripts, style=style, **view)
     return page
 
 
-def _picture(record: RunRecord) -> str:
+def _draw_picture(record: RunRecord) -> str:
     """The graph with its counts, drawn; or as lines, when it is too large for a picture."""
     graph = diagram_of_run(record)
     try:
@@ -103,12 +111,12 @@ def _picture(record: RunRecord) -> str:
 
 
 @cache
-def _template() -> Any:
+def _page_template() -> Any:
     import jinja2  # 60 ms, for a page only
 
     environment = jinja2.Environment(
         autoescape=True,
-        finalize=_text,
+        finalize=_printed_value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -117,37 +125,37 @@ def _template() -> Any:
     environment.filters |= {
         "duration": format_duration,
         "number": count_with_noun,
-        "span": figures.time_or_empty,
-        "size": figures.size_or_empty,
-        "share": figures.format_percentage,
-        "rate": figures.format_rate,
+        "span": time_or_empty,
+        "size": size_or_empty,
+        "share": format_percentage,
+        "rate": format_rate,
         "quantiles": figures.time_quantiles,
     }
-    return environment.from_string(_asset("report.html.jinja"))
+    return environment.from_string(_read_asset("report.html.jinja"))
 
 
-def _text(value: Any) -> Any:
+def _printed_value(value: Any) -> Any:
     """What a template prints: foreign text without control and bidi characters, numbers in groups of thousands."""
     if isinstance(value, str):
         return value if hasattr(value, "__html__") else printable_text(value)
     return f"{value:,}" if isinstance(value, int) else value
 
 
-def _asset(name: str) -> str:
+def _read_asset(name: str) -> str:
     return (files("runner.report") / "assets" / name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def _script_hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _json(value: Any) -> str:
+def _script_json(value: Any) -> str:
     """JSON in which nothing looks like the end of a script, or like the beginning of anything else."""
     text = json.dumps(value, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _local(seconds: float) -> dict[str, str] | None:
+def _local_time(seconds: float) -> dict[str, str] | None:
     """A time of day, for people and for programs."""
     try:
         here = time.localtime(seconds)
@@ -158,13 +166,13 @@ def _local(seconds: float) -> dict[str, str] | None:
     return {"text": time.strftime("%Y-%m-%d %H:%M:%S %z", here), "iso": time.strftime("%Y-%m-%dT%H:%M:%S%z", here)}
 
 
-def _status(record: RunRecord) -> tuple[str, str]:
+def _run_status(record: RunRecord) -> tuple[str, str]:
     if record.exit_code is None:
         return ("warn", "going on, or was killed")
     return _MEANING.get(record.exit_code, ("bad", f"ended with exit code {record.exit_code}"))
 
 
-def _failures(groups: tuple[FailureGroup, ...]) -> list[tuple[FailureGroup, str, str, str]]:
+def _shown_failures(groups: tuple[FailureGroup, ...]) -> list[tuple[FailureGroup, str, str, str]]:
     """The groups with traceback and first item, each within its share of the page."""
     shown = groups[:_MOST_SHOWN]
     most = min(16_000, _MOST_TRACEBACKS // max(1, len(shown)))
@@ -180,7 +188,7 @@ def _failures(groups: tuple[FailureGroup, ...]) -> list[tuple[FailureGroup, str,
     ]
 
 
-def _results(record: RunRecord) -> list[tuple[str, str, str]]:
+def _shown_results(record: RunRecord) -> list[tuple[str, str, str]]:
     found = [(task.name, worker, text) for task in record.tasks for worker, text in task.results.items()]
     return [(task, worker, fit_escaped(text, 1000)) for task, worker, text in found[:_MOST_SHOWN]]
 
@@ -189,19 +197,8 @@ def fit_escaped(text: str, most: int) -> str:
     """Foreign text that takes at most so many characters of the page: what is escaped takes several."""
     from markupsafe import escape
 
-    text = printable_text(shorten_middle(text, most))
+    text = printable_text(cut_middle(text, most, most // 4))
     while len(text) > 80 and (taken := len(escape(text))) > most:
-        text = shorten_middle(text, int(len(text) * most / taken) - 40)
+        shorter = int(len(text) * most / taken) - 40
+        text = cut_middle(text, shorter, shorter // 4)  # a traceback's last lines say what has happened
     return text
-
-
-def shorten_middle(text: str, most: int) -> str:
-    r"""The beginning and the end: a traceback's last lines say what has happened.
-
-    >>> shorten_middle("a" * 50 + "b" * 50, 40)
-    'aaaaaaaaaa\n... 60 characters ...\nbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb'
-    """
-    if len(text) <= most:
-        return text
-    head = most // 4
-    return f"{text[:head]}\n... {len(text) - most:,} characters ...\n{text[head - most :]}"

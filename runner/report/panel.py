@@ -10,7 +10,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from runner.config.text import display_width
+from runner.text import display_width
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ class TerminalPanel:
         """What takes the panel away."""
         if not self._is_there():
             return b""
-        rows = self._rows(self._size()[0])
+        rows = self._drawn_rows(self._terminal_size()[0])
         self._drawn = []
         return b"\r\x1b[%dA\x1b[J" % rows
 
@@ -75,8 +75,8 @@ class TerminalPanel:
         """
         if not self._is_there():
             return data
-        columns, lines = self._size()
-        rows = self._rows(columns)
+        columns, lines = self._terminal_size()
+        rows = self._drawn_rows(columns)
         most = lines - rows - 1
         taken = [terminal_rows(line, columns) for line in data.splitlines(keepends=True)]
         if most < 1 or rows != len(self._drawn) or not all(0 < each <= most for each in taken):
@@ -96,10 +96,10 @@ class TerminalPanel:
 
     def draw_sequence(self) -> bytes:
         """The panel in its place, over the old one if that is there."""
-        columns, lines = self._size()
+        columns, lines = self._terminal_size()
         self._next = time.monotonic() + DRAW_INTERVAL
         frame = self._frame(columns, lines)
-        up = b"\r\x1b[%dA" % self._rows(columns) if self._is_there() else b""
+        up = b"\r\x1b[%dA" % self._drawn_rows(columns) if self._is_there() else b""
         self._drawn = [width for _, width in frame]
         self._at = time.monotonic()
         self._text = "".join(f"{line}\x1b[K\n" for line, _ in frame).encode("utf-8", "replace") + b"\x1b[J"
@@ -111,11 +111,11 @@ class TerminalPanel:
             self._drawn = []
         return bool(self._drawn)
 
-    def _rows(self, columns: int) -> int:
+    def _drawn_rows(self, columns: int) -> int:
         """Rows that the drawn lines take: a terminal that has become narrower has wrapped them."""
         return sum(max(1, -(-width // max(1, columns))) for width in self._drawn)
 
-    def _size(self) -> tuple[int, int]:
+    def _terminal_size(self) -> tuple[int, int]:
         try:
             size = os.get_terminal_size(self._fd)
         except OSError:

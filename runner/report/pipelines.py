@@ -60,25 +60,25 @@ class TaskLoad:
         """How many it took, or made."""
         return self.summary.sent if self.is_source else self.summary.taken
 
-    def _share(self, seconds: float, end: float) -> float:
+    def _share_of_time(self, seconds: float, end: float) -> float:
         return seconds / (end - self.begin) if end > self.begin else 0.0
 
     def busy_share(self, end: float) -> float:
         """The share of its workers' time until `end` in which they executed or encoded."""
-        return self._share(self.work_seconds, end) / self.worker_count
+        return self._share_of_time(self.work_seconds, end) / self.worker_count
 
     def computing_share(self, end: float) -> float:
         """The share of its workers' time until `end` in which they used a processor."""
-        return self._share(self.cpu_seconds, end) / self.worker_count
+        return self._share_of_time(self.cpu_seconds, end) / self.worker_count
 
     def rate_share(self, end: float) -> float:
         """Its items as a share of what its `rate` allows."""
-        return self._share(self.item_count / (self.plan.rate or 1.0), end)
+        return self._share_of_time(self.item_count / (self.plan.rate or 1.0), end)
 
     def concurrency_share(self, end: float) -> float:
         """Items in flight, on average, as a share of its `concurrency` (Little's law: rate × time per item)."""
         seconds = sum(edge * count for edge, count in self.summary.times)
-        return self._share(seconds, end) / (self.worker_count * (self.plan.concurrency or 1))
+        return self._share_of_time(seconds, end) / (self.worker_count * (self.plan.concurrency or 1))
 
     def share_within(self, other: Pipeline) -> float:
         """The share of its time that falls into the other pipeline's."""
@@ -121,21 +121,21 @@ def other_programs_share(record: RunRecord) -> float:
     """
     if record.idle is None:
         return 0.0
-    starting = sum(worker.spent.starting for worker in _workers(record, "process"))
-    ours = record.cpu + _cpu(record, "process") + starting
+    starting = sum(worker.spent.starting for worker in _workers_in_mode(record, "process"))
+    ours = record.cpu + _cpu_seconds(record, "process") + starting
     return max(0.0, 1 - record.idle - ours / (max(1, record.plan.machine.cores) * record.seconds))
 
 
 def supervisor_share(record: RunRecord) -> float:
     """How much of a core runner itself took: the supervisor, and who prints."""
-    return max(0.0, record.cpu - _cpu(record, "thread")) / record.seconds
+    return max(0.0, record.cpu - _cpu_seconds(record, "thread")) / record.seconds
 
 
-def _cpu(record: RunRecord, mode: str) -> float:
-    return sum(worker.cpu for worker in _workers(record, mode))
+def _cpu_seconds(record: RunRecord, mode: str) -> float:
+    return sum(worker.cpu for worker in _workers_in_mode(record, mode))
 
 
-def _workers(record: RunRecord, mode: str) -> list[WorkerNow]:
+def _workers_in_mode(record: RunRecord, mode: str) -> list[WorkerNow]:
     names = {plan.name for plan in record.plan.tasks if plan.mode == mode}
     return [worker for task in record.tasks if task.name in names for worker in task.workers]
 
@@ -146,15 +146,15 @@ def find_pipelines(record: RunRecord) -> list[Pipeline]:
     ends = {queue.name: queue for queue in record.queues}
     summaries = {task.name: task for task in record.tasks if task.workers and task.active > 0}
     plans = {plan.name: plan for plan in record.plan.tasks if plan.name in summaries}
-    loads = {name: _load(plan, summaries[name], record.seconds, queues, ends) for name, plan in plans.items()}
+    loads = {name: _measure_load(plan, summaries[name], record.seconds, queues, ends) for name, plan in plans.items()}
     found = []
-    for names in _connected(plans):
+    for names in _connected_tasks(plans):
         phased = any(other in names for name in names for other in plans[name].after)
         found.append(Pipeline(tuple(loads[name] for name in names), phased))
     return found
 
 
-def _load(
+def _measure_load(
     plan: TaskPlanned,
     summary: TaskSummary,
     seconds: float,
@@ -173,19 +173,19 @@ def _load(
         begin=start + min(worker.spent.starting for worker in summary.workers),
         end=start + summary.active,
         work_seconds=sum(worker.spent.worked for worker in summary.workers),
-        cpu_seconds=sum(_computed(worker) for worker in summary.workers),
+        cpu_seconds=sum(_computing_seconds(worker) for worker in summary.workers),
         had_backlog=queued,
         has_lanes=any(queues[name].lane for name in plan.inputs if name in queues),
     )
 
 
-def _computed(worker: WorkerNow) -> float:
+def _computing_seconds(worker: WorkerNow) -> float:
     """Its processor time without what its start has taken."""
     busy = worker.spent.worked
     return worker.cpu if worker.cpu <= busy else max(busy, worker.cpu - worker.spent.starting)
 
 
-def _connected(plans: dict[str, TaskPlanned]) -> Iterator[list[str]]:
+def _connected_tasks(plans: dict[str, TaskPlanned]) -> Iterator[list[str]]:
     """The tasks' names by what connects them, in the order of the file."""
     group = {name: name for name in plans}
     owner: dict[str, str] = {}

@@ -54,18 +54,18 @@ def task_progress(record: RunRecord, task: str) -> Sequence[int]:
 
 def throughput_plot(record: RunRecord, width: int = 1) -> list[dict[str, Any]]:
     """Items a second of each task that has moved any, over `width` intervals at a time."""
-    at = _ends(record.series.at, width)
+    at = _last_of_each(record.series.at, width)
     found = []
     for name in record.series.done:
-        counts = _ends(task_progress(record, name), width)
+        counts = _last_of_each(task_progress(record, name), width)
         if any(counts):
             found.append(
-                {"name": printable_text(name), "values": [_round(rate) for rate in counts_per_second(at, counts)]}
+                {"name": printable_text(name), "values": [_round_value(rate) for rate in counts_per_second(at, counts)]}
             )
     return found
 
 
-def _ends(values: Sequence[Any], width: int) -> list[Any]:
+def _last_of_each(values: Sequence[Any], width: int) -> list[Any]:
     """The last value of each `width`."""
     return [values[min(start + width, len(values)) - 1] for start in range(0, len(values), width)]
 
@@ -85,7 +85,7 @@ def queue_fill_plot(record: RunRecord, width: int = 1) -> list[dict[str, Any]]:
     for name, lengths in record.series.queues.items():
         bound = bounds.get(name)
         most = [max(lengths[start : start + width]) for start in range(0, len(lengths), width)]
-        values = [_round(100 * length / bound) for length in most] if bound else most
+        values = [_round_value(100 * length / bound) for length in most] if bound else most
         queues.append({"name": printable_text(name), "unit": " %" if bound else "", "values": values})
     return queues
 
@@ -95,7 +95,7 @@ def timeline_rows(series: Series) -> list[dict[str, Any]]:
     rows = [(task, name, shares) for task, workers in series.workers.items() for name, shares in workers.items()]
     together = ceil(len(rows) / MAX_TIMELINE_ROWS)
     if together > 1:
-        rows = list(_merged(series, together))
+        rows = list(_merged_rows(series, together))
     width = ceil(len(rows) * len(series.at) / _MOST_CELLS) if rows else 1
     weights = [end - before for before, end in itertools.pairwise((0.0, *series.at))]
     return [
@@ -103,22 +103,22 @@ def timeline_rows(series: Series) -> list[dict[str, Any]]:
             "task": printable_text(task),
             "name": printable_text(name),
             "every": width,
-            "cells": encode_cells(_coarser(shares, weights, width)),
+            "cells": encode_cells(_coarser_intervals(shares, weights, width)),
         }
         for task, name, shares in rows
     ]
 
 
-def _merged(series: Series, together: int) -> Iterable[tuple[str, str, tuple[tuple[float, ...], ...]]]:
+def _merged_rows(series: Series, together: int) -> Iterable[tuple[str, str, tuple[tuple[float, ...], ...]]]:
     for task, workers in series.workers.items():
         names = list(workers)
         for start in range(0, len(names), together):
             part = names[start : start + together]
             name = part[0] if len(part) == 1 else f"{part[0]} to {part[-1]}"
-            yield task, name, tuple(_mean(each) for each in zip(*(workers[one] for one in part), strict=False))
+            yield task, name, tuple(_mean_shares(each) for each in zip(*(workers[one] for one in part), strict=False))
 
 
-def _mean(shares: Sequence[Sequence[float]], weights: Sequence[float] | None = None) -> tuple[float, ...]:
+def _mean_shares(shares: Sequence[Sequence[float]], weights: Sequence[float] | None = None) -> tuple[float, ...]:
     weights = weights or [1.0] * len(shares)
     total = sum(weights) or 1.0
     return tuple(
@@ -127,12 +127,14 @@ def _mean(shares: Sequence[Sequence[float]], weights: Sequence[float] | None = N
     )
 
 
-def _coarser(shares: Sequence[tuple[float, ...]], weights: Sequence[float], width: int) -> Sequence[tuple[float, ...]]:
+def _coarser_intervals(
+    shares: Sequence[tuple[float, ...]], weights: Sequence[float], width: int
+) -> Sequence[tuple[float, ...]]:
     """Intervals of `width` times the length."""
     if width <= 1:
         return shares
     starts = range(0, len(shares), width)
-    return [_mean(shares[start : start + width], weights[start : start + width]) for start in starts]
+    return [_mean_shares(shares[start : start + width], weights[start : start + width]) for start in starts]
 
 
 def encode_cells(shares: Iterable[Sequence[float]]) -> str:
@@ -171,21 +173,21 @@ def item_times_plot(tasks: Iterable[TaskSummary]) -> dict[str, Any]:
     keys = {key for _, mine in counts for key in mine}
     grid = range(min(keys) - 1, max(keys) + 2)
     return {
-        "edges": [_round(2.0 ** (key / _PER_OCTAVE)) for key in grid],
+        "edges": [_round_value(2.0 ** (key / _PER_OCTAVE)) for key in grid],
         "tasks": [
             {
                 "name": printable_text(name),
-                "values": [_round(100 * mine.get(key, 0) / sum(mine.values())) for key in grid],
+                "values": [_round_value(100 * mine.get(key, 0) / sum(mine.values())) for key in grid],
             }
             for name, mine in counts
         ],
     }
 
 
-def _round(value: float) -> float:
+def _round_value(value: float) -> float:
     """Four digits are more than a plot shows.
 
-    >>> _round(1234567.0), _round(0.0123456), _round(3.0)
+    >>> _round_value(1234567.0), _round_value(0.0123456), _round_value(3.0)
     (1234567, 0.01235, 3)
     """
     short = float(f"{value:.4g}") if abs(value) < 10_000 else round(value)

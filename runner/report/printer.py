@@ -112,7 +112,7 @@ class Printer:
         os.set_blocking(self._writer, False)
         self._selector.register(self._reader, selectors.EVENT_READ, None)
         self._room = threading.Condition()
-        self._deeds: deque[tuple[Callable[[], None], int]] = deque()
+        self._actions: deque[tuple[Callable[[], None], int]] = deque()
         self._pending = 0
         self._splitters: dict[tuple[str, int, str], LineSplitter] = {}
         self._tails: dict[str, deque[bytes]] = {}
@@ -130,7 +130,7 @@ class Printer:
         #: What is to be printed above the panel, and whether what goes to a stream appears where the panel is.
         self._above: list[bytes] = []
         self._beside = {"err": True, "out": _same_terminal(*self._fds.values())}
-        self._thread = threading.Thread(target=self._run, name="runner-printer", daemon=True)
+        self._thread = threading.Thread(target=self._run_thread, name="runner-printer", daemon=True)
         self._thread.start()
 
     def abandon_in_fork(self) -> None:
@@ -145,7 +145,7 @@ class Printer:
         """Print what arrives in a pipe, whose read end is the printer's from now on."""
         os.set_blocking(fd, False)
         source = WorkerStream(self, name, fd, stream)
-        self.run_on_thread(lambda: self._register(source))
+        self.run_on_thread(lambda: self._register_stream(source))
         return source
 
     def create_splitter(self, stream: str) -> LineSplitter:
@@ -159,11 +159,11 @@ class Printer:
         """
         data = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
         key = (name, thread, stream)
-        self.run_on_thread(lambda: self._feed(key, data), len(data), wait=True)
+        self.run_on_thread(lambda: self._feed_text(key, data), len(data), wait=True)
 
     def write_data(self, data: bytes, stream: str) -> None:
         """Print whole lines as they are; waits like `write`."""
-        self.run_on_thread(lambda: self._emit(stream, data), len(data), wait=True)
+        self.run_on_thread(lambda: self._emit_data(stream, data), len(data), wait=True)
 
     def finish_name(self, name: str) -> None:
         """A thread worker has ended: print its unfinished last lines."""
@@ -171,12 +171,14 @@ class Printer:
 
     def print_message(self, text: str, level: str = "INFO") -> None:
         """A line of runner's own, on standard error; what it quotes cannot steer a terminal. `level`: of log lines."""
-        self.run_on_thread(lambda: self._say(printable_text(self._mask(text)).encode() + b"\n", level))
+        self.run_on_thread(lambda: self._print_own(printable_text(self._mask(text)).encode() + b"\n", level))
 
     def show_panel(self, frame: DrawFrame | None) -> None:
         """Keep a frame below all that is printed, on standard error, which is a terminal; None: no longer."""
         # The descriptor of our own: what threads print is captured where the program's is.
-        self.run_on_thread(lambda: self._show(TerminalPanel(frame, self._fds["err"]) if frame is not None else None))
+        self.run_on_thread(
+            lambda: self._set_panel(TerminalPanel(frame, self._fds["err"]) if frame is not None else None)
+        )
 
     def last_output(self, name: str) -> str:
         """The last lines that a worker printed, about 2 KiB."""
@@ -190,7 +192,7 @@ class Printer:
         def drain() -> None:
             for source in [key.data for key in self._selector.get_map().values() if key.data is not None]:
                 self._read_all(source)
-            self._settle()
+            self._print_above_panel()
             done.set()
 
         self.run_on_thread(drain)
@@ -205,9 +207,9 @@ class Printer:
         self._hurry_after(patience)
         done = threading.Event()
         self.run_on_thread(done.set)
-        self._wait(done.wait, done.is_set)
+        self._wait_for_thread(done.wait, done.is_set)
 
-    def _wait(self, wait: Callable[[float | None], Any], is_over: Callable[[], bool]) -> None:
+    def _wait_for_thread(self, wait: Callable[[float | None], Any], is_over: Callable[[], bool]) -> None:
         try:
             while not (self._given_up or is_over()):
                 before = self._written
@@ -229,10 +231,10 @@ class Printer:
         stream, rest = self._at_hand
         stuck = {stream, *(each for each, fd in self._fds.items() if not _is_writable(fd))} - {""}
         for each in stuck:
-            self._break(each, why)
+            self._mark_broken(each, why)
         if stream:
-            self._lose(stream, rest)
-        self._end()
+            self._count_lost_lines(stream, rest)
+        self._finish_output()
 
     def close(self, patience: float | None = None) -> None:
         """Write what there is, as `settle` does, and end the thread."""
@@ -241,12 +243,12 @@ class Printer:
             self._closing = True
             self._room.notify_all()
         if self._given_up:
-            self._do_deeds()
+            self._run_actions()
             return
-        self._wake()
-        self._wait(self._thread.join, lambda: not self._thread.is_alive())
+        self._wake_thread()
+        self._wait_for_thread(self._thread.join, lambda: not self._thread.is_alive())
         if not self._thread.is_alive() and self._fds:
-            self._dispose()
+            self._close_descriptors()
 
     def run_on_thread(self, deed: Callable[[], None], size: int = 0, *, wait: bool = False) -> None:
         """Have the printer's thread do something."""
@@ -254,55 +256,55 @@ class Printer:
             if wait and threading.current_thread() is not self._thread:
                 self._room.wait_for(lambda: self._pending < _MOST_PENDING or self._closing)
             self._pending += size
-            self._deeds.append((deed, size))
+            self._actions.append((deed, size))
         if self._given_up:
-            self._do_deeds()
-        self._wake()
+            self._run_actions()
+        self._wake_thread()
 
     # -- the thread ----------------------------------------------------------------------------
 
-    def _wake(self) -> None:
+    def _wake_thread(self) -> None:
         with contextlib.suppress(BlockingIOError, OSError):
             os.write(self._writer, b"\0")
 
-    def _run(self) -> None:
+    def _run_thread(self) -> None:
         with contextlib.suppress(_Left):
-            self._serve()
+            self._serve_until_closed()
 
-    def _serve(self) -> None:
+    def _serve_until_closed(self) -> None:
         while not self._given_up:
-            self._do_deeds()
-            if self._closing and not self._deeds:
-                self._end()
+            self._run_actions()
+            if self._closing and not self._actions:
+                self._finish_output()
                 return
-            for key, _ in self._selector.select(self._draw()):
+            for key, _ in self._selector.select(self._draw_panel()):
                 if key.data is None:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._reader, 4096)
                 else:
-                    self._read(key.data)
+                    self._read_once(key.data)
 
-    def _end(self) -> None:
-        self._do_deeds()
+    def _finish_output(self) -> None:
+        self._run_actions()
         for source in [key.data for key in self._selector.get_map().values() if key.data is not None]:
             self.drain_stream(source)
-        self._show(None)
+        self._set_panel(None)
         for name in {name for name, _, _ in self._splitters}:
             self._finish_name(name)
 
-    def _do_deeds(self) -> None:
-        while self._deeds:
-            deed, size = self._deeds.popleft()
+    def _run_actions(self) -> None:
+        while self._actions:
+            deed, size = self._actions.popleft()
             deed()
             if size:
                 with self._room:
                     self._pending -= size
                     self._room.notify_all()
 
-    def _register(self, source: WorkerStream) -> None:
+    def _register_stream(self, source: WorkerStream) -> None:
         self._selector.register(source.fd, selectors.EVENT_READ, source)
 
-    def _read(self, source: WorkerStream) -> bool:
+    def _read_once(self, source: WorkerStream) -> bool:
         """Read once; False when nothing more can come now."""
         try:
             data = os.read(source.fd, _READ)
@@ -313,13 +315,13 @@ class Printer:
         if not data:
             self._close_source(source)
             return False
-        self._print(source.name, source.stream, source.splitter.feed(data))
+        self._print_lines(source.name, source.stream, source.splitter.feed(data))
         return True
 
     def _read_all(self, source: WorkerStream) -> None:
         # Bounded: a child that was left behind and prints for ever must not hold up the end.
         for _ in range(_DRAIN_ROUNDS):
-            if not self._read(source):
+            if not self._read_once(source):
                 return
 
     def drain_stream(self, source: WorkerStream) -> None:
@@ -331,85 +333,85 @@ class Printer:
     def _close_source(self, source: WorkerStream) -> None:
         if source.fd < 0:
             return
-        self._print(source.name, source.stream, source.splitter.finish())
+        self._print_lines(source.name, source.stream, source.splitter.finish())
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(source.fd)
         os.close(source.fd)
         source.fd = -1
 
-    def _feed(self, key: tuple[str, int, str], data: bytes) -> None:
+    def _feed_text(self, key: tuple[str, int, str], data: bytes) -> None:
         if (splitter := self._splitters.get(key)) is None:
             splitter = self._splitters[key] = self.create_splitter(key[2])
-        self._print(key[0], key[2], splitter.feed(data))
+        self._print_lines(key[0], key[2], splitter.feed(data))
         if not splitter.has_partial_line:
             del self._splitters[key]
 
     def _finish_name(self, name: str) -> None:
         for key in [key for key in self._splitters if key[0] == name]:
-            self._print(name, key[2], self._splitters.pop(key).finish())
+            self._print_lines(name, key[2], self._splitters.pop(key).finish())
 
-    def _print(self, name: str, stream: str, lines: list[bytes]) -> None:
+    def _print_lines(self, name: str, stream: str, lines: list[bytes]) -> None:
         if not lines:
             return
         if self._mask and not self.is_raw:
             lines = [self._mask.mask_bytes(line) for line in lines]
         tail = self._tails.setdefault(name, deque(maxlen=_TAIL_LINES))
         tail.extend(line[-_TAIL_BYTES:] for line in lines[-_TAIL_LINES:])
-        if self._log is not None and self._logged(name, stream, lines):
+        if self._log is not None and self._write_log(name, stream, lines):
             return
         if self.is_raw:
-            self._emit(stream, b"".join(lines))
+            self._emit_data(stream, b"".join(lines))
         else:
             mark = worker_prefix(name, color=self.color)
-            self._emit(stream, b"".join(mark + line for line in lines))
+            self._emit_data(stream, b"".join(mark + line for line in lines))
 
-    def _say(self, data: bytes, level: str) -> None:
+    def _print_own(self, data: bytes, level: str) -> None:
         """Print something of runner's own."""
-        if self._log is None or not self._logged("", "err", data.splitlines(keepends=True), level):
-            self._emit("err", data)
+        if self._log is None or not self._write_log("", "err", data.splitlines(keepends=True), level):
+            self._emit_data("err", data)
 
-    def _logged(self, name: str, stream: str, lines: list[bytes], level: str = "INFO") -> bool:
+    def _write_log(self, name: str, stream: str, lines: list[bytes], level: str = "INFO") -> bool:
         """Write log lines into the log's file, or, without one, where the lines would be printed: then True."""
         assert self._log is not None
         data = self._log.format_lines(name, stream, lines, level)
         if self._log.fd is None:
-            self._emit(stream, data)
+            self._emit_data(stream, data)
             return True
         self._log.append_data(data)
         self.write_error = self.write_error or self._log.write_error
         return False
 
-    def _show(self, panel: TerminalPanel | None) -> None:
-        self._settle()
+    def _set_panel(self, panel: TerminalPanel | None) -> None:
+        self._print_above_panel()
         if self._panel is not None:
-            self._write("err", self._panel.erase_sequence())
+            self._write_stream("err", self._panel.erase_sequence())
         self._panel = panel
 
-    def _draw(self) -> float | None:
+    def _draw_panel(self) -> float | None:
         """Draw the panel when it is time; how long there is nothing to draw."""
         if self._panel is None:
             return None
-        self._settle()
+        self._print_above_panel()
         if not self._panel.seconds_until_draw():
-            self._write("err", self._panel.draw_sequence())
+            self._write_stream("err", self._panel.draw_sequence())
         return self._panel.seconds_until_draw()
 
-    def _emit(self, stream: str, data: bytes) -> None:
+    def _emit_data(self, stream: str, data: bytes) -> None:
         if self._panel is None or not self._beside[stream]:
-            self._write(stream, data)
+            self._write_stream(stream, data)
         else:  # together with what else is there to be printed now
             self._above.append(data)
 
-    def _settle(self) -> None:
+    def _print_above_panel(self) -> None:
         """Print what waits, above the panel."""
         if self._above:
             data = b"".join(self._above)
             self._above.clear()
-            self._write("err", data if self._panel is None else self._panel.insert_above(data))
+            self._write_stream("err", data if self._panel is None else self._panel.insert_above(data))
 
-    def _write(self, stream: str, data: bytes) -> None:
+    def _write_stream(self, stream: str, data: bytes) -> None:
         if stream in self._broken:
-            self._lose(stream, data)
+            self._count_lost_lines(stream, data)
             return
         view = memoryview(data)
         while view:
@@ -425,8 +427,8 @@ class Printer:
                     ready.select(1.0)
             except OSError as error:
                 self._leave_if_given_up()
-                self._break(stream, error.strerror or type(error).__name__, failed=error.errno != errno.EPIPE)
-                self._lose(stream, view)
+                self._mark_broken(stream, error.strerror or type(error).__name__, failed=error.errno != errno.EPIPE)
+                self._count_lost_lines(stream, view)
                 break
         self._at_hand = "", _NOTHING
 
@@ -435,18 +437,18 @@ class Printer:
         if self._given_up and threading.current_thread() is self._thread:
             raise _Left
 
-    def _break(self, stream: str, why: str, *, failed: bool = True) -> None:
+    def _mark_broken(self, stream: str, why: str, *, failed: bool = True) -> None:
         """From now on, what is written there is lost."""
         self._broken[stream] = 0
         self.has_lost_output = self.has_lost_output or failed
         self._reasons[stream] = why
 
-    def _lose(self, stream: str, data: bytes | memoryview) -> None:
+    def _count_lost_lines(self, stream: str, data: bytes | memoryview) -> None:
         self._broken[stream] += bytes(data).count(b"\n")
         word = {"out": "standard output", "err": "standard error"}[stream]
         self.write_error = f"{word}: {self._reasons[stream]}; {self._broken[stream]:,} lines lost"
 
-    def _dispose(self) -> None:
+    def _close_descriptors(self) -> None:
         self._selector.close()
         self._forget()
         if self._log is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from runner import events
 from runner.structs import dataclass, field
+from runner.text import format_count, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,15 +22,9 @@ class TaskRow:
 
     name: str
     state: str
-    executing: int = 0
-    waiting_for_item: int = 0
-    waiting_for_room: int = 0
-    waiting_for_turn: int = 0
+    counts: events.TaskCounts
     done: int = 0
     rate: float = 0.0
-    dead: int = 0
-    dropped: int = 0
-    repeated: int = 0
     outputs: tuple[str, ...] = ()
 
 
@@ -64,6 +59,13 @@ class ProgressSnapshot:
             return None
         return min(1.0, max(0.0, self.done / self.total))
 
+    def describe_done(self) -> list[str]:
+        """Return how much is done and when the rest will be, in words; nothing where that is not known."""
+        if self.done_share is None or not self.total:
+            return []
+        left = [] if self.eta is None else [f"about {format_duration(self.eta)} left"]
+        return [f"{self.done_share:.0%} of {format_count(int(self.total))}", *left]
+
 
 class ProgressTracker:
     """Takes a run's events; `snapshot` is how far it is."""
@@ -84,8 +86,10 @@ class ProgressTracker:
         """One more event; True when there is something new to show."""
         if isinstance(event, events.Progress):
             self._now = event
-            _remember(self._past, event, event.at)
-            done = sum(self._done(task, worker, done) for (task, worker), (done, _) in self._told.items())
+            self._past.append(event)
+            while self._past[0].at < event.at - RATE_WINDOW:
+                self._past.popleft()
+            done = sum(self._worker_done(task, worker, done) for (task, worker), (done, _) in self._told.items())
             self._told_past.append((event.at, done))
             while self._told_past[0][0] < event.at - 2 * RATE_WINDOW:
                 self._told_past.popleft()
@@ -106,66 +110,49 @@ class ProgressTracker:
         planned = {task.name: task for task in self._plan.tasks}
         sources = [name for name, task in planned.items() if not task.inputs and task.outputs]
         sizes = {queue.name: queue.size for queue in self._plan.queues}
-        done, total = self._totals(sources)
+        done, total = self._source_totals(sources)
         return ProgressSnapshot(
             title=self.title,
             seconds=now.at - self._began,
-            tasks=tuple(self._row(name, counts, planned.get(name)) for name, counts in now.tasks.items()),
+            tasks=tuple(self._task_row(name, counts, planned.get(name)) for name, counts in now.tasks.items()),
             queues={name: QueueRow(name, length, sizes.get(name)) for name, length in now.queues.items()},
             items_read=sum(now.tasks[name].sent for name in sources if name in now.tasks),
             dead=sum(counts.dead for counts in now.tasks.values()),
             done=done,
             total=total,
-            eta=self._eta(done, total),
+            eta=self._estimate_remaining(done, total),
             stop_reason=self._stopping,
         )
 
-    def _row(self, name: str, counts: events.TaskCounts, planned: events.TaskPlanned | None) -> TaskRow:
+    def _task_row(self, name: str, counts: events.TaskCounts, planned: events.TaskPlanned | None) -> TaskRow:
         state = counts.stage
         if state == "running" and not counts.workers and counts.starting:
             state = "starting"
         source = planned is not None and not planned.inputs
-        return TaskRow(
-            name=name,
-            state=state,
-            executing=counts.executing,
-            waiting_for_item=counts.item,
-            waiting_for_room=counts.room,
-            waiting_for_turn=counts.turn,
-            done=counts.sent if source else counts.done,
-            rate=self._rate(name, source=source),
-            dead=counts.dead,
-            dropped=counts.dropped,
-            repeated=counts.repeated,
-            outputs=planned.outputs if planned is not None else (),
-        )
-
-    def _rate(self, name: str, *, source: bool) -> float:
         first, last = self._past[0], self._past[-1]
-        if last.at <= first.at or name not in first.tasks:
-            return 0.0
-        before, after = first.tasks[name], last.tasks[name]
-        items = after.sent - before.sent if source else after.done - before.done
-        return max(0.0, items / (last.at - first.at))
+        before = first.tasks.get(name, counts)
+        done = counts.sent if source else counts.done
+        rate = max(0, done - (before.sent if source else before.done)) / max(last.at - first.at, 1e-9)
+        return TaskRow(name, state, counts, done, rate, planned.outputs if planned is not None else ())
 
-    def _totals(self, sources: Iterable[str]) -> tuple[float | None, float | None]:
+    def _source_totals(self, sources: Iterable[str]) -> tuple[float | None, float | None]:
         """What is done and what there is, when every source has told it."""
         told: dict[str, list[tuple[float, float | None]]] = {}
         for (task, worker), (done, total) in self._told.items():
-            told.setdefault(task, []).append((self._done(task, worker, done), total))
+            told.setdefault(task, []).append((self._worker_done(task, worker, done), total))
         found = [each for source in sources for each in told.get(source, [(0.0, None)])]
         totals = [total for _, total in found if total is not None]
         if not found or len(totals) < len(found):
             return None, None
         return sum(done for done, _ in found), sum(totals)
 
-    def _done(self, task: str, worker: str, done: float) -> float:
+    def _worker_done(self, task: str, worker: str, done: float) -> float:
         """What a worker has told to be done; below 0 it is what it has sent."""
         if done >= 0 or self._now is None:
             return max(0.0, done)
         return sum(each.items for each in self._now.workers.get(task, ()) if each.name == worker)
 
-    def _eta(self, done: float | None, total: float | None) -> float | None:
+    def _estimate_remaining(self, done: float | None, total: float | None) -> float | None:
         """From what was done in the last seconds; none before there is something to judge by."""
         if done is None or total is None or done >= total or self._stopping:
             return None
@@ -173,9 +160,3 @@ class ProgressTracker:
         if now - began < 1.0 or after <= before:
             return None
         return (total - done) / (after - before) * (now - began)
-
-
-def _remember(past: deque[events.Progress], event: events.Progress, at: float) -> None:
-    past.append(event)
-    while past[0].at < at - RATE_WINDOW:
-        past.popleft()

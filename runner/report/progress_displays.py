@@ -7,8 +7,7 @@ import os
 from typing import TYPE_CHECKING, Protocol
 
 from runner.report.progress import ProgressTracker
-from runner.report.words import format_count, format_duration
-from runner.text import printable_line
+from runner.text import format_count, format_duration, printable_line
 
 if TYPE_CHECKING:
     from runner import events
@@ -59,9 +58,9 @@ class LiveDisplay:
         """Remember it; the first progress shows the panel."""
         if self._progress.handle_event(event) and not self._shown:
             self._shown = True
-            self._printer.show_panel(self._frame)
+            self._printer.show_panel(self._render_frame)
 
-    def _frame(self, columns: int, lines: int) -> list[tuple[str, int]]:
+    def _render_frame(self, columns: int, lines: int) -> list[tuple[str, int]]:
         return self._live.render_frame(self._progress.take_snapshot(), columns, lines)
 
     def close(self) -> None:
@@ -98,9 +97,7 @@ class PlainDisplay:
 def progress_line(snapshot: ProgressSnapshot) -> str:
     """A run in one line: how long, how far, and what each task that is under way has done."""
     parts = [f"{printable_line(snapshot.title)}  {format_duration(snapshot.seconds)}"]
-    if snapshot.done_share is not None and snapshot.total:
-        parts.append(f"{snapshot.done_share:.0%} of {format_count(int(snapshot.total))}")
-        parts += [f"about {format_duration(snapshot.eta)} left"] if snapshot.eta is not None else []
+    parts += snapshot.describe_done()
     going = [task for task in snapshot.tasks if task.state in {"running", "starting"}]
     parts += [
         f"{printable_line(task.name)} {format_count(task.done)} ({format_count(round(task.rate))}/s)"
@@ -136,15 +133,10 @@ def progress_json(run: str, snapshot: ProgressSnapshot) -> str:
     tasks = {
         task.name: {
             "state": task.state,
-            "executing": task.executing,
-            "item": task.waiting_for_item,
-            "room": task.waiting_for_room,
-            "turn": task.waiting_for_turn,
+            **{key: getattr(task.counts, key) for key in ("executing", "item", "room", "turn")},
             "done": task.done,
             "rate": round(task.rate, 3),
-            "dead": task.dead,
-            "dropped": task.dropped,
-            "repeated": task.repeated,
+            **{key: getattr(task.counts, key) for key in ("dead", "dropped", "repeated")},
         }
         for task in snapshot.tasks
     }

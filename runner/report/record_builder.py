@@ -9,18 +9,22 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.error_text import cut_middle, item_name
+from runner.error_text import item_name
 from runner.ledger import Balance
 from runner.report.bottleneck import find_bottleneck
 from runner.report.record import FailureGroup, Incident, RunRecord
 from runner.report.series import SeriesSampler
-from runner.report.words import describe_executed, format_duration
+from runner.report.words import describe_executed
+from runner.text import cut_middle, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: Kinds of failures and moments that are told one by one, and characters of each of their texts.
 MAX_FAILURE_KINDS, MAX_INCIDENTS, MAX_TEXT_LENGTH = 200, 200, 8 * 1024
+#: Fields of `RunEnded` that a record has too, those of its balance, and counts of a task that has not ended.
+_FROM_THE_END = ("seconds", "exit_code", "tasks", "queues", "reasons", "unbalanced", "idle", "cpu", "unfinished")
+_TASK_COUNTS = ("done", "dead", "dropped", "repeated", "sent")
 _BALANCE = ("read", "made", "done", "dead", "dropped", "left", "repeated")
 
 
@@ -36,50 +40,48 @@ class RecordBuilder:
         self._samples = SeriesSampler()
         self._most: dict[str, int] = {}
         self._failures: dict[tuple[str, str, str], FailureGroup] = {}
-        self._moments: list[Incident] = []
+        self._incidents: list[Incident] = []
         self._untold = 0
-        self._deeds: dict[type, Callable[..., None]] = {
-            events.RunStarted: self._started,
-            events.Progress: self._progressed,
-            events.ItemFailed: self._failed,
-            events.RunEnded: self._end,
-            **dict.fromkeys(_MOMENTS, self._moment),
+        self._handlers: dict[type, Callable[..., None]] = {
+            events.RunStarted: self._handle_start,
+            events.Progress: self._handle_progress,
+            events.ItemFailed: self._handle_failure,
+            events.RunEnded: self._handle_end,
+            **dict.fromkeys(_INCIDENT_TEXTS, self._handle_incident),
         }
 
     def handle_event(self, event: events.Event) -> None:
         """One more event."""
         self._last = max(self._last, event.at)
-        deed = self._deeds.get(type(event))
+        deed = self._handlers.get(type(event))
         if deed is not None:
             deed(event)
 
-    def _started(self, event: events.RunStarted) -> None:
+    def _handle_start(self, event: events.RunStarted) -> None:
         self._began = event.at
         self._head = RunRecord(event.run, event.title, began=event.unix, plan=event.plan, pid=event.pid)
 
-    def _progressed(self, event: events.Progress) -> None:
+    def _handle_progress(self, event: events.Progress) -> None:
         self._progress = event
         self._samples.add_sample(event.at - self._began, event)
         for queue, length in event.queues.items():
             self._most[queue] = max(self._most.get(queue, 0), length)
 
-    def _failed(self, event: events.ItemFailed) -> None:
+    def _handle_failure(self, event: events.ItemFailed) -> None:
         kind = event.error.partition(":")[0]
         key = (event.task, kind, event.verdict)
         group = self._failures.get(key)
-        if group is not None:
-            self._failures[key] = replace(group, count=group.count + event.count)
-            return
-        if len(self._failures) >= MAX_FAILURE_KINDS:
+        if group is None and len(self._failures) >= MAX_FAILURE_KINDS:
             key = (event.task, _OTHERS, event.verdict)
-            group = self._failures.get(key, FailureGroup(event.task, _OTHERS, event.verdict, 0, "", "", ""))
+            group = self._failures.get(key, FailureGroup(*key, 0, "", "", ""))
+        if group is not None:
             self._failures[key] = replace(group, count=group.count + event.count)
             return
         texts = [cut_middle(text, MAX_TEXT_LENGTH) for text in (event.error, event.traceback, event.preview)]
         self._failures[key] = FailureGroup(*key, event.count, event.item, event.worker, *texts)
 
-    def _moment(self, event: events.Event) -> None:
-        kind, text = _MOMENTS[type(event)](event)
+    def _handle_incident(self, event: events.Event) -> None:
+        kind, text = _INCIDENT_TEXTS[type(event)](event)
         if not text:
             return
         moment = Incident(
@@ -89,15 +91,15 @@ class RecordBuilder:
             getattr(event, "task", ""),
             getattr(event, "worker", ""),
         )
-        last = self._moments[-1] if self._moments else None
+        last = self._incidents[-1] if self._incidents else None
         if last is not None and replace(moment, at=last.at, count=last.count) == last:
-            self._moments[-1] = replace(last, count=last.count + 1)
-        elif len(self._moments) < MAX_INCIDENTS:
-            self._moments.append(moment)
+            self._incidents[-1] = replace(last, count=last.count + 1)
+        elif len(self._incidents) < MAX_INCIDENTS:
+            self._incidents.append(moment)
         else:
             self._untold += 1
 
-    def _end(self, event: events.RunEnded) -> None:
+    def _handle_end(self, event: events.RunEnded) -> None:
         self._ended = event
         self._samples.add_last_interval()
 
@@ -108,38 +110,28 @@ class RecordBuilder:
         known = replace(
             self._head,
             failures=tuple(self._failures.values()),
-            moments=(*self._moments, *self._rest()),
+            moments=(*self._incidents, *self._omitted_incidents()),
             series=self._samples.build_series(),
         )
         ended = self._ended
         if ended is None:
-            return self._so_far(known)
+            return self._unfinished_record(known)
         known = replace(
             known,
-            seconds=ended.seconds,
-            exit_code=ended.exit_code,
             balance=Balance(*(getattr(ended, name) for name in _BALANCE)),
-            tasks=ended.tasks,
-            queues=ended.queues,
-            reasons=ended.reasons,
-            unbalanced=ended.unbalanced,
-            idle=ended.idle,
-            cpu=ended.cpu,
-            unfinished=ended.unfinished,
+            **{name: getattr(ended, name) for name in _FROM_THE_END},
         )
         return replace(known, limit=find_bottleneck(known))
 
-    def _rest(self) -> list[Incident]:
-        rest = []
-        if self._untold:
-            rest.append(Incident(round(self._last - self._began, 3), "more", "not told one by one", count=self._untold))
-        if unseen := len(self._samples.omitted_workers):
-            rest.append(
-                Incident(round(self._last - self._began, 3), "more", "workers without a row in time", count=unseen)
-            )
-        return rest
+    def _omitted_incidents(self) -> list[Incident]:
+        at = round(self._last - self._began, 3)
+        omitted = {
+            "not told one by one": self._untold,
+            "workers without a row in time": len(self._samples.omitted_workers),
+        }
+        return [Incident(at, "more", text, count=count) for text, count in omitted.items() if count]
 
-    def _so_far(self, known: RunRecord) -> RunRecord:
+    def _unfinished_record(self, known: RunRecord) -> RunRecord:
         progress = self._progress
         if progress is None:
             return replace(known, seconds=self._last - self._began)
@@ -151,7 +143,7 @@ class RecordBuilder:
             dropped=sum(each.dropped for each in counts.values()),
             repeated=sum(each.repeated for each in counts.values()),
         )
-        tasks = tuple(_so_far(name, each, progress.workers.get(name, ())) for name, each in counts.items())
+        tasks = tuple(_unfinished_task(name, each, progress.workers.get(name, ())) for name, each in counts.items())
         queues = tuple(
             events.QueueSummary(queue, left=length, most=self._most[queue]) for queue, length in progress.queues.items()
         )
@@ -161,40 +153,32 @@ class RecordBuilder:
 _OTHERS = "other errors"
 
 
-def _so_far(name: str, counts: events.TaskCounts, workers: tuple[events.WorkerNow, ...]) -> events.TaskSummary:
-    return events.TaskSummary(
-        name,
-        counts.stage,
-        taken=counts.done + counts.dead + counts.dropped,
-        done=counts.done,
-        dead=counts.dead,
-        dropped=counts.dropped,
-        repeated=counts.repeated,
-        sent=counts.sent,
-        workers=workers,
-    )
+def _unfinished_task(name: str, counts: events.TaskCounts, workers: tuple[events.WorkerNow, ...]) -> events.TaskSummary:
+    taken = counts.done + counts.dead + counts.dropped
+    known = {each: getattr(counts, each) for each in _TASK_COUNTS}
+    return events.TaskSummary(name, counts.stage, taken=taken, workers=workers, **known)
 
 
-def _died(event: events.WorkerDied) -> tuple[str, str]:
+def _describe_death(event: events.WorkerDied) -> tuple[str, str]:
     if event.told:
         return "death", ""
     return "death", f"{event.why}{describe_executed(event)}" + ("; replaced" if event.will_restart else "")
 
 
-def _timed_out(event: events.ItemTimedOut) -> tuple[str, str]:
+def _describe_timeout(event: events.ItemTimedOut) -> tuple[str, str]:
     item = f" with {item_name(event.preview, event.item)}" if event.item else ""
     return "timeout", f"over its time limit of {format_duration(event.limit)}{item}"
 
 
-def _task_ended(event: events.TaskEnded) -> tuple[str, str]:
+def _describe_task_end(event: events.TaskEnded) -> tuple[str, str]:
     return "task", f"{event.how}: {event.why}" if event.why else event.how
 
 
-_MOMENTS: dict[type, Callable[..., tuple[str, str]]] = {
+_INCIDENT_TEXTS: dict[type, Callable[..., tuple[str, str]]] = {
     events.TaskStarted: lambda _: ("task", "started"),
-    events.TaskEnded: _task_ended,
-    events.WorkerDied: _died,
-    events.ItemTimedOut: _timed_out,
+    events.TaskEnded: _describe_task_end,
+    events.WorkerDied: _describe_death,
+    events.ItemTimedOut: _describe_timeout,
     events.RunStopping: lambda event: ("stop", event.why),
     events.RunKilled: lambda event: ("stop", f"{event.why}: ended at once"),
     events.Notice: lambda event: ("notice", event.text),

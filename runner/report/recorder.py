@@ -21,7 +21,7 @@ class Recorder:
     """Takes a run's events; `records` None: nothing is kept, `record` is all."""
 
     def __init__(self, records: RecordFile | None = None, keep: int = 0) -> None:
-        self._fold = RecordBuilder()
+        self._builder = RecordBuilder()
         self._records = records
         self._keep = keep
         self._written = 0.0
@@ -33,24 +33,24 @@ class Recorder:
 
     def handle_event(self, event: events.Event) -> None:
         """One more event."""
-        self._fold.handle_event(event)
+        self._builder.handle_event(event)
         if self._records is None:
             return
         if isinstance(event, events.RunStarted):
             self._records.mark_running()
-            self._write(event.at)
+            self._write_record(event.at)
             self._records.prune_old_records(self._keep)
         elif isinstance(event, events.Progress) and event.at - self._written >= WRITE_INTERVAL:
-            self._write(event.at)
+            self._write_record(event.at)
 
-    def _write(self, at: float) -> None:
+    def _write_record(self, at: float) -> None:
         assert self._records is not None
         self._written = at
         self._records.write_record(dump_json(self.current_record()))
 
     def current_record(self) -> RunRecord:
         """What is known so far."""
-        return self._fold.build_record()
+        return self._builder.build_record()
 
     def close(self, exit_code: int | None = None) -> RunRecord:
         """The run is over: its record, which is kept. `exit_code` is another one than the run's own."""

@@ -48,24 +48,24 @@ class SeriesSampler:
         if self._skipped < self._step:
             self._last = at, event
             return
-        self._keep(at, event)
+        self._keep_sample(at, event)
         if len(self._at) >= MAX_INTERVALS:
-            self._halve()
+            self._halve_intervals()
 
     def add_last_interval(self) -> None:
         """The last moment ends an interval, however short."""
         if self._last is not None:
-            self._keep(*self._last)
+            self._keep_sample(*self._last)
 
-    def _keep(self, at: float, event: Progress) -> None:
+    def _keep_sample(self, at: float, event: Progress) -> None:
         self._skipped, self._last = 0, None
         if at <= (self._at[-1] if self._at else 0.0):
             return
         for row, values in ((self._done, "done"), (self._sent, "sent")):
             for task, counts in event.tasks.items():
-                _fill(row.setdefault(task, []), len(self._at)).append(getattr(counts, values))
+                _fill_row(row.setdefault(task, []), len(self._at)).append(getattr(counts, values))
         for queue, most in self._most.items():
-            _fill(self._queues.setdefault(queue, []), len(self._at)).append(most)
+            _fill_row(self._queues.setdefault(queue, []), len(self._at)).append(most)
         self._most = {}
         for task, workers in event.workers.items():
             for worker in workers:
@@ -86,7 +86,7 @@ class SeriesSampler:
                 row.extend([at if state == _TURN else 0.0 for state in range(_WIDTH)])
         row.extend([getattr(spent, state) for state in STATES])
 
-    def _halve(self) -> None:
+    def _halve_intervals(self) -> None:
         self._step *= 2
         self._at = self._at[1::2]
         for rows in (self._done, self._sent):
@@ -105,7 +105,7 @@ class SeriesSampler:
         """The intervals so far."""
         workers: dict[str, dict[str, tuple[tuple[float, ...], ...]]] = {}
         for (task, worker), flat in self._workers.items():
-            workers.setdefault(task, {})[worker] = tuple(self._shares(flat))
+            workers.setdefault(task, {})[worker] = tuple(self._state_shares(flat))
         return Series(
             at=tuple(round(at, 3) for at in self._at),
             done={task: tuple(row) for task, row in self._done.items()},
@@ -114,7 +114,7 @@ class SeriesSampler:
             workers=workers,
         )
 
-    def _shares(self, flat: array[float]) -> Iterator[tuple[float, ...]]:
+    def _state_shares(self, flat: array[float]) -> Iterator[tuple[float, ...]]:
         before, last = array("f", [0.0] * _WIDTH), 0.0
         for index, at in enumerate(self._at):
             now = flat[index * _WIDTH : (index + 1) * _WIDTH]
@@ -123,7 +123,7 @@ class SeriesSampler:
             before, last = now, at
 
 
-def _fill(row: list[int], length: int) -> list[int]:
+def _fill_row(row: list[int], length: int) -> list[int]:
     """A row that begins late was 0 before."""
     row.extend([0] * (length - len(row)))
     return row

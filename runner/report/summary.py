@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.config.text import display_width
 from runner.error_text import item_name
-from runner.report.words import format_bytes, format_count, format_short_time
-from runner.text import printable_line
+from runner.text import (
+    count_or_empty,
+    cut_text,
+    format_count,
+    format_table,
+    printable_line,
+    size_or_empty,
+    time_or_empty,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,15 +36,15 @@ MAX_SHOWN_FAILURES = 3
 
 def summary_tables(record: RunRecord, *, verbose: bool = False) -> Iterator[str]:
     """What each task did, and the queues that were full, or lost or kept something. Nothing of a trifle."""
-    if not any(task.inputs for task in record.plan.tasks) or not (verbose or _is_worth_it(record)):
+    if not any(task.inputs for task in record.plan.tasks) or not (verbose or _is_notable_run(record)):
         return
-    yield from _table("task", [(task.name, _task(record, task)) for task in record.tasks])
+    yield from _table_lines("task", [(task.name, _task_cells(record, task)) for task in record.tasks])
     bounds = {queue.name: queue.size for queue in record.plan.queues}
-    telling = [queue for queue in record.queues if _tells(queue, bounds.get(queue.name))]
-    yield from _table("queue", [(queue.name, _queue(queue, bounds.get(queue.name))) for queue in telling])
+    telling = [queue for queue in record.queues if _is_notable(queue, bounds.get(queue.name))]
+    yield from _table_lines("queue", [(queue.name, _queue_cells(queue, bounds.get(queue.name))) for queue in telling])
 
 
-def _is_worth_it(record: RunRecord) -> bool:
+def _is_notable_run(record: RunRecord) -> bool:
     """Whether many items passed, or the run took long, or something has not gone as it should."""
     wrong = any(task.dead or task.dropped or task.left or task.repeated for task in record.tasks)
     return (
@@ -46,62 +52,51 @@ def _is_worth_it(record: RunRecord) -> bool:
     )
 
 
-def _tells(queue: events.QueueSummary, size: int | None) -> bool:
+def _is_notable(queue: events.QueueSummary, size: int | None) -> bool:
     return bool(queue.dead or queue.dropped or queue.left or (size and queue.most >= size))
 
 
-def _task(record: RunRecord, task: events.TaskSummary) -> dict[str, str]:
+def _task_cells(record: RunRecord, task: events.TaskSummary) -> dict[str, str]:
     planned = {each.name: each for each in record.plan.tasks}.get(task.name)
     return {
         "in": format_count(task.taken) if planned is None or planned.inputs else "",
         "out": format_count(task.sent) if planned is None or planned.outputs else "",
-        "dead": format_count(task.dead) if task.dead else "",
-        "dropped": format_count(task.dropped) if task.dropped else "",
-        "left": format_count(task.left) if task.left else "",
-        "again": format_count(task.repeated) if task.repeated else "",
-        "median": "" if task.median is None else format_short_time(task.median),
-        "p99": "" if task.p99 is None else format_short_time(task.p99),
+        "dead": count_or_empty(task.dead),
+        "dropped": count_or_empty(task.dropped),
+        "left": count_or_empty(task.left),
+        "again": count_or_empty(task.repeated),
+        "median": time_or_empty(task.median),
+        "p99": time_or_empty(task.p99),
         "busy": f"{task.busy:.0%}" if task.workers else "",
-        "memory": format_bytes(task.peak) if task.peak else "",
+        "memory": size_or_empty(task.peak),
     }
 
 
-def _queue(queue: events.QueueSummary, size: int | None) -> dict[str, str]:
+def _queue_cells(queue: events.QueueSummary, size: int | None) -> dict[str, str]:
     most = f"{format_count(queue.most)} of {format_count(size)}" if size else format_count(queue.most)
     return {
         "in": format_count(queue.put),
         "out": format_count(queue.done),
-        "dead": format_count(queue.dead) if queue.dead else "",
-        "dropped": format_count(queue.dropped) if queue.dropped else "",
-        "left": format_count(queue.left) if queue.left else "",
+        "dead": count_or_empty(queue.dead),
+        "dropped": count_or_empty(queue.dropped),
+        "left": count_or_empty(queue.left),
         "at most": most,
     }
 
 
-def _table(title: str, rows: Sequence[tuple[str, dict[str, str]]]) -> Iterator[str]:
+def _table_lines(title: str, rows: Sequence[tuple[str, dict[str, str]]]) -> Iterator[str]:
     """Columns that say something, numbers to the right, the name cut so that it fits."""
     if not rows:
         return
     keys = [key for key in rows[0][1] if any(row[key] for _, row in rows)]
     widths = {key: max(len(key), *(len(row[key]) for _, row in rows)) for key in keys}
     room = SUMMARY_WIDTH - sum(widths.values()) - 2 * len(widths)
-    while room < _LEAST_NAME and keys:  # names say more than the last column
-        room += widths.pop(keys.pop()) + 2
-    names = [_cut(printable_line(name), room) for name, _ in rows]
-    longest = max(map(display_width, [title, *names]))
-    yield "  ".join([f"{title:<{longest}}", *(f"{key:>{widths[key]}}" for key in keys)])
-    for name, (_, row) in zip(names, rows, strict=True):
-        yield "  ".join(
-            [name + " " * (longest - display_width(name)), *(f"{row[key]:>{widths[key]}}" for key in keys)]
-        ).rstrip()
-
-
-def _cut(text: str, most: int) -> str:
-    if display_width(text) <= most:
-        return text
-    while display_width(text) > most - 1:
-        text = text[:-1]
-    return f"{text}…"
+    while room < _LEAST_NAME and widths:  # names say more than the last column
+        room += widths.popitem()[1] + 2
+    keys = list(widths)
+    names = [cut_text(printable_line(name), room) for name, _ in rows]
+    told = [[name, *(row[key] for key in keys)] for name, (_, row) in zip(names, rows, strict=True)]
+    yield from format_table([[title, *keys], *told], ">")
 
 
 def failure_lines(record: RunRecord) -> Iterator[str]:

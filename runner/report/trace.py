@@ -27,31 +27,31 @@ _LEAST = 1.0
 def trace_json(record: RunRecord) -> str:
     """The text of a trace file."""
     value = {
-        "traceEvents": list(_events(record)),
+        "traceEvents": list(_trace_events(record)),
         "displayTimeUnit": "ms",
         "otherData": {"run": record.run, "title": record.title, "runner": record.plan.machine.runner},
     }
     return json.dumps(value, separators=(",", ":"))
 
 
-def _events(record: RunRecord) -> Iterator[dict[str, Any]]:
-    yield from _named(_RUN, f"run {record.run}", 0)
+def _trace_events(record: RunRecord) -> Iterator[dict[str, Any]]:
+    yield from _named_process(_RUN, f"run {record.run}", 0)
     places: dict[tuple[str, str], tuple[int, int]] = {}
-    for pid, (task, workers) in enumerate(_staff(record).items(), _RUN + 1):
-        yield from _named(pid, task, pid)
+    for pid, (task, workers) in enumerate(_workers_by_task(record).items(), _RUN + 1):
+        yield from _named_process(pid, task, pid)
         for tid, worker in enumerate(workers, 1):
             places[task, worker] = (pid, tid)
-            yield _metadata("thread_name", pid, tid, name=worker)
-            yield _metadata("thread_sort_index", pid, tid, sort_index=tid)
+            yield _metadata_event("thread_name", pid, tid, name=worker)
+            yield _metadata_event("thread_sort_index", pid, tid, sort_index=tid)
     for task, shares_of in record.series.workers.items():
         for worker, shares in shares_of.items():
-            yield from _slices(record.series.at, shares, *places[task, worker])
-    yield from _counters(record)
+            yield from _worker_slices(record.series.at, shares, *places[task, worker])
+    yield from _counter_events(record)
     for moment in record.moments:
-        yield _instant(moment, places)
+        yield _instant_event(moment, places)
 
 
-def _staff(record: RunRecord) -> dict[str, list[str]]:
+def _workers_by_task(record: RunRecord) -> dict[str, list[str]]:
     """Every task with all the workers that are known of it, in the order of the file."""
     found: dict[str, dict[str, None]] = {task.name: dict.fromkeys(task.workers) for task in record.plan.tasks}
     for task, workers in record.series.workers.items():
@@ -59,16 +59,22 @@ def _staff(record: RunRecord) -> dict[str, list[str]]:
     return {task: list(workers) for task, workers in found.items()}
 
 
-def _metadata(kind: str, pid: int, tid: int = 0, /, **args: Any) -> dict[str, Any]:
-    return {"ph": "M", "name": kind, "pid": pid, "tid": tid, "args": args}
+def _metadata_event(kind: str, pid: int, tid: int = 0, /, **args: Any) -> dict[str, Any]:
+    return _trace_event("M", kind, pid, tid, args=args)
 
 
-def _named(pid: int, name: str, place: int) -> Iterator[dict[str, Any]]:
-    yield _metadata("process_name", pid, name=name)
-    yield _metadata("process_sort_index", pid, sort_index=place)
+def _trace_event(phase: str, name: str, pid: int, tid: int, **more: Any) -> dict[str, Any]:
+    return {"ph": phase, "name": name, "pid": pid, "tid": tid, **more}
 
 
-def _slices(at: Sequence[float], shares: Iterable[Sequence[float]], pid: int, tid: int) -> Iterator[dict[str, Any]]:
+def _named_process(pid: int, name: str, place: int) -> Iterator[dict[str, Any]]:
+    yield _metadata_event("process_name", pid, name=name)
+    yield _metadata_event("process_sort_index", pid, sort_index=place)
+
+
+def _worker_slices(
+    at: Sequence[float], shares: Iterable[Sequence[float]], pid: int, tid: int
+) -> Iterator[dict[str, Any]]:
     """One worker's states, neighbours of one kind joined."""
     state, begun, now = "", 0.0, 0.0
     before = 0.0
@@ -78,20 +84,20 @@ def _slices(at: Sequence[float], shares: Iterable[Sequence[float]], pid: int, ti
             if share * length < _LEAST:
                 continue
             if name != state:
-                yield from _slice(state, begun, now, pid, tid)
+                yield from _state_slice(state, begun, now, pid, tid)
                 state, begun = name, now
             now += share * length
         before = end
-    yield from _slice(state, begun, now, pid, tid)
+    yield from _state_slice(state, begun, now, pid, tid)
 
 
-def _slice(state: str, begun: float, ended: float, pid: int, tid: int) -> Iterator[dict[str, Any]]:
+def _state_slice(state: str, begun: float, ended: float, pid: int, tid: int) -> Iterator[dict[str, Any]]:
     start, end = round(begun), round(ended)  # both rounded, so neighbours meet and never overlap
     if state not in {"", "ended"} and end > start:
-        yield {"ph": "X", "name": state, "cat": "worker", "pid": pid, "tid": tid, "ts": start, "dur": end - start}
+        yield _trace_event("X", state, pid, tid, cat="worker", ts=start, dur=end - start)
 
 
-def _counters(record: RunRecord) -> Iterator[dict[str, Any]]:
+def _counter_events(record: RunRecord) -> Iterator[dict[str, Any]]:
     """Queue lengths, and items a second of each task; a value that stays is written once."""
     at = record.series.at
     found: dict[str, tuple[str, Iterable[float]]] = {
@@ -105,29 +111,13 @@ def _counters(record: RunRecord) -> Iterator[dict[str, Any]]:
         before, last = 0.0, -1.0
         for end, value in zip(at, values, strict=False):
             if value != last:
-                yield {
-                    "ph": "C",
-                    "name": name,
-                    "pid": _RUN,
-                    "tid": 0,
-                    "ts": round(before * 1e6),
-                    "args": {unit: round(value, 3)},
-                }
+                yield _trace_event("C", name, _RUN, 0, ts=round(before * 1e6), args={unit: round(value, 3)})
             before, last = end, value
 
 
-def _instant(moment: Incident, places: Mapping[tuple[str, str], tuple[int, int]]) -> dict[str, Any]:
+def _instant_event(moment: Incident, places: Mapping[tuple[str, str], tuple[int, int]]) -> dict[str, Any]:
     """On its worker's row, or else on all of them."""
     pid, tid = places.get((moment.task, moment.worker), (_RUN, 0))
     args = {"text": moment.text, "task": moment.task, "worker": moment.worker, "count": moment.count}
     scope = "t" if tid else "g"
-    return {
-        "ph": "i",
-        "name": moment.kind,
-        "cat": "moment",
-        "s": scope,
-        "pid": pid,
-        "tid": tid,
-        "ts": round(moment.at * 1e6),
-        "args": args,
-    }
+    return _trace_event("i", moment.kind, pid, tid, cat="moment", s=scope, ts=round(moment.at * 1e6), args=args)

@@ -1,32 +1,17 @@
-"""Numbers and durations, as people read them."""
+"""Sentences on a run that more than one display writes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from runner.error_text import item_name
-from runner.text import printable_line
+from runner.text import count_with_noun, printable_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from runner.events import WorkerDied
     from runner.ledger import Balance
-
-
-def format_duration(seconds: float) -> str:
-    """Short, with the unit.
-
-    >>> format_duration(0.0042), format_duration(3.25), format_duration(252), format_duration(7384)
-    ('4ms', '3.2s', '4m12s', '2h03m')
-    """
-    if seconds < 1:
-        return f"{seconds * 1000:.0f}ms"
-    if seconds < 60:
-        return f"{seconds:.1f}s" if seconds != int(seconds) else f"{seconds:.0f}s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"
 
 
 def describe_executed(event: WorkerDied) -> str:
@@ -56,7 +41,7 @@ def describe_outcome(balance: Balance, hows: Mapping[str, str], unfinished: Iter
     '2 tasks ok, 1 failed'
     """
     cut = list(unfinished)
-    had = f"{_listed(cut)} had not ended" if cut else ""
+    had = f"{_list_names(cut)} had not ended" if cut else ""
     if queues:
         return f"{balance}; {had}" if had else str(balance)
     words = {"ok": "ok", "failed": "failed", "skipped": "not started"}
@@ -68,65 +53,11 @@ def describe_outcome(balance: Balance, hows: Mapping[str, str], unfinished: Iter
     return ", ".join([*parts, *([had] if had else [])]) or "no task"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list_names(names: Sequence[str]) -> str:
     """Name some tasks.
 
-    >>> _listed(["a"]), _listed(["a", "b", "c", "d", "e"])
+    >>> _list_names(["a"]), _list_names(["a", "b", "c", "d", "e"])
     ('`a`', '`a`, `b`, `c` and 2 more')
     """
     shown = ", ".join(f"`{printable_line(name)}`" for name in names[:3])
     return f"{shown} and {len(names) - 3:,} more" if len(names) > 3 else shown
-
-
-def count_with_noun(count: int, word: str) -> str:
-    """A count with its word.
-
-    >>> count_with_noun(1, "item"), count_with_noun(1200, "item")
-    ('1 item', '1,200 items')
-    """
-    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
-
-
-def format_short_time(seconds: float) -> str:
-    """A short time, to two figures.
-
-    >>> [format_short_time(seconds) for seconds in (1.48e-7, 0.0000123, 0.0042, 0.25, 3.1, 252)]
-    ['0.15us', '12us', '4.2ms', '250ms', '3.1s', '4m12s']
-    """
-    for unit, size in (("us", 1e-6), ("ms", 1e-3), ("s", 1.0)):
-        value = seconds / size
-        if value < 999.5 and unit != "s":
-            return (
-                f"{value:.2f}{unit}"
-                if value < 0.995
-                else f"{value:.1f}{unit}"
-                if value < 9.95
-                else f"{value:.0f}{unit}"
-            )
-    return format_duration(seconds)
-
-
-def format_count(items: int) -> str:
-    """A count; from a million on to three figures.
-
-    >>> format_count(999_999), format_count(1_234_567), format_count(10_000_000)
-    ('999,999', '1.23M', '10.0M')
-    """
-    if items < 1_000_000:
-        return f"{items:,}"
-    value, unit = (items / 1e6, "M") if items < 999_500_000 else (items / 1e9, "G")
-    return f"{value:.{max(0, 2 - (value >= 10) - (value >= 100))}f}{unit}"
-
-
-def format_bytes(size: int) -> str:
-    """Bytes in the unit that suits.
-
-    >>> format_bytes(512), format_bytes(21_520_384), format_bytes(3_400_000_000)
-    ('512B', '22MB', '3.4GB')
-    """
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 999.5:
-            return f"{value:.0f}{unit}" if value >= 9.95 or unit == "B" else f"{value:.1f}{unit}"
-        value /= 1000
-    return f"{value:.1f}TB"

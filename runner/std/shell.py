@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from runner.std.commands import Command, ProcessGroup
 from runner.std.fields import fill_template
 from runner.tasks import task
+from runner.text import cut_text
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -126,7 +127,7 @@ class Shell:
 
         # Of a shell's command, what it was given.
         shown = arguments[2] if self._shell else shlex.join(arguments)
-        shown = shown if len(shown) <= _SHOWN_COMMAND else shown[:_SHOWN_COMMAND] + "…"
+        shown = cut_text(shown, _SHOWN_COMMAND)
         if done.kill_reason == "time":
             raise CommandTimedOut(f"took longer than {self._limit:g} s and was killed: {shown}{_last_lines(done.err)}")
         if done.kill_reason == "size":

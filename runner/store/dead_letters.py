@@ -9,9 +9,9 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from runner.error_text import cut_middle
 from runner.errors import UnsafeFolder, UsageError
 from runner.store import records, run_folders
+from runner.text import cut_middle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

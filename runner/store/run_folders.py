@@ -125,9 +125,21 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def replace_file(at: int, name: str, data: bytes) -> None:
-    """Replace a file whole: a reader sees the old one or the new one. When that fails, nothing half is left."""
-    new = f"{name}.new"
+def replace_path(path: Path, data: bytes) -> None:
+    """Replace a file of a user's whole, as `replace_file` does one of a run."""
+    at = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        replace_file(at, path.name, data, f".{path.name}.{os.getpid()}.new")
+    finally:
+        os.close(at)
+
+
+def replace_file(at: int, name: str, data: bytes, new: str = "") -> None:
+    """Replace a file whole: a reader sees the old one or the new one. When that fails, nothing half is left.
+
+    `new` is its name until it is whole.
+    """
+    new = new or f"{name}.new"
     with contextlib.suppress(FileNotFoundError):  # of a run that was killed
         os.unlink(new, dir_fd=at)
     fd = create_file(at, new)
@@ -137,7 +149,7 @@ def replace_file(at: int, name: str, data: bytes) -> None:
         finally:
             os.close(fd)
         os.rename(new, name, src_dir_fd=at, dst_dir_fd=at)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(new, dir_fd=at)
         raise

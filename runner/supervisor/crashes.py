@@ -15,7 +15,7 @@ from runner.errors import TimedOut
 from runner.supervisor.audit import count_finished
 from runner.supervisor.retry_policy import FailedItems
 from runner.supervisor.run_state import Phase
-from runner.supervisor.words import format_seconds
+from runner.text import format_seconds
 from runner.worker import is_retryable
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from runner import events
 from runner.supervisor.run_state import Phase
-from runner.supervisor.words import format_seconds
+from runner.text import format_seconds
 from runner.topology import Stage
 
 if TYPE_CHECKING:

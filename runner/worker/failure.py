@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner.error_text import cut_middle, describe_error
+from runner.error_text import describe_error
 from runner.errors import Reject, Retry, retry_delay
 from runner.forked_copies import ExitOnTouch, exit_copy
+from runner.text import cut_middle
 from runner.transport.messages import Failure
 from runner.worker.spec import SupervisorGone
 

@@ -11,9 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner import forked_copies
-from runner.error_text import cut_middle, describe_error
+from runner.error_text import describe_error
 from runner.errors import Reject, Retry
 from runner.tasks import Shape, inspect_shape
+from runner.text import cut_middle
 from runner.transport.messages import Failed, Finished, Ready
 from runner.worker import call, produce, pull, returned_values
 from runner.worker.context import WorkerContext

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner import config
-from runner.config.text import display_width
 from runner.report.graph import Diagram, DiagramBox, diagram_of_config, diagram_of_run, to_dot, to_mermaid
 from runner.report.graph_svg import to_svg
 from runner.report.graph_text import draw_as_text
 from runner.report.layout import DiagramEdge, arrange_component, connected_components
+from runner.text import display_width
 
 FILES = [ROOT / "tasks.toml", *sorted((ROOT / "examples").rglob("tasks*.toml"))]
 

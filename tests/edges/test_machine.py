@@ -506,7 +506,7 @@ def test_after_a_signal_only_a_reader_who_reads_is_waited_for(monkeypatch: pytes
     assert os.read(sink, 100) == b"still heard\n"
     os.close(reader)  # frees the thread that is stuck
     printer._thread.join(10)
-    printer._dispose()
+    printer._close_descriptors()
     os.close(sink)
     os.close(writer)
 

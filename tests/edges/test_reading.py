@@ -130,7 +130,7 @@ def test_crossings_are_counted_right():
     ends = [2, 0, 0, 1, 0]
     pairs = [(0, 2), (0, 0), (1, 0), (1, 1), (2, 0)]
     slow = sum(a < c and b > d for a, b in pairs for c, d in pairs)
-    assert layout._crossings(made, below) == slow, ends
+    assert layout._count_crossings(made, below) == slow, ends
 
 
 # -- planted bugs -----------------------------------------------------------------------------

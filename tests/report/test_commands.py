@@ -64,7 +64,8 @@ def test_where_nothing_can_be_written_it_says_so(kept):
 def test_a_file_that_is_there_stays_whole_when_writing_fails(tmp_path, monkeypatch):
     target = tmp_path / "page.html"
     target.write_text("old")
-    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr("runner.store.run_folders.os.rename", lambda *_, **__: (_ for _ in ()).throw(full))
     with pytest.raises(UsageError, match="No space left"):
         artifacts.write_file("new", str(target))
     assert target.read_text() == "old"
@@ -139,7 +140,7 @@ def test_a_record_that_is_none_is_told(kept, change, words):
 
 
 def test_a_time_that_no_clock_has_is_not_shown():
-    assert page._local(1e300) is page._local(0.0) is None
+    assert page._local_time(1e300) is page._local_time(0.0) is None
 
 
 # -- at the end of a run ----------------------------------------------------------------------

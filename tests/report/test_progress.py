@@ -47,7 +47,7 @@ def test_counts_and_rates_of_the_last_seconds() -> None:
     read, count = snapshot.tasks
     assert (snapshot.seconds, snapshot.items_read, snapshot.title) == (39.0, 390, "Words")
     assert (read.done, read.rate, read.outputs) == (390, 10.0, ("lines",))
-    assert (count.done, count.rate, count.waiting_for_item, count.executing) == (198, 2.0, 1, 1)
+    assert (count.done, count.rate, count.counts.item, count.counts.executing) == (198, 2.0, 1, 1)
     assert snapshot.queues == {"lines": QueueRow("lines", 3, 10)}
     assert (snapshot.total, snapshot.eta, snapshot.done_share) == (None, None, None)
 
@@ -141,21 +141,8 @@ names = st.text(min_size=1, max_size=50)
 counts = st.integers(0, 10**12)
 states = st.sampled_from(["waiting", "starting", "running", "ok", "failed", "skipped"])
 queue_names = st.lists(st.sampled_from(["a", "b", "長い名前の列", "c\x1b[31m"]), max_size=3).map(tuple)
-rows = st.builds(
-    TaskRow,
-    names,
-    states,
-    counts,
-    counts,
-    counts,
-    counts,
-    counts,
-    st.floats(0, 1e12),
-    counts,
-    counts,
-    counts,
-    queue_names,
-)
+task_counts = st.builds(events.TaskCounts, *[counts] * 11)
+rows = st.builds(TaskRow, names, states, task_counts, counts, st.floats(0, 1e12), queue_names)
 snapshots = st.builds(
     ProgressSnapshot,
     names,
@@ -197,7 +184,8 @@ def test_colour_only_where_it_is_wanted(color: bool) -> None:
 
 
 def test_forty_tasks_in_twenty_four_lines() -> None:
-    tasks = [TaskRow(f"t{at}", "ok" if at < 30 else "running", outputs=("a",)) for at in range(40)]
+    counts = events.TaskCounts(0, 0, 0, 0, 0, 0, 0)
+    tasks = [TaskRow(f"t{at}", "ok" if at < 30 else "running", counts, outputs=("a",)) for at in range(40)]
     frame = LiveRenderer(color=False).render_frame(
         ProgressSnapshot("T", 1.0, tuple(tasks), {"a": QueueRow("a", 1)}), 80, 24
     )
