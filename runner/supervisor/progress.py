@@ -26,7 +26,7 @@ class ProgressReporter:
         self._next: float | None = state.clock.now() + PROGRESS_INTERVAL if listening else None
 
     def next_time(self) -> float | None:
-        """When to tell again."""
+        """Return when to tell again."""
         return self._next
 
     def report_when_due(self, now: float) -> None:
@@ -67,8 +67,8 @@ class ProgressReporter:
 
 
 def workers_of(task: TaskState, now: float) -> tuple[events.WorkerNow, ...]:
-    """All workers of a task, as events show them."""
+    """Return all workers of a task, as events show them."""
     for slot in task.slots:
         if slot.phase is Phase.GONE:
             slot.time_account.enter_state(ENDED, now)
-    return tuple([slot.time_account.worker_now(slot, now) for slot in task.slots])
+    return tuple([slot.time_account.worker_now(slot.name, slot.pid, now) for slot in task.slots])
