@@ -109,7 +109,7 @@ class SuspectReaders:
         slot.task.accepting_workers = None
         reader.asked.append(question)
         self._go_on(reader)
-        return bool(reader.asked)
+        return True
 
     def _reader(self, task: TaskState) -> _Reader | None:
         reader = self._of.get(task.name)
