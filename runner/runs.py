@@ -288,7 +288,7 @@ def execute_plan(
             _capture_threads(streams, stack)  # what hooks print bears their plugin's name
         listening = watched or listeners.has_listeners
         tell = _masked_emit(plan.secret_mask, listeners.publish_event)
-        supervisor = Supervisor(plan, engines, reactor, clock, tell, letters, listening=listening, looks=True)
+        supervisor = Supervisor(plan, engines, reactor, clock, tell, letters, listening=listening, suspect_readers=True)
         result: RunOutcome = _without_secrets(supervisor.run(), plan.secret_mask)
     left: Sequence[str] = getattr(engines.get("thread"), "names_left_running", tuple)()
     return replace(

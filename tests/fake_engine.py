@@ -430,7 +430,7 @@ def simulate(
 def kept_beside_idle(fleet: FakeFleet, supervisor: Supervisor) -> None:
     """A source that was not told that its items have arrived keeps others back: then all who read them are busy."""
     for worker in fleet.workers.values():
-        if not worker.kept or worker.idle or worker.under_way or not worker.alive or supervisor.shutdown.stopping:
+        if not worker.kept or worker.idle or worker.under_way or not worker.alive or supervisor.state.stopping:
             continue
         source = supervisor.tasks[worker.spec.task]
         if source.dismissed or source.rate_limiter or supervisor.dispatcher.free_room(source)[1]:

@@ -157,7 +157,7 @@ class DeskFleet(FakeFleet):
                 items=lease.count,
                 bytes=sum(piece.size for _, piece in lease.item_ranges),
                 left=self.supervisor.ledger.available_items(spec.task),
-                held=len(self.supervisor.worker_pool.slots[slot].leases) - 1,
+                held=len(self.supervisor.state.slots[slot].leases) - 1,
             )
             self.given.append(given)
             self.grants[message.lease] = given
@@ -201,7 +201,7 @@ def idle_beside_work(supervisor: Supervisor) -> None:
         config = each_task.plan.config
         if not config.inputs or config.batch or config.rate or not supervisor.ledger.available_items(name):
             continue
-        if supervisor.dispatcher.free_room(each_task)[1] or each_task.dismissed or supervisor.shutdown.halted:
+        if supervisor.dispatcher.free_room(each_task)[1] or each_task.dismissed or supervisor.state.halted:
             continue
         idle = [
             slot.name

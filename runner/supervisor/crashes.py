@@ -1,8 +1,8 @@
-"""What follows from a worker's death: whom to blame, what is given again, whether somebody takes its place.
+"""A worker's death: which item to blame, what is given again, whether the worker is replaced.
 
-pidfd readable ─▶ fenced (fleet) ─▶ buried ─▶ blame the item its cell showed ─▶ ledger ─▶ replace it
-                                      │
-                                      └▶ no item under way: counts against `restarts`, with a pause
+pidfd readable ─▶ fenced (engine) ─▶ handled ─▶ blame the item it had under way ─▶ ledger ─▶ replace it
+                                        │
+                                        └▶ no item under way: counts against `restarts`, with a pause
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ from runner.errors import TimedOut
 from runner.supervisor.audit import count_finished
 from runner.supervisor.retry_policy import FailedItems
 from runner.supervisor.run_state import Phase
+from runner.supervisor.task_endings import fail_task
 from runner.text import format_seconds
 from runner.worker import is_retryable
 
 if TYPE_CHECKING:
     from runner.engines.base import WorkerExited
     from runner.ledger import ItemRange, Lease, Verdict
-    from runner.supervisor.loop import Supervisor
-    from runner.supervisor.run_state import TaskState, WorkerSlot
+    from runner.supervisor.dispatch import Dispatcher
+    from runner.supervisor.replies import ReplyHandler
+    from runner.supervisor.retry_policy import RetryPolicy
+    from runner.supervisor.run_state import RunState, TaskState, WorkerSlot
+    from runner.supervisor.shutdown import Shutdown
 
 #: Deaths of workers that an item may cause before it is a dead letter.
 MAX_CRASHES = 3
@@ -32,18 +36,30 @@ _FIRST_PAUSE, _MOST_PAUSE = 0.1, 5.0
 
 
 class CrashHandler:
-    """Every death that nobody had asked for."""
+    """Handles every death that the supervisor has not asked for."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
+    def __init__(
+        self,
+        state: RunState,
+        dispatcher: Dispatcher,
+        shutdown: Shutdown,
+        retry_policy: RetryPolicy,
+        reply_handler: ReplyHandler,
+    ) -> None:
+        self.state = state
+        self.ledger = state.ledger
+        self.dispatcher = dispatcher
+        self.shutdown = shutdown
+        self.retry_policy = retry_policy
+        self.reply_handler = reply_handler
 
     def handle_crash(self, slot: WorkerSlot, event: WorkerExited, *, was: Phase) -> None:
-        """A worker is gone that should not be. Blame what it executed, give the rest again, and replace it."""
-        task, now = slot.task, self.supervisor.clock.now()
+        """Blame what the worker executed, give the rest again, and replace it."""
+        task, now = slot.task, self.state.clock.now()
         overdue = slot.overdue_position is not None
         why = self._why(slot, event)
         blamed, told = self._blame(slot, event, why)
-        if task.failure_reason or self.supervisor.shutdown.killing:  # its item's death was the end of the task
+        if task.failure_reason or self.state.killing:  # its item's death was the end of the task
             self._tell(slot, event, why, blamed, again=False, told=told)
             return
         if task.is_source:
@@ -52,26 +68,24 @@ class CrashHandler:
         if task.dismissed and was is Phase.ENDING and not blamed:
             self._tell(slot, event, why, blamed, again=False)
             if task.plan.shape.kind == "class":  # its tear-down may have had something to write
-                self.supervisor.worker_pool.fail_task(task, f"worker `{slot.name}` {why} in its tear-down")
+                fail_task(self.state, task, f"worker `{slot.name}` {why} in its tear-down")
             return
         restart = bool(blamed) or overdue or self._may_restart(task, now, was_ready=was is not Phase.STARTING)
         self._tell(slot, event, why, blamed, again=restart, told=told)
         if restart:
             self._replace(slot, now if blamed or overdue else now + self._pause(task))
         else:
-            self.supervisor.worker_pool.fail_task(
-                task, self._why_failed(slot, why, event.stack, was_ready=was is not Phase.STARTING)
-            )
+            fail_task(self.state, task, self._why_failed(slot, why, event.stack, was_ready=was is not Phase.STARTING))
 
     def _tell(
         self, slot: WorkerSlot, event: WorkerExited, why: str, blamed: list[str], *, again: bool, told: bool = False
     ) -> None:
-        now = self.supervisor.clock.now()
+        now = self.state.clock.now()
         item = blamed[0] if blamed else ""
-        what = (item, again, self._look(slot, item), max(1, len(blamed)), told)
-        self.supervisor.emit(events.WorkerDied(now, slot.task.name, slot.name, slot.pid, why, *what))
+        what = (item, again, self._preview(slot, item), max(1, len(blamed)), told)
+        self.state.emit(events.WorkerDied(now, slot.task.name, slot.name, slot.pid, why, *what))
         if event.stack and not slot.overdue_position:
-            self.supervisor.emit(events.Stack(now, slot.task.name, slot.name, slot.pid, event.stack, why))
+            self.state.emit(events.Stack(now, slot.task.name, slot.name, slot.pid, event.stack, why))
 
     @staticmethod
     def _why(slot: WorkerSlot, event: WorkerExited) -> str:
@@ -93,41 +107,41 @@ class CrashHandler:
             self._tell_overdue(slot, blamed[0] if blamed else "")
         verdicts: list[tuple[Verdict, str]] = []
         for lease_id in list(slot.leases):
-            self.supervisor.dispatcher.forget_lease(lease_id)
-            lease = self.supervisor.ledger.leases[lease_id]
+            self.dispatcher.forget_lease(lease_id)
+            lease = self.ledger.leases[lease_id]
             suspects, finished = self._suspects(slot, lease, event)
             if not suspects:
-                self.supervisor.ledger.release_lease(lease_id)
+                self.ledger.release_lease(lease_id)
                 continue
             verdicts += self._judge_suspects(slot, lease_id, suspects, finished, event, why)
         slot.leases.clear()
-        self.supervisor.dispatcher.forfeit_credit(slot.task, slot)
+        self.dispatcher.forfeit_credit(slot.task, slot)
         for verdict, error in verdicts:
-            self.supervisor.retry_policy.apply_on_error(slot.task, verdict, error)
+            self.retry_policy.apply_on_error(slot.task, verdict, error)
         return blamed, bool(verdicts) and slot.overdue_position is not None
 
     def _tell_overdue(self, slot: WorkerSlot, item: str) -> None:
         limit = slot.task.plan.config.timeout or 0.0
-        what = (slot.task.name, slot.name, slot.pid, limit, item, self._look(slot, item))
-        self.supervisor.emit(events.ItemTimedOut(self.supervisor.clock.now(), *what))
+        what = (slot.task.name, slot.name, slot.pid, limit, item, self._preview(slot, item))
+        self.state.emit(events.ItemTimedOut(self.state.clock.now(), *what))
 
     @staticmethod
-    def _look(slot: WorkerSlot, item: str) -> str:
-        """What an item looks like over which this worker has died."""
+    def _preview(slot: WorkerSlot, item: str) -> str:
+        """Return the preview of an item over which this worker has died."""
         return slot.suspect_previews.get(item, slot.preview) if item else ""
 
     def suspect_items(self, slot: WorkerSlot, event: WorkerExited) -> list[tuple[str, ItemRange]]:
-        """The single items, with their queues, of which one may have killed the worker; the first of them first."""
+        """Return the single items, with their queues, of which one may have killed the worker; the first first."""
         found: list[tuple[str, ItemRange]] = []
         for lease_id in slot.leases:
-            lease = self.supervisor.ledger.leases[lease_id]
+            lease = self.ledger.leases[lease_id]
             suspects, _ = self._suspects(slot, lease, event)
             for line, piece in lease.locate_ranges(suspects.start, len(suspects)):
                 found += [(line.queue, piece.sub_range(at, 1)) for at in range(piece.count)]
         return found
 
     def _suspects(self, slot: WorkerSlot, lease: Lease, event: WorkerExited) -> tuple[range, int]:
-        """The items of a lease that may have killed the worker, and how many before them it had finished."""
+        """Return the items of a lease that may have killed the worker, and how many before them it had finished."""
         config = slot.task.plan.config
         if slot.task.is_async:  # all of them were in flight: each is suspect, and is given again alone
             return range(lease.count), 0
@@ -151,25 +165,25 @@ class CrashHandler:
             if not known and piece.crashes + 1 < MAX_CRASHES:
                 return None
             fault = self._fault(slot, piece, event, why)
-            verdict = self.supervisor.retry_policy.decide_verdict(slot, piece, fault)
+            verdict = self.retry_policy.decide_verdict(slot, piece, fault)
             given.append((verdict, str(fault.error)))
             kind = (type(verdict), piece.attempts + piece.crashes)
             first, count = alike.get(kind, ((piece, fault, verdict), 0))
             alike[kind] = (first, count + 1)
             return verdict
 
-        settlement = self.supervisor.ledger.settle_lost_lease(lease_id, suspects, finished, judge)
+        settlement = self.ledger.settle_lost_lease(lease_id, suspects, finished, judge)
         assert settlement is not None
         for (piece, fault, verdict), count in alike.values():  # one death is one message, also of a batch
-            self.supervisor.retry_policy.report_verdict(slot, piece, fault, verdict, count)
-        self.supervisor.audit.ended_by_task[slot.task.name] += count_finished(
+            self.retry_policy.report_verdict(slot, piece, fault, verdict, count)
+        self.state.audit.ended_by_task[slot.task.name] += count_finished(
             dict(enumerate(each for each, _ in given)), len(given)
         )
-        self.supervisor.reply_handler.apply_settlement(settlement)
+        self.reply_handler.apply_settlement(settlement)
         return given
 
     def _fault(self, slot: WorkerSlot, piece: ItemRange, event: WorkerExited, why: str) -> FailedItems:
-        look = self._look(slot, piece.item_id)
+        look = self._preview(slot, piece.item_id)
         if slot.overdue_position:
             error = self._timed_out(slot.task, event.stack)
             return FailedItems(error, is_retryable(slot.task.plan.config.retry_on, error), 1, look, worker_died=True)
@@ -186,7 +200,7 @@ class CrashHandler:
 
     def _source(self, slot: WorkerSlot, event: WorkerExited, why: str, *, was: Phase) -> None:
         """A task without inputs: its call is the one item. What it has sent cannot be taken back."""
-        task, now, config = slot.task, self.supervisor.clock.now(), slot.task.plan.config
+        task, now, config = slot.task, self.state.clock.now(), slot.task.plan.config
         fatal = ""
         if slot.received_items:
             sent = f"after it had sent {slot.received_items:,} items"
@@ -205,9 +219,9 @@ class CrashHandler:
                 fatal = f"worker `{slot.name}` {why}; that call has now killed {MAX_CRASHES} workers"
         self._tell(slot, event, why, [], again=not fatal)
         if fatal:
-            self.supervisor.worker_pool.fail_or_stop_run(task, fatal)
+            self.shutdown.fail_or_stop_run(task, fatal)
         else:
-            self._replace(slot, now + self.supervisor.retry_policy.retry_pause(task, slot.attempt + slot.death_count))
+            self._replace(slot, now + self.retry_policy.retry_pause(task, slot.attempt + slot.death_count))
 
     def _may_restart(self, task: TaskState, now: float, *, was_ready: bool) -> bool:
         if not was_ready:

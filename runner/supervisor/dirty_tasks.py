@@ -6,19 +6,25 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
+
+    from runner.topology import Topology
 
 
 class DirtyTasks:
-    """Names, each at most once; what has the highest depth comes out first.
+    """Names of tasks, each at most once; the task with the highest depth comes out first.
 
-    >>> agenda = DirtyTasks({"bake": 0, "eat": 1})
-    >>> agenda.add_tasks(["bake", "eat", "bake"])
-    >>> agenda.pop_farthest(), agenda.pop_farthest(), agenda.pop_farthest()
+    >>> from runner.topology import TaskNode, Topology
+    >>> graph = Topology([TaskNode("bake", outputs=("bread",)), TaskNode("eat", inputs=("bread",))])
+    >>> dirty = DirtyTasks(graph)
+    >>> dirty.add_tasks(["bake", "bake"]); dirty.add_readers("bread")
+    >>> dirty.pop_farthest(), dirty.pop_farthest(), dirty.pop_farthest()
     ('eat', 'bake', None)
     """
 
-    def __init__(self, depths: Mapping[str, int]) -> None:
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+        depths = topology.task_depths()
         self._names = sorted(depths, key=depths.__getitem__, reverse=True)
         self._ranks = {name: rank for rank, name in enumerate(self._names)}
         self._due: set[str] = set()
@@ -34,8 +40,22 @@ class DirtyTasks:
                 self._due.add(name)
                 heappush(self._heap, self._ranks[name])
 
+    def add_readers(self, queue: str) -> None:
+        """Something came into a queue: its readers may go on."""
+        self.add_tasks(self._topology.readers[queue])
+
+    def add_input_writers(self, task: str) -> None:
+        """Something left the task's inputs: the tasks that write them may go on."""
+        for queue in self._topology.nodes[task].inputs:
+            self.add_tasks(self._topology.writers[queue])
+
+    def add_input_readers(self, task: str) -> None:
+        """Something went back into the task's inputs: the tasks that share them may go on."""
+        for queue in self._topology.nodes[task].inputs:
+            self.add_tasks(self._topology.readers[queue])
+
     def pop_farthest(self) -> str | None:
-        """The next one; None when there is none."""
+        """Take out the next task; None when there is none."""
         if not self._heap:
             return None
         name = self._names[heappop(self._heap)]

@@ -19,10 +19,9 @@ from runner.transport.messages import Credit, FailureText, Grant, GrantedRange
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from runner.clock import Clock
-    from runner.ledger import ItemRange, Lease, Ledger
+    from runner.ledger import ItemRange, Lease
     from runner.supervisor.rate_limit import TokenBucket
-    from runner.supervisor.run_state import TaskState, WorkerSlot
+    from runner.supervisor.run_state import RunState, TaskState, WorkerSlot
     from runner.supervisor.timeouts import TimeoutWatchdog
 
 
@@ -44,16 +43,17 @@ class DeadLetterPayload:
 class Dispatcher:
     """Decides who gets what, and sends it."""
 
-    def __init__(self, ledger: Ledger, kinds: dict[str, int], clock: Clock) -> None:
-        self.ledger = ledger
-        self.payload_kinds = kinds
-        self.clock = clock
-        #: Who reads each queue.
-        self.queue_readers: Mapping[str, list[TaskState]] = {}
+    def __init__(self, state: RunState, timeout_watchdog: TimeoutWatchdog) -> None:
+        self.ledger = state.ledger
+        self.payload_kinds = state.plan.payload_kinds
+        self.clock = state.clock
+        #: Told of each grant, because of time limits.
+        self.timeout_watchdog = timeout_watchdog
+        self._readers = {
+            queue: [state.tasks[name] for name in names] for queue, names in state.topology.readers.items()
+        }
         #: Sources whose items have arrived and who were not told, because their readers have enough to do.
         self.credit_withheld: set[str] = set()
-        #: Told of each grant, because of time limits.
-        self.timeout_watchdog: TimeoutWatchdog | None = None
         #: Tasks whose `rate` makes them wait, and until when.
         self.rate_limited_until: dict[str, float] = {}
         #: Items that granted work is expected to put into each queue: one for each item, until it is answered.
@@ -109,8 +109,7 @@ class Dispatcher:
     def forget_lease(self, lease: int) -> None:
         """A lease is over: what was expected of it has come, or never will."""
         queues, items = self._owed.pop(lease, ((), 0))
-        if self.timeout_watchdog is not None:
-            self.timeout_watchdog.forget_lease(lease)
+        self.timeout_watchdog.forget_lease(lease)
         self._expect(queues, -items)
 
     def settle_part(self, lease: int, done: int) -> None:
@@ -222,8 +221,7 @@ class Dispatcher:
         if not slot.leases:
             slot.time_account.enter_state(EXECUTING, self.clock.now())
         slot.leases.append(lease.id)
-        if self.timeout_watchdog is not None:
-            self.timeout_watchdog.watch_lease(task, lease.id)
+        self.timeout_watchdog.watch_lease(task, lease.id)
         self._owed[lease.id] = (task.bounding_queues, lease.count)
         self._expect(task.bounding_queues, lease.count)
         return Grant(lease.id, task.chunk_sizer.time_slice, self._parts(lease))
@@ -332,7 +330,7 @@ class Dispatcher:
             and reader.chunk_sizer.has_backlog(self.ledger.available_items(reader.name), reader.accepting_workers)
             for group in task.output_groups
             for queue in group.queues
-            for reader in self.queue_readers[queue]
+            for reader in self._readers[queue]
         )
 
     def count_arrived(self, task: TaskState, slot: WorkerSlot, items: int) -> None:

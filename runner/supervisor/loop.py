@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.engines.base import MessageReceived, SignalReceived, WorkerExited
+from runner.engines.base import MessageReceived, SignalReceived
 from runner.ledger import Ledger
 from runner.supervisor import summary
 from runner.supervisor.audit import BalanceAudit
@@ -23,106 +23,105 @@ from runner.supervisor.rate_limit import TokenBucket
 from runner.supervisor.replies import ReplyHandler
 from runner.supervisor.result import RunOutcome, TaskOutcome, exit_code
 from runner.supervisor.retry_policy import RetryPolicy
-from runner.supervisor.run_state import Phase, TaskState
+from runner.supervisor.run_state import RunState, TaskState
 from runner.supervisor.shutdown import Shutdown
 from runner.supervisor.suspect_previews import SuspectReaders
+from runner.supervisor.task_endings import dismiss_task, skip_task
 from runner.supervisor.timeouts import TimeoutWatchdog
 from runner.supervisor.workers import WorkerPool
 from runner.topology import Stage
+from runner.transport.messages import Failed, Finished, Ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from runner.clock import Clock
     from runner.engines.base import Engine, EngineEvent, Reactor
-    from runner.supervisor.plan import Plan
+    from runner.supervisor.plan import Plan, TaskPlan
 
 
 class Supervisor:
     """One run. `run` returns its result; `emit` is told of everything that a person may want to know.
 
-    `fleets` maps a mode to the fleet whose workers have it. `looks`: they can show items.
+    `engines` maps a mode to the engine whose workers have it. `suspect_readers`: workers can show items.
     """
 
     def __init__(
         self,
         plan: Plan,
-        fleets: Mapping[str, Engine],
-        hub: Reactor,
+        engines: Mapping[str, Engine],
+        reactor: Reactor,
         clock: Clock,
         emit: Callable[[events.Event], None],
         letters: DeadLetterSink | None = None,
         *,
         listening: bool = False,
-        looks: bool = False,
+        suspect_readers: bool = False,
     ) -> None:
         self.plan = plan
-        self.hub = hub
+        self.reactor = reactor
         self.clock = clock
         self.emit = emit
         self.topology = plan.build_topology()
         self.ledger = Ledger(plan.queue_specs(), [name for name, task in plan.tasks.items() if task.config.ordered])
-        self.dispatcher = Dispatcher(self.ledger, plan.payload_kinds, clock)
-        self.tasks = {name: self._state(name, fleets) for name in plan.tasks}
-        self.dispatcher.queue_readers = {
-            queue: [self.tasks[name] for name in names] for queue, names in self.topology.readers.items()
-        }
-        self.dead_letters = letters or DeadLetterSink()
-        self.audit = BalanceAudit()
-        self.dirty_tasks = DirtyTasks(self.topology.task_depths())
-        self.check_ends = True
-        #: Somebody who was at work when that was last asked: an index of `staff.slots`.
+        self.tasks = {name: _task_state(plan, task, engines[task.mode]) for name, task in plan.tasks.items()}
+        self.dirty_tasks = DirtyTasks(self.topology)
+        self.state = state = RunState(
+            plan=plan,
+            clock=clock,
+            emit=emit,
+            topology=self.topology,
+            ledger=self.ledger,
+            tasks=self.tasks,
+            dead_letters=letters or DeadLetterSink(),
+            audit=BalanceAudit(),
+            dirty_tasks=self.dirty_tasks,
+            began_at=clock.now(),
+        )
+        #: A worker that was at work when that was last asked: an index of `state.slots`.
         self._witness = 0
         self._batching = [task for task in self.tasks.values() if task.plan.config.batch is not None]
-        self.worker_pool = WorkerPool(self)
-        self.crash_handler = CrashHandler(self)
-        self.shutdown = Shutdown(self)
-        self.retry_policy = RetryPolicy(self)
-        self.timeout_watchdog = TimeoutWatchdog(self)
-        self.suspect_readers = SuspectReaders(self, able=looks)
-        self.reply_handler = ReplyHandler(self)
-        self.progress_reporter = ProgressReporter(self, listening=listening)
-        self.dispatcher.timeout_watchdog = self.timeout_watchdog
-        #: Who knows of something that is to be done at some time, and when the first of it is.
-        parts = (
-            self.ledger.next_waking,
-            self.shutdown.next_time,
-            self.worker_pool.next_time,
-            self.timeout_watchdog.next_time,
-        )
+        # Each part is given those that it calls, and none calls upwards, apart from two callables.
+        self.timeout_watchdog = watchdog = TimeoutWatchdog(state)
+        self.dispatcher = dispatcher = Dispatcher(state, watchdog)
+        self.shutdown = shutdown = Shutdown(state, reactor, watchdog, on_kill=self._end_readers)
+        self.retry_policy = retry_policy = RetryPolicy(state, shutdown)
+        self.reply_handler = replies = ReplyHandler(state, dispatcher, watchdog, shutdown, retry_policy)
+        self.crash_handler = crashes = CrashHandler(state, dispatcher, shutdown, retry_policy, replies)
+        self.worker_pool = pool = WorkerPool(state, dispatcher, watchdog, shutdown, retry_policy, crashes)
+        replies.handlers |= {Ready: pool.on_ready, Finished: pool.on_finished, Failed: pool.on_failed}
+        self.suspect_readers = SuspectReaders(state, dispatcher, crashes, pool.on_death, able=suspect_readers)
+        self.progress_reporter = ProgressReporter(state, listening=listening)
+        #: Of each part that has something to do at some time: when the first of it is.
         self._timers = (
-            *parts,
+            self.ledger.next_waking,
+            shutdown.next_time,
+            pool.next_time,
+            watchdog.next_time,
             self.suspect_readers.next_time,
-            self.dispatcher.next_time,
+            dispatcher.next_time,
             self._batch_due,
             self.progress_reporter.next_time,
         )
         self._due = 0.0
-        self.began_at = clock.now()
 
-    def _state(self, name: str, fleets: Mapping[str, Engine]) -> TaskState:
-        task = self.plan.tasks[name]
-        outputs = (*task.config.outputs, *((task.config.dead,) if task.config.dead else ()))
-        bounding = tuple(queue for queue in outputs if not self.plan.queues[queue].loop)
-        rate = task.config.rate
-        throttle = None if rate is None else TokenBucket(rate.count, rate.period)
-        groups, light = self.plan.output_groups(task.config), self.plan.shared_discount(task.config)
-        return TaskState(task, fleets[task.mode], groups, bounding, rate_limiter=throttle, shared_discount=light)
+    def _end_readers(self) -> None:
+        self.suspect_readers.end_readers()
 
     # -- the loop ------------------------------------------------------------------------------
 
     def run(self) -> RunOutcome:
         """Run until every task is over."""
-        self.began_at = self.clock.now()
+        self.state.began_at = self.clock.now()
         self._processors = ProcessorMeter()
         head = (self.plan.run_id, self.plan.title, tuple(self.tasks))
-        self.emit(events.RunStarted(self.began_at, *head, self.plan.description, time.time(), os.getpid()))
+        self.emit(events.RunStarted(self.state.began_at, *head, self.plan.description, time.time(), os.getpid()))
         self.shutdown.start_deadline()
         while True:
             self.step()
             if self.topology.all_finished():
                 break
-            for event in self.hub.wait(self.seconds_until_next_timer()):
+            for event in self.reactor.wait(self.seconds_until_next_timer()):
                 self._handle(event)
             self._feed_dirty()  # before anything else is looked at: somebody may wait for just that
         return self._end()
@@ -131,7 +130,7 @@ class Supervisor:
         now = self.clock.now()
         if self.progress_reporter.next_time() is not None:
             self.progress_reporter.report_progress(now)
-        tasks = tuple(summary.summarize_tasks(self.began_at, self.tasks, self.ledger, self.topology, now))
+        tasks = tuple(summary.summarize_tasks(self.state.began_at, self.tasks, self.ledger, self.topology, now))
         result = self._result(now)
         told = result.headline
         counts = (told.read, told.made, told.done, told.dead, told.dropped, told.left, told.repeated)
@@ -151,11 +150,11 @@ class Supervisor:
     def step(self) -> None:
         """Everything that follows from what has happened, until nothing more follows."""
         now = self.clock.now()
-        self.shutdown.last_step_at = now
-        if now >= self._due or self.shutdown.halted:
+        self.state.last_step_at = now
+        if now >= self._due or self.state.halted:
             self.check_timers(now)
         self.settle(now)
-        while self._stalled() and not self.shutdown.killing:
+        while self._stalled() and not self.state.killing:
             self._break_stall()
             self.settle(now)
 
@@ -163,7 +162,7 @@ class Supervisor:
         """What follows from the time alone."""
         self.shutdown.check_limits(now)
         self.wake_ledger(now)
-        self.mark_dirty(*self.dispatcher.wake_rate_limited(now))
+        self.dirty_tasks.add_tasks(self.dispatcher.wake_rate_limited(now))
         self.timeout_watchdog.check_timeouts(now)
         self.suspect_readers.check_readers(now)
         self.progress_reporter.report_when_due(now)
@@ -175,9 +174,9 @@ class Supervisor:
             if self._batching:
                 self.mark_due_batches(now)
             self._feed_dirty()
-            if not self.check_ends:
+            if not self.state.check_ends:
                 return
-            self.check_ends = False
+            self.state.check_ends = False
             self._close_exhausted()
 
     def _handle(self, event: EngineEvent) -> None:
@@ -187,7 +186,7 @@ class Supervisor:
             self.suspect_readers.handle_message(event)
         elif isinstance(event, MessageReceived):
             self.reply_handler.handle_message(event)
-        elif isinstance(event, WorkerExited):
+        elif not self.suspect_readers.ask_reader(event):
             self.worker_pool.on_death(event)
 
     def seconds_until_next_timer(self) -> float | None:
@@ -205,40 +204,22 @@ class Supervisor:
             batch = task.plan.config.batch
             if task.batch_since is not None and batch is not None and batch.wait is not None:
                 when = task.batch_since + batch.wait
-                if when > self.shutdown.last_step_at:
+                if when > self.state.last_step_at:
                     due.append(when)
         return min(due, default=None)
 
     # -- feeding -------------------------------------------------------------------------------
 
-    def mark_dirty(self, *names: str) -> None:
-        """Something has changed for these tasks: look whether they can be fed."""
-        self.dirty_tasks.add_tasks(names)
-
-    def mark_readers_of(self, queue: str) -> None:
-        """Something came into a queue: its readers may go on."""
-        self.dirty_tasks.add_tasks(self.topology.readers[queue])
-
-    def mark_input_writers(self, task: str) -> None:
-        """Something left the task's inputs: whoever writes them may go on."""
-        for queue in self.topology.nodes[task].inputs:
-            self.dirty_tasks.add_tasks(self.topology.writers[queue])
-
-    def mark_input_readers(self, task: str) -> None:
-        """Something went back into the task's inputs: whoever shares them may go on."""
-        for queue in self.topology.nodes[task].inputs:
-            self.mark_readers_of(queue)
-
     def _feed_dirty(self) -> None:
         """Feed what is dirty, the farthest from the sources first: finish what is in flight before more comes in."""
         while (name := self.dirty_tasks.pop_farthest()) is not None:
-            if self.topology.stages[name] is not Stage.RUNNING or self.shutdown.halted:
+            if self.topology.stages[name] is not Stage.RUNNING or self.state.halted:
                 continue
             task = self.tasks[name]
             before = self.ledger.leased_items[name]
             self.dispatcher.feed_task(task, flush=self._may_flush(task))
             if self.ledger.leased_items[name] != before:
-                self.mark_input_writers(name)
+                self.dirty_tasks.add_input_writers(name)
             elif self.dispatcher.credit_withheld and task.free_slots[0]:
                 self._touch_credit_withheld(name)
 
@@ -252,7 +233,7 @@ class Supervisor:
         when = self.ledger.next_waking()
         if when is not None and when <= now:
             self.ledger.wake_sleepers(now)
-            self.mark_dirty(*(name for name, task in self.tasks.items() if not task.is_source))
+            self.dirty_tasks.add_tasks(name for name, task in self.tasks.items() if not task.is_source)
 
     def mark_due_batches(self, now: float) -> None:
         """Grant a batch that is not full once it has waited long enough, or nothing can fill it any more."""
@@ -264,9 +245,9 @@ class Supervisor:
             elif task.batch_since is None:
                 task.batch_since = now
                 if self._may_flush(task):
-                    self.mark_dirty(name)
+                    self.dirty_tasks.add_tasks((name,))
             elif self._may_flush(task):
-                self.mark_dirty(name)
+                self.dirty_tasks.add_tasks((name,))
 
     def _may_flush(self, task: TaskState) -> bool:
         batch = task.plan.config.batch
@@ -307,30 +288,16 @@ class Supervisor:
                 if self.tasks[name].plan.only_calls and not self.plan.worker_hooks:
                     self.topology.writers_done(name)
         for name in reversed(ended):
-            self.worker_pool.dismiss_task(self.tasks[name])
+            dismiss_task(self.state, self.tasks[name])
         for name in self.topology.without_readers():
-            self.worker_pool.dismiss_task(self.tasks[name])
+            dismiss_task(self.state, self.tasks[name])
 
     def _is_new(self, name: str, ended: list[str]) -> bool:
         return not self.tasks[name].dismissed and name not in ended
 
-    def finish_task(self, name: str, stage: Stage, why: str = "") -> None:
-        """A task is over."""
-        self.topology.finish(name, stage)
-        self.tasks[name].ended_at = self.clock.now()
-        self.worker_pool.look_for_tasks = True
-        how = {Stage.OK: "ok", Stage.FAILED: "failed", Stage.SKIPPED: "skipped"}[stage]
-        self.emit(events.TaskEnded(self.clock.now(), name, how, why))
-        self.ledger.remove_reader(name, self.topology.ended_tasks)
-        self.mark_input_writers(name)
-        self.mark_dirty(
-            *(reader for queue in self.topology.nodes[name].outputs for reader in self.topology.readers[queue])
-        )
-        self.check_ends = True
-
     def _stalled(self) -> bool:
         """Nobody is working, nothing is due, and yet it is not over: nothing will ever happen again."""
-        if self.ledger.leases or self.dirty_tasks or self.check_ends or self.topology.all_finished():
+        if self.ledger.leases or self.dirty_tasks or self.state.check_ends or self.topology.all_finished():
             return False
         if self._anybody_works():
             return False
@@ -344,7 +311,7 @@ class Supervisor:
 
     def _anybody_works(self) -> bool:
         """Who was at work last time is asked first, then who comes after."""
-        slots = self.worker_pool.slots
+        slots = self.state.slots
         for at in chain(range(self._witness, len(slots)), range(self._witness)):
             if slots[at].is_working:
                 self._witness = at
@@ -355,14 +322,13 @@ class Supervisor:
         flushable = self.dispatcher.flushable_tasks(self.tasks.values())
         for task in flushable:
             self.dispatcher.feed_task(task, flush=True)
-            self.mark_input_writers(task.name)
+            self.dirty_tasks.add_input_writers(task.name)
         if flushable and not self._stalled():
             return
         waiting = [name for name, stage in self.topology.stages.items() if stage is Stage.WAITING]
         for name in waiting:  # the file's mistake: see the reason
             why = "what it comes after waits for room in a queue that only it, or what follows it, would empty"
-            self.tasks[name].failure_reason = why
-            self.finish_task(name, Stage.SKIPPED, why)
+            skip_task(self.state, self.tasks[name], why)
         if not waiting:
             self.shutdown.report_stall(self._explain_stall())
 
@@ -376,7 +342,7 @@ class Supervisor:
 
     def _result(self, now: float) -> RunOutcome:
         self.ledger.count_left()
-        faults = list(self.audit.find_faults(self.ledger, self.topology, cut_short=self.shutdown.stopping))
+        faults = list(self.state.audit.find_faults(self.ledger, self.topology, cut_short=self.state.stopping))
         for _, sentence in faults:
             self.emit(events.Notice(now, sentence))
         headline = self.ledger.compute_run_balance()
@@ -389,20 +355,20 @@ class Supervisor:
             fault=bool(faults) or headline.missing != 0 or self.shutdown.internal_fault,
             signal=self.shutdown.received_signal,
             deadline=self.shutdown.deadline_passed or (self.shutdown.draining_for_deadline and cut),
-            halted=self.shutdown.halted,
+            halted=self.state.halted,
             failed=failed,
             dead=headline.dead > 0,
         )
         return RunOutcome(
             title=self.plan.title,
             exit_code=code,
-            seconds=self.clock.now() - self.began_at,
+            seconds=self.clock.now() - self.state.began_at,
             headline=headline,
             tasks={name: self._task_result(name) for name in self.tasks},
             lines={line.name: line.counts for line in self.ledger.subscriptions},
             unbalanced=tuple(dict.fromkeys(name for name, _ in faults)),
             reasons=(*self.shutdown.reasons, *(sentence for _, sentence in faults)),
-            was_killed=self.shutdown.killing,
+            was_killed=self.state.killing,
             unfinished=unfinished,
         )
 
@@ -426,4 +392,15 @@ class Supervisor:
         )
 
 
-__all__ = ["Phase", "Supervisor"]
+def _task_state(plan: Plan, task: TaskPlan, engine: Engine) -> TaskState:
+    """Return the state of a task that has not begun."""
+    config = task.config
+    outputs = (*config.outputs, *((config.dead,) if config.dead else ()))
+    return TaskState(
+        task,
+        engine,
+        plan.output_groups(config),
+        bounding_queues=tuple(queue for queue in outputs if not plan.queues[queue].loop),
+        rate_limiter=None if config.rate is None else TokenBucket(config.rate.count, config.rate.period),
+        shared_discount=plan.shared_discount(config),
+    )

@@ -1,4 +1,4 @@
-"""What workers say, and what follows from it."""
+"""Replies of workers, and all else that they say; and what follows from it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,11 @@ from runner.supervisor.run_state import Phase
 from runner.supervisor.time_accounting import EXECUTING, WAITING_FOR_REASON
 from runner.transport.messages import (
     Ack,
-    Failed,
     Failure,
-    Finished,
     MeasuredTimes,
     Output,
     Produced,
     ProgressReport,
-    Ready,
     Reply,
     SuspectPreview,
 )
@@ -30,85 +27,94 @@ if TYPE_CHECKING:
 
     from runner.engines.base import MessageReceived
     from runner.ledger import Chunk, GivenUp, Lease, Settlement, Verdict
-    from runner.supervisor.loop import Supervisor
-    from runner.supervisor.retry_policy import FailureEvidence
-    from runner.supervisor.run_state import TaskState, WorkerSlot
+    from runner.supervisor.dispatch import Dispatcher
+    from runner.supervisor.retry_policy import FailureEvidence, RetryPolicy
+    from runner.supervisor.run_state import RunState, TaskState, WorkerSlot
+    from runner.supervisor.shutdown import Shutdown
+    from runner.supervisor.timeouts import TimeoutWatchdog
 
 
 class ReplyHandler:
-    """Understands answers."""
+    """Hears what workers say. What is said of the worker itself, others hear: they are added to `handlers`."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
-        self.ledger = supervisor.ledger
-        self.dispatcher = supervisor.dispatcher
-        self.audit = supervisor.audit
-        staff = supervisor.worker_pool
-        self._deeds: dict[type, Callable[[WorkerSlot, Any], None]] = {
-            Reply: self._answer,
-            Produced: self._made,
-            Ready: staff.on_ready,
-            Finished: staff.on_finished,
-            Failed: staff.on_failed,
-            SuspectPreview: self._shown,
-            MeasuredTimes: self._times,
-            ProgressReport: self._progress,
+    def __init__(
+        self,
+        state: RunState,
+        dispatcher: Dispatcher,
+        timeout_watchdog: TimeoutWatchdog,
+        shutdown: Shutdown,
+        retry_policy: RetryPolicy,
+    ) -> None:
+        self.state = state
+        self.ledger = state.ledger
+        self.audit = state.audit
+        self.dirty_tasks = state.dirty_tasks
+        self.dispatcher = dispatcher
+        self.timeout_watchdog = timeout_watchdog
+        self.shutdown = shutdown
+        self.retry_policy = retry_policy
+        self.handlers: dict[type, Callable[[WorkerSlot, Any], None]] = {
+            Reply: self._on_reply,
+            Produced: self._on_produced,
+            SuspectPreview: self._on_preview,
+            MeasuredTimes: self._on_times,
+            ProgressReport: self._on_progress,
         }
 
     def handle_message(self, event: MessageReceived) -> None:
-        """One message of one worker."""
-        slot = self.supervisor.worker_pool.slots[event.slot]
+        """Hear one message of one worker."""
+        slot = self.state.slots[event.slot]
         if slot.generation != event.generation or slot.phase is Phase.GONE or slot.overdue_position:
             return  # a late word of a worker whose work has been, or is being, given to another
-        deed = self._deeds.get(type(event.message))
-        if deed is not None:
-            deed(slot, event.message)
+        handler = self.handlers.get(type(event.message))
+        if handler is not None:
+            handler(slot, event.message)
 
-    def _shown(self, slot: WorkerSlot, message: SuspectPreview) -> None:
+    def _on_preview(self, slot: WorkerSlot, message: SuspectPreview) -> None:
         slot.preview = message.preview
 
-    def _times(self, slot: WorkerSlot, message: MeasuredTimes) -> None:
+    def _on_times(self, slot: WorkerSlot, message: MeasuredTimes) -> None:
         slot.time_account.add_measured(message)
         times = slot.task.time_histogram
         for key, items in message.time_histogram:
             times[key] = times.get(key, 0) + items
 
-    def _progress(self, slot: WorkerSlot, message: ProgressReport) -> None:
-        now = self.supervisor.clock.now()
-        self.supervisor.emit(events.WorkerProgress(now, slot.task.name, slot.name, message.done, message.total))
+    def _on_progress(self, slot: WorkerSlot, message: ProgressReport) -> None:
+        now = self.state.clock.now()
+        self.state.emit(events.WorkerProgress(now, slot.task.name, slot.name, message.done, message.total))
 
     # -- answers -------------------------------------------------------------------------------
 
-    def _answer(self, slot: WorkerSlot, answer: Reply) -> None:
+    def _on_reply(self, slot: WorkerSlot, reply: Reply) -> None:
         task = slot.task
-        outputs = list(self._outputs(task, answer.outputs))
+        outputs = list(self._outputs(task, reply.outputs))
         done = 0
-        for at, ack in enumerate(answer.acks):
-            last = at == len(answer.acks) - 1
+        for at, ack in enumerate(reply.acks):
+            last = at == len(reply.acks) - 1
             done += self._ack(slot, ack, outputs if last else [])
-        if not answer.acks:  # what a function with boxes put after its inputs had ended
+        if not reply.acks:  # what a function with boxes put after its inputs had ended
             for queue, chunk in outputs:
                 self.ledger.put(queue, [chunk], sender=task.name)
-                self.supervisor.mark_readers_of(queue)
-        task.chunk_sizer.learn_cost(done, answer.busy_seconds)
+                self.dirty_tasks.add_readers(queue)
+        task.chunk_sizer.learn_cost(done, reply.busy_seconds)
         task.unhindered_items += done
         self.dispatcher.update_elastic_size(task)
-        task.busy_seconds += answer.busy_seconds
+        task.busy_seconds += reply.busy_seconds
         slot.items += done
-        hours, now = slot.time_account, self.supervisor.clock.now()
-        hours.items += done
-        hours.add_work(now, now if task.is_async else answer.busy_seconds, answer.codec_seconds)
-        if not slot.leases and hours.state == EXECUTING:
-            hours.enter_state(WAITING_FOR_REASON, now)
-        self.supervisor.mark_dirty(task.name)
-        if self.supervisor.topology.may_end(task.name) and not self.ledger.has_items(task.name):
-            self.supervisor.check_ends = True
-        self.supervisor.timeout_watchdog.check_lifespan(slot)
+        account, now = slot.time_account, self.state.clock.now()
+        account.items += done
+        account.add_work(now, now if task.is_async else reply.busy_seconds, reply.codec_seconds)
+        if not slot.leases and account.state == EXECUTING:
+            account.enter_state(WAITING_FOR_REASON, now)
+        self.dirty_tasks.add_tasks((task.name,))
+        if self.state.topology.may_end(task.name) and not self.ledger.has_items(task.name):
+            self.state.check_ends = True
+        self.timeout_watchdog.check_lifespan(slot)
 
     def _outputs(self, task: TaskState, outputs: Iterable[Output]) -> Iterable[tuple[str, Chunk]]:
         for output in outputs:
-            lying = sum(length for _, _, length in output.block_refs)
-            chunk = self.ledger.make_chunk(output.payload, output.count, output.size, output.priorities, lying)
+            shared_bytes = sum(length for _, _, length in output.block_refs)
+            chunk = self.ledger.make_chunk(output.payload, output.count, output.size, output.priorities, shared_bytes)
             for queue in task.output_groups[output.group_index].queues:
                 self.audit.sent_by_queue[queue] += output.count
                 yield queue, chunk
@@ -124,7 +130,7 @@ class ReplyHandler:
             slot.task.update_free_slot(slot)
             self.dispatcher.forget_lease(ack.lease)
         if not ack.keeps_rest and ack.done < lease.count:
-            self.supervisor.mark_input_readers(slot.task.name)
+            self.dirty_tasks.add_input_readers(slot.task.name)
             if slot.task.rate_limiter is not None:
                 slot.task.rate_limiter.return_tokens(lease.count - ack.done)
         verdicts = {failure.index: self._judge(slot, lease, failure) for failure in ack.failures}
@@ -133,7 +139,7 @@ class ReplyHandler:
         self.audit.ended_by_task[slot.task.name] += count_finished(verdicts, ack.done)
         self.apply_settlement(settlement)
         for failure in ack.failures:
-            self.supervisor.retry_policy.apply_on_error(slot.task, verdicts[failure.index], failure.error)
+            self.retry_policy.apply_on_error(slot.task, verdicts[failure.index], failure.error)
         return ack.done
 
     # -- failures ------------------------------------------------------------------------------
@@ -144,31 +150,31 @@ class ReplyHandler:
         fault = FailedItems(
             failure.error, retry, failure.count, failure.preview, failure.retry_after, previews=failure.previews
         )
-        return self.supervisor.retry_policy.judge_and_report(slot, piece, fault)
+        return self.retry_policy.judge_and_report(slot, piece, fault)
 
     def apply_settlement(self, settlement: Settlement) -> None:
-        """What a settled lease has brought: queues with something new, and dead items."""
+        """Look at what a settled lease has brought: queues with something new, and dead items."""
         for queue in settlement.fed_queues:
-            self.supervisor.mark_readers_of(queue)
+            self.dirty_tasks.add_readers(queue)
         self.store_dead_items(settlement)
 
     def store_dead_items(self, settlement: Settlement) -> None:
-        """Dead items go to the task's queue of dead letters, or to the run's own store."""
+        """Put dead items into the task's queue of dead letters, or into the run's own store."""
         place, before = 0, None
         for given_up in settlement.dead_items:
             evidence: FailureEvidence = given_up.evidence
             place, before = (place + 1 if evidence is before else 0), evidence
-            dead = self.supervisor.tasks[evidence.text.task].plan.config.dead
+            dead = self.state.tasks[evidence.text.task].plan.config.dead
             if dead is None:
-                self.supervisor.dead_letters.store_letter(self._record(given_up, evidence, place))
+                self.state.dead_letters.store_letter(self._record(given_up, evidence, place))
             else:
                 letter = self._letter(given_up, evidence)
                 self.audit.sent_by_queue[dead] += 1
                 self.ledger.put(dead, [self.ledger.make_chunk(letter, 1, 64 + len(evidence.text.traceback))])
-                self.supervisor.mark_readers_of(dead)
+                self.dirty_tasks.add_readers(dead)
         if settlement.dead_items:
             evidence = settlement.dead_items[-1].evidence
-            self.supervisor.shutdown.check_dead_limit(self.supervisor.tasks[evidence.text.task], evidence.name)
+            self.shutdown.check_dead_limit(self.state.tasks[evidence.text.task], evidence.name)
 
     def _where(self, given_up: GivenUp) -> tuple[object, int, int]:
         piece = given_up.item_range
@@ -182,7 +188,7 @@ class ReplyHandler:
         return DeadLetterPayload(payload, index, kind, given_up.item_range.chunk.number, evidence.text)
 
     def _record(self, given_up: GivenUp, evidence: FailureEvidence, place: int) -> DeadLetterRecord:
-        """The letter of an item, the `place`-th of those that failed together."""
+        """Return the letter of an item, the `place`-th of those that failed together."""
         payload, index, kind = self._where(given_up)
         item = given_up.item_range.item_id
         preview = evidence.previews[place] if evidence.previews else evidence.preview
@@ -190,15 +196,15 @@ class ReplyHandler:
 
     # -- sources -------------------------------------------------------------------------------
 
-    def _made(self, slot: WorkerSlot, made: Produced) -> None:
+    def _on_produced(self, slot: WorkerSlot, message: Produced) -> None:
         task = slot.task
-        self.dispatcher.count_arrived(task, slot, made.item_count)
-        self.ledger.source_sent(task.name, made.item_count)
-        for queue, chunk in self._outputs(task, made.outputs):
+        self.dispatcher.count_arrived(task, slot, message.item_count)
+        self.ledger.source_sent(task.name, message.item_count)
+        for queue, chunk in self._outputs(task, message.outputs):
             self.ledger.put(queue, [chunk], sender=task.name)
-            self.supervisor.mark_readers_of(queue)
-        task.busy_seconds += made.busy_seconds
-        slot.items += made.item_count
-        slot.time_account.items += made.item_count
-        slot.time_account.add_work(self.supervisor.clock.now(), made.busy_seconds, 0.0)
-        self.supervisor.mark_dirty(task.name)
+            self.dirty_tasks.add_readers(queue)
+        task.busy_seconds += message.busy_seconds
+        slot.items += message.item_count
+        slot.time_account.items += message.item_count
+        slot.time_account.add_work(self.state.clock.now(), message.busy_seconds, 0.0)
+        self.dirty_tasks.add_tasks((task.name,))

@@ -1,4 +1,4 @@
-"""What becomes of an item that has failed: again, dead, or dropped; and what of its task."""
+"""Verdicts on items that have failed: again, dead, or dropped; and what becomes of their task."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from runner.transport.messages import FailureText
 if TYPE_CHECKING:
     from runner.error_text import ErrorText
     from runner.ledger import ItemRange, Verdict
-    from runner.supervisor.loop import Supervisor
-    from runner.supervisor.run_state import TaskState, WorkerSlot
+    from runner.supervisor.run_state import RunState, TaskState, WorkerSlot
+    from runner.supervisor.shutdown import Shutdown
 
 
 _WORDS = {Again: "again", Dropped: "dropped", Dead: "dead"}
@@ -23,7 +23,7 @@ _WORDS = {Again: "again", Dropped: "dropped", Dead: "dead"}
 
 @dataclass(frozen=True, slots=True)
 class FailureEvidence:
-    """What is known of an item's last failure, for its dead letter. `output`: what its worker printed last.
+    """The evidence of an item's last failure, for its dead letter. `output`: what its worker printed last.
 
     Of a batch, `item` is the first one's id, and `previews` show each of its items.
     """
@@ -57,22 +57,23 @@ class FailedItems:
 class RetryPolicy:
     """Judges failures by what the file says of attempts and errors."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
-        self._random = random.Random(supervisor.plan.run_id)  # noqa: S311  jitter, not secrecy
+    def __init__(self, state: RunState, shutdown: Shutdown) -> None:
+        self.state = state
+        self.shutdown = shutdown
+        self._random = random.Random(state.plan.run_id)  # noqa: S311  jitter, not secrecy
 
     def judge_and_report(self, slot: WorkerSlot, piece: ItemRange, fault: FailedItems) -> Verdict:
-        """The verdict on a failed piece; people are told of it."""
+        """Return the verdict on items that failed together, and tell people of it."""
         verdict = self.decide_verdict(slot, piece, fault)
         self.report_verdict(slot, piece, fault, verdict)
         return verdict
 
     def decide_verdict(self, slot: WorkerSlot, piece: ItemRange, fault: FailedItems) -> Verdict:
-        """The verdict on a failed piece."""
+        """Return the verdict on items that failed together."""
         task, config = slot.task, slot.task.plan.config
         attempt = piece.attempts + 1
-        if fault.may_retry and attempt < config.attempts and not self.supervisor.shutdown.killing:
-            until = self.supervisor.clock.now() + self.retry_pause(task, attempt, fault.retry_after)
+        if fault.may_retry and attempt < config.attempts and not self.state.killing:
+            until = self.state.clock.now() + self.retry_pause(task, attempt, fault.retry_after)
             return Again(until, fault.count)
         if config.on_error == "skip":
             return Dropped(fault.count)
@@ -80,18 +81,18 @@ class RetryPolicy:
 
     def _evidence(self, slot: WorkerSlot, piece: ItemRange, fault: FailedItems) -> FailureEvidence:
         tries = piece.attempts + 1 + piece.crashes
-        mask = self.supervisor.plan.secret_mask
+        mask = self.state.plan.secret_mask
         text = FailureText(mask(str(fault.error)), mask(fault.error.traceback), slot.task.name, slot.name, tries)
-        output = self.supervisor.dead_letters.last_output(slot.name, fresh=fault.worker_died)
+        output = self.state.dead_letters.last_output(slot.name, fresh=fault.worker_died)
         return FailureEvidence(text, mask(fault.preview), mask(output), piece.item_id, tuple(map(mask, fault.previews)))
 
     def report_verdict(
         self, slot: WorkerSlot, piece: ItemRange, fault: FailedItems, verdict: Verdict, count: int = 0
     ) -> None:
         """Tell people of a verdict; `count`: on so many items, of which this is the first."""
-        self.supervisor.emit(
+        self.state.emit(
             events.ItemFailed(
-                at=self.supervisor.clock.now(),
+                at=self.state.clock.now(),
                 task=slot.task.name,
                 worker=slot.name,
                 item=piece.item_id,
@@ -113,12 +114,6 @@ class RetryPolicy:
         return pause * (1 + backoff.jitter * (2 * self._random.random() - 1))
 
     def apply_on_error(self, task: TaskState, verdict: Verdict, error: object) -> None:
-        """An item is given up for good: does the task, or the run, go on without it?"""
-        if not isinstance(verdict, Dead):
-            return
-        what = f"{verdict.evidence.name} has failed: {error}"
-        on_error = task.plan.config.on_error
-        if on_error == "fail":
-            self.supervisor.worker_pool.fail_task(task, what)
-        elif on_error == "stop":
-            self.supervisor.shutdown.stop_for_task(f"task `{task.name}`: {what}", failed=task)
+        """Fail the task, or stop the run, if the file does not want it to go on without an item that is given up."""
+        if isinstance(verdict, Dead) and task.plan.config.on_error in ("fail", "stop"):
+            self.shutdown.fail_or_stop_run(task, f"{verdict.evidence.name} has failed: {error}")

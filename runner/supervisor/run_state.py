@@ -1,4 +1,7 @@
-"""What the supervisor knows of every task and worker."""
+"""The state of one run: all that its parts know together, and no behaviour of theirs.
+
+`RunState` is given to every part; what a part alone must know, it keeps itself.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,18 @@ from runner.structs import dataclass, field
 from runner.supervisor.time_accounting import TimeAccount, WaitReason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.clock import Clock
     from runner.engines.base import Engine
-    from runner.supervisor.plan import TaskPlan
+    from runner.events import Event
+    from runner.ledger import Ledger
+    from runner.supervisor.audit import BalanceAudit
+    from runner.supervisor.dead_letters import DeadLetterSink
+    from runner.supervisor.dirty_tasks import DirtyTasks
+    from runner.supervisor.plan import Plan, TaskPlan
     from runner.supervisor.rate_limit import TokenBucket
+    from runner.topology import Topology
     from runner.transport.progress_page import Position
     from runner.worker.spec import OutputGroup
 
@@ -156,3 +168,31 @@ class TaskState:
             config = self.plan.config
             return config.concurrency * (2 if self.chunk_sizer.is_quick and config.timeout is None else 1)
         return 2 if self.allows_prefetch and self.chunk_sizer.is_quick else 1
+
+
+@dataclass(slots=True, eq=False)
+class RunState:
+    """One run. `emit` is told of everything that a person may want to know."""
+
+    plan: Plan
+    clock: Clock
+    emit: Callable[[Event], None]
+    topology: Topology
+    ledger: Ledger
+    tasks: dict[str, TaskState]
+    dead_letters: DeadLetterSink
+    audit: BalanceAudit
+    #: Tasks for which something has changed: it is looked whether they can be fed.
+    dirty_tasks: DirtyTasks
+    #: All workers, by their index.
+    slots: list[WorkerSlot] = field(default_factory=list)
+    began_at: float = 0.0
+    #: When the loop came by last.
+    last_step_at: float = 0.0
+    #: A task may have become startable, or unstartable; one may have ended, or its inputs.
+    check_starts: bool = True
+    check_ends: bool = True
+    #: Sources end, and what is queued is drained; workers are killed; no more work is handed out.
+    stopping: bool = False
+    killing: bool = False
+    halted: bool = False

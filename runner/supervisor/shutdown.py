@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING
 
 from runner import events
 from runner.supervisor.run_state import Phase
+from runner.supervisor.task_endings import fail_task, finish_if_over, skip_task
 from runner.text import format_seconds
 from runner.topology import Stage
+from runner.transport.messages import Stop
 
 if TYPE_CHECKING:
-    from runner.supervisor.loop import Supervisor
-    from runner.supervisor.run_state import TaskState
+    from collections.abc import Callable
+
+    from runner.engines.base import Reactor
+    from runner.supervisor.run_state import RunState, TaskState
+    from runner.supervisor.timeouts import TimeoutWatchdog
 
 
 #: Items of a task that must have ended before a share of them means something (SPEC 2.3, `halt`).
@@ -29,15 +34,17 @@ _LEAD, _LEAST_DRAIN, _HURRY = 0.1, 0.05, 0.1
 
 
 class Shutdown:
-    """Everything that cuts a run short."""
+    """Everything that cuts a run short. `on_kill` is called once all workers were killed."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
-        self.stopping = False
-        self.killing = False
+    def __init__(
+        self, state: RunState, reactor: Reactor, timeout_watchdog: TimeoutWatchdog, on_kill: Callable[[], None]
+    ) -> None:
+        self.state = state
+        self.reactor = reactor
+        self.timeout_watchdog = timeout_watchdog
+        self.on_kill = on_kill
         self.received_signal: int | None = None
         self.deadline_passed = False
-        self.halted = False
         self.internal_fault = False
         self.reasons: list[str] = []
         self._deadline: float | None = None
@@ -46,21 +53,19 @@ class Shutdown:
         self._window = 0.0
         self._grace_ends: float | None = None
         self._stacks_at: float | None = None
-        #: When the loop came by last.
-        self.last_step_at = 0.0
 
     def start_deadline(self) -> None:
         """The run begins: its deadline counts from here."""
-        settings = self.supervisor.plan.settings
+        settings = self.state.plan.settings
         if settings.deadline is not None:
-            self._deadline = self.supervisor.clock.now() + settings.deadline - min(_LEAD, settings.deadline / 10)
+            self._deadline = self.state.clock.now() + settings.deadline - min(_LEAD, settings.deadline / 10)
             self._window = min(settings.grace, settings.deadline / 2)
 
     def next_time(self) -> float | None:
         """When to look again; with a deadline every second, to know how long a stop has lasted."""
         if self._deadline is None and self._grace_ends is None and self._stacks_at is None:
             return None
-        beat = None if self._deadline is None else self.last_step_at + _BEAT
+        beat = None if self._deadline is None else self.state.last_step_at + _BEAT
         times = (self._hurry_next(), self._deadline, self._grace_ends, self._stacks_at, beat)
         return min((when for when in times if when is not None), default=None)
 
@@ -68,26 +73,26 @@ class Shutdown:
         """Has the deadline or the grace ended?"""
         if self._stacks_at is not None and now >= self._stacks_at:
             self._tell_stacks(now)
-        if self.halted and not self.killing and not self.supervisor.ledger.leases:
+        if self.state.halted and not self.state.killing and not self.state.ledger.leases:
             self.kill_all("")
         if self._deadline is not None and now >= self._deadline:
             self._deadline = None
             self.deadline_passed = True
-            why = f"the deadline of {format_seconds(self.supervisor.plan.settings.deadline or 0.0)} has passed"
+            why = f"the deadline of {format_seconds(self.state.plan.settings.deadline or 0.0)} has passed"
             if why not in self.reasons:
                 self.reasons.append(why)
             self.kill_all(why)
-        elif self._deadline is not None and not self.stopping and now >= self._deadline - self._drain(now):
+        elif self._deadline is not None and not self.state.stopping and now >= self._deadline - self._drain(now):
             self.draining_for_deadline = True
-            self.stop(f"the deadline of {format_seconds(self.supervisor.plan.settings.deadline or 0.0)} is near")
+            self.stop(f"the deadline of {format_seconds(self.state.plan.settings.deadline or 0.0)} is near")
         if self._grace_ends is not None and now >= self._grace_ends:
-            self.kill_all(f"the grace of {format_seconds(self.supervisor.plan.settings.grace)} has ended")
+            self.kill_all(f"the grace of {format_seconds(self.state.plan.settings.grace)} has ended")
 
     def _hurry_next(self) -> float | None:
         """When to look again whether draining has to begin for the deadline."""
-        if self._deadline is None or self.stopping:
+        if self._deadline is None or self.state.stopping:
             return None
-        return max(self._deadline - self._window, self.last_step_at + _HURRY)
+        return max(self._deadline - self._window, self.state.last_step_at + _HURRY)
 
     def _drain(self, now: float) -> float:
         """Seconds that draining may take, as far as is known: so long before the deadline it begins.
@@ -98,13 +103,13 @@ class Shutdown:
         assert self._deadline is not None
         if now < self._deadline - self._window:
             return 0.0
-        total, supervisor = _LEAST_DRAIN, self.supervisor
-        for name, task in supervisor.tasks.items():
-            if supervisor.topology.stages[name] is not Stage.RUNNING:
+        total, state = _LEAST_DRAIN, self.state
+        for name, task in state.tasks.items():
+            if state.topology.stages[name] is not Stage.RUNNING:
                 continue
             if task.is_source:
                 total = max(total, 0.0 if task.output_groups else self._window / 4)
-            elif items := supervisor.ledger.queued_items(name) + supervisor.ledger.leased_items[name]:
+            elif items := state.ledger.queued_items(name) + state.ledger.leased_items[name]:
                 if not task.chunk_sizer.item_seconds:
                     return self._window
                 at_once = len(task.slots) * (task.plan.config.concurrency if task.is_async else 1)
@@ -119,61 +124,61 @@ class Shutdown:
         if number == signals.SIGTSTP:
             self._suspend()
             return
-        if number == signals.SIGCONT:  # after a SIGSTOP, which nobody can catch
-            self._shift(max(0.0, self.supervisor.clock.now() - self.last_step_at - _BEAT))
+        if number == signals.SIGCONT:  # after a SIGSTOP, which no process can catch
+            self._shift(max(0.0, self.state.clock.now() - self.state.last_step_at - _BEAT))
             return
         name = "Ctrl-C" if number == signals.SIGINT else signals.Signals(number).name
         if self.received_signal is None:
             self.received_signal = signals.SIGTERM if number == signals.SIGHUP else number
-        if self.stopping:
+        if self.state.stopping:
             self.kill_all(f"{name}, again" if name == "Ctrl-C" else name)
         else:
             self.stop(name)
 
     def stop(self, why: str) -> None:
         """Stop the sources and drain what is queued, within the grace."""
-        if self.stopping:
+        if self.state.stopping:
             return
-        self.stopping = True
+        self.state.stopping = True
         self.reasons.append(why)
-        now = self.supervisor.clock.now()
-        self._grace_ends = now + self.supervisor.plan.settings.grace
+        now = self.state.clock.now()
+        self._grace_ends = now + self.state.plan.settings.grace
         if self._deadline is not None:
             self._grace_ends = min(self._grace_ends, self._deadline)
-        self.supervisor.emit(events.RunStopping(now, why, self._grace_ends))
-        for name, task in self.supervisor.tasks.items():
-            if self.supervisor.topology.stages[name] is Stage.WAITING:
-                task.failure_reason = "the run was stopped before it started"
-                self.supervisor.finish_task(name, Stage.SKIPPED, task.failure_reason)
+        self.state.emit(events.RunStopping(now, why, self._grace_ends))
+        for name, task in self.state.tasks.items():
+            if self.state.topology.stages[name] is Stage.WAITING:
+                skip_task(self.state, task, "the run was stopped before it started")
             elif task.is_source:
-                self.supervisor.worker_pool.ask_to_stop(task)
+                _stop_source(task)
 
-    def stop_for_task(self, why: str, failed: TaskState) -> None:
-        """A task's `on_error = "stop"`: the whole run stops, and that task has failed."""
-        self.supervisor.worker_pool.fail_task(failed, why)
-        self.stop(why)
+    def fail_or_stop_run(self, task: TaskState, why: str) -> None:
+        """Fail a task; with `on_error = "stop"`, the whole run stops as well."""
+        if task.plan.config.on_error == "stop":
+            why = f"task `{task.name}`: {why}"
+            fail_task(self.state, task, why)
+            self.stop(why)
+        else:
+            fail_task(self.state, task, why)
 
     def kill_all(self, why: str) -> None:
         """End at once: kill every worker; threads are left behind."""
-        if self.killing:
+        if self.state.killing:
             return
-        self.killing = self.stopping = True
+        self.state.killing = self.state.stopping = True
         self._grace_ends = None
-        now = self.supervisor.clock.now()
+        now = self.state.clock.now()
         if why:
-            self.supervisor.emit(events.RunKilled(now, why))
-        for name, task in self.supervisor.tasks.items():
-            if self.supervisor.topology.stages[name] is Stage.WAITING:
-                self.supervisor.finish_task(name, Stage.SKIPPED, "the run was stopped before it started")
+            self.state.emit(events.RunKilled(now, why))
+        for name, task in self.state.tasks.items():
+            if self.state.topology.stages[name] is Stage.WAITING:
+                skip_task(self.state, task, "the run was stopped before it started")
             for slot in task.slots:
                 if slot.phase is not Phase.GONE:
                     killed = slot.phase is not Phase.WAITING and task.engine.kill(slot.index)
                     slot.phase = Phase.ENDING if killed else Phase.GONE
-            if all(slot.phase is Phase.GONE for slot in task.slots) and not self.supervisor.topology.is_finished(name):
-                self.supervisor.finish_task(
-                    name, Stage.FAILED if task.failure_reason else Stage.OK, task.failure_reason
-                )
-        self.supervisor.suspect_readers.end_readers()
+            finish_if_over(self.state, task)
+        self.on_kill()
 
     def report_stall(self, where: str) -> None:
         """Nothing can ever happen again; say what waits for what, and end."""
@@ -184,16 +189,16 @@ class Shutdown:
 
     def check_dead_limit(self, task: TaskState, last: str) -> None:
         """Items of a task have died, the `last` of which has a name: is it one too many (`halt`)?"""
-        halt = self.supervisor.plan.settings.halt
-        if self.stopping:
+        halt = self.state.plan.settings.halt
+        if self.state.stopping:
             return
         if halt.count is not None:
-            dead = sum(tally.dead for tally in self.supervisor.ledger.task_counts.values())
+            dead = sum(tally.dead for tally in self.state.ledger.task_counts.values())
             if dead >= halt.count:
                 are = "item is" if dead == 1 else "items are"
                 self._halt(f"{dead:,} {are} dead, and `halt` allows {halt.count - 1:,}", last)
         elif halt.share is not None:
-            tally = self.supervisor.ledger.task_counts[task.name]
+            tally = self.state.ledger.task_counts[task.name]
             ended = tally.done + tally.dead + tally.dropped
             if ended >= _ENOUGH and tally.dead > halt.share * ended:
                 share = f"{tally.dead:,} of {ended:,} items of task `{task.name}` are dead"
@@ -201,41 +206,48 @@ class Shutdown:
 
     def _halt(self, why: str, last: str) -> None:
         """No more work is handed out; what workers hold may end within the grace, the rest is left."""
-        self.halted = True
+        self.state.halted = True
         self.stop(f"halted: {why}; the last one: {last}")
 
     # -- stacks, stop and continue -------------------------------------------------------------
 
     def _show_stacks(self) -> None:
         """SIGQUIT: every worker's stack, and the run goes on."""
-        now = self.supervisor.clock.now()
-        for slot in self.supervisor.worker_pool.slots:
+        now = self.state.clock.now()
+        for slot in self.state.slots:
             if slot.phase in {Phase.READY, Phase.ENDING}:
                 slot.task.engine.request_stack(slot.index)
         self._stacks_at = now + _STACK_PAUSE
 
     def _tell_stacks(self, now: float) -> None:
         self._stacks_at = None
-        for slot in self.supervisor.worker_pool.slots:
+        for slot in self.state.slots:
             if slot.phase in {Phase.READY, Phase.ENDING}:
                 text = slot.task.engine.read_stack(slot.index)
-                self.supervisor.emit(events.Stack(now, slot.task.name, slot.name, slot.pid, text, "SIGQUIT"))
+                self.state.emit(events.Stack(now, slot.task.name, slot.name, slot.pid, text, "SIGQUIT"))
 
     def _suspend(self) -> None:
         """Ctrl-Z: workers stop with the run, and when it goes on no time has passed for its limits."""
-        fleets = {id(task.engine): task.engine for task in self.supervisor.tasks.values()}.values()
-        before = self.supervisor.clock.now()
-        for fleet in fleets:
-            fleet.pause_workers(going_on=False)
-        self.supervisor.hub.suspend_process()
-        for fleet in fleets:
-            fleet.pause_workers(going_on=True)
-        self._shift(self.supervisor.clock.now() - before)
+        engines = {id(task.engine): task.engine for task in self.state.tasks.values()}.values()
+        before = self.state.clock.now()
+        for engine in engines:
+            engine.pause_workers(going_on=False)
+        self.reactor.suspend_process()
+        for engine in engines:
+            engine.pause_workers(going_on=True)
+        self._shift(self.state.clock.now() - before)
 
     def _shift(self, by: float) -> None:
-        self.last_step_at += by
+        self.state.last_step_at += by
         if self._deadline is not None:
             self._deadline += by
         if self._grace_ends is not None:
             self._grace_ends += by
-        self.supervisor.timeout_watchdog.shift_times(by)
+        self.timeout_watchdog.shift_times(by)
+
+
+def _stop_source(task: TaskState) -> None:
+    """End a source at its next item; a call is told through `Context.stopping`."""
+    for slot in task.slots:
+        if slot.phase is Phase.READY:
+            task.engine.send(slot.index, Stop(inputs_ended=False))

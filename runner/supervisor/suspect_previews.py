@@ -1,6 +1,6 @@
-"""What items look like over which a worker has died: asked of a reader, before anything follows from the death.
+"""Previews of items over which a worker has died: asked of a reader, before anything follows from the death.
 
-pidfd readable ─▶ fenced (fleet) ─▶ a reader shows the suspects ─▶ buried ─▶ blame, ledger, replacement
+pidfd readable ─▶ fenced (engine) ─▶ a reader shows the suspects ─▶ handled ─▶ blame, ledger, replacement
                                        │
                                        └▶ it dies of them, or takes too long: what can be said without unpickling
 
@@ -21,9 +21,12 @@ from runner.transport.messages import Grant, Ready, Reply, SuspectPreview
 from runner.transport.progress_page import MAX_PROGRESS_SLOTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runner.ledger import ItemRange
-    from runner.supervisor.loop import Supervisor
-    from runner.supervisor.run_state import TaskState, WorkerSlot
+    from runner.supervisor.crashes import CrashHandler
+    from runner.supervisor.dispatch import Dispatcher
+    from runner.supervisor.run_state import RunState, TaskState, WorkerSlot
 
 #: Seconds that a reader has for its start, and for one question; how many a task may cost, and items in a question.
 _BOOT, _LIMIT = 10.0, 2.0
@@ -41,7 +44,7 @@ class _Question:
         self.shown: list[str] = []
 
     def looks(self, why: str) -> dict[str, str]:
-        """By item: what was shown of it last; else what is known without a reader, and why it is no more."""
+        """By item: what was shown of it last; else what is known without a reader, and why that is all."""
         found = {}
         for at, (_, piece) in enumerate(self.suspects):
             texts = self.shown[at :: len(self.suspects)]
@@ -57,49 +60,63 @@ class _Reader:
 
     def __init__(self, task: TaskState, index: int) -> None:
         self.task, self.index = task, index
-        self.life = 0
+        self.generation = 0
         self.alive = self.ready = False
         self.until = 0.0
         self.asked: deque[_Question] = deque()
 
 
 class SuspectReaders:
-    """Who asks the readers. `able`: there may be any."""
+    """All readers. `able`: there may be any; `on_death` is told of a death once its suspects have been shown."""
 
-    def __init__(self, supervisor: Supervisor, *, able: bool) -> None:
-        self.supervisor = supervisor
+    def __init__(
+        self,
+        state: RunState,
+        dispatcher: Dispatcher,
+        crash_handler: CrashHandler,
+        on_death: Callable[[WorkerExited], None],
+        *,
+        able: bool,
+    ) -> None:
+        self.state = state
+        self.dispatcher = dispatcher
+        self.crash_handler = crash_handler
+        self.on_death = on_death
         self.readers: dict[int, _Reader] = {}
         self._of: dict[str, _Reader] = {}
         self._able = able
         #: Items of which readers have died, or that took too long: no other one is asked for them.
         self._fatal: dict[str, str] = {}
 
-    def ask_reader(self, slot: WorkerSlot, event: WorkerExited) -> bool:
-        """Whether the death waits until it is known what was executed; `WorkerPool.on_death` hears of it again then."""
-        if slot.death_pending or not self._able or slot.phase is Phase.FINISHED or self.supervisor.shutdown.killing:
+    def ask_reader(self, event: WorkerExited) -> bool:
+        """Return True if a death waits until its suspects have been shown; `on_death` is told of it then."""
+        if not self._able or self.state.killing:
+            return False
+        slot = self.state.slots[event.slot]
+        if slot.generation != event.generation or slot.phase is Phase.FINISHED:
             return False
         if slot.task.failure_reason or slot.task.is_source:
             return False
-        suspects = self.supervisor.crash_handler.suspect_items(slot, event)[:_MOST]
+        suspects = self.crash_handler.suspect_items(slot, event)[:_MOST]
         reader = self._reader(slot.task) if suspects else None
         if reader is None:
             return False
         question = _Question(slot, event, suspects)
-        if suspects[0][1].item_id in self._fatal or (reader.life >= _READERS and not reader.alive):
+        if suspects[0][1].item_id in self._fatal or (reader.generation >= _READERS and not reader.alive):
             slot.suspect_previews = {**question.looks("its reader would not show it"), **self._fatal}
             return False
         slot.death_pending = True
         slot.task.accepting_workers = None
         reader.asked.append(question)
         self._go_on(reader)
-        return bool(reader.asked)
+        return True
 
     def _reader(self, task: TaskState) -> _Reader | None:
         reader = self._of.get(task.name)
         if reader is None:
             index = MAX_PROGRESS_SLOTS - 1 - len(self.readers)
-            workers = sum(len(each.plan.config.workers.names) for each in self.supervisor.tasks.values())
-            ours = task.plan.mode == "thread" or self.supervisor.plan.settings.engine == "local"
+            workers = sum(len(each.plan.config.workers.names) for each in self.state.tasks.values())
+            ours = task.plan.mode == "thread" or self.state.plan.settings.engine == "local"
             if index < workers or not ours:  # all places are taken; or workers live elsewhere
                 return None
             reader = self.readers[index] = self._of[task.name] = _Reader(task, index)
@@ -109,30 +126,30 @@ class SuspectReaders:
         """Start the reader, or ask it the next question."""
         if not reader.asked:
             return None
-        now = self.supervisor.clock.now()
+        now = self.state.clock.now()
         if not reader.alive:
-            if reader.life >= _READERS:
+            if reader.generation >= _READERS:
                 return self._answer_all(reader, "its readers have ended")
-            reader.life += 1
+            reader.generation += 1
             reader.alive, reader.ready, reader.until = True, False, now + _BOOT
             slot = reader.asked[0].slot
-            spec = self.supervisor.plan.worker_spec(reader.task.plan, slot.name, reader.index)
+            spec = self.state.plan.worker_spec(reader.task.plan, slot.name, reader.index)
             try:
-                reader.task.engine.start(replace(spec, previews_suspects=True), reader.life)
+                reader.task.engine.start(replace(spec, previews_suspects=True), reader.generation)
             except SpawnError:
                 reader.alive = False
                 self._answer_all(reader, "no reader could be started")
         elif reader.ready and not reader.asked[0].until:
             question = reader.asked[0]
             question.until = now + _LIMIT
-            parts = tuple(self.supervisor.dispatcher.granted_range(queue, piece) for queue, piece in question.suspects)
+            parts = tuple(self.dispatcher.granted_range(queue, piece) for queue, piece in question.suspects)
             reader.task.engine.send(reader.index, Grant(question.suspects[0][1].chunk.number, 0.0, parts))
         return None
 
     def handle_message(self, event: MessageReceived | WorkerExited) -> None:
         """A reader has said something, or is dead."""
         reader = self.readers[event.slot]
-        if event.generation != reader.life or not reader.alive:
+        if event.generation != reader.generation or not reader.alive:
             return
         if isinstance(event, WorkerExited):
             reader.alive = False
@@ -148,7 +165,7 @@ class SuspectReaders:
         self._go_on(reader)
 
     def next_time(self) -> float | None:
-        """When a reader will have taken too long."""
+        """Return when a reader will have taken too long."""
         dues = [reader.asked[0].until or reader.until for reader in self.readers.values() if reader.asked]
         return min(dues, default=None)
 
@@ -172,10 +189,10 @@ class SuspectReaders:
             self._answer(reader, why)
 
     def _answer(self, reader: _Reader, why: str) -> None:
-        """What is known of the items now is all that will be known; the death goes its way."""
+        """Take what is known of the items now as all that will be known, and let the death go its way."""
         if reader.asked:
             question = reader.asked.popleft()
             question.slot.suspect_previews = question.looks(why)
             if why and len(question.suspects) == 1:
                 self._fatal |= question.slot.suspect_previews
-            self.supervisor.worker_pool.on_death(question.event)
+            self.on_death(question.event)

@@ -1,4 +1,4 @@
-"""Where each worker's time goes: every second of its place in the run is in exactly one of `events.STATES`.
+"""Time of each worker: every second of its place in the run is in exactly one of `events.STATES`.
 
     starting ─▶ waits (for an item, for room, for its turn) ◀─▶ executing (and encoding) ─▶ ended
 
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from runner.events import STATES, Spent, WorkerNow
 
 if TYPE_CHECKING:
-    from runner.supervisor.run_state import WorkerSlot
     from runner.transport.messages import MeasuredTimes
 
 STARTING, ITEM, EXECUTING, ENCODING, ROOM, TURN, ENDED = range(len(STATES))
@@ -24,7 +23,7 @@ WAITING_FOR_REASON = -1
 
 
 class WaitReason:
-    """Why the free workers of a task wait, and how long each reason has held since the run began."""
+    """The reason for which the free workers of a task wait, and how long each reason has held since the run began."""
 
     __slots__ = ("_since", "_totals", "reason")
 
@@ -40,7 +39,7 @@ class WaitReason:
             self.reason, self._since = reason, now
 
     def totals_until(self, now: float) -> tuple[float, float, float]:
-        """How long each reason has held: item, room, turn. Only differences of two answers mean anything.
+        """Return how long each reason has held: item, room, turn. Only differences of two answers mean anything.
 
         >>> waiting = WaitReason(); before = waiting.totals_until(1.0); waiting.set_reason(ROOM, 3.0)
         >>> [after - since for after, since in zip(waiting.totals_until(7.0), before)]
@@ -56,17 +55,17 @@ class WaitReason:
 class TimeAccount:
     """One worker's place: the seconds in each state, and what its workers have told of themselves.
 
-    `rest` is what a worker waits for that has work and is not at it: an item on its way, or, for a source, room.
+    `idle_state` is what a worker waits for that has work and is not at it: an item on its way, or, for a source, room.
     """
 
     __slots__ = ("_seen", "_since", "_totals", "_waiting", "cpu", "idle_state", "items", "memory", "state")
 
-    def __init__(self, waiting: WaitReason, began: float, now: float, rest: int = ITEM) -> None:
+    def __init__(self, waiting: WaitReason, began: float, now: float, idle_state: int = ITEM) -> None:
         self.state = STARTING
         self.items = 0
         self.cpu = 0.0
         self.memory: int | None = None
-        self.idle_state = rest
+        self.idle_state = idle_state
         self._waiting = waiting
         self._totals = [0.0] * len(STATES)
         self._totals[TURN] = now - began
@@ -94,7 +93,7 @@ class TimeAccount:
         self._since = now
 
     def add_work(self, now: float, busy: float, coding: float) -> None:
-        """It says how long it has worked since it last said so, and how much of that went into codecs."""
+        """Add what the worker says that it has worked since it last said so, and how much of that went into codecs."""
         if self.state != EXECUTING:
             return
         span = now - self._since
@@ -107,17 +106,17 @@ class TimeAccount:
         self._since = now
 
     def add_measured(self, times: MeasuredTimes) -> None:
-        """What its worker has measured since it last said so."""
+        """Add what its worker has measured since it last said so."""
         self.cpu += times.cpu_seconds
         if times.peak_memory:
             self.memory = max(self.memory or 0, times.peak_memory)
 
     def spent_until(self, now: float) -> Spent:
-        """The seconds until now; they add up to the time since the run began."""
+        """Return the seconds until now; they add up to the time since the run began."""
         self._settle(now)
         return Spent(*self._totals)
 
-    def worker_now(self, slot: WorkerSlot, now: float) -> WorkerNow:
-        """The worker as events show it."""
+    def worker_now(self, name: str, pid: int, now: float) -> WorkerNow:
+        """Return the worker as events show it."""
         state = STATES[self._waiting.reason if self.state == WAITING_FOR_REASON else self.state]
-        return WorkerNow(slot.name, state, self.spent_until(now), slot.pid, self.items, self.cpu, self.memory)
+        return WorkerNow(name, state, self.spent_until(now), pid, self.items, self.cpu, self.memory)

@@ -17,8 +17,7 @@ from runner.transport.progress_page import Position
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.supervisor.loop import Supervisor
-    from runner.supervisor.run_state import TaskState, WorkerSlot
+    from runner.supervisor.run_state import RunState, TaskState, WorkerSlot
 
 _SAMPLE = 0.05
 #: Between the request for a stack and the kill.
@@ -29,11 +28,11 @@ _MEMORY_SAMPLE = 0.05
 
 
 class TimeoutWatchdog:
-    """Looks at the cells of workers that have a time limit, every 50 ms."""
+    """Looks at the progress of workers that have a time limit, every 50 ms."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
-        self._timed = [task for task in supervisor.tasks.values() if task.plan.config.timeout is not None]
+    def __init__(self, state: RunState) -> None:
+        self.clock = state.clock
+        self._timed = [task for task in state.tasks.values() if task.plan.config.timeout is not None]
         self._next: float | None = None
         self._looked = 0.0
         self._kills: list[tuple[float, WorkerSlot, int]] = []
@@ -52,8 +51,8 @@ class TimeoutWatchdog:
         """Sample the cells, and kill those whose last words have been said."""
         for kill in [kill for kill in self._kills if kill[0] <= now] if self._kills else ():
             self._kills.remove(kill)
-            _, slot, life = kill
-            if slot.generation == life and slot.phase in {Phase.READY, Phase.ENDING}:
+            _, slot, generation = kill
+            if slot.generation == generation and slot.phase in {Phase.READY, Phase.ENDING}:
                 slot.task.engine.kill(slot.index)
         if not self._timed or (self._next is not None and now < self._next):
             return
@@ -67,7 +66,7 @@ class TimeoutWatchdog:
         """Work was given to a task that may be watched."""
         if task.plan.config.timeout is None:
             return
-        now = self.supervisor.clock.now()
+        now = self.clock.now()
         if lease and task.is_async:
             self._granted[lease] = now
         if self._next is None:
@@ -102,7 +101,7 @@ class TimeoutWatchdog:
         """Time in which what a worker has made is not taken is not its item's: it waits for room, or to print."""
         held_up: Callable[[int], bool] | None = getattr(
             task.engine, "is_output_blocked", None
-        )  # a plugin's fleet need not know
+        )  # a plugin's engine need not know
         for slot in task.slots:
             if slot.phase not in (Phase.READY, Phase.ENDING) or slot.overdue_position:
                 continue
@@ -152,11 +151,11 @@ class TimeoutWatchdog:
     def retire_worker(self, slot: WorkerSlot) -> None:
         """Replace a worker that holds nothing."""
         slot.phase = Phase.ENDING
-        slot.time_account.enter_state(STARTING, self.supervisor.clock.now())
+        slot.time_account.enter_state(STARTING, self.clock.now())
         slot.task.engine.send(slot.index, Stop(inputs_ended=True))
 
     def _memory(self, slot: WorkerSlot) -> int:
-        now = self.supervisor.clock.now()
+        now = self.clock.now()
         if now - self._weighed.get(slot.index, -1.0) < _MEMORY_SAMPLE:
             return 0
         self._weighed[slot.index] = now

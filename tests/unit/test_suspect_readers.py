@@ -1,0 +1,41 @@
+"""Readers of suspects, on the scripted engine: a death that waited for one is handled once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fake_engine import FakeFleet, FakeHub, Script, check_end, plan, task
+
+from runner.clock import FakeClock
+from runner.config.model import QueueConfig
+from runner.errors import SpawnError
+from runner.supervisor import Supervisor
+
+
+class FleetWithoutReaders(FakeFleet):
+    """An engine that can start workers, and no reader."""
+
+    refused = 0
+
+    def start(self, spec: Any, life: int) -> int:
+        if spec.previews_suspects:
+            self.refused += 1
+            raise SpawnError("no process could be started")
+        return super().start(spec, life)
+
+
+def test_a_death_whose_reader_cannot_be_started_is_told_once() -> None:
+    clock = FakeClock()
+    hub = FakeHub(clock)
+    fleet = FleetWithoutReaders(hub, Script(1, kills=0.2), 50)
+    tasks = [task("source", (), ("q",)), task("work", ("q",), count=2)]
+    seen: list[Any] = []
+    made = plan(tasks, [QueueConfig("q")])
+    supervisor = Supervisor(made, {"process": fleet, "thread": fleet}, hub, clock, seen.append, suspect_readers=True)
+    result = supervisor.run()
+    check_end(result, seen[-1])
+    assert result.exit_code == 0, result
+    died = [event for event in seen if type(event).__name__ == "WorkerDied"]
+    assert fleet.refused > 0
+    assert fleet.deaths == len(died) > 2
+    assert all("no reader could be started" in event.preview for event in died), died[0]
