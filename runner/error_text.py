@@ -6,7 +6,7 @@ import errno
 import traceback
 from pathlib import Path
 
-from runner.structs import dataclass
+from msgspec import Struct
 
 _STANDARD = str(Path(traceback.__file__).resolve().parent)
 _OURS = str(Path(__file__).resolve().parent)
@@ -32,8 +32,7 @@ _MOST = 64 * 1024
 _MOST_MESSAGE = 4 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorText:
+class ErrorText(Struct, frozen=True, array_like=True):
     """An exception as data. `names` are its class and that class's bases, bare and qualified, for `retry_on`."""
 
     type: str

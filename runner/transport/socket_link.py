@@ -12,8 +12,9 @@ import os
 import select
 import socket
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from runner.transport import framing
 from runner.transport.messages import ArenaNotice
@@ -63,9 +64,9 @@ class WorkerLink:
 
     def receive(self) -> Any:
         """The next message; `EOFError` when the supervisor is gone."""
-        kind, header, payload = framing.read_prefix(self._read(framing.PREFIX_STRUCT.size))
+        header, payload = framing.read_prefix(self._read(framing.PREFIX_STRUCT.size))
         body = self._read(header + payload)
-        return _with_fd(framing.unpack_message(kind, body[:header], body[header:]), self._fds)
+        return _with_fd(framing.unpack_message(body[:header], body[header:]), self._fds)
 
     def has_message(self, timeout: float = 0.0) -> bool:
         """Whether a message (or its beginning) arrives within `timeout` seconds."""
@@ -111,8 +112,8 @@ def _fds_of(beside: list[Any]) -> list[int]:
 
 def _with_fd(message: Any, fds: deque[int]) -> Any:
     """An `ArenaNotice` with the descriptor that came along; one that did not arrive (no room for it) leaves -1."""
-    if type(message) is ArenaNotice and fds:
-        return replace(message, fd=fds.popleft())
+    if type(message) is ArenaNotice:
+        return replace(message, fd=fds.popleft() if fds else -1)
     return message
 
 
@@ -238,12 +239,12 @@ class SupervisorLink:
         at = 0
         size = framing.PREFIX_STRUCT.size
         while (left := len(data) - at) >= size:
-            kind, header, payload = framing.read_prefix(data[at : at + size])
+            header, payload = framing.read_prefix(data[at : at + size])
             self._length = size + header + payload
             if left < self._length:
                 break
             at += size
-            message = framing.unpack_message(kind, data[at : at + header], data[at + header : at + header + payload])
+            message = framing.unpack_message(data[at : at + header], data[at + header : at + header + payload])
             messages.append(_with_fd(message, self._fds))
             at += header + payload
             self._length = 0
