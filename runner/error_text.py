@@ -6,7 +6,8 @@ import errno
 import traceback
 from pathlib import Path
 
-from runner.structs import dataclass
+from msgspec import Struct
+
 from runner.text import cut_middle, cut_text
 
 _STDLIB_FOLDER = str(Path(traceback.__file__).resolve().parent)
@@ -35,8 +36,7 @@ _MAX_TRACEBACK = 64 * 1024
 _MAX_MESSAGE = 4 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorText:
+class ErrorText(Struct, frozen=True, array_like=True):
     """An exception as data. `names` are its class and that class's bases, bare and qualified, for `retry_on`."""
 
     type: str

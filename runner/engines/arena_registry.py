@@ -20,8 +20,9 @@ import itertools
 import os
 import weakref
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from runner.shm import reader, writer
 from runner.structs import dataclass, field

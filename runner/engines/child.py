@@ -9,8 +9,9 @@ import signal
 import socket
 import sys
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from runner import forked_copies
 from runner.engines import fork_server, lifeline

@@ -7,8 +7,9 @@ more over its bound than what is in flight. Nothing ever blocks inside a worker,
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from runner.chunk_sizing import MAX_GRANT_BYTES, TIME_SLICE
 from runner.structs import dataclass

@@ -1,26 +1,30 @@
-"""What supervisor and workers say to each other.
+"""Messages between the supervisor and its workers.
 
-supervisor ─▶ worker   Grant (items, on a lease) · Credit (a source may make so many) · Stop · Arena
-worker ─▶ supervisor   Ready · Answer (outputs + acks, one message) · Made (a source's items) · Progress
-                       · Times · Finished · Failed · Arena
+supervisor ─▶ worker   Grant (items, on a lease) · Credit (a source may make so many) · Stop · ArenaNotice
+worker ─▶ supervisor   Ready · Reply (outputs + acks, one message) · Produced (a source's items) · SuspectPreview
+                       · ProgressReport · MeasuredTimes · Finished · Failed · ArenaNotice
+
+A message with a `tag` travels by itself; the others are parts of one. `framing` turns them into bytes and back.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from runner.structs import message
+from msgspec import Struct
 
-if TYPE_CHECKING:
-    from runner.error_text import ErrorText
+from runner.error_text import ErrorText
 
-#: How a chunk's payload holds its items: a list of objects, or bytes that `codec.decode` understands. `SHARED` are
-#: objects that have several readers, each of which makes itself a copy (`codec.own`).
+#: How a chunk's payload holds its items: a list of objects, or bytes for `item_codec.decode_payload`. `SHARED` are
+#: objects that have several readers, each of which makes itself a copy (`item_codec.copy_for_reader`).
 OBJECTS, PICKLED, SHARED = 0, 1, 2
 
 
-@message(frozen=True, slots=True)
-class SharedPayload:
+class WireStruct(Struct, frozen=True, array_like=True):
+    """Base of what crosses a worker's socket: an array of its fields, whose types are checked when it is read."""
+
+
+class SharedPayload(Struct, frozen=True):
     """The payload of a chunk some of whose bytes lie in arenas, which stay there as long as this object lives."""
 
     data: bytes
@@ -30,11 +34,10 @@ class SharedPayload:
         return len(self.data)
 
 
-@message(frozen=True, slots=True)
-class ArenaNotice:
-    """A writer's memory for large buffers, with its descriptor; without one: it is gone.
+class ArenaNotice(WireStruct, frozen=True, tag=4):
+    """A writer's memory for large buffers, with its descriptor; without one, the memory is gone.
 
-    To the writer itself: offsets in it that nobody needs any more, when there is no grant or credit to tell it with.
+    The writer itself is told the offsets in it that no reader needs any more, if no grant or credit is due to tell it.
     """
 
     number: int
@@ -42,9 +45,8 @@ class ArenaNotice:
     freed_offsets: tuple[int, ...] = ()
 
 
-@message(frozen=True, slots=True)
-class FailureText:
-    """What a dead letter says beside its item."""
+class FailureText(WireStruct, frozen=True):
+    """Text of a dead letter, beside its item."""
 
     error: str
     traceback: str
@@ -53,12 +55,11 @@ class FailureText:
     attempts: int
 
 
-@message(frozen=True, slots=True)
-class GrantedRange:
-    """Items of one chunk, in a grant: `count` from `start` of `payload`, which is of kind `kind`.
+class GrantedRange(WireStruct, frozen=True):
+    """Items of one chunk, in a grant: `count` items from `start` of `payload`.
 
-    `number` is the chunk's. `attempt` counts tries from 1, and `crashes` the workers that died over the item.
-    A part with a `letter` is a dead letter's item.
+    `attempt` counts tries from 1, and `crashes` the workers that died over the item. A range with a `dead_letter` is
+    the item of that letter.
     """
 
     chunk_number: int
@@ -71,54 +72,49 @@ class GrantedRange:
     dead_letter: FailureText | None = None
 
 
-@message(frozen=True, slots=True)
-class Grant:
-    """Items to execute, on a lease, within about `slice` seconds; what takes more than twice that is handed back.
+class Grant(WireStruct, frozen=True, tag=1):
+    """Items to execute, on a lease, within about `time_slice` seconds; the rest is handed back after twice that.
 
-    `others` are further grants in the same message, for workers that execute many items at a time.
+    `other_grants` are further grants in the same message, for workers that execute many items at a time.
     """
 
     lease: int
     time_slice: float
     parts: tuple[GrantedRange, ...]
     other_grants: tuple[Grant, ...] = ()
-    #: Offsets in the worker's own arena that nobody needs any more.
+    #: Offsets in the worker's own arena that no reader needs any more.
     freed_offsets: tuple[int, ...] = ()
 
     @property
     def count(self) -> int:
-        """How many items there are."""
+        """Number of items, without those of `other_grants`."""
         return sum(part.count for part in self.parts)
 
 
-@message(frozen=True, slots=True)
-class Credit:
-    """A source may have made `total` items since it began; everything it sent so far has arrived."""
+class Credit(WireStruct, frozen=True, tag=2):
+    """Leave for a source to have made `total_items` since it began; everything it sent so far has arrived."""
 
     total_items: int
     time_slice: float
     freed_offsets: tuple[int, ...] = ()
 
 
-@message(frozen=True, slots=True)
-class Stop:
-    """No more work will come. `ended`: the inputs have ended; else the run is stopping, and sources stop too."""
+class Stop(WireStruct, frozen=True, tag=3):
+    """The end of a worker's work: its inputs have ended, or else the run is stopping, and sources stop too."""
 
     inputs_ended: bool
 
 
-@message(frozen=True, slots=True)
-class Ready:
-    """The worker has loaded its function and is set up."""
+class Ready(WireStruct, frozen=True, tag=5):
+    """Word of a worker that has loaded its function and is set up."""
 
     pid: int
 
 
-@message(frozen=True, slots=True)
-class Output:
+class Output(WireStruct, frozen=True):
     """Items for the queues of one group (an index into the worker's output groups).
 
-    `slots` says where in arenas some of the `size` bytes lie: arena, offset and length of each.
+    `block_refs` says where in arenas some of the `size` bytes lie: arena, offset and length of each block.
     """
 
     group_index: int
@@ -129,12 +125,11 @@ class Output:
     block_refs: tuple[tuple[int, int, int], ...] = ()
 
 
-@message(frozen=True, slots=True)
-class Failure:
-    """`count` items from `index` of a lease have failed together (one, unless they were a batch).
+class Failure(WireStruct, frozen=True):
+    """Items of a lease that have failed together: `count` from `index` (one, unless they were a batch).
 
-    `retry_after` is what a `Retry` asked for; `reject` that a `Reject` was raised. `preview` shows the item, and
-    `previews` each of a batch.
+    `retry_after` is what a `Retry` asked for; the verdict "reject" says that a `Reject` was raised. `preview` shows
+    the item, and `previews` each item of a batch.
     """
 
     index: int
@@ -146,11 +141,10 @@ class Failure:
     previews: tuple[str, ...] = ()
 
 
-@message(frozen=True, slots=True)
-class Ack:
-    """The first `done` items of a lease are over, apart from `failures`; the rest is handed back.
+class Ack(WireStruct, frozen=True):
+    """End of the first `done` items of a lease, all well apart from `failures`; the rest is handed back.
 
-    With `more` the rest stays with the worker, which goes on with it: indices count from there from now on.
+    With `keeps_rest` the rest stays with the worker, which goes on with it: indices count from there from now on.
     """
 
     lease: int
@@ -159,13 +153,12 @@ class Ack:
     keeps_rest: bool = False
 
 
-@message(frozen=True, slots=True)
-class Reply:
+class Reply(WireStruct, frozen=True, tag=6):
     """Outputs and acks in one message: the supervisor applies both in one step, or neither.
 
-    `busy` is the time in seconds that the acked items took, `coding` how much of it went into codecs.
-    `kept` are buffers in arenas (arena, offset) that something in the worker still looks at, although their items are
-    over, and `gone` those that nothing looks at any more.
+    `busy_seconds` is the time that the acked items took, and `codec_seconds` the part of it that went into codecs.
+    `still_viewed` are blocks (arena, offset) at which something in the worker still looks although their items are
+    over, and `released` those at which nothing looks any more.
     """
 
     acks: tuple[Ack, ...]
@@ -176,26 +169,23 @@ class Reply:
     released: tuple[tuple[int, int], ...] = ()
 
 
-@message(frozen=True, slots=True)
-class Produced:
-    """What a source has made since its last message."""
+class Produced(WireStruct, frozen=True, tag=7):
+    """Items that a source has made since its last message."""
 
     item_count: int
     outputs: tuple[Output, ...]
     busy_seconds: float
 
 
-@message(frozen=True, slots=True)
-class SuspectPreview:
-    """What an item looks like over which workers have died before, told before it is executed once more."""
+class SuspectPreview(WireStruct, frozen=True, tag=8):
+    """Text that shows an item over which workers have died before, sent before the item is executed once more."""
 
     lease: int
     preview: str
 
 
-@message(frozen=True, slots=True)
-class ProgressReport:
-    """`Context.progress`."""
+class ProgressReport(WireStruct, frozen=True, tag=9):
+    """Arguments of `Context.progress`."""
 
     done: float
     total: float | None
@@ -205,12 +195,11 @@ class ProgressReport:
 CLASSES_PER_DOUBLING = 8
 
 
-@message(frozen=True, slots=True)
-class MeasuredTimes:
-    """What a worker has measured since it last said so.
+class MeasuredTimes(WireStruct, frozen=True, tag=10):
+    """Measurements of a worker since its last message of this kind.
 
-    `times` are (class, items) pairs of a histogram of seconds per item, `cpu` is processor time in seconds, `memory`
-    the peak in bytes (0: unknown, or a thread's).
+    `time_histogram` holds (class, items) pairs of a histogram of seconds per item. `peak_memory` is in bytes (0: not
+    known, or a thread's).
     """
 
     time_histogram: tuple[tuple[int, int], ...]
@@ -218,17 +207,15 @@ class MeasuredTimes:
     peak_memory: int = 0
 
 
-@message(frozen=True, slots=True)
-class Finished:
-    """The worker's work is over and it is torn down; `result` is what a task without outputs returned, as text."""
+class Finished(WireStruct, frozen=True, tag=11):
+    """Orderly end of a worker that is torn down; `result` is what a task without outputs returned, as text."""
 
     result: str | None = None
     returned_early: bool = False
 
 
-@message(frozen=True, slots=True)
-class Failed:
-    """The worker cannot go on: its function could not be loaded or set up, or a task without inputs raised."""
+class Failed(WireStruct, frozen=True, tag=12):
+    """End of a worker that cannot go on: its function was not loaded or set up, or a task without inputs raised."""
 
     failed_phase: Literal["load", "setup", "call", "teardown"]
     error: ErrorText

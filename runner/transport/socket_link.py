@@ -12,8 +12,9 @@ import os
 import select
 import socket
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from runner.transport import framing
 from runner.transport.messages import ArenaNotice
@@ -63,9 +64,9 @@ class WorkerLink:
 
     def receive(self) -> Any:
         """Return the next message; `EOFError` when the supervisor is gone."""
-        kind, header, payload = framing.read_prefix(self._read_exactly(framing.PREFIX_STRUCT.size))
+        header, payload = framing.read_prefix(self._read_exactly(framing.PREFIX_STRUCT.size))
         body = self._read_exactly(header + payload)
-        return _attach_fd(framing.unpack_message(kind, body[:header], body[header:]), self._received_fds)
+        return _attach_fd(framing.unpack_message(body[:header], body[header:]), self._received_fds)
 
     def has_message(self, timeout: float = 0.0) -> bool:
         """Return True if a message (or its beginning) arrives within `timeout` seconds."""
@@ -111,8 +112,8 @@ def _received_fds(ancillary: list[Any]) -> list[int]:
 
 def _attach_fd(message: Any, fds: deque[int]) -> Any:
     """Give an `ArenaNotice` the descriptor that came along; one that did not arrive (no room for it) leaves -1."""
-    if type(message) is ArenaNotice and fds:
-        return replace(message, fd=fds.popleft())
+    if type(message) is ArenaNotice:
+        return replace(message, fd=fds.popleft() if fds else -1)
     return message
 
 
@@ -238,12 +239,12 @@ class SupervisorLink:
         at = 0
         size = framing.PREFIX_STRUCT.size
         while (left := len(data) - at) >= size:
-            kind, header, payload = framing.read_prefix(data[at : at + size])
+            header, payload = framing.read_prefix(data[at : at + size])
             self._message_length = size + header + payload
             if left < self._message_length:
                 break
             at += size
-            message = framing.unpack_message(kind, data[at : at + header], data[at + header : at + header + payload])
+            message = framing.unpack_message(data[at : at + header], data[at + header : at + header + payload])
             messages.append(_attach_fd(message, self._received_fds))
             at += header + payload
             self._message_length = 0

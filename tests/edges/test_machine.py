@@ -101,7 +101,7 @@ def work(item, how):
                 os.write(fd, b"junk " * 10)
         elif how.isdigit():
             for fd in sockets():
-                os.write(fd, struct.pack("<2sBxIQ", b"rn", 5, 100, int(how)))
+                os.write(fd, struct.pack("<2s2xIQ", b"rn", 100, int(how)))
     elif how == "slow":
         time.sleep(0.02)
     elif how == "sweep" and item == 20 and not Path("once").exists():
