@@ -7,15 +7,31 @@ import select
 import socket
 import threading
 from itertools import cycle, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runner.error_text import ErrorText
 from runner.transport import framing
-from runner.transport.messages import PICKLED, ArenaNotice, Credit, Grant, GrantedRange, Stop
+from runner.transport.messages import (
+    PICKLED,
+    Ack,
+    ArenaNotice,
+    Credit,
+    Failure,
+    Grant,
+    GrantedRange,
+    Output,
+    Ready,
+    Reply,
+    Stop,
+)
 from runner.transport.socket_link import SupervisorLink, WorkerLink, connected_pair
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Near the sizes in which sockets hand bytes over.
 _AHEAD = 4096
@@ -176,3 +192,79 @@ def test_a_worker_that_is_gone_is_not_written_to() -> None:
     supervisor.send(Credit(1, 0.05))
     assert not supervisor.wants_to_write
     supervisor.close()
+
+
+def linked(deed: Callable[[SupervisorLink, WorkerLink], None]) -> None:
+    """Both ends of one socket."""
+    ours, theirs = connected_pair()
+    with ours, theirs:
+        deed(SupervisorLink(ours), WorkerLink(theirs))
+
+
+def test_an_answer_arrives_with_each_payload_and_each_failure_in_its_place() -> None:
+    error = ErrorText("ValueError", "text \U0001f35e", "", ("ValueError", "Exception"))
+    failures = (Failure(1, 1, error, "one", "retry", 0.5), Failure(2, 3, error, "two", "error"))
+    sent = Reply(
+        (Ack(7, 5, failures, keeps_rest=True), Ack(8, 1)),
+        (Output(0, 2, 9, b"first"), Output(1, 1, 6, b""), Output(1, 4, 70_000, b"last" * 17_000)),
+        1.5,
+    )
+
+    def deed(supervisor: SupervisorLink, worker: WorkerLink) -> None:
+        worker.send(sent)
+        heard, goes_on = supervisor.receive()
+        assert goes_on
+        [answer] = heard
+        assert [bytes(output.payload) for output in answer.outputs] == [output.payload for output in sent.outputs]
+        assert [(output.group_index, output.count, output.size) for output in answer.outputs] == [
+            (0, 2, 9),
+            (1, 1, 6),
+            (1, 4, 70_000),
+        ]
+        assert tuple(answer.acks) == sent.acks
+        assert answer.busy_seconds == sent.busy_seconds
+
+    linked(deed)
+
+
+def test_parts_of_one_chunk_and_of_others_arrive_each_with_its_bytes() -> None:
+    one, other = b"one chunk", b"another"
+    parts = tuple(
+        GrantedRange(number, start, 1, 2, 1, PICKLED, payload)
+        for number, start, payload in [(1, 0, one), (1, 5, one), (2, 0, other), (1, 7, one)]
+    )
+    sent = Grant(3, 0.05, parts, (Grant(4, 0.05, parts[2:3]), Grant(5, 0.05, parts[:1])), (4096, 8192))
+
+    def deed(supervisor: SupervisorLink, worker: WorkerLink) -> None:
+        supervisor.send(sent)
+        heard = worker.receive()
+        grants = (heard, *heard.other_grants)
+        assert [grant.lease for grant in grants] == [3, 4, 5]
+        given = [(part.chunk_number, part.start, bytes(part.payload)) for grant in grants for part in grant.parts]
+        assert given == [(1, 0, one), (1, 5, one), (2, 0, other), (1, 7, one), (2, 0, other), (1, 0, one)]
+        assert all((part.attempt, part.crashes) == (2, 1) for grant in grants for part in grant.parts)
+        assert tuple(heard.freed_offsets) == (4096, 8192)
+
+    linked(deed)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        bytes(framing.PREFIX_STRUCT.size),
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\xff" * 100,
+        b"".join(map(bytes, framing.pack_message(Ready(1))))[:-1] + b"\xc1" + bytes(100),
+    ],
+    ids=["zeros", "http", "ones", "header"],
+)
+def test_bytes_that_are_no_message_end_the_link_and_what_came_before_them_counts(garbage: bytes) -> None:
+    ours, theirs = connected_pair()
+    supervisor = SupervisorLink(ours)
+    with ours, theirs:
+        WorkerLink(theirs).send(Ready(1))
+        theirs.sendall(garbage)
+        heard, goes_on = supervisor.receive()
+        assert heard == [Ready(1)]
+        assert not goes_on
+        assert supervisor.is_garbled

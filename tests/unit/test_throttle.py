@@ -54,3 +54,14 @@ def test_a_batch_larger_than_the_bucket_is_paid_for_afterwards() -> None:
     assert throttle.allowed_items(when, least=10) == 10
     throttle.take_tokens(10)
     assert throttle.ready_at(when, least=10) == pytest.approx(when + 5.0, abs=0.1)
+
+
+def test_what_is_handed_back_may_be_granted_again_at_once_and_fills_no_more_than_the_bucket() -> None:
+    throttle = TokenBucket(50, 1.0)
+    assert throttle.allowed_items(0.0) == 1
+    assert throttle.allowed_items(10.0) == 50
+    throttle.take_tokens(50)
+    throttle.return_tokens(20)
+    assert throttle.allowed_items(10.0) == 20
+    throttle.return_tokens(1000)
+    assert throttle.allowed_items(10.0) == 50
