@@ -383,9 +383,9 @@ def _open_engines(
     local = plan.settings.engine == "local"
     arenas = None
     if "process" in modes and local:  # first: the fork server must start before any thread does
-        from runner.engines.arena_registry import ArenaRegistry
         from runner.engines.processes import ProcessEngine
         from runner.engines.spawn import Spawner
+        from runner.shm.registry import ArenaRegistry
 
         process_tasks = [task for task in plan.tasks.values() if task.mode == "process"]
         arenas = ArenaRegistry()
