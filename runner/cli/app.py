@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional
 
 import typer
 
-from runner import __version__
 from runner.cli import safe_output, streams
 from runner.cli.lazy_group import LazyGroup, change_folder
 from runner.errors import RunnerError
+from runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
