@@ -10,8 +10,6 @@ What a plugin needs is here, and stays light: nothing is imported before it is a
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
-
 TYPE_CHECKING = False  # as type checkers know it without an import: `python -m runner` must not begin with one
 if TYPE_CHECKING:
     from typing import Any
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     from runner.errors import ConfigError, PluginError, Reject, Retry, RunnerError, ShutDown
     from runner.hookspecs import WorkerInfo, hookimpl
     from runner.tasks import Context, DeadLetter, Inbox, Outbox, TaskFunction, To, task
+    from runner.version import __version__
 
 _HOMES = {
     "Config": "runner.config.model",
@@ -42,6 +41,7 @@ _HOMES = {
     "TaskResult": "runner.api",
     "To": "runner.tasks",
     "WorkerInfo": "runner.hookspecs",
+    "__version__": "runner.version",
     "hookimpl": "runner.hookspecs",
     "load": "runner.api",
     "run": "runner.api",

@@ -37,7 +37,7 @@ _UNDER_WAY = threading.Lock()
 
 
 def _forget_run() -> None:
-    """What is under way in the parent is not under way in its copy."""
+    """Forget the parent's run: it does not go on in this copy of its process."""
     global _UNDER_WAY  # noqa: PLW0603  a fact about the process
     _UNDER_WAY = threading.Lock()
 
@@ -47,7 +47,7 @@ os.register_at_fork(after_in_child=_forget_run)
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """How one task has ended.
+    """The end of one task.
 
     `how` is "ok", "failed" or "skipped" (it never started), `why` says more unless it is ok. `results` are what the
     workers of a task without outputs returned, by worker: JSON values, or the `repr` of what JSON cannot say.
@@ -71,10 +71,10 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a run has ended.
+    """The end of a run.
 
     `exit_code` is what the command would end with (0: all done, nothing dead), `seconds` how long it took,
-    `headline` the balance (`str` of it is the last line of the summary), `queues` the tally of each queue,
+    `headline` the balance (`str` of it is the last line of the summary), `queues` the counts of each queue,
     `reasons` why it stopped early, `unfinished` the tasks without inputs that had not ended by themselves (a source
     among them had more), `state` the folder in which its dead letters are kept.
     """
@@ -93,16 +93,16 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether all is done and nothing is dead."""
+        """True if all is done and nothing is dead."""
         return self.exit_code == 0
 
     @property
     def dead(self) -> int:
-        """How many items were given up."""
+        """The number of items that were given up."""
         return self.headline.dead
 
     def letters(self) -> Iterator[dict[str, Any]]:
-        """The dead letters of the run's own store: `item`, `task`, `worker`, `error`, `traceback`, `preview`, ..."""
+        """Yield the run's own dead letters: `item`, `task`, `worker`, `error`, `traceback`, `preview`, ..."""
         from runner import store
 
         if self.state is not None and self.run in store.runs_with_dead_letters(self.state):
@@ -140,7 +140,7 @@ def load(
 def read_config(
     file: str | os.PathLike[str], params: Mapping[str, Any] | None, sets: Mapping[str, Any] | None
 ) -> Config:
-    """The file with its problems in it, for those who will change it before it is checked."""
+    """Return the file with its problems in it, for those who will change it before it is checked."""
     from runner import config
 
     given = {word: os.fspath(one) if isinstance(one, os.PathLike) else one for word, one in (params or {}).items()}
@@ -149,7 +149,7 @@ def read_config(
 
 
 def to_toml(value: Any) -> str:
-    """A Python value as TOML on one line.
+    """Return a Python value as TOML on one line.
 
     >>> to_toml({"first": "200ms", "of": [1, True]})
     '{"first" = "200ms", "of" = [1, true]}'
@@ -266,7 +266,7 @@ def _select_only(config: Config, tasks: Collection[str], skip: Collection[str]) 
 
 
 def _raise_signal(result: Result) -> None:
-    """A signal that has stopped the run was meant for the program: what it does with such signals, it does now."""
+    """Give the program the signal that has stopped the run: it does now what it does with such signals."""
     number = result.exit_code - 128
     if number <= 0 or threading.current_thread() is not threading.main_thread():
         return
@@ -303,7 +303,7 @@ def only_run() -> Iterator[None]:
 
 @contextlib.contextmanager
 def writable_descriptor(stream: TextIO | None) -> Iterator[int]:
-    """A descriptor to write to, for a text stream that may not have one of its own; None (a service): nowhere.
+    """Yield a descriptor to write to, for a text stream that may not have one of its own; None (a service): nowhere.
 
     A notebook's stream, an `io.StringIO` or pytest's capture has none, or one that leads to another place: what is
     written to a pipe is then written to the stream, by a thread.
@@ -336,7 +336,7 @@ def _own_descriptor(stream: TextIO | None) -> int | None:
 
 
 def _relay_lines(reader: int, stream: TextIO) -> None:
-    """Copy until everybody has closed the other end; a stream that takes nothing any more is no reason to wait."""
+    """Copy until the other end is closed everywhere; a stream that takes nothing any more is not waited for."""
     with open(reader, encoding="utf-8", errors="replace", newline="") as lines:
         for line in lines:
             with contextlib.suppress(OSError, ValueError):

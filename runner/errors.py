@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class RunnerError(Exception):
-    """What runner says instead of a traceback; `exit_code` is how the command ends."""
+    """An error that runner reports without a traceback; the command ends with `exit_code`."""
 
     exit_code = 70
 
@@ -82,7 +82,7 @@ _LONGEST = 366 * 24 * 3600.0
 
 
 def retry_delay(after: Any) -> float | None:
-    """What a `Retry` asks for, in seconds; a time that has passed is now. TypeError or ValueError for anything else.
+    """Return a `Retry`'s delay in seconds, 0 for a time that has passed. TypeError or ValueError for anything else.
 
     >>> retry_delay(2), retry_delay(-1), retry_delay(None)
     (2.0, 0.0, None)

@@ -1,4 +1,4 @@
-"""What can happen in a run, as frozen dataclasses: the progress display, the summary, plugins and files see these.
+"""Events of a run, as frozen dataclasses: the progress display, the summary, plugins and files see these.
 
 Never one per item that goes well. `at` is seconds on the run's clock. What is no `Event` is a part of one.
 """
@@ -52,7 +52,7 @@ class QueuePlanned:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where a run takes place: `cores` that it may use, bytes of `memory`."""
+    """The machine of a run: `cores` that it may use, bytes of `memory`."""
 
     system: str = ""
     python: str = ""
@@ -63,7 +63,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What is run: the file's path, its resolved text with secrets hidden, its tasks and queues, and the machine."""
+    """A run as planned: the file's path, its resolved text with secrets hidden, its tasks and queues, the machine."""
 
     file: str = ""
     resolved: str = ""
@@ -235,7 +235,7 @@ class TaskCounts:
 
 @dataclass(frozen=True, slots=True)
 class Progress(Event):
-    """How far everything is: four times a second, and only where somebody listens.
+    """The state of all tasks and queues: four times a second, and only if a display or a plugin listens.
 
     `tasks` by name; `queues` is how many items wait in each queue, without those that workers hold; `workers` by task.
     """
@@ -328,7 +328,7 @@ class ItemTimedOut(Event):
 
 @dataclass(frozen=True, slots=True)
 class Stack(Event):
-    """What a worker was executing, as frames; `why` they are shown."""
+    """The frames that a worker was executing, and `why` they are shown."""
 
     task: str
     worker: str

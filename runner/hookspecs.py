@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from runner.config.model import Config
     from runner.config.problems import Problem
-    from runner.engines.base import Engine
     from runner.events import Event
     from runner.tasks import Reference, TaskFunction
 
@@ -30,7 +29,7 @@ MARK = "__runner_hook__"
 
 @dataclass(frozen=True, slots=True)
 class HookOptions:
-    """What `@hookimpl(...)` says. `optionalhook`: a version of runner without such a hook leaves it alone."""
+    """The options of `@hookimpl(...)`. `optionalhook`: a version of runner without such a hook ignores it."""
 
     optionalhook: bool = False
 
@@ -77,7 +76,7 @@ class WorkerHook:
 
 
 class Hooks:
-    """What plugins may implement. All results of a hook are used; which plugin comes first never matters."""
+    """The hooks that plugins may implement. All results of a hook are used; the order of plugins never matters."""
 
     def runner_tasks(self) -> Iterable[TaskFunction] | Mapping[str, Any]:  # type: ignore[empty-body]
         """Offer task functions that cannot be marked with `@task`: generated ones, or those of another library.
@@ -86,11 +85,11 @@ class Hooks:
         the same names. A mapping's keys are the names in files, its values callables or `TaskFunction`s.
         """
 
-    def runner_engines(self) -> Mapping[str, type[Engine]]:  # type: ignore[empty-body]
+    def runner_engines(self) -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
         """Offer further engines: what `[run] engine` may say, and where tasks in processes then run.
 
-        Called when a file names an engine that is not runner's own. The engine is called with one argument, a
-        `runner.engines.base.EngineContext`.
+        Called when a file names an engine that is not runner's own. The engine is a class, or a
+        function, that is called with a `runner.engines.base.EngineContext` and gives a `runner.engines.base.Engine`.
         """
 
     def runner_check(self, config: Config) -> Iterable[Problem]:  # type: ignore[empty-body]

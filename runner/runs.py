@@ -61,7 +61,7 @@ _SWITCH = 0.002
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """What is shown of a run, and what is kept of it.
+    """The choice of what is shown of a run, and what is kept of it.
 
     `out` and `err` are the descriptors to write to. `keep_record`: the run leaves its record, and its summary says what
     each task did. `progress` is the display, `events_file` the file for events, `log_format` and `log_file` the log.
@@ -94,7 +94,7 @@ class CompletedRun:
 
 @dataclass(frozen=True, slots=True)
 class OutputStreams:
-    """Where output goes: the printer that owns it, and whether thread workers' output is captured."""
+    """The printer of a run's output, and the `log` mode: "prefix" captures what thread workers print."""
 
     printer: Printer
     log: str
@@ -314,12 +314,12 @@ _WORDS = ("error", "traceback", "preview", "why", "text", "result", "results", "
 
 
 def _masked_emit(mask: SecretMask, tell: Callable[[events.Event], None]) -> Callable[[events.Event], None]:
-    """Who hears of an event hears of no secret."""
+    """Return `tell` with the secrets masked in each event."""
     return (lambda event: tell(_without_secrets(event, mask))) if mask else tell
 
 
 def _without_secrets(told: Any, mask: SecretMask) -> Any:
-    """An event or a result, its texts masked, and those of its tasks."""
+    """Return an event or a result, its texts masked, and those of its tasks."""
     if not mask or isinstance(told, events.Progress):
         return told
     changed: dict[str, Any] = {word: _hide_secrets(getattr(told, word), mask) for word in _WORDS if hasattr(told, word)}
@@ -364,13 +364,13 @@ class _RunDeadLetters(DeadLetterSink):
         )
 
     def last_output(self, worker: str, *, fresh: bool = False) -> str:
-        """The last lines that it printed."""
+        """Return the last lines that it printed."""
         if fresh:
             self._printer.flush(timeout=0.2)
         return self._printer.last_output(worker)
 
     def close(self) -> None:
-        """The run is over."""
+        """Close the file of letters."""
         self.file.close()
 
 
@@ -426,6 +426,6 @@ def _capture_threads(streams: OutputStreams, stack: contextlib.ExitStack) -> Cal
 
 
 def _process_references(plan: Plan) -> tuple[Reference, ...]:
-    """What workers that are processes will load."""
+    """Return the functions and hooks that process workers will load."""
     functions = [task.reference for task in plan.tasks.values() if task.mode == "process"]
     return (*functions, *(hook.reference for hook in plan.worker_hooks))

@@ -31,9 +31,9 @@ LOCAL_PREFIX = "runner.local_modules."
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What `@task(...)` says of a function: defaults that the file may override.
+    """The defaults that `@task(...)` gives a function, and that a file may override.
 
-    `of` is what was marked: copies of it (`functools.wraps`, `lru_cache`, a subclass) have the same attribute.
+    `marked_object` is what was marked: copies (`functools.wraps`, `lru_cache`, a subclass) have the same attribute.
     """
 
     name: str
@@ -76,7 +76,7 @@ def task(function: Any = None, /, *, name: str | None = None, **options: Any) ->
 
 
 def find_declaration(target: Any) -> Declaration | None:
-    """What marks an object, or what it has copied from a marked one; None for all others, whatever they raise.
+    """Return the mark of an object, also one copied from a marked object; None for all others, whatever they raise.
 
     >>> find_declaration(abs) is None
     True
@@ -122,7 +122,7 @@ SENT_ITEMS = -1.0
 
 
 class Context(Protocol):
-    """What a task function may know about its own run; annotate a parameter with it to receive it.
+    """A task function's view of its own run; annotate a parameter with it to receive it.
 
     `attempt` counts from 1; with `item_id` it is the key for making side effects idempotent: the id of an item
     stays the same when the item is given again.
@@ -157,15 +157,15 @@ class Inbox(Generic[T]):
     """
 
     def get(self, block: bool = True, timeout: float | None = None) -> T:
-        """The next item; `ShutDown` when the queue has ended, `queue.Empty` when `timeout` seconds have passed."""
+        """Return the next item; `ShutDown` if the queue has ended, `queue.Empty` after `timeout` seconds."""
         raise NotImplementedError
 
     def get_nowait(self) -> T:
-        """`get(block=False)`."""
+        """Return `get(block=False)`."""
         return self.get(block=False)
 
     def task_done(self) -> None:
-        """The item taken last is done (it would be at the next `get` as well)."""
+        """Mark the item taken last as done (the next `get` does it as well)."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[T]:
@@ -180,7 +180,7 @@ class Outbox(Generic[T]):
         raise NotImplementedError
 
     def put_nowait(self, item: T) -> None:
-        """`put(item, block=False)`."""
+        """Call `put(item, block=False)`."""
         self.put(item, block=False)
 
 
@@ -189,7 +189,7 @@ class Outbox(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How a callable wants to be called; all that the engine needs to know of it.
+    """The way a callable is to be called; all that the engine needs to know of it.
 
     `kind`: "function", "generator", "async", "asyncgen" or "class" (a callable class, made once in each worker;
     `inner` is then the kind of its `__call__`). The others are names of parameters that the engine fills; `made` is
@@ -210,7 +210,7 @@ class Shape:
 
     @property
     def is_async(self) -> bool:
-        """Whether calls run on an event loop."""
+        """True if calls run on an event loop."""
         return self.call_kind in {"async", "asyncgen"}
 
 
@@ -252,7 +252,7 @@ def _call_kind(target: Any) -> Literal["function", "generator", "async", "asyncg
 
 
 def _wrapped_layers(target: Any) -> Iterator[Any]:
-    """A callable, and what it wraps (`functools.wraps`, `partial`, a bound or static method), from the outside in."""
+    """Yield a callable and what it wraps (`functools.wraps`, `partial`, a bound method), from the outside in."""
     seen: list[Any] = []
     while target is not None and not any(target is each for each in seen):
         seen.append(target)
@@ -266,7 +266,7 @@ def _wrapped_layers(target: Any) -> Iterator[Any]:
 
 
 def _engine_parameters(target: Any) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
-    """The parameters annotated Context, Inbox and Outbox."""
+    """Return the parameters annotated Context, Inbox and Outbox."""
     found: dict[str, list[str]] = {"Context": [], "Inbox": [], "Outbox": []}
     for name, annotation in parameter_hints(target).items():
         word = _annotated_word(annotation)
@@ -296,7 +296,7 @@ def _annotated_word(annotation: Any) -> str | None:
 
 
 def _annotation_names(annotation: str) -> Iterator[str]:
-    """The names that a written annotation may mean: the parts of a union, without what stands in brackets."""
+    """Yield the names that a written annotation may mean: the parts of a union, without what stands in brackets."""
     try:
         left = [ast.parse(annotation.strip(), mode="eval").body]
     except (SyntaxError, ValueError):
@@ -320,7 +320,7 @@ def _annotation_names(annotation: str) -> Iterator[str]:
 
 
 def parameter_hints(target: Any) -> dict[str, Any]:
-    """The annotations of a callable's parameters; those that cannot be resolved stay strings."""
+    """Return the annotations of a callable's parameters; those that cannot be resolved stay strings."""
     layers = list(_wrapped_layers(target)) if callable(target) else [target]
     target = layers[-1]
     raw = _raw_annotations(target)
@@ -344,7 +344,7 @@ def _raw_annotations(target: Any) -> dict[str, Any]:
 
 
 def _original_name(annotation: str, target: Any) -> str:
-    """A written annotation by our own names, where the module imports them under others for type checkers only."""
+    """Return an annotation in runner's names, if the module imports them under others for type checkers only."""
     if any(name.rpartition(".")[2] in _WORDS for name in _annotation_names(annotation)):
         return annotation
     try:
@@ -363,14 +363,14 @@ def _original_name(annotation: str, target: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Where a callable is found: `module` and `qualname`, and the module's file where its name does not lead there.
+    """The place of a callable: `module` and `qualname`, and the module's file if its name does not lead there.
 
     Workers get this instead of a pickled function, so it works under every start method.
 
     >>> Reference("math", "sqrt").load_callable()(9.0)
     3.0
 
-    With `given` the callable is what `qualname`, a plugin's `runner_tasks`, gives under that name.
+    With `provided_name` the callable is what `qualname`, a plugin's `runner_tasks`, gives under that name.
     """
 
     module: str
@@ -405,7 +405,7 @@ class TaskFunction:
     options: dict[str, Any] = field(default_factory=dict)
 
     def is_copy_of(self, other: TaskFunction) -> bool:
-        """Whether both are the same lines of the same file, imported under two names of its module."""
+        """Return True if both are the same lines of the same file, imported under two names of its module."""
         mine, theirs = (getattr(each.obj, "__code__", None) for each in (self, other))
         if mine is None or theirs is None:
             return False
@@ -434,7 +434,7 @@ class TaskFunction:
 
 
 def provided_functions(given: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """What `runner_tasks` has given: name, callable and options of each; TypeError for what is neither.
+    """Yield name, callable and options of each function that `runner_tasks` has given; TypeError for anything else.
 
     >>> list(provided_functions({"root": abs})) == [("root", abs, {})]
     True

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional
 
 import typer
 
-from runner import __version__
 from runner.cli import safe_output, streams
 from runner.cli.lazy_group import LazyGroup, change_folder
 from runner.errors import RunnerError
+from runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,14 +35,14 @@ class RunnerGroup(LazyGroup):
     }
 
     def plugin_commands(self) -> Mapping[str, tuple[str, str]]:
-        """The commands of installed plugins; runner's own verbs come first, and stay what they are."""
+        """Return the commands of installed plugins; runner's own verbs come first, and stay what they are."""
         from runner.cli import plugins
 
         found = plugins.plugin_commands().items()
         return {name: ("", plugins.command_summary(offered)) for name, offered in found if name not in self.verbs}
 
     def load_plugin_command(self, name: str) -> Any:
-        """A plugin's command, imported now."""
+        """Return a plugin's command, imported now."""
         from runner.cli import plugins
 
         offered = plugins.plugin_commands().get(name)
@@ -84,7 +84,7 @@ def _root_options(
         ),
     ] = None,
 ) -> None:
-    """Options of runner itself."""
+    """Take the options of runner itself."""
     if ctx.invoked_subcommand is None:
         from runner.cli.no_command import show_overview
 
@@ -122,7 +122,7 @@ def _run_app() -> int:
 
 
 def _say_error(text: str) -> None:
-    with contextlib.suppress(OSError):  # nobody can be told
+    with contextlib.suppress(OSError):  # standard error is closed
         sys.stderr.write(f"{text}\n")
 
 

@@ -1,4 +1,4 @@
-"""What is made of a run's record: its page, its trace, how it differs from another run; written where it is wanted."""
+"""Files made of a run's record: its page, its trace, its difference from another run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BesideRecord:
-    """Where the page of a run goes if nothing else is said: beside its record, in the folder of its owner alone."""
+    """The default place of a run's page: beside its record, in a folder of its owner alone."""
 
     state: Path
     run: str
@@ -75,7 +75,7 @@ def write_page(record: RunRecord, before: RunRecord | None, to: str | BesideReco
 
 
 def choose_page_target(plan: Plan, html: str | None, *, report: bool) -> str | BesideRecord | None:
-    """Where the page of a run is to be, if anywhere; UsageError before the run when that is not possible."""
+    """Return where the page of a run is to be, if anywhere; UsageError, before the run, if that is not possible."""
     if html is None and not report:
         return None
     if html is None:

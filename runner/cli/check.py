@@ -128,7 +128,7 @@ def _github_command(problem: Problem) -> str:
 
 
 def _escape_data(text: str) -> str:
-    """As GitHub's runner wants the text of a command escaped."""
+    """Escape the text of a command as GitHub's runner wants it."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 

@@ -110,7 +110,7 @@ def export(
 
 
 def _find_letters(state: Path, run: str) -> Path:
-    """The file of a run's letters; when the last run has none, that is said, and where there are some."""
+    """Return the file of a run's letters; when the last run has none, that is said, and where there are some."""
     path = store.find_dead_letters(state, run)
     if not path.exists():
         text = f"run {path.parent.name} has no dead letters"
@@ -129,14 +129,14 @@ def _write_letters(path: Path, file: Any) -> None:
 def _print_title(path: Path) -> None:
     heading = store.read_heading(path)
     if bad := store.count_unreadable_lines(path):
-        sys.stderr.write(f"{path}: {bad:,} lines are no dead letters, and are passed over\n")
+        sys.stderr.write(f"{path}: {bad:,} lines are not dead letters, and are skipped\n")
     sys.stderr.write(
         f"run {path.parent.name}  {_field_text(heading, 'title')}  began {_field_text(heading, 'began')}\n"
     )
 
 
 def _field_text(letter: dict[str, Any], key: str) -> str:
-    """A value as text that cannot steer a terminal, on one line."""
+    """Return a value as text that cannot steer a terminal, on one line."""
     return printable_line(str(letter.get(key, "")))
 
 

@@ -1,4 +1,4 @@
-"""What a run would do: the text of `runner run --dry-run`."""
+"""The text of `runner run --dry-run`: all that would be started."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_NAMES = 8
 
 
 def describe_plan(config: Config, plan: Plan) -> list[str]:
-    """Every task with its function, workers and arguments; secrets stay references."""
+    """Return every task with its function, workers and arguments; secrets stay references."""
     counts: Counter[str] = Counter()
     for task in plan.tasks.values():
         counts[task.mode] += task.config.workers.count

@@ -1,4 +1,4 @@
-"""What each code means, with an example of the mistake and the way out: the pages of `runner explain`.
+"""The pages of `runner explain`: the meaning of each code, with an example of the mistake and the way out.
 
 They are in `codes.toml`, where examples in TOML read well.
 """

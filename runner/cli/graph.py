@@ -83,7 +83,7 @@ def _of_file(file: str | None, param: list[str] | None, set_: list[str] | None) 
 
 
 def _of_run(run: str, state: Path, file: str | None, given: list[str]) -> Diagram:
-    """A record knows its own tasks and queues; the file may be another one by now."""
+    """Draw the tasks and queues that the record knows; the file may be another one by now."""
     from runner.report.graph import diagram_of_run
 
     if file is not None or given:

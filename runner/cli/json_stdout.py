@@ -27,7 +27,8 @@ def claim_stdout() -> Callable[[str], None]:
     """From now on what goes to standard output goes to standard error; return what writes the document.
 
     Descriptor 1 itself is moved: banners of C libraries, child programs and streams that were taken at import follow.
-    It stays so until this process ends, because some print at its very end; `give_back` is for whoever goes on.
+    It stays so until this process ends, because some print at its very end; a caller that goes on calls
+    `restore_stdout`.
     """
     try:
         sys.stdout.flush()

@@ -33,15 +33,15 @@ class LazyGroup(typer.core.TyperGroup):
         self.commands = dict.fromkeys(self.verbs)  # type: ignore[assignment]  # typer suggests names from its keys
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  typer's signature
-        """All names, in the order of `verbs`."""
+        """Return all names, in the order of `verbs`."""
         return [*self.verbs, *self.plugin_commands()]
 
     def plugin_commands(self) -> Mapping[str, tuple[str, str]]:
-        """Further commands, of plugins: name → ("", help); looked for only when somebody wants to know."""
+        """Return further commands, of plugins: name → ("", help); looked for only when they are asked for."""
         return {}
 
     def load_plugin_command(self, name: str) -> Any:  # noqa: ARG002  a subclass that has others says which
-        """The typer app or function of one of them; None when there is none of that name."""
+        """Return the typer app or function of one of them; None when there is none of that name."""
         return None
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  typer's signature
@@ -59,14 +59,14 @@ class LazyGroup(typer.core.TyperGroup):
         return self.commands[cmd_name]
 
     def _folder_options(self) -> list[Any]:
-        """The group's own `-C`, for each of its commands."""
+        """Return the group's own `-C`, for each of its commands."""
         found = [copy.copy(param) for param in self.params if "-C" in param.opts]
         for param in found:
             param.expose_value = False
         return found
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  typer's signature
-        """The list of verbs in `--help`, without importing any."""
+        """Write the list of verbs for `--help`, without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in self.verbs.items()])
         others = self.plugin_commands()
@@ -83,7 +83,7 @@ def _build_command(name: str, target: Any, elsewhere: Sequence[Any]) -> Any:
 
 
 def _with_plain_output(command: Any) -> Any:
-    """A plugin's command, which prints what it likes; how it is called wrongly is said by us."""
+    """Let a plugin's command print what it likes; what is wrong with its options is still said by runner."""
     invoke = command.invoke
 
     def call(ctx: Any) -> Any:
@@ -101,7 +101,7 @@ def _single_command(target: Any) -> Any:
 
 
 def _add_common_options(command: Any, elsewhere: Sequence[Any]) -> None:
-    """What every command has: `-C`, its examples line by line, and the nearest word for a misspelt option."""
+    """Give every command `-C`, its examples line by line, and the nearest word for a misspelt option."""
     for each in getattr(command, "commands", {}).values():
         if each.callback is not None and "Examples:" in (each.callback.__doc__ or ""):
             each.help = _help_text(each.callback.__doc__)
@@ -124,7 +124,7 @@ def change_folder(folder: str | None) -> None:
 
 
 def _parse_with_hint(command: Any, usual: Any, ctx: Any, args: list[str]) -> Any:
-    """As typer parses, but an option that there is not is answered with the one that is most like it."""
+    """Parse as typer does, but answer an unknown option with the one that is most like it."""
     try:
         return usual(ctx, args)
     except Exception as error:
@@ -139,7 +139,7 @@ def _parse_with_hint(command: Any, usual: Any, ctx: Any, args: list[str]) -> Any
 
 
 def _help_text(text: str) -> str:
-    """A docstring as help: the examples keep their lines (that is what the backspace says)."""
+    """Return a docstring as help: the examples keep their lines (that is what the backspace says)."""
     head, mark, examples = inspect.cleandoc(text).partition("Examples:\n")
     lines = [line for line in examples.split("\n") if line.strip()]
     return head + (f"\b\n{mark}" + "\n".join(lines) if mark else "")

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runner.cli import plugins
 from runner.cli.plugins import NoPluginOption, NoPluginsOption, OnlyPluginOption, plugin_choice
 from runner.cli.report import DEFAULT_STATE
 from runner.cli.shared_options import FileArgument, ParamOptions, SetOptions, examine_file, raise_for_problems
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.config.model import Config, TaskConfig
-    from runner.plugins import PluginSet, TaskFunction
+    from runner.plugins import Plugin, PluginSet, TaskFunction
 
 _WHAT = ("tasks", "functions", "plugins", "params", "runs")
 
@@ -100,7 +99,7 @@ def _print_runs(state: Path, document: Callable[[str], None] | None) -> None:
 
 
 def task_lines(config: Config) -> list[str]:
-    """One line for each task: what it calls, how, and from where to where."""
+    """Return one line for each task: what it calls, how, and from where to where."""
     return format_table([_task_row(task) for task in config.tasks.values()])
 
 
@@ -138,7 +137,7 @@ def _task_records(config: Config) -> list[dict[str, Any]]:
 
 
 def param_lines(config: Config) -> list[str]:
-    """One line for each param: its type, its value, its bounds, its help."""
+    """Return one line for each param: its type, its value, its bounds, its help."""
     rows = []
     for record in _param_records(config):
         bounds = [f"{key} {record[key]}" for key in ("min", "max") if record[key] is not None]
@@ -175,7 +174,7 @@ def _doc_line(target: Any) -> str:
 
 
 def function_lines(found: PluginSet) -> list[str]:
-    """The task functions of every plugin: signature, file and line, first line of the docstring."""
+    """Return the task functions of every plugin: signature, file and line, first line of the docstring."""
     from runner.check.functions import function_location, written_signature
 
     lines = []
@@ -208,9 +207,55 @@ def _function_records(found: PluginSet) -> list[dict[str, Any]]:
     return [record(plugin.name, function) for plugin in found.all_plugins for function in plugin.functions.values()]
 
 
+def plugin_lines(found: PluginSet) -> list[str]:
+    """Return a line for each plugin, and why it is broken or blocked below it."""
+    shown = [each for each in found.all_plugins if each.name != "std" or each.loaded]
+    rows = format_table([_plugin_row(each) for each in shown])
+    lines = []
+    for row, plugin in zip(rows, shown, strict=True):
+        lines.append(row)
+        if plugin.error_line:
+            lines.append(f"    {plugin.name}: could not be loaded: {plugin.error_line}")
+        if plugin.blocked_by:
+            lines.append(f"    blocked by {plugin.blocked_by}")
+    return lines or ["no plugins"]
+
+
+def _plugin_row(plugin: Plugin) -> tuple[str, ...]:
+    parts = [f"{len(plugin.functions)} functions"] if plugin.loaded or plugin.functions else []
+    parts += ["functions unknown until loaded"] if plugin.module and plugin.status == "lazy" else []
+    parts += list(plugin.hooks)
+    parts += [f"command {plugin.name}"] if plugin.commands_module else []
+    return plugin.name, plugin.version or "-", plugin.status, ", ".join(parts), plugin.origin
+
+
+def plugin_records(found: PluginSet) -> list[dict[str, Any]]:
+    """Return the same for programs; `functions` is null if the plugin is not loaded."""
+    return [
+        {
+            "name": plugin.name,
+            "version": plugin.version or None,
+            "distribution": plugin.distribution.display_name if plugin.distribution else None,
+            "origin": plugin.origin,
+            "file": plugin.source_file or None,
+            "status": plugin.status,
+            "why": plugin.blocked_by or plugin.error_line,
+            "functions": _function_names(plugin),
+            "hooks": list(plugin.hooks),
+            "command": plugin.name if plugin.commands_module else None,
+            "error": plugin.error,
+        }
+        for plugin in found.all_plugins
+    ]
+
+
+def _function_names(plugin: Plugin) -> list[str] | None:
+    return None if plugin.module and plugin.status in {"lazy", "blocked"} else list(plugin.functions)
+
+
 _Lister = tuple["Callable[[Config], list[str]]", "Callable[[Config], list[dict[str, Any]]]"]
 _LISTS: dict[str, _Lister] = {"tasks": (task_lines, _task_records), "params": (param_lines, _param_records)}
 _OF_PLUGINS = {
     "functions": (function_lines, _function_records),
-    "plugins": (plugins.plugin_lines, plugins.plugin_records),
+    "plugins": (plugin_lines, plugin_records),
 }

@@ -105,7 +105,7 @@ def _check_identifier(word: str, name: str) -> str:
 
 
 def _write_folder(kind: str, files: Mapping[str, str], folder: Path, names: ProjectNames) -> Path:
-    """All files of one kind of folder; UsageError when it is there already."""
+    """Write all files of one kind of folder, and return it; UsageError if it exists."""
     words = {"name": names.name, "plugin": names.plugin, "module": names.module, "distribution": names.distribution}
     try:
         folder.mkdir()

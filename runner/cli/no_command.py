@@ -19,7 +19,7 @@ There is no {DEFAULT_FILE} here. The smallest useful one runs a function of plug
 
 
 def show_overview() -> None:
-    """The tasks of ./tasks.toml, and three commands to go on with."""
+    """Print the tasks of ./tasks.toml, and three commands to go on with."""
     from runner import config
     from runner.cli.listing import task_lines
 

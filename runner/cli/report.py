@@ -94,7 +94,7 @@ def _default_page(state: Path, run: str, events: str | None) -> str | artifacts.
 
 
 def find_record(state: Path, run: str) -> RunRecord:
-    """The record of a run: `last`, `last~1`, an id, or the beginning of one. UsageError says what there is."""
+    """Return the record of a run: `last`, `last~1`, an id, or the beginning of one. UsageError says what there is."""
     from runner.report.record import parse_record
     from runner.store import records
 
@@ -103,7 +103,7 @@ def find_record(state: Path, run: str) -> RunRecord:
 
 
 def record_of_events(path: str) -> RunRecord:
-    """The record of the run whose events are in a file."""
+    """Return the record of the run whose events are in a file."""
     from runner.report import journal
     from runner.report.record_builder import RecordBuilder
 

@@ -164,7 +164,7 @@ def run(
 
 
 def _run_overrides(**given: str | None) -> list[tuple[str, str]]:
-    """Options that are keys of [run], as TOML; a number stays one."""
+    """Return options that are keys of [run], as TOML; a number stays one."""
     return [
         (f"run.{key}", value if value.isdigit() else json.dumps(value))
         for key, value in given.items()

@@ -25,7 +25,7 @@ _KINDS: dict[str, Any] = {
 
 
 def past_runs(state: Path) -> list[dict[str, Any]]:
-    """One entry for each run, the last one first: how it ended, or "going on", or "killed"."""
+    """Return one entry for each run, the last one first: how it ended, or "going on", or "killed"."""
     found = []
     for run in reversed(records.recorded_runs(state)):
         path = state / "runs" / run / records.RECORD_FILE
@@ -36,7 +36,7 @@ def past_runs(state: Path) -> list[dict[str, Any]]:
 
 
 def _checked_value(record: dict[str, Any], key: str) -> Any:
-    """What a record says under a key; None when it is of no such kind: somebody else, or a hand, has written it."""
+    """Return a value of a record, or None if it has another type: other programs and hands can write records."""
     value = record.get(key)
     if key == "balance" and isinstance(value, dict) and not all(type(count) is int for count in value.values()):
         return None
@@ -53,17 +53,17 @@ def _describe_end(path: Path, record: dict[str, Any]) -> str:
 
 
 def _outcome_line(record: dict[str, Any]) -> str:
-    """The last line of its summary; without a name of a task that was not written by runner."""
+    """Return the last line of its summary; without a name of a task that was not written by runner."""
     try:
         hows = {str(task["name"]): task["how"] for task in record["tasks"]}
         cut = [str(name) for name in record.get("unfinished", ())]
         return describe_outcome(Balance(**record["balance"]), hows, cut, queues=bool(record["queues"]))
-    except (TypeError, ValueError, KeyError, AttributeError):  # written by somebody else, or by hand
+    except (TypeError, ValueError, KeyError, AttributeError):  # written by another program, or by hand
         return "?"
 
 
 def table_rows(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """The same for people."""
+    """Return the same for people."""
     return [tuple(_run_row(entry)) for entry in found]
 
 
@@ -71,7 +71,7 @@ def _run_row(entry: dict[str, Any]) -> list[str]:
     try:
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(entry["began"])))
         took = format_duration(float(entry["seconds"]))
-    except (TypeError, ValueError, KeyError, OverflowError, OSError):  # written by somebody else, or by hand
+    except (TypeError, ValueError, KeyError, OverflowError, OSError):  # written by another program, or by hand
         began = took = "?"
     title = printable_line(entry["title"] or "?")
     return [printable_text(entry["run"]), began, entry["end"], took, title[:30], entry["outcome"]]

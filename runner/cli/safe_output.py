@@ -1,4 +1,4 @@
-"""What the commands print goes through here: foreign text reaches a terminal only as `text.plain` shows it.
+"""The streams that commands print to: foreign text reaches a terminal only as `text.printable_text` shows it.
 
 It stands at the boundary, so that no command can forget it; parts of a command that write bytes for programs, and what
 is not ours (the output of tasks, commands of plugins), go past it.
@@ -28,7 +28,7 @@ class SafeStream:
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """The same for many."""
+        """Write several."""
         for line in lines:
             self.write(line)
 

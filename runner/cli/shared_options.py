@@ -1,4 +1,4 @@
-"""What several verbs are given: a file, values of params, keys to set; and how shells complete them."""
+"""Arguments that several verbs have: a file, values of params, keys to set; and their completion in shells."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT_FILE = "tasks.toml"
 
 
 def complete_file(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: ARG001  typer's signature
-    """TOML files, and folders on the way to them."""
+    """Return TOML files, and folders on the way to them."""
     folder = Path(incomplete).parent if not incomplete.endswith("/") else Path(incomplete)
     try:
         there = sorted(folder.iterdir())
@@ -32,7 +32,7 @@ def complete_file(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: A
 
 
 def complete_task(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001  typer's signature
-    """Names of tasks in the file that the command line names."""
+    """Return names of tasks in the file that the command line names."""
     config = _examine_quietly(ctx)
     return [(task.name, task.help) for task in config.tasks.values()] if config else []
 
@@ -49,7 +49,7 @@ def complete_param(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]
 
 
 def complete_set(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: ARG001  typer's signature
-    """`tasks.NAME.key=` and the like."""
+    """Return `tasks.NAME.key=` and the like."""
     from runner.config import grammar
 
     config = _examine_quietly(ctx)
@@ -61,7 +61,7 @@ def complete_set(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: AR
 
 
 def complete_code(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001  typer's signature
-    """Codes of problems."""
+    """Return codes of problems."""
     from runner.cli.explanations import EXPLANATIONS
 
     return [(page.code, page.title) for page in EXPLANATIONS.values()]
@@ -78,7 +78,7 @@ def _examine_quietly(ctx: Any) -> Config | None:
 
 
 def _find_file(words: Sequence[str]) -> str:
-    """The file among words that are not parsed yet: after an option whose value is being typed, none is."""
+    """Return the file among words that are not parsed yet: after an option whose value is being typed, none is."""
     return next((word for word in words if word.endswith(".toml") and Path(word).is_file()), DEFAULT_FILE)
 
 
@@ -109,7 +109,7 @@ SetOptions = Annotated[
 
 
 def file_or_default(file: str | None, verb: str) -> str:
-    """The file that is meant; UsageError when none is."""
+    """Return the file that is meant; UsageError when none is."""
     if file is not None:
         return file
     if not Path(DEFAULT_FILE).exists():
@@ -118,19 +118,19 @@ def file_or_default(file: str | None, verb: str) -> str:
 
 
 def parse_pairs(texts: Iterable[str] | None, option: str) -> list[tuple[str, str]]:
-    """`NAME=VALUE` texts; UsageError for what is none."""
+    """Return `NAME=VALUE` texts; UsageError for any other text."""
     found = []
     for text in texts or ():
         name, equals, value = text.partition("=")
         if not equals or not name:
             # What is there may be a secret; only the option's name is repeated.
-            raise UsageError(f"{option} wants NAME=VALUE")
+            raise UsageError(f"{option} needs NAME=VALUE")
         found.append((name, value))
     return found
 
 
 def examine_file(file: str | None, verb: str, params: list[str] | None, sets: list[str] | None) -> Config:
-    """The file, read for a verb that runs nothing."""
+    """Return the file, read for a verb that runs nothing."""
     from runner import config
 
     return config.examine(
@@ -142,7 +142,7 @@ def examine_file(file: str | None, verb: str, params: list[str] | None, sets: li
 
 
 def raise_for_problems(config: Config) -> None:
-    """A file with errors in its keys cannot be shown; ConfigError with all of them."""
+    """Raise ConfigError with all errors of a file: with errors in its keys it cannot be shown."""
     from runner import check
 
     check.raise_if_errors(config.problems, config)

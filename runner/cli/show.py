@@ -17,7 +17,7 @@ def show(
 ) -> None:
     """Show the resolved file in its long form, with all defaults. Executes nothing of the project.
 
-    Secrets stay references, and so do required params that nobody has given.
+    Secrets stay references, and so do required params that are not given.
 
     Examples:
       runner show

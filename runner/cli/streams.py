@@ -99,7 +99,7 @@ def _open_output(fd: int, before: TextIO | None) -> TextIO:
 
 
 def _replace_letters(error: UnicodeError) -> tuple[str | bytes, int]:
-    r"""An error handler of codecs: letters that look alike, or escapes.
+    r"""Return an error handler of codecs: letters that look alike, or escapes.
 
     >>> codecs.register_error(_HANDLER, _replace_letters)
     >>> "┌─▶ 5 µs é".encode("ascii", _HANDLER)
@@ -116,7 +116,7 @@ def take_output_error() -> str:
     """Write out what the streams hold; what could not be written since this was last asked, but for a closed pipe."""
     told = ""
     for stream, name in ((sys.stdout, "standard output"), (sys.stderr, "standard error")):
-        with contextlib.suppress(OSError, ValueError):  # somebody has closed it
+        with contextlib.suppress(OSError, ValueError):  # it is closed
             stream.flush()
         if isinstance(raw := _raw_stream(stream), _LenientOutput) and raw.trouble:
             told = told or f"{name}: {raw.trouble}"

@@ -1,4 +1,4 @@
-"""Where plugins are: files and folders beside the file, modules that it names, runner's own, and installed ones."""
+"""Find plugins: files and folders beside the file, modules that it names, runner's own, and installed ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BUNDLED_PLUGIN = "std"
 
 
 def local_plugins(folder: Path, named: tuple[str, ...] | None, choice: PluginPolicy) -> list[Plugin]:
-    """The plugins of one file, which is in `folder`."""
+    """Return the plugins of one file, which is in `folder`."""
     default = folder / "plugins"
     if named is None:
         found = _in_folder(default) if default.is_dir() else []
@@ -41,7 +41,7 @@ def local_plugins(folder: Path, named: tuple[str, ...] | None, choice: PluginPol
 
 
 def _in_folder(folder: Path) -> list[Plugin]:
-    """The plugins in it: regular files and packages, or links to such.
+    """Return the plugins in it: regular files and packages, or links to such.
 
     What begins with a dot is an editor's, an archive's or a mount's (`.#x.py`, `._x.py`, `..data`).
     """
@@ -59,7 +59,7 @@ def _is_module(path: Path) -> bool:
 
 
 def _local_plugin(path: Path) -> Plugin:
-    """A link is the plugin that its own name and place say, as for any module of Python's; so it is not followed."""
+    """Return the plugin at a path; a link is not followed: its own name and place count, as for Python's modules."""
     folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100  a Path would follow it, or leave `..` in
     file = os.path.join(folder, name)  # noqa: PTH118
     if os.path.isdir(file):  # noqa: PTH112
@@ -71,7 +71,7 @@ def _local_plugin(path: Path) -> Plugin:
 
 
 def bundled_plugins(choice: PluginPolicy) -> list[Plugin]:
-    """The plugin that ships with runner, where it does."""
+    """Return the plugin that ships with runner, where it does."""
     spec = importlib.util.find_spec(f"runner.{BUNDLED_PLUGIN}")
     if spec is None:
         return []
@@ -81,7 +81,7 @@ def bundled_plugins(choice: PluginPolicy) -> list[Plugin]:
 
 
 def installed_plugins(choice: PluginPolicy) -> list[Plugin]:
-    """Installed plugins, none of them imported; blocked ones say by what."""
+    """Return installed plugins, none of them imported; blocked ones say by what."""
     by_name: dict[tuple[str, str], dict[str, EntryPoint]] = {}
     for point in scan_entry_points():
         by_name.setdefault((point.name, point.distribution.metadata_folder), {})[point.group] = point

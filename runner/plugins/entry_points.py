@@ -22,7 +22,7 @@ ENTRY_POINT_GROUPS = (FUNCTIONS_GROUP, HOOKS_GROUP, COMMANDS_GROUP)
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """What is installed in one go: `info` is its folder of metadata."""
+    """One installed distribution, and its folder of metadata."""
 
     name: str
     version: str
@@ -74,7 +74,7 @@ class EntryPoint:
 
 
 def scan_entry_points(path: Iterable[str] | None = None) -> list[EntryPoint]:
-    """All entry points for runner; of two installations of one distribution the first on `path` counts."""
+    """Return all entry points for runner; of two installations of one distribution the first on `path` counts."""
     found: list[EntryPoint] = []
     seen: set[str] = set()
     for site in dict.fromkeys(sys.path if path is None else path):

@@ -1,6 +1,6 @@
 """The hooks of all plugins of a run: registered with pluggy, checked, and called one plugin at a time.
 
-Each plugin is called by itself (`subset_hook_caller`), so that an error is its own, and nobody else misses a call.
+Each plugin is called by itself (`subset_hook_caller`), so that an error is its own, and no other plugin misses a call.
 pluggy is imported when the first plugin has a hook, and never in workers.
 """
 
@@ -29,13 +29,13 @@ _ROUTINES = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 
 
 def marked_hooks(module: Any) -> dict[str, HookOptions]:
-    """The functions of a module that are marked with `@hookimpl`, by name."""
+    """Return the functions of a module that are marked with `@hookimpl`, by name."""
     found = {name: getattr(value, MARK, None) for name, value in vars(module).items() if _is_function(value)}
     return {name: options for name, options in found.items() if isinstance(options, HookOptions)}
 
 
 def _is_function(value: Any) -> bool:
-    """`inspect.isroutine`, of what an object is and not of what it says: proxies raise when they are asked."""
+    """Return `inspect.isroutine` by the type of an object alone: proxies raise when they are asked for attributes."""
     return inspect.isroutine(value) if issubclass(type(value), _ROUTINES) else False
 
 
@@ -80,7 +80,7 @@ class HookCalls:
             self._add_functions(plugin, module)
 
     def calls_of(self, hook: str) -> Iterator[tuple[Plugin, Callable[..., list[Any]]]]:
-        """Each plugin with this hook, and the call of it alone; the call's result is a list of one, or empty."""
+        """Yield each plugin with this hook, and the call of it alone; the call's result is a list of one, or empty."""
         if self._manager is None:
             return
         for key, plugin in self._plugins.items():
@@ -101,7 +101,7 @@ class HookCalls:
                 plugin.mark_broken(f"its hook runner_tasks raised {told}", told.traceback)
 
     def worker_hooks(self) -> tuple[WorkerHook, ...]:
-        """The hooks that surround workers, as workers are told of them."""
+        """Return the hooks that surround workers, as workers are told of them."""
         found = []
         for key, plugin in self._plugins.items():
             if "runner_worker" in plugin.hooks and not plugin.error:
@@ -136,7 +136,7 @@ def _make_manager() -> pluggy.PluginManager:
 
 
 def _find_mistake(module: ModuleType, found: dict[str, HookOptions], plugin: Plugin) -> str:
-    """What is wrong with a plugin's hooks, in one sentence; empty when nothing is."""
+    """Return the first mistake in a plugin's hooks as a sentence; empty if there is none."""
     for name, options in found.items():
         if name not in NAMES and not options.optionalhook:
             return f"there is no hook `{name}`; {did_you_mean(name, NAMES) or 'hooks: ' + ', '.join(NAMES)}"
@@ -170,7 +170,7 @@ def _find_wrong_form(name: str, function: Any) -> str:
 
 
 def _positional_parameters(function: Callable[..., Any]) -> list[str]:
-    """What pluggy would pass: parameters by position that have no default."""
+    """Return the parameters that pluggy passes: by position, without a default."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
     return [each.name for each in parameters if each.kind in kinds and each.default is each.empty]

@@ -1,4 +1,4 @@
-"""What a run asks of plugins: who hears its events, and which engines there are."""
+"""The two things that a run asks of plugins: listeners to its events, and engines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Listeners:
-    """Everybody who hears of a run: `emit` (a person), and after it each plugin with `runner_event`."""
+    """All listeners of a run: `emit` (for people), and after it each plugin with `runner_event`."""
 
     def __init__(self, plugins: PluginSet | None, emit: Callable[[Event], None]) -> None:
         self._emit = emit
@@ -28,7 +28,7 @@ class Listeners:
         self.has_listeners = bool(self._calls)
 
     def publish_event(self, event: Event) -> None:
-        """Tell everybody; a plugin that raises is silenced, and a person told of it, once."""
+        """Give an event to all; a plugin that raises is silenced, and that is noted once."""
         self._emit(event)
         for entry in self._calls.copy() if self._calls else ():
             plugin, call = entry
@@ -41,7 +41,7 @@ class Listeners:
 
 
 def speaking_as(name: str) -> contextlib.AbstractContextManager[None]:
-    """What is printed meanwhile bears this name, where output is captured."""
+    """Give this name to all that is printed meanwhile, where output is captured."""
     speak = getattr(sys.stdout, "speaking", None)
     return contextlib.nullcontext() if speak is None else speak(name)
 
@@ -63,7 +63,7 @@ class OfferedEngine:
 def offered_engines(
     plugins: PluginSet,
 ) -> tuple[dict[str, OfferedEngine], list[tuple[Plugin, str, BaseException | None]]]:
-    """The engines of all plugins by name, and what was wrong: whose, what, and what was raised."""
+    """Return the engines of all plugins by name, and what was wrong: whose, what, and what was raised."""
     found: dict[str, OfferedEngine] = {}
     wrong: list[tuple[Plugin, str, BaseException | None]] = []
     for plugin, call in plugins.hooks.calls_of("runner_engines"):

@@ -1,6 +1,6 @@
 """Look task functions up by name, in all the plugins of a file.
 
-A bare name is looked for in local plugins, then in runner's own, and only if nobody there has it in every installed
+A bare name is looked for in local plugins, then in runner's own, and only if none of them has it in every installed
 one, which are imported for that. `plugin.function` imports that plugin only.
 """
 
@@ -62,7 +62,7 @@ class PluginSet:
         return [*self.local_plugins, *self.bundled_plugins, *self.installed_plugins]
 
     def load_std(self) -> Plugin:
-        """The plugin that ships with runner, imported now."""
+        """Return the plugin that ships with runner, imported now."""
         [plugin] = self.bundled_plugins
         plugin.load_functions()
         return plugin
@@ -73,7 +73,7 @@ class PluginSet:
             plugin.load_functions()
 
     def _break_same_names(self) -> None:
-        """Of two plugins of one name nobody could say whose hooks are meant, or block one: none of them has any."""
+        """Break plugins of the same name: whose hooks are meant is unclear, and neither can be blocked alone."""
         owners: dict[str, list[Plugin]] = {}
         for each in (*self.local_plugins, *self.installed_plugins):
             if not each.blocked_by and (each.distribution is None or each.hooks_module):
@@ -87,7 +87,7 @@ class PluginSet:
     # -- looking up ----------------------------------------------------------------------------
 
     def find_function(self, call: str) -> TaskFunction:
-        """The task function that a file calls `call`; PluginError says what there is instead."""
+        """Return the task function that a file calls `call`; PluginError says what there is instead."""
         if ":" in call:
             return _import_function(call, self._env)
         plugin, _, name = call.rpartition(".")
@@ -100,7 +100,7 @@ class PluginSet:
             if circle is self.local_plugins and any(
                 name in each.unmarked_functions or each.may_have_function(name) for each in circle
             ):
-                break  # the project's own may be meant, were it in order: nobody else's is taken for it
+                break  # the project's own may be meant, were it in order: no other plugin's is taken for it
         raise self._not_found(call, "", name, [*self.local_plugins, *self.installed_plugins])
 
     def _find_among(self, call: str, name: str, circle: Sequence[Plugin]) -> TaskFunction | None:
@@ -155,7 +155,7 @@ class PluginSet:
 
 
 def _is_same_function(one: TaskFunction, other: TaskFunction) -> bool:
-    """Whether two plugins offer one function: one has imported it from the other."""
+    """Return True if two plugins offer one function: one has imported it from the other."""
     return one.obj is other.obj or one.is_copy_of(other)
 
 
@@ -209,7 +209,7 @@ def _import_function(call: str, env: Mapping[str, str]) -> TaskFunction:
         hint = "" if isinstance(error, ModuleNotFoundError) else told.traceback.rstrip()
         raise PluginError(f"`{call}` cannot be imported: {told}", "E310", hint) from None
     if not callable(target):
-        raise PluginError(f"`{call}` is no function: it is of type {type(target).__name__}")
+        raise PluginError(f"`{call}` is not a function: it is of type {type(target).__name__}")
     mark = find_declaration(target)
     options = {} if mark is None else mark.options
     return TaskFunction(qualname, target, reference, module, options)

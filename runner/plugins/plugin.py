@@ -29,7 +29,7 @@ _OURS = str(Path(__file__).parent.parent)
 class Plugin:
     """A plugin. `module` has its task functions and `hooks_module` its hooks; a local plugin has both in one.
 
-    `error` is a traceback or a sentence, `why` its one line; `path` is the file of a local plugin.
+    `error` is a traceback or a sentence, `error_line` its one line; `path` is the file of a local plugin.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Plugin:
 
     @classmethod
     def from_entry_points(cls, points: dict[str, EntryPoint]) -> Plugin:
-        """From the entry points of one name in one distribution, by group."""
+        """Make a plugin from the entry points of one name in one distribution, by group."""
         any_point = points.get(FUNCTIONS_GROUP) or next(iter(points.values()))
         of = {group: point.value for group, point in points.items()}
         plugin = cls(any_point.name, f"{any_point.distribution}, {any_point.source_file}", of.get(FUNCTIONS_GROUP, ""))
@@ -74,7 +74,7 @@ class Plugin:
 
     @property
     def status(self) -> Literal["loaded", "lazy", "blocked", "broken"]:
-        """What has become of it so far."""
+        """The plugin's state so far."""
         if self.blocked_by:
             return "blocked"
         if self.error:
@@ -82,7 +82,7 @@ class Plugin:
         return "loaded" if self.loaded else "lazy"
 
     def mark_broken(self, why: str, error: str = "") -> None:
-        """It is broken; the first reason counts."""
+        """Mark it as broken; the first reason counts."""
         if not self.error:
             self.error_line, self.error = why, error or why
 
@@ -96,7 +96,7 @@ class Plugin:
             self._collect_functions(module)
 
     def import_own_module(self, name: str) -> ModuleType | None:
-        """One of its modules; None when it cannot be imported: it is broken then."""
+        """Return one of its modules; None when it cannot be imported: it is broken then."""
         if ":" in name:
             self.mark_broken(f"its entry point must name a module, not {name!r}")
             return None
@@ -112,7 +112,7 @@ class Plugin:
         return module
 
     def may_have_function(self, name: str) -> bool:
-        """Whether it might have the function, were it not broken: its text names it, other than to call it."""
+        """Return True if this broken plugin might have the function: its text names it, other than to call it."""
         if not self.error:
             return False
         word = re.escape(name)
@@ -172,7 +172,7 @@ def import_with_env(env: Mapping[str, str], name: str, path: str | None = None) 
 
 
 def trim_traceback(error: BaseException) -> BaseException:
-    """The error without the frames of the import system and of ours, which lead to it."""
+    """Return the error without the frames of the import system and of ours, which lead to it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(("<frozen importlib", _OURS)):
         trace = trace.tb_next
@@ -180,7 +180,7 @@ def trim_traceback(error: BaseException) -> BaseException:
 
 
 def is_user_interrupt(error: BaseException) -> bool:
-    """Whether it is Ctrl-C, and no `raise KeyboardInterrupt` of the code that was executed."""
+    """Return True for Ctrl-C, False for `raise KeyboardInterrupt` in the code that was executed."""
     trace = error.__traceback__
     if not isinstance(error, KeyboardInterrupt) or trace is None:
         return False
@@ -190,6 +190,6 @@ def is_user_interrupt(error: BaseException) -> bool:
 
 
 def add_hook_note(error: BaseException, hook: str, plugin: Any) -> BaseException:
-    """The error, with the plugin whose hook has raised it."""
+    """Return the error, with the plugin whose hook has raised it."""
     error.add_note(f"in hook {hook} of plugin {plugin.label}")
     return trim_traceback(error)

@@ -16,9 +16,10 @@ ONLY_VARIABLE = "RUNNER_PLUGINS"
 
 @dataclass(frozen=True, slots=True)
 class PluginPolicy:
-    """`blocked` and `only` are names of plugins or of distributions; each word in `why` says who wants it so.
+    """The plugins that may be used, by names of plugins or of distributions.
 
-    `only` (None: everybody) and `none` concern installed plugins; `blocked` local ones as well.
+    `blocked_names` says for each name which option or variable blocks it. `allowed_names` (None: all) and
+    `blocks_installed` concern installed plugins only.
     """
 
     blocked_names: Mapping[str, str]
@@ -35,7 +36,7 @@ class PluginPolicy:
         none: bool = False,
         only: Iterable[str] = (),
     ) -> PluginPolicy:
-        """From the environment and the command line, whose `--only-plugin` counts instead of RUNNER_PLUGINS.
+        """Read the environment and the command line, whose `--only-plugin` counts instead of RUNNER_PLUGINS.
 
         >>> PluginPolicy.read({"RUNNER_DISABLE_PLUGINS": "a, b"}).reason_to_block("b", "", installed=True)
         'RUNNER_DISABLE_PLUGINS'
@@ -57,7 +58,7 @@ class PluginPolicy:
         )
 
     def reason_to_block(self, name: str, distribution: str, *, installed: bool) -> str:
-        """What blocks a plugin; empty when nothing does."""
+        """Return the option or variable that blocks a plugin; empty if none does."""
         mine = {_normalized_name(name), _normalized_name(distribution)} - {""}
         for word in mine:
             if word in self.blocked_names:
@@ -74,5 +75,5 @@ def _split_words(text: str) -> set[str]:
 
 
 def _normalized_name(name: str) -> str:
-    """Names of distributions are the same with `-`, `_` or `.`, and in any case."""
+    """Normalize a name: distributions' names are the same with `-`, `_` or `.`, and in any case."""
     return name.replace("_", "-").replace(".", "-").lower()

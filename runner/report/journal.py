@@ -15,8 +15,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from runner import __version__, events
+from runner import events
 from runner.errors import UsageError
+from runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -37,7 +37,7 @@ class ProcessGroup:
         self._line = -1
 
     def group_id(self) -> int:
-        """Its number; made anew when it was killed."""
+        """Return its number; a group that was killed is made anew."""
         if self._holder is not None and self._holder.poll() is None:
             return self._holder.pid
         self.kill_and_close()
@@ -60,14 +60,14 @@ class ProcessGroup:
         return self._holder.pid
 
     def abandon_in_fork(self) -> None:
-        """In a copy of this process: it does not keep the group alive."""
+        """Forget the group in a copy of this process, which does not keep it alive."""
         forked_copies.close_descriptors(self._line)
         self._holder, self._line = None, -1
 
     def kill(self) -> None:
         """SIGKILL to everything in it."""
         if self._holder is not None:
-            if self._holder.poll() is None:  # else its number may be somebody else's
+            if self._holder.poll() is None:  # else another process may have its number
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._holder.pid, signal.SIGKILL)
             self._holder.wait()
@@ -92,7 +92,7 @@ class Command:
         self.exit_code = 0
 
     def run(self, arguments: list[str], data: bytes, cwd: str | None, env: Mapping[str, str] | None) -> Command:
-        """Run it; afterwards `code`, `out`, `err` and `trouble` say how it went."""
+        """Run it; afterwards `exit_code`, `out`, `err` and `kill_reason` say how it went."""
         import subprocess
 
         pipe = subprocess.PIPE
@@ -138,7 +138,7 @@ class Command:
                     os.close(ended)
 
     def _serve_until_end(self, selector: Any, command: subprocess.Popen[bytes], view: memoryview) -> None:
-        """Until it has ended, or is in trouble."""
+        """Feed and read the command until it has ended, or is to be killed."""
         while self.kill_reason is None and len(selector.get_map()) > 0:
             events = selector.select(self._seconds_left())
             if self._until is not None and time.monotonic() >= self._until:
@@ -190,7 +190,7 @@ class Command:
         return self.kill_reason is None
 
     def _read_rest(self, selector: Any, command: subprocess.Popen[bytes]) -> None:
-        """It has ended: what still stands in its pipes is its own; who holds them open is a child left behind."""
+        """Read what a command that has ended left in its pipes; kill the child that still holds them open."""
         held = False
         for stream, into in ((command.stdout, self.out), (command.stderr, self.err)):
             if stream in selector.get_map():
@@ -203,7 +203,7 @@ class Command:
 
 
 def _exit_fd(pid: int) -> int | None:
-    """A descriptor that is readable once the process has ended, where there is such a thing."""
+    """Return a descriptor that is readable once the process has ended, where there is such a thing."""
     try:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):

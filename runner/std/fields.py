@@ -1,4 +1,4 @@
-"""What an item gives to a command: the item, a field of it, parts of a path."""
+"""Fill a command's template from an item: the item, a field of it, parts of a path."""
 
 from __future__ import annotations
 

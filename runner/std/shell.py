@@ -108,7 +108,7 @@ class Shell:
         return {"item": item, "code": done.exit_code, "out": out, "err": err, "seconds": seconds}
 
     def command_arguments(self, item: Any) -> list[str]:
-        """The command for one item."""
+        """Return the command for one item."""
         if self._shell:
             import shlex
 
@@ -144,7 +144,7 @@ def _signal_name(number: int) -> str:
 
 
 def _last_lines(err: bytearray) -> str:
-    """The last lines of standard error, below the message."""
+    """Return the last lines of standard error, below the message."""
     lines = err.decode("utf-8", "replace").rstrip().splitlines()[-_SHOWN_LINES:]
     return "".join(f"\n  {line}" for line in lines)
 

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from runner.std.sources import is_process_worker
+from runner.std.sources import duplicates_in, is_process_worker
 from runner.std.targets import open_target, printable_path
 from runner.tasks import Context, task
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _FileSink:
-    """A file that is written whole or not at all; `text` of the classes below says what an item is in it.
+    """A file that is written whole or not at all; `format_items` of the classes below says what an item is in it.
 
     Each call is one write, without a buffer in between: when it returns, the item is with the operating system.
     """
@@ -37,11 +37,11 @@ class _FileSink:
         self._lost: OSError | None = None
 
     def format_items(self, items: list[Any]) -> str:
-        """The items as they stand in the file."""
+        """Return the items as they stand in the file."""
         raise NotImplementedError
 
     def header_text(self) -> str:
-        """What the file begins with, when the items that `text` was called with are its first."""
+        """Return the file's beginning, if the items that `format_items` was called with are its first."""
         return ""
 
     def __enter__(self) -> _FileSink:
@@ -84,7 +84,7 @@ class _FileSink:
             raise ValueError(f"an item cannot be written: it raised {type(error).__name__}") from None
 
     def items_written(self) -> None:
-        """The items that `text` was called with last are in the file."""
+        """Note that the items given to `format_items` last are in the file."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -128,7 +128,7 @@ class WriteLines(_FileSink):
         super().__init__(path, encoding, context, partial=partial)
 
     def format_items(self, items: list[Any]) -> str:
-        """The items as lines."""
+        """Return the items as lines."""
         return "".join([_text_line(item) for item in items])
 
 
@@ -165,7 +165,7 @@ class WriteJsonl(_FileSink):
         ).encode
 
     def format_items(self, items: list[Any]) -> str:
-        """The items as lines of JSON."""
+        """Return the items as lines of JSON."""
         return "".join([self._json_line(item) for item in items])
 
     def _json_line(self, item: Any) -> str:
@@ -178,9 +178,8 @@ def _check_keys(value: Any) -> None:
     if isinstance(value, dict):
         if {*map(type, value)} - {str}:
             words = [_json_key(key) for key in value]
-            double = [word for word in words if words.count(word) > 1]
-            if double:
-                raise ValueError(f"the key {double[0]!r} would be there twice")
+            if double := duplicates_in(words):
+                raise ValueError(f"duplicate key {double[0]!r} in JSON")
         for inner in value.values():
             if isinstance(inner, (dict, list, tuple)):
                 _check_keys(inner)
@@ -191,14 +190,14 @@ def _check_keys(value: Any) -> None:
 
 
 def _json_key(key: Any) -> str:
-    """A key as JSON writes it."""
+    """Return a key as JSON writes it."""
     if isinstance(key, str):
         return str(key)
     return {True: "true", False: "false", None: "null"}[key] if isinstance(key, bool) or key is None else str(key)
 
 
 def _to_json_value(value: Any) -> Any:
-    """What JSON does not know as something that it does."""
+    """Return a value of a type that JSON lacks as one that JSON has; TypeError if there is none."""
     import dataclasses
 
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -236,16 +235,16 @@ class WriteCsv(_FileSink):
         self._next = fields
 
     def header_text(self) -> str:
-        """The row of names."""
+        """Return the row of names."""
         return self._csv_rows([self._next]) if self._header and self._next is not None else ""
 
     def format_items(self, items: list[Any]) -> str:
-        """The items as rows."""
+        """Return the items as rows."""
         self._next = self._fields
         return self._csv_rows([self._row_values(item) for item in items])
 
     def items_written(self) -> None:
-        """The first item that is written says what the columns are."""
+        """Keep the columns: those of the first item that is written."""
         self._fields = self._next
 
     def _row_values(self, item: Any) -> list[Any]:
@@ -278,10 +277,9 @@ class WriteCsv(_FileSink):
 def _check_columns(fields: list[str]) -> None:
     """ValueError for columns that could not be read back."""
     if not fields:
-        raise ValueError("a row without fields is none")
-    double = [each for each in fields if fields.count(each) > 1]
-    if double:
-        raise ValueError(f"the field {double[0]!r} is there twice")
+        raise ValueError("a row needs at least one field")
+    if double := duplicates_in(fields):
+        raise ValueError(f"duplicate field {double[0]!r}")
 
 
 @task(name="print", mode="thread")

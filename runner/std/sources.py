@@ -8,15 +8,16 @@ import os
 import select
 import stat
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from runner import shared_stdin
 from runner.tasks import SENT_ITEMS, Context, task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
-#: A line that is longer is no line: the file is something else.
+#: A longer line means that the file is not text.
 MAX_LINE_BYTES = 64 << 20
 _LOOK = 0.2
 #: How far a file has been read is told after 32 lines, at most four times a second.
@@ -68,8 +69,8 @@ def csv_rows(
         raise ValueError(f"delimiter must be a single character, not {delimiter!r}")
     csv.field_size_limit(max(csv.field_size_limit(), most))
     name, names = _shown_path(path), fields
-    if fields is not None and len(set(fields)) < len(fields):
-        raise ValueError(f"the field {next(each for each in fields if fields.count(each) > 1)!r} is there twice")
+    if double := duplicates_in(fields or ()):
+        raise ValueError(f"duplicate field {double[0]!r}")
     rows = csv.reader(
         (line for _, line in _numbered_lines(path, encoding, errors, most, context)), delimiter=delimiter, strict=True
     )
@@ -77,16 +78,15 @@ def csv_rows(
         try:
             row = next(rows, None)
         except csv.Error as error:
-            raise ValueError(f"{name}:{rows.line_num}: this is no CSV: {error}") from None
+            raise ValueError(f"{name}:{rows.line_num}: invalid CSV: {error}") from None
         if row is None:
             return
         if not row:
             continue
         if names is None:
             names = row
-            double = sorted({each for each in names if names.count(each) > 1})
-            if double:
-                raise ValueError(f"{name}:{rows.line_num}: the field {double[0]!r} is there twice")
+            if double := duplicates_in(names):
+                raise ValueError(f"{name}:{rows.line_num}: duplicate field {double[0]!r}")
         elif len(row) != len(names):
             raise ValueError(f"{name}:{rows.line_num}: {len(row)} values, but there are {len(names)} fields")
         else:
@@ -110,9 +110,9 @@ def jsonl(
             try:
                 value = json.loads(line)
             except ValueError as error:
-                raise ValueError(f"{_shown_path(path)}:{number}: this is no JSON: {error}") from None
+                raise ValueError(f"{_shown_path(path)}:{number}: invalid JSON: {error}") from None
             except RecursionError:
-                raise ValueError(f"{_shown_path(path)}:{number}: this JSON is nested too deeply") from None
+                raise ValueError(f"{_shown_path(path)}:{number}: invalid JSON: nested too deeply") from None
             yield value
 
 
@@ -174,7 +174,7 @@ def _shown_path(path: str) -> str:
 def _numbered_lines(
     path: str, encoding: str, errors: str, most: int, context: Context | None
 ) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers, ends included; only a line feed ends one. An error names file and line."""
+    """Yield lines with their numbers, ends included; only a line feed ends one. An error names file and line."""
     with _open_source(path, context) as file:
         if _is_multibyte(encoding):
             yield from _decoded_lines(file, path, encoding, errors, most)
@@ -201,7 +201,7 @@ def _numbered_lines(
 
 
 def _file_size(file: Any) -> int:
-    """Bytes of a regular file, from here on; 0 of what has no size: a pipe, a terminal."""
+    """Return bytes of a regular file, from here on; 0 of what has no size: a pipe, a terminal."""
     try:
         found = os.fstat(file.fileno())
     except (OSError, AttributeError):  # standard input, as it is read here
@@ -210,7 +210,7 @@ def _file_size(file: Any) -> int:
 
 
 def _decoded_lines(file: Any, path: str, encoding: str, errors: str, most: int) -> Iterator[tuple[int, str]]:
-    """The same for encodings in which a line's end is not one byte."""
+    """Yield the same for encodings in which a line's end is not one byte."""
     number = 0
     with io.TextIOWrapper(file, encoding=encoding, errors=errors, newline="\n") as text:
         try:
@@ -220,14 +220,14 @@ def _decoded_lines(file: Any, path: str, encoding: str, errors: str, most: int) 
                     raise _too_long(path, number, most)
                 yield number, line
         except UnicodeError as error:
-            raise ValueError(f"{_shown_path(path)}: after line {number}: this is no {encoding}: {error}") from None
+            raise ValueError(f"{_shown_path(path)}: after line {number}: not valid {encoding}: {error}") from None
 
 
 def _is_multibyte(encoding: str) -> bool:
     try:
         return codecs.lookup(encoding).name != "utf-8-sig" and "\n".encode(encoding) != b"\n"
     except LookupError:
-        raise ValueError(f"there is no encoding {encoding!r}") from None
+        raise ValueError(f"unknown encoding {encoding!r}") from None
 
 
 def _too_long(path: str, number: int, most: int) -> ValueError:
@@ -237,14 +237,16 @@ def _too_long(path: str, number: int, most: int) -> ValueError:
 def _no_text(path: str, number: int, encoding: str, byte: int, column: int) -> ValueError:
     hint = 'name the file\'s `encoding`, or say `errors = "replace"`'
     name = encoding.removesuffix("-sig")
-    return ValueError(f"{_shown_path(path)}:{number}: byte {column} of the line, 0x{byte:02x}, is no {name}; {hint}")
+    return ValueError(
+        f"{_shown_path(path)}:{number}: byte {column} of the line, 0x{byte:02x}, is not valid {name}; {hint}"
+    )
 
 
 def _open_source(path: str, context: Context | None) -> Any:
     if path != "-":
         return open(path, "rb")  # noqa: PTH123  the caller closes it; a str may be any path, Path("") is "."
     if is_process_worker():
-        text = 'standard input is there for threads only: say `mode = "thread"`, or nothing, for the task that reads it'
+        text = 'only threads can read standard input: set `mode = "thread"`, or nothing, in the task that reads it'
         raise ValueError(text)
     fd = shared_stdin.stdin_fd()
     if fd is None:
@@ -253,9 +255,9 @@ def _open_source(path: str, context: Context | None) -> Any:
 
 
 class _StoppableInput(io.RawIOBase):
-    """Standard input, which ends as well when the run is stopped: nobody can end a thread that waits in a read.
+    """Standard input, which also ends when the run is stopped: a thread that waits in a read cannot be ended.
 
-    With a buffer of its own: whoever is left behind in one holds its lock, and the interpreter could not end.
+    It has a buffer of its own: a thread left behind in a shared one would hold its lock for ever.
     """
 
     def __init__(self, fd: int, context: Context | None) -> None:
@@ -283,6 +285,15 @@ class _StoppableInput(io.RawIOBase):
 
 
 def is_process_worker() -> bool:
-    """Whether this is a process that multiprocessing has started: a process worker."""
+    """Return True in a process worker: a process that multiprocessing has started."""
     module = sys.modules.get("multiprocessing.process")
     return module is not None and module.parent_process() is not None
+
+
+def duplicates_in(words: Collection[str]) -> list[str]:
+    """Return the words that are there more than once, the first one first.
+
+    >>> duplicates_in(["a", "b", "a"])
+    ['a']
+    """
+    return [word for word, count in Counter(words).items() if count > 1]

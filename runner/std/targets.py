@@ -1,9 +1,9 @@
-"""Where the bytes of a sink go: standard output, a pipe or a device, or a file that is written whole or not at all.
+"""Targets of a sink's bytes: standard output, a pipe or a device, or a file that is written whole or not at all.
 
     whole file:  .NAME.part, locked, beside the file ──▶ all there: synced, renamed ──▶ NAME
                                                      └─▶ cut short, or a write has failed: removed
 
-The lock dies with its process. So a part that nobody holds was left by a run that was killed, and is removed by the
+The lock dies with its process. So a part that is not locked was left by a run that was killed, and is removed by the
 next writer; one that is held means another writer, in whatever container, and whatever its process number is.
 """
 
@@ -35,22 +35,22 @@ _BEGUN: dict[str, str] = {}
 
 
 class SinkTarget(Protocol):
-    """Takes bytes; `keep` when all have come, and `close` in any case. `whole`: nothing is there before `keep`."""
+    """Takes bytes; `commit` when all have come, `close` in any case. `is_atomic`: nothing is there before `commit`."""
 
     is_atomic: bool
 
     def write(self, data: bytes) -> None:
-        """All of it, or OSError."""
+        """Write all of it, or raise OSError."""
 
     def commit(self) -> None:
-        """All has come."""
+        """Keep the file: all has come."""
 
     def close(self) -> None:
         """Let go of everything; never raises."""
 
 
 def open_target(path: str, run: str) -> SinkTarget:
-    """The target that a path means, `-` being standard output; OSError says why there is none.
+    """Return the target that a path means, `-` being standard output; OSError says why there is none.
 
     `run` is the run's id, or empty: within one run a file is begun once.
     """
@@ -71,7 +71,7 @@ def open_target(path: str, run: str) -> SinkTarget:
 
 
 def printable_path(path: str) -> str:
-    r"""A path in a message, on one line.
+    r"""Return a path in a message, on one line.
 
     >>> printable_path("out.txt"), printable_path("a\nb")
     ('out.txt', "'a\\nb'")
@@ -80,7 +80,7 @@ def printable_path(path: str) -> str:
 
 
 def fd_of_path(path: str) -> int | None:
-    """The descriptor of this process that a path leads to (`/dev/stdout`, `/dev/fd/63`), or None.
+    """Return the descriptor of this process that a path leads to (`/dev/stdout`, `/dev/fd/63`), or None.
 
     >>> fd_of_path("/dev/fd/63"), fd_of_path("out.txt")
     (63, None)
@@ -99,7 +99,7 @@ def fd_of_path(path: str) -> int | None:
 
 
 def _inherited_fd(path: str, number: int) -> int:
-    """A copy of a descriptor that runner was started with; those that it has opened itself are not for others."""
+    """Copy a descriptor that runner was started with; those that it has opened itself are not for others."""
     try:
         if fcntl is not None and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
             raise PermissionError(f"{path}: this descriptor is open for reading only")
@@ -120,7 +120,7 @@ class StreamTarget:
         self._name = name
 
     def write(self, data: bytes) -> None:
-        """Behind what was printed before."""
+        """Write after what was printed before."""
         stream = getattr(sys, self._name)
         if hasattr(stream, "write_data"):  # the capture of thread workers
             stream.write_data(data)
@@ -132,10 +132,10 @@ class StreamTarget:
             stream.write(data.decode("utf-8", "replace"))
 
     def commit(self) -> None:
-        """Nothing is behind."""
+        """Do nothing: all is written already."""
 
     def close(self) -> None:
-        """It stays open."""
+        """Do nothing: the stream stays open."""
 
 
 class DescriptorTarget:
@@ -163,16 +163,16 @@ class DescriptorTarget:
             _raise_with_context(error, printable_path(self._path))
 
     def commit(self) -> None:
-        """Nothing is behind."""
+        """Do nothing: all is written already."""
 
     def close(self) -> None:
-        """The reader sees the end, when no one else writes."""
+        """Close it; the reader sees the end, unless another process writes."""
         with contextlib.suppress(OSError):
             os.close(self._fd)
 
 
 class AtomicFileTarget:
-    """A file that has, under its own name, what was there before until `keep` has put all in its place."""
+    """A file that has, under its own name, what was there before until `commit` has put all in its place."""
 
     is_atomic = True
 
@@ -281,11 +281,11 @@ def _copy_mode(fd: int, target: str) -> None:
 
 
 class _CannotLock(Exception):
-    """What bears the part's name cannot be looked at, or locks are not to be had here."""
+    """The file with the part's name cannot be examined, or this file system has no locks."""
 
 
 def part_name(name: str, most: int = _NAME_MAX) -> str:
-    """The name of the part, which must not be longer than a name may be.
+    """Return the name of the part, which must not be longer than a name may be.
 
     >>> part_name("out.txt"), len(part_name("ö" * 127))
     ('.out.txt.part', 38)
@@ -300,7 +300,7 @@ def part_name(name: str, most: int = _NAME_MAX) -> str:
 
 
 def _open_part(folder: str, name: str, path: str) -> tuple[int, str]:
-    """A new, empty, locked file beside the target, and its path. Anything killed runs have left there is removed."""
+    """Create a locked file beside the target; return it and its path. Parts that killed runs have left are removed."""
     try:
         most = os.pathconf(folder, "PC_NAME_MAX")
     except (OSError, AttributeError, ValueError):
@@ -378,6 +378,6 @@ def _lock_file(fd: int) -> None:
 
 
 def _unlock_file(fd: int) -> None:
-    """Also for forked children that still have it."""
+    """Unlock it, also for forked children that still have it."""
     if fcntl is not None:
         fcntl.flock(fd, fcntl.LOCK_UN)

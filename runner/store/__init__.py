@@ -1,4 +1,4 @@
-"""What runs keep on disk, read without importing or unpickling anything.
+"""Files that runs keep on disk, read without importing or unpickling anything.
 
 .runner/                      0700, beside the file (`state` in [run]); its owner's alone, and no part of it a link
     runs/RUN/dead.jsonl       0600: its dead letters (`letters`)

@@ -27,7 +27,7 @@ _MOST_LINE = 4 * 1024 * 1024
 class DeadLetterFile:
     """The dead letters of one run. The folder is made with the first one: a run without any leaves nothing behind.
 
-    What the disk refuses is told in `trouble`; the run goes on, and counts its dead all the same. Only whole letters
+    `write_error` says what the disk refuses; the run goes on, and counts its dead all the same. Only whole letters
     are left in the file.
     """
 
@@ -42,7 +42,7 @@ class DeadLetterFile:
 
     @property
     def write_error(self) -> str:
-        """What was not kept, and why."""
+        """The count of letters that were not written, and why; empty if all were."""
         lost = self.count - self.written_count
         return f"{lost:,} of {self.count:,} dead letters cannot be written to {self.path}: {self._why}" if lost else ""
 
@@ -77,7 +77,7 @@ class DeadLetterFile:
                 raise
 
     def _write_line(self, found: Mapping[str, Any]) -> None:
-        """One line, or none."""
+        """Write one line, or none."""
         assert self._fd is not None
         data = json.dumps(found).encode() + b"\n"
         try:
@@ -107,12 +107,12 @@ def _local_time() -> str:
 
 
 def runs_with_dead_letters(state: Path) -> list[str]:
-    """The runs that have dead letters, the oldest first."""
+    """Return the runs that have dead letters, the oldest first."""
     return run_folders.runs_with_files(state, _FILE)
 
 
 def find_dead_letters(state: Path, run: str = "last") -> Path:
-    """The file of a run's dead letters: `last`, an id, or the beginning of one; UsageError says what there is.
+    """Return the file of a run's dead letters: `last`, an id, or the beginning of one; UsageError says what there is.
 
     `last` is the last run, whether it has dead letters or not: the file need not be there.
     """
@@ -123,12 +123,12 @@ def find_dead_letters(state: Path, run: str = "last") -> Path:
 
 
 def read_heading(path: Path) -> dict[str, Any]:
-    """What the file says of its run."""
+    """Return the file's heading, which describes its run."""
     return next(_read_objects(path), {})
 
 
 def read_letters(path: Path) -> Iterator[dict[str, Any]]:
-    """The letters, in the order in which they were written; a line that is none, or was cut off, is left out.
+    """Yield the letters, in the order in which they were written; a line that is none, or was cut off, is left out.
 
     In the words of a `DeadLetter`: `item` is the value, `id` the item's id.
     """
@@ -141,7 +141,7 @@ def read_letters(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def value_from_repr(shown: str) -> Any:
-    """An item by its `repr`: the value where JSON can say it, else the `repr` as text.
+    """Return an item by its `repr`: the value where JSON can say it, else the `repr` as text.
 
     >>> value_from_repr("{'name': 'a', 'sizes': (1, 2.5)}"), value_from_repr("<Loaf 3>")
     ({'name': 'a', 'sizes': (1, 2.5)}, '<Loaf 3>')
@@ -158,7 +158,7 @@ def value_from_repr(shown: str) -> Any:
 
 
 def _is_json(found: Any) -> bool:
-    """Whether JSON can say it without a loss, but for tuples, which are lists there."""
+    """Return True if JSON can say it without a loss, but for tuples, which become lists."""
     if isinstance(found, dict):
         return all(isinstance(key, str) for key in found) and all(map(_is_json, found.values()))
     if isinstance(found, (list, tuple)):
@@ -167,7 +167,7 @@ def _is_json(found: Any) -> bool:
 
 
 def count_unreadable_lines(path: Path) -> int:
-    """How many lines are no letters. A last line that was cut off does not count: its run was killed."""
+    """Count the lines that are not letters, without a last one that was cut off because its run was killed."""
     return sum(1 for line in _read_lines(path) if line.endswith(b"\n") and _parse_object(line) is None)
 
 
@@ -186,7 +186,7 @@ def _parse_object(line: bytes) -> dict[str, Any] | None:
 
 
 def _read_lines(path: Path) -> Iterator[bytes]:
-    """Every line; of one that is too long to be a letter only its end."""
+    """Yield every line; of one that is too long to be a letter only its end."""
     try:
         with os.fdopen(run_folders.open_run_file(path), "rb") as file:
             while line := file.readline(_MOST_LINE):

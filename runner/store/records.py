@@ -1,7 +1,7 @@
 """Records of past runs: one file each, replaced as a whole, and only so many kept.
 
 While a run goes on it holds a lock on the file `going` beside its record, which ends with its process however that
-ends: so a run in another container, whose process nobody here can see, is known to go on.
+ends: so a run in another container, whose process cannot be seen here, is known to go on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MOST = 64 * 1024 * 1024
 
 
 class RecordFile:
-    """The record of one run. What the disk refuses is told in `trouble`; the run goes on."""
+    """The record of one run. `write_error` says what the disk refuses; the run goes on."""
 
     def __init__(self, state: Path, run: str) -> None:
         self.write_error = ""
@@ -34,7 +34,7 @@ class RecordFile:
         self._lock: int | None = None
 
     def mark_running(self) -> None:
-        """The run goes on from now until `close`; others can see it."""
+        """Mark the run as going on until `close`; other processes can see it."""
         with (
             contextlib.suppress(OSError, UnsafeFolder),
             run_folders.open_run_folder(self._state, self._run, make=True) as at,
@@ -42,7 +42,7 @@ class RecordFile:
             self._lock = _lock_run(at)
 
     def write_record(self, text: str) -> None:
-        """Replace the record; whoever reads meanwhile sees the old one or the new one."""
+        """Replace the record; a reader sees the old one or the new one, whole."""
         try:
             with run_folders.open_run_folder(self._state, self._run, make=True) as at:
                 run_folders.replace_file(at, RECORD_FILE, text.encode())
@@ -55,7 +55,7 @@ class RecordFile:
                 run_folders.remove_run_files(self._state, self._run, (RECORD_FILE,))
 
     def prune_old_records(self, keep: int) -> None:
-        """Only the last `keep` runs keep their records; dead letters stay, and so does what is going on."""
+        """Remove all but the last `keep` records; dead letters stay, and so do runs that go on."""
         with contextlib.suppress(UsageError, UnsafeFolder):
             for run in recorded_runs(self._state)[: -keep or None]:
                 path = self._state / "runs" / run / RECORD_FILE
@@ -64,7 +64,7 @@ class RecordFile:
                         run_folders.remove_run_files(self._state, run, (RECORD_FILE, PAGE_FILE, _GOING))
 
     def close(self) -> None:
-        """The run does not go on any more."""
+        """Mark the run as over."""
         if self._lock is not None:
             lock, self._lock = self._lock, None
             with contextlib.suppress(OSError):
@@ -74,7 +74,7 @@ class RecordFile:
 
 
 def _lock_run(at: int) -> int:
-    """The lock of a run that goes on; without one, where the disk knows none, its process's number has to do."""
+    """Lock a run that goes on; where the disk has no locks, the number of its process has to do."""
     import fcntl
 
     with contextlib.suppress(FileNotFoundError):
@@ -101,17 +101,17 @@ def write_page(state: Path, run: str, text: str) -> None:
 
 
 def recorded_runs(state: Path) -> list[str]:
-    """The runs that have a record, the oldest first; of runs that began together, by name."""
+    """Return the runs that have a record, the oldest first; of runs that began together, by name."""
     return run_folders.runs_with_files(state, RECORD_FILE)
 
 
 def find_record(state: Path, run: str = "last") -> Path:
-    """The file of a run's record: `last`, an id, or the beginning of one; UsageError says what there is."""
+    """Return the file of a run's record: `last`, an id, or the beginning of one; UsageError says what there is."""
     return run_folders.select_run(state, recorded_runs(state), run, "a record") / RECORD_FILE
 
 
 def read_record(path: Path) -> str:
-    """The text of a record. UsageError, or UnsafeFolder: it cannot be read."""
+    """Return the text of a record. UsageError, or UnsafeFolder: it cannot be read."""
     try:
         with os.fdopen(run_folders.open_run_file(path), "rb") as file:
             data = file.read(_MOST + 1)
@@ -123,7 +123,7 @@ def read_record(path: Path) -> str:
 
 
 def read_unchecked(path: Path) -> dict[str, Any]:
-    """What a record says, unchecked; nothing when it cannot be read."""
+    """Return the content of a record, unchecked; an empty dict if it cannot be read."""
     try:
         found = json.loads(read_record(path))
     except (UsageError, UnsafeFolder, ValueError, RecursionError):
@@ -132,7 +132,7 @@ def read_unchecked(path: Path) -> dict[str, Any]:
 
 
 def is_going_on(path: Path, record: dict[str, Any]) -> bool:
-    """Whether an unfinished run is still there: its lock says so, or else its process.
+    """Return True if an unfinished run still goes on: its lock says so, or else its process.
 
     The process must be the same one, not one that has its number now.
     """
@@ -150,7 +150,7 @@ def is_going_on(path: Path, record: dict[str, Any]) -> bool:
 
 
 def _is_locked(path: Path) -> bool | None:
-    """Whether a run holds its lock; None: it has none."""
+    """Return True if a run holds its lock, None if there is no lock."""
     import fcntl
 
     try:

@@ -2,7 +2,7 @@
 
 Another user who may write beside it, or a folder that came with an archive, must not decide where runner writes. So
 nothing here goes by a path twice: each part is opened below the one before it, never through a link, and looked at
-once it is open. It must be of the user who executes this (or of root), and nobody else may write it; where others may
+once it is open. It must be of the user who executes this (or of root), and no other user may write it; where others may
 add what they like but change nothing, as in /tmp, what they have added is of another user.
 """
 
@@ -40,7 +40,7 @@ def check_state_folder(state: Path) -> None:
 
 @contextlib.contextmanager
 def open_run_folder(state: Path, run: str, *, make: bool = False) -> Iterator[int]:
-    """A descriptor of one run's folder. `make`: it is made where it is missing, for its owner alone."""
+    """Yield a descriptor of one run's folder. `make`: it is made where it is missing, for its owner alone."""
     if make:
         state.parent.mkdir(parents=True, exist_ok=True)
         with open_state_folder(state, make=True) as at:
@@ -51,7 +51,7 @@ def open_run_folder(state: Path, run: str, *, make: bool = False) -> Iterator[in
 
 @contextlib.contextmanager
 def open_state_folder(state: Path, *parts: str, make: bool = False) -> Iterator[int]:
-    """A descriptor of the state folder, or of a folder in it. OSError, or UnsafeFolder: it must not be used."""
+    """Yield a descriptor of the state folder, or of a folder in it. OSError, or UnsafeFolder: it must not be used."""
     at = _enter_folder(None, str(state), state, make=make)
     path = state
     try:
@@ -83,7 +83,7 @@ def _enter_folder(above: int | None, name: str, path: Path, *, make: bool = Fals
 
 
 def _refuse_odd(found: os.stat_result, path: Path) -> None:
-    """What stands there is neither a folder nor a plain file."""
+    """Raise UnsafeFolder for what is neither a folder nor a plain file."""
     kind = stat.S_IFMT(found.st_mode)
     word = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}.get(kind, "a device")
     if kind not in {stat.S_IFREG, stat.S_IFDIR}:
@@ -114,7 +114,7 @@ def _keep_out_of_version_control(at: int) -> None:
 
 
 def create_file(at: int, name: str) -> int:
-    """A new file in a folder, for its owner alone; what has that name already is an OSError."""
+    """Return a new file in a folder, for its owner alone; what has that name already is an OSError."""
     return os.open(name, _CREATE, 0o600, dir_fd=at)
 
 
@@ -156,7 +156,7 @@ def replace_file(at: int, name: str, data: bytes, new: str = "") -> None:
 
 
 def open_run_file(path: Path) -> int:
-    """A descriptor of a run's file, for reading. OSError, or UnsafeFolder: it must not be used."""
+    """Return a descriptor of a run's file, for reading. OSError, or UnsafeFolder: it must not be used."""
     with open_state_folder(path.parents[2], _RUNS, path.parent.name) as at:
         try:
             fd = os.open(path.name, _READ, dir_fd=at)
@@ -192,7 +192,7 @@ def remove_run_files(state: Path, run: str, names: Sequence[str]) -> None:
 
 
 def runs_with_files(state: Path, *files: str) -> list[str]:
-    """The runs that have left one of these files, the oldest first; also those that must not be looked into."""
+    """Return the runs that have left one of these files, the oldest first; also those that must not be looked into."""
     found = []
     try:
         with open_state_folder(state, _RUNS) as at:
@@ -210,7 +210,7 @@ def _changed_at(above: int, name: str, path: Path, files: Sequence[str]) -> floa
     """When the last of these files of a run was changed; OSError: it has none of them."""
     try:
         at = _enter_folder(above, name, path)
-    except UnsafeFolder:  # whoever wants to read it is told why it must not be
+    except UnsafeFolder:  # who reads it is told why it must not be read
         return os.stat(name, dir_fd=above, follow_symlinks=False).st_mtime
     try:
         when = []
@@ -225,7 +225,7 @@ def _changed_at(above: int, name: str, path: Path, files: Sequence[str]) -> floa
 
 
 def select_run(state: Path, known: Sequence[str], run: str, what: str) -> Path:
-    """The folder of a run among those `known`: `last`, `last~1` (the one before it), an id, or how one begins.
+    """Return the folder of a run among those `known`: `last`, `last~1` (the one before it), an id, or how one begins.
 
     UsageError says what there is.
     """

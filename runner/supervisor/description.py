@@ -6,10 +6,10 @@ import os
 import platform
 from typing import TYPE_CHECKING
 
-import runner
 from runner.config import resolved
 from runner.config.value_types import usable_cores
 from runner.events import Machine, QueuePlanned, RunPlan, TaskPlanned
+from runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -60,7 +60,7 @@ def this_machine() -> Machine:
     >>> this_machine().cores > 0
     True
     """
-    return Machine(_system(), platform.python_version(), runner.__version__, usable_cores(), _memory())
+    return Machine(_system(), platform.python_version(), __version__, usable_cores(), _memory())
 
 
 def _system() -> str:

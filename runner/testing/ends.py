@@ -28,14 +28,14 @@ def _collect_item(item: Any, channel: str) -> None:
 
 
 def with_deadline(config: Config, timeout: float) -> Config:
-    """The file with a limit of time, unless it has one."""
+    """Return the file with a limit of time, unless it has one."""
     if config.run.deadline is not None:
         return config
     return replace(config, run=replace(config.run, deadline=timeout, grace=min(config.run.grace, 2.0)))
 
 
 def with_feeds_and_sinks(config: Config, feed: Mapping[str, Any], collect: Collection[str], key: str) -> Config:
-    """The file with a source for each queue that is fed and a sink for each that is collected."""
+    """Return the file with a source for each queue that is fed and a sink for each that is collected."""
     for queue in (*feed, *collect):
         if queue not in config.queues:
             known = ", ".join(config.queues) or "none"
@@ -70,5 +70,5 @@ def _test_task(name: str, function: str, key: str, **more: Any) -> TaskConfig:
 
 
 def is_test_task(task: str) -> bool:
-    """Whether a test has added this task."""
+    """Return True for a task that a test has added."""
     return task.startswith((FEED_PREFIX, COLLECT_PREFIX))

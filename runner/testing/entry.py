@@ -1,4 +1,4 @@
-"""What tests call."""
+"""The functions that tests call."""
 
 from __future__ import annotations
 

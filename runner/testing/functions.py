@@ -36,17 +36,17 @@ class FunctionModule:
         return name
 
     def call_string(self, name: str) -> str:
-        """What a file writes for `call`."""
+        """Return the value of `call` for a file."""
         return f"{self._module.__name__}:{name}"
 
     @staticmethod
     def default_ports(function: Callable[..., Any], inputs: bool) -> tuple[str, ...]:
-        """The outputs that a function has when nobody says: without items, only what yields or puts has any."""
+        """Return the outputs that a function has by default: without items, only what yields or puts has any."""
         form = inspect_shape(function)
         return ("default",) if inputs or form.call_kind in {"generator", "asyncgen"} or form.outboxes else ()
 
     def with_importable_references(self, plan: Plan) -> Plan:
-        """The plan with the places where processes find the functions."""
+        """Return the plan with the places where processes find the functions."""
         tasks = {
             name: replace(task, reference=self._references[name]) if name in self._references else task
             for name, task in plan.tasks.items()
@@ -62,7 +62,7 @@ class FunctionModule:
 
 
 def _importable_reference(function: Callable[..., Any], word: str) -> Reference:
-    """Where a new process finds a function: by import, or else in the file of its module."""
+    """Return where a new process finds a function: by import, or else in the file of its module."""
     name, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     module = sys.modules.get(name or "")
     try:
@@ -83,7 +83,7 @@ def _importable_reference(function: Callable[..., Any], word: str) -> Reference:
 
 
 def _is_importable(name: str, file: str) -> bool:
-    """Whether `import` in a new process gives this file; pytest may have loaded it in a way of its own."""
+    """Return True if `import` in a new process gives this file; pytest may have loaded it in a way of its own."""
     search: Any = sys.path
     parts = name.split(".")
     spec = None

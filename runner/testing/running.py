@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run has done: its result, its events, what was printed, and what was collected.
+    """A run that has ended: its result, its events, its output, and the items that were collected.
 
     `outputs` are the items of each collected queue (of `run_task`: of each port), in the order of their arrival.
     `out` and `err` are what went to standard output and error.
@@ -42,7 +42,7 @@ class Run:
 
     @property
     def balance(self) -> Balance:
-        """What was read, done, dead, dropped and left."""
+        """The counts of items read, done, dead, dropped and left."""
         return self.result.headline
 
     @property
@@ -51,7 +51,7 @@ class Run:
         return [line.partition(" | ")[2] for line in self.out.splitlines()]
 
     def of(self, kind: type[Event]) -> list[Any]:
-        """The events of one kind."""
+        """Return the events of one kind."""
         return [event for event in self.events if isinstance(event, kind)]
 
 
@@ -68,7 +68,7 @@ class TaskRun(Run):
 
     @property
     def returned(self) -> Any:
-        """What a function without items has returned."""
+        """The value that a function without items has returned."""
         return next((task.result for task in self.result.tasks.values()), None)
 
 
@@ -86,12 +86,12 @@ class Running:
 
     @property
     def events(self) -> list[Event]:
-        """What has happened until now."""
+        """The events until now."""
         with self._changed:
             return list(self._events)
 
     def wait_for(self, predicate: Callable[[Event], bool], timeout: float = 10.0) -> Any:
-        """The first event of which `predicate` is true, from the beginning of the run; TimeoutError when none comes."""
+        """Return the run's first event of which `predicate` is true, past or to come; TimeoutError when none comes."""
 
         def found() -> bool:
             return self._over or any(map(predicate, self._events))
@@ -106,7 +106,7 @@ class Running:
         return event
 
     def interrupt(self) -> None:
-        """As the first Ctrl-C: sources stop, what is queued drains; the second time everything ends at once."""
+        """Stop the run as Ctrl-C does: sources stop, what is queued drains; the second time everything ends at once."""
         with self._changed:
             if not self._over:
                 self._reactor.post_event(SignalReceived(signal.SIGINT))
@@ -122,7 +122,7 @@ class Running:
     def _run_in_thread(self, perform: Callable[[Running], Run]) -> None:
         try:
             self._outcome = perform(self)
-        except BaseException as error:  # noqa: BLE001  raised again where somebody waits
+        except BaseException as error:  # noqa: BLE001  raised again by `finish`
             self._outcome = error
         finally:
             with self._changed:
@@ -131,7 +131,7 @@ class Running:
                 self._changed.notify_all()
 
     def record_event(self, event: Event) -> None:
-        """The run reports an event."""
+        """Take in an event of the run."""
         if not is_test_task(getattr(event, "task", "")):
             with self._changed:
                 self._events.append(event)

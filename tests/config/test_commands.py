@@ -319,7 +319,7 @@ def test_help_and_wrong_command_lines(run):
     assert run("check", "--sttrict")[0] == 2
     code, _, err = run("check", "-p", "hunter2")
     assert code == 2
-    assert err == "--param wants NAME=VALUE\n"
+    assert err == "--param needs NAME=VALUE\n"
     assert re.fullmatch(r"runner \d+\.\d+.*\n", run("--version")[1])
 
 

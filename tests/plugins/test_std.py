@@ -66,7 +66,7 @@ def test_bytes_that_are_no_text_are_named_by_file_line_and_place(put):
     path = put(b"good\nb\xffd\n")
     read = std.lines(path)
     assert next(read) == "good"
-    with pytest.raises(ValueError, match=rf"{path}:2: byte 2 of the line, 0xff, is no utf-8; .*encoding"):
+    with pytest.raises(ValueError, match=rf"{path}:2: byte 2 of the line, 0xff, is not valid utf-8; .*encoding"):
         next(read)
     assert list(std.lines(path, errors="replace")) == ["good", "b\ufffdd"]
 
@@ -74,7 +74,7 @@ def test_bytes_that_are_no_text_are_named_by_file_line_and_place(put):
 def test_lines_that_cannot_be(put, tmp_path):
     with pytest.raises(ValueError, match=r":2: a line of more than 10 bytes; `most` allows longer ones"):
         list(std.lines(put("0123456789\n0123456789x\n"), most=10))
-    with pytest.raises(ValueError, match=r"there is no encoding 'utf-9'"):
+    with pytest.raises(ValueError, match=r"unknown encoding 'utf-9'"):
         list(std.lines(put("x"), encoding="utf-9"))
     with pytest.raises(FileNotFoundError, match=r"nowhere\.txt"):
         list(std.lines(str(tmp_path / "nowhere.txt")))
@@ -101,8 +101,8 @@ def test_csv(put):
     [
         ("a,b\n1,2\n3\n", r":3: 1 values, but there are 2 fields"),
         ("a,b\n1,2,3\n", r":2: 3 values, but there are 2 fields"),
-        ("a,a\n1,2\n", r":1: the field 'a' is there twice"),
-        ('a,b\n1,"2\n3,4\n', r":3: this is no CSV: unexpected end of data"),
+        ("a,a\n1,2\n", r":1: duplicate field 'a'"),
+        ('a,b\n1,"2\n3,4\n', r":3: invalid CSV: unexpected end of data"),
     ],
 )
 def test_csv_that_is_none(put, text, says):
@@ -116,9 +116,9 @@ def test_jsonl(put):
     path = put('{"a": 1}\n{"a": }\n')
     read = std.jsonl(path)
     assert next(read) == {"a": 1}
-    with pytest.raises(ValueError, match=rf"{path}:2: this is no JSON: Expecting value"):
+    with pytest.raises(ValueError, match=rf"{path}:2: invalid JSON: Expecting value"):
         next(read)
-    with pytest.raises(ValueError, match=r":1: this JSON is nested too deeply"):
+    with pytest.raises(ValueError, match=r":1: invalid JSON: nested too deeply"):
         list(std.jsonl(put("[" * 200_000)))
 
 
@@ -593,7 +593,7 @@ inputs = ["a"]
     made = project({"tasks.toml": text, "in.jsonl": '{"a": 1}\n{"a": \n'})
     outcome = made.run("tasks.toml")
     assert outcome.exit == 1, outcome
-    assert "in.jsonl:2: this is no JSON" in outcome.err
+    assert "in.jsonl:2: invalid JSON" in outcome.err
     assert "out.jsonl is not written" in outcome.err
     assert not [name for name in names(made.path) if "out.jsonl" in name]
 
