@@ -9,13 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.config import units
-from runner.config.diagnostics import (
-    NAME_WANTED,
-    InvalidValue,
-    check_type,
-    describe_value,
-    wrong_type,
-)
+from runner.config.diagnostics import NAME_WANTED, InvalidValue, check_type, describe_value, wrong_type
 from runner.config.model import Halt, Rate, Workers
 from runner.config.problems import did_you_mean, quote_name
 from runner.config.reader import ValueType
