@@ -1,4 +1,4 @@
-"""What can be wrong with a file, each finding with its code.
+"""The problems that a file can have, each with its code.
 
     config (the text, key by key) ──▶ structure (the graph; loads nothing)
                                          │
@@ -42,7 +42,7 @@ __all__ = [
 
 
 def check_file(config: Config) -> list[Problem]:
-    """Everything that can be said of a file without executing any code of its project.
+    """Return everything that can be said of a file without executing any code of its project.
 
     What `config.examine` has found comes with it; nothing is concluded from values that are wrong for a known reason.
     """
@@ -53,8 +53,8 @@ def check_file(config: Config) -> list[Problem]:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What looking at a file and at its functions gives: for each enabled task what the file and its function say of
-    it, the function, and its arguments, converted.
+    """The problems of a file and its functions; for each enabled task its table with what its function declares, the
+    function, and its arguments, converted.
     """
 
     problems: list[Problem]
@@ -65,7 +65,7 @@ class Findings:
 
 
 def check_everything(config: Config, choice: PluginPolicy | None = None) -> Findings:
-    """`check`, and what the functions and plugins say; this loads the plugins of the file.
+    """Return what `check_file` and the functions and plugins say; this loads the plugins of the file.
 
     `choice`: which installed plugins may be used; default: what the environment says.
     """
@@ -94,7 +94,7 @@ def check_everything(config: Config, choice: PluginPolicy | None = None) -> Find
 
 
 def make_problem(code: str, text: str, place: Location) -> Problem:
-    """An error that somebody else has found."""
+    """Return an error that another module has found."""
     return Problem(code, text, place)
 
 
@@ -106,7 +106,7 @@ def raise_if_errors(problems: Iterable[Problem], config: Config) -> None:
 
 
 def with_source_line(found: Problem, config: Config) -> Problem:
-    """The problem with the line of the file that it stands in, and without secrets."""
+    """Return the problem with the line of the file that it stands in, and without secrets."""
     places = config.locations
     if found.source or not isinstance(places, SourceMap):
         return found

@@ -1,4 +1,4 @@
-"""A value of the file as the type that a function's hint asks for.
+"""Conversion of a value of the file to the type that a function's hint asks for.
 
 pydantic is imported only when there is something to convert: most files hold numbers and strings for functions that
 ask for numbers and strings, and importing it takes longer than all the rest of a start.
@@ -28,7 +28,7 @@ class UnfitValue(Exception):
 
 
 def convert_argument(value: Any, hint: Any) -> Any:
-    """The value as `hint` asks for it; the value itself when it is right already. Raises `UnfitValue`.
+    """Return the value as `hint` asks for it; the value itself when it is right already. Raises `UnfitValue`.
 
     >>> convert_argument("a.txt", Path), convert_argument(3, float), convert_argument(3, int | None)
     (PosixPath('a.txt'), 3.0, 3)
@@ -50,12 +50,12 @@ def convert_argument(value: Any, hint: Any) -> Any:
             return dt.timedelta(seconds=units.parse_duration(value))
         except ValueError:
             pass
-    return _by_pydantic(value, hint)
+    return _convert_by_pydantic(value, hint)
 
 
 def fits_hint(value: Any, hint: Any) -> bool:  # noqa: PLR0911  one line for each kind of hint
-    """Whether the value is right as it is, as far as that can be said without pydantic."""
-    if hint in _ANYTHING if _hashable(hint) else False:
+    """Return True if the value is right as it is, as far as that can be said without pydantic."""
+    if hint in _ANYTHING if _is_hashable(hint) else False:
         return True
     if isinstance(hint, (str, typing.TypeVar)):  # a hint that did not resolve says nothing
         return True
@@ -77,7 +77,7 @@ def fits_hint(value: Any, hint: Any) -> bool:  # noqa: PLR0911  one line for eac
     return False
 
 
-def _hashable(hint: Any) -> bool:
+def _is_hashable(hint: Any) -> bool:
     try:
         hash(hint)
     except TypeError:
@@ -85,34 +85,34 @@ def _hashable(hint: Any) -> bool:
     return True
 
 
-def _by_pydantic(value: Any, hint: Any) -> Any:
+def _convert_by_pydantic(value: Any, hint: Any) -> Any:
     import pydantic
 
     try:
         adapter = pydantic.TypeAdapter(hint)
     except Exception:  # noqa: BLE001  pydantic knows no such type, or a hint of the user's raises
         if isinstance(hint, type) and not isinstance(value, hint):
-            raise UnfitValue(f"must be {_word(hint)}, which a file cannot write") from None
+            raise UnfitValue(f"must be {_hint_name(hint)}, which a file cannot write") from None
         return value
     try:
         return adapter.validate_python(value)
     except pydantic.ValidationError as error:
-        raise UnfitValue(_explain(error, hint, value)) from None
+        raise UnfitValue(_explain_error(error, hint, value)) from None
     except Exception as error:  # noqa: BLE001  a validator of the user's
         raise UnfitValue(f"is refused: {type(error).__name__}: {clean_text(str(error), 200)}") from None
 
 
-def _explain(error: Any, hint: Any, value: Any) -> str:
-    """What pydantic says, in one line: the first complaints, each with its path inside the value."""
+def _explain_error(error: Any, hint: Any, value: Any) -> str:
+    """Return what pydantic says, in one line: the first complaints, each with its path inside the value."""
     if hint in _SCALARS:
-        return f"must be {_word(hint)}, not {describe_value(value)}"
+        return f"must be {_hint_name(hint)}, not {describe_value(value)}"
     told = []
     for each in error.errors(include_url=False, include_context=False)[:3]:
         path = ".".join(str(part) for part in each["loc"])
         said = each["msg"].replace("Input should be", "must be").replace("Value error, ", "")
         told.append(f"`{path}` {said}" if path else said)
-    return f"must be {_word(hint)}, not {describe_value(value)} ({clean_text('; '.join(told), 300)})"
+    return f"must be {_hint_name(hint)}, not {describe_value(value)} ({clean_text('; '.join(told), 300)})"
 
 
-def _word(hint: Any) -> str:
+def _hint_name(hint: Any) -> str:
     return clean_text(hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint), 100)

@@ -21,22 +21,22 @@ _MOST = 10
 
 
 def find_cycle_problems(config: Config, graph: TaskGraph) -> Iterator[Problem]:
-    """Both kinds, and `loop` queues that close nothing."""
-    yield from _unclosed(config, graph)
-    yield from _waiting(config, graph)
-    yield from _idle_loops(config, graph)
+    """Yield both kinds, and `loop` queues that close nothing."""
+    yield from _find_unclosed_cycles(config, graph)
+    yield from _find_waiting_tasks(config, graph)
+    yield from _find_idle_loops(config, graph)
 
 
 def flow_edges(graph: TaskGraph) -> Edges:
-    """Who leads to whom: tasks (`t...`) to the queues that they write (`q...`), and those to their readers."""
+    """Return the edges from tasks (`t...`) to the queues that they write (`q...`), and from queues to their readers."""
     edges: Edges = {
         f"t{task.name}": [f"q{queue}" for queue in graph.queues_written_by(task)] for task in graph.tasks.values()
     }
     return edges | {f"q{queue}": [f"t{reader}" for reader in readers] for queue, readers in graph.readers.items()}
 
 
-def _unclosed(config: Config, graph: TaskGraph) -> Iterator[Problem]:
-    """Every cycle without a `loop` queue: each is named once, and taken as closed to find the next one."""
+def _find_unclosed_cycles(config: Config, graph: TaskGraph) -> Iterator[Problem]:
+    """Yield every cycle without a `loop` queue: each is named once, and taken as closed to find the next one."""
     edges = flow_edges(graph)
     for queue, settings in config.queues.items():
         if settings.loop or config.is_unknown("queues", queue, "loop"):
@@ -46,14 +46,14 @@ def _unclosed(config: Config, graph: TaskGraph) -> Iterator[Problem]:
         if cycle is None:
             return
         closing = cycle[-1]
-        text = f"a cycle without `loop`: {_short(' -> '.join(node[1:] for node in [*cycle, cycle[0]]))}"
+        text = f"a cycle without `loop`: {_shorten_path(' -> '.join(node[1:] for node in [*cycle, cycle[0]]))}"
         hint = "say `loop = true` for the queue that closes it"
         yield Problem("E207", text, config.place("queues", closing[1:]), hint=hint)
         del edges[closing]
 
 
 def find_cycle(edges: Mapping[str, list[str]]) -> list[str] | None:
-    """The shortest cycle through the first node that is on one; None when there is none.
+    """Return the shortest cycle through the first node that is on one; None if there is no cycle.
 
     >>> find_cycle({"a": ["b"], "b": ["c", "d"], "c": [], "d": ["b"]})
     ['b', 'd']
@@ -71,26 +71,26 @@ def find_cycle(edges: Mapping[str, list[str]]) -> list[str] | None:
         for node in level:
             for target in known[node]:
                 if target == start:
-                    return _way(came, start, node)
+                    return _path_back(came, start, node)
                 if target not in came:
                     came[target] = node
                     further.append(target)
         level = further
 
 
-def _way(came: dict[str, str], start: str, node: str) -> list[str]:
+def _path_back(came: dict[str, str], start: str, node: str) -> list[str]:
     way = [node]
     while way[-1] != start:
         way.append(came[way[-1]])
     return way[::-1]
 
 
-def _short(way: str) -> str:
+def _shorten_path(way: str) -> str:
     return way if len(way) <= 300 else way[:140] + " ... " + way[-140:]
 
 
-def _waiting(config: Config, graph: TaskGraph) -> Iterator[Problem]:
-    """Tasks that wait for each other: through `after`, or because the end of one needs the end of the other.
+def _find_waiting_tasks(config: Config, graph: TaskGraph) -> Iterator[Problem]:
+    """Yield tasks that wait for each other: through `after`, or because the end of one needs the end of the other.
 
     Nodes are the start (`<a`) and the end (`>a`) of each task and the end of each queue (`=q`); an edge leads to what
     must have happened before.
@@ -111,11 +111,11 @@ def _waiting(config: Config, graph: TaskGraph) -> Iterator[Problem]:
         told.add(part)
         cycle = find_cycle({node: edges[node] for node in dict.fromkeys((start, *part))})
         if cycle is not None:
-            text = "tasks that wait for each other: " + _short(_told(cycle))
+            text = "tasks that wait for each other: " + _shorten_path(_describe_waits(cycle))
             yield Problem("E208", text, config.place("tasks", start[1:], "after"))
 
 
-def _told(cycle: list[str]) -> str:
+def _describe_waits(cycle: list[str]) -> str:
     parts = []
     for node, before in itertools.pairwise([*cycle, cycle[0]]):
         if node[0] == "<":
@@ -127,11 +127,11 @@ def _told(cycle: list[str]) -> str:
     return ", ".join(parts)
 
 
-def _idle_loops(config: Config, graph: TaskGraph) -> Iterator[Problem]:
+def _find_idle_loops(config: Config, graph: TaskGraph) -> Iterator[Problem]:
     if not (graph.all_writers and graph.all_readers):
         return
     on_cycle = {node for part in strongly_connected(flow_edges(graph)) if len(part) > 1 for node in part}
     for queue, settings in config.queues.items():
         if settings.loop and graph.readers[queue] and graph.writers[queue] and f"q{queue}" not in on_cycle:
-            text = f"queue {quote_name(queue)} closes no cycle, and with `loop` it has no bound"
+            text = f"queue {quote_name(queue)} has `loop = true` but is not part of a cycle, so it is unbounded"
             yield Problem("W404", text, config.place("queues", queue, "loop"), "warning", "leave `loop` out")

@@ -22,10 +22,10 @@ _MISSING = object()
 
 
 def find_exception_problems(config: Config, task: TaskConfig, function: TaskFunction) -> Iterator[Problem]:
-    """What is wrong with the names in a task's `retry_on`."""
+    """Yield what is wrong with the names in a task's `retry_on`."""
     if not task.retry_on:
         return
-    space = _space(function)
+    space = _module_names(function)
     for number, word in enumerate(task.retry_on):
         own = config.locations.get(("tasks", task.name, "retry_on"))
         table = ("tasks", task.name) if own else ("defaults", "task")
@@ -42,7 +42,7 @@ def find_exception_problems(config: Config, task: TaskConfig, function: TaskFunc
             )
         elif not _is_exception(found):
             yield Problem(
-                "E307", f"task {quote_name(task.name)} retries on {quote_name(word)}, which is no exception", place
+                "E307", f"task {quote_name(task.name)} retries on {quote_name(word)}, which is not an exception", place
             )
         elif word not in {found.__name__, found.__qualname__, full := f"{found.__module__}.{found.__qualname__}"}:
             text = f"task {quote_name(task.name)} retries on {quote_name(word)}, whose own name is {quote_name(full)}"
@@ -50,7 +50,7 @@ def find_exception_problems(config: Config, task: TaskConfig, function: TaskFunc
 
 
 def resolve_exception(word: str, space: dict[str, Any]) -> Any:
-    """What a name means: a built-in, a name of the function's module or of a module it imports, or a dotted one."""
+    """Return what a name means: a built-in, a name of the function's module or of one it imports, or a dotted one."""
     if "." not in word:
         found = space.get(word, getattr(builtins, word, _MISSING))
         if found is not _MISSING:
@@ -59,7 +59,7 @@ def resolve_exception(word: str, space: dict[str, Any]) -> Any:
         return next((vars(each)[word] for each in modules if _is_exception(vars(each).get(word))), _MISSING)
     parts = word.split(".")
     if parts[0] in space:
-        found = _attribute(space[parts[0]], parts[1:])
+        found = _find_attribute(space[parts[0]], parts[1:])
         if found is not _MISSING:
             return found
     for end in range(len(parts) - 1, 0, -1):
@@ -67,11 +67,11 @@ def resolve_exception(word: str, space: dict[str, Any]) -> Any:
             module = importlib.import_module(".".join(parts[:end]))
         except Exception:  # noqa: BLE001, S112  a package that does not import is not there
             continue
-        return _attribute(module, parts[end:])
+        return _find_attribute(module, parts[end:])
     return _MISSING
 
 
-def _attribute(found: Any, parts: list[str]) -> Any:
+def _find_attribute(found: Any, parts: list[str]) -> Any:
     for part in parts:
         found = getattr(found, part, _MISSING)
     return found
@@ -82,8 +82,8 @@ def _is_exception(found: Any) -> bool:
     return issubclass(type(found), type) and issubclass(found, BaseException)
 
 
-def _space(function: TaskFunction) -> dict[str, Any]:
-    """The names in the module of a function."""
+def _module_names(function: TaskFunction) -> dict[str, Any]:
+    """Return the names in the module of a function."""
     target = inspect.unwrap(function.obj)
     module = sys.modules.get(getattr(target, "__module__", None) or function.reference.module)
     return dict(vars(module)) if module is not None else {}

@@ -1,4 +1,4 @@
-"""What is wrong with the plugins themselves, and what their `runner_check` find in a file."""
+"""The problems of the plugins themselves, and what their `runner_check` find in a file."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from runner.config.model import Config
     from runner.plugins import Plugin, PluginSet
 
-#: A plugin that finds more than this in one file helps nobody.
+#: A plugin that finds more than this in one file is not read.
 _MOST = 100
 BROKEN_PLUGIN_CODE = "W406"
 
 
 def find_plugin_problems(config: Config, plugins: PluginSet) -> Iterator[Problem]:
-    """Names that two plugins have, plugins that are not there, an unknown engine, and what plugins find."""
-    yield from _names(config, plugins)
-    yield from _engine(config, plugins)
+    """Yield names that two plugins have, plugins that are not there, an unknown engine, and what plugins find."""
+    yield from _check_names(config, plugins)
+    yield from _check_engine(config, plugins)
     if all(each.severity != "error" for each in config.problems):  # else they would meet a file that is half known
         for plugin, call in plugins.hooks.calls_of("runner_check"):
-            yield from _asked(config, plugin, call)
+            yield from _ask_plugin(config, plugin, call)
 
 
-def _names(config: Config, plugins: PluginSet) -> Iterator[Problem]:
+def _check_names(config: Config, plugins: PluginSet) -> Iterator[Problem]:
     owners: dict[str, Plugin] = {}
     for each in plugins.local_plugins:
         other = owners.setdefault(each.name, each)
@@ -39,17 +39,17 @@ def _names(config: Config, plugins: PluginSet) -> Iterator[Problem]:
             text = f"two plugins have the name {quote_name(each.name)}: {other.origin} and {each.origin}"
             yield Problem("E311", text, config.place("plugins"), hint="rename one of the files")
     for number, word in enumerate(config.plugins or ()):
-        if any(each.module == word and _missing(each, word) for each in plugins.local_plugins):
+        if any(each.module == word and _is_missing(each, word) for each in plugins.local_plugins):
             place = config.place("plugins", str(number))
             yield Problem("E312", f"plugin {quote_name(word)} is neither a file, a folder nor a module", place)
 
 
-def _missing(plugin: Plugin, word: str) -> bool:
+def _is_missing(plugin: Plugin, word: str) -> bool:
     missing = f"ModuleNotFoundError: No module named {word.partition('.')[0]!r}"
     return plugin.error.rstrip().endswith(missing)
 
 
-def _engine(config: Config, plugins: PluginSet) -> Iterator[Problem]:
+def _check_engine(config: Config, plugins: PluginSet) -> Iterator[Problem]:
     word = config.run.engine
     if word in {"local", "ray"}:
         return
@@ -70,8 +70,8 @@ def _engine(config: Config, plugins: PluginSet) -> Iterator[Problem]:
         yield Problem("E313", text, place)
 
 
-def _asked(config: Config, plugin: Plugin, call: Any) -> Iterator[Problem]:
-    """What one plugin's `runner_check` says; that it raises is said of the plugin, and stops nothing."""
+def _ask_plugin(config: Config, plugin: Plugin, call: Any) -> Iterator[Problem]:
+    """Yield what one plugin's `runner_check` finds; if it raises, only the plugin is broken."""
     count = 0
     try:
         for given in call(config=config):
@@ -87,7 +87,7 @@ def _asked(config: Config, plugin: Plugin, call: Any) -> Iterator[Problem]:
 
 
 def find_broken_plugins(config: Config, plugins: PluginSet, problems: Sequence[Problem]) -> Iterator[Problem]:
-    """Plugins that were to be loaded for this file and could not be, apart from those that are errors already."""
+    """Yield plugins that were to be loaded for this file and could not be, apart from those that are errors already."""
     told = {each.hint for each in problems if each.code == "E310"}
     for plugin in plugins.all_plugins:
         if not plugin.error or plugin.error.rstrip() in told or not _has_hooks(plugin):
@@ -100,7 +100,7 @@ def find_broken_plugins(config: Config, plugins: PluginSet, problems: Sequence[P
 
 
 def _has_hooks(plugin: Plugin) -> bool:
-    """Whether something of it was to act in a run that names none of its functions."""
+    """Return True if the plugin would act in a run that names none of its functions."""
     if plugin.distribution is not None:
         return bool(plugin.hooks_module)
     if not plugin.loaded or plugin.error == plugin.error_line:
@@ -111,5 +111,5 @@ def _has_hooks(plugin: Plugin) -> bool:
 
 
 def plugin_notices(problems: Sequence[Problem]) -> tuple[str, ...]:
-    """What a run says of plugins that it goes on without."""
+    """Return what a run says of plugins that it goes on without."""
     return tuple(each.message for each in problems if each.code == BROKEN_PLUGIN_CODE)

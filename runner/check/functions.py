@@ -1,4 +1,4 @@
-"""What the functions say: `args` and `with` against signatures and type hints, exceptions, modes, names."""
+"""Checks of the functions: `args` and `with` against signatures and type hints, exceptions, modes, names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 def check_functions(
     config: Config, functions: Mapping[str, TaskFunction]
 ) -> tuple[list[Problem], dict[str, Arguments]]:
-    """Problems of the functions with their tasks, and for each task its arguments, converted.
+    """Return the problems of the functions with their tasks, and for each task its arguments, converted.
 
     `functions` maps names of tasks; a task that is not in it is not looked at.
     """
@@ -48,15 +48,15 @@ def check_functions(
         if config.is_unknown("tasks", word, "inputs"):  # whether it gets items decides what else it may get
             continue
         arguments[word] = binding.bind_arguments()
-        problems += [*binding.problems, *_declaration(config, task, function)]
+        problems += [*binding.problems, *_check_declaration(config, task, function)]
         problems += exceptions.find_exception_problems(config, task, function)
         problems += shipped.find_std_problems(config, task, function, arguments[word])
     problems += shipped.find_file_clashes(config, functions, arguments)
     return problems, arguments
 
 
-def _declaration(config: Config, task: TaskConfig, function: TaskFunction) -> list[Problem]:
-    """The mode that a function declares, and whether a process can find it."""
+def _check_declaration(config: Config, task: TaskConfig, function: TaskFunction) -> list[Problem]:
+    """Check the mode that a function declares, and whether a process can find it."""
     call = config.place("tasks", task.name, "call")
     mode = task.mode or function.options.get("mode") or "process"
     if mode == "thread":
@@ -84,7 +84,7 @@ def _declaration(config: Config, task: TaskConfig, function: TaskFunction) -> li
 
 
 def function_location(function: TaskFunction) -> str:
-    """`file:line` of a function, relative to the current folder when it is below that."""
+    """Return `file:line` of a function, relative to the current folder when it is below that."""
     file = function.file
     if file.startswith(here := str(Path.cwd()) + "/"):
         file = file.removeprefix(here)
@@ -92,16 +92,18 @@ def function_location(function: TaskFunction) -> str:
 
 
 def written_signature(target: Any) -> str:
-    """A signature as its author wrote it, without the modules of the names in its annotations."""
+    """Return a signature as its author wrote it, without the modules of the names in its annotations."""
     try:
         found = inspect.signature(target)
     except (TypeError, ValueError):
         return "(...)"
-    parameters = [each.replace(annotation=_shown(each.annotation)) for each in found.parameters.values()]
-    return clean_text(str(found.replace(parameters=parameters, return_annotation=_shown(found.return_annotation))), 200)
+    parameters = [each.replace(annotation=_show_annotation(each.annotation)) for each in found.parameters.values()]
+    return clean_text(
+        str(found.replace(parameters=parameters, return_annotation=_show_annotation(found.return_annotation))), 200
+    )
 
 
-def _shown(annotation: Any) -> Any:
+def _show_annotation(annotation: Any) -> Any:
     if annotation is inspect.Parameter.empty:
         return annotation
     if isinstance(annotation, type) and not typing.get_args(annotation):
@@ -140,25 +142,27 @@ class ArgumentBinding:
         if any(self.config.is_unknown("tasks", self.task.name, key) for key in ("args", "with")):
             return (), {}
         if form.kind == "class":
-            self._bind(target, item=False, given={form.constructor_context} if form.constructor_context else set())
+            self._bind_parameters(
+                target, item=False, given={form.constructor_context} if form.constructor_context else set()
+            )
             self._callable_class(target, item=item, given=given)
         else:
-            self._bind(target, item=item, given=given)
+            self._bind_parameters(target, item=item, given=given)
         if not (self.task.args or self.task.kwargs):
             return self.task.args, self.task.kwargs
-        return self._convert(target, item=item and form.kind != "class")
+        return self._convert_arguments(target, item=item and form.kind != "class")
 
-    def _problem(self, code: str, text: str, *path: str, hint: str = "") -> None:
+    def _add_problem(self, code: str, text: str, *path: str, hint: str = "") -> None:
         self.refused_paths.add(path)
         place: Location = self.config.place("tasks", self.task.name, *path)
-        self.problems.append(Problem(code, text, place, hint=f"{hint}\n{self._signature()}"))
+        self.problems.append(Problem(code, text, place, hint=f"{hint}\n{self._describe_signature()}"))
 
-    def _signature(self) -> str:
+    def _describe_signature(self) -> str:
         return f"{self.function.name}{written_signature(self.function.obj)} at {function_location(self.function)}"
 
     # -- binding -------------------------------------------------------------------------------
 
-    def _bind(self, target: Any, *, item: bool, given: set[str]) -> None:
+    def _bind_parameters(self, target: Any, *, item: bool, given: set[str]) -> None:
         try:
             signature = inspect.signature(target)
         except (TypeError, ValueError):  # a built-in that does not say
@@ -169,56 +173,58 @@ class ArgumentBinding:
         positions = [each for each in signature.parameters.values() if each.kind in _BY_POSITION]
         filled = dict.fromkeys(given, "runner fills it")
         if item and not positions and not open_positions:
-            self._no_item()
+            self._report_no_item()
         for number in range(len(self.task.args) + item):
             spot = ("args", str(number - item))
             if number < len(positions):
-                self._position(positions[number].name, filled, spot if number >= item else None)
+                self._bind_position(positions[number].name, filled, spot if number >= item else None)
             elif not open_positions and number >= item:
                 most = max(0, len(positions) - item)
-                text = f"{self._called()} takes {most or 'no'} positional argument{'s' * (most != 1)}"
-                self._problem("E305", text + f", not {len(self.task.args)}", *spot)
+                text = f"{self._describe_function()} takes {most or 'no'} positional argument{'s' * (most != 1)}"
+                self._add_problem("E305", text + f", not {len(self.task.args)}", *spot)
                 break
-        self._names(filled, open_names=open_names)
-        self._missing(filled)
+        self._bind_keywords(filled, open_names=open_names)
+        self._check_missing(filled)
 
-    def _called(self) -> str:
+    def _describe_function(self) -> str:
         shown = f"function {quote_name(self.function.name)}"
         return shown if self.function.name == self.task.name else f"{shown} of task {quote_name(self.task.name)}"
 
-    def _no_item(self) -> None:
-        self._problem("E306", f"{self._called()} takes no item, and the task has inputs", "call")
+    def _report_no_item(self) -> None:
+        self._add_problem("E306", f"{self._describe_function()} takes no item, and the task has inputs", "call")
 
-    def _position(self, parameter: str, filled: dict[str, str], spot: tuple[str, ...] | None) -> None:
+    def _bind_position(self, parameter: str, filled: dict[str, str], spot: tuple[str, ...] | None) -> None:
         if spot is None and parameter in filled:
-            self._no_item()
+            self._report_no_item()
         elif parameter in filled:
-            text = (
-                f"a positional argument of {self._called()} would be {quote_name(parameter)}, and {filled[parameter]}"
-            )
-            self._problem("E305", text, *spot or ())
+            text = f"a positional argument of {self._describe_function()} would be {quote_name(parameter)}"
+            text += f", and {filled[parameter]}"
+            self._add_problem("E305", text, *spot or ())
         filled[parameter] = "it is the item" if spot is None else "`args` gives it"
 
-    def _names(self, filled: dict[str, str], *, open_names: bool) -> None:
+    def _bind_keywords(self, filled: dict[str, str], *, open_names: bool) -> None:
         known = [each.name for each in self.parameters.values() if each.kind in _BY_NAME]
         for word in self.task.kwargs:
             if word in filled and word in known:
-                self._problem(
-                    "E303", f"{self._called()} cannot be given {quote_name(word)}: {filled[word]}", "with", word
+                self._add_problem(
+                    "E303",
+                    f"{self._describe_function()} cannot be given {quote_name(word)}: {filled[word]}",
+                    "with",
+                    word,
                 )
             elif word in known or open_names:
                 filled[word] = "`with` gives it"
             else:
                 near = did_you_mean(word, [one for one in known if one not in filled])
-                text = f"{self._called()} has no argument {quote_name(word)}"
-                self._problem("E303", text, "with", word, hint=near)
-                filled.update(dict.fromkeys(self._meant(near), "`with` gives it"))
+                text = f"{self._describe_function()} has no argument {quote_name(word)}"
+                self._add_problem("E303", text, "with", word, hint=near)
+                filled.update(dict.fromkeys(self._meant_names(near), "`with` gives it"))
 
     @staticmethod
-    def _meant(near: str) -> list[str]:
+    def _meant_names(near: str) -> list[str]:
         return near.split("`")[1:2]
 
-    def _missing(self, filled: dict[str, str]) -> None:
+    def _check_missing(self, filled: dict[str, str]) -> None:
         missing = [
             parameter.name
             for parameter in self.parameters.values()
@@ -227,10 +233,10 @@ class ArgumentBinding:
         if missing:
             words = ", ".join(quote_name(word) for word in missing)
             spot = "with" if self.task.kwargs else "args" if self.task.args else "call"
-            self._problem("E302", f"{self._called()} needs {words}", spot)
+            self._add_problem("E302", f"{self._describe_function()} needs {words}", spot)
 
     def _callable_class(self, target: Any, *, item: bool, given: set[str]) -> None:
-        """Its `__call__` gets the item and nothing from the file."""
+        """Check `__call__`, which gets the item and nothing from the file."""
         try:
             parameters = list(inspect.signature(target.__call__).parameters.values())[1:]
         except (TypeError, ValueError):
@@ -239,31 +245,31 @@ class ArgumentBinding:
         opens = any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters)
         first = takes[0] if takes and takes[0].kind in _BY_POSITION else None
         if item and first is None and not opens:
-            self._no_item()
+            self._report_no_item()
         rest = takes[1:] if item and first is not None else takes
         missing = [quote_name(each.name) for each in rest if each.default is each.empty]
         if missing:
-            text = f"the `__call__` of {self._called()} needs {', '.join(missing)}"
-            self._problem("E302", f"{text}, which a file cannot give: `with` goes to the constructor", "call")
+            text = f"the `__call__` of {self._describe_function()} needs {', '.join(missing)}"
+            self._add_problem("E302", f"{text}, which a file cannot give: `with` goes to the constructor", "call")
 
     # -- converting ----------------------------------------------------------------------------
 
-    def _convert(self, target: Any, *, item: bool) -> Arguments:
-        known = parameter_hints(_annotated(target))
+    def _convert_arguments(self, target: Any, *, item: bool) -> Arguments:
+        known = parameter_hints(_annotated_callable(target))
         positions = [each for each in self.parameters.values() if each.kind in _BY_POSITION][int(item) :]
         rest = next((each for each in self.parameters.values() if each.kind is _OPEN[0]), None)
         args, kwargs = [], {}
         for number, value in enumerate(self.task.args):
             parameter = positions[number] if number < len(positions) else rest
             hint = known.get(parameter.name) if parameter else None
-            args.append(self._value(value, hint, parameter.name if parameter else "", "args", str(number)))
+            args.append(self._convert_value(value, hint, parameter.name if parameter else "", "args", str(number)))
         more = next((each.name for each in self.parameters.values() if each.kind is _OPEN[1]), "")
         for word, value in self.task.kwargs.items():
             hint = known.get(word, None if word in self.parameters else known.get(more))
-            kwargs[word] = self._value(value, hint, word, "with", word)
+            kwargs[word] = self._convert_value(value, hint, word, "with", word)
         return tuple(args), kwargs
 
-    def _value(self, value: Any, hint: Any, parameter: str, *path: str) -> Any:
+    def _convert_value(self, value: Any, hint: Any, parameter: str, *path: str) -> Any:
         if path in self.refused_paths or self.config.is_unknown("tasks", self.task.name, *path):
             return value
         try:
@@ -271,20 +277,19 @@ class ArgumentBinding:
             if made is not value:
                 pickle.dumps(made, 5)
         except convert.UnfitValue as unfit:
-            text = f"{quote_name(parameter)} of {self._called()} {unfit}"
-            self._problem("E304", text, *path, VALUE_PART)
+            text = f"{quote_name(parameter)} of {self._describe_function()} {unfit}"
+            self._add_problem("E304", text, *path, VALUE_PART)
         except Exception as error:  # noqa: BLE001  a type of the user's that cannot be pickled may raise anything
-            text = (
-                f"{quote_name(parameter)} of {self._called()} cannot be sent to a worker: {clean_text(str(error), 200)}"
-            )
-            self._problem("E304", text, *path, VALUE_PART)
+            text = f"{quote_name(parameter)} of {self._describe_function()} cannot be sent to a worker"
+            text += f": {clean_text(str(error), 200)}"
+            self._add_problem("E304", text, *path, VALUE_PART)
         else:
             return made
         return value
 
 
-def _annotated(target: Any) -> Any:
-    """What carries the annotations of a callable's parameters."""
+def _annotated_callable(target: Any) -> Any:
+    """Return the callable that carries the annotations of the parameters."""
     while hasattr(target, "func") and hasattr(target, "keywords"):  # functools.partial
         target = target.func
     if inspect.isclass(target):

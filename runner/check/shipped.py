@@ -1,4 +1,4 @@
-"""What the functions that ship with runner need of their task, known before it starts."""
+"""Checks of the functions that ship with runner: what they need of their task is known before it starts."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _OWN = range(3)
 def find_std_problems(
     config: Config, task: TaskConfig, function: TaskFunction, arguments: Arguments
 ) -> Iterator[Problem]:
-    """Problems of a task that calls one of them; `arguments` are its own, converted."""
+    """Yield the problems of a task that calls one of them; `arguments` are its own, converted."""
     if task.mode == "process" or (task.mode is None and function.options.get("mode") != "thread"):
-        yield from _not_in_processes(config, task, arguments)
-    if not _is(function, _READS | _WRITES):
+        yield from _check_descriptors(config, task, arguments)
+    if not _is_std(function, _READS | _WRITES):
         return
-    given = _path(arguments)
+    given = _path_argument(arguments)
     writes, stdin = function.name in _WRITES, function.name in _READS and descriptor_of(given) == 0
     at = config.place("tasks", task.name, "call")
     if stdin and config.file == toml.STDIN:
         text = f"task {quote_name(task.name)} would read standard input, from which this file itself was read"
         yield Problem("E304", text, at, hint="name the file: runner run FILE")
     if task.mode == "process" and (stdin or writes):
-        does = "reads standard input" if stdin else _does(given)
+        does = "reads standard input" if stdin else _describe_output(given)
         place = config.place("tasks", task.name, "mode") if is_set_in_file(config, task.name, "mode") else at
         text = f"task {quote_name(task.name)} {does}, which only a thread can"
         yield Problem("E304", text, place, hint='say `mode = "thread"`, or nothing: its function declares it')
@@ -59,37 +59,37 @@ def find_std_problems(
             yield Problem("E304", f"{text} are none", place)
 
 
-def _is(function: TaskFunction, names: set[str]) -> bool:
+def _is_std(function: TaskFunction, names: set[str]) -> bool:
     return function.reference.module == "runner.std" and function.name in names
 
 
-def _path(arguments: Arguments) -> str:
+def _path_argument(arguments: Arguments) -> str:
     args, kwargs = arguments
     return str(args[0] if args else kwargs.get("path", "-"))
 
 
-def _does(path: str) -> str:
+def _describe_output(path: str) -> str:
     return "writes data to standard output" if path == "-" else "writes a file whole or not at all"
 
 
 def descriptor_of(path: str) -> int | None:
     """The descriptor of runner that a path of a source means."""
-    return 0 if path == "-" else _descriptor(path)
+    return 0 if path == "-" else _parse_descriptor(path)
 
 
-def _descriptor(path: str) -> int | None:
+def _parse_descriptor(path: str) -> int | None:
     from runner.std.targets import fd_of_path  # most files need none of `std`
 
     return fd_of_path(path)
 
 
-def _not_in_processes(config: Config, task: TaskConfig, arguments: Arguments) -> Iterator[Problem]:
+def _check_descriptors(config: Config, task: TaskConfig, arguments: Arguments) -> Iterator[Problem]:
     """`<(command)` gives runner a pipe, and a path that means another thing, or nothing, in every other process."""
     args, kwargs = arguments
     given = [(("args", str(at)), value) for at, value in enumerate(args)]
     for path, value in [*given, *((("with", word), value) for word, value in kwargs.items())]:
         if isinstance(value, (str, Path)) and str(value).startswith(("/dev/fd/", "/proc/self/fd/")):
-            number = _descriptor(str(value))
+            number = _parse_descriptor(str(value))
             if number is not None and number not in _OWN:
                 named = quote_name(task.name)
                 text = f"{quote_name(str(value))} is a descriptor of runner itself, and task {named} runs in others"
@@ -103,13 +103,15 @@ def _not_in_processes(config: Config, task: TaskConfig, arguments: Arguments) ->
 def find_file_clashes(
     config: Config, functions: Mapping[str, TaskFunction], arguments: Mapping[str, Arguments]
 ) -> Iterator[Problem]:
-    """Files that two tasks write, by whatever names: each would replace what the other has written."""
+    """Yield files that two tasks write, by whatever names: each would replace what the other has written."""
     writers: dict[Hashable, str] = {}
     for word, given in arguments.items():
-        if not _is(functions[word], _WRITES) or any(config.is_unknown("tasks", word, key) for key in ("args", "with")):
+        if not _is_std(functions[word], _WRITES) or any(
+            config.is_unknown("tasks", word, key) for key in ("args", "with")
+        ):
             continue
-        path = _path(given)
-        file = _file(path)
+        path = _path_argument(given)
+        file = _identify_file(path)
         if file is None:
             continue
         other = writers.setdefault(file, word)
@@ -120,16 +122,16 @@ def find_file_clashes(
             yield Problem("E317", text, config.place("tasks", word, *spot), hint=hint)
 
 
-def _file(path: str) -> Hashable | None:
-    """The same for all names of one file; None for what is no file (standard output, a pipe, a device)."""
-    if path == "-" or _descriptor(path) is not None:
+def _identify_file(path: str) -> Hashable | None:
+    """Return the same for all names of one file; None for standard output, a pipe or a device."""
+    if path == "-" or _parse_descriptor(path) is not None:
         return None
     try:
         if Path(path).exists() and not Path(path).is_file():
             return None
         target = Path(os.path.realpath(path))
         word, folder = target.name, target.parent
-        if word != word.swapcase() and _same(folder, folder.with_name(folder.name.swapcase())):
+        if word != word.swapcase() and _ignores_case(folder, folder.with_name(folder.name.swapcase())):
             import unicodedata
 
             word = unicodedata.normalize("NFC", word.casefold())
@@ -139,8 +141,8 @@ def _file(path: str) -> Hashable | None:
     return there.st_dev, there.st_ino, word
 
 
-def _same(one: Path, other: Path) -> bool:
-    """Whether the file system does not tell capital letters from small ones."""
+def _ignores_case(one: Path, other: Path) -> bool:
+    """Return True if the file system ignores the case of letters."""
     try:
         return one != other and one.samefile(other)
     except OSError:

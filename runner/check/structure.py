@@ -1,4 +1,4 @@
-"""What the file alone says: queues with two ends, cycles, keys that contradict each other. Pure."""
+"""Checks that need the file alone: queues with two ends, cycles, keys that contradict each other. Pure."""
 
 from __future__ import annotations
 
@@ -23,68 +23,70 @@ _MANY = 8
 
 
 def find_structure_problems(config: Config) -> Iterator[Problem]:
-    """Every problem of the graph and of keys that do not fit each other."""
+    """Yield every problem of the graph and of keys that do not fit each other."""
     graph = TaskGraph(config)
-    yield from _ends(config, graph)
+    yield from _check_ends(config, graph)
     yield from cycles.find_cycle_problems(config, graph)
     for task in graph.tasks.values():
         if task.mode == "thread":
             yield from thread_problems(config, task, "but runs in threads")
-        yield from _without_effect(config, task)
-        yield from _ports(config, task)
-    yield from _letters(config, graph)
-    yield from _warnings(config, graph)
+        yield from _find_unused_keys(config, task)
+        yield from _check_ports(config, task)
+    yield from _check_dead_queues(config, graph)
+    yield from _find_warnings(config, graph)
 
 
 def location_of_key(config: Config, task: str, key: str, *more: str) -> Location:
-    """Where a task's key stands: in its own table, else in the defaults, else the task itself."""
+    """Return the location of a task's key: in its own table, else in the defaults, else the task itself."""
     own = config.locations.get(("tasks", task, key, *more))
     return own or config.locations.get(("defaults", "task", key)) or config.place("tasks", task, key)
 
 
 def has_own_key(config: Config, task: str, *key: str) -> bool:
-    """Whether the task's own table has the key; a default that does not fit one task is no mistake."""
+    """Return True if the task's own table has the key; a default that does not fit one task is not a mistake."""
     return config.locations.get(("tasks", task, *key)) is not None
 
 
 # -- queues -----------------------------------------------------------------------------------
 
 
-def _ends(config: Config, graph: TaskGraph) -> Iterator[Problem]:
+def _check_ends(config: Config, graph: TaskGraph) -> Iterator[Problem]:
     disabled = [task for task in config.tasks.values() if not task.enabled]
     for queue, settings in config.queues.items():
         place, writers, readers = config.place("queues", queue), graph.writers[queue], graph.readers[queue]
-        idle = [task.name for task in disabled if queue in _touched(task)]
+        idle = [task.name for task in disabled if queue in _touched_queues(task)]
         why = f"`{idle[0]}` is not enabled" if idle else ""
         if not writers and not readers:
             if not idle and graph.all_writers and graph.all_readers:
                 yield Problem("E204", f"no task writes queue {quote_name(queue)}, and none reads it", place)
         elif not writers and graph.all_writers:
-            wanted = why or f"a task writes it with `outputs = [{_quoted(queue)}]`"
+            wanted = why or f"a task writes it with `outputs = [{_quote_string(queue)}]`"
             yield Problem("E204", f"no task writes queue {quote_name(queue)}", place, hint=wanted)
         elif not readers and graph.all_readers:
-            wanted = why or f"a task reads it with `inputs = [{_quoted(queue)}]`"
+            wanted = why or f"a task reads it with `inputs = [{_quote_string(queue)}]`"
             yield Problem("E205", f"no task reads queue {quote_name(queue)}", place, hint=wanted)
         if len(readers) > 1 and settings.fanout is None and not config.is_unknown("queues", queue, "fanout"):
-            both = _listed(readers)
+            both = _list_names(readers)
             hint = '`fanout = "share"`: they compete; `fanout = "copy"`: each gets every item'
-            yield Problem("E206", f"queue {quote_name(queue)} is read by {both}, and has no `fanout`", place, hint=hint)
+            yield Problem(
+                "E206", f"queue {quote_name(queue)} is read by {both}, but `fanout` is not set", place, hint=hint
+            )
 
 
-def _touched(task: TaskConfig) -> tuple[str | None, ...]:
+def _touched_queues(task: TaskConfig) -> tuple[str | None, ...]:
     return (*task.inputs, *task.outputs, task.dead)
 
 
-def _quoted(word: str) -> str:
+def _quote_string(word: str) -> str:
     return f'"{word}"'
 
 
-def _listed(words: list[str]) -> str:
+def _list_names(words: list[str]) -> str:
     return ", ".join(quote_name(word) for word in words[:-1]) + f" and {quote_name(words[-1])}"
 
 
-def _letters(config: Config, graph: TaskGraph) -> Iterator[Problem]:
-    """A queue of dead letters carries nothing else: its readers expect a `DeadLetter`."""
+def _check_dead_queues(config: Config, graph: TaskGraph) -> Iterator[Problem]:
+    """Check that a queue of dead letters carries nothing else: its readers expect a `DeadLetter`."""
     dead = {task.dead: task.name for task in graph.tasks.values() if task.dead}
     for task in graph.tasks.values():
         for queue in task.outputs:
@@ -112,7 +114,7 @@ def _output_place(config: Config, task: TaskConfig, queue: str) -> Location:
 
 
 def thread_problems(config: Config, task: TaskConfig, why: str) -> Iterator[Problem]:
-    """Keys that a task in threads cannot have; `why` says where its mode comes from."""
+    """Yield keys that a task in threads cannot have; `why` says where its mode comes from."""
     say = 'say `mode = "process"`, or leave'
     if task.timeout is not None:
         text = f"task {quote_name(task.name)} has a `timeout`, {why}; a thread cannot be killed"
@@ -122,8 +124,8 @@ def thread_problems(config: Config, task: TaskConfig, why: str) -> Iterator[Prob
         yield Problem("E214", text, location_of_key(config, task.name, "env"), hint=f"{say} `env` out")
 
 
-def _without_effect(config: Config, task: TaskConfig) -> Iterator[Problem]:
-    """Keys that would be ignored: nothing in a file is ignored in silence."""
+def _find_unused_keys(config: Config, task: TaskConfig) -> Iterator[Problem]:
+    """Yield keys that would be ignored: nothing in a file is ignored in silence."""
     place = config.place
     if config.is_unknown("tasks", task.name, "inputs"):
         return
@@ -137,7 +139,7 @@ def _without_effect(config: Config, task: TaskConfig) -> Iterator[Problem]:
         yield Problem("E210", text, place("tasks", task.name, "dead"))
 
 
-def _ports(config: Config, task: TaskConfig) -> Iterator[Problem]:
+def _check_ports(config: Config, task: TaskConfig) -> Iterator[Problem]:
     for port in task.ports:
         if not port.queues:
             text = f"port {quote_name(port.name)} of task {quote_name(task.name)} leads to no queue"
@@ -147,7 +149,7 @@ def _ports(config: Config, task: TaskConfig) -> Iterator[Problem]:
 # -- warnings ---------------------------------------------------------------------------------
 
 
-def _warnings(config: Config, graph: TaskGraph) -> Iterator[Problem]:
+def _find_warnings(config: Config, graph: TaskGraph) -> Iterator[Problem]:
     for param in config.unused_params:
         yield Problem("W401", f"param {quote_name(param)} is used nowhere", config.place("params", param), "warning")
     for task in graph.tasks.values():

@@ -30,7 +30,7 @@ def load(
     sets: Sequence[tuple[str, str]] = (),
     env: Mapping[str, str] | None = None,
 ) -> Config:
-    """Read a file (`-`: standard input) and give it checked; raises `ConfigError` with every problem in it.
+    """Read a file (`-`: standard input) and return it checked; raises `ConfigError` with every problem in it.
 
     `params` are `-p NAME=VALUE`, `sets` are `--set PATH=VALUE`, `env` is where `env` of a param looks (os.environ).
     """
@@ -48,10 +48,10 @@ def examine(
     env: Mapping[str, str] | None = None,
     lenient: bool = False,
 ) -> Config:
-    """As `load`, but what is wrong is in `problems` and `holes` of the Config, so that others can look for more.
+    """Read a file as `load` does, but leave what is wrong in `problems` and `unknown_paths` of the Config.
 
     `lenient`: a required param without a value is a warning (nothing is going to run). Raises `ConfigError` only when
-    there is no file to speak of: it cannot be read, is no TOML, or has too many errors.
+    there is no file to speak of: it cannot be read, is not TOML, or has too many errors.
     """
     file = toml.STDIN if str(source) == "-" else str(source)
     places = SourceMap(file, "")
@@ -63,7 +63,7 @@ def examine(
         place = Location(file, error.line, error.column)
         shown = error.shown or places.source_line(place)
         if "secret" in shown:  # what cannot be read cannot be known not to be one
-            shown = _TEXTS.sub(lambda found: "*" * len(found[0]), shown)
+            shown = _QUOTED_TEXT.sub(lambda found: "*" * len(found[0]), shown)
         problem = Problem(error.code, error.message, place, "error", error.hint, shown)
         raise ConfigError(render_problems([problem]), [problem]) from None
     report = Diagnostics(places)
@@ -80,23 +80,23 @@ def examine(
     )
 
 
-_TEXTS = re.compile(r"\"[^\"]*\"?|'[^']*'?")
+_QUOTED_TEXT = re.compile(r"\"[^\"]*\"?|'[^']*'?")
 #: Each task has workers, each queue a place in every drawing, each secret is looked for in all that is said; what is
 #: beyond was made by a mistake.
-_MOST_TABLES = 2000
-_HIDDEN = ("args", "with", "env")
-_ONLY = "a secret may be used in `args`, `with` and `env`"
+MAX_TABLES = 2000
+_SECRET_KEYS = ("args", "with", "env")
+_WHERE_ALLOWED = "a secret may be used in `args`, `with` and `env`"
 
 
-def _not_too_many(tables: dict[str, Any], word: str, report: Diagnostics) -> None:
-    if len(tables) > _MOST_TABLES:
-        text = f"the file has {len(tables):,} {word}, and at most {_MOST_TABLES:,} make sense"
+def _check_count(tables: dict[str, Any], word: str, report: Diagnostics) -> None:
+    if len(tables) > MAX_TABLES:
+        text = f"the file has {len(tables):,} {word}, and at most {MAX_TABLES:,} make sense"
         report.problems.append(Problem("E117", text, Location(report.source_map.file)))
         raise TooManyProblems
 
 
 class _Builder:
-    """One file on its way."""
+    """One file that is being converted."""
 
     def __init__(self, raw: dict[str, Any], report: Diagnostics) -> None:
         self.report = report
@@ -105,16 +105,16 @@ class _Builder:
                 report.unknown_paths.add(("params",))
         params = raw.pop("params", {})
         if isinstance(params, dict):
-            _not_too_many(params, "params", report)
+            _check_count(params, "params", report)
         self.params = params_table.read(params, report)
         self.raw = raw
 
     def config(self, source: toml.TaskFile) -> Config:
-        """Everything, converted; when the report is bad, it has holes."""
+        """Return everything, converted; with reported errors, the result has holes."""
         raw: dict[str, Any] = {key: self.params.fill_references(value, (key,)) for key, value in self.raw.items()}
-        self._shown_secrets()
-        queues = self._named(raw, "queues", "queue")
-        tasks = self._named(raw, "tasks", "task")
+        self._report_shown_secrets()
+        queues = self._check_names(raw, "queues", "queue")
+        tasks = self._check_names(raw, "tasks", "task")
         self.reader = Reader(self.report, queues, tasks, grammar.HOMES)
         top = {key: value for key, value in raw.items() if key not in {"queues", "tasks"}}
         made = self.reader.convert_table(top, grammar.TOP, (), "the file")
@@ -125,8 +125,8 @@ class _Builder:
             title=made.get("title", ""),
             run=RunSettings(**made.get("run", {})),
             params={word: plain_value(value) for word, value in self.params.values.items()},
-            queues={word: self._queue(word, table, defaults.get("queue", {})) for word, table in queues.items()},
-            tasks={word: self._task(word, table, defaults.get("task", {})) for word, table in tasks.items()},
+            queues={word: self._make_queue(word, table, defaults.get("queue", {})) for word, table in queues.items()},
+            tasks={word: self._make_task(word, table, defaults.get("task", {})) for word, table in tasks.items()},
             plugins=made.get("plugins"),
             locations=self.report.source_map,
             unused_params=tuple(word for word in self.params.declared if word not in self.params.used_names),
@@ -141,11 +141,11 @@ class _Builder:
             self.report.add_problem("E109", "the file has no task", (), "a task is a table `[tasks.NAME]`")
         return config
 
-    def _shown_secrets(self) -> None:
-        """Secrets go to functions and to the environment of workers; everything else is shown somewhere."""
+    def _report_shown_secrets(self) -> None:
+        """Report secrets outside of arguments and environments: everything else is shown somewhere."""
         secret = {word for word, param in self.params.declared.items() if param.secret}
         for path, words in self.params.references.items():
-            hidden = (path[0] == "tasks" and path[2:3] and path[2] in _HIDDEN) or path[:3] == (
+            hidden = (path[0] == "tasks" and path[2:3] and path[2] in _SECRET_KEYS) or path[:3] == (
                 "defaults",
                 "task",
                 "env",
@@ -156,28 +156,28 @@ class _Builder:
                         "E116",
                         f"param {quote_name(word)} is secret, and this would be shown",
                         (*path, VALUE_PART),
-                        _ONLY,
+                        _WHERE_ALLOWED,
                     )
 
-    def _named(self, raw: dict[str, Any], word: str, kind: str) -> dict[str, Any]:
-        """The tables `[queues]` or `[tasks]`, without names that are none."""
+    def _check_names(self, raw: dict[str, Any], word: str, kind: str) -> dict[str, Any]:
+        """Return the tables of `[queues]` or `[tasks]`; invalid names are reported."""
         tables = raw.get(word, {})
         if not isinstance(tables, dict):
             self.report.add_problem(
                 "E103", f"`{word}` must be a table, not {describe_value(tables)}", (word, VALUE_PART)
             )
             return {}
-        _not_too_many(tables, word, self.report)
+        _check_count(tables, word, self.report)
         for one in tables:
             self.report.check_name(one, kind, (word, one))
         return dict(tables)
 
-    def _queue(self, word: str, raw: Any, defaults: dict[str, Any]) -> QueueConfig:
+    def _make_queue(self, word: str, raw: Any, defaults: dict[str, Any]) -> QueueConfig:
         made = self.reader.convert_table(raw, grammar.QUEUE, ("queues", word), f"queue {quote_name(word)}")
         given = {**defaults, **made}
         return QueueConfig(word, **given, elastic="size" not in given)
 
-    def _task(self, word: str, raw: Any, defaults: dict[str, Any]) -> TaskConfig:
+    def _make_task(self, word: str, raw: Any, defaults: dict[str, Any]) -> TaskConfig:
         made = {**defaults, **self.reader.convert_table(raw, grammar.TASK, ("tasks", word), f"task {quote_name(word)}")}
         made.setdefault("call", word)
         made.setdefault("on_error", "dead" if made.get("inputs") else "fail")

@@ -60,8 +60,8 @@ class StringsType(ValueType):
     description = "strings"
     schema = _one_or_more(type_schema("string", minLength=1))
 
-    def convert(self, value: Any, at: ValuePlace) -> tuple[str, ...]:
-        listed = self.expand(value)
+    def convert_value(self, value: Any, at: ValuePlace) -> tuple[str, ...]:
+        listed = self.expand_value(value)
         if not isinstance(listed, list):
             raise wrong_type("a list of strings", value)
         for number, one in enumerate(listed):
@@ -71,7 +71,7 @@ class StringsType(ValueType):
                 raise at.report_invalid("E103", message, str(number))
         return tuple(listed)
 
-    def expand(self, value: Any) -> Any:
+    def expand_value(self, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
 
@@ -81,8 +81,8 @@ class ExceptionsType(StringsType):
     description = "names"
     schema = _one_or_more(or_reference(pattern_schema(_EXCEPTION)))
 
-    def convert(self, value: Any, at: ValuePlace) -> tuple[str, ...]:
-        names = super().convert(value, at)
+    def convert_value(self, value: Any, at: ValuePlace) -> tuple[str, ...]:
+        names = super().convert_value(value, at)
         for number, word in enumerate(names):
             if not all(part.isidentifier() for part in word.split(".")):
                 message = f"{describe_value(word)} is not a valid name of an exception"
@@ -100,7 +100,7 @@ class DeadQueueType(ValueType):
     description = "a name"
     schema = _NAME_SCHEMA
 
-    def convert(self, value: Any, at: ValuePlace) -> str:
+    def convert_value(self, value: Any, at: ValuePlace) -> str:
         check_type(value, str, "the name of a queue")
         found = at.reader.find_names(value, "queue", at.path, f"{at.owner} sends its dead letters to")
         if not found:
@@ -115,10 +115,10 @@ class QueuesType(ValueType):
     description = "names"
     schema = _one_or_more(_NAME_SCHEMA)
 
-    def convert(self, value: Any, at: ValuePlace) -> Any:
+    def convert_value(self, value: Any, at: ValuePlace) -> Any:
         return at.reader.find_names(value, "queue", at.path, f"{at.owner} reads")
 
-    def expand(self, value: Any) -> Any:
+    def expand_value(self, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
 
@@ -128,7 +128,7 @@ class PortsType(QueuesType):
     description = "names, or a table"
     schema = _names_or({"anyOf": [_NAME_SCHEMA, array_schema(_NAME_SCHEMA, uniqueItems=True, minItems=1)]})
 
-    def convert(self, value: Any, at: ValuePlace) -> tuple[OutputPort, ...]:
+    def convert_value(self, value: Any, at: ValuePlace) -> tuple[OutputPort, ...]:
         what = f"{at.owner} writes"
         if not isinstance(value, dict):
             queues = at.reader.find_names(value, "queue", at.path, what)
@@ -141,8 +141,8 @@ class PortsType(QueuesType):
             ports.append(OutputPort(word, at.reader.find_names(target, "queue", path, what)))
         return tuple(ports)
 
-    def expand(self, value: Any) -> Any:
-        listed = super().expand(value)
+    def expand_value(self, value: Any) -> Any:
+        listed = super().expand_value(value)
         return {DEFAULT_PORT: listed} if isinstance(listed, list) and listed else listed
 
 
@@ -153,7 +153,7 @@ class AfterType(QueuesType):
     _states = ChoiceType("started", "ended", "ok")
     schema = _names_or(_states.schema)
 
-    def convert(self, value: Any, at: ValuePlace) -> dict[str, str]:
+    def convert_value(self, value: Any, at: ValuePlace) -> dict[str, str]:
         what = f"{at.owner} starts after"
         if not isinstance(value, dict):
             return dict.fromkeys(at.reader.find_names(value, "task", at.path, what), "ok")
@@ -163,15 +163,15 @@ class AfterType(QueuesType):
                 raise AlreadyReported
             other = at.reader.find_name(word, "task", (*at.path, word), what)
             try:
-                made[other] = self._states.convert(state, at)
+                made[other] = self._states.convert_value(state, at)
             except InvalidValue as wrong:
                 message = f"`{at.key}` of {at.owner} {wrong.message}"
                 raise at.report_invalid(wrong.code, message, word, VALUE_PART, hint=wrong.hint) from None
         made.pop("", None)
         return made
 
-    def expand(self, value: Any) -> Any:
-        listed = super().expand(value)
+    def expand_value(self, value: Any) -> Any:
+        listed = super().expand_value(value)
         return dict.fromkeys(listed, "ok") if isinstance(listed, list) else listed
 
 
@@ -193,7 +193,7 @@ class PositionalType(ValueType):
     description = "a list"
     schema = LIST.schema
 
-    def convert(self, value: Any, at: ValuePlace) -> Any:
+    def convert_value(self, value: Any, at: ValuePlace) -> Any:
         check_type(value, list, "a list")
         return tuple(_convert_argument(one, at, str(number)) for number, one in enumerate(value))
 
@@ -205,7 +205,7 @@ class KeywordsType(ValueType):
     description = "a table"
     schema = type_schema("object")
 
-    def convert(self, value: Any, at: ValuePlace) -> dict[str, Any]:
+    def convert_value(self, value: Any, at: ValuePlace) -> dict[str, Any]:
         check_type(value, dict, "a table")
         return {word: _convert_argument(one, at, word) for word, one in value.items()}
 
@@ -223,7 +223,7 @@ class TableType(ValueType):
         self.schema = _table_schema(table)
         self.description = f"a table of {', '.join(f'`{name}`' for name in table)}"
 
-    def convert(self, value: Any, at: ValuePlace) -> Any:
+    def convert_value(self, value: Any, at: ValuePlace) -> Any:
         diagnostics = at.reader.diagnostics
         before = len(diagnostics.problems)
         owner = f"`{at.key}` of {at.owner}" if len(at.path) > 1 else f"[{at.key}]"
@@ -235,7 +235,7 @@ class TableType(ValueType):
             raise AlreadyReported
         return self.made(**found)
 
-    def expand(self, value: Any) -> Any:
+    def expand_value(self, value: Any) -> Any:
         if self.made is None or not isinstance(value, dict):
             return value
         return {name: key.parse_default() for name, key in self.table.items() if key.default} | value
@@ -251,11 +251,13 @@ class BatchType(TableType):
         self.schema = or_reference(self._items.range_schema, self.schema)
         self.description = f"a number, or {self.description}"
 
-    def convert(self, value: Any, at: ValuePlace) -> Any:
-        return super().convert(value, at) if isinstance(value, dict) else Batch(self._items.convert(value, at))
+    def convert_value(self, value: Any, at: ValuePlace) -> Any:
+        return (
+            super().convert_value(value, at) if isinstance(value, dict) else Batch(self._items.convert_value(value, at))
+        )
 
-    def expand(self, value: Any) -> Any:
-        return {"items": value} if isinstance(value, int) else super().expand(value)
+    def expand_value(self, value: Any) -> Any:
+        return {"items": value} if isinstance(value, int) else super().expand_value(value)
 
 
 class NamedTablesType(ValueType):

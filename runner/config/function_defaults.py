@@ -1,4 +1,4 @@
-"""What a function declares: `@task(mode="thread", batch=100)` are keys of its task's table, below the file's."""
+"""Options that a function declares: `@task(mode="thread")` is a key of its task's table, below the file's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def is_set_in_file(config: Config, task: str, key: str) -> bool:
-    """Whether the file says this key of a task, in its own table or for all tasks."""
+    """Return True if the file has this key of a task, in its own table or for all tasks."""
     tables = (config.filled_tables.get("tasks", {}).get(task), config.filled_tables.get("defaults", {}).get("task"))
     return any(isinstance(table, dict) and key in table for table in tables)
 
@@ -27,7 +27,7 @@ def is_set_in_file(config: Config, task: str, key: str) -> bool:
 def apply_declared_options(
     config: Config, name: str, options: Mapping[str, Any], where: str, place: Location
 ) -> tuple[TaskConfig, list[Problem]]:
-    """The task with what its function declares; `where` says where that stands, `place` who calls it."""
+    """Return the task with what its function declares at `where`; problems stand at `place`, which calls it."""
     task = config.tasks[name]
     if not options:
         return task, []

@@ -51,7 +51,7 @@ RUN = KeyTable(
         "halt",
         HaltType(),
         '"never"',
-        'so many dead items stop the run: "first", a count, or a percentage (counted once 20 items have ended)',
+        'the dead items that stop the run: "first", a count, or a percentage (counted once 20 items have ended)',
     ),
     Key(
         "deadline",
@@ -68,34 +68,34 @@ RUN = KeyTable(
         "lines of output carry the name of their worker, or are left alone",
     ),
     Key("state", PathType(), '".runner"', "folder of ledgers, dead letters and reports, relative to the file"),
-    Key("record", IntegerType(0), "20", "so many past runs are kept in `state`, this one included; 0: none"),
+    Key("record", IntegerType(0), "20", "the number of runs that are kept in `state`, this one included; 0: none"),
     Key("max_item", SizeType(), '"256MiB"', "the largest item that may travel between processes"),
 )
 
 QUEUE = KeyTable(
     "queue",
-    Key("size", IntegerType(), "1000", "so many items; when they are there, writers wait"),
-    Key("bytes", SizeType(), '"64MB"', "so many bytes; the bound that is reached first counts"),
+    Key("size", IntegerType(), "1000", "the most items that it holds; while it is full, writers wait"),
+    Key("bytes", SizeType(), '"64MB"', "the most bytes that it holds; the bound that is reached first counts"),
     Key(
         "fanout",
         ChoiceType("share", "copy"),
         "",
-        "must be said when two tasks read the queue: they compete, or each gets every item",
+        "required when two tasks read the queue: they compete, or each gets every item",
     ),
     Key("loop", BOOLEAN, "false", "this queue closes a cycle; it never blocks its writers"),
 )
 
 BATCH = KeyTable(
     "batch",
-    Key("items", IntegerType(), "", "at most so many items", required=True),
-    Key("bytes", SizeType(), "", "at most so many bytes"),
-    Key("wait", DurationType(), "", "at most so long for the batch to fill"),
+    Key("items", IntegerType(), "", "the most items in a batch", required=True),
+    Key("bytes", SizeType(), "", "the most bytes in a batch"),
+    Key("wait", DurationType(), "", "the longest time to wait for the batch to fill"),
 )
 
 BACKOFF = KeyTable(
     "backoff",
     Key("first", DurationType(), '"100ms"', "before the first retry"),
-    Key("factor", NumberType(1, 1000), "2", "each wait is so many times the one before"),
+    Key("factor", NumberType(1, 1000), "2", "each wait is the one before times this"),
     Key("max", DurationType(), '"30s"', "never longer than this"),
     Key("jitter", NumberType(0, 1), "0.1", "spread, as a share of the wait"),
 )
@@ -108,8 +108,8 @@ RESTARTS = KeyTable(
 
 LIFESPAN = KeyTable(
     "lifespan",
-    Key("items", IntegerType(), "", "replace a worker after so many items"),
-    Key("memory", SizeType(), "", "replace a worker above so much memory"),
+    Key("items", IntegerType(), "", "replace a worker after this number of items"),
+    Key("memory", SizeType(), "", "replace a worker that has more memory than this"),
 )
 
 TASK = KeyTable(
@@ -136,7 +136,7 @@ TASK = KeyTable(
         "batch",
         BatchType(BATCH, Batch),
         "",
-        "the function takes a list of so many items; the rest is flushed at the end",
+        "the function takes a list of items, at most this number; the rest is flushed at the end",
     ),
     Key("ordered", BOOLEAN, "false", "results leave in the order in which their items came"),
     Key(
@@ -160,7 +160,7 @@ TASK = KeyTable(
         "when tries are used up: a dead letter; dropped and counted; the task has failed; the whole run stops",
     ),
     Key("dead", DeadQueueType(), "the run's own store", "a queue that gets what is given up, as `DeadLetter`"),
-    Key("rate", RateType(), "", "at most so many items in a time, over all workers"),
+    Key("rate", RateType(), "", "the most items in a period, over all workers"),
     Key(
         "after",
         AfterType(),
@@ -174,9 +174,9 @@ TASK = KeyTable(
         "lifespan",
         TableType(LIFESPAN, Lifespan),
         "",
-        "a worker is replaced after so many items, or above so much memory",
+        "a worker is replaced after a number of items, or above an amount of memory",
     ),
-    Key("enabled", BOOLEAN, "true", "whether it is part of the run"),
+    Key("enabled", BOOLEAN, "true", "if false, it is not part of the run"),
     Key("help", TEXT, "", "a line for people"),
     Key(
         "env",

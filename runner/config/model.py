@@ -1,4 +1,4 @@
-"""What a checked file is made of: frozen dataclasses, every one with its defaults.
+"""The parts of a checked file: frozen dataclasses, every one with its defaults.
 
 `config.load` is the only maker of these; everything below it in the house reads them and
 nothing writes them. Durations are seconds (float), sizes are bytes (int).
@@ -27,7 +27,7 @@ DEFAULT_PORT = "default"
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """When dead items stop the run: never (both None), after `count`, or above `share` (0..1)."""
+    """The condition under which dead items stop the run: never (both None), after `count`, or above `share` (0..1)."""
 
     count: int | None = None
     share: float | None = None
@@ -73,10 +73,7 @@ class OutputPort:
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """How many workers a task has, and their names: exactly `count` of them.
-
-    `most` is larger than `count` only for the adaptive form `"2..16"`.
-    """
+    """The number of workers of a task, and their names: exactly `count` of them."""
 
     count: int = 1
     max_count: int = 1
@@ -203,16 +200,16 @@ class Config:
     filled_tables: dict[str, Any] = field(default_factory=dict, repr=False)  # the same with the values of params
 
     def is_unknown(self, *path: str) -> bool:
-        """Whether the value at this path, or a table around it, is unknown because of a reported problem."""
+        """Return True if the value at this path, or a table around it, is unknown because of a reported problem."""
         return any(path[:end] in self.unknown_paths for end in range(1, len(path) + 1))
 
     @property
     def display_title(self) -> str:
-        """What to call it, on one line: its title, or else the file."""
+        """The title on one line, or else the file."""
         return " ".join((self.title or self.file).splitlines())
 
     def place(self, *path: str) -> Location:
-        """Where the key `path` (for instance `"tasks", "bake", "call"`) stands, or its nearest parent."""
+        """Return the location of the key `path` (such as `"tasks", "bake", "call"`), or of its nearest parent."""
         for end in range(len(path), -1, -1):
             found = self.locations.get(path[:end])
             if found is not None:
@@ -220,15 +217,15 @@ class Config:
         return Location(self.file)
 
     def problem(self, text: str, *path: str, hint: str = "", warning: bool = False) -> Problem:
-        """A finding of a plugin's `runner_check`: what is wrong with the value at `path`, such as `"tasks", "bake"`.
+        """Return a finding of a plugin's `runner_check` about the value at `path`, such as `"tasks", "bake"`.
 
-        An error, or a warning; `hint` says how to go on.
+        It is an error, or a warning; `hint` says how to go on.
         """
         place = self.place(*path)
         return Problem("W407", text, place, "warning", hint) if warning else Problem("E314", text, place, hint=hint)
 
     def contains_secret(self, path: tuple[str, ...]) -> bool:
-        """Whether a secret is part of the value at this path."""
+        """Return True if a secret is part of the value at this path."""
         return any(
             self.declared_params[name].secret
             for name in self.param_references.get(path, ())

@@ -16,26 +16,28 @@ if TYPE_CHECKING:
 
 
 def apply_overrides(raw: dict[str, Any], sets: Sequence[tuple[str, str]], report: Diagnostics) -> None:
-    """Change `raw`; places of what is set are the options themselves."""
+    """Set the values in `raw`; their locations are the options themselves."""
     for word, text in sets:
         path = tuple(word.split("."))
         option = f"--set {clean_text(word, 60)}"
         if not all(path) or len(path) > 16:
             report.source_map.given[(option,)] = option
-            report.add_problem("E110", f"{quote_name(word)} is no path such as `tasks.bake.workers`", (option,))
+            report.add_problem("E110", f"{quote_name(word)} is not a path such as `tasks.bake.workers`", (option,))
             continue
-        table: Any = raw
-        for part in path[:-1]:
-            table = table.setdefault(part, {}) if isinstance(table, dict) else None
         report.source_map.given[path] = option
-        if isinstance(table, dict):
-            _put(table, path, parse_value(text))
+        table: Any = raw
+        for end, part in enumerate(path[:-1], 1):
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                message = f"{quote_name('.'.join(path[:end]))} is not a table, so it has no key {quote_name(path[end])}"
+                report.add_problem("E110", message, path)
+                break
         else:
-            report.add_problem("E110", f"{quote_name(word)} leads through a value that is no table", path)
+            _set_value(table, path, parse_value(text))
 
 
-def _put(table: dict[str, Any], path: tuple[str, ...], made: Any) -> None:
-    """A param that is set keeps its type, bounds and secrecy: only its value is another."""
+def _set_value(table: dict[str, Any], path: tuple[str, ...], made: Any) -> None:
+    """Set one value; a param keeps its type, bounds and secrecy."""
     declared = table.get(path[-1])
     if path[0] == "params" and len(path) == 2 and isinstance(declared, dict) and not isinstance(made, dict):
         declared.pop("required", None)
@@ -45,7 +47,7 @@ def _put(table: dict[str, Any], path: tuple[str, ...], made: Any) -> None:
 
 
 def parse_value(text: str) -> Any:
-    r"""The text as a TOML value; what is none is a string.
+    r"""Return the text as a TOML value, or as a string if it is not one.
 
     >>> parse_value("3"), parse_value("[1, 2]"), parse_value("10s"), parse_value("1\nb = 2")
     (3, [1, 2], '10s', '1\nb = 2')

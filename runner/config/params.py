@@ -40,7 +40,7 @@ _WANTED = {
     "list": "a list",
 }
 
-#: Stands for a value that could not be found out; whoever meets it stays silent, because the problem is reported.
+#: Stands for a value that could not be found out; code that meets it stays silent, because the problem is reported.
 UNKNOWN: Any = type("Unknown", (), {"__repr__": lambda self: "unknown", "__slots__": ()})()
 
 
@@ -61,7 +61,7 @@ def convert_param(param: Param, value: Any) -> Any:
 
 
 def to_type(kind: str, value: Any) -> Any:
-    """A value as a param type; texts are read, other values must fit already. Raises `InvalidValue`.
+    """Return a value as a param type; texts are read, other values must fit already. Raises `InvalidValue`.
 
     >>> to_type("int", "12"), to_type("bool", "yes"), to_type("list", "a,b"), to_type("duration", "1m") + 0
     (12, True, ['a', 'b'], 60.0)
@@ -132,9 +132,9 @@ class Params:
                     self.diagnostics.suggest_nearest(word, self.declared),
                 )
         for param in self.declared.values():
-            self.values[param.name] = self._value(param, given, env, lenient=lenient)
+            self.values[param.name] = self._choose_value(param, given, env, lenient=lenient)
 
-    def _value(self, param: Param, given: Mapping[str, str], env: Mapping[str, str], *, lenient: bool) -> Any:
+    def _choose_value(self, param: Param, given: Mapping[str, str], env: Mapping[str, str], *, lenient: bool) -> Any:
         path: Spot = ("params", param.name)
         if path in self.diagnostics.source_map.given:  # --set, which goes before everything
             self.value_sources[param.name] = self.diagnostics.source_map.given[path]
@@ -169,13 +169,13 @@ class Params:
     # -- ${name} ----------------------------------------------------------------------------
 
     def fill_references(self, value: Any, path: Spot) -> Any:  # noqa: PLR0911  one line for each kind of value
-        """The value with every `${name}` in its strings replaced; UNKNOWN where that could not be done."""
+        """Return the value with every `${name}` in its strings replaced; UNKNOWN where that could not be done."""
         if isinstance(value, str):
             if "${" not in value:
                 return value
             self.references[path] = tuple(match[1] for match in _REFERENCE.finditer(value) if match[1])
             try:
-                return self._text(value)
+                return self._fill_text(value)
             except AlreadyReported:
                 return UNKNOWN
             except InvalidValue as wrong:
@@ -187,18 +187,18 @@ class Params:
             return [self.fill_references(inner, (*path, str(number))) for number, inner in enumerate(value)]
         return value
 
-    def _text(self, text: str) -> Any:
+    def _fill_text(self, text: str) -> Any:
         whole = _REFERENCE.fullmatch(text)
         if whole is not None and whole[0] != "$${":
             again = whole[1] in self.used_names
             value = self._look_up(whole)
             if again and isinstance(value, (str, list)):
-                self._room(value, len(value) * (_ELEMENT if isinstance(value, list) else 1))
+                self._count_filled(value, len(value) * (_ELEMENT if isinstance(value, list) else 1))
             return value
-        return _REFERENCE.sub(self._inside, text)
+        return _REFERENCE.sub(self._fill_match, text)
 
-    def _room(self, value: Any, size: int) -> Any:
-        """The value, when there is room for it: a file of kilobytes must not become one of gigabytes."""
+    def _count_filled(self, value: Any, size: int) -> Any:
+        """Return the value if there is room for it: a file of kilobytes must not become one of gigabytes."""
         if self.filled_size > MAX_FILLED_SIZE:
             raise AlreadyReported
         self.filled_size += size
@@ -207,7 +207,7 @@ class Params:
             raise InvalidValue("E118", text, "let the function read what is so large from a file of its own")
         return value
 
-    def _inside(self, match: re.Match[str]) -> str:
+    def _fill_match(self, match: re.Match[str]) -> str:
         if match[0] == "$${":
             return "${"
         value = self._look_up(match)
@@ -216,7 +216,7 @@ class Params:
                 "E115", f"param {quote_name(match[1])} is a list, which fits no text", "a lone reference keeps it"
             )
         text = str(value).lower() if isinstance(value, bool) else str(value)
-        return str(self._room(text, len(text)))
+        return str(self._count_filled(text, len(text)))
 
     def _look_up(self, match: re.Match[str]) -> Any:
         word = match[1]
@@ -239,7 +239,7 @@ class Params:
 
 
 def plain_value(value: Any) -> Any:
-    """A value as user code sees it: durations are floats, sizes are ints.
+    """Return a value as user code sees it: durations are floats, sizes are ints.
 
     >>> plain_value({"pause": WrittenDuration("1m")})
     {'pause': 60.0}

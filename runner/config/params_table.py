@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def read(raw: Any, report: Diagnostics) -> Params:
-    """Every declaration; a wrong one is reported, and its value is UNKNOWN."""
+    """Return every declaration; a wrong one is reported, and its value is UNKNOWN."""
     params = Params(report)
     if not isinstance(raw, dict):
         report.add_problem("E103", f"`params` must be a table, not {describe_value(raw)}", ("params", VALUE_PART))
@@ -35,7 +35,7 @@ def read(raw: Any, report: Diagnostics) -> Params:
         made = Reader(report).convert_table(table, grammar.PARAM, ("params", word), f"param {quote_name(word)}")
         try:
             if len(report.problems) == before:
-                params.declared[word] = _param(word, made)
+                params.declared[word] = _make_param(word, made)
                 continue
         except InvalidValue as wrong:
             path = ("params", word, wrong.key, VALUE_PART) if long and wrong.key else ("params", word)
@@ -45,13 +45,13 @@ def read(raw: Any, report: Diagnostics) -> Params:
 
 
 def _may_be_secret(table: dict[str, Any]) -> bool:
-    """Also when `secret` is misspelt or has a wrong value: the error must not show what it should have hidden."""
+    """Return True also if `secret` is misspelt or has a wrong value: the error must not show the secret."""
     return any(
         value is not False and (key == "secret" or did_you_mean(key, ("secret",))) for key, value in table.items()
     )
 
 
-def _param(word: str, made: dict[str, Any]) -> Param:
+def _make_param(word: str, made: dict[str, Any]) -> Param:
     kind = made.get("type") or type_of(made.get("default", ""))
     if kind is None:
         raise InvalidValue("E114", f"cannot be {describe_value(made['default'])}", key="default")
@@ -62,12 +62,12 @@ def _param(word: str, made: dict[str, Any]) -> Param:
     bounds = {}
     for key in ("min", "max"):
         if key in made:
-            bounds[key] = _converted(_bound_type(kind, key), made[key], key)
+            bounds[key] = _convert_bound(_bound_type(kind, key), made[key], key)
     if None not in {bounds.get("min"), bounds.get("max")} and bounds["min"] > bounds["max"]:
         raise InvalidValue("E114", "has a `min` above its `max`", key="min")
     choices = made.get("choices")
     if choices is not None:
-        choices = tuple(_converted(kind, one, "choices") for one in choices)
+        choices = tuple(_convert_bound(kind, one, "choices") for one in choices)
     param = Param(
         name=word,
         type=kind,
@@ -93,7 +93,7 @@ def _bound_type(kind: str, key: str) -> str:
     return "int" if kind in {"str", "list"} else kind
 
 
-def _converted(kind: str, value: Any, key: str) -> Any:
+def _convert_bound(kind: str, value: Any, key: str) -> Any:
     try:
         return to_type(kind, value)
     except InvalidValue as wrong:

@@ -23,17 +23,17 @@ class PlannedFeature(NamedTuple):
     is_refused: Callable[[Any], bool]
 
 
-def _always(value: object) -> bool:
+def _refuse_always(value: object) -> bool:
     return True
 
 
 #: By table and key.
 PLANNED: dict[tuple[str, str], PlannedFeature] = {
     ("top", "tests"): PlannedFeature("[[tests]]", "tests in the file", lambda value: value != []),
-    ("top", "ray"): PlannedFeature("[ray]", "the engine ray", _always),
+    ("top", "ray"): PlannedFeature("[ray]", "the engine ray", _refuse_always),
     ("run", "durable"): PlannedFeature("durable = true", "durable runs", lambda value: value is not False),
     ("run", "engine"): PlannedFeature('engine = "ray"', "the engine ray", lambda value: value == "ray"),
-    ("queue", "lane"): PlannedFeature("lane", "lanes", _always),
+    ("queue", "lane"): PlannedFeature("lane", "lanes", _refuse_always),
     ("queue", "full"): PlannedFeature(
         'full = "drop-new"` or `"drop-old"', "queues that drop items", lambda value: value != "wait"
     ),
@@ -43,7 +43,7 @@ PLANNED: dict[tuple[str, str], PlannedFeature] = {
     ("task", "workers"): PlannedFeature(
         'workers = "2..16"', "workers that adapt", lambda value: isinstance(value, str) and ".." in value
     ),
-    ("task", "resources"): PlannedFeature("resources", "the placing of workers", _always),
+    ("task", "resources"): PlannedFeature("resources", "the placing of workers", _refuse_always),
 }
 
 

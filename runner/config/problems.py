@@ -1,4 +1,4 @@
-"""What is wrong with a file: a `Problem` has a code, a place and a way out; `render` shows them to people."""
+"""The problems of a file: a `Problem` has a code, a place and a way out; `render` shows them to people."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Severity = Literal["error", "warning"]
 
 #: A line of a file is shown up to here; longer ones are cut around the caret.
 MAX_LINE_WIDTH = 110
-#: More than so many problems help nobody, and finding them must not cost time.
+#: Nobody reads more problems than this, and finding them must not cost time.
 MAX_SHOWN_PROBLEMS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a value stands in a file; lines and columns count from 1, `length` is in characters."""
+    """The location of a value in a file; lines and columns count from 1, `length` is in characters."""
 
     file: str
     line: int = 0
@@ -45,7 +45,7 @@ class Problem:
 
 
 def format_location(place: Location) -> str:
-    """`file:line:column`, or just the file (or option, or variable) when there is no line.
+    """Return `file:line:column`, or just the file (or option, or variable) when there is no line.
 
     >>> format_location(Location("tasks.toml", 14, 1)), format_location(Location("--set run.grace"))
     ('tasks.toml:14:1', '--set run.grace')
@@ -54,16 +54,16 @@ def format_location(place: Location) -> str:
 
 
 def sorted_problems(problems: Iterable[Problem]) -> list[Problem]:
-    """Each problem once, sorted by place."""
+    """Return each problem once, sorted by place."""
     return sorted(dict.fromkeys(problems), key=lambda one: (one.place.file, one.place.line, one.place.column, one.code))
 
 
 def render_problems(problems: Sequence[Problem]) -> str:
-    """All problems as text, with the lines they stand in, and a count at the end."""
+    """Return all problems as text, with the lines they stand in, and a count at the end."""
     shown, told = [], set()
     for problem in problems[:MAX_SHOWN_PROBLEMS]:
         again = problem.hint in told and _is_trace(problem.hint)
-        shown.append(_one(replace(problem, hint="its traceback is above") if again else problem))
+        shown.append(_render_problem(replace(problem, hint="its traceback is above") if again else problem))
         told.add(problem.hint)
     if len(problems) > MAX_SHOWN_PROBLEMS:
         shown.append(f"... and {len(problems) - MAX_SHOWN_PROBLEMS} more")
@@ -75,15 +75,15 @@ def render_problems(problems: Sequence[Problem]) -> str:
 
 
 def _is_trace(hint: str) -> bool:
-    """Whether a hint is the traceback of an import."""
+    """Return True if a hint is the traceback of an import."""
     return hint.startswith(("Traceback ", "  File ", "  + Exception Group"))
 
 
-def _one(problem: Problem) -> str:
+def _render_problem(problem: Problem) -> str:
     lines = [str(problem)]
     place = problem.place
     if problem.source and place.line:
-        text, start, length = _cut(problem.source, place.column - 1, place.length)
+        text, start, length = _cut_line(problem.source, place.column - 1, place.length)
         gutter = " " * len(str(place.line))
         caret = " " * display_width(text[:start]) + "^" * max(1, display_width(text[start : start + length]))
         near, *more = problem.hint.split("\n")
@@ -96,8 +96,8 @@ def _one(problem: Problem) -> str:
     return "\n".join(lines)
 
 
-def _cut(text: str, start: int, length: int) -> tuple[str, int, int]:
-    """A window of a long line around its caret, harmless; of a line of 10 MB no more than the window is looked at."""
+def _cut_line(text: str, start: int, length: int) -> tuple[str, int, int]:
+    """Return a window of a long line around its caret, harmless; no more of the line is looked at."""
     length = max(1, min(length, MAX_LINE_WIDTH // 2, len(text) - start))
     if len(text) <= MAX_LINE_WIDTH:
         return clean_text(text).rstrip(), start, length
@@ -107,7 +107,7 @@ def _cut(text: str, start: int, length: int) -> tuple[str, int, int]:
 
 
 def quote_name(text: object) -> str:
-    """A name in a message: quoted, short, harmless.
+    """Return a name for a message: quoted, short, harmless.
 
     >>> quote_name("braed")
     '`braed`'

@@ -23,18 +23,18 @@ _MAX_LISTED_KEYS = 9
 class ValueType:
     """A kind of value: how a value of the file is converted, and what the schema and the reference say of it."""
 
-    #: True if `convert` accepts values with reported holes in them; for all other types the reader stays silent.
+    #: True if `convert_value` accepts values with reported holes in them; for all other types the reader stays silent.
     accepts_unknown = False
     #: The column *value* of the reference.
     description = ""
     #: The JSON Schema of such a value.
     schema: dict[str, Any]
 
-    def convert(self, value: Any, at: ValuePlace) -> Any:
+    def convert_value(self, value: Any, at: ValuePlace) -> Any:
         """Return the value as the model wants it; raises `InvalidValue`, or `AlreadyReported`."""
         raise NotImplementedError
 
-    def expand(self, value: Any) -> Any:
+    def expand_value(self, value: Any) -> Any:
         """Return the canonical long form of a value that has a short one."""
         return value
 
@@ -135,7 +135,7 @@ class Reader:
         if has_unknown(value) if not key.type.accepts_unknown else value is UNKNOWN:
             raise AlreadyReported
         try:
-            return key.type.convert(value, ValuePlace(self, key.name, path, owner))
+            return key.type.convert_value(value, ValuePlace(self, key.name, path, owner))
         except InvalidValue as wrong:
             message = f"`{key.name}` of {owner} {wrong.message}"
             self.diagnostics.add_problem(wrong.code, message, (*path, wrong.key or VALUE_PART), wrong.hint)

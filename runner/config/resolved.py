@@ -44,8 +44,8 @@ def render_resolved(config: Config, *, origins: bool = False) -> str:
     for line in found:
         if line.table != table:
             table = line.table
-            text.append(f"\n[{'.'.join(_key(part) for part in table)}]")
-        shown = f"{_key(line.key)} = {line.value}"
+            text.append(f"\n[{'.'.join(_quote_key(part) for part in table)}]")
+        shown = f"{_quote_key(line.key)} = {line.value}"
         text.append(f"{shown:<{width}}  # {line.origin}" if origins else shown)
     return "\n".join(text)
 
@@ -53,7 +53,7 @@ def render_resolved(config: Config, *, origins: bool = False) -> str:
 def resolved_lines(config: Config) -> list[ResolvedLine]:
     """Return every key with a value, in the order of the reference."""
     found = [
-        ResolvedLine((), key, to_toml(config.filled_tables[key]), _origin(config, (key,)))
+        ResolvedLine((), key, to_toml(config.filled_tables[key]), _describe_origin(config, (key,)))
         for key in ("title", "plugins")
         if key in config.filled_tables
     ]
@@ -79,8 +79,8 @@ def _table_lines(config: Config, path: tuple[str, ...], table: KeyTable, own: An
             if value is not None:
                 found.append(ResolvedLine(path, name, to_toml(value), origin))
             continue
-        shown = to_toml(visible_value(config, key.type.expand(value), place))
-        found.append(ResolvedLine(path, name, shown, _origin(config, place)))
+        shown = to_toml(visible_value(config, key.type.expand_value(value), place))
+        found.append(ResolvedLine(path, name, shown, _describe_origin(config, place)))
     return found
 
 
@@ -90,7 +90,7 @@ def _built_in_value(config: Config, path: tuple[str, ...], key: Key) -> tuple[An
         return path[1], "the task's own name"
     if path[0] == "tasks" and key.name == "on_error":
         return config.tasks[path[1]].on_error, "built in"
-    return key.type.expand({}) or key.parse_default(), "built in"
+    return key.type.expand_value({}) or key.parse_default(), "built in"
 
 
 def visible_value(config: Config, value: Any, path: tuple[str, ...]) -> Any:
@@ -107,7 +107,7 @@ def visible_value(config: Config, value: Any, path: tuple[str, ...]) -> Any:
     return value
 
 
-def _origin(config: Config, path: tuple[str, ...]) -> str:
+def _describe_origin(config: Config, path: tuple[str, ...]) -> str:
     place = config.place(*path)
     found = format_location(place)
     if path[0] == "defaults":
@@ -135,28 +135,28 @@ def to_toml(value: Any) -> str:
     '{ a = [1, "b\\n"], "c d" = true }'
     """
     if isinstance(value, (WrittenDuration, WrittenSize)):
-        return _string(value.text)
+        return _quote_string(value.text)
     if isinstance(value, (bool, int, float)):  # TOML writes inf and nan as Python does
         return repr(value).lower()
     if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
     if isinstance(value, dict):
-        inside = ", ".join(f"{_key(name)} = {to_toml(inner)}" for name, inner in value.items())
+        inside = ", ".join(f"{_quote_key(name)} = {to_toml(inner)}" for name, inner in value.items())
         return f"{{ {inside} }}" if inside else "{}"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(to_toml(inner) for inner in value)}]"
-    return _string(str(value)) if isinstance(value, (str, Path)) else '"?"'
+    return _quote_string(str(value)) if isinstance(value, (str, Path)) else '"?"'
 
 
-def _string(text: str) -> str:
+def _quote_string(text: str) -> str:
     """Return a basic string; what could steer a terminal is escaped."""
     quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(char if char.isprintable() else _escape(char) for char in quoted)
+    return "".join(char if char.isprintable() else _escape_char(char) for char in quoted)
 
 
-def _escape(char: str) -> str:
+def _escape_char(char: str) -> str:
     return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
 
 
-def _key(name: str) -> str:
-    return name if _BARE.fullmatch(name) else _string(name)
+def _quote_key(name: str) -> str:
+    return name if _BARE.fullmatch(name) else _quote_string(name)

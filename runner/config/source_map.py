@@ -1,4 +1,4 @@
-"""Where keys and values stand in a file: a small scanner of TOML that tomli has already found to be correct.
+"""The locations of keys and values in a file, by a small scanner of TOML that tomli has already found to be correct.
 
 tomli gives values without places, and places are wanted only when there is a problem to show; so a `SourceMap` scans
 its text at the first question. Paths are tuples of keys; elements of arrays count from "0"; a path that ends in
@@ -39,8 +39,8 @@ _BARE_VALUE = re.compile(r"[^,\]}#\n]+")
 _PLAIN = re.compile(r"([\w-]+)[ \t]*=[ \t]*([\w.+:-]+)[ \t]*(?=[\n#]|\Z)")
 
 
-def _said(secret: str) -> Iterator[str]:
-    """A secret as messages say it."""
+def _forms_of_secret(secret: str) -> Iterator[str]:
+    """Yield a secret in the forms that messages give it."""
     yield from (secret, repr(secret)[1:-1], clean_text(secret), clean_text(secret, 60), clean_text(secret, 40))
 
 
@@ -61,22 +61,22 @@ class SourceMap(dict[KeyPath, Location]):
         self._scanned = False
 
     def get(self, path: KeyPath, default: Any = None) -> Any:
-        """The place of exactly this path, or `default`."""
+        """Return the location of exactly this path, or `default`."""
         for end in range(len(path), 0, -1) if self.given else ():
             if path[:end] in self.given:
                 return Location(self.given[path[:end]])
-        self._scan()
+        self._scan_text()
         if path not in self._spans:
             return default
         if (found := super().get(path)) is None:
-            found = self[path] = self._place(*self._spans[path])
+            found = self[path] = self._make_location(*self._spans[path])
         return found
 
     def __contains__(self, path: object) -> bool:
         return isinstance(path, tuple) and self.get(path) is not None
 
     def nearest_location(self, path: KeyPath) -> Location:
-        """The place of this path, or of its nearest parent."""
+        """Return the location of this path, or of its nearest parent."""
         for end in range(len(path), 0, -1):
             found = self.get(path[:end])
             if found is not None:
@@ -84,35 +84,35 @@ class SourceMap(dict[KeyPath, Location]):
         return Location(self.file)
 
     def source_line(self, place: Location) -> str:
-        """The line of the file at a place, secrets masked; empty when the place is not in the file."""
+        """Return the line of the file at a place, secrets masked; empty when the place is not in the file."""
         if place.file != self.file:
             return ""
-        lines = self._shown()
+        lines = self._masked_lines()
         return self.mask_secrets(lines[place.line - 1]) if 0 < place.line <= len(lines) else ""
 
     def hide_secret(self, path: KeyPath, value: object) -> None:
-        """From now on the value, and where it stands, are shown as stars."""
+        """Show the value, and the text at its place, as stars from now on."""
         self._hidden.append((*path, VALUE_PART))
         if str(value):
             self.secrets.append(str(value))
-            self._forms.append(tuple(_said(str(value))))
+            self._forms.append(tuple(_forms_of_secret(str(value))))
 
     def mask_secrets(self, text: str) -> str:
-        """The text with every secret value replaced, also where a message has cut or cleaned it."""
+        """Return the text with every secret value replaced, also where a message has cut or cleaned it."""
         if len(self.secrets) > 2 * self._masked:  # made anew so seldom that thousands cost no more than reading them
-            self._mask, self._masked = SecretMask(self.secrets, _said), len(self.secrets)
+            self._mask, self._masked = SecretMask(self.secrets, _forms_of_secret), len(self.secrets)
         text = self._mask.mask_same_length(text)
         for forms in self._forms[self._masked :]:
             if any(form in text for form in forms):
                 text = SecretMask(forms, lambda form: (form,)).mask_same_length(text)
         return text
 
-    def _shown(self) -> list[str]:
-        """The lines of the file; where a secret stands, stars."""
+    def _masked_lines(self) -> list[str]:
+        """Return the lines of the file, with stars in place of secrets."""
         if not self._lines:
             self._lines = self.text.split("\n")
         while self._hidden:
-            self._scan()
+            self._scan_text()
             path = self._hidden.pop()
             if path in self._spans:
                 start, end = self._spans[path]
@@ -123,20 +123,20 @@ class SourceMap(dict[KeyPath, Location]):
                     column = 0
         return self._lines
 
-    def _scan(self) -> None:
+    def _scan_text(self) -> None:
         if not self._scanned:
             self._scanned = True
             for path, start, end in TomlScanner(self.text).find_spans():
                 self._spans.setdefault(path, (start, end))
 
-    def _place(self, start: int, end: int) -> Location:
+    def _make_location(self, start: int, end: int) -> Location:
         line, column = self._line_at(start)
         stop = self.text.find("\n", start, end)
         length = (end if stop < 0 else stop) - start
         return Location(self.file, line + 1, column + 1, max(1, length))
 
     def _line_at(self, at: int) -> tuple[int, int]:
-        """The line and column of a place in the text, counted from 0."""
+        """Return the line and column of a place in the text, counted from 0."""
         if not hasattr(self, "_starts"):
             self._starts = [0, *(found.end() for found in re.finditer("\n", self.text))]
         line = bisect.bisect_right(self._starts, at) - 1
@@ -153,37 +153,37 @@ class TomlScanner:
         self.arrays: dict[KeyPath, int] = {}
 
     def find_spans(self) -> Iterable[tuple[KeyPath, int, int]]:
-        """All spans; what is not TOML ends the walk early instead of failing."""
+        """Return all spans; what is not TOML ends the walk early instead of failing."""
         table: KeyPath = ()
         try:
-            self._blank()
+            self._skip_blank()
             while self.at < len(self.text):
                 if self.text[self.at] == "[":
-                    table = self._header()
+                    table = self._read_header()
                 else:
-                    self._pair(table)
-                self._blank()
+                    self._read_pair(table)
+                self._skip_blank()
         except (IndexError, ValueError):
             pass
         return self.spans
 
-    def _blank(self) -> None:
+    def _skip_blank(self) -> None:
         match = _BLANK.match(self.text, self.at)
         assert match is not None
         self.at = match.end()
 
-    def _match(self, pattern: re.Pattern[str]) -> str:
+    def _take_match(self, pattern: re.Pattern[str]) -> str:
         match = pattern.match(self.text, self.at)
         if match is None:
             raise ValueError(self.at)
         self.at = match.end()
         return match[0]
 
-    def _header(self) -> KeyPath:
+    def _read_header(self) -> KeyPath:
         double = self.text.startswith("[[", self.at)
         self.at += 2 if double else 1
         path: KeyPath = ()
-        parts = self._key()
+        parts = self._read_key()
         for number, (part, start, end) in enumerate(parts):
             path += (part,)
             self.spans.append((path, start, end))
@@ -195,55 +195,55 @@ class TomlScanner:
         self.at += 2 if double else 1
         return path
 
-    def _key(self) -> list[tuple[str, int, int]]:
-        """A dotted key as (part, start, end); `at` is then on the `=` or `]`."""
+    def _read_key(self) -> list[tuple[str, int, int]]:
+        """Return a dotted key as (part, start, end); `at` is then on the `=` or `]`."""
         parts = []
         while True:
-            self._blank()
+            self._skip_blank()
             start = self.at
             if self.text[start] in "\"'":
-                part = tomli.loads("k = " + self._match(_STRING))["k"]
+                part = tomli.loads("k = " + self._take_match(_STRING))["k"]
             else:
-                part = self._match(_BARE_KEY)
+                part = self._take_match(_BARE_KEY)
             parts.append((part, start, self.at))
-            self._blank()
+            self._skip_blank()
             if self.text[self.at] != ".":
                 return parts
             self.at += 1
 
-    def _pair(self, table: KeyPath) -> None:
+    def _read_pair(self, table: KeyPath) -> None:
         if plain := _PLAIN.match(self.text, self.at):
             path = (*table, plain[1])
             self.spans += (path, *plain.span(1)), ((*path, VALUE_PART), *plain.span(2))
             self.at = plain.end()
             return
         path = table
-        for part, start, end in self._key():
+        for part, start, end in self._read_key():
             path += (part,)
             self.spans.append((path, start, end))
         self.at += 1
-        self._blank()
+        self._skip_blank()
         start = self.at
-        self._value(path)
+        self._read_value(path)
         self.spans.append(((*path, VALUE_PART), start, self.at))
 
-    def _value(self, path: KeyPath) -> None:
+    def _read_value(self, path: KeyPath) -> None:
         first = self.text[self.at]
         if first in "\"'":
-            self._match(_STRING)
+            self._take_match(_STRING)
         elif first == "[":
-            self._array(path)
+            self._read_array(path)
         elif first == "{":
-            self._inline(path)
+            self._read_inline_table(path)
         else:
-            bare = self._match(_BARE_VALUE)
+            bare = self._take_match(_BARE_VALUE)
             self.at -= len(bare) - len(bare.rstrip())
 
-    def _array(self, path: KeyPath) -> None:
+    def _read_array(self, path: KeyPath) -> None:
         self.at += 1
         number = 0
         while True:
-            self._blank()
+            self._skip_blank()
             if self.text[self.at] == ",":
                 self.at += 1
             elif self.text[self.at] == "]":
@@ -251,18 +251,18 @@ class TomlScanner:
                 return
             else:
                 start = self.at
-                self._value((*path, str(number)))
+                self._read_value((*path, str(number)))
                 self.spans.append(((*path, str(number)), start, self.at))
                 number += 1
 
-    def _inline(self, path: KeyPath) -> None:
+    def _read_inline_table(self, path: KeyPath) -> None:
         self.at += 1
         while True:
-            self._blank()
+            self._skip_blank()
             if self.text[self.at] == ",":
                 self.at += 1
             elif self.text[self.at] == "}":
                 self.at += 1
                 return
             else:
-                self._pair(path)
+                self._read_pair(path)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def select_tasks(config: Config, only: Collection[str] | None, skip: Collection[str] | None) -> Config:
-    """The file with only some of its tasks enabled: `--task` and `--skip`; UsageError for names that are none."""
+    """Return the file with only some of its tasks enabled: `--task` and `--skip`; UsageError for unknown names."""
     for word in (*(only or ()), *(skip or ())):
         if word not in config.tasks:
             raise UsageError(f"there is no task {quote_name(word)}; {did_you_mean(word, config.tasks)}".rstrip("; "))

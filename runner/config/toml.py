@@ -26,7 +26,7 @@ _LONG_NUMBER = re.compile(r"[0-9_]{1000,}")
 
 
 class UnreadableFile(Exception):
-    """The text is no TOML, or not there; `line` and `column` are 0 when the problem has no place.
+    """The text is not TOML, or is not there; `line` and `column` are 0 when the problem has no place.
 
     `shown` is the line itself, when there is no text to take it from.
     """
@@ -73,12 +73,12 @@ def _not_a_file(path: Path) -> str:
 
 
 def _is_pipe(path: Path) -> bool:
-    """`runner run <(generate)` gives a pipe; a device such as /dev/zero is none."""
+    """Return True for the pipe of `runner run <(generate)`, and False for a device such as /dev/zero."""
     return path.is_fifo() and str(path).startswith(("/dev/fd/", "/proc/self/fd/"))
 
 
 def decode_text(data: bytes) -> str:
-    r"""UTF-8 with or without a byte order mark; raises `UnreadableFile`.
+    r"""Return the text of UTF-8 with or without a byte order mark; raises `UnreadableFile`.
 
     >>> decode_text(b"\xef\xbb\xbfa = 1\r\n")
     'a = 1\n'
@@ -101,21 +101,21 @@ def decode_text(data: bytes) -> str:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """The TOML as dicts and lists; raises `UnreadableFile`."""
+    """Return the TOML as dicts and lists; raises `UnreadableFile`."""
     try:
         found = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
-        raise _syntax(text, error) from None
+        raise _explain_syntax(text, error) from None
     except RecursionError:
-        raise UnreadableFile("E102", "values or keys are nested too deeply", *_depth(text)) from None
-    except ValueError as error:  # an integer of thousands of digits, or a date that is none
+        raise UnreadableFile("E102", "values or keys are nested too deeply", *_find_depth(text)) from None
+    except ValueError as error:  # an integer of thousands of digits, or an invalid date
         raise _bad_value(text, error) from None
     if _too_deep(found):
-        raise UnreadableFile("E102", f"tables are nested more than {MAX_NESTING} levels deep", *_depth(text))
+        raise UnreadableFile("E102", f"tables are nested more than {MAX_NESTING} levels deep", *_find_depth(text))
     return found
 
 
-def _syntax(text: str, error: tomli.TOMLDecodeError) -> UnreadableFile:
+def _explain_syntax(text: str, error: tomli.TOMLDecodeError) -> UnreadableFile:
     message = error.msg[:1].lower() + error.msg[1:]
     line, column = error.lineno, error.colno
     lines = text.split("\n")
@@ -125,54 +125,59 @@ def _syntax(text: str, error: tomli.TOMLDecodeError) -> UnreadableFile:
     column = min(column, len(lines[line - 1]) + 1)  # tomli looks two characters ahead behind a backslash
     for pattern, better, hint, column_of in _PLAINER:
         if re.match(pattern, message) and (at := column_of(lines[line - 1], column)):
-            return UnreadableFile("E102", f"not TOML: {better or message}", line, at, hint)
-    return UnreadableFile("E102", f"not TOML: {message}", line, column)
+            return UnreadableFile("E102", f"not valid TOML: {better or message}", line, at, hint)
+    return UnreadableFile("E102", f"not valid TOML: {message}", line, column)
 
 
-def _first(line: str, column: int) -> int:
-    """What tomli finds out at the end of a line is about the key or the header at its beginning."""
+def _first_column(line: str, column: int) -> int:
+    """Return the column of the key or the header: tomli reports them at the end of the line."""
     return len(line) - len(line.lstrip(" \t[")) + 1
 
 
-def _opening(line: str, column: int) -> int:
-    """Where the string begins that does not end."""
+def _opening_quote(line: str, column: int) -> int:
+    """Return the column where the unclosed string begins."""
     start = 0
     for token in _TOKEN.finditer(line[: column - 1]):
         start = token.end()
     return next((start + at + 1 for at, char in enumerate(line[start:]) if char in "\"'"), column)
 
 
-def _here(line: str, column: int) -> int:
+def _same_column(line: str, column: int) -> int:
     return column
 
 
-def _bare(line: str, column: int) -> int:
-    """The column, when a word without quotes stands there."""
+def _bare_word(line: str, column: int) -> int:
+    """Return the column if a word without quotes stands there, else 0."""
     return column if re.match(r"[A-Za-z_][\w.:/-]*\s*(#.*)?$", line[column - 1 :]) else 0
 
 
 _PLAINER: tuple[tuple[str, str, str, Callable[[str, int], int]], ...] = (
-    (r"cannot overwrite a value", "this key is there twice", "", _first),
-    (r"cannot (declare|mutate|redefine)", "this table is there twice, or is no table", "", _first),
-    (r"illegal character '\\n'", "a string that does not end on its line", "its closing quote is missing", _opening),
-    (r"unclosed array", "", "`]` or a comma is missing", _here),
-    (r"unclosed inline table", "", "`}` or a comma is missing", _here),
-    (r"invalid value", "a value that is none", "a string needs quotes", _bare),
-    (r"expected '=' after a key", "", "TOML writes `key = value`", _here),
+    (r"cannot overwrite a value", "duplicate key", "", _first_column),
+    (r"cannot (declare|mutate|redefine)", "duplicate table, or a value that is not a table", "", _first_column),
+    (
+        r"illegal character '\\n'",
+        "a string that does not end on its line",
+        "its closing quote is missing",
+        _opening_quote,
+    ),
+    (r"unclosed array", "", "`]` or a comma is missing", _same_column),
+    (r"unclosed inline table", "", "`}` or a comma is missing", _same_column),
+    (r"invalid value", "", "a string needs quotes", _bare_word),
+    (r"expected '=' after a key", "", "TOML writes `key = value`", _same_column),
 )
 
 
 def _bad_value(text: str, error: ValueError) -> UnreadableFile:
     number = _LONG_NUMBER.search(text)
     if number is None:
-        return UnreadableFile("E102", f"not TOML: {error}")
+        return UnreadableFile("E102", f"not valid TOML: {error}")
     line = text.count("\n", 0, number.start()) + 1
     column = number.start() - text.rfind("\n", 0, number.start())
     return UnreadableFile("E102", "a number of thousands of digits", line, column)
 
 
-def _depth(text: str) -> tuple[int, int]:
-    """Line and column of the first bracket or part of a key beyond `MOST_LEVELS`; (0, 0) when none is found."""
+def _find_depth(text: str) -> tuple[int, int]:
+    """Return line and column of the first bracket or part of a key beyond `MAX_NESTING`; (0, 0) if none is found."""
     level = dots = 0
     for token in _TOKEN.finditer(text):
         word = token[0]
@@ -184,7 +189,7 @@ def _depth(text: str) -> tuple[int, int]:
 
 
 def _too_deep(value: dict[str, Any]) -> bool:
-    """Without recursion: depth is what is in question."""
+    """Return True if tables are nested too deeply; without recursion, because the depth is in question."""
     level: list[Any] = [value]
     for _ in range(MAX_NESTING):
         level = [

@@ -77,7 +77,7 @@ class WrittenSize(int):
 
 
 def parse_duration(text: str) -> float:
-    """Seconds.
+    """Return seconds.
 
     >>> parse_duration("200ms"), parse_duration("10s"), parse_duration("2h"), parse_duration("1m30s")
     (0.2, 10.0, 7200.0, 90.0)
@@ -97,7 +97,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_size(text: str) -> int:
-    """Bytes; KB is 1000 and KiB is 1024.
+    """Return bytes; KB is 1000 and KiB is 1024.
 
     >>> parse_size("256MB"), parse_size("64KiB"), parse_size("1.5 KiB")
     (256000000, 65536, 1536)
@@ -112,7 +112,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_rate(text: str) -> tuple[float, float]:
-    """A count and its period in seconds.
+    """Return a count and its period in seconds.
 
     >>> parse_rate("50/s"), parse_rate("100/min")
     ((50.0, 1.0), (100.0, 60.0))
@@ -128,7 +128,7 @@ def parse_rate(text: str) -> tuple[float, float]:
 
 
 def parse_share(text: str) -> float:
-    """A percentage, as a number from 0 to 1.
+    """Return a percentage as a number from 0 to 1.
 
     >>> parse_share("10%")
     0.1

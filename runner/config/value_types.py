@@ -9,13 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.config import units
-from runner.config.diagnostics import (
-    NAME_WANTED,
-    InvalidValue,
-    check_type,
-    describe_value,
-    wrong_type,
-)
+from runner.config.diagnostics import NAME_WANTED, InvalidValue, check_type, describe_value, wrong_type
 from runner.config.model import Halt, Rate, Workers
 from runner.config.problems import quote_name
 from runner.config.reader import ValueType
@@ -82,7 +76,7 @@ class PlainType(ValueType):
     def __init__(self, type_: type, wanted: str, schema: Schema, description: str) -> None:
         self.type, self.wanted, self.schema, self.description = type_, wanted, schema, description
 
-    def convert(self, value: Any, at: ValuePlace) -> Any:
+    def convert_value(self, value: Any, at: ValuePlace) -> Any:
         if not isinstance(value, self.type):
             raise wrong_type(self.wanted, value)
         return value
@@ -103,7 +97,7 @@ class PatternType(ValueType):
         self.pattern, self.wanted, self.code, self.hint = pattern, wanted, code, hint
         self.schema = or_reference(pattern_schema(pattern))
 
-    def convert(self, value: Any, at: ValuePlace) -> Any:
+    def convert_value(self, value: Any, at: ValuePlace) -> Any:
         check_type(value, str, self.wanted)
         if not re.fullmatch(self.pattern, value):
             raise InvalidValue(self.code, f"must be {self.wanted}, not {describe_value(value)}", self.hint)
@@ -125,7 +119,7 @@ class PathType(ValueType):
     description = "a path"
     schema = type_schema("string", minLength=1)
 
-    def convert(self, value: Any, at: ValuePlace) -> Path:
+    def convert_value(self, value: Any, at: ValuePlace) -> Path:
         if not isinstance(value, (str, Path)):
             raise wrong_type("a path", value)
         if not str(value) or "\x00" in str(value):
@@ -141,7 +135,7 @@ class ChoiceType(ValueType):
         self.schema = or_reference({"enum": list(choices)})
         self.description = ", ".join(f'`"{choice}"`' for choice in choices)
 
-    def convert(self, value: Any, at: ValuePlace) -> Any:
+    def convert_value(self, value: Any, at: ValuePlace) -> Any:
         words = [f'"{one}"' for one in self.choices]
         wanted = ", ".join(words[:-1]) + " or " + words[-1]
         check_type(value, str, wanted)
@@ -157,7 +151,7 @@ class EnvironmentType(ValueType):
     description = "a table of strings"
     schema = object_schema({"type": "string"}, _VARIABLE)
 
-    def convert(self, value: Any, at: ValuePlace) -> dict[str, str]:
+    def convert_value(self, value: Any, at: ValuePlace) -> dict[str, str]:
         check_type(value, dict, self.description)
         for word, text in value.items():
             named = quote_name(word)
@@ -202,7 +196,7 @@ class IntegerType(RangeType):
         super().__init__(low, high)
         self.description = f"a whole number, at least {low}" if low else "a whole number"
 
-    def convert(self, value: Any, at: ValuePlace) -> Any:
+    def convert_value(self, value: Any, at: ValuePlace) -> Any:
         check_type(value, int, "a whole number")
         return int(self.check_range(value, describe_value(value)))
 
@@ -215,7 +209,7 @@ class NumberType(RangeType):
     def __init__(self, low: float, high: float) -> None:
         super().__init__(low, high, "number")
 
-    def convert(self, value: Any, at: ValuePlace) -> float:
+    def convert_value(self, value: Any, at: ValuePlace) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
             raise wrong_type("a number", value)
         return float(self.check_range(value, describe_value(value)))
@@ -238,7 +232,7 @@ class UnitType(RangeType):
     number: type[float | int]
     what = wanted = ""
 
-    def convert(self, value: Any, at: ValuePlace) -> Any:
+    def convert_value(self, value: Any, at: ValuePlace) -> Any:
         found = value if isinstance(value, self.written) else _parse_unit(value, self.written, self.what, self.wanted)
         return self.check_range(self.number(found), describe_value(str(value)))
 
@@ -279,7 +273,7 @@ class RateType(ValueType):
     description = '`"50/s"`, `"100/min"`'
     schema = or_reference(pattern_schema(_RATE))
 
-    def convert(self, value: Any, at: ValuePlace) -> Rate:
+    def convert_value(self, value: Any, at: ValuePlace) -> Rate:
         return Rate(*_parse_unit(value, units.parse_rate, "a rate", units.RATE_WANTED))
 
 
@@ -291,7 +285,7 @@ class HaltType(IntegerType):
         self.description = '`"never"`, `"first"`, a whole number, a percentage'
         self.schema = or_reference({"enum": ["never", "first"]}, self.range_schema, pattern_schema(_SHARE))
 
-    def convert(self, value: Any, at: ValuePlace) -> Any:
+    def convert_value(self, value: Any, at: ValuePlace) -> Any:
         if value in {"never", "first"} if isinstance(value, str) else False:
             return Halt(count=1 if value == "first" else None)
         if isinstance(value, int) and not isinstance(value, bool):
@@ -333,7 +327,7 @@ class WorkersType(RangeType):
         names = array_schema(type_schema("string", minLength=1, maxLength=64), uniqueItems=True, minItems=1)
         self.schema = or_reference(self.range_schema, names, {"const": "auto"})
 
-    def convert(self, value: Any, at: ValuePlace) -> Any:
+    def convert_value(self, value: Any, at: ValuePlace) -> Any:
         if at.path[0] == "tasks":
             return self.name_workers(value, at.path[1])
         # A default is for every task: the names of its workers come from the task that it is used for.

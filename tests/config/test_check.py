@@ -110,7 +110,7 @@ def said(folder, text):
         ("[queues]\nq = {}\n[tasks.a]", [("E204", 2, 1, "no task writes queue `q`, and none reads it")]),
         (
             '[queues]\nq = {}\n[tasks.a]\noutputs = "q"\n[tasks.b]\ninputs = "q"\n[tasks.c]\ninputs = "q"',
-            [("E206", 2, 1, "queue `q` is read by `b` and `c`, and has no `fanout`")],
+            [("E206", 2, 1, "queue `q` is read by `b` and `c`, but `fanout` is not set")],
         ),
         (
             '[queues]\np = {}\nq = {}\n[tasks.a]\ninputs = "p"\noutputs = "q"\n[tasks.b]\ninputs = "q"\noutputs = "p"',
@@ -147,7 +147,7 @@ def said(folder, text):
         ("[params]\nx = 1\n[tasks.a]", [("W401", 2, 1, "param `x` is used nowhere")]),
         (
             '[queues]\nq = {loop = true}\n[tasks.a]\noutputs = "q"\n[tasks.b]\ninputs = "q"',
-            [("W404", 2, 6, "queue `q` closes no cycle, and with `loop` it has no bound")],
+            [("W404", 2, 6, "queue `q` has `loop = true` but is not part of a cycle, so it is unbounded")],
         ),
     ],
 )
@@ -269,7 +269,7 @@ QUEUE = '[queues]\nq = {}\n[tasks.w]\ncall = "make"\nargs = [1]\noutputs = "q"\n
             "[tasks.plain]\nretry_on = ['ValueErorr', 'int', 'Odd', 'OSError', 'URLError', 'urllib.error.URLError']",
             [
                 "E307 2:13 task `plain` retries on `ValueErorr`, which is not known",
-                "E307 2:27 task `plain` retries on `int`, which is no exception",
+                "E307 2:27 task `plain` retries on `int`, which is not an exception",
                 "E307 2:52 task `plain` retries on `URLError`, which is not known",
             ],
         ),

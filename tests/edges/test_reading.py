@@ -83,7 +83,7 @@ def test_secrets_that_touch_are_masked():
     places.hide_secret(("a",), "onetwo")
     places.hide_secret(("b",), "two")
     assert places.mask_secrets("onetwo two three") == "****** *** three"
-    assert places._shown() == ["a = ********", "b = *****", ""]
+    assert places._masked_lines() == ["a = ********", "b = *****", ""]
 
 
 # -- graphs -----------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_crossings_are_counted_right():
 
 
 def test_planted_a_bound_that_counts_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(params.Params, "_room", lambda self, value, size: value)
+    monkeypatch.setattr(params.Params, "_count_filled", lambda self, value, size: value)
     text = BOMBS["one string"].replace("x" * 100_000, "x" * 1000)  # 20 MB, not 2 GB
     assert [each.code for each in problems(tmp_path, text) if each.severity == "error"] == []
     monkeypatch.undo()
