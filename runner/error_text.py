@@ -47,7 +47,7 @@ class ErrorText:
 
 
 def describe_error(error: BaseException) -> ErrorText:
-    """An exception as data, with the user's own frames whole and none of runner's.
+    """Return an exception as data, with the user's own frames whole and none of runner's.
 
     Never raises, whatever the exception does in `__str__` or `__repr__`, and never returns more than 70 KB.
 
@@ -59,7 +59,7 @@ def describe_error(error: BaseException) -> ErrorText:
 
 
 def class_names(kind: type[BaseException]) -> tuple[str, ...]:
-    """What `retry_on` may call an exception: its class and that class's bases, bare and qualified.
+    """Return what `retry_on` may call an exception: its class and that class's bases, bare and qualified.
 
     >>> class_names(KeyError)[:4]
     ('KeyError', 'builtins.KeyError', 'LookupError', 'builtins.LookupError')
@@ -104,7 +104,7 @@ def _clean(report: traceback.TracebackException) -> None:
 
 
 def _users(frames: traceback.StackSummary) -> traceback.StackSummary:
-    """Without frames of runner's and the import system's, and those of the standard library before the user's first."""
+    """Drop frames of runner's, the import system's, and the standard library's before the user's first."""
     kept = [frame for frame in frames if not frame.filename.startswith(_NOBODYS)]
     while kept and kept[0].filename.startswith(_LEADING):
         del kept[0]
@@ -112,7 +112,7 @@ def _users(frames: traceback.StackSummary) -> traceback.StackSummary:
 
 
 def clean_stack(text: str) -> str:
-    r"""A stack as faulthandler or traceback writes it, without runner's frames and the standard library's below them.
+    r"""Drop runner's frames, and the standard library's below them, from a stack as faulthandler writes it.
 
     A thread of which nothing remains is left out.
 
@@ -136,7 +136,7 @@ def clean_stack(text: str) -> str:
 
 
 def item_name(preview: str, item_id: str, most: int = 200) -> str:
-    """An item in a sentence: its value first, and then its id.
+    """Name an item in a sentence: its value first, and then its id.
 
     >>> item_name("'invoice-2'", "1.2"), item_name("", "1.2"), item_name("x" * 9, "1.2", 6)
     ("item 'invoice-2' (1.2)", 'item 1.2', 'item xxxxx… (1.2)')
@@ -147,7 +147,7 @@ def item_name(preview: str, item_id: str, most: int = 200) -> str:
 
 
 def describe_refusal(error: BaseException) -> str:
-    """What the machine has refused, in a sentence; empty: the error is something else."""
+    """Say in a sentence what the machine has refused; empty: the error is something else."""
     if isinstance(error, MemoryError):
         return "this machine gives no more memory (see `ulimit -v` and the limits of the container)"
     if isinstance(error, RuntimeError) and "start new thread" in str(error):

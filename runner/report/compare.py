@@ -30,7 +30,7 @@ class FigurePair:
 
     @property
     def ratio(self) -> float | None:
-        """How many times what it was; None when it cannot be said.
+        """Return `after` as a multiple of `before`; None when there is none.
 
         >>> FigurePair("seconds", 4.0, 3.0, "s").ratio, FigurePair("seconds", 0.0, 3.0, "s").ratio
         (0.75, None)
@@ -39,7 +39,7 @@ class FigurePair:
 
     @property
     def cell_texts(self) -> tuple[str, str, str]:
-        """Before, after, and the change: +25 %, or 3.1 times from twice on."""
+        """Return before, after, and the change: +25 %, or 3.1 times from twice on."""
         show = _SHOWN[self.unit]
         before = "–" if self.before is None else show(self.before)
         after = "–" if self.after is None else show(self.after)
@@ -82,7 +82,7 @@ class Comparison:
 
 
 def compare_records(before: RunRecord, after: RunRecord) -> Comparison:
-    """What is different from `before` to `after`."""
+    """Return what is different from `before` to `after`."""
     one, two = before.balance, after.balance
     whole = (
         FigurePair("seconds", before.seconds, after.seconds, "s"),
@@ -122,7 +122,7 @@ def _count_workers(record: RunRecord, task: str) -> int | None:
 
 
 def _changed_lines(before: RunRecord, after: RunRecord) -> tuple[str, ...]:
-    """The lines that differ, each below the table that it stands in."""
+    """Return the lines that differ, each below the table that it stands in."""
     diff = difflib.unified_diff(
         before.plan.resolved.splitlines(), after.plan.resolved.splitlines(), lineterm="", n=10**6
     )
@@ -156,7 +156,7 @@ def _changed_circumstances(before: RunRecord, after: RunRecord) -> tuple[str, ..
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """For a terminal."""
+    """Write a comparison for a terminal."""
     before, after = comparison.before, comparison.after
     lines = [
         " → ".join(f"{printable_text(record.run)} ({printable_line(record.title)})" for record in (before, after)),
@@ -176,7 +176,7 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
-    """For programs: the ids of both runs, every pair as {before, after, ratio}, and what was changed."""
+    """Write a comparison for programs: both runs, every pair as {before, after, ratio}, what was changed."""
 
     def pairs(found: tuple[FigurePair, ...]) -> dict[str, Any]:
         return {pair.label: {"before": pair.before, "after": pair.after, "ratio": pair.ratio} for pair in found}

@@ -22,7 +22,7 @@ _QUANTILES = (0.1, 0.5, 0.9, 0.99, 1.0)
 
 
 def over_time_table(record: RunRecord) -> dict[str, Any]:
-    """About a dozen moments: what each task did since the one before, and how long each queue was."""
+    """Return about a dozen moments: what each task did since the one before, how long each queue was."""
     series = record.series
     count = len(series.at)
     picks = sorted({round((count - 1) * step / (_ROWS - 1)) for step in range(_ROWS)}) if count else []
@@ -43,7 +43,7 @@ def over_time_table(record: RunRecord) -> dict[str, Any]:
 
 
 def worker_rows(tasks: Iterable[TaskSummary]) -> list[dict[str, Any]]:
-    """A row for each worker: the share of its time in each state."""
+    """Return a row for each worker: the share of its time in each state."""
     found = []
     for task, worker in itertools.islice(((t, w) for t in tasks for w in t.workers), MAX_TABLE_WORKERS):
         spent = [getattr(worker.spent, state) for state in STATES]
@@ -61,7 +61,7 @@ def worker_rows(tasks: Iterable[TaskSummary]) -> list[dict[str, Any]]:
 
 
 def time_quantiles(task: TaskSummary) -> list[str]:
-    """What a tenth, half, nine tenths, 99 % and all of the items did not exceed."""
+    """Return the times that a tenth, half, nine tenths, 99 % and all of the items did not exceed."""
     total, seen, rest = sum(items for _, items in task.times), 0, list(_QUANTILES)
     found: list[str] = []
     for edge, items in sorted(task.times):

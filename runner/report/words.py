@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def describe_executed(event: WorkerDied) -> str:
-    """What a worker executed when it died, for the sentence on its death.
+    """Say what a worker executed when it died, for the sentence on its death.
 
     >>> from runner.events import WorkerDied
     >>> describe_executed(WorkerDied(0.0, "t", "w", 1, "killed", "1.2", preview="'b'", count=3))
@@ -32,7 +32,7 @@ def describe_executed(event: WorkerDied) -> str:
 
 
 def describe_outcome(balance: Balance, hows: Mapping[str, str], unfinished: Iterable[str], *, queues: bool) -> str:
-    """How a run has ended, for its last line: the balance; of a run without queues how many tasks are ok, or not.
+    """Say how a run has ended, for its last line: the balance, or, without queues, how many tasks are ok.
 
     >>> from runner.ledger import Balance
     >>> describe_outcome(Balance(read=9, done=9), {"read": "ok", "eat": "ok"}, ["read"], queues=True)
