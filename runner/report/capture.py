@@ -1,4 +1,4 @@
-"""Capture of what thread workers print: text by thread, and what C code and child programs write to descriptors 1, 2."""
+"""Capture of what thread workers print: text by thread, and what C code and child programs write to descriptors."""
 
 from __future__ import annotations
 
