@@ -92,11 +92,7 @@ def compare_records(before: RunRecord, after: RunRecord) -> Comparison:
         FigurePair("repeated", one.repeated, two.repeated, "count"),
     )
     names = dict.fromkeys(task.name for task in (*before.tasks, *after.tasks))
-    figures = {name: zip(_task_figures(before, name), _task_figures(after, name), strict=True) for name in names}
-    tasks = {
-        name: tuple(FigurePair(what, *pair, unit) for (what, unit), pair in zip(_TASK, pairs, strict=True))
-        for name, pairs in figures.items()
-    }
+    tasks = {name: _task_pairs(_task_figures(before, name), _task_figures(after, name)) for name in names}
     return Comparison(before, after, whole, tasks, _changed_lines(before, after), _changed_circumstances(before, after))
 
 
@@ -104,21 +100,21 @@ def _items_per_second(record: RunRecord) -> float | None:
     return record.balance.done / record.seconds if record.seconds else None
 
 
-#: What `_figures` tells of a task, each with its unit.
-_TASK = (("workers", "count"), ("done", "count"), ("median", "item"), ("p99", "item"), ("busy", "share"))
+#: Figures of a task, each with its unit.
+_TASK_UNITS = {"workers": "count", "done": "count", "median": "item", "p99": "item", "busy": "share"}
 
 
-def _task_figures(
-    record: RunRecord, name: str
-) -> tuple[float | None, float | None, float | None, float | None, float | None]:
-    task = next((task for task in record.tasks if task.name == name), None)
-    if task is None:
-        return (None,) * 5
-    return _count_workers(record, name), task.done or task.sent, task.median, task.p99, task.busy
+def _task_pairs(before: dict[str, float | None], after: dict[str, float | None]) -> tuple[FigurePair, ...]:
+    return tuple(FigurePair(what, before.get(what), after.get(what), unit) for what, unit in _TASK_UNITS.items())
 
 
-def _count_workers(record: RunRecord, task: str) -> int | None:
-    return next((len(planned.workers) for planned in record.plan.tasks if planned.name == task), None)
+def _task_figures(record: RunRecord, name: str) -> dict[str, float | None]:
+    for task in record.tasks:
+        if task.name == name:
+            workers = next((len(planned.workers) for planned in record.plan.tasks if planned.name == name), None)
+            done = task.done or task.sent
+            return {"workers": workers, "done": done, "median": task.median, "p99": task.p99, "busy": task.busy}
+    return {}
 
 
 def _changed_lines(before: RunRecord, after: RunRecord) -> tuple[str, ...]:
