@@ -1,1 +1,1 @@
-"""What people see: messages, output, the summary."""
+"""All that people see of a run: messages, output, the summary."""

@@ -1,4 +1,4 @@
-"""What limits a run, and what more of it would give: one sentence.
+"""The bottleneck of a run, and what more of it would give: one sentence.
 
     shares of the time in which each could not have done more      what the sentence says would change
         task         executing and encoding, of its workers' time     n workers → n + n/4
@@ -54,10 +54,10 @@ ShareKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class ResourceShares:
-    """How much of the time each thing could not have done more, 0 to 1, in one pipeline of a run of `seconds`.
+    """The share of the time in which each thing could not have done more, in one pipeline of a run of `seconds`.
 
-    `stop`: as a share of the pipeline, when what goes on beside it ends; it cannot get shorter than that. `ours` and
-    `others`: what the run and what other programs take of the machine.
+    `shortest_share`: as a share of the pipeline, when what goes on beside it ends; it cannot get shorter than that.
+    `run_share` and `others_share`: what the run and what other programs take of the machine.
     """
 
     by_key: dict[ShareKey, float]
@@ -69,12 +69,12 @@ class ResourceShares:
     others_share: float
 
     def largest_key(self, *kinds: str) -> ShareKey | None:
-        """What has the largest share, among these kinds or all."""
+        """Return what has the largest share, among these kinds or all."""
         keys = [key for key in self.by_key if not kinds or key[0] in kinds]
         return max(keys, key=self.by_key.__getitem__) if keys else None
 
     def predict_gain(self, changed: dict[ShareKey, float]) -> tuple[float, ShareKey]:
-        """How many times as fast the run would be with these shares changed, and what would limit it then."""
+        """Return how many times as fast the run would be with these shares changed, and its limit then."""
         after = replace(self, by_key={**self.by_key, **changed})
         then = after.largest_key()
         assert then is not None
@@ -85,7 +85,7 @@ class ResourceShares:
 
 
 def find_bottleneck(record: RunRecord) -> Bottleneck | None:
-    """What limits the run, and what would help; None where nothing useful can be said."""
+    """Return what limits the run and what would help; None where nothing useful can be said."""
     found = find_pipelines(record)
     main = max(found, key=lambda each: each.seconds, default=None)
     if main is None or main.seconds < max(MIN_RUN_SECONDS, MIN_MAIN_SHARE * record.seconds) or main.is_phased:
@@ -105,7 +105,7 @@ def find_bottleneck(record: RunRecord) -> Bottleneck | None:
 
 
 def _withdraw_vain_advice(found: Bottleneck | None, shares: ResourceShares) -> Bottleneck | None:
-    """No promise of more workers where they would need processors that other programs have."""
+    """Promise nothing of more workers where they would need processors that other programs have."""
     busy = shares.run_share + shares.others_share
     if found is None or found.gain is None or shares.others_share <= NOTABLE_OTHERS_SHARE or busy < MIN_MACHINE_SHARE:
         return found
@@ -145,7 +145,7 @@ def _resource_shares(main: Pipeline, beside: Iterable[Pipeline], record: RunReco
 
 
 def _lone_task(main: Pipeline, record: RunRecord, stop: float) -> Bottleneck | None:
-    """A task without queues that everything else is over before."""
+    """Judge a task without queues that goes on when all else is over."""
     name = main.task_loads[0].name
     share = main.seconds / record.seconds
     if stop > 1 / MIN_GAIN or share < MIN_LONE_SHARE:
@@ -176,7 +176,7 @@ def _machine_bottleneck(shares: ResourceShares) -> Bottleneck | None:
 
 
 def _interpreter_bottleneck(shares: ResourceShares) -> Bottleneck | None:
-    """Threads that compute: one of their tasks as processes."""
+    """Judge threads that compute: one of their tasks could have processes."""
     share = shares.by_key.get(("interpreter", ""), 0.0)
     threads = [load for load in shares.pipeline.task_loads if load.plan.mode == "thread" and load.cpu_seconds]
     if share < MIN_INTERPRETER_SHARE or not threads:
@@ -201,7 +201,7 @@ def _interpreter_bottleneck(shares: ResourceShares) -> Bottleneck | None:
 
 
 def _largest_bottleneck(shares: ResourceShares) -> Bottleneck | None:
-    """What has the largest share, if that is large enough."""
+    """Judge what has the largest share, if that is large enough."""
     top = shares.largest_key("task", "rate", "concurrency")
     if top is None or shares.by_key[top] < (MIN_BUSY_SHARE if top[0] == "task" else MIN_REACHED_SHARE):
         return None
@@ -216,7 +216,7 @@ def _largest_bottleneck(shares: ResourceShares) -> Bottleneck | None:
 
 
 def _balanced_tasks(shares: ResourceShares, top: ShareKey) -> Bottleneck | None:
-    """Two or more that are nearly as busy: more of one alone would give little."""
+    """Judge two or more that are nearly as busy: more of one alone would give little."""
     near = [
         key for key, share in shares.by_key.items()
         if key[0] in {"task", "rate", "concurrency"} and share * MIN_GAIN >= shares.by_key[top]
@@ -238,7 +238,7 @@ def _balanced_tasks(shares: ResourceShares, top: ShareKey) -> Bottleneck | None:
 
 
 def _busy_task(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
-    """A task whose workers are busy: more of them, or a faster source."""
+    """Judge a task whose workers are busy: it needs more of them, or a faster source."""
     key = ("task", load.name)
     share = shares.by_key[key]
     begin = f"{load.name} limits the run: {_format_percent(share)} busy"
@@ -257,7 +257,7 @@ def _busy_task(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
 
 
 def _busy_source(shares: ResourceShares, load: TaskLoad, begin: str) -> Bottleneck:
-    """Each worker of a source would make all the items again, so another one is no help."""
+    """Judge a source, to which another worker is no help: it would make all the items again."""
     saved = load.computing_share(shares.pipeline.end) * load.worker_count / 2
     changed = {("task", load.name): shares.by_key["task", load.name] / 2}
     if shares.run_share > 0:
@@ -292,7 +292,7 @@ def _reached_concurrency(shares: ResourceShares, load: TaskLoad) -> Bottleneck |
 
 
 def _next_bottleneck(shares: ResourceShares, then: ShareKey, now: ShareKey) -> str:
-    """What would limit it afterwards, when that is something else and near."""
+    """Name what would limit the run afterwards, when that is something else and near."""
     return "" if then == now or shares.by_key[then] < 0.5 else f" (then {_name_share(then)} would limit it)"
 
 

@@ -1,4 +1,4 @@
-"""What thread workers print: their text by thread, and what C code and child programs write to descriptors 1 and 2."""
+"""Capture of what thread workers print: text by thread, and what C code and child programs write to descriptors."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class _Bytes(io.RawIOBase):
 
     @property
     def raw(self) -> _Bytes:
-        """Itself: nothing is buffered here."""
+        """Return the stream itself: nothing is buffered here."""
         return self
 
     def writable(self) -> bool:
-        """Always."""
+        """Return True, always."""
         return True
 
     def write(self, data: Any) -> int:
@@ -48,11 +48,11 @@ class _Bytes(io.RawIOBase):
         return len(taken)
 
     def fileno(self) -> int:
-        """The descriptor that child programs should inherit."""
+        """Return the descriptor that child programs should inherit."""
         return self._fd
 
     def close(self) -> None:
-        """Nothing: others still print."""
+        """Do nothing: others still print."""
 
 
 class _Stream(io.TextIOWrapper):
@@ -78,7 +78,7 @@ class _Stream(io.TextIOWrapper):
         return len(text)
 
     def write_data(self, data: bytes) -> None:
-        """Whole lines of data, which no name of a worker may alter."""
+        """Print whole lines of data, which no name of a worker may alter."""
         self._capture.printer.write_data(data, self._stream)
 
     def speaking(self, name: str) -> Any:
@@ -86,11 +86,11 @@ class _Stream(io.TextIOWrapper):
         return self._capture.speaking(name)
 
     def fileno(self) -> int:
-        """The descriptor that child programs should inherit."""
+        """Return the descriptor that child programs should inherit."""
         return self.buffer.fileno()
 
     def detach(self) -> Any:
-        """The bytes below, for another wrapper; this one goes on, because others still print."""
+        """Return the bytes below, for another wrapper; this one goes on, because others still print."""
         return self.buffer
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ class ThreadCapture:
         self._streams: tuple[Any, Any] = (sys.stdout, sys.stderr)
 
     def name_thread(self, name: str) -> None:
-        """The current thread is a worker of that name."""
+        """Make the current thread a worker of that name."""
         self._here.name = name
         self._names.add(name)
         for source in self._sources:  # with one thread worker it is clear whose child programs print
@@ -135,7 +135,7 @@ class ThreadCapture:
             self.printer.write(name, text, stream, threading.get_ident())
 
     def _abandon_in_fork(self) -> None:
-        """This is a copy that something has forked: what it prints goes where its descriptors lead, line by line."""
+        """Print, in a copy that something has forked, where its descriptors lead, line by line."""
         forked_copies.close_descriptors(*self._saved.values())
         own = {"out": stdio.line_text_stream(1), "err": stdio.line_text_stream(2)}
         if isinstance(sys.stdout, _Stream):
@@ -178,6 +178,6 @@ class ThreadCapture:
 
 
 def _flush_c() -> None:
-    """What C code has printed and still holds."""
+    """Print what C code has printed and still holds."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).fflush(None)

@@ -30,7 +30,7 @@ class FigurePair:
 
     @property
     def ratio(self) -> float | None:
-        """How many times what it was; None when it cannot be said.
+        """Return `after` as a multiple of `before`; None when there is none.
 
         >>> FigurePair("seconds", 4.0, 3.0, "s").ratio, FigurePair("seconds", 0.0, 3.0, "s").ratio
         (0.75, None)
@@ -39,7 +39,7 @@ class FigurePair:
 
     @property
     def cell_texts(self) -> tuple[str, str, str]:
-        """Before, after, and the change: +25 %, or 3.1 times from twice on."""
+        """Return before, after, and the change: +25 %, or 3.1 times from twice on."""
         show = _SHOWN[self.unit]
         before = "–" if self.before is None else show(self.before)
         after = "–" if self.after is None else show(self.after)
@@ -82,7 +82,7 @@ class Comparison:
 
 
 def compare_records(before: RunRecord, after: RunRecord) -> Comparison:
-    """What is different from `before` to `after`."""
+    """Return what is different from `before` to `after`."""
     one, two = before.balance, after.balance
     whole = (
         FigurePair("seconds", before.seconds, after.seconds, "s"),
@@ -92,11 +92,7 @@ def compare_records(before: RunRecord, after: RunRecord) -> Comparison:
         FigurePair("repeated", one.repeated, two.repeated, "count"),
     )
     names = dict.fromkeys(task.name for task in (*before.tasks, *after.tasks))
-    figures = {name: zip(_task_figures(before, name), _task_figures(after, name), strict=True) for name in names}
-    tasks = {
-        name: tuple(FigurePair(what, *pair, unit) for (what, unit), pair in zip(_TASK, pairs, strict=True))
-        for name, pairs in figures.items()
-    }
+    tasks = {name: _task_pairs(_task_figures(before, name), _task_figures(after, name)) for name in names}
     return Comparison(before, after, whole, tasks, _changed_lines(before, after), _changed_circumstances(before, after))
 
 
@@ -104,25 +100,25 @@ def _items_per_second(record: RunRecord) -> float | None:
     return record.balance.done / record.seconds if record.seconds else None
 
 
-#: What `_figures` tells of a task, each with its unit.
-_TASK = (("workers", "count"), ("done", "count"), ("median", "item"), ("p99", "item"), ("busy", "share"))
+#: Figures of a task, each with its unit.
+_TASK_UNITS = {"workers": "count", "done": "count", "median": "item", "p99": "item", "busy": "share"}
 
 
-def _task_figures(
-    record: RunRecord, name: str
-) -> tuple[float | None, float | None, float | None, float | None, float | None]:
-    task = next((task for task in record.tasks if task.name == name), None)
-    if task is None:
-        return (None,) * 5
-    return _count_workers(record, name), task.done or task.sent, task.median, task.p99, task.busy
+def _task_pairs(before: dict[str, float | None], after: dict[str, float | None]) -> tuple[FigurePair, ...]:
+    return tuple(FigurePair(what, before.get(what), after.get(what), unit) for what, unit in _TASK_UNITS.items())
 
 
-def _count_workers(record: RunRecord, task: str) -> int | None:
-    return next((len(planned.workers) for planned in record.plan.tasks if planned.name == task), None)
+def _task_figures(record: RunRecord, name: str) -> dict[str, float | None]:
+    for task in record.tasks:
+        if task.name == name:
+            workers = next((len(planned.workers) for planned in record.plan.tasks if planned.name == name), None)
+            done = task.done or task.sent
+            return {"workers": workers, "done": done, "median": task.median, "p99": task.p99, "busy": task.busy}
+    return {}
 
 
 def _changed_lines(before: RunRecord, after: RunRecord) -> tuple[str, ...]:
-    """The lines that differ, each below the table that it stands in."""
+    """Return the lines that differ, each below the table that it stands in."""
     diff = difflib.unified_diff(
         before.plan.resolved.splitlines(), after.plan.resolved.splitlines(), lineterm="", n=10**6
     )
@@ -156,7 +152,7 @@ def _changed_circumstances(before: RunRecord, after: RunRecord) -> tuple[str, ..
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """For a terminal."""
+    """Write a comparison for a terminal."""
     before, after = comparison.before, comparison.after
     lines = [
         " → ".join(f"{printable_text(record.run)} ({printable_line(record.title)})" for record in (before, after)),
@@ -176,7 +172,7 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
-    """For programs: the ids of both runs, every pair as {before, after, ratio}, and what was changed."""
+    """Write a comparison for programs: both runs, every pair as {before, after, ratio}, what was changed."""
 
     def pairs(found: tuple[FigurePair, ...]) -> dict[str, Any]:
         return {pair.label: {"before": pair.before, "after": pair.after, "ratio": pair.ratio} for pair in found}

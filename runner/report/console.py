@@ -1,4 +1,4 @@
-"""What runner itself says while a run goes on and when it has ended: messages, the summary, the balance last."""
+"""Lines of runner's own while a run goes on and when it has ended: messages, the summary, the balance last."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ class Console:
             self.print_message(printable_text(event.text))
 
     def _is_first_stack(self, event: events.Stack) -> bool:
-        """Whether this is the first stack of its kind; all of them when somebody has asked."""
+        """Return True for the first stack of its kind, and for all that a user has asked for."""
         kind = (event.task, event.why)
         self._failures[kind] += 1
         return event.why == "SIGQUIT" or self._failures[kind] == 1
 
     def print_message(self, text: str, level: str = "INFO") -> None:
-        """A line of runner's own; further lines are indented, so that no error can pass itself off as one."""
+        """Print a line of runner's own; further ones are indented, so that no error can pass itself off as one."""
         first, *more = text.split("\n")
         lines = [first, *(line if line[:4].isspace() else f"    {line}" for line in more)]
         self._printer.print_message("\n".join(lines), level)
@@ -104,7 +104,7 @@ class Console:
     # -- the end -------------------------------------------------------------------------------
 
     def print_summary(self, result: RunOutcome, record: RunRecord | None = None) -> None:
-        """The results, what each task did, what is missing and why, and last of all the balance."""
+        """Print the results, what each task did, what is missing and why, and last of all the balance."""
         self._printer.wait_until_written(result.closing_patience(self._plan.settings.deadline))
         if self._printer.write_error:
             self.print_message(self._printer.write_error)
@@ -137,7 +137,7 @@ class Console:
             self.print_message(f"{indent}  {result.letters_kept:,} dead: runner dead list{self._letters_location()}")
 
     def _letters_location(self) -> str:
-        """How `runner dead` finds the letters: by default in `.runner` here."""
+        """Return the words by which `runner dead` finds the letters: by default in `.runner` here."""
         state = self._plan.settings.state
         return " last" if state.resolve() == Path(".runner").resolve() else f" {self._plan.run_id} --state {state}"
 

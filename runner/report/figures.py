@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from runner.events import STATES
-from runner.report.plot_data import task_progress
+from runner.report.plot_data import counts_per_second, task_progress
 from runner.text import format_percentage, format_rate, size_or_empty, time_or_empty
 
 if TYPE_CHECKING:
@@ -22,28 +22,26 @@ _QUANTILES = (0.1, 0.5, 0.9, 0.99, 1.0)
 
 
 def over_time_table(record: RunRecord) -> dict[str, Any]:
-    """About a dozen moments: what each task did since the one before, and how long each queue was."""
+    """Return about a dozen moments: what each task did since the one before, how long each queue was."""
     series = record.series
     count = len(series.at)
     picks = sorted({round((count - 1) * step / (_ROWS - 1)) for step in range(_ROWS)}) if count else []
-    tasks = {name: task_progress(record, name) for name in series.done}
-    rows, before = [], -1
-    for pick in picks:
-        since = series.at[pick] - (series.at[before] if before >= 0 else 0.0)
-        made = [counts[pick] - (counts[before] if before >= 0 else 0) for counts in tasks.values()]
-        rows.append(
-            {
-                "at": time_or_empty(series.at[pick]),
-                "rates": [format_rate(max(0, items) / since) if since > 0 else "" for items in made],
-                "lengths": [seen[pick] for seen in series.queues.values()],
-            }
-        )
-        before = pick
-    return {"tasks": list(tasks), "queues": list(series.queues), "rows": rows}
+    at = [series.at[pick] for pick in picks]
+    done = [task_progress(record, name) for name in series.done]
+    rates = [list(counts_per_second(at, [counts[pick] for pick in picks])) for counts in done]
+    rows = [
+        {
+            "at": time_or_empty(series.at[pick]),
+            "rates": [format_rate(per_second[row]) for per_second in rates],
+            "lengths": [lengths[pick] for lengths in series.queues.values()],
+        }
+        for row, pick in enumerate(picks)
+    ]
+    return {"tasks": list(series.done), "queues": list(series.queues), "rows": rows}
 
 
 def worker_rows(tasks: Iterable[TaskSummary]) -> list[dict[str, Any]]:
-    """A row for each worker: the share of its time in each state."""
+    """Return a row for each worker: the share of its time in each state."""
     found = []
     for task, worker in itertools.islice(((t, w) for t in tasks for w in t.workers), MAX_TABLE_WORKERS):
         spent = [getattr(worker.spent, state) for state in STATES]
@@ -61,7 +59,7 @@ def worker_rows(tasks: Iterable[TaskSummary]) -> list[dict[str, Any]]:
 
 
 def time_quantiles(task: TaskSummary) -> list[str]:
-    """What a tenth, half, nine tenths, 99 % and all of the items did not exceed."""
+    """Return the times that a tenth, half, nine tenths, 99 % and all of the items did not exceed."""
     total, seen, rest = sum(items for _, items in task.times), 0, list(_QUANTILES)
     found: list[str] = []
     for edge, items in sorted(task.times):

@@ -26,7 +26,7 @@ _FILLS = ("#f6f8fa", "#fff1c2", "#ffdf9e", "#ffc680", "#ffad7a")
 
 @dataclass(frozen=True, slots=True)
 class DiagramBox:
-    """One task or queue: its name and what else is worth a line. `load`, from 0 to 1, is known of a run."""
+    """One task or queue: its name and what else is worth a line. `load_share`, from 0 to 1, is known of a run."""
 
     key: str
     name: str
@@ -37,7 +37,7 @@ class DiagramBox:
 
     @property
     def heat_level(self) -> int | None:
-        """The load as one of `HEATS` classes, to colour it by.
+        """Return the load as one of `HEAT_LEVELS` classes, to colour it by.
 
         >>> [DiagramBox("t.a", "a", "task", load_share=share).heat_level for share in (0.5, 1.0)]
         [2, 4]
@@ -55,7 +55,7 @@ class Diagram:
 
 
 def diagram_of_config(config: Config) -> Diagram:
-    """The graph of a file."""
+    """Return the graph of a file."""
     boxes = [
         DiagramBox(f"t.{task.name}", task.name, "task", _task_notes(task), not task.enabled)
         for task in config.tasks.values()
@@ -101,7 +101,7 @@ def _describe_workers(count: int, mode: str | None) -> str:
 
 
 def diagram_of_run(record: RunRecord) -> Diagram:
-    """The graph of a run with its counts; a task or queue of which nothing is known has none."""
+    """Return the graph of a run with its counts; a task or queue of which nothing is known has none."""
     tasks = {task.name: task for task in record.tasks}
     queues = {queue.name: queue for queue in record.queues}
     boxes: list[DiagramBox] = []
@@ -144,7 +144,7 @@ def _queue_counts(queue: events.QueuePlanned, seen: events.QueueSummary | None) 
 
 
 def to_mermaid(graph: Diagram) -> str:
-    """A flowchart for Mermaid, as GitHub and GitLab draw it in Markdown."""
+    """Write a flowchart for Mermaid, as GitHub and GitLab draw it in Markdown."""
     ids = {key: f"n{number}" for number, key in enumerate(graph.boxes)}
     lines = ["flowchart TD"]
     for box in graph.boxes.values():
@@ -165,7 +165,7 @@ def _mermaid_text(text: str) -> str:
 
 
 def to_dot(graph: Diagram) -> str:
-    """A digraph for Graphviz."""
+    """Write a digraph for Graphviz."""
     lines = [
         "digraph {",
         f"    label={_dot_text(graph.title)}; labelloc=t;",
@@ -189,7 +189,7 @@ def _dot_text(text: str) -> str:
 
 
 def to_text_lines(graph: Diagram) -> str:
-    """The graph as lines, for when a drawing has no room: every task with what leads to it and from it."""
+    """Write lines, for when a drawing has no room: every task with what leads to it and from it."""
     ends: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for edge in graph.edges:
         ends["to", edge.head, edge.style].append(graph.boxes[edge.tail].name)

@@ -48,7 +48,7 @@ SVG_STYLE = """
 
 
 def to_svg(graph: Diagram, *, alone: bool = True) -> str:
-    """The whole picture as the text of an SVG file; not `alone`: to stand in a page that has a heading and `STYLE`."""
+    """Write the text of an SVG file; not `alone`: for a page that has a heading and `SVG_STYLE`."""
     parts = [_Part(graph, names, edges) for names, edges in connected_components(list(graph.boxes), graph.edges)]
     body: list[str] = []
     first = _MARGIN + 24 if alone else 2.0
@@ -95,7 +95,7 @@ class _Part:
         self.text = "\n".join([*self._draw_edges(), *(self._draw_box(box) for box in self.boxes.values())])
 
     def _layer_rows(self) -> tuple[list[float], list[float]]:
-        """Top and bottom of each layer; layers whose lines go far to the side stand further apart."""
+        """Return top and bottom of each layer; layers whose lines go far to the side stand further apart."""
         tops, bottoms, top = [], [], 0.0
         below = defaultdict(list)
         for step in self.layout.segments:
@@ -129,14 +129,14 @@ class _Part:
         return "\n".join([*lines, "</g>"])
 
     def _draw_edges(self) -> list[str]:
-        """One path for each edge, through all its bends."""
+        """Draw one path for each edge, through all its bends."""
         ways: dict[int, list[EdgeSegment]] = {}
         for step in self.layout.segments:
             ways.setdefault(id(step.edge), []).append(step)
         return [self._draw_edge(way) for way in ways.values()]
 
     def _draw_edge(self, way: list[EdgeSegment]) -> str:
-        """From where the edge begins, through the middle of its bends, to where its arrowhead is."""
+        """Draw from where the edge begins, through the middle of its bends, to where its arrowhead is."""
         first = way[0]
         points: list[tuple[float, float]] = []
         shift = 10.0 if first.points_up else -10.0 if first.style == "after" else 0.0

@@ -33,7 +33,7 @@ _MOST_COLUMNS = 1000
 
 
 def draw_as_text(graph: Diagram, columns: int) -> str:
-    """The graph within so many columns; with shorter boxes, or as lines, when there is no room."""
+    """Draw the graph within `columns`; with shorter boxes, or as lines, when there is no room."""
     columns = min(columns, _MOST_COLUMNS)
     for notes in (True, False):
         pictures = _draw_components(graph, columns, notes=notes)
@@ -43,7 +43,7 @@ def draw_as_text(graph: Diagram, columns: int) -> str:
 
 
 def _draw_components(graph: Diagram, columns: int, *, notes: bool) -> list[list[str]] | None:
-    """A picture of each component; None when one has no room."""
+    """Draw a picture of each component; None when one has no room."""
     found = []
     for names, edges in connected_components(list(graph.boxes), graph.edges):
         labels = {name: _box_label(graph.boxes[name], notes=notes) for name in names}
@@ -74,7 +74,7 @@ def _box_label(box: DiagramBox, *, notes: bool) -> list[str]:
 
 
 def _pack_pictures(pictures: list[list[str]], columns: int) -> list[str]:
-    """Pictures side by side as long as there is room."""
+    """Put pictures side by side as long as there is room."""
     lines: list[str] = []
     row: list[list[str]] = []
     for picture in pictures:
@@ -101,7 +101,7 @@ def _join_pictures(row: list[list[str]]) -> list[str]:
 
 @dataclass(slots=True)
 class LineBundle:
-    """What shares a line between two layers: where it comes from, where it goes, the row it runs in."""
+    """All edges that share a line between two layers: its source, its targets, the row it runs in."""
 
     source: int
     targets: set[int]
@@ -113,12 +113,12 @@ class LineBundle:
 
     @property
     def column_range(self) -> tuple[int, int]:
-        """The columns of its row."""
+        """Return the first and the last column of its row."""
         return min(self.source, *self.targets), max(self.source, *self.targets)
 
     @property
     def is_straight(self) -> bool:
-        """Whether it needs no row."""
+        """Return True if it needs no row."""
         return self.targets == {self.source}
 
 
@@ -138,7 +138,7 @@ class TextPicture:
         self._straighten_lines()
 
     def draw_lines(self) -> list[str]:
-        """Draw it."""
+        """Draw the component."""
         row = 0
         for number, layer in enumerate(self.layout.layers):
             height = max(len(self.labels.get(name, ["│"])) for name in layer)
@@ -154,7 +154,7 @@ class TextPicture:
         return ["".join(self.cells.get((y, x), " ") for x in range(end)).rstrip() for y, end in enumerate(ends)]
 
     def _straighten_lines(self) -> None:
-        """Rounding leaves lines that are one column off: move the box below, where there is room."""
+        """Move a box below a line that rounding has left one column off, where there is room."""
         for number, layer in enumerate(self.layout.layers[1:], 1):
             for at, name in enumerate(layer):
                 slips = [
@@ -170,7 +170,7 @@ class TextPicture:
                 self.left_columns[name] += slip
 
     def _left_free(self, number: int, at: int) -> int:
-        """The columns between box `at` of a layer and the one before it."""
+        """Return the columns between box `at` of a layer and the one before it."""
         layer = self.layout.layers[number]
         if at in {0, len(layer)}:
             return self.left_columns[layer[0]] if at == 0 else 2
@@ -181,7 +181,7 @@ class TextPicture:
         return self.left_columns[name] + int(self.layout.widths[name]) // 2
 
     def _draw_box(self, name: str, top: int, height: int) -> None:
-        """A box stands at the top of its layer; lines lead on to the bottom below shorter ones."""
+        """Draw a box at the top of its layer; lines lead on to the bottom below shorter ones."""
         label = self.labels.get(name)
         if label is None:
             char = "┆" if self._dotted_bend(name) else "│"
@@ -209,7 +209,7 @@ class TextPicture:
         }
 
     def _port_column(self, name: str, style: str, *, up: bool, below: bool) -> int:
-        """The column where a line meets a box: flows in the middle, what leads back and `after` beside it."""
+        """Return the column where a line meets a box: flows in the middle, what leads back and `after` beside it."""
         middle = self._middle_column(name)
         if name in self.layout.bends:
             return middle
@@ -260,7 +260,7 @@ class TextPicture:
 
 
 def _bundle_cells(net: LineBundle, top: int, height: int) -> dict[tuple[int, int], int]:
-    """Every cell of a net with the directions in which lines leave it."""
+    """Return every cell of a net with the directions in which lines leave it."""
     cells: dict[tuple[int, int], int] = defaultdict(int)
     bottom = top + height - 1
     if net.is_straight:
@@ -281,7 +281,7 @@ def _bundle_cells(net: LineBundle, top: int, height: int) -> dict[tuple[int, int
 
 
 def _cell_character(found: list[tuple[int, LineBundle]]) -> str:
-    """The character of a cell; where lines only cross, the one from top to bottom runs through."""
+    """Return the character of a cell; where lines only cross, the one from top to bottom runs through."""
     upright = [(mask, net) for mask, net in found if mask == _N | _S]
     if len(found) > 1 and upright and all(mask in {_N | _S, _E | _W} for mask, _ in found):
         found = upright
@@ -330,7 +330,7 @@ def _step_aside(nets: list[LineBundle]) -> bool:
 
 
 def _must_run_above(first: LineBundle, second: LineBundle) -> bool:
-    """Whether `first` must run above `second`."""
+    """Return True if `first` must run above `second`."""
     return first.source in second.targets
 
 

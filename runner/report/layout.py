@@ -1,4 +1,4 @@
-"""Where the boxes of a graph go: layers from top to bottom, few crossings, straight lines where they can be.
+"""Places for the boxes of a graph: layers from top to bottom, few crossings, straight lines where they can be.
 
 After Sugiyama, Tagawa and Toda (1981): break cycles, assign layers, put bends on long edges, order each layer by
 barycentres, then move every box towards its neighbours. Units are whatever the caller measures boxes in.
@@ -38,7 +38,7 @@ class DiagramEdge:
 class EdgeSegment:
     """The part of an edge between two neighbouring layers, from the upper to the lower box or bend.
 
-    `up`: the arrow points upwards. `last`: an arrowhead belongs at the end of this step.
+    `points_up`: the arrow does. `has_arrowhead`: an arrowhead belongs at the end of this step.
     """
 
     upper: str
@@ -61,14 +61,14 @@ class DiagramLayout:
 
     @property
     def width(self) -> float:
-        """From the left edge, which is 0, to the right one."""
+        """Return the distance from the left edge, which is 0, to the right one."""
         return max((self.centres[box] + self.widths[box] / 2 for layer in self.layers for box in layer), default=0)
 
 
 def connected_components(
     names: Sequence[str], edges: Sequence[DiagramEdge]
 ) -> list[tuple[list[str], list[DiagramEdge]]]:
-    """The parts of a graph that have nothing to do with each other, each in the order of `names`."""
+    """Return the parts of a graph that have nothing to do with each other, each in the order of `names`."""
     group = {name: name for name in names}
 
     def root(name: str) -> str:
@@ -92,7 +92,7 @@ def arrange_component(
 ) -> DiagramLayout:
     """Lay out one component. `gap` is the least space between boxes, `bend` the width of an edge on its way.
 
-    Raises `TooLarge` for a graph that would have more than `MOST_STEPS` lines.
+    Raises `DiagramTooLarge` for a graph that would have more than `MAX_SEGMENTS` lines.
     """
     edges = [edge for edge in edges if edge.tail != edge.head]
     turned = _edges_to_turn(list(widths), edges)
@@ -111,7 +111,7 @@ def arrange_component(
 
 
 def _edges_to_turn(names: list[str], edges: list[DiagramEdge]) -> set[DiagramEdge]:
-    """Edges to turn round so that no cycle is left: those that lead back on a search from the sources."""
+    """Return the edges to turn round so that no cycle is left: those that lead back from a search."""
     below: dict[str, list[DiagramEdge]] = defaultdict(list)
     for edge in edges:
         below[edge.tail].append(edge)
@@ -139,7 +139,7 @@ def _edges_to_turn(names: list[str], edges: list[DiagramEdge]) -> set[DiagramEdg
 
 
 def _assign_layers(names: list[str], pairs: list[tuple[str, str]]) -> dict[str, int]:
-    """The layer of each box: the longest way from a source; what has nothing above stands just above its next."""
+    """Return each box's layer: the longest way from a source; what has nothing above stands just above its next."""
     above, below = defaultdict(list), defaultdict(list)
     for upper, lower in pairs:
         above[lower].append(upper)
@@ -226,7 +226,7 @@ def _count_crossings(layout: DiagramLayout, below: dict[str, list[str]]) -> int:
 
 
 def _place_boxes(layout: DiagramLayout, gap: float) -> None:
-    """Start packed to the left; then let each box go to the middle of its neighbours as far as the others allow."""
+    """Pack boxes to the left, then let each go to the middle of its neighbours as far as the others allow."""
     above, below = _neighbour_boxes(layout)
     for layer in layout.layers:
         left = 0.0
@@ -253,7 +253,7 @@ def _median(values: list[float]) -> float | None:
 
 
 def _settle_layer(layout: DiagramLayout, layer: list[str], wished: dict[str, float | None], gap: float) -> None:
-    """Least squares under the order (pool adjacent violators): boxes that push each other move together."""
+    """Move boxes by least squares under the order (pool adjacent violators): those that touch move as one."""
     blocks: list[tuple[float, int, float]] = []  # (mean of wish minus offset, how many, first offset)
     offset, offsets = 0.0, []
     for number, name in enumerate(layer):

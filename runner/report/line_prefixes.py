@@ -32,7 +32,7 @@ class LineSplitter:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that are whole now."""
+        """Return the lines that are whole now."""
         if self._raw:
             return [data]
         *lines, self._rest = (self._rest + data).split(b"\n")
@@ -44,23 +44,23 @@ class LineSplitter:
         return whole
 
     def finish(self) -> list[bytes]:
-        """The unfinished last line, finished."""
+        """Return the unfinished last line, finished."""
         rest, self._rest = self._rest, b""
         return [self._clean(rest) + b"\n"] if rest else []
 
     @property
     def has_partial_line(self) -> bool:
-        """Whether there is an unfinished line."""
+        """Return True if there is an unfinished line."""
         return bool(self._rest)
 
 
 def _between_characters(text: bytes, at: int) -> int:
-    """`at`, or up to three bytes before, where no UTF-8 character is torn."""
+    """Return `at`, or up to three bytes before, where no UTF-8 character is torn."""
     return next((cut for cut in range(at, at - 4, -1) if text[cut] & 0xC0 != 0x80), at)
 
 
 def strip_controls(line: bytes) -> bytes:
-    r"""A line without control sequences other than colours; of a progress bar only its last state.
+    r"""Return a line without control sequences other than colours; of a progress bar only its last state.
 
     >>> strip_controls(b"10%\r20%\r\x1b[2K30%"), strip_controls(b"\x1b[31mred\x1b[0m")
     (b'30%', b'\x1b[31mred\x1b[0m')
@@ -72,7 +72,7 @@ def strip_controls(line: bytes) -> bytes:
 
 
 def terminal_safe(line: bytes) -> bytes:
-    r"""A line for a terminal: also without what steers it beyond ASCII, and with its colours ended.
+    r"""Return a line for a terminal: also without what steers it beyond ASCII, and with its colours ended.
 
     >>> terminal_safe(b"\xc2\x9b2Ja\x9b"), terminal_safe("\u202egnp".encode()), terminal_safe(b"\x1b[31mred")
     (b'\\x9b2Ja\\x9b', b'\\u202egnp', b'\x1b[31mred\x1b[0m')
@@ -84,7 +84,7 @@ def terminal_safe(line: bytes) -> bytes:
 
 
 def worker_prefix(name: str, *, color: bool = False) -> bytes:
-    """What stands before each line of a worker; its colour depends on its name alone.
+    """Return what stands before each line of a worker; its colour depends on its name alone.
 
     >>> worker_prefix("pa")
     b'pa | '

@@ -34,7 +34,7 @@ class LiveRenderer:
         self._system = ColorSystem.EIGHT_BIT if color else None
 
     def render_frame(self, snapshot: ProgressSnapshot, columns: int, lines: int) -> list[tuple[str, int]]:
-        """The lines with their widths in cells, each narrower than the terminal."""
+        """Return the lines with their widths in cells, each narrower than the terminal."""
         width = max(20, columns) - 1
         names = [cell_len(printable_line(task.name)) for task in snapshot.tasks]
         fixed = 9 + sum(size for _, size in _HEADS)
@@ -118,12 +118,12 @@ class LiveRenderer:
 
 
 def _display_priority(task: TaskRow) -> int:
-    """What goes last when there is no room: what is under way, or has failed."""
+    """Return a low number for a task that stays when there is no room: it is under way, or has failed."""
     return {"failed": 0, "running": 1, "starting": 1, "waiting": 2}.get(task.state, 3)
 
 
 def _draw_bar(share: float, cells: int) -> str:
-    """A bar of so many cells, exact to an eighth of one.
+    """Draw a bar of `cells`, exact to an eighth of one.
 
     >>> _draw_bar(0.5, 8), _draw_bar(2.0, 3), _draw_bar(0.03, 8)
     ('[████    ]', '[███]', '[▎       ]')

@@ -26,7 +26,7 @@ _COLOR = re.compile(rb"\x1b\[[0-9;]*m")
 
 @dataclass(slots=True)
 class LogWriter:
-    """Where log lines go, and how. `fd` is that of a log file; None: they take the place of what is printed."""
+    """A writer of log lines. `fd` is that of a log file; None: they take the place of what is printed."""
 
     run: str
     format: Literal["text", "json"] = "text"
@@ -34,7 +34,7 @@ class LogWriter:
     write_error: str = ""
 
     def format_lines(self, worker: str, stream: str, lines: Iterable[bytes], level: str = "INFO") -> bytes:
-        """Some lines of a worker's; without a worker they are runner's own, and one entry together."""
+        """Return lines of a worker's; without a worker they are runner's own, and one entry together."""
         now = datetime.now().astimezone().isoformat(timespec="milliseconds")
         if not worker and self.format == "json":
             lines = [b"".join(lines)]
@@ -68,7 +68,7 @@ class LogWriter:
 
 
 def open_log(run: str, format_: str | None, file: str | None) -> LogWriter | None:
-    """The log that a command line asks for; UsageError when it cannot be."""
+    """Open the log that a command line asks for; UsageError when it cannot be."""
     if format_ is None and file is None:
         return None
     if format_ not in (None, *LOG_FORMATS):

@@ -68,7 +68,7 @@ _WAITS = {
 
 
 def render_page(record: RunRecord, before: RunRecord | None = None) -> str:
-    """The page of a run; with a comparison when there is another run to compare with."""
+    """Write the page of a run; with a comparison when there is another run to compare with."""
     scripts = (_read_asset("uPlot.iife.min.js"), _read_asset("report.js"))
     style = "\n".join((_read_asset("uPlot.min.css"), SVG_STYLE, _read_asset("report.css")))
     policy = (
@@ -102,7 +102,7 @@ def render_page(record: RunRecord, before: RunRecord | None = None) -> str:
 
 
 def _draw_picture(record: RunRecord) -> str:
-    """The graph with its counts, drawn; or as lines, when it is too large for a picture."""
+    """Draw the graph with its counts; or write lines, when it is too large for a picture."""
     graph = diagram_of_run(record)
     try:
         return to_svg(graph, alone=False)
@@ -135,7 +135,7 @@ def _page_template() -> Any:
 
 
 def _printed_value(value: Any) -> Any:
-    """What a template prints: foreign text without control and bidi characters, numbers in groups of thousands."""
+    """Return what a template prints: foreign text made safe, numbers in groups of thousands."""
     if isinstance(value, str):
         return value if hasattr(value, "__html__") else printable_text(value)
     return f"{value:,}" if isinstance(value, int) else value
@@ -150,13 +150,13 @@ def _script_hash(text: str) -> str:
 
 
 def _script_json(value: Any) -> str:
-    """JSON in which nothing looks like the end of a script, or like the beginning of anything else."""
+    """Write JSON in which nothing looks like the end of a script, or like the beginning of anything else."""
     text = json.dumps(value, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _local_time(seconds: float) -> dict[str, str] | None:
-    """A time of day, for people and for programs."""
+    """Return a time of day, for people and for programs."""
     try:
         here = time.localtime(seconds)
     except (OverflowError, ValueError, OSError):  # a record that somebody else has written
@@ -173,7 +173,7 @@ def _run_status(record: RunRecord) -> tuple[str, str]:
 
 
 def _shown_failures(groups: tuple[FailureGroup, ...]) -> list[tuple[FailureGroup, str, str, str]]:
-    """The groups with traceback and first item, each within its share of the page."""
+    """Return the groups with traceback and first item, each within its share of the page."""
     shown = groups[:_MOST_SHOWN]
     most = min(16_000, _MOST_TRACEBACKS // max(1, len(shown)))
     cut = [replace(group, error=fit_escaped(group.error, 600)) for group in shown]
@@ -194,7 +194,7 @@ def _shown_results(record: RunRecord) -> list[tuple[str, str, str]]:
 
 
 def fit_escaped(text: str, most: int) -> str:
-    """Foreign text that takes at most so many characters of the page: what is escaped takes several."""
+    """Cut foreign text to at most `most` characters of the page: what is escaped takes several."""
     from markupsafe import escape
 
     text = printable_text(cut_middle(text, most, most // 4))

@@ -30,7 +30,7 @@ _SIMPLE = re.compile(rb"[ -~]*\n")
 
 
 def terminal_rows(line: bytes, columns: int) -> int:
-    r"""How many rows of a terminal a line takes; 0: it cannot be told.
+    r"""Return the number of rows of a terminal that a line takes; 0: it cannot be told.
 
     >>> terminal_rows(b"\x1b[36mpa\x1b[0m | loaf\n", 5), terminal_rows(b"\n", 80), terminal_rows(b"\t\n", 80)
     (2, 1, 0)
@@ -55,11 +55,11 @@ class TerminalPanel:
         self._next = self._at = time.monotonic()
 
     def seconds_until_draw(self) -> float:
-        """Seconds until it is to be drawn again."""
+        """Return the seconds until it is to be drawn again."""
         return max(0.0, self._next - time.monotonic())
 
     def erase_sequence(self) -> bytes:
-        """What takes the panel away."""
+        """Return the bytes that take the panel away."""
         if not self._is_there():
             return b""
         rows = self._drawn_rows(self._terminal_size()[0])
@@ -67,7 +67,7 @@ class TerminalPanel:
         return b"\r\x1b[%dA\x1b[J" % rows
 
     def insert_above(self, data: bytes) -> bytes:
-        """What prints whole lines above the panel, which stays where it is.
+        """Return the bytes that print whole lines above the panel, which stays where it is.
 
         Room is made below it, the panel is moved there as it is, and the lines are written into the gap: so it is whole
         at every moment, however the terminal is given these bytes. Where it cannot be known how many rows the lines
@@ -95,7 +95,7 @@ class TerminalPanel:
         return made
 
     def draw_sequence(self) -> bytes:
-        """The panel in its place, over the old one if that is there."""
+        """Return the bytes that draw the panel in its place, over the old one if that is there."""
         columns, lines = self._terminal_size()
         self._next = time.monotonic() + DRAW_INTERVAL
         frame = self._frame(columns, lines)
@@ -106,13 +106,13 @@ class TerminalPanel:
         return up + self._text
 
     def _is_there(self) -> bool:
-        """Whether what was drawn is still where it was: not when the run was stopped, and a shell used the terminal."""
+        """Return True if what was drawn is still there: not when the run was stopped, and a shell was used."""
         if time.monotonic() - self._at > STOPPED_AFTER:
             self._drawn = []
         return bool(self._drawn)
 
     def _drawn_rows(self, columns: int) -> int:
-        """Rows that the drawn lines take: a terminal that has become narrower has wrapped them."""
+        """Count the rows that the drawn lines take: a terminal that has become narrower has wrapped them."""
         return sum(max(1, -(-width // max(1, columns))) for width in self._drawn)
 
     def _terminal_size(self) -> tuple[int, int]:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TaskLoad:
-    """One task's work: `work` and `cpu` are seconds, all its workers together.
+    """One task's work; `work_seconds` and `cpu_seconds` are of all its workers together.
 
-    `begin` is when its first worker was ready, `end` when it was over, in seconds since the run began. `queued`: items
-    have waited for it. `laned`: items of one lane wait for each other.
+    `begin` is when its first worker was ready, `end` when it was over, in seconds since the run began. `had_backlog`:
+    items have waited for it. `has_lanes`: items of one lane wait for each other.
     """
 
     plan: TaskPlanned
@@ -32,90 +32,90 @@ class TaskLoad:
 
     @property
     def name(self) -> str:
-        """The task's."""
+        """Return the task's name."""
         return self.plan.name
 
     @property
     def worker_count(self) -> int:
-        """How many it has."""
+        """Return the number of its workers."""
         return max(1, len(self.summary.workers))
 
     @property
     def suggested_workers(self) -> int:
-        """How many it might have instead: one more, or a quarter where one would hardly be seen."""
+        """Return a larger number of workers: one more, or a quarter where one would hardly be seen."""
         return self.worker_count + max(1, self.worker_count // 4)
 
     @property
     def is_source(self) -> bool:
-        """Whether it has no inputs."""
+        """Return True if it has no inputs."""
         return not self.plan.inputs
 
     @property
     def can_use_more(self) -> bool:
-        """Whether as many items as that can be under way at the same time."""
+        """Return True if that many workers can have an item at the same time."""
         return not self.is_source and not self.has_lanes and self.item_count >= 4 * self.suggested_workers
 
     @property
     def item_count(self) -> int:
-        """How many it took, or made."""
+        """Return the number of items it took, or made."""
         return self.summary.sent if self.is_source else self.summary.taken
 
     def _share_of_time(self, seconds: float, end: float) -> float:
         return seconds / (end - self.begin) if end > self.begin else 0.0
 
     def busy_share(self, end: float) -> float:
-        """The share of its workers' time until `end` in which they executed or encoded."""
+        """Return the share of its workers' time until `end` in which they executed or encoded."""
         return self._share_of_time(self.work_seconds, end) / self.worker_count
 
     def computing_share(self, end: float) -> float:
-        """The share of its workers' time until `end` in which they used a processor."""
+        """Return the share of its workers' time until `end` in which they used a processor."""
         return self._share_of_time(self.cpu_seconds, end) / self.worker_count
 
     def rate_share(self, end: float) -> float:
-        """Its items as a share of what its `rate` allows."""
+        """Return its items as a share of what its `rate` allows."""
         return self._share_of_time(self.item_count / (self.plan.rate or 1.0), end)
 
     def concurrency_share(self, end: float) -> float:
-        """Items in flight, on average, as a share of its `concurrency` (Little's law: rate × time per item)."""
+        """Return the mean of items in flight as a share of `concurrency` (Little's law: rate × time per item)."""
         seconds = sum(edge * count for edge, count in self.summary.times)
         return self._share_of_time(seconds, end) / (self.worker_count * (self.plan.concurrency or 1))
 
     def share_within(self, other: Pipeline) -> float:
-        """The share of its time that falls into the other pipeline's."""
+        """Return the share of its time that falls into the other pipeline's."""
         both = min(self.end, other.end) - max(self.begin, other.begin)
         return max(0.0, both) / (self.end - self.begin) if self.end > self.begin else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Tasks that queues connect. `phased`: some of them start only when others of them have ended."""
+    """Tasks that queues connect. `is_phased`: some of them start only when others of them have ended."""
 
     task_loads: tuple[TaskLoad, ...]
     is_phased: bool
 
     @property
     def begin(self) -> float:
-        """When the first of them was ready."""
+        """Return the time at which the first of them was ready."""
         return min(load.begin for load in self.task_loads)
 
     @property
     def end(self) -> float:
-        """When the last of them was over."""
+        """Return the time at which the last of them was over."""
         return max(load.end for load in self.task_loads)
 
     @property
     def seconds(self) -> float:
-        """From the one to the other."""
+        """Return the time between the two."""
         return self.end - self.begin
 
     @property
     def is_single_task(self) -> bool:
-        """Whether it is one task without queues."""
+        """Return True if it is one task without queues."""
         return len(self.task_loads) == 1
 
 
 def other_programs_share(record: RunRecord) -> float:
-    """What other programs took of the processors' time, 0 to 1; 0 as well where nobody could tell.
+    """Return the share of the processors' time that other programs took, 0 to 1; 0 where it is unknown.
 
     Processes that start are taken to compute: what they and the fork server import is in nobody's account.
     """
@@ -127,7 +127,7 @@ def other_programs_share(record: RunRecord) -> float:
 
 
 def supervisor_share(record: RunRecord) -> float:
-    """How much of a core runner itself took: the supervisor, and who prints."""
+    """Return how much of a core runner itself took: the supervisor and the printer."""
     return max(0.0, record.cpu - _cpu_seconds(record, "thread")) / record.seconds
 
 
@@ -141,7 +141,7 @@ def _workers_in_mode(record: RunRecord, mode: str) -> list[WorkerNow]:
 
 
 def find_pipelines(record: RunRecord) -> list[Pipeline]:
-    """The pipelines of a run, without tasks that never started."""
+    """Return the pipelines of a run, without tasks that never started."""
     queues = {queue.name: queue for queue in record.plan.queues}
     ends = {queue.name: queue for queue in record.queues}
     summaries = {task.name: task for task in record.tasks if task.workers and task.active > 0}
@@ -180,13 +180,13 @@ def _measure_load(
 
 
 def _computing_seconds(worker: WorkerNow) -> float:
-    """Its processor time without what its start has taken."""
+    """Return the processor time of a worker without what its start has taken."""
     busy = worker.spent.worked
     return worker.cpu if worker.cpu <= busy else max(busy, worker.cpu - worker.spent.starting)
 
 
 def _connected_tasks(plans: dict[str, TaskPlanned]) -> Iterator[list[str]]:
-    """The tasks' names by what connects them, in the order of the file."""
+    """Return the tasks' names by what connects them, in the order of the file."""
     group = {name: name for name in plans}
     owner: dict[str, str] = {}
     for name, plan in plans.items():

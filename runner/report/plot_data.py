@@ -1,4 +1,4 @@
-"""What the plots of a page draw, as plain data: small, whatever the run's length and however many its workers.
+"""The data that the plots of a page draw: small, whatever the run's length and however many its workers.
 
 A worker's states are written as text, six signs for each interval (how far each state reaches, in twelfths, the ones
 before it included) and a dot for an interval that is as the one before it.
@@ -32,7 +32,7 @@ _PER_OCTAVE = 2
 
 
 def build_plots(record: RunRecord) -> dict[str, Any]:
-    """Everything that is drawn, for JSON."""
+    """Return everything that is drawn, for JSON."""
     series = record.series
     width = ceil((len(series.done) + len(series.queues)) * len(series.at) / _MOST_POINTS) or 1
     return {
@@ -46,14 +46,14 @@ def build_plots(record: RunRecord) -> dict[str, Any]:
 
 
 def task_progress(record: RunRecord, task: str) -> Sequence[int]:
-    """What a task has done by the end of each interval; what it has sent, when it takes nothing."""
+    """Return what a task has done by the end of each interval; what it has sent, when it takes nothing."""
     takes = {planned.name: bool(planned.inputs) for planned in record.plan.tasks}
     done, sent = record.series.done.get(task, ()), record.series.sent.get(task, ())
     return done if takes.get(task, any(done)) or not any(sent) else sent
 
 
 def throughput_plot(record: RunRecord, width: int = 1) -> list[dict[str, Any]]:
-    """Items a second of each task that has moved any, over `width` intervals at a time."""
+    """Return the items a second of each task that has moved any, over `width` intervals at a time."""
     at = _last_of_each(record.series.at, width)
     found = []
     for name in record.series.done:
@@ -66,12 +66,12 @@ def throughput_plot(record: RunRecord, width: int = 1) -> list[dict[str, Any]]:
 
 
 def _last_of_each(values: Sequence[Any], width: int) -> list[Any]:
-    """The last value of each `width`."""
+    """Return the last value of each `width`."""
     return [values[min(start + width, len(values)) - 1] for start in range(0, len(values), width)]
 
 
 def counts_per_second(at: Sequence[float], counts: Sequence[int]) -> Iterable[float]:
-    """Counts a second, from cumulative counts and the ends of the intervals."""
+    """Yield counts a second, from cumulative counts and the ends of the intervals."""
     before, last = 0.0, 0
     for end, count in zip(at, counts, strict=False):
         yield max(0, count - last) / (end - before) if end > before else 0.0
@@ -79,7 +79,7 @@ def counts_per_second(at: Sequence[float], counts: Sequence[int]) -> Iterable[fl
 
 
 def queue_fill_plot(record: RunRecord, width: int = 1) -> list[dict[str, Any]]:
-    """How long each queue was: in per cent of its bound, or in items when it has none."""
+    """Return the length of each queue: in per cent of its bound, or in items when it has none."""
     bounds = {queue.name: queue.size for queue in record.plan.queues}
     queues = []
     for name, lengths in record.series.queues.items():
@@ -91,7 +91,7 @@ def queue_fill_plot(record: RunRecord, width: int = 1) -> list[dict[str, Any]]:
 
 
 def timeline_rows(series: Series) -> list[dict[str, Any]]:
-    """A row for each worker, or for a few neighbours of one task when there are too many."""
+    """Return a row for each worker, or for a few neighbours of one task when there are too many."""
     rows = [(task, name, shares) for task, workers in series.workers.items() for name, shares in workers.items()]
     together = ceil(len(rows) / MAX_TIMELINE_ROWS)
     if together > 1:
@@ -130,7 +130,7 @@ def _mean_shares(shares: Sequence[Sequence[float]], weights: Sequence[float] | N
 def _coarser_intervals(
     shares: Sequence[tuple[float, ...]], weights: Sequence[float], width: int
 ) -> Sequence[tuple[float, ...]]:
-    """Intervals of `width` times the length."""
+    """Return intervals of `width` times the length."""
     if width <= 1:
         return shares
     starts = range(0, len(shares), width)
@@ -138,7 +138,7 @@ def _coarser_intervals(
 
 
 def encode_cells(shares: Iterable[Sequence[float]]) -> str:
-    """One row as text.
+    """Write one row as text.
 
     >>> encode_cells([(0, 0, 1, 0, 0, 0, 0), (0, 0, 1, 0, 0, 0, 0), (0, 0.5, 0.5, 0, 0, 0, 0)])
     'cccccc.6666cc'
@@ -155,7 +155,7 @@ def encode_cells(shares: Iterable[Sequence[float]]) -> str:
 
 
 def item_times_plot(tasks: Iterable[TaskSummary]) -> dict[str, Any]:
-    """How long the items of each task took: the share of its items in each class, on one grid for all tasks.
+    """Return the times that items took: the share of each task's items in each class, on one grid for all.
 
     `edges` are the upper edges in seconds, each a half octave above the one before it.
     """
@@ -185,7 +185,7 @@ def item_times_plot(tasks: Iterable[TaskSummary]) -> dict[str, Any]:
 
 
 def _round_value(value: float) -> float:
-    """Four digits are more than a plot shows.
+    """Return a value with four digits, which are more than a plot shows.
 
     >>> _round_value(1234567.0), _round_value(0.0123456), _round_value(3.0)
     (1234567, 0.01235, 3)

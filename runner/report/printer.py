@@ -62,7 +62,7 @@ class WorkerStream:
         self._printer = printer
 
     def full(self) -> bool:
-        """Whether its worker waits, because the printer does not read.
+        """Return True if its worker waits, because the printer does not read.
 
         A pipe has room for so many pages, of which each may be filled by half only: so less than half may be all.
         """
@@ -73,12 +73,12 @@ class WorkerStream:
         return False
 
     def finish(self) -> None:
-        """Its worker is dead: print what is still in the pipe, and close it. Returns at once."""
+        """Print what a dead worker has left in the pipe, and close it. Returns at once."""
         self._printer.run_on_thread(lambda: self._printer.drain_stream(self))
 
 
 def _same_terminal(one: int, other: int) -> bool:
-    """Whether two descriptors lead to one terminal."""
+    """Return True if two descriptors lead to one terminal."""
     return os.isatty(one) and os.isatty(other) and os.fstat(one).st_rdev == os.fstat(other).st_rdev
 
 
@@ -134,7 +134,7 @@ class Printer:
         self._thread.start()
 
     def abandon_in_fork(self) -> None:
-        """This is a copy that something has forked: it has no thread that prints, nor does it hold the outputs."""
+        """Let go of the outputs in a copy that something has forked: it has no thread that prints."""
         forked_copies.close_descriptors(self._reader, self._writer, *self._fds.values())
         self._selector.close()
         self.run_on_thread = lambda *_, **__: None  # type: ignore[method-assign]  # in the copy alone
@@ -149,7 +149,7 @@ class Printer:
         return source
 
     def create_splitter(self, stream: str) -> LineSplitter:
-        """What cuts one worker's output into lines."""
+        """Make what cuts one worker's output into lines."""
         return LineSplitter(raw=self.is_raw, terminal=self._terminals[stream])
 
     def write(self, name: str, text: str | bytes, stream: str, thread: int = 0) -> None:
@@ -166,11 +166,11 @@ class Printer:
         self.run_on_thread(lambda: self._emit_data(stream, data), len(data), wait=True)
 
     def finish_name(self, name: str) -> None:
-        """A thread worker has ended: print its unfinished last lines."""
+        """Print the unfinished last lines of a thread worker that has ended."""
         self.run_on_thread(lambda: self._finish_name(name))
 
     def print_message(self, text: str, level: str = "INFO") -> None:
-        """A line of runner's own, on standard error; what it quotes cannot steer a terminal. `level`: of log lines."""
+        """Print a line of runner's own on standard error, made safe for a terminal. `level`: of log lines."""
         self.run_on_thread(lambda: self._print_own(printable_text(self._mask(text)).encode() + b"\n", level))
 
     def show_panel(self, frame: DrawFrame | None) -> None:
@@ -181,7 +181,7 @@ class Printer:
         )
 
     def last_output(self, name: str) -> str:
-        """The last lines that a worker printed, about 2 KiB."""
+        """Return the last lines that a worker printed, about 2 KiB."""
         lines = list(self._tails.get(name, ()))
         return b"".join(lines)[-_TAIL_BYTES:].decode("utf-8", "replace")
 
@@ -226,7 +226,7 @@ class Printer:
             self._hurry = min(self._hurry, time.monotonic() + seconds)
 
     def _give_up(self, why: str) -> None:
-        """The thread is stuck in a write: do in its place what is left to do, without that output."""
+        """Do what is left to do in place of the thread, which is stuck in a write, without that output."""
         self._given_up = True
         stream, rest = self._at_hand
         stuck = {stream, *(each for each, fd in self._fds.items() if not _is_writable(fd))} - {""}
@@ -388,7 +388,7 @@ class Printer:
         self._panel = panel
 
     def _draw_panel(self) -> float | None:
-        """Draw the panel when it is time; how long there is nothing to draw."""
+        """Draw the panel when it is time; return how long there is nothing to draw."""
         if self._panel is None:
             return None
         self._print_above_panel()
@@ -433,12 +433,12 @@ class Printer:
         self._at_hand = "", _NOTHING
 
     def _leave_if_given_up(self) -> None:
-        """The thread was stuck for so long that another one has gone on with its work."""
+        """End the thread if it was stuck for so long that another one has gone on with its work."""
         if self._given_up and threading.current_thread() is self._thread:
             raise _Left
 
     def _mark_broken(self, stream: str, why: str, *, failed: bool = True) -> None:
-        """From now on, what is written there is lost."""
+        """Lose what is written there from now on."""
         self._broken[stream] = 0
         self.has_lost_output = self.has_lost_output or failed
         self._reasons[stream] = why

@@ -1,4 +1,4 @@
-"""How far a run is, from its events: what every display of it shows."""
+"""The progress of a run, from its events: what every display of it shows."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ProgressSnapshot:
 
     @property
     def done_share(self) -> float | None:
-        """The share that is done, when that is known."""
+        """Return the share that is done, when that is known."""
         if not self.total or self.done is None:
             return None
         return min(1.0, max(0.0, self.done / self.total))
@@ -68,7 +68,7 @@ class ProgressSnapshot:
 
 
 class ProgressTracker:
-    """Takes a run's events; `snapshot` is how far it is."""
+    """Takes a run's events; `take_snapshot` returns its progress."""
 
     def __init__(self) -> None:
         self.title = ""
@@ -83,7 +83,7 @@ class ProgressTracker:
         self._stopping = ""
 
     def handle_event(self, event: events.Event) -> bool:
-        """One more event; True when there is something new to show."""
+        """Take one more event; return True when there is something new to show."""
         if isinstance(event, events.Progress):
             self._now = event
             self._past.append(event)
@@ -103,7 +103,7 @@ class ProgressTracker:
         return False
 
     def take_snapshot(self) -> ProgressSnapshot:
-        """How far the run is."""
+        """Return the progress of the run."""
         now = self._now
         if now is None:
             return ProgressSnapshot(self.title, 0.0)
@@ -136,7 +136,7 @@ class ProgressTracker:
         return TaskRow(name, state, counts, done, rate, planned.outputs if planned is not None else ())
 
     def _source_totals(self, sources: Iterable[str]) -> tuple[float | None, float | None]:
-        """What is done and what there is, when every source has told it."""
+        """Return what is done and what there is, when every source has told it."""
         told: dict[str, list[tuple[float, float | None]]] = {}
         for (task, worker), (done, total) in self._told.items():
             told.setdefault(task, []).append((self._worker_done(task, worker, done), total))
@@ -147,13 +147,13 @@ class ProgressTracker:
         return sum(done for done, _ in found), sum(totals)
 
     def _worker_done(self, task: str, worker: str, done: float) -> float:
-        """What a worker has told to be done; below 0 it is what it has sent."""
+        """Return what a worker has told to be done; below 0 it is what it has sent."""
         if done >= 0 or self._now is None:
             return max(0.0, done)
         return sum(each.items for each in self._now.workers.get(task, ()) if each.name == worker)
 
     def _estimate_remaining(self, done: float | None, total: float | None) -> float | None:
-        """From what was done in the last seconds; none before there is something to judge by."""
+        """Estimate from what was done in the last seconds; None before there is something to judge by."""
         if done is None or total is None or done >= total or self._stopping:
             return None
         (began, before), (now, after) = self._told_past[0], self._told_past[-1]

@@ -22,14 +22,14 @@ class Display(Protocol):
     """Shows a run while it goes on."""
 
     def handle_event(self, event: events.Event) -> None:
-        """One more event."""
+        """Take one more event."""
 
     def close(self) -> None:
-        """The run is over: nothing of the display stays where it would be in the way."""
+        """Leave nothing of the display where it would be in the way: the run is over."""
 
 
 def create_display(choice: str, printer: Printer, *, log: str, fd: int = 2) -> Display | None:
-    """The display for a terminal or file `fd`; None: nothing is shown. Live needs a terminal that can.
+    """Make the display for a terminal or file `fd`; None: nothing is shown. Live needs a terminal that can.
 
     What tasks write past the printer (`log = "raw"`) would tear a live display.
     """
@@ -64,7 +64,7 @@ class LiveDisplay:
         return self._live.render_frame(self._progress.take_snapshot(), columns, lines)
 
     def close(self) -> None:
-        """Take it away."""
+        """Take the panel away."""
         self._printer.show_panel(None)
 
 
@@ -91,11 +91,11 @@ class PlainDisplay:
             self._printer.print_message(progress_line(snapshot))
 
     def close(self) -> None:
-        """Nothing stays."""
+        """Do nothing: lines scroll away."""
 
 
 def progress_line(snapshot: ProgressSnapshot) -> str:
-    """A run in one line: how long, how far, and what each task that is under way has done."""
+    """Describe a run in one line: how long, how far, and what each task that is under way has done."""
     parts = [f"{printable_line(snapshot.title)}  {format_duration(snapshot.seconds)}"]
     parts += snapshot.describe_done()
     going = [task for task in snapshot.tasks if task.state in {"running", "starting"}]
@@ -125,11 +125,11 @@ class JsonDisplay:
                 self._printer.print_message(progress_json(self._progress.run, snapshot))
 
     def close(self) -> None:
-        """Nothing stays."""
+        """Do nothing: lines scroll away."""
 
 
 def progress_json(run: str, snapshot: ProgressSnapshot) -> str:
-    """A snapshot as one line of JSON, see docs/reference/commands.md."""
+    """Write a snapshot as one line of JSON, see docs/reference/commands.md."""
     tasks = {
         task.name: {
             "state": task.state,

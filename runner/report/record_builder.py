@@ -29,7 +29,7 @@ _BALANCE = ("read", "made", "done", "dead", "dropped", "left", "repeated")
 
 
 class RecordBuilder:
-    """`event` takes each event, `record` is what is known so far."""
+    """Takes a run's events; `build_record` returns what is known so far."""
 
     def __init__(self) -> None:
         self._head = RunRecord("", "")
@@ -51,7 +51,7 @@ class RecordBuilder:
         }
 
     def handle_event(self, event: events.Event) -> None:
-        """One more event."""
+        """Take one more event."""
         self._last = max(self._last, event.at)
         deed = self._handlers.get(type(event))
         if deed is not None:
@@ -106,7 +106,7 @@ class RecordBuilder:
     # -- what is known -------------------------------------------------------------------------
 
     def build_record(self) -> RunRecord:
-        """The record so far; of a run that goes on, as its last `Progress` tells it."""
+        """Return the record so far; of a run that goes on, as its last `Progress` tells it."""
         known = replace(
             self._head,
             failures=tuple(self._failures.values()),

@@ -28,11 +28,11 @@ class Recorder:
 
     @property
     def write_error(self) -> str:
-        """What the disk has refused."""
+        """Return what the disk has refused."""
         return self._records.write_error if self._records is not None else ""
 
     def handle_event(self, event: events.Event) -> None:
-        """One more event."""
+        """Take one more event."""
         self._builder.handle_event(event)
         if self._records is None:
             return
@@ -49,11 +49,11 @@ class Recorder:
         self._records.write_record(dump_json(self.current_record()))
 
     def current_record(self) -> RunRecord:
-        """What is known so far."""
+        """Return what is known so far."""
         return self._builder.build_record()
 
     def close(self, exit_code: int | None = None) -> RunRecord:
-        """The run is over: its record, which is kept. `exit_code` is another one than the run's own."""
+        """Keep the record of the run, which is over, and return it. `exit_code` replaces the run's own."""
         record = self.current_record()
         if exit_code is not None:
             record = replace(record, exit_code=exit_code)
@@ -63,6 +63,6 @@ class Recorder:
         return record
 
     def stop_recording(self) -> None:
-        """Nothing more is kept, whether the run has ended or could not go on; `close` does it too."""
+        """Keep nothing more, whether the run has ended or could not go on; `close` does it too."""
         if self._records is not None:
             self._records.close()

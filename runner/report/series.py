@@ -1,4 +1,4 @@
-"""What was seen over time, in a bounded number of intervals: when they are too many, each second one goes.
+"""All that was seen over time, in a bounded number of intervals: when they are too many, each second one goes.
 
 All counts are cumulative, so an interval that has lost its neighbour says of both what it said of one. Of a queue's
 length the larger is kept.
@@ -24,7 +24,7 @@ _WIDTH = len(STATES)
 
 
 class SeriesSampler:
-    """Takes `Progress` events; `series` has the intervals so far."""
+    """Takes `Progress` events; `build_series` returns the intervals so far."""
 
     def __init__(self) -> None:
         self._at: list[float] = []
@@ -41,7 +41,7 @@ class SeriesSampler:
         self.omitted_workers: set[tuple[str, str]] = set()
 
     def add_sample(self, at: float, event: Progress) -> None:
-        """One more moment, `at` seconds since the run began."""
+        """Take one more moment, `at` seconds since the run began."""
         for queue, length in event.queues.items():
             self._most[queue] = max(self._most.get(queue, 0), length)
         self._skipped += 1
@@ -53,7 +53,7 @@ class SeriesSampler:
             self._halve_intervals()
 
     def add_last_interval(self) -> None:
-        """The last moment ends an interval, however short."""
+        """End an interval with the last moment, however short it is."""
         if self._last is not None:
             self._keep_sample(*self._last)
 
@@ -102,7 +102,7 @@ class SeriesSampler:
             self._workers[key] = kept
 
     def build_series(self) -> Series:
-        """The intervals so far."""
+        """Return the intervals so far."""
         workers: dict[str, dict[str, tuple[tuple[float, ...], ...]]] = {}
         for (task, worker), flat in self._workers.items():
             workers.setdefault(task, {})[worker] = tuple(self._state_shares(flat))
@@ -124,6 +124,6 @@ class SeriesSampler:
 
 
 def _fill_row(row: list[int], length: int) -> list[int]:
-    """A row that begins late was 0 before."""
+    """Fill a row that begins late with the 0 that it was before."""
     row.extend([0] * (length - len(row)))
     return row

@@ -35,7 +35,7 @@ MAX_SHOWN_FAILURES = 3
 
 
 def summary_tables(record: RunRecord, *, verbose: bool = False) -> Iterator[str]:
-    """What each task did, and the queues that were full, or lost or kept something. Nothing of a trifle."""
+    """Yield what each task did, and the queues that were full, or lost or kept something; nothing of a trifle."""
     if not any(task.inputs for task in record.plan.tasks) or not (verbose or _is_notable_run(record)):
         return
     yield from _table_lines("task", [(task.name, _task_cells(record, task)) for task in record.tasks])
@@ -45,7 +45,7 @@ def summary_tables(record: RunRecord, *, verbose: bool = False) -> Iterator[str]
 
 
 def _is_notable_run(record: RunRecord) -> bool:
-    """Whether many items passed, or the run took long, or something has not gone as it should."""
+    """Return True if many items passed, or the run took long, or something has not gone as it should."""
     wrong = any(task.dead or task.dropped or task.left or task.repeated for task in record.tasks)
     return (
         wrong or record.seconds >= MIN_NOTABLE_SECONDS or any(task.taken >= MIN_NOTABLE_ITEMS for task in record.tasks)
@@ -85,7 +85,7 @@ def _queue_cells(queue: events.QueueSummary, size: int | None) -> dict[str, str]
 
 
 def _table_lines(title: str, rows: Sequence[tuple[str, dict[str, str]]]) -> Iterator[str]:
-    """Columns that say something, numbers to the right, the name cut so that it fits."""
+    """Yield columns that say something, numbers to the right, the name cut so that it fits."""
     if not rows:
         return
     keys = [key for key in rows[0][1] if any(row[key] for _, row in rows)]
@@ -100,7 +100,7 @@ def _table_lines(title: str, rows: Sequence[tuple[str, dict[str, str]]]) -> Iter
 
 
 def failure_lines(record: RunRecord) -> Iterator[str]:
-    """Each kind of failure that was not shown one by one, the most frequent first."""
+    """Yield each kind of failure that was not shown one by one, the most frequent first."""
     groups = sorted(record.failures, key=lambda group: -group.count)
     for group in groups:
         if group.count > MAX_SHOWN_FAILURES:

@@ -25,7 +25,7 @@ _LEAST = 1.0
 
 
 def trace_json(record: RunRecord) -> str:
-    """The text of a trace file."""
+    """Write the text of a trace file."""
     value = {
         "traceEvents": list(_trace_events(record)),
         "displayTimeUnit": "ms",
@@ -52,7 +52,7 @@ def _trace_events(record: RunRecord) -> Iterator[dict[str, Any]]:
 
 
 def _workers_by_task(record: RunRecord) -> dict[str, list[str]]:
-    """Every task with all the workers that are known of it, in the order of the file."""
+    """Return every task with all the workers that are known of it, in the order of the file."""
     found: dict[str, dict[str, None]] = {task.name: dict.fromkeys(task.workers) for task in record.plan.tasks}
     for task, workers in record.series.workers.items():
         found.setdefault(task, {}).update(dict.fromkeys(workers))
@@ -75,7 +75,7 @@ def _named_process(pid: int, name: str, place: int) -> Iterator[dict[str, Any]]:
 def _worker_slices(
     at: Sequence[float], shares: Iterable[Sequence[float]], pid: int, tid: int
 ) -> Iterator[dict[str, Any]]:
-    """One worker's states, neighbours of one kind joined."""
+    """Yield one worker's states, neighbours of one kind joined."""
     state, begun, now = "", 0.0, 0.0
     before = 0.0
     for end, interval in zip(at, shares, strict=False):
@@ -98,7 +98,7 @@ def _state_slice(state: str, begun: float, ended: float, pid: int, tid: int) -> 
 
 
 def _counter_events(record: RunRecord) -> Iterator[dict[str, Any]]:
-    """Queue lengths, and items a second of each task; a value that stays is written once."""
+    """Yield queue lengths, and items a second of each task; a value that stays is written once."""
     at = record.series.at
     found: dict[str, tuple[str, Iterable[float]]] = {
         f"queue {name}": ("items", lengths) for name, lengths in record.series.queues.items()
@@ -116,7 +116,7 @@ def _counter_events(record: RunRecord) -> Iterator[dict[str, Any]]:
 
 
 def _instant_event(moment: Incident, places: Mapping[tuple[str, str], tuple[int, int]]) -> dict[str, Any]:
-    """On its worker's row, or else on all of them."""
+    """Return a mark on its worker's row, or else on all of them."""
     pid, tid = places.get((moment.task, moment.worker), (_RUN, 0))
     args = {"text": moment.text, "task": moment.task, "worker": moment.worker, "count": moment.count}
     scope = "t" if tid else "g"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from runner.error_text import item_name
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def describe_executed(event: WorkerDied) -> str:
-    """What a worker executed when it died, for the sentence on its death.
+    """Say what a worker executed when it died, for the sentence on its death.
 
     >>> from runner.events import WorkerDied
     >>> describe_executed(WorkerDied(0.0, "t", "w", 1, "killed", "1.2", preview="'b'", count=3))
@@ -24,15 +25,13 @@ def describe_executed(event: WorkerDied) -> str:
     if not event.item:
         return ""
     name = item_name(event.preview, event.item)
-    return (
-        f" while it executed {name}"
-        if event.count == 1
-        else (f" while it executed one of {event.count:,} items, the first of them {name}")
-    )
+    if event.count == 1:
+        return f" while it executed {name}"
+    return f" while it executed one of {event.count:,} items, the first of them {name}"
 
 
 def describe_outcome(balance: Balance, hows: Mapping[str, str], unfinished: Iterable[str], *, queues: bool) -> str:
-    """How a run has ended, for its last line: the balance; of a run without queues how many tasks are ok, or not.
+    """Say how a run has ended, for its last line: the balance, or, without queues, how many tasks are ok.
 
     >>> from runner.ledger import Balance
     >>> describe_outcome(Balance(read=9, done=9), {"read": "ok", "eat": "ok"}, ["read"], queues=True)
@@ -44,12 +43,11 @@ def describe_outcome(balance: Balance, hows: Mapping[str, str], unfinished: Iter
     had = f"{_list_names(cut)} had not ended" if cut else ""
     if queues:
         return f"{balance}; {had}" if had else str(balance)
-    words = {"ok": "ok", "failed": "failed", "skipped": "not started"}
-    counts = [(sum(how == each for name, how in hows.items() if name not in cut), word) for each, word in words.items()]
-    told = [(count, word) for count, word in counts if count]
-    parts = [
-        f"{count_with_noun(*(count, 'task')) if not at else count} {word}" for at, (count, word) in enumerate(told)
-    ]
+    ended = Counter(how for name, how in hows.items() if name not in cut)
+    parts: list[str] = []
+    for how, word in (("ok", "ok"), ("failed", "failed"), ("skipped", "not started")):
+        if ended[how]:
+            parts.append(f"{ended[how]} {word}" if parts else f"{count_with_noun(ended[how], 'task')} {word}")
     return ", ".join([*parts, *([had] if had else [])]) or "no task"
 
 
