@@ -1,8 +1,8 @@
-"""How many items to move at once: a chunk is a slice of time, about 50 ms of work.
+"""Chunk sizes, in items to move at once: a chunk is a slice of time, about 50 ms of work.
 
 The estimate of what an item costs follows the workers' own measurements. It may at most double the last chunk,
 so a wrong guess costs little, and it falls at once when items become slow. Near the end of a stream, and whenever
-there is less than everybody could use, what is queued is shared out fairly. Source of the idea: joblib's
+there is less than all workers could use, what is queued is shared out fairly. Source of the idea: joblib's
 auto-batching, which has no hand-back and reacts only after whole batches.
 """
 
@@ -28,7 +28,7 @@ LONG_ITEM_SECONDS = 0.020
 
 
 def time_slice_for(workers: int) -> float:
-    """Seconds of work in one chunk when so many workers are fed.
+    """Return the seconds of work in one chunk when so many workers are fed.
 
     >>> time_slice_for(2), time_slice_for(64)
     (0.05, 0.064)
@@ -37,7 +37,7 @@ def time_slice_for(workers: int) -> float:
 
 
 def shared_discount_for(bound: int) -> int:
-    """How much less bytes in shared memory weigh where queues are bounded by so many bytes.
+    """Return how much less bytes in shared memory weigh where queues are bounded by `bound` bytes.
 
     >>> shared_discount_for(64_000_000), shared_discount_for(2_000_000)
     (15, 1)
@@ -47,14 +47,14 @@ def shared_discount_for(bound: int) -> int:
 
 @dataclass(slots=True)
 class ChunkSizer:
-    """What the items of one task cost, and how many of them make a chunk."""
+    """The cost of one task's items, and how many of them make a chunk."""
 
     time_slice: float = TIME_SLICE
     item_seconds: float = 0.0
     last_items: int = 0
 
     def learn_cost(self, items: int, seconds: float) -> None:
-        """A worker took so long for so many items."""
+        """Learn that a worker took `seconds` for `items`."""
         if items <= 0:
             return
         cost = max(seconds, 1e-9) / items
@@ -63,7 +63,7 @@ class ChunkSizer:
         self.item_seconds = cost if cost > self.item_seconds else (self.item_seconds + cost) / 2
 
     def items_to_grant(self, available: int, takers: int, leased: int = 0, held: int = 0) -> int:
-        """How many of the `available` items to grant to one of `takers` workers that could take some.
+        """Return how many of the `available` items to grant to one of `takers` workers that could take some.
 
         `leased` are those that they hold already, and `held` the ones that this worker holds.
 
@@ -83,12 +83,12 @@ class ChunkSizer:
         fair = -(-available // max(1, takers))
         if held and takers > 1 and fair < wanted:  # the rest goes to who is done first
             fair = min(fair, (-(-(available + leased) // takers) - held) // _PARTS)
-        # Less than what can be done while everybody is given something only keeps the supervisor busy.
+        # Less than what can be done while each worker is given something only keeps the supervisor busy.
         fair = max(fair, int(takers * GRANT_SECONDS / self.item_seconds))
         return max(1, min(wanted, 2 * self.last_items, fair, available))
 
     def has_backlog(self, available: int, takers: int) -> bool:
-        """Whether so many items keep so many workers busy for a moment.
+        """Return True if `available` items keep `takers` workers busy for a moment.
 
         >>> grain = ChunkSizer(); grain.learn_cost(10, 0.010); grain.has_backlog(20, 2), grain.has_backlog(3, 2)
         (True, False)
@@ -97,5 +97,5 @@ class ChunkSizer:
 
     @property
     def is_quick(self) -> bool:
-        """Whether a second chunk may wait in the worker while the first is executed."""
+        """Return True if a second chunk may wait in the worker while the first is executed."""
         return 0.0 < self.item_seconds < LONG_ITEM_SECONDS

@@ -22,7 +22,7 @@ AfterState = Literal["started", "ended", "ok"]
 
 
 class Stage(Enum):
-    """Where a task is in its life."""
+    """The stage of a task's life."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -86,11 +86,11 @@ class Topology:
         return [reader for queue in self.nodes[name].outputs for reader in self.readers.get(queue, ())]
 
     def cycle_of(self, name: str) -> tuple[str, ...]:
-        """The tasks that share a cycle with this one, itself included."""
+        """Return the tasks that share a cycle with this one, itself included."""
         return self._component[name]
 
     def task_depths(self) -> dict[str, int]:
-        """How far each task is from the sources; tasks on one cycle share a number."""
+        """Return how far each task is from the sources; tasks on one cycle share a number."""
         depths: dict[str, int] = {}
         for component in reversed(self.cycles):  # sources first
             feeders = {
@@ -105,7 +105,7 @@ class Topology:
         return depths
 
     def leading_to(self, names: Iterable[str]) -> set[str]:
-        """These tasks, and all whose items could come to one of them, directly or through others.
+        """Return these tasks, and all whose items could come to one of them, directly or through others.
 
         >>> bake, eat = TaskNode("bake", outputs=("bread",)), TaskNode("eat", inputs=("bread",))
         >>> graph = Topology([bake, eat, TaskNode("dance")])
@@ -124,18 +124,18 @@ class Topology:
     # -- what happened -------------------------------------------------------------------------
 
     def mark_started(self, name: str) -> None:
-        """The task's workers are being started."""
+        """Note that the task's workers are being started."""
         self.stages[name] = Stage.RUNNING
         self._waiting.pop(name, None)
         self._unread[name] = None
         self._look_at(name)
 
     def mark_ready(self, name: str) -> None:
-        """At least one of the task's workers executes or can execute."""
+        """Note that at least one of the task's workers executes or can execute."""
         self.ready_tasks.add(name)
 
     def finish(self, name: str, stage: Stage) -> None:
-        """The task has ended: OK, FAILED or SKIPPED."""
+        """Note that the task has ended: OK, FAILED or SKIPPED."""
         if self.stages[name] not in FINISHED_STAGES:
             self._open -= 1
         self._waiting.pop(name, None)
@@ -147,7 +147,7 @@ class Topology:
             self._unread.update(dict.fromkeys(self.writers[queue]))
 
     def writers_done(self, name: str) -> None:
-        """The task will put nothing any more, although its workers have not ended yet.
+        """Note that the task will put nothing any more, although its workers have not ended yet.
 
         >>> graph = Topology([TaskNode("bake", outputs=("bread",)), TaskNode("eat", inputs=("bread",))])
         >>> for name in graph.startable_tasks(): graph.mark_started(name)
@@ -163,7 +163,7 @@ class Topology:
                 self._look_at(reader)
 
     def _look_at(self, name: str) -> None:
-        """Whether the inputs of a task and its cycle are closed may have changed."""
+        """Look again whether the inputs of a task and its cycle are closed."""
         component = self._component[name]
         if all(self.is_closed(queue, component) for member in component for queue in self.nodes[member].inputs):
             self._closed[component] = None
@@ -171,15 +171,15 @@ class Topology:
     # -- what follows --------------------------------------------------------------------------
 
     def is_finished(self, name: str) -> bool:
-        """Whether the task has ended, in whatever way."""
+        """Return True if the task has ended, in whatever way."""
         return self.stages[name] in FINISHED_STAGES
 
     def all_finished(self) -> bool:
-        """Whether the run has ended."""
+        """Return True if the run has ended."""
         return self._open == 0
 
     def startable_tasks(self) -> list[str]:
-        """Waiting tasks whose `after` holds."""
+        """Return the waiting tasks whose `after` holds."""
         return [
             name
             for name in self._waiting
@@ -195,7 +195,7 @@ class Topology:
         return name in self.ready_tasks or stage in {Stage.OK, Stage.FAILED}
 
     def unstartable_tasks(self) -> list[str]:
-        """Waiting tasks whose `after` can never hold any more."""
+        """Return the waiting tasks whose `after` can never hold any more."""
         return [
             name
             for name in self._waiting
@@ -206,18 +206,18 @@ class Topology:
         return self.is_finished(name) and not self._holds(name, wanted)
 
     def is_closed(self, queue: str, inside: Iterable[str] = ()) -> bool:
-        """Whether nothing will be put any more, apart from what the tasks `inside` may put."""
+        """Return True if nothing will be put any more, apart from what the tasks `inside` may put."""
         return all(
             self.is_finished(writer) or writer in inside or writer in self._writers_done
             for writer in self.writers[queue]
         )
 
     def may_end(self, name: str) -> bool:
-        """Whether nothing can come to a task and its cycle from elsewhere any more: it may end with its last item."""
+        """Return True if nothing can come to a task and its cycle from elsewhere: it may end with its last item."""
         return self._component[name] in self._closed
 
     def exhausted_tasks(self, busy: Callable[[str], bool]) -> list[str]:
-        """Running tasks whose inputs have ended; `busy(task)`: it has items queued or in flight."""
+        """Return the running tasks whose inputs have ended; `busy(task)`: it has items queued or in flight."""
         ended: list[str] = []
         for component in list(self._closed):
             running = [name for name in component if self.stages[name] is Stage.RUNNING and self.nodes[name].inputs]
@@ -230,7 +230,7 @@ class Topology:
         return ended
 
     def without_readers(self) -> list[str]:
-        """Running tasks that have outputs, and all whose readers are over: nobody will ever take an item."""
+        """Return the running tasks that have outputs, all readers of which are over: no item will ever be taken."""
         self._unread = {name: None for name in self._unread if self._is_without_readers(name)}
         return list(self._unread)
 
@@ -239,12 +239,12 @@ class Topology:
         return self.stages[name] is Stage.RUNNING and bool(outputs) and all(self.is_unread(queue) for queue in outputs)
 
     def is_unread(self, queue: str) -> bool:
-        """Whether all readers of a queue are over."""
+        """Return True if all readers of a queue are over."""
         return all(self.is_finished(reader) for reader in self.readers[queue])
 
 
 def strongly_connected(edges: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:
-    """Tarjan's strongly connected components, each after all components that it leads to; iterative.
+    """Return Tarjan's strongly connected components, each after all components that it leads to; iterative.
 
     >>> strongly_connected({"a": ["b"], "b": ["c"], "c": ["b"]})
     [('c', 'b'), ('a',)]

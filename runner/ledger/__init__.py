@@ -1,4 +1,4 @@
-"""What is queued, who holds what, crashes, attempts and the balance: pure bookkeeping.
+"""Pure bookkeeping: what is queued, which worker holds what, crashes, attempts and the balance.
 
     put ──▶ Line (one queue, one group of readers) ──take──▶ Lease ──settle──▶ done, dead, dropped, again
                  ▲                                             │

@@ -69,7 +69,7 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class TaskFlow:
-    """What one task did with items: `taken` it finished, `sent` it put into lines; `read` those a source yielded."""
+    """One task's doings with items: `taken` it finished, `sent` it put into lines; `read` those a source yielded."""
 
     taken: int
     sent: int

@@ -27,13 +27,13 @@ class Lease:
     finished_items: int = 0
 
     def drop_finished(self, done: int) -> None:
-        """The first `done` items are over; the worker goes on with the rest."""
+        """Drop the first `done` items, which are over; the worker goes on with the rest."""
         self.item_ranges = list(self.locate_ranges(done, self.count - done))
         self.count -= done
         self.finished_items += done
 
     def locate_ranges(self, start: int, count_: int) -> Iterator[tuple[Subscription, ItemRange]]:
-        """The parts of this lease's pieces that hold the items `start` .. `start + count_`."""
+        """Yield the parts of this lease's pieces that hold the items `start` .. `start + count_`."""
         for line, piece in self.item_ranges:
             if count_ <= 0:
                 return
@@ -56,7 +56,7 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """Verdict: given up. `evidence` is whatever the caller wants to see again in `Settlement.dead_items`."""
+    """Verdict: given up. `evidence` is what the caller wants to see again in `Settlement.dead_items`."""
 
     evidence: Any = None
     count: int = 1
@@ -83,7 +83,7 @@ class GivenUp:
 
 @dataclass(slots=True)
 class Settlement:
-    """What settling a lease has brought: dead items, and the queues that have something new."""
+    """The result of settling a lease: dead items, and the queues that have something new."""
 
     dead_items: list[GivenUp] = field(default_factory=list)
     fed_queues: set[str] = field(default_factory=set)

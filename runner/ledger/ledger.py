@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class QueueSpec:
-    """A queue as the ledger sees it: its bounds and who reads it. `letters`: it carries dead letters only."""
+    """A queue as the ledger sees it: its bounds and its readers."""
 
     queue: str
     readers: tuple[str, ...]
@@ -94,10 +94,10 @@ class Ledger:
     # -- coming in -----------------------------------------------------------------------------
 
     def make_chunk(
-        self, payload: Any, count_: int, size: int, priorities: tuple[float, ...] = (), lying: int = 0
+        self, payload: Any, count_: int, size: int, priorities: tuple[float, ...] = (), shared_bytes: int = 0
     ) -> Chunk:
         """Number a new chunk."""
-        return Chunk(next(self._chunks), payload, count_, size, priorities, lying)
+        return Chunk(next(self._chunks), payload, count_, size, priorities, shared_bytes)
 
     def put(self, queue: str, chunks: Iterable[Chunk], sender: str | None = None) -> None:
         """Take chunks into every line of a queue; `sender` is the task they are counted for."""
@@ -108,11 +108,11 @@ class Ledger:
                     self.sent_items[sender] += chunk.count
 
     def free_room(self, queues: Iterable[str]) -> int:
-        """Items that all these queues can still take; 0 means that their writers wait."""
+        """Return how many items all these queues can still take; 0 means that their writers wait."""
         return min((self.free_room_in(queue) for queue in queues), default=1 << 60)
 
     def free_room_in(self, queue: str) -> int:
-        """Items that this queue can still take, whatever its readers."""
+        """Return how many items this queue can still take, whatever its readers."""
         least = 1 << 60
         for line in self.subscriptions_by_queue[queue]:
             # A queue that drops never makes its writers wait, nor does one whose readers are gone.
@@ -121,20 +121,23 @@ class Ledger:
         return least
 
     def size_bound(self, queue: str) -> int:
-        """Items that this queue may hold, as far as its writers wait for it."""
+        """Return how many items this queue may hold, as far as its writers wait for it."""
         return min(
             [line.size for line in self.subscriptions_by_queue[queue] if line.full == "wait" and not line.abandoned],
             default=0,
         )
 
     def set_elastic_size(self, task: str, items: int) -> None:
-        """The task's elastic lines may hold so many items, if that is more than they hold in any case."""
+        """Let the task's elastic lines hold `items`, if that is more than they hold in any case."""
         for line in self.subscriptions_by_task[task]:
             if line.min_size is not None:
                 line.size = max(line.min_size, items)
 
     def remove_reader(self, task: str, over: Container[str]) -> None:
-        """The task reads no more, and sends what its order held back. Lines whose readers are all `over` are left."""
+        """Remove a task that reads no more, and send what its order held back.
+
+        Lines whose readers are all `over` are left.
+        """
         if task in self.release_orders:
             self._send(task, self.release_orders[task].drain_outputs(), Settlement())
         for line in self.subscriptions_by_task[task]:
@@ -149,7 +152,7 @@ class Ledger:
         most: int,
         most_bytes: int = 1 << 60,
         least: int = 1,
-        light: int = 1,
+        shared_discount: int = 1,
         together: int = 1,
     ) -> Lease | None:
         """Grant up to `most` items to a worker, or nothing when fewer than `least` are available.
@@ -162,12 +165,12 @@ class Ledger:
         taken = 0
         for line in self._turn(task, lines, least):
             for piece in line.take_ranges(
-                task, most - taken, most_bytes, light, together - taken, joining=bool(pieces)
+                task, most - taken, most_bytes, shared_discount, together - taken, joining=bool(pieces)
             ):
                 pieces.append((line, piece))
                 taken += piece.count
                 if len(lines) > 1:
-                    most_bytes -= piece.weighted_bytes(light)
+                    most_bytes -= piece.weighted_bytes(shared_discount)
             if taken >= most or (pieces and pieces[-1][1].must_be_alone):
                 break
         if not pieces:
@@ -197,30 +200,30 @@ class Ledger:
         )
 
     def returned_first(self, task: str) -> bool:
-        """Whether what would be granted next is what the order of the task waits for."""
+        """Return True if what would be granted next is what the order of the task waits for."""
         return task in self.release_orders and any(
             task in line.kept_for_task for line in self.subscriptions_by_task[task]
         )
 
     def suspect_first(self, task: str) -> bool:
-        """Whether workers have died over what would be granted next."""
+        """Return True if workers have died over what would be granted next."""
         return any(
             (piece := line.next_range(task)) is not None and piece.crashes for line in self.subscriptions_by_task[task]
         )
 
     def available_items(self, task: str) -> int:
-        """Items that could be granted to this task now."""
+        """Return how many items could be granted to this task now."""
         total = 0
         for line in self.subscriptions_by_task[task]:
             total += line.available_items(task) if line.kept_for_task else line.count - line.sleeping_items
         return total
 
     def queued_items(self, task: str) -> int:
-        """Items that wait for this task, those included that sleep before a retry."""
+        """Return how many items wait for this task, those included that sleep before a retry."""
         return sum([line.count for line in self.subscriptions_by_task[task]])
 
     def has_items(self, task: str) -> bool:
-        """Whether this task has items, queued or in the hands of its workers."""
+        """Return True if this task has items, queued or in the hands of its workers."""
         return self.leased_items[task] > 0 or self.queued_items(task) > 0
 
     def wake_sleepers(self, now: float) -> None:
@@ -231,7 +234,7 @@ class Ledger:
         self._sleepers = any(line.sleeping_ranges for line in self.subscriptions)
 
     def next_waking(self) -> float | None:
-        """When the next sleeping item wakes."""
+        """Return when the next sleeping item wakes."""
         if not self._sleepers:
             return None
         return min((when for line in self.subscriptions if (when := line.next_waking()) is not None), default=None)
@@ -286,7 +289,7 @@ class Ledger:
     def _apply(
         self, task: str, line: Subscription, piece: ItemRange, verdict: Verdict, result: Settlement
     ) -> list[_Returned]:
-        """What becomes of a piece that failed; returned when it is given again."""
+        """Carry out the verdict on a piece that failed; return the piece when it is given again."""
         if isinstance(verdict, Again):
             self.repeated_items[task] += piece.count
             return [(line, replace(piece, attempts=piece.attempts + 1), verdict.until)]
@@ -354,7 +357,7 @@ class Ledger:
     def settle_lost_lease(
         self, lease_id: int, suspects: range, finished: int, judge: Callable[[ItemRange], Verdict | None]
     ) -> Settlement | None:
-        """The lease's worker is gone; it executed the items of `suspects` (indices in the lease) at that moment.
+        """Settle a lease whose worker died while it executed the items of `suspects` (indices in the lease).
 
         `judge` says what becomes of each of them; None: it gets a crash, and is given again alone. The others go
         back unmarked. The `finished` items before the suspects, done but not yet answered, are executed again too,
@@ -384,7 +387,7 @@ class Ledger:
     # -- the end -------------------------------------------------------------------------------
 
     def source_sent(self, task: str, count_: int) -> None:
-        """A source has yielded so many items."""
+        """Count items that a source has yielded."""
         self.source_items[task] += count_
 
     def count_left(self) -> None:
@@ -397,11 +400,11 @@ class Ledger:
             line.counts.left += line.count
 
     def unbalanced_subscriptions(self) -> list[Subscription]:
-        """The lines whose balance does not hold; always empty unless runner itself is wrong."""
+        """Return the lines whose balance does not hold; always empty unless runner itself is wrong."""
         return [line for line in self.subscriptions if line.counts.missing]
 
     def compute_run_balance(self) -> Balance:
-        """The balance of the run; call `count_left` first."""
+        """Return the balance of the run; call `count_left` first."""
         tasks = {*self.taken_items, *self.sent_items, *self.source_items}
         flows = [TaskFlow(self.taken_items[task], self.sent_items[task], self.source_items[task]) for task in tasks]
         tallies = [line.counts for line in self.subscriptions if line.queue not in self.dead_letter_queues]

@@ -27,7 +27,7 @@ class OrderEntry:
     next_entry: OrderEntry | None = None
 
     def insert_behind(self) -> OrderEntry:
-        """A new entry right behind this one."""
+        """Return a new entry right behind this one."""
         entry = OrderEntry(self.release_order, next_entry=self.next_entry)
         self.next_entry = entry
         if self.release_order.tail is self:
@@ -44,7 +44,7 @@ class ReleaseOrder:
     held_results: dict[str, int] = field(default_factory=dict)
 
     def append_entry(self) -> OrderEntry:
-        """A new entry at the end."""
+        """Return a new entry at the end."""
         entry = OrderEntry(self)
         if self.tail is None:
             self.head = entry
@@ -54,7 +54,7 @@ class ReleaseOrder:
         return entry
 
     def settle_entry(self, entry: OrderEntry, outputs: list[tuple[str, Chunk]]) -> list[tuple[str, Chunk]]:
-        """The entry has its results; return whatever may leave now, in order."""
+        """Take the results of an entry; return all that may leave now, in order."""
         entry.outputs.extend(outputs)
         entry.settled = True
         for queue, chunk in outputs:
@@ -70,7 +70,7 @@ class ReleaseOrder:
         return leaving
 
     def drain_outputs(self) -> list[tuple[str, Chunk]]:
-        """Everything that is still held back, in order, although what was before it never came."""
+        """Return all that is still held back, in order, although what was before it never came."""
         leaving: list[tuple[str, Chunk]] = []
         while self.head is not None:
             leaving.extend(self.head.outputs)

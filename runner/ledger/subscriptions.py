@@ -24,8 +24,8 @@ WhenFull = Literal["wait", "drop-new", "drop-old"]
 class Chunk:
     """Items that were sent together. `payload` is opaque; `size` is its length in bytes.
 
-    `lying` of these bytes are in shared memory: they count for a queue's bound, and next to nothing where it is asked
-    how many to move at once.
+    `shared_bytes` of these bytes are in shared memory: they count for a queue's bound, and next to nothing for how
+    many are moved at once.
     `number` is unique in a run and never changes, so `number.index` names an item for good.
     `priorities`, one for each item, is there only on its way into a priority queue.
     """
@@ -43,7 +43,7 @@ class ItemRange:
     """Some neighbouring items of a chunk: the same bytes with an offset and a count.
 
     A piece with `attempts` (exceptions) or `crashes` (deaths of workers) is always a single item, or a batch
-    that failed as a whole; `alone` says that nothing else may be granted with it. `entry` is its place in the
+    that failed as a whole; `granted_alone`: nothing else may be granted with it. `order_entry` is its place in the
     order of an ordered task, once it has been granted; `ticket` is its chunk's place in the line.
     """
 
@@ -58,36 +58,36 @@ class ItemRange:
 
     @property
     def size(self) -> int:
-        """This piece's share of the chunk's bytes; the shares of all pieces add up to the whole exactly."""
+        """Return this piece's share of the chunk's bytes; the shares of all pieces add up to the whole exactly."""
         chunk = self.chunk
         if self.count == chunk.count:
             return chunk.size
         return chunk.size * (self.start + self.count) // chunk.count - chunk.size * self.start // chunk.count
 
-    def weighted_bytes(self, light: int) -> int:
-        """What counts against the bytes that are moved at once: those in shared memory weigh less."""
+    def weighted_bytes(self, shared_discount: int) -> int:
+        """Return what counts against the bytes that are moved at once: those in shared memory weigh less."""
         if not self.chunk.shared_bytes:
             return self.size
-        lying = self.chunk.shared_bytes * self.count // self.chunk.count
-        return self.size - lying + lying // light
+        shared_bytes = self.chunk.shared_bytes * self.count // self.chunk.count
+        return self.size - shared_bytes + shared_bytes // shared_discount
 
     @property
     def item_id(self) -> str:
-        """The name of its first item, the same however often it is given."""
+        """Return the name of its first item, the same however often it is given."""
         return f"{self.chunk.number}.{self.start}"
 
     @property
     def is_marked(self) -> bool:
-        """Whether something has happened to it that its neighbours must not share."""
+        """Return True if something has happened to it that its neighbours must not share."""
         return self.granted_alone or self.attempts > 0 or self.crashes > 0
 
     @property
     def must_be_alone(self) -> bool:
-        """Whether it must be a lease's only piece: it is marked, or has its own place in an order."""
+        """Return True if it must be a lease's only piece: it is marked, or has its own place in an order."""
         return self.order_entry is not None or self.is_marked
 
     def sub_range(self, start: int, count: int, **changes: Any) -> ItemRange:
-        """The `count` items from `start` (counted from this piece's own start)."""
+        """Return the `count` items from `start` (counted from this piece's own start)."""
         if changes:
             return replace(self, start=self.start + start, count=count, **changes)
         return ItemRange(
@@ -137,7 +137,7 @@ class Subscription:
     abandoned: bool = False
 
     def available_items(self, task: str) -> int:
-        """Items that may be granted to this task now."""
+        """Return how many items may be granted to this task now."""
         available = self.count - self.sleeping_items
         if self.kept_for_task:
             available -= sum(
@@ -146,7 +146,7 @@ class Subscription:
         return available
 
     def free_room(self) -> int:
-        """Items that may still come in; 0 when either bound has been reached."""
+        """Return how many items may still come in; 0 when either bound has been reached."""
         if self.held_bytes >= self.bytes:
             return 0
         return max(0, self.size - self.count)
@@ -204,9 +204,10 @@ class Subscription:
         self.held_bytes -= piece.size
 
     def remove_reader(self, task: str, over: Container[str]) -> None:
-        """The task reads no more: what was kept for it is for the others. If all are `over`, everything is left.
+        """Remove a task that reads no more: what was kept for it is for the others.
 
-        What waits then, and what will still come, is only counted: its memory is freed.
+        If all readers are `over`, everything is left: what waits then, and what will still come, is only counted, and
+        its memory is freed.
         """
         self.finished_readers.add(task)
         if self.abandoned:
@@ -261,7 +262,14 @@ class Subscription:
         return woken
 
     def take_ranges(
-        self, task: str, most: int, most_bytes: int, light: int = 1, together: int = 1, *, joining: bool = False
+        self,
+        task: str,
+        most: int,
+        most_bytes: int,
+        shared_discount: int = 1,
+        together: int = 1,
+        *,
+        joining: bool = False,
     ) -> Iterator[ItemRange]:
         """Hand out pieces, together at most `most` items and `most_bytes`; but `together` items whatever their bytes.
 
@@ -271,7 +279,7 @@ class Subscription:
         """
         taken = 0
         while most > 0 and (piece := self.next_range(task)) is not None:
-            single, weight = piece.must_be_alone, piece.weighted_bytes(light)
+            single, weight = piece.must_be_alone, piece.weighted_bytes(shared_discount)
             least = together - taken
             if (single and (taken or joining)) or (least <= 0 and weight > most_bytes * piece.count):
                 return
@@ -281,7 +289,7 @@ class Subscription:
                 keep = 1 if self.order == "lifo" else _how_many(piece, weight, most, most_bytes, max(1, least))
             if keep < piece.count:
                 piece = self._cut(task, piece, keep)
-                weight = piece.weighted_bytes(light)
+                weight = piece.weighted_bytes(shared_discount)
             self._leave_next(task, piece)
             taken += piece.count
             most -= piece.count
@@ -291,7 +299,7 @@ class Subscription:
                 return
 
     def next_range(self, task: str) -> ItemRange | None:
-        """What would be handed out to a task next."""
+        """Return what would be handed out to a task next."""
         pieces = self.kept_for_task.get(task) or self.ready_ranges
         if pieces:
             return pieces[-1 if self.order == "lifo" else 0]
@@ -317,7 +325,7 @@ class Subscription:
         return taken
 
     def _leave_next(self, task: str, piece: ItemRange) -> None:
-        """The next piece is granted."""
+        """Take out the next piece, which is granted."""
         pieces = self.kept_for_task.get(task) or self.ready_ranges
         if not pieces:
             heapq.heappop(self.priority_heap)
@@ -331,17 +339,17 @@ class Subscription:
         self.leased_items += piece.count
 
     def next_waking(self) -> float | None:
-        """When the first sleeper wakes."""
+        """Return when the first sleeper wakes."""
         return self.sleeping_ranges[0][0] if self.sleeping_ranges else None
 
 
 def _place(piece: ItemRange) -> tuple[int, int]:
-    """Where a piece is in its line."""
+    """Return the place of a piece in its line."""
     return piece.ticket, piece.start
 
 
 def _how_many(piece: ItemRange, weight: int, most: int, most_bytes: int, least: int) -> int:
-    """Items of a piece that fit; at least `least` of them, whatever their bytes."""
+    """Return how many items of a piece fit; at least `least` of them, whatever their bytes."""
     if piece.count <= most and weight <= most_bytes:
         return piece.count
     return min(piece.count, most, max(least, most_bytes * piece.count // max(1, weight)))

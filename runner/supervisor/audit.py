@@ -2,7 +2,7 @@
 
 answers ──▶ sent into each queue ──────────────▶ what each of its lines was put
         └─▶ ended by each task ────────────────▶ what its tally, and all lines together, say of it
-tasks that ended well, in a run that nobody cut short ──▶ nothing is left in their inputs
+tasks that ended well, in a run that was not cut short ──▶ nothing is left in their inputs
 
 It is written where messages are heard, and shares no number with the ledger: an item that was taken and not sent, sent
 and not put, or put and never taken is runner's own fault, and shows as such.
@@ -31,7 +31,7 @@ class BalanceAudit:
         self.ended_by_task: dict[str, int] = defaultdict(int)
 
     def find_faults(self, ledger: Ledger, topology: Topology, *, cut_short: bool) -> Iterator[tuple[str, str]]:
-        """What does not add up once what is left has been counted: the name of a queue or task, and a sentence."""
+        """Yield what does not add up once what is left has been counted: a queue's or task's name, and a sentence."""
         for line in ledger.subscriptions:
             tally, sent = line.counts, self.sent_by_queue[line.queue]
             if tally.missing:
@@ -52,7 +52,7 @@ class BalanceAudit:
 
 
 def _left(ledger: Ledger, topology: Topology) -> Iterator[tuple[str, str]]:
-    """What is left, although all who read it have ended well, and so have all who read what they send."""
+    """Yield what is left, although all its readers have ended well, and so have all readers of what they send."""
     hindered = topology.leading_to(name for name, stage in topology.stages.items() if stage is not Stage.OK)
     for line in ledger.subscriptions:
         if line.counts.left and line.readers and not hindered.intersection(line.readers):
@@ -61,5 +61,5 @@ def _left(ledger: Ledger, topology: Topology) -> Iterator[tuple[str, str]]:
 
 
 def count_finished(verdicts: Mapping[int, Verdict], done: int) -> int:
-    """How many of so many items are over, when some of them are to be tried again."""
+    """Return how many of `done` items are over, when some of them are to be tried again."""
     return done - sum(verdict.count for verdict in verdicts.values() if isinstance(verdict, Again))

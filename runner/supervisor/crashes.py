@@ -199,7 +199,7 @@ class CrashHandler:
     # -- whether it is replaced ----------------------------------------------------------------
 
     def _source(self, slot: WorkerSlot, event: WorkerExited, why: str, *, was: Phase) -> None:
-        """A task without inputs: its call is the one item. What it has sent cannot be taken back."""
+        """Restart or fail a task without inputs: its call is the one item. What it has sent cannot be taken back."""
         task, now, config = slot.task, self.state.clock.now(), slot.task.plan.config
         fatal = ""
         if slot.received_items:
@@ -235,7 +235,7 @@ class CrashHandler:
 
     @staticmethod
     def _pause(task: TaskState) -> float:
-        """Before the next worker: none for a first death in the window, then longer each time."""
+        """Return the seconds before the next worker: none for a first death in the window, then longer each time."""
         earlier = len(task.death_times) + task.failed_starts - 1
         if earlier < 1:
             return 0.0

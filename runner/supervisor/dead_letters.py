@@ -1,4 +1,4 @@
-"""Where dead letters go that no queue of the file takes: the run's own store."""
+"""The run's own store: dead letters go there that no queue of the file takes."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class DeadLetterSink:
     """Keeps nothing: the balance counts the dead anyway. A store that writes them down overrides `keep`."""
 
     def store_letter(self, record: DeadLetterRecord) -> None:
-        """A dead letter that no queue takes."""
+        """Store a dead letter that no queue takes."""
 
     def last_output(self, worker: str, *, fresh: bool = False) -> str:  # noqa: ARG002  an override needs them
-        """What a worker printed last, as evidence; `fresh`: read its pipes first, because it is dead."""
+        """Return what a worker printed last, as evidence; `fresh`: read its pipes first, because it is dead."""
         return ""

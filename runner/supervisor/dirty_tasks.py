@@ -34,23 +34,23 @@ class DirtyTasks:
         return bool(self._due)
 
     def add_tasks(self, names: Iterable[str]) -> None:
-        """Look at these, too."""
+        """Look at these tasks, too."""
         for name in names:
             if name not in self._due:
                 self._due.add(name)
                 heappush(self._heap, self._ranks[name])
 
     def add_readers(self, queue: str) -> None:
-        """Something came into a queue: its readers may go on."""
+        """Look at the readers of a queue: something came into it."""
         self.add_tasks(self._topology.readers[queue])
 
     def add_input_writers(self, task: str) -> None:
-        """Something left the task's inputs: the tasks that write them may go on."""
+        """Look at the tasks that write the task's inputs: something left them."""
         for queue in self._topology.nodes[task].inputs:
             self.add_tasks(self._topology.writers[queue])
 
     def add_input_readers(self, task: str) -> None:
-        """Something went back into the task's inputs: the tasks that share them may go on."""
+        """Look at the tasks that share the task's inputs: something went back into them."""
         for queue in self._topology.nodes[task].inputs:
             self.add_tasks(self._topology.readers[queue])
 

@@ -64,9 +64,9 @@ class Dispatcher:
     # -- room ----------------------------------------------------------------------------------
 
     def free_room(self, task: TaskState) -> tuple[int, bool]:
-        """Items that this task may still produce, by the bounds of all its outputs, and what others are expected to.
+        """Return how many items this task may still produce, by the bounds of all its outputs, less what others will.
 
-        Also whether one of its outputs is at its bound: then nobody may produce anything for it. What an order holds
+        Also True if one of its outputs is at its bound: then no task may produce anything for it. What an order holds
         back is as good as there.
         """
         least, full, held = 1 << 60, False, self._held(task)
@@ -79,15 +79,15 @@ class Dispatcher:
         return least, full
 
     def _held(self, task: TaskState) -> Mapping[str, int]:
-        """The results for each queue that wait for those before them."""
+        """Return the results for each queue that wait for those before them."""
         order = self.ledger.release_orders.get(task.name)
         return {} if order is None else order.held_results
 
     def update_elastic_size(self, task: TaskState) -> None:
-        """Its inputs may hold what its workers do in a moment, as far as they can go on with it.
+        """Let its inputs hold what its workers do in a moment, as far as they can go on with it.
 
-        They can as far as its own outputs are as large, or as they have gone on until now: who waits for room gets no
-        more than anybody. So a run is nowhere farther ahead than by what a queue holds, or by a moment.
+        They can as far as its own outputs are as large, or as they have gone on until now: a worker that waits for
+        room gets no more than any other. So a run is nowhere farther ahead than by what a queue holds, or by a moment.
         """
         grain = task.chunk_sizer
         if not grain.item_seconds:
@@ -98,7 +98,7 @@ class Dispatcher:
         self.ledger.set_elastic_size(task.name, int(min(moment, max(onward, task.unhindered_items // 2))))
 
     def _hinder(self, task: TaskState) -> None:
-        """Its workers wait for room, or for their turn."""
+        """Note that its workers wait for room, or for their turn."""
         if task.unhindered_items:
             task.unhindered_items = 0
             self.update_elastic_size(task)
@@ -108,13 +108,13 @@ class Dispatcher:
             self.expected_items[queue] += items
 
     def forget_lease(self, lease: int) -> None:
-        """A lease is over: what was expected of it has come, or never will."""
+        """Forget a lease that is over: what was expected of it has come, or never will."""
         queues, items = self._owed.pop(lease, ((), 0))
         self.timeout_watchdog.forget_lease(lease)
         self._expect(queues, -items)
 
     def settle_part(self, lease: int, done: int) -> None:
-        """A part of a lease is over; its worker goes on."""
+        """Settle the part of a lease that is over; its worker goes on."""
         queues, items = self._owed[lease]
         self._owed[lease] = (queues, items - done)
         self._expect(queues, -done)
@@ -130,11 +130,11 @@ class Dispatcher:
                 self._feed_async(task)
             else:
                 self._feed_in_turn(task, flush=flush)
-        if task.free_slots[0] or task.is_source or task.is_async:  # else nobody waits
+        if task.free_slots[0] or task.is_source or task.is_async:  # else no worker waits
             task.wait_reason.set_reason(self._why_free(task), self.clock.now())
 
     def _why_free(self, task: TaskState) -> int:
-        """Why workers that are free now were given nothing."""
+        """Return why workers that are free now were given nothing."""
         if task.name in self.rate_limited_until:
             return TURN
         if task.is_source:
@@ -150,7 +150,7 @@ class Dispatcher:
         return ITEM  # what is there is not yet a full batch
 
     def _feed_in_turn(self, task: TaskState, *, flush: bool) -> None:
-        """Everybody gets one before anybody gets two; who is busy is not looked at, however many they are."""
+        """Give each worker one lease before any gets two; busy workers are not looked at, however many they are."""
         if task.accepting_workers is None:
             task.accepting_workers = sum(slot.accepts_items for slot in task.slots)
         refused: list[WorkerSlot] = []
@@ -172,7 +172,7 @@ class Dispatcher:
         return True
 
     def _feed_async(self, task: TaskState) -> None:
-        """One item for each lease; but a suspect flies alone, so that its next crash tells whose fault it was."""
+        """Grant one item for each lease; but a suspect alone, so that its next crash tells whose fault it was."""
         ready = [slot for slot in task.slots if slot.accepts_items]
         grants: dict[int, list[Grant]] = defaultdict(list)
         for slot in self._in_turn(ready, task.max_leases_per_worker):
@@ -189,14 +189,14 @@ class Dispatcher:
 
     @staticmethod
     def _in_turn(ready: list[WorkerSlot], depth: int) -> Iterator[WorkerSlot]:
-        """Everybody gets one before anybody gets two."""
+        """Yield each worker once before any a second time."""
         for held in range(1, depth + 1):
             for slot in ready:
                 if len(slot.leases) < held:
                     yield slot
 
     def _grant(self, task: TaskState, slot: WorkerSlot, takers: int, *, flush: bool) -> Grant | None:
-        """Lease items to a worker; what to tell it, or None when it gets nothing."""
+        """Lease items to a worker; return what to tell it, or None when it gets nothing."""
         items = self._how_many(task, slot, takers)
         if not items:
             return None
@@ -252,7 +252,7 @@ class Dispatcher:
         return min(wanted, room)
 
     def _allowed(self, task: TaskState, throttle: TokenBucket, least: int) -> int:
-        """Items that the task's `rate` allows now; when there are none, look again in time."""
+        """Return how many items the task's `rate` allows now; when there are none, look again in time."""
         now = self.clock.now()
         allowed = throttle.allowed_items(now, least)
         if not allowed:
@@ -261,7 +261,7 @@ class Dispatcher:
         return allowed
 
     def wake_rate_limited(self, now: float) -> list[str]:
-        """The tasks whose `rate` lets them go on now."""
+        """Return the tasks whose `rate` lets them go on now."""
         if not self.rate_limited_until:
             return []
         woken = [name for name, when in self.rate_limited_until.items() if when <= now]
@@ -270,14 +270,14 @@ class Dispatcher:
         return woken
 
     def next_time(self) -> float | None:
-        """When the first of them may go on."""
+        """Return when the first of them may go on."""
         return min(self.rate_limited_until.values()) if self.rate_limited_until else None
 
     def _parts(self, lease: Lease) -> tuple[GrantedRange, ...]:
         return tuple([self.granted_range(line.queue, piece) for line, piece in lease.item_ranges])
 
     def granted_range(self, queue: str, piece: ItemRange) -> GrantedRange:
-        """A piece as a worker is given it."""
+        """Return a piece as a worker is given it."""
         tries, payload = (piece.attempts + 1, piece.crashes), piece.chunk.payload
         if isinstance(payload, DeadLetterPayload):
             return GrantedRange(
@@ -324,7 +324,7 @@ class Dispatcher:
         task.engine.send(slot.index, Credit(slot.credit, task.chunk_sizer.time_slice))
 
     def _readers_have_backlog(self, task: TaskState) -> bool:
-        """Whether all who read what a task makes are busy, and have enough in their queues for a while."""
+        """Return True if all readers of what a task makes are busy, and have enough in their queues for a while."""
         return all(
             not reader.free_slots[0]
             and reader.accepting_workers
@@ -335,18 +335,18 @@ class Dispatcher:
         )
 
     def count_arrived(self, task: TaskState, slot: WorkerSlot, items: int) -> None:
-        """A source's items have arrived."""
+        """Count a source's items that have arrived."""
         slot.received_items += items
         slot.credit_unacknowledged = True
         self._expect(task.bounding_queues, -items)
 
     def forfeit_credit(self, task: TaskState, slot: WorkerSlot) -> None:
-        """A source has ended: the credit that it has not used is free again."""
+        """Free the credit that a source has not used when it ended."""
         self._expect(task.bounding_queues, -max(0, slot.credit - slot.received_items))
         slot.credit = slot.received_items
 
     def flushable_tasks(self, tasks: Iterable[TaskState]) -> list[TaskState]:
-        """The tasks that have items which only wait for their batch to fill."""
+        """Return the tasks that have items which only wait for their batch to fill."""
         return [
             task
             for task in tasks

@@ -123,7 +123,7 @@ class Supervisor:
                 break
             for event in self.reactor.wait(self.seconds_until_next_timer()):
                 self._handle(event)
-            self._feed_dirty()  # before anything else is looked at: somebody may wait for just that
+            self._feed_dirty()  # before anything else is looked at: a worker may wait for just that
         return self._end()
 
     def _end(self) -> RunOutcome:
@@ -148,7 +148,7 @@ class Supervisor:
         return result
 
     def step(self) -> None:
-        """Everything that follows from what has happened, until nothing more follows."""
+        """Do everything that follows from what has happened, until nothing more follows."""
         now = self.clock.now()
         self.state.last_step_at = now
         if now >= self._due or self.state.halted:
@@ -159,7 +159,7 @@ class Supervisor:
             self.settle(now)
 
     def check_timers(self, now: float) -> None:
-        """What follows from the time alone."""
+        """Do what follows from the time alone."""
         self.shutdown.check_limits(now)
         self.wake_ledger(now)
         self.dirty_tasks.add_tasks(self.dispatcher.wake_rate_limited(now))
@@ -190,14 +190,14 @@ class Supervisor:
             self.worker_pool.on_death(event)
 
     def seconds_until_next_timer(self) -> float | None:
-        """How long there is nothing to do unless somebody speaks."""
+        """Return how long there is nothing to do unless a worker speaks."""
         self._due = min([when for ask in self._timers if (when := ask()) is not None], default=inf)
         return None if self._due == inf else max(0.0, self._due - self.clock.now())
 
     def _batch_due(self) -> float | None:
-        """When the first batch that is not full will have waited long enough.
+        """Return when the first batch that is not full will have waited long enough.
 
-        One that has, and was not granted in this turn, waits for a worker, or for room: somebody will speak.
+        One that has, and was not granted in this turn, waits for a worker, or for room: a worker will speak.
         """
         due: list[float] = []
         for task in self._batching:
@@ -224,12 +224,12 @@ class Supervisor:
                 self._touch_credit_withheld(name)
 
     def _touch_credit_withheld(self, name: str) -> None:
-        """Somebody has nothing to do: sources that hold items back for this task must know."""
+        """Feed sources that hold items back for this task: one of its workers has nothing to do."""
         for queue in self.topology.nodes[name].inputs:
             self.dirty_tasks.add_tasks(self.dispatcher.credit_withheld.intersection(self.topology.writers[queue]))
 
     def wake_ledger(self, now: float) -> None:
-        """Items whose back-off is over may be granted again."""
+        """Make items whose back-off is over available again."""
         when = self.ledger.next_waking()
         if when is not None and when <= now:
             self.ledger.wake_sleepers(now)
@@ -296,7 +296,7 @@ class Supervisor:
         return not self.tasks[name].dismissed and name not in ended
 
     def _stalled(self) -> bool:
-        """Nobody is working, nothing is due, and yet it is not over: nothing will ever happen again."""
+        """Return True if no worker works, nothing is due, and yet it is not over: nothing will ever happen again."""
         if self.ledger.leases or self.dirty_tasks or self.state.check_ends or self.topology.all_finished():
             return False
         if self._anybody_works():
@@ -310,7 +310,7 @@ class Supervisor:
         return all(when is None for when in timers)
 
     def _anybody_works(self) -> bool:
-        """Who was at work last time is asked first, then who comes after."""
+        """Return True if a worker works; the one that did last time is asked first, then those after it."""
         slots = self.state.slots
         for at in chain(range(self._witness, len(slots)), range(self._witness)):
             if slots[at].is_working:
@@ -373,7 +373,7 @@ class Supervisor:
         )
 
     def _unfinished(self, task: TaskState) -> bool:
-        """Whether a task without inputs was ended before it had ended by itself."""
+        """Return True if a task without inputs was ended before it had ended by itself."""
         return task.is_source and not task.failure_reason and not all(slot.ended_by_itself for slot in task.slots)
 
     def _task_result(self, name: str) -> TaskOutcome:

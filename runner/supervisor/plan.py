@@ -1,4 +1,4 @@
-"""What the supervisor is to run: the checked file, with everything about its functions that workers must know."""
+"""The plan of a run: the checked file, with everything about its functions that workers must know."""
 
 from __future__ import annotations
 
@@ -39,28 +39,28 @@ class TaskPlan:
 
     @property
     def name(self) -> str:
-        """The task's name."""
+        """Return the task's name."""
         return self.config.name
 
     @property
     def has_boxes(self) -> bool:
-        """Whether the function asks for its items itself."""
+        """Return True if the function asks for its items itself."""
         return bool(self.shape.inboxes or self.shape.outboxes)
 
     @property
     def is_only_worker(self) -> bool:
-        """Whether an only worker executes item by item, in the order of the queue."""
+        """Return True if an only worker executes item by item, in the order of the queue."""
         one = len(self.config.workers.names) == 1 and self.config.batch is None
         return one and not (self.has_boxes or self.shape.is_async or self.config.ordered)
 
     @property
     def only_calls(self) -> bool:
-        """Whether it is called for items alone: it has no tear-down, and puts nothing after the last item."""
+        """Return True if it is called for items alone: it has no tear-down, and puts nothing after the last item."""
         return bool(self.config.inputs) and self.shape.kind != "class" and not self.has_boxes
 
     @property
     def is_async(self) -> bool:
-        """Whether a worker executes many items at a time."""
+        """Return True if a worker executes many items at a time."""
         return bool(self.config.inputs) and self.shape.is_async and not self.has_boxes
 
 
@@ -76,7 +76,7 @@ class Plan:
     payload_kinds: dict[str, int] = field(default_factory=dict)
     #: Plugins' `runner_worker`.
     worker_hooks: tuple[WorkerHook, ...] = ()
-    #: The plugins of the run, for whoever executes it; None: there are none.
+    #: The plugins of the run, for the engine that executes it; None: there are none.
     plugins: PluginSet | None = field(default=None, repr=False, compare=False)
     #: The same for people, as events tell it.
     description: RunPlan = field(default_factory=RunPlan, repr=False, compare=False)
@@ -104,7 +104,7 @@ class Plan:
                 self.payload_kinds[queue] = SHARED
 
     def _shared(self, readers: dict[str, int]) -> set[str]:
-        """Queues whose items have several readers, or are in another queue of objects as well."""
+        """Return the queues whose items have several readers, or are in another queue of objects as well."""
         found = {name for name, count in readers.items() if count > 1 and self.queues[name].fanout == "copy"}
         for task in self.tasks.values():
             for port in task.config.ports:
@@ -116,16 +116,16 @@ class Plan:
 
     @property
     def process_mode(self) -> str:
-        """What tasks in processes run in: processes of this machine, or another engine."""
+        """Return the mode of tasks in processes: processes of this machine, or another engine."""
         return "process" if self.settings.engine == "local" else self.settings.engine
 
     @property
     def dead_letter_queues(self) -> set[str]:
-        """The queues that carry dead letters."""
+        """Return the queues that carry dead letters."""
         return {task.config.dead for task in self.tasks.values() if task.config.dead is not None}
 
     def build_topology(self) -> Topology:
-        """The graph."""
+        """Return the graph of tasks and queues, with nothing started."""
         return Topology(
             TaskNode(
                 name,
@@ -137,7 +137,7 @@ class Plan:
         )
 
     def queue_specs(self) -> list[QueueSpec]:
-        """The queues as the ledger wants them. A queue that closes a cycle never blocks its writers."""
+        """Return the queues as the ledger wants them. A queue that closes a cycle never blocks its writers."""
         specs = []
         letters = self.dead_letter_queues
         reading: dict[str, list[str]] = {name: [] for name in self.queues}
@@ -162,7 +162,7 @@ class Plan:
         return specs
 
     def worker_spec(self, task: TaskPlan, name: str, slot: int) -> WorkerSpec:
-        """What one worker of a task is told."""
+        """Return what one worker of a task is told."""
         config = task.config
         return WorkerSpec(
             task=config.name,
@@ -192,13 +192,13 @@ class Plan:
         )
 
     def _read_singly(self, queue: str) -> bool:
-        """Whether a reader of the queue takes single items of a chunk."""
+        """Return True if a reader of the queue takes single items of a chunk."""
         if self.queues[queue].order != "fifo":
             return True
         return any(task.is_async for task in self.tasks.values() if queue in task.config.inputs)
 
     def shared_discount(self, config: TaskConfig) -> int:
-        """How much less bytes in arenas weigh than those that are copied; a queue's bound must still mean something.
+        """Return how much less bytes in arenas weigh than copied ones; a queue's bound must still mean something.
 
         At once go at most 1 MiB in pickles, and in arenas as much or a quarter of what the queues may hold.
         """
@@ -206,7 +206,7 @@ class Plan:
         return shared_discount_for(min(bounds, default=0))
 
     def output_groups(self, config: TaskConfig) -> tuple[OutputGroup, ...]:
-        """The queues of each port, grouped by what they receive."""
+        """Return the queues of each port, grouped by what they receive."""
         groups: list[OutputGroup] = []
         for port in config.ports:
             sorts: dict[tuple[int, bool, bool], list[str]] = {}

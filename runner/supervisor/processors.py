@@ -1,4 +1,4 @@
-"""What a run's processors did: how idle they were, whoever else was at work, and what runner itself took of them."""
+"""Processors during a run: their idle share, whatever else was at work, and what runner itself took of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ProcessorMeter:
             return None
 
     def idle_share(self) -> float | None:
-        """The share of their time since then in which they had nothing to do; None where nobody can tell.
+        """Return the share of their time since then in which they had nothing to do; None where that is not known.
 
         >>> ProcessorMeter().idle_share()  # a moment says nothing
         """
@@ -54,7 +54,7 @@ class ProcessorMeter:
         return max(0.0, min(1.0, (after[0] - self._before[0]) / (after[1] - self._before[1])))
 
     def cpu_seconds(self) -> float:
-        """Processor time of this process since then, in seconds, all its threads together.
+        """Return the processor time of this process since then, in seconds, all its threads together.
 
         >>> ProcessorMeter().cpu_seconds() < 10
         True

@@ -36,7 +36,7 @@ class ProgressReporter:
             self.report_progress(now)
 
     def report_progress(self, now: float) -> None:
-        """Tell now."""
+        """Tell how far everything is."""
         state = self.state
         waiting: dict[str, int] = {}
         for line in state.ledger.subscriptions:  # a copied queue has one for each reader: the longest one counts

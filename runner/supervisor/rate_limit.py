@@ -32,7 +32,7 @@ class TokenBucket:
         self._at = now
 
     def allowed_items(self, now: float, least: int = 1) -> int:
-        """How many items may be granted now; 0 when that is fewer than `least`.
+        """Return how many items may be granted now; 0 when that is fewer than `least`.
 
         A batch larger than the bucket goes when the bucket is full, and is paid for afterwards.
         """
@@ -42,14 +42,14 @@ class TokenBucket:
         return max(least, int(self._tokens + 1e-9))
 
     def take_tokens(self, items: int) -> None:
-        """So many were granted."""
+        """Take tokens for items that were granted."""
         self._tokens -= items
 
     def return_tokens(self, items: int) -> None:
-        """So many were handed back unexecuted."""
+        """Return tokens for items that were handed back unexecuted."""
         self._tokens = min(self._capacity, self._tokens + items)
 
     def ready_at(self, now: float, least: int = 1) -> float:
-        """When the next `least` items may be granted."""
+        """Return when the next `least` items may be granted."""
         self._fill(now)
         return now + max(_STEP, (min(least, self._capacity) - self._tokens) / self._per_second)

@@ -1,4 +1,4 @@
-"""How a run has ended."""
+"""The outcome of a run, and its exit code."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ class RunOutcome:
     unfinished: tuple[str, ...] = ()
 
     def closing_patience(self, deadline: float | None) -> float | None:
-        """How many seconds its end may wait for others: none when a signal or the deadline has ended it; None: any."""
+        """Return the seconds its end may wait for others: 0 when a signal or the deadline ended it; None: any."""
         if self.exit_code >= EXIT_DEADLINE:
             return 0.0
         return None if deadline is None else max(0.0, deadline - self.seconds)
 
 
 def exit_code(*, fault: bool, signal: int | None, deadline: bool, halted: bool, failed: bool, dead: bool) -> int:
-    """When several hold, the first of 70, 130/143, 124, 5, 1, 4 wins.
+    """Return the exit code: when several hold, the first of 70, 130/143, 124, 5, 1, 4 wins.
 
     >>> exit_code(fault=False, signal=2, deadline=True, halted=False, failed=True, dead=True)
     130

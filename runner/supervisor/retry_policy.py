@@ -36,7 +36,7 @@ class FailureEvidence:
 
     @property
     def name(self) -> str:
-        """The item in a sentence."""
+        """Return the item's name in a sentence."""
         return item_name(self.preview, self.item)
 
 
@@ -106,7 +106,7 @@ class RetryPolicy:
         )
 
     def retry_pause(self, task: TaskState, attempt: int, asked: float | None = None) -> float:
-        """Seconds before the next try: exponential, spread by jitter so that failures do not march in step."""
+        """Return the seconds before the next try: exponential, with jitter, so that failures do not march in step."""
         if asked is not None:
             return max(0.0, asked)
         backoff = task.plan.config.backoff

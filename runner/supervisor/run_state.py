@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Phase(Enum):
-    """Where a worker is in its life."""
+    """The phase of a worker's life."""
 
     WAITING = "waiting"  # to be started (again), not before `Slot.start_at`
     STARTING = "starting"
@@ -43,7 +43,7 @@ class Phase(Enum):
 
 @dataclass(slots=True)
 class WorkerSlot:
-    """One worker's place. `life` counts the workers that have lived here."""
+    """One worker's place. `generation` counts the workers that have had it."""
 
     index: int
     name: str
@@ -65,7 +65,7 @@ class WorkerSlot:
     death_count: int = 0
     #: It is replaced once it holds nothing (`lifespan`).
     retiring: bool = False
-    #: What its cell showed last, and since when.
+    #: What its progress slot showed last, and since when.
     last_position: Position | None = None
     last_position_at: float = 0.0
     #: What has taken too long. It is being killed for it, and nothing that it says any more counts: the request
@@ -73,18 +73,18 @@ class WorkerSlot:
     overdue_position: Position | None = None
     #: What the item looks like over which workers have died before, as its worker has said.
     preview: str = ""
-    #: Its worker is dead, and buried when it is known what the items look like that it may have died of: `looks`.
+    #: Its worker is dead; what follows from that waits for the previews of the items that it may have died of.
     death_pending: bool = False
     #: Its work has come to its own end: it was neither stopped nor ended before.
     ended_by_itself: bool = False
     suspect_previews: dict[str, str] = field(default_factory=dict)
-    #: The lease of an item over which workers have died before: in a worker that executes many, it flies alone.
+    #: The lease of an item over which workers have died before: in a worker that executes many, it is given alone.
     isolated_lease: int = 0
     #: Where its time goes.
     time_account: TimeAccount = field(default_factory=lambda: TimeAccount(WaitReason(), 0.0, 0.0))
 
     def begin_generation(self) -> None:
-        """A new worker lives here."""
+        """Make the place ready for a new worker."""
         self.generation += 1
         self.phase = Phase.STARTING
         self.credit = self.received_items = self.items = 0
@@ -94,12 +94,12 @@ class WorkerSlot:
 
     @property
     def accepts_items(self) -> bool:
-        """Whether it may be given items, as far as it is concerned."""
+        """Return True if the worker may be given items, as far as it is concerned."""
         return self.phase is Phase.READY and not (self.retiring or self.overdue_position or self.death_pending)
 
     @property
     def is_working(self) -> bool:
-        """Whether something will still come from this worker without anybody else's doing."""
+        """Return True if something will still come from this worker by itself."""
         if self.phase in (Phase.STARTING, Phase.ENDING, Phase.FINISHED):
             return True
         if self.phase is not Phase.READY:
@@ -117,15 +117,15 @@ class TaskState:
     engine: Engine
     output_groups: tuple[OutputGroup, ...]
     bounding_queues: tuple[str, ...]
-    #: What is asked for at every chunk: the task's name, whether it has no inputs, whether its items fly, and whether
-    #: a worker may hold a second lease. An only worker that hands back may not: what it hands back would come after
-    #: the one that waits, out of order.
+    #: Asked for at every chunk: the task's name, whether it has no inputs, whether a worker executes items side by
+    #: side, and whether it may hold a second lease. An only worker that hands back may not: what it hands back would
+    #: come after the one that waits, out of order.
     name: str = field(init=False)
     is_source: bool = field(init=False)
     is_async: bool = field(init=False)
     allows_prefetch: bool = field(init=False)
     slots: list[WorkerSlot] = field(default_factory=list)
-    #: Workers that hold no lease, and those that hold one; whoever finds one that no longer does takes it out.
+    #: Workers that hold no lease, and those that hold one; one that no longer does is taken out where it is found.
     free_slots: tuple[dict[int, WorkerSlot], dict[int, WorkerSlot]] = field(default_factory=lambda: ({}, {}))
     #: How many workers take items; None: they must be counted.
     accepting_workers: int | None = None
@@ -148,7 +148,7 @@ class TaskState:
     time_histogram: dict[int, int] = field(default_factory=dict)
     began_at: float | None = None
     ended_at: float | None = None
-    #: See `chunking.lightness`.
+    #: See `chunk_sizing.shared_discount_for`.
     shared_discount: int = 1
 
     def __post_init__(self) -> None:
@@ -157,13 +157,13 @@ class TaskState:
         self.allows_prefetch = len(config.workers.names) > 1 or self.plan.is_only_worker or config.ordered
 
     def update_free_slot(self, slot: WorkerSlot) -> None:
-        """A worker has become ready, or holds more or less than before."""
+        """Note that a worker has become ready, or holds more or less than before."""
         if len(slot.leases) < len(self.free_slots):
             self.free_slots[len(slot.leases)][slot.index] = slot
 
     @property
     def max_leases_per_worker(self) -> int:
-        """How many leases one worker may hold: one, and one more that waits in it when items are quick."""
+        """Return how many leases one worker may hold: one, and one more that waits in it when items are quick."""
         if self.is_async:  # as many again wait in the worker, if that is not for long, and no time limit counts it
             config = self.plan.config
             return config.concurrency * (2 if self.chunk_sizer.is_quick and config.timeout is None else 1)

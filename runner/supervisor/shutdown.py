@@ -1,4 +1,4 @@
-"""How a run ends before its tasks have: signals, the deadline, the grace, a stall, a task that stops everything.
+"""The end of a run before its tasks': signals, the deadline, the grace, a stall, a task that stops everything.
 
 first signal ──▶ stopping: sources stop, what is queued drains ──▶ within `grace` over, or
 second signal, or the end of the grace ──▶ dying: workers are killed, what is left is counted
@@ -55,14 +55,14 @@ class Shutdown:
         self._stacks_at: float | None = None
 
     def start_deadline(self) -> None:
-        """The run begins: its deadline counts from here."""
+        """Count the deadline from here: the run begins."""
         settings = self.state.plan.settings
         if settings.deadline is not None:
             self._deadline = self.state.clock.now() + settings.deadline - min(_LEAD, settings.deadline / 10)
             self._window = min(settings.grace, settings.deadline / 2)
 
     def next_time(self) -> float | None:
-        """When to look again; with a deadline every second, to know how long a stop has lasted."""
+        """Return when to look again; with a deadline every second, to know how long a stop has lasted."""
         if self._deadline is None and self._grace_ends is None and self._stacks_at is None:
             return None
         beat = None if self._deadline is None else self.state.last_step_at + _BEAT
@@ -70,7 +70,7 @@ class Shutdown:
         return min((when for when in times if when is not None), default=None)
 
     def check_limits(self, now: float) -> None:
-        """Has the deadline or the grace ended?"""
+        """Kill all when the deadline or the grace has ended; drain when the deadline is near."""
         if self._stacks_at is not None and now >= self._stacks_at:
             self._tell_stacks(now)
         if self.state.halted and not self.state.killing and not self.state.ledger.leases:
@@ -89,13 +89,13 @@ class Shutdown:
             self.kill_all(f"the grace of {format_seconds(self.state.plan.settings.grace)} has ended")
 
     def _hurry_next(self) -> float | None:
-        """When to look again whether draining has to begin for the deadline."""
+        """Return when to look again whether draining has to begin for the deadline."""
         if self._deadline is None or self.state.stopping:
             return None
         return max(self._deadline - self._window, self.state.last_step_at + _HURRY)
 
     def _drain(self, now: float) -> float:
-        """Seconds that draining may take, as far as is known: so long before the deadline it begins.
+        """Return the seconds that draining may take, as far as is known: so long before the deadline it begins.
 
         At most the grace, and half of the deadline. What a task costs that has not ended any item is not known: then
         as long as may be; nor when a call that only watches `Context.stopping` would end: a quarter of that.
@@ -117,7 +117,7 @@ class Shutdown:
         return min(self._window, 2 * total)
 
     def handle_signal(self, number: int) -> None:
-        """A signal: the first one drains, the second one ends; SIGQUIT, SIGTSTP and SIGCONT end nothing."""
+        """Obey a signal: the first one drains, the second one ends; SIGQUIT, SIGTSTP and SIGCONT end nothing."""
         if number == signals.SIGQUIT:
             self._show_stacks()
             return
@@ -181,14 +181,14 @@ class Shutdown:
         self.on_kill()
 
     def report_stall(self, where: str) -> None:
-        """Nothing can ever happen again; say what waits for what, and end."""
+        """Say what waits for what, and end: nothing can ever happen again."""
         self.internal_fault = True
         why = f"the run has come to a standstill, which must not happen: {where}"
         self.reasons.append(why)
         self.kill_all(why)
 
     def check_dead_limit(self, task: TaskState, last: str) -> None:
-        """Items of a task have died, the `last` of which has a name: is it one too many (`halt`)?"""
+        """Halt if too many items have died (`halt`); `last` names the last of them."""
         halt = self.state.plan.settings.halt
         if self.state.stopping:
             return
@@ -205,14 +205,14 @@ class Shutdown:
                 self._halt(f"{share}, and `halt` allows {halt.share:.3g} of them", last)
 
     def _halt(self, why: str, last: str) -> None:
-        """No more work is handed out; what workers hold may end within the grace, the rest is left."""
+        """Hand out no more work; what workers hold may end within the grace, the rest is left."""
         self.state.halted = True
         self.stop(f"halted: {why}; the last one: {last}")
 
     # -- stacks, stop and continue -------------------------------------------------------------
 
     def _show_stacks(self) -> None:
-        """SIGQUIT: every worker's stack, and the run goes on."""
+        """Ask every worker for its stack (SIGQUIT); the run goes on."""
         now = self.state.clock.now()
         for slot in self.state.slots:
             if slot.phase in {Phase.READY, Phase.ENDING}:
@@ -227,7 +227,7 @@ class Shutdown:
                 self.state.emit(events.Stack(now, slot.task.name, slot.name, slot.pid, text, "SIGQUIT"))
 
     def _suspend(self) -> None:
-        """Ctrl-Z: workers stop with the run, and when it goes on no time has passed for its limits."""
+        """Stop workers with the run (Ctrl-Z); when it goes on, no time has passed for its limits."""
         engines = {id(task.engine): task.engine for task in self.state.tasks.values()}.values()
         before = self.state.clock.now()
         for engine in engines:

@@ -1,4 +1,4 @@
-"""How every task and queue has ended, for the last event of a run."""
+"""Summaries of every task and queue, for the last event of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HOW = {Stage.OK: "ok", Stage.FAILED: "failed"}
 
 
 def ending_word(stage: Stage) -> str:
-    """How a task has ended, in a word.
+    """Return how a task has ended, in a word.
 
     >>> ending_word(Stage.OK)
     'ok'
@@ -31,7 +31,7 @@ def ending_word(stage: Stage) -> str:
 def summarize_tasks(
     start: float, states: Mapping[str, TaskState], ledger: Ledger, topology: Topology, now: float
 ) -> Iterator[events.TaskSummary]:
-    """Every task. Before what is left is counted: a worker that was ended still holds its leases."""
+    """Summarize every task, before what is left is counted: a worker that was ended still holds its leases."""
     for name, task in states.items():
         tally, left = ledger.task_counts[name], ledger.leased_items[name]
         workers = workers_of(task, now)
@@ -60,7 +60,7 @@ def summarize_tasks(
 
 
 def summarize_queues(ledger: Ledger, most: Mapping[str, int]) -> Iterator[events.QueueSummary]:
-    """Every queue, once what is left has been counted."""
+    """Summarize every queue, once what is left has been counted."""
     for name in dict.fromkeys(line.queue for line in ledger.subscriptions):
         tallies = [line.counts for line in ledger.subscriptions if line.queue == name]
         yield events.QueueSummary(
@@ -75,7 +75,7 @@ def summarize_queues(ledger: Ledger, most: Mapping[str, int]) -> Iterator[events
 
 
 def busy_share(spent: Sequence[events.Spent], before: float = 0.0) -> float:
-    """The share of the workers' time from ready to ended in which they executed or encoded.
+    """Return the share of the workers' time from ready to ended in which they executed or encoded.
 
     `before` the task began, its workers waited for their turn for so many seconds.
 
@@ -88,7 +88,7 @@ def busy_share(spent: Sequence[events.Spent], before: float = 0.0) -> float:
 
 
 def time_quantile(times: Mapping[int, int], share: float) -> float | None:
-    """Seconds that this share of the items did not exceed, within 5 %; None: nothing was measured.
+    """Return the seconds that this share of the items did not exceed, within 5 %; None: nothing was measured.
 
     >>> times = {-80: 99, 0: 1}
     >>> round(time_quantile(times, 0.5), 6), round(time_quantile(times, 0.999), 2), time_quantile({}, 0.5)

@@ -1,11 +1,12 @@
 """Previews of items over which a worker has died: asked of a reader, before anything follows from the death.
 
 pidfd readable ─▶ fenced (engine) ─▶ a reader shows the suspects ─▶ handled ─▶ blame, ledger, replacement
-                                       │
-                                       └▶ it dies of them, or takes too long: what can be said without unpickling
+                                         │
+                                         └▶ it dies of them, or takes too long: what can be said without unpickling
 
-A reader is a worker of the same kind that executes nothing (`worker.looks`): one for each task in which workers die,
-started at the first death and kept, so an item that goes well costs nothing, and a death a few milliseconds.
+A reader is a worker of the same kind that executes nothing (`worker.suspect_preview`): one for each task in which
+workers die, started at the first death and kept, so an item that goes well costs nothing, and a death a few
+milliseconds.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class _Question:
         self.until = 0.0
         self.shown: list[str] = []
 
-    def looks(self, why: str) -> dict[str, str]:
-        """By item: what was shown of it last; else what is known without a reader, and why that is all."""
+    def previews(self, why: str) -> dict[str, str]:
+        """Return by item what was shown of it last; else what is known without a reader, and why that is all."""
         found = {}
         for at, (_, piece) in enumerate(self.suspects):
             texts = self.shown[at :: len(self.suspects)]
@@ -103,7 +104,7 @@ class SuspectReaders:
             return False
         question = _Question(slot, event, suspects)
         if suspects[0][1].item_id in self._fatal or (reader.generation >= _READERS and not reader.alive):
-            slot.suspect_previews = {**question.looks("its reader would not show it"), **self._fatal}
+            slot.suspect_previews = {**question.previews("its reader would not show it"), **self._fatal}
             return False
         slot.death_pending = True
         slot.task.accepting_workers = None
@@ -147,7 +148,7 @@ class SuspectReaders:
         return None
 
     def handle_message(self, event: MessageReceived | WorkerExited) -> None:
-        """A reader has said something, or is dead."""
+        """Handle what a reader has said, or its death."""
         reader = self.readers[event.slot]
         if event.generation != reader.generation or not reader.alive:
             return
@@ -180,7 +181,7 @@ class SuspectReaders:
                 self._go_on(reader)
 
     def end_readers(self) -> None:
-        """The run ends at once: nothing waits any more."""
+        """Let all deaths go their way: the run ends at once."""
         for reader in self.readers.values():
             self._answer_all(reader, "the run ended at once")
 
@@ -192,7 +193,7 @@ class SuspectReaders:
         """Take what is known of the items now as all that will be known, and let the death go its way."""
         if reader.asked:
             question = reader.asked.popleft()
-            question.slot.suspect_previews = question.looks(why)
+            question.slot.suspect_previews = question.previews(why)
             if why and len(question.suspects) == 1:
                 self._fatal |= question.slot.suspect_previews
             self.on_death(question.event)

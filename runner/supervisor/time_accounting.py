@@ -33,7 +33,7 @@ class WaitReason:
         self._totals = dict.fromkeys((ITEM, ROOM, TURN), 0.0)
 
     def set_reason(self, reason: int, now: float) -> None:
-        """From now on they wait for this reason."""
+        """Let them wait for this reason from now on."""
         if reason != self.reason:
             self._totals[self.reason] += now - self._since
             self.reason, self._since = reason, now
@@ -73,7 +73,7 @@ class TimeAccount:
         self._seen = (0.0, 0.0, 0.0)
 
     def enter_state(self, state: int, now: float) -> None:
-        """From now on it is in this state."""
+        """Let it be in this state from now on."""
         if state != self.state:
             self._settle(now)
             self.state = state

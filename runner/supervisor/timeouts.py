@@ -1,6 +1,6 @@
 """Watches what workers execute: time limits, memory and lifespans.
 
-The progress cell tells which item a worker executes; a watched worker whose cell has not moved for `timeout`
+The progress slot tells which item a worker executes; a watched worker whose slot has not moved for `timeout`
 seconds is asked for its stack (SIGQUIT, answered by faulthandler even when C code holds the GIL), and killed.
 The item counts as tried once, and may be tried again.
 """
@@ -37,18 +37,18 @@ class TimeoutWatchdog:
         self._looked = 0.0
         self._kills: list[tuple[float, WorkerSlot, int]] = []
         self._weighed: dict[int, float] = {}
-        #: For `async` tasks: when each lease was granted; their items run side by side, so no cell tells.
+        #: For `async` tasks: when each lease was granted; their items run side by side, so no slot tells.
         self._granted: dict[int, float] = {}
 
     def next_time(self) -> float | None:
-        """When to look again."""
+        """Return when to look again."""
         if not self._kills:
             return self._next
         kills = [when for when, _, _ in self._kills]
         return min((when for when in (self._next, *kills) if when is not None), default=None)
 
     def check_timeouts(self, now: float) -> None:
-        """Sample the cells, and kill those whose last words have been said."""
+        """Sample the progress slots, and kill those whose last words have been said."""
         for kill in [kill for kill in self._kills if kill[0] <= now] if self._kills else ():
             self._kills.remove(kill)
             _, slot, generation = kill
@@ -63,7 +63,7 @@ class TimeoutWatchdog:
         self._next = min(now + _SAMPLE, *dues) if dues else None
 
     def watch_lease(self, task: TaskState, lease: int = 0) -> None:
-        """Work was given to a task that may be watched."""
+        """Watch work that was given to a task, if the task has a time limit."""
         if task.plan.config.timeout is None:
             return
         now = self.clock.now()
@@ -73,11 +73,11 @@ class TimeoutWatchdog:
             self._next = now
 
     def forget_lease(self, lease: int) -> None:
-        """A lease is over."""
+        """Forget a lease that is over."""
         self._granted.pop(lease, None)
 
     def _sample(self, slot: WorkerSlot, now: float) -> float | None:
-        """Look at one worker; when it will be overdue, None when it has nothing under way."""
+        """Look at one worker; return when it will be overdue, None when it has nothing under way."""
         if slot.phase not in (Phase.READY, Phase.ENDING) or slot.overdue_position or slot.death_pending:
             return None
         task, limit = slot.task, slot.task.plan.config.timeout or 0.0
@@ -98,7 +98,7 @@ class TimeoutWatchdog:
         return self._due(slot, now, slot.last_position_at + limit)
 
     def _forgive(self, task: TaskState, now: float, since: float) -> None:
-        """Time in which what a worker has made is not taken is not its item's: it waits for room, or to print."""
+        """Forgive the time in which a worker's output is not taken: it waits for room, or to print."""
         held_up: Callable[[int], bool] | None = getattr(
             task.engine, "is_output_blocked", None
         )  # a plugin's engine need not know
@@ -125,14 +125,14 @@ class TimeoutWatchdog:
         self._kills.append((now + _LAST_WORDS, slot, slot.generation))
 
     def shift_times(self, seconds: float) -> None:
-        """The run was stopped and goes on: that time does not count."""
+        """Shift all times: the run was stopped and goes on."""
         for task in self._timed:
             for slot in task.slots:
                 slot.last_position_at += seconds
         self._granted = {lease: when + seconds for lease, when in self._granted.items()}
 
     def check_lifespan(self, slot: WorkerSlot) -> None:
-        """After an answer: has this worker done its share?"""
+        """Retire a worker that has done its share, after a reply."""
         limits = slot.task.plan.config.lifespan
         if limits is None or slot.phase is not Phase.READY or slot.task.dismissed or slot.task.is_source:
             return
