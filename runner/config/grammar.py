@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runner.structs import dataclass
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """One key of a table. `kind` names a converter of `kinds`; `low` and `high` include their end."""
 
     name: str
@@ -313,8 +312,7 @@ TABLES: dict[str, KeyTable] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class UnsupportedFeature:
+class UnsupportedFeature(Struct, frozen=True):
     """A word that this version of the engine does not act on; `used` tells whether a value asks for it."""
 
     description: str

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomli
+from msgspec import Struct
 
 from runner.config import grammar
 from runner.config.params import UNKNOWN
 from runner.config.problems import format_location
 from runner.config.text import clean_text
 from runner.config.units import WrittenDuration, WrittenSize
-from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from runner.config.model import Config
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedLine:
+class ResolvedLine(Struct, frozen=True):
     """One key: its table as a path, its value as TOML, and what gave it."""
 
     table: tuple[str, ...]

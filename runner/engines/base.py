@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Any, Protocol
 
-from runner.structs import message
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from runner.worker import WorkerSpec
 
 
-@message(frozen=True, slots=True)
-class MessageReceived:
+class MessageReceived(Struct, frozen=True):
     """A worker has said something. `life` tells the slot's workers apart: a late word of a former one is ignored."""
 
     slot: int
@@ -27,8 +26,7 @@ class MessageReceived:
     message: Any
 
 
-@message(frozen=True, slots=True)
-class ExitStatus:
+class ExitStatus(Struct, frozen=True):
     """How a worker ended, as the operating system says: an exit code, or the number of a signal, or unknown."""
 
     code: int | None = None
@@ -47,8 +45,7 @@ class ExitStatus:
         return "ended, nobody knows how" if self.code is None else f"exited with code {self.code}"
 
 
-@message(frozen=True, slots=True)
-class WorkerExited:
+class WorkerExited(Struct, frozen=True):
     """A worker is gone for certain, its process group with it, and all it ever said has been reported.
 
     `position` is what its progress cell showed, `stack` what faulthandler wrote last, without frames of ours.
@@ -63,8 +60,7 @@ class WorkerExited:
     socket_broken: bool = False
 
 
-@message(frozen=True, slots=True)
-class SignalReceived:
+class SignalReceived(Struct, frozen=True):
     """The run itself received a signal."""
 
     signal_number: int
@@ -104,8 +100,7 @@ class Engine(Protocol):
         """End everything that is left, and give all resources back."""
 
 
-@message(frozen=True, slots=True)
-class EngineContext:
+class EngineContext(Struct, frozen=True):
     """What a plugin's fleet (`runner_fleets`) is made with.
 
     `hub.post` takes what its workers say and how they end (`MessageReceived`, `WorkerExited`), from any thread.

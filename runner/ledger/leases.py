@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
@@ -46,24 +48,21 @@ class Lease:
             start = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
+class Again(Struct, frozen=True):
     """Verdict on `count` items that failed together: give them again, not before `until`."""
 
     until: float
     count: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Dead:
+class Dead(Struct, frozen=True):
     """Verdict: given up. `evidence` is whatever the caller wants to see again in `Settlement.dead_items`."""
 
     evidence: Any = None
     count: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
+class Dropped(Struct, frozen=True):
     """Verdict: the file says to skip failed items."""
 
     count: int = 1
@@ -72,8 +71,7 @@ class Dropped:
 Verdict = Again | Dead | Dropped
 
 
-@dataclass(frozen=True, slots=True)
-class GivenUp:
+class GivenUp(Struct, frozen=True):
     """One item that is dead, with the line in which it waited and its evidence."""
 
     queue: str

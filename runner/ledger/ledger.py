@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from runner.ledger.balance import Balance, ItemCounts, TaskFlow, compute_balance
 from runner.ledger.leases import Again, Dead, GivenUp, Lease, Settlement, Verdict
 from runner.ledger.ordering import ReleaseOrder
 from runner.ledger.subscriptions import Chunk, ItemRange, QueueOrder, Subscription, WhenFull
-from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping
 
 
-@dataclass(frozen=True, slots=True)
-class QueueSpec:
+class QueueSpec(Struct, frozen=True):
     """A queue as the ledger sees it: its bounds and who reads it. `letters`: it carries dead letters only."""
 
     queue: str

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.structs import dataclass
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,8 +20,7 @@ FUNCTIONS_GROUP, HOOKS_GROUP, COMMANDS_GROUP = "runner", "runner.hooks", "runner
 ENTRY_POINT_GROUPS = (FUNCTIONS_GROUP, HOOKS_GROUP, COMMANDS_GROUP)
 
 
-@dataclass(frozen=True, slots=True)
-class Distribution:
+class Distribution(Struct, frozen=True):
     """What is installed in one go: `info` is its folder of metadata."""
 
     name: str
@@ -53,8 +52,7 @@ class Distribution:
         return f"{self.display_name} {self.version}".rstrip()
 
 
-@dataclass(frozen=True, slots=True)
-class EntryPoint:
+class EntryPoint(Struct, frozen=True):
     """One line of a distribution's entry points."""
 
     group: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from runner.structs import dataclass
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -14,8 +14,7 @@ DISABLE_VARIABLE = "RUNNER_DISABLE_PLUGINS"
 ONLY_VARIABLE = "RUNNER_PLUGINS"
 
 
-@dataclass(frozen=True, slots=True)
-class PluginPolicy:
+class PluginPolicy(Struct, frozen=True):
     """`blocked` and `only` are names of plugins or of distributions; each word in `why` says who wants it so.
 
     `only` (None: everybody) and `none` concern installed plugins; `blocked` local ones as well.

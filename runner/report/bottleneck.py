@@ -14,12 +14,13 @@ was idle (a start, a drain) stays as it is. Where the numbers do not tell, nothi
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from runner.report.pipelines import Pipeline, find_pipelines, other_programs_share, supervisor_share
 from runner.report.record import Bottleneck
-from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -52,8 +53,7 @@ MIN_GAIN = 1.1
 ShareKey = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceShares:
+class ResourceShares(Struct, frozen=True):
     """How much of the time each thing could not have done more, 0 to 1, in one pipeline of a run of `seconds`.
 
     `stop`: as a share of the pipeline, when what goes on beside it ends; it cannot get shorter than that. `ours` and

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from runner.report.layout import DiagramEdge
-from runner.structs import dataclass
 from runner.text import printable_line, printable_text
 
 if TYPE_CHECKING:
@@ -22,8 +23,7 @@ HEAT_LEVELS = 5
 _FILLS = ("#f6f8fa", "#fff1c2", "#ffdf9e", "#ffc680", "#ffad7a")
 
 
-@dataclass(frozen=True, slots=True)
-class DiagramBox:
+class DiagramBox(Struct, frozen=True):
     """One task or queue: its name and what else is worth a line. `load`, from 0 to 1, is known of a run."""
 
     key: str
@@ -43,8 +43,7 @@ class DiagramBox:
         return None if self.load_share is None else min(HEAT_LEVELS - 1, max(0, int(self.load_share * HEAT_LEVELS)))
 
 
-@dataclass(frozen=True, slots=True)
-class Diagram:
+class Diagram(Struct, frozen=True):
     """Boxes and edges; styles of edges: "flow", "dead" (dead letters) and "after"."""
 
     title: str

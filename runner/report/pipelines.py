@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.structs import dataclass
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from runner.report.record import RunRecord
 
 
-@dataclass(frozen=True, slots=True)
-class TaskLoad:
+class TaskLoad(Struct, frozen=True):
     """One task's work: `work` and `cpu` are seconds, all its workers together.
 
     `begin` is when its first worker was ready, `end` when it was over, in seconds since the run began. `queued`: items
@@ -86,8 +85,7 @@ class TaskLoad:
         return max(0.0, both) / (self.end - self.begin) if self.end > self.begin else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Pipeline:
+class Pipeline(Struct, frozen=True):
     """Tasks that queues connect. `phased`: some of them start only when others of them have ended."""
 
     task_loads: tuple[TaskLoad, ...]

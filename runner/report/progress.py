@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from msgspec import Struct, field
+
 from runner import events
-from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 RATE_WINDOW = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class TaskRow:
+class TaskRow(Struct, frozen=True):
     """One task now. `done` are the items it finished, or, of a source, has made; `rate` is of the last seconds."""
 
     name: str
@@ -33,8 +33,7 @@ class TaskRow:
     outputs: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class QueueRow:
+class QueueRow(Struct, frozen=True):
     """One queue now; `size` is None when the file gives no bound."""
 
     name: str
@@ -42,8 +41,7 @@ class QueueRow:
     size: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ProgressSnapshot:
+class ProgressSnapshot(Struct, frozen=True):
     """The run now. `done` of `total` is what its sources have told (`Context.progress`), `eta` in seconds."""
 
     title: str

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from runner import events
 from runner.error_text import item_name
 from runner.ledger import Again, Dead, Dropped
-from runner.structs import dataclass
 from runner.transport.messages import FailureText
 
 if TYPE_CHECKING:
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 _WORDS = {Again: "again", Dropped: "dropped", Dead: "dead"}
 
 
-@dataclass(frozen=True, slots=True)
-class FailureEvidence:
+class FailureEvidence(Struct, frozen=True):
     """What is known of an item's last failure, for its dead letter. `output`: what its worker printed last.
 
     Of a batch, `item` is the first one's id, and `previews` show each of its items.
@@ -40,8 +40,7 @@ class FailureEvidence:
         return item_name(self.preview, self.item)
 
 
-@dataclass(frozen=True, slots=True)
-class FailedItems:
+class FailedItems(Struct, frozen=True):
     """`count` items that failed together. `retry`: the error may be tried again; `died`: their worker is gone."""
 
     error: ErrorText

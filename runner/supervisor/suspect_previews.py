@@ -11,8 +11,9 @@ started at the first death and kept, so an item that goes well costs nothing, an
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from runner.engines.base import MessageReceived, WorkerExited
 from runner.errors import SpawnError

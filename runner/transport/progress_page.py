@@ -11,15 +11,14 @@ import mmap
 import os
 import tempfile
 
-from runner.structs import message
+from msgspec import Struct
 
 MAX_PROGRESS_SLOTS = 4096
 _WORDS = 2
 _INDEX_BITS = 40
 
 
-@message(frozen=True, slots=True)
-class Position:
+class Position(Struct, frozen=True):
     """What a cell shows: the lease (0: none), the index of the item in it, and how many from there are suspect."""
 
     lease: int
