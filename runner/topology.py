@@ -13,7 +13,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Literal
 
-from runner.structs import dataclass, field
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -35,8 +35,7 @@ class Stage(Enum):
 FINISHED_STAGES = (Stage.OK, Stage.FAILED, Stage.SKIPPED)
 
 
-@dataclass(frozen=True, slots=True)
-class TaskNode:
+class TaskNode(Struct, frozen=True):
     """A task in the graph; `outputs` includes its queue of dead letters."""
 
     name: str

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomli
-
-from runner.structs import dataclass
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,8 +38,7 @@ class UnreadableFile(Exception):
         self.hint, self.shown = hint, shown
 
 
-@dataclass(frozen=True, slots=True)
-class TaskFile:
+class TaskFile(Struct, frozen=True):
     """A file as it was given: its name for people, the folder it lives in, and its text."""
 
     file: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Any, Protocol
 
-from runner.structs import message
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from runner.worker import WorkerSpec
 
 
-@message(frozen=True, slots=True)
-class MessageReceived:
+class MessageReceived(Struct, frozen=True):
     """A message of a worker. `generation` tells the slot's workers apart: late messages of a former one are ignored."""
 
     slot: int
@@ -27,8 +26,7 @@ class MessageReceived:
     message: Any
 
 
-@message(frozen=True, slots=True)
-class ExitStatus:
+class ExitStatus(Struct, frozen=True):
     """A worker's end as the operating system tells it: an exit code, the number of a signal, or unknown."""
 
     code: int | None = None
@@ -47,8 +45,7 @@ class ExitStatus:
         return "ended, nobody knows how" if self.code is None else f"exited with code {self.code}"
 
 
-@message(frozen=True, slots=True)
-class WorkerExited:
+class WorkerExited(Struct, frozen=True):
     """A worker is gone for certain, its process group too, and all its messages have been reported.
 
     `position` is what its progress slot showed, `stack` what faulthandler wrote last, without frames of ours.
@@ -63,8 +60,7 @@ class WorkerExited:
     socket_broken: bool = False
 
 
-@message(frozen=True, slots=True)
-class SignalReceived:
+class SignalReceived(Struct, frozen=True):
     """The run itself received a signal."""
 
     signal_number: int
@@ -104,8 +100,7 @@ class Engine(Protocol):
         """End everything that is left, and give all resources back."""
 
 
-@message(frozen=True, slots=True)
-class EngineContext:
+class EngineContext(Struct, frozen=True):
     """The one argument with which a plugin's engine (`runner_engines`) is called.
 
     `reactor.post_event` takes its workers' messages and ends (`MessageReceived`, `WorkerExited`), from any thread.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import heapq
 from bisect import bisect
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from runner.ledger.balance import ItemCounts
-from runner.structs import dataclass, field, message
+from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -20,8 +22,7 @@ QueueOrder = Literal["fifo", "lifo", "priority"]
 WhenFull = Literal["wait", "drop-new", "drop-old"]
 
 
-@message(frozen=True, slots=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """Items that were sent together. `payload` is opaque; `size` is its length in bytes.
 
     `shared_bytes` of these bytes are in shared memory: they count for a queue's bound, and next to nothing for how
@@ -38,8 +39,7 @@ class Chunk:
     shared_bytes: int = 0
 
 
-@message(frozen=True, slots=True)
-class ItemRange:
+class ItemRange(Struct, frozen=True):
     """Some neighbouring items of a chunk: the same bytes with an offset and a count.
 
     A piece with `attempts` (exceptions) or `crashes` (deaths of workers) is always a single item, or a batch

@@ -6,10 +6,11 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from runner.error_text import describe_error
 from runner.events import Notice
 from runner.plugins.plugin import add_hook_note
-from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,8 +53,7 @@ def _hook_complaint(plugin: Plugin, error: BaseException) -> str:
     return f"plugin {plugin.label} hears nothing more of this run: its hook runner_event raised {told}\n{trace}"
 
 
-@dataclass(frozen=True, slots=True)
-class OfferedEngine:
+class OfferedEngine(Struct, frozen=True):
     """One engine that a plugin offers."""
 
     plugin: Plugin

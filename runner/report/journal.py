@@ -113,16 +113,15 @@ class EventJournal:
 
 
 def read(path: str) -> Iterator[events.Event]:
-    """The events of a file; a last line that was cut off is left out. UsageError: it is no such file.
+    """Return the events of a file, without a last line that was cut off; raise UsageError if it is not such a file.
 
     Events that this version does not know are left out too.
     """
-    from pydantic import TypeAdapter, ValidationError
+    import msgspec
 
-    adapters: dict[str, TypeAdapter[Any]] = {}
     try:
         with Path(path).open(encoding="utf-8") as file:
-            _check(next(file, ""), path)
+            _check_version(next(file, ""), path)
             for number, text in enumerate(file, 2):
                 if not text.endswith("\n"):
                     return
@@ -132,15 +131,15 @@ def read(path: str) -> Iterator[events.Event]:
                 if not (isinstance(kind, type) and issubclass(kind, events.Event)):
                     continue
                 try:
-                    yield adapters.setdefault(name, TypeAdapter(kind)).validate_python(found)
-                except ValidationError as error:
-                    raise UsageError(f"{path}:{number}: no {name} event: {error.errors()[0]['msg']}") from None
+                    yield msgspec.convert(found, kind)
+                except msgspec.ValidationError as error:
+                    raise UsageError(f"{path}:{number}: not a valid {name} event: {error}") from None
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         why = error.strerror if isinstance(error, OSError) else "it holds no events of a run"
         raise UsageError(f"{path}: {why}") from None
 
 
-def _check(first: str, path: str) -> None:
+def _check_version(first: str, path: str) -> None:
     head = json.loads(first)
     version = head.get("version")
     if not isinstance(version, int) or "runner" not in head:

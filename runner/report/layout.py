@@ -11,6 +11,8 @@ import itertools
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
@@ -25,8 +27,7 @@ class DiagramTooLarge(Exception):
     """The graph is too large for a picture."""
 
 
-@dataclass(frozen=True, slots=True)
-class DiagramEdge:
+class DiagramEdge(Struct, frozen=True):
     """From one box to another."""
 
     tail: str
@@ -34,8 +35,7 @@ class DiagramEdge:
     style: str = "flow"
 
 
-@dataclass(frozen=True, slots=True)
-class EdgeSegment:
+class EdgeSegment(Struct, frozen=True):
     """The part of an edge between two neighbouring layers, from the upper to the lower box or bend.
 
     `points_up`: the arrow does. `has_arrowhead`: an arrowhead belongs at the end of this step.

@@ -106,10 +106,10 @@ class RunRecord:
 
 
 def parse_record(text: str, where: str) -> RunRecord:
-    """The record of a JSON text; UsageError says what is wrong with it, and where it came from."""
+    """Return the record of a JSON text that came from `where`; raise UsageError if the text is not one."""
     import json
 
-    from pydantic import TypeAdapter, ValidationError
+    import msgspec
 
     try:
         found = json.loads(text, parse_constant=_no_number)
@@ -121,11 +121,9 @@ def parse_record(text: str, where: str) -> RunRecord:
             f"{where}: a record of version {version}, and this runner knows {RECORD_VERSION}: use a newer one"
         )
     try:
-        record = TypeAdapter(RunRecord).validate_python(found)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{where}: this is no record of a run: {place}: {first['msg']}") from None
+        record = msgspec.convert(found, RunRecord)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{where}: this is no record of a run: {error}") from None
     if ragged := _ragged(record.series):
         raise UsageError(f"{where}: this is no record of a run: series.{ragged}: not one entry for each of series.at")
     return record
@@ -149,8 +147,7 @@ def _ragged(series: Series) -> str:
 
 
 def record_schema() -> dict[str, object]:
-    """The JSON Schema of a record. What `run --json` writes has no `series`."""
-    from pydantic import TypeAdapter
+    """Return the JSON Schema of a record. What `run --json` writes has no `series`."""
+    import msgspec
 
-    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {**dialect, **TypeAdapter(RunRecord).json_schema()}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(RunRecord)}

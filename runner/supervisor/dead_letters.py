@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runner.structs import dataclass
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from runner.transport.messages import FailureText
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetterRecord:
+class DeadLetterRecord(Struct, frozen=True):
     """One dead letter: its text, a short look at the item, and where the item's bytes are."""
 
     item_id: str

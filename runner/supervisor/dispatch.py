@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from runner.chunk_sizing import MAX_GRANT_BYTES, TIME_SLICE
-from runner.structs import dataclass
 from runner.supervisor.run_state import Phase
 from runner.supervisor.time_accounting import EXECUTING, ITEM, ROOM, TURN, WAITING_FOR_REASON
 from runner.transport.messages import Credit, FailureText, Grant, GrantedRange
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 _SLICES, MAX_ELASTIC_ITEMS = 2, 1 << 17
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetterPayload:
+class DeadLetterPayload(Struct, frozen=True):
     """The payload of a chunk that is one dead letter: the item where it lay, and what is said of it."""
 
     payload: Any

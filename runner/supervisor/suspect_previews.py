@@ -12,8 +12,9 @@ milliseconds.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from runner.engines.base import MessageReceived, WorkerExited
 from runner.errors import SpawnError

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from runner.error_text import ErrorText
+from runner.error_text import ErrorText  # noqa: TC001  msgspec reads the hints of what it decodes
 
 #: How a chunk's payload holds its items: a list of objects, or bytes for `item_codec.decode_payload`. `SHARED` are
 #: objects that have several readers, each of which makes itself a copy (`item_codec.copy_for_reader`).

@@ -11,15 +11,14 @@ import mmap
 import os
 import tempfile
 
-from runner.structs import message
+from msgspec import Struct
 
 MAX_PROGRESS_SLOTS = 4096
 _WORDS_PER_SLOT = 2
 _INDEX_BITS = 40
 
 
-@message(frozen=True, slots=True)
-class Position:
+class Position(Struct, frozen=True):
     """The position that a progress slot shows: lease (0: none), index of the item, how many are suspect."""
 
     lease: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
-from runner.structs import dataclass, field
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from runner.transport.messages import FromWorker
 
 
-@dataclass(frozen=True, slots=True)
-class OutputGroup:
+class OutputGroup(Struct, frozen=True):
     """Queues that receive the same chunk: one port's, of one kind (`OBJECTS` or `PICKLED`).
 
     `is_read_singly`: a reader takes single items of a chunk and is handed all its bytes each time: chunks stay small.
@@ -30,8 +29,7 @@ class OutputGroup:
     is_read_singly: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerSpec:
+class WorkerSpec(Struct, frozen=True):
     """Everything a worker needs. `arguments` is a pickle of (args, kwargs), read after the function was loaded.
 
     `attempts` and `retry_on` let the worker tell a final failure from one that will be tried again.

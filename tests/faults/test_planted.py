@@ -5,7 +5,6 @@ A planted bug is a small, plausible mistake. If one of these runs comes out well
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import fake_engine
@@ -14,6 +13,7 @@ import pytest
 from faults import functions, harness, test_items
 from faults.harness import plan, run, task
 from faults.sinks import collector
+from msgspec.structs import replace
 from unit import test_simulation
 
 from runner import chunk_sizing

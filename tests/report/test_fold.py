@@ -213,7 +213,7 @@ def test_no_more_rows_than_a_page_can_show() -> None:
         ("nonsense\n", "it holds no events of a run"),
         ("[1]\n", "it holds no events of a run"),
         ('{"runner": "9", "version": 99}\n', "events of version 99, and this runner knows 1: use a newer one"),
-        ('{"runner": "9", "version": 1}\n{"event": "Notice", "at": "x"}\n', ":2: no Notice event: "),
+        ('{"runner": "9", "version": 1}\n{"event": "Notice", "at": "x"}\n', ":2: not a valid Notice event: "),
         ('{"runner": "9", "version": 1}\nnonsense\n', "it holds no events of a run"),
     ],
 )

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_engine import Script, random_plan, simulate, task
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from virtual_workers import Day, day, idle_beside_work, work
 
 from runner.chunk_sizing import GRANT_SECONDS, MAX_GRANT_BYTES, TIME_SLICE, ChunkSizer
