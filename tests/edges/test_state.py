@@ -11,6 +11,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
@@ -269,15 +270,14 @@ def test_runs_of_one_second_and_pid_have_ids_of_their_own(monkeypatch):
 
 def test_a_run_that_goes_on_elsewhere_is_not_pruned(tmp_path):
     state = tmp_path / ".runner"
-    there = records.RecordFile(state, "20260101-000000-a")
-    there.mark_running()
-    there.write_record('{"pid": 999999999, "began": 1.0}')  # of another container: nobody here has that pid
-    here = records.RecordFile(state, "20260101-000001-b")
-    here.write_record("{}")
-    here.prune_old_records(1)
-    (path,) = [state / "runs" / run / "record.json" for run in records.recorded_runs(state)[:1]]
-    assert records.is_going_on(path, records.read_unchecked(path))
-    there.close()
+    with closing(records.RecordFile(state, "20260101-000000-a")) as there:
+        there.mark_running()
+        there.write_record('{"pid": 999999999, "began": 1.0}')  # of another container: nobody here has that pid
+        here = records.RecordFile(state, "20260101-000001-b")
+        here.write_record("{}")
+        here.prune_old_records(1)
+        (path,) = [state / "runs" / run / "record.json" for run in records.recorded_runs(state)[:1]]
+        assert records.is_going_on(path, records.read_unchecked(path))
     assert not records.is_going_on(path, records.read_unchecked(path))
     here.prune_old_records(1)
     assert records.recorded_runs(state) == ["20260101-000001-b"]

@@ -7,27 +7,19 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from fake_engine import Script, random_plan, simulate, task
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 from virtual_workers import Day, day, idle_beside_work, work
 
 from runner.chunk_sizing import GRANT_SECONDS, MAX_GRANT_BYTES, TIME_SLICE, ChunkSizer
 from runner.config.model import Batch, QueueConfig
 from runner.ledger import Again, Ledger, QueueSpec
-from runner.supervisor.dispatch import MAX_ELASTIC_ITEMS, Dispatcher
-from runner.supervisor.run_state import TaskState
-from runner.worker import call
+from runner.supervisor.dispatch import MAX_ELASTIC_ITEMS
 from runner.worker.pace import MAX_BURST, SLOW_SECONDS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from runner.transport.messages import Grant
 
 #: Whoever has to be quick enough must be so in this time.
 SOON = 0.050
@@ -321,121 +313,3 @@ def test_between_two_events_no_item_waits_beside_an_idle_worker(block: int) -> N
             kills=draw.choice([0, 0.03]),
         )
         simulate(random_plan(seed), script, draw.choice([5, 20]), watch=idle_beside_work)
-
-
-# -- the test of the tests ------------------------------------------------------------------------
-
-
-def never_falls(original: Any, self: ChunkSizer, items: int, seconds: float) -> None:
-    before = self.item_seconds
-    original(self, items, seconds)
-    self.item_seconds = min(self.item_seconds, before) if before else self.item_seconds
-
-
-def never_rises(original: Any, self: ChunkSizer, items: int, seconds: float) -> None:
-    original(self, items, seconds)
-    self.last_items = 1
-
-
-def never_given_back(original: Any, self: call.PerItem, grant: Grant) -> Any:
-    return original(self, replace(grant, time_slice=1e9))
-
-
-def only_the_first(original: Any, self: TaskState, slot: Any) -> None:
-    if slot is self.slots[0]:
-        original(self, slot)
-
-
-def only_when_there_are_two(original: Any, self: Dispatcher, task_: Any, **options: Any) -> None:
-    if task_.is_source or self.ledger.available_items(task_.name) != 1 or self.ledger.leases:
-        original(self, task_, **options)
-
-
-#: name: (where, attribute, the bug, who must notice)
-BUGS: dict[str, tuple[Any, str, Any, Callable[[], Any]]] = {
-    "it never falls": (ChunkSizer, "learn_cost", never_falls, test_after_one_slow_item_the_next_chunk_is_small),
-    "it never rises": (
-        ChunkSizer,
-        "learn_cost",
-        never_rises,
-        lambda: test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(1e-4, 2),
-    ),
-    "it starts with a thousand": (
-        ChunkSizer,
-        "items_to_grant",
-        lambda original, self, available, *others: (
-            min(available, 1000) if not self.item_seconds else original(self, available, *others)
-        ),
-        lambda: test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(1e-3, 2),
-    ),
-    "it is ten slices": (
-        ChunkSizer,
-        "learn_cost",
-        lambda original, self, items, seconds: original(self, items, seconds / 10),
-        lambda: test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(1e-4, 2),
-    ),
-    "it is unfair": (
-        ChunkSizer,
-        "items_to_grant",
-        lambda original, self, available, *_: original(self, available, 1),
-        lambda: test_the_last_items_are_shared_out(0),
-    ),
-    "the first takes it all": (
-        ChunkSizer,
-        "items_to_grant",
-        lambda original, self, available, *_: original(self, available, 1),
-        lambda: test_when_somebody_has_nothing_left_nobody_has_much(16),
-    ),
-    "nothing is handed back": (
-        call.PerItem,
-        "execute_grant",
-        never_given_back,
-        test_what_a_worker_cannot_do_in_two_slices_goes_to_the_others,
-    ),
-    "an only worker is silent": (
-        call.PerItem,
-        "execute_grant",
-        never_given_back,
-        test_an_only_worker_keeps_its_tail_and_says_what_is_done,
-    ),
-    "nothing is handed back when costs change": (
-        call.PerItem,
-        "execute_grant",
-        never_given_back,
-        lambda: test_nobody_is_silent_for_more_than_two_slices_and_an_item(0.2),
-    ),
-    "bytes are not looked at": (
-        Ledger,
-        "grant_lease",
-        lambda original, self, task_, worker, most, *_: original(self, task_, worker, most),
-        lambda: test_no_grant_holds_more_than_a_mebibyte_unless_it_is_one_item(10_000),
-    ),
-    "one worker is fed": (
-        TaskState,
-        "update_free_slot",
-        only_the_first,
-        lambda: test_skewed_items_keep_all_workers_busy(2),
-    ),
-    "a single item waits for company": (
-        Dispatcher,
-        "feed_task",
-        only_when_there_are_two,
-        lambda: test_a_slow_sources_items_are_each_granted_as_they_arrive(1e-3, 2),
-    ),
-}
-
-
-@pytest.mark.parametrize("bug", BUGS)
-def test_a_planted_bug_is_noticed(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    where, attribute, change, notice = BUGS[bug]
-    original = getattr(where, attribute)
-
-    def planted(*args: Any, **options: Any) -> Any:
-        return change(original, *args, **options)
-
-    if isinstance(where.__dict__[attribute], staticmethod):
-        monkeypatch.setattr(where, attribute, staticmethod(planted))
-    else:
-        monkeypatch.setattr(where, attribute, planted)
-    with pytest.raises(AssertionError):
-        notice()

@@ -253,3 +253,19 @@ def test_what_waits_for_a_task_that_is_over_is_left_and_freed() -> None:
     book.count_left()
     assert book.subscriptions[0].counts.left == 3
     assert not book.unbalanced_subscriptions()
+
+
+def test_what_is_queued_leased_or_held_back_at_the_end_is_left() -> None:
+    book = fifo()
+    book.put("a", chunk(book, *range(9)))
+    first, second = book.grant_lease("work", 0, 2), book.grant_lease("work", 1, 3)
+    assert first is not None
+    assert second is not None
+    book.settle_lease(second.id, 3, {}, [("out", chunk(book, 20, 30, 40)[0])])  # held back by the first
+    book.count_left()
+    assert [(line.queue, line.counts.done, line.counts.left) for line in book.subscriptions] == [
+        ("a", 3, 6),
+        ("out", 0, 3),
+    ]
+    assert not book.leases
+    assert not book.unbalanced_subscriptions()
