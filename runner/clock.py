@@ -7,10 +7,10 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where the supervisor reads the time."""
+    """The source of time for the supervisor."""
 
     def now(self) -> float:
-        """Seconds on a clock that never goes back."""
+        """Return the seconds on a clock that never goes back."""
 
 
 class RealClock:
@@ -33,7 +33,7 @@ class FakeClock:
         self._now = start
 
     def now(self) -> float:
-        """The time it was last set to."""
+        """Return the time that was last set."""
         return self._now
 
     def advance(self, seconds: float) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from runner.structs import dataclass
 
-_STANDARD = str(Path(traceback.__file__).resolve().parent)
-_OURS = str(Path(__file__).resolve().parent)
+_STDLIB_FOLDER = str(Path(traceback.__file__).resolve().parent)
+_RUNNER_FOLDER = str(Path(__file__).resolve().parent)
 #: Below a worker's own frames lie those of whoever started it.
-_MACHINERY = (
+_BASE_FRAMES = (
     *(
-        f"{_STANDARD}/{name}"
+        f"{_STDLIB_FOLDER}/{name}"
         for name in (
             "multiprocessing",
             "threading.py",
@@ -26,10 +26,12 @@ _MACHINERY = (
     "<frozen runpy>",
 )
 #: Frames that are never the user's, and what of the standard library calls the user's for us.
-_NOBODYS = (f"{_OURS}/", "<frozen importlib", f"{_STANDARD}/importlib/")
-_LEADING = tuple(f"{_STANDARD}/{name}" for name in ("contextlib.py", "asyncio/", "concurrent/futures/", "threading.py"))
-_MOST = 64 * 1024
-_MOST_MESSAGE = 4 * 1024
+_HIDDEN_FRAMES = (f"{_RUNNER_FOLDER}/", "<frozen importlib", f"{_STDLIB_FOLDER}/importlib/")
+_LEADING_FRAMES = tuple(
+    f"{_STDLIB_FOLDER}/{name}" for name in ("contextlib.py", "asyncio/", "concurrent/futures/", "threading.py")
+)
+_MAX_TRACEBACK = 64 * 1024
+_MAX_MESSAGE = 4 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,51 +48,52 @@ class ErrorText:
 
 
 def describe_error(error: BaseException) -> ErrorText:
-    """An exception as data, with the user's own frames whole and none of runner's.
+    """Return an exception as data, with the user's own frames whole and none of runner's.
 
     Never raises, whatever the exception does in `__str__` or `__repr__`, and never returns more than 70 KB.
 
     >>> describe_error(ValueError("no")).message
     'no'
     """
-    kind = type(error)
-    return ErrorText(kind.__name__, _message(error), _trace(error), class_names(kind))
+    error_type = type(error)
+    return ErrorText(error_type.__name__, _error_message(error), _format_traceback(error), class_names(error_type))
 
 
-def class_names(kind: type[BaseException]) -> tuple[str, ...]:
-    """What `retry_on` may call an exception: its class and that class's bases, bare and qualified.
+def class_names(error_type: type[BaseException]) -> tuple[str, ...]:
+    """Return the names that `retry_on` may use for an exception: its class and its bases, bare and qualified.
 
     >>> class_names(KeyError)[:4]
     ('KeyError', 'builtins.KeyError', 'LookupError', 'builtins.LookupError')
     """
     names = [
         name
-        for base in kind.__mro__
+        for base in error_type.__mro__
         if base is not object
         for name in (base.__name__, f"{base.__module__}.{base.__qualname__}")
     ]
     return tuple(dict.fromkeys(names))
 
 
-def _message(error: BaseException) -> str:
+def _error_message(error: BaseException) -> str:
     try:
         text = str(error)
     except Exception as inner:  # noqa: BLE001  the user's __str__ may raise anything
         text = f"<its __str__ raised {type(inner).__name__}>"
-    return cut_middle(text, _MOST_MESSAGE)
+    return cut_middle(text, _MAX_MESSAGE)
 
 
-def _trace(error: BaseException) -> str:
+def _format_traceback(error: BaseException) -> str:
     try:
         report = traceback.TracebackException(type(error), error, error.__traceback__, compact=True)
-        _clean(report)
-        return cut_middle("".join(report.format()), _MOST)
+        _clean_report(report)
+        return cut_middle("".join(report.format()), _MAX_TRACEBACK)
     except Exception as inner:  # noqa: BLE001  the user's __str__, __notes__ or __cause__ may raise anything
-        frames = "".join(_users(traceback.extract_tb(error.__traceback__)).format())
-        return f"{cut_middle(frames, _MOST)}{type(error).__name__}: <formatting it raised {type(inner).__name__}>\n"
+        frames = "".join(_user_frames(traceback.extract_tb(error.__traceback__)).format())
+        problem = f"{type(error).__name__}: <formatting it raised {type(inner).__name__}>\n"
+        return cut_middle(frames, _MAX_TRACEBACK) + problem
 
 
-def _clean(report: traceback.TracebackException) -> None:
+def _clean_report(report: traceback.TracebackException) -> None:
     """Leave the user's frames alone in a report, and in all that it is chained to or made of."""
     look = [report]
     seen: set[int] = set()
@@ -98,20 +101,20 @@ def _clean(report: traceback.TracebackException) -> None:
         each = look.pop()
         if id(each) not in seen:
             seen.add(id(each))
-            each.stack = _users(each.stack)
+            each.stack = _user_frames(each.stack)
             look += [more for more in (each.__cause__, each.__context__, *(each.exceptions or ())) if more]
 
 
-def _users(frames: traceback.StackSummary) -> traceback.StackSummary:
-    """Without frames of runner's and the import system's, and those of the standard library before the user's first."""
-    kept = [frame for frame in frames if not frame.filename.startswith(_NOBODYS)]
-    while kept and kept[0].filename.startswith(_LEADING):
+def _user_frames(frames: traceback.StackSummary) -> traceback.StackSummary:
+    """Remove frames of runner's and the import system's, and the standard library's before the user's first."""
+    kept = [frame for frame in frames if not frame.filename.startswith(_HIDDEN_FRAMES)]
+    while kept and kept[0].filename.startswith(_LEADING_FRAMES):
         del kept[0]
     return traceback.StackSummary.from_list(kept)
 
 
 def clean_stack(text: str) -> str:
-    r"""A stack as faulthandler or traceback writes it, without runner's frames and the standard library's below them.
+    r"""Remove runner's frames, and the standard library's below them, from a stack that faulthandler wrote.
 
     A thread of which nothing remains is left out.
 
@@ -122,43 +125,43 @@ def clean_stack(text: str) -> str:
     hidden = False
     for line in text.splitlines():
         if line.lstrip().startswith("File "):
-            hidden = any(place in line for place in (_OURS, *_MACHINERY))
+            hidden = any(place in line for place in (_RUNNER_FOLDER, *_BASE_FRAMES))
         elif not line.startswith(" "):
             hidden = False
             if line.startswith(("Thread ", "Current thread ")):
                 blocks.append([])
         if not hidden:
             blocks[-1].append(line)
-    told = [blocks[0], *(block for block in blocks[1:] if any(line.startswith(" ") for line in block))]
-    lines = [line for block in told for line in block if line.strip()]
-    return cut_middle("\n".join(lines) + "\n", _MOST) if lines else ""
+    kept_blocks = [blocks[0], *(block for block in blocks[1:] if any(line.startswith(" ") for line in block))]
+    lines = [line for block in kept_blocks for line in block if line.strip()]
+    return cut_middle("\n".join(lines) + "\n", _MAX_TRACEBACK) if lines else ""
 
 
-def item_name(preview: str, item_id: str, most: int = 200) -> str:
-    """An item in a sentence: its value first, and then its id.
+def item_name(preview: str, item_id: str, max_length: int = 200) -> str:
+    """Name an item in a sentence: its value first, and then its id.
 
     >>> item_name("'invoice-2'", "1.2"), item_name("", "1.2"), item_name("x" * 9, "1.2", 6)
     ("item 'invoice-2' (1.2)", 'item 1.2', 'item xxxxx… (1.2)')
     """
     if not preview or not item_id:
         return f"item {preview or item_id}" if preview or item_id else ""
-    return f"item {preview if len(preview) <= most else preview[: most - 1] + '…'} ({item_id})"
+    return f"item {preview if len(preview) <= max_length else preview[: max_length - 1] + '…'} ({item_id})"
 
 
-def cut_middle(text: str, most: int) -> str:
-    r"""At most about `most` characters, cut in the middle.
+def cut_middle(text: str, max_length: int) -> str:
+    r"""Cut a text in the middle, to about `max_length` characters.
 
     >>> cut_middle("a" * 50 + "b" * 50, 20)
     'aaaaaaaaaa\n... 80 characters ...\nbbbbbbbbbb'
     """
-    if len(text) <= most:
+    if len(text) <= max_length:
         return text
-    half = most // 2
+    half = max_length // 2
     return f"{text[:half]}\n... {len(text) - 2 * half:,} characters ...\n{text[-half:]}"
 
 
 def describe_refusal(error: BaseException) -> str:
-    """What the machine has refused, in a sentence; empty: the error is something else."""
+    """Say in a sentence what the machine has refused; return "" if the error is something else."""
     if isinstance(error, MemoryError):
         return "this machine gives no more memory (see `ulimit -v` and the limits of the container)"
     if isinstance(error, RuntimeError) and "start new thread" in str(error):

@@ -1,6 +1,6 @@
-"""What becomes of a copy of this process that a task's function has forked: it is no worker, and speaks to nobody.
+"""Copies of this process that a task's function has forked: they are not workers, and send no messages.
 
-    function ── os.fork ──▶ copy: each `deed` closes what is not the copy's and puts `ExitOnTouch` where it would go on
+    function ── os.fork ──▶ copy: each hook closes what is not the copy's and puts `ExitOnTouch` where it would go on
                               │ comes back out of the function
                               ▼
                             the first touch of an `ExitOnTouch` ends it (`leave`)
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 #: A fork waits so many seconds at most for what holds `steady`.
-_PATIENCE = 5.0
-_numbers = itertools.count()
-_deeds: dict[int, Callable[[], None]] = {}
+_LOCK_SECONDS = 5.0
+_hook_numbers = itertools.count()
+_copy_hooks: dict[int, Callable[[], None]] = {}
 #: Whether this process is such a copy.
 _is_copy = False
-_firsts: dict[int, Callable[[], None]] = {}
+_parent_hooks: dict[int, Callable[[], None]] = {}
 #: Held while descriptors are made that no copy may keep, and no deed knows of yet.
 fork_lock = threading.RLock()
 
@@ -52,7 +52,7 @@ def exit_copy(error: BaseException | None = None) -> NoReturn:
 
 
 class ExitOnTouch:
-    """Stands where a copy must not go on: the first touch ends it."""
+    """A stand-in where a copy must not go on: the first touch ends it."""
 
     __slots__ = ()
 
@@ -78,32 +78,32 @@ class ExitOnTouch:
 
 
 class DiscardingChannel(ExitOnTouch):
-    """An end of a channel in a copy: what is sent goes nowhere, and whoever asks for more is at its end."""
+    """The end of a channel in a copy: what is sent is dropped, and a read ends the copy."""
 
     __slots__ = ()
 
     def send(self, message: Any) -> None:
-        """Forget it."""
+        """Drop the message."""
 
 
-def register_fork_hook(deed: Callable[[], None], before: Callable[[], None] | None = None) -> Callable[[], None]:
-    """Have a copy do this first, as soon as it is made, and this process something before; returns the taking back."""
-    number = next(_numbers)
-    _deeds[number] = deed
-    if before is not None:
-        _firsts[number] = before
+def register_fork_hook(in_copy: Callable[[], None], in_parent: Callable[[], None] | None = None) -> Callable[[], None]:
+    """Have a copy call `in_copy` first, and this process `in_parent` before the fork; return what undoes that."""
+    number = next(_hook_numbers)
+    _copy_hooks[number] = in_copy
+    if in_parent is not None:
+        _parent_hooks[number] = in_parent
 
     def forget() -> None:
-        _deeds.pop(number, None)
-        _firsts.pop(number, None)
+        _copy_hooks.pop(number, None)
+        _parent_hooks.pop(number, None)
 
     return forget
 
 
 @contextlib.contextmanager
-def temporary_fork_hook(deed: Callable[[], None]) -> Iterator[None]:
-    """The same for a while."""
-    forget = register_fork_hook(deed)
+def temporary_fork_hook(in_copy: Callable[[], None]) -> Iterator[None]:
+    """Register a fork hook for the length of a `with` block."""
+    forget = register_fork_hook(in_copy)
     try:
         yield
     finally:
@@ -111,7 +111,7 @@ def temporary_fork_hook(deed: Callable[[], None]) -> Iterator[None]:
 
 
 def descendant_pids(pid: int) -> list[int]:
-    """The processes that a process has started, and those that they have, in whatever session; as /proc tells."""
+    """Return the processes that a process has started, and theirs, in any session; as /proc tells."""
     found: list[int] = []
     look = [pid]
     while look:
@@ -124,7 +124,7 @@ def descendant_pids(pid: int) -> list[int]:
 
 
 def kill(pids: Iterable[int]) -> None:
-    """SIGKILL to each that is still there, and ours."""
+    """Send SIGKILL to each process that still exists and is ours."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
@@ -137,40 +137,40 @@ def close_descriptors(*fds: int) -> None:
             os.close(fd)
 
 
-def _before() -> None:
-    _here.mask = None
-    _here.holds = fork_lock.acquire(timeout=_PATIENCE)
-    for deed in list(_firsts.values()):
+def _before_fork() -> None:
+    _thread_state.mask = None
+    _thread_state.holds = fork_lock.acquire(timeout=_LOCK_SECONDS)
+    for in_copy in list(_parent_hooks.values()):
         with contextlib.suppress(Exception):
-            deed()
-    if _deeds:  # a signal that comes to the copy before it has its own handlers would be lost
-        _here.mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            in_copy()
+    if _copy_hooks:  # a signal that comes to the copy before it has its own handlers would be lost
+        _thread_state.mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
-def _unmask() -> None:
-    if _here.mask is not None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, _here.mask)
+def _restore_signals() -> None:
+    if _thread_state.mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _thread_state.mask)
 
 
-def _in_parent() -> None:
-    _unmask()
-    if _here.holds:
+def _after_in_parent() -> None:
+    _restore_signals()
+    if _thread_state.holds:
         fork_lock.release()
 
 
-def _in_child() -> None:
+def _after_in_copy() -> None:
     global fork_lock, _is_copy  # noqa: PLW0603  another thread may have held it; a fact about the process
     fork_lock = threading.RLock()
-    _is_copy = _is_copy or bool(_deeds)
-    deeds = list(_deeds.values())
-    _deeds.clear()
-    _firsts.clear()  # they are not this process's; a run that it begins has its own
-    for deed in deeds:
+    _is_copy = _is_copy or bool(_copy_hooks)
+    deeds = list(_copy_hooks.values())
+    _copy_hooks.clear()
+    _parent_hooks.clear()  # they are not this process's; a run that it begins has its own
+    for in_copy in deeds:
         with contextlib.suppress(Exception):
-            deed()
-    _unmask()
+            in_copy()
+    _restore_signals()
 
 
-_here = threading.local()
+_thread_state = threading.local()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_copy)

@@ -1,4 +1,4 @@
-"""Python's collector of cycles, and what it need not look at: runner's own modules, where they stay until the end.
+"""Python's garbage collector, kept from runner's own modules, which stay until the end.
 
 It looks at everything again and again while more and more of it is imported, and at all of it when the interpreter
 ends: together a quarter of the time of a trivial run. What is *frozen* it leaves alone, then as well. So nothing of the
@@ -15,42 +15,42 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_to_the_end = False
+_freezes_until_exit = False
 
 
 def freeze_until_exit() -> None:
-    """This process is the command line's: what `settle` finds stays until the interpreter ends."""
-    global _to_the_end  # noqa: PLW0603  a fact about the process
-    _to_the_end = True
+    """Keep what `freeze_imported` freezes until the interpreter ends: this process is the command line's."""
+    global _freezes_until_exit  # noqa: PLW0603  a fact about the process
+    _freezes_until_exit = True
 
 
 @contextlib.contextmanager
 def gc_paused() -> Iterator[None]:
-    """Without the collector: imports make next to no garbage.
+    """Pause the garbage collector: imports make next to no garbage.
 
     >>> with gc_paused(): gc.isenabled()
     False
     >>> gc.isenabled()
     True
     """
-    was = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was:
+        if was_enabled:
             gc.enable()
 
 
 def freeze_imported() -> None:
-    """What is here stays until the end, if that is so in this process. Before anything of the user's is imported."""
-    if _to_the_end:
+    """Freeze what is imported, in a command's process; before anything of the user's is imported."""
+    if _freezes_until_exit:
         gc.freeze()
 
 
 @contextlib.contextmanager
 def frozen_during_run() -> Iterator[None]:
-    """What is here when a run begins stays until the run's end; whoever has frozen something has an own idea of that.
+    """Freeze what exists when a run begins until its end; not in a program that has frozen objects itself.
 
     >>> with frozen_during_run(): gc.get_freeze_count() > 1000
     True

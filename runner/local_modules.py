@@ -28,27 +28,27 @@ __path__: list[str] = []
 
 
 def module_name(folder: str, name: str) -> str:
-    """The name of the module `name` (a file without its `.py`, or a package) in a folder, whose path is absolute.
+    """Return the name of the module `name` (a file without `.py`, or a package) in a folder with an absolute path.
 
     >>> module_name("/home/me/plugins", "work")
     'runner.local_modules./home/me/plugins.work'
     >>> module_name("/home/me/v1.2", "work")
     'runner.local_modules./home/me/v1%2E2.work'
     """
-    return f"{LOCAL_PREFIX}{_word(folder)}.{_word(name)}"
+    return f"{LOCAL_PREFIX}{_escape_dots(folder)}.{_escape_dots(name)}"
 
 
-def _word(text: str) -> str:
-    """Text as one word of a module's dotted name."""
+def _escape_dots(text: str) -> str:
+    """Write a text as one word of a module's dotted name."""
     return text.replace("%", "%25").replace(".", "%2E")
 
 
-def _text(word: str) -> str:
+def _unescape_dots(word: str) -> str:
     return word.replace("%2E", ".").replace("%25", "%")
 
 
 class _Finder:
-    """Finds the packages that folders are, and the modules in them; what is below those Python finds by itself."""
+    """A finder of folders as packages, and of the modules in them; Python finds by itself what is below those."""
 
     @staticmethod
     def find_spec(
@@ -58,7 +58,7 @@ class _Finder:
     ) -> ModuleSpec | None:
         if not name.startswith(LOCAL_PREFIX):
             return None
-        words = [_text(word) for word in name.removeprefix(LOCAL_PREFIX).split(".")]
+        words = [_unescape_dots(word) for word in name.removeprefix(LOCAL_PREFIX).split(".")]
         if len(words) == 1:
             package = ModuleSpec(name, None, is_package=True)
             package.submodule_search_locations = words

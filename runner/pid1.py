@@ -1,4 +1,4 @@
-"""Process 1 of a container is who all orphans are given to: it must reap them, and it is no ordinary process.
+"""Process 1 of a container, which is given all orphans and must reap them.
 
     process 1: reaps, and passes signals on ──fork──▶ runner, in a process group (and the foreground) of its own
 
@@ -25,7 +25,7 @@ def fork_behind_init() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [*_PASSED_ON, signal.SIGCHLD, signal.SIGTTOU])
     child = os.fork()
     if child:
-        _attend(child)
+        _reap_until_exit(child)
     with contextlib.suppress(OSError):  # a signal of the terminal's reaches runner once, not twice
         os.setpgid(0, 0)
         if os.isatty(0):
@@ -33,7 +33,7 @@ def fork_behind_init() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _attend(child: int) -> NoReturn:
+def _reap_until_exit(child: int) -> NoReturn:
     while True:
         number = signal.sigwait([*_PASSED_ON, signal.SIGCHLD])
         if number != signal.SIGCHLD:

@@ -14,7 +14,7 @@ MASKED_TEXT = "***"
 #: A shorter secret is part of too many words: without it a message would say nothing, and it hides nothing.
 MIN_SECRET_LENGTH = 4
 #: Of a secret of several lines each line is one as well, if it is so long.
-_LEAST_LINE = 8
+_MIN_LINE_LENGTH = 8
 
 
 class SecretMask:
@@ -28,52 +28,52 @@ class SecretMask:
     """
 
     def __init__(self, secrets: Iterable[Any] = (), forms: Callable[[str], Iterable[str]] | None = None) -> None:
-        self._forms = sorted(
-            {form for secret in secrets for text in _parts(secret) for form in (forms or _forms)(text)}
+        self._known_forms = sorted(
+            {form for secret in secrets for text in _secret_texts(secret) for form in (forms or _known_forms)(text)}
         )
 
     def __bool__(self) -> bool:
-        return bool(self._forms)
+        return bool(self._known_forms)
 
     def __call__(self, text: str) -> str:
-        """The text without them."""
-        return self._texts.sub(MASKED_TEXT, text) if self._forms else text
+        """Return the text without secrets."""
+        return self._texts.sub(MASKED_TEXT, text) if self._known_forms else text
 
     def mask_bytes(self, data: bytes) -> bytes:
-        """The same for output, which need not be text."""
-        return self._bytes.sub(MASKED_TEXT.encode(), data) if self._forms else data
+        """Return output, which need not be text, without secrets."""
+        return self._bytes.sub(MASKED_TEXT.encode(), data) if self._known_forms else data
 
     def mask_same_length(self, text: str) -> str:
-        """With as many stars as there were characters: what stands below stays below."""
-        return self._texts.sub(lambda found: "*" * len(found[0]), text) if self._forms else text
+        """Return the text with a star for each character of a secret: what stands below stays below."""
+        return self._texts.sub(lambda found: "*" * len(found[0]), text) if self._known_forms else text
 
     @cached_property
     def _texts(self) -> re.Pattern[str]:
-        return re.compile(_pattern(self._forms))
+        return re.compile(_forms_pattern(self._known_forms))
 
     @cached_property
     def _bytes(self) -> re.Pattern[bytes]:
         return re.compile(self._texts.pattern.encode("utf-8", "surrogateescape"))
 
 
-def _parts(secret: Any) -> Iterator[str]:
-    """What of a param's value is a secret: numbers and paths as texts, of a list each element."""
+def _secret_texts(secret: Any) -> Iterator[str]:
+    """Yield the secret texts of a param's value: numbers and paths as texts, of a list each element."""
     if isinstance(secret, (list, tuple)):
         for each in secret:
-            yield from _parts(each)
+            yield from _secret_texts(each)
     elif secret is not None and not isinstance(secret, bool):
         yield str(secret)
 
 
-def _forms(text: str) -> Iterator[str]:
+def _known_forms(text: str) -> Iterator[str]:
     import base64
     import html
     import json
     from urllib.parse import quote, quote_plus
 
     for line in text.splitlines():
-        if len(line) >= _LEAST_LINE and line != text:
-            yield from _forms(line)
+        if len(line) >= _MIN_LINE_LENGTH and line != text:
+            yield from _known_forms(line)
     if len(text) < MIN_SECRET_LENGTH:
         return
     data = text.encode("utf-8", "surrogatepass")
@@ -84,12 +84,12 @@ def _forms(text: str) -> Iterator[str]:
     yield base64.b64encode(data).decode().rstrip("=")
 
 
-def _pattern(forms: list[str], depth: int = MIN_SECRET_LENGTH - 1) -> str:
-    """Any of the forms, the longest first; by their first characters, so that most are never tried."""
+def _forms_pattern(forms: list[str], depth: int = MIN_SECRET_LENGTH - 1) -> str:
+    """Return a pattern of all forms, the longest first, grouped by first characters: so most are never tried."""
     if not depth or len(forms) < 2:
         return "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
     heads: dict[str, list[str]] = {}
     ended = "|" if "" in forms else ""
     for form in filter(None, forms):
         heads.setdefault(form[0], []).append(form[1:])
-    return "|".join(f"{re.escape(head)}(?:{_pattern(rest, depth - 1)})" for head, rest in heads.items()) + ended
+    return "|".join(f"{re.escape(head)}(?:{_forms_pattern(rest, depth - 1)})" for head, rest in heads.items()) + ended

@@ -14,33 +14,33 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_kept: int | None = None
+_hidden_fd: int | None = None
 
 
 def stdin_fd() -> int | None:
-    """Where standard input can be read; None when there is none."""
+    """Return the descriptor from which standard input can be read; None when there is none."""
     if sys.stdin is None or sys.stdin.closed:
         return None
     fd = sys.stdin.fileno()
-    return _kept if fd == 0 and _kept is not None else fd
+    return _hidden_fd if fd == 0 and _hidden_fd is not None else fd
 
 
 @contextlib.contextmanager
 def hide_stdin() -> Iterator[None]:
-    """Have descriptor 0 lead to /dev/null; `descriptor` still knows the other one."""
-    global _kept  # noqa: PLW0603  a fact about the process
+    """Have descriptor 0 lead to /dev/null; `stdin_fd` still knows the other one."""
+    global _hidden_fd  # noqa: PLW0603  a fact about the process
     try:
-        kept = os.dup(0)
+        saved = os.dup(0)
     except OSError:  # it is closed, and nothing can be taken from it
         yield
         return
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    _kept = kept
+    _hidden_fd = saved
     try:
         yield
     finally:
-        _kept = None
-        os.dup2(kept, 0)
-        os.close(kept)
+        _hidden_fd = None
+        os.dup2(saved, 0)
+        os.close(saved)

@@ -1,4 +1,4 @@
-"""The seam under the supervisor: what a fleet can do, and what it reports."""
+"""The interface under the supervisor: what an engine can do, and what it reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @message(frozen=True, slots=True)
 class MessageReceived:
-    """A worker has said something. `life` tells the slot's workers apart: a late word of a former one is ignored."""
+    """A message of a worker. `generation` tells the slot's workers apart: late messages of a former one are ignored."""
 
     slot: int
     generation: int
@@ -29,7 +29,7 @@ class MessageReceived:
 
 @message(frozen=True, slots=True)
 class ExitStatus:
-    """How a worker ended, as the operating system says: an exit code, or the number of a signal, or unknown."""
+    """A worker's end as the operating system tells it: an exit code, the number of a signal, or unknown."""
 
     code: int | None = None
     signal: int | None = None
@@ -49,10 +49,10 @@ class ExitStatus:
 
 @message(frozen=True, slots=True)
 class WorkerExited:
-    """A worker is gone for certain, its process group with it, and all it ever said has been reported.
+    """A worker is gone for certain, its process group too, and all its messages have been reported.
 
-    `position` is what its progress cell showed, `stack` what faulthandler wrote last, without frames of ours.
-    `spoiled`: it had closed its socket, or written into it what is no message, and none of its later words was heard.
+    `position` is what its progress slot showed, `stack` what faulthandler wrote last, without frames of ours.
+    `socket_broken`: it had closed its socket, or written into it what is not a message; later ones were not read.
     """
 
     slot: int
@@ -74,9 +74,9 @@ EngineEvent = MessageReceived | WorkerExited | SignalReceived
 
 
 class Engine(Protocol):
-    """Where the workers of one kind live. A slot is one worker's place; it has one worker at a time."""
+    """The home of the workers of one kind. A slot is one worker's place; it has one worker at a time."""
 
-    def start(self, spec: WorkerSpec, life: int) -> int:
+    def start(self, spec: WorkerSpec, generation: int) -> int:
         """Start the worker of `spec.slot`; return its process id. SpawnError when the machine refuses."""
 
     def send(self, slot: int, message: ToWorker) -> None:
@@ -86,16 +86,16 @@ class Engine(Protocol):
         """End the slot's worker at once; `WorkerExited` follows. False when this kind of worker cannot be ended."""
 
     def current_position(self, slot: int) -> Position:
-        """What the slot's worker executes."""
+        """Return the position that the slot's worker shows."""
 
     def request_stack(self, slot: int) -> None:
-        """Ask the worker for its stack; `stack` has it a moment later. Works while C code holds the GIL."""
+        """Ask the worker for its stack; `read_stack` has it a moment later. Works while C code holds the GIL."""
 
     def read_stack(self, slot: int) -> str:
-        """What the worker has said of its stack since it was asked, without frames of ours."""
+        """Return the stack that the worker has written since it was asked, without runner's frames."""
 
     def resident_bytes(self, slot: int) -> int:
-        """Bytes that the slot's worker holds resident; 0 when nobody can tell."""
+        """Return the resident bytes of the slot's worker; 0 if they are unknown."""
 
     def pause_workers(self, *, going_on: bool) -> None:
         """Stop all workers where they are, or let them go on; threads stop with runner itself."""
@@ -106,12 +106,12 @@ class Engine(Protocol):
 
 @message(frozen=True, slots=True)
 class EngineContext:
-    """What a plugin's fleet (`runner_fleets`) is made with.
+    """The arguments with which a plugin's engine (`runner_fleets`) is made.
 
-    `hub.post` takes what its workers say and how they end (`MessageReceived`, `WorkerExited`), from any thread.
-    `references` are the functions and hooks that its workers will load. `attach(worker's name, descriptor, "out" or
-    "err")` hands an output pipe to the printer; None leaves output alone. `name_thread(worker's name)` does it for the
-    thread that calls it. `folder` is where the file is.
+    `reactor.post_event` takes its workers' messages and ends (`MessageReceived`, `WorkerExited`), from any thread.
+    `references` are the functions and hooks that its workers will load. `attach_output(worker's name, descriptor, "out"
+    or "err")` hands an output pipe to the printer; None leaves output alone. `name_thread(worker's name)` hands over
+    the output of the thread that calls it. `folder` is where the file is.
     """
 
     reactor: LocalReactor
@@ -122,10 +122,10 @@ class EngineContext:
 
 
 class Reactor(Protocol):
-    """What the supervisor waits on."""
+    """The events that the supervisor waits for."""
 
     def wait(self, timeout: float | None) -> list[EngineEvent]:
-        """The events since the last call; waits for the first one at most `timeout` seconds."""
+        """Return the events since the last call; wait for the first one at most `timeout` seconds."""
 
     def suspend_process(self) -> None:
         """Stop this process, as Ctrl-Z does; returns when it is continued."""

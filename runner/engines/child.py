@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class WorkerBootstrap:
-    """What a child is given: what to do, and its ends of everything. `out` and `err` are None under `log = "raw"`."""
+    """The arguments of a child: its spec, and its ends of everything. `out` and `err` are None if `log = "raw"`."""
 
     spec: WorkerSpec
     socket_fd: InheritedFd | int
@@ -52,31 +52,31 @@ class WorkerBootstrap:
 class ProcessPort:
     """The port of a process worker: its private socket, and what it needs to send and receive large buffers."""
 
-    def __init__(self, link: WorkerLink, arena: int) -> None:
+    def __init__(self, link: WorkerLink, arena_number: int) -> None:
         self._link = link
         self._lock = threading.Lock()
-        self.arena_writer: ArenaWriter | None = ArenaWriter(arena, self._announce)
+        self.arena_writer: ArenaWriter | None = ArenaWriter(arena_number, self._announce_arena)
 
     def fileno(self) -> int:
-        """The socket's descriptor."""
+        """Return the socket's descriptor."""
         return self._link.fileno()
 
     def abandon_in_fork(self) -> None:
-        """This is a copy that a function has forked: it has no part in what is said here."""
+        """Let go of the socket: this is a copy that a function has forked."""
         self._link.close()
         self._lock = threading.Lock()
         self._link = forked_copies.DiscardingChannel()  # type: ignore[assignment]  # that is what it stands for
 
-    def _announce(self, number: int, fd: int) -> None:
+    def _announce_arena(self, number: int, fd: int) -> None:
         reader.open_arena(number, os.dup(fd))  # what it writes may come back to it
         self.send(ArenaNotice(number, fd))
 
     def send(self, message: FromWorker) -> None:
         """Write a message whole."""
         if type(message) is Reply:
-            kept, gone = reader.take_view_changes()
-            if kept or gone:
-                message = replace(message, still_viewed=kept, released=gone)
+            still_viewed, released = reader.take_view_changes()
+            if still_viewed or released:
+                message = replace(message, still_viewed=still_viewed, released=released)
         try:
             with self._lock:
                 self._link.send(message)
@@ -84,7 +84,7 @@ class ProcessPort:
             raise SupervisorGone from None
 
     def receive(self, timeout: float | None = None) -> Any:
-        """The next message; None after `timeout` seconds."""
+        """Return the next message; None after `timeout` seconds."""
         while True:
             if timeout is not None and not self._link.has_message(timeout):
                 return None
@@ -113,46 +113,46 @@ class ProcessPort:
         threading.Thread(target=read, name="runner-port", daemon=True).start()
 
 
-def worker_main(kit: WorkerBootstrap) -> None:
+def worker_main(bootstrap: WorkerBootstrap) -> None:
     """Be a worker until there is nothing more to do."""
     orderly_exit.note_inherited_finalizers()
     os.setpgid(0, 0)
     ignore_terminal_signals()
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    lifeline.arm_lifeline(_fd(kit.lifeline_fd))
-    _enable_stack_file(_fd(kit.stack_file))
-    _reseed()
-    stdio.redirect_worker_streams(*(None if end is None else _fd(end) for end in (kit.out, kit.err)))
-    os.environ["RUNNER_PID"] = str(kit.runner_pid)
-    page = ProgressPage(_fd(kit.progress_page))
-    port = ProcessPort(WorkerLink(socket.socket(fileno=_fd(kit.socket_fd))), kit.arena_number)
+    lifeline.arm_lifeline(_fd(bootstrap.lifeline_fd))
+    _enable_stack_file(_fd(bootstrap.stack_file))
+    _reseed_numpy()
+    stdio.redirect_worker_streams(*(None if end is None else _fd(end) for end in (bootstrap.out, bootstrap.err)))
+    os.environ["RUNNER_PID"] = str(bootstrap.runner_pid)
+    progress_page = ProgressPage(_fd(bootstrap.progress_page))
+    port = ProcessPort(WorkerLink(socket.socket(fileno=_fd(bootstrap.socket_fd))), bootstrap.arena_number)
     forked_copies.register_fork_hook(port.abandon_in_fork)
     forked = "runner.engines.preload" in sys.modules  # by the fork server, else spawned
     ours = {*fork_server.hide_helper_pipes(), port.fileno()}
     try:
-        run(kit.spec, port, page.progress_slot(kit.spec.slot))
+        run(bootstrap.spec, port, progress_page.progress_slot(bootstrap.spec.slot))
     except Exception:
         raise  # a fault of runner's own
     except SystemExit:
         raise  # quietly, with its code
     except BaseException as error:  # noqa: BLE001  a KeyboardInterrupt of the user's: told without frames of ours
-        os.write(_fd(kit.stack_file), describe_error(error).traceback.encode("utf-8", "backslashreplace"))
+        os.write(_fd(bootstrap.stack_file), describe_error(error).traceback.encode("utf-8", "backslashreplace"))
         raise SystemExit(1) from None
     finally:
-        who = f"runner: worker `{kit.spec.name}` of task `{kit.spec.task}`"
-        orderly_exit.exit_orderly(who, kit.spec.grace, ours if forked else None)
+        worker_title = f"runner: worker `{bootstrap.spec.name}` of task `{bootstrap.spec.task}`"
+        orderly_exit.exit_orderly(worker_title, bootstrap.spec.grace, ours if forked else None)
         stdio.flush_standard_streams()
 
 
 def _enable_stack_file(fd: int) -> None:
-    """A crash, and SIGQUIT, write the stacks of all threads into the file that runner reads afterwards."""
+    """Have a crash, and SIGQUIT, write the stacks of all threads into the file that runner reads afterwards."""
     faulthandler.enable(fd, all_threads=True)
     faulthandler.register(signal.SIGQUIT, fd, all_threads=True)
 
 
-def _reseed() -> None:
-    """The fork server may have imported numpy, whose global generator would be the same in every worker."""
+def _reseed_numpy() -> None:
+    """Seed numpy's global generator anew: the fork server may have imported it, with one state for all workers."""
     numpy = sys.modules.get("numpy.random")
     if numpy is not None:
         numpy.seed()

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 #: Seconds that the server may take to fork; it has imported everything before. Once a signal has come: so many.
 START_TIMEOUT, START_TIMEOUT_AFTER_SIGNAL = 10.0, 1.0
 #: Between two looks whether a signal has come.
-_SLICE = 0.1
+_SIGNAL_CHECK_SECONDS = 0.1
 #: A server that is told to end gets so many seconds.
-_END = 1.0
-_BY_NUMBER = "/proc/self/fd"
-_PATH = getattr(os, "O_PATH", 0)
+_END_SECONDS = 1.0
+_FD_FOLDER = "/proc/self/fd"
+_O_PATH = getattr(os, "O_PATH", 0)
 #: Private, as are its parts, which no stub knows.
 _server: Any = forkserver._forkserver
 
@@ -42,7 +42,7 @@ class ForkServerTimeout(ConnectionError):
 
 
 def is_server_running() -> bool:
-    """Whether a fork server is there and has not ended; one of another program's is taken as it is."""
+    """Return True if a fork server runs; another program's is taken as it is."""
     pid = getattr(_server, "_forkserver_pid", None)
     if pid is None:
         return False
@@ -61,7 +61,7 @@ def forget_inherited_server() -> None:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         os.close(_server._forkserver_alive_fd)
-        _forget(_server._forkserver_address)
+        _close_address(_server._forkserver_address)
         _server._forkserver_alive_fd = _server._forkserver_address = _server._forkserver_pid = None
 
 
@@ -69,25 +69,25 @@ def forget_inherited_server() -> None:
 def use_unlinked_socket() -> Iterator[None]:
     """Have a server that is started meanwhile listen on a socket that no name leads to: one has 107 bytes at most.
 
-    The file of the socket is held open and removed: however long TMPDIR is, and whoever sweeps it, the socket is
+    The file of the socket is held open and removed: however long TMPDIR is, and even if it is swept, the socket is
     reached as a descriptor of this process. (A socket without a file, in the abstract name space, would let every
     user of the machine execute code in the server: CVE-2022-42919.) Without /proc it is done as multiprocessing does.
     """
-    if not _PATH or not Path(_BY_NUMBER).is_dir():
+    if not _O_PATH or not Path(_FD_FOLDER).is_dir():
         yield
         return
     config = process.current_process()._config  # type: ignore[attr-defined]  # private, where it keeps its folder
     before, server = config.get("tempdir"), _server
-    folder = _folder()
-    fd = os.open(folder, _PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder = _make_folder()
+    fd = os.open(folder, _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     old = server._forkserver_address
     try:
-        config["tempdir"] = f"{_BY_NUMBER}/{fd}"
+        config["tempdir"] = f"{_FD_FOLDER}/{fd}"
         yield
         address = server._forkserver_address
         if address != old:
-            _forget(old)
-            server._forkserver_address = f"{_BY_NUMBER}/{os.open(address, _PATH | os.O_CLOEXEC)}"
+            _close_address(old)
+            server._forkserver_address = f"{_FD_FOLDER}/{os.open(address, _O_PATH | os.O_CLOEXEC)}"
             Path(address).unlink()
     finally:
         config["tempdir"] = before
@@ -96,17 +96,17 @@ def use_unlinked_socket() -> Iterator[None]:
             Path(folder).rmdir()
 
 
-def _folder() -> str:
-    """A new folder of this user's only; OSError when there is no place for one."""
+def _make_folder() -> str:
+    """Make a folder of this user's only; OSError when there is no place for one."""
     for parent in (None, "/tmp", "/var/tmp", "/dev/shm", "."):  # noqa: S108  made by `mkdtemp`
         with contextlib.suppress(OSError):
             return tempfile.mkdtemp(prefix="runner-", dir=parent)
     raise FileNotFoundError("no folder for temporary files can be written to")
 
 
-def _forget(address: Any) -> None:
+def _close_address(address: Any) -> None:
     """Close the descriptor by which a server was reached."""
-    if isinstance(address, str) and address.startswith(f"{_BY_NUMBER}/") and address.count("/") == 4:
+    if isinstance(address, str) and address.startswith(f"{_FD_FOLDER}/") and address.count("/") == 4:
         with contextlib.suppress(OSError, ValueError):
             os.close(int(address.rpartition("/")[2]))
 
@@ -124,18 +124,18 @@ class _Popen(popen_forkserver.Popen):
             context.set_spawning_popen(None)
         self.sentinel, self.data = _server.connect_to_new_process(self._fds)  # type: ignore[attr-defined]  # private
         # As in the standard library: the child sees by its other end whether this process lives.
-        self.finalizer = util.Finalize(self, _close, (os.dup(self.data), self.sentinel))
+        self.finalizer = util.Finalize(self, _close_fds, (os.dup(self.data), self.sentinel))
         self.left = memoryview(buffer.getvalue())
         self.pid = 0
 
 
-def _close(*fds: int) -> None:
+def _close_fds(*fds: int) -> None:
     for fd in fds:
         os.close(fd)
 
 
 class ForkedProcess(context.ForkServerProcess):
-    """A process that is started by the fork server; `answered` has to be called after `start`."""
+    """A process that is started by the fork server; call `await_started` after `start`."""
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:  # noqa: N802  the name that multiprocessing looks for
@@ -143,16 +143,16 @@ class ForkedProcess(context.ForkServerProcess):
 
 
 def await_started(started: BaseProcess, hurried: Callable[[], bool]) -> None:
-    """Hand over what the process needs, and learn its number; NoAnswer after a time, EOFError when the server died."""
+    """Hand over what the process needs, and learn its pid; raise ForkServerTimeout, or EOFError if the server died."""
     popen = started._popen  # type: ignore[attr-defined]  # private
     began = time.monotonic()
     try:
         os.set_blocking(popen.data, False)
         while True:
             if not popen.left:
-                if _ready(popen.sentinel, select.POLLIN, _SLICE):
+                if _wait_ready(popen.sentinel, select.POLLIN, _SIGNAL_CHECK_SECONDS):
                     break
-            elif _ready(popen.data, select.POLLOUT, _SLICE):
+            elif _wait_ready(popen.data, select.POLLOUT, _SIGNAL_CHECK_SECONDS):
                 popen.left = popen.left[os.write(popen.data, popen.left) :]
                 if not popen.left:
                     os.close(popen.data)
@@ -168,29 +168,29 @@ def await_started(started: BaseProcess, hurried: Callable[[], bool]) -> None:
         if popen.data >= 0:
             os.close(popen.data)
         if not popen.pid:
-            started.join(_END)
+            started.join(_END_SECONDS)
             with contextlib.suppress(ValueError):
                 started.close()
 
 
-def _ready(fd: int, events: int, seconds: float) -> bool:
-    """Whether a descriptor (of any number: `select.select` ends at 1,023) becomes ready in time."""
+def _wait_ready(fd: int, events: int, seconds: float) -> bool:
+    """Return True if a descriptor (of any number: `select.select` ends at 1,023) becomes ready in time."""
     look = select.poll()
     look.register(fd, events)
     return bool(look.poll(seconds * 1000))
 
 
 def kill() -> None:
-    """End the fork server at once, also a stopped one. Who waits for exit codes learns that nobody knows them."""
+    """End the fork server at once, also a stopped one. The exit codes that it alone knew are lost."""
     pid = getattr(_server, "_forkserver_pid", None)
     if pid is not None:
         with contextlib.suppress(ProcessLookupError, PermissionError, ChildProcessError):
             os.kill(pid, signal.SIGKILL)
-            _gone_within(pid, _END)
+            _wait_ended(pid, _END_SECONDS)
 
 
 def helper_processes() -> list[Any]:
-    """The fork server and the resource tracker that run now."""
+    """Return the fork server and the resource tracker that run now."""
     found = (
         (getattr(forkserver, "_forkserver", None), "_forkserver_pid"),
         (getattr(resource_tracker, "_resource_tracker", None), "_pid"),
@@ -209,41 +209,41 @@ def end_helper(server: Any) -> None:
         setattr(server, alive, None)
         setattr(server, number, None)
         if server is _server:
-            _forget(server._forkserver_address)
+            _close_address(server._forkserver_address)
             server._forkserver_address = None
         with contextlib.suppress(ChildProcessError):
-            if not _gone_within(pid, _END):
+            if not _wait_ended(pid, _END_SECONDS):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 
 
 def hide_helper_pipes() -> list[int]:
-    """In a worker: programs that it starts do not hold the pipes to the fork server and the tracker. Return these."""
+    """Keep the pipes to the fork server and the tracker from what a worker starts; return their descriptors."""
     tracker = getattr(resource_tracker, "_resource_tracker", None)
-    both = (getattr(tracker, "_fd", None), getattr(_server, "_forkserver_alive_fd", None))
-    fds = [fd for fd in both if fd is not None]
+    fds_or_none = (getattr(tracker, "_fd", None), getattr(_server, "_forkserver_alive_fd", None))
+    fds = [fd for fd in fds_or_none if fd is not None]
     for fd in fds:
         os.set_inheritable(fd, False)
     forked_copies.register_fork_hook(release_helpers)
     return fds
 
 
-def release_helpers(theirs: Sequence[Any] = ()) -> None:
-    """In a copy of this process: do not keep the fork server alive; whoever wants one here starts a new one."""
-    if _server not in theirs and getattr(_server, "_forkserver_alive_fd", None) is not None:
+def release_helpers(foreign_servers: Sequence[Any] = ()) -> None:
+    """Let go of the fork server in a copy of this process; a run that needs one there starts a new one."""
+    if _server not in foreign_servers and getattr(_server, "_forkserver_alive_fd", None) is not None:
         forked_copies.close_descriptors(_server._forkserver_alive_fd)
-        _forget(_server._forkserver_address)
+        _close_address(_server._forkserver_address)
         _server._forkserver_alive_fd = _server._forkserver_pid = _server._forkserver_address = None
 
 
-def _gone_within(pid: int, seconds: float) -> bool:
-    """Whether a child ends within so many seconds."""
+def _wait_ended(pid: int, seconds: float) -> bool:
+    """Return True if a child ends within so many seconds."""
     end = time.monotonic() + seconds
     with contextlib.suppress(OSError, AttributeError):  # no such call here
         fd = os.pidfd_open(pid)
         try:
-            return _ready(fd, select.POLLIN, seconds)
+            return _wait_ready(fd, select.POLLIN, seconds)
         finally:
             os.close(fd)
     while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:

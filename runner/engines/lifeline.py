@@ -29,14 +29,14 @@ def arm_lifeline(read_end: int) -> None:
         fcntl.fcntl(read_end, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(read_end, fcntl.F_SETFL, fcntl.fcntl(read_end, fcntl.F_GETFL) | os.O_ASYNC)
     else:
-        threading.Thread(target=_wait, args=(read_end,), name="runner-lifeline", daemon=True).start()
+        threading.Thread(target=_wait_for_end, args=(read_end,), name="runner-lifeline", daemon=True).start()
     # Runner may have died before this was armed.
     if select.select([read_end], [], [], 0)[0]:
-        _end()
+        _kill_group()
 
 
 class Lifeline:
-    """What ties processes to this one that nobody has started by `Spawner`: what thread workers have forked.
+    """The tie between this process and the copies that thread workers fork, which `Spawner` does not know.
 
     Each copy that was forked by a thread that is younger than this (a task's, then) joins one process group, whose
     leader holds the other end of a pipe to this process: it dies, and what it has started, when this process ends. A
@@ -46,20 +46,20 @@ class Lifeline:
     def __init__(self) -> None:
         self._group: ProcessGroup | None = None
         self._leader = 0
-        self._others = {thread.ident for thread in threading.enumerate()} - {threading.main_thread().ident}
-        self._forget = forked_copies.register_fork_hook(self._tie, self._prepare)
+        self._older_threads = {thread.ident for thread in threading.enumerate()} - {threading.main_thread().ident}
+        self._forget = forked_copies.register_fork_hook(self._join_group, self._start_group)
 
-    def _prepare(self) -> None:
+    def _start_group(self) -> None:
         from runner.std.commands import ProcessGroup  # few runs need it
 
         self._group = self._group or ProcessGroup()
         with contextlib.suppress(OSError):  # no more processes, which the fork will find as well
             self._leader = self._group.group_id()
 
-    def _tie(self) -> None:
+    def _join_group(self) -> None:
         if self._group is not None:
             self._group.abandon_in_fork()
-        if self._leader and threading.get_ident() not in self._others:
+        if self._leader and threading.get_ident() not in self._older_threads:
             with contextlib.suppress(OSError):  # it has a session of its own already (`pty.fork`)
                 os.setpgid(0, self._leader)
 
@@ -68,11 +68,11 @@ class Lifeline:
         self._forget()
 
 
-def _wait(read_end: int) -> None:
+def _wait_for_end(read_end: int) -> None:
     with contextlib.suppress(OSError):
         os.read(read_end, 1)
-    _end()
+    _kill_group()
 
 
-def _end() -> None:
+def _kill_group() -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What the fork server imports once, so that every worker it forks has it already.
+"""The modules that the fork server imports once, so that every worker it forks has them already.
 
     runner's own modules     always
     the standard library's   those that the plugins' files import at their top
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: They speak to the person in front of the machine as soon as they are imported.
-_LOUD = {"antigravity", "this"}
+_PRINTING_MODULES = {"antigravity", "this"}
 
 
 def _preload() -> None:
     ignore_terminal_signals()
     server, show = os.getpid(), sys.excepthook
-    # The machine lets it make no more processes: whoever asked learns of its end, and a traceback says nothing more.
+    # The machine allows no more processes: the asking process learns of its end, and a traceback adds nothing.
     sys.excepthook = lambda *error: None if os.getpid() == server else show(*error)
     wanted = json.loads(os.environ.pop(PRELOAD_VARIABLE))
     sys.path[:] = wanted["path"]
@@ -57,7 +57,7 @@ def _preload() -> None:
 
 
 def _fork_safe(file: str) -> Iterator[str]:
-    """The modules that a file imports at its top, without executing it, as far as a fork does them no harm."""
+    """Yield the modules that a file imports at its top and that a fork does not harm; the file is not executed."""
     import dis
     from importlib.machinery import SourceFileLoader
 
@@ -70,23 +70,23 @@ def _fork_safe(file: str) -> Iterator[str]:
 
 
 def is_fork_safe(name: str) -> bool:
-    """Whether a module may be imported before a fork.
+    """Return True if a module may be imported before a fork.
 
     >>> is_fork_safe("concurrent.futures"), is_fork_safe("polars")
     (True, False)
     """
     top = name.partition(".")[0]
-    return (top in sys.stdlib_module_names and top not in _LOUD) or name == "numpy"
+    return (top in sys.stdlib_module_names and top not in _PRINTING_MODULES) or name == "numpy"
 
 
-def _keep_ends_apart() -> None:
-    """What plugins have registered with `atexit` is for the workers; the server ends without it.
+def _separate_exit_functions() -> None:
+    """Have the server end without what plugins have registered with `atexit`: that is for the workers.
 
     But for `weakref.finalize`: what was made here once, such as a temporary folder, is given back here.
     """
     server = os.getpid()
 
-    def leave() -> None:
+    def exit_server() -> None:
         if os.getpid() != server:
             return
         weakref = sys.modules.get("weakref")
@@ -95,17 +95,17 @@ def _keep_ends_apart() -> None:
                 weakref.finalize._exitfunc()
         os._exit(0)
 
-    atexit.register(leave)  # the last one registered is the first one called
+    atexit.register(exit_server)  # the last one registered is the first one called
 
 
-def _freeze() -> None:
-    """Workers share what is here as long as nobody writes to it; the collector of cycles does when it looks at it."""
+def _freeze_objects() -> None:
+    """Keep the garbage collector, which writes to each object it visits, off the pages that workers share."""
     gc.collect()
     gc.freeze()
 
 
-if PRELOAD_VARIABLE in os.environ:  # else somebody only looks at this module, or the server is another's heir
+if PRELOAD_VARIABLE in os.environ:  # else it is imported to be looked at, or the server is another's heir
     gc.freeze()
     _preload()
-    _keep_ends_apart()
-    _freeze()
+    _separate_exit_functions()
+    _freeze_objects()

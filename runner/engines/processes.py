@@ -7,7 +7,7 @@
        printer ◀──── two pipes ──────────────    standard output and error
 
 A death is what the pidfd says, never an end of file. Then: read what it still sent, kill its group (the fence),
-learn the exit code, report. Only after that can its items be given to somebody else.
+learn the exit code, report. Only after that can its items be given to another worker.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from runner.worker import WorkerSpec
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-_PATIENCE = 2.0
+_EXIT_CODE_SECONDS = 2.0
 #: Seconds that a worker may live without its socket, or in the middle of a message.
-_SILENCE = 5.0
-_LAUNCHES = 3
-_MOST_STACK = 1 << 18
+_BROKEN_SOCKET_SECONDS = 5.0
+_MAX_START_ATTEMPTS = 3
+_MAX_STACK_BYTES = 1 << 18
 
 
 @dataclass(slots=True)
@@ -69,8 +69,8 @@ class _Worker:
     stack_offset: int = 0
     output_pipes: list[Any] = field(default_factory=list)
     watches_write: bool = False
-    #: It has said its last word: its socket may close before it is gone. Or it said what nobody understands.
-    said_farewell: bool = False
+    #: It has sent its last message: its socket may close before it is gone. Or it sent what is not a message.
+    sent_last_message: bool = False
     socket_broken: str = ""
     #: Bytes that had arrived when a message was last found to have begun and not ended.
     bytes_at_check: int = -1
@@ -79,31 +79,31 @@ class _Worker:
 class ProcessEngine:
     """Processes of this machine.
 
-    `attach(worker's name, descriptor, "out" or "err")` hands an output pipe to whoever prints it, and returns a
-    thing to `finish` once the worker is dead; None leaves output alone. `holdings` may be shared with other fleets;
-    who made it closes it, after the fleets.
+    `attach_output(worker's name, descriptor, "out" or "err")` hands an output pipe to the printer, and returns an
+    object to `finish` once the worker is dead; None leaves output alone. `arena_registry` may be shared with other
+    engines: its maker closes it after them.
     """
 
     def __init__(
         self,
-        hub: LocalReactor,
-        page: ProgressPage,
+        reactor: LocalReactor,
+        progress_page: ProgressPage,
         spawner: Spawner,
-        attach: Callable[[str, int, str], Any] | None,
-        holdings: ArenaRegistry | None = None,
+        attach_output: Callable[[str, int, str], Any] | None,
+        arena_registry: ArenaRegistry | None = None,
     ) -> None:
-        self._holdings = holdings or ArenaRegistry()
-        self._own_holdings = holdings is None
-        hub.before_wait.append(self._tell_of_memory)
-        self._hub = hub
-        self._page = page
+        self._arena_registry = arena_registry or ArenaRegistry()
+        self._owns_arena_registry = arena_registry is None
+        reactor.before_wait.append(self._send_memory_notices)
+        self._reactor = reactor
+        self._progress_page = progress_page
         self._spawner = spawner
-        self._attach = attach
+        self._attach_output = attach_output
         self._workers: dict[int, _Worker] = {}
         self._forget = forked_copies.register_fork_hook(self.abandon_in_fork)
 
     def abandon_in_fork(self) -> None:
-        """This is a copy that something in this process has forked: it must not hold what keeps workers alive."""
+        """Let go, in a copy that code in this process has forked, of what keeps workers alive."""
         for worker in self._workers.values():
             worker.link.close()
             forked_copies.close_descriptors(worker.lifeline, worker.death_fd, worker.stack_file)
@@ -111,42 +111,42 @@ class ProcessEngine:
 
     # -- starting ------------------------------------------------------------------------------
 
-    def start(self, spec: WorkerSpec, life: int) -> int:
+    def start(self, spec: WorkerSpec, generation: int) -> int:
         """Start a process that bears the worker's name; return its pid."""
-        self._page.clear(spec.slot)
+        self._progress_page.clear(spec.slot)
         with forked_copies.fork_lock:
-            worker = self._try_to_launch(spec, life)
+            worker = self._try_to_launch(spec, generation)
             self._workers[spec.slot] = worker
-        self._hub.watch_fd(worker.link.fileno(), READ, partial(self._on_link, spec.slot, worker))
-        self._hub.watch_fd(worker.death_fd, READ, lambda _: self._on_death(spec.slot, worker))
+        self._reactor.watch_fd(worker.link.fileno(), READ, partial(self._on_link, spec.slot, worker))
+        self._reactor.watch_fd(worker.death_fd, READ, lambda _: self._on_death(spec.slot, worker))
         return worker.pid
 
-    def _try_to_launch(self, spec: WorkerSpec, life: int) -> _Worker:
-        """The fork server may die at any moment, and a new one is started by the next try."""
-        for attempt in range(_LAUNCHES):
+    def _try_to_launch(self, spec: WorkerSpec, generation: int) -> _Worker:
+        """Start a worker, again if the fork server dies meanwhile: each try starts a new one if need be."""
+        for attempt in range(_MAX_START_ATTEMPTS):
             with contextlib.ExitStack() as theirs:
                 try:
-                    return self._launch(spec, life, theirs)
+                    return self._launch(spec, generation, theirs)
                 except (EOFError, ConnectionError) as error:
-                    if attempt + 1 == _LAUNCHES:
+                    if attempt + 1 == _MAX_START_ATTEMPTS:
                         raise _cannot_start(spec, error) from error
                 except (OSError, MemoryError, pickle.PicklingError) as error:
                     raise _cannot_start(spec, error) from error
         raise AssertionError("unreachable")
 
-    def _launch(self, spec: WorkerSpec, life: int, theirs: contextlib.ExitStack) -> _Worker:
+    def _launch(self, spec: WorkerSpec, generation: int, theirs: contextlib.ExitStack) -> _Worker:
         with contextlib.ExitStack() as ours:  # closed again if anything below fails
             our_end, their_end = connected_pair()
             ours.callback(our_end.close)
             theirs.callback(their_end.close)
-            life_read, life_write = self._pipe(ours, theirs)
-            account = self._holdings.register_worker()
-            ours.callback(self._holdings.forget_worker, account)
-            notes = memory_file("runner-stack")
-            ours.callback(os.close, notes)
+            life_read, life_write = self._lifeline_pipe(ours, theirs)
+            worker_memory = self._arena_registry.register_worker()
+            ours.callback(self._arena_registry.forget_worker, worker_memory)
+            stack_file = memory_file("runner-stack")
+            ours.callback(os.close, stack_file)
             outlets: list[tuple[int, str]] = []
             given: dict[str, InheritedFd | None] = {"out": None, "err": None}
-            if self._attach is not None:
+            if self._attach_output is not None:
                 for stream in ("out", "err"):
                     # The pipe's ends are the other way round here: the worker writes.
                     read_end, write_end = os.pipe()
@@ -154,29 +154,39 @@ class ProcessEngine:
                     theirs.callback(os.close, write_end)
                     outlets.append((read_end, stream))
                     given[stream] = InheritedFd(write_end)
-            kit = WorkerBootstrap(
+            bootstrap = WorkerBootstrap(
                 spec=spec,
                 socket_fd=InheritedFd(their_end.fileno()),
-                progress_page=InheritedFd(self._page.fd),
+                progress_page=InheritedFd(self._progress_page.fd),
                 lifeline_fd=InheritedFd(life_read),
-                stack_file=InheritedFd(notes),
+                stack_file=InheritedFd(stack_file),
                 out=given["out"],
                 err=given["err"],
                 runner_pid=os.getpid(),
-                arena_number=account.number,
+                arena_number=worker_memory.number,
             )
-            process = self._spawner.start(worker_main, (kit,), spec.name, self._hub.has_pending_signal)
+            process = self._spawner.start(worker_main, (bootstrap,), spec.name, self._reactor.has_pending_signal)
             pid = process.pid
             assert pid is not None
             death_fd = _death_fd(process, pid)
             ours.pop_all()
-        worker = _Worker(spec.name, life, process, pid, SupervisorLink(our_end), life_write, death_fd, account, notes)
-        if self._attach is not None:
-            worker.output_pipes = [self._attach(spec.name, fd, stream) for fd, stream in outlets]
+        worker = _Worker(
+            spec.name,
+            generation,
+            process,
+            pid,
+            SupervisorLink(our_end),
+            life_write,
+            death_fd,
+            worker_memory,
+            stack_file,
+        )
+        if self._attach_output is not None:
+            worker.output_pipes = [self._attach_output(spec.name, fd, stream) for fd, stream in outlets]
         return worker
 
     @staticmethod
-    def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:
+    def _lifeline_pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:
         read_end, write_end = os.pipe()
         theirs.callback(os.close, read_end)
         ours.callback(os.close, write_end)
@@ -188,7 +198,7 @@ class ProcessEngine:
         """Hand a message over; what the socket does not take yet goes out when it does."""
         worker = self._workers.get(slot)
         if worker is not None:
-            message, arenas = self._holdings.message_to_worker(worker.worker_memory, message)
+            message, arenas = self._arena_registry.message_to_worker(worker.worker_memory, message)
             for arena in arenas:
                 worker.link.send(arena)
             worker.link.send(message)
@@ -198,92 +208,94 @@ class ProcessEngine:
         wants = worker.link.wants_to_write
         if wants != worker.watches_write:
             worker.watches_write = wants
-            self._hub.change_fd_events(worker.link.fileno(), READ | WRITE if wants else READ)
+            self._reactor.change_fd_events(worker.link.fileno(), READ | WRITE if wants else READ)
 
     def _on_link(self, slot: int, worker: _Worker, mask: int) -> None:
         if mask & WRITE:
             worker.link.flush()
             self._watch_writing(worker)
         if mask & READ:
-            self._read(slot, worker)
+            self._read_messages(slot, worker)
 
-    def _read(self, slot: int, worker: _Worker) -> None:
+    def _read_messages(self, slot: int, worker: _Worker) -> None:
         messages, alive = worker.link.receive()
         for message in messages:
             if type(message) is ArenaNotice:
-                self._holdings.register_arena(worker.worker_memory, message)
+                self._arena_registry.register_arena(worker.worker_memory, message)
             else:
-                worker.said_farewell = type(message) in {Finished, Failed}
-                self._hub.post_event(
+                worker.sent_last_message = type(message) in {Finished, Failed}
+                self._reactor.post_event(
                     MessageReceived(
-                        slot, worker.generation, self._holdings.message_from_worker(worker.worker_memory, message)
+                        slot, worker.generation, self._arena_registry.message_from_worker(worker.worker_memory, message)
                     )
                 )
         if worker.link.is_garbled:  # something wrote into it that is not ours: nothing it says can be trusted any more
-            self._spoil(worker, "wrote into the socket that it has to runner")
+            self._distrust_worker(worker, "wrote into the socket that it has to runner")
         if not alive:
-            self._hub.unwatch_fd(worker.link.fileno())  # the pidfd tells the rest
-            self._hub.call_later(_SILENCE, partial(self._deaf, slot, worker))
+            self._reactor.unwatch_fd(worker.link.fileno())  # the pidfd tells the rest
+            self._reactor.call_later(_BROKEN_SOCKET_SECONDS, partial(self._check_closed_socket, slot, worker))
         elif worker.link.has_partial_message and worker.bytes_at_check < 0:
             worker.bytes_at_check = worker.link.received_bytes
-            self._hub.call_later(_SILENCE, partial(self._mute, slot, worker))
+            self._reactor.call_later(_BROKEN_SOCKET_SECONDS, partial(self._check_partial_message, slot, worker))
 
-    def _spoil(self, worker: _Worker, why: str) -> None:
+    def _distrust_worker(self, worker: _Worker, why: str) -> None:
         worker.socket_broken = f"{why}, and was killed"
         self._kill(worker)
 
-    def _deaf(self, slot: int, worker: _Worker) -> None:
-        """Its socket is closed, and it lives: it has closed what it does not know, and would be waited for in vain."""
-        if self._workers.get(slot) is worker and not worker.said_farewell:
-            self._spoil(worker, "closed the socket that it has to runner")
+    def _check_closed_socket(self, slot: int, worker: _Worker) -> None:
+        """Kill a worker that lives although its socket is closed: the run would wait for it for ever."""
+        if self._workers.get(slot) is worker and not worker.sent_last_message:
+            self._distrust_worker(worker, "closed the socket that it has to runner")
 
-    def _mute(self, slot: int, worker: _Worker) -> None:
-        """A message had begun: has it ended meanwhile, or at least gone on?"""
+    def _check_partial_message(self, slot: int, worker: _Worker) -> None:
+        """Kill a worker whose message had begun and has not gone on since."""
         if self._workers.get(slot) is not worker or worker.socket_broken:
             return
         before, worker.bytes_at_check = worker.bytes_at_check, -1
         if worker.link.has_partial_message:
             if worker.link.received_bytes == before and not _is_stopped(worker.pid):
-                self._spoil(worker, "wrote the beginning of a message into the socket that it has to runner")
+                self._distrust_worker(worker, "wrote the beginning of a message into the socket that it has to runner")
                 return
             worker.bytes_at_check = worker.link.received_bytes
-            self._hub.call_later(_SILENCE, partial(self._mute, slot, worker))
+            self._reactor.call_later(_BROKEN_SOCKET_SECONDS, partial(self._check_partial_message, slot, worker))
 
-    def _tell_of_memory(self) -> None:
+    def _send_memory_notices(self) -> None:
         """Tell workers of memory that is free, and of arenas that are gone."""
-        if not (self._holdings.arenas_to_report or self._holdings.has_removed_arenas):
+        if not (self._arena_registry.arenas_to_report or self._arena_registry.has_removed_arenas):
             return
-        for account, arena in self._holdings.take_freed_notices():
-            worker = next(worker for worker in self._workers.values() if worker.worker_memory is account)
+        for worker_memory, arena in self._arena_registry.take_freed_notices():
+            worker = next(worker for worker in self._workers.values() if worker.worker_memory is worker_memory)
             worker.link.send(arena)
             self._watch_writing(worker)
-        if self._holdings.has_removed_arenas:
+        if self._arena_registry.has_removed_arenas:
             for worker in self._workers.values():
-                for arena in self._holdings.take_removed_arenas(worker.worker_memory):
+                for arena in self._arena_registry.take_removed_arenas(worker.worker_memory):
                     worker.link.send(arena)
                     self._watch_writing(worker)
 
     # -- ending --------------------------------------------------------------------------------
 
     def _on_death(self, slot: int, worker: _Worker) -> None:
-        self._hub.unwatch_fd(worker.death_fd)
-        if self._hub.is_watching_fd(worker.link.fileno()):
-            self._read(slot, worker)
+        self._reactor.unwatch_fd(worker.death_fd)
+        if self._reactor.is_watching_fd(worker.link.fileno()):
+            self._read_messages(slot, worker)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(worker.pid, signal.SIGKILL)  # what it started dies with it
-        death = self._exit_status(worker)
-        position = self._page.position(slot)
-        stack = self._stack(worker)
-        if death.code and stack.startswith("Traceback "):  # what it raised was no Exception
-            death = ExitStatus(text=f"ended by {stack.rstrip().splitlines()[-1]}")
-        self._page.clear(slot)
+        exit_status = self._exit_status(worker)
+        position = self._progress_page.position(slot)
+        stack = self._stack_text(worker)
+        if exit_status.code and stack.startswith("Traceback "):  # what it raised was no Exception
+            exit_status = ExitStatus(text=f"ended by {stack.rstrip().splitlines()[-1]}")
+        self._progress_page.clear(slot)
         with forked_copies.fork_lock:
             del self._workers[slot]
-            self._dispose(worker)
-        self._hub.post_event(WorkerExited(slot, worker.generation, death, position, stack, bool(worker.socket_broken)))
+            self._release_worker(worker)
+        self._reactor.post_event(
+            WorkerExited(slot, worker.generation, exit_status, position, stack, bool(worker.socket_broken))
+        )
 
     def _exit_status(self, worker: _Worker) -> ExitStatus:
-        self._join(worker, _PATIENCE)
+        self._await_exit_code(worker, _EXIT_CODE_SECONDS)
         if worker.socket_broken:
             return ExitStatus(text=worker.socket_broken)
         code = worker.process.exitcode
@@ -296,17 +308,17 @@ class ProcessEngine:
             )
         return ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code)
 
-    def _join(self, worker: _Worker, patience: float) -> None:
+    def _await_exit_code(self, worker: _Worker, patience: float) -> None:
         """Wait until the fork server has told the exit code; one that does not (stopped, perhaps) is ended."""
         worker.process.join(patience)
         if worker.process.exitcode is None and self._spawner.start_method == "forkserver":
             fork_server.kill()
-            worker.process.join(_PATIENCE)
+            worker.process.join(_EXIT_CODE_SECONDS)
 
-    def _dispose(self, worker: _Worker) -> None:
-        self._hub.unwatch_fd(worker.link.fileno())
+    def _release_worker(self, worker: _Worker) -> None:
+        self._reactor.unwatch_fd(worker.link.fileno())
         worker.link.close()
-        self._holdings.forget_worker(worker.worker_memory)
+        self._arena_registry.forget_worker(worker.worker_memory)
         os.close(worker.lifeline)
         os.close(worker.stack_file)
         if worker.death_fd != worker.process.sentinel:
@@ -317,7 +329,7 @@ class ProcessEngine:
             worker.process.close()
 
     def kill(self, slot: int) -> bool:
-        """SIGKILL to the worker's group; `WorkerExited` follows when the kernel says so."""
+        """Send SIGKILL to the worker's group; `WorkerExited` follows when the kernel says so."""
         worker = self._workers.get(slot)
         if worker is not None:
             self._kill(worker)
@@ -332,8 +344,8 @@ class ProcessEngine:
         forked_copies.kill(elsewhere)
 
     def current_position(self, slot: int) -> Position:
-        """What the slot's worker executes."""
-        return self._page.position(slot)
+        """Return the position that the slot's worker shows."""
+        return self._progress_page.position(slot)
 
     def request_stack(self, slot: int) -> None:
         """Ask for the worker's stack; faulthandler answers in the signal handler itself."""
@@ -344,31 +356,31 @@ class ProcessEngine:
                 os.kill(worker.pid, signal.SIGQUIT)
 
     def read_stack(self, slot: int) -> str:
-        """What the worker's faulthandler has written since it was asked."""
+        """Return what the worker's faulthandler has written since it was asked."""
         worker = self._workers.get(slot)
-        return "" if worker is None else self._stack(worker)
+        return "" if worker is None else self._stack_text(worker)
 
     @staticmethod
-    def _stack(worker: _Worker) -> str:
-        data = os.pread(worker.stack_file, _MOST_STACK, worker.stack_offset)
+    def _stack_text(worker: _Worker) -> str:
+        data = os.pread(worker.stack_file, _MAX_STACK_BYTES, worker.stack_offset)
         return clean_stack(data.decode("utf-8", "backslashreplace"))
 
     def resident_bytes(self, slot: int) -> int:
-        """Resident bytes of the worker, without its children."""
+        """Return the worker's resident bytes, without those of its children."""
         worker = self._workers.get(slot)
-        return 0 if worker is None else _resident(worker.pid)
+        return 0 if worker is None else _resident_bytes(worker.pid)
 
     def is_output_blocked(self, slot: int) -> bool:
-        """Whether the worker waits until what it has printed is taken: its pipe is full, or runner's own output."""
+        """Return True if the worker waits until its output is taken: its pipe is full, or runner's own output."""
         worker = self._workers.get(slot)
         if worker is None:
             return False
-        if self._attach is None:
+        if self._attach_output is None:
             return any(map(_full, (1, 2)))
         return any(outlet.full() for outlet in worker.output_pipes if hasattr(outlet, "full"))
 
     def pause_workers(self, *, going_on: bool) -> None:
-        """SIGSTOP or SIGCONT to every worker's group."""
+        """Send SIGSTOP or SIGCONT to every worker's group."""
         for worker in self._workers.values():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(worker.pid, signal.SIGCONT if going_on else signal.SIGSTOP)
@@ -379,17 +391,17 @@ class ProcessEngine:
         for worker in self._workers.values():
             self._kill(worker)
         for slot, worker in list(self._workers.items()):
-            self._join(worker, _PATIENCE)
-            self._hub.unwatch_fd(worker.death_fd)
+            self._await_exit_code(worker, _EXIT_CODE_SECONDS)
+            self._reactor.unwatch_fd(worker.death_fd)
             del self._workers[slot]
-            self._dispose(worker)
-        if self._own_holdings:
-            self._holdings.close()
+            self._release_worker(worker)
+        if self._owns_arena_registry:
+            self._arena_registry.close()
         self._spawner.close()
 
 
 def _full(fd: int) -> bool:
-    """Whether a write would wait now."""
+    """Return True if a write would wait now."""
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return not poll.poll(0)
@@ -402,7 +414,7 @@ def _cannot_start(spec: WorkerSpec, error: Exception) -> SpawnError:
     return SpawnError(f"worker `{spec.name}` of task `{spec.task}` could not be started: {why}")
 
 
-def _resident(pid: int) -> int:
+def _resident_bytes(pid: int) -> int:
     try:
         pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
     except (OSError, IndexError):  # not Linux, or just gone
@@ -411,7 +423,7 @@ def _resident(pid: int) -> int:
 
 
 def _is_stopped(pid: int) -> bool:
-    """Whether it has been stopped, as by SIGSTOP; False where nobody can tell."""
+    """Return True if a process has been stopped, as by SIGSTOP; False if that is unknown."""
     try:
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in {b"T", b"t"}
     except (OSError, IndexError):
@@ -419,7 +431,7 @@ def _is_stopped(pid: int) -> bool:
 
 
 def _death_fd(process: BaseProcess, pid: int) -> int:
-    """A descriptor that is readable once the process has ended, whoever its parent is."""
+    """Return a descriptor that is readable once the process has ended, also if it is not our child."""
     if hasattr(os, "pidfd_open"):
         with contextlib.suppress(OSError):
             return os.pidfd_open(pid)

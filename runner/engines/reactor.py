@@ -29,23 +29,23 @@ class LocalReactor:
 
     def __init__(self) -> None:
         self.selector = selectors.DefaultSelector()
-        self._posted: deque[EngineEvent] = deque()
+        self._posted_events: deque[EngineEvent] = deque()
         self._sleeping = False
         #: What is to be looked at later: when, and by what.
-        self._later: list[tuple[float, Callable[[], None]]] = []
-        #: Called before each wait: what a fleet has to say when nothing else is being said.
+        self._delayed_calls: list[tuple[float, Callable[[], None]]] = []
+        #: Called before each wait: what an engine has to send when nothing else is being said.
         self.before_wait: list[Callable[[], None]] = []
         self._reader, self._writer = os.pipe()
         for fd in (self._reader, self._writer):
             os.set_blocking(fd, False)
         self.selector.register(self._reader, selectors.EVENT_READ)
-        self._calls: dict[int, Callable[[int], None]] = {}
+        self._fd_callbacks: dict[int, Callable[[int], None]] = {}
         self._handlers: dict[int, object] = {}
         self._old_wakeup: int | None = None
         self._forget = forked_copies.register_fork_hook(self.abandon_in_fork)
 
     def abandon_in_fork(self) -> None:
-        """This is a copy that something in this process has forked: no supervisor waits here, no signal is for it."""
+        """Let go of everything in a copy that code in this process has forked: no supervisor waits there."""
         self.release_signals()
         self.selector.close()
         forked_copies.close_descriptors(self._reader, self._writer)
@@ -53,7 +53,7 @@ class LocalReactor:
 
     def post_event(self, event: EngineEvent) -> None:
         """Report an event from any thread."""
-        self._posted.append(event)
+        self._posted_events.append(event)
         if self._sleeping:
             self.wake_up()
 
@@ -65,47 +65,47 @@ class LocalReactor:
     def watch_fd(self, fd: int, events: int, call: Callable[[int], None]) -> None:
         """Call `call(mask)` in the loop whenever the descriptor is ready."""
         self.selector.register(fd, events)
-        self._calls[fd] = call
+        self._fd_callbacks[fd] = call
 
     def change_fd_events(self, fd: int, events: int) -> None:
         """Change what a descriptor is watched for."""
         self.selector.modify(fd, events)
 
     def is_watching_fd(self, fd: int) -> bool:
-        """Whether the descriptor is watched."""
-        return fd in self._calls
+        """Return True if the descriptor is watched."""
+        return fd in self._fd_callbacks
 
     def unwatch_fd(self, fd: int) -> None:
         """Stop watching; before the descriptor is closed."""
-        self._calls.pop(fd, None)
+        self._fd_callbacks.pop(fd, None)
         with contextlib.suppress(KeyError, ValueError):
             self.selector.unregister(fd)
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> None:
         """Call it in the loop after so many seconds."""
-        self._later.append((time.monotonic() + seconds, call))
+        self._delayed_calls.append((time.monotonic() + seconds, call))
 
-    def _look(self) -> float:
-        """Call what is due; how many seconds the next one has time."""
+    def _call_due(self) -> float:
+        """Call what is due; return the seconds until the next one."""
         now = time.monotonic()
-        for due in [due for due in self._later if due[0] <= now]:
-            self._later.remove(due)
+        for due in [due for due in self._delayed_calls if due[0] <= now]:
+            self._delayed_calls.remove(due)
             due[1]()
-        return max(0.0, min((when for when, _ in self._later), default=now) - now)
+        return max(0.0, min((when for when, _ in self._delayed_calls), default=now) - now)
 
     def wait(self, timeout: float | None) -> list[EngineEvent]:
         """Run the callbacks of what is ready; return all events."""
         for call in self.before_wait:
             call()
-        if self._later:
-            patience = self._look()
-            if self._later:
+        if self._delayed_calls:
+            patience = self._call_due()
+            if self._delayed_calls:
                 timeout = patience if timeout is None else min(timeout, patience)
-        if self._posted:
+        if self._posted_events:
             timeout = 0
         else:
             self._sleeping = True
-            if self._posted:  # posted before it could see that we sleep
+            if self._posted_events:  # posted before it could see that we sleep
                 timeout = 0
         try:
             ready = self.selector.select(timeout)
@@ -115,11 +115,11 @@ class LocalReactor:
             if key.fd == self._reader:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._reader, 4096)
-            elif (watcher := self._calls.get(key.fd)) is not None:  # an earlier one may have unwatched it
+            elif (watcher := self._fd_callbacks.get(key.fd)) is not None:  # an earlier one may have unwatched it
                 watcher(mask)
         events = []
-        while self._posted:
-            events.append(self._posted.popleft())
+        while self._posted_events:
+            events.append(self._posted_events.popleft())
         return events
 
     def suspend_process(self) -> None:
@@ -137,17 +137,17 @@ class LocalReactor:
         self._old_wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in signals:
             if signal.getsignal(number) not in {signal.SIG_IGN, None}:
-                self._handlers[number] = signal.signal(number, self._caught)
+                self._handlers[number] = signal.signal(number, self._post_signal)
 
-    def _caught(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the signature of a handler
-        self._posted.append(SignalReceived(number))
+    def _post_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  the signature of a handler
+        self._posted_events.append(SignalReceived(number))
 
     def has_pending_signal(self) -> bool:
-        """Whether a signal waits to be heard by the loop."""
-        return any(isinstance(event, SignalReceived) for event in self._posted)
+        """Return True if a signal waits to be handled by the loop."""
+        return any(isinstance(event, SignalReceived) for event in self._posted_events)
 
     def release_signals(self) -> None:
-        """Give the signals back to whoever had them."""
+        """Give the signals back to their former handlers."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         if self._old_wakeup is not None:

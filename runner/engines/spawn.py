@@ -1,4 +1,4 @@
-"""How a worker process comes to be, behind one function.
+"""The start of a worker process, behind one function.
 
 A fork server, started before any thread, imports what `preload` says and forks workers in about 4 ms; where there is
 none (or RUNNER_START_METHOD says so) each worker is spawned anew. A forked copy of runner itself is never made: it
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 PRELOAD_VARIABLE = "RUNNER_PRELOAD"
 START_METHOD_VARIABLE = "RUNNER_START_METHOD"
 #: Seconds that a fork server which no longer listens may take until it is gone.
-_DYING = 5.0
+_DYING_SECONDS = 5.0
 #: The fork server is told of so many modules: an environment variable holds 128 KiB.
-_MOST = 200
+_MAX_PRELOADS = 200
 #: Ignored in the fork server and in workers: a terminal sends them to everybody.
 TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP)
 
@@ -45,10 +45,10 @@ class InheritedFd:
     def __reduce__(self) -> tuple[Any, tuple[Any]]:
         from multiprocessing.reduction import DupFd
 
-        return _detach, (DupFd(self.fd),)
+        return _receive_fd, (DupFd(self.fd),)
 
 
-def _detach(duplicate: Any) -> int:
+def _receive_fd(duplicate: Any) -> int:
     fd = int(duplicate.detach())
     os.set_inheritable(fd, False)
     return fd
@@ -65,7 +65,7 @@ class Spawner:
         fork_server.forget_inherited_server()
         self._preload = ""
         #: The servers that were running before; the others are ours to end.
-        self._theirs = fork_server.helper_processes()
+        self._foreign_servers = fork_server.helper_processes()
 
     def start_fork_server(
         self, references: Sequence[Reference], needs_asyncio: bool = False, envs: Iterable[Mapping[str, str]] = ()
@@ -77,23 +77,23 @@ class Spawner:
         if self.start_method != "forkserver":
             return
         self._context.set_forkserver_preload(["runner.engines.preload"])
-        modules, files = ((), ()) if any(envs) else _wanted(references)
+        modules, files = ((), ()) if any(envs) else _preload_targets(references)
         wanted = {"path": sys.path, "modules": list(modules), "files": list(files), "asyncio": needs_asyncio}
         self._preload = json.dumps(wanted)
         try:
-            self._serve()
+            self._ensure_server()
         except OSError:
             self.start_method = "spawn"
             self._context = multiprocessing.get_context(self.start_method)
 
-    def _serve(self) -> None:
+    def _ensure_server(self) -> None:
         """Start the fork server, unless it runs."""
         if fork_server.is_server_running():
             return
         if self._preload:
             os.environ[PRELOAD_VARIABLE] = self._preload
         try:
-            with _apart(), _held_back(), fork_server.use_unlinked_socket():
+            with _isolated_interpreter(), _blocked_signals(), fork_server.use_unlinked_socket():
                 forkserver.ensure_running()
         finally:
             os.environ.pop(PRELOAD_VARIABLE, None)
@@ -105,51 +105,51 @@ class Spawner:
         name: str,
         hurried: Callable[[], bool] = lambda: False,
     ) -> BaseProcess:
-        """Start one process; OSError when the machine refuses. `hurried`: whether a signal waits for this to end.
+        """Start one process; OSError when the machine refuses. `hurried()` is True once a signal waits for this to end.
 
         A fork server that dies no longer listens some time before it can be waited for; until then nothing would
         start a new one, and each try is refused.
         """
-        end = time.monotonic() + _DYING
+        deadline = time.monotonic() + _DYING_SECONDS
         while True:
             try:
-                return self._start(target, args, name, hurried)
+                return self._start_process(target, args, name, hurried)
             except (ConnectionRefusedError, FileNotFoundError) as error:
-                if isinstance(error, FileNotFoundError):  # its socket was swept away, so nobody will ever reach it
+                if isinstance(error, FileNotFoundError):  # its socket was swept away, so it cannot be reached any more
                     fork_server.kill()
-                if time.monotonic() > end or self.start_method != "forkserver":
+                if time.monotonic() > deadline or self.start_method != "forkserver":
                     raise
                 time.sleep(0.001)
 
-    def _start(
+    def _start_process(
         self, target: Callable[..., None], args: tuple[Any, ...], name: str, hurried: Callable[[], bool]
     ) -> BaseProcess:
         process: BaseProcess
         if self.start_method == "forkserver":
-            self._serve()
+            self._ensure_server()
             process = fork_server.ForkedProcess(target=target, args=args, name=name)
-            with _apart(), _no_main():
+            with _isolated_interpreter(), _hidden_main():
                 process.start()
             fork_server.await_started(process, hurried)
         else:
             process = self._context.Process(target=target, args=args, name=name)  # type: ignore[attr-defined]
-            with _apart(), _no_main(), _held_back():
+            with _isolated_interpreter(), _hidden_main(), _blocked_signals():
                 process.start()
         return process
 
     def abandon_in_fork(self) -> None:
-        """This is a copy of the process: it must not keep the fork server alive, and starts its own if it wants one."""
-        fork_server.release_helpers(self._theirs)
+        """Let go of the fork server in a copy of this process, which starts its own if it needs one."""
+        fork_server.release_helpers(self._foreign_servers)
 
     def close(self) -> None:
         """End the fork server and the resource tracker; both would end by themselves when runner does."""
         for each in fork_server.helper_processes():
-            if each not in self._theirs:
+            if each not in self._foreign_servers:
                 fork_server.end_helper(each)
 
 
-def _wanted(references: Sequence[Reference]) -> tuple[list[str], list[str]]:
-    """Modules that may be imported before a fork, and files of which only that is known what they import."""
+def _preload_targets(references: Sequence[Reference]) -> tuple[list[str], list[str]]:
+    """Return modules that may be imported before a fork, and files whose imports alone may be."""
     modules, files = [], []
     for module, path in dict.fromkeys((each.module, each.path) for each in references):
         top = module.partition(".")[0]
@@ -158,11 +158,11 @@ def _wanted(references: Sequence[Reference]) -> tuple[list[str], list[str]]:
         else:
             file = path or getattr(sys.modules.get(module), "__file__", None)
             files += [file] if file and file.endswith(".py") else []
-    return modules[:_MOST], files[:_MOST]
+    return modules[:_MAX_PRELOADS], files[:_MAX_PRELOADS]
 
 
 @contextlib.contextmanager
-def _apart() -> Iterator[None]:
+def _isolated_interpreter() -> Iterator[None]:
     """Have a child start apart from where this process is, and from what it is.
 
     multiprocessing starts interpreters with `-c`, which look for modules in the current folder first: a `random.py`
@@ -187,8 +187,8 @@ def _apart() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _held_back() -> Iterator[None]:
-    """Have a child start with the terminal's signals blocked; `ignore_terminal` is for the child to call.
+def _blocked_signals() -> Iterator[None]:
+    """Have a child start with the terminal's signals blocked; the child calls `ignore_terminal_signals`.
 
     Were they ignored here for so long, one that comes in that moment would be lost to this process as well.
     """
@@ -202,7 +202,7 @@ def _held_back() -> Iterator[None]:
 
 
 def ignore_terminal_signals() -> None:
-    """In a child that was started by `Spawner`: from now on the terminal's signals are ignored, and none is blocked.
+    """Ignore the terminal's signals, and block none, in a child that was started by `Spawner`.
 
     Whoever started runner may have blocked more, and ignored that children end: then no exit code would be known.
     """
@@ -214,7 +214,7 @@ def ignore_terminal_signals() -> None:
 
 
 @contextlib.contextmanager
-def _no_main() -> Iterator[None]:
+def _hidden_main() -> Iterator[None]:
     """Hide `__main__`'s file: a child would run it again, and import the whole command line for nothing."""
     main = sys.modules.get("__main__")
     sys.modules["__main__"] = types.ModuleType("__main__")

@@ -31,36 +31,36 @@ if TYPE_CHECKING:
 
 
 #: Threads that are on their way out get so many seconds together.
-_MOMENT = 0.3
+_EXIT_SECONDS = 0.3
 
 
 class ThreadPort:
     """The port of one thread worker."""
 
     def __init__(
-        self, post: Callable[[Any], None], slot: int, life: int, holdings: ArenaRegistry | None = None
+        self, post: Callable[[Any], None], slot: int, generation: int, arena_registry: ArenaRegistry | None = None
     ) -> None:
-        self._holdings = holdings
-        self.arena_writer = None if holdings is None else holdings.thread_arena
-        self._post, self._slot, self._life = post, slot, life
+        self._arena_registry = arena_registry
+        self.arena_writer = None if arena_registry is None else arena_registry.thread_arena
+        self._post, self._slot, self._generation = post, slot, generation
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._listener: Callable[[Any], None] | None = None
         self._lock = threading.Lock()
 
     def abandon_in_fork(self) -> None:
-        """This is a copy that a function has forked: nothing here is its."""
+        """Let go of everything in a copy that a function has forked."""
         self._post = lambda _: None
-        self._lock, self._holdings = threading.Lock(), None
+        self._lock, self._arena_registry = threading.Lock(), None
         self._inbox = forked_copies.DiscardingChannel()  # type: ignore[assignment]  # that is what it stands for
 
     def send(self, message: FromWorker) -> None:
         """Report to the supervisor's loop."""
-        if self._holdings is not None:
-            message = self._holdings.message_from_thread(message)
-        self._post(MessageReceived(self._slot, self._life, message))
+        if self._arena_registry is not None:
+            message = self._arena_registry.message_from_thread(message)
+        self._post(MessageReceived(self._slot, self._generation, message))
 
     def receive(self, timeout: float | None = None) -> Any:
-        """The next message; None after `timeout` seconds."""
+        """Return the next message; None after `timeout` seconds."""
         try:
             message = self._inbox.get(timeout=timeout) if timeout != 0 else self._inbox.get_nowait()
         except queue.Empty:
@@ -80,7 +80,7 @@ class ThreadPort:
             deliver(message)
 
     def deliver_message(self, message: ToWorker | None) -> None:
-        """The supervisor's side: hand a message over; None: nobody will ever answer."""
+        """Hand a message over, from the supervisor's side; None: the supervisor is gone."""
         with self._lock:
             listener = self._listener
             if listener is None:
@@ -90,24 +90,30 @@ class ThreadPort:
 
 
 class ThreadEngine:
-    """Threads of this process. `holdings` is where they share large buffers with processes, if there are any."""
+    """Threads of this process. In `arena_registry` they share large buffers with processes, if there are any."""
 
     def __init__(
-        self, hub: LocalReactor, around: Callable[[str], Any] | None = None, holdings: ArenaRegistry | None = None
+        self,
+        reactor: LocalReactor,
+        name_thread: Callable[[str], Any] | None = None,
+        arena_registry: ArenaRegistry | None = None,
     ) -> None:
-        self._hub = hub
-        self._holdings = holdings
-        self._cells: dict[int, list[int]] = {}
-        self._around = around
+        self._reactor = reactor
+        self._arena_registry = arena_registry
+        self._progress_slots: dict[int, list[int]] = {}
+        self._name_thread = name_thread
         self._ports: dict[int, ThreadPort] = {}
         self._threads: dict[int, threading.Thread] = {}
 
-    def start(self, spec: WorkerSpec, life: int) -> int:
+    def start(self, spec: WorkerSpec, generation: int) -> int:
         """Start a thread that bears the worker's name."""
-        port = ThreadPort(self._hub.post_event, spec.slot, life, self._holdings)
-        self._cells[spec.slot] = [0, 0]
+        port = ThreadPort(self._reactor.post_event, spec.slot, generation, self._arena_registry)
+        self._progress_slots[spec.slot] = [0, 0]
         thread = WorkerThread(
-            target=contextvars.Context().run, args=(self._live, spec, port, life), name=spec.name, daemon=True
+            target=contextvars.Context().run,
+            args=(self._run_worker, spec, port, generation),
+            name=spec.name,
+            daemon=True,
         )
         self._ports[spec.slot] = port
         try:
@@ -119,60 +125,60 @@ class ThreadEngine:
         self._threads[spec.slot] = thread
         return os.getpid()
 
-    def _live(self, spec: WorkerSpec, port: ThreadPort, life: int) -> None:
-        death, stack = ExitStatus(code=0), ""
+    def _run_worker(self, spec: WorkerSpec, port: ThreadPort, generation: int) -> None:
+        exit_status, stack = ExitStatus(code=0), ""
         # A thread is what its maker is unless it says so. This one is a daemon so that it can be left behind; what a
         # function starts is to be waited for at the end, as in any program.
         threading.current_thread()._daemonic = False  # type: ignore[attr-defined]  # the setter refuses a live thread
-        if self._around is not None:
-            self._around(spec.name)
+        if self._name_thread is not None:
+            self._name_thread(spec.name)
         try:
             with forked_copies.temporary_fork_hook(port.abandon_in_fork):
-                run(spec, port, self._cells[spec.slot])
+                run(spec, port, self._progress_slots[spec.slot])
         except SystemExit as end:
-            death = ExitStatus(text=f"called sys.exit({end.code!r})")
+            exit_status = ExitStatus(text=f"called sys.exit({end.code!r})")
         except BaseException as error:  # noqa: BLE001  whatever ends a thread is reported as its death
-            told = describe_error(error)
-            death, stack = ExitStatus(text=f"ended by {told}"), told.traceback
+            error_text = describe_error(error)
+            exit_status, stack = ExitStatus(text=f"ended by {error_text}"), error_text.traceback
         position = self.current_position(spec.slot)
-        self._hub.post_event(WorkerExited(spec.slot, life, death, position, stack))
+        self._reactor.post_event(WorkerExited(spec.slot, generation, exit_status, position, stack))
 
     def send(self, slot: int, message: ToWorker) -> None:
         """Hand a message over."""
         self._ports[slot].deliver_message(message)
 
     def kill(self, slot: int) -> bool:
-        """Nobody can end a thread."""
+        """Tell the worker that the supervisor is gone; return False: a thread cannot be ended."""
         self._ports[slot].deliver_message(None)
         return False
 
     def current_position(self, slot: int) -> Position:
-        """What the slot's worker executes."""
-        return unpack_position(*self._cells[slot])
+        """Return the position that the slot's worker shows."""
+        return unpack_position(*self._progress_slots[slot])
 
     def request_stack(self, slot: int) -> None:
-        """Nothing to ask: `stack` looks for itself."""
+        """Do nothing: `read_stack` looks for itself."""
 
     def read_stack(self, slot: int) -> str:
-        """What the thread executes now."""
+        """Return the stack of what the thread executes now."""
         frame = sys._current_frames().get(self._threads[slot].ident or 0)
         return "" if frame is None else clean_stack("".join(traceback.format_stack(frame)))
 
     def resident_bytes(self, slot: int) -> int:  # noqa: ARG002  the same for all kinds of workers
-        """Threads share their memory."""
+        """Return 0: threads share their memory."""
         return 0
 
     def pause_workers(self, *, going_on: bool) -> None:
-        """Threads stop with the process that they live in."""
+        """Do nothing: threads stop with the process that they live in."""
 
     def close(self) -> None:
         """Wait a moment for threads that are on their way out; a thread that executes is left behind."""
         for port in self._ports.values():
             port.deliver_message(None)
-        end = time.monotonic() + _MOMENT
+        deadline = time.monotonic() + _EXIT_SECONDS
         for slot, thread in self._threads.items():
-            thread.join(0 if self.current_position(slot).lease else max(0.0, end - time.monotonic()))
+            thread.join(0 if self.current_position(slot).lease else max(0.0, deadline - time.monotonic()))
 
     def names_left_running(self) -> list[str]:
-        """The names of threads that could not be ended."""
+        """Return the names of threads that could not be ended."""
         return [thread.name for thread in self._threads.values() if thread.is_alive()]

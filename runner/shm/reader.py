@@ -3,13 +3,13 @@
 A mapping is private and writable. What a function writes into an array is a copy of that page, seen by this process
 only (copy-on-write): the file keeps what was sent, so an item that is given again is what it was. When the last
 view of a buffer dies, the pages that were written are dropped, and the supervisor is told that this process does
-not need the buffer any more. A function that keeps an array keeps its buffer: nobody writes there meanwhile.
+not need the buffer any more. A function that keeps an array keeps its buffer: the writer does not use it meanwhile.
 
-A buffer that is emitted as it came needs no copy: its handle is sent on. With a few pages changed, the handle goes
-with those pages beside it (`Changes`), and the next reader writes them into its own mapping.
+A buffer that is emitted as it came needs no copy: its reference is sent on. With a few pages changed, it goes
+with those pages beside it (`PageChanges`), and the next reader writes them into its own mapping.
 
 There is one table for the whole process. A worker process has one worker; thread workers share the table, so a
-buffer that somebody here holds already is read into fresh memory for whoever comes second.
+buffer of which a view is alive here is read into fresh memory for the second reader.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from typing import Any
 from runner.shm.writer import ARENA_BYTES, MAP_NORESERVE, PAGE_SIZE, BlockRef
 
 BlockKey = tuple[int, int]
-#: What travels beside a handle: for some runs of pages, where each begins and the bytes of it.
+#: What travels beside a reference: for some runs of pages, where each begins and the bytes of it.
 PageChanges = tuple[tuple[int, bytes], ...]
 
 _POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14: many pages in one call
 #: A changed buffer is copied whole when it is smaller than this, or more than one in so many of its pages has changed,
 #: or more than so many pages: what has changed travels in the pickle, and costs the next reader a page fault each.
-_LEAST_CHANGED, _SHARE, _MOST_CHANGED = 512 * 1024, 32, 16
+_MIN_PATCHED_BYTES, _MIN_UNCHANGED_RATIO, _MAX_CHANGED_PAGES = 512 * 1024, 32, 16
 #: The high byte of a page's entry in /proc/self/pagemap: present (0x80) or swapped (0x40) and not the file's (0x20).
-_WRITTEN = bytes(bool(byte & 0xC0 and not byte & 0x20) for byte in range(256))
+_IS_WRITTEN = bytes(bool(byte & 0xC0 and not byte & 0x20) for byte in range(256))
 
 
 class LiveView(weakref.ref[memoryview]):
-    """A view that is alive. `keeps` is what must live as long (in the supervisor's own process)."""
+    """A view that is alive. `kept_alive` must live as long (in the supervisor's own process)."""
 
     __slots__ = ("address", "kept_alive", "key", "length")
     key: BlockKey
@@ -50,21 +50,21 @@ class LiveView(weakref.ref[memoryview]):
 class MappedArena:
     """One arena, as this process reads it; mapped when the first buffer is asked for."""
 
-    def __init__(self, number: int, fd: int, slots: Any) -> None:
-        self.number, self.fd, self.blocks = number, fd, slots
+    def __init__(self, number: int, fd: int, blocks: Any) -> None:
+        self.number, self.fd, self.blocks = number, fd, blocks
         self.memory: mmap.mmap | None = None
         self.view: memoryview | None = None
         self.base_address = 0
         self.mapped_until = 0
-        self._tried = False
+        self._map_attempted = False
 
     def map_memory(self) -> memoryview | None:
-        """The whole arena; None when this process may not map so much."""
-        if self.view is None and not self._tried:
-            self._tried = True
+        """Return the whole arena's memory; None when this process may not map so much."""
+        if self.view is None and not self._map_attempted:
+            self._map_attempted = True
             with contextlib.suppress(OSError, ValueError):
                 self.memory = mmap.mmap(self.fd, ARENA_BYTES, flags=mmap.MAP_PRIVATE | MAP_NORESERVE)
-                self.base_address = _address(self.memory) or 0
+                self.base_address = _buffer_address(self.memory) or 0
                 self.view = memoryview(self.memory)
         return self.view
 
@@ -76,7 +76,7 @@ class MappedArena:
             self.mapped_until = end
 
     def close(self) -> None:
-        """The arena is gone; memory that somebody still looks at goes with its last view."""
+        """Close the arena; memory that a view still shows goes with the last view."""
         os.close(self.fd)
         if self.view is not None:
             with contextlib.suppress(BufferError):
@@ -85,34 +85,34 @@ class MappedArena:
                 self.memory.close()
 
 
-_mappings: dict[int, MappedArena] = {}
-_live: dict[BlockKey, LiveView] = {}
-_by_address: dict[int, LiveView] = {}
+_arenas: dict[int, MappedArena] = {}
+_live_views: dict[BlockKey, LiveView] = {}
+_views_by_address: dict[int, LiveView] = {}
 #: Views that have died and were not yet cleaned up after. Appended to by the collector of garbage, anywhere.
-_dead: deque[Any] = deque()
+_dead_views: deque[Any] = deque()
 _lock = threading.RLock()
 #: What the supervisor has not been told yet, and what it believes.
-_fresh: set[BlockKey] = set()
-_released: list[BlockKey] = []
-_told: set[BlockKey] = set()
+_unreported_views: set[BlockKey] = set()
+_released_blocks: list[BlockKey] = []
+_reported_views: set[BlockKey] = set()
 _pagemap: int | None = None
 
 
 # -- arenas --------------------------------------------------------------------------------------
 
 
-def open_arena(number: int, fd: int, slots: Any = None) -> None:
-    """An arena's descriptor has arrived; it belongs to this table from now on. `slots[offset]` lives with a view."""
-    _mappings[number] = MappedArena(number, fd, slots)
+def open_arena(number: int, fd: int, blocks: Any = None) -> None:
+    """Add an arena whose descriptor has arrived, and own that from now on. `blocks[offset]` lives with a view."""
+    _arenas[number] = MappedArena(number, fd, blocks)
 
 
 def forget_arena(number: int) -> None:
-    """No handle will name this arena any more."""
+    """Close an arena that no block reference will name any more."""
     sweep_dead_views()
-    mapping = _mappings.pop(number, None)
-    if mapping is not None:
-        mapping.close()
-    if not _mappings:
+    arena = _arenas.pop(number, None)
+    if arena is not None:
+        arena.close()
+    if not _arenas:
         _close_pagemap()
 
 
@@ -120,58 +120,58 @@ def forget_arena(number: int) -> None:
 
 
 def borrow(number: int, offset: int, length: int, changes: PageChanges = ()) -> Any:
-    """A buffer for `pickle.loads`: the memory itself, or a copy when somebody here holds it already.
+    """Return a buffer for `pickle.loads`: the memory itself, or a copy if a view of it is alive here.
 
     A view that is derived from a PickleBuffer keeps the buffer's own memoryview alive; one derived from a
     memoryview would not. That is what makes the watch see the last of them die.
     """
-    mapping = _found(number)
+    arena = _mapped_arena(number)
     with _lock:
         sweep_dead_views()
-        whole = mapping.map_memory()
+        memory = arena.map_memory()
         key = (number, offset)
-        if whole is None or key in _live:
-            return _copied(mapping, offset, length, changes)
-        mapping.populate_until(offset + length)
-        view = whole[offset : offset + length]
-        watch = LiveView(view, _dead.append)
-        watch.key, watch.length, watch.address = key, length, mapping.base_address + offset
-        watch.kept_alive = None if mapping.blocks is None else mapping.blocks.get(offset)
-        _live[key] = _by_address[watch.address] = watch
-        if mapping.blocks is None and key not in _told:
-            _fresh.add(key)
+        if memory is None or key in _live_views:
+            return _read_copy(arena, offset, length, changes)
+        arena.populate_until(offset + length)
+        view = memory[offset : offset + length]
+        live_view = LiveView(view, _dead_views.append)
+        live_view.key, live_view.length, live_view.address = key, length, arena.base_address + offset
+        live_view.kept_alive = None if arena.blocks is None else arena.blocks.get(offset)
+        _live_views[key] = _views_by_address[live_view.address] = live_view
+        if arena.blocks is None and key not in _reported_views:
+            _unreported_views.add(key)
     for start, content in changes:
         view[start : start + len(content)] = content
     return pickle.PickleBuffer(view)
 
 
 def peek(number: int, offset: int, length: int) -> memoryview:
-    """The bytes of a buffer, for whoever only reads them and is done at once."""
-    mapping = _found(number)
+    """Return the bytes of a buffer for a caller that reads them at once and keeps no view."""
+    arena = _mapped_arena(number)
     with _lock:
         sweep_dead_views()
-        whole = mapping.map_memory()
-        if whole is None or (number, offset) in _live:
-            return memoryview(_copied(mapping, offset, length, ()))
-        mapping.populate_until(offset + length)
-    return whole[offset : offset + length].toreadonly()
+        memory = arena.map_memory()
+        if memory is None or (number, offset) in _live_views:
+            return memoryview(_read_copy(arena, offset, length, ()))
+        arena.populate_until(offset + length)
+    return memory[offset : offset + length].toreadonly()
 
 
-def _found(number: int) -> MappedArena:
-    mapping = _mappings.get(number)
-    if mapping is None:
+def _mapped_arena(number: int) -> MappedArena:
+    arena = _arenas.get(number)
+    if arena is None:
         raise OSError(
             "the memory in which this item lies could not be opened here: too many open files (see `ulimit -n`)"
         )
-    return mapping
+    return arena
 
 
-def _copied(mapping: MappedArena, offset: int, length: int, changes: PageChanges) -> bytearray:
+def _read_copy(arena: MappedArena, offset: int, length: int, changes: PageChanges) -> bytearray:
     copy = bytearray(length)
     done = 0
     with memoryview(copy) as rest:
         while done < length:
-            got = os.preadv(mapping.fd, [rest[done:]], offset + done)
+            got = os.preadv(arena.fd, [rest[done:]], offset + done)
             if not got:
                 raise OSError("the memory in which this item lies ends too early")
             done += got
@@ -182,54 +182,54 @@ def _copied(mapping: MappedArena, offset: int, length: int, changes: PageChanges
 
 def sweep_dead_views() -> None:
     """Clean up after views that have died: drop the pages that were written, note that the buffer is not needed."""
-    while _dead:
+    while _dead_views:
         with _lock:
             try:
-                watch = _dead.popleft()
+                live_view = _dead_views.popleft()
             except IndexError:  # another thread was faster
                 return
-            key = watch.key
-            del _live[key], _by_address[watch.address]
-            mapping = _mappings.get(key[0])
-            if mapping is not None and mapping.memory is not None:
-                for start, length in _written(watch):
-                    mapping.memory.madvise(mmap.MADV_DONTNEED, key[1] + start, length)
-            _fresh.discard(key)
-            if key in _told:
-                _released.append(key)
-            watch.kept_alive = None
+            key = live_view.key
+            del _live_views[key], _views_by_address[live_view.address]
+            arena = _arenas.get(key[0])
+            if arena is not None and arena.memory is not None:
+                for start, length in _written_runs(live_view):
+                    arena.memory.madvise(mmap.MADV_DONTNEED, key[1] + start, length)
+            _unreported_views.discard(key)
+            if key in _reported_views:
+                _released_blocks.append(key)
+            live_view.kept_alive = None
 
 
 def take_view_changes() -> tuple[tuple[BlockKey, ...], tuple[BlockKey, ...]]:
-    """What this process holds and the supervisor does not know, and what it holds no longer."""
-    if _dead:
+    """Return the blocks that this process views and has not reported, and those that it no longer views."""
+    if _dead_views:
         sweep_dead_views()
-    if not (_fresh or _released):
+    if not (_unreported_views or _released_blocks):
         return (), ()
-    kept, gone = tuple(_fresh), tuple(key for key in _released if key not in _live)
-    _fresh.clear()
-    _released.clear()
-    _told.difference_update(gone)
-    _told.update(kept)
-    return kept, gone
+    still_viewed, released = tuple(_unreported_views), tuple(key for key in _released_blocks if key not in _live_views)
+    _unreported_views.clear()
+    _released_blocks.clear()
+    _reported_views.difference_update(released)
+    _reported_views.update(still_viewed)
+    return still_viewed, released
 
 
 # -- what was written ------------------------------------------------------------------------------
 
 
-def _written(watch: LiveView) -> list[tuple[int, int]]:
-    """Runs of the view's pages that this process has written, as start and length; all, when nobody can tell."""
+def _written_runs(live_view: LiveView) -> list[tuple[int, int]]:
+    """Return runs (start, length) of the view's pages that this process has written; all, if that is unknown."""
     global _pagemap  # noqa: PLW0603  one descriptor for each process, opened when it is needed
-    pages = -(-watch.length // PAGE_SIZE)
+    pages = -(-live_view.length // PAGE_SIZE)
     try:
         if _pagemap is None:
             _pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-        entries = os.pread(_pagemap, 8 * pages, watch.address // PAGE_SIZE * 8)
+        entries = os.pread(_pagemap, 8 * pages, live_view.address // PAGE_SIZE * 8)
     except OSError:
         return [(0, pages * PAGE_SIZE)]
     if len(entries) < 8 * pages:
         return [(0, pages * PAGE_SIZE)]
-    marks = entries[7::8].translate(_WRITTEN)
+    marks = entries[7::8].translate(_IS_WRITTEN)
     runs: list[tuple[int, int]] = []
     at = marks.find(1)
     while at >= 0:
@@ -249,41 +249,43 @@ def _close_pagemap() -> None:
 
 
 def find_block_ref(raw: memoryview) -> BlockRef | None:
-    """The handle of a buffer that is emitted as it came, or nearly so; None when it must be copied."""
-    if not _by_address:
+    """Return the reference of a buffer that is emitted as it came, or nearly so; None when it must be copied."""
+    if not _views_by_address:
         return None
-    watch = _by_address.get(_address(raw) or -1)
-    if watch is None or watch.length != len(raw) or watch() is None:
+    live_view = _views_by_address.get(_buffer_address(raw) or -1)
+    if live_view is None or live_view.length != len(raw) or live_view() is None:
         return None
-    runs = _written(watch)
-    handle = (*watch.key, watch.length)
+    runs = _written_runs(live_view)
+    block_ref = (*live_view.key, live_view.length)
     if not runs:
-        return BlockRef(handle)
+        return BlockRef(block_ref)
     pages = sum(length for _, length in runs) // PAGE_SIZE
-    if watch.length < _LEAST_CHANGED or pages > min(_MOST_CHANGED, watch.length // PAGE_SIZE // _SHARE):
+    if live_view.length < _MIN_PATCHED_BYTES or pages > min(
+        _MAX_CHANGED_PAGES, live_view.length // PAGE_SIZE // _MIN_UNCHANGED_RATIO
+    ):
         return None
-    return BlockRef((*handle, tuple((start, bytes(raw[start : start + length])) for start, length in runs)))
+    return BlockRef((*block_ref, tuple((start, bytes(raw[start : start + length])) for start, length in runs)))
 
 
-class _Unknown(Exception):
-    """The address of a buffer cannot be learned here."""
+class _UnknownAddress(Exception):
+    """The address of a buffer that cannot be learned here."""
 
 
-def _address(buffer: Any) -> int | None:
-    """Where a buffer lies, read-only ones too: through C's own protocol, because there is no other way."""
-    global _get  # noqa: PLW0603  made once, and only where a large buffer has been met
+def _buffer_address(buffer: Any) -> int | None:
+    """Return a buffer's address, of read-only ones too: through C's own protocol, the only way."""
+    global _address_getter  # noqa: PLW0603  made once, and only where a large buffer has been met
     try:
-        if _get is None:
-            _get = _getter()
-        return int(_get(buffer))
-    except (_Unknown, BufferError, ImportError, AttributeError):
+        if _address_getter is None:
+            _address_getter = _make_address_getter()
+        return int(_address_getter(buffer))
+    except (_UnknownAddress, BufferError, ImportError, AttributeError):
         return None
 
 
-_get: Any = None
+_address_getter: Any = None
 
 
-def _getter() -> Any:
+def _make_address_getter() -> Any:
     import ctypes  # the fork server has it already
 
     class Buffer(ctypes.Structure):
@@ -297,11 +299,11 @@ def _getter() -> Any:
     release.restype = None
 
     def address(buffer: Any) -> int:
-        place = Buffer()
-        pointer = ctypes.byref(place)
+        c_buffer = Buffer()
+        pointer = ctypes.byref(c_buffer)
         if get(buffer, pointer, 0):
-            raise _Unknown
-        found = place.buf
+            raise _UnknownAddress
+        found = c_buffer.buf
         release(pointer)
         return found or 0
 

@@ -2,11 +2,11 @@
 
     function ──▶ item ──▶ pickle, protocol 5 ──▶ its large buffers ──▶ pages of the arena        (one copy)
                               │                                            │
-                              └──▶ the rest, with a handle for each ──▶ payload ──▶ supervisor ──▶ reader
+                              └──▶ the rest, with a reference for each ──▶ payload ──▶ supervisor ──▶ reader
 
 An arena is one memory file without a name, made at a writer's first large buffer, of a fixed size and sparse.
-Its descriptor travels once (`link`); after that a buffer is a handle: arena, offset, length. The supervisor
-counts who holds a handle, and tells the writer when nobody does any more. The lowest free pages are used first,
+Its descriptor travels once (`socket_link`); after that a buffer is a reference: arena, offset, length. The supervisor
+counts the holders of each, and tells the writer when the last one is gone. The lowest free pages are used first,
 because used pages are mapped already: a page fault costs more than copying the page does.
 
 A writer never waits here. Without room, or where memory files do not exist, a buffer travels in the pickle, as small
@@ -48,7 +48,7 @@ _POPULATE_WRITE = 23  # MADV_POPULATE_WRITE of Linux 5.14: many pages in one cal
 
 
 class PageAllocator:
-    """Which pages of an arena are free: the lowest gap that is large enough is used, neighbours grow together.
+    """The free pages of an arena: the lowest gap that is large enough is used, neighbours grow together.
 
     >>> pages = PageAllocator(4 * PAGE_SIZE)
     >>> first, second = pages.allocate_range(100), pages.allocate_range(2 * PAGE_SIZE)
@@ -58,17 +58,17 @@ class PageAllocator:
     True
     """
 
-    def __init__(self, span: int, cap: int | None = None) -> None:
-        self.cap = span if cap is None else cap
+    def __init__(self, span: int, max_bytes: int | None = None) -> None:
+        self.max_bytes = span if max_bytes is None else max_bytes
         #: Free ranges, start and end, in order; what is in use, by its start; and how many bytes that is.
         self.free_ranges: list[tuple[int, int]] = [(0, span)]
         self.allocated_ranges: dict[int, int] = {}
         self.allocated_bytes = 0
 
     def allocate_range(self, length: int) -> int | None:
-        """Where so many bytes may lie; None without room."""
+        """Return the offset of `length` free bytes, now allocated; None without room."""
         length = -(-max(1, length) // PAGE_SIZE) * PAGE_SIZE
-        if self.allocated_bytes + length > self.cap:
+        if self.allocated_bytes + length > self.max_bytes:
             return None
         for at, (start, end) in enumerate(self.free_ranges):
             if end - start >= length:
@@ -82,7 +82,7 @@ class PageAllocator:
         return None
 
     def free_range(self, start: int) -> None:
-        """Nobody needs what lies there any more."""
+        """Free the range that begins at `start`."""
         length = self.allocated_ranges.pop(start)
         self.allocated_bytes -= length
         end = start + length
@@ -96,7 +96,7 @@ class PageAllocator:
 
 
 class BlockRef(tuple[Any, ...]):  # noqa: SLOT001  Python allows a tuple none
-    """A buffer in an arena, on its way: (arena, offset, length), and perhaps `loans.Changes`.
+    """A buffer in an arena, on its way: (arena, offset, length), and perhaps `reader.PageChanges`.
 
     Until it has been sent it is this process's to give back: an item that is rolled back, or whose neighbour part
     cannot be pickled, leaves nothing behind.
@@ -105,7 +105,7 @@ class BlockRef(tuple[Any, ...]):  # noqa: SLOT001  Python allows a tuple none
     arena_writer: ArenaWriter | None = None
 
     def mark_sent(self) -> tuple[Any, ...]:
-        """What travels. From now on the supervisor knows who holds it."""
+        """Return what travels. From now on the supervisor counts the holders."""
         self.arena_writer = None
         return tuple(self)
 
@@ -115,7 +115,7 @@ class BlockRef(tuple[Any, ...]):  # noqa: SLOT001  Python allows a tuple none
 
 
 def arenas_supported() -> bool:
-    """Whether this machine has what arenas need."""
+    """Return True if this machine has what arenas need."""
     return (
         not os.environ.get(DISABLE_VARIABLE)
         and hasattr(os, "memfd_create")
@@ -126,80 +126,82 @@ def arenas_supported() -> bool:
 
 
 class ArenaWriter:
-    """One writer's arena. `announce(number, descriptor)` tells of it, before the first handle names it.
+    """One writer's arena. `announce_arena(number, descriptor)` tells of it, before the first reference names it.
 
-    `ample` is what it may take before it gives its readers time.
+    `wait_threshold` is what it may take before it gives its readers time.
     """
 
-    def __init__(self, number: int, announce: Callable[[int, int], None], ample: int = READER_WAIT_BYTES) -> None:
+    def __init__(
+        self, number: int, announce_arena: Callable[[int, int], None], wait_threshold: int = READER_WAIT_BYTES
+    ) -> None:
         self.arena_number = number
         self.fd = -1
-        self._announce = announce
+        self._announce_arena = announce_arena
         #: Offsets that are free again. Only appended to, by any thread: `__del__` may run anywhere.
         self.freed_offsets: deque[int] = deque()
         self._lock = threading.Lock()  # thread workers share one store
         self._pages = PageAllocator(ARENA_BYTES, MAX_BYTES_IN_USE)
         self._view: memoryview | None = None
         #: Up to where the pages are there, and mapped.
-        self._high = 0
-        self._refused = not arenas_supported()
-        self._ample = ample
+        self._populated_until = 0
+        self._disabled = not arenas_supported()
+        self._wait_threshold = wait_threshold
 
     def should_wait_for_readers(self) -> bool:
-        """Whether so much is in use that readers should be given time first."""
-        return self._pages.allocated_bytes > self._ample and self.bytes_in_use > self._ample
+        """Return True if so much is in use that readers should be given time first."""
+        return self._pages.allocated_bytes > self._wait_threshold and self.bytes_in_use > self._wait_threshold
 
     def double_wait_threshold(self) -> None:
-        """Readers do not give it back: that is how this run is, and more will be used from now on."""
-        self._ample *= 2
+        """Double the threshold: this run's readers do not give memory back in time."""
+        self._wait_threshold *= 2
 
     @property
     def bytes_in_use(self) -> int:
-        """Bytes that somebody holds."""
+        """Return the bytes that have a holder."""
         with self._lock:
-            self._collect()
+            self._free_released()
             return self._pages.allocated_bytes
 
-    def copy_in(self, pieces: list[Any], length: int) -> BlockRef | None:
+    def copy_in(self, buffers: list[Any], length: int) -> BlockRef | None:
         """Copy buffers into the arena, one behind the other; None when they must travel in the pickle."""
-        if self._refused:
+        if self._disabled:
             return None
         with self._lock:
-            self._collect()
+            self._free_released()
             at = self._pages.allocate_range(length)
-            if at is None or not self._ready(at + length):
+            if at is None or not self._populate_until(at + length):
                 if at is not None:
                     self._pages.free_range(at)
                 return None
         view, end = self._view, at
         assert view is not None
-        for piece in pieces:
-            start, end = end, end + len(piece)
-            view[start:end] = piece
-        handle = BlockRef((self.arena_number, at, length))
-        handle.arena_writer = self
-        return handle
+        for buffer in buffers:
+            start, end = end, end + len(buffer)
+            view[start:end] = buffer
+        block_ref = BlockRef((self.arena_number, at, length))
+        block_ref.arena_writer = self
+        return block_ref
 
-    def _collect(self) -> None:
+    def _free_released(self) -> None:
         while self.freed_offsets:
             self._pages.free_range(self.freed_offsets.popleft())
 
-    def _ready(self, end: int) -> bool:
-        """Whether the file is there, with memory up to `end`: asked for beforehand, because a write must not fail."""
-        if end <= self._high:
+    def _populate_until(self, end: int) -> bool:
+        """Have memory up to `end`, before it is written to: a write must not fail. False: there is none."""
+        if end <= self._populated_until:
             return True
         try:
             if self._view is None:
-                self._open()
+                self._open_arena()
             end = -(-end // PAGE_SIZE) * PAGE_SIZE
-            self._fill(self._high, end - self._high)
+            self._populate(self._populated_until, end - self._populated_until)
         except (OSError, ValueError):  # no descriptor or no memory is left, or the machine does not allow it
-            self._refused = self._view is None
+            self._disabled = self._view is None
             return False
-        self._high = end
+        self._populated_until = end
         return True
 
-    def _open(self) -> None:
+    def _open_arena(self) -> None:
         with contextlib.ExitStack() as undo:
             fd = os.memfd_create("runner-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             undo.callback(os.close, fd)
@@ -207,12 +209,12 @@ class ArenaWriter:
             # A file that could shrink would kill its readers.
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             self._map = mmap.mmap(fd, ARENA_BYTES, flags=mmap.MAP_SHARED | MAP_NORESERVE)
-            self._announce(self.arena_number, fd)
+            self._announce_arena(self.arena_number, fd)
             undo.pop_all()
         self.fd = fd
         self._view = memoryview(self._map)
 
-    def _fill(self, start: int, length: int) -> None:
+    def _populate(self, start: int, length: int) -> None:
         try:
             self._map.madvise(_POPULATE_WRITE, start, length)
         except OSError as error:
@@ -222,7 +224,7 @@ class ArenaWriter:
 
     def close(self) -> None:
         """Give the memory back; readers keep what they have mapped."""
-        self._refused = True
+        self._disabled = True
         if self._view is not None:
             self._view.release()
             self._map.close()

@@ -1,7 +1,7 @@
 """The progress page: 16 bytes per worker in shared memory, which show the lease and the item it executes.
 
-A worker writes its own cell before each item (about 40 ns); the supervisor reads it when the worker dies or
-exceeds a time limit, and so blames one item, not a chunk. Nothing waits for anybody here, and a cell is meaningful
+A worker writes its own slot before each item (about 40 ns); the supervisor reads it when the worker dies or
+exceeds a time limit, and so blames one item, not a chunk. Nothing waits here, and a slot is meaningful
 without any lock: lease 0 means idle, and a lease that is no longer open is ignored.
 """
 
@@ -14,13 +14,13 @@ import tempfile
 from runner.structs import message
 
 MAX_PROGRESS_SLOTS = 4096
-_WORDS = 2
+_WORDS_PER_SLOT = 2
 _INDEX_BITS = 40
 
 
 @message(frozen=True, slots=True)
 class Position:
-    """What a cell shows: the lease (0: none), the index of the item in it, and how many from there are suspect."""
+    """The position that a progress slot shows: lease (0: none), index of the item, how many are suspect."""
 
     lease: int
     index: int
@@ -28,7 +28,7 @@ class Position:
 
 
 def pack_burst(index: int, width: int) -> int:
-    """A cell's second word for several items that are executed together, because each takes next to no time.
+    """Return a progress slot's second word for a burst: items that are executed together, each in next to no time.
 
     >>> unpack_position(7, pack_burst(5, 200)), unpack_position(7, 5)
     (Position(lease=7, index=5, width=200), Position(lease=7, index=5, width=1))
@@ -37,39 +37,39 @@ def pack_burst(index: int, width: int) -> int:
 
 
 def unpack_position(lease: int, word: int) -> Position:
-    """The position that a cell's words show."""
+    """Return the position that a progress slot's words show."""
     return Position(lease, word & (1 << _INDEX_BITS) - 1, (word >> _INDEX_BITS) or 1)
 
 
 class ProgressPage:
-    """All cells of a run. The supervisor makes it; a process worker opens it by its descriptor.
+    """All progress slots of a run. The supervisor makes it; a process worker opens it by its descriptor.
 
-    Whoever has a cell releases it before `close`.
+    A progress slot is released before `close`.
 
     >>> page = ProgressPage()
-    >>> cell = page.progress_slot(3)
-    >>> cell[0], cell[1] = 17, 4
+    >>> words = page.progress_slot(3)
+    >>> words[0], words[1] = 17, 4
     >>> page.position(3)
     Position(lease=17, index=4, width=1)
-    >>> cell.release(); page.close()
+    >>> words.release(); page.close()
     """
 
     def __init__(self, fd: int | None = None) -> None:
         self.fd = _page_file() if fd is None else fd
-        self._map = mmap.mmap(self.fd, MAX_PROGRESS_SLOTS * _WORDS * 8)
+        self._map = mmap.mmap(self.fd, MAX_PROGRESS_SLOTS * _WORDS_PER_SLOT * 8)
         self._words = memoryview(self._map).cast("Q")
 
     def progress_slot(self, slot: int) -> memoryview:
-        """One worker's two words, lease and index, to be written by that worker only."""
-        return self._words[slot * _WORDS : (slot + 1) * _WORDS]
+        """Return one worker's two words, lease and index, to be written by that worker only."""
+        return self._words[slot * _WORDS_PER_SLOT : (slot + 1) * _WORDS_PER_SLOT]
 
     def position(self, slot: int) -> Position:
-        """What the worker in this slot executes."""
-        return unpack_position(self._words[slot * _WORDS], self._words[slot * _WORDS + 1])
+        """Return the position that the worker in this slot shows."""
+        return unpack_position(self._words[slot * _WORDS_PER_SLOT], self._words[slot * _WORDS_PER_SLOT + 1])
 
     def clear(self, slot: int) -> None:
-        """The slot gets a new worker."""
-        self._words[slot * _WORDS] = 0
+        """Clear the slot for a new worker."""
+        self._words[slot * _WORDS_PER_SLOT] = 0
 
     def close(self) -> None:
         """Give the memory back; workers that still have it mapped keep theirs until they end."""
@@ -79,7 +79,7 @@ class ProgressPage:
 
 
 def memory_file(name: str) -> int:
-    """A file without a name in any folder; it is gone with its last descriptor."""
+    """Make a file without a name in any folder; it is gone with its last descriptor."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create(name, os.MFD_CLOEXEC)
     with tempfile.TemporaryFile() as file:  # not Linux: an unlinked file serves as well
@@ -88,5 +88,5 @@ def memory_file(name: str) -> int:
 
 def _page_file() -> int:
     fd = memory_file("runner-cells")
-    os.ftruncate(fd, MAX_PROGRESS_SLOTS * _WORDS * 8)
+    os.ftruncate(fd, MAX_PROGRESS_SLOTS * _WORDS_PER_SLOT * 8)
     return fd

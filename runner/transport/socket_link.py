@@ -21,23 +21,23 @@ from runner.transport.messages import ArenaNotice
 if TYPE_CHECKING:
     from runner.transport.messages import FromWorker, ToWorker
 
-_BUFFER = 1 << 20
-_MOST_IOV = 64
+_SOCKET_BUFFER_BYTES = 1 << 20
+_MAX_IOV = 64
 #: Room for descriptors beside what arrives, and the flag that keeps them out of children.
-_BESIDE = socket.CMSG_SPACE(64) if hasattr(socket, "CMSG_SPACE") else 0
-_CLOEXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_ANCILLARY_BYTES = socket.CMSG_SPACE(64) if hasattr(socket, "CMSG_SPACE") else 0
+_RECEIVE_FLAGS: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 #: Where the supervisor reads; one for all its links, because each read is parsed before the next one begins.
 #: (A fresh buffer for each read costs more than the read: its pages must be mapped anew.)
-_SCRATCH = memoryview(bytearray(1 << 18))
+_READ_BUFFER = memoryview(bytearray(1 << 18))
 
 
 def connected_pair() -> tuple[socket.socket, socket.socket]:
-    """A connected pair, with room for a chunk in each direction."""
+    """Make a connected pair, with room for a chunk in each direction."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     for end in (ours, theirs):
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             with contextlib.suppress(OSError):  # a smaller buffer only costs a wake-up
-                end.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+                end.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER_BYTES)
     return ours, theirs
 
 
@@ -46,37 +46,37 @@ class WorkerLink:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._fds: deque[int] = deque()
+        self._received_fds: deque[int] = deque()
         sock.setblocking(True)
 
     def fileno(self) -> int:
-        """For selectors and event loops."""
+        """Return the socket's descriptor, for selectors and event loops."""
         return self._socket.fileno()
 
     def send(self, message: FromWorker) -> None:
         """Write a whole message."""
         buffers = framing.pack_message(message)
-        beside = _carrying(message.fd) if type(message) is ArenaNotice else []
-        left = _advance(buffers, self._socket.sendmsg(buffers[:_MOST_IOV], beside))
+        ancillary = _fd_message(message.fd) if type(message) is ArenaNotice else []
+        left = _unsent_buffers(buffers, self._socket.sendmsg(buffers[:_MAX_IOV], ancillary))
         while left:
-            left = _advance(left, self._socket.sendmsg(left[:_MOST_IOV]))
+            left = _unsent_buffers(left, self._socket.sendmsg(left[:_MAX_IOV]))
 
     def receive(self) -> Any:
-        """The next message; `EOFError` when the supervisor is gone."""
-        kind, header, payload = framing.read_prefix(self._read(framing.PREFIX_STRUCT.size))
-        body = self._read(header + payload)
-        return _with_fd(framing.unpack_message(kind, body[:header], body[header:]), self._fds)
+        """Return the next message; `EOFError` when the supervisor is gone."""
+        kind, header, payload = framing.read_prefix(self._read_exactly(framing.PREFIX_STRUCT.size))
+        body = self._read_exactly(header + payload)
+        return _attach_fd(framing.unpack_message(kind, body[:header], body[header:]), self._received_fds)
 
     def has_message(self, timeout: float = 0.0) -> bool:
-        """Whether a message (or its beginning) arrives within `timeout` seconds."""
+        """Return True if a message (or its beginning) arrives within `timeout` seconds."""
         return bool(select.select([self._socket], [], [], timeout)[0])
 
-    def _read(self, length: int) -> memoryview:
+    def _read_exactly(self, length: int) -> memoryview:
         view = whole = memoryview(bytearray(length))
         while view:
-            got, beside, _, _ = self._socket.recvmsg_into([view], _BESIDE, _CLOEXEC)
-            if beside:
-                self._fds.extend(_fds_of(beside))
+            got, ancillary, _, _ = self._socket.recvmsg_into([view], _ANCILLARY_BYTES, _RECEIVE_FLAGS)
+            if ancillary:
+                self._received_fds.extend(_received_fds(ancillary))
             if not got:
                 raise EOFError
             view = view[got:]
@@ -87,8 +87,8 @@ class WorkerLink:
         self._socket.close()
 
 
-def _advance(buffers: list[framing.WireBuffer], sent: int) -> list[framing.WireBuffer]:
-    """What is left of some buffers when so many bytes have been sent."""
+def _unsent_buffers(buffers: list[framing.WireBuffer], sent: int) -> list[framing.WireBuffer]:
+    """Return what is left of some buffers after `sent` bytes."""
     for at, buffer in enumerate(buffers):
         if sent < len(buffer):
             return [memoryview(buffer)[sent:], *buffers[at + 1 :]]
@@ -96,21 +96,21 @@ def _advance(buffers: list[framing.WireBuffer], sent: int) -> list[framing.WireB
     return []
 
 
-def _carrying(fd: int) -> list[Any]:
+def _fd_message(fd: int) -> list[Any]:
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
 
 
-def _fds_of(beside: list[Any]) -> list[int]:
-    """The descriptors that came beside some bytes; they are ours to close."""
+def _received_fds(ancillary: list[Any]) -> list[int]:
+    """Return the descriptors that came beside some bytes; they are ours to close."""
     fds = array.array("i")
-    for level, kind, data in beside:
+    for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
     return list(fds)
 
 
-def _with_fd(message: Any, fds: deque[int]) -> Any:
-    """An `ArenaNotice` with the descriptor that came along; one that did not arrive (no room for it) leaves -1."""
+def _attach_fd(message: Any, fds: deque[int]) -> Any:
+    """Give an `ArenaNotice` the descriptor that came along; one that did not arrive (no room for it) leaves -1."""
     if type(message) is ArenaNotice and fds:
         return replace(message, fd=fds.popleft())
     return message
@@ -122,47 +122,47 @@ class SupervisorLink:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         sock.setblocking(False)
-        self._out: deque[memoryview] = deque()
+        self._unsent: deque[memoryview] = deque()
         #: The first bytes of messages that carry a descriptor, in order: each goes out by itself, with it.
-        self._carried: deque[tuple[memoryview, int]] = deque()
-        self._fds: deque[int] = deque()
+        self._unsent_fds: deque[tuple[memoryview, int]] = deque()
+        self._received_fds: deque[int] = deque()
         #: The beginning of a message that has not arrived whole, and how long it will be when that is known.
-        self._in = bytearray()
-        self._length = 0
+        self._partial_message = bytearray()
+        self._message_length = 0
         #: All bytes that have arrived; whether some of them are no message.
         self.received_bytes = 0
         self.is_garbled = False
 
     @property
     def has_partial_message(self) -> bool:
-        """Whether the beginning of a message has arrived, and not its end."""
-        return bool(self._in)
+        """Return True if the beginning of a message has arrived, and not its end."""
+        return bool(self._partial_message)
 
     def fileno(self) -> int:
-        """For the selector."""
+        """Return the socket's descriptor, for the selector."""
         return self._socket.fileno()
 
     @property
     def wants_to_write(self) -> bool:
-        """Whether something waits until the worker has read."""
-        return bool(self._out)
+        """Return True if something waits until the worker has read."""
+        return bool(self._unsent)
 
     def send(self, message: ToWorker) -> None:
         """Hand a message over; what the socket does not take now goes out with `flush`."""
         buffers = framing.pack_message(message)
         fd = message.fd if type(message) is ArenaNotice else -1
-        if fd < 0 and not self._out and len(buffers) <= _MOST_IOV:  # the usual message goes out whole
-            buffers = _advance(buffers, self._sent(buffers))
+        if fd < 0 and not self._unsent and len(buffers) <= _MAX_IOV:  # the usual message goes out whole
+            buffers = _unsent_buffers(buffers, self._send_now(buffers))
             if not buffers:
                 return
         views = [memoryview(buffer) for buffer in buffers if len(buffer)]
         if fd >= 0:
-            self._carried.append((views[0], fd))
-        self._out.extend(views)
+            self._unsent_fds.append((views[0], fd))
+        self._unsent.extend(views)
         self.flush()
 
-    def _sent(self, buffers: list[framing.WireBuffer]) -> int:
-        """How many bytes the socket takes; all of them when the worker is gone."""
+    def _send_now(self, buffers: list[framing.WireBuffer]) -> int:
+        """Return how many bytes the socket takes; all of them when the worker is gone."""
         try:
             return self._socket.sendmsg(buffers)
         except BlockingIOError:
@@ -172,85 +172,85 @@ class SupervisorLink:
 
     def flush(self) -> None:
         """Write what the socket takes. A worker that is gone takes nothing: its death is reported elsewhere."""
-        while self._out:
-            buffers, beside = self._next()
+        while self._unsent:
+            buffers, ancillary = self._next_buffers()
             try:
-                sent = self._socket.sendmsg(buffers, beside)
+                sent = self._socket.sendmsg(buffers, ancillary)
             except BlockingIOError:
                 return
             except OSError:
-                self._out.clear()
-                self._carried.clear()
+                self._unsent.clear()
+                self._unsent_fds.clear()
                 return
-            if beside:
-                self._carried.popleft()
+            if ancillary:
+                self._unsent_fds.popleft()
             while sent:
-                first = self._out[0]
+                first = self._unsent[0]
                 if sent < len(first):
-                    self._out[0] = first[sent:]
+                    self._unsent[0] = first[sent:]
                     break
                 sent -= len(first)
-                self._out.popleft()
+                self._unsent.popleft()
 
-    def _next(self) -> tuple[list[memoryview], list[Any]]:
-        """What goes out next, and what beside it."""
-        buffers = [self._out[at] for at in range(min(_MOST_IOV, len(self._out)))]
-        if self._carried:
-            first, fd = self._carried[0]
+    def _next_buffers(self) -> tuple[list[memoryview], list[Any]]:
+        """Return the buffers that go out next, and the descriptor beside them."""
+        buffers = [self._unsent[at] for at in range(min(_MAX_IOV, len(self._unsent)))]
+        if self._unsent_fds:
+            first, fd = self._unsent_fds[0]
             if buffers[0] is first:
-                return [first], _carrying(fd)
+                return [first], _fd_message(fd)
             for at, buffer in enumerate(buffers):
                 if buffer is first:
                     return buffers[:at], []
         return buffers, []
 
     def receive(self) -> tuple[list[Any], bool]:
-        """The messages that have arrived whole, and whether the worker may still send: not after other bytes."""
+        """Return the messages that have arrived whole, and True if the worker may still send."""
         messages: list[Any] = []
         while True:
             try:
-                got, beside, _, _ = self._socket.recvmsg_into([_SCRATCH], _BESIDE, _CLOEXEC)
+                got, ancillary, _, _ = self._socket.recvmsg_into([_READ_BUFFER], _ANCILLARY_BYTES, _RECEIVE_FLAGS)
             except BlockingIOError:
                 return messages, True
             except OSError:  # a reset, at the death of the worker
-                got, beside = 0, []
-            if beside:
-                self._fds.extend(_fds_of(beside))
+                got, ancillary = 0, []
+            if ancillary:
+                self._received_fds.extend(_received_fds(ancillary))
             if not got:
                 return messages, False
             self.received_bytes += got
             try:
-                self._take(_SCRATCH[:got], messages)
+                self._parse_messages(_READ_BUFFER[:got], messages)
             except framing.FrameError:
                 self.is_garbled = True
                 return messages, False
-            if got < len(_SCRATCH) and not beside:
+            if got < len(_READ_BUFFER) and not ancillary:
                 return messages, True
 
-    def _take(self, data: memoryview, messages: list[Any]) -> None:
+    def _parse_messages(self, data: memoryview, messages: list[Any]) -> None:
         """Read what has arrived; payloads are copied out of it."""
-        if self._in:
-            self._in += data
-            if len(self._in) < self._length:
+        if self._partial_message:
+            self._partial_message += data
+            if len(self._partial_message) < self._message_length:
                 return
-            whole, self._in = self._in, bytearray()
+            whole, self._partial_message = self._partial_message, bytearray()
             data = memoryview(whole)
         at = 0
         size = framing.PREFIX_STRUCT.size
         while (left := len(data) - at) >= size:
             kind, header, payload = framing.read_prefix(data[at : at + size])
-            self._length = size + header + payload
-            if left < self._length:
+            self._message_length = size + header + payload
+            if left < self._message_length:
                 break
             at += size
             message = framing.unpack_message(kind, data[at : at + header], data[at + header : at + header + payload])
-            messages.append(_with_fd(message, self._fds))
+            messages.append(_attach_fd(message, self._received_fds))
             at += header + payload
-            self._length = 0
-        self._in += data[at:]
+            self._message_length = 0
+        self._partial_message += data[at:]
 
     def close(self) -> None:
         """Close the socket, and descriptors that came with nothing."""
-        while self._fds:
-            os.close(self._fds.popleft())
+        while self._received_fds:
+            os.close(self._received_fds.popleft())
         self._socket.close()

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-_BUFFER = 1 << 16
+_C_BUFFER_BYTES = 1 << 16
 _LINE_BUFFERED = 1  # _IOLBF of stdio.h, the same number in glibc, musl and Apple's libc
 
 
@@ -27,14 +27,14 @@ def redirect_worker_streams(out_fd: int | None, err_fd: int | None) -> None:
 
 
 def line_text_stream(fd: int) -> io.TextIOWrapper:
-    """A text stream over a descriptor, flushed line by line."""
+    """Open a text stream over a descriptor, flushed line by line."""
     raw = open(fd, "wb", buffering=0, closefd=False)  # noqa: SIM115  it lives as long as the process
     buffered = io.BufferedWriter(raw)
     return io.TextIOWrapper(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 def _libc() -> Any:
-    """C's library, when ctypes is here already: the fork server has it, and a spawned worker need not pay for it."""
+    """Return C's library if ctypes is loaded: the fork server has it, and a spawned worker need not pay for it."""
     ctypes = sys.modules.get("ctypes")
     if ctypes is None:
         return None
@@ -54,14 +54,17 @@ def buffer_c_by_line() -> None:
             ctypes = sys.modules["ctypes"]
             c_void_p = ctypes.c_void_p
             libc.malloc.restype = c_void_p
-            buffer = c_void_p(libc.malloc(_BUFFER))  # never freed: C writes from it after Python has ended
+            buffer = c_void_p(libc.malloc(_C_BUFFER_BYTES))  # never freed: C writes from it after Python has ended
             libc.setvbuf(
-                c_void_p.in_dll(libc, "stdout"), buffer, _LINE_BUFFERED, ctypes.c_size_t(_BUFFER if buffer else 0)
+                c_void_p.in_dll(libc, "stdout"),
+                buffer,
+                _LINE_BUFFERED,
+                ctypes.c_size_t(_C_BUFFER_BYTES if buffer else 0),
             )
 
 
-def _discard(stream: Any) -> None:
-    """What the stream holds, and all that is written to it from now on, goes nowhere."""
+def _redirect_to_null(stream: Any) -> None:
+    """Drop what the stream holds, and all that is written to it from now on."""
     with contextlib.suppress(OSError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
@@ -70,13 +73,13 @@ def _discard(stream: Any) -> None:
 
 
 def flush_standard_streams() -> None:
-    """Write out what Python and C still hold; never raises, nor will who flushes them afterwards."""
+    """Write out what Python and C still hold; neither this nor a later flush raises."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(ValueError, AttributeError):
             try:
                 stream.flush()
-            except OSError:  # nobody reads any more, or the disk is full
-                _discard(stream)
+            except OSError:  # there is no reader any more, or the disk is full
+                _redirect_to_null(stream)
     libc = _libc()
     if libc is not None:
         with contextlib.suppress(AttributeError, OSError):

@@ -29,25 +29,25 @@ if TYPE_CHECKING:
 
 
 def call_on_event_loop(
-    bench: WorkerRuntime, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    runtime: WorkerRuntime, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     """Execute grants on the worker's event loop until the inputs have ended."""
-    flight = AsyncRunner(bench, target, args, kwargs)
+    runner = AsyncRunner(runtime, target, args, kwargs)
     try:
-        bench.event_loop().run(flight.run_until_ended())
+        runtime.event_loop().run(runner.run_until_ended())
     except KeyboardInterrupt as error:  # of a task that the function has started: asyncio lets it end the loop
         raise SystemExit("a KeyboardInterrupt has ended the event loop") from error
     finally:  # what is cancelled when the loop is closed has not failed: it is given again
-        flight.loop_ended = True
+        runner.loop_ended = True
 
 
 class AsyncRunner:
     """The items in flight."""
 
     def __init__(
-        self, bench: WorkerRuntime, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, runtime: WorkerRuntime, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        self.bench = bench
+        self.runtime = runtime
         self.target, self.args, self.kwargs = target, args, kwargs
         self.acks: list[Ack] = []
         self.busy_seconds = 0.0
@@ -61,7 +61,7 @@ class AsyncRunner:
         self.items: item_codec.EncodedItems = ()
 
     async def run_until_ended(self) -> None:
-        """Start what is granted until the inputs have ended and everything has landed."""
+        """Start what is granted until the inputs have ended and every item is finished."""
         loop = asyncio.get_running_loop()
 
         def deliver(message: Any) -> None:
@@ -74,23 +74,23 @@ class AsyncRunner:
         def abandon() -> None:  # a copy that a function has forked ends when it comes back to the loop
             setattr(loop, "_ready", ExitOnTouch())  # noqa: B010  asyncio's own; a loop of another kind may refuse
 
-        self.bench.fork_cleanups.append(abandon)
-        self.bench.port.start_listening(deliver)
-        while not self.bench.inputs_ended or self.tasks or self.waiting_items:
+        self.runtime.fork_cleanups.append(abandon)
+        self.runtime.port.start_listening(deliver)
+        while not self.runtime.inputs_ended or self.tasks or self.waiting_items:
             await self.wake_event.wait()
             self.wake_event.clear()
             self.wake_pending = False
             while self.arrived_messages:
                 message = self.arrived_messages.popleft()
-                if message is None:  # nobody will ever answer: what is in flight is cancelled
+                if message is None:  # the supervisor is gone: what is in flight is cancelled
                     raise SupervisorGone
-                grant = self.bench.handle_message(message)
+                grant = self.runtime.handle_message(message)
                 for each in (grant, *grant.other_grants) if grant is not None else ():
-                    self._queue(each)
-            self._launch()
-        self._flush()
+                    self._queue_grant(each)
+            self._start_waiting()
+        self._send_finished()
 
-    def _queue(self, grant: Grant) -> None:
+    def _queue_grant(self, grant: Grant) -> None:
         for part in grant.parts:
             if (
                 part.payload is not self.payload or part.payload_kind != PICKLED
@@ -99,49 +99,49 @@ class AsyncRunner:
             for index in range(part.start, part.start + part.count):
                 self.waiting_items.append((grant.lease, part, index, self.items[index]))
 
-    def _launch(self) -> None:
+    def _start_waiting(self) -> None:
         """Start what waits, up to the task's `concurrency`."""
         loop = asyncio.get_running_loop()
-        while self.waiting_items and len(self.tasks) < self.bench.spec.concurrency:
-            task = loop.create_task(self._one(*self.waiting_items.popleft()))
+        while self.waiting_items and len(self.tasks) < self.runtime.spec.concurrency:
+            task = loop.create_task(self._run_item(*self.waiting_items.popleft()))
             self.tasks.add(task)
-            task.add_done_callback(self._landed)
+            task.add_done_callback(self._task_done)
 
-    def _landed(self, task: asyncio.Task[None]) -> None:
+    def _task_done(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
-        self._launch()
-        if self.bench.inputs_ended and not self.tasks:
+        self._start_waiting()
+        if self.runtime.inputs_ended and not self.tasks:
             self.wake_event.set()
 
-    async def _one(self, lease: int, part: GrantedRange, index: int, frozen: Any) -> None:
-        bench = self.bench
+    async def _run_item(self, lease: int, part: GrantedRange, index: int, encoded: Any) -> None:
+        runtime = self.runtime
         began = perf_counter()
         kwargs = self.kwargs
-        if bench.call_shape.context:
-            kwargs = {**kwargs, bench.call_shape.context: bench.context.copy_for_item(part, index)}
+        if runtime.call_shape.context:
+            kwargs = {**kwargs, runtime.call_shape.context: runtime.context.copy_for_item(part, index)}
         outputs: list[Any] = []
         failures: tuple[Failure, ...] = ()
-        item: Any = frozen
+        item: Any = encoded
         if part.crashes:
-            bench.send_suspect_preview(lease, part, frozen)
+            runtime.send_suspect_preview(lease, part, encoded)
         try:
-            item = decode_item(part, frozen)
+            item = decode_item(part, encoded)
             await self._call(item, kwargs, outputs)
         except WORKER_ENDING_ERRORS:
             raise
         except BaseException as error:  # whatever the user's function raises
             if self.loop_ended:
                 raise
-            fault = make_failure(bench.spec, 0, 1, error, item, part.attempt)
-            if fault.verdict == "retry":
+            failure = make_failure(runtime.spec, 0, 1, error, item, part.attempt)
+            if failure.verdict == "retry":
                 outputs.clear()
-            failures = (fault,)
+            failures = (failure,)
         busy = perf_counter() - began
-        bench.measurements.record_items(busy, 1)
-        self._land(lease, outputs, failures, busy, item, part)
+        runtime.measurements.record_items(busy, 1)
+        self._finish_item(lease, outputs, failures, busy, item, part)
 
     async def _call(self, item: Any, kwargs: dict[str, Any], outputs: list[Any]) -> None:
-        limit = self.bench.spec.timeout
+        limit = self.runtime.spec.timeout
         try:
             async with asyncio.timeout(limit) as scope:
                 await self._execute(item, kwargs, outputs)
@@ -162,12 +162,12 @@ class AsyncRunner:
         else:
             outputs.append(result)
 
-    def _land(
+    def _finish_item(
         self, lease: int, outputs: list[Any], failures: tuple[Any, ...], busy: float, item: Any, part: GrantedRange
     ) -> None:
-        collector = self.bench.output_buffer
-        mark = collector.rollback_mark()
-        emit = collector.emit_item if self.bench.spec.output_groups else check_result
+        output_buffer = self.runtime.output_buffer
+        mark = output_buffer.rollback_mark()
+        emit = output_buffer.emit_item if self.runtime.spec.output_groups else check_result
         if outputs:
             try:
                 for each in outputs:
@@ -175,22 +175,22 @@ class AsyncRunner:
             except WORKER_ENDING_ERRORS:
                 raise
             except BaseException as error:  # noqa: BLE001  it cannot be pickled, or names no port
-                fault = make_failure(self.bench.spec, 0, 1, error, item, part.attempt)
-                if fault.verdict == "retry":
-                    collector.roll_back_to(mark)
-                failures = (fault,)
+                failure = make_failure(self.runtime.spec, 0, 1, error, item, part.attempt)
+                if failure.verdict == "retry":
+                    output_buffer.roll_back_to(mark)
+                failures = (failure,)
         self.acks.append(Ack(lease, 1, failures))
         self.busy_seconds += busy
-        if self.bench.spec.ordered:
-            self._flush()
+        if self.runtime.spec.ordered:
+            self._send_finished()
         elif not self.flush_due:
             self.flush_due = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._send_finished)
 
-    def _flush(self) -> None:
+    def _send_finished(self) -> None:
         self.flush_due = False
         if self.acks:
             acks, self.acks = tuple(self.acks), []
             busy, self.busy_seconds = self.busy_seconds, 0.0
-            self.bench.port.send(Reply(acks, self.bench.output_buffer.take_outputs(), busy))
-            self.bench.measurements.report_when_due(perf_counter())
+            self.runtime.port.send(Reply(acks, self.runtime.output_buffer.take_outputs(), busy))
+            self.runtime.measurements.report_when_due(perf_counter())

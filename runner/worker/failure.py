@@ -20,37 +20,37 @@ if TYPE_CHECKING:
 #: `Exception`: a cancelled future, a time-out library's own, a `KeyboardInterrupt` of the function's.
 WORKER_ENDING_ERRORS = (SystemExit, SupervisorGone)
 
-#: Characters of an item in its letter, and of all the items of a batch.
-_PREVIEW, _BATCH = 8192, 1 << 18
+#: Characters of an item in its dead letter, and of all the items of a batch.
+_MAX_PREVIEW, _MAX_BATCH_PREVIEW = 8192, 1 << 18
 
 
 def make_failure(
     spec: WorkerSpec, index: int, count: int, error: BaseException, item: Any, attempt: int, batch: Iterable[Any] = ()
 ) -> Failure:
-    """What has become of `count` items from `index`: dead, or to be tried again. `batch`: each of them."""
+    """Describe the failure of `count` items from `index`: dead, or to be tried again. `batch`: each of them."""
     if isinstance(spec, ExitOnTouch):  # in a copy that the function has forked
         exit_copy(error)
     text = describe_error(error)
-    said = decide_verdict(spec, error, text, attempt)
+    verdict = decide_verdict(spec, error, text, attempt)
     try:
-        after = retry_pause(error) if said == "retry" else None
-    except (TypeError, ValueError) as wrong:  # it was set after the Retry had been made
-        return make_failure(spec, index, count, wrong, item, attempt, batch)
-    most = min(_PREVIEW, _BATCH // count)
+        pause = retry_pause(error) if verdict == "retry" else None
+    except (TypeError, ValueError) as invalid:  # it was set after the Retry had been made
+        return make_failure(spec, index, count, invalid, item, attempt, batch)
+    max_length = min(_MAX_PREVIEW, _MAX_BATCH_PREVIEW // count)
     return Failure(
-        index, count, text, preview_item(item), said, after, tuple(preview_item(each, most) for each in batch)
+        index, count, text, preview_item(item), verdict, pause, tuple(preview_item(each, max_length) for each in batch)
     )
 
 
 def retry_pause(error: BaseException) -> float | None:
-    """The seconds after which a `Retry` wants to be tried again."""
+    """Return the seconds after which a `Retry` wants to be tried again."""
     return retry_delay(error.after) if isinstance(error, Retry) else None
 
 
 def decide_verdict(
     spec: WorkerSpec, error: BaseException, text: ErrorText, attempt: int
 ) -> Literal["error", "retry", "reject"]:
-    """Whether an item that has failed is tried again, or given up, and why."""
+    """Decide if an item that has failed is tried again, or given up, and why."""
     if isinstance(error, Reject):
         return "reject"
     may = attempt < spec.attempts and (isinstance(error, Retry) or is_retryable(spec.retry_on, text))
@@ -58,13 +58,13 @@ def decide_verdict(
 
 
 def is_retryable(retry_on: tuple[str, ...], text: ErrorText) -> bool:
-    """Whether `retry_on` names this exception or one of its bases (nothing named: every Exception)."""
+    """Return True if `retry_on` names this exception or one of its bases (nothing named: every Exception)."""
     return not retry_on or any(name in retry_on for name in text.names)
 
 
-def preview_item(item: Any, most: int = _PREVIEW) -> str:
-    """An item as a short text, whatever its `repr` does."""
+def preview_item(item: Any, max_length: int = _MAX_PREVIEW) -> str:
+    """Return an item as a short text, whatever its `repr` does."""
     try:
-        return cut_middle(repr(item), most)
+        return cut_middle(repr(item), max_length)
     except BaseException as error:  # noqa: BLE001  the user's __repr__ may raise anything
         return f"<{type(item).__name__}: its repr raised {type(error).__name__}>"

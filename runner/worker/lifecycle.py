@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
     from runner.worker.spec import WorkerPort, WorkerSpec
 
-_MOST_RESULT = 64 * 1024
+_MAX_RESULT = 64 * 1024
 
 
-class _GiveUp(BaseException):
-    """The worker has said `Failed`."""
+class _Reported(BaseException):
+    """The end of a worker that has sent `Failed`."""
 
 
-def run(spec: WorkerSpec, port: WorkerPort, cell: memoryview | list[int]) -> None:
+def run(spec: WorkerSpec, port: WorkerPort, progress_slot: memoryview | list[int]) -> None:
     """Live one worker's life. Returns when it is over, after `Finished` or `Failed` has been sent."""
-    with _no_copy(), contextlib.suppress(_GiveUp, SupervisorGone):
-        _live(spec, port, cell)
+    with _ending_copies(), contextlib.suppress(_Reported, SupervisorGone):
+        _run_with_hooks(spec, port, progress_slot)
 
 
 @contextlib.contextmanager
-def _no_copy() -> Iterator[None]:
+def _ending_copies() -> Iterator[None]:
     """End a copy that user code has forked when it comes back out of it, in whatever way, before anything else."""
     pid = os.getpid()
     try:
@@ -52,7 +52,7 @@ def _no_copy() -> Iterator[None]:
             forked_copies.exit_copy()
 
 
-def _live(spec: WorkerSpec, port: WorkerPort, cell: memoryview | list[int]) -> None:
+def _run_with_hooks(spec: WorkerSpec, port: WorkerPort, progress_slot: memoryview | list[int]) -> None:
     os.environ.update(spec.env)
     if "TZ" in spec.env and hasattr(time, "tzset"):
         time.tzset()  # the C library has looked at it already
@@ -62,116 +62,121 @@ def _live(spec: WorkerSpec, port: WorkerPort, cell: memoryview | list[int]) -> N
         suspect_preview.serve_previews(spec, port)
         return
     if not spec.hooks:
-        finished = _execute(spec, port, cell)
-        port.send(finished)
+        port.send(_load_and_perform(spec, port, progress_slot))
         return
     from runner.worker import plugin_hooks
 
-    around = contextlib.ExitStack()
-    said = None
+    stack = contextlib.ExitStack()
+    finished: Finished | None = None
     try:
-        with around:
-            _reporting(port, "setup", lambda: plugin_hooks.enter_hooks(spec, around))
-            said = _execute(spec, port, cell)
-    except (*WORKER_ENDING_ERRORS, _GiveUp):
+        with stack:
+            _reporting_errors(port, "setup", lambda: plugin_hooks.enter_hooks(spec, stack))
+            finished = _load_and_perform(spec, port, progress_slot)
+    except (*WORKER_ENDING_ERRORS, _Reported):
         raise
     except BaseException as error:  # noqa: BLE001  whatever a plugin's hook raises at the end
-        _report(port, "teardown", error)
-        raise _GiveUp from None
-    if said is not None:  # else a hook has swallowed the end of a life that was reported already
-        port.send(said)
+        _report_failure(port, "teardown", error)
+        raise _Reported from None
+    if finished is not None:  # else a hook has swallowed the end of a life that was reported already
+        port.send(finished)
 
 
-def _execute(spec: WorkerSpec, port: WorkerPort, cell: memoryview | list[int]) -> Finished:
-    """The life itself; what it has to say at its end."""
-    target, args, kwargs = _reporting(port, "load", lambda: _load(spec))
-    form = inspect_shape(target)
+def _load_and_perform(spec: WorkerSpec, port: WorkerPort, progress_slot: memoryview | list[int]) -> Finished:
+    """Load the function and perform the work; return the worker's last message."""
+    target, args, kwargs = _reporting_errors(port, "load", lambda: _load_target(spec))
+    shape = inspect_shape(target)
     context = WorkerContext(spec, port)
-    collector, meter = (
+    output_buffer, measurements = (
         OutputBuffer(spec.output_groups, spec.max_item_bytes, port.arena_writer, spec.shared_discount),
         Measurements(port, spec.mode),
     )
-    bench = WorkerRuntime(spec, port, cell, collector, context, form, meter)
-    with forked_copies.temporary_fork_hook(bench.abandon_fork):
-        return _perform(bench, target, args, kwargs)
+    runtime = WorkerRuntime(spec, port, progress_slot, output_buffer, context, shape, measurements)
+    with forked_copies.temporary_fork_hook(runtime.abandon_fork):
+        return _perform_work(runtime, target, args, kwargs)
 
 
-def _perform(bench: WorkerRuntime, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Finished:
+def _perform_work(runtime: WorkerRuntime, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Finished:
     """Set up, work, tear down."""
-    spec, port, form, context = bench.spec, bench.port, bench.call_shape, bench.context
-    returned_values = {form.context: context} if form.context else {}
-    with contextlib.closing(bench):
-        leave = _nothing
-        if form.kind == "class":
-            kwargs = {**kwargs, **({form.constructor_context: context} if form.constructor_context else {})}
-            kind, make = target, partial(target, *args, **kwargs)
-            target, leave = _reporting(port, "setup", lambda: _entered(bench, kind, make))
+    spec, port, shape, context = runtime.spec, runtime.port, runtime.call_shape, runtime.context
+    context_argument = {shape.context: context} if shape.context else {}
+    with contextlib.closing(runtime):
+        leave_instance = _leave_nothing
+        if shape.kind == "class":
+            kwargs = {**kwargs, **({shape.constructor_context: context} if shape.constructor_context else {})}
+            instance_class, make = target, partial(target, *args, **kwargs)
+            target, leave_instance = _reporting_errors(
+                port, "setup", lambda: _enter_instance(runtime, instance_class, make)
+            )
             args, kwargs = (), {}
-        kwargs = {**kwargs, **returned_values}
+        kwargs = {**kwargs, **context_argument}
         port.send(Ready(os.getpid()))
         try:
-            result = _between(bench, leave, lambda: _work(bench, form, target, args, kwargs))
+            result = _work_and_leave(
+                runtime, leave_instance, lambda: _choose_body(runtime, shape, target, args, kwargs)
+            )
         finally:
-            bench.measurements.report_now()
+            runtime.measurements.report_now()
     # A source is early when it was stopped: it has more, or would have had.
-    early = not bench.inputs_ended if spec.inputs else bool(spec.output_groups) and context.stopping
+    early = not runtime.inputs_ended if spec.inputs else bool(spec.output_groups) and context.stopping
     return Finished(result, returned_early=early)
 
 
-def _between(bench: WorkerRuntime, leave: Callable[..., Any], work: Callable[[], str | None]) -> str | None:
+def _work_and_leave(
+    runtime: WorkerRuntime, leave_instance: Callable[..., Any], work: Callable[[], str | None]
+) -> str | None:
     """Work, and tear down whatever happens; a callable class sees in `__exit__` whether it ended well.
 
     What `__exit__` returns is not looked at: it must not turn an error into a task that has ended well.
     """
     try:
-        with _no_copy():
+        with _ending_copies():
             result = work()
     except BaseException as error:
         try:
-            leave(type(error), error, error.__traceback__)
+            leave_instance(type(error), error, error.__traceback__)
         except WORKER_ENDING_ERRORS:
             raise
-        except BaseException as late:  # noqa: BLE001  whatever the user's tear-down raises
-            error.add_note(f"its tear-down then raised {describe_error(late)}")
+        except BaseException as teardown_error:  # noqa: BLE001  whatever the user's tear-down raises
+            error.add_note(f"its tear-down then raised {describe_error(teardown_error)}")
         if isinstance(error, WORKER_ENDING_ERRORS):
             raise
-        _report(bench.port, "call", error)
-        raise _GiveUp from None
-    _reporting(bench.port, "teardown", lambda: leave(None, None, None))
+        _report_failure(runtime.port, "call", error)
+        raise _Reported from None
+    _reporting_errors(runtime.port, "teardown", lambda: leave_instance(None, None, None))
     return result
 
 
-def _nothing(*_: Any) -> None:
-    """There is no tear-down."""
+def _leave_nothing(*_: Any) -> None:
+    """Do nothing: there is no tear-down."""
 
 
-def _work(
-    bench: WorkerRuntime, form: Shape, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+def _choose_body(
+    runtime: WorkerRuntime, shape: Shape, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> str | None:
-    if form.inboxes or (form.outboxes and bench.spec.inputs):
-        return _shown(bench, pull.call_with_boxes(bench, target, args, kwargs))
-    if bench.spec.inputs:
-        if form.is_async:
+    if shape.inboxes or (shape.outboxes and runtime.spec.inputs):
+        return _result_text(runtime, pull.call_with_boxes(runtime, target, args, kwargs))
+    if runtime.spec.inputs:
+        if shape.is_async:
             from runner.worker import async_runner  # asyncio takes 20 ms to import, and few workers need it
 
-            async_runner.call_on_event_loop(bench, target, args, kwargs)
+            async_runner.call_on_event_loop(runtime, target, args, kwargs)
         else:
-            call.call_granted_items(bench, target, args, kwargs)
+            call.call_granted_items(runtime, target, args, kwargs)
         return None
-    return _shown(bench, produce.call_source(bench, target, args, kwargs))
+    return _result_text(runtime, produce.call_source(runtime, target, args, kwargs))
 
 
-def _shown(bench: WorkerRuntime, result: Any) -> str | None:
-    """What a call has returned, as the summary shows it."""
-    if result is None or bench.spec.output_groups:
+def _result_text(runtime: WorkerRuntime, result: Any) -> str | None:
+    """Return what a call has returned, as the summary shows it."""
+    if result is None or runtime.spec.output_groups:
         return None
     try:
-        return cut_middle(json.dumps(result), _MOST_RESULT)
+        return cut_middle(json.dumps(result), _MAX_RESULT)
     except Exception:  # noqa: BLE001  no JSON, so its text: results are shown, not moved
-        return cut_middle(json.dumps(repr(result)), _MOST_RESULT)
+        return cut_middle(json.dumps(repr(result)), _MAX_RESULT)
 
 
-def _load(spec: WorkerSpec) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+def _load_target(spec: WorkerSpec) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     try:
         target = spec.reference.load_callable()
     except (SystemExit, KeyboardInterrupt) as error:  # its own: a worker is not told of Ctrl-C
@@ -181,38 +186,42 @@ def _load(spec: WorkerSpec) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     return target, args, kwargs
 
 
-def _entered(bench: WorkerRuntime, kind: type, make: Callable[[], Any]) -> tuple[Any, Callable[..., Any]]:
-    """An instance that has been entered, and how to leave it. An async class is made, entered and left on its loop."""
-    awaits = hasattr(kind, "__aenter__") or hasattr(kind, "__aexit__")
-    if bench.call_shape.is_async or (awaits and not hasattr(kind, "__enter__")):
-        return bench.event_loop().enter_instance(make), bench.event_loop().leave_instance
+def _enter_instance(
+    runtime: WorkerRuntime, instance_class: type, make: Callable[[], Any]
+) -> tuple[Any, Callable[..., Any]]:
+    """Return an entered instance, and how to leave it. An async class is made, entered and left on its loop."""
+    awaits = hasattr(instance_class, "__aenter__") or hasattr(instance_class, "__aexit__")
+    if runtime.call_shape.is_async or (awaits and not hasattr(instance_class, "__enter__")):
+        return runtime.event_loop().enter_instance(make), runtime.event_loop().leave_instance
     instance = make()
     if not hasattr(type(instance), "__enter__"):
-        return instance, _nothing
-    inside = type(instance).__enter__(instance)
-    returned_values.check_item(inside)
-    return instance if inside is None else inside, partial(type(instance).__exit__, instance)
+        return instance, _leave_nothing
+    entered = type(instance).__enter__(instance)
+    returned_values.check_item(entered)
+    return instance if entered is None else entered, partial(type(instance).__exit__, instance)
 
 
-def _reporting(port: WorkerPort, where: Literal["load", "setup", "teardown"], deed: Callable[[], Any]) -> Any:
-    """Do it; an exception is reported and ends the life."""
+def _reporting_errors(port: WorkerPort, where: Literal["load", "setup", "teardown"], action: Callable[[], Any]) -> Any:
+    """Do `action`; an exception is reported and ends the worker."""
     try:
-        with _no_copy():
-            return deed()
+        with _ending_copies():
+            return action()
     except WORKER_ENDING_ERRORS:
         raise
     except BaseException as error:  # noqa: BLE001  whatever the user's function raises
-        _report(port, where, error)
-        raise _GiveUp from None
+        _report_failure(port, where, error)
+        raise _Reported from None
 
 
-def _report(port: WorkerPort, where: Literal["load", "setup", "call", "teardown"], error: BaseException) -> None:
+def _report_failure(
+    port: WorkerPort, where: Literal["load", "setup", "call", "teardown"], error: BaseException
+) -> None:
     verdict: Literal["error", "retry", "reject"] = (
         "reject" if isinstance(error, Reject) else "retry" if isinstance(error, Retry) else "error"
     )
     try:
         after = retry_pause(error)
-    except (TypeError, ValueError) as wrong:  # it was set after the Retry had been made
-        _report(port, where, wrong)
+    except (TypeError, ValueError) as invalid:  # it was set after the Retry had been made
+        _report_failure(port, where, invalid)
         return
     port.send(Failed(where, describe_error(error), verdict, after))

@@ -1,4 +1,4 @@
-"""What a worker measures of itself: how long its items take, its processor time, its memory.
+"""A worker's measurements of itself: how long its items take, its processor time, its memory.
 
 Told four times a second at most, and at its end, in messages of their own: the answers stay as small as they are.
 """
@@ -15,43 +15,43 @@ from runner.transport.messages import CLASSES_PER_DOUBLING, MeasuredTimes
 if TYPE_CHECKING:
     from runner.worker.spec import WorkerPort
 
-_EVERY = 0.25
-_LEAST = 1e-9
+_REPORT_INTERVAL = 0.25
+_SHORTEST_SECONDS = 1e-9
 
 
 class Measurements:
-    """One worker's measurements. Of a thread the processor time is its own, and its memory is nobody's."""
+    """One worker's measurements. A thread has its own processor time, and no memory of its own."""
 
     def __init__(self, port: WorkerPort, mode: str) -> None:
         self._port = port
-        self._thread = mode == "thread"
-        self._clock = thread_time if self._thread else process_time
-        self._cpu = 0.0
-        self._times: dict[int, int] = {}
-        self._next = perf_counter() + _EVERY
+        self._is_thread = mode == "thread"
+        self._cpu_clock = thread_time if self._is_thread else process_time
+        self._reported_cpu = 0.0
+        self._histogram: dict[int, int] = {}
+        self._next_report = perf_counter() + _REPORT_INTERVAL
 
     def record_items(self, seconds: float, items: int) -> None:
-        """So many items took so long; what each of them took is not known better."""
+        """Count `items` that took `seconds` together; what each of them took is not known better."""
         if items > 0:
-            key = ceil(log2(max(seconds / items, _LEAST)) * CLASSES_PER_DOUBLING)
-            self._times[key] = self._times.get(key, 0) + items
+            key = ceil(log2(max(seconds / items, _SHORTEST_SECONDS)) * CLASSES_PER_DOUBLING)
+            self._histogram[key] = self._histogram.get(key, 0) + items
 
     def report_when_due(self, now: float) -> None:
-        """Tell what was measured, if that was not done just now. In the thread that executes."""
-        if now >= self._next:
-            self._next = now + _EVERY
+        """Send what was measured, if that was not done just now. In the thread that executes."""
+        if now >= self._next_report:
+            self._next_report = now + _REPORT_INTERVAL
             self.report_now()
 
     def report_now(self) -> None:
-        """Tell what was measured since it was last told."""
-        times, self._times = self._times, {}
-        used = self._clock()
-        used, self._cpu = max(0.0, used - self._cpu), used
-        self._port.send(MeasuredTimes(tuple(times.items()), used, 0 if self._thread else peak_memory()))
+        """Send what was measured since the last time."""
+        times, self._histogram = self._histogram, {}
+        used = self._cpu_clock()
+        used, self._reported_cpu = max(0.0, used - self._reported_cpu), used
+        self._port.send(MeasuredTimes(tuple(times.items()), used, 0 if self._is_thread else peak_memory()))
 
 
 def peak_memory() -> int:
-    """The most bytes that this process has held resident; 0 where nobody can tell."""
+    """Return the peak of this process's resident bytes; 0 if it is unknown."""
     try:
         import resource
     except ImportError:  # Windows

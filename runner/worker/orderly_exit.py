@@ -28,7 +28,7 @@ _STDERR = 2
 
 
 class ExitWatchdog:
-    """Ends the process with `code` after `limit` seconds, and says on standard error what was cut.
+    """A thread that ends the process with `code` after `limit` seconds, and says on standard error what was cut.
 
     `who` names the process in the message, `again` what ends it sooner. Stop it with `call_off`.
     """
@@ -41,7 +41,7 @@ class ExitWatchdog:
             thread.start()
 
     def cancel_watch(self) -> None:
-        """It has ended in time."""
+        """Stop watching: the process ends in time."""
         self._over.set()
 
     def _watch(self) -> None:
@@ -81,13 +81,13 @@ def watch_command(code: int) -> None:
 
 
 def lingering_thread_names() -> list[str]:
-    """The names of the threads that Python's own end waits for."""
+    """Return the names of the threads that Python's own end waits for."""
     main = threading.main_thread()
     return [each.name for each in threading.enumerate() if not each.daemon and each is not main]
 
 
 def _children() -> list[str]:
-    """The names of the processes that multiprocessing's end waits for."""
+    """Return the names of the processes that multiprocessing's end waits for."""
     module = sys.modules.get("multiprocessing.process")
     return [] if module is None else [child.name for child in module.active_children() if not child.daemon]
 
@@ -113,7 +113,7 @@ def _attempt(step: Callable[[], object]) -> None:
 
 
 def _exit_functions() -> None:
-    """Those of this process: a `weakref.finalize` that was made before it was forked is its maker's to call."""
+    """Call this process's own exit functions: a `weakref.finalize` made before the fork is its maker's to call."""
     for finalizer in _inherited:
         finalizer.atexit = False
     atexit._run_exitfuncs()
@@ -123,7 +123,7 @@ _inherited: list[Any] = []
 
 
 def note_inherited_finalizers() -> None:
-    """In a fresh worker: what is there to be finalized has been made by the process that forked it."""
+    """Note, in a fresh worker, the finalizers that the process that forked it has made."""
     weakref = sys.modules.get("weakref")
     registry = getattr(getattr(weakref, "finalize", None), "_registry", {})
     _inherited.extend(registry)
@@ -144,7 +144,7 @@ def close_files(keep: Collection[int]) -> None:
 
 
 def _may_write(file: io.IOBase) -> bool:
-    """Whether something may wait in it; standard output and error are flushed by others."""
+    """Return True if unwritten text may wait in a file; standard output and error are flushed elsewhere."""
     try:
         return not file.closed and file.writable() and file.fileno() > _STDERR
     except (OSError, ValueError, AttributeError):  # it has no descriptor: something of memory, or of a library's
@@ -152,7 +152,7 @@ def _may_write(file: io.IOBase) -> bool:
 
 
 def _writes(keep: Collection[int]) -> bool:
-    """Whether anything is open for writing that is not ours; where this cannot be told, nothing is closed."""
+    """Return True if anything is open for writing that is not ours; if this is unknown, nothing is closed."""
     with contextlib.suppress(OSError):
         for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  at the end of each worker: paths take their time
             fd = int(name)

@@ -21,47 +21,47 @@ if TYPE_CHECKING:
     from runner.tasks import Outbox
     from runner.worker.runtime import WorkerRuntime
 
-#: So many seconds may pass without a `put` before nobody is waited for any longer.
+#: Seconds that may pass without a `put` before no thread is waited for any longer.
 MAX_SILENCE_SECONDS = 10.0
-_GLANCE = 0.02
+_CHECK_SECONDS = 0.02
 
 
 @contextlib.contextmanager
 def outbox_until_released(
-    bench: WorkerRuntime, outbox: Outbox[Any], puts: Callable[[], int]
+    runtime: WorkerRuntime, outbox: Outbox[Any], puts: Callable[[], int]
 ) -> Iterator[dict[str, Outbox[Any]]]:
     """Give the function its Outbox. When it has returned wait as long as a thread that it has started still holds it.
 
-    `puts` counts what has been put. The worker waits at most `PATIENCE` for the next one, and not at all when the
-    call has failed or the run is stopping.
+    `puts` counts what has been put. The worker waits at most `MAX_SILENCE_SECONDS` for the next one, and not at all
+    when the call has failed or the run is stopping.
     """
     before = set(threading.enumerate())
-    held = weakref.ref(outbox)
-    boxes = dict.fromkeys(bench.call_shape.outboxes, outbox)
+    outbox_ref = weakref.ref(outbox)
+    outboxes = dict.fromkeys(runtime.call_shape.outboxes, outbox)
     del outbox
-    yield boxes
-    boxes.clear()
-    if held() is None or not _started(before):
+    yield outboxes
+    outboxes.clear()
+    if outbox_ref() is None or not _threads_started_since(before):
         return
-    gc.collect()  # what nobody can reach any more holds nothing
+    gc.collect()  # what cannot be reached any more holds nothing
     count, since = puts(), monotonic()
-    while held() is not None and (alive := _started(before)) and not bench.context.stopping:
+    while outbox_ref() is not None and (alive := _threads_started_since(before)) and not runtime.context.stopping:
         if count != (count := puts()):
             since = monotonic()
         if monotonic() - since > MAX_SILENCE_SECONDS:
             break
-        alive[0].join(_GLANCE)
+        alive[0].join(_CHECK_SECONDS)
 
 
-def _started(before: set[threading.Thread]) -> list[threading.Thread]:
-    """Threads that have been started since, but for a pool's that wait for work."""
+def _threads_started_since(before: set[threading.Thread]) -> list[threading.Thread]:
+    """Return threads that have been started since, but for a pool's that wait for work."""
     frames = sys._current_frames()
     new = [each for each in threading.enumerate() if each not in before and type(each) is not WorkerThread]
-    alive = [thread for thread in new if not _idle(frames.get(thread.ident or 0))]
+    alive = [thread for thread in new if not _is_idle_pool_thread(frames.get(thread.ident or 0))]
     frames.clear()  # this frame is one of them: a cycle that would hold what they hold
     return alive
 
 
-def _idle(frame: Any) -> bool:
+def _is_idle_pool_thread(frame: Any) -> bool:
     code = None if frame is None else frame.f_code
     return code is not None and code.co_name == "_worker" and code.co_filename.endswith("futures/thread.py")

@@ -19,43 +19,43 @@ def enter_hooks(spec: WorkerSpec, stack: contextlib.ExitStack) -> None:
     info = WorkerInfo(spec.task, spec.name, spec.run, spec.mode, os.getpid())
     for hook in spec.hooks:
         try:
-            with _speaking(hook, spec):
-                around = hook.reference.load_callable()(*((info,) if hook.takes_worker else ()))
-                if around is not None:
-                    around.__enter__()
+            with _prefixed_output(hook, spec):
+                hook_context = hook.reference.load_callable()(*((info,) if hook.takes_worker else ()))
+                if hook_context is not None:
+                    hook_context.__enter__()
         except Exception as error:
-            error.add_note(_note(hook))
+            error.add_note(_error_note(hook))
             raise
-        if around is not None:
-            stack.push(_leaving(hook, around, spec))
+        if hook_context is not None:
+            stack.push(_exit_callback(hook, hook_context, spec))
 
 
-def _leaving(hook: WorkerHook, around: Any, spec: WorkerSpec) -> Any:
+def _exit_callback(hook: WorkerHook, hook_context: Any, spec: WorkerSpec) -> Any:
     def leave(*exc: Any) -> Any:
         try:
-            with _speaking(hook, spec):
-                return around.__exit__(*exc)
+            with _prefixed_output(hook, spec):
+                return hook_context.__exit__(*exc)
         except Exception as error:
             if error is not exc[1]:
-                error.add_note(_note(hook))
+                error.add_note(_error_note(hook))
             raise
 
     return leave
 
 
-def _speaking(hook: WorkerHook, spec: WorkerSpec) -> Any:
-    """What the hook prints bears the plugin's name beside the worker's."""
+def _prefixed_output(hook: WorkerHook, spec: WorkerSpec) -> Any:
+    """Put the plugin's name beside the worker's before each line that the hook prints."""
     if not spec.prefixes_hook_output:
         return contextlib.nullcontext()
     name = hook.plugin.split("`")[1] if "`" in hook.plugin else hook.plugin
     speak = getattr(sys.stdout, "speaking", None)
     if speak is not None:  # a thread among others
         return speak(f"{spec.name} | {name}")
-    return _Prefixed(name)
+    return _PrefixedStreams(name)
 
 
-class _Prefixed:
-    """While it is entered, each line that this process prints begins with a name."""
+class _PrefixedStreams:
+    """Standard output and error, each line of which begins with a name while this is entered."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -63,7 +63,7 @@ class _Prefixed:
 
     def __enter__(self) -> None:
         self._streams = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = (_Lines(self._name, stream) for stream in self._streams)
+        sys.stdout, sys.stderr = (_PrefixedStream(self._name, stream) for stream in self._streams)
 
     def __exit__(self, *exc: object) -> None:
         for stream in (sys.stdout, sys.stderr):
@@ -71,27 +71,27 @@ class _Prefixed:
         sys.stdout, sys.stderr = self._streams
 
 
-class _Lines:
+class _PrefixedStream:
     """A stream with a name before each line."""
 
     def __init__(self, name: str, stream: Any) -> None:
-        self._mark, self._stream, self._rest = f"{name} | ", stream, ""
+        self._prefix, self._stream, self._partial_line = f"{name} | ", stream, ""
 
     def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
+        *lines, self._partial_line = (self._partial_line + text).split("\n")
         for line in lines:
             self._stream.write(f"{self._mark}{line}\n")
         return len(text)
 
     def flush(self) -> None:
-        if self._rest:
+        if self._partial_line:
             self._stream.write(f"{self._mark}{self._rest}")
-            self._rest = ""
+            self._partial_line = ""
         self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
-def _note(hook: WorkerHook) -> str:
+def _error_note(hook: WorkerHook) -> str:
     return f"in hook runner_worker of plugin {hook.plugin}"

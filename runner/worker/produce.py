@@ -1,8 +1,8 @@
 """A task without inputs: a generator's items, a returned value, or what a function puts into its Outbox.
 
-    generator ──▶ buffer ──▶ Made ──▶ supervisor
-                     ▲                    │
-                     └──── Credit ◀───────┘   (also the ack: everything sent so far has arrived)
+    generator ──▶ buffer ──▶ Produced ──▶ supervisor
+                     ▲                        │
+                     └────── Credit ◀─────────┘   (also the ack: everything sent so far has arrived)
 
 An item leaves at once when nothing of this worker is under way; what is made meanwhile leaves together, with the
 next credit. The credit is read in a thread of its own, so that nothing stays behind while the generator blocks.
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from runner.worker.runtime import WorkerRuntime
 
 
-#: A stride shorter than this many seconds is doubled, a longer one than that is quartered; items of one at most.
+#: An interval shorter than this many seconds is doubled, one longer than that is quartered; items of one at most.
 _QUICK, _SLOW = 0.0001, 0.002
 _MAX_CLOCK_CHECK_INTERVAL = 512
-#: With so many there is something to gain from a stretch.
+#: With so many items there is something to gain from a burst.
 _MIN_BURST = 32
 
 
@@ -49,14 +49,14 @@ class SourceStopped(BaseException):
 
 
 class SourceOutput:
-    """Where a source's items leave, within its credit."""
+    """The way out for a source's items, within its credit."""
 
-    def __init__(self, bench: WorkerRuntime) -> None:
-        self.bench = bench
-        self.output_buffer = bench.output_buffer
+    def __init__(self, runtime: WorkerRuntime) -> None:
+        self.runtime = runtime
+        self.output_buffer = runtime.output_buffer
         self.lock = threading.Lock()
         self.credit_condition = threading.Condition(self.lock)
-        #: How many items may have been made, how many were sent; `idle`: nothing is under way.
+        #: How many items may have been made, how many were sent; `nothing_in_flight`: all that was sent has arrived.
         self.credit_total = 0
         self.sent_items = 0
         self.nothing_in_flight = True
@@ -66,125 +66,125 @@ class SourceOutput:
         self.attention_flag: list[int] = [1]
         #: So many items are made between two looks at the clock, as long as they take next to no time.
         self.clock_check_interval = 1
-        #: What items are grouped by in a stretch: their type, until `hear` ends it.
+        #: The key by which items are grouped in a burst: their type, until `handle_message` ends it.
         self.burst_key: Any = partial(type)
-        self._count = 0
-        self._since = perf_counter()
+        self._counted_items = 0
+        self._sent_at = perf_counter()
         #: Seconds since then that were spent waiting for room, and since when it waits now.
-        self._waited = 0.0
-        self._waits_since: float | None = None
+        self._waited_seconds = 0.0
+        self._waiting_since: float | None = None
         #: The function has returned: nothing is taken any more.
         self.function_returned = False
         self._owner = threading.get_ident()
-        bench.fork_cleanups.append(self.abandon_fork)
-        bench.port.start_listening(self.handle_message)
+        runtime.fork_cleanups.append(self.abandon_fork)
+        runtime.port.start_listening(self.handle_message)
 
     @property
     def waiting_items(self) -> int:
-        """Items that have been made and not sent."""
-        return self._count if self.output_buffer.direct_buffer is None else self.output_buffer.waiting_items
+        """Return the number of items that have been made and not sent."""
+        return self._counted_items if self.output_buffer.direct_buffer is None else self.output_buffer.waiting_items
 
     def handle_message(self, message: Any) -> None:
-        """A message, in another thread than the function's."""
+        """Handle a message, in another thread than the function's."""
         with self.lock:
-            self.bench.handle_message(message)
-            if message is None:  # nobody will ever answer
-                self.bench.context.stopping = True
+            self.runtime.handle_message(message)
+            if message is None:  # the supervisor is gone
+                self.runtime.context.stopping = True
             if isinstance(message, Credit):
                 self.credit_total = max(self.credit_total, message.total_items)
                 self.push_threshold = max(1, (self.credit_total - self.sent_items) // 2)
                 self.nothing_in_flight = True
                 if self.waiting_items:
-                    self._send()
+                    self._send_waiting()
             self._set_flag()
             self.credit_condition.notify_all()
 
     def abandon_fork(self) -> None:
-        """This is a copy that the function has forked: whatever it yields ends it."""
+        """Have the next item end this copy, which the function has forked."""
         self.lock = self.credit_condition = ExitOnTouch()  # type: ignore[assignment]  # that is what it stands for
         self.attention_flag[:] = [1]
         self.burst_key.__setstate__((id, (), {}, None))
 
     def _set_flag(self) -> None:
-        self.attention_flag[:] = [1] if self.nothing_in_flight or self.bench.context.stopping else []
+        self.attention_flag[:] = [1] if self.nothing_in_flight or self.runtime.context.stopping else []
         if self.attention_flag:  # an item's id is no type, so it is the first of another group
             self.burst_key.__setstate__((id, (), {}, None))
 
-    def _enough(self) -> int:
-        """With so many waiting there is something to do."""
-        if self.nothing_in_flight or self.bench.context.stopping:
+    def _send_threshold(self) -> int:
+        """Return the number of waiting items from which they are sent."""
+        if self.nothing_in_flight or self.runtime.context.stopping:
             return 1
         return max(1, min(self.push_threshold, self.credit_total - self.sent_items))
 
-    def _send(self) -> None:
+    def _send_waiting(self) -> None:
         now = perf_counter()
         outputs = self.output_buffer.take_outputs()
         # Counted from what was taken: the function's thread may append meanwhile.
-        items = self._count if self.output_buffer.direct_buffer is None else sum(each.count for each in outputs)
-        self._count = 0
+        items = self._counted_items if self.output_buffer.direct_buffer is None else sum(each.count for each in outputs)
+        self._counted_items = 0
         self.sent_items += items
         self.nothing_in_flight = False
-        if self._waits_since is not None:  # the function's thread still waits: this is another one
-            self._waited += now - self._waits_since
-            self._waits_since = now
-        busy = now - self._since - self._waited
-        self.bench.measurements.record_items(busy, items)
-        self.bench.port.send(Produced(items, outputs, busy))
-        self._since, self._waited = now, 0.0
+        if self._waiting_since is not None:  # the function's thread still waits: this is another one
+            self._waited_seconds += now - self._waiting_since
+            self._waiting_since = now
+        busy = now - self._sent_at - self._waited_seconds
+        self.runtime.measurements.record_items(busy, items)
+        self.runtime.port.send(Produced(items, outputs, busy))
+        self._sent_at, self._waited_seconds = now, 0.0
 
     @property
     def is_due(self) -> bool:
-        """Whether what waits is to leave."""
-        return self.waiting_items >= self._enough()
+        """Return True if what waits is to leave."""
+        return self.waiting_items >= self._send_threshold()
 
     def flush(self) -> None:
         """Send what has been made."""
         with self.lock:
             if self.waiting_items:
-                self._send()
+                self._send_waiting()
 
     def reserve_credit(self, timeout: float | None = None) -> bool:
         """Wait for credit for one more item; send what is there first, because the credit may depend on it."""
         with self.credit_condition:
-            return self._reserve(timeout)
+            return self._reserve_locked(timeout)
 
-    def _reserve(self, timeout: float | None) -> bool:
+    def _reserve_locked(self, timeout: float | None) -> bool:
         if threading.get_ident() == self._owner:
-            self.bench.measurements.report_when_due(perf_counter())
+            self.runtime.measurements.report_when_due(perf_counter())
         waiting = self.waiting_items
         if waiting and (
             self.nothing_in_flight or waiting >= min(self.push_threshold, self.credit_total - self.sent_items)
         ):
-            self._send()
-        store = self.bench.port.arena_writer
-        if store is not None and timeout is None and store.should_wait_for_readers():
-            self._give_time(store)
-        enough = self._may_make() or self._wait(timeout)
+            self._send_waiting()
+        arena_writer = self.runtime.port.arena_writer
+        if arena_writer is not None and timeout is None and arena_writer.should_wait_for_readers():
+            self._wait_for_readers(arena_writer)
+        has_credit = self._may_make() or self._wait_for_credit(timeout)
         self._set_flag()
-        if self.bench.context.stopping:
+        if self.runtime.context.stopping:
             raise SourceStopped
-        return enough
+        return has_credit
 
-    def _wait(self, timeout: float | None) -> bool:
-        first = self._waits_since is None  # of several threads that wait one measures
-        since = self._waits_since = perf_counter() if first else self._waits_since
-        enough = self.credit_condition.wait_for(self._may_make, timeout)
+    def _wait_for_credit(self, timeout: float | None) -> bool:
+        first = self._waiting_since is None  # of several threads that wait one measures
+        since = self._waiting_since = perf_counter() if first else self._waiting_since
+        has_credit = self.credit_condition.wait_for(self._may_make, timeout)
         if first:
-            self._waited += perf_counter() - (self._waits_since or since or 0.0)
-            self._waits_since = None
-        return enough
+            self._waited_seconds += perf_counter() - (self._waiting_since or since or 0.0)
+            self._waiting_since = None
+        return has_credit
 
-    def _give_time(self, store: ArenaWriter) -> None:
-        """Much of this worker's memory is in use: what was made goes out, and readers may be done with some of it."""
+    def _wait_for_readers(self, arena_writer: ArenaWriter) -> None:
+        """Give readers time when much of this worker's arena is in use: send what was made, and wait."""
         if self.waiting_items:
-            self._send()
+            self._send_waiting()
         if not self.credit_condition.wait_for(
-            lambda: self.bench.context.stopping or not store.should_wait_for_readers(), READER_WAIT_SECONDS
+            lambda: self.runtime.context.stopping or not arena_writer.should_wait_for_readers(), READER_WAIT_SECONDS
         ):
-            store.double_wait_threshold()
+            arena_writer.double_wait_threshold()
 
     def _may_make(self) -> bool:
-        if self.bench.context.stopping or self.function_returned:
+        if self.runtime.context.stopping or self.function_returned:
             return True
         waiting = self.waiting_items
         return self.sent_items + waiting < self.credit_total and (
@@ -192,28 +192,28 @@ class SourceOutput:
         )
 
     def emit_reserved(self, item: Any) -> None:
-        """One item, for which credit has been reserved."""
+        """Take one item, for which credit has been reserved."""
         with self.lock:
             self.output_buffer.emit_item(item)
-            self._count += 1
+            self._counted_items += 1
 
     def put(self, item: Any, timeout: float | None = None) -> None:
-        """One item of an Outbox, from any thread; `queue.Full` when there was no room within `timeout` seconds."""
+        """Take one item of an Outbox, from any thread; `queue.Full` if there is no room within `timeout` seconds."""
         with self.credit_condition:
             try:
-                enough = self._reserve(timeout)
+                has_credit = self._reserve_locked(timeout)
             except SourceStopped:
                 if threading.get_ident() == self._owner:
                     raise
                 raise ShutDown from None  # in a thread of the function's own
             if self.function_returned:
                 raise ShutDown("the function has returned: nothing can be put into its Outbox any more")
-            if not enough:
+            if not has_credit:
                 raise queue.Full
             self.output_buffer.emit_item(item)
-            self._count += 1
+            self._counted_items += 1
             if self.is_due:
-                self._send()
+                self._send_waiting()
             self._set_flag()
 
     def close(self) -> None:
@@ -222,11 +222,11 @@ class SourceOutput:
             self.function_returned = True
             self.credit_condition.notify_all()
             if self.waiting_items:
-                self._send()
+                self._send_waiting()
 
     def emit_all_from(self, items: Iterator[Any]) -> None:
-        """All items of an iterator."""
-        if self.bench.call_shape.outboxes:  # what it puts meanwhile, in whichever thread, comes in between
+        """Take all items of an iterator."""
+        if self.runtime.call_shape.outboxes:  # what it puts meanwhile, in whichever thread, comes in between
             for item in items:
                 self.put(item)
         elif self.output_buffer.direct_buffer is None:
@@ -235,39 +235,39 @@ class SourceOutput:
                 self.emit_reserved(item)
                 self.reserve_credit()
         else:
-            while self._pour_some(items, self.output_buffer.direct_buffer):
+            while self._emit_some(items, self.output_buffer.direct_buffer):
                 pass
         self.flush()
 
-    def _pour_some(self, items: Iterator[Any], direct: list[Any]) -> bool:
-        """What may be made before there is something to do, at most a stride. False: that was all.
+    def _emit_some(self, items: Iterator[Any], direct: list[Any]) -> bool:
+        """Take the items that may be made before there is something to do. False: that was all.
 
         The hottest loop of a source. Small values go straight into the buffer of the one ordinary group.
         """
         self.reserve_credit()
         with self.lock:
             before = self.sent_items + self.waiting_items
-            most = min(max(1, self._enough() - self.waiting_items), self.clock_check_interval)
+            limit = min(max(1, self._send_threshold() - self.waiting_items), self.clock_check_interval)
             self.burst_key = partial(id if self.attention_flag else type)
         began = perf_counter()
-        some = islice(items, most) if most < _MIN_BURST else None
-        more = self._emit_burst(items, direct, most) if some is None else self._one_by_one(some, direct)
+        few_items = islice(items, limit) if limit < _MIN_BURST else None
+        more = self._emit_burst(items, direct, limit) if few_items is None else self._emit_one_by_one(few_items, direct)
         with self.lock:
             made = self.sent_items + self.waiting_items - before
-            if most >= _MIN_BURST:
+            if limit >= _MIN_BURST:
                 self.output_buffer.pack_direct_buffer()
         if made >= self.clock_check_interval:
-            self._adapt(perf_counter() - began)
-        return more or made == most
+            self._adapt_interval(perf_counter() - began)
+        return more or made == limit
 
-    def _adapt(self, seconds: float) -> None:
+    def _adapt_interval(self, seconds: float) -> None:
         if seconds < _QUICK:
             self.clock_check_interval = min(_MAX_CLOCK_CHECK_INTERVAL, 2 * self.clock_check_interval)
         elif seconds > _SLOW:
             self.clock_check_interval = max(1, self.clock_check_interval // 4)
 
-    def _one_by_one(self, items: Iterable[Any], direct: list[Any]) -> bool:
-        """True when it ends before they do."""
+    def _emit_one_by_one(self, items: Iterable[Any], direct: list[Any]) -> bool:
+        """Take items one by one; True if the messages that came end that before the items do."""
         small, flag = item_codec.SMALL_TYPES, self.attention_flag
         same: type | None = None  # most items are of the type that the one before was: no look-up
         for item in items:
@@ -285,20 +285,20 @@ class SourceOutput:
                 return True
         return False
 
-    def _emit_burst(self, items: Iterable[Any], direct: list[Any], most: int) -> bool:
-        """Items of one small type at the speed of C. False: there are no more.
+    def _emit_burst(self, items: Iterable[Any], direct: list[Any], limit: int) -> bool:
+        """Take items of one small type at the speed of C. False: there are no more.
 
         An item of another type is the first of the next group, and nothing was asked of the generator since: it is
-        kept as it was when it was yielded. So is the item after which `hear` has ended the stretch.
+        kept as it was when it was yielded. So is the item after which `handle_message` has ended the burst.
         """
         groups = groupby(items, self.burst_key)
         found = next(groups, None)
         if found is None:
             return False
-        kind, group = found
-        if kind in item_codec.SMALL_TYPES:
-            self.output_buffer.small_types.add(kind)
-            direct.extend(islice(group, most - 1))
+        item_type, group = found
+        if item_type in item_codec.SMALL_TYPES:
+            self.output_buffer.small_types.add(item_type)
+            direct.extend(islice(group, limit - 1))
             item = next(group, self)
             if item is not self:
                 direct.append(item)
@@ -314,64 +314,68 @@ class SourceOutput:
 class SourceOutbox(Outbox[Any]):
     """`runner.Outbox` of a task without inputs: `put` waits for room."""
 
-    def __init__(self, tap: SourceOutput) -> None:
-        self._tap = tap
+    def __init__(self, source_output: SourceOutput) -> None:
+        self._source_output = source_output
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Send an item; `queue.Full` when there was no room within `timeout` seconds."""
-        self._tap.put(item, timeout if block else 0)
+        self._source_output.put(item, timeout if block else 0)
 
 
-def call_source(bench: WorkerRuntime, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def call_source(
+    runtime: WorkerRuntime, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     """Call the function once and send what it makes; its result, when it is none of that."""
-    tap = SourceOutput(bench)
-    bench.show_position((1 << 63) | bench.spec.slot)
+    source_output = SourceOutput(runtime)
+    runtime.show_position((1 << 63) | runtime.spec.slot)
     try:
-        if not bench.call_shape.outboxes:
-            return _take(tap, target(*args, **kwargs))
-        with outbox_until_released(bench, SourceOutbox(tap), lambda: tap.sent_items + tap.waiting_items) as boxes:
-            return _take(tap, target(*args, **kwargs, **boxes))
+        if not runtime.call_shape.outboxes:
+            return _send_result(source_output, target(*args, **kwargs))
+        with outbox_until_released(
+            runtime, SourceOutbox(source_output), lambda: source_output.sent_items + source_output.waiting_items
+        ) as outboxes:
+            return _send_result(source_output, target(*args, **kwargs, **outboxes))
     except SourceStopped:
         return None
     except ShutDown:
-        if bench.context.stopping:  # of a thread whose result the function has asked for
+        if runtime.context.stopping:  # of a thread whose result the function has asked for
             return None
         raise
     finally:
-        tap.close()
-        bench.show_position(0)
+        source_output.close()
+        runtime.show_position(0)
 
 
-def _take(tap: SourceOutput, result: Any) -> Any:
-    """Send what a call has given; what is no item is the task's result."""
-    bench = tap.bench
+def _send_result(source_output: SourceOutput, result: Any) -> Any:
+    """Send what a call has returned; return the task's result, if it is one."""
+    runtime = source_output.runtime
     if hasattr(type(result), "__await__"):
-        result = bench.event_loop().run(result)
+        result = runtime.event_loop().run(result)
     if hasattr(type(result), "__anext__"):
-        return bench.event_loop().run(_apour(tap, result))
+        return runtime.event_loop().run(_send_async_items(source_output, result))
     if yields_items(type(result)):
-        return _pour(tap, result)
-    if not bench.spec.output_groups:
+        return _send_items(source_output, result)
+    if not runtime.spec.output_groups:
         check_result(result)
         return result
-    if result is not None or not bench.call_shape.outboxes:
-        tap.put(result)
+    if result is not None or not runtime.call_shape.outboxes:
+        source_output.put(result)
     return None
 
 
-def _pour(tap: SourceOutput, items: Iterator[Any]) -> Any:
+def _send_items(source_output: SourceOutput, items: Iterator[Any]) -> Any:
     try:
-        if not tap.bench.spec.output_groups:
-            return _last(items)
-        tap.emit_all_from(items)
+        if not source_output.runtime.spec.output_groups:
+            return _run_without_outputs(items)
+        source_output.emit_all_from(items)
     finally:
         if isinstance(items, GeneratorType):
             items.close()
     return None
 
 
-def _last(items: Iterator[Any]) -> Any:
-    """A generator of a task without outputs: run it; its return value is the result."""
+def _run_without_outputs(items: Iterator[Any]) -> Any:
+    """Run the generator of a task without outputs; its return value is the result."""
     while True:
         try:
             check_result(next(items))
@@ -379,17 +383,17 @@ def _last(items: Iterator[Any]) -> Any:
             return end.value
 
 
-async def _apour(tap: SourceOutput, items: AsyncGeneratorType[Any, Any]) -> None:
+async def _send_async_items(source_output: SourceOutput, items: AsyncGeneratorType[Any, Any]) -> None:
     import asyncio
 
     loop = asyncio.get_running_loop()
     try:
-        await loop.run_in_executor(None, tap.reserve_credit)
+        await loop.run_in_executor(None, source_output.reserve_credit)
         async for item in items:
-            tap.emit_reserved(item)
-            if tap.is_due or tap.output_buffer.gathered_bytes >= MAX_CHUNK_BYTES:
-                await loop.run_in_executor(None, tap.reserve_credit)
+            source_output.emit_reserved(item)
+            if source_output.is_due or source_output.output_buffer.gathered_bytes >= MAX_CHUNK_BYTES:
+                await loop.run_in_executor(None, source_output.reserve_credit)
     finally:
         if hasattr(type(items), "aclose"):
             await items.aclose()
-        tap.flush()
+        source_output.flush()

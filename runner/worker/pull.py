@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from runner.worker.runtime import WorkerRuntime
 
 #: A loop looks at the clock after so many items.
-_PIECE = 64
+_ITEMS_PER_CLOCK_CHECK = 64
 
 
 class PullInbox(Inbox[Any]):
@@ -45,17 +45,17 @@ class PullInbox(Inbox[Any]):
     more must be known of each (a Context, a time limit, an order), they come one by one.
     """
 
-    def __init__(self, bench: WorkerRuntime) -> None:
-        self.bench = bench
+    def __init__(self, runtime: WorkerRuntime) -> None:
+        self.runtime = runtime
         self.grant: Grant | None = None
         #: The parts of the grant that have not been handed out whole, and where the first of them goes on.
-        self._parts: deque[tuple[GrantedRange, item_codec.EncodedItems | memoryview]] = deque()
-        self._at = 0
+        self._waiting_ranges: deque[tuple[GrantedRange, item_codec.EncodedItems | memoryview]] = deque()
+        self._range_position = 0
         #: What has been handed out last, the part it is of, its place in the grant, and what is left of it.
-        self._handed: item_codec.EncodedItems = ()
-        self._part: GrantedRange | None = None
-        self._first = 0
-        self._left: Iterator[Any] = iter(self._handed)
+        self._burst: item_codec.EncodedItems = ()
+        self._burst_range: GrantedRange | None = None
+        self._burst_start = 0
+        self._burst_iterator: Iterator[Any] = iter(self._burst)
         #: Items of the grant that are done, as far as that has been said.
         self.done_items = 0
         self.failures: list[Failure] = []
@@ -67,180 +67,185 @@ class PullInbox(Inbox[Any]):
         self.owner_thread: int | None = threading.get_ident()
         #: Held by the thread that asks for items.
         self._gate = threading.RLock()
-        self.began_at = self._since = perf_counter()
+        self.began_at = self._burst_began = perf_counter()
         #: Where the outputs of the item at hand begin; of the one after which so many were left.
-        self._mark = bench.output_buffer.rollback_mark()
-        self._marked = -1
+        self._rollback_mark = runtime.output_buffer.rollback_mark()
+        self._marked_at = -1
         self._singly = bool(
-            bench.call_shape.context or bench.call_shape.constructor_context or bench.spec.timed or bench.spec.ordered
+            runtime.call_shape.context
+            or runtime.call_shape.constructor_context
+            or runtime.spec.timed
+            or runtime.spec.ordered
         )
         self._clock_check_interval = 1
-        bench.fork_cleanups.append(lambda: deque(self._left, 0).clear())
+        runtime.fork_cleanups.append(lambda: deque(self._burst_iterator, 0).clear())
 
     @property
-    def _taken(self) -> int:
-        """Items of the grant that the function has taken; the last of them is at hand unless it is `done`."""
-        return self._first + len(self._handed) - length_hint(self._left)
+    def _taken_items(self) -> int:
+        """Return how many items of the grant the function has taken; the last is being executed unless it is `done`."""
+        return self._burst_start + len(self._burst) - length_hint(self._burst_iterator)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """The next item; what was taken before counts as done."""
+        """Return the next item; what was taken before counts as done."""
         if not self._gate.acquire(block, -1 if timeout is None or not block else timeout):
             raise queue.Empty  # another thread waits for the next item
         try:
-            if length_hint(self._left):
+            if length_hint(self._burst_iterator):
                 self._hand_back()
-            if not length_hint(self._left):
+            if not length_hint(self._burst_iterator):
                 self._hand_out(block, timeout)
             return next(self._decoded_items())
         finally:
             self._gate.release()
 
     def __iter__(self) -> Iterator[Any]:
-        return chain.from_iterable(self._bursts())
+        return chain.from_iterable(self._iterate_bursts())
 
-    def _bursts(self) -> Iterator[Iterator[Any]]:
+    def _iterate_bursts(self) -> Iterator[Iterator[Any]]:
         while True:
             with self._gate:
-                if not length_hint(self._left):
+                if not length_hint(self._burst_iterator):
                     try:
                         self._hand_out()
                     except ShutDown:
                         return
                 items = self._decoded_items()
-            yield islice(items, _PIECE)
+            yield islice(items, _ITEMS_PER_CLOCK_CHECK)
             with self._gate:
-                if length_hint(self._left):
+                if length_hint(self._burst_iterator):
                     self._hand_back()
 
     def _decoded_items(self) -> Iterator[Any]:
-        """The items at hand as the function receives them; thawed when their turn comes."""
-        part = self._part
+        """Return the burst's items as the function receives them; decoded when their turn comes."""
+        part = self._burst_range
         assert part is not None
         if part.dead_letter is not None:
-            return (decode_item(part, frozen) for frozen in self._left)
-        made = item_decoder(part, self._handed)
-        return self._left if made is None else map(made, self._left)
+            return (decode_item(part, encoded) for encoded in self._burst_iterator)
+        decoder = item_decoder(part, self._burst)
+        return self._burst_iterator if decoder is None else map(decoder, self._burst_iterator)
 
     def _hand_out(self, block: bool = True, timeout: float | None = None) -> None:
         """Have the next items ready, of this grant or the next one; what was taken before is done."""
         now = perf_counter()
         if not self._singly:
-            self._adapt(now - self._since)
+            self._adapt_interval(now - self._burst_began)
         self.task_done()
-        if self._parts:
+        if self._waiting_ranges:
             self._hand_back()
-        if not self._parts:
-            self._refill(block, timeout)
+        if not self._waiting_ranges:
+            self._receive_grant(block, timeout)
             now = self.began_at
-        part, items = self._parts[0]
+        part, items = self._waiting_ranges[0]
         assert self.grant is not None
-        stride = 1 if self._singly or part.crashes or part.dead_letter is not None else self._clock_check_interval
-        stop = min(len(items), self._at + stride)
-        start, self._at = self._at, stop
+        interval = 1 if self._singly or part.crashes or part.dead_letter is not None else self._clock_check_interval
+        stop = min(len(items), self._range_position + interval)
+        start, self._range_position = self._range_position, stop
         if stop == len(items):
-            self._parts.popleft()
-            self._at = 0
-        self._part, self._first = part, self.done_items
-        self._handed = item_codec.items_between(items, start, stop)
-        self._left = iter(self._handed)
-        self._marked, self._since = -1, now
-        self._show(part, start, stop - start)
+            self._waiting_ranges.popleft()
+            self._range_position = 0
+        self._burst_range, self._burst_start = part, self.done_items
+        self._burst = item_codec.items_between(items, start, stop)
+        self._burst_iterator = iter(self._burst)
+        self._marked_at, self._burst_began = -1, now
+        self._show_burst(part, start, stop - start)
 
     def _hand_back(self) -> None:
-        """What was taken is done; when the grant takes more than twice its slice, the rest is handed back."""
+        """Count what was taken as done; hand the rest back if the grant takes more than twice its time slice."""
         self.task_done()
         if self.grant is not None and perf_counter() - self.began_at > 2 * self.grant.time_slice:
             self.settle_grant()
 
-    def _show(self, part: GrantedRange, start: int, width: int) -> None:
-        """Say what is at hand."""
+    def _show_burst(self, part: GrantedRange, start: int, width: int) -> None:
+        """Show in the progress slot what is about to be executed."""
         assert self.grant is not None
-        self.bench.show_position(self.grant.lease, pack_burst(self.done_items, width) if width > 1 else self.done_items)
+        self.runtime.show_position(
+            self.grant.lease, pack_burst(self.done_items, width) if width > 1 else self.done_items
+        )
         if width == 1:
-            self.bench.context.set_item(part, part.start + start)
+            self.runtime.context.set_item(part, part.start + start)
             if part.crashes:
-                self.bench.send_suspect_preview(self.grant.lease, part, self._handed[0])
+                self.runtime.send_suspect_preview(self.grant.lease, part, self._burst[0])
 
-    def _adapt(self, seconds: float) -> None:
+    def _adapt_interval(self, seconds: float) -> None:
         """Hand out about a millisecond of work."""
         if seconds > SLOW_SECONDS:
             self._clock_check_interval = max(1, self._clock_check_interval // 4)
-        elif seconds < QUICK_SECONDS and len(self._handed) == self._clock_check_interval < MAX_BURST:
+        elif seconds < QUICK_SECONDS and len(self._burst) == self._clock_check_interval < MAX_BURST:
             self._clock_check_interval *= 2
 
-    def _refill(self, block: bool, timeout: float | None) -> None:
+    def _receive_grant(self, block: bool, timeout: float | None) -> None:
         self.settle_grant()
         limit = None if timeout is None else perf_counter() + timeout
-        while not self._parts:
-            if self.bench.inputs_ended or self.owner_thread is None:
+        while not self._waiting_ranges:
+            if self.runtime.inputs_ended or self.owner_thread is None:
                 raise ShutDown
             left = None if limit is None else max(0.0, limit - perf_counter())
-            message = self.bench.port.receive(left if block else 0.0)
+            message = self.runtime.port.receive(left if block else 0.0)
             if message is None:
                 raise queue.Empty
-            grant = self.bench.handle_message(message)
+            grant = self.runtime.handle_message(message)
             if grant is not None:
                 self.grant = grant
-                self._parts.extend((part, encoded_items(part)) for part in grant.parts)
+                self._waiting_ranges.extend((part, encoded_items(part)) for part in grant.parts)
                 self.began_at = perf_counter()
 
     def task_done(self) -> None:
-        """The item taken last is done."""
-        self.done_items = self._taken
+        """Count the item taken last as done."""
+        self.done_items = self._taken_items
 
     def mark_outputs(self) -> None:
-        """Something is about to be put: it is of the item at hand."""
-        left = length_hint(self._left)
-        if self._marked != left:
-            self._marked = left
-            self._mark = self.bench.output_buffer.rollback_mark()
+        """Note where the outputs of the present item begin: one is about to be put."""
+        left = length_hint(self._burst_iterator)
+        if self._marked_at != left:
+            self._marked_at = left
+            self._rollback_mark = self.runtime.output_buffer.rollback_mark()
 
     def blame_taken_item(self, error: BaseException) -> bool:
-        """The function has raised: blame the item it took last. False when it had taken none."""
-        taken, part = self._taken, self._part
+        """Blame the item that the function took last before it raised. False when it had taken none."""
+        taken, part = self._taken_items, self._burst_range
         if taken == self.done_items or part is None:
             return False
-        frozen = self._handed[taken - 1 - self._first]
+        encoded = self._burst[taken - 1 - self._burst_start]
         self.done_items = taken - 1
         try:
-            item = decode_item(part, frozen)
+            item = decode_item(part, encoded)
         except BaseException:  # noqa: BLE001  it may be the item that cannot be decoded
-            item = frozen
-        fault = make_failure(self.bench.spec, self.done_items, 1, error, item, part.attempt)
-        if fault.verdict == "retry":
+            item = encoded
+        failure = make_failure(self.runtime.spec, self.done_items, 1, error, item, part.attempt)
+        if failure.verdict == "retry":
             self.mark_outputs()
-            self.bench.output_buffer.roll_back_to(self._mark)
-        self.failures.append(fault)
+            self.runtime.output_buffer.roll_back_to(self._rollback_mark)
+        self.failures.append(failure)
         self.task_done()
         self.settle_grant()
         return True
 
     def put_from_thread(self, item: Any) -> None:
-        """One item, from a thread of the function's own: it leaves with the grant at hand, or at once without one."""
+        """Take one item from a thread of the function's own: it leaves with the grant, or at once without one."""
         with self.lock:
             if self.owner_thread is None:
                 raise ShutDown("the function has returned: nothing can be put into its Outbox any more")
             if self.thread_outputs is None:
-                spec = self.bench.spec
+                spec = self.runtime.spec
                 self.thread_outputs = OutputBuffer(spec.output_groups, spec.max_item_bytes)
             self.thread_outputs.emit_item(item)
             self.put_count += 1
             if self.grant is None:
-                self.bench.port.send(Reply((), self.thread_outputs.take_outputs(), 0.0))
+                self.runtime.port.send(Reply((), self.thread_outputs.take_outputs(), 0.0))
 
     def close(self) -> None:
-        """The function has returned: say so, and take nothing more."""
+        """Settle the grant and take nothing more: the function has returned."""
         self.task_done()
         with self.lock:
             self.owner_thread = None
         self.settle_grant()
 
     def settle_grant(self) -> None:
-        """Answer for the grant at hand; what was not taken is handed back."""
-        rest = list(self._left)  # whoever still has the iterator must not find it there
-        self._left = iter(())
-        self.done_items = max(self.done_items, self._first + len(self._handed) - len(rest))
-        outputs = self.bench.output_buffer.take_outputs()
+        """Reply to the present grant; what was not taken is handed back."""
+        untaken = list(self._burst_iterator)  # a caller that still has the iterator must not find it there
+        self._burst_iterator = iter(())
+        self.done_items = max(self.done_items, self._burst_start + len(self._burst) - len(untaken))
+        outputs = self.runtime.output_buffer.take_outputs()
         if self.thread_outputs is not None:
             with self.lock:
                 outputs = (*outputs, *self.thread_outputs.take_outputs())
@@ -248,13 +253,13 @@ class PullInbox(Inbox[Any]):
             return
         acks = () if self.grant is None else (Ack(self.grant.lease, self.done_items, tuple(self.failures)),)
         now = perf_counter()
-        self.bench.measurements.record_items(now - self.began_at, self.done_items)
-        self.bench.send_reply(Reply(acks, outputs, now - self.began_at))
-        self.bench.measurements.report_when_due(now)
-        self.grant, self.failures, self._part = None, [], None
-        self.done_items = self._first = self._at = 0
-        self._parts.clear()
-        self._handed = ()
+        self.runtime.measurements.record_items(now - self.began_at, self.done_items)
+        self.runtime.send_reply(Reply(acks, outputs, now - self.began_at))
+        self.runtime.measurements.report_when_due(now)
+        self.grant, self.failures, self._burst_range = None, [], None
+        self.done_items = self._burst_start = self._range_position = 0
+        self._waiting_ranges.clear()
+        self._burst = ()
 
 
 class BufferedOutbox(Outbox[Any]):
@@ -262,8 +267,8 @@ class BufferedOutbox(Outbox[Any]):
 
     def __init__(self, inbox: PullInbox) -> None:
         self._inbox = inbox
-        self._collector = inbox.bench.output_buffer
-        self._direct, self._kinds = self._collector.direct_buffer, self._collector.small_types
+        self._output_buffer = inbox.runtime.output_buffer
+        self._direct_buffer, self._small_types = self._output_buffer.direct_buffer, self._output_buffer.small_types
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002  as queue.Queue
         """Send an item."""
@@ -273,29 +278,29 @@ class BufferedOutbox(Outbox[Any]):
             return
         inbox.mark_outputs()
         # Here, not behind a call: it is a fifth of the time.
-        if type(item) in item_codec.SMALL_TYPES and self._direct is not None:
-            self._kinds.add(type(item))
-            self._direct.append(item)
+        if type(item) in item_codec.SMALL_TYPES and self._direct_buffer is not None:
+            self._small_types.add(type(item))
+            self._direct_buffer.append(item)
         else:
-            self._collector.emit_item(item)
+            self._output_buffer.emit_item(item)
 
 
 def call_with_boxes(
-    bench: WorkerRuntime, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    runtime: WorkerRuntime, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Call the function with its boxes until it returns, or its inputs have ended."""
-    inbox = PullInbox(bench)
-    kwargs = {**kwargs, **dict.fromkeys(bench.call_shape.inboxes, inbox)}
-    if not bench.call_shape.outboxes:
-        result = _calls(inbox, target, args, kwargs)
+    inbox = PullInbox(runtime)
+    kwargs = {**kwargs, **dict.fromkeys(runtime.call_shape.inboxes, inbox)}
+    if not runtime.call_shape.outboxes:
+        result = _call_until_done(inbox, target, args, kwargs)
     else:
-        with outbox_until_released(bench, BufferedOutbox(inbox), lambda: inbox.put_count) as outboxes:
-            result = _calls(inbox, target, args, kwargs, outboxes)
+        with outbox_until_released(runtime, BufferedOutbox(inbox), lambda: inbox.put_count) as outboxes:
+            result = _call_until_done(inbox, target, args, kwargs, outboxes)
     inbox.close()
     return result
 
 
-def _calls(
+def _call_until_done(
     inbox: PullInbox,
     target: Callable[..., Any],
     args: tuple[Any, ...],
@@ -305,7 +310,7 @@ def _calls(
     """Call it, again after each item that has failed."""
     while True:
         try:
-            return _take(inbox, target(*args, **kwargs, **(outboxes or {})))
+            return _send_result(inbox, target(*args, **kwargs, **(outboxes or {})))
         except ShutDown:
             return None
         except WORKER_ENDING_ERRORS:
@@ -315,18 +320,18 @@ def _calls(
                 raise
 
 
-def _take(inbox: PullInbox, result: Any) -> Any:
+def _send_result(inbox: PullInbox, result: Any) -> Any:
     """Send what a call has given beside what it has put; without outputs it is the task's result."""
-    bench = inbox.bench
-    put: Callable[[Any], None] = BufferedOutbox(inbox).put if bench.spec.output_groups else check_result
+    runtime = inbox.runtime
+    put: Callable[[Any], None] = BufferedOutbox(inbox).put if runtime.spec.output_groups else check_result
     if hasattr(type(result), "__await__"):
-        result = bench.event_loop().run(result)
+        result = runtime.event_loop().run(result)
     if hasattr(type(result), "__anext__"):
-        bench.event_loop().run(_each(result, put))
+        runtime.event_loop().run(_put_async_items(result, put))
     elif yields_items(type(result)):
         for item in result:
             put(item)
-    elif bench.spec.output_groups:
+    elif runtime.spec.output_groups:
         if result is not None:
             put(result)
     else:
@@ -335,6 +340,6 @@ def _take(inbox: PullInbox, result: Any) -> Any:
     return None
 
 
-async def _each(items: Any, put: Callable[[Any], None]) -> None:
+async def _put_async_items(items: Any, put: Callable[[Any], None]) -> None:
     async for item in items:
         put(item)

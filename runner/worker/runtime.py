@@ -1,4 +1,4 @@
-"""What every body of a worker works with."""
+"""The parts that every body of a worker works with."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 #: Between two looks at the clock a worker executes so many items that it takes about a millisecond: their number is
 #: doubled when it took less than this many seconds, and quartered when it took more than that many.
 QUICK_SECONDS, SLOW_SECONDS = 0.0005, 0.002
-#: Items that are executed in one stretch at most: their results are still in the processor's cache when it ends.
+#: Items that are executed in one burst at most: their results are still in the processor's cache when it ends.
 MAX_BURST = 512
-_OVER: Any = ExitOnTouch()
-_NOWHERE: Any = DiscardingChannel()
+_EXIT_ON_TOUCH: Any = ExitOnTouch()
+_DISCARD: Any = DiscardingChannel()
 
 
 @dataclass(slots=True)
 class WorkerRuntime:
-    """One worker's tools.
+    """One worker's parts and state.
 
     `ended`: the inputs have ended, as the supervisor said. `told`: how many items of the grant at hand were answered.
     """
@@ -51,125 +51,127 @@ class WorkerRuntime:
     measurements: Measurements
     inputs_ended: bool = False
     answered_items: int = 0
-    _loop: WorkerEventLoop | None = None
+    _event_loop: WorkerEventLoop | None = None
 
     def event_loop(self) -> WorkerEventLoop:
-        """The worker's event loop, made now if it was not needed before."""
-        if self._loop is None:
+        """Return the worker's event loop, made now if it was not needed before."""
+        if self._event_loop is None:
             from runner.worker.event_loop import (
                 WorkerEventLoop,  # asyncio takes 20 ms to import, and few workers need it
             )
 
-            self._loop = WorkerEventLoop()
-        return self._loop
+            self._event_loop = WorkerEventLoop()
+        return self._event_loop
 
     def close(self) -> None:
         """Close the event loop, if there is one."""
-        if self._loop is not None:
-            self._loop.close()
+        if self._event_loop is not None:
+            self._event_loop.close()
 
-    #: What the loop of a stretch takes its items from, and what else a copy has to end.
+    #: The iterator from which the loop of a burst takes its items, and what else a copy has to end.
     burst_items: Iterator[Any] = field(default_factory=lambda: iter(()))
     fork_cleanups: list[Callable[[], None]] = field(default_factory=list)
 
     def abandon_fork(self) -> None:
-        """This is a copy that the function has forked: let it end as soon as it comes back out of the function."""
-        cell, self.progress_slot = self.progress_slot, _OVER
-        if isinstance(cell, list):
-            cell.clear()
+        """Have this copy, which the function has forked, end as soon as it comes back out of the function."""
+        progress_slot, self.progress_slot = self.progress_slot, _EXIT_ON_TOUCH
+        if isinstance(progress_slot, list):
+            progress_slot.clear()
         else:
-            cell.release()  # a loop that still has it raises an error of ours
-        self.output_buffer.item_encoder = _OVER
-        self.port, self.output_buffer, self.spec = _NOWHERE, _OVER, _OVER
+            progress_slot.release()  # a loop that still has it raises an error of ours
+        self.output_buffer.item_encoder = _EXIT_ON_TOUCH
+        self.port, self.output_buffer, self.spec = _DISCARD, _EXIT_ON_TOUCH, _EXIT_ON_TOUCH
         deque(self.burst_items, 0)
-        for deed in self.fork_cleanups:
+        for cleanup in self.fork_cleanups:
             with contextlib.suppress(Exception):
-                deed()
+                cleanup()
 
     def handle_message(self, message: Any) -> Grant | None:
-        """A message's consequences for everybody; grants are returned."""
+        """Take in a message as every body does; return it if it is a grant."""
         if isinstance(message, Stop):
             self.inputs_ended = self.inputs_ended or message.inputs_ended
             self.context.stopping = self.context.stopping or not message.inputs_ended
         return message if isinstance(message, Grant) else None
 
-    def send_suspect_preview(self, lease: int, part: GrantedRange, frozen: Any) -> None:
-        """Workers have died over this item: say what it looks like before it is executed once more."""
+    def send_suspect_preview(self, lease: int, part: GrantedRange, encoded: Any) -> None:
+        """Send a preview of an item over which workers have died, before it is executed once more."""
         try:
-            text = preview_item(decode_item(part, frozen))
+            text = preview_item(decode_item(part, encoded))
         except Exception as error:  # noqa: BLE001  it cannot even be decoded; that will be its failure
             text = f"<it cannot be decoded: {type(error).__name__}>"
         self.port.send(SuspectPreview(lease, text))
 
     def show_position(self, lease: int, index: int = 0) -> None:
-        """Write the progress cell: which item of which lease is executed now (lease 0: none)."""
+        """Write the progress slot: which item of which lease is executed now (lease 0: none)."""
         self.progress_slot[1] = index
         self.progress_slot[0] = lease
 
-    def send_reply(self, answer: Reply) -> None:
-        """Send what was done; nothing is under way any more.
+    def send_reply(self, reply: Reply) -> None:
+        """Send what was done, and show that nothing is executed any more.
 
         When it cannot be sent, one of these items has closed what it did not open: all of them are shown as suspects,
         and this worker's end is theirs.
         """
         self.show_position(0)
         try:
-            self.port.send(answer)
+            self.port.send(reply)
         except SupervisorGone:
-            for ack in answer.acks:
+            for ack in reply.acks:
                 self.show_position(ack.lease, pack_burst(self.answered_items, max(1, ack.done)))
             raise
-        self.answered_items = sum(self.answered_items + ack.done for ack in answer.acks if ack.keeps_rest)
+        self.answered_items = sum(self.answered_items + ack.done for ack in reply.acks if ack.keeps_rest)
 
 
 def encoded_items(part: GrantedRange) -> item_codec.EncodedItems | memoryview:
-    """The items of a part as they travelled; `thaw` makes an item of each, but for those in a list.
+    """Return the items of a part as they travelled; `decode_item` makes an item of each, but for those in a list.
 
     Machine words are read by `codec.some`, when their turn comes.
     """
     if part.payload_kind == PICKLED:
-        return item_codec.lazy_items(_pickle(part), part.start, part.count)
+        return item_codec.lazy_items(_pickled_payload(part), part.start, part.count)
     return item_codec.items_between(part.payload, part.start, part.start + part.count)
 
 
 def all_encoded_items(part: GrantedRange) -> item_codec.EncodedItems:
-    """All items of the part's chunk, as they travelled."""
+    """Return all items of the part's chunk, as they travelled."""
     items: item_codec.EncodedItems = (
-        item_codec.decode_payload(_pickle(part)) if part.payload_kind == PICKLED else part.payload
+        item_codec.decode_payload(_pickled_payload(part)) if part.payload_kind == PICKLED else part.payload
     )
     return items
 
 
-def _pickle(part: GrantedRange) -> Any:
-    """A part's payload itself; thread workers are given it with what keeps its arenas alive."""
+def _pickled_payload(part: GrantedRange) -> Any:
+    """Return a part's payload itself; thread workers are given it with what keeps its arenas alive."""
     return part.payload.data if type(part.payload) is SharedPayload else part.payload
 
 
 def item_decoder(part: GrantedRange, items: item_codec.EncodedItems | memoryview) -> Callable[[Any], Any] | None:
-    """What makes an item of each of the part's frozen ones, apart from letters; None: they are items already."""
+    """Return the decoder of the part's items, apart from dead letters; None: they are items already."""
     if part.payload_kind == PICKLED:
         return item_codec.decode_item if type(items) is tuple else None
     return item_codec.copy_for_reader if part.payload_kind == SHARED else None
 
 
-def decode_item(part: GrantedRange, frozen: Any) -> Any:
-    """The item itself, as the function receives it."""
+def decode_item(part: GrantedRange, encoded: Any) -> Any:
+    """Return the item as the function receives it."""
     item = (
-        frozen
+        encoded
         if part.payload_kind == OBJECTS
-        else item_codec.copy_for_reader(frozen)
+        else item_codec.copy_for_reader(encoded)
         if part.payload_kind == SHARED
-        else item_codec.decode_item(frozen)
+        else item_codec.decode_item(encoded)
     )
     if part.dead_letter is None:
         return item
-    letter = part.dead_letter
-    return DeadLetter(item, letter.error, letter.traceback, letter.task, letter.worker, letter.attempts)
+    failure_text = part.dead_letter
+    return DeadLetter(
+        item, failure_text.error, failure_text.traceback, failure_text.task, failure_text.worker, failure_text.attempts
+    )
 
 
 def each_encoded_item(grant: Grant) -> Iterator[tuple[GrantedRange, int, Any]]:
-    """Every item of a grant in order: its part, its index in the chunk, and the item as it travelled."""
+    """Yield every item of a grant in order: its part, its index in the chunk, and the item as it travelled."""
     for part in grant.parts:
         items = encoded_items(part)
-        for offset, frozen in enumerate(item_codec.items_between(items, 0, len(items))):
-            yield part, part.start + offset, frozen
+        for offset, encoded in enumerate(item_codec.items_between(items, 0, len(items))):
+            yield part, part.start + offset, encoded

@@ -1,4 +1,4 @@
-"""What a worker is told when it starts, and the port through which it speaks."""
+"""The description with which a worker starts, and the port through which it speaks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class OutputGroup:
     """Queues that receive the same chunk: one port's, of one kind (`OBJECTS` or `PICKLED`).
 
-    `singly`: a reader takes single items of a chunk, and is handed the chunk's bytes each time: chunks stay small.
+    `is_read_singly`: a reader takes single items of a chunk and is handed all its bytes each time: chunks stay small.
     """
 
     port: str
@@ -53,7 +53,7 @@ class WorkerSpec:
     retry_on: tuple[str, ...] = ()
     timeout: float | None = None
     timed: bool = False
-    #: It is its task's only worker: nobody else could go on with what it hands back, so it keeps everything.
+    #: It is its task's only worker: no other could go on with what it hands back, so it keeps everything.
     is_only_worker: bool = False
     max_item_bytes: int = 256 << 20
     #: Bytes in arenas weigh so much less than those that are copied on their way.
@@ -67,7 +67,7 @@ class WorkerSpec:
     hooks: tuple[WorkerHook, ...] = ()
     #: What they print bears their plugin's name (`log = "prefix"`).
     prefixes_hook_output: bool = False
-    #: It executes nothing, and shows items instead (`worker.looks`).
+    #: It executes nothing, and shows items instead (`worker.suspect_preview`).
     previews_suspects: bool = False
 
 
@@ -76,13 +76,13 @@ class WorkerThread(threading.Thread):
 
 
 class SupervisorGone(BaseException):
-    """Nobody is at the other end of the port: the worker ends. No `Exception`, so user code does not swallow it."""
+    """The supervisor is gone: the worker ends. Not an `Exception`, so user code does not swallow it."""
 
 
 class WorkerPort(Protocol):
-    """A worker's only way to the outside, apart from its progress cell.
+    """A worker's only way to the outside, apart from its progress slot.
 
-    `store` takes the large buffers of what it sends; None: they travel in the pickle.
+    `arena_writer` takes the large buffers of what it sends; None: they travel in the pickle.
     """
 
     arena_writer: ArenaWriter | None
@@ -91,7 +91,7 @@ class WorkerPort(Protocol):
         """Hand a message over."""
 
     def receive(self, timeout: float | None = None) -> Any:
-        """The next message; None after `timeout` seconds. `SupervisorGone` when nobody is there."""
+        """Return the next message; None after `timeout` seconds. `SupervisorGone` when the supervisor is."""
 
     def start_listening(self, deliver: Callable[[Any], None]) -> None:
-        """From now on call `deliver` with each message, in another thread, instead of `receive`."""
+        """Call `deliver` with each message from now on, in another thread, instead of `receive`."""

@@ -1,4 +1,4 @@
-"""What `Context.log` writes, and where to."""
+"""The logger behind `Context.log`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def task_logger(task: str) -> logging.Logger:
-    """The logger of a task, which writes to standard error."""
+    """Return the logger of a task, which writes to standard error."""
     found = logging.getLogger(f"runner.task.{task}")
     parent = logging.getLogger("runner.task")
     if not parent.handlers:
@@ -18,7 +18,7 @@ def task_logger(task: str) -> logging.Logger:
 
 
 class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to whatever standard error is at that moment: thread workers share one process."""
+    """A handler that writes to what standard error is at that moment: thread workers share one process."""
 
     def __init__(self) -> None:
         super().__init__()

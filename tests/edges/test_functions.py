@@ -565,7 +565,7 @@ def test_planted_nobody_waits_for_threads_that_put(monkeypatch: pytest.MonkeyPat
         run(plan([task("source", _late, outputs="b", mode="thread"), collector(collected, "b")]))
         assert collected == [1]
 
-    _sees(monkeypatch, outbox_threads, "_started", lambda _: [], late)
+    _sees(monkeypatch, outbox_threads, "_threads_started_since", lambda _: [], late)
 
 
 HELD: dict[int, threading.Event] = {}

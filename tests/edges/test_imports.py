@@ -449,7 +449,12 @@ def followed(path: Path) -> Any:
 find_local = discovery._local
 
 BUGS: dict[str, tuple[Any, str, Any, Callable[[Path], None]]] = {
-    "a user's module is imported before the fork": (spawn, "_wanted", preload_everything, lambda _: import_states()),
+    "a user's module is imported before the fork": (
+        spawn,
+        "_preload_targets",
+        preload_everything,
+        lambda _: import_states(),
+    ),
     "every name with .py is a plugin": (
         discovery,
         "_is_module",

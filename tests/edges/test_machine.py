@@ -372,7 +372,7 @@ def test_a_signal_shortens_the_wait_for_a_stopped_fork_server(
 
 
 def test_the_end_of_a_stopped_fork_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fork_server, "_END", 0.2)
+    monkeypatch.setattr(fork_server, "_END_SECONDS", 0.2)
     made = Spawner("forkserver")
     made.start_fork_server([])
     os.kill(pid(), signal.SIGSTOP)
@@ -529,7 +529,7 @@ def wait_for_ever(started: Any, hurried: Any) -> None:
 
 def catch_all(self: LocalReactor, signals: Any) -> None:
     for number in signals:
-        self._handlers[number] = signal.signal(number, self._caught)
+        self._handlers[number] = signal.signal(number, self._post_signal)
 
 
 def planted_blame(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs m
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9 * PAGE_SIZE), st.integers(0, 1 << 30)), max_size=80))
 def test_pages_never_overlap_and_always_come_back(steps: list[tuple[bool, int, int]]) -> None:
-    pages = PageAllocator(24 * PAGE_SIZE, cap=20 * PAGE_SIZE)
+    pages = PageAllocator(24 * PAGE_SIZE, max_bytes=20 * PAGE_SIZE)
     held: dict[int, int] = {}
     for take, length, which in steps:
         if take:
@@ -226,7 +226,7 @@ def test_too_large_counts_what_lies_in_arenas(pair: Pair) -> None:
 
 
 def _full(store: ArenaWriter, patch: pytest.MonkeyPatch) -> None:
-    store._pages.cap = BIG // 2
+    store._pages.max_bytes = BIG // 2
 
 
 def _no_memfd(store: ArenaWriter, patch: pytest.MonkeyPatch) -> None:
@@ -240,7 +240,7 @@ def _no_pages(store: ArenaWriter, patch: pytest.MonkeyPatch) -> None:
     def refuse(self: ArenaWriter, start: int, length: int) -> None:
         raise OSError(28, "No space left on device")
 
-    patch.setattr(ArenaWriter, "_fill", refuse)
+    patch.setattr(ArenaWriter, "_populate", refuse)
 
 
 @pytest.mark.parametrize("break_it", [_full, _no_memfd, _no_pages])

@@ -44,7 +44,7 @@ def test_quick_items_are_handed_out_together_and_the_cell_says_which(kind: int) 
     benches: list[WorkerRuntime] = []
 
     def loop(inbox: Inbox[int]) -> None:
-        bench = inbox.bench  # type: ignore[attr-defined]
+        bench = inbox.runtime  # type: ignore[attr-defined]
         for item in inbox:
             if item % 100 == 0:
                 shown = unpack_position(*bench.progress_slot)
@@ -63,7 +63,7 @@ def test_with_a_time_limit_or_an_order_each_item_stands_alone(kind: int, alone: 
     port = Port(list(range(3000)), kind, lambda: 1000)
 
     def loop(inbox: Inbox[int]) -> None:
-        bench = inbox.bench  # type: ignore[attr-defined]
+        bench = inbox.runtime  # type: ignore[attr-defined]
         for item in inbox:
             shown = unpack_position(*bench.progress_slot)
             assert (shown.width, port.granted[shown.index][0]) == (1, item)
@@ -123,7 +123,7 @@ def test_a_context_that_a_constructor_was_given_knows_each_item(kind: int) -> No
     seen: list[int] = []
 
     def loop(inbox: Inbox[int]) -> None:
-        context = inbox.bench.context  # type: ignore[attr-defined]
+        context = inbox.runtime.context  # type: ignore[attr-defined]
         for item in inbox:
             seen.append(context.index)
             assert context.part.count > context.index - context.part.start >= 0

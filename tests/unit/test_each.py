@@ -64,7 +64,7 @@ def test_a_context_that_a_constructor_was_given_knows_each_item() -> None:
     original = call.PerItem.execute_grant
 
     def execute(self: Any, grant: Any) -> Any:
-        contexts.append(self.bench.context)
+        contexts.append(self.runtime.context)
         return original(self, grant)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -149,7 +149,7 @@ def test_once_the_run_stops_one_more_item_is_made_at_most(before: int) -> None:
 
     def items() -> Iterator[int]:
         yield from range(before)
-        made.bench.context.stopping = True
+        made.runtime.context.stopping = True
         made.handle_message(Stop(inputs_ended=False))
         for number in range(before, before + 100):
             asked.append(number)
