@@ -16,11 +16,9 @@ from runner.transport import item_codec
 from runner.transport.messages import OBJECTS, SHARED, Ack, Failure, Grant, Reply
 from runner.transport.progress_page import pack_burst
 from runner.worker.failure import WORKER_ENDING_ERRORS, decide_verdict, make_failure
+from runner.worker.pace import MAX_BURST, QUICK_SECONDS, SLOW_SECONDS, ClockPace
 from runner.worker.returned_values import exhaust_result, needs_inspection
 from runner.worker.runtime import (
-    MAX_BURST,
-    QUICK_SECONDS,
-    SLOW_SECONDS,
     WorkerRuntime,
     decode_item,
     each_encoded_item,
@@ -76,7 +74,7 @@ class PerItem:
     def __init__(self, runtime: WorkerRuntime, target: Callable[[Any], Any]) -> None:
         self.runtime = runtime
         self.target = target
-        self.clock_check_interval = 1
+        self.pace = ClockPace(_MAX_CLOCK_CHECK_INTERVAL)
         self.needs_context = (
             runtime.call_shape.context is not None or runtime.call_shape.constructor_context is not None
         )
@@ -153,7 +151,7 @@ class PerItem:
             if in_burst:
                 at, faults = self._run_burst(part, items, at, min(len(items), at + MAX_BURST), base)
             else:
-                at, faults = run(part, items, at, min(len(items), at + self.clock_check_interval), base)
+                at, faults = run(part, items, at, min(len(items), at + self.pace.clock_check_interval), base)
             now = perf_counter()
             if in_burst:
                 burst_items += at - was
@@ -170,20 +168,19 @@ class PerItem:
         return at, faults
 
     def _adapt_interval(self, seconds: float) -> None:
-        """Read the clock about once a millisecond.
+        """Adapt the pace, and count intervals that were quick enough for bursts.
 
         One slow interval among quick ones says nothing: another thread had the interpreter meanwhile.
         """
+        if seconds > SLOW_SECONDS:
+            self.slow_intervals += 1
+            if self.slow_intervals == 1 and self.quick_intervals:
+                return
+            self.quick_intervals = 0
+        self.pace.adapt_interval(seconds)
         if seconds < QUICK_SECONDS:
             self.slow_intervals = 0
-            self.clock_check_interval = min(_MAX_CLOCK_CHECK_INTERVAL, 2 * self.clock_check_interval)
-            if self.clock_check_interval > MAX_BURST:
-                self.quick_intervals += 1
-        elif seconds > SLOW_SECONDS:
-            self.slow_intervals += 1
-            if self.slow_intervals > 1 or not self.quick_intervals:
-                self.clock_check_interval = max(1, self.clock_check_interval // 4)
-                self.quick_intervals = 0
+            self.quick_intervals += self.pace.clock_check_interval > MAX_BURST
 
     def _choose_loop(self, part: GrantedRange) -> Callable[[GrantedRange, _Items, int, int, int], tuple[int, _Faults]]:
         is_ordinary = (

@@ -27,6 +27,7 @@ from runner.transport import item_codec
 from runner.transport.messages import Credit, Produced
 from runner.worker.outbox_threads import outbox_until_released
 from runner.worker.outputs import MAX_CHUNK_BYTES
+from runner.worker.pace import MAX_BURST, ClockPace
 from runner.worker.returned_values import check_result, yields_items
 
 if TYPE_CHECKING:
@@ -37,9 +38,8 @@ if TYPE_CHECKING:
     from runner.worker.runtime import WorkerRuntime
 
 
-#: An interval shorter than this many seconds is doubled, one longer than that is quartered; items of one at most.
-_QUICK, _SLOW = 0.0001, 0.002
-_MAX_CLOCK_CHECK_INTERVAL = 512
+#: A source's intervals grow more slowly than its readers': a longer one keeps its first items waiting.
+_QUICK_SECONDS = 0.0001
 #: With so many items there is something to gain from a burst.
 _MIN_BURST = 32
 
@@ -64,8 +64,7 @@ class SourceOutput:
         self.push_threshold = 1
         #: Not empty: the next item leaves at once, or must not be made. All that is looked at between two items.
         self.attention_flag: list[int] = [1]
-        #: So many items are made between two looks at the clock, as long as they take next to no time.
-        self.clock_check_interval = 1
+        self.pace = ClockPace(MAX_BURST, _QUICK_SECONDS)
         #: The key by which items are grouped in a burst: their type, until `handle_message` ends it.
         self.burst_key: Any = partial(type)
         self._counted_items = 0
@@ -247,7 +246,7 @@ class SourceOutput:
         self.reserve_credit()
         with self.lock:
             before = self.sent_items + self.waiting_items
-            limit = min(max(1, self._send_threshold() - self.waiting_items), self.clock_check_interval)
+            limit = min(max(1, self._send_threshold() - self.waiting_items), self.pace.clock_check_interval)
             self.burst_key = partial(id if self.attention_flag else type)
         began = perf_counter()
         few_items = islice(items, limit) if limit < _MIN_BURST else None
@@ -256,15 +255,9 @@ class SourceOutput:
             made = self.sent_items + self.waiting_items - before
             if limit >= _MIN_BURST:
                 self.output_buffer.pack_direct_buffer()
-        if made >= self.clock_check_interval:
-            self._adapt_interval(perf_counter() - began)
+        if made >= self.pace.clock_check_interval:
+            self.pace.adapt_interval(perf_counter() - began)
         return more or made == limit
-
-    def _adapt_interval(self, seconds: float) -> None:
-        if seconds < _QUICK:
-            self.clock_check_interval = min(_MAX_CLOCK_CHECK_INTERVAL, 2 * self.clock_check_interval)
-        elif seconds > _SLOW:
-            self.clock_check_interval = max(1, self.clock_check_interval // 4)
 
     def _emit_one_by_one(self, items: Iterable[Any], direct: list[Any]) -> bool:
         """Take items one by one; True if the messages that came end that before the items do."""

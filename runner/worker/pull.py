@@ -24,8 +24,9 @@ from runner.transport.progress_page import pack_burst
 from runner.worker.failure import WORKER_ENDING_ERRORS, make_failure
 from runner.worker.outbox_threads import outbox_until_released
 from runner.worker.outputs import OutputBuffer
+from runner.worker.pace import SLOW_SECONDS, ClockPace
 from runner.worker.returned_values import check_result, yields_items
-from runner.worker.runtime import MAX_BURST, QUICK_SECONDS, SLOW_SECONDS, decode_item, encoded_items, item_decoder
+from runner.worker.runtime import decode_item, encoded_items, item_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,7 +78,7 @@ class PullInbox(Inbox[Any]):
             or runtime.spec.timed
             or runtime.spec.ordered
         )
-        self._clock_check_interval = 1
+        self._pace = ClockPace()
         runtime.fork_cleanups.append(lambda: deque(self._burst_iterator, 0).clear())
 
     @property
@@ -128,7 +129,7 @@ class PullInbox(Inbox[Any]):
         """Have the next items ready, of this grant or the next one; what was taken before is done."""
         now = perf_counter()
         if not self._singly:
-            self._adapt_interval(now - self._burst_began)
+            self._adapt_pace(now - self._burst_began)
         self.task_done()
         if self._waiting_ranges:
             self._hand_back()
@@ -137,7 +138,9 @@ class PullInbox(Inbox[Any]):
             now = self.began_at
         part, items = self._waiting_ranges[0]
         assert self.grant is not None
-        interval = 1 if self._singly or part.crashes or part.dead_letter is not None else self._clock_check_interval
+        interval = (
+            1 if self._singly or part.crashes or part.dead_letter is not None else self._pace.clock_check_interval
+        )
         stop = min(len(items), self._range_position + interval)
         start, self._range_position = self._range_position, stop
         if stop == len(items):
@@ -166,12 +169,10 @@ class PullInbox(Inbox[Any]):
             if part.crashes:
                 self.runtime.send_suspect_preview(self.grant.lease, part, self._burst[0])
 
-    def _adapt_interval(self, seconds: float) -> None:
-        """Hand out about a millisecond of work."""
-        if seconds > SLOW_SECONDS:
-            self._clock_check_interval = max(1, self._clock_check_interval // 4)
-        elif seconds < QUICK_SECONDS and len(self._burst) == self._clock_check_interval < MAX_BURST:
-            self._clock_check_interval *= 2
+    def _adapt_pace(self, seconds: float) -> None:
+        """Hand out about a millisecond of work; a burst that was cut short was quick for that reason."""
+        if seconds > SLOW_SECONDS or len(self._burst) == self._pace.clock_check_interval:
+            self._pace.adapt_interval(seconds)
 
     def _receive_grant(self, block: bool, timeout: float | None) -> None:
         self.settle_grant()

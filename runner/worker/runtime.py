@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from runner.worker.outputs import OutputBuffer
     from runner.worker.spec import WorkerPort, WorkerSpec
 
-#: Between two looks at the clock a worker executes so many items that it takes about a millisecond: their number is
-#: doubled when it took less than this many seconds, and quartered when it took more than that many.
-QUICK_SECONDS, SLOW_SECONDS = 0.0005, 0.002
-#: Items that are executed in one burst at most: their results are still in the processor's cache when it ends.
-MAX_BURST = 512
 _EXIT_ON_TOUCH: Any = ExitOnTouch()
 _DISCARD: Any = DiscardingChannel()
 

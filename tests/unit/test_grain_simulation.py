@@ -22,7 +22,7 @@ from runner.ledger import Again, Ledger, QueueSpec
 from runner.supervisor.dispatch import MAX_ELASTIC_ITEMS, Dispatcher
 from runner.supervisor.run_state import TaskState
 from runner.worker import call
-from runner.worker.runtime import MAX_BURST, SLOW_SECONDS
+from runner.worker.pace import MAX_BURST, SLOW_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -106,7 +106,7 @@ def test_an_item_is_as_it_was_when_it_was_yielded(before: int) -> None:
 
 
 def fast(made: SourceOutput) -> bool:
-    return made.clock_check_interval >= 512
+    return made.pace.clock_check_interval >= 512
 
 
 def test_while_nothing_is_under_way_an_item_leaves_before_the_next_one_is_made() -> None:
@@ -201,7 +201,7 @@ def test_a_generator_that_gets_slow_is_asked_for_less_at_a_time(monkeypatch: pyt
         assert fast(made)
         monkeypatch.setattr("runner.worker.produce.perf_counter", lambda: float(next(times)))
         for number in range(20_000, 25_000):
-            strides.append(made.clock_check_interval)
+            strides.append(made.pace.clock_check_interval)
             yield number
 
     poured(made, port, items())
