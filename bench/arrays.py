@@ -1,4 +1,4 @@
-"""Large arrays: source → a function that changes one number → sink, for every contender."""
+"""Large arrays: source → a function that changes one number, or all of them → sink, for every contender."""
 
 from __future__ import annotations
 
@@ -45,6 +45,14 @@ def change(array: Any) -> Any:
     return array
 
 
+def rewrite(array: Any) -> Any:
+    """The work: every number becomes its negative; in place where that is allowed."""
+    if array.__class__ is Warm:
+        array.touch()
+        return array
+    return np.negative(array, out=array if array.flags.writeable else None)
+
+
 class Weighed:
     """The sink, as a task: reads every byte and adds up what must be there."""
 
@@ -70,9 +78,9 @@ def weigh(results: Iterable[Any]) -> None:
             sink(array)
 
 
-def alone(count: int, size: int) -> None:
+def alone(count: int, size: int, work: Callable[[Any], Any] = change) -> None:
     """Make, copy, change and weigh in one process."""
-    weigh(change(array.copy()) for array in made(count, size))
+    weigh(work(array.copy()) for array in made(count, size))
 
 
 def _fill(memory: Any, count: int, full: int, free: int) -> None:
@@ -86,7 +94,7 @@ def _fill(memory: Any, count: int, full: int, free: int) -> None:
     os.write(full, b"\xff")
 
 
-def ring(count: int, size: int) -> None:
+def ring(count: int, size: int, work: Callable[[Any], Any] = change) -> None:
     """By hand: sixteen slots of memory that all share, and pipes that say which is whose. One copy in all."""
     memory = np.frombuffer(mmap.mmap(-1, SLOTS * size), np.int64).reshape(SLOTS, size // 8)
     full, changed, free = os.pipe(), os.pipe(), os.pipe()
@@ -95,7 +103,7 @@ def ring(count: int, size: int) -> None:
         while True:
             for slot in os.read(full[0], SLOTS):
                 if slot < SLOTS:
-                    change(memory[slot])
+                    work(memory[slot])
                 os.write(changed[1], bytes([slot]))
                 if slot >= SLOTS:
                     return
@@ -112,8 +120,8 @@ def ring(count: int, size: int) -> None:
     _start_and(crew, lambda: weigh(results()))
 
 
-def raw_pipe(count: int, size: int) -> None:
-    """One hop: os.pipe, the bytes themselves, a buffer that is used again; the sink makes the change."""
+def raw_pipe(count: int, size: int, work: Callable[[Any], Any] = change) -> None:
+    """One hop: os.pipe, the bytes themselves, a buffer that is used again; the sink does the work."""
     read, out = os.pipe()
 
     def source() -> None:
@@ -129,14 +137,14 @@ def raw_pipe(count: int, size: int) -> None:
                 view = memoryview(array).cast("B")
                 while view:
                     view = view[file.readinto(view) :]
-                yield change(array)
+                yield work(array)
 
     _start_and([_fork.Process(target=source)], lambda: weigh(results()))
 
 
-def _start_and(crew: list[Any], work: Callable[[], None]) -> None:
+def _start_and(crew: list[Any], sink: Callable[[], None]) -> None:
     for each in crew:
         each.start()
-    work()
+    sink()
     for each in crew:
         each.join()

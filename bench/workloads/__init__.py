@@ -18,6 +18,7 @@ MODULES = {
     "arrays-64k": "arrays",
     "arrays-1m": "arrays",
     "arrays-16m": "arrays",
+    "arrays-rewritten": "arrays",
     "cpu": "cpu",
     "skewed": "cpu",
     "sleeps": "sleeps",
