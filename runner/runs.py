@@ -240,9 +240,9 @@ def _fleets(
     local = plan.settings.engine == "local"
     holdings = None
     if "process" in modes and local:  # first: the fork server must start before any thread does
-        from runner.engines.arena_registry import ArenaRegistry
         from runner.engines.processes import ProcessEngine
         from runner.engines.spawn import Spawner
+        from runner.shm.registry import ArenaRegistry
 
         ours = [task for task in plan.tasks.values() if task.mode == "process"]
         holdings = ArenaRegistry()

@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import forked_copies
-from runner.engines import fork_server
-from runner.engines.arena_registry import ArenaRegistry, WorkerMemory
+from runner.engines import fork_server, shared_payloads
 from runner.engines.base import ExitStatus, MessageReceived, WorkerExited
 from runner.engines.child import WorkerBootstrap, worker_main
 from runner.engines.spawn import InheritedFd, Spawner
 from runner.error_text import clean_stack, describe_refusal
 from runner.errors import SpawnError
+from runner.shm.registry import ArenaRegistry, WorkerMemory
 from runner.structs import dataclass, field
 from runner.transport.messages import ArenaNotice, Failed, Finished
 from runner.transport.progress_page import memory_file
@@ -198,7 +198,7 @@ class ProcessEngine:
         """Hand a message over; what the socket does not take yet goes out when it does."""
         worker = self._workers.get(slot)
         if worker is not None:
-            message, arenas = self._arena_registry.message_to_worker(worker.worker_memory, message)
+            message, arenas = shared_payloads.lend_payloads(self._arena_registry, worker.worker_memory, message)
             for arena in arenas:
                 worker.link.send(arena)
             worker.link.send(message)
@@ -221,14 +221,11 @@ class ProcessEngine:
         messages, alive = worker.link.receive()
         for message in messages:
             if type(message) is ArenaNotice:
-                self._arena_registry.register_arena(worker.worker_memory, message)
+                self._arena_registry.register_arena(worker.worker_memory, message.number, message.fd)
             else:
                 worker.sent_last_message = type(message) in {Finished, Failed}
-                self._reactor.post_event(
-                    MessageReceived(
-                        slot, worker.generation, self._arena_registry.message_from_worker(worker.worker_memory, message)
-                    )
-                )
+                message = shared_payloads.hold_payloads(self._arena_registry, worker.worker_memory, message)  # noqa: PLW2901  the same message
+                self._reactor.post_event(MessageReceived(slot, worker.generation, message))
         if worker.link.is_garbled:  # something wrote into it that is not ours: nothing it says can be trusted any more
             self._distrust_worker(worker, "wrote into the socket that it has to runner")
         if not alive:
@@ -263,14 +260,14 @@ class ProcessEngine:
         """Tell workers of memory that is free, and of arenas that are gone."""
         if not (self._arena_registry.arenas_to_report or self._arena_registry.has_removed_arenas):
             return
-        for worker_memory, arena in self._arena_registry.take_freed_notices():
+        for worker_memory, freed_offsets in self._arena_registry.take_freed_offsets():
             worker = next(worker for worker in self._workers.values() if worker.worker_memory is worker_memory)
-            worker.link.send(arena)
+            worker.link.send(ArenaNotice(worker_memory.number, freed_offsets=freed_offsets))
             self._watch_writing(worker)
         if self._arena_registry.has_removed_arenas:
             for worker in self._workers.values():
-                for arena in self._arena_registry.take_removed_arenas(worker.worker_memory):
-                    worker.link.send(arena)
+                for number in self._arena_registry.take_removed_arenas(worker.worker_memory):
+                    worker.link.send(ArenaNotice(number))
                     self._watch_writing(worker)
 
     # -- ending --------------------------------------------------------------------------------

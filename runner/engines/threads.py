@@ -15,6 +15,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from runner import forked_copies
+from runner.engines import shared_payloads
 from runner.engines.base import ExitStatus, MessageReceived, WorkerExited
 from runner.error_text import clean_stack, describe_error, describe_refusal
 from runner.errors import SpawnError
@@ -25,8 +26,8 @@ from runner.worker.spec import SupervisorGone, WorkerThread
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.engines.arena_registry import ArenaRegistry
     from runner.engines.reactor import LocalReactor
+    from runner.shm.registry import ArenaRegistry
     from runner.transport.messages import FromWorker, ToWorker
 
 
@@ -56,7 +57,7 @@ class ThreadPort:
     def send(self, message: FromWorker) -> None:
         """Report to the supervisor's loop."""
         if self._arena_registry is not None:
-            message = self._arena_registry.message_from_thread(message)
+            message = shared_payloads.hold_payloads(self._arena_registry, None, message)
         self._post(MessageReceived(self._slot, self._generation, message))
 
     def receive(self, timeout: float | None = None) -> Any:

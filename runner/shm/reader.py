@@ -5,8 +5,8 @@ only (copy-on-write): the file keeps what was sent, so an item that is given aga
 view of a buffer dies, the pages that were written are dropped, and the supervisor is told that this process does
 not need the buffer any more. A function that keeps an array keeps its buffer: the writer does not use it meanwhile.
 
-A buffer that is emitted as it came needs no copy: its reference is sent on. With a few pages changed, it goes
-with those pages beside it (`PageChanges`), and the next reader writes them into its own mapping.
+bench arrays-1m: a buffer that is emitted as it came needs no copy, its reference is sent on. With a few pages changed,
+it goes with those pages beside it (`PageChanges`), and the next reader writes them into its own mapping.
 
 There is one table for the whole process. A worker process has one worker; thread workers share the table, so a
 buffer of which a view is alive here is read into fresh memory for the second reader.
@@ -29,7 +29,7 @@ BlockKey = tuple[int, int]
 #: What travels beside a reference: for some runs of pages, where each begins and the bytes of it.
 PageChanges = tuple[tuple[int, bytes], ...]
 
-_POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14: many pages in one call
+_POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14. bench arrays-1m: many pages in one call
 #: A changed buffer is copied whole when it is smaller than this, or more than one in so many of its pages has changed,
 #: or more than so many pages: what has changed travels in the pickle, and costs the next reader a page fault each.
 _MIN_PATCHED_BYTES, _MIN_UNCHANGED_RATIO, _MAX_CHANGED_PAGES = 512 * 1024, 32, 16

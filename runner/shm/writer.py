@@ -1,16 +1,7 @@
-"""The writer's side of large payloads: memory of its own, that readers map, and who may use which pages of it.
+"""The writer's side of large payloads: one worker's arena, and its free pages.
 
-    function ──▶ item ──▶ pickle, protocol 5 ──▶ its large buffers ──▶ pages of the arena        (one copy)
-                              │                                            │
-                              └──▶ the rest, with a reference for each ──▶ payload ──▶ supervisor ──▶ reader
-
-An arena is one memory file without a name, made at a writer's first large buffer, of a fixed size and sparse.
-Its descriptor travels once (`socket_link`); after that a buffer is a reference: arena, offset, length. The supervisor
-counts the holders of each, and tells the writer when the last one is gone. The lowest free pages are used first,
-because used pages are mapped already: a page fault costs more than copying the page does.
-
-A writer never waits here. Without room, or where memory files do not exist, a buffer travels in the pickle, as small
-ones do.
+bench arrays-1m: the lowest free pages are used first, because used pages are mapped already: a page fault costs more
+than copying the page does. The arena is made at the first large buffer.
 """
 
 from __future__ import annotations
@@ -34,8 +25,8 @@ PAGE_SIZE = mmap.PAGESIZE
 MIN_SHARED_BYTES = 64 * 1024
 #: Bytes of one arena that may be in use, and the file's size: room for what has no gap to fit into.
 MAX_BYTES_IN_USE = 256 << 20
-#: A source lets its readers give memory back before it takes more than this: what is used again is mapped, and still
-#: in the processor's cache. It waits so many seconds at most, and is content with twice as much from then on.
+#: A source lets its readers give memory back before it takes more than this. bench arrays-16m: what is used again is
+#: mapped, and still in the processor's cache. It waits so many seconds at most, and takes twice as much from then on.
 READER_WAIT_BYTES = 64 << 20
 READER_WAIT_SECONDS = 0.05
 ARENA_BYTES = 2 * MAX_BYTES_IN_USE
@@ -44,7 +35,7 @@ DISABLE_VARIABLE = "RUNNER_NO_ARENA"
 
 #: `mmap` has the name since Python 3.13. Pages are paid for when they are used, not when they are mapped.
 MAP_NORESERVE: int = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
-_POPULATE_WRITE = 23  # MADV_POPULATE_WRITE of Linux 5.14: many pages in one call
+_POPULATE_WRITE = 23  # MADV_POPULATE_WRITE of Linux 5.14. bench arrays-1m: many pages in one call
 
 
 class PageAllocator:

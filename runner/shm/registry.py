@@ -1,14 +1,6 @@
-"""The supervisor's side of large payloads: it counts the holders of each block of each arena.
+"""The supervisor's side of large payloads: the holders of each block of each arena.
 
-    Output names blocks ──▶ SharedPayload ──▶ ledger: chunks, item ranges, leases, dead letters
-                              │ holds               │ granted: the reader's `WorkerMemory` holds it too
-                              ▼                     ▼
-                            Block ◀──────── still_viewed: the reader said that a view of it is alive
-                              │ the last reference is gone
-                              ▼
-                            its arena's `freed_offsets`, told to the writer with its next grant or credit
-
-Python's own counting of references is the count of holders: whatever drops a payload (an answer, a full queue, the end
+Python's own counting of references is the count of holders: whatever drops a payload (a reply, a full queue, the end
 of a run) gives its memory back, and no code has to remember to. Dead workers are no exception: with a worker's
 account goes everything that it held, and an arena whose writer is dead goes with its last block.
 """
@@ -20,22 +12,24 @@ import itertools
 import os
 import weakref
 from collections import deque
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner.shm import reader, writer
 from runner.structs import dataclass, field
-from runner.transport.framing import FrameError
-from runner.transport.messages import ArenaNotice, Credit, Grant, Produced, Reply, SharedPayload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from runner.shm.reader import BlockKey
 
 #: Arenas are numbered within a process: thread workers of several runs share the table of what is mapped.
 _numbers = itertools.count(1)
-BlockKey = tuple[int, int]
-#: A writer is told what is free when it is so many-th part of what is held, at the latest.
+#: A writer is told what is free when one in so many of its blocks is, at the latest.
 _MIN_FREED_SHARE = 4
+
+
+class UnknownBlock(Exception):
+    """An arena or a block that a worker has named and that it cannot have."""
 
 
 class Block:
@@ -58,7 +52,7 @@ class RegisteredArena:
     fd: int
     owner: WorkerMemory | None
     blocks: weakref.WeakValueDictionary[int, Block] = field(default_factory=weakref.WeakValueDictionary)
-    #: Offsets without a block: appended to by the thread drops the last reference.
+    #: Offsets without a block: appended to by the thread that drops the last reference.
     freed_offsets: deque[int] = field(default_factory=deque)
     held_blocks: int = 0
     #: Where to say that a fair part of what was held is free.
@@ -95,9 +89,9 @@ class WorkerMemory:
     arena: RegisteredArena | None = None
     #: Arenas whose descriptor it was given.
     known_arenas: set[int] = field(default_factory=set)
-    #: Payloads of the grants that it has not answered, by lease.
-    lent_payloads: dict[int, list[SharedPayload]] = field(default_factory=dict)
-    #: Slots of items that are over, at which something in it still looks.
+    #: Blocks of the grants to which it has not replied, by lease.
+    lent_blocks: dict[int, Sequence[Block]] = field(default_factory=dict)
+    #: Blocks of items that are over, of which views in it are alive.
     still_viewed: dict[BlockKey, Block] = field(default_factory=dict)
 
 
@@ -140,107 +134,61 @@ class ArenaRegistry:
         self._workers.append(worker_memory)
         return worker_memory
 
-    def register_arena(self, worker_memory: WorkerMemory, message: ArenaNotice) -> None:
-        """Add the arena that a worker announces; FrameError when it could not be lent to others."""
-        if message.fd < 0 or worker_memory.arena is not None or message.number != worker_memory.number:
-            raise FrameError("an arena that it cannot have")
-        if not _is_sealed(message.fd):
-            os.close(message.fd)
-            raise FrameError("an arena that could shrink")
-        worker_memory.arena = RegisteredArena(
-            message.number, message.fd, worker_memory, arenas_to_report=self.arenas_to_report
-        )
-        worker_memory.known_arenas.add(message.number)
+    def register_arena(self, worker_memory: WorkerMemory, number: int, fd: int) -> None:
+        """Add the arena that a worker announces; UnknownBlock when it could not be lent to others."""
+        if fd < 0 or worker_memory.arena is not None or number != worker_memory.number:
+            raise UnknownBlock("an arena that it cannot have")
+        if not _is_sealed(fd):
+            os.close(fd)
+            raise UnknownBlock("an arena that could shrink")
+        worker_memory.arena = RegisteredArena(number, fd, worker_memory, arenas_to_report=self.arenas_to_report)
+        worker_memory.known_arenas.add(number)
         self._add_arena(worker_memory.arena)
 
-    def message_from_worker(self, worker_memory: WorkerMemory, message: Any) -> Any:
-        """Return a worker's message with its payloads' blocks held; release what that worker no longer needs."""
-        if type(message) is not Reply and type(message) is not Produced:
-            return message
-        for output in message.outputs:
-            if output.block_refs:
-                message = replace(message, outputs=self._hold_outputs(worker_memory, message.outputs))
-                break
-        if type(message) is Reply and (worker_memory.lent_payloads or message.still_viewed or message.released):
-            self._release_answered(worker_memory, message)
-        if self._orphans:
-            self._close_orphans()
-        return message
-
-    def _hold_outputs(self, worker_memory: WorkerMemory | None, outputs: Iterable[Any]) -> tuple[Any, ...]:
-        return tuple(
-            replace(
-                output,
-                payload=SharedPayload(
-                    output.payload, tuple(self._hold_block(worker_memory, *block) for block in output.block_refs)
-                ),
-            )
-            if output.block_refs
-            else output
-            for output in outputs
-        )
-
-    def _hold_block(self, worker_memory: WorkerMemory | None, number: int, offset: int, length: int) -> Block:
+    def hold_block(self, worker_memory: WorkerMemory | None, number: int, offset: int, length: int) -> Block:
+        """Return the block that a worker's output names; None: a thread worker's."""
         arena = self._arenas.get(number)
         if arena is None:
-            raise FrameError("a buffer in an arena that there is not")
+            raise UnknownBlock("a buffer in an arena that there is not")
         block = arena.blocks.get(offset)
         if block is None and worker_memory is not None and arena is not worker_memory.arena:
-            raise FrameError("a buffer of another's arena that it does not hold")
+            raise UnknownBlock("a buffer of another's arena that it does not hold")
         return block or arena.block_at(offset, length)
 
-    def _release_answered(self, worker_memory: WorkerMemory, reply: Reply) -> None:
-        for number, offset in reply.still_viewed:
+    def note_views(
+        self, worker_memory: WorkerMemory, still_viewed: Iterable[BlockKey], released: Iterable[BlockKey]
+    ) -> None:
+        """Hold the blocks of which a worker says that its views are alive; let go of those it has released."""
+        for number, offset in still_viewed:
             block = self._arenas[number].blocks.get(offset) if number in self._arenas else None
             if block is None:
-                raise FrameError("a buffer that it cannot hold")
+                raise UnknownBlock("a buffer that it cannot hold")
             worker_memory.still_viewed[number, offset] = block
-        for key in reply.released:
+        for key in released:
             worker_memory.still_viewed.pop(key, None)
-        for ack in reply.acks:
-            if not ack.keeps_rest:
-                worker_memory.lent_payloads.pop(ack.lease, None)
-
-    def message_to_worker(self, worker_memory: WorkerMemory, message: Any) -> tuple[Any, list[ArenaNotice]]:
-        """Return a message with freed offsets added, and the arenas that the worker must be given before it."""
-        arenas: list[ArenaNotice] = []
-        if type(message) is Grant:
-            for grant in (message, *message.other_grants):
-                shared_payloads = [part.payload for part in grant.parts if type(part.payload) is SharedPayload]
-                if shared_payloads:
-                    worker_memory.lent_payloads[grant.lease] = shared_payloads
-                    arenas += self._unknown_arenas(worker_memory, shared_payloads)
-        elif type(message) is not Credit:
-            return message, arenas
-        if worker_memory.arena is not None and worker_memory.arena.freed_offsets:
-            message = replace(message, freed_offsets=worker_memory.arena.take_freed_offsets())
-        return message, arenas
 
     @staticmethod
-    def _unknown_arenas(worker_memory: WorkerMemory, shared_payloads: list[SharedPayload]) -> list[ArenaNotice]:
-        """Return the arenas of some payloads that the worker does not know yet."""
-        arenas_by_number = {block.arena.number: block.arena for payload in shared_payloads for block in payload.blocks}
-        new = [
-            ArenaNotice(number, arena.fd)
-            for number, arena in arenas_by_number.items()
-            if number not in worker_memory.known_arenas
-        ]
-        worker_memory.known_arenas.update(arenas_by_number)
-        return new
+    def lend_blocks(worker_memory: WorkerMemory, lease: int, blocks: Sequence[Block]) -> list[tuple[int, int]]:
+        """Hold blocks for a worker until the lease is over; return arenas (number, fd) that it does not know yet."""
+        worker_memory.lent_blocks[lease] = blocks
+        arenas = {block.arena.number: block.arena.fd for block in blocks}
+        unknown = [(number, fd) for number, fd in arenas.items() if number not in worker_memory.known_arenas]
+        worker_memory.known_arenas.update(arenas)
+        return unknown
 
-    def take_freed_notices(self) -> list[tuple[WorkerMemory, ArenaNotice]]:
-        """Return the writers that should be told which offsets are free, and what to tell them."""
-        notices = []
+    def take_freed_offsets(self) -> list[tuple[WorkerMemory, tuple[int, ...]]]:
+        """Return the writers that should be told which of their offsets are free, and these."""
+        found = []
         while self.arenas_to_report:
             arena = self.arenas_to_report.popleft()
             if arena.owner is not None and _MIN_FREED_SHARE * len(arena.freed_offsets) >= max(1, arena.held_blocks):
-                notices.append((arena.owner, ArenaNotice(arena.number, freed_offsets=arena.take_freed_offsets())))
-        return notices
+                found.append((arena.owner, arena.take_freed_offsets()))
+        return found
 
     def forget_worker(self, worker_memory: WorkerMemory) -> None:
         """Release all that a dead, fenced worker held; its arena is closed with the last block in it."""
         self._workers.remove(worker_memory)
-        worker_memory.lent_payloads.clear()
+        worker_memory.lent_blocks.clear()
         worker_memory.still_viewed.clear()
         arena = worker_memory.arena
         if arena is not None:
@@ -249,10 +197,12 @@ class ArenaRegistry:
             if arena.held_blocks:
                 writer.discard_unheld(arena.fd, [(block.offset, block.length) for block in list(arena.blocks.values())])
             self._orphans.append(arena)
-            self._close_orphans()
+            self.close_orphans()
 
-    def _close_orphans(self) -> None:
+    def close_orphans(self) -> None:
         """Close the arenas that have neither a writer nor a held block."""
+        if not self._orphans:
+            return
         reader.sweep_dead_views()
         for arena in list(self._orphans):
             arena.take_freed_offsets()
@@ -260,26 +210,18 @@ class ArenaRegistry:
                 self._orphans.remove(arena)
                 self._close(arena)
 
-    def take_removed_arenas(self, worker_memory: WorkerMemory) -> list[ArenaNotice]:
+    def take_removed_arenas(self, worker_memory: WorkerMemory) -> list[int]:
         """Return the arenas that a worker knows and that are gone."""
         removed = [number for number in worker_memory.known_arenas if number not in self._arenas]
         worker_memory.known_arenas.difference_update(removed)
         self.has_removed_arenas = False
-        return [ArenaNotice(number) for number in removed]
+        return removed
 
     def _close(self, arena: RegisteredArena) -> None:
         self.has_removed_arenas = True
         del self._arenas[arena.number]
         reader.forget_arena(arena.number)
         os.close(arena.fd)
-
-    # -- thread workers ------------------------------------------------------------------------
-
-    def message_from_thread(self, message: Any) -> Any:
-        """Return a thread worker's message with its blocks held; called in the worker's own thread."""
-        if type(message) in {Reply, Produced} and any(output.block_refs for output in message.outputs):
-            return replace(message, outputs=self._hold_outputs(None, message.outputs))
-        return message
 
     def close(self) -> None:
         """Close all arenas: the run is over."""
