@@ -10,7 +10,7 @@ from runner.structs import dataclass
 
 _STDLIB_FOLDER = str(Path(traceback.__file__).resolve().parent)
 _RUNNER_FOLDER = str(Path(__file__).resolve().parent)
-#: Below a worker's own frames lie those of whoever started it.
+#: Below a worker's own frames lie those of its starter.
 _BASE_FRAMES = (
     *(
         f"{_STDLIB_FOLDER}/{name}"

@@ -25,11 +25,11 @@ from runner.error_text import describe_error
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-#: A fork waits so many seconds at most for what holds `steady`.
+#: Seconds that a fork waits at most for the holder of `fork_lock`.
 _LOCK_SECONDS = 5.0
 _hook_numbers = itertools.count()
 _copy_hooks: dict[int, Callable[[], None]] = {}
-#: Whether this process is such a copy.
+#: This process is such a copy.
 _is_copy = False
 _parent_hooks: dict[int, Callable[[], None]] = {}
 #: Held while descriptors are made that no copy may keep, and no deed knows of yet.

@@ -2,7 +2,7 @@
 
     /home/me/plugins/work.py  ◀──▶  runner.local_modules./home/me/plugins.work
 
-The name says where the file is, so it needs neither `sys.path` nor a word from whoever started the process: a pickle
+The name says where the file is, so it needs neither `sys.path` nor help from the starting process: a pickle
 that mentions a function or a class of the plugin can be read wherever runner is installed, in a worker as in the
 children of a pool that a task has made. And nothing of Python's, or of what is installed, bears such a name.
 

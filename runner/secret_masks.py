@@ -37,23 +37,23 @@ class SecretMask:
 
     def __call__(self, text: str) -> str:
         """Return the text without secrets."""
-        return self._texts.sub(MASKED_TEXT, text) if self._known_forms else text
+        return self._text_pattern.sub(MASKED_TEXT, text) if self._known_forms else text
 
     def mask_bytes(self, data: bytes) -> bytes:
         """Return output, which need not be text, without secrets."""
-        return self._bytes.sub(MASKED_TEXT.encode(), data) if self._known_forms else data
+        return self._bytes_pattern.sub(MASKED_TEXT.encode(), data) if self._known_forms else data
 
     def mask_same_length(self, text: str) -> str:
         """Return the text with a star for each character of a secret: what stands below stays below."""
-        return self._texts.sub(lambda found: "*" * len(found[0]), text) if self._known_forms else text
+        return self._text_pattern.sub(lambda found: "*" * len(found[0]), text) if self._known_forms else text
 
     @cached_property
-    def _texts(self) -> re.Pattern[str]:
+    def _text_pattern(self) -> re.Pattern[str]:
         return re.compile(_forms_pattern(self._known_forms))
 
     @cached_property
-    def _bytes(self) -> re.Pattern[bytes]:
-        return re.compile(self._texts.pattern.encode("utf-8", "surrogateescape"))
+    def _bytes_pattern(self) -> re.Pattern[bytes]:
+        return re.compile(self._text_pattern.pattern.encode("utf-8", "surrogateescape"))
 
 
 def _secret_texts(secret: Any) -> Iterator[str]:

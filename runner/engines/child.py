@@ -120,13 +120,15 @@ def worker_main(bootstrap: WorkerBootstrap) -> None:
     ignore_terminal_signals()
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    lifeline.arm_lifeline(_fd(bootstrap.lifeline_fd))
-    _enable_stack_file(_fd(bootstrap.stack_file))
+    lifeline.arm_lifeline(_received_fd(bootstrap.lifeline_fd))
+    _enable_stack_file(_received_fd(bootstrap.stack_file))
     _reseed_numpy()
-    stdio.redirect_worker_streams(*(None if end is None else _fd(end) for end in (bootstrap.out, bootstrap.err)))
+    stdio.redirect_worker_streams(
+        *(None if end is None else _received_fd(end) for end in (bootstrap.out, bootstrap.err))
+    )
     os.environ["RUNNER_PID"] = str(bootstrap.runner_pid)
-    progress_page = ProgressPage(_fd(bootstrap.progress_page))
-    port = ProcessPort(WorkerLink(socket.socket(fileno=_fd(bootstrap.socket_fd))), bootstrap.arena_number)
+    progress_page = ProgressPage(_received_fd(bootstrap.progress_page))
+    port = ProcessPort(WorkerLink(socket.socket(fileno=_received_fd(bootstrap.socket_fd))), bootstrap.arena_number)
     forked_copies.register_fork_hook(port.abandon_in_fork)
     forked = "runner.engines.preload" in sys.modules  # by the fork server, else spawned
     ours = {*fork_server.hide_helper_pipes(), port.fileno()}
@@ -137,7 +139,9 @@ def worker_main(bootstrap: WorkerBootstrap) -> None:
     except SystemExit:
         raise  # quietly, with its code
     except BaseException as error:  # noqa: BLE001  a KeyboardInterrupt of the user's: told without frames of ours
-        os.write(_fd(bootstrap.stack_file), describe_error(error).traceback.encode("utf-8", "backslashreplace"))
+        os.write(
+            _received_fd(bootstrap.stack_file), describe_error(error).traceback.encode("utf-8", "backslashreplace")
+        )
         raise SystemExit(1) from None
     finally:
         worker_title = f"runner: worker `{bootstrap.spec.name}` of task `{bootstrap.spec.task}`"
@@ -158,6 +162,6 @@ def _reseed_numpy() -> None:
         numpy.seed()
 
 
-def _fd(end: InheritedFd | int) -> int:
+def _received_fd(end: InheritedFd | int) -> int:
     assert isinstance(end, int)
     return end

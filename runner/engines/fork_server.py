@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.process import BaseProcess
 
-#: Seconds that the server may take to fork; it has imported everything before. Once a signal has come: so many.
+#: Seconds that the server may take to fork; it has imported everything before. The second once a signal has come.
 START_TIMEOUT, START_TIMEOUT_AFTER_SIGNAL = 10.0, 1.0
 #: Between two looks whether a signal has come.
 _SIGNAL_CHECK_SECONDS = 0.1
-#: A server that is told to end gets so many seconds.
+#: Seconds in which a server that is told to end must do so.
 _END_SECONDS = 1.0
 _FD_FOLDER = "/proc/self/fd"
 _O_PATH = getattr(os, "O_PATH", 0)
@@ -47,9 +47,14 @@ def is_server_running() -> bool:
     if pid is None:
         return False
     try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        return not _has_ended(pid)
     except ChildProcessError:
         return False
+
+
+def _has_ended(pid: int) -> bool:
+    """Return True if a child has ended; it still can be waited for. ChildProcessError: it is not a child of ours."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def forget_inherited_server() -> None:
@@ -58,7 +63,7 @@ def forget_inherited_server() -> None:
     if pid is None:
         return
     try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        _has_ended(pid)
     except ChildProcessError:
         os.close(_server._forkserver_alive_fd)
         _close_address(_server._forkserver_address)
@@ -124,14 +129,9 @@ class _Popen(popen_forkserver.Popen):
             context.set_spawning_popen(None)
         self.sentinel, self.data = _server.connect_to_new_process(self._fds)  # type: ignore[attr-defined]  # private
         # As in the standard library: the child sees by its other end whether this process lives.
-        self.finalizer = util.Finalize(self, _close_fds, (os.dup(self.data), self.sentinel))
+        self.finalizer = util.Finalize(self, forked_copies.close_descriptors, (os.dup(self.data), self.sentinel))
         self.left = memoryview(buffer.getvalue())
         self.pid = 0
-
-
-def _close_fds(*fds: int) -> None:
-    for fd in fds:
-        os.close(fd)
 
 
 class ForkedProcess(context.ForkServerProcess):
@@ -162,7 +162,7 @@ def await_started(started: BaseProcess, hurried: Callable[[], bool]) -> None:
                 raise ForkServerTimeout(f"the fork server has not answered for {waited:.0f} s")
         popen.pid = forkserver.read_signed(popen.sentinel)
     except (OSError, EOFError):
-        kill()
+        kill_server()
         raise
     finally:
         if popen.data >= 0:
@@ -180,7 +180,7 @@ def _wait_ready(fd: int, events: int, seconds: float) -> bool:
     return bool(look.poll(seconds * 1000))
 
 
-def kill() -> None:
+def kill_server() -> None:
     """End the fork server at once, also a stopped one. The exit codes that it alone knew are lost."""
     pid = getattr(_server, "_forkserver_pid", None)
     if pid is not None:
@@ -238,7 +238,7 @@ def release_helpers(foreign_servers: Sequence[Any] = ()) -> None:
 
 
 def _wait_ended(pid: int, seconds: float) -> bool:
-    """Return True if a child ends within so many seconds."""
+    """Return True if a child ends within `seconds`."""
     end = time.monotonic() + seconds
     with contextlib.suppress(OSError, AttributeError):  # no such call here
         fd = os.pidfd_open(pid)
@@ -246,7 +246,7 @@ def _wait_ended(pid: int, seconds: float) -> bool:
             return _wait_ready(fd, select.POLLIN, seconds)
         finally:
             os.close(fd)
-    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+    while not _has_ended(pid):
         if time.monotonic() > end:
             return False
         time.sleep(0.005)

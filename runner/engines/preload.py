@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _PRINTING_MODULES = {"antigravity", "this"}
 
 
-def _preload() -> None:
+def _preload_modules() -> None:
     ignore_terminal_signals()
     server, show = os.getpid(), sys.excepthook
     # The machine allows no more processes: the asking process learns of its end, and a traceback adds nothing.
@@ -98,14 +98,9 @@ def _separate_exit_functions() -> None:
     atexit.register(exit_server)  # the last one registered is the first one called
 
 
-def _freeze_objects() -> None:
-    """Keep the garbage collector, which writes to each object it visits, off the pages that workers share."""
-    gc.collect()
-    gc.freeze()
-
-
 if PRELOAD_VARIABLE in os.environ:  # else it is imported to be looked at, or the server is another's heir
     gc.freeze()
-    _preload()
+    _preload_modules()
     _separate_exit_functions()
-    _freeze_objects()
+    gc.collect()
+    gc.freeze()  # the collector writes to each object that it visits: kept off the pages that workers share

@@ -126,7 +126,7 @@ class ProcessEngine:
         for attempt in range(_MAX_START_ATTEMPTS):
             with contextlib.ExitStack() as theirs:
                 try:
-                    return self._launch(spec, generation, theirs)
+                    return self._launch_process(spec, generation, theirs)
                 except (EOFError, ConnectionError) as error:
                     if attempt + 1 == _MAX_START_ATTEMPTS:
                         raise _cannot_start(spec, error) from error
@@ -134,12 +134,12 @@ class ProcessEngine:
                     raise _cannot_start(spec, error) from error
         raise AssertionError("unreachable")
 
-    def _launch(self, spec: WorkerSpec, generation: int, theirs: contextlib.ExitStack) -> _Worker:
+    def _launch_process(self, spec: WorkerSpec, generation: int, theirs: contextlib.ExitStack) -> _Worker:
         with contextlib.ExitStack() as ours:  # closed again if anything below fails
             our_end, their_end = connected_pair()
             ours.callback(our_end.close)
             theirs.callback(their_end.close)
-            life_read, life_write = self._lifeline_pipe(ours, theirs)
+            life_read, life_write = _make_pipe(theirs, ours)
             worker_memory = self._arena_registry.register_worker()
             ours.callback(self._arena_registry.forget_worker, worker_memory)
             stack_file = memory_file("runner-stack")
@@ -148,10 +148,7 @@ class ProcessEngine:
             given: dict[str, InheritedFd | None] = {"out": None, "err": None}
             if self._attach_output is not None:
                 for stream in ("out", "err"):
-                    # The pipe's ends are the other way round here: the worker writes.
-                    read_end, write_end = os.pipe()
-                    ours.callback(os.close, read_end)
-                    theirs.callback(os.close, write_end)
+                    read_end, write_end = _make_pipe(ours, theirs)
                     outlets.append((read_end, stream))
                     given[stream] = InheritedFd(write_end)
             bootstrap = WorkerBootstrap(
@@ -184,13 +181,6 @@ class ProcessEngine:
         if self._attach_output is not None:
             worker.output_pipes = [self._attach_output(spec.name, fd, stream) for fd, stream in outlets]
         return worker
-
-    @staticmethod
-    def _lifeline_pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:
-        read_end, write_end = os.pipe()
-        theirs.callback(os.close, read_end)
-        ours.callback(os.close, write_end)
-        return read_end, write_end
 
     # -- talking -------------------------------------------------------------------------------
 
@@ -237,7 +227,7 @@ class ProcessEngine:
 
     def _distrust_worker(self, worker: _Worker, why: str) -> None:
         worker.socket_broken = f"{why}, and was killed"
-        self._kill(worker)
+        self._kill_group(worker)
 
     def _check_closed_socket(self, slot: int, worker: _Worker) -> None:
         """Kill a worker that lives although its socket is closed: the run would wait for it for ever."""
@@ -296,20 +286,15 @@ class ProcessEngine:
         if worker.socket_broken:
             return ExitStatus(text=worker.socket_broken)
         code = worker.process.exitcode
-        if code is None or (code == 255 and self._spawner.start_method == "forkserver"):
-            # The fork server is gone, or slow: it alone knew. That the process has ended is certain all the same.
-            return (
-                ExitStatus(text="ended, nobody knows how (the fork server is gone)")
-                if code is None
-                else ExitStatus(code=code)
-            )
+        if code is None:  # the fork server alone knew; that the process has ended is certain all the same
+            return ExitStatus(text="ended, nobody knows how (the fork server is gone)")
         return ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code)
 
     def _await_exit_code(self, worker: _Worker, patience: float) -> None:
         """Wait until the fork server has told the exit code; one that does not (stopped, perhaps) is ended."""
         worker.process.join(patience)
         if worker.process.exitcode is None and self._spawner.start_method == "forkserver":
-            fork_server.kill()
+            fork_server.kill_server()
             worker.process.join(_EXIT_CODE_SECONDS)
 
     def _release_worker(self, worker: _Worker) -> None:
@@ -329,11 +314,11 @@ class ProcessEngine:
         """Send SIGKILL to the worker's group; `WorkerExited` follows when the kernel says so."""
         worker = self._workers.get(slot)
         if worker is not None:
-            self._kill(worker)
+            self._kill_group(worker)
         return True
 
     @staticmethod
-    def _kill(worker: _Worker) -> None:
+    def _kill_group(worker: _Worker) -> None:
         elsewhere = forked_copies.descendant_pids(worker.pid)  # it may have given what it started groups of their own
         for send in (os.killpg, os.kill):  # it may not have made its group yet
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -373,7 +358,7 @@ class ProcessEngine:
         if worker is None:
             return False
         if self._attach_output is None:
-            return any(map(_full, (1, 2)))
+            return any(map(_is_pipe_full, (1, 2)))
         return any(outlet.full() for outlet in worker.output_pipes if hasattr(outlet, "full"))
 
     def pause_workers(self, *, going_on: bool) -> None:
@@ -386,7 +371,7 @@ class ProcessEngine:
         """Kill what is left, wait for it, and give everything back."""
         self._forget()
         for worker in self._workers.values():
-            self._kill(worker)
+            self._kill_group(worker)
         for slot, worker in list(self._workers.items()):
             self._await_exit_code(worker, _EXIT_CODE_SECONDS)
             self._reactor.unwatch_fd(worker.death_fd)
@@ -397,11 +382,19 @@ class ProcessEngine:
         self._spawner.close()
 
 
-def _full(fd: int) -> bool:
+def _is_pipe_full(fd: int) -> bool:
     """Return True if a write would wait now."""
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return not poll.poll(0)
+
+
+def _make_pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
+    """Return the two ends of a pipe, each to be closed with its side's stack."""
+    read_end, write_end = os.pipe()
+    reader.callback(os.close, read_end)
+    writer.callback(os.close, write_end)
+    return read_end, write_end
 
 
 def _cannot_start(spec: WorkerSpec, error: Exception) -> SpawnError:

@@ -33,7 +33,7 @@ class LocalReactor:
         self._sleeping = False
         #: What is to be looked at later: when, and by what.
         self._delayed_calls: list[tuple[float, Callable[[], None]]] = []
-        #: Called before each wait: what an engine has to send when nothing else is being said.
+        #: Called before each wait: what an engine has to send when it has nothing else to send.
         self.before_wait: list[Callable[[], None]] = []
         self._reader, self._writer = os.pipe()
         for fd in (self._reader, self._writer):
@@ -82,7 +82,7 @@ class LocalReactor:
             self.selector.unregister(fd)
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> None:
-        """Call it in the loop after so many seconds."""
+        """Call `call` in the loop after `seconds`."""
         self._delayed_calls.append((time.monotonic() + seconds, call))
 
     def _call_due(self) -> float:

@@ -30,7 +30,7 @@ PRELOAD_VARIABLE = "RUNNER_PRELOAD"
 START_METHOD_VARIABLE = "RUNNER_START_METHOD"
 #: Seconds that a fork server which no longer listens may take until it is gone.
 _DYING_SECONDS = 5.0
-#: The fork server is told of so many modules: an environment variable holds 128 KiB.
+#: Modules of which the fork server is told at most: an environment variable holds 128 KiB.
 _MAX_PRELOADS = 200
 #: Ignored in the fork server and in workers: a terminal sends them to everybody.
 TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP)
@@ -116,7 +116,7 @@ class Spawner:
                 return self._start_process(target, args, name, hurried)
             except (ConnectionRefusedError, FileNotFoundError) as error:
                 if isinstance(error, FileNotFoundError):  # its socket was swept away, so it cannot be reached any more
-                    fork_server.kill()
+                    fork_server.kill_server()
                 if time.monotonic() > deadline or self.start_method != "forkserver":
                     raise
                 time.sleep(0.001)
@@ -204,7 +204,7 @@ def _blocked_signals() -> Iterator[None]:
 def ignore_terminal_signals() -> None:
     """Ignore the terminal's signals, and block none, in a child that was started by `Spawner`.
 
-    Whoever started runner may have blocked more, and ignored that children end: then no exit code would be known.
+    The program that started runner may have blocked more, or ignored SIGCHLD: then no exit code would be known.
     """
     for number in TERMINAL_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

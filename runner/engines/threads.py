@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from runner.transport.messages import FromWorker, ToWorker
 
 
-#: Threads that are on their way out get so many seconds together.
+#: Seconds that threads which are ending get together.
 _EXIT_SECONDS = 0.3
 
 

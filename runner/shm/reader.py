@@ -30,8 +30,8 @@ BlockKey = tuple[int, int]
 PageChanges = tuple[tuple[int, bytes], ...]
 
 _POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14. bench arrays-1m: many pages in one call
-#: A changed buffer is copied whole when it is smaller than this, or more than one in so many of its pages has changed,
-#: or more than so many pages: what has changed travels in the pickle, and costs the next reader a page fault each.
+#: A changed buffer is copied whole when it is smaller than the first, when more than one page in the second has
+#: changed, or more than the third: what has changed travels in the pickle, and costs the next reader a page fault each.
 _MIN_PATCHED_BYTES, _MIN_UNCHANGED_RATIO, _MAX_CHANGED_PAGES = 512 * 1024, 32, 16
 #: The high byte of a page's entry in /proc/self/pagemap: present (0x80) or swapped (0x40) and not the file's (0x20).
 _IS_WRITTEN = bytes(bool(byte & 0xC0 and not byte & 0x20) for byte in range(256))

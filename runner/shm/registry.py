@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Arenas are numbered within a process: thread workers of several runs share the table of what is mapped.
 _numbers = itertools.count(1)
-#: A writer is told what is free when one in so many of its blocks is, at the latest.
+#: A writer is told what is free at the latest when one block in this number is.
 _MIN_FREED_SHARE = 4
 
 
@@ -208,7 +208,7 @@ class ArenaRegistry:
             arena.take_freed_offsets()
             if not arena.held_blocks:
                 self._orphans.remove(arena)
-                self._close(arena)
+                self._close_arena(arena)
 
     def take_removed_arenas(self, worker_memory: WorkerMemory) -> list[int]:
         """Return the arenas that a worker knows and that are gone."""
@@ -217,7 +217,7 @@ class ArenaRegistry:
         self.has_removed_arenas = False
         return removed
 
-    def _close(self, arena: RegisteredArena) -> None:
+    def _close_arena(self, arena: RegisteredArena) -> None:
         self.has_removed_arenas = True
         del self._arenas[arena.number]
         reader.forget_arena(arena.number)
@@ -228,7 +228,7 @@ class ArenaRegistry:
         for worker_memory in list(self._workers):
             self.forget_worker(worker_memory)
         for arena in list(self._arenas.values()):
-            self._close(arena)
+            self._close_arena(arena)
         self._orphans.clear()
         if self._thread_writer is not None:
             self._thread_writer.close()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PAGE_SIZE = mmap.PAGESIZE
-#: A buffer of so many bytes, and a pickle, goes into the arena.
+#: Bytes from which a buffer, and a pickle, goes into the arena.
 MIN_SHARED_BYTES = 64 * 1024
 #: Bytes of one arena that may be in use, and the file's size: room for what has no gap to fit into.
 MAX_BYTES_IN_USE = 256 << 20

@@ -7,7 +7,7 @@ So an item keeps the value it had when it was yielded, shares nothing with its n
 them, and fails alone when it cannot be pickled.
 
 Integers of 64 bits alone, and floats alone, travel as a row of machine words behind one letter (a pickle never begins
-with one): half the time of a pickle on either side, and any part can be read without the rest.
+with one). bench small: half the time of a pickle on either side, and any part can be read without the rest.
 
 With an arena at hand (`ItemEncoder`) the large buffers of an item lie there, and the item stands in the list as a
 2-tuple: its pickle and their references. A pickle that is large itself (of bytes, of text) lies there as a whole: then
@@ -66,7 +66,7 @@ def encode_item(item: Any, max_bytes: int = 1 << 62) -> Any:
 
 
 def types_of(items: list[Any]) -> set[type]:
-    """Return the types of some values. Those of one type, the usual case, are counted at the speed of C.
+    """Return the types of some values. bench small: those of one type, the usual case, are counted at the speed of C.
 
     >>> types_of([1, 2, 3]), types_of([])
     ({<class 'int'>}, set())
@@ -90,9 +90,9 @@ class ItemEncoder:
         self.max_bytes = max_bytes
         self._arena_writer = arena_writer
         self._block_refs: list[Any] = []
-        #: Whether anything of this worker has ever lain in an arena.
+        #: Something of this worker has lain in an arena.
         self.uses_arena = False
-        #: The last item had a large pickle: the next one is written piece by piece, so that nothing is copied twice.
+        #: The last pickle was large: the next one is written in pieces. bench arrays-1m: nothing is copied twice.
         self._is_large_pickle = False
 
     def encode_item(self, item: Any) -> Any:
@@ -185,12 +185,9 @@ def transfer_cost(encoded: Any, shared_discount: int) -> int:
     if type(encoded) is tuple and len(encoded) == 2:
         changed = sum(len(content) for block_ref in encoded[1] if len(block_ref) > 3 for _, content in block_ref[3])
         inside = len(encoded[0]) if type(encoded[0]) is bytes else 0
-        return inside + changed + _shared_bytes(encoded) // shared_discount + 8
+        shared: int = sum(block_ref[2] for block_ref in encoded[1])
+        return inside + changed + shared // shared_discount + 8
     return encoded_size(encoded)
-
-
-def _shared_bytes(encoded: Any) -> int:
-    return sum(block_ref[2] for block_ref in encoded[1])
 
 
 def memory_size(item: Any, depth: int = _MAX_DEPTH) -> int:

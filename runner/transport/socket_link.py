@@ -27,7 +27,7 @@ _MAX_IOV = 64
 _ANCILLARY_BYTES = socket.CMSG_SPACE(64) if hasattr(socket, "CMSG_SPACE") else 0
 _RECEIVE_FLAGS: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 #: Where the supervisor reads; one for all its links, because each read is parsed before the next one begins.
-#: (A fresh buffer for each read costs more than the read: its pages must be mapped anew.)
+#: bench small: a fresh buffer for each read costs more than the read, because its pages must be mapped anew.
 _READ_BUFFER = memoryview(bytearray(1 << 18))
 
 
@@ -151,7 +151,7 @@ class SupervisorLink:
         """Hand a message over; what the socket does not take now goes out with `flush`."""
         buffers = framing.pack_message(message)
         fd = message.fd if type(message) is ArenaNotice else -1
-        if fd < 0 and not self._unsent and len(buffers) <= _MAX_IOV:  # the usual message goes out whole
+        if fd < 0 and not self._unsent and len(buffers) <= _MAX_IOV:  # bench small: the usual message goes out whole
             buffers = _unsent_buffers(buffers, self._send_now(buffers))
             if not buffers:
                 return

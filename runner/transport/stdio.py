@@ -33,7 +33,7 @@ def line_text_stream(fd: int) -> io.TextIOWrapper:
     return io.TextIOWrapper(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
-def _libc() -> Any:
+def _c_library() -> Any:
     """Return C's library if ctypes is loaded: the fork server has it, and a spawned worker need not pay for it."""
     ctypes = sys.modules.get("ctypes")
     if ctypes is None:
@@ -48,7 +48,7 @@ def buffer_c_by_line() -> None:
 
     With a buffer of its own: under PYTHONUNBUFFERED it has one of a single byte, and another writer tears its lines.
     """
-    libc = _libc()
+    libc = _c_library()
     if libc is not None:
         with contextlib.suppress(ValueError, AttributeError):
             ctypes = sys.modules["ctypes"]
@@ -80,7 +80,7 @@ def flush_standard_streams() -> None:
                 stream.flush()
             except OSError:  # there is no reader any more, or the disk is full
                 _redirect_to_null(stream)
-    libc = _libc()
+    libc = _c_library()
     if libc is not None:
         with contextlib.suppress(AttributeError, OSError):
             libc.fflush(None)

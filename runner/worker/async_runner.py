@@ -92,9 +92,8 @@ class AsyncRunner:
 
     def _queue_grant(self, grant: Grant) -> None:
         for part in grant.parts:
-            if (
-                part.payload is not self.payload or part.payload_kind != PICKLED
-            ):  # neighbours' items come from one payload
+            # bench async: each item is a lease of its own, but neighbours come from one payload, decoded once.
+            if part.payload is not self.payload or part.payload_kind != PICKLED:
                 self.payload, self.items = part.payload, all_encoded_items(part)
             for index in range(part.start, part.start + part.count):
                 self.waiting_items.append((grant.lease, part, index, self.items[index]))
@@ -126,7 +125,7 @@ class AsyncRunner:
             runtime.send_suspect_preview(lease, part, encoded)
         try:
             item = decode_item(part, encoded)
-            await self._call(item, kwargs, outputs)
+            await self._call_within_limit(item, kwargs, outputs)
         except WORKER_ENDING_ERRORS:
             raise
         except BaseException as error:  # whatever the user's function raises
@@ -140,17 +139,17 @@ class AsyncRunner:
         runtime.measurements.record_items(busy, 1)
         self._finish_item(lease, outputs, failures, busy, item, part)
 
-    async def _call(self, item: Any, kwargs: dict[str, Any], outputs: list[Any]) -> None:
+    async def _call_within_limit(self, item: Any, kwargs: dict[str, Any], outputs: list[Any]) -> None:
         limit = self.runtime.spec.timeout
         try:
             async with asyncio.timeout(limit) as scope:
-                await self._execute(item, kwargs, outputs)
+                await self._collect_results(item, kwargs, outputs)
         except TimeoutError:
             if not scope.expired():  # the function's own
                 raise
             raise TimedOut(f"it took longer than its time limit of {limit:g} s") from None
 
-    async def _execute(self, item: Any, kwargs: dict[str, Any], outputs: list[Any]) -> None:
+    async def _collect_results(self, item: Any, kwargs: dict[str, Any], outputs: list[Any]) -> None:
         result = self.target(item, *self.args, **kwargs)
         if hasattr(type(result), "__await__"):
             result = await result

@@ -20,6 +20,7 @@ from runner.worker.pace import MAX_BURST, QUICK_SECONDS, SLOW_SECONDS, ClockPace
 from runner.worker.returned_values import exhaust_result, needs_inspection
 from runner.worker.runtime import (
     WorkerRuntime,
+    decode_if_possible,
     decode_item,
     each_encoded_item,
     encoded_items,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from runner.transport.messages import GrantedRange
 
 _MAX_CLOCK_CHECK_INTERVAL = 4096
-#: Items are executed in bursts after so many quick intervals.
+#: Quick intervals after which items are executed in bursts.
 _MIN_QUICK_INTERVALS = 2
 #: Fewer are sooner executed one by one.
 _MIN_BURST = 16
@@ -46,7 +47,7 @@ def call_granted_items(
 ) -> None:
     """Execute grants until the inputs have ended."""
     if runtime.call_shape.kind == "class":
-        # Bound once: looking it up for each item costs as much as calling it.
+        # bench small: bound once; looking it up for each item costs as much as calling it.
         target = target.__call__  # type: ignore[operator]  # an instance, here
     if args or kwargs:
         function = target
@@ -66,6 +67,15 @@ def call_granted_items(
             runtime.measurements.report_when_due(perf_counter())
         elif runtime.inputs_ended:
             return
+
+
+def _make_reply(
+    runtime: WorkerRuntime, grant: Grant, done: int, failures: list[Failure], began: float, *, more: bool = False
+) -> Reply:
+    worked = perf_counter()
+    outputs = runtime.output_buffer.take_outputs()
+    ended = perf_counter()
+    return Reply((Ack(grant.lease, done, tuple(failures), more),), outputs, ended - began, ended - worked)
 
 
 class PerItem:
@@ -90,45 +100,35 @@ class PerItem:
 
     def execute_grant(self, grant: Grant) -> Reply:
         """Call the function for each item, within the slice; an only worker goes on, and says what is done so far."""
+        runtime = self.runtime
         began = perf_counter()
         deadline = began + 2 * grant.time_slice
         failures: list[Failure] = []
-        self.runtime.show_position(grant.lease)
+        runtime.show_position(grant.lease)
         base = answered = 0
         for part in grant.parts:
             items = encoded_items(part)
             if part.crashes:
-                self.runtime.send_suspect_preview(grant.lease, part, items[0])
+                runtime.send_suspect_preview(grant.lease, part, items[0])
             at = 0
             while at < len(items):
                 at, faults = self._run_until_fault(part, items, at, base, deadline)
                 failures += [
                     self._record_failure(part, items[index], base + index - answered, error) for index, error in faults
                 ]
-                if faults and self.runtime.spec.ordered:
-                    return self._make_reply(grant, base + at, failures, began)
+                if faults and runtime.spec.ordered:
+                    return _make_reply(runtime, grant, base + at, failures, began)
                 if (now := perf_counter()) > deadline and (base + at < grant.count):
-                    if not self.runtime.spec.is_only_worker:
-                        return self._make_reply(grant, base + at, failures, began)
-                    self.runtime.send_reply(self._make_reply(grant, base + at - answered, failures, began, more=True))
-                    self.runtime.measurements.report_when_due(now)
+                    if not runtime.spec.is_only_worker:
+                        return _make_reply(runtime, grant, base + at, failures, began)
+                    runtime.send_reply(_make_reply(runtime, grant, base + at - answered, failures, began, more=True))
+                    runtime.measurements.report_when_due(now)
                     answered, failures, began, deadline = base + at, [], now, now + 2 * grant.time_slice
             base += len(items)
-        return self._make_reply(grant, base - answered, failures, began)
-
-    def _make_reply(
-        self, grant: Grant, done: int, failures: list[Failure], began: float, *, more: bool = False
-    ) -> Reply:
-        worked = perf_counter()
-        outputs = self.runtime.output_buffer.take_outputs()
-        ended = perf_counter()
-        return Reply((Ack(grant.lease, done, tuple(failures), more),), outputs, ended - began, ended - worked)
+        return _make_reply(runtime, grant, base - answered, failures, began)
 
     def _record_failure(self, part: GrantedRange, encoded: Any, index: int, error: BaseException) -> Failure:
-        try:
-            item = decode_item(part, encoded)
-        except BaseException:  # noqa: BLE001  it may be the item that cannot be decoded: shown as it travelled
-            item = encoded
+        item = decode_if_possible(part, encoded)
         failure = make_failure(self.runtime.spec, index, 1, error, item, part.attempt)
         self.runtime.output_buffer.end_failed_call(again=failure.verdict == "retry")
         return failure
@@ -198,7 +198,7 @@ class PerItem:
         assert direct is not None
         index = base + at
         objects = part.payload_kind == OBJECTS
-        same: type | None = None  # most results are of the type that the one before was: no look-up
+        same: type | None = None  # bench small: most results are of the type of the one before, so no look-up
         try:
             for encoded in item_codec.items_between(items, at, stop):
                 progress_slot[1] = index
@@ -245,6 +245,8 @@ class PerItem:
     def _run_burst(self, part: GrantedRange, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
         """Call the function for some hundreds of items at the speed of C; until now all its results were plain.
 
+        bench small: one store into the progress slot, one check of types and one packing for all of them.
+
         The progress slot shows all of them as suspects: after a death here each is given again alone. The first
         result of another type is encoded a moment later than it would be item by item; from then on the worker goes
         item by item.
@@ -279,7 +281,7 @@ class PerItem:
         return done, faults
 
     def _call_each(self, burst: Iterator[Any], results: list[Any]) -> None:
-        """Call the function for each item: as `map`, which would take its `StopIteration` for the end of the items."""
+        """Call the function for each item; `map` would take its `StopIteration` for the end of the items."""
         target = self.target
         for item in burst:
             results.append(target(item))  # noqa: PERF401  a comprehension would lose them all with the first error
@@ -290,7 +292,7 @@ class PerItem:
         same: type | None = None
         for item in burst:
             result = target(item)
-            # Most return None, which is seen without a call of `type`.
+            # bench small: most return None, which is seen without a call of `type`.
             if result is not None and type(result) is not same:
                 exhaust_result(result)
                 if needs_inspection(type(result)):
@@ -365,10 +367,7 @@ class PerBatch:
             now = perf_counter()
             runtime.measurements.record_items(now - last, len(batch))
             last = now
-        worked = perf_counter()
-        outputs = runtime.output_buffer.take_outputs()
-        ended = perf_counter()
-        return Reply((Ack(grant.lease, done, tuple(failures)),), outputs, ended - began, ended - worked)
+        return _make_reply(runtime, grant, done, failures, began)
 
     def _split_batches(self, grant: Grant) -> Any:
         """Cut the grant into batches, by number and by bytes."""

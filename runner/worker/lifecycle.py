@@ -86,10 +86,8 @@ def _load_and_perform(spec: WorkerSpec, port: WorkerPort, progress_slot: memoryv
     target, args, kwargs = _reporting_errors(port, "load", lambda: _load_target(spec))
     shape = inspect_shape(target)
     context = WorkerContext(spec, port)
-    output_buffer, measurements = (
-        OutputBuffer(spec.output_groups, spec.max_item_bytes, port.arena_writer, spec.shared_discount),
-        Measurements(port, spec.mode),
-    )
+    output_buffer = OutputBuffer(spec.output_groups, spec.max_item_bytes, port.arena_writer, spec.shared_discount)
+    measurements = Measurements(port, spec.mode)
     runtime = WorkerRuntime(spec, port, progress_slot, output_buffer, context, shape, measurements)
     with forked_copies.temporary_fork_hook(runtime.abandon_fork):
         return _perform_work(runtime, target, args, kwargs)

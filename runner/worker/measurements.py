@@ -1,6 +1,6 @@
 """A worker's measurements of itself: how long its items take, its processor time, its memory.
 
-Told four times a second at most, and at its end, in messages of their own: the answers stay as small as they are.
+Sent four times a second at most, and at its end, in messages of their own: replies stay as small as they are.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-#: After so many seconds a person is told what is waited for.
-_SOON = 1.0
+#: Seconds after which the user is told what the process waits for.
+_NOTICE_SECONDS = 1.0
 _STDERR = 2
 
 
@@ -36,7 +36,7 @@ class ExitWatchdog:
     def __init__(self, limit: float, code: int, who: str, again: str = "") -> None:
         self._limit, self._code, self._who, self._again = limit, code, who, again
         self._over = threading.Event()
-        thread = threading.Thread(target=self._watch, name="runner-farewell", daemon=True)
+        thread = threading.Thread(target=self._watch_exit, name="runner-farewell", daemon=True)
         with contextlib.suppress(RuntimeError):  # no thread can be started any more
             thread.start()
 
@@ -44,21 +44,25 @@ class ExitWatchdog:
         """Stop watching: the process ends in time."""
         self._over.set()
 
-    def _watch(self) -> None:
-        soon = min(_SOON, self._limit)
+    def _watch_exit(self) -> None:
+        soon = min(_NOTICE_SECONDS, self._limit)
         if self._over.wait(soon):
             return
         names = lingering_thread_names()
         if self._again and names and soon < self._limit:
-            rest = f"waiting up to {self._limit:g} s for {_listed(names)}, which tasks have left; {self._again}"
-            _say(f"{self._who}: {rest}")
+            rest = f"waiting up to {self._limit:g} s for {_name_list(names)}, which tasks have left; {self._again}"
+            _write_stderr(f"{self._who}: {rest}")
         if not self._over.wait(self._limit - soon):
             self.end_process_now()
 
     def end_process_now(self, why: str = "", code: int | None = None) -> None:
         """End the process now."""
-        what = _listed(lingering_thread_names()) or _listed(_children(), "child process") or "its `atexit` functions"
-        _say(f"{self._who}: cut {what}, not over {why or f'after the grace of {self._limit:g} s'}")
+        what = (
+            _name_list(lingering_thread_names())
+            or _name_list(_child_process_names(), "child process")
+            or "its `atexit` functions"
+        )
+        _write_stderr(f"{self._who}: cut {what}, not over {why or f'after the grace of {self._limit:g} s'}")
         os._exit(self._code if code is None else code)
 
 
@@ -72,12 +76,12 @@ def watch_command(code: int) -> None:
         return
     watchdog = ExitWatchdog(command_grace, code, "runner", "Ctrl-C ends it at once")
 
-    def cut(number: int, _: object) -> None:
+    def exit_on_signal(number: int, _: object) -> None:
         watchdog.end_process_now(f"when {signal.Signals(number).name} came", 128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) not in {signal.SIG_IGN, None}:
-            signal.signal(number, cut)
+            signal.signal(number, exit_on_signal)
 
 
 def lingering_thread_names() -> list[str]:
@@ -86,7 +90,7 @@ def lingering_thread_names() -> list[str]:
     return [each.name for each in threading.enumerate() if not each.daemon and each is not main]
 
 
-def _children() -> list[str]:
+def _child_process_names() -> list[str]:
     """Return the names of the processes that multiprocessing's end waits for."""
     module = sys.modules.get("multiprocessing.process")
     return [] if module is None else [child.name for child in module.active_children() if not child.daemon]
@@ -99,13 +103,13 @@ def exit_orderly(who: str, limit: float, keep: Collection[int] | None) -> None:
     """
     watchdog = ExitWatchdog(limit, 0, who)
     for step in (threading._shutdown, _exit_functions):  # type: ignore[attr-defined]  # there is no public name
-        _attempt(step)
+        _run_step(step)
     if keep is not None:
         close_files(keep)
     watchdog.cancel_watch()
 
 
-def _attempt(step: Callable[[], object]) -> None:
+def _run_step(step: Callable[[], object]) -> None:
     try:
         step()
     except BaseException:  # noqa: BLE001  user code; the other steps are still to be done
@@ -134,13 +138,13 @@ def note_inherited_finalizers() -> None:
 
 def close_files(keep: Collection[int]) -> None:
     """Close what is still open for writing, so that nothing stays in a buffer; text first, then what is below it."""
-    if not _writes(keep):
+    if not _has_open_files(keep):
         return
     gc.unfreeze()  # what the fork server had is not looked at otherwise
     found = [each for each in gc.get_objects() if isinstance(each, io.IOBase) and not isinstance(each, io.RawIOBase)]
     for file in sorted(found, key=lambda f: (not isinstance(f, io.TextIOBase), type(f).__module__ == "_io")):
         if _may_write(file):
-            _attempt(file.close)
+            _run_step(file.close)
 
 
 def _may_write(file: io.IOBase) -> bool:
@@ -151,7 +155,7 @@ def _may_write(file: io.IOBase) -> bool:
         return False
 
 
-def _writes(keep: Collection[int]) -> bool:
+def _has_open_files(keep: Collection[int]) -> bool:
     """Return True if anything is open for writing that is not ours; if this is unknown, nothing is closed."""
     with contextlib.suppress(OSError):
         for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  at the end of each worker: paths take their time
@@ -165,13 +169,13 @@ def _writes(keep: Collection[int]) -> bool:
     return False
 
 
-def _listed(names: list[str], kind: str = "thread") -> str:
+def _name_list(names: list[str], kind: str = "thread") -> str:
     if not names:
         return ""
     shown = ", ".join(f"`{name}`" for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return f"{kind} {shown}" if len(names) == 1 else f"{kind}{'e' * kind.endswith('s')}s {shown}"
 
 
-def _say(line: str) -> None:
+def _write_stderr(line: str) -> None:
     with contextlib.suppress(OSError):
         os.write(2, f"{line}\n".encode("utf-8", "backslashreplace"))

@@ -42,12 +42,12 @@ class OutputBuffer:
         self.buffers: list[list[Any]] = [[] for _ in output_groups]
         self.priorities: list[list[float]] = [[] for _ in output_groups]
         self.gathered_bytes = 0
-        #: Whether there is anything but small values, and whether any of it is pickled by itself.
+        #: There is something else than small values; some of it is pickled by itself.
         self.has_large_items = self.has_encoded_items = False
         #: The types of all small values that there have ever been.
         self.small_types: set[type] = set()
         self._call_mark: RollbackMark | None = None
-        #: The type of the last item, and of the last result that was one: known to be in order without a look.
+        #: The type of the last item, and of the last result that was one. bench threads: it need not be checked again.
         self._checked_type: type = str
         self._single_item_type: type = str
         self._groups_by_port: dict[str, list[int]] = {}
@@ -55,11 +55,11 @@ class OutputBuffer:
             self._groups_by_port.setdefault(group.port, []).append(index)
         first_port = output_groups[0].port if output_groups else ""
         self._default_groups = self._groups_by_port.get("default", self._groups_by_port.get(first_port, []))
-        #: With one ordinary group, `direct` is its buffer, and bodies may append to it themselves.
+        #: With one ordinary group this is its buffer. bench small: bodies append to it themselves, without a call.
         is_plain = len(output_groups) == 1 and not output_groups[0].priority
         self.direct_buffer: list[Any] | None = self.buffers[0] if is_plain else None
         self.objects_only = bool(output_groups) and all(group.payload_kind == OBJECTS for group in output_groups)
-        #: What was gathered before all that is in `direct`, in the form in which it travels; so many items are it.
+        #: Items gathered before those of `direct_buffer`, in the form in which they travel; and their number.
         self._packed_words: list[bytes] = []
         self._packed_count = 0
         self._packed_types: set[type] = set()
@@ -103,7 +103,7 @@ class OutputBuffer:
         if types <= item_codec.SMALL_TYPES:
             self.small_types |= types
             self.pack_direct_buffer()
-            if not self.direct_buffer and self._pack(items):
+            if not self.direct_buffer and self._pack_items(items):
                 return
         else:
             self.has_large_items = True
@@ -116,11 +116,14 @@ class OutputBuffer:
         return self._packed_count + (len(self.direct_buffer) if self.direct_buffer else 0)
 
     def pack_direct_buffer(self) -> None:
-        """Pack what there is as machine words, if it can be, while it still is in the processor's cache."""
-        if self.direct_buffer and self._pack(self.direct_buffer):
+        """Pack what there is as machine words, if it can be.
+
+        bench small: now, while the values still are in the processor's cache.
+        """
+        if self.direct_buffer and self._pack_items(self.direct_buffer):
             self.direct_buffer.clear()
 
-    def _pack(self, items: list[Any]) -> bool:
+    def _pack_items(self, items: list[Any]) -> bool:
         if (
             not self._packs_words
             or self.has_large_items

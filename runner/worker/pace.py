@@ -1,6 +1,6 @@
 """The distance between two readings of the clock: as many items as take about a millisecond.
 
-A reading costs as much as a small item does on its way, so a body counts items and reads the clock now and then. The
+bench small: a reading costs as much as a small item does on its way, so a body reads the clock now and then. The
 time that has passed decides how many items there are until the next reading.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 #: An interval that took less than this many seconds is doubled, and one that took more than that many is quartered.
 QUICK_SECONDS, SLOW_SECONDS = 0.0005, 0.002
-#: Items that are executed in one burst at most: their results are still in the processor's cache when it ends.
+#: Items of one burst at most. bench small: their results are still in the processor's cache when it ends.
 MAX_BURST = 512
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 #: A source's intervals grow more slowly than its readers': a longer one keeps its first items waiting.
 _QUICK_SECONDS = 0.0001
-#: With so many items there is something to gain from a burst.
+#: Items from which there is something to gain from a burst.
 _MIN_BURST = 32
 
 
@@ -60,9 +60,10 @@ class SourceOutput:
         self.credit_total = 0
         self.sent_items = 0
         self.nothing_in_flight = True
-        #: With so many waiting they leave although others are under way.
+        #: Waiting items from which they leave although others are in flight.
         self.push_threshold = 1
-        #: Not empty: the next item leaves at once, or must not be made. All that is looked at between two items.
+        #: Not empty: the next item leaves at once, or must not be made.
+        #: bench small: a list, because its truth is all that is looked at between two items.
         self.attention_flag: list[int] = [1]
         self.pace = ClockPace(MAX_BURST, _QUICK_SECONDS)
         #: The key by which items are grouped in a burst: their type, until `handle_message` ends it.
@@ -106,7 +107,7 @@ class SourceOutput:
 
     def _set_flag(self) -> None:
         self.attention_flag[:] = [1] if self.nothing_in_flight or self.runtime.context.stopping else []
-        if self.attention_flag:  # an item's id is no type, so it is the first of another group
+        if self.attention_flag:  # an item's id is not a type, so it is the first of another group
             self.burst_key.__setstate__((id, (), {}, None))
 
     def _send_threshold(self) -> int:
@@ -241,7 +242,7 @@ class SourceOutput:
     def _emit_some(self, items: Iterator[Any], direct: list[Any]) -> bool:
         """Take the items that may be made before there is something to do. False: that was all.
 
-        The hottest loop of a source. Small values go straight into the buffer of the one ordinary group.
+        The hottest loop of a source. bench small: small values go straight into the buffer of the one ordinary group.
         """
         self.reserve_credit()
         with self.lock:
@@ -262,7 +263,7 @@ class SourceOutput:
     def _emit_one_by_one(self, items: Iterable[Any], direct: list[Any]) -> bool:
         """Take items one by one; True if the messages that came end that before the items do."""
         small, flag = item_codec.SMALL_TYPES, self.attention_flag
-        same: type | None = None  # most items are of the type that the one before was: no look-up
+        same: type | None = None  # bench small: most items are of the type of the one before, so no look-up
         for item in items:
             if type(item) is same:
                 direct.append(item)
@@ -280,6 +281,8 @@ class SourceOutput:
 
     def _emit_burst(self, items: Iterable[Any], direct: list[Any], limit: int) -> bool:
         """Take items of one small type at the speed of C. False: there are no more.
+
+        bench small: `groupby` and `extend` ask the generator for items without a step of Python between two of them.
 
         An item of another type is the first of the next group, and nothing was asked of the generator since: it is
         kept as it was when it was yielded. So is the item after which `handle_message` has ended the burst.

@@ -34,7 +34,7 @@ _DISCARD: Any = DiscardingChannel()
 class WorkerRuntime:
     """One worker's parts and state.
 
-    `ended`: the inputs have ended, as the supervisor said. `told`: how many items of the grant at hand were answered.
+    `inputs_ended`: the supervisor has said so. `answered_items`: of the present grant, so far.
     """
 
     spec: WorkerSpec
@@ -162,6 +162,14 @@ def decode_item(part: GrantedRange, encoded: Any) -> Any:
     return DeadLetter(
         item, failure_text.error, failure_text.traceback, failure_text.task, failure_text.worker, failure_text.attempts
     )
+
+
+def decode_if_possible(part: GrantedRange, encoded: Any) -> Any:
+    """Return an item that has failed, or what travelled of it: that it cannot be decoded may be its failure."""
+    try:
+        return decode_item(part, encoded)
+    except BaseException:  # noqa: BLE001  whatever the user's __setstate__ raises
+        return encoded
 
 
 def each_encoded_item(grant: Grant) -> Iterator[tuple[GrantedRange, int, Any]]:

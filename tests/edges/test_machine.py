@@ -395,7 +395,7 @@ def test_no_file_of_the_fork_server_is_left_and_its_folder_may_be_swept(
         process.join(20)
         assert process.exitcode == 0
         process.close()
-        fork_server.kill()
+        fork_server.kill_server()
     made.close()
 
 
@@ -585,5 +585,5 @@ def test_a_planted_wait_is_noticed(spawner: Spawner, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(fork_server, "await_started", wait_for_ever)
     with pytest.raises(pytest.fail.Exception):
         test_a_stopped_fork_server_is_replaced(spawner, monkeypatch)
-    fork_server.kill()
+    fork_server.kill_server()
     multiprocessing.active_children()  # forgets the one that was never made
