@@ -1,10 +1,11 @@
-"""Names and docstrings of `runner/` as CONTRIBUTING wants them, so that a search finds what it looks for."""
+"""Names, docstrings and imports of `runner/` as CONTRIBUTING wants them, so that a search finds what it looks for."""
 
 from __future__ import annotations
 
 import ast
 import re
 from collections import defaultdict
+from graphlib import CycleError, TopologicalSorter
 from itertools import chain
 
 from helpers import ROOT
@@ -66,3 +67,24 @@ def test_public_names_are_in_the_glossary_or_plain_words():
     documented = re.findall(r"^\| `(\w+)", API.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(documented) == set(runner.__all__)
     assert not {name: odd for name in runner.__all__ if (odd := [word for word in words_of(name) if word not in known])}
+
+
+def imports_of(tree, modules):
+    """Yield the modules of runner that a file imports anywhere, for type checkers only as well."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names if each.name in modules)
+        elif isinstance(node, ast.ImportFrom) and node.module in modules:
+            for each in node.names:
+                inner = f"{node.module}.{each.name}"
+                yield inner if inner in modules else node.module
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    """A package's `__init__` and its modules are one thing here only as far as one imports the other."""
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
+    graph = {name: {*imports_of(TREES[path], modules)} - {name} for name, path in modules.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
