@@ -11,26 +11,18 @@ from typing import Annotated, Any
 import typer
 
 from runner import store
+from runner.cli.report import DEFAULT_STATE, RunArgument, StateOption
 from runner.error_text import item_name
 from runner.errors import UsageError
 from runner.text import printable_line, printable_text
 
 app = typer.Typer(help="Dead letters: the items that a run has given up.", no_args_is_help=True, rich_markup_mode=None)
 
-_Run = Annotated[
-    str,
-    typer.Argument(
-        metavar="[RUN]", help="A run's id, the beginning of one, `last` or `last~1`. Default: the last run."
-    ),
-]
-_State = Annotated[Path, typer.Option("--state", metavar="FOLDER", help="Where runs are kept (`state` in [run]).")]
-_DEFAULT = Path(".runner")
-
 
 @app.command("list")
 def list_(
-    run: _Run = "last",
-    state: _State = _DEFAULT,
+    run: RunArgument = "last",
+    state: StateOption = DEFAULT_STATE,
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Show at most so many; 0: all.")] = 50,
 ) -> None:
     """One line for each dead letter, and how many there are of each kind.
@@ -56,9 +48,9 @@ def list_(
 
 @app.command("show")
 def show(
-    run: _Run = "last",
+    run: RunArgument = "last",
     item: Annotated[str, typer.Argument(metavar="[ITEM]", help="An item's id, as `list` shows it. Default: all.")] = "",
-    state: _State = _DEFAULT,
+    state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Everything that is known of a dead letter: item, error, traceback, attempts, what its worker printed last.
 
@@ -83,8 +75,8 @@ def show(
 
 @app.command("export")
 def export(
-    run: _Run = "last",
-    state: _State = _DEFAULT,
+    run: RunArgument = "last",
+    state: StateOption = DEFAULT_STATE,
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE", help="Write there. Default: standard output.")
     ] = "-",

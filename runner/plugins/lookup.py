@@ -61,12 +61,6 @@ class PluginSet:
         """All of them, in the order in which names are looked for."""
         return [*self.local_plugins, *self.bundled_plugins, *self.installed_plugins]
 
-    def load_std(self) -> Plugin:
-        """Return the plugin that ships with runner, imported now."""
-        [plugin] = self.bundled_plugins
-        plugin.load_functions()
-        return plugin
-
     def load_all(self) -> None:
         """Import all that are not blocked."""
         for plugin in self.all_plugins:
