@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from runner.check.convert import Arguments
     from runner.config.model import Config, TaskConfig
-    from runner.config.problems import Location
     from runner.plugins import PluginPolicy, TaskFunction
 
 __all__ = [
@@ -35,7 +34,6 @@ __all__ = [
     "check_everything",
     "check_file",
     "check_functions",
-    "make_problem",
     "plugin_notices",
     "raise_if_errors",
 ]
@@ -91,11 +89,6 @@ def check_everything(config: Config, choice: PluginPolicy | None = None) -> Find
     problems += extensions.find_broken_plugins(config, plugins, problems)
     every = sorted_problems(with_source_line(each, config) for each in (*problems, *found))
     return Findings(every, tasks, functions, arguments, plugins)
-
-
-def make_problem(code: str, text: str, place: Location) -> Problem:
-    """Return an error that another module has found."""
-    return Problem(code, text, place)
 
 
 def raise_if_errors(problems: Iterable[Problem], config: Config) -> None:

@@ -31,21 +31,15 @@ def find_exception_problems(config: Config, task: TaskConfig, function: TaskFunc
         table = ("tasks", task.name) if own else ("defaults", "task")
         place = config.place(*table, "retry_on", str(number))
         found = resolve_exception(word, space)
+        text = f"task {quote_name(task.name)} retries on {quote_name(word)}"
         if found is _MISSING:
             known = [one for one, value in {**vars(builtins), **space}.items() if _is_exception(value)]
             hint = did_you_mean(word, known) or "write it as `package.module.Name`"
-            yield Problem(
-                "E307",
-                f"task {quote_name(task.name)} retries on {quote_name(word)}, which is not known",
-                place,
-                hint=hint,
-            )
+            yield Problem("E307", f"{text}, which is not known", place, hint=hint)
         elif not _is_exception(found):
-            yield Problem(
-                "E307", f"task {quote_name(task.name)} retries on {quote_name(word)}, which is not an exception", place
-            )
+            yield Problem("E307", f"{text}, which is not an exception", place)
         elif word not in {found.__name__, found.__qualname__, full := f"{found.__module__}.{found.__qualname__}"}:
-            text = f"task {quote_name(task.name)} retries on {quote_name(word)}, whose own name is {quote_name(full)}"
+            text += f", whose own name is {quote_name(full)}"
             yield Problem("E307", text, place, hint=f"did you mean `{clean_text(full)}`?")
 
 

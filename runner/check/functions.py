@@ -61,16 +61,13 @@ def _check_declaration(config: Config, task: TaskConfig, function: TaskFunction)
     mode = task.mode or function.options.get("mode") or "process"
     if mode == "thread":
         if function.options.get("env") and not is_set_in_file(config, task.name, "env"):
-            named = quote_name(task.name)
-            text = f"task {named} runs in threads, which share one environment, and its function declares an"
-            return [
-                Problem("E214", f"{text} `env` (at {function_location(function)})", call, hint='say `mode = "process"`')
-            ]
+            text = f"task {quote_name(task.name)} runs in threads, which share one environment, and its function"
+            text += f" declares an `env` (at {function_location(function)})"
+            return [Problem("E214", text, call, hint='say `mode = "process"`')]
         if is_set_in_file(config, task.name, "mode"):  # then the file alone has told it
             return []
-        return list(
-            thread_problems(config, task, f"but its function declares threads (at {function_location(function)})")
-        )
+        why = f"but its function declares threads (at {function_location(function)})"
+        return list(thread_problems(config, task, why))
     try:
         found = function.reference.module != "__main__" and function.reference.load_callable() is function.obj
         found = found or bool(function.reference.provided_name)  # made anew at every call, in a worker too

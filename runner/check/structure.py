@@ -66,11 +66,9 @@ def _check_ends(config: Config, graph: TaskGraph) -> Iterator[Problem]:
             wanted = why or f"a task reads it with `inputs = [{_quote_string(queue)}]`"
             yield Problem("E205", f"no task reads queue {quote_name(queue)}", place, hint=wanted)
         if len(readers) > 1 and settings.fanout is None and not config.is_unknown("queues", queue, "fanout"):
-            both = _list_names(readers)
+            text = f"queue {quote_name(queue)} is read by {_list_names(readers)}, but `fanout` is not set"
             hint = '`fanout = "share"`: they compete; `fanout = "copy"`: each gets every item'
-            yield Problem(
-                "E206", f"queue {quote_name(queue)} is read by {both}, but `fanout` is not set", place, hint=hint
-            )
+            yield Problem("E206", text, place, hint=hint)
 
 
 def _touched_queues(task: TaskConfig) -> tuple[str | None, ...]:
@@ -91,12 +89,10 @@ def _check_dead_queues(config: Config, graph: TaskGraph) -> Iterator[Problem]:
     for task in graph.tasks.values():
         for queue in task.outputs:
             if queue in dead:
-                named = quote_name(task.name)
-                text = f"task {named} writes items to {quote_name(queue)}, which holds the dead letters of task"
-                place = _output_place(config, task, queue)
-                yield Problem(
-                    "E212", f"{text} {quote_name(dead[queue])}", place, hint="give the dead letters their own queue"
-                )
+                text = f"task {quote_name(task.name)} writes items to {quote_name(queue)}, which holds the dead"
+                text += f" letters of task {quote_name(dead[queue])}"
+                place, hint = _output_place(config, task, queue), "give the dead letters their own queue"
+                yield Problem("E212", text, place, hint=hint)
 
 
 def _output_place(config: Config, task: TaskConfig, queue: str) -> Location:

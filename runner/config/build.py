@@ -84,7 +84,7 @@ _QUOTED_TEXT = re.compile(r"\"[^\"]*\"?|'[^']*'?")
 #: Each task has workers, each queue a place in every drawing, each secret is looked for in all that is said; what is
 #: beyond was made by a mistake.
 MAX_TABLES = 2000
-_SECRET_KEYS = ("args", "with", "env")
+_SECRET_KEYS = {("args",), ("with",), ("env",)}
 _WHERE_ALLOWED = "a secret may be used in `args`, `with` and `env`"
 
 
@@ -145,27 +145,18 @@ class _Builder:
         """Report secrets outside of arguments and environments: everything else is shown somewhere."""
         secret = {word for word, param in self.params.declared.items() if param.secret}
         for path, words in self.params.references.items():
-            hidden = (path[0] == "tasks" and path[2:3] and path[2] in _SECRET_KEYS) or path[:3] == (
-                "defaults",
-                "task",
-                "env",
-            )
-            for word in words:
-                if word in secret and not hidden:
-                    self.report.add_problem(
-                        "E116",
-                        f"param {quote_name(word)} is secret, and this would be shown",
-                        (*path, VALUE_PART),
-                        _WHERE_ALLOWED,
-                    )
+            if (path[0] == "tasks" and path[2:3] in _SECRET_KEYS) or path[:3] == ("defaults", "task", "env"):
+                continue
+            for word in (word for word in words if word in secret):
+                text = f"param {quote_name(word)} is secret, and this would be shown"
+                self.report.add_problem("E116", text, (*path, VALUE_PART), _WHERE_ALLOWED)
 
     def _check_names(self, raw: dict[str, Any], word: str, kind: str) -> dict[str, Any]:
         """Return the tables of `[queues]` or `[tasks]`; invalid names are reported."""
         tables = raw.get(word, {})
         if not isinstance(tables, dict):
-            self.report.add_problem(
-                "E103", f"`{word}` must be a table, not {describe_value(tables)}", (word, VALUE_PART)
-            )
+            text = f"`{word}` must be a table, not {describe_value(tables)}"
+            self.report.add_problem("E103", text, (word, VALUE_PART))
             return {}
         _check_count(tables, word, self.report)
         for one in tables:

@@ -125,12 +125,8 @@ class Params:
             if word not in self.values and word not in self.declared:
                 origin = (f"-p {word}",)
                 self.diagnostics.source_map.given[origin] = f"-p {clean_text(word, 60)}"
-                self.diagnostics.add_problem(
-                    "E111",
-                    f"there is no param {quote_name(word)}",
-                    origin,
-                    self.diagnostics.suggest_nearest(word, self.declared),
-                )
+                hint = self.diagnostics.suggest_nearest(word, self.declared)
+                self.diagnostics.add_problem("E111", f"there is no param {quote_name(word)}", origin, hint)
         for param in self.declared.values():
             self.values[param.name] = self._choose_value(param, given, env, lenient=lenient)
 

@@ -239,30 +239,27 @@ class TomlScanner:
             bare = self._take_match(_BARE_VALUE)
             self.at -= len(bare) - len(bare.rstrip())
 
-    def _read_array(self, path: KeyPath) -> None:
+    def _count_elements(self, end: str) -> Iterator[int]:
+        """Yield the number of each element of an array or inline table, at which the caller reads it."""
         self.at += 1
         number = 0
         while True:
             self._skip_blank()
-            if self.text[self.at] == ",":
-                self.at += 1
-            elif self.text[self.at] == "]":
-                self.at += 1
-                return
-            else:
-                start = self.at
-                self._read_value((*path, str(number)))
-                self.spans.append(((*path, str(number)), start, self.at))
+            char = self.text[self.at]
+            if char not in {",", end}:
+                yield number
                 number += 1
+                continue
+            self.at += 1
+            if char == end:
+                return
+
+    def _read_array(self, path: KeyPath) -> None:
+        for number in self._count_elements("]"):
+            start = self.at
+            self._read_value((*path, str(number)))
+            self.spans.append(((*path, str(number)), start, self.at))
 
     def _read_inline_table(self, path: KeyPath) -> None:
-        self.at += 1
-        while True:
-            self._skip_blank()
-            if self.text[self.at] == ",":
-                self.at += 1
-            elif self.text[self.at] == "}":
-                self.at += 1
-                return
-            else:
-                self._read_pair(path)
+        for _ in self._count_elements("}"):
+            self._read_pair(path)

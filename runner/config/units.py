@@ -7,27 +7,10 @@ import re
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-zµ]*)\s*")
 
 SECONDS_PER_UNIT = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-BYTES_PER_UNIT = {
-    "B": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-    "KiB": 2**10,
-    "MiB": 2**20,
-    "GiB": 2**30,
-    "TiB": 2**40,
-}
-PERIOD_SECONDS = {
-    "s": 1.0,
-    "sec": 1.0,
-    "m": 60.0,
-    "min": 60.0,
-    "h": 3600.0,
-    "hour": 3600.0,
-    "d": 86400.0,
-    "day": 86400.0,
-}
+BYTES_PER_UNIT = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+BYTES_PER_UNIT |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+PERIOD_SECONDS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "hour": 3600.0}
+PERIOD_SECONDS |= {"d": 86400.0, "day": 86400.0}
 
 DURATION_WANTED = 'a number and a unit, for instance "200ms", "10s", "2h"'
 SIZE_WANTED = 'a number and a unit, for instance "64KiB", "256MB"'
@@ -45,13 +28,12 @@ class WrittenDuration(float):
     (90.0, '1m30s')
     """
 
-    text: str
-
     def __new__(cls, text: str) -> WrittenDuration:
-        """From its text, which `str` gives back."""
-        made = super().__new__(cls, parse_duration(text))
-        made.text = text
-        return made
+        """Make it from its text, which `str` gives back."""
+        return super().__new__(cls, parse_duration(text))
+
+    def __init__(self, text: str) -> None:
+        self.text = text
 
     def __str__(self) -> str:
         return self.text
@@ -64,13 +46,12 @@ class WrittenSize(int):
     (1024, '1KiB')
     """
 
-    text: str
-
     def __new__(cls, text: str) -> WrittenSize:
-        """From its text, which `str` gives back."""
-        made = super().__new__(cls, parse_size(text))
-        made.text = text
-        return made
+        """Make it from its text, which `str` gives back."""
+        return super().__new__(cls, parse_size(text))
+
+    def __init__(self, text: str) -> None:
+        self.text = text
 
     def __str__(self) -> str:
         return self.text

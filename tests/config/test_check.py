@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runner import check, config
-from runner.config.problems import render_problems
+from runner.config.problems import Problem, render_problems
 from runner.errors import ConfigError
 from runner.plugins import PluginSet
 
@@ -385,7 +385,7 @@ def test_warnings_alone_raise_nothing(folder):
 
 def test_everything_is_raised_at_once_in_the_order_of_the_file(folder):
     loaded = load(folder, "[params]\nx = 1\n[queues]\nq = {}\n[tasks.a]")
-    problems = [check.make_problem("E301", "no such function", loaded.place("tasks", "a")), *check.check_file(loaded)]
+    problems = [Problem("E301", "no such function", loaded.place("tasks", "a")), *check.check_file(loaded)]
     with pytest.raises(ConfigError) as raised:
         check.raise_if_errors(problems, loaded)
     assert [each.code for each in raised.value.problems] == ["W401", "E204", "E301"]
