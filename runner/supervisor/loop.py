@@ -63,7 +63,8 @@ class Supervisor:
         self.clock = clock
         self.emit = emit
         self.topology = plan.build_topology()
-        self.ledger = Ledger(plan.queue_specs(), [name for name, task in plan.tasks.items() if task.config.ordered])
+        ordered = [name for name, task in plan.tasks.items() if task.config.ordered]
+        self.ledger = Ledger(plan.queue_specs(self.topology.readers), ordered)
         self.tasks = {name: _task_state(plan, task, engines[task.mode]) for name, task in plan.tasks.items()}
         self.dirty_tasks = DirtyTasks(self.topology)
         self.state = state = RunState(
@@ -130,21 +131,31 @@ class Supervisor:
         now = self.clock.now()
         if self.progress_reporter.next_time() is not None:
             self.progress_reporter.report_progress(now)
-        tasks = tuple(summary.summarize_tasks(self.state.began_at, self.tasks, self.ledger, self.topology, now))
+        tasks = tuple(summary.summarize_tasks(self.state, now))  # before `_result` counts what is left
         result = self._result(now)
-        told = result.headline
-        counts = (told.read, told.made, told.done, told.dead, told.dropped, told.left, told.repeated)
-        queues = tuple(summary.summarize_queues(self.ledger, self.progress_reporter.longest_queues))
-        more = (
-            tasks,
-            queues,
-            result.reasons,
-            result.unbalanced,
-            self._processors.idle_share(),
-            self._processors.cpu_seconds(),
+        balance = result.headline
+        self.emit(
+            events.RunEnded(
+                at=now,
+                run=self.plan.run_id,
+                exit_code=result.exit_code,
+                seconds=result.seconds,
+                read=balance.read,
+                made=balance.made,
+                done=balance.done,
+                dead=balance.dead,
+                dropped=balance.dropped,
+                left=balance.left,
+                repeated=balance.repeated,
+                tasks=tasks,
+                queues=tuple(summary.summarize_queues(self.ledger, self.progress_reporter.longest_queues)),
+                reasons=result.reasons,
+                unbalanced=result.unbalanced,
+                idle=self._processors.idle_share(),
+                cpu=self._processors.cpu_seconds(),
+                unfinished=result.unfinished,
+            )
         )
-        end = (self.plan.run_id, result.exit_code, result.seconds, *counts, *more, result.unfinished)
-        self.emit(events.RunEnded(now, *end))
         return result
 
     def step(self) -> None:
