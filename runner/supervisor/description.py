@@ -24,13 +24,13 @@ def describe_run(config: Config, tasks: Mapping[str, TaskPlan], queues: Iterable
     return RunPlan(
         file=str(config.file),
         resolved=resolved.render_resolved(config),
-        tasks=tuple(_task(task) for task in tasks.values()),
-        queues=tuple(_queue(queue, letters=queue.name in letters) for queue in queues),
+        tasks=tuple(_describe_task(task) for task in tasks.values()),
+        queues=tuple(_describe_queue(queue, letters=queue.name in letters) for queue in queues),
         machine=this_machine(),
     )
 
 
-def _task(task: TaskPlan) -> TaskPlanned:
+def _describe_task(task: TaskPlan) -> TaskPlanned:
     config = task.config
     return TaskPlanned(
         name=config.name,
@@ -49,7 +49,7 @@ def _task(task: TaskPlan) -> TaskPlanned:
     )
 
 
-def _queue(queue: QueueConfig, *, letters: bool) -> QueuePlanned:
+def _describe_queue(queue: QueueConfig, *, letters: bool) -> QueuePlanned:
     bound = None if queue.loop or queue.elastic else queue.size
     return QueuePlanned(queue.name, bound, queue.bytes, queue.fanout or "", queue.loop, letters, queue.lane or "")
 
@@ -60,17 +60,17 @@ def this_machine() -> Machine:
     >>> this_machine().cores > 0
     True
     """
-    return Machine(_system(), platform.python_version(), runner.__version__, usable_cores(), _memory())
+    return Machine(_system_name(), platform.python_version(), runner.__version__, usable_cores(), _memory_bytes())
 
 
-def _system() -> str:
+def _system_name() -> str:
     if not hasattr(os, "uname"):
         return platform.platform()  # asks other programs, which takes its time
     names = os.uname()
     return f"{names.sysname} {names.release} {names.machine}"
 
 
-def _memory() -> int:
+def _memory_bytes() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

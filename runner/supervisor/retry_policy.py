@@ -77,9 +77,9 @@ class RetryPolicy:
             return Again(until, fault.count)
         if config.on_error == "skip":
             return Dropped(fault.count)
-        return Dead(self._evidence(slot, piece, fault), fault.count)
+        return Dead(self._failure_evidence(slot, piece, fault), fault.count)
 
-    def _evidence(self, slot: WorkerSlot, piece: ItemRange, fault: FailedItems) -> FailureEvidence:
+    def _failure_evidence(self, slot: WorkerSlot, piece: ItemRange, fault: FailedItems) -> FailureEvidence:
         tries = piece.attempts + 1 + piece.crashes
         mask = self.state.plan.secret_mask
         text = FailureText(mask(str(fault.error)), mask(fault.error.traceback), slot.task.name, slot.name, tries)
