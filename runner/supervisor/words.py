@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def format_seconds(value: float) -> str:
-    """Return a time as the file would write it.
+    """A time as the file would write it.
 
     >>> format_seconds(30), format_seconds(0.25), format_seconds(120)
     ('30s', '250ms', '2m')
