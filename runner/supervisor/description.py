@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 def describe_run(config: Config, tasks: Mapping[str, TaskPlan], queues: Iterable[QueueConfig]) -> RunPlan:
-    """Return the plan of a run in words and numbers; secrets are hidden, as `runner show` hides them."""
+    """The plan of a run in words and numbers; secrets are hidden, as `runner show` hides them."""
     letters = {task.config.dead for task in tasks.values()}
     return RunPlan(
         file=str(config.file),
         resolved=resolved.render_resolved(config),
-        tasks=tuple(_describe_task(task) for task in tasks.values()),
-        queues=tuple(_describe_queue(queue, letters=queue.name in letters) for queue in queues),
+        tasks=tuple(_task(task) for task in tasks.values()),
+        queues=tuple(_queue(queue, letters=queue.name in letters) for queue in queues),
         machine=this_machine(),
     )
 
 
-def _describe_task(task: TaskPlan) -> TaskPlanned:
+def _task(task: TaskPlan) -> TaskPlanned:
     config = task.config
     return TaskPlanned(
         name=config.name,
@@ -49,28 +49,28 @@ def _describe_task(task: TaskPlan) -> TaskPlanned:
     )
 
 
-def _describe_queue(queue: QueueConfig, *, letters: bool) -> QueuePlanned:
+def _queue(queue: QueueConfig, *, letters: bool) -> QueuePlanned:
     bound = None if queue.loop or queue.elastic else queue.size
     return QueuePlanned(queue.name, bound, queue.bytes, queue.fanout or "", queue.loop, letters, queue.lane or "")
 
 
 def this_machine() -> Machine:
-    """Return what this machine is, as far as it may be used.
+    """This machine, as far as it may be used.
 
     >>> this_machine().cores > 0
     True
     """
-    return Machine(_system_name(), platform.python_version(), runner.__version__, usable_cores(), _memory_bytes())
+    return Machine(_system(), platform.python_version(), runner.__version__, usable_cores(), _memory())
 
 
-def _system_name() -> str:
+def _system() -> str:
     if not hasattr(os, "uname"):
         return platform.platform()  # asks other programs, which takes its time
     names = os.uname()
     return f"{names.sysname} {names.release} {names.machine}"
 
 
-def _memory_bytes() -> int:
+def _memory() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

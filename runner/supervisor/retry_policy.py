@@ -23,7 +23,7 @@ _WORDS = {Again: "again", Dropped: "dropped", Dead: "dead"}
 
 @dataclass(frozen=True, slots=True)
 class FailureEvidence:
-    """The evidence of an item's last failure, for its dead letter. `output`: what its worker printed last.
+    """What is known of an item's last failure, for its dead letter. `output`: what its worker printed last.
 
     Of a batch, `item` is the first one's id, and `previews` show each of its items.
     """
