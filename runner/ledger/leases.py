@@ -56,7 +56,7 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """Verdict: given up. `evidence` is what the caller wants to see again in `Settlement.dead_items`."""
+    """Verdict: given up. `evidence` is whatever the caller wants to see again in `Settlement.dead_items`."""
 
     evidence: Any = None
     count: int = 1

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class QueueSpec:
-    """A queue as the ledger sees it: its bounds and its readers."""
+    """A queue as the ledger sees it: its bounds and who reads it. `letters`: it carries dead letters only."""
 
     queue: str
     readers: tuple[str, ...]

@@ -167,27 +167,27 @@ class Subscription:
                 self.counts.dropped += dropped
                 return dropped
             piece = piece.sub_range(0, keep)
-        self._enter(piece)
+        self._append_range(piece)
         if self.full == "drop-old":
-            dropped = self._shed()
+            dropped = self._drop_oldest()
         self.counts.dropped += dropped
         return dropped
 
-    def _enter(self, piece: ItemRange) -> None:
+    def _append_range(self, piece: ItemRange) -> None:
         self.count += piece.count
         self.held_bytes += piece.size
         if self.order == "priority":
-            self._push(piece)
+            self._push_by_priority(piece)
         else:
             self.ready_ranges.append(piece)
 
-    def _push(self, piece: ItemRange) -> None:
+    def _push_by_priority(self, piece: ItemRange) -> None:
         for index in range(piece.count):
             each = piece.sub_range(index, 1)
             rank = piece.chunk.priorities[each.start] if piece.chunk.priorities else 0.0
             heapq.heappush(self.priority_heap, (rank, each.ticket, each.start, each))
 
-    def _shed(self) -> int:
+    def _drop_oldest(self) -> int:
         """Drop the oldest until the bounds hold again; the newest item always stays."""
         dropped = 0
         while self.ready_ranges and self.count > 1 and (self.count > self.size or self.held_bytes > self.bytes):
@@ -195,11 +195,11 @@ class Subscription:
             excess = min(piece.count, max(1, self.count - self.size), self.count - 1)
             if excess < piece.count:
                 self.ready_ranges.appendleft(piece.sub_range(excess, piece.count - excess))
-            self._leave(piece.sub_range(0, excess))
+            self._count_out(piece.sub_range(0, excess))
             dropped += excess
         return dropped
 
-    def _leave(self, piece: ItemRange) -> None:
+    def _count_out(self, piece: ItemRange) -> None:
         self.count -= piece.count
         self.held_bytes -= piece.size
 
@@ -225,16 +225,16 @@ class Subscription:
 
     def give_back(self, piece: ItemRange, task: str) -> None:
         """Return items that were granted to a task: they go where they were."""
-        self._return(piece)
+        self._count_back(piece)
         self._requeue(piece, task)
 
     def return_sleeping(self, piece: ItemRange, until: float, task: str) -> None:
         """Return granted items that must not be granted before `until`."""
-        self._return(piece)
+        self._count_back(piece)
         self.sleeping_items += piece.count
         heapq.heappush(self.sleeping_ranges, (until, piece.ticket, piece.start, piece, task))
 
-    def _return(self, piece: ItemRange) -> None:
+    def _count_back(self, piece: ItemRange) -> None:
         self.leased_items -= piece.count
         self.count += piece.count
         self.held_bytes += piece.size
@@ -247,9 +247,9 @@ class Subscription:
         if self.keeps_returned and task not in self.finished_readers:
             pieces = self.kept_for_task.setdefault(task, deque())
         elif self.order == "priority":
-            self._push(piece)
+            self._push_by_priority(piece)
             return
-        pieces.insert(bisect(pieces, _place(piece), key=_place), piece)
+        pieces.insert(bisect(pieces, _queue_position(piece), key=_queue_position), piece)
 
     def wake_sleepers(self, now: float) -> int:
         """Make the sleepers whose time has come available; return how many items that were."""
@@ -288,7 +288,7 @@ class Subscription:
             else:
                 keep = 1 if self.order == "lifo" else _how_many(piece, weight, most, most_bytes, max(1, least))
             if keep < piece.count:
-                piece = self._cut(task, piece, keep)
+                piece = self._split_next(task, piece, keep)
                 weight = piece.weighted_bytes(shared_discount)
             self._leave_next(task, piece)
             taken += piece.count
@@ -305,7 +305,7 @@ class Subscription:
             return pieces[-1 if self.order == "lifo" else 0]
         return self.priority_heap[0][-1] if self.priority_heap else None
 
-    def _cut(self, task: str, piece: ItemRange, keep: int) -> ItemRange:
+    def _split_next(self, task: str, piece: ItemRange, keep: int) -> ItemRange:
         """Part the next piece, so that only `keep` items of it are next; in an order each part has its place."""
         pieces, rest = self.kept_for_task.get(task) or self.ready_ranges, piece.count - keep
         lifo = self.order == "lifo"
@@ -335,7 +335,7 @@ class Subscription:
             pieces.popleft()
         if not pieces:
             self.kept_for_task.pop(task, None)
-        self._leave(piece)
+        self._count_out(piece)
         self.leased_items += piece.count
 
     def next_waking(self) -> float | None:
@@ -343,7 +343,7 @@ class Subscription:
         return self.sleeping_ranges[0][0] if self.sleeping_ranges else None
 
 
-def _place(piece: ItemRange) -> tuple[int, int]:
+def _queue_position(piece: ItemRange) -> tuple[int, int]:
     """Return the place of a piece in its line."""
     return piece.ticket, piece.start
 

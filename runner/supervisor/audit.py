@@ -48,10 +48,10 @@ class BalanceAudit:
         if counted != ended:
             yield "all queues", f"{counted:,} items have left all queues, and tasks have ended {ended:,}"
         if not cut_short:
-            yield from _left(ledger, topology)
+            yield from _find_leftovers(ledger, topology)
 
 
-def _left(ledger: Ledger, topology: Topology) -> Iterator[tuple[str, str]]:
+def _find_leftovers(ledger: Ledger, topology: Topology) -> Iterator[tuple[str, str]]:
     """Yield what is left, although all its readers have ended well, and so have all readers of what they send."""
     hindered = topology.leading_to(name for name, stage in topology.stages.items() if stage is not Stage.OK)
     for line in ledger.subscriptions:

@@ -57,27 +57,27 @@ class CrashHandler:
         """Blame what the worker executed, give the rest again, and replace it."""
         task, now = slot.task, self.state.clock.now()
         overdue = slot.overdue_position is not None
-        why = self._why(slot, event)
-        blamed, told = self._blame(slot, event, why)
+        why = self._death_cause(slot, event)
+        blamed, told = self._settle_leases(slot, event, why)
         if task.failure_reason or self.state.killing:  # its item's death was the end of the task
-            self._tell(slot, event, why, blamed, again=False, told=told)
+            self._report_death(slot, event, why, blamed, again=False, told=told)
             return
         if task.is_source:
-            self._source(slot, event, why, was=was)
+            self._handle_source_crash(slot, event, why, was=was)
             return
         if task.dismissed and was is Phase.ENDING and not blamed:
-            self._tell(slot, event, why, blamed, again=False)
+            self._report_death(slot, event, why, blamed, again=False)
             if task.plan.shape.kind == "class":  # its tear-down may have had something to write
                 fail_task(self.state, task, f"worker `{slot.name}` {why} in its tear-down")
             return
         restart = bool(blamed) or overdue or self._may_restart(task, now, was_ready=was is not Phase.STARTING)
-        self._tell(slot, event, why, blamed, again=restart, told=told)
+        self._report_death(slot, event, why, blamed, again=restart, told=told)
         if restart:
-            self._replace(slot, now if blamed or overdue else now + self._pause(task))
+            self._restart_at(slot, now if blamed or overdue else now + self._restart_pause(task))
         else:
             fail_task(self.state, task, self._why_failed(slot, why, event.stack, was_ready=was is not Phase.STARTING))
 
-    def _tell(
+    def _report_death(
         self, slot: WorkerSlot, event: WorkerExited, why: str, blamed: list[str], *, again: bool, told: bool = False
     ) -> None:
         now = self.state.clock.now()
@@ -88,19 +88,19 @@ class CrashHandler:
             self.state.emit(events.Stack(now, slot.task.name, slot.name, slot.pid, event.stack, why))
 
     @staticmethod
-    def _why(slot: WorkerSlot, event: WorkerExited) -> str:
+    def _death_cause(slot: WorkerSlot, event: WorkerExited) -> str:
         if slot.overdue_position:
             return f"exceeded its time limit of {format_seconds(slot.task.plan.config.timeout or 0.0)} and was killed"
         return str(event.exit_status)
 
     @staticmethod
-    def _replace(slot: WorkerSlot, when: float) -> None:
+    def _restart_at(slot: WorkerSlot, when: float) -> None:
         slot.phase = Phase.WAITING
         slot.start_at = when
 
     # -- blame ---------------------------------------------------------------------------------
 
-    def _blame(self, slot: WorkerSlot, event: WorkerExited, why: str) -> tuple[list[str], bool]:
+    def _settle_leases(self, slot: WorkerSlot, event: WorkerExited, why: str) -> tuple[list[str], bool]:
         """Settle every lease of a dead worker; return the items of which one is blamed, and whether that was told."""
         blamed = [piece.item_id for _, piece in self.suspect_items(slot, event)]
         if slot.overdue_position:
@@ -164,7 +164,7 @@ class CrashHandler:
         def judge(piece: ItemRange) -> Verdict | None:
             if not known and piece.crashes + 1 < MAX_CRASHES:
                 return None
-            fault = self._fault(slot, piece, event, why)
+            fault = self._failure_of(slot, piece, event, why)
             verdict = self.retry_policy.decide_verdict(slot, piece, fault)
             given.append((verdict, str(fault.error)))
             kind = (type(verdict), piece.attempts + piece.crashes)
@@ -182,7 +182,7 @@ class CrashHandler:
         self.reply_handler.apply_settlement(settlement)
         return given
 
-    def _fault(self, slot: WorkerSlot, piece: ItemRange, event: WorkerExited, why: str) -> FailedItems:
+    def _failure_of(self, slot: WorkerSlot, piece: ItemRange, event: WorkerExited, why: str) -> FailedItems:
         look = self._preview(slot, piece.item_id)
         if slot.overdue_position:
             error = self._timed_out(slot.task, event.stack)
@@ -198,7 +198,7 @@ class CrashHandler:
 
     # -- whether it is replaced ----------------------------------------------------------------
 
-    def _source(self, slot: WorkerSlot, event: WorkerExited, why: str, *, was: Phase) -> None:
+    def _handle_source_crash(self, slot: WorkerSlot, event: WorkerExited, why: str, *, was: Phase) -> None:
         """Restart or fail a task without inputs: its call is the one item. What it has sent cannot be taken back."""
         task, now, config = slot.task, self.state.clock.now(), slot.task.plan.config
         fatal = ""
@@ -217,11 +217,11 @@ class CrashHandler:
             slot.death_count += 1
             if slot.death_count >= MAX_CRASHES:
                 fatal = f"worker `{slot.name}` {why}; that call has now killed {MAX_CRASHES} workers"
-        self._tell(slot, event, why, [], again=not fatal)
+        self._report_death(slot, event, why, [], again=not fatal)
         if fatal:
             self.shutdown.fail_or_stop_run(task, fatal)
         else:
-            self._replace(slot, now + self.retry_policy.retry_pause(task, slot.attempt + slot.death_count))
+            self._restart_at(slot, now + self.retry_policy.retry_pause(task, slot.attempt + slot.death_count))
 
     def _may_restart(self, task: TaskState, now: float, *, was_ready: bool) -> bool:
         if not was_ready:
@@ -234,7 +234,7 @@ class CrashHandler:
         return len(task.death_times) <= restarts.times
 
     @staticmethod
-    def _pause(task: TaskState) -> float:
+    def _restart_pause(task: TaskState) -> float:
         """Return the seconds before the next worker: none for a first death in the window, then longer each time."""
         earlier = len(task.death_times) + task.failed_starts - 1
         if earlier < 1:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def describe_run(config: Config, tasks: Mapping[str, TaskPlan], queues: Iterable[QueueConfig]) -> RunPlan:
-    """Return the plan of a run in words and numbers; secrets are hidden, as `runner show` hides them."""
+    """The plan of a run in words and numbers; secrets are hidden, as `runner show` hides them."""
     letters = {task.config.dead for task in tasks.values()}
     return RunPlan(
         file=str(config.file),
@@ -55,7 +55,7 @@ def _queue(queue: QueueConfig, *, letters: bool) -> QueuePlanned:
 
 
 def this_machine() -> Machine:
-    """Return what this machine is, as far as it may be used.
+    """This machine, as far as it may be used.
 
     >>> this_machine().cores > 0
     True

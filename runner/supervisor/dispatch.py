@@ -96,13 +96,13 @@ class Dispatcher:
         onward = 0 if task.rate_limiter else min(map(self.ledger.size_bound, task.bounding_queues), default=1 << 60)
         self.ledger.set_elastic_size(task.name, int(min(moment, max(onward, task.unhindered_items // 2))))
 
-    def _hinder(self, task: TaskState) -> None:
+    def _reset_unhindered(self, task: TaskState) -> None:
         """Note that its workers wait for room, or for their turn."""
         if task.unhindered_items:
             task.unhindered_items = 0
             self.update_elastic_size(task)
 
-    def _expect(self, queues: tuple[str, ...], items: int) -> None:
+    def _expect_items(self, queues: tuple[str, ...], items: int) -> None:
         for queue in queues:
             self.expected_items[queue] += items
 
@@ -110,13 +110,13 @@ class Dispatcher:
         """Forget a lease that is over: what was expected of it has come, or never will."""
         queues, items = self._owed.pop(lease, ((), 0))
         self.timeout_watchdog.forget_lease(lease)
-        self._expect(queues, -items)
+        self._expect_items(queues, -items)
 
     def settle_part(self, lease: int, done: int) -> None:
         """Settle the part of a lease that is over; its worker goes on."""
         queues, items = self._owed[lease]
         self._owed[lease] = (queues, items - done)
-        self._expect(queues, -done)
+        self._expect_items(queues, -done)
 
     # -- grants --------------------------------------------------------------------------------
 
@@ -157,13 +157,13 @@ class Dispatcher:
         for held in range(task.max_leases_per_worker):
             while task.free_slots[held] and self.ledger.available_items(task.name) and (not refused or mortal):
                 slot = task.free_slots[held].popitem()[1]
-                if len(slot.leases) == held and slot.accepts_items and not self._give(task, slot, flush=flush):
+                if len(slot.leases) == held and slot.accepts_items and not self._send_grant(task, slot, flush=flush):
                     refused.append(slot)
         for slot in refused:
             task.update_free_slot(slot)
 
-    def _give(self, task: TaskState, slot: WorkerSlot, *, flush: bool) -> bool:
-        grant = self._grant(task, slot, task.accepting_workers or 1, flush=flush)
+    def _send_grant(self, task: TaskState, slot: WorkerSlot, *, flush: bool) -> bool:
+        grant = self._grant_lease(task, slot, task.accepting_workers or 1, flush=flush)
         if grant is None:
             return False
         task.update_free_slot(slot)
@@ -174,10 +174,10 @@ class Dispatcher:
         """Grant one item for each lease; but a suspect alone, so that its next crash tells whose fault it was."""
         ready = [slot for slot in task.slots if slot.accepts_items]
         grants: dict[int, list[Grant]] = defaultdict(list)
-        for slot in self._in_turn(ready, task.max_leases_per_worker):
+        for slot in self._yield_in_turn(ready, task.max_leases_per_worker):
             if slot.isolated_lease in slot.leases or (slot.leases and self.ledger.suspect_first(task.name)):
                 continue
-            grant = self._grant(task, slot, len(ready), flush=False)
+            grant = self._grant_lease(task, slot, len(ready), flush=False)
             if grant is None:
                 break
             if any(part.crashes for part in grant.parts):
@@ -187,16 +187,16 @@ class Dispatcher:
             task.engine.send(index, replace(first, other_grants=tuple(others)) if others else first)
 
     @staticmethod
-    def _in_turn(ready: list[WorkerSlot], depth: int) -> Iterator[WorkerSlot]:
+    def _yield_in_turn(ready: list[WorkerSlot], depth: int) -> Iterator[WorkerSlot]:
         """Yield each worker once before any a second time."""
         for held in range(1, depth + 1):
             for slot in ready:
                 if len(slot.leases) < held:
                     yield slot
 
-    def _grant(self, task: TaskState, slot: WorkerSlot, takers: int, *, flush: bool) -> Grant | None:
+    def _grant_lease(self, task: TaskState, slot: WorkerSlot, takers: int, *, flush: bool) -> Grant | None:
         """Lease items to a worker; return what to tell it, or None when it gets nothing."""
-        items = self._how_many(task, slot, takers)
+        items = self._grant_size(task, slot, takers)
         if not items:
             return None
         least = together = 1
@@ -208,7 +208,7 @@ class Dispatcher:
             if available >= batch.items:
                 items = min(items, available // batch.items * batch.items)
         if task.rate_limiter is not None:
-            items = min(items, self._allowed(task, task.rate_limiter, least))
+            items = min(items, self._rate_allowance(task, task.rate_limiter, least))
             if not items:
                 return None
         lease = self.ledger.grant_lease(
@@ -223,16 +223,16 @@ class Dispatcher:
         slot.leases.append(lease.id)
         self.timeout_watchdog.watch_lease(task, lease.id)
         self._owed[lease.id] = (task.bounding_queues, lease.count)
-        self._expect(task.bounding_queues, lease.count)
-        return Grant(lease.id, task.chunk_sizer.time_slice, self._parts(lease))
+        self._expect_items(task.bounding_queues, lease.count)
+        return Grant(lease.id, task.chunk_sizer.time_slice, self._granted_ranges(lease))
 
-    def _how_many(self, task: TaskState, slot: WorkerSlot, takers: int) -> int:
+    def _grant_size(self, task: TaskState, slot: WorkerSlot, takers: int) -> int:
         available = self.ledger.available_items(task.name)
         if not available:
             return 0
         room, full = self.free_room(task)
         if full and not self.ledger.returned_first(task.name):
-            self._hinder(task)
+            self._reset_unhindered(task)
             return 0
         held = sum([self.ledger.leases[lease].count for lease in slot.leases]) if slot.leases else 0
         wanted = (
@@ -250,12 +250,12 @@ class Dispatcher:
             return 0 if slot.leases and not task.is_async else 1
         return min(wanted, room)
 
-    def _allowed(self, task: TaskState, throttle: TokenBucket, least: int) -> int:
+    def _rate_allowance(self, task: TaskState, throttle: TokenBucket, least: int) -> int:
         """Return how many items the task's `rate` allows now; when there are none, look again in time."""
         now = self.clock.now()
         allowed = throttle.allowed_items(now, least)
         if not allowed:
-            self._hinder(task)
+            self._reset_unhindered(task)
             self.rate_limited_until[task.name] = throttle.ready_at(now, least)
         return allowed
 
@@ -272,7 +272,7 @@ class Dispatcher:
         """Return when the first of them may go on."""
         return min(self.rate_limited_until.values()) if self.rate_limited_until else None
 
-    def _parts(self, lease: Lease) -> tuple[GrantedRange, ...]:
+    def _granted_ranges(self, lease: Lease) -> tuple[GrantedRange, ...]:
         return tuple([self.granted_range(line.queue, piece) for line, piece in lease.item_ranges])
 
     def granted_range(self, queue: str, piece: ItemRange) -> GrantedRange:
@@ -313,13 +313,13 @@ class Dispatcher:
                 self.credit_withheld.add(task.name)
                 return
         if share and task.rate_limiter is not None:
-            share = min(share, self._allowed(task, task.rate_limiter, 1))
+            share = min(share, self._rate_allowance(task, task.rate_limiter, 1))
             task.rate_limiter.take_tokens(share)
         if not share and not slot.credit_unacknowledged:
             return
         slot.credit += share
         slot.credit_unacknowledged = False
-        self._expect(task.bounding_queues, share)
+        self._expect_items(task.bounding_queues, share)
         task.engine.send(slot.index, Credit(slot.credit, task.chunk_sizer.time_slice))
 
     def _readers_have_backlog(self, task: TaskState) -> bool:
@@ -337,11 +337,11 @@ class Dispatcher:
         """Count a source's items that have arrived."""
         slot.received_items += items
         slot.credit_unacknowledged = True
-        self._expect(task.bounding_queues, -items)
+        self._expect_items(task.bounding_queues, -items)
 
     def forfeit_credit(self, task: TaskState, slot: WorkerSlot) -> None:
         """Free the credit that a source has not used when it ended."""
-        self._expect(task.bounding_queues, -max(0, slot.credit - slot.received_items))
+        self._expect_items(task.bounding_queues, -max(0, slot.credit - slot.received_items))
         slot.credit = slot.received_items
 
     def flushable_tasks(self, tasks: Iterable[TaskState]) -> list[TaskState]:

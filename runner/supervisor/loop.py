@@ -63,7 +63,8 @@ class Supervisor:
         self.clock = clock
         self.emit = emit
         self.topology = plan.build_topology()
-        self.ledger = Ledger(plan.queue_specs(), [name for name, task in plan.tasks.items() if task.config.ordered])
+        ordered = [name for name, task in plan.tasks.items() if task.config.ordered]
+        self.ledger = Ledger(plan.queue_specs(self.topology.readers), ordered)
         self.tasks = {name: _task_state(plan, task, engines[task.mode]) for name, task in plan.tasks.items()}
         self.dirty_tasks = DirtyTasks(self.topology)
         self.state = state = RunState(
@@ -122,29 +123,39 @@ class Supervisor:
             if self.topology.all_finished():
                 break
             for event in self.reactor.wait(self.seconds_until_next_timer()):
-                self._handle(event)
+                self._handle_event(event)
             self._feed_dirty()  # before anything else is looked at: a worker may wait for just that
-        return self._end()
+        return self._end_run()
 
-    def _end(self) -> RunOutcome:
+    def _end_run(self) -> RunOutcome:
         now = self.clock.now()
         if self.progress_reporter.next_time() is not None:
             self.progress_reporter.report_progress(now)
-        tasks = tuple(summary.summarize_tasks(self.state.began_at, self.tasks, self.ledger, self.topology, now))
-        result = self._result(now)
-        told = result.headline
-        counts = (told.read, told.made, told.done, told.dead, told.dropped, told.left, told.repeated)
-        queues = tuple(summary.summarize_queues(self.ledger, self.progress_reporter.longest_queues))
-        more = (
-            tasks,
-            queues,
-            result.reasons,
-            result.unbalanced,
-            self._processors.idle_share(),
-            self._processors.cpu_seconds(),
+        tasks = tuple(summary.summarize_tasks(self.state, now))  # before `_run_outcome` counts what is left
+        result = self._run_outcome(now)
+        balance = result.headline
+        self.emit(
+            events.RunEnded(
+                at=now,
+                run=self.plan.run_id,
+                exit_code=result.exit_code,
+                seconds=result.seconds,
+                read=balance.read,
+                made=balance.made,
+                done=balance.done,
+                dead=balance.dead,
+                dropped=balance.dropped,
+                left=balance.left,
+                repeated=balance.repeated,
+                tasks=tasks,
+                queues=tuple(summary.summarize_queues(self.ledger, self.progress_reporter.longest_queues)),
+                reasons=result.reasons,
+                unbalanced=result.unbalanced,
+                idle=self._processors.idle_share(),
+                cpu=self._processors.cpu_seconds(),
+                unfinished=result.unfinished,
+            )
         )
-        end = (self.plan.run_id, result.exit_code, result.seconds, *counts, *more, result.unfinished)
-        self.emit(events.RunEnded(now, *end))
         return result
 
     def step(self) -> None:
@@ -154,7 +165,7 @@ class Supervisor:
         if now >= self._due or self.state.halted:
             self.check_timers(now)
         self.settle(now)
-        while self._stalled() and not self.state.killing:
+        while self._is_stalled() and not self.state.killing:
             self._break_stall()
             self.settle(now)
 
@@ -179,7 +190,7 @@ class Supervisor:
             self.state.check_ends = False
             self._close_exhausted()
 
-    def _handle(self, event: EngineEvent) -> None:
+    def _handle_event(self, event: EngineEvent) -> None:
         if isinstance(event, SignalReceived):
             self.shutdown.handle_signal(event.signal_number)
         elif event.slot in self.suspect_readers.readers:
@@ -295,7 +306,7 @@ class Supervisor:
     def _is_new(self, name: str, ended: list[str]) -> bool:
         return not self.tasks[name].dismissed and name not in ended
 
-    def _stalled(self) -> bool:
+    def _is_stalled(self) -> bool:
         """Return True if no worker works, nothing is due, and yet it is not over: nothing will ever happen again."""
         if self.ledger.leases or self.dirty_tasks or self.state.check_ends or self.topology.all_finished():
             return False
@@ -323,7 +334,7 @@ class Supervisor:
         for task in flushable:
             self.dispatcher.feed_task(task, flush=True)
             self.dirty_tasks.add_input_writers(task.name)
-        if flushable and not self._stalled():
+        if flushable and not self._is_stalled():
             return
         waiting = [name for name, stage in self.topology.stages.items() if stage is Stage.WAITING]
         for name in waiting:  # the file's mistake: see the reason
@@ -340,13 +351,13 @@ class Supervisor:
         ]
         return "; ".join(waits) or "no queue holds anything"
 
-    def _result(self, now: float) -> RunOutcome:
+    def _run_outcome(self, now: float) -> RunOutcome:
         self.ledger.count_left()
         faults = list(self.state.audit.find_faults(self.ledger, self.topology, cut_short=self.state.stopping))
         for _, sentence in faults:
             self.emit(events.Notice(now, sentence))
         headline = self.ledger.compute_run_balance()
-        unfinished = tuple(name for name, task in self.tasks.items() if self._unfinished(task))
+        unfinished = tuple(name for name, task in self.tasks.items() if self._is_unfinished(task))
         cut = bool(unfinished or headline.left) or any(
             stage is Stage.SKIPPED for stage in self.topology.stages.values()
         )
@@ -364,7 +375,7 @@ class Supervisor:
             exit_code=code,
             seconds=self.clock.now() - self.state.began_at,
             headline=headline,
-            tasks={name: self._task_result(name) for name in self.tasks},
+            tasks={name: self._task_outcome(name) for name in self.tasks},
             lines={line.name: line.counts for line in self.ledger.subscriptions},
             unbalanced=tuple(dict.fromkeys(name for name, _ in faults)),
             reasons=(*self.shutdown.reasons, *(sentence for _, sentence in faults)),
@@ -372,11 +383,11 @@ class Supervisor:
             unfinished=unfinished,
         )
 
-    def _unfinished(self, task: TaskState) -> bool:
+    def _is_unfinished(self, task: TaskState) -> bool:
         """Return True if a task without inputs was ended before it had ended by itself."""
         return task.is_source and not task.failure_reason and not all(slot.ended_by_itself for slot in task.slots)
 
-    def _task_result(self, name: str) -> TaskOutcome:
+    def _task_outcome(self, name: str) -> TaskOutcome:
         task, tally, stage = self.tasks[name], self.ledger.task_counts[name], self.topology.stages[name]
         return TaskOutcome(
             name=name,

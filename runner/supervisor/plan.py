@@ -14,7 +14,7 @@ from runner.transport.messages import OBJECTS, PICKLED, SHARED
 from runner.worker.spec import OutputGroup, WorkerSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from runner.config.model import Mode, QueueConfig, RunSettings, TaskConfig
     from runner.hookspecs import WorkerHook
@@ -136,30 +136,23 @@ class Plan:
             for name, task in self.tasks.items()
         )
 
-    def queue_specs(self) -> list[QueueSpec]:
+    def queue_specs(self, readers: Mapping[str, Iterable[str]]) -> list[QueueSpec]:
         """Return the queues as the ledger wants them. A queue that closes a cycle never blocks its writers."""
-        specs = []
         letters = self.dead_letter_queues
-        reading: dict[str, list[str]] = {name: [] for name in self.queues}
-        for task in self.tasks.values():
-            for queue_ in dict.fromkeys(task.config.inputs):
-                reading[queue_].append(task.name)
-        for name, queue in self.queues.items():
-            readers = tuple(reading[name])
-            specs.append(
-                QueueSpec(
-                    queue=name,
-                    readers=readers,
-                    size=_NO_BOUND if queue.loop else queue.size,
-                    bytes=_NO_BOUND if queue.loop else queue.bytes,
-                    full=queue.full,
-                    order=queue.order,
-                    copy=queue.fanout == "copy",
-                    carries_dead_letters=name in letters,
-                    is_elastic=queue.elastic and not queue.loop,
-                )
+        return [
+            QueueSpec(
+                queue=name,
+                readers=tuple(readers.get(name, ())),
+                size=_NO_BOUND if queue.loop else queue.size,
+                bytes=_NO_BOUND if queue.loop else queue.bytes,
+                full=queue.full,
+                order=queue.order,
+                copy=queue.fanout == "copy",
+                carries_dead_letters=name in letters,
+                is_elastic=queue.elastic and not queue.loop,
             )
-        return specs
+            for name, queue in self.queues.items()
+        ]
 
     def worker_spec(self, task: TaskPlan, name: str, slot: int) -> WorkerSpec:
         """Return what one worker of a task is told."""

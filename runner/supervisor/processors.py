@@ -13,7 +13,7 @@ _TICKS = 20
 _IDLE, _COLUMNS = (3, 4), 8
 
 
-def _ticks() -> tuple[int, int]:
+def _read_ticks() -> tuple[int, int]:
     """Ticks of the processors that this process may use: idle ones, and all."""
     allowed = {f"cpu{number}" for number in os.sched_getaffinity(0)}
     idle = total = 0
@@ -33,13 +33,13 @@ class ProcessorMeter:
     """Looks when it is made, and again when it is asked."""
 
     def __init__(self) -> None:
-        self._before = self._look()
+        self._before = self._try_read_ticks()
         self._cpu = time.process_time()
 
     @staticmethod
-    def _look() -> tuple[int, int] | None:
+    def _try_read_ticks() -> tuple[int, int] | None:
         try:
-            return _ticks()
+            return _read_ticks()
         except (OSError, ValueError, IndexError, AttributeError):  # not Linux, or not to be read here
             return None
 
@@ -48,7 +48,7 @@ class ProcessorMeter:
 
         >>> ProcessorMeter().idle_share()  # a moment says nothing
         """
-        after = self._look()
+        after = self._try_read_ticks()
         if self._before is None or after is None or after[1] - self._before[1] < _TICKS:
             return None
         return max(0.0, min(1.0, (after[0] - self._before[0]) / (after[1] - self._before[1])))

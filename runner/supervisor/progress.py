@@ -43,10 +43,10 @@ class ProgressReporter:
             waiting[line.queue] = max(waiting.get(line.queue, 0), line.count)
         self.longest_queues = {queue: max(self.longest_queues.get(queue, 0), count) for queue, count in waiting.items()}
         workers = {name: workers_of(task, now) for name, task in state.tasks.items()}
-        tasks = {name: self._counts(task, workers[name]) for name, task in state.tasks.items()}
+        tasks = {name: self._task_counts(task, workers[name]) for name, task in state.tasks.items()}
         state.emit(events.Progress(now, tasks, waiting, workers))
 
-    def _counts(self, task: TaskState, workers: tuple[events.WorkerNow, ...]) -> events.TaskCounts:
+    def _task_counts(self, task: TaskState, workers: tuple[events.WorkerNow, ...]) -> events.TaskCounts:
         ledger = self.state.ledger
         tally = ledger.task_counts[task.name]
         states = Counter(worker.state for worker in workers)

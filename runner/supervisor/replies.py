@@ -87,11 +87,11 @@ class ReplyHandler:
 
     def _on_reply(self, slot: WorkerSlot, reply: Reply) -> None:
         task = slot.task
-        outputs = list(self._outputs(task, reply.outputs))
+        outputs = list(self._make_chunks(task, reply.outputs))
         done = 0
         for at, ack in enumerate(reply.acks):
             last = at == len(reply.acks) - 1
-            done += self._ack(slot, ack, outputs if last else [])
+            done += self._settle_ack(slot, ack, outputs if last else [])
         if not reply.acks:  # what a function with boxes put after its inputs had ended
             for queue, chunk in outputs:
                 self.ledger.put(queue, [chunk], sender=task.name)
@@ -111,7 +111,7 @@ class ReplyHandler:
             self.state.check_ends = True
         self.timeout_watchdog.check_lifespan(slot)
 
-    def _outputs(self, task: TaskState, outputs: Iterable[Output]) -> Iterable[tuple[str, Chunk]]:
+    def _make_chunks(self, task: TaskState, outputs: Iterable[Output]) -> Iterable[tuple[str, Chunk]]:
         for output in outputs:
             shared_bytes = sum(length for _, _, length in output.block_refs)
             chunk = self.ledger.make_chunk(output.payload, output.count, output.size, output.priorities, shared_bytes)
@@ -119,7 +119,7 @@ class ReplyHandler:
                 self.audit.sent_by_queue[queue] += output.count
                 yield queue, chunk
 
-    def _ack(self, slot: WorkerSlot, ack: Ack, outputs: list[tuple[str, Chunk]]) -> int:
+    def _settle_ack(self, slot: WorkerSlot, ack: Ack, outputs: list[tuple[str, Chunk]]) -> int:
         lease = self.ledger.leases.get(ack.lease)
         if lease is None:
             return 0
@@ -133,7 +133,7 @@ class ReplyHandler:
             self.dirty_tasks.add_input_readers(slot.task.name)
             if slot.task.rate_limiter is not None:
                 slot.task.rate_limiter.return_tokens(lease.count - ack.done)
-        verdicts = {failure.index: self._judge(slot, lease, failure) for failure in ack.failures}
+        verdicts = {failure.index: self._judge_failure(slot, lease, failure) for failure in ack.failures}
         settlement = self.ledger.settle_lease(ack.lease, ack.done, verdicts, outputs, more=ack.keeps_rest)
         assert settlement is not None
         self.audit.ended_by_task[slot.task.name] += count_finished(verdicts, ack.done)
@@ -144,7 +144,7 @@ class ReplyHandler:
 
     # -- failures ------------------------------------------------------------------------------
 
-    def _judge(self, slot: WorkerSlot, lease: Lease, failure: Failure) -> Verdict:
+    def _judge_failure(self, slot: WorkerSlot, lease: Lease, failure: Failure) -> Verdict:
         _, piece = next(iter(lease.locate_ranges(failure.index, 1)))
         retry = failure.verdict == "retry"
         fault = FailedItems(
@@ -166,9 +166,9 @@ class ReplyHandler:
             place, before = (place + 1 if evidence is before else 0), evidence
             dead = self.state.tasks[evidence.text.task].plan.config.dead
             if dead is None:
-                self.state.dead_letters.store_letter(self._record(given_up, evidence, place))
+                self.state.dead_letters.store_letter(self._dead_letter_record(given_up, evidence, place))
             else:
-                letter = self._letter(given_up, evidence)
+                letter = self._dead_letter(given_up, evidence)
                 self.audit.sent_by_queue[dead] += 1
                 self.ledger.put(dead, [self.ledger.make_chunk(letter, 1, 64 + len(evidence.text.traceback))])
                 self.dirty_tasks.add_readers(dead)
@@ -176,20 +176,20 @@ class ReplyHandler:
             evidence = settlement.dead_items[-1].evidence
             self.shutdown.check_dead_limit(self.state.tasks[evidence.text.task], evidence.name)
 
-    def _where(self, given_up: GivenUp) -> tuple[object, int, int]:
+    def _locate_item(self, given_up: GivenUp) -> tuple[object, int, int]:
         piece = given_up.item_range
         payload = piece.chunk.payload
         if isinstance(payload, DeadLetterPayload):
             return payload.payload, payload.index, payload.kind
         return payload, piece.start, self.dispatcher.payload_kinds[given_up.queue]
 
-    def _letter(self, given_up: GivenUp, evidence: FailureEvidence) -> DeadLetterPayload:
-        payload, index, kind = self._where(given_up)
+    def _dead_letter(self, given_up: GivenUp, evidence: FailureEvidence) -> DeadLetterPayload:
+        payload, index, kind = self._locate_item(given_up)
         return DeadLetterPayload(payload, index, kind, given_up.item_range.chunk.number, evidence.text)
 
-    def _record(self, given_up: GivenUp, evidence: FailureEvidence, place: int) -> DeadLetterRecord:
+    def _dead_letter_record(self, given_up: GivenUp, evidence: FailureEvidence, place: int) -> DeadLetterRecord:
         """Return the letter of an item, the `place`-th of those that failed together."""
-        payload, index, kind = self._where(given_up)
+        payload, index, kind = self._locate_item(given_up)
         item = given_up.item_range.item_id
         preview = evidence.previews[place] if evidence.previews else evidence.preview
         return DeadLetterRecord(item, given_up.queue, evidence.text, preview, evidence.output, payload, index, kind)
@@ -200,7 +200,7 @@ class ReplyHandler:
         task = slot.task
         self.dispatcher.count_arrived(task, slot, message.item_count)
         self.ledger.source_sent(task.name, message.item_count)
-        for queue, chunk in self._outputs(task, message.outputs):
+        for queue, chunk in self._make_chunks(task, message.outputs):
             self.ledger.put(queue, [chunk], sender=task.name)
             self.dirty_tasks.add_readers(queue)
         task.busy_seconds += message.busy_seconds

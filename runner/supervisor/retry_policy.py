@@ -23,7 +23,7 @@ _WORDS = {Again: "again", Dropped: "dropped", Dead: "dead"}
 
 @dataclass(frozen=True, slots=True)
 class FailureEvidence:
-    """The evidence of an item's last failure, for its dead letter. `output`: what its worker printed last.
+    """What is known of an item's last failure, for its dead letter. `output`: what its worker printed last.
 
     Of a batch, `item` is the first one's id, and `previews` show each of its items.
     """
@@ -77,9 +77,9 @@ class RetryPolicy:
             return Again(until, fault.count)
         if config.on_error == "skip":
             return Dropped(fault.count)
-        return Dead(self._evidence(slot, piece, fault), fault.count)
+        return Dead(self._failure_evidence(slot, piece, fault), fault.count)
 
-    def _evidence(self, slot: WorkerSlot, piece: ItemRange, fault: FailedItems) -> FailureEvidence:
+    def _failure_evidence(self, slot: WorkerSlot, piece: ItemRange, fault: FailedItems) -> FailureEvidence:
         tries = piece.attempts + 1 + piece.crashes
         mask = self.state.plan.secret_mask
         text = FailureText(mask(str(fault.error)), mask(fault.error.traceback), slot.task.name, slot.name, tries)

@@ -82,7 +82,7 @@ class Shutdown:
             if why not in self.reasons:
                 self.reasons.append(why)
             self.kill_all(why)
-        elif self._deadline is not None and not self.state.stopping and now >= self._deadline - self._drain(now):
+        elif self._deadline is not None and not self.state.stopping and now >= self._deadline - self._drain_time(now):
             self.draining_for_deadline = True
             self.stop(f"the deadline of {format_seconds(self.state.plan.settings.deadline or 0.0)} is near")
         if self._grace_ends is not None and now >= self._grace_ends:
@@ -94,7 +94,7 @@ class Shutdown:
             return None
         return max(self._deadline - self._window, self.state.last_step_at + _HURRY)
 
-    def _drain(self, now: float) -> float:
+    def _drain_time(self, now: float) -> float:
         """Return the seconds that draining may take, as far as is known: so long before the deadline it begins.
 
         At most the grace, and half of the deadline. What a task costs that has not ended any item is not known: then
@@ -122,10 +122,10 @@ class Shutdown:
             self._show_stacks()
             return
         if number == signals.SIGTSTP:
-            self._suspend()
+            self._suspend_run()
             return
         if number == signals.SIGCONT:  # after a SIGSTOP, which no process can catch
-            self._shift(max(0.0, self.state.clock.now() - self.state.last_step_at - _BEAT))
+            self._shift_times(max(0.0, self.state.clock.now() - self.state.last_step_at - _BEAT))
             return
         name = "Ctrl-C" if number == signals.SIGINT else signals.Signals(number).name
         if self.received_signal is None:
@@ -150,7 +150,7 @@ class Shutdown:
             if self.state.topology.stages[name] is Stage.WAITING:
                 skip_task(self.state, task, "the run was stopped before it started")
             elif task.is_source:
-                _stop_source(task)
+                stop_source(task)
 
     def fail_or_stop_run(self, task: TaskState, why: str) -> None:
         """Fail a task; with `on_error = "stop"`, the whole run stops as well."""
@@ -196,15 +196,15 @@ class Shutdown:
             dead = sum(tally.dead for tally in self.state.ledger.task_counts.values())
             if dead >= halt.count:
                 are = "item is" if dead == 1 else "items are"
-                self._halt(f"{dead:,} {are} dead, and `halt` allows {halt.count - 1:,}", last)
+                self._halt_run(f"{dead:,} {are} dead, and `halt` allows {halt.count - 1:,}", last)
         elif halt.share is not None:
             tally = self.state.ledger.task_counts[task.name]
             ended = tally.done + tally.dead + tally.dropped
             if ended >= _ENOUGH and tally.dead > halt.share * ended:
                 share = f"{tally.dead:,} of {ended:,} items of task `{task.name}` are dead"
-                self._halt(f"{share}, and `halt` allows {halt.share:.3g} of them", last)
+                self._halt_run(f"{share}, and `halt` allows {halt.share:.3g} of them", last)
 
-    def _halt(self, why: str, last: str) -> None:
+    def _halt_run(self, why: str, last: str) -> None:
         """Hand out no more work; what workers hold may end within the grace, the rest is left."""
         self.state.halted = True
         self.stop(f"halted: {why}; the last one: {last}")
@@ -226,7 +226,7 @@ class Shutdown:
                 text = slot.task.engine.read_stack(slot.index)
                 self.state.emit(events.Stack(now, slot.task.name, slot.name, slot.pid, text, "SIGQUIT"))
 
-    def _suspend(self) -> None:
+    def _suspend_run(self) -> None:
         """Stop workers with the run (Ctrl-Z); when it goes on, no time has passed for its limits."""
         engines = {id(task.engine): task.engine for task in self.state.tasks.values()}.values()
         before = self.state.clock.now()
@@ -235,9 +235,9 @@ class Shutdown:
         self.reactor.suspend_process()
         for engine in engines:
             engine.pause_workers(going_on=True)
-        self._shift(self.state.clock.now() - before)
+        self._shift_times(self.state.clock.now() - before)
 
-    def _shift(self, by: float) -> None:
+    def _shift_times(self, by: float) -> None:
         self.state.last_step_at += by
         if self._deadline is not None:
             self._deadline += by
@@ -246,7 +246,7 @@ class Shutdown:
         self.timeout_watchdog.shift_times(by)
 
 
-def _stop_source(task: TaskState) -> None:
+def stop_source(task: TaskState) -> None:
     """End a source at its next item; a call is told through `Context.stopping`."""
     for slot in task.slots:
         if slot.phase is Phase.READY:

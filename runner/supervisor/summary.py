@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from runner.ledger import Ledger
-    from runner.supervisor.run_state import TaskState
-    from runner.topology import Topology
+    from runner.supervisor.run_state import RunState
 
 _HOW = {Stage.OK: "ok", Stage.FAILED: "failed"}
 
@@ -28,17 +27,16 @@ def ending_word(stage: Stage) -> str:
     return _HOW.get(stage, "skipped")
 
 
-def summarize_tasks(
-    start: float, states: Mapping[str, TaskState], ledger: Ledger, topology: Topology, now: float
-) -> Iterator[events.TaskSummary]:
+def summarize_tasks(state: RunState, now: float) -> Iterator[events.TaskSummary]:
     """Summarize every task, before what is left is counted: a worker that was ended still holds its leases."""
-    for name, task in states.items():
+    ledger = state.ledger
+    for name, task in state.tasks.items():
         tally, left = ledger.task_counts[name], ledger.leased_items[name]
         workers = workers_of(task, now)
         began = now if task.began_at is None else task.began_at
         yield events.TaskSummary(
             name=name,
-            how=ending_word(topology.stages[name]),
+            how=ending_word(state.topology.stages[name]),
             why=task.failure_reason,
             taken=tally.done + tally.dead + tally.dropped + left,
             done=tally.done,
@@ -49,7 +47,7 @@ def summarize_tasks(
             sent=ledger.sent_items[name],
             median=time_quantile(task.time_histogram, 0.5),
             p99=time_quantile(task.time_histogram, 0.99),
-            busy=busy_share([worker.spent for worker in workers], began - start),
+            busy=busy_share([worker.spent for worker in workers], began - state.began_at),
             active=(now if task.ended_at is None else task.ended_at) - began,
             times=tuple(
                 (2.0 ** (key / CLASSES_PER_DOUBLING), items) for key, items in sorted(task.time_histogram.items())

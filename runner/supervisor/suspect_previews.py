@@ -100,7 +100,7 @@ class SuspectReaders:
         if slot.task.failure_reason or slot.task.is_source:
             return False
         suspects = self.crash_handler.suspect_items(slot, event)[:_MOST]
-        reader = self._reader(slot.task) if suspects else None
+        reader = self._find_reader(slot.task) if suspects else None
         if reader is None:
             return False
         question = _Question(slot, event, suspects)
@@ -110,10 +110,10 @@ class SuspectReaders:
         slot.death_pending = True
         slot.task.accepting_workers = None
         reader.asked.append(question)
-        self._go_on(reader)
+        self._ask_next(reader)
         return True
 
-    def _reader(self, task: TaskState) -> _Reader | None:
+    def _find_reader(self, task: TaskState) -> _Reader | None:
         reader = self._of.get(task.name)
         if reader is None:
             index = MAX_PROGRESS_SLOTS - 1 - len(self.readers)
@@ -124,14 +124,14 @@ class SuspectReaders:
             reader = self.readers[index] = self._of[task.name] = _Reader(task, index)
         return reader
 
-    def _go_on(self, reader: _Reader) -> None:
+    def _ask_next(self, reader: _Reader) -> None:
         """Start the reader, or ask it the next question."""
         if not reader.asked:
             return None
         now = self.state.clock.now()
         if not reader.alive:
             if reader.generation >= _READERS:
-                return self._answer_all(reader, "its readers have ended")
+                return self._settle_all_questions(reader, "its readers have ended")
             reader.generation += 1
             reader.alive, reader.ready, reader.until = True, False, now + _BOOT
             slot = reader.asked[0].slot
@@ -140,7 +140,7 @@ class SuspectReaders:
                 reader.task.engine.start(replace(spec, previews_suspects=True), reader.generation)
             except SpawnError:
                 reader.alive = False
-                self._answer_all(reader, "no reader could be started")
+                self._settle_all_questions(reader, "no reader could be started")
         elif reader.ready and not reader.asked[0].until:
             question = reader.asked[0]
             question.until = now + _LIMIT
@@ -155,7 +155,7 @@ class SuspectReaders:
             return
         if isinstance(event, WorkerExited):
             reader.alive = False
-            self._answer(
+            self._settle_question(
                 reader, f"whatever unpickles it is {event.exit_status}" if reader.ready else "its reader has died"
             )
         elif isinstance(event.message, Ready):
@@ -163,8 +163,8 @@ class SuspectReaders:
         elif isinstance(event.message, SuspectPreview) and reader.asked:
             reader.asked[0].shown.append(event.message.preview)
         elif isinstance(event.message, Reply):
-            self._answer(reader, "")
-        self._go_on(reader)
+            self._settle_question(reader, "")
+        self._ask_next(reader)
 
     def next_time(self) -> float | None:
         """Return when a reader will have taken too long."""
@@ -178,19 +178,19 @@ class SuspectReaders:
                 reader.alive = False
                 reader.task.engine.kill(reader.index)
                 limit = _LIMIT if reader.asked[0].until else _BOOT
-                self._answer(reader, f"showing it took more than {limit:g}s")
-                self._go_on(reader)
+                self._settle_question(reader, f"showing it took more than {limit:g}s")
+                self._ask_next(reader)
 
     def end_readers(self) -> None:
         """Let all deaths go their way: the run ends at once."""
         for reader in self.readers.values():
-            self._answer_all(reader, "the run ended at once")
+            self._settle_all_questions(reader, "the run ended at once")
 
-    def _answer_all(self, reader: _Reader, why: str) -> None:
+    def _settle_all_questions(self, reader: _Reader, why: str) -> None:
         while reader.asked:
-            self._answer(reader, why)
+            self._settle_question(reader, why)
 
-    def _answer(self, reader: _Reader, why: str) -> None:
+    def _settle_question(self, reader: _Reader, why: str) -> None:
         """Take what is known of the items now as all that will be known, and let the death go its way."""
         if reader.asked:
             question = reader.asked.popleft()

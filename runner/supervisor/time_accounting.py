@@ -75,12 +75,12 @@ class TimeAccount:
     def enter_state(self, state: int, now: float) -> None:
         """Let it be in this state from now on."""
         if state != self.state:
-            self._settle(now)
+            self._settle_until(now)
             self.state = state
             if state == WAITING_FOR_REASON:
                 self._seen = self._waiting.totals_until(now)
 
-    def _settle(self, now: float) -> None:
+    def _settle_until(self, now: float) -> None:
         if self.state == WAITING_FOR_REASON:
             item, room, turn = self._waiting.totals_until(now)
             before = self._seen
@@ -113,7 +113,7 @@ class TimeAccount:
 
     def spent_until(self, now: float) -> Spent:
         """Return the seconds until now; they add up to the time since the run began."""
-        self._settle(now)
+        self._settle_until(now)
         return Spent(*self._totals)
 
     def worker_now(self, name: str, pid: int, now: float) -> WorkerNow:

@@ -59,7 +59,9 @@ class TimeoutWatchdog:
         for task in self._timed:
             self._forgive(task, now, now - self._looked)
         self._looked = now
-        dues = [due for task in self._timed for slot in task.slots if (due := self._sample(slot, now)) is not None]
+        dues = [
+            due for task in self._timed for slot in task.slots if (due := self._sample_worker(slot, now)) is not None
+        ]
         self._next = min(now + _SAMPLE, *dues) if dues else None
 
     def watch_lease(self, task: TaskState, lease: int = 0) -> None:
@@ -76,7 +78,7 @@ class TimeoutWatchdog:
         """Forget a lease that is over."""
         self._granted.pop(lease, None)
 
-    def _sample(self, slot: WorkerSlot, now: float) -> float | None:
+    def _sample_worker(self, slot: WorkerSlot, now: float) -> float | None:
         """Look at one worker; return when it will be overdue, None when it has nothing under way."""
         if slot.phase not in (Phase.READY, Phase.ENDING) or slot.overdue_position or slot.death_pending:
             return None
@@ -84,7 +86,7 @@ class TimeoutWatchdog:
         if task.is_async:
             # Its loop watches the items; only a loop that is stuck itself has to be ended from outside.
             oldest = min((self._granted[lease] for lease in slot.leases if lease in self._granted), default=None)
-            return None if oldest is None else self._due(slot, now, oldest + limit + _STUCK)
+            return None if oldest is None else self._check_due(slot, now, oldest + limit + _STUCK)
         position = task.engine.current_position(slot.index)
         if not position.lease and not slot.leases and not task.is_source:
             slot.last_position = None
@@ -95,7 +97,7 @@ class TimeoutWatchdog:
             slot.last_position, slot.last_position_at = position, now
         if not task.is_source and not position.lease:  # it decodes, or sends
             return now + _SAMPLE
-        return self._due(slot, now, slot.last_position_at + limit)
+        return self._check_due(slot, now, slot.last_position_at + limit)
 
     def _forgive(self, task: TaskState, now: float, since: float) -> None:
         """Forgive the time in which a worker's output is not taken: it waits for room, or to print."""
@@ -112,7 +114,7 @@ class TimeoutWatchdog:
                     if lease in self._granted:
                         self._granted[lease] = min(now, self._granted[lease] + since)
 
-    def _due(self, slot: WorkerSlot, now: float, when: float) -> float | None:
+    def _check_due(self, slot: WorkerSlot, now: float, when: float) -> float | None:
         if now < when:
             return when
         self._overdue(slot, now)
@@ -142,7 +144,7 @@ class TimeoutWatchdog:
             return
         old = limits.items is not None and slot.items >= limits.items
         if not old and limits.memory is not None:
-            old = self._memory(slot) > limits.memory
+            old = self._sample_memory(slot) > limits.memory
         if old:
             slot.retiring = True
             if not slot.leases:
@@ -154,7 +156,7 @@ class TimeoutWatchdog:
         slot.time_account.enter_state(STARTING, self.clock.now())
         slot.task.engine.send(slot.index, Stop(inputs_ended=True))
 
-    def _memory(self, slot: WorkerSlot) -> int:
+    def _sample_memory(self, slot: WorkerSlot) -> int:
         now = self.clock.now()
         if now - self._weighed.get(slot.index, -1.0) < _MEMORY_SAMPLE:
             return 0

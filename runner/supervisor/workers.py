@@ -60,7 +60,7 @@ class WorkerPool:
         if self._due:
             for slot in self._due:
                 if slot.phase is Phase.WAITING and slot.start_at <= now:
-                    self._start(slot)
+                    self._start_worker(slot)
             self._due = [slot for slot in self._due if slot.phase is Phase.WAITING]
         if self._exit_deadlines:
             for index in [index for index, until in self._exit_deadlines.items() if until <= now]:
@@ -97,7 +97,7 @@ class WorkerPool:
         self._due += task.slots
         self.state.check_ends = True
 
-    def _start(self, slot: WorkerSlot) -> None:
+    def _start_worker(self, slot: WorkerSlot) -> None:
         slot.begin_generation()
         spec = self.state.plan.worker_spec(slot.task.plan, slot.name, slot.index)
         try:
