@@ -44,7 +44,7 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
-    """What limits the run, as one sentence, and what it is made of.
+    """The limit of a run, as one sentence, and what it is made of.
 
     `kind`: "work" (the task's workers are busy), "rate", "concurrency" (of `async def`), "interpreter" (threads share
     one), "machine" (all cores are busy), "balanced". `workers` is how many the task would have to have for `gain` times
@@ -60,7 +60,7 @@ class Bottleneck:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """What was seen over time: `at` are the ends of the intervals, in seconds since the run began.
+    """Observations over time: `at` are the ends of the intervals, in seconds since the run began.
 
     Everything else has one entry for each of them. `done` and `sent` are cumulative counts by task, `queues` lengths
     by queue, `workers` by task and worker: for each interval the shares of it (0 to 1) in the order of
@@ -134,7 +134,7 @@ def _no_number(name: str) -> float:
 
 
 def _ragged(series: Series) -> str:
-    """What has not one entry for each interval; nothing when everything has."""
+    """Return the key of a series that lacks an entry for some interval; an empty text if none does."""
     length = len(series.at)
     for key in ("done", "sent", "queues"):
         if any(len(values) != length for values in getattr(series, key).values()):

@@ -1,4 +1,4 @@
-"""How messages and items travel between the supervisor and its workers.
+"""Messages and items on their way between the supervisor and its workers.
 
     messages   what is said, as frozen dataclasses: the same objects for every fleet
     codec      items to chunk payloads and back; only workers use it

@@ -19,7 +19,7 @@ _INDEX_BITS = 40
 
 
 class Position(Struct, frozen=True):
-    """What a cell shows: the lease (0: none), the index of the item in it, and how many from there are suspect."""
+    """Position of a worker: its lease (0: none), the index of the item in it, and the number of suspects from there."""
 
     lease: int
     index: int
@@ -63,7 +63,7 @@ class ProgressPage:
         return self._words[slot * _WORDS : (slot + 1) * _WORDS]
 
     def position(self, slot: int) -> Position:
-        """What the worker in this slot executes."""
+        """Return the position of the worker in this slot."""
         return unpack_position(self._words[slot * _WORDS], self._words[slot * _WORDS + 1])
 
     def clear(self, slot: int) -> None:

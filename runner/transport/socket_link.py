@@ -63,13 +63,13 @@ class WorkerLink:
             left = _advance(left, self._socket.sendmsg(left[:_MOST_IOV]))
 
     def receive(self) -> Any:
-        """The next message; `EOFError` when the supervisor is gone."""
+        """Return the next message; raise `EOFError` when the supervisor is gone."""
         header, payload = framing.read_prefix(self._read(framing.PREFIX_STRUCT.size))
         body = self._read(header + payload)
         return _with_fd(framing.unpack_message(body[:header], body[header:]), self._fds)
 
     def has_message(self, timeout: float = 0.0) -> bool:
-        """Whether a message (or its beginning) arrives within `timeout` seconds."""
+        """Return True if a message (or its beginning) arrives within `timeout` seconds."""
         return bool(select.select([self._socket], [], [], timeout)[0])
 
     def _read(self, length: int) -> memoryview:
@@ -89,7 +89,7 @@ class WorkerLink:
 
 
 def _advance(buffers: list[framing.WireBuffer], sent: int) -> list[framing.WireBuffer]:
-    """What is left of some buffers when so many bytes have been sent."""
+    """Return the rest of some buffers of which `sent` bytes have been sent."""
     for at, buffer in enumerate(buffers):
         if sent < len(buffer):
             return [memoryview(buffer)[sent:], *buffers[at + 1 :]]
@@ -136,7 +136,7 @@ class SupervisorLink:
 
     @property
     def has_partial_message(self) -> bool:
-        """Whether the beginning of a message has arrived, and not its end."""
+        """True if the beginning of a message has arrived, and not its end."""
         return bool(self._in)
 
     def fileno(self) -> int:
@@ -145,7 +145,7 @@ class SupervisorLink:
 
     @property
     def wants_to_write(self) -> bool:
-        """Whether something waits until the worker has read."""
+        """True if something waits until the worker has read."""
         return bool(self._out)
 
     def send(self, message: ToWorker) -> None:
@@ -163,7 +163,7 @@ class SupervisorLink:
         self.flush()
 
     def _sent(self, buffers: list[framing.WireBuffer]) -> int:
-        """How many bytes the socket takes; all of them when the worker is gone."""
+        """Send some buffers and return the number of bytes taken; all of them when the worker is gone."""
         try:
             return self._socket.sendmsg(buffers)
         except BlockingIOError:
@@ -194,7 +194,7 @@ class SupervisorLink:
                 self._out.popleft()
 
     def _next(self) -> tuple[list[memoryview], list[Any]]:
-        """What goes out next, and what beside it."""
+        """Return the buffers that go out next, and the descriptor beside them."""
         buffers = [self._out[at] for at in range(min(_MOST_IOV, len(self._out)))]
         if self._carried:
             first, fd = self._carried[0]
@@ -206,7 +206,7 @@ class SupervisorLink:
         return buffers, []
 
     def receive(self) -> tuple[list[Any], bool]:
-        """The messages that have arrived whole, and whether the worker may still send: not after other bytes."""
+        """Return the messages that have arrived whole, and False when no more can follow (the end, or junk)."""
         messages: list[Any] = []
         while True:
             try:

@@ -61,7 +61,7 @@ def buffer_c_by_line() -> None:
 
 
 def _discard(stream: Any) -> None:
-    """What the stream holds, and all that is written to it from now on, goes nowhere."""
+    """Discard what the stream holds, and all that is written to it from now on."""
     with contextlib.suppress(OSError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
