@@ -134,7 +134,7 @@ def _no_number(name: str) -> float:
 
 
 def _ragged(series: Series) -> str:
-    """What has not one entry for each interval; nothing when everything has."""
+    """Return the key of a series that lacks an entry for some interval; an empty text if none does."""
     length = len(series.at)
     for key in ("done", "sent", "queues"):
         if any(len(values) != length for values in getattr(series, key).values()):
