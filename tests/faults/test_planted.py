@@ -264,8 +264,8 @@ def of_the_next(original: Any, spec: Any, index: int, *args: Any) -> Any:
 
 def all_taken(original: Any, self: Any) -> None:
     """What was granted and never handed out counts as done."""
-    while self.grant is not None and self._parts:
-        self.done_items += self._parts.popleft()[1].__len__()
+    if self.grant is not None:
+        self.done_items = sum(part.count for part in self.grant.parts)
     original(self)
 
 
@@ -341,11 +341,6 @@ def bools_as_numbers(original: Any, values: list[Any], kinds: set[type]) -> Any:
 def payloads_backwards(original: Any, message: Any) -> Any:
     first, *others = original(message)
     return [first, *others[::-1]]
-
-
-def rest_is_lost(original: Any, self: Any) -> None:
-    original(self)
-    self._out.clear()
 
 
 def goes_on(original: Any, self: Any) -> Any:
@@ -752,8 +747,8 @@ BUGS: dict[str, Bug] = {
     ),
     "what an item takes in shared memory is not counted": Bug(
         "shm",
-        "runner.transport.item_codec:ItemEncoder.encode_item",
-        lambda original, self, item: (setattr(self, "most", 1 << 40), original(self, item))[1],
+        f"{_CODEC}:ItemEncoder.__init__",
+        lambda original, self, most, store: original(self, 1 << 40, store),
         partial(with_pair, test_arena.test_too_large_counts_what_lies_in_arenas),
         NOT_RAISED,
     ),
@@ -791,8 +786,8 @@ BUGS: dict[str, Bug] = {
     ),
     "what the socket did not take is lost": Bug(
         "transport",
-        "runner.transport.socket_link:SupervisorLink.flush",
-        rest_is_lost,
+        "runner.transport.socket_link:SupervisorLink.wants_to_write",
+        always(False),
         partial(with_example, test_link.test_nothing_overtakes_what_the_socket_did_not_take, [200_000, 10], [500]),
     ),
     "a worker that talks nonsense is listened to": Bug(
