@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from runner.ledger.balance import Balance, ItemCounts, TaskFlow, compute_balance
 from runner.ledger.leases import Again, Dead, GivenUp, Lease, Settlement, Verdict

@@ -16,12 +16,13 @@ import os
 import tempfile
 import weakref
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fake_engine
+import msgspec
 import psutil
 import pytest
 from edges import test_functions, test_state
@@ -362,13 +363,13 @@ def in_place(original: Any, at: int, name: str, data: bytes) -> None:
 
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600, dir_fd=at)
     try:
-        run_folders.write(fd, data)
+        run_folders.write_all(fd, data)
     finally:
         os.close(fd)
 
 
 def uncounted_attempts(original: Any, self: Any, piece: Any, until: float, task_: str) -> None:
-    original(self, replace(piece, attempts=0), until, task_)
+    original(self, msgspec.structs.replace(piece, attempts=0), until, task_)
 
 
 def at_once(original: Any, self: Any, piece: Any, until: float, task_: str) -> None:

@@ -61,7 +61,7 @@ def test_a_letter_that_the_disk_refuses_leaves_no_half_and_is_counted(
             os.write(fd, data[:7])
             raise OSError(28, os.strerror(28))
 
-        patch.setattr(run_folders, "write", refuse)
+        patch.setattr(run_folders, "write_all", refuse)
         file.append({"id": "1.1", "preview": "1"})
     file.append({"id": "1.2", "preview": "2"})
     file.close()
@@ -73,10 +73,10 @@ def test_a_letter_that_the_disk_refuses_leaves_no_half_and_is_counted(
 
 def test_a_record_is_the_old_one_or_the_new_one_and_never_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = records.RecordFile(tmp_path, RUN)
-    record.write('{"title": "old"}')
+    record.write_record('{"title": "old"}')
     path = records.find_record(tmp_path)
     seen: list[str] = []
-    write = run_folders.write
+    write = run_folders.write_all
 
     def look(fd: int, data: bytes) -> None:
         write(fd, data[:5])
@@ -84,8 +84,8 @@ def test_a_record_is_the_old_one_or_the_new_one_and_never_half(tmp_path: Path, m
         write(fd, data[5:])
         seen.append(path.read_text())
 
-    monkeypatch.setattr(run_folders, "write", look)
-    record.write('{"title": "new"}')
+    monkeypatch.setattr(run_folders, "write_all", look)
+    record.write_record('{"title": "new"}')
     assert seen == ['{"title": "old"}'] * 2
     assert path.read_text() == '{"title": "new"}'
     assert [each.name for each in path.parent.iterdir()] == [path.name]
@@ -95,13 +95,13 @@ def test_a_record_that_the_disk_refuses_says_so_and_leaves_no_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = records.RecordFile(tmp_path, RUN)
-    record.write("{}")
+    record.write_record("{}")
 
     def refuse(fd: int, data: bytes) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(run_folders, "write", refuse)
-    record.write('{"title": "new"}')
+    monkeypatch.setattr(run_folders, "write_all", refuse)
+    record.write_record('{"title": "new"}')
     assert "the record of this run cannot be kept" in record.write_error
     assert records.recorded_runs(tmp_path) == []
 
@@ -109,7 +109,7 @@ def test_a_record_that_the_disk_refuses_says_so_and_leaves_no_old_one(
 def test_runs_are_found_by_age_and_by_how_their_ids_begin(tmp_path: Path) -> None:
     names = ["20260103-a", "20260101-b", "20260102-c"]
     for at, name in enumerate(names):
-        records.RecordFile(tmp_path, name).write("{}")
+        records.RecordFile(tmp_path, name).write_record("{}")
         os.utime(tmp_path / "runs" / name / records.RECORD_FILE, (at, at))
     assert records.recorded_runs(tmp_path) == names
     found = [records.find_record(tmp_path, run).parent.name for run in ("last", "last~1", "last~2", "20260101")]
@@ -123,7 +123,7 @@ def test_only_the_last_records_are_kept_and_letters_stay(tmp_path: Path) -> None
     names = [f"2026010{at}-a" for at in range(1, 6)]
     for at, name in enumerate(names):
         write_letters(tmp_path, 1, name).close()
-        records.RecordFile(tmp_path, name).write("{}")
+        records.RecordFile(tmp_path, name).write_record("{}")
         os.utime(tmp_path / "runs" / name / records.RECORD_FILE, (at, at))
     records.RecordFile(tmp_path, names[-1]).prune_old_records(2)
     assert records.recorded_runs(tmp_path) == names[-2:]
