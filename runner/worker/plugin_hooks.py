@@ -80,12 +80,12 @@ class _PrefixedStream:
     def write(self, text: str) -> int:
         *lines, self._partial_line = (self._partial_line + text).split("\n")
         for line in lines:
-            self._stream.write(f"{self._mark}{line}\n")
+            self._stream.write(f"{self._prefix}{line}\n")
         return len(text)
 
     def flush(self) -> None:
         if self._partial_line:
-            self._stream.write(f"{self._mark}{self._rest}")
+            self._stream.write(f"{self._prefix}{self._partial_line}")
             self._partial_line = ""
         self._stream.flush()
 
