@@ -110,7 +110,7 @@ class Result:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C has stopped a run: what was in flight has drained, everything is gone, and `result` says how it ended."""
+    """Ctrl-C has stopped a run: items in flight have drained, all workers have ended; `result` is the run's end."""
 
     def __init__(self, result: Result) -> None:
         super().__init__(f"the run was stopped: {result.headline}")
@@ -126,7 +126,7 @@ def load(
     params: Mapping[str, Any] | None = None,
     set: Mapping[str, Any] | None = None,  # noqa: A002  the name of the option
 ) -> Config:
-    """Read and check a file without executing anything of its project; ConfigError says everything that is wrong.
+    """Read and check a file without executing anything of its project; ConfigError has all problems.
 
     `params` are values of its params, as `-p`; `set` are keys, as `--set`: `{"tasks.bake.workers": 2}`.
     """
@@ -182,10 +182,10 @@ def run(
     quiet: bool = False,
     on_event: Callable[[events.Event], None] | None = None,
 ) -> Result:
-    """Run the tasks of a file, and return how that ended; ConfigError for a wrong file, before anything is started.
+    """Run the tasks of a file, and return the result; raise ConfigError for a wrong file, before anything is started.
 
     `file` is a path, or what `load` has returned. `params` and `set` are as in `load`; `tasks` are the only ones to
-    run, `skip` those not to run. What tasks print goes to sys.stdout and sys.stderr, runner's own messages to
+    run, `skip` those not to run. Output of tasks goes to sys.stdout and sys.stderr, runner's own messages to
     sys.stderr; `quiet`: only errors. `on_event` is called with each event, in this thread; it must be quick. Like the
     command's, the run leaves its record, unless `set={"run.record": 0}` says otherwise.
 
@@ -195,7 +195,7 @@ def run(
     from runner.config.model import Config
 
     if isinstance(file, Config) and (params or set):
-        raise UsageError("`params` and `set` change what is read from a file; give them to `load`")
+        raise UsageError("`params` and `set` apply while a file is read; give them to `load`")
     config = file if isinstance(file, Config) else read_config(file, params, set)
     config = _select_only(config, tasks, skip)
     from runner import runs

@@ -24,7 +24,7 @@ class UsageError(RunnerError):
 
 
 class ConfigError(RunnerError):
-    """A file or a plugin is wrong; `problems` (of `config.problems`) holds every finding, sorted by place."""
+    """A file or a plugin is wrong; `problems` (of `config.problems`) holds all problems, sorted by place."""
 
     exit_code = 3
 
@@ -62,8 +62,8 @@ class UnsafeFolder(RunnerError):
 class Retry(Exception):
     """Raised by a task function: give me this item again, after `after` seconds (default: the back-off).
 
-    `after` is a number of any type, or a `timedelta`; TypeError and ValueError for what is no time. It counts as an
-    attempt; when `attempts` are used up the item is dead.
+    `after` is a number of any type, or a `timedelta`; TypeError or ValueError for a value that is not a time. The retry
+    counts as an attempt; when `attempts` are used up the item is dead.
 
     >>> from datetime import timedelta
     >>> Retry(after=1.5).after, Retry(after=timedelta(minutes=1)).after

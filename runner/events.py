@@ -284,7 +284,7 @@ class WorkerEnded(Event):
 class WorkerDied(Event):
     """A worker has ended as it should not. `item` is what it executed, `why` how it ended.
 
-    `preview` shows the item; with `count` above 1 it is the first of so many, of which the worker executed one.
+    `preview` shows the item; with `count` above 1 it is the first of `count` items, of which the worker executed one.
     `told`: that and why was told in an `ItemFailed` before.
     """
 
@@ -364,6 +364,6 @@ class WorkerProgress(Event):
 
 @dataclass(frozen=True, slots=True)
 class Notice(Event):
-    """Something a person should know: a worker held back, a stall, output lost."""
+    """A message for people: a worker held back, a stall, lost output."""
 
     text: str

@@ -39,7 +39,7 @@ def hookimpl(function: F, /) -> F: ...
 @overload
 def hookimpl(*, optionalhook: bool = False) -> Callable[[F], F]: ...
 def hookimpl(function: Any = None, /, *, optionalhook: bool = False) -> Any:
-    """Mark a function as a plugin's implementation of the hook that bears its name. The same object comes back.
+    """Mark a function as a plugin's implementation of the hook of its name, and return the same object.
 
     >>> @hookimpl
     ... def runner_event(event):
@@ -99,9 +99,9 @@ class Hooks:
         """
 
     def runner_event(self, event: Event) -> None:
-        """Hear what happens in a run: in the supervisor's thread, in order, never once per item that goes well.
+        """Receive the events of a run, in order, in the supervisor's thread; an item that goes well makes none.
 
-        Meanwhile nothing else is decided in the run, so do what takes long in a thread of your own. If it raises, a
+        The run makes no decision meanwhile, so do slow work in a thread of the plugin. If it raises, a
         person is told once, and the plugin hears nothing more of this run.
         """
 

@@ -46,7 +46,7 @@ def task(function: F, /) -> F: ...
 @overload
 def task(*, name: str | None = None, **options: Any) -> Callable[[F], F]: ...
 def task(function: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
-    """Mark a callable as a task function of its plugin. The same object comes back, so a test just calls it.
+    """Mark a callable as a task function of its plugin. Return the same object, so a test can call it.
 
     `name` is what files call it (default: its own name); `options` are keys of a task's table (`mode`, `batch`,
     `ordered`, ...), its own declarations, which a file may override.
@@ -135,7 +135,7 @@ class Context(Protocol):
 
     @property
     def attempt(self) -> int:
-        """Which try this is, the first being 1."""
+        """The number of this attempt, from 1."""
 
     @property
     def item_id(self) -> str:
@@ -146,11 +146,11 @@ class Context(Protocol):
         """True once the run has been asked to stop: a long loop should look at it and return."""
 
     def progress(self, done: float, total: float | None = None) -> None:
-        """Tell people how far this worker is: `done` of `total`, in any unit."""
+        """Report how far this worker is, for the displays: `done` of `total`, in any unit."""
 
 
 class Inbox(Generic[T]):
-    """The reading end of a task's inputs, for functions that ask for their items themselves.
+    """The reading end of a task's inputs, for functions that take their items by `get` or iteration.
 
     An item counts as done when the next one is asked for, or when the function returns.
     Iterating ends when the queue has ended; `get` then raises `ShutDown`.
@@ -173,7 +173,7 @@ class Inbox(Generic[T]):
 
 
 class Outbox(Generic[T]):
-    """The writing end of a task's outputs, for functions that put their items themselves."""
+    """The writing end of a task's outputs, for functions that send their items by `put`."""
 
     def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
         """Send an item (or a `To`). Without inputs this waits for room, as the queue's bounds say."""

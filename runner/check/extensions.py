@@ -62,9 +62,7 @@ def _check_engine(config: Config, plugins: PluginSet) -> Iterator[Problem]:
         known = ["`local`", *(f"`{each}` (of plugin {of.plugin.label})" for each, of in sorted(found.items()))]
         near = did_you_mean(word, ["local", *found])
         hint = f"{near} " if near else ""
-        yield Problem(
-            "E313", f"there is no engine {quote_name(word)}", place, hint=f"{hint}engines: {', '.join(known)}"
-        )
+        yield Problem("E313", f"unknown engine {quote_name(word)}", place, hint=f"{hint}engines: {', '.join(known)}")
     elif not callable(found[word].engine_factory):
         text = f"engine {quote_name(word)} of plugin {found[word].plugin.label} is not an engine: it cannot be called"
         yield Problem("E313", text, place)

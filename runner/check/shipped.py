@@ -48,7 +48,7 @@ def find_std_problems(
         place = config.place("tasks", task.name, "workers")
         yield Problem("E304", f"task {quote_name(task.name)} {does}: it can have one worker only", place)
     if task.lifespan is not None and writes:
-        text = f"task {quote_name(task.name)} writes one file: its worker cannot be replaced on the way"
+        text = f"task {quote_name(task.name)} writes one file: its worker cannot be replaced during the run"
         yield Problem("E304", text, config.place("tasks", task.name, "lifespan"))
     fields = arguments[1].get("fields")
     if isinstance(fields, list):

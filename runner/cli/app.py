@@ -23,7 +23,7 @@ class RunnerGroup(LazyGroup):
 
     verbs: ClassVar[Mapping[str, tuple[str, str]]] = {
         "run": ("runner.cli.run:run", "Run the tasks of a file."),
-        "check": ("runner.cli.check:check", "Show every error in the files, and start nothing."),
+        "check": ("runner.cli.check:check", "Show all errors of the files, and start nothing."),
         "show": ("runner.cli.show:show", "Show the resolved file in its long form."),
         "graph": ("runner.cli.graph:graph", "Draw the tasks and queues of a file."),
         "list": ("runner.cli.listing:list_", "List tasks, functions, params or plugins, or past runs."),
@@ -80,7 +80,7 @@ def _root_options(
             metavar="DIR",
             is_eager=True,
             callback=change_folder,
-            help="Do it as if runner had been started in this folder.",
+            help="Start in this folder.",
         ),
     ] = None,
 ) -> None:

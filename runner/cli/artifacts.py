@@ -85,7 +85,7 @@ def choose_page_target(plan: Plan, html: str | None, *, report: bool) -> str | B
     if html == "-":
         raise UsageError("--html - : standard output is for what the tasks print; name a file")
     if not Path(html).parent.is_dir():
-        raise UsageError(f"{html}: there is no folder {Path(html).parent}")
+        raise UsageError(f"{html}: the folder {Path(html).parent} does not exist")
     return html
 
 

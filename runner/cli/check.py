@@ -44,7 +44,7 @@ def check(
         str, typer.Option("--format", metavar="text|json|github", help="How to write.", autocompletion=lambda: _FORMATS)
     ] = "text",
 ) -> None:
-    """Show every error in the files, and start nothing.
+    """Show all errors of the files, and start nothing.
 
     Exit 0: no errors; 3: errors (with --strict, or warnings).
 

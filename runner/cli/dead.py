@@ -23,7 +23,7 @@ app = typer.Typer(help="Dead letters: the items that a run has given up.", no_ar
 def list_(
     run: RunArgument = "last",
     state: StateOption = DEFAULT_STATE,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Show at most so many; 0: all.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Show at most N letters; 0: all.")] = 50,
 ) -> None:
     """One line for each dead letter, and how many there are of each kind.
 

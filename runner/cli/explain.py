@@ -41,7 +41,7 @@ def explain(
         from runner.text import did_you_mean
 
         near = did_you_mean(code.upper(), EXPLANATIONS)
-        raise UsageError(f"there is no code {code[:40]!r}; {near} `runner explain` lists all".replace(";  ", "; "))
+        raise UsageError(f"unknown code {code[:40]!r}; {near} `runner explain` lists all".replace(";  ", "; "))
     width = min(100, shutil.get_terminal_size().columns)
     print(f"{found.code}: {found.title}\n")
     print(textwrap.fill(found.text, width, break_long_words=False, break_on_hyphens=False))

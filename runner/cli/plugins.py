@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 NoPluginOption = Annotated[
     Optional[list[str]],  # noqa: UP045  typer reads the annotation at run time
-    typer.Option("--no-plugin", metavar="NAME", help="Do without this plugin, or what this distribution installed."),
+    typer.Option("--no-plugin", metavar="NAME", help="Use no plugin of this name, or of this distribution."),
 ]
-NoPluginsOption = Annotated[bool, typer.Option("--no-plugins", help="Do without installed plugins.")]
+NoPluginsOption = Annotated[bool, typer.Option("--no-plugins", help="Use no installed plugin.")]
 OnlyPluginOption = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--only-plugin", metavar="NAME", help="Of the installed plugins, use only this one."),

@@ -38,7 +38,7 @@ def report(
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     compare: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--compare", metavar="RUN", help="Say what is different from this run, which was before."),
+        typer.Option("--compare", metavar="RUN", help="Show the differences from this earlier run."),
     ] = None,
     trace: Annotated[
         Optional[str],  # noqa: UP045

@@ -44,9 +44,7 @@ def run(
     ] = None,
     halt: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(
-            metavar="N|P%|first|never", help="Stop once so many items, or such a share of a task's, are dead."
-        ),
+        typer.Option(metavar="N|P%|first|never", help="Stop once N items, or P % of a task's items, are dead."),
     ] = None,
     deadline: Annotated[
         Optional[str],  # noqa: UP045
@@ -66,7 +64,7 @@ def run(
     ] = None,
     log_file: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(metavar="FILE", help="Append all that is printed to this file as well, as log lines."),
+        typer.Option(metavar="FILE", help="Append all output to FILE as well, as log lines."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Say what would be started, and start nothing.")
@@ -80,7 +78,7 @@ def run(
     dead_ok: Annotated[bool, typer.Option("--dead-ok", help="Exit 0 although some items are dead.")] = False,
     events: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--events", metavar="FILE", help="Write what happens there, as JSON lines."),
+        typer.Option("--events", metavar="FILE", help="Write the run's events to FILE, as JSON lines."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write the summary as JSON to standard output, all else to standard error.")
@@ -96,14 +94,14 @@ def run(
     report: Annotated[bool, typer.Option("--report", help="Write the report at the end, beside the record.")] = False,
     html: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--html", metavar="FILE", help="Write the report there."),
+        typer.Option("--html", metavar="FILE", help="Write the report to FILE."),
     ] = None,
     no_record: Annotated[bool, typer.Option("--no-record", help="Keep no record of this run.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only errors, and the balance when something is wrong.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say what each task did, also when all went well in no time.")
+        bool, typer.Option("--verbose", "-v", help="Print what each task did, even if the run was short and went well.")
     ] = False,
 ) -> None:
     """Run the tasks of a file.

@@ -60,7 +60,7 @@ RUN = KeyTable(
         "when the run has ended, drained or not (draining begins before it, at most `grace`); exit 124",
     ),
     Key("grace", DurationType(), '"10s"', "time to drain after the first Ctrl-C or SIGTERM"),
-    Key("engine", ENGINE, '"local"', 'where processes live: `"local"`, or what a plugin offers'),
+    Key("engine", ENGINE, '"local"', 'where processes live: `"local"`, or an engine of a plugin'),
     Key(
         "log",
         ChoiceType("prefix", "raw"),
@@ -159,7 +159,7 @@ TASK = KeyTable(
         'with inputs "dead", without "fail"',
         "when tries are used up: a dead letter; dropped and counted; the task has failed; the whole run stops",
     ),
-    Key("dead", DeadQueueType(), "the run's own store", "a queue that gets what is given up, as `DeadLetter`"),
+    Key("dead", DeadQueueType(), "the run's own store", "a queue that receives the items given up, as `DeadLetter`"),
     Key("rate", RateType(), "", "the most items in a period, over all workers"),
     Key(
         "after",

@@ -126,7 +126,7 @@ class Params:
                 origin = (f"-p {word}",)
                 self.diagnostics.source_map.given[origin] = f"-p {clean_text(word, 60)}"
                 hint = self.diagnostics.suggest_nearest(word, self.declared)
-                self.diagnostics.add_problem("E111", f"there is no param {quote_name(word)}", origin, hint)
+                self.diagnostics.add_problem("E111", f"unknown param {quote_name(word)}", origin, hint)
         for param in self.declared.values():
             self.values[param.name] = self._choose_value(param, given, env, lenient=lenient)
 
@@ -200,7 +200,7 @@ class Params:
         self.filled_size += size
         if self.filled_size > MAX_FILLED_SIZE:
             text = f"`${{...}}` would put more than {MAX_FILLED_SIZE // 1024**2} MiB into the file"
-            raise InvalidValue("E118", text, "let the function read what is so large from a file of its own")
+            raise InvalidValue("E118", text, "let the function read large values from a file")
         return value
 
     def _fill_match(self, match: re.Match[str]) -> str:
@@ -225,9 +225,7 @@ class Params:
                 raise AlreadyReported
             hint = self.diagnostics.suggest_nearest(word, self.declared)
             self.used_names.update(hint.split("`")[1:2])
-            raise InvalidValue(
-                "E111", f"there is no param {quote_name(word)}", hint or "write `$${` for a literal `${`"
-            )
+            raise InvalidValue("E111", f"unknown param {quote_name(word)}", hint or "write `$${` for a literal `${`")
         self.used_names.add(word)
         if self.values[word] is UNKNOWN:
             raise AlreadyReported

@@ -31,7 +31,7 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding. `source` is the line of the file it stands in, empty when it stands in none."""
+    """One problem of a file. `source` is its line of the file, empty if it has none."""
 
     code: str
     message: str

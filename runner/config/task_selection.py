@@ -19,7 +19,7 @@ def select_tasks(config: Config, only: Collection[str] | None, skip: Collection[
     """Return the file with only some of its tasks enabled: `--task` and `--skip`; UsageError for unknown names."""
     for word in (*(only or ()), *(skip or ())):
         if word not in config.tasks:
-            raise UsageError(f"there is no task {quote_name(word)}; {did_you_mean(word, config.tasks)}".rstrip("; "))
+            raise UsageError(f"unknown task {quote_name(word)}; {did_you_mean(word, config.tasks)}".rstrip("; "))
     wanted = {word for word in config.tasks if (not only or word in only) and word not in (skip or ())}
     if len(wanted) == len(config.tasks):
         return config

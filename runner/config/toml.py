@@ -171,7 +171,7 @@ def _bad_value(text: str, error: ValueError) -> UnreadableFile:
         return UnreadableFile("E102", f"not valid TOML: {error}")
     line = text.count("\n", 0, number.start()) + 1
     column = number.start() - text.rfind("\n", 0, number.start())
-    return UnreadableFile("E102", "a number of thousands of digits", line, column)
+    return UnreadableFile("E102", "a number with thousands of digits", line, column)
 
 
 def _find_depth(text: str) -> tuple[int, int]:

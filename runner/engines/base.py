@@ -42,7 +42,7 @@ class ExitStatus(Struct, frozen=True):
             return f"killed by {name}"
         if self.text:
             return self.text
-        return "ended, nobody knows how" if self.code is None else f"exited with code {self.code}"
+        return "ended in an unknown way" if self.code is None else f"exited with code {self.code}"
 
 
 class WorkerExited(Struct, frozen=True):

@@ -287,7 +287,7 @@ class ProcessEngine:
             return ExitStatus(text=worker.socket_broken)
         code = worker.process.exitcode
         if code is None:  # the fork server alone knew; that the process has ended is certain all the same
-            return ExitStatus(text="ended, nobody knows how (the fork server is gone)")
+            return ExitStatus(text="ended in an unknown way (the fork server is gone)")
         return ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code)
 
     def _await_exit_code(self, worker: _Worker, patience: float) -> None:

@@ -337,7 +337,7 @@ class Ledger:
         for at, (_, held) in enumerate(lease.item_ranges):
             if held.chunk is piece.chunk and held.start <= piece.start < held.start + held.count:
                 return at, piece.start
-        raise AssertionError("a piece that is not of this lease")
+        raise AssertionError("an item range that does not belong to this lease")
 
     def _in_order(self, lease: Lease, outputs: list[tuple[str, Chunk]]) -> list[tuple[str, Chunk]]:
         return (

@@ -139,7 +139,7 @@ def _find_mistake(module: ModuleType, found: dict[str, HookOptions], plugin: Plu
     """Return the first mistake in a plugin's hooks as a sentence; empty if there is none."""
     for name, options in found.items():
         if name not in NAMES and not options.optionalhook:
-            return f"there is no hook `{name}`; {did_you_mean(name, NAMES) or 'hooks: ' + ', '.join(NAMES)}"
+            return f"unknown hook `{name}`; {did_you_mean(name, NAMES) or 'hooks: ' + ', '.join(NAMES)}"
     for name in NAMES:
         function = vars(module).get(name)
         if inspect.isfunction(function) and name not in found and function.__module__ == module.__name__:

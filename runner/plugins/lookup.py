@@ -210,4 +210,4 @@ def _import_function(call: str, env: Mapping[str, str]) -> TaskFunction:
 
 
 def _list_known(words: Sequence[str]) -> str:
-    return "known: " + ", ".join(f"`{each}`" for each in words) if words else "there is none at all"
+    return "known: " + ", ".join(f"`{each}`" for each in words) if words else "there are none"

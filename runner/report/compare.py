@@ -167,7 +167,7 @@ def comparison_text(comparison: Comparison) -> str:
     for note in comparison.notes:
         lines += ["", printable_text(note)] if note is comparison.notes[0] else [printable_text(note)]
     if comparison.changed_lines:
-        lines += ["", "what is different in the resolved files:", *map(printable_text, comparison.changed_lines)]
+        lines += ["", "differences of the resolved files:", *map(printable_text, comparison.changed_lines)]
     return "\n".join(lines)
 
 

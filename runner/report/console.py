@@ -39,7 +39,7 @@ class Console:
         elif isinstance(event, events.Stack) and self._is_first_stack(event):
             worker = f"worker `{event.worker}` of task `{event.task}` (pid {event.pid})"
             self.print_message(f"{worker}, {printable_text(event.why)}, executed:")
-            self.print_message(_indent_lines(event.text) if event.text.strip() else "    nothing: it waits")
+            self.print_message(_indent_lines(event.text) if event.text.strip() else "    nothing: the worker waits")
         elif isinstance(event, events.TaskEnded):
             self._print_task_end(event)
         elif isinstance(event, events.RunStopping):

@@ -216,7 +216,7 @@ class Printer:
                 left = self._hurry - time.monotonic()
                 wait(None if left == inf else max(_STUCK, left))
                 if left <= 0 and self._written == before and not is_over():
-                    self._give_up("nobody has read it")
+                    self._give_up("its reader has stopped reading")
         except KeyboardInterrupt as end:
             self.interrupt_signal = getattr(end, "number", signal.SIGINT)
             self._give_up("it was not read in time, and a signal ended the waiting")

@@ -123,14 +123,14 @@ def parse_record(text: str, where: str) -> RunRecord:
     try:
         record = msgspec.convert(found, RunRecord)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{where}: this is no record of a run: {error}") from None
+        raise UsageError(f"{where}: not a record of a run: {error}") from None
     if ragged := _ragged(record.series):
-        raise UsageError(f"{where}: this is no record of a run: series.{ragged}: not one entry for each of series.at")
+        raise UsageError(f"{where}: not a record of a run: series.{ragged}: not one entry for each of series.at")
     return record
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _ragged(series: Series) -> str:

@@ -154,7 +154,7 @@ def _last_lines(err: bytearray) -> str:
 
 @task(mode="thread")
 def sleep(item: Any, seconds: float = 1.0) -> Any:
-    """Hand each item on after so many seconds.
+    """Return each item after `seconds` seconds.
 
     >>> sleep("late", 0.01)
     'late'

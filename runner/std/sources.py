@@ -128,14 +128,14 @@ def glob_paths(
 ) -> Iterator[str]:
     """The paths that match `pattern` below `root`, relative to it; `**` is any number of folders.
 
-    `files_only` leaves out folders and what is no regular file; `hidden` takes names that begin with a dot as well.
-    They come sorted, or with `sort = false` as the file system has them, without waiting for the last one.
+    `files_only` leaves out folders and all that are not regular files; `hidden` takes names that begin with a dot as
+    well. They come sorted, or with `sort = false` as the file system has them, without waiting for the last one.
     """
     import glob
     from pathlib import Path
 
     if not Path(root).is_dir():
-        raise NotADirectoryError(f"{root}: there is no such folder to look in")
+        raise NotADirectoryError(f"{root}: the folder does not exist")
     found: Iterator[str] = glob.iglob(pattern, root_dir=root, recursive=True, include_hidden=hidden)  # noqa: PTH207  hidden
     wanted = (path for path in found if path and (not files_only or Path(root, path).is_file()))
     if sort:

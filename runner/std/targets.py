@@ -188,7 +188,7 @@ class AtomicFileTarget:
         if os.path.exists(self._target) and not os.access(self._target, os.W_OK):  # noqa: PTH110
             raise PermissionError(f"{self._path}: this file may not be written; see its permissions")
         if run and _BEGUN.get(self._target) == run:
-            text = "a worker of this run has begun this file before, and what it wrote would be lost"
+            text = "an earlier worker of this run has written a part of this file, which would be lost"
             raise FileExistsError(f"{self._path}: {text}")
         try:
             self._fd, self._aside = _open_part(self._folder, name, self._path)

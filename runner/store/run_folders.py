@@ -239,6 +239,6 @@ def select_run(state: Path, known: Sequence[str], run: str, what: str) -> Path:
     matching = [name for name in known if name == run] or [name for name in known if name.startswith(run)]
     if len(matching) != 1:
         listed = ", ".join(known[-10:])
-        why = "is the beginning of several" if matching else "is none of them"
+        why = "matches several" if matching else "matches none of them"
         raise UsageError(f"runs with {what}: {listed}; `{run}` {why}")
     return state / _RUNS / matching[0]

@@ -338,7 +338,7 @@ class Supervisor:
             return
         waiting = [name for name, stage in self.topology.stages.items() if stage is Stage.WAITING]
         for name in waiting:  # the file's mistake: see the reason
-            why = "what it comes after waits for room in a queue that only it, or what follows it, would empty"
+            why = "the task it starts after waits for room in a queue that only this task, or one behind it, empties"
             skip_task(self.state, self.tasks[name], why)
         if not waiting:
             self.shutdown.report_stall(self._explain_stall())

@@ -39,7 +39,7 @@ def with_feeds_and_sinks(config: Config, feed: Mapping[str, Any], collect: Colle
     for queue in (*feed, *collect):
         if queue not in config.queues:
             known = ", ".join(config.queues) or "none"
-            raise UsageError(f"there is no queue `{queue}` in {config.file}; it has: {known}")
+            raise UsageError(f"unknown queue `{queue}` in {config.file}; queues: {known}")
     tasks = dict(config.tasks)
     for name, task in tasks.items():
         if task.enabled and not task.inputs and task.outputs and all(queue in feed for queue in task.outputs):

@@ -31,7 +31,7 @@ def run_task(
     timeout: float = _LIMIT,
     **options: Any,
 ) -> TaskRun:
-    """Run one task function over `items` (None: it has no inputs), and return what came out.
+    """Run one task function over `items` (None: it has no inputs), and return its outputs.
 
     `args` and `with_` are what the file would say; so are `options`: `attempts`, `batch`, `ordered`, `on_error`, ...
     `ports` names the outputs; by default there is one, and none for a function without items that does not yield.

@@ -189,11 +189,11 @@ def test_what_others_have_written_there(made):
         assert made.run("runs", verb="list").exit == 0
         broken = made.run("--json", verb="report")
         assert (broken.exit, broken.out) == (2, "")
-        assert "this is no record of a run" in broken.err
+        assert "not a record of a run" in broken.err
     path.write_text('{"version": 99}')
     assert "a record of version 99, and this runner knows 1" in made.run("--json", verb="report").err
     missing = made.run("other", "--json", verb="report")
-    assert (missing.exit, missing.err) == (2, f"runs with a record: {path.parent.name}; `other` is none of them\n")
+    assert (missing.exit, missing.err) == (2, f"runs with a record: {path.parent.name}; `other` matches none of them\n")
 
 
 SLOW = """

@@ -268,7 +268,7 @@ def test_some_tasks_only(run):
     assert "`eat` is not enabled" in err
     code, _, err = run("run", "-n", "-p", "out=x", "--skip", "eet")
     assert code == 2
-    assert err == "there is no task `eet`; did you mean `eat`?\n"
+    assert err == "unknown task `eet`; did you mean `eat`?\n"
 
 
 @pytest.mark.parametrize("form", ["text", "mermaid", "dot", "svg"])

@@ -499,7 +499,7 @@ def test_after_a_signal_only_a_reader_who_reads_is_waited_for(monkeypatch: pytes
         printer.write("w", f"{n} {'y' * 300}\n", "out")
     printer.wait_until_written(0.0)
     assert printer.has_lost_output
-    assert printer.write_error.startswith("standard output: nobody has read it; ")
+    assert printer.write_error.startswith("standard output: its reader has stopped reading; ")
     printer.print_message("still heard")
     printer.close(0.0)
     os.close(other)

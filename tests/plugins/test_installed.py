@@ -270,7 +270,7 @@ WRONG_HOOKS = {
     "an exit": ("raise SystemExit(3)", "SystemExit: 3"),
     "wrong name": (
         "from runner import hookimpl\n@hookimpl\ndef runner_evnt(event): ...\n",
-        "there is no hook `runner_evnt`; did you mean `runner_event`?",
+        "unknown hook `runner_evnt`; did you mean `runner_event`?",
     ),
     "wrong argument": (
         "from runner import hookimpl\n@hookimpl\ndef runner_event(evnt): ...\n",

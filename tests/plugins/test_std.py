@@ -241,7 +241,7 @@ def test_mode_and_link_are_kept(tmp_path):
 
 
 def test_places_where_nothing_can_be_written(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere; make it first"):
+    with pytest.raises(FileNotFoundError, match=r"the folder .*nowhere; make it first"):
         std.WriteLines(str(tmp_path / "nowhere" / "x")).__enter__()
     with pytest.raises(IsADirectoryError, match="this is a folder"):
         std.WriteLines(str(tmp_path)).__enter__()
@@ -603,7 +603,7 @@ inputs = ["a"]
     [
         ('mode = "process"\nwith = { path = "x" }', "writes a file whole or not at all, which only a thread can"),
         ('workers = 2\nwith = { path = "x" }', "writes one file: it can have one worker only"),
-        ('lifespan = { items = 3 }\nwith = { path = "x" }', "its worker cannot be replaced on the way"),
+        ('lifespan = { items = 3 }\nwith = { path = "x" }', "its worker cannot be replaced during the run"),
     ],
 )
 def test_a_file_has_one_writer_in_a_thread(change, says, project):

@@ -94,7 +94,7 @@ def test_two_runs_are_compared(kept, capsys):
 def test_runs_are_counted_back(kept):
     with pytest.raises(UsageError, match=r"only 2 in \.runner have a record"):
         report(run="last~2")
-    with pytest.raises(UsageError, match="is none of them"):
+    with pytest.raises(UsageError, match="matches none of them"):
         report(run="last~x")
 
 
@@ -125,7 +125,7 @@ def test_a_past_run_has_its_own_file(kept):
     [
         (lambda found: found["series"]["queues"]["paths"].pop(), "series.queues: not one entry for each"),
         (lambda found: found["series"]["workers"]["read"]["read0"][3].pop(), "series.workers: not one entry for each"),
-        (lambda found: found.update(seconds=float("nan")), "this is no record of a run"),
+        (lambda found: found.update(seconds=float("nan")), "not a record of a run"),
         (lambda found: found.update(seconds="long"), r"Expected `float`, got `str` - at `\$.seconds`"),
         (lambda found: found.clear(), "missing required field `run`"),
     ],

@@ -235,7 +235,7 @@ def test_events_of_a_newer_runner_and_a_line_that_was_cut_off_are_left_out(tmp_p
     "text", ["", "[]", "{}", '{"run": 1}', '{"run": "a", "title": "b", "seconds": []}', "x" * 10_000]
 )
 def test_no_record(text: str) -> None:
-    with pytest.raises(UsageError, match="this is no record of a run"):
+    with pytest.raises(UsageError, match="not a record of a run"):
         parse_record(text, "record.json")
 
 

@@ -103,11 +103,11 @@ def test_a_file_anywhere(numbers):
 
 
 def test_wrong_files_and_wrong_names(numbers):
-    with pytest.raises(ConfigError, match="there is no param `faktor`"):
+    with pytest.raises(ConfigError, match="unknown param `faktor`"):
         numbers.run(params={"faktor": 3})
-    with pytest.raises(RunnerError, match=r"there is no queue `product` in .*; it has: numbers, products, rejected"):
+    with pytest.raises(RunnerError, match=r"unknown queue `product` in .*; it has: numbers, products, rejected"):
         numbers.run(collect=["product"])
-    with pytest.raises(RunnerError, match="there is no task `cound`; did you mean `count`"):
+    with pytest.raises(RunnerError, match="unknown task `cound`; did you mean `count`"):
         numbers.run(only=["cound"])
 
 
