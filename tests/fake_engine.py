@@ -328,7 +328,10 @@ class FakeFleet:
             worker.alive = False
             return WorkerExited(worker.spec.slot, worker.life, ExitStatus(code=0), Position(0, 0))
 
-        self.hub.at(0, lambda: MessageReceived(worker.spec.slot, worker.life, Finished()) if worker.alive else None)
+        # A source that is stopped has more, as a real one says.
+        early = not worker.spec.inputs and worker.made < self.source_items
+        end = MessageReceived(worker.spec.slot, worker.life, Finished(returned_early=early))
+        self.hub.at(0, lambda: end if worker.alive else None)
         self.hub.at(0.0001, gone)
 
     def _die(self, worker: FakeWorker) -> Any:

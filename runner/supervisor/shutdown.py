@@ -51,6 +51,8 @@ class Shutdown:
         #: Draining began because of the deadline, and how often it is looked at whether it must begin.
         self.draining_for_deadline = False
         self._window = 0.0
+        #: When the limits were looked at last: not the last step, which moves along with each event.
+        self._checked_at = 0.0
         self._grace_ends: float | None = None
         self._stacks_at: float | None = None
 
@@ -71,6 +73,7 @@ class Shutdown:
 
     def check_limits(self, now: float) -> None:
         """Kill all when the deadline or the grace has ended; drain when the deadline is near."""
+        self._checked_at = now
         if self._stacks_at is not None and now >= self._stacks_at:
             self._tell_stacks(now)
         if self.state.halted and not self.state.killing and not self.state.ledger.leases:
@@ -92,7 +95,7 @@ class Shutdown:
         """Return when to look again whether draining has to begin for the deadline."""
         if self._deadline is None or self.state.stopping:
             return None
-        return max(self._deadline - self._window, self.state.last_step_at + _HURRY)
+        return max(self._deadline - self._window, self._checked_at + _HURRY)
 
     def _drain_time(self, now: float) -> float:
         """Return the seconds that draining may take, as far as is known: so long before the deadline it begins.

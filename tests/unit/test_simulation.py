@@ -231,12 +231,7 @@ def test_the_grace_ends_what_does_not_drain() -> None:
     assert result.headline.left == 50
 
 
-#: While events come more often than the draining is looked for, and nobody listens to progress, it never begins: the
-#: time of the next look moves along with each event.
-_NEVER_LOOKED = pytest.mark.xfail(strict=True, reason="draining for the deadline is not begun among quick items")
-
-
-@pytest.mark.parametrize("hangs", [pytest.param(0.0, id="drains", marks=_NEVER_LOOKED), pytest.param(1.0, id="hangs")])
+@pytest.mark.parametrize("hangs", [pytest.param(0.0, id="drains"), pytest.param(1.0, id="hangs")])
 def test_the_deadline_is_when_the_run_has_ended(hangs: float) -> None:
     result, _, ended = cut(Script(1, cost=0.01, hangs=hangs), items=10**6, deadline=20.0, grace=5.0)
     assert result.exit_code == 124
