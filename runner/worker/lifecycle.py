@@ -62,13 +62,14 @@ def _run_with_hooks(spec: WorkerSpec, port: WorkerPort, progress_slot: memoryvie
 
         suspect_preview.serve_previews(spec, port)
         return
+    finished: Finished | None = None
     if not spec.hooks:
-        port.send(_load_and_perform(spec, port, progress_slot))
+        finished = _load_and_perform(spec, port, progress_slot)
+        port.send(finished)
         return
     from runner.worker import plugin_hooks
 
     stack = contextlib.ExitStack()
-    finished: Finished | None = None
     try:
         with stack:
             _reporting_errors(port, "setup", lambda: plugin_hooks.enter_hooks(spec, stack))
