@@ -17,7 +17,7 @@ from fake_engine import FakeFleet, FakeHub, FakeWorker, Script, check_end, plan,
 
 from runner.clock import FakeClock
 from runner.config.model import Backoff, Batch, Lifespan, OutputPort, QueueConfig, Rate, Restarts, Workers
-from runner.engines.base import MessageReceived, WorkerExited
+from runner.engines.engine_events import MessageReceived, WorkerExited
 from runner.error_text import ErrorText
 from runner.ledger import Again
 from runner.supervisor import Supervisor

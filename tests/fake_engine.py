@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.clock import FakeClock
 from runner.config.model import Backoff, OutputPort, QueueConfig, RunSettings, TaskConfig, Workers
-from runner.engines.base import ExitStatus, MessageReceived, SignalReceived, WorkerExited
+from runner.engines.engine_events import ExitStatus, MessageReceived, SignalReceived, WorkerExited
 from runner.error_text import ErrorText
 from runner.events import STATES, RunEnded
 from runner.supervisor import Plan, Supervisor, TaskPlan

@@ -14,7 +14,7 @@ from fake_engine import FakeFleet, FakeHub, FakeWorker, Script, check_end, plan,
 
 from runner.clock import FakeClock
 from runner.config.model import QueueConfig
-from runner.engines.base import MessageReceived
+from runner.engines.engine_events import MessageReceived
 from runner.supervisor import Supervisor
 from runner.supervisor.run_state import Phase
 from runner.transport import item_codec

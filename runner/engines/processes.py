@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from runner import forked_copies
 from runner.engines import fork_server, shared_payloads
-from runner.engines.base import ExitStatus, MessageReceived, WorkerExited
 from runner.engines.child import WorkerBootstrap, worker_main
+from runner.engines.engine_events import ExitStatus, MessageReceived, WorkerExited
 from runner.engines.spawn import InheritedFd, Spawner
 from runner.error_text import clean_stack, describe_refusal
 from runner.errors import SpawnError

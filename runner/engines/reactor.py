@@ -15,13 +15,13 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from runner import forked_copies
-from runner.engines.base import SignalReceived
+from runner.engines.engine_events import SignalReceived
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import FrameType
 
-    from runner.engines.base import EngineEvent
+    from runner.engines.engine_events import EngineEvent
 
 
 class LocalReactor:

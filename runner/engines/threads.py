@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner import forked_copies
 from runner.engines import shared_payloads
-from runner.engines.base import ExitStatus, MessageReceived, WorkerExited
+from runner.engines.engine_events import ExitStatus, MessageReceived, WorkerExited
 from runner.error_text import clean_stack, describe_error, describe_refusal
 from runner.errors import SpawnError
 from runner.transport.progress_page import Position, unpack_position

@@ -10,9 +10,10 @@ one place, so the balance `put = done + dead + dropped + queued + leased` is tru
 """
 
 from runner.ledger.balance import Balance, ItemCounts, compute_balance
+from runner.ledger.chunks import Chunk
 from runner.ledger.leases import Again, Dead, Dropped, GivenUp, Lease, Settlement, Verdict
 from runner.ledger.ledger import Ledger, QueueSpec
-from runner.ledger.subscriptions import Chunk, ItemRange, Subscription
+from runner.ledger.subscriptions import ItemRange, Subscription
 
 __all__ = [
     "Again",

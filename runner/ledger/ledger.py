@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from runner.ledger.balance import Balance, ItemCounts, TaskFlow, compute_balance
+from runner.ledger.chunks import Chunk
 from runner.ledger.leases import Again, Dead, GivenUp, Lease, Settlement, Verdict
 from runner.ledger.ordering import ReleaseOrder
-from runner.ledger.subscriptions import Chunk, ItemRange, QueueOrder, Subscription, WhenFull
+from runner.ledger.subscriptions import ItemRange, QueueOrder, Subscription, WhenFull
 from runner.structs import dataclass
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
-    from runner.ledger.subscriptions import Chunk
+    from runner.ledger.chunks import Chunk
 
 
 @dataclass(slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""Chunks, pieces of chunks, and the lines in which they wait."""
+"""Subscriptions: where the items of a queue wait for one group of its readers, as ranges of chunks."""
 
 from __future__ import annotations
 
@@ -16,27 +16,11 @@ from runner.structs import dataclass, field
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
+    from runner.ledger.chunks import Chunk
     from runner.ledger.ordering import OrderEntry
 
 QueueOrder = Literal["fifo", "lifo", "priority"]
 WhenFull = Literal["wait", "drop-new", "drop-old"]
-
-
-class Chunk(Struct, frozen=True):
-    """Items that were sent together. `payload` is opaque; `size` is its length in bytes.
-
-    `shared_bytes` of these bytes are in shared memory: they count for a queue's bound, and next to nothing for how
-    many are moved at once.
-    `number` is unique in a run and never changes, so `number.index` names an item for good.
-    `priorities`, one for each item, is there only on its way into a priority queue.
-    """
-
-    number: int
-    payload: Any
-    count: int
-    size: int
-    priorities: tuple[float, ...] = ()
-    shared_bytes: int = 0
 
 
 class ItemRange(Struct, frozen=True):

@@ -20,7 +20,7 @@ from runner.text import format_seconds
 from runner.worker import is_retryable
 
 if TYPE_CHECKING:
-    from runner.engines.base import WorkerExited
+    from runner.engines.engine_events import WorkerExited
     from runner.ledger import ItemRange, Lease, Verdict
     from runner.supervisor.dispatch import Dispatcher
     from runner.supervisor.replies import ReplyHandler

@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.engines.base import MessageReceived, SignalReceived
+from runner.engines.engine_events import MessageReceived, SignalReceived
 from runner.ledger import Ledger
 from runner.supervisor import summary
 from runner.supervisor.audit import BalanceAudit
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from runner.clock import Clock
-    from runner.engines.base import Engine, EngineEvent, Reactor
+    from runner.engines.base import Engine, Reactor
+    from runner.engines.engine_events import EngineEvent
     from runner.supervisor.plan import Plan, TaskPlan
 
 

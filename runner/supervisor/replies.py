@@ -25,7 +25,7 @@ from runner.transport.messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from runner.engines.base import MessageReceived
+    from runner.engines.engine_events import MessageReceived
     from runner.ledger import Chunk, GivenUp, Lease, Settlement, Verdict
     from runner.supervisor.dispatch import Dispatcher
     from runner.supervisor.retry_policy import FailureEvidence, RetryPolicy

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from runner.engines.base import MessageReceived, WorkerExited
+from runner.engines.engine_events import MessageReceived, WorkerExited
 from runner.errors import SpawnError
 from runner.supervisor.run_state import Phase
 from runner.transport.messages import Grant, Ready, Reply, SuspectPreview

@@ -15,7 +15,7 @@ from runner.transport.messages import Stop
 from runner.worker import is_retryable
 
 if TYPE_CHECKING:
-    from runner.engines.base import WorkerExited
+    from runner.engines.engine_events import WorkerExited
     from runner.supervisor.crashes import CrashHandler
     from runner.supervisor.dispatch import Dispatcher
     from runner.supervisor.retry_policy import RetryPolicy

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner import api
-from runner.engines.base import SignalReceived
+from runner.engines.engine_events import SignalReceived
 from runner.engines.reactor import LocalReactor
 from runner.structs import dataclass, field
 from runner.testing.ends import CHANNELS, COLLECT_PREFIX, FEED_PREFIX, is_test_task, with_deadline, with_feeds_and_sinks

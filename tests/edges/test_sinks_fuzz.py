@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from runner.config.model import Halt
-from runner.engines.base import SignalReceived
+from runner.engines.engine_events import SignalReceived
 from runner.std import sinks, targets
 
 #: What the source of the run at hand gives, and the hub that a signal goes to.

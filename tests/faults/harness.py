@@ -150,7 +150,7 @@ def run(
 
 
 def _hung(supervisor: Supervisor, hub: LocalReactor) -> None:
-    from runner.engines.base import SignalReceived
+    from runner.engines.engine_events import SignalReceived
 
     for _ in range(2):
         hub.post_event(SignalReceived(2))

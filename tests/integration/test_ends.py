@@ -655,12 +655,11 @@ def test_an_idle_worker_killed_from_outside_costs_nothing(tmp_path):
     }
     running = start(tmp_path, tasks, "process")
     wait_for((tmp_path / "arrived.txt").exists)  # so the worker's answer has been heard, and it waits
-    finished = Finished(tmp_path, running.outcome("", ""))
-    (victim,) = map(psutil.Process, map(int, finished.lines("where.txt")))
+    (victim,) = map(psutil.Process, map(int, (tmp_path / "where.txt").read_text().split()))
     victim.kill()
     psutil.wait_procs([victim], 10)
     (tmp_path / "go.txt").touch()
-    Finished(tmp_path, running.finish()).ok()
+    finished = Finished(tmp_path, running.finish()).ok()
     assert finished.lines("arrived.txt") == ["1", "2"]
     assert len(set(finished.lines("where.txt"))) == 2, "another process took its place"
 

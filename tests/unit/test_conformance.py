@@ -11,7 +11,7 @@ import pytest
 from fake_engine import FakeFleet, FakeHub, Script
 
 from runner.clock import FakeClock
-from runner.engines.base import MessageReceived, WorkerExited
+from runner.engines.engine_events import MessageReceived, WorkerExited
 from runner.engines.processes import ProcessEngine
 from runner.engines.reactor import LocalReactor
 from runner.engines.spawn import Spawner

@@ -1,0 +1,62 @@
+"""Events of the engines: what workers say and how they end, and signals; the supervisor's loop takes them."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from runner.transport.progress_page import Position
+
+
+class MessageReceived(Struct, frozen=True):
+    """A message of a worker. `generation` tells the slot's workers apart: late messages of a former one are ignored."""
+
+    slot: int
+    generation: int
+    message: Any
+
+
+class ExitStatus(Struct, frozen=True):
+    """A worker's end as the operating system tells it: an exit code, the number of a signal, or unknown."""
+
+    code: int | None = None
+    signal: int | None = None
+    text: str = ""
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            try:
+                name = signal.Signals(self.signal).name
+            except ValueError:
+                name = f"signal {self.signal}"
+            return f"killed by {name}"
+        if self.text:
+            return self.text
+        return "ended in an unknown way" if self.code is None else f"exited with code {self.code}"
+
+
+class WorkerExited(Struct, frozen=True):
+    """A worker is gone for certain, its process group too, and all its messages have been reported.
+
+    `position` is what its progress slot showed, `stack` what faulthandler wrote last, without frames of ours.
+    `socket_broken`: it had closed its socket, or written into it what is not a message; later ones were not read.
+    """
+
+    slot: int
+    generation: int
+    exit_status: ExitStatus
+    position: Position
+    stack: str = ""
+    socket_broken: bool = False
+
+
+class SignalReceived(Struct, frozen=True):
+    """The run itself received a signal."""
+
+    signal_number: int
+
+
+EngineEvent = MessageReceived | WorkerExited | SignalReceived
