@@ -328,10 +328,9 @@ class WorkersType(RangeType):
         self.schema = or_reference(self.range_schema, names, {"const": "auto"})
 
     def convert_value(self, value: Any, at: ValuePlace) -> Any:
-        if at.path[0] == "tasks":
-            return self.name_workers(value, at.path[1])
+        made = self.name_workers(value, at.path[1])
         # A default is for every task: the names of its workers come from the task that it is used for.
-        return lambda task: self.name_workers(value, task)
+        return made if at.path[0] == "tasks" else lambda task: self.name_workers(value, task)
 
     def name_workers(self, value: Any, task: str) -> Workers:
         """Return the workers of a task."""
