@@ -197,7 +197,7 @@ def test_within_a_run_a_file_is_begun_once(tmp_path):
         context = SimpleNamespace(run=run, stopping=False, batched=False)
         with std.WriteLines(path, context=context) as write:
             write(run)
-        with pytest.raises(FileExistsError, match="has begun this file before, and what it wrote would be lost"):
+        with pytest.raises(FileExistsError, match="an earlier worker of this run has written a part of this file"):
             std.WriteLines(path, context=context).__enter__()
         assert Path(path).read_text() == f"{run}\n"
 

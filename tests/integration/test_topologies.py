@@ -442,7 +442,7 @@ def test_a_task_that_comes_after_what_fills_its_queue(tmp_path, mode):
     finished = run(tmp_path, file, FILES)
     assert finished.outcome.exit == 1, finished.outcome
     assert sorted(finished.lines("said.txt")) == list("0123")
-    assert "task `sink6` was not started: what it comes after waits for room" in finished.outcome.err
+    assert "task `sink6` was not started: the task it starts after waits for room" in finished.outcome.err
     assert "task `behind` was not started" in finished.outcome.err
     assert "standstill" not in finished.outcome.err
 

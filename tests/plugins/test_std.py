@@ -136,7 +136,7 @@ def test_glob(tmp_path):
     assert found("*.png", files_only=False) == ["a.png", "b.png", "folder.png"]
     assert found("*.png", hidden=True) == [".hidden.png", "a.png", "b.png"]
     assert sorted(found("*.png", sort=False)) == ["a.png", "b.png"]
-    with pytest.raises(NotADirectoryError, match="no such folder"):
+    with pytest.raises(NotADirectoryError, match="the folder does not exist"):
         list(std.glob_paths("*", root=str(tmp_path / "nowhere")))
 
 
@@ -241,7 +241,7 @@ def test_mode_and_link_are_kept(tmp_path):
 
 
 def test_places_where_nothing_can_be_written(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"the folder .*nowhere; make it first"):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere; make it first"):
         std.WriteLines(str(tmp_path / "nowhere" / "x")).__enter__()
     with pytest.raises(IsADirectoryError, match="this is a folder"):
         std.WriteLines(str(tmp_path)).__enter__()

@@ -160,7 +160,7 @@ def test_a_run_leaves_its_page(project):
 def test_a_page_that_cannot_be_is_refused_before_the_run(project):
     made = project(SMALL)
     for args, words in (
-        (("--html", "no/where.html"), "there is no folder"),
+        (("--html", "no/where.html"), "the folder no does not exist"),
         (("--html", "-"), "standard output is for what the tasks print"),
         (("--report", "--no-record"), "say where, with --html FILE"),
     ):
