@@ -90,7 +90,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     left = list(lasting("shared memory", lambda: sorted(shared_memory() - before), lambda: True, time.monotonic() + 5))
     if left:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        sys.stderr.write(f"\nleft behind by this session: {'; '.join(left)} (`-n 0` says by which test)\n")
+        sys.stderr.write(f"\nleft behind by these tests: {'; '.join(left)} (`-n 0` says by which test)\n")
 
 
 @pytest.fixture(scope="session")
