@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,19 @@ if TYPE_CHECKING:
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^(?P<fence>```+)(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=fence)\s*$", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"# (?P<key>file|args|exit): (?P<value>.+)")
+
+
+def filled_page(page: Path, begin: str, end: str, text: str) -> str:
+    """Return a page with `text` between two of its marks."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    return f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
+
+
+def assert_page_is(page: Path, expected: str) -> None:
+    """Compare a page with what the code makes of it; with UPDATE_REFERENCE set, write it first."""
+    if os.environ.get("UPDATE_REFERENCE"):
+        page.write_text(expected, encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == expected
 
 
 @dataclass(frozen=True)

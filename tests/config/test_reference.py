@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from types import SimpleNamespace
 
 import pytest
+from doc_blocks import assert_page_is
 from helpers import ROOT
 
 from runner import config
@@ -23,9 +23,7 @@ PAGE = ROOT / "docs" / "reference" / "file.md"
 def test_the_page_has_the_tables_of_the_grammar():
     """After a change of the grammar: `UPDATE_REFERENCE=1 pytest tests/config/test_reference.py`."""
     page = PAGE.read_text(encoding="utf-8")
-    if os.environ.get("UPDATE_REFERENCE"):
-        PAGE.write_text(reference.fill_page(page), encoding="utf-8")
-    assert reference.fill_page(page) == PAGE.read_text(encoding="utf-8")
+    assert_page_is(PAGE, reference.fill_page(page))
     for name in ("top", "run", "queue", "task", "param"):
         assert reference.BEGIN_MARK.replace("NAME", name) in page
 

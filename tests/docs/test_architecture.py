@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 import tomli
+from doc_blocks import assert_page_is, filled_page
 from helpers import ROOT
 
 PAGE = ROOT / "docs" / "explanation" / "architecture.md"
@@ -22,13 +22,7 @@ def floors() -> str:
 
 def test_the_page_has_the_floors():
     """After a change of the layers: `UPDATE_REFERENCE=1 pytest tests/docs/test_architecture.py`."""
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    expected = f"{before}{BEGIN}\n\n```text\n{floors()}\n```\n\n{END}{rest.partition(END)[2]}"
-    if os.environ.get("UPDATE_REFERENCE"):
-        PAGE.write_text(expected, encoding="utf-8")
-        page = expected
-    assert page == expected
+    assert_page_is(PAGE, filled_page(PAGE, BEGIN, END, f"```text\n{floors()}\n```"))
 
 
 def test_every_folder_and_file_of_the_page_is_there():

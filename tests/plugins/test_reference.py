@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
 
+from doc_blocks import assert_page_is, filled_page
 from helpers import ROOT
 
 import runner
@@ -30,13 +30,7 @@ def table():
 
 def test_the_page_has_every_event_and_field():
     """After a change of the events: `UPDATE_REFERENCE=1 pytest tests/plugins/test_reference.py`."""
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    expected = f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.partition(END)[2]}"
-    if os.environ.get("UPDATE_REFERENCE"):
-        PAGE.write_text(expected, encoding="utf-8")
-        page = expected
-    assert page == expected
+    assert_page_is(PAGE, filled_page(PAGE, BEGIN, END, table()))
 
 
 def test_the_page_has_every_hook_with_its_arguments_and_an_example():
