@@ -114,6 +114,19 @@ def census(command_server: None) -> Iterator[None]:
     assert not leaks, "left behind: " + "; ".join(leaks)
 
 
+@pytest.fixture(scope="module")
+def short_diffs() -> Iterator[None]:
+    """Have a failed comparison told in a few lines.
+
+    Where CI is set, pytest works out the whole difference: of megabytes, longer than the time limit of a test, and the
+    worker that is ended then leaves no word of what differed.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("CI", "BUILD_NUMBER"):
+            patch.delenv(name, raising=False)
+        yield
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Callable[[Mapping[str, str | Callable[..., Any]]], Project]:
     """Make a temporary project: `project({"tasks.toml": text, "plugins/x.py": text or function}).run("tasks.toml")`.

@@ -59,6 +59,7 @@ from runner.transport.messages import OBJECTS, PICKLED, Grant
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.usefixtures("short_diffs")
 #: Schedules that are simulated, of those of the default set: each bug for which the simulation is named is noticed in
 #: one of them at least, most in several.
 SEEDS = (0, 1, 3, 9, 13, 15, 17, 29, 30, 31, 33, 37, 41, 68, 75, 92, 93, 145)

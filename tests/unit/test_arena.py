@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 BIG = 4 * MIN_SHARED_BYTES
-pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memory files")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memory files"),
+    pytest.mark.usefixtures("short_diffs"),
+]
 
 
 # -- the allocator ---------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from runner.transport.socket_link import SupervisorLink, WorkerLink, connected_p
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.usefixtures("short_diffs")
 #: Near the sizes in which sockets hand bytes over.
 _AHEAD = 4096
 SIZES = st.one_of(
