@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from runner.chunk_sizing import time_slice_for
 from runner.clock import FakeClock
-from runner.config.model import OutputPort, QueueConfig, RunSettings, TaskConfig, Workers
 from runner.engines.engine_events import ExitStatus, MessageReceived, WorkerExited
+from runner.model import OutputPort, QueueConfig, RunSettings, TaskConfig, Workers
 from runner.supervisor import Plan, Supervisor, TaskPlan
 from runner.tasks import Reference, Shape
 from runner.transport.framing import pack_message

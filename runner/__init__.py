@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from runner.api import Interrupted, Result, TaskResult, load, run
-    from runner.config.model import Config
-    from runner.config.problems import Problem
     from runner.errors import ConfigError, PluginError, Reject, Retry, RunnerError, ShutDown
     from runner.hookspecs import WorkerInfo, hookimpl
+    from runner.model import Config
+    from runner.problems import Problem
     from runner.tasks import Context, DeadLetter, Inbox, Outbox, TaskFunction, To, task
     from runner.version import __version__
 
 _HOMES = {
-    "Config": "runner.config.model",
+    "Config": "runner.model",
     "ConfigError": "runner.errors",
     "Context": "runner.tasks",
     "DeadLetter": "runner.tasks",
@@ -31,7 +31,7 @@ _HOMES = {
     "Interrupted": "runner.api",
     "Outbox": "runner.tasks",
     "PluginError": "runner.errors",
-    "Problem": "runner.config.problems",
+    "Problem": "runner.problems",
     "Reject": "runner.errors",
     "Result": "runner.api",
     "Retry": "runner.errors",

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from runner import events
-    from runner.config.model import Config
     from runner.engines.reactor import LocalReactor
     from runner.ledger import Balance, ItemCounts
+    from runner.model import Config
     from runner.runs import CompletedRun, OutputOptions
     from runner.supervisor import Plan
 
@@ -192,7 +192,7 @@ def run(
     In the main thread, signals stop the run as they stop the command: the first drains, the second ends at once.
     When the run is over the signal goes on to the program; Ctrl-C raises `Interrupted`, a KeyboardInterrupt.
     """
-    from runner.config.model import Config
+    from runner.model import Config
 
     if isinstance(file, Config) and (params or set):
         raise UsageError("`params` and `set` apply while a file is read; give them to `load`")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runner.config.problems import Problem
+    from runner.problems import Problem
 
 
 class RunnerError(Exception):
@@ -24,7 +24,7 @@ class UsageError(RunnerError):
 
 
 class ConfigError(RunnerError):
-    """A file or a plugin is wrong; `problems` (of `config.problems`) holds all problems, sorted by place."""
+    """A file or a plugin is wrong; `problems` (of `runner.problems`) holds all problems, sorted by place."""
 
     exit_code = 3
 

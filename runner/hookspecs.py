@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
 
-    from runner.config.model import Config
-    from runner.config.problems import Problem
     from runner.events import Event
+    from runner.model import Config
+    from runner.problems import Problem
     from runner.tasks import Reference, TaskFunction
 
 F = TypeVar("F", bound="Callable[..., Any]")

@@ -42,8 +42,8 @@ from runner.transport.progress_page import ProgressPage
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from runner.config.model import Config, TaskConfig
     from runner.engines.base import Engine
+    from runner.model import Config, TaskConfig
     from runner.plugins import PluginPolicy, TaskFunction
     from runner.report.record import RunRecord
     from runner.supervisor import RunOutcome

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from fake_engine import FakeFleet, FakeHub, FakeWorker, Script, check_end, plan, task
 
 from runner.clock import FakeClock
-from runner.config.model import Backoff, Batch, Lifespan, OutputPort, QueueConfig, Rate, Restarts, Workers
 from runner.engines.engine_events import MessageReceived, WorkerExited
 from runner.error_text import ErrorText
 from runner.ledger import Again
+from runner.model import Backoff, Batch, Lifespan, OutputPort, QueueConfig, Rate, Restarts, Workers
 from runner.supervisor import Supervisor
 from runner.supervisor.dispatch import DeadLetterPayload
 from runner.tasks import Reference, Shape

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.clock import FakeClock
-from runner.config.model import Backoff, OutputPort, QueueConfig, RunSettings, TaskConfig, Workers
 from runner.engines.engine_events import ExitStatus, MessageReceived, SignalReceived, WorkerExited
 from runner.error_text import ErrorText
 from runner.events import STATES, RunEnded
+from runner.model import Backoff, OutputPort, QueueConfig, RunSettings, TaskConfig, Workers
 from runner.supervisor import Plan, Supervisor, TaskPlan
 from runner.tasks import Reference, Shape
 from runner.transport.messages import (

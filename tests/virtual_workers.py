@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from fake_engine import FakeFleet, FakeHub, FakeWorker, Script, check_end, plan, task
 
 from runner.clock import FakeClock
-from runner.config.model import QueueConfig
 from runner.engines.engine_events import MessageReceived
+from runner.model import QueueConfig
 from runner.supervisor import Supervisor
 from runner.supervisor.run_state import Phase
 from runner.transport import item_codec
@@ -27,7 +27,7 @@ from runner.worker.runtime import WorkerRuntime
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.config.model import TaskConfig
+    from runner.model import TaskConfig
 
 
 @dataclass

@@ -16,17 +16,17 @@ from runner.check import extensions, structure
 from runner.check.extensions import plugin_notices
 from runner.check.functions import check_functions, function_location
 from runner.config import function_defaults
-from runner.config.problems import Problem, render_problems, sorted_problems
 from runner.config.source_map import VALUE_PART, SourceMap
 from runner.errors import ConfigError, PluginError
 from runner.plugins import PluginSet
+from runner.problems import Problem, render_problems, sorted_problems
 from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from runner.check.convert import Arguments
-    from runner.config.model import Config, TaskConfig
+    from runner.model import Config, TaskConfig
     from runner.plugins import PluginPolicy, TaskFunction
 
 __all__ = [

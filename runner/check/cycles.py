@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from runner.config.problems import Problem, quote_name
+from runner.problems import Problem, quote_name
 from runner.topology import strongly_connected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from runner.check.graph import TaskGraph
-    from runner.config.model import Config
+    from runner.model import Config
 
 Edges = dict[str, list[str]]
 

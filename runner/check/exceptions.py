@@ -9,13 +9,13 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
-from runner.config.problems import Problem, quote_name
+from runner.problems import Problem, quote_name
 from runner.text import clean_text, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.config.model import Config, TaskConfig
+    from runner.model import Config, TaskConfig
     from runner.plugins import TaskFunction
 
 _MISSING = object()

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from runner.config.problems import Problem, quote_name
 from runner.error_text import describe_error
 from runner.plugins.listeners import offered_engines
 from runner.plugins.plugin import add_hook_note
+from runner.problems import Problem, quote_name
 from runner.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from runner.config.model import Config
+    from runner.model import Config
     from runner.plugins import Plugin, PluginSet
 
 #: A plugin that finds more than this in one file is not read.

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from runner.check import convert, exceptions, shipped
 from runner.check.structure import thread_problems
 from runner.config.function_defaults import is_set_in_file
-from runner.config.problems import Problem, quote_name
 from runner.config.source_map import VALUE_PART
+from runner.problems import Problem, quote_name
 from runner.structs import dataclass, field
 from runner.tasks import inspect_shape, parameter_hints
 from runner.text import clean_text, did_you_mean
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runner.check.convert import Arguments
-    from runner.config.model import Config, TaskConfig
-    from runner.config.problems import Location
+    from runner.model import Config, TaskConfig
     from runner.plugins import TaskFunction
+    from runner.problems import Location
 
 _MODULE = re.compile(r"\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])")
 

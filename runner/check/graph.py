@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runner.config.model import Config, TaskConfig
+    from runner.model import Config, TaskConfig
 
 
 class TaskGraph:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from runner.config import toml
 from runner.config.function_defaults import is_set_in_file
-from runner.config.problems import Problem, quote_name
 from runner.config.source_map import VALUE_PART
+from runner.problems import Problem, quote_name
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
 
     from runner.check.convert import Arguments
-    from runner.config.model import Config, TaskConfig
+    from runner.model import Config, TaskConfig
     from runner.plugins import TaskFunction
 
 _READS = {"lines", "csv", "jsonl"}

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from runner.check import cycles
 from runner.check.graph import TaskGraph
-from runner.config.problems import Problem, quote_name
 from runner.config.value_types import usable_cores
+from runner.problems import Problem, quote_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.config.model import Config, TaskConfig
-    from runner.config.problems import Location
+    from runner.model import Config, TaskConfig
+    from runner.problems import Location
 
 #: Variables that the interpreter, the linker or the C library reads when a program starts, and then never again.
 _AT_START = ("PYTHON", "LD_", "DYLD_", "MALLOC_", "GLIBC_TUNABLES")

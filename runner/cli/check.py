@@ -15,8 +15,8 @@ from runner.errors import ConfigError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runner.config.problems import Problem
     from runner.plugins import PluginPolicy
+    from runner.problems import Problem
 
 _FORMATS = ("text", "json", "github")
 
@@ -90,7 +90,7 @@ def _check_one(
 
 
 def _as_text(problems: list[Problem], good: list[str]) -> list[str]:
-    from runner.config.problems import render_problems
+    from runner.problems import render_problems
 
     return [*([render_problems(problems)] if problems else []), *good]
 

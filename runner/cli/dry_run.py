@@ -9,7 +9,7 @@ from runner.config.resolved import to_toml, visible_value
 from runner.text import format_table
 
 if TYPE_CHECKING:
-    from runner.config.model import Config
+    from runner.model import Config
     from runner.supervisor import Plan, TaskPlan
 
 _MOST_NAMES = 8

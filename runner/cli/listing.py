@@ -19,7 +19,7 @@ from runner.text import count_with_noun, format_table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.config.model import Config, TaskConfig
+    from runner.model import Config, TaskConfig
     from runner.plugins import Plugin, PluginSet, TaskFunction
 
 _WHAT = ("tasks", "functions", "plugins", "params", "runs")

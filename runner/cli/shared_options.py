@@ -12,7 +12,7 @@ from runner.errors import RunnerError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from runner.config.model import Config
+    from runner.model import Config
 
 DEFAULT_FILE = "tasks.toml"
 

@@ -1,4 +1,4 @@
-"""The file: TOML in, a frozen `Config` of `config.model` out, and every problem in it at once."""
+"""The file: TOML in, a frozen `Config` of `runner.model` out, and every problem in it at once."""
 
 from runner.config.build import examine, load
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from runner.config import grammar, params_table, toml, value_types
 from runner.config import overrides as setting
 from runner.config.diagnostics import Diagnostics, TooManyProblems, describe_value
-from runner.config.model import Config, QueueConfig, RunSettings, TaskConfig
 from runner.config.params import plain_value
-from runner.config.problems import Location, Problem, quote_name, render_problems, sorted_problems
 from runner.config.reader import Reader
 from runner.config.source_map import VALUE_PART, SourceMap
 from runner.errors import ConfigError
+from runner.model import Config, QueueConfig, RunSettings, TaskConfig
+from runner.problems import Location, Problem, quote_name, render_problems, sorted_problems
 from runner.text import did_you_mean
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runner.config.diagnostics import AlreadyReported, InvalidValue, check_type, describe_value, wrong_type
-from runner.config.model import DEFAULT_PORT, Batch, OutputPort
 from runner.config.params import UNKNOWN, plain_value
 from runner.config.reader import ValueType, has_unknown
 from runner.config.source_map import VALUE_PART
@@ -20,6 +19,7 @@ from runner.config.value_types import (
     pattern_schema,
     type_schema,
 )
+from runner.model import DEFAULT_PORT, Batch, OutputPort
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,14 +7,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.config.problems import Problem, quote_name
+from runner.problems import Problem, quote_name
 from runner.text import MAX_COMPARED_WORDS, clean_text, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runner.config.problems import Severity
     from runner.config.source_map import KeyPath, SourceMap
+    from runner.problems import Severity
 
 #: So many problems are collected; `render` shows fewer.
 MAX_COLLECTED_PROBLEMS = 200

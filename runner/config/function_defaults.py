@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from runner.config import grammar
 from runner.config.diagnostics import Diagnostics
-from runner.config.problems import Problem
 from runner.config.reader import Reader
 from runner.config.source_map import SourceMap
+from runner.problems import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runner.config.model import Config, TaskConfig
-    from runner.config.problems import Location
+    from runner.model import Config, TaskConfig
+    from runner.problems import Location
 
 
 def is_set_in_file(config: Config, task: str, key: str) -> bool:

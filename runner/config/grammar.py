@@ -21,7 +21,6 @@ from runner.config.compound_types import (
     StringsType,
     TableType,
 )
-from runner.config.model import Backoff, Batch, Lifespan, Restarts
 from runner.config.reader import Key, KeyTable
 from runner.config.value_types import (
     ANY,
@@ -41,6 +40,7 @@ from runner.config.value_types import (
     SizeType,
     WorkersType,
 )
+from runner.model import Backoff, Batch, Lifespan, Restarts
 
 #: A time that must not be 0.
 _SOME_TIME = DurationType(0.001)

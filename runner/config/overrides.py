@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli
 
-from runner.config.problems import quote_name
+from runner.problems import quote_name
 from runner.text import clean_text
 
 if TYPE_CHECKING:

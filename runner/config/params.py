@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.config.diagnostics import AlreadyReported, InvalidValue
-from runner.config.problems import quote_name
 from runner.config.source_map import VALUE_PART
 from runner.config.units import WrittenDuration, WrittenSize
+from runner.problems import quote_name
 from runner.structs import dataclass, field
 from runner.text import clean_text, did_you_mean
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runner.config.diagnostics import Diagnostics
-    from runner.config.model import Param
     from runner.config.source_map import KeyPath as Spot
+    from runner.model import Param
 
 #: All that `${name}` puts into a file, in characters: many times the largest file. An element of a list counts as more.
 MAX_FILLED_SIZE = 16 * 1024 * 1024

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from runner.config import grammar
 from runner.config.diagnostics import InvalidValue, describe_value
-from runner.config.model import Param
 from runner.config.params import UNKNOWN, Params, convert_param, to_type, type_of
-from runner.config.problems import quote_name
 from runner.config.reader import Reader
 from runner.config.source_map import VALUE_PART
+from runner.model import Param
+from runner.problems import quote_name
 from runner.text import did_you_mean
 
 if TYPE_CHECKING:

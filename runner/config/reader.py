@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from runner.config.diagnostics import AlreadyReported, InvalidValue, describe_value, wrong_type
 from runner.config.params import UNKNOWN
 from runner.config.planned import describe_planned, planned_feature
-from runner.config.problems import quote_name
 from runner.config.source_map import VALUE_PART
+from runner.problems import quote_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

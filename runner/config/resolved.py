@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from runner.config import grammar
 from runner.config.params import UNKNOWN
-from runner.config.problems import format_location
 from runner.config.units import WrittenDuration, WrittenSize
+from runner.problems import format_location
 from runner.structs import dataclass
 from runner.text import clean_text
 
 if TYPE_CHECKING:
-    from runner.config.model import Config
     from runner.config.reader import Key, KeyTable
+    from runner.model import Config
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli
 
-from runner.config.problems import Location
+from runner.problems import Location
 from runner.secret_masks import SecretMask
 from runner.text import clean_text
 

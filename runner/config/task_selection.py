@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from runner.config.problems import quote_name
 from runner.errors import UsageError
+from runner.problems import quote_name
 from runner.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from runner.config.model import Config
+    from runner.model import Config
 
 
 def select_tasks(config: Config, only: Collection[str] | None, skip: Collection[str] | None) -> Config:

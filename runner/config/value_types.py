@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from runner.config import units
 from runner.config.diagnostics import NAME_WANTED, InvalidValue, check_type, describe_value, wrong_type
-from runner.config.model import Halt, Rate, Workers
-from runner.config.problems import quote_name
 from runner.config.reader import ValueType
+from runner.model import Halt, Rate, Workers
+from runner.problems import quote_name
 from runner.text import did_you_mean
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from runner import events
-    from runner.config.model import Config, QueueConfig, TaskConfig
+    from runner.model import Config, QueueConfig, TaskConfig
     from runner.report.record import RunRecord
 
 HEAT_LEVELS = 5

@@ -14,7 +14,7 @@ from runner.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from runner.config.model import Config, QueueConfig
+    from runner.model import Config, QueueConfig
     from runner.supervisor.plan import TaskPlan
 
 

@@ -16,8 +16,8 @@ from runner.worker.spec import OutputGroup, WorkerSpec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from runner.config.model import Mode, QueueConfig, RunSettings, TaskConfig
     from runner.hookspecs import WorkerHook
+    from runner.model import Mode, QueueConfig, RunSettings, TaskConfig
     from runner.plugins import PluginSet
     from runner.tasks import Reference, Shape
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from runner.config.model import OutputPort, QueueConfig, TaskConfig, Workers
 from runner.errors import UsageError
+from runner.model import OutputPort, QueueConfig, TaskConfig, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from runner.config.model import Config
+    from runner.model import Config
 
 #: Begin the names of tasks that a test adds to a file; what they do is left out of what it gets to see.
 FEED_PREFIX, COLLECT_PREFIX = "feed-", "collect-"

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from runner.api import Result
-    from runner.config.model import Config
     from runner.events import Event
     from runner.ledger import Balance
+    from runner.model import Config
     from runner.supervisor import Plan
     from runner.tasks import DeadLetter
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from runner import check, config
-from runner.config.problems import Problem, render_problems
 from runner.errors import ConfigError
 from runner.plugins import PluginSet
+from runner.problems import Problem, render_problems
 
 PLUGIN = """
 import enum, functools, datetime, urllib.error

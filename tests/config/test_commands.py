@@ -13,7 +13,7 @@ from helpers import ROOT
 
 from runner import config
 from runner.cli import app
-from runner.config.problems import Problem
+from runner.problems import Problem
 
 TASKS = """
 title = "Bakery"

@@ -12,8 +12,8 @@ import pytest
 
 from runner import check, config
 from runner.cli.explanations import EXPLANATIONS
-from runner.config.problems import render_problems
 from runner.errors import ConfigError
+from runner.problems import render_problems
 
 FOLDER = Path(__file__).parent / "corpus"
 FILES = sorted(path.stem for path in FOLDER.glob("*.toml"))

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from runner import check, config
 from runner.config import grammar, resolved
 from runner.config.planned import PLANNED
-from runner.config.problems import render_problems, sorted_problems
 from runner.errors import ConfigError
 from runner.plugins import TaskFunction
+from runner.problems import render_problems, sorted_problems
 from runner.report.graph import diagram_of_config, to_dot, to_mermaid
 from runner.report.graph_svg import to_svg
 from runner.report.graph_text import draw_as_text

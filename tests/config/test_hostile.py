@@ -11,8 +11,8 @@ import time
 import pytest
 
 from runner import check, config
-from runner.config.problems import render_problems
 from runner.errors import ConfigError
+from runner.problems import render_problems
 
 DANCE = b"[tasks.dance]\n"
 HOSTILE = {

@@ -13,9 +13,9 @@ from helpers import ROOT
 from runner import config
 from runner.cli import shared_options
 from runner.config import grammar, reference
-from runner.config.model import QueueConfig, RunSettings, TaskConfig
 from runner.config.planned import PLANNED, describe_planned
 from runner.config.schema import build_schema
+from runner.model import QueueConfig, RunSettings, TaskConfig
 
 PAGE = ROOT / "docs" / "reference" / "file.md"
 

@@ -17,8 +17,8 @@ from runner.config.planned import PLANNED
 from runner.errors import ConfigError
 from runner.supervisor import result
 
-RUN = "runner.config.model:RunSettings"
-QUEUE = "runner.config.model:QueueConfig"
+RUN = "runner.model:RunSettings"
+QUEUE = "runner.model:QueueConfig"
 UNITS = {"ms": 1e-3, "KiB": 1 << 10, "MiB": 1 << 20, "%": 0.01}
 WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 

@@ -23,8 +23,8 @@ from helpers import TOKEN, kill_all, marked
 from unit.test_conformance import Rig
 
 from runner import forked_copies, std
-from runner.config.model import QueueConfig
 from runner.engines.engine_events import WorkerExited
+from runner.model import QueueConfig
 from runner.report.line_prefixes import LineSplitter
 from runner.report.printer import WorkerStream
 from runner.std.shell import CommandTimedOut

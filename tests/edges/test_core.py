@@ -15,10 +15,10 @@ from faults.harness import plan, run, task
 from faults.sinks import collector
 from virtual_workers import day
 
-from runner.config.model import Batch, QueueConfig, Rate
 from runner.ledger import Again, Ledger, QueueSpec
 from runner.ledger.ordering import ReleaseOrder
 from runner.ledger.subscriptions import Subscription
+from runner.model import Batch, QueueConfig, Rate
 from runner.supervisor.dispatch import Dispatcher
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from edges.test_functions_fuzz import check, source_check
 from faults.harness import plan, run, task
 from faults.sinks import collector
 
-from runner.config.model import QueueConfig
 from runner.errors import Retry, ShutDown
+from runner.model import QueueConfig
 from runner.report.capture import ThreadCapture
 from runner.supervisor.plan import Plan
 from runner.tasks import Context, Inbox, Outbox, inspect_shape

@@ -18,7 +18,7 @@ from faults.harness import plan, run, task
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runner.config.model import QueueConfig
+from runner.model import QueueConfig
 
 COMMON: dict[str, Any] = {
     "deadline": None,

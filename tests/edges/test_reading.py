@@ -9,9 +9,9 @@ import pytest
 
 from runner import check, config
 from runner.config import params
-from runner.config.problems import render_problems
 from runner.config.source_map import SourceMap
 from runner.errors import ConfigError
+from runner.problems import render_problems
 from runner.report import graph_text, layout
 from runner.report.graph import Diagram, DiagramBox, to_dot, to_mermaid
 from runner.report.graph_svg import to_svg

@@ -20,8 +20,8 @@ from faults import harness
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from runner.config.model import Halt
 from runner.engines.engine_events import SignalReceived
+from runner.model import Halt
 from runner.std import sinks, targets
 
 #: What the source of the run at hand gives, and the hub that a signal goes to.

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from runner.clock import RealClock
-from runner.config.model import Backoff, Batch, OutputPort, QueueConfig, Restarts, RunSettings, TaskConfig, Workers
 from runner.engines.processes import ProcessEngine
 from runner.engines.reactor import LocalReactor
 from runner.engines.spawn import Spawner
 from runner.engines.threads import ThreadEngine
+from runner.model import Backoff, Batch, OutputPort, QueueConfig, Restarts, RunSettings, TaskConfig, Workers
 from runner.supervisor import DeadLetterSink, Plan, Supervisor, TaskPlan
 from runner.tasks import Reference, inspect_shape
 from runner.transport.progress_page import ProgressPage

@@ -10,7 +10,7 @@ from faults.harness import plan, run, task
 from faults.sinks import collector
 
 from runner import events
-from runner.config.model import Backoff, Halt, Lifespan, QueueConfig, Rate, Restarts
+from runner.model import Backoff, Halt, Lifespan, QueueConfig, Rate, Restarts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -46,11 +46,11 @@ from unit import (
 )
 
 from runner import chunk_sizing
-from runner.config.model import Halt, QueueConfig
 from runner.errors import UsageError
 from runner.ledger import Dropped, Settlement
 from runner.ledger.leases import Lease
 from runner.ledger.subscriptions import Subscription
+from runner.model import Halt, QueueConfig
 from runner.shm.writer import MIN_SHARED_BYTES
 from runner.supervisor.run_state import TaskState
 from runner.topology import Stage

@@ -19,7 +19,7 @@ from faults.harness import LIMIT, plan, run, task
 from faults.sinks import collector
 
 from runner import events
-from runner.config.model import QueueConfig, Restarts
+from runner.model import QueueConfig, Restarts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

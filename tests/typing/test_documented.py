@@ -32,7 +32,7 @@ SAMPLES = """
 
     reveal_type(double(3))  # -> int
     reveal_type(other)  # -> def (item: str, context: runner.tasks.Context) -> str
-    reveal_type(runner.load("tasks.toml"))  # -> runner.config.model.Config
+    reveal_type(runner.load("tasks.toml"))  # -> runner.model.Config
     reveal_type(runner.run("tasks.toml").tasks["double"].results)  # -> dict[str, Any]
     reveal_type(run_task(double, [1]).items)  # -> list[Any]
 """

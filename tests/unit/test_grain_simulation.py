@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from virtual_workers import Day, day, idle_beside_work, work
 
 from runner.chunk_sizing import GRANT_SECONDS, MAX_GRANT_BYTES, TIME_SLICE, ChunkSizer
-from runner.config.model import Batch, QueueConfig
 from runner.ledger import Again, Ledger, QueueSpec
+from runner.model import Batch, QueueConfig
 from runner.supervisor.dispatch import MAX_ELASTIC_ITEMS
 from runner.worker.pace import MAX_BURST, SLOW_SECONDS
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from fake_engine import Script, plan, simulate, task
 
-from runner.config.model import QueueConfig, Rate
 from runner.events import STATES, TaskSummary
+from runner.model import QueueConfig, Rate
 from runner.supervisor import summary
 from runner.supervisor.time_accounting import (
     ENDED,

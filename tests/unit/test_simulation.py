@@ -17,7 +17,7 @@ import pytest
 from fake_engine import Script, random_plan, simulate
 
 from runner import events
-from runner.config.model import Batch, Halt, Lifespan, QueueConfig, Rate
+from runner.model import Batch, Halt, Lifespan, QueueConfig, Rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

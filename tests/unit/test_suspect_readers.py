@@ -7,8 +7,8 @@ from typing import Any
 from fake_engine import FakeFleet, FakeHub, Script, check_end, plan, task
 
 from runner.clock import FakeClock
-from runner.config.model import QueueConfig
 from runner.errors import SpawnError
+from runner.model import QueueConfig
 from runner.supervisor import Supervisor
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from runner.config.problems import Location, Problem
+from runner.problems import Location, Problem
 from runner.structs import dataclass, field
 
 Mode = Literal["thread", "process"]
