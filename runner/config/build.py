@@ -7,12 +7,13 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from runner.config import grammar, params_table, toml, value_types
+from runner.config import grammar, toml, value_types
 from runner.config import overrides as setting
 from runner.config.diagnostics import Diagnostics, TooManyProblems, describe_value
-from runner.config.params import plain_value
+from runner.config.params import read_params
 from runner.config.reader import Reader
 from runner.config.source_map import VALUE_PART, SourceMap
+from runner.config.units import plain_value
 from runner.errors import ConfigError
 from runner.model import Config, QueueConfig, RunSettings, TaskConfig
 from runner.problems import Location, Problem, quote_name, render_problems, sorted_problems
@@ -106,7 +107,7 @@ class _Builder:
         params = raw.pop("params", {})
         if isinstance(params, dict):
             _check_count(params, "params", report)
-        self.params = params_table.read(params, report)
+        self.params = read_params(params, report)
         self.raw = raw
 
     def config(self, source: toml.TaskFile) -> Config:

@@ -27,6 +27,10 @@ NAME_PATTERN = re.compile(r"[^\W_][\w-]{0,63}|_[\w-]{0,63}")
 NAME_WANTED = "a name is up to 64 letters, digits, `_` and `-`"
 
 
+#: Stands for a value that could not be found out; code that meets it stays silent, because the problem is reported.
+UNKNOWN: Any = type("Unknown", (), {"__repr__": lambda self: "unknown", "__slots__": ()})()
+
+
 class InvalidValue(Exception):
     """A value is wrong; the reader, which knows its key and place, makes a `Problem` of it. `key` names a key below."""
 
@@ -59,9 +63,9 @@ def describe_value(value: object) -> str:
     return next((word for kind, word in kinds.items() if isinstance(value, kind)), "a date or time")
 
 
-def wrong_type(wanted: str, value: object) -> InvalidValue:
-    """Return the error of a value that has another type than its key wants."""
-    return InvalidValue("E103", f"must be {wanted}, not {describe_value(value)}")
+def wrong_type(wanted: str, value: object, code: str = "E103", hint: str = "") -> InvalidValue:
+    """Return the error of a value that has another type, or another form, than its key wants."""
+    return InvalidValue(code, f"must be {wanted}, not {describe_value(value)}", hint)
 
 
 def check_type(value: Any, type_: type, wanted: str) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runner.config.diagnostics import AlreadyReported, InvalidValue, describe_value, wrong_type
-from runner.config.params import UNKNOWN
+from runner.config.diagnostics import UNKNOWN, AlreadyReported, InvalidValue, check_type, describe_value
 from runner.config.planned import describe_planned, planned_feature
 from runner.config.source_map import VALUE_PART
 from runner.problems import quote_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from runner.config.diagnostics import Diagnostics
     from runner.config.source_map import KeyPath
@@ -21,22 +20,26 @@ _MAX_LISTED_KEYS = 9
 
 
 class ValueType:
-    """A kind of value: how a value of the file is converted, and what the schema and the reference say of it."""
+    """A type of values: how one is converted, and what the schema and the reference say of it.
 
-    #: True if `convert_value` accepts values with reported holes in them; for all other types the reader stays silent.
-    accepts_unknown = False
-    #: The column *value* of the reference.
-    description = ""
-    #: The JSON Schema of such a value.
-    schema: dict[str, Any]
+    `convert` returns a value as the model wants it; it raises `InvalidValue`, or `AlreadyReported`. `expand` returns
+    the long form of a value that has a short one. `accepts_unknown`: `convert` accepts values with reported holes in
+    them; for all other types the reader stays silent. `description` is the column *value* of the reference.
+    """
 
-    def convert_value(self, value: Any, at: ValuePlace) -> Any:
-        """Return the value as the model wants it; raises `InvalidValue`, or `AlreadyReported`."""
-        raise NotImplementedError
+    __slots__ = ("accepts_unknown", "convert", "description", "expand", "schema")
 
-    def expand_value(self, value: Any) -> Any:
-        """Return the canonical long form of a value that has a short one."""
-        return value
+    def __init__(
+        self,
+        convert: Callable[[Any, ValuePlace], Any],
+        schema: dict[str, Any],
+        description: str = "",
+        *,
+        expand: Callable[[Any], Any] = lambda value: value,
+        accepts_unknown: bool = False,
+    ) -> None:
+        self.convert, self.schema, self.description = convert, schema, description
+        self.expand, self.accepts_unknown = expand, accepts_unknown
 
 
 class Key:
@@ -63,20 +66,17 @@ class KeyTable(dict[str, Key]):
     def __init__(self, name: str, *keys: Key) -> None:
         super().__init__((key.name, key) for key in keys)
         self.name = name
+        self.schema_id = name.replace(" ", "-")
+        self.reference_schema = {"$ref": f"#/$defs/{self.schema_id}"}
 
 
-class ValuePlace:
-    """The place of a value that is converted: its path, its key, who has it, and the reader that converts."""
+class ValuePlace(NamedTuple):
+    """The place of a value that is converted: the reader that converts, its key, its path, and who has it."""
 
-    __slots__ = ("key", "owner", "path", "reader")
-
-    def __init__(self, reader: Reader, key: str, path: KeyPath, owner: str) -> None:
-        self.reader, self.key, self.path, self.owner = reader, key, path, owner
-
-    def report_invalid(self, code: str, message: str, *below: str, hint: str = "") -> AlreadyReported:
-        """Report a problem with a part of the value; the caller raises what this returns."""
-        self.reader.diagnostics.add_problem(code, message, (*self.path, *below), hint)
-        return AlreadyReported()
+    reader: Reader
+    key: str
+    path: KeyPath
+    owner: str
 
 
 class Reader:
@@ -135,7 +135,7 @@ class Reader:
         if has_unknown(value) if not key.type.accepts_unknown else value is UNKNOWN:
             raise AlreadyReported
         try:
-            return key.type.convert_value(value, ValuePlace(self, key.name, path, owner))
+            return key.type.convert(value, ValuePlace(self, key.name, path, owner))
         except InvalidValue as wrong:
             message = f"`{key.name}` of {owner} {wrong.message}"
             self.diagnostics.add_problem(wrong.code, message, (*path, wrong.key or VALUE_PART), wrong.hint)
@@ -148,8 +148,7 @@ class Reader:
         if value is UNKNOWN:
             raise AlreadyReported
         listed = [value] if isinstance(value, str) else value
-        if not isinstance(listed, list):
-            raise wrong_type(f"names of {kind}s", value)
+        check_type(listed, list, f"names of {kind}s")
         found: dict[str, None] = {}
         for number, word in enumerate(listed):
             spot = (*path, str(number)) if isinstance(value, list) else (*path, VALUE_PART)

@@ -35,6 +35,6 @@ def key_table(table: KeyTable) -> str:
 
 
 def _show_default(key: Key) -> str:
-    if inner := key.type.expand_value({}):
+    if inner := key.type.expand({}):
         return f"`{to_toml(inner)}`"
     return key.default if key.parse_default() is None else f"`{key.default}`"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.config import grammar
-from runner.config.params import UNKNOWN
-from runner.config.units import WrittenDuration, WrittenSize
+from runner.config.diagnostics import UNKNOWN
+from runner.config.units import Written
 from runner.problems import format_location
 from runner.structs import dataclass
 from runner.text import clean_text
@@ -79,7 +79,7 @@ def _table_lines(config: Config, path: tuple[str, ...], table: KeyTable, own: An
             if value is not None:
                 found.append(ResolvedLine(path, name, to_toml(value), origin))
             continue
-        shown = to_toml(visible_value(config, key.type.expand_value(value), place))
+        shown = to_toml(visible_value(config, key.type.expand(value), place))
         found.append(ResolvedLine(path, name, shown, _describe_origin(config, place)))
     return found
 
@@ -90,7 +90,7 @@ def _built_in_value(config: Config, path: tuple[str, ...], key: Key) -> tuple[An
         return path[1], "the task's own name"
     if path[0] == "tasks" and key.name == "on_error":
         return config.tasks[path[1]].on_error, "built in"
-    return key.type.expand_value({}) or key.parse_default(), "built in"
+    return key.type.expand({}) or key.parse_default(), "built in"
 
 
 def visible_value(config: Config, value: Any, path: tuple[str, ...]) -> Any:
@@ -134,7 +134,7 @@ def to_toml(value: Any) -> str:
     >>> to_toml({"a": [1, "b\n"], "c d": True})
     '{ a = [1, "b\\n"], "c d" = true }'
     """
-    if isinstance(value, (WrittenDuration, WrittenSize)):
+    if isinstance(value, Written):
         return _quote_string(value.text)
     if isinstance(value, (bool, int, float)):  # TOML writes inf and nan as Python does
         return repr(value).lower()

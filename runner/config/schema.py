@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runner.config import grammar
-from runner.config.compound_types import schema_id
 
 if TYPE_CHECKING:
     from runner.config.reader import Key, KeyTable
@@ -23,7 +22,7 @@ def build_schema() -> dict[str, Any]:
         "description": "A file of tasks and queues for `runner run`.",
         **_describe_table(grammar.TOP),
         "required": ["tasks"],
-        "$defs": {schema_id(table): _describe_table(table) for table in tables},
+        "$defs": {table.schema_id: _describe_table(table) for table in tables},
     }
 
 
