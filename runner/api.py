@@ -260,7 +260,7 @@ def _decode_json(text: str) -> Any:
 
 
 def _select_only(config: Config, tasks: Collection[str], skip: Collection[str]) -> Config:
-    from runner.config.task_selection import select_tasks
+    from runner.config.overrides import select_tasks
 
     return select_tasks(config, [tasks] if isinstance(tasks, str) else tasks, [skip] if isinstance(skip, str) else skip)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.check import convert, shipped
 from runner.check.structure import thread_problems
-from runner.config.function_defaults import is_set_in_file
+from runner.config.overrides import is_set_in_file
 from runner.config.source_map import VALUE_PART
 from runner.problems import Problem, quote_name
 from runner.structs import dataclass, field

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.config import toml
-from runner.config.function_defaults import is_set_in_file
+from runner.config.overrides import is_set_in_file
 from runner.config.source_map import VALUE_PART
 from runner.problems import Problem, quote_name
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.config import grammar, toml, value_types
-from runner.config import overrides as setting
 from runner.config.diagnostics import Diagnostics, TooManyProblems, describe_value
+from runner.config.overrides import apply_overrides
 from runner.config.params import read_params
 from runner.config.reader import Reader
 from runner.config.source_map import VALUE_PART, SourceMap
@@ -69,7 +69,7 @@ def examine(
         raise ConfigError(render_problems([problem]), [problem]) from None
     report = Diagnostics(places)
     try:
-        setting.apply_overrides(raw, sets, report)
+        apply_overrides(raw, sets, report)
         builder = _Builder(raw, report)
         builder.params.resolve_values(params or {}, os.environ if env is None else env, lenient=lenient)
         config = builder.config(text)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner import api
-from runner.config.task_selection import select_tasks
+from runner.config.overrides import select_tasks
 from runner.structs import dataclass
 from runner.testing.functions import FunctionModule
 from runner.testing.running import Run, Running, TaskRun, start_run
