@@ -7,33 +7,45 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from doc_blocks import assert_page_is
+from doc_blocks import assert_page_is, filled_page
 from helpers import ROOT
 
 from runner import config
 from runner.cli import shared_options
-from runner.config import grammar, reference
+from runner.config import grammar
 from runner.config.planned import PLANNED, describe_planned
+from runner.config.resolved import to_toml
 from runner.config.schema import build_schema
 from runner.model import QueueConfig, RunSettings, TaskConfig
 
 PAGE = ROOT / "docs" / "reference" / "file.md"
 
 
-def test_the_page_has_the_tables_of_the_grammar():
+def key_table(table):
+    """One table of keys as Markdown."""
+
+    def default(key):
+        if inner := key.type.expand({}):
+            return f"`{to_toml(inner)}`"
+        return key.default if key.parse_default() is None else f"`{key.default}`"
+
+    rows = ["| key | default | value | meaning |", "|---|---|---|---|"]
+    rows += [f"| `{key.name}` | {default(key)} | {key.type.description} | {key.help} |" for key in table.values()]
+    return "\n".join(rows).replace("  ", " ")
+
+
+@pytest.mark.parametrize("name", ["top", "run", "queue", "task", "param"])
+def test_the_page_has_the_tables_of_the_grammar(name):
     """After a change of the grammar: `UPDATE_REFERENCE=1 pytest tests/config/test_reference.py`."""
-    page = PAGE.read_text(encoding="utf-8")
-    assert_page_is(PAGE, reference.fill_page(page))
-    for name in ("top", "run", "queue", "task", "param"):
-        assert reference.BEGIN_MARK.replace("NAME", name) in page
+    begin = f"<!-- keys: {name} -->"
+    assert begin in PAGE.read_text(encoding="utf-8")
+    assert_page_is(PAGE, filled_page(PAGE, begin, "<!-- end -->", key_table(grammar.TABLES[name])))
 
 
 def test_defaults_of_the_grammar_are_those_of_the_model(tmp_path):
     def written(table):
         found = {key.name: key.parse_default() for key in table.values()}
         return {name: value for name, value in found.items() if value is not None}
-
-    from runner.config.resolved import to_toml
 
     lines = ["[queues]", "q = {}", "[queues.r]"]
     lines += [f"{key} = {to_toml(value)}" for key, value in written(grammar.QUEUE).items()]
