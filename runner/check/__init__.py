@@ -100,8 +100,4 @@ def raise_if_errors(problems: Iterable[Problem], config: Config) -> None:
 
 def with_source_line(found: Problem, config: Config) -> Problem:
     """Return the problem with the line of the file that it stands in, and without secrets."""
-    places = config.locations
-    if found.source or not isinstance(places, SourceMap):
-        return found
-    mask = places.mask_secrets
-    return replace(found, source=places.source_line(found.place), message=mask(found.message), hint=mask(found.hint))
+    return config.locations.complete(found) if isinstance(config.locations, SourceMap) else found

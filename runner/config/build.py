@@ -16,7 +16,7 @@ from runner.config.source_map import VALUE_PART, SourceMap
 from runner.config.units import plain_value
 from runner.errors import ConfigError
 from runner.model import Config, QueueConfig, RunSettings, TaskConfig
-from runner.problems import Location, Problem, quote_name, render_problems, sorted_problems
+from runner.problems import Location, Problem, quote_name, render_problems
 from runner.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -74,11 +74,9 @@ def examine(
         builder.params.resolve_values(params or {}, os.environ if env is None else env, lenient=lenient)
         config = builder.config(text)
     except TooManyProblems:
-        found = sorted_problems(report.problems)
+        found = report.finished_problems()
         raise ConfigError(render_problems(found), found) from None
-    return replace(
-        config, problems=tuple(sorted_problems(report.problems)), unknown_paths=frozenset(report.unknown_paths)
-    )
+    return replace(config, problems=tuple(report.finished_problems()), unknown_paths=frozenset(report.unknown_paths))
 
 
 _QUOTED_TEXT = re.compile(r"\"[^\"]*\"?|'[^']*'?")

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.problems import Problem, quote_name
+from runner.problems import Problem, quote_name, sorted_problems
 from runner.text import MAX_COMPARED_WORDS, clean_text, did_you_mean
 
 if TYPE_CHECKING:
@@ -86,13 +86,13 @@ class Diagnostics:
 
     def add_problem(self, code: str, message: str, path: KeyPath, hint: str = "", severity: Severity = "error") -> None:
         """Add a problem at the key (or, with `VALUE_PART` as its last part, the value) of `path`."""
-        place = self.source_map.nearest_location(path)
-        mask = self.source_map.mask_secrets
         if len(self.problems) > MAX_COLLECTED_PROBLEMS:
             raise TooManyProblems
-        self.problems.append(
-            Problem(code, mask(message), place, severity, mask(hint), self.source_map.source_line(place))
-        )
+        self.problems.append(Problem(code, message, self.source_map.nearest_location(path), severity, hint))
+
+    def finished_problems(self) -> list[Problem]:
+        """Return all problems, sorted by place, as they may be shown."""
+        return sorted_problems(map(self.source_map.complete, self.problems))
 
     def suggest_nearest(self, word: str, known: Iterable[str]) -> str:
         """Return `did you mean ...?`; nothing in a file with more mistakes than a search for each may take time."""

@@ -12,6 +12,8 @@ import contextlib
 import itertools
 import re
 from collections import deque
+from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import tomli
@@ -22,6 +24,8 @@ from runner.text import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from runner.problems import Problem
 
 KeyPath = tuple[str, ...]
 
@@ -54,19 +58,14 @@ class SourceMap(dict[KeyPath, Location]):
         self.text = text
         self.given: dict[KeyPath, str] = {}
         self.secrets: list[str] = []
-        self._forms: list[tuple[str, ...]] = []
         self._hidden: list[KeyPath] = []
-        self._spans: dict[KeyPath, tuple[int, int]] = {}
-        self._lines: list[str] = []
         self._mask, self._masked = SecretMask(), 0  # of so many of the secrets
-        self._scanned = False
 
     def get(self, path: KeyPath, default: Any = None) -> Any:
         """Return the location of exactly this path, or `default`."""
         for end in range(len(path), 0, -1) if self.given else ():
             if path[:end] in self.given:
                 return Location(self.given[path[:end]])
-        self._scan_text()
         if path not in self._spans:
             return default
         if (found := super().get(path)) is None:
@@ -84,50 +83,50 @@ class SourceMap(dict[KeyPath, Location]):
                 return found  # type: ignore[no-any-return]  # `get` has the signature of dict's
         return Location(self.file)
 
+    def complete(self, problem: Problem) -> Problem:
+        """Return the problem with the line of the file that it stands in, secrets masked in all that it says."""
+        mask = self.mask_secrets
+        shown = self.source_line(problem.place)
+        return replace(problem, message=mask(problem.message), hint=mask(problem.hint), source=shown)
+
     def source_line(self, place: Location) -> str:
         """Return the line of the file at a place, secrets masked; empty when the place is not in the file."""
-        if place.file != self.file:
-            return ""
-        lines = self._masked_lines()
+        lines = self._masked_lines() if place.file == self.file else []
         return self.mask_secrets(lines[place.line - 1]) if 0 < place.line <= len(lines) else ""
 
     def hide_secret(self, path: KeyPath, value: object) -> None:
         """Show the value, and the text at its place, as stars from now on."""
         self._hidden.append((*path, VALUE_PART))
-        if str(value):
-            self.secrets.append(str(value))
-            self._forms.append(tuple(_forms_of_secret(str(value))))
+        self.secrets += [str(value)] if str(value) else []
 
     def mask_secrets(self, text: str) -> str:
         """Return the text with every secret value replaced, also where a message has cut or cleaned it."""
-        if len(self.secrets) > 2 * self._masked:  # made anew so seldom that thousands cost no more than reading them
+        if len(self.secrets) > self._masked:
             self._mask, self._masked = SecretMask(self.secrets, _forms_of_secret), len(self.secrets)
-        text = self._mask.mask_same_length(text)
-        for forms in self._forms[self._masked :]:
-            if any(form in text for form in forms):
-                text = SecretMask(forms, lambda form: (form,)).mask_same_length(text)
-        return text
+        return self._mask.mask_same_length(text)
 
     def _masked_lines(self) -> list[str]:
         """Return the lines of the file, with stars in place of secrets."""
-        if not self._lines:
-            self._lines = self.text.split("\n")
         while self._hidden:
-            self._scan_text()
-            path = self._hidden.pop()
-            if path in self._spans:
-                start, end = self._spans[path]
-                first, column = self._line_at(start)
-                for number, part in enumerate(self.text[start:end].split("\n"), first):
-                    shown = self._lines[number]
-                    self._lines[number] = f"{shown[:column]}{'*' * len(part)}{shown[column + len(part) :]}"
-                    column = 0
+            start, end = self._spans.get(self._hidden.pop(), (0, 0))
+            first, column = self._line_at(start)
+            for number, part in enumerate(self.text[start:end].split("\n"), first):
+                shown = self._lines[number]
+                self._lines[number] = f"{shown[:column]}{'*' * len(part)}{shown[column + len(part) :]}"
+                column = 0
         return self._lines
 
-    def _scan_text(self) -> None:
-        if not self._scanned:
-            self._scanned = True
-            self._spans = TomlScanner(self.text).find_spans()
+    @cached_property
+    def _lines(self) -> list[str]:
+        return self.text.split("\n")
+
+    @cached_property
+    def _spans(self) -> dict[KeyPath, tuple[int, int]]:
+        return TomlScanner(self.text).find_spans()
+
+    @cached_property
+    def _line_starts(self) -> list[int]:
+        return [0, *(found.end() for found in re.finditer("\n", self.text))]
 
     def _make_location(self, start: int, end: int) -> Location:
         line, column = self._line_at(start)
@@ -137,10 +136,8 @@ class SourceMap(dict[KeyPath, Location]):
 
     def _line_at(self, at: int) -> tuple[int, int]:
         """Return the line and column of a place in the text, counted from 0."""
-        if not hasattr(self, "_starts"):
-            self._starts = [0, *(found.end() for found in re.finditer("\n", self.text))]
-        line = bisect.bisect_right(self._starts, at) - 1
-        return line, at - self._starts[line]
+        line = bisect.bisect_right(self._line_starts, at) - 1
+        return line, at - self._line_starts[line]
 
 
 class TomlScanner:
