@@ -24,23 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def load(
-    source: str | Path,
-    *,
-    params: Mapping[str, str] | None = None,
-    sets: Sequence[tuple[str, str]] = (),
-    env: Mapping[str, str] | None = None,
-) -> Config:
-    """Read a file (`-`: standard input) and return it checked; raises `ConfigError` with every problem in it.
-
-    `params` are `-p NAME=VALUE`, `sets` are `--set PATH=VALUE`, `env` is where `env` of a param looks (os.environ).
-    """
-    config = examine(source, params=params, sets=sets, env=env)
-    if any(problem.severity == "error" for problem in config.problems):
-        raise ConfigError(render_problems(config.problems), config.problems)
-    return config
-
-
 def examine(
     source: str | Path,
     *,
@@ -49,8 +32,9 @@ def examine(
     env: Mapping[str, str] | None = None,
     lenient: bool = False,
 ) -> Config:
-    """Read a file as `load` does, but leave what is wrong in `problems` and `unknown_paths` of the Config.
+    """Read a file (`-`: standard input); what is wrong in it is in `problems` and `unknown_paths` of the Config.
 
+    `params` are `-p NAME=VALUE`, `sets` are `--set PATH=VALUE`, `env` is where `env` of a param looks (os.environ).
     `lenient`: a required param without a value is a warning (nothing is going to run). Raises `ConfigError` only when
     there is no file to speak of: it cannot be read, is not TOML, or has too many errors.
     """

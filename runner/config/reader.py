@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner.config.diagnostics import UNKNOWN, AlreadyReported, InvalidValue, check_type, describe_value
-from runner.config.planned import describe_planned, planned_feature
+from runner.config.planned import PLANNED
 from runner.config.source_map import VALUE_PART
 from runner.problems import quote_name
 
@@ -104,9 +104,10 @@ class Reader:
             return {}
         made = {}
         for word, value in raw.items():
-            key, planned = table.get(word), planned_feature(table.name, word)
+            # What is planned for a task is planned for the defaults of tasks.
+            key, planned = table.get(word), PLANNED.get((table.name.removesuffix(" defaults"), word))
             if planned is not None and value is not UNKNOWN and planned.is_refused(value):
-                self.diagnostics.add_problem("E108", describe_planned(planned), (*path, word))
+                self.diagnostics.add_problem("E108", planned.message, (*path, word))
             elif key is not None:
                 try:
                     made[word] = self.convert_value(value, key, (*path, word), owner)

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 from doc_blocks import assert_page_is, filled_page
-from helpers import ROOT
+from helpers import ROOT, load_config
 
 from runner import config
 from runner.cli import shared_options
 from runner.config import grammar
-from runner.config.planned import PLANNED, describe_planned
+from runner.config.planned import PLANNED
 from runner.config.resolved import to_toml
 from runner.config.schema import build_schema
 from runner.model import QueueConfig, RunSettings, TaskConfig
@@ -53,7 +53,7 @@ def test_defaults_of_the_grammar_are_those_of_the_model(tmp_path):
     lines += ["[tasks.a]", "[tasks.b]", *(f"{key} = {to_toml(value)}" for key, value in written(grammar.TASK).items())]
     lines += [f"{table.name} = {to_toml(written(table))}" for table in (grammar.BACKOFF, grammar.RESTARTS)]
     (tmp_path / "tasks.toml").write_text("\n".join(lines))
-    made = config.load(tmp_path / "tasks.toml")
+    made = load_config(tmp_path / "tasks.toml")
     assert made.run == RunSettings()
     assert (
         dataclasses.replace(made.queues["r"], name="q", elastic=True)
@@ -79,7 +79,7 @@ def test_what_is_planned_is_refused_and_offered_nowhere(table, key, tmp_path):
     place = {"top": f"{key} = {value}", "run": f"[run]\n{key} = {value}"}.get(table, f"[{table}s.a]\n{key} = {value}")
     (tmp_path / "tasks.toml").write_text(f"{place}\n[tasks.b]\n")
     found = [problem for problem in config.examine(tmp_path / "tasks.toml").problems if problem.code == "E108"]
-    assert [problem.message for problem in found] == [describe_planned(planned)]
+    assert [problem.message for problem in found] == [planned.message]
     assert "is planned" in found[0].message
 
     offered = json.dumps(build_schema()) + PAGE.read_text(encoding="utf-8")
