@@ -92,11 +92,18 @@ def function_location(function: TaskFunction) -> str:
     return f"{clean_text(file)}:{function.line}" if function.line else clean_text(file)
 
 
+def _find_signature(target: Any) -> inspect.Signature | None:
+    """Return the signature of a callable; None for a built-in that does not say."""
+    try:
+        return inspect.signature(target)
+    except (TypeError, ValueError):
+        return None
+
+
 def written_signature(target: Any) -> str:
     """Return a signature as its author wrote it, without the modules of the names in its annotations."""
-    try:
-        found = inspect.signature(target)
-    except (TypeError, ValueError):
+    found = _find_signature(target)
+    if found is None:
         return "(...)"
     parameters = [each.replace(annotation=_show_annotation(each.annotation)) for each in found.parameters.values()]
     return clean_text(
@@ -164,9 +171,8 @@ class ArgumentBinding:
     # -- binding -------------------------------------------------------------------------------
 
     def _bind_parameters(self, target: Any, *, item: bool, given: set[str]) -> None:
-        try:
-            signature = inspect.signature(target)
-        except (TypeError, ValueError):  # a built-in that does not say
+        signature = _find_signature(target)
+        if signature is None:
             return
         self.parameters = dict(signature.parameters)
         kinds = [parameter.kind for parameter in signature.parameters.values()]
@@ -230,10 +236,10 @@ class ArgumentBinding:
 
     def _callable_class(self, target: Any, *, item: bool, given: set[str]) -> None:
         """Check `__call__`, which gets the item and nothing from the file."""
-        try:
-            parameters = list(inspect.signature(target.__call__).parameters.values())[1:]
-        except (TypeError, ValueError):
+        signature = _find_signature(target.__call__)
+        if signature is None:
             return
+        parameters = list(signature.parameters.values())[1:]
         takes = [each for each in parameters if each.name not in given and each.kind not in _OPEN]
         opens = any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters)
         first = takes[0] if takes and takes[0].kind in _BY_POSITION else None

@@ -275,11 +275,8 @@ def _make_param(word: str, made: dict[str, Any]) -> Param:
         raise InvalidValue("E114", "has a default, so it cannot be required", key="required")
     if not made.get("required") and "default" not in made:
         raise InvalidValue("E114", "needs a `default` or `required = true`")
-    bounds = {}
-    for key in ("min", "max"):
-        if key in made:
-            bounds[key] = _convert_bound(_bound_type(kind, key), made[key], key)
-    if None not in {bounds.get("min"), bounds.get("max")} and bounds["min"] > bounds["max"]:
+    low, high = (_convert_bound(kind, made[key], key) if key in made else None for key in ("min", "max"))
+    if low is not None and high is not None and low > high:
         raise InvalidValue("E114", "has a `min` above its `max`", key="min")
     choices = made.get("choices")
     if choices is not None:
@@ -289,8 +286,8 @@ def _make_param(word: str, made: dict[str, Any]) -> Param:
         type=kind,
         required=made.get("required", False),
         choices=choices,
-        low=bounds.get("min"),
-        high=bounds.get("max"),
+        low=low,
+        high=high,
         env=made.get("env"),
         secret=made.get("secret", False),
         help=made.get("help", ""),
@@ -303,14 +300,11 @@ def _make_param(word: str, made: dict[str, Any]) -> Param:
         raise InvalidValue("E114", f"has a default that {wrong.message}", wrong.hint, key="default") from None
 
 
-def _bound_type(kind: str, key: str) -> str:
-    if kind in {"bool", "path"}:
-        raise InvalidValue("E114", f"is a {kind}, which has no `{key}`", key=key)
-    return "int" if kind in {"str", "list"} else kind
-
-
 def _convert_bound(kind: str, value: Any, key: str) -> Any:
+    """Return one of `choices`, or `min` or `max`, which are lengths of strings and lists."""
+    if key != "choices" and kind in {"bool", "path"}:
+        raise InvalidValue("E114", f"is a {kind}, which has no `{key}`", key=key)
     try:
-        return to_type(kind, value)
+        return to_type("int" if key != "choices" and kind in {"str", "list"} else kind, value)
     except InvalidValue as wrong:
         raise InvalidValue("E114", f"has a wrong `{key}`: it {wrong.message}", key=key) from None

@@ -42,13 +42,14 @@ class ValueType:
         self.expand, self.accepts_unknown = expand, accepts_unknown
 
 
-class Key:
-    """One key of a table: the type of its value, its default as a file would say it, and what it means."""
+class Key(NamedTuple):
+    """One key of a table: the type of its value, what it means, and its default as a file would say it."""
 
-    __slots__ = ("default", "help", "name", "required", "type")
-
-    def __init__(self, name: str, type_: ValueType, default: str, help_: str, *, required: bool = False) -> None:
-        self.name, self.type, self.default, self.help, self.required = name, type_, default, help_, required
+    name: str
+    type: ValueType
+    help: str
+    default: str = ""
+    required: bool = False
 
     def parse_default(self) -> Any:
         """Return the default as a value; None if there is none, or only prose such as "the task's own name"."""

@@ -122,7 +122,7 @@ def _explain_syntax(text: str, error: tomli.TOMLDecodeError) -> UnreadableFile:
         column = len(lines[line - 1]) + 1
     column = min(column, len(lines[line - 1]) + 1)  # tomli looks two characters ahead behind a backslash
     for pattern, better, hint, column_of in _PLAINER:
-        if re.match(pattern, message) and (at := column_of(lines[line - 1], column)):
+        if re.match(pattern, message) and (at := column_of(lines[line - 1], column) if column_of else column):
             return UnreadableFile("E102", f"not valid TOML: {better or message}", line, at, hint)
     return UnreadableFile("E102", f"not valid TOML: {message}", line, column)
 
@@ -140,16 +140,13 @@ def _opening_quote(line: str, column: int) -> int:
     return next((start + at + 1 for at, char in enumerate(line[start:]) if char in "\"'"), column)
 
 
-def _same_column(line: str, column: int) -> int:
-    return column
-
-
 def _bare_word(line: str, column: int) -> int:
     """Return the column if a word without quotes stands there, else 0."""
     return column if re.match(r"[A-Za-z_][\w.:/-]*\s*(#.*)?$", line[column - 1 :]) else 0
 
 
-_PLAINER: tuple[tuple[str, str, str, Callable[[str, int], int]], ...] = (
+#: Of a message of tomli: better words, a hint, and the column to show, if not the one that tomli gives.
+_PLAINER: tuple[tuple[str, str, str, Callable[[str, int], int] | None], ...] = (
     (r"cannot overwrite a value", "duplicate key", "", _first_column),
     (r"cannot (declare|mutate|redefine)", "duplicate table, or a value that is not a table", "", _first_column),
     (
@@ -158,10 +155,10 @@ _PLAINER: tuple[tuple[str, str, str, Callable[[str, int], int]], ...] = (
         "its closing quote is missing",
         _opening_quote,
     ),
-    (r"unclosed array", "", "`]` or a comma is missing", _same_column),
-    (r"unclosed inline table", "", "`}` or a comma is missing", _same_column),
+    (r"unclosed array", "", "`]` or a comma is missing", None),
+    (r"unclosed inline table", "", "`}` or a comma is missing", None),
     (r"invalid value", "", "a string needs quotes", _bare_word),
-    (r"expected '=' after a key", "", "TOML writes `key = value`", _same_column),
+    (r"expected '=' after a key", "", "TOML writes `key = value`", None),
 )
 
 

@@ -56,17 +56,13 @@ def _range_schema(low: float, high: float, type_: str = "integer") -> Schema:
     return {"type": type_, "minimum": low, "maximum": high}
 
 
-def _list_schema(items: Schema, **more: Any) -> Schema:
-    return {"type": "array", "items": items, **more}
-
-
 def _object_schema(values: Schema, names: str = NAME) -> Schema:
     return {"type": "object", "propertyNames": {"pattern": f"^{names}$"}, "additionalProperties": values}
 
 
 def _one_or_more(items: Schema) -> Schema:
     """Return the schema of several values, each once; a single one may stand alone."""
-    return {"anyOf": [items, _list_schema(items, uniqueItems=True)]}
+    return {"anyOf": [items, {"type": "array", "items": items, "uniqueItems": True}]}
 
 
 def _names_or(values: Schema) -> Schema:
@@ -75,6 +71,7 @@ def _names_or(values: Schema) -> Schema:
 
 
 _NAME_SCHEMA = _or_reference(_pattern_schema(NAME))
+_WORKER_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 64}
 
 # -- plain values -----------------------------------------------------------------------------
 
@@ -92,7 +89,7 @@ def _plain(type_: type, wanted: str, schema: Schema, description: str = "") -> V
 ANY = _plain(object, "anything", {})
 TEXT = _plain(str, "a string", {"type": "string"})
 BOOLEAN = _plain(bool, "true or false", _or_reference({"type": "boolean"}), "`true`, `false`")
-LIST = _plain(list, "a list", _or_reference(_list_schema({})))
+LIST = _plain(list, "a list", _or_reference({"type": "array", "items": {}}))
 
 
 def _matching(pattern: str, wanted: str, code: str, hint: str) -> ValueType:
@@ -226,11 +223,11 @@ def _convert_size(value: Any, at: ValuePlace) -> int:
 SIZE = ValueType(_convert_size, _or_reference(_pattern_schema(units.SIZE_PATTERN)), "a size")
 
 
-def _convert_rate(value: Any, at: ValuePlace) -> Rate:
-    return Rate(*_parse_unit(value, units.parse_rate, "a rate", units.RATE_WANTED))
-
-
-RATE = ValueType(_convert_rate, _or_reference(_pattern_schema(units.RATE_PATTERN)), '`"50/s"`, `"100/min"`')
+RATE = ValueType(
+    lambda value, at: Rate(*_parse_unit(value, units.parse_rate, "a rate", units.RATE_WANTED)),
+    _or_reference(_pattern_schema(units.RATE_PATTERN)),
+    '`"50/s"`, `"100/min"`',
+)
 
 
 def _convert_halt(value: Any, at: ValuePlace) -> Halt:
@@ -309,7 +306,7 @@ WORKERS = ValueType(
     _convert_workers,
     _or_reference(
         _range_schema(1, MAX_WORKERS),
-        _list_schema({"type": "string", "minLength": 1, "maxLength": 64}, uniqueItems=True, minItems=1),
+        {"type": "array", "items": _WORKER_SCHEMA, "uniqueItems": True, "minItems": 1},
         {"const": "auto"},
     ),
     'a whole number, names, `"auto"`',
@@ -361,10 +358,6 @@ def _convert_dead_queue(value: Any, at: ValuePlace) -> str:
     return found[0]
 
 
-def _convert_queues(value: Any, at: ValuePlace) -> tuple[str, ...]:
-    return at.reader.find_names(value, "queue", at.path, f"{at.owner} reads")
-
-
 def _convert_ports(value: Any, at: ValuePlace) -> tuple[OutputPort, ...]:
     what = f"{at.owner} writes"
     if not isinstance(value, dict):
@@ -385,7 +378,7 @@ def _expand_ports(value: Any) -> Any:
 
 
 #: A state in the table `after`; its problems bear the name of that key.
-_STATE = Key("after", choice("started", "ended", "ok"), "", "")
+_STATE = Key("after", choice("started", "ended", "ok"), "")
 
 
 def _convert_after(value: Any, at: ValuePlace) -> dict[str, str]:
@@ -407,10 +400,16 @@ def _expand_after(value: Any) -> Any:
 
 
 DEAD_QUEUE = ValueType(_convert_dead_queue, _NAME_SCHEMA, "a name", accepts_unknown=True)
-QUEUES = ValueType(_convert_queues, _one_or_more(_NAME_SCHEMA), "names", expand=_expand_single, accepts_unknown=True)
+QUEUES = ValueType(
+    lambda value, at: at.reader.find_names(value, "queue", at.path, f"{at.owner} reads"),
+    _one_or_more(_NAME_SCHEMA),
+    "names",
+    expand=_expand_single,
+    accepts_unknown=True,
+)
 PORTS = ValueType(
     _convert_ports,
-    _names_or({"anyOf": [_NAME_SCHEMA, _list_schema(_NAME_SCHEMA, uniqueItems=True, minItems=1)]}),
+    _names_or({"anyOf": [_NAME_SCHEMA, {"type": "array", "items": _NAME_SCHEMA, "uniqueItems": True, "minItems": 1}]}),
     "names, or a table",
     expand=_expand_ports,
     accepts_unknown=True,
