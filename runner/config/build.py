@@ -41,9 +41,8 @@ def examine(
     file = toml.STDIN if str(source) == "-" else str(source)
     places = SourceMap(file, "")
     try:
-        text = toml.read(source)
-        places.text = text.text
-        raw = toml.parse_toml(text.text)
+        folder, places.text = toml.read(source)
+        raw = toml.parse_toml(places.text)
     except toml.UnreadableFile as error:
         place = Location(file, error.line, error.column)
         shown = error.shown or places.source_line(place)
@@ -56,7 +55,7 @@ def examine(
         apply_overrides(raw, sets, report)
         builder = _Builder(raw, report)
         builder.params.resolve_values(params or {}, os.environ if env is None else env, lenient=lenient)
-        config = builder.config(text)
+        config = builder.config(folder)
     except TooManyProblems:
         found = report.finished_problems()
         raise ConfigError(render_problems(found), found) from None
@@ -71,13 +70,6 @@ _SECRET_KEYS = {("args",), ("with",), ("env",)}
 _WHERE_ALLOWED = "a secret may be used in `args`, `with` and `env`"
 
 
-def _check_count(tables: dict[str, Any], word: str, report: Diagnostics) -> None:
-    if len(tables) > MAX_TABLES:
-        text = f"the file has {len(tables):,} {word}, and at most {MAX_TABLES:,} make sense"
-        report.problems.append(Problem("E117", text, Location(report.source_map.file)))
-        raise TooManyProblems
-
-
 class _Builder:
     """One file that is being converted."""
 
@@ -86,25 +78,25 @@ class _Builder:
         for word in raw:  # a misspelt `[params]` must not make every reference to a param an error
             if word not in grammar.TOP and did_you_mean(word, grammar.TOP) == "did you mean `params`?":
                 report.unknown_paths.add(("params",))
-        params = raw.pop("params", {})
-        if isinstance(params, dict):
-            _check_count(params, "params", report)
-        self.params = read_params(params, report)
+        self.params = read_params(self._named_tables(raw, "params"), report)
+        raw.pop("params", None)
         self.raw = raw
 
-    def config(self, source: toml.TaskFile) -> Config:
+    def config(self, folder: Path) -> Config:
         """Return everything, converted; with reported errors, the result has holes."""
         raw: dict[str, Any] = {key: self.params.fill_references(value, (key,)) for key, value in self.raw.items()}
         self._report_shown_secrets()
-        queues = self._check_names(raw, "queues", "queue")
-        tasks = self._check_names(raw, "tasks", "task")
+        queues, tasks = self._named_tables(raw, "queues"), self._named_tables(raw, "tasks")
+        for table, kind, names in (("queues", "queue", queues), ("tasks", "task", tasks)):
+            for name in names:
+                self.report.check_name(name, kind, (table, name))
         self.reader = Reader(self.report, queues, tasks, grammar.HOMES)
         top = {key: value for key, value in raw.items() if key not in {"queues", "tasks"}}
         made = self.reader.convert_table(top, grammar.TOP, (), "the file")
         defaults = made.get("defaults", {})
         config = Config(
-            file=source.file,
-            folder=source.folder,
+            file=self.report.source_map.file,
+            folder=folder,
             title=made.get("title", ""),
             run=RunSettings(**made.get("run", {})),
             params={word: plain_value(value) for word, value in self.params.values.items()},
@@ -134,16 +126,17 @@ class _Builder:
                 text = f"param {quote_name(word)} is secret, and this would be shown"
                 self.report.add_problem("E116", text, (*path, VALUE_PART), _WHERE_ALLOWED)
 
-    def _check_names(self, raw: dict[str, Any], word: str, kind: str) -> dict[str, Any]:
-        """Return the tables of `[queues]` or `[tasks]`; invalid names are reported."""
+    def _named_tables(self, raw: dict[str, Any], word: str) -> dict[str, Any]:
+        """Return the tables of `[params]`, `[queues]` or `[tasks]`."""
         tables = raw.get(word, {})
         if not isinstance(tables, dict):
             text = f"`{word}` must be a table, not {describe_value(tables)}"
             self.report.add_problem("E103", text, (word, VALUE_PART))
             return {}
-        _check_count(tables, word, self.report)
-        for one in tables:
-            self.report.check_name(one, kind, (word, one))
+        if len(tables) > MAX_TABLES:
+            text = f"the file has {len(tables):,} {word}, and at most {MAX_TABLES:,} make sense"
+            self.report.add_problem("E117", text, ())
+            raise TooManyProblems
         return dict(tables)
 
     def _make_queue(self, word: str, raw: Any, defaults: dict[str, Any]) -> QueueConfig:

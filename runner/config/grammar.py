@@ -7,6 +7,8 @@ this version refuses.
 
 from __future__ import annotations
 
+from typing import Any
+
 from runner.config import value_types as types
 from runner.config.reader import Key, KeyTable
 from runner.model import Backoff, Lifespan, Restarts
@@ -197,3 +199,18 @@ TABLES: dict[str, KeyTable] = {
 }
 #: Where a key belongs that stands in another of these tables.
 HOMES = {"the top of the file": TOP, "[run]": RUN, "queues": QUEUE, "tasks": TASK}
+
+
+def build_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the whole file, draft 2020-12, for editors and other tools.
+
+    It knows types, names, ranges and units, and nothing of what belongs together; `runner check` knows that.
+    """
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "runner",
+        "description": "A file of tasks and queues for `runner run`.",
+        **TOP.describe(),
+        "required": ["tasks"],
+        "$defs": {table.schema_id: table.describe() for table in TABLES.values() if table is not TOP},
+    }

@@ -234,19 +234,19 @@ class Params:
 # -- declarations -----------------------------------------------------------------------------
 
 
-def read_params(raw: Any, report: Diagnostics) -> Params:
+def read_params(raw: dict[str, Any], report: Diagnostics) -> Params:
     """Return every declaration; a wrong one is reported, and its value is UNKNOWN."""
     params = Params(report)
-    if not isinstance(raw, dict):
-        report.add_problem("E103", f"`params` must be a table, not {describe_value(raw)}", ("params", VALUE_PART))
-        return params
     for word, value in raw.items():
         before = len(report.problems)
         if not report.check_name(word, "param", ("params", word)):
             continue
         long = isinstance(value, dict)
         table = value if long else {"default": value}
-        if long and _may_be_secret(value):
+        # Also if `secret` is misspelt or has a wrong value: the error must not show the secret.
+        if long and any(
+            mark is not False and (key == "secret" or did_you_mean(key, ("secret",))) for key, mark in value.items()
+        ):
             report.source_map.hide_secret(("params", word, "default"), value.get("default", ""))
         made = Reader(report).convert_table(table, grammar.PARAM, ("params", word), f"param {quote_name(word)}")
         try:
@@ -260,42 +260,24 @@ def read_params(raw: Any, report: Diagnostics) -> Params:
     return params
 
 
-def _may_be_secret(table: dict[str, Any]) -> bool:
-    """Return True also if `secret` is misspelt or has a wrong value: the error must not show the secret."""
-    return any(
-        value is not False and (key == "secret" or did_you_mean(key, ("secret",))) for key, value in table.items()
-    )
-
-
 def _make_param(word: str, made: dict[str, Any]) -> Param:
-    kind = made.get("type") or type_of(made.get("default", ""))
+    kind = made.setdefault("type", type_of(made.get("default", "")))
     if kind is None:
         raise InvalidValue("E114", f"cannot be {describe_value(made['default'])}", key="default")
     if made.get("required") and "default" in made:
         raise InvalidValue("E114", "has a default, so it cannot be required", key="required")
     if not made.get("required") and "default" not in made:
         raise InvalidValue("E114", "needs a `default` or `required = true`")
-    low, high = (_convert_bound(kind, made[key], key) if key in made else None for key in ("min", "max"))
+    low, high = (_convert_bound(kind, made.pop(key), key) if key in made else None for key in ("min", "max"))
     if low is not None and high is not None and low > high:
         raise InvalidValue("E114", "has a `min` above its `max`", key="min")
-    choices = made.get("choices")
-    if choices is not None:
-        choices = tuple(_convert_bound(kind, one, "choices") for one in choices)
-    param = Param(
-        name=word,
-        type=kind,
-        required=made.get("required", False),
-        choices=choices,
-        low=low,
-        high=high,
-        env=made.get("env"),
-        secret=made.get("secret", False),
-        help=made.get("help", ""),
-    )
+    if "choices" in made:
+        made["choices"] = tuple(_convert_bound(kind, one, "choices") for one in made["choices"])
+    param = Param(word, low=low, high=high, **made)
     if param.required:
         return param
     try:
-        return replace(param, default=convert_param(param, made["default"]))
+        return replace(param, default=convert_param(param, param.default))
     except InvalidValue as wrong:
         raise InvalidValue("E114", f"has a default that {wrong.message}", wrong.hint, key="default") from None
 

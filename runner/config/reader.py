@@ -70,6 +70,16 @@ class KeyTable(dict[str, Key]):
         self.schema_id = name.replace(" ", "-")
         self.reference_schema = {"$ref": f"#/$defs/{self.schema_id}"}
 
+    def describe(self) -> dict[str, Any]:
+        """Return the schema of such a table."""
+        properties = {key.name: {"description": key.help, **key.type.schema} for key in self.values()}
+        for key in self.values():
+            if (default := key.parse_default()) is not None:
+                properties[key.name]["default"] = default
+        required = [key.name for key in self.values() if key.required]
+        made = {"type": "object", "additionalProperties": False, "properties": properties}
+        return {**made, "required": required} if required else made
+
 
 class ValuePlace(NamedTuple):
     """The place of a value that is converted: the reader that converts, its key, its path, and who has it."""

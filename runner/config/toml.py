@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomli
-from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,18 +37,10 @@ class UnreadableFile(Exception):
         self.hint, self.shown = hint, shown
 
 
-class TaskFile(Struct, frozen=True):
-    """A file as it was given: its name for people, the folder it lives in, and its text."""
-
-    file: str
-    folder: Path
-    text: str
-
-
-def read(source: str | Path) -> TaskFile:
-    """Read a file (`-`: standard input) and decode it; raises `UnreadableFile`."""
+def read(source: str | Path) -> tuple[Path, str]:
+    """Return the folder and the text of a file (`-`: standard input); raises `UnreadableFile`."""
     if str(source) == "-":
-        return TaskFile(STDIN, Path.cwd(), decode_text(sys.stdin.buffer.read(MAX_FILE_BYTES + 1)))
+        return Path.cwd(), decode_text(sys.stdin.buffer.read(MAX_FILE_BYTES + 1))
     path = Path(source)
     try:
         if not path.is_file() and not _is_pipe(path):
@@ -61,7 +52,7 @@ def read(source: str | Path) -> TaskFile:
         raise UnreadableFile("E101", f"the file cannot be read: {error.strerror or type(error).__name__}") from None
     except ValueError:  # a NUL in the path
         raise UnreadableFile("E101", "the file is not a file name") from None
-    return TaskFile(str(path), folder, decode_text(data))
+    return folder, decode_text(data)
 
 
 def _not_a_file(path: Path) -> str:
@@ -193,6 +184,4 @@ def _too_deep(value: dict[str, Any]) -> bool:
             for inner in (outer.values() if isinstance(outer, dict) else outer)
             if isinstance(inner, (dict, list))
         ]
-        if not level:
-            return False
-    return True
+    return bool(level)

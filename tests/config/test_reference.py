@@ -13,9 +13,9 @@ from helpers import ROOT, load_config
 from runner import config
 from runner.cli import shared_options
 from runner.config import grammar
+from runner.config.grammar import build_schema
 from runner.config.planned import PLANNED
 from runner.config.resolved import to_toml
-from runner.config.schema import build_schema
 from runner.model import QueueConfig, RunSettings, TaskConfig
 
 PAGE = ROOT / "docs" / "reference" / "file.md"
