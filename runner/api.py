@@ -142,31 +142,11 @@ def read_config(
 ) -> Config:
     """Return the file with its problems in it, for those who will change it before it is checked."""
     from runner import config
+    from runner.config.resolved import to_toml
 
     given = {word: os.fspath(one) if isinstance(one, os.PathLike) else one for word, one in (params or {}).items()}
     keys = [(key, to_toml(value)) for key, value in (sets or {}).items()]
     return config.examine(os.fspath(file), params=given, sets=keys)
-
-
-def to_toml(value: Any) -> str:
-    """Return a Python value as TOML on one line.
-
-    >>> to_toml({"first": "200ms", "of": [1, True]})
-    '{"first" = "200ms", "of" = [1, true]}'
-    """
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(str(key))} = {to_toml(one)}" for key, one in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(to_toml, value)) + "]"
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)) or hasattr(value, "isoformat"):
-        return value.isoformat() if hasattr(value, "isoformat") else repr(value)
-    raise UsageError(f"a value of type {type(value).__name__} cannot be written in a file: {value!r:.100}")
 
 
 # -- running ----------------------------------------------------------------------------------
@@ -260,7 +240,7 @@ def _decode_json(text: str) -> Any:
 
 
 def _select_only(config: Config, tasks: Collection[str], skip: Collection[str]) -> Config:
-    from runner.config.task_selection import select_tasks
+    from runner.config.overrides import select_tasks
 
     return select_tasks(config, [tasks] if isinstance(tasks, str) else tasks, [skip] if isinstance(skip, str) else skip)
 

@@ -1,6 +1,6 @@
 """The parts of a checked file: frozen dataclasses, every one with its defaults.
 
-`config.load` is the only maker of these; everything below it in the house reads them and
+`config.examine` is the only maker of these; everything below it in the house reads them and
 nothing writes them. Durations are seconds (float), sizes are bytes (int).
 """
 

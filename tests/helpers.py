@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from command_server import CommandServer, ForkedCommand
 
+    from runner.model import Config
+
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "RUNNER_TEST_TOKEN"
 #: The name of this worker of pytest-xdist; empty in a session without workers, and in the one that starts them.
@@ -276,3 +278,12 @@ def shared_memory() -> set[str]:
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
     named = {name for name in names if name.startswith(("psm_", "sem.mp-", "mp-", "pym-", "runner"))}
     return {name for name in named if f"-{WORKER}-" in name} if WORKER else named
+
+
+def load_config(source: str | Path, **options: Any) -> Config:
+    """A file as `config.examine` reads it; ConfigError with every problem in it."""
+    from runner import check, config
+
+    found = config.examine(source, **options)
+    check.raise_if_errors(found.problems, found)
+    return found

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from runner.check import extensions, structure
 from runner.check.extensions import plugin_notices
 from runner.check.functions import check_functions, function_location
-from runner.config import function_defaults
+from runner.config.overrides import apply_declared_options
 from runner.config.source_map import VALUE_PART, SourceMap
 from runner.errors import ConfigError, PluginError
 from runner.plugins import PluginSet
@@ -81,7 +81,7 @@ def check_everything(config: Config, choice: PluginPolicy | None = None) -> Find
             except PluginError as error:
                 problems.append(Problem(error.code, str(error), place, hint=error.hint))
             else:
-                tasks[word], wrong = function_defaults.apply_declared_options(
+                tasks[word], wrong = apply_declared_options(
                     config, word, function.options, function_location(function), place
                 )
                 problems += wrong
@@ -100,8 +100,4 @@ def raise_if_errors(problems: Iterable[Problem], config: Config) -> None:
 
 def with_source_line(found: Problem, config: Config) -> Problem:
     """Return the problem with the line of the file that it stands in, and without secrets."""
-    places = config.locations
-    if found.source or not isinstance(places, SourceMap):
-        return found
-    mask = places.mask_secrets
-    return replace(found, source=places.source_line(found.place), message=mask(found.message), hint=mask(found.hint))
+    return config.locations.complete(found) if isinstance(config.locations, SourceMap) else found

@@ -20,6 +20,8 @@ from runner.text import clean_text
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 _SCALARS = (str, int, float, bool)
+#: The types that TOML has itself. Tuples, as a hint need not be hashable.
+_OWN_TYPES = (*_SCALARS, list, dict, dt.datetime, dt.date, dt.time)
 _ANYTHING = (None, Any, object)
 
 
@@ -55,11 +57,9 @@ def convert_argument(value: Any, hint: Any) -> Any:
 
 def fits_hint(value: Any, hint: Any) -> bool:  # noqa: PLR0911  one line for each kind of hint
     """Return True if the value is right as it is, as far as that can be said without pydantic."""
-    if hint in _ANYTHING if _is_hashable(hint) else False:
+    if hint in _ANYTHING or isinstance(hint, (str, typing.TypeVar)):  # a hint that did not resolve says nothing
         return True
-    if isinstance(hint, (str, typing.TypeVar)):  # a hint that did not resolve says nothing
-        return True
-    if hint in _SCALARS or hint in {list, dict} or hint in {dt.datetime, dt.date, dt.time}:
+    if hint in _OWN_TYPES:
         return type(value) is hint
     if hint is Path:
         return isinstance(value, Path)
@@ -75,14 +75,6 @@ def fits_hint(value: Any, hint: Any) -> bool:  # noqa: PLR0911  one line for eac
             fits_hint(key, arguments[0]) and fits_hint(each, arguments[1]) for key, each in value.items()
         )
     return False
-
-
-def _is_hashable(hint: Any) -> bool:
-    try:
-        hash(hint)
-    except TypeError:
-        return False
-    return True
 
 
 def _convert_by_pydantic(value: Any, hint: Any) -> Any:

@@ -90,10 +90,8 @@ def find_broken_plugins(config: Config, plugins: PluginSet, problems: Sequence[P
     for plugin in plugins.all_plugins:
         if not plugin.error or plugin.error.rstrip() in told or not _has_hooks(plugin):
             continue
-        if plugin.error == plugin.error_line:
-            text, hint = f"plugin {plugin.label} is left out: {plugin.error_line}", ""
-        else:
-            text, hint = f"plugin {plugin.label} is left out: {plugin.error_line}", plugin.error.rstrip()
+        text = f"plugin {plugin.label} is left out: {plugin.error_line}"
+        hint = "" if plugin.error == plugin.error_line else plugin.error.rstrip()
         yield Problem(BROKEN_PLUGIN_CODE, text, config.place(), "warning", hint=hint)
 
 
@@ -103,9 +101,8 @@ def _has_hooks(plugin: Plugin) -> bool:
         return bool(plugin.hooks_module)
     if not plugin.loaded or plugin.error == plugin.error_line:
         return True
-    return (
-        plugin.path is not None and "hookimpl" in plugin.source_text
-    )  # it was not imported, so only its text can tell
+    # It was not imported, so only its text can tell.
+    return plugin.path is not None and "hookimpl" in plugin.source_text
 
 
 def plugin_notices(problems: Sequence[Problem]) -> tuple[str, ...]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import builtins
 import inspect
 import pickle
 import re
+import sys
+import types
 import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.check import convert, exceptions, shipped
+from runner.check import convert, shipped
 from runner.check.structure import thread_problems
-from runner.config.function_defaults import is_set_in_file
+from runner.config.overrides import is_set_in_file
 from runner.config.source_map import VALUE_PART
 from runner.problems import Problem, quote_name
 from runner.structs import dataclass, field
@@ -19,13 +22,14 @@ from runner.tasks import inspect_shape, parameter_hints
 from runner.text import clean_text, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from runner.check.convert import Arguments
     from runner.model import Config, TaskConfig
     from runner.plugins import TaskFunction
     from runner.problems import Location
 
+_MISSING = object()
 _MODULE = re.compile(r"\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])")
 
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -49,7 +53,7 @@ def check_functions(
             continue
         arguments[word] = binding.bind_arguments()
         problems += [*binding.problems, *_check_declaration(config, task, function)]
-        problems += exceptions.find_exception_problems(config, task, function)
+        problems += _find_exception_problems(config, task, function)
         problems += shipped.find_std_problems(config, task, function, arguments[word])
     problems += shipped.find_file_clashes(config, functions, arguments)
     return problems, arguments
@@ -88,11 +92,18 @@ def function_location(function: TaskFunction) -> str:
     return f"{clean_text(file)}:{function.line}" if function.line else clean_text(file)
 
 
+def _find_signature(target: Any) -> inspect.Signature | None:
+    """Return the signature of a callable; None for a built-in that does not say."""
+    try:
+        return inspect.signature(target)
+    except (TypeError, ValueError):
+        return None
+
+
 def written_signature(target: Any) -> str:
     """Return a signature as its author wrote it, without the modules of the names in its annotations."""
-    try:
-        found = inspect.signature(target)
-    except (TypeError, ValueError):
+    found = _find_signature(target)
+    if found is None:
         return "(...)"
     parameters = [each.replace(annotation=_show_annotation(each.annotation)) for each in found.parameters.values()]
     return clean_text(
@@ -160,9 +171,8 @@ class ArgumentBinding:
     # -- binding -------------------------------------------------------------------------------
 
     def _bind_parameters(self, target: Any, *, item: bool, given: set[str]) -> None:
-        try:
-            signature = inspect.signature(target)
-        except (TypeError, ValueError):  # a built-in that does not say
+        signature = _find_signature(target)
+        if signature is None:
             return
         self.parameters = dict(signature.parameters)
         kinds = [parameter.kind for parameter in signature.parameters.values()]
@@ -203,23 +213,15 @@ class ArgumentBinding:
         known = [each.name for each in self.parameters.values() if each.kind in _BY_NAME]
         for word in self.task.kwargs:
             if word in filled and word in known:
-                self._add_problem(
-                    "E303",
-                    f"{self._describe_function()} cannot be given {quote_name(word)}: {filled[word]}",
-                    "with",
-                    word,
-                )
+                text = f"{self._describe_function()} cannot be given {quote_name(word)}: {filled[word]}"
+                self._add_problem("E303", text, "with", word)
             elif word in known or open_names:
                 filled[word] = "`with` gives it"
             else:
                 near = did_you_mean(word, [one for one in known if one not in filled])
                 text = f"{self._describe_function()} has no argument {quote_name(word)}"
                 self._add_problem("E303", text, "with", word, hint=near)
-                filled.update(dict.fromkeys(self._meant_names(near), "`with` gives it"))
-
-    @staticmethod
-    def _meant_names(near: str) -> list[str]:
-        return near.split("`")[1:2]
+                filled.update(dict.fromkeys(near.split("`")[1:2], "`with` gives it"))
 
     def _check_missing(self, filled: dict[str, str]) -> None:
         missing = [
@@ -234,10 +236,10 @@ class ArgumentBinding:
 
     def _callable_class(self, target: Any, *, item: bool, given: set[str]) -> None:
         """Check `__call__`, which gets the item and nothing from the file."""
-        try:
-            parameters = list(inspect.signature(target.__call__).parameters.values())[1:]
-        except (TypeError, ValueError):
+        signature = _find_signature(target.__call__)
+        if signature is None:
             return
+        parameters = list(signature.parameters.values())[1:]
         takes = [each for each in parameters if each.name not in given and each.kind not in _OPEN]
         opens = any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters)
         first = takes[0] if takes and takes[0].kind in _BY_POSITION else None
@@ -273,16 +275,14 @@ class ArgumentBinding:
             made = convert.convert_argument(value, hint)
             if made is not value:
                 pickle.dumps(made, 5)
-        except convert.UnfitValue as unfit:
-            text = f"{quote_name(parameter)} of {self._describe_function()} {unfit}"
-            self._add_problem("E304", text, *path, VALUE_PART)
         except Exception as error:  # noqa: BLE001  a type of the user's that cannot be pickled may raise anything
-            text = f"{quote_name(parameter)} of {self._describe_function()} cannot be sent to a worker"
-            text += f": {clean_text(str(error), 200)}"
-            self._add_problem("E304", text, *path, VALUE_PART)
-        else:
-            return made
-        return value
+            unfit = isinstance(error, convert.UnfitValue)
+            wrong = str(error) if unfit else f"cannot be sent to a worker: {clean_text(str(error), 200)}"
+            self._add_problem(
+                "E304", f"{quote_name(parameter)} of {self._describe_function()} {wrong}", *path, VALUE_PART
+            )
+            return value
+        return made
 
 
 def _annotated_callable(target: Any) -> Any:
@@ -292,3 +292,62 @@ def _annotated_callable(target: Any) -> Any:
     if inspect.isclass(target):
         return target.__init__ if hasattr(target.__init__, "__annotations__") else target.__new__
     return target if inspect.isroutine(target) else type(target).__call__  # an instance
+
+
+# -- `retry_on`: the names of exceptions, which workers compare with the names of what was raised ---
+
+
+def _find_exception_problems(config: Config, task: TaskConfig, function: TaskFunction) -> Iterator[Problem]:
+    """Yield what is wrong with the names in a task's `retry_on`."""
+    if not task.retry_on:
+        return
+    space = _module_names(function)
+    for number, word in enumerate(task.retry_on):
+        own = config.locations.get(("tasks", task.name, "retry_on"))
+        table = ("tasks", task.name) if own else ("defaults", "task")
+        place = config.place(*table, "retry_on", str(number))
+        found = _resolve_exception(word, space)
+        text = f"task {quote_name(task.name)} retries on {quote_name(word)}"
+        if found is _MISSING:
+            known = [one for one, value in {**vars(builtins), **space}.items() if _is_exception(value)]
+            hint = did_you_mean(word, known) or "write it as `package.module.Name`"
+            yield Problem("E307", f"{text}, which is not known", place, hint=hint)
+        elif not _is_exception(found):
+            yield Problem("E307", f"{text}, which is not an exception", place)
+        elif word not in {found.__name__, found.__qualname__, full := f"{found.__module__}.{found.__qualname__}"}:
+            text += f", whose own name is {quote_name(full)}"
+            yield Problem("E307", text, place, hint=f"did you mean `{clean_text(full)}`?")
+
+
+def _resolve_exception(word: str, space: dict[str, Any]) -> Any:
+    """Return what a name means: a built-in, a name of the function's module or of one it imports, or a dotted one."""
+    if "." not in word:
+        found = space.get(word, getattr(builtins, word, _MISSING))
+        if found is not _MISSING:
+            return found
+        modules = [value for value in space.values() if issubclass(type(value), types.ModuleType)]
+        return next((vars(each)[word] for each in modules if _is_exception(vars(each).get(word))), _MISSING)
+    first, *rest = word.split(".")
+    found = space.get(first, _MISSING)
+    for part in rest:
+        found = getattr(found, part, _MISSING)
+    if found is not _MISSING:
+        return found
+    import pkgutil  # few files name an exception of a module that theirs has not
+
+    try:
+        return pkgutil.resolve_name(word)
+    except Exception:  # noqa: BLE001  a package that does not import is not there
+        return _MISSING
+
+
+def _is_exception(found: Any) -> bool:
+    # By what it is, not by what it says: proxies raise when they are asked.
+    return issubclass(type(found), type) and issubclass(found, BaseException)
+
+
+def _module_names(function: TaskFunction) -> dict[str, Any]:
+    """Return the names in the module of a function."""
+    target = inspect.unwrap(function.obj)
+    module = sys.modules.get(getattr(target, "__module__", None) or function.reference.module)
+    return dict(vars(module)) if module is not None else {}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.config import toml
-from runner.config.function_defaults import is_set_in_file
+from runner.config.overrides import is_set_in_file
 from runner.config.source_map import VALUE_PART
 from runner.problems import Problem, quote_name
 
@@ -33,13 +33,15 @@ def find_std_problems(
     if not _is_std(function, _READS | _WRITES):
         return
     given = _path_argument(arguments)
-    writes, stdin = function.name in _WRITES, function.name in _READS and descriptor_of(given) == 0
+    writes = function.name in _WRITES
+    stdin = not writes and (given == "-" or _parse_descriptor(given) == 0)
     at = config.place("tasks", task.name, "call")
     if stdin and config.file == toml.STDIN:
         text = f"task {quote_name(task.name)} would read standard input, from which this file itself was read"
         yield Problem("E304", text, at, hint="name the file: runner run FILE")
     if task.mode == "process" and (stdin or writes):
-        does = "reads standard input" if stdin else _describe_output(given)
+        output = "writes data to standard output" if given == "-" else "writes a file whole or not at all"
+        does = "reads standard input" if stdin else output
         place = config.place("tasks", task.name, "mode") if is_set_in_file(config, task.name, "mode") else at
         text = f"task {quote_name(task.name)} {does}, which only a thread can"
         yield Problem("E304", text, place, hint='say `mode = "thread"`, or nothing: its function declares it')
@@ -68,15 +70,6 @@ def _path_argument(arguments: Arguments) -> str:
     return str(args[0] if args else kwargs.get("path", "-"))
 
 
-def _describe_output(path: str) -> str:
-    return "writes data to standard output" if path == "-" else "writes a file whole or not at all"
-
-
-def descriptor_of(path: str) -> int | None:
-    """The descriptor of runner that a path of a source means."""
-    return 0 if path == "-" else _parse_descriptor(path)
-
-
 def _parse_descriptor(path: str) -> int | None:
     from runner.std.targets import fd_of_path  # most files need none of `std`
 
@@ -86,8 +79,9 @@ def _parse_descriptor(path: str) -> int | None:
 def _check_descriptors(config: Config, task: TaskConfig, arguments: Arguments) -> Iterator[Problem]:
     """`<(command)` gives runner a pipe, and a path that means another thing, or nothing, in every other process."""
     args, kwargs = arguments
-    given = [(("args", str(at)), value) for at, value in enumerate(args)]
-    for path, value in [*given, *((("with", word), value) for word, value in kwargs.items())]:
+    given = {("args", str(at)): value for at, value in enumerate(args)}
+    given |= {("with", word): value for word, value in kwargs.items()}
+    for path, value in given.items():
         if isinstance(value, (str, Path)) and str(value).startswith(("/dev/fd/", "/proc/self/fd/")):
             number = _parse_descriptor(str(value))
             if number is not None and number not in _OWN:
@@ -106,16 +100,12 @@ def find_file_clashes(
     """Yield files that two tasks write, by whatever names: each would replace what the other has written."""
     writers: dict[Hashable, str] = {}
     for word, given in arguments.items():
-        if not _is_std(functions[word], _WRITES) or any(
-            config.is_unknown("tasks", word, key) for key in ("args", "with")
-        ):
+        unknown = any(config.is_unknown("tasks", word, key) for key in ("args", "with"))
+        if unknown or not _is_std(functions[word], _WRITES):
             continue
         path = _path_argument(given)
         file = _identify_file(path)
-        if file is None:
-            continue
-        other = writers.setdefault(file, word)
-        if other != word:
+        if file is not None and (other := writers.setdefault(file, word)) != word:
             text = f"tasks {quote_name(other)} and {quote_name(word)} both write the file {quote_name(path)}"
             spot = ("args", "0", VALUE_PART) if given[0] else ("with", "path", VALUE_PART)
             hint = "give each its own file, or let both write to one queue, and one task to the file"
@@ -131,19 +121,12 @@ def _identify_file(path: str) -> Hashable | None:
             return None
         target = Path(os.path.realpath(path))
         word, folder = target.name, target.parent
-        if word != word.swapcase() and _ignores_case(folder, folder.with_name(folder.name.swapcase())):
-            import unicodedata
+        swapped = folder.with_name(folder.name.swapcase())
+        if word != word.swapcase() and swapped != folder and swapped.exists() and swapped.samefile(folder):
+            import unicodedata  # the file system ignores the case of letters
 
             word = unicodedata.normalize("NFC", word.casefold())
         there = folder.stat()
     except (OSError, ValueError):  # it cannot be written either, and the task will say so
         return path
     return there.st_dev, there.st_ino, word
-
-
-def _ignores_case(one: Path, other: Path) -> bool:
-    """Return True if the file system ignores the case of letters."""
-    try:
-        return one != other and one.samefile(other)
-    except OSError:
-        return False

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from typing import TYPE_CHECKING
 
-from runner.check import cycles
-from runner.check.graph import TaskGraph
 from runner.config.value_types import usable_cores
 from runner.problems import Problem, quote_name
+from runner.topology import TaskNode, Topology, strongly_connected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from runner.model import Config, TaskConfig
     from runner.problems import Location
@@ -20,29 +21,34 @@ _AT_START = ("PYTHON", "LD_", "DYLD_", "MALLOC_", "GLIBC_TUNABLES")
 _LATER = {"PYTHONASYNCIODEBUG", "PYTHONBREAKPOINT"}
 #: More processes than this for each core are a slip more often than a wish.
 _MANY = 8
+#: So many cycles are named; finding the next one means to look at the whole graph again.
+_MOST_CYCLES = 10
 
 
 def find_structure_problems(config: Config) -> Iterator[Problem]:
     """Yield every problem of the graph and of keys that do not fit each other."""
-    graph = TaskGraph(config)
+    tasks = [task for task in config.tasks.values() if task.enabled]
+    graph = Topology(
+        TaskNode(task.name, task.inputs, (*task.outputs, *((task.dead,) if task.dead else ()))) for task in tasks
+    )
     yield from _check_ends(config, graph)
-    yield from cycles.find_cycle_problems(config, graph)
-    for task in graph.tasks.values():
+    yield from _find_unclosed_cycles(config, graph)
+    yield from _find_waiting_tasks(config, graph)
+    for task in tasks:
         if task.mode == "thread":
             yield from thread_problems(config, task, "but runs in threads")
         yield from _find_unused_keys(config, task)
-        yield from _check_ports(config, task)
-    yield from _check_dead_queues(config, graph)
-    yield from _find_warnings(config, graph)
+    yield from _check_dead_queues(config, tasks)
+    yield from _find_warnings(config, tasks)
 
 
-def location_of_key(config: Config, task: str, key: str, *more: str) -> Location:
+def _location_of_key(config: Config, task: str, key: str) -> Location:
     """Return the location of a task's key: in its own table, else in the defaults, else the task itself."""
-    own = config.locations.get(("tasks", task, key, *more))
+    own = config.locations.get(("tasks", task, key))
     return own or config.locations.get(("defaults", "task", key)) or config.place("tasks", task, key)
 
 
-def has_own_key(config: Config, task: str, *key: str) -> bool:
+def _has_own_key(config: Config, task: str, *key: str) -> bool:
     """Return True if the task's own table has the key; a default that does not fit one task is not a mistake."""
     return config.locations.get(("tasks", task, *key)) is not None
 
@@ -50,43 +56,43 @@ def has_own_key(config: Config, task: str, *key: str) -> bool:
 # -- queues -----------------------------------------------------------------------------------
 
 
-def _check_ends(config: Config, graph: TaskGraph) -> Iterator[Problem]:
+def _check_ends(config: Config, graph: Topology) -> Iterator[Problem]:
+    # A reported mistake must not cause a second one: what is not there may be what is misspelt.
+    unknown = [
+        config.is_unknown("tasks") or any(config.is_unknown("tasks", task, key) for task in graph.nodes for key in keys)
+        for keys in (("outputs", "dead"), ("inputs",))
+    ]
+    all_writers, all_readers = (not each for each in unknown)
     disabled = [task for task in config.tasks.values() if not task.enabled]
     for queue, settings in config.queues.items():
-        place, writers, readers = config.place("queues", queue), graph.writers[queue], graph.readers[queue]
-        idle = [task.name for task in disabled if queue in _touched_queues(task)]
+        place = config.place("queues", queue)
+        writers, readers = graph.writers.get(queue, []), graph.readers.get(queue, [])
+        idle = [task.name for task in disabled if queue in (*task.inputs, *task.outputs, task.dead)]
         why = f"`{idle[0]}` is not enabled" if idle else ""
         if not writers and not readers:
-            if not idle and graph.all_writers and graph.all_readers:
+            if not idle and all_writers and all_readers:
                 yield Problem("E204", f"no task writes queue {quote_name(queue)}, and none reads it", place)
-        elif not writers and graph.all_writers:
-            wanted = why or f"a task writes it with `outputs = [{_quote_string(queue)}]`"
+        elif not writers and all_writers:
+            wanted = why or f'a task writes it with `outputs = ["{queue}"]`'
             yield Problem("E204", f"no task writes queue {quote_name(queue)}", place, hint=wanted)
-        elif not readers and graph.all_readers:
-            wanted = why or f"a task reads it with `inputs = [{_quote_string(queue)}]`"
+        elif not readers and all_readers:
+            wanted = why or f'a task reads it with `inputs = ["{queue}"]`'
             yield Problem("E205", f"no task reads queue {quote_name(queue)}", place, hint=wanted)
         if len(readers) > 1 and settings.fanout is None and not config.is_unknown("queues", queue, "fanout"):
-            text = f"queue {quote_name(queue)} is read by {_list_names(readers)}, but `fanout` is not set"
+            names = ", ".join(map(quote_name, readers[:-1])) + f" and {quote_name(readers[-1])}"
+            text = f"queue {quote_name(queue)} is read by {names}, but `fanout` is not set"
             hint = '`fanout = "share"`: they compete; `fanout = "copy"`: each gets every item'
             yield Problem("E206", text, place, hint=hint)
+        on_cycle = not set(map(graph.cycle_of, writers)).isdisjoint(map(graph.cycle_of, readers))
+        if settings.loop and not on_cycle and writers and readers and all_writers and all_readers:
+            text = f"queue {quote_name(queue)} has `loop = true` but is not part of a cycle, so it is unbounded"
+            yield Problem("W404", text, config.place("queues", queue, "loop"), "warning", "leave `loop` out")
 
 
-def _touched_queues(task: TaskConfig) -> tuple[str | None, ...]:
-    return (*task.inputs, *task.outputs, task.dead)
-
-
-def _quote_string(word: str) -> str:
-    return f'"{word}"'
-
-
-def _list_names(words: list[str]) -> str:
-    return ", ".join(quote_name(word) for word in words[:-1]) + f" and {quote_name(words[-1])}"
-
-
-def _check_dead_queues(config: Config, graph: TaskGraph) -> Iterator[Problem]:
+def _check_dead_queues(config: Config, tasks: list[TaskConfig]) -> Iterator[Problem]:
     """Check that a queue of dead letters carries nothing else: its readers expect a `DeadLetter`."""
-    dead = {task.dead: task.name for task in graph.tasks.values() if task.dead}
-    for task in graph.tasks.values():
+    dead = {task.dead: task.name for task in tasks if task.dead}
+    for task in tasks:
         for queue in task.outputs:
             if queue in dead:
                 text = f"task {quote_name(task.name)} writes items to {quote_name(queue)}, which holds the dead"
@@ -106,6 +112,94 @@ def _output_place(config: Config, task: TaskConfig, queue: str) -> Location:
     return config.place("tasks", task.name, "outputs")
 
 
+# -- cycles -----------------------------------------------------------------------------------
+
+
+def _find_unclosed_cycles(config: Config, graph: Topology) -> Iterator[Problem]:
+    """Yield every cycle without a `loop` queue: each is named once, and taken as closed to find the next one."""
+    edges = {f"t{name}": [f"q{queue}" for queue in dict.fromkeys(node.outputs)] for name, node in graph.nodes.items()}
+    edges |= {f"q{queue}": [f"t{reader}" for reader in readers] for queue, readers in graph.readers.items()}
+    for queue, settings in config.queues.items():
+        if settings.loop or config.is_unknown("queues", queue, "loop"):
+            edges.pop(f"q{queue}", None)
+    for _ in range(_MOST_CYCLES):
+        cycle = find_cycle(edges)
+        if cycle is None:
+            return
+        closing = cycle[-1]
+        text = f"a cycle without `loop`: {_shorten_path(' -> '.join(node[1:] for node in [*cycle, cycle[0]]))}"
+        hint = "say `loop = true` for the queue that closes it"
+        yield Problem("E207", text, config.place("queues", closing[1:]), hint=hint)
+        del edges[closing]
+
+
+def find_cycle(edges: Mapping[str, list[str]]) -> list[str] | None:
+    """Return the shortest cycle through the first node that is on one; None if there is no cycle.
+
+    >>> find_cycle({"a": ["b"], "b": ["c", "d"], "c": [], "d": ["b"]})
+    ['b', 'd']
+    """
+    known = {node: [target for target in targets if target in edges] for node, targets in edges.items()}
+    inside = {node for part in strongly_connected(known) if len(part) > 1 for node in part}
+    inside |= {node for node, targets in known.items() if node in targets}
+    start = next((node for node in edges if node in inside), None)
+    if start is None:
+        return None
+    came: dict[str, str] = {}
+    left = deque([start])
+    while start not in came:  # it is on a cycle, so it is met again
+        node = left.popleft()
+        fresh = [target for target in known[node] if target not in came]
+        came |= dict.fromkeys(fresh, node)
+        left += fresh
+    back = [start]
+    while (node := came[back[-1]]) != start:
+        back.append(node)
+    return [start, *back[:0:-1]]
+
+
+def _shorten_path(way: str) -> str:
+    return way if len(way) <= 300 else way[:140] + " ... " + way[-140:]
+
+
+def _find_waiting_tasks(config: Config, graph: Topology) -> Iterator[Problem]:
+    """Yield tasks that wait for each other: through `after`, or because the end of one needs the end of the other.
+
+    Nodes are the start (`<a`) and the end (`>a`) of each task and the end of each queue (`=q`); an edge leads to what
+    must have happened before.
+    """
+    edges = {f"={queue}": [f">{writer}" for writer in writers] for queue, writers in graph.writers.items()}
+    starts = [f"<{task}" for task in graph.nodes]
+    for task in map(config.tasks.__getitem__, graph.nodes):
+        waits = [(other, state) for other, state in task.after.items() if other in graph.nodes]
+        edges[f"<{task.name}"] = [("<" if state == "started" else ">") + other for other, state in waits]
+        edges[f">{task.name}"] = [f"<{task.name}", *(f"={queue}" for queue in task.inputs if f"={queue}" in edges)]
+    part_of = {node: part for part in strongly_connected(edges) for node in part}
+    told: set[tuple[str, ...]] = set()
+    for start in starts:
+        part = part_of[start]
+        members = set(part)
+        if part in told or not members.intersection(edges[start]):
+            continue  # nothing that it waits for waits for it
+        told.add(part)
+        cycle = find_cycle({node: edges[node] for node in dict.fromkeys((start, *part))})
+        if cycle is not None:
+            text = "tasks that wait for each other: " + _shorten_path(_describe_waits(cycle))
+            yield Problem("E208", text, config.place("tasks", start[1:], "after"))
+
+
+def _describe_waits(cycle: list[str]) -> str:
+    parts = []
+    for node, before in itertools.pairwise([*cycle, cycle[0]]):
+        if node[0] == "<":
+            parts.append(f"{node[1:]} after {before[1:]}")
+        elif before[0] == "=":
+            parts.append(f"{node[1:]} reads {before[1:]} of ")
+        elif node[0] == "=":
+            parts[-1] += before[1:]
+    return ", ".join(parts)
+
+
 # -- keys of a task ---------------------------------------------------------------------------
 
 
@@ -114,52 +208,49 @@ def thread_problems(config: Config, task: TaskConfig, why: str) -> Iterator[Prob
     say = 'say `mode = "process"`, or leave'
     if task.timeout is not None:
         text = f"task {quote_name(task.name)} has a `timeout`, {why}; a thread cannot be killed"
-        yield Problem("E209", text, location_of_key(config, task.name, "timeout"), hint=f"{say} `timeout` out")
-    if task.env and has_own_key(config, task.name, "env"):
+        yield Problem("E209", text, _location_of_key(config, task.name, "timeout"), hint=f"{say} `timeout` out")
+    if task.env and _has_own_key(config, task.name, "env"):
         text = f"task {quote_name(task.name)} has an `env`, {why}; threads share the environment of the whole run"
-        yield Problem("E214", text, location_of_key(config, task.name, "env"), hint=f"{say} `env` out")
+        yield Problem("E214", text, _location_of_key(config, task.name, "env"), hint=f"{say} `env` out")
 
 
 def _find_unused_keys(config: Config, task: TaskConfig) -> Iterator[Problem]:
-    """Yield keys that would be ignored: nothing in a file is ignored in silence."""
-    place = config.place
+    """Yield keys that would be ignored, and ports without a queue: nothing in a file is ignored in silence."""
+    named = quote_name(task.name)
+    for port in task.ports:
+        if not port.queues:
+            place = config.place("tasks", task.name, "outputs", port.name)
+            yield Problem("E212", f"port {quote_name(port.name)} of task {named} leads to no queue", place)
+    unused: tuple[str, ...] = ()
     if config.is_unknown("tasks", task.name, "inputs"):
         return
     if not task.inputs:
-        for key in ("batch", "ordered", "dead"):
-            if getattr(task, key) and has_own_key(config, task.name, key):
-                text = f"`{key}` of task {quote_name(task.name)} has no effect: the task has no inputs"
-                yield Problem("E210", text, place("tasks", task.name, key))
-    elif task.dead and task.on_error == "skip" and has_own_key(config, task.name, "dead"):
-        text = f'`dead` of task {quote_name(task.name)} has no effect: `on_error = "skip"` drops what fails'
-        yield Problem("E210", text, place("tasks", task.name, "dead"))
-
-
-def _check_ports(config: Config, task: TaskConfig) -> Iterator[Problem]:
-    for port in task.ports:
-        if not port.queues:
-            text = f"port {quote_name(port.name)} of task {quote_name(task.name)} leads to no queue"
-            yield Problem("E212", text, config.place("tasks", task.name, "outputs", port.name))
+        unused, why = ("batch", "ordered", "dead"), "the task has no inputs"
+    elif task.on_error == "skip":
+        unused, why = ("dead",), '`on_error = "skip"` drops what fails'
+    for key in unused:
+        if getattr(task, key) and _has_own_key(config, task.name, key):
+            text = f"`{key}` of task {named} has no effect: {why}"
+            yield Problem("E210", text, config.place("tasks", task.name, key))
 
 
 # -- warnings ---------------------------------------------------------------------------------
 
 
-def _find_warnings(config: Config, graph: TaskGraph) -> Iterator[Problem]:
+def _find_warnings(config: Config, tasks: list[TaskConfig]) -> Iterator[Problem]:
     for param in config.unused_params:
         yield Problem("W401", f"param {quote_name(param)} is used nowhere", config.place("params", param), "warning")
-    for task in graph.tasks.values():
+    most = _MANY * usable_cores()
+    for task in (task for task in tasks if task.mode != "thread"):
+        named = quote_name(task.name)
         programs = task.call in {"shell", "std.shell"}  # nothing else is meant by their `env`
-        for word in () if task.mode == "thread" or programs else task.env:
-            if word.startswith(_AT_START) and word not in _LATER and has_own_key(config, task.name, "env", word):
-                named = quote_name(task.name)
+        for word in () if programs else task.env:
+            if word.startswith(_AT_START) and word not in _LATER and _has_own_key(config, task.name, "env", word):
                 text = f"{quote_name(word)} in the `env` of task {named} counts for programs that its workers start"
                 hint = f"the workers have started by then: set {quote_name(word)} for runner itself"
                 place = config.place("tasks", task.name, "env", word)
                 yield Problem("W408", f"{text}, not for the workers", place, "warning", hint)
-    most, there = _MANY * usable_cores(), [task for task in graph.tasks.values() if task.mode != "thread"]
-    for task in there:
-        if task.workers.count > most and has_own_key(config, task.name, "workers"):
-            text = f"task {quote_name(task.name)} wants {task.workers.count} processes on {usable_cores()} cores"
+        if task.workers.count > most and _has_own_key(config, task.name, "workers"):
+            text = f"task {named} wants {task.workers.count} processes on {usable_cores()} cores"
             hint = '`workers = "auto"` is one for each core'
             yield Problem("W403", text, config.place("tasks", task.name, "workers"), "warning", hint)

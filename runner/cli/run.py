@@ -20,7 +20,7 @@ from runner.cli.shared_options import (
     parse_pairs,
     raise_for_problems,
 )
-from runner.config.task_selection import select_tasks
+from runner.config.overrides import select_tasks
 from runner.errors import UsageError
 
 _DISPLAYS = ("auto", "live", "plain", "json", "none")

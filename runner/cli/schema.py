@@ -27,7 +27,7 @@ def schema(
 
 
 def _file_schema() -> object:
-    from runner.config.schema import build_schema
+    from runner.config.grammar import build_schema
 
     return build_schema()
 

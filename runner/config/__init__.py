@@ -1,5 +1,5 @@
 """The file: TOML in, a frozen `Config` of `runner.model` out, and every problem in it at once."""
 
-from runner.config.build import examine, load
+from runner.config.build import examine
 
-__all__ = ["examine", "load"]
+__all__ = ["examine"]

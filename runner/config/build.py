@@ -7,37 +7,21 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from runner.config import grammar, params_table, toml, value_types
-from runner.config import overrides as setting
+from runner.config import grammar, toml, value_types
 from runner.config.diagnostics import Diagnostics, TooManyProblems, describe_value
-from runner.config.params import plain_value
+from runner.config.overrides import apply_overrides
+from runner.config.params import read_params
 from runner.config.reader import Reader
 from runner.config.source_map import VALUE_PART, SourceMap
+from runner.config.units import plain_value
 from runner.errors import ConfigError
 from runner.model import Config, QueueConfig, RunSettings, TaskConfig
-from runner.problems import Location, Problem, quote_name, render_problems, sorted_problems
+from runner.problems import Location, Problem, quote_name, render_problems
 from runner.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-
-def load(
-    source: str | Path,
-    *,
-    params: Mapping[str, str] | None = None,
-    sets: Sequence[tuple[str, str]] = (),
-    env: Mapping[str, str] | None = None,
-) -> Config:
-    """Read a file (`-`: standard input) and return it checked; raises `ConfigError` with every problem in it.
-
-    `params` are `-p NAME=VALUE`, `sets` are `--set PATH=VALUE`, `env` is where `env` of a param looks (os.environ).
-    """
-    config = examine(source, params=params, sets=sets, env=env)
-    if any(problem.severity == "error" for problem in config.problems):
-        raise ConfigError(render_problems(config.problems), config.problems)
-    return config
 
 
 def examine(
@@ -48,17 +32,17 @@ def examine(
     env: Mapping[str, str] | None = None,
     lenient: bool = False,
 ) -> Config:
-    """Read a file as `load` does, but leave what is wrong in `problems` and `unknown_paths` of the Config.
+    """Read a file (`-`: standard input); what is wrong in it is in `problems` and `unknown_paths` of the Config.
 
+    `params` are `-p NAME=VALUE`, `sets` are `--set PATH=VALUE`, `env` is where `env` of a param looks (os.environ).
     `lenient`: a required param without a value is a warning (nothing is going to run). Raises `ConfigError` only when
     there is no file to speak of: it cannot be read, is not TOML, or has too many errors.
     """
     file = toml.STDIN if str(source) == "-" else str(source)
     places = SourceMap(file, "")
     try:
-        text = toml.read(source)
-        places.text = text.text
-        raw = toml.parse_toml(text.text)
+        folder, places.text = toml.read(source)
+        raw = toml.parse_toml(places.text)
     except toml.UnreadableFile as error:
         place = Location(file, error.line, error.column)
         shown = error.shown or places.source_line(place)
@@ -68,16 +52,14 @@ def examine(
         raise ConfigError(render_problems([problem]), [problem]) from None
     report = Diagnostics(places)
     try:
-        setting.apply_overrides(raw, sets, report)
+        apply_overrides(raw, sets, report)
         builder = _Builder(raw, report)
         builder.params.resolve_values(params or {}, os.environ if env is None else env, lenient=lenient)
-        config = builder.config(text)
+        config = builder.config(folder)
     except TooManyProblems:
-        found = sorted_problems(report.problems)
+        found = report.finished_problems()
         raise ConfigError(render_problems(found), found) from None
-    return replace(
-        config, problems=tuple(sorted_problems(report.problems)), unknown_paths=frozenset(report.unknown_paths)
-    )
+    return replace(config, problems=tuple(report.finished_problems()), unknown_paths=frozenset(report.unknown_paths))
 
 
 _QUOTED_TEXT = re.compile(r"\"[^\"]*\"?|'[^']*'?")
@@ -88,13 +70,6 @@ _SECRET_KEYS = {("args",), ("with",), ("env",)}
 _WHERE_ALLOWED = "a secret may be used in `args`, `with` and `env`"
 
 
-def _check_count(tables: dict[str, Any], word: str, report: Diagnostics) -> None:
-    if len(tables) > MAX_TABLES:
-        text = f"the file has {len(tables):,} {word}, and at most {MAX_TABLES:,} make sense"
-        report.problems.append(Problem("E117", text, Location(report.source_map.file)))
-        raise TooManyProblems
-
-
 class _Builder:
     """One file that is being converted."""
 
@@ -103,25 +78,25 @@ class _Builder:
         for word in raw:  # a misspelt `[params]` must not make every reference to a param an error
             if word not in grammar.TOP and did_you_mean(word, grammar.TOP) == "did you mean `params`?":
                 report.unknown_paths.add(("params",))
-        params = raw.pop("params", {})
-        if isinstance(params, dict):
-            _check_count(params, "params", report)
-        self.params = params_table.read(params, report)
+        self.params = read_params(self._named_tables(raw, "params"), report)
+        raw.pop("params", None)
         self.raw = raw
 
-    def config(self, source: toml.TaskFile) -> Config:
+    def config(self, folder: Path) -> Config:
         """Return everything, converted; with reported errors, the result has holes."""
         raw: dict[str, Any] = {key: self.params.fill_references(value, (key,)) for key, value in self.raw.items()}
         self._report_shown_secrets()
-        queues = self._check_names(raw, "queues", "queue")
-        tasks = self._check_names(raw, "tasks", "task")
+        queues, tasks = self._named_tables(raw, "queues"), self._named_tables(raw, "tasks")
+        for table, kind, names in (("queues", "queue", queues), ("tasks", "task", tasks)):
+            for name in names:
+                self.report.check_name(name, kind, (table, name))
         self.reader = Reader(self.report, queues, tasks, grammar.HOMES)
         top = {key: value for key, value in raw.items() if key not in {"queues", "tasks"}}
         made = self.reader.convert_table(top, grammar.TOP, (), "the file")
         defaults = made.get("defaults", {})
         config = Config(
-            file=source.file,
-            folder=source.folder,
+            file=self.report.source_map.file,
+            folder=folder,
             title=made.get("title", ""),
             run=RunSettings(**made.get("run", {})),
             params={word: plain_value(value) for word, value in self.params.values.items()},
@@ -151,16 +126,17 @@ class _Builder:
                 text = f"param {quote_name(word)} is secret, and this would be shown"
                 self.report.add_problem("E116", text, (*path, VALUE_PART), _WHERE_ALLOWED)
 
-    def _check_names(self, raw: dict[str, Any], word: str, kind: str) -> dict[str, Any]:
-        """Return the tables of `[queues]` or `[tasks]`; invalid names are reported."""
+    def _named_tables(self, raw: dict[str, Any], word: str) -> dict[str, Any]:
+        """Return the tables of `[params]`, `[queues]` or `[tasks]`."""
         tables = raw.get(word, {})
         if not isinstance(tables, dict):
             text = f"`{word}` must be a table, not {describe_value(tables)}"
             self.report.add_problem("E103", text, (word, VALUE_PART))
             return {}
-        _check_count(tables, word, self.report)
-        for one in tables:
-            self.report.check_name(one, kind, (word, one))
+        if len(tables) > MAX_TABLES:
+            text = f"the file has {len(tables):,} {word}, and at most {MAX_TABLES:,} make sense"
+            self.report.add_problem("E117", text, ())
+            raise TooManyProblems
         return dict(tables)
 
     def _make_queue(self, word: str, raw: Any, defaults: dict[str, Any]) -> QueueConfig:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.problems import Problem, quote_name
+from runner.problems import Problem, quote_name, sorted_problems
 from runner.text import MAX_COMPARED_WORDS, clean_text, did_you_mean
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ _HINTED = 50
 
 NAME_PATTERN = re.compile(r"[^\W_][\w-]{0,63}|_[\w-]{0,63}")
 NAME_WANTED = "a name is up to 64 letters, digits, `_` and `-`"
+
+
+#: Stands for a value that could not be found out; code that meets it stays silent, because the problem is reported.
+UNKNOWN: Any = type("Unknown", (), {"__repr__": lambda self: "unknown", "__slots__": ()})()
 
 
 class InvalidValue(Exception):
@@ -59,9 +63,9 @@ def describe_value(value: object) -> str:
     return next((word for kind, word in kinds.items() if isinstance(value, kind)), "a date or time")
 
 
-def wrong_type(wanted: str, value: object) -> InvalidValue:
-    """Return the error of a value that has another type than its key wants."""
-    return InvalidValue("E103", f"must be {wanted}, not {describe_value(value)}")
+def wrong_type(wanted: str, value: object, code: str = "E103", hint: str = "") -> InvalidValue:
+    """Return the error of a value that has another type, or another form, than its key wants."""
+    return InvalidValue(code, f"must be {wanted}, not {describe_value(value)}", hint)
 
 
 def check_type(value: Any, type_: type, wanted: str) -> None:
@@ -82,13 +86,13 @@ class Diagnostics:
 
     def add_problem(self, code: str, message: str, path: KeyPath, hint: str = "", severity: Severity = "error") -> None:
         """Add a problem at the key (or, with `VALUE_PART` as its last part, the value) of `path`."""
-        place = self.source_map.nearest_location(path)
-        mask = self.source_map.mask_secrets
         if len(self.problems) > MAX_COLLECTED_PROBLEMS:
             raise TooManyProblems
-        self.problems.append(
-            Problem(code, mask(message), place, severity, mask(hint), self.source_map.source_line(place))
-        )
+        self.problems.append(Problem(code, message, self.source_map.nearest_location(path), severity, hint))
+
+    def finished_problems(self) -> list[Problem]:
+        """Return all problems, sorted by place, as they may be shown."""
+        return sorted_problems(map(self.source_map.complete, self.problems))
 
     def suggest_nearest(self, word: str, known: Iterable[str]) -> str:
         """Return `did you mean ...?`; nothing in a file with more mistakes than a search for each may take time."""

@@ -7,182 +7,150 @@ this version refuses.
 
 from __future__ import annotations
 
-from runner.config.compound_types import (
-    AfterType,
-    BatchType,
-    DeadQueueType,
-    ExceptionsType,
-    KeywordsType,
-    NamedTablesType,
-    ParamsType,
-    PortsType,
-    PositionalType,
-    QueuesType,
-    StringsType,
-    TableType,
-)
+from typing import Any
+
+from runner.config import value_types as types
 from runner.config.reader import Key, KeyTable
-from runner.config.value_types import (
-    ANY,
-    BOOLEAN,
-    CALL,
-    ENGINE,
-    LIST,
-    TEXT,
-    ChoiceType,
-    DurationType,
-    EnvironmentType,
-    HaltType,
-    IntegerType,
-    NumberType,
-    PathType,
-    RateType,
-    SizeType,
-    WorkersType,
-)
-from runner.model import Backoff, Batch, Lifespan, Restarts
+from runner.model import Backoff, Lifespan, Restarts
 
 #: A time that must not be 0.
-_SOME_TIME = DurationType(0.001)
+_SOME_TIME = types.duration(0.001)
 
 RUN = KeyTable(
     "run",
     Key(
         "halt",
-        HaltType(),
-        '"never"',
+        types.HALT,
         'the dead items that stop the run: "first", a count, or a percentage (counted once 20 items have ended)',
+        '"never"',
     ),
     Key(
         "deadline",
         _SOME_TIME,
-        "",
         "when the run has ended, drained or not (draining begins before it, at most `grace`); exit 124",
     ),
-    Key("grace", DurationType(), '"10s"', "time to drain after the first Ctrl-C or SIGTERM"),
-    Key("engine", ENGINE, '"local"', 'where processes live: `"local"`, or an engine of a plugin'),
+    Key("grace", types.duration(), "time to drain after the first Ctrl-C or SIGTERM", '"10s"'),
+    Key("engine", types.ENGINE, 'where processes live: `"local"`, or an engine of a plugin', '"local"'),
     Key(
         "log",
-        ChoiceType("prefix", "raw"),
-        '"prefix"',
+        types.choice("prefix", "raw"),
         "lines of output carry the name of their worker, or are left alone",
+        '"prefix"',
     ),
-    Key("state", PathType(), '".runner"', "folder of ledgers, dead letters and reports, relative to the file"),
-    Key("record", IntegerType(0), "20", "the number of runs that are kept in `state`, this one included; 0: none"),
-    Key("max_item", SizeType(), '"256MiB"', "the largest item that may travel between processes"),
+    Key("state", types.PATH, "folder of ledgers, dead letters and reports, relative to the file", '".runner"'),
+    Key("record", types.integer(0), "the number of runs that are kept in `state`, this one included; 0: none", "20"),
+    Key("max_item", types.SIZE, "the largest item that may travel between processes", '"256MiB"'),
 )
 
 QUEUE = KeyTable(
     "queue",
-    Key("size", IntegerType(), "1000", "the most items that it holds; while it is full, writers wait"),
-    Key("bytes", SizeType(), '"64MB"', "the most bytes that it holds; the bound that is reached first counts"),
+    Key("size", types.integer(), "the most items that it holds; while it is full, writers wait", "1000"),
+    Key("bytes", types.SIZE, "the most bytes that it holds; the bound that is reached first counts", '"64MB"'),
     Key(
         "fanout",
-        ChoiceType("share", "copy"),
-        "",
+        types.choice("share", "copy"),
         "required when two tasks read the queue: they compete, or each gets every item",
     ),
-    Key("loop", BOOLEAN, "false", "this queue closes a cycle; it never blocks its writers"),
+    Key("loop", types.BOOLEAN, "this queue closes a cycle; it never blocks its writers", "false"),
 )
 
 BATCH = KeyTable(
     "batch",
-    Key("items", IntegerType(), "", "the most items in a batch", required=True),
-    Key("bytes", SizeType(), "", "the most bytes in a batch"),
-    Key("wait", DurationType(), "", "the longest time to wait for the batch to fill"),
+    Key("items", types.integer(), "the most items in a batch", required=True),
+    Key("bytes", types.SIZE, "the most bytes in a batch"),
+    Key("wait", types.duration(), "the longest time to wait for the batch to fill"),
 )
 
 BACKOFF = KeyTable(
     "backoff",
-    Key("first", DurationType(), '"100ms"', "before the first retry"),
-    Key("factor", NumberType(1, 1000), "2", "each wait is the one before times this"),
-    Key("max", DurationType(), '"30s"', "never longer than this"),
-    Key("jitter", NumberType(0, 1), "0.1", "spread, as a share of the wait"),
+    Key("first", types.duration(), "before the first retry", '"100ms"'),
+    Key("factor", types.number(1, 1000), "each wait is the one before times this", "2"),
+    Key("max", types.duration(), "never longer than this", '"30s"'),
+    Key("jitter", types.number(0, 1), "spread, as a share of the wait", "0.1"),
 )
 
 RESTARTS = KeyTable(
     "restarts",
-    Key("times", IntegerType(0), "5", "deaths of workers, not blamed on an item"),
-    Key("window", _SOME_TIME, '"1m"', "within this time"),
+    Key("times", types.integer(0), "deaths of workers, not blamed on an item", "5"),
+    Key("window", _SOME_TIME, "within this time", '"1m"'),
 )
 
 LIFESPAN = KeyTable(
     "lifespan",
-    Key("items", IntegerType(), "", "replace a worker after this number of items"),
-    Key("memory", SizeType(), "", "replace a worker that has more memory than this"),
+    Key("items", types.integer(), "replace a worker after this number of items"),
+    Key("memory", types.SIZE, "replace a worker that has more memory than this"),
 )
 
 TASK = KeyTable(
     "task",
-    Key("call", CALL, "the task's own name", "function, plugin.function or package.module:function"),
+    Key("call", types.CALL, "function, plugin.function or package.module:function", "the task's own name"),
     Key(
         "args",
-        PositionalType(),
-        "[]",
+        types.ARGS,
         "positional arguments, checked and converted by the function's signature and type hints",
+        "[]",
     ),
-    Key("with", KeywordsType(), "{}", "keyword arguments, as `args`"),
-    Key("inputs", QueuesType(), "[]", "queues it reads; a single one may be a string"),
+    Key("with", types.KWARGS, "keyword arguments, as `args`", "{}"),
+    Key("inputs", types.QUEUES, "queues it reads; a single one may be a string", "[]"),
     Key(
         "outputs",
-        PortsType(),
-        "[]",
+        types.PORTS,
         "queues it writes: every item goes to each; as a table, named ports, and the function picks",
+        "[]",
     ),
-    Key("mode", ChoiceType("thread", "process"), 'what the function declares, else "process"', "how its workers run"),
-    Key("workers", WorkersType(), "1", 'a number, a list of names, or "auto" (one for each core)'),
-    Key("concurrency", IntegerType(1, 1_000_000), "100", "`async def` only: items in flight in one worker"),
+    Key("mode", types.choice("thread", "process"), "how its workers run", 'what the function declares, else "process"'),
+    Key("workers", types.WORKERS, 'a number, a list of names, or "auto" (one for each core)', "1"),
+    Key("concurrency", types.integer(1, 1_000_000), "`async def` only: items in flight in one worker", "100"),
     Key(
         "batch",
-        BatchType(BATCH, Batch),
-        "",
+        types.batch_of(BATCH),
         "the function takes a list of items, at most this number; the rest is flushed at the end",
     ),
-    Key("ordered", BOOLEAN, "false", "results leave in the order in which their items came"),
+    Key("ordered", types.BOOLEAN, "results leave in the order in which their items came", "false"),
     Key(
         "timeout",
         _SOME_TIME,
-        "",
         "for one item, or without inputs for the whole call; processes only, as a thread cannot be killed",
     ),
-    Key("attempts", IntegerType(1, 1_000_000), "1", "tries in all"),
-    Key("backoff", TableType(BACKOFF, Backoff), "", "waits before retries"),
+    Key("attempts", types.integer(1, 1_000_000), "tries in all", "1"),
+    Key("backoff", types.table_of(BACKOFF, Backoff), "waits before retries"),
     Key(
         "retry_on",
-        ExceptionsType(),
-        "every Exception",
+        types.EXCEPTIONS,
         "names of exceptions that are tried again; any other error is final at once",
+        "every Exception",
     ),
     Key(
         "on_error",
-        ChoiceType("dead", "skip", "fail", "stop"),
-        'with inputs "dead", without "fail"',
+        types.choice("dead", "skip", "fail", "stop"),
         "when tries are used up: a dead letter; dropped and counted; the task has failed; the whole run stops",
+        'with inputs "dead", without "fail"',
     ),
-    Key("dead", DeadQueueType(), "the run's own store", "a queue that receives the items given up, as `DeadLetter`"),
-    Key("rate", RateType(), "", "the most items in a period, over all workers"),
+    Key("dead", types.DEAD_QUEUE, "a queue that receives the items given up, as `DeadLetter`", "the run's own store"),
+    Key("rate", types.RATE, "the most items in a period, over all workers"),
     Key(
         "after",
-        AfterType(),
-        "[]",
+        types.AFTER,
         'tasks that must have ended well first; or a table, name → "started", "ended" or "ok"',
+        "[]",
     ),
     Key(
-        "restarts", TableType(RESTARTS, Restarts), "", "deaths of workers, not blamed on an item, before the task fails"
+        "restarts",
+        types.table_of(RESTARTS, Restarts),
+        "deaths of workers, not blamed on an item, before the task fails",
     ),
     Key(
         "lifespan",
-        TableType(LIFESPAN, Lifespan),
-        "",
+        types.table_of(LIFESPAN, Lifespan),
         "a worker is replaced after a number of items, or above an amount of memory",
     ),
-    Key("enabled", BOOLEAN, "true", "if false, it is not part of the run"),
-    Key("help", TEXT, "", "a line for people"),
+    Key("enabled", types.BOOLEAN, "if false, it is not part of the run", "true"),
+    Key("help", types.TEXT, "a line for people"),
     Key(
         "env",
-        EnvironmentType(),
-        "{}",
+        types.ENVIRONMENT,
         "environment variables of its workers; for processes only (E214), because threads share one environment",
+        "{}",
     ),
 )
 
@@ -192,37 +160,37 @@ TASK_DEFAULTS = KeyTable("task defaults", *(key for name, key in TASK.items() if
 
 DEFAULTS = KeyTable(
     "defaults",
-    Key("task", TableType(TASK_DEFAULTS), "", "for all tasks"),
-    Key("queue", TableType(QUEUE), "", "for all queues"),
+    Key("task", types.table_of(TASK_DEFAULTS), "for all tasks"),
+    Key("queue", types.table_of(QUEUE), "for all queues"),
 )
 
 PARAM = KeyTable(
     "param",
     Key(
         "type",
-        ChoiceType("str", "int", "float", "bool", "path", "duration", "size", "list"),
-        "the type of `default`",
+        types.choice("str", "int", "float", "bool", "path", "duration", "size", "list"),
         "what the value is",
+        "the type of `default`",
     ),
-    Key("default", ANY, "", "the value if none is given"),
-    Key("required", BOOLEAN, "false", "without a value the run does not start"),
-    Key("choices", LIST, "", "the only values allowed"),
-    Key("min", ANY, "", "the least value (or length) allowed"),
-    Key("max", ANY, "", "the greatest value (or length) allowed"),
-    Key("env", TEXT, "", "an environment variable that may give it; the only way the environment gets in"),
-    Key("secret", BOOLEAN, "false", "never printed; only for `args`, `with` and `env`"),
-    Key("help", TEXT, "", "a line for people"),
+    Key("default", types.ANY, "the value if none is given"),
+    Key("required", types.BOOLEAN, "without a value the run does not start", "false"),
+    Key("choices", types.LIST, "the only values allowed"),
+    Key("min", types.ANY, "the least value (or length) allowed"),
+    Key("max", types.ANY, "the greatest value (or length) allowed"),
+    Key("env", types.TEXT, "an environment variable that may give it; the only way the environment gets in"),
+    Key("secret", types.BOOLEAN, "never printed; only for `args`, `with` and `env`", "false"),
+    Key("help", types.TEXT, "a line for people"),
 )
 
 TOP = KeyTable(
     "top",
-    Key("title", TEXT, "", "a name of the whole, for people"),
-    Key("plugins", StringsType(), "", "files, folders, module names; default: the folder plugins/ beside the file"),
-    Key("run", TableType(RUN), "", "settings of the run"),
-    Key("params", ParamsType(PARAM), "", "values that the command line may give"),
-    Key("queues", NamedTablesType(QUEUE), "", "the queues"),
-    Key("tasks", NamedTablesType(TASK), "", "the tasks"),
-    Key("defaults", TableType(DEFAULTS), "", "values for all tasks, all queues"),
+    Key("title", types.TEXT, "a name of the whole, for people"),
+    Key("plugins", types.STRINGS, "files, folders, module names; default: the folder plugins/ beside the file"),
+    Key("run", types.table_of(RUN), "settings of the run"),
+    Key("params", types.declarations(PARAM), "values that the command line may give"),
+    Key("queues", types.named_tables(QUEUE), "the queues"),
+    Key("tasks", types.named_tables(TASK), "the tasks"),
+    Key("defaults", types.table_of(DEFAULTS), "values for all tasks, all queues"),
 )
 
 TABLES: dict[str, KeyTable] = {
@@ -231,3 +199,18 @@ TABLES: dict[str, KeyTable] = {
 }
 #: Where a key belongs that stands in another of these tables.
 HOMES = {"the top of the file": TOP, "[run]": RUN, "queues": QUEUE, "tasks": TASK}
+
+
+def build_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the whole file, draft 2020-12, for editors and other tools.
+
+    It knows types, names, ranges and units, and nothing of what belongs together; `runner check` knows that.
+    """
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "runner",
+        "description": "A file of tasks and queues for `runner run`.",
+        **TOP.describe(),
+        "required": ["tasks"],
+        "$defs": {table.schema_id: table.describe() for table in TABLES.values() if table is not TOP},
+    }

@@ -1,18 +1,25 @@
-"""`--set PATH=VALUE`: put values into the dict of a file before anything looks at it."""
+"""What changes a file from outside: `--set`, options that a function declares, `--task` and `--skip`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import tomli
 
-from runner.problems import quote_name
-from runner.text import clean_text
+from runner.config import grammar
+from runner.config.diagnostics import Diagnostics
+from runner.config.reader import Reader
+from runner.config.source_map import SourceMap
+from runner.errors import UsageError
+from runner.problems import Problem, quote_name
+from runner.text import clean_text, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-    from runner.config.diagnostics import Diagnostics
+    from runner.model import Config, TaskConfig
+    from runner.problems import Location
 
 
 def apply_overrides(raw: dict[str, Any], sets: Sequence[tuple[str, str]], report: Diagnostics) -> None:
@@ -33,17 +40,12 @@ def apply_overrides(raw: dict[str, Any], sets: Sequence[tuple[str, str]], report
                 report.add_problem("E110", message, path)
                 break
         else:
-            _set_value(table, path, parse_value(text))
-
-
-def _set_value(table: dict[str, Any], path: tuple[str, ...], made: Any) -> None:
-    """Set one value; a param keeps its type, bounds and secrecy."""
-    declared = table.get(path[-1])
-    if path[0] == "params" and len(path) == 2 and isinstance(declared, dict) and not isinstance(made, dict):
-        declared.pop("required", None)
-        declared["default"] = made
-    else:
-        table[path[-1]] = made
+            made, declared = parse_value(text), table.get(path[-1])
+            if path[0] == "params" and len(path) == 2 and isinstance(declared, dict) and not isinstance(made, dict):
+                declared.pop("required", None)  # a param keeps its type, bounds and secrecy
+                declared["default"] = made
+            else:
+                table[path[-1]] = made
 
 
 def parse_value(text: str) -> Any:
@@ -57,3 +59,39 @@ def parse_value(text: str) -> Any:
     except (ValueError, RecursionError):
         return text
     return found["v"] if set(found) == {"v"} else text
+
+
+def is_set_in_file(config: Config, task: str, key: str) -> bool:
+    """Return True if the file has this key of a task, in its own table or for all tasks."""
+    tables = (config.filled_tables.get("tasks", {}).get(task), config.filled_tables.get("defaults", {}).get("task"))
+    return any(isinstance(table, dict) and key in table for table in tables)
+
+
+def apply_declared_options(
+    config: Config, name: str, options: Mapping[str, Any], where: str, place: Location
+) -> tuple[TaskConfig, list[Problem]]:
+    """Return the task with what its function declares at `where`; problems stand at `place`, which calls it."""
+    task = config.tasks[name]
+    if not options:
+        return task, []
+    report = Diagnostics(SourceMap(config.file, ""))
+    reader = Reader(report, config.queues, config.tasks)
+    owner = f"the declaration at {where}"
+    made = reader.convert_table(dict(options), grammar.TASK_DEFAULTS, ("defaults", "task"), owner)
+    found = [Problem("E309", each.message, place, hint=each.hint) for each in report.problems]
+    keys = {key: value for key, value in made.items() if not is_set_in_file(config, name, key)}
+    if callable(keys.get("workers")):
+        keys["workers"] = keys["workers"](name)
+    return replace(task, **keys), found
+
+
+def select_tasks(config: Config, only: Collection[str] | None, skip: Collection[str] | None) -> Config:
+    """Return the file with only some of its tasks enabled: `--task` and `--skip`; UsageError for unknown names."""
+    for word in (*(only or ()), *(skip or ())):
+        if word not in config.tasks:
+            raise UsageError(f"unknown task {quote_name(word)}; {did_you_mean(word, config.tasks)}".rstrip("; "))
+    wanted = {word for word in config.tasks if (not only or word in only) and word not in (skip or ())}
+    if len(wanted) == len(config.tasks):
+        return config
+    tasks = {word: replace(task, enabled=task.enabled and word in wanted) for word, task in config.tasks.items()}
+    return replace(config, tasks=tasks)

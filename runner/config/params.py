@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.config.diagnostics import AlreadyReported, InvalidValue
+from runner.config import grammar
+from runner.config.diagnostics import UNKNOWN, AlreadyReported, InvalidValue, describe_value
+from runner.config.reader import Reader
 from runner.config.source_map import VALUE_PART
 from runner.config.units import WrittenDuration, WrittenSize
+from runner.model import Param
 from runner.problems import quote_name
 from runner.structs import dataclass, field
 from runner.text import clean_text, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from runner.config.diagnostics import Diagnostics
     from runner.config.source_map import KeyPath as Spot
-    from runner.model import Param
 
 #: All that `${name}` puts into a file, in characters: many times the largest file. An element of a list counts as more.
 MAX_FILLED_SIZE = 16 * 1024 * 1024
@@ -27,21 +30,6 @@ _ELEMENT = 16
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 _INT = re.compile(r"[+-]?[0-9]{1,18}")
 _TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-_TYPES: tuple[tuple[type, str], ...] = ((bool, "bool"), (int, "int"), (float, "float"), (str, "str"), (list, "list"))
-_PLAIN: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list}
-_WANTED = {
-    "str": "a string",
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "path": "a path",
-    "duration": 'a duration such as "10s"',
-    "size": 'a size such as "64KiB"',
-    "list": "a list",
-}
-
-#: Stands for a value that could not be found out; code that meets it stays silent, because the problem is reported.
-UNKNOWN: Any = type("Unknown", (), {"__repr__": lambda self: "unknown", "__slots__": ()})()
 
 
 def convert_param(param: Param, value: Any) -> Any:
@@ -66,42 +54,55 @@ def to_type(kind: str, value: Any) -> Any:
     >>> to_type("int", "12"), to_type("bool", "yes"), to_type("list", "a,b"), to_type("duration", "1m") + 0
     (12, True, ['a', 'b'], 60.0)
     """
+    wanted, plain, read = _PARAM_TYPES[kind]
     try:
         if isinstance(value, str):
-            return _from_text(kind, value)
-        plain = _PLAIN.get(kind)
-        if plain is None or not isinstance(value, plain) or (isinstance(value, bool) and kind != "bool"):
-            raise ValueError(kind)  # noqa: TRY301  one handler for what conversions raise and this
-        return float(value) if kind == "float" else value
-    except (ValueError, OverflowError):
-        raise InvalidValue("E113", f"must be {_WANTED[kind]}, not {clean_text(str(value), 60)}") from None
+            return read(value)
+        if isinstance(value, plain) and (kind == "bool" or not isinstance(value, bool)):
+            return float(value) if kind == "float" else value
+    except (ValueError, KeyError, OverflowError):
+        pass
+    raise InvalidValue("E113", f"must be {wanted}, not {clean_text(str(value), 60)}")
 
 
-def _from_text(kind: str, text: str) -> Any:
-    if kind == "int":
-        if not _INT.fullmatch(text.strip()):
-            raise ValueError(text)
-        return int(text)
-    if kind == "float":
-        number = float(text)
-        if not math.isfinite(number):
-            raise ValueError(text)
-        return number
-    if kind == "bool":
-        if text.strip().lower() not in _TRUTH:
-            raise ValueError(text)
-        return _TRUTH[text.strip().lower()]
-    if kind == "list":
-        return [one.strip() for one in text.split(",")] if text.strip() else []
-    if kind == "path" and ("\x00" in text or not text):
+def _read_int(text: str) -> int:
+    if not _INT.fullmatch(text.strip()):
         raise ValueError(text)
-    makers: dict[str, Any] = {"str": str, "path": Path, "duration": WrittenDuration, "size": WrittenSize}
-    return makers[kind](text)
+    return int(text)
+
+
+def _read_float(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(text)
+    return number
+
+
+def _read_path(text: str) -> Path:
+    if "\x00" in text or not text:
+        raise ValueError(text)
+    return Path(text)
+
+
+def _read_list(text: str) -> list[str]:
+    return [one.strip() for one in text.split(",")] if text.strip() else []
+
+
+#: Of each type of a param: the words of a message, values of the file that have it already, and how a text is read.
+_PARAM_TYPES: dict[str, tuple[str, Any, Callable[[str], Any]]] = {
+    "bool": ("true or false", (bool,), lambda text: _TRUTH[text.strip().lower()]),
+    "int": ("a whole number", (int,), _read_int),
+    "float": ("a number", (int, float), _read_float),
+    "str": ("a string", (str,), str),
+    "list": ("a list", (list,), _read_list),
+    "path": ("a path", (), _read_path),
+    "duration": ('a duration such as "10s"', (), WrittenDuration),
+    "size": ('a size such as "64KiB"', (), WrittenSize),
+}
 
 
 def type_of(value: Any) -> str | None:
-    """The param type that a value of the file has by itself."""
-    return next((word for kind, word in _TYPES if isinstance(value, kind)), None)
+    """Return the param type that a value of the file has by itself."""
+    return next((kind for kind, (_, plain, _) in _PARAM_TYPES.items() if isinstance(value, plain)), None)
 
 
 @dataclass(slots=True)
@@ -136,15 +137,10 @@ class Params:
             self.value_sources[param.name] = self.diagnostics.source_map.given[path]
             return param.default
         if param.name in given:
-            value: Any = given[param.name]
-            self.value_sources[param.name] = "-p"
-            path = (f"-p {param.name}",)
-            self.diagnostics.source_map.given[path] = path[0]
+            value, source, origin = given[param.name], "-p", f"-p {param.name}"
         elif param.env is not None and param.env in env:
-            value = env[param.env]
-            self.value_sources[param.name] = f"environment variable {param.env}"
-            path = (f"environment variable {param.env}",)
-            self.diagnostics.source_map.given[path] = path[0]
+            value, source = env[param.env], f"environment variable {param.env}"
+            origin = source
         elif param.required:
             hint = f"give it with `-p {param.name}=VALUE`" + (f" or in {param.env}" if param.env else "")
             text = f"param {quote_name(param.name)} is required and has no value"
@@ -152,6 +148,9 @@ class Params:
             return UNKNOWN
         else:
             return param.default
+        self.value_sources[param.name] = source
+        path = (origin,)
+        self.diagnostics.source_map.given[path] = origin
         if param.secret:
             self.diagnostics.source_map.hide_secret(("params", param.name), value)
         try:
@@ -232,16 +231,62 @@ class Params:
         return self.values[word]
 
 
-def plain_value(value: Any) -> Any:
-    """Return a value as user code sees it: durations are floats, sizes are ints.
+# -- declarations -----------------------------------------------------------------------------
 
-    >>> plain_value({"pause": WrittenDuration("1m")})
-    {'pause': 60.0}
-    """
-    if isinstance(value, WrittenDuration):
-        return float(value)
-    if isinstance(value, WrittenSize):
-        return int(value)
-    if isinstance(value, dict):
-        return {key: plain_value(inner) for key, inner in value.items()}
-    return [plain_value(inner) for inner in value] if isinstance(value, list) else value
+
+def read_params(raw: dict[str, Any], report: Diagnostics) -> Params:
+    """Return every declaration; a wrong one is reported, and its value is UNKNOWN."""
+    params = Params(report)
+    for word, value in raw.items():
+        before = len(report.problems)
+        if not report.check_name(word, "param", ("params", word)):
+            continue
+        long = isinstance(value, dict)
+        table = value if long else {"default": value}
+        # Also if `secret` is misspelt or has a wrong value: the error must not show the secret.
+        if long and any(
+            mark is not False and (key == "secret" or did_you_mean(key, ("secret",))) for key, mark in value.items()
+        ):
+            report.source_map.hide_secret(("params", word, "default"), value.get("default", ""))
+        made = Reader(report).convert_table(table, grammar.PARAM, ("params", word), f"param {quote_name(word)}")
+        try:
+            if len(report.problems) == before:
+                params.declared[word] = _make_param(word, made)
+                continue
+        except InvalidValue as wrong:
+            path = ("params", word, wrong.key, VALUE_PART) if long and wrong.key else ("params", word)
+            report.add_problem(wrong.code, f"param {quote_name(word)} {wrong.message}", path, wrong.hint)
+        params.values[word] = UNKNOWN
+    return params
+
+
+def _make_param(word: str, made: dict[str, Any]) -> Param:
+    kind = made.setdefault("type", type_of(made.get("default", "")))
+    if kind is None:
+        raise InvalidValue("E114", f"cannot be {describe_value(made['default'])}", key="default")
+    if made.get("required") and "default" in made:
+        raise InvalidValue("E114", "has a default, so it cannot be required", key="required")
+    if not made.get("required") and "default" not in made:
+        raise InvalidValue("E114", "needs a `default` or `required = true`")
+    low, high = (_convert_bound(kind, made.pop(key), key) if key in made else None for key in ("min", "max"))
+    if low is not None and high is not None and low > high:
+        raise InvalidValue("E114", "has a `min` above its `max`", key="min")
+    if "choices" in made:
+        made["choices"] = tuple(_convert_bound(kind, one, "choices") for one in made["choices"])
+    param = Param(word, low=low, high=high, **made)
+    if param.required:
+        return param
+    try:
+        return replace(param, default=convert_param(param, param.default))
+    except InvalidValue as wrong:
+        raise InvalidValue("E114", f"has a default that {wrong.message}", wrong.hint, key="default") from None
+
+
+def _convert_bound(kind: str, value: Any, key: str) -> Any:
+    """Return one of `choices`, or `min` or `max`, which are lengths of strings and lists."""
+    if key != "choices" and kind in {"bool", "path"}:
+        raise InvalidValue("E114", f"is a {kind}, which has no `{key}`", key=key)
+    try:
+        return to_type("int" if key != "choices" and kind in {"str", "list"} else kind, value)
+    except InvalidValue as wrong:
+        raise InvalidValue("E114", f"has a wrong `{key}`: it {wrong.message}", key=key) from None

@@ -20,20 +20,21 @@ class PlannedFeature(NamedTuple):
 
     written: str
     feature: str
-    is_refused: Callable[[Any], bool]
+    is_refused: Callable[[Any], bool] = lambda value: True
 
-
-def _refuse_always(value: object) -> bool:
-    return True
+    @property
+    def message(self) -> str:
+        """The message of E108."""
+        return f"`{self.written}` is planned: this version of runner does not have {self.feature} yet"
 
 
 #: By table and key.
 PLANNED: dict[tuple[str, str], PlannedFeature] = {
     ("top", "tests"): PlannedFeature("[[tests]]", "tests in the file", lambda value: value != []),
-    ("top", "ray"): PlannedFeature("[ray]", "the engine ray", _refuse_always),
+    ("top", "ray"): PlannedFeature("[ray]", "the engine ray"),
     ("run", "durable"): PlannedFeature("durable = true", "durable runs", lambda value: value is not False),
     ("run", "engine"): PlannedFeature('engine = "ray"', "the engine ray", lambda value: value == "ray"),
-    ("queue", "lane"): PlannedFeature("lane", "lanes", _refuse_always),
+    ("queue", "lane"): PlannedFeature("lane", "lanes"),
     ("queue", "full"): PlannedFeature(
         'full = "drop-new"` or `"drop-old"', "queues that drop items", lambda value: value != "wait"
     ),
@@ -43,15 +44,5 @@ PLANNED: dict[tuple[str, str], PlannedFeature] = {
     ("task", "workers"): PlannedFeature(
         'workers = "2..16"', "workers that adapt", lambda value: isinstance(value, str) and ".." in value
     ),
-    ("task", "resources"): PlannedFeature("resources", "the placing of workers", _refuse_always),
+    ("task", "resources"): PlannedFeature("resources", "the placing of workers"),
 }
-
-
-def planned_feature(table: str, key: str) -> PlannedFeature | None:
-    """Return what is planned for a key of a table; what is planned for a task is planned for the defaults of tasks."""
-    return PLANNED.get((table.removesuffix(" defaults"), key))
-
-
-def describe_planned(planned: PlannedFeature) -> str:
-    """Return the message of E108."""
-    return f"`{planned.written}` is planned: this version of runner does not have {planned.feature} yet"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runner.config.diagnostics import AlreadyReported, InvalidValue, describe_value, wrong_type
-from runner.config.params import UNKNOWN
-from runner.config.planned import describe_planned, planned_feature
+from runner.config.diagnostics import UNKNOWN, AlreadyReported, InvalidValue, check_type, describe_value
+from runner.config.planned import PLANNED
 from runner.config.source_map import VALUE_PART
 from runner.problems import quote_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from runner.config.diagnostics import Diagnostics
     from runner.config.source_map import KeyPath
@@ -21,31 +20,36 @@ _MAX_LISTED_KEYS = 9
 
 
 class ValueType:
-    """A kind of value: how a value of the file is converted, and what the schema and the reference say of it."""
+    """A type of values: how one is converted, and what the schema and the reference say of it.
 
-    #: True if `convert_value` accepts values with reported holes in them; for all other types the reader stays silent.
-    accepts_unknown = False
-    #: The column *value* of the reference.
-    description = ""
-    #: The JSON Schema of such a value.
-    schema: dict[str, Any]
+    `convert` returns a value as the model wants it; it raises `InvalidValue`, or `AlreadyReported`. `expand` returns
+    the long form of a value that has a short one. `accepts_unknown`: `convert` accepts values with reported holes in
+    them; for all other types the reader stays silent. `description` is the column *value* of the reference.
+    """
 
-    def convert_value(self, value: Any, at: ValuePlace) -> Any:
-        """Return the value as the model wants it; raises `InvalidValue`, or `AlreadyReported`."""
-        raise NotImplementedError
+    __slots__ = ("accepts_unknown", "convert", "description", "expand", "schema")
 
-    def expand_value(self, value: Any) -> Any:
-        """Return the canonical long form of a value that has a short one."""
-        return value
+    def __init__(
+        self,
+        convert: Callable[[Any, ValuePlace], Any],
+        schema: dict[str, Any],
+        description: str = "",
+        *,
+        expand: Callable[[Any], Any] = lambda value: value,
+        accepts_unknown: bool = False,
+    ) -> None:
+        self.convert, self.schema, self.description = convert, schema, description
+        self.expand, self.accepts_unknown = expand, accepts_unknown
 
 
-class Key:
-    """One key of a table: the type of its value, its default as a file would say it, and what it means."""
+class Key(NamedTuple):
+    """One key of a table: the type of its value, what it means, and its default as a file would say it."""
 
-    __slots__ = ("default", "help", "name", "required", "type")
-
-    def __init__(self, name: str, type_: ValueType, default: str, help_: str, *, required: bool = False) -> None:
-        self.name, self.type, self.default, self.help, self.required = name, type_, default, help_, required
+    name: str
+    type: ValueType
+    help: str
+    default: str = ""
+    required: bool = False
 
     def parse_default(self) -> Any:
         """Return the default as a value; None if there is none, or only prose such as "the task's own name"."""
@@ -63,20 +67,27 @@ class KeyTable(dict[str, Key]):
     def __init__(self, name: str, *keys: Key) -> None:
         super().__init__((key.name, key) for key in keys)
         self.name = name
+        self.schema_id = name.replace(" ", "-")
+        self.reference_schema = {"$ref": f"#/$defs/{self.schema_id}"}
+
+    def describe(self) -> dict[str, Any]:
+        """Return the schema of such a table."""
+        properties = {key.name: {"description": key.help, **key.type.schema} for key in self.values()}
+        for key in self.values():
+            if (default := key.parse_default()) is not None:
+                properties[key.name]["default"] = default
+        required = [key.name for key in self.values() if key.required]
+        made = {"type": "object", "additionalProperties": False, "properties": properties}
+        return {**made, "required": required} if required else made
 
 
-class ValuePlace:
-    """The place of a value that is converted: its path, its key, who has it, and the reader that converts."""
+class ValuePlace(NamedTuple):
+    """The place of a value that is converted: the reader that converts, its key, its path, and who has it."""
 
-    __slots__ = ("key", "owner", "path", "reader")
-
-    def __init__(self, reader: Reader, key: str, path: KeyPath, owner: str) -> None:
-        self.reader, self.key, self.path, self.owner = reader, key, path, owner
-
-    def report_invalid(self, code: str, message: str, *below: str, hint: str = "") -> AlreadyReported:
-        """Report a problem with a part of the value; the caller raises what this returns."""
-        self.reader.diagnostics.add_problem(code, message, (*self.path, *below), hint)
-        return AlreadyReported()
+    reader: Reader
+    key: str
+    path: KeyPath
+    owner: str
 
 
 class Reader:
@@ -104,9 +115,10 @@ class Reader:
             return {}
         made = {}
         for word, value in raw.items():
-            key, planned = table.get(word), planned_feature(table.name, word)
+            # What is planned for a task is planned for the defaults of tasks.
+            key, planned = table.get(word), PLANNED.get((table.name.removesuffix(" defaults"), word))
             if planned is not None and value is not UNKNOWN and planned.is_refused(value):
-                self.diagnostics.add_problem("E108", describe_planned(planned), (*path, word))
+                self.diagnostics.add_problem("E108", planned.message, (*path, word))
             elif key is not None:
                 try:
                     made[word] = self.convert_value(value, key, (*path, word), owner)
@@ -135,7 +147,7 @@ class Reader:
         if has_unknown(value) if not key.type.accepts_unknown else value is UNKNOWN:
             raise AlreadyReported
         try:
-            return key.type.convert_value(value, ValuePlace(self, key.name, path, owner))
+            return key.type.convert(value, ValuePlace(self, key.name, path, owner))
         except InvalidValue as wrong:
             message = f"`{key.name}` of {owner} {wrong.message}"
             self.diagnostics.add_problem(wrong.code, message, (*path, wrong.key or VALUE_PART), wrong.hint)
@@ -148,8 +160,7 @@ class Reader:
         if value is UNKNOWN:
             raise AlreadyReported
         listed = [value] if isinstance(value, str) else value
-        if not isinstance(listed, list):
-            raise wrong_type(f"names of {kind}s", value)
+        check_type(listed, list, f"names of {kind}s")
         found: dict[str, None] = {}
         for number, word in enumerate(listed):
             spot = (*path, str(number)) if isinstance(value, list) else (*path, VALUE_PART)

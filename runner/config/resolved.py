@@ -4,84 +4,75 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.config import grammar
-from runner.config.params import UNKNOWN
-from runner.config.units import WrittenDuration, WrittenSize
+from runner.config.diagnostics import UNKNOWN
+from runner.config.units import Written
+from runner.errors import UsageError
 from runner.problems import format_location
-from runner.structs import dataclass
 from runner.text import clean_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from runner.config.reader import Key, KeyTable
     from runner.model import Config
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedLine:
-    """One key: its table as a path, its value as TOML, and what gave it."""
-
-    table: tuple[str, ...]
-    key: str
-    value: str
-    origin: str
+#: One key: its table as a path, the key, its value as TOML, and what gave it.
+_Line = tuple[tuple[str, ...], str, str, str]
 
 
 def render_resolved(config: Config, *, origins: bool = False) -> str:
     """Return the whole file as text; with `origins`, a comment says where each value comes from."""
-    found = resolved_lines(config)
     text = [f"# {clean_text(config.file)}, resolved"]
     for name, param in config.declared_params.items():
-        shown = "***" if param.secret else to_toml(config.params.get(name))
+        value = config.params.get(name)
+        shown = "***" if param.secret else '"?"' if value is None or value is UNKNOWN else to_toml(value)
         text.append(f"# param {name} = {shown}" + (f"  ({_param_origin(config, name)})" if origins else ""))
-    table: tuple[str, ...] = ()
-    width = max([len(f"{line.key} = {line.value}") for line in found if len(line.value) < 50] or [0])
-    for line in found:
-        if line.table != table:
-            table = line.table
+    last: tuple[str, ...] = ()
+    found = list(_resolved_lines(config))
+    width = max([len(f"{key} = {value}") for _, key, value, _ in found if len(value) < 50] or [0])
+    for table, key, value, origin in found:
+        if table != last:
+            last = table
             text.append(f"\n[{'.'.join(_quote_key(part) for part in table)}]")
-        shown = f"{_quote_key(line.key)} = {line.value}"
-        text.append(f"{shown:<{width}}  # {line.origin}" if origins else shown)
+        shown = f"{_quote_key(key)} = {value}"
+        text.append(f"{shown:<{width}}  # {origin}" if origins else shown)
     return "\n".join(text)
 
 
-def resolved_lines(config: Config) -> list[ResolvedLine]:
-    """Return every key with a value, in the order of the reference."""
-    found = [
-        ResolvedLine((), key, to_toml(config.filled_tables[key]), _describe_origin(config, (key,)))
-        for key in ("title", "plugins")
-        if key in config.filled_tables
-    ]
-    found += _table_lines(config, ("run",), grammar.RUN, config.filled_tables.get("run"))
+def _resolved_lines(config: Config) -> Iterator[_Line]:
+    """Yield every key with a value, in the order of the reference."""
+    filled = config.filled_tables
+    for key in ("title", "plugins"):
+        if key in filled:
+            yield (), key, to_toml(filled[key]), _describe_origin(config, (key,))
+    yield from _table_lines(config, ("run",), grammar.RUN, filled.get("run"))
     for table, names in ((grammar.QUEUE, config.queues), (grammar.TASK, config.tasks)):
         for name in names:
             path = (f"{table.name}s", name)
-            found += _table_lines(config, path, table, config.filled_tables.get(path[0], {}).get(name))
-    return found
+            yield from _table_lines(config, path, table, filled.get(path[0], {}).get(name))
 
 
-def _table_lines(config: Config, path: tuple[str, ...], table: KeyTable, own: Any) -> list[ResolvedLine]:
+def _table_lines(config: Config, path: tuple[str, ...], table: KeyTable, own: Any) -> Iterator[_Line]:
     defaults = config.filled_tables.get("defaults", {}).get(table.name, {})
     own, defaults = ({} if not isinstance(each, dict) else each for each in (own, defaults))
-    found = []
     for name, key in table.items():
-        if name in own:
-            place, value = (*path, name), own[name]
-        elif name in defaults:
-            place, value = ("defaults", table.name, name), defaults[name]
+        if name in own or name in defaults:
+            place = (*path, name) if name in own else ("defaults", table.name, name)
+            value = own[name] if name in own else defaults[name]
+            shown = to_toml(visible_value(config, key.type.expand(value), place))
+            yield path, name, shown, _describe_origin(config, place)
         else:
             value, origin = _built_in_value(config, path, key)
             if value is not None:
-                found.append(ResolvedLine(path, name, to_toml(value), origin))
-            continue
-        shown = to_toml(visible_value(config, key.type.expand_value(value), place))
-        found.append(ResolvedLine(path, name, shown, _describe_origin(config, place)))
-    return found
+                yield path, name, to_toml(value), origin
 
 
 def _built_in_value(config: Config, path: tuple[str, ...], key: Key) -> tuple[Any, str]:
@@ -90,7 +81,7 @@ def _built_in_value(config: Config, path: tuple[str, ...], key: Key) -> tuple[An
         return path[1], "the task's own name"
     if path[0] == "tasks" and key.name == "on_error":
         return config.tasks[path[1]].on_error, "built in"
-    return key.type.expand_value({}) or key.parse_default(), "built in"
+    return key.type.expand({}) or key.parse_default(), "built in"
 
 
 def visible_value(config: Config, value: Any, path: tuple[str, ...]) -> Any:
@@ -129,23 +120,25 @@ def _param_origin(config: Config, name: str) -> str:
 
 
 def to_toml(value: Any) -> str:
-    r"""Return a value as TOML, on one line.
+    r"""Return a value as TOML, on one line; UsageError if TOML has no such value.
 
     >>> to_toml({"a": [1, "b\n"], "c d": True})
     '{ a = [1, "b\\n"], "c d" = true }'
     """
-    if isinstance(value, (WrittenDuration, WrittenSize)):
+    if isinstance(value, Written):
         return _quote_string(value.text)
     if isinstance(value, (bool, int, float)):  # TOML writes inf and nan as Python does
         return repr(value).lower()
     if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
     if isinstance(value, dict):
-        inside = ", ".join(f"{_quote_key(name)} = {to_toml(inner)}" for name, inner in value.items())
+        inside = ", ".join(f"{_quote_key(str(name))} = {to_toml(inner)}" for name, inner in value.items())
         return f"{{ {inside} }}" if inside else "{}"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(to_toml(inner) for inner in value)}]"
-    return _quote_string(str(value)) if isinstance(value, (str, Path)) else '"?"'
+    if isinstance(value, (str, os.PathLike)):
+        return _quote_string(os.fspath(value))
+    raise UsageError(f"a value of type {type(value).__name__} cannot be written in a file: {value!r:.100}")
 
 
 def _quote_string(text: str) -> str:

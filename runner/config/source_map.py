@@ -8,7 +8,12 @@ its text at the first question. Paths are tuples of keys; elements of arrays cou
 from __future__ import annotations
 
 import bisect
+import contextlib
+import itertools
 import re
+from collections import deque
+from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import tomli
@@ -18,25 +23,25 @@ from runner.secret_masks import SecretMask
 from runner.text import clean_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
+
+    from runner.problems import Problem
 
 KeyPath = tuple[str, ...]
 
 #: The last part of the path to a key's value.
 VALUE_PART = "="
 
-_BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
-_STRING = re.compile(
+_TOKEN = re.compile(
     r'"""(?:[^\\]|\\.)*?"{3,5}|'
     r"'''.*?'{3,5}"
     r'|"(?:[^"\\\n]|\\.)*"|'
-    r"'[^'\n]*'",
+    r"'[^'\n]*'|"
+    r"#[^\n]*|"
+    r"[\n\[\]{}=,.]|"
+    r"[^\s\[\]{}=,.\"'#]+",
     re.DOTALL,
 )
-_BARE_KEY = re.compile(r"[^\s.=\]\"'#]+")
-_BARE_VALUE = re.compile(r"[^,\]}#\n]+")
-#: A whole line of the plainest kind, which most are: a bare key, and a value without spaces and quotes.
-_PLAIN = re.compile(r"([\w-]+)[ \t]*=[ \t]*([\w.+:-]+)[ \t]*(?=[\n#]|\Z)")
 
 
 def _forms_of_secret(secret: str) -> Iterator[str]:
@@ -53,19 +58,14 @@ class SourceMap(dict[KeyPath, Location]):
         self.text = text
         self.given: dict[KeyPath, str] = {}
         self.secrets: list[str] = []
-        self._forms: list[tuple[str, ...]] = []
         self._hidden: list[KeyPath] = []
-        self._spans: dict[KeyPath, tuple[int, int]] = {}
-        self._lines: list[str] = []
         self._mask, self._masked = SecretMask(), 0  # of so many of the secrets
-        self._scanned = False
 
     def get(self, path: KeyPath, default: Any = None) -> Any:
         """Return the location of exactly this path, or `default`."""
         for end in range(len(path), 0, -1) if self.given else ():
             if path[:end] in self.given:
                 return Location(self.given[path[:end]])
-        self._scan_text()
         if path not in self._spans:
             return default
         if (found := super().get(path)) is None:
@@ -83,51 +83,50 @@ class SourceMap(dict[KeyPath, Location]):
                 return found  # type: ignore[no-any-return]  # `get` has the signature of dict's
         return Location(self.file)
 
+    def complete(self, problem: Problem) -> Problem:
+        """Return the problem with the line of the file that it stands in, secrets masked in all that it says."""
+        mask = self.mask_secrets
+        shown = self.source_line(problem.place)
+        return replace(problem, message=mask(problem.message), hint=mask(problem.hint), source=shown)
+
     def source_line(self, place: Location) -> str:
         """Return the line of the file at a place, secrets masked; empty when the place is not in the file."""
-        if place.file != self.file:
-            return ""
-        lines = self._masked_lines()
+        lines = self._masked_lines() if place.file == self.file else []
         return self.mask_secrets(lines[place.line - 1]) if 0 < place.line <= len(lines) else ""
 
     def hide_secret(self, path: KeyPath, value: object) -> None:
         """Show the value, and the text at its place, as stars from now on."""
         self._hidden.append((*path, VALUE_PART))
-        if str(value):
-            self.secrets.append(str(value))
-            self._forms.append(tuple(_forms_of_secret(str(value))))
+        self.secrets += [str(value)] if str(value) else []
 
     def mask_secrets(self, text: str) -> str:
         """Return the text with every secret value replaced, also where a message has cut or cleaned it."""
-        if len(self.secrets) > 2 * self._masked:  # made anew so seldom that thousands cost no more than reading them
+        if len(self.secrets) > self._masked:
             self._mask, self._masked = SecretMask(self.secrets, _forms_of_secret), len(self.secrets)
-        text = self._mask.mask_same_length(text)
-        for forms in self._forms[self._masked :]:
-            if any(form in text for form in forms):
-                text = SecretMask(forms, lambda form: (form,)).mask_same_length(text)
-        return text
+        return self._mask.mask_same_length(text)
 
     def _masked_lines(self) -> list[str]:
         """Return the lines of the file, with stars in place of secrets."""
-        if not self._lines:
-            self._lines = self.text.split("\n")
         while self._hidden:
-            self._scan_text()
-            path = self._hidden.pop()
-            if path in self._spans:
-                start, end = self._spans[path]
-                first, column = self._line_at(start)
-                for number, part in enumerate(self.text[start:end].split("\n"), first):
-                    shown = self._lines[number]
-                    self._lines[number] = f"{shown[:column]}{'*' * len(part)}{shown[column + len(part) :]}"
-                    column = 0
+            start, end = self._spans.get(self._hidden.pop(), (0, 0))
+            first, column = self._line_at(start)
+            for number, part in enumerate(self.text[start:end].split("\n"), first):
+                shown = self._lines[number]
+                self._lines[number] = f"{shown[:column]}{'*' * len(part)}{shown[column + len(part) :]}"
+                column = 0
         return self._lines
 
-    def _scan_text(self) -> None:
-        if not self._scanned:
-            self._scanned = True
-            for path, start, end in TomlScanner(self.text).find_spans():
-                self._spans.setdefault(path, (start, end))
+    @cached_property
+    def _lines(self) -> list[str]:
+        return self.text.split("\n")
+
+    @cached_property
+    def _spans(self) -> dict[KeyPath, tuple[int, int]]:
+        return TomlScanner(self.text).find_spans()
+
+    @cached_property
+    def _line_starts(self) -> list[int]:
+        return [0, *(found.end() for found in re.finditer("\n", self.text))]
 
     def _make_location(self, start: int, end: int) -> Location:
         line, column = self._line_at(start)
@@ -137,129 +136,84 @@ class SourceMap(dict[KeyPath, Location]):
 
     def _line_at(self, at: int) -> tuple[int, int]:
         """Return the line and column of a place in the text, counted from 0."""
-        if not hasattr(self, "_starts"):
-            self._starts = [0, *(found.end() for found in re.finditer("\n", self.text))]
-        line = bisect.bisect_right(self._starts, at) - 1
-        return line, at - self._starts[line]
+        line = bisect.bisect_right(self._line_starts, at) - 1
+        return line, at - self._line_starts[line]
 
 
 class TomlScanner:
-    """Walks over the text once; `found` gives (path, start, end) of every key, value and element."""
+    """Walks over the text once; `spans` gives start and end of every key, value and element."""
 
     def __init__(self, text: str) -> None:
-        self.text = text
-        self.at = 0
-        self.spans: list[tuple[KeyPath, int, int]] = []
-        self.arrays: dict[KeyPath, int] = {}
+        self.spans: dict[KeyPath, tuple[int, int]] = {}
+        self._arrays: dict[KeyPath, int] = {}
+        self._tokens = deque((found[0], *found.span()) for found in _TOKEN.finditer(text) if found[0][0] != "#")
+        self._tokens.append(("\n", len(text), len(text)))
 
-    def find_spans(self) -> Iterable[tuple[KeyPath, int, int]]:
+    def find_spans(self) -> dict[KeyPath, tuple[int, int]]:
         """Return all spans; what is not TOML ends the walk early instead of failing."""
         table: KeyPath = ()
-        try:
-            self._skip_blank()
-            while self.at < len(self.text):
-                if self.text[self.at] == "[":
+        with contextlib.suppress(IndexError, ValueError):
+            while True:
+                self._skip("\n")
+                if self._tokens[0][0] == "[":
                     table = self._read_header()
                 else:
                     self._read_pair(table)
-                self._skip_blank()
-        except (IndexError, ValueError):
-            pass
         return self.spans
 
-    def _skip_blank(self) -> None:
-        match = _BLANK.match(self.text, self.at)
-        assert match is not None
-        self.at = match.end()
-
-    def _take_match(self, pattern: re.Pattern[str]) -> str:
-        match = pattern.match(self.text, self.at)
-        if match is None:
-            raise ValueError(self.at)
-        self.at = match.end()
-        return match[0]
+    def _skip(self, *words: str) -> None:
+        while self._tokens[0][0] in words:
+            self._tokens.popleft()
 
     def _read_header(self) -> KeyPath:
-        double = self.text.startswith("[[", self.at)
-        self.at += 2 if double else 1
+        self._tokens.popleft()
+        double = self._tokens[0][0] == "["
+        self._skip("[")
         path: KeyPath = ()
         parts = self._read_key()
-        for number, (part, start, end) in enumerate(parts):
+        for number, (part, *span) in enumerate(parts):
             path += (part,)
-            self.spans.append((path, start, end))
+            self._add(path, *span)
             if double and number == len(parts) - 1:
-                self.arrays[path] = self.arrays.get(path, -1) + 1
-            if path in self.arrays:
-                path += (str(self.arrays[path]),)
-                self.spans.append((path, start, end))
-        self.at += 2 if double else 1
+                self._arrays[path] = self._arrays.get(path, -1) + 1
+            if path in self._arrays:
+                path += (str(self._arrays[path]),)
+                self._add(path, *span)
+        self._skip("]")
         return path
 
+    def _add(self, path: KeyPath, start: int, end: int) -> None:
+        self.spans.setdefault(path, (start, end))
+
     def _read_key(self) -> list[tuple[str, int, int]]:
-        """Return a dotted key as (part, start, end); `at` is then on the `=` or `]`."""
+        """Return a dotted key as (part, start, end); the `=` or `]` behind it is taken, too."""
         parts = []
         while True:
-            self._skip_blank()
-            start = self.at
-            if self.text[start] in "\"'":
-                part = tomli.loads("k = " + self._take_match(_STRING))["k"]
-            else:
-                part = self._take_match(_BARE_KEY)
-            parts.append((part, start, self.at))
-            self._skip_blank()
-            if self.text[self.at] != ".":
+            word, start, end = self._tokens.popleft()
+            parts.append((tomli.loads(f"k = {word}")["k"] if word[0] in "\"'" else word, start, end))
+            if self._tokens.popleft()[0] != ".":
                 return parts
-            self.at += 1
 
-    def _read_pair(self, table: KeyPath) -> None:
-        if plain := _PLAIN.match(self.text, self.at):
-            path = (*table, plain[1])
-            self.spans += (path, *plain.span(1)), ((*path, VALUE_PART), *plain.span(2))
-            self.at = plain.end()
-            return
-        path = table
+    def _read_pair(self, path: KeyPath) -> None:
         for part, start, end in self._read_key():
             path += (part,)
-            self.spans.append((path, start, end))
-        self.at += 1
-        self._skip_blank()
-        start = self.at
-        self._read_value(path)
-        self.spans.append(((*path, VALUE_PART), start, self.at))
+            self._add(path, start, end)
+        self._add((*path, VALUE_PART), *self._read_value(path))
 
-    def _read_value(self, path: KeyPath) -> None:
-        first = self.text[self.at]
-        if first in "\"'":
-            self._take_match(_STRING)
-        elif first == "[":
-            self._read_array(path)
-        elif first == "{":
-            self._read_inline_table(path)
-        else:
-            bare = self._take_match(_BARE_VALUE)
-            self.at -= len(bare) - len(bare.rstrip())
-
-    def _count_elements(self, end: str) -> Iterator[int]:
-        """Yield the number of each element of an array or inline table, at which the caller reads it."""
-        self.at += 1
-        number = 0
-        while True:
-            self._skip_blank()
-            char = self.text[self.at]
-            if char not in {",", end}:
-                yield number
-                number += 1
-                continue
-            self.at += 1
-            if char == end:
-                return
-
-    def _read_array(self, path: KeyPath) -> None:
-        for number in self._count_elements("]"):
-            start = self.at
-            self._read_value((*path, str(number)))
-            self.spans.append(((*path, str(number)), start, self.at))
-
-    def _read_inline_table(self, path: KeyPath) -> None:
-        for _ in self._count_elements("}"):
-            self._read_pair(path)
+    def _read_value(self, path: KeyPath) -> tuple[int, int]:
+        """Return start and end of a value, after those of what is in it."""
+        opening, start, end = self._tokens.popleft()
+        if opening not in {"[", "{"}:
+            while self._tokens[0][0] not in {",", "]", "}", "\n"}:  # a date and a time are two tokens, 1.5 is three
+                end = self._tokens.popleft()[2]
+            return start, end
+        for number in itertools.count():
+            self._skip(",", "\n")
+            if self._tokens[0][0] in {"]", "}"}:
+                break
+            if opening == "{":
+                self._read_pair(path)
+            else:
+                element = (*path, str(number))
+                self._add(element, *self._read_value(element))
+        return start, self._tokens.popleft()[2]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomli
-from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,18 +37,10 @@ class UnreadableFile(Exception):
         self.hint, self.shown = hint, shown
 
 
-class TaskFile(Struct, frozen=True):
-    """A file as it was given: its name for people, the folder it lives in, and its text."""
-
-    file: str
-    folder: Path
-    text: str
-
-
-def read(source: str | Path) -> TaskFile:
-    """Read a file (`-`: standard input) and decode it; raises `UnreadableFile`."""
+def read(source: str | Path) -> tuple[Path, str]:
+    """Return the folder and the text of a file (`-`: standard input); raises `UnreadableFile`."""
     if str(source) == "-":
-        return TaskFile(STDIN, Path.cwd(), decode_text(sys.stdin.buffer.read(MAX_FILE_BYTES + 1)))
+        return Path.cwd(), decode_text(sys.stdin.buffer.read(MAX_FILE_BYTES + 1))
     path = Path(source)
     try:
         if not path.is_file() and not _is_pipe(path):
@@ -61,7 +52,7 @@ def read(source: str | Path) -> TaskFile:
         raise UnreadableFile("E101", f"the file cannot be read: {error.strerror or type(error).__name__}") from None
     except ValueError:  # a NUL in the path
         raise UnreadableFile("E101", "the file is not a file name") from None
-    return TaskFile(str(path), folder, decode_text(data))
+    return folder, decode_text(data)
 
 
 def _not_a_file(path: Path) -> str:
@@ -122,7 +113,7 @@ def _explain_syntax(text: str, error: tomli.TOMLDecodeError) -> UnreadableFile:
         column = len(lines[line - 1]) + 1
     column = min(column, len(lines[line - 1]) + 1)  # tomli looks two characters ahead behind a backslash
     for pattern, better, hint, column_of in _PLAINER:
-        if re.match(pattern, message) and (at := column_of(lines[line - 1], column)):
+        if re.match(pattern, message) and (at := column_of(lines[line - 1], column) if column_of else column):
             return UnreadableFile("E102", f"not valid TOML: {better or message}", line, at, hint)
     return UnreadableFile("E102", f"not valid TOML: {message}", line, column)
 
@@ -140,16 +131,13 @@ def _opening_quote(line: str, column: int) -> int:
     return next((start + at + 1 for at, char in enumerate(line[start:]) if char in "\"'"), column)
 
 
-def _same_column(line: str, column: int) -> int:
-    return column
-
-
 def _bare_word(line: str, column: int) -> int:
     """Return the column if a word without quotes stands there, else 0."""
     return column if re.match(r"[A-Za-z_][\w.:/-]*\s*(#.*)?$", line[column - 1 :]) else 0
 
 
-_PLAINER: tuple[tuple[str, str, str, Callable[[str, int], int]], ...] = (
+#: Of a message of tomli: better words, a hint, and the column to show, if not the one that tomli gives.
+_PLAINER: tuple[tuple[str, str, str, Callable[[str, int], int] | None], ...] = (
     (r"cannot overwrite a value", "duplicate key", "", _first_column),
     (r"cannot (declare|mutate|redefine)", "duplicate table, or a value that is not a table", "", _first_column),
     (
@@ -158,10 +146,10 @@ _PLAINER: tuple[tuple[str, str, str, Callable[[str, int], int]], ...] = (
         "its closing quote is missing",
         _opening_quote,
     ),
-    (r"unclosed array", "", "`]` or a comma is missing", _same_column),
-    (r"unclosed inline table", "", "`}` or a comma is missing", _same_column),
+    (r"unclosed array", "", "`]` or a comma is missing", None),
+    (r"unclosed inline table", "", "`}` or a comma is missing", None),
     (r"invalid value", "", "a string needs quotes", _bare_word),
-    (r"expected '=' after a key", "", "TOML writes `key = value`", _same_column),
+    (r"expected '=' after a key", "", "TOML writes `key = value`", None),
 )
 
 
@@ -196,6 +184,4 @@ def _too_deep(value: dict[str, Any]) -> bool:
             for inner in (outer.values() if isinstance(outer, dict) else outer)
             if isinstance(inner, (dict, list))
         ]
-        if not level:
-            return False
-    return True
+    return bool(level)

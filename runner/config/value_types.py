@@ -1,4 +1,4 @@
-"""The kinds of single values: how each is converted, and what the JSON Schema and the reference say of it."""
+"""The types of values: how each is converted, and what the JSON Schema and the reference say of it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.config import units
-from runner.config.diagnostics import NAME_WANTED, InvalidValue, check_type, describe_value, wrong_type
-from runner.config.reader import ValueType
-from runner.model import Halt, Rate, Workers
+from runner.config.diagnostics import (
+    NAME_WANTED,
+    UNKNOWN,
+    AlreadyReported,
+    InvalidValue,
+    check_type,
+    describe_value,
+    wrong_type,
+)
+from runner.config.reader import Key, ValueType, has_unknown
+from runner.model import DEFAULT_PORT, Batch, Halt, OutputPort, Rate, Workers
 from runner.problems import quote_name
 from runner.text import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.config.reader import ValuePlace
+    from runner.config.reader import KeyTable, ValuePlace
 
 Schema = dict[str, Any]
 
@@ -27,192 +35,162 @@ MAX_COUNT = 10**15
 MAX_WORKERS = 10_000
 MAX_DURATION = 10 * 365 * 86400
 
+NAME = r"\w[\w-]{0,63}"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+_CALL = r"[^\W\d][\w-]*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?"
+_EXCEPTION = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 
 # -- schemas ----------------------------------------------------------------------------------
 
-_NUMBER = r"[0-9]+(\.[0-9]+)?\s*"
-_DURATION = rf"\s*({_NUMBER}({'|'.join(units.SECONDS_PER_UNIT)})\s*)+"
-_SIZE = rf"\s*{_NUMBER}({'|'.join(units.BYTES_PER_UNIT)})\s*"
-_RATE = rf"\s*{_NUMBER}/\s*({'|'.join(units.PERIOD_SECONDS)})\s*"
-_SHARE = r"\s*(100(\.0*)?|[0-9]{1,2}(\.[0-9]+)?)\s*%\s*"
-NAME = r"\w[\w-]{0,63}"
 
-#: A value may be, or hold, `${param}`; what comes out of that only runner knows.
-REFERENCE_SCHEMA: Schema = {"type": "string", "pattern": r"\$\{"}
+def _or_reference(*schemas: Schema) -> Schema:
+    """Return the schema of a value that may be, or hold, `${param}`; what comes out of that only runner knows."""
+    return {"anyOf": [*schemas, {"type": "string", "pattern": r"\$\{"}]}
 
 
-def or_reference(*schemas: Schema) -> Schema:
-    """Return the schema of a value, or of a reference to a param that gives it."""
-    return {"anyOf": [*schemas, REFERENCE_SCHEMA]}
-
-
-def pattern_schema(pattern: str) -> Schema:
-    """Return the schema of strings that match as a whole."""
+def _pattern_schema(pattern: str) -> Schema:
     return {"type": "string", "pattern": f"^{pattern}$"}
 
 
-def type_schema(type_: str, **more: Any) -> Schema:
-    """Return the schema of one of JSON's types."""
-    return {"type": type_, **more}
+def _range_schema(low: float, high: float, type_: str = "integer") -> Schema:
+    return {"type": type_, "minimum": low, "maximum": high}
 
 
-def array_schema(items: Schema, **more: Any) -> Schema:
-    """Return the schema of a list."""
-    return type_schema("array", items=items, **more)
-
-
-def object_schema(values: Schema, names: str = NAME) -> Schema:
-    """Return the schema of a table with any keys of a certain form."""
+def _object_schema(values: Schema, names: str = NAME) -> Schema:
     return {"type": "object", "propertyNames": {"pattern": f"^{names}$"}, "additionalProperties": values}
 
+
+def _one_or_more(items: Schema) -> Schema:
+    """Return the schema of several values, each once; a single one may stand alone."""
+    return {"anyOf": [items, {"type": "array", "items": items, "uniqueItems": True}]}
+
+
+def _names_or(values: Schema) -> Schema:
+    """Return the schema of names of queues or tasks, or of a table that says more of each."""
+    return {"anyOf": [_one_or_more(_NAME_SCHEMA), _object_schema(values)]}
+
+
+_NAME_SCHEMA = _or_reference(_pattern_schema(NAME))
+_WORKER_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 64}
 
 # -- plain values -----------------------------------------------------------------------------
 
 
-class PlainType(ValueType):
-    """A value of one of TOML's own types."""
+def _plain(type_: type, wanted: str, schema: Schema, description: str = "") -> ValueType:
+    """Return a value of one of TOML's own types."""
 
-    def __init__(self, type_: type, wanted: str, schema: Schema, description: str) -> None:
-        self.type, self.wanted, self.schema, self.description = type_, wanted, schema, description
-
-    def convert_value(self, value: Any, at: ValuePlace) -> Any:
-        if not isinstance(value, self.type):
-            raise wrong_type(self.wanted, value)
+    def convert(value: Any, at: ValuePlace) -> Any:
+        check_type(value, type_, wanted)
         return value
 
-
-ANY = PlainType(object, "", {}, "anything")
-TEXT = PlainType(str, "a string", {"type": "string"}, "a string")
-BOOLEAN = PlainType(bool, "true or false", or_reference({"type": "boolean"}), "`true`, `false`")
-LIST = PlainType(list, "a list", or_reference(array_schema({})), "a list")
+    return ValueType(convert, schema, description or wanted)
 
 
-class PatternType(ValueType):
-    """A string of a certain form."""
-
-    description = "a name"
-
-    def __init__(self, pattern: str, wanted: str, code: str, hint: str) -> None:
-        self.pattern, self.wanted, self.code, self.hint = pattern, wanted, code, hint
-        self.schema = or_reference(pattern_schema(pattern))
-
-    def convert_value(self, value: Any, at: ValuePlace) -> Any:
-        check_type(value, str, self.wanted)
-        if not re.fullmatch(self.pattern, value):
-            raise InvalidValue(self.code, f"must be {self.wanted}, not {describe_value(value)}", self.hint)
-        return value
+ANY = _plain(object, "anything", {})
+TEXT = _plain(str, "a string", {"type": "string"})
+BOOLEAN = _plain(bool, "true or false", _or_reference({"type": "boolean"}), "`true`, `false`")
+LIST = _plain(list, "a list", _or_reference({"type": "array", "items": {}}))
 
 
-ENGINE = PatternType(NAME, "the name of an engine", "E105", NAME_WANTED)
-CALL = PatternType(
-    r"[^\W\d][\w-]*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?",
-    "the name of a function",
-    "E107",
-    '"function", "plugin.function" or "package.module:function"',
-)
+def _matching(pattern: str, wanted: str, code: str, hint: str) -> ValueType:
+    """Return a string of a certain form."""
 
-
-class PathType(ValueType):
-    """A path in the file system."""
-
-    description = "a path"
-    schema = type_schema("string", minLength=1)
-
-    def convert_value(self, value: Any, at: ValuePlace) -> Path:
-        if not isinstance(value, (str, Path)):
-            raise wrong_type("a path", value)
-        if not str(value) or "\x00" in str(value):
-            raise InvalidValue("E105", "must be a path, not an empty one" if not str(value) else "must be a path")
-        return Path(value)
-
-
-class ChoiceType(ValueType):
-    """One of a few words."""
-
-    def __init__(self, *choices: str) -> None:
-        self.choices = choices
-        self.schema = or_reference({"enum": list(choices)})
-        self.description = ", ".join(f'`"{choice}"`' for choice in choices)
-
-    def convert_value(self, value: Any, at: ValuePlace) -> Any:
-        words = [f'"{one}"' for one in self.choices]
-        wanted = ", ".join(words[:-1]) + " or " + words[-1]
+    def convert(value: Any, at: ValuePlace) -> Any:
         check_type(value, str, wanted)
-        if value not in self.choices:
-            hint = did_you_mean(value, self.choices)
-            raise InvalidValue("E105", f"must be {wanted}, not {describe_value(value)}", hint)
+        if not re.fullmatch(pattern, value):
+            raise wrong_type(wanted, value, code, hint)
         return value
 
+    return ValueType(convert, _or_reference(_pattern_schema(pattern)), "a name")
 
-class EnvironmentType(ValueType):
-    """Environment variables."""
 
-    description = "a table of strings"
-    schema = object_schema({"type": "string"}, _VARIABLE)
+ENGINE = _matching(NAME, "the name of an engine", "E105", NAME_WANTED)
+CALL = _matching(_CALL, "the name of a function", "E107", '"function", "plugin.function" or "package.module:function"')
 
-    def convert_value(self, value: Any, at: ValuePlace) -> dict[str, str]:
-        check_type(value, dict, self.description)
-        for word, text in value.items():
-            named = quote_name(word)
-            if not re.fullmatch(_VARIABLE, word):
-                wanted = "letters, digits and `_` make the name of a variable"
-                raise InvalidValue("E107", f"cannot have {named}: {wanted}", key=word)
-            if not isinstance(text, str):
-                raise InvalidValue("E103", f"must have a string for {named}, not {describe_value(text)}", key=word)
-            if "\x00" in text:
-                raise InvalidValue("E105", f"must not have a NUL character in {named}", key=word)
-        return dict(value)
 
+def _convert_path(value: Any, at: ValuePlace) -> Path:
+    if not isinstance(value, (str, Path)):
+        raise wrong_type("a path", value)
+    if not str(value) or "\x00" in str(value):
+        raise InvalidValue("E105", "must be a path, not an empty one" if not str(value) else "must be a path")
+    return Path(value)
+
+
+PATH = ValueType(_convert_path, {"type": "string", "minLength": 1}, "a path")
+
+
+def choice(*choices: str) -> ValueType:
+    """Return the type of one of a few words."""
+    words = [f'"{one}"' for one in choices]
+    wanted = ", ".join(words[:-1]) + " or " + words[-1]
+
+    def convert(value: Any, at: ValuePlace) -> Any:
+        check_type(value, str, wanted)
+        if value not in choices:
+            raise wrong_type(wanted, value, "E105", did_you_mean(value, choices))
+        return value
+
+    return ValueType(convert, _or_reference({"enum": list(choices)}), ", ".join(f"`{word}`" for word in words))
+
+
+def _convert_environment(value: Any, at: ValuePlace) -> dict[str, str]:
+    check_type(value, dict, "a table of strings")
+    for word, text in value.items():
+        named = quote_name(word)
+        if not re.fullmatch(_VARIABLE, word):
+            wanted = "letters, digits and `_` make the name of a variable"
+            raise InvalidValue("E107", f"cannot have {named}: {wanted}", key=word)
+        if not isinstance(text, str):
+            raise InvalidValue("E103", f"must have a string for {named}, not {describe_value(text)}", key=word)
+        if "\x00" in text:
+            raise InvalidValue("E105", f"must not have a NUL character in {named}", key=word)
+    return dict(value)
+
+
+ENVIRONMENT = ValueType(_convert_environment, _object_schema({"type": "string"}, _VARIABLE), "a table of strings")
 
 # -- numbers, with and without units ----------------------------------------------------------
 
 
-class RangeType(ValueType):
-    """A value between `low` and `high`, both included; `type_` is what JSON calls it."""
-
-    def __init__(self, low: float, high: float, type_: str = "integer") -> None:
-        self.low, self.high = low, high
-        self.range_schema = type_schema(type_, minimum=low, maximum=high)
-        self.schema = or_reference(self.range_schema)
-
-    def check_range(self, value: Any, shown: str) -> Any:
-        """Return the value if it is in the range; `shown` is the value in the message."""
-        if value < self.low:
-            raise InvalidValue("E105", f"must be at least {self.show_bound(self.low)}, not {shown}")
-        if value > self.high:
-            raise InvalidValue("E105", f"must be at most {self.show_bound(self.high)}, not {shown}")
-        return value
-
-    def show_bound(self, value: float) -> str:
-        """Return an end of the range as a message shows it."""
-        return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+def _show_number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 
-class IntegerType(RangeType):
-    """A whole number."""
+def _show_duration(value: float) -> str:
+    return f"{value / 86400:g}d" if value >= 86400 else f"{value * 1000:g}ms"
 
-    def __init__(self, low: int = 1, high: int = MAX_COUNT) -> None:
-        super().__init__(low, high)
-        self.description = f"a whole number, at least {low}" if low else "a whole number"
 
-    def convert_value(self, value: Any, at: ValuePlace) -> Any:
+def _check_range(
+    value: Any, low: float, high: float, shown: str, show_bound: Callable[[float], str] = _show_number
+) -> Any:
+    """Return the value if it is between both bounds, or on one; `shown` is the value in the message."""
+    if value < low:
+        raise InvalidValue("E105", f"must be at least {show_bound(low)}, not {shown}")
+    if value > high:
+        raise InvalidValue("E105", f"must be at most {show_bound(high)}, not {shown}")
+    return value
+
+
+def integer(low: int = 1, high: int = MAX_COUNT) -> ValueType:
+    """Return the type of whole numbers in a range."""
+
+    def convert(value: Any, at: ValuePlace) -> int:
         check_type(value, int, "a whole number")
-        return int(self.check_range(value, describe_value(value)))
+        return int(_check_range(value, low, high, describe_value(value)))
+
+    description = f"a whole number, at least {low}" if low else "a whole number"
+    return ValueType(convert, _or_reference(_range_schema(low, high)), description)
 
 
-class NumberType(RangeType):
-    """A number."""
+def number(low: float, high: float) -> ValueType:
+    """Return the type of numbers in a range."""
 
-    description = "a number"
-
-    def __init__(self, low: float, high: float) -> None:
-        super().__init__(low, high, "number")
-
-    def convert_value(self, value: Any, at: ValuePlace) -> float:
+    def convert(value: Any, at: ValuePlace) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
             raise wrong_type("a number", value)
-        return float(self.check_range(value, describe_value(value)))
+        return float(_check_range(value, low, high, describe_value(value)))
+
+    return ValueType(convert, _or_reference(_range_schema(low, high, "number")), "a number")
 
 
 def _parse_unit(value: Any, parse: Callable[[str], Any], what: str, wanted: str) -> Any:
@@ -222,82 +200,55 @@ def _parse_unit(value: Any, parse: Callable[[str], Any], what: str, wanted: str)
     try:
         return parse(value)
     except ValueError:
-        raise InvalidValue("E106", f"must be {what}, not {describe_value(value)}", wanted) from None
+        raise wrong_type(what, value, "E106", wanted) from None
 
 
-class UnitType(RangeType):
-    """A number with its unit; `written` is what a param gives, `number` what the model wants."""
+def duration(low: float = 0.0) -> ValueType:
+    """Return the type of times; in the model, seconds."""
 
-    written: type[units.WrittenDuration | units.WrittenSize]
-    number: type[float | int]
-    what = wanted = ""
+    def convert(value: Any, at: ValuePlace) -> float:
+        if not isinstance(value, units.WrittenDuration):
+            value = _parse_unit(value, units.WrittenDuration, "a duration", units.DURATION_WANTED)
+        return float(_check_range(value, low, MAX_DURATION, describe_value(str(value)), _show_duration))
 
-    def convert_value(self, value: Any, at: ValuePlace) -> Any:
-        found = value if isinstance(value, self.written) else _parse_unit(value, self.written, self.what, self.wanted)
-        return self.check_range(self.number(found), describe_value(str(value)))
-
-
-class DurationType(UnitType):
-    """A time; in the model, seconds."""
-
-    description = "a time"
-    written, number = units.WrittenDuration, float
-    what, wanted = "a duration", units.DURATION_WANTED
-
-    def __init__(self, low: float = 0.0) -> None:
-        super().__init__(low, MAX_DURATION)
-        self.schema = or_reference(pattern_schema(_DURATION))
-
-    def show_bound(self, value: float) -> str:
-        return f"{value / 86400:g}d" if value >= 86400 else f"{value * 1000:g}ms"
+    return ValueType(convert, _or_reference(_pattern_schema(units.DURATION_PATTERN)), "a time")
 
 
-class SizeType(UnitType):
-    """A size; in the model, bytes."""
-
-    description = "a size"
-    written, number = units.WrittenSize, int
-    what, wanted = "a size", units.SIZE_WANTED
-
-    def __init__(self) -> None:
-        super().__init__(1, MAX_COUNT)
-        self.schema = or_reference(pattern_schema(_SIZE))
-
-    def show_bound(self, value: float) -> str:
-        return super().show_bound(value) + "B"
+def _convert_size(value: Any, at: ValuePlace) -> int:
+    if not isinstance(value, units.WrittenSize):
+        value = _parse_unit(value, units.WrittenSize, "a size", units.SIZE_WANTED)
+    return int(_check_range(value, 1, MAX_COUNT, describe_value(str(value)), lambda bound: f"{_show_number(bound)}B"))
 
 
-class RateType(ValueType):
-    """A number of items for each period."""
-
-    description = '`"50/s"`, `"100/min"`'
-    schema = or_reference(pattern_schema(_RATE))
-
-    def convert_value(self, value: Any, at: ValuePlace) -> Rate:
-        return Rate(*_parse_unit(value, units.parse_rate, "a rate", units.RATE_WANTED))
+SIZE = ValueType(_convert_size, _or_reference(_pattern_schema(units.SIZE_PATTERN)), "a size")
 
 
-class HaltType(IntegerType):
-    """The number, or the share, of dead items that stops the run."""
+RATE = ValueType(
+    lambda value, at: Rate(*_parse_unit(value, units.parse_rate, "a rate", units.RATE_WANTED)),
+    _or_reference(_pattern_schema(units.RATE_PATTERN)),
+    '`"50/s"`, `"100/min"`',
+)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.description = '`"never"`, `"first"`, a whole number, a percentage'
-        self.schema = or_reference({"enum": ["never", "first"]}, self.range_schema, pattern_schema(_SHARE))
 
-    def convert_value(self, value: Any, at: ValuePlace) -> Any:
-        if value in {"never", "first"} if isinstance(value, str) else False:
-            return Halt(count=1 if value == "first" else None)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return Halt(count=self.check_range(value, describe_value(value)))
-        wanted = '"never", "first", a count or a percentage such as "10%"'
-        check_type(value, str, wanted)
-        try:
-            return Halt(share=units.parse_share(value))
-        except ValueError:
-            hint = did_you_mean(value, ("never", "first"))
-            raise InvalidValue("E105", f"must be {wanted}, not {describe_value(value)}", hint) from None
+def _convert_halt(value: Any, at: ValuePlace) -> Halt:
+    if isinstance(value, str) and value in {"never", "first"}:
+        return Halt(count=1 if value == "first" else None)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Halt(count=_check_range(value, 1, MAX_COUNT, describe_value(value)))
+    wanted = '"never", "first", a count or a percentage such as "10%"'
+    check_type(value, str, wanted)
+    try:
+        return Halt(share=units.parse_share(value))
+    except ValueError:
+        raise wrong_type(wanted, value, "E105", did_you_mean(value, ("never", "first"))) from None
 
+
+#: The number, or the share, of dead items that stops the run.
+HALT = ValueType(
+    _convert_halt,
+    _or_reference({"enum": ["never", "first"]}, _range_schema(1, MAX_COUNT), _pattern_schema(units.SHARE_PATTERN)),
+    '`"never"`, `"first"`, a whole number, a percentage',
+)
 
 # -- workers ----------------------------------------------------------------------------------
 
@@ -317,46 +268,228 @@ def named_workers(task: str, count: int) -> Workers:
     return Workers(count, count, names)
 
 
-class WorkersType(RangeType):
-    """The number of a task's workers, or their names."""
+def _convert_workers(value: Any, at: ValuePlace) -> Any:
+    made = _name_workers(value, at.path[1])
+    # A default is for every task: the names of its workers come from the task that it is used for.
+    return made if at.path[0] == "tasks" else lambda task: _name_workers(value, task)
 
-    description = 'a whole number, names, `"auto"`'
 
-    def __init__(self) -> None:
-        super().__init__(1, MAX_WORKERS)
-        names = array_schema(type_schema("string", minLength=1, maxLength=64), uniqueItems=True, minItems=1)
-        self.schema = or_reference(self.range_schema, names, {"const": "auto"})
+def _name_workers(value: Any, task: str) -> Workers:
+    if isinstance(value, list):
+        return _listed_workers(value)
+    if value == "auto":
+        return named_workers(task, usable_cores())
+    wanted = 'a number, a list of names or "auto"'
+    if isinstance(value, str):
+        raise wrong_type(wanted, value, "E105", did_you_mean(value, ("auto",)))
+    check_type(value, int, wanted)
+    return named_workers(task, _check_range(value, 1, MAX_WORKERS, describe_value(value)))
 
-    def convert_value(self, value: Any, at: ValuePlace) -> Any:
-        made = self.name_workers(value, at.path[1])
-        # A default is for every task: the names of its workers come from the task that it is used for.
-        return made if at.path[0] == "tasks" else lambda task: self.name_workers(value, task)
 
-    def name_workers(self, value: Any, task: str) -> Workers:
-        """Return the workers of a task."""
-        if isinstance(value, list):
-            return self._listed_workers(value)
-        if value == "auto":
-            return named_workers(task, usable_cores())
-        wanted = 'a number, a list of names or "auto"'
-        if isinstance(value, str):
-            hint = did_you_mean(value, ("auto",))
-            raise InvalidValue("E105", f"must be {wanted}, not {describe_value(value)}", hint)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise wrong_type(wanted, value)
-        return named_workers(task, self.check_range(value, describe_value(value)))
+def _listed_workers(value: list[Any]) -> Workers:
+    _check_range(len(value), 1, MAX_WORKERS, f"{len(value)} names")
+    seen = set()
+    for number, word in enumerate(value):
+        shown, key = describe_value(word), str(number)
+        if not isinstance(word, str):
+            raise InvalidValue("E103", f"must be a list of names, and {shown} is not a name", key=key)
+        if not word.strip() or not word.isprintable() or len(word) > 64:
+            text = f"must not have {shown}: a name is up to 64 characters that can be printed"
+            raise InvalidValue("E107", text, key=key)
+        if word in seen:
+            raise InvalidValue("E211", f"must not name {quote_name(word)} twice", key=key)
+        seen.add(word)
+    return Workers(len(value), len(value), tuple(value))
 
-    def _listed_workers(self, value: list[Any]) -> Workers:
-        self.check_range(len(value), f"{len(value)} names")
-        seen = set()
-        for number, word in enumerate(value):
-            shown, key = describe_value(word), str(number)
-            if not isinstance(word, str):
-                raise InvalidValue("E103", f"must be a list of names, and {shown} is not a name", key=key)
-            if not word.strip() or not word.isprintable() or len(word) > 64:
-                text = f"must not have {shown}: a name is up to 64 characters that can be printed"
-                raise InvalidValue("E107", text, key=key)
-            if word in seen:
-                raise InvalidValue("E211", f"must not name {quote_name(word)} twice", key=key)
-            seen.add(word)
-        return Workers(len(value), len(value), tuple(value))
+
+WORKERS = ValueType(
+    _convert_workers,
+    _or_reference(
+        _range_schema(1, MAX_WORKERS),
+        {"type": "array", "items": _WORKER_SCHEMA, "uniqueItems": True, "minItems": 1},
+        {"const": "auto"},
+    ),
+    'a whole number, names, `"auto"`',
+)
+
+# -- lists of strings -------------------------------------------------------------------------
+
+
+def _expand_single(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _convert_strings(value: Any, at: ValuePlace) -> tuple[str, ...]:
+    listed = _expand_single(value)
+    check_type(listed, list, "a list of strings")
+    for number, one in enumerate(listed):
+        if not isinstance(one, str) or not one:
+            wrong = "is empty" if isinstance(one, str) else "is not a string"
+            text = f"must be a list of strings, and {describe_value(one)} {wrong}"
+            raise InvalidValue("E103", text, key=str(number))
+    return tuple(listed)
+
+
+def _convert_exceptions(value: Any, at: ValuePlace) -> tuple[str, ...]:
+    names = _convert_strings(value, at)
+    for number, word in enumerate(names):
+        if not all(part.isidentifier() for part in word.split(".")):
+            message = f"{describe_value(word)} is not a valid name of an exception"
+            at.reader.diagnostics.add_problem("E107", message, (*at.path, str(number)))
+            raise AlreadyReported
+    return names
+
+
+STRINGS = ValueType(
+    _convert_strings, _one_or_more({"type": "string", "minLength": 1}), "strings", expand=_expand_single
+)
+EXCEPTIONS = ValueType(
+    _convert_exceptions, _one_or_more(_or_reference(_pattern_schema(_EXCEPTION))), "names", expand=_expand_single
+)
+
+# -- queues and tasks of the file -------------------------------------------------------------
+
+
+def _convert_dead_queue(value: Any, at: ValuePlace) -> str:
+    check_type(value, str, "the name of a queue")
+    found = at.reader.find_names(value, "queue", at.path, f"{at.owner} sends its dead letters to")
+    if not found:
+        raise AlreadyReported
+    return found[0]
+
+
+def _convert_ports(value: Any, at: ValuePlace) -> tuple[OutputPort, ...]:
+    what = f"{at.owner} writes"
+    if not isinstance(value, dict):
+        queues = at.reader.find_names(value, "queue", at.path, what)
+        return (OutputPort(DEFAULT_PORT, queues),) if queues else ()
+    ports = []
+    for word, target in value.items():
+        path = (*at.path, word)
+        if not at.reader.diagnostics.check_name(word, "port", path):
+            raise AlreadyReported
+        ports.append(OutputPort(word, at.reader.find_names(target, "queue", path, what)))
+    return tuple(ports)
+
+
+def _expand_ports(value: Any) -> Any:
+    listed = _expand_single(value)
+    return {DEFAULT_PORT: listed} if isinstance(listed, list) and listed else listed
+
+
+#: A state in the table `after`; its problems bear the name of that key.
+_STATE = Key("after", choice("started", "ended", "ok"), "")
+
+
+def _convert_after(value: Any, at: ValuePlace) -> dict[str, str]:
+    what = f"{at.owner} starts after"
+    if not isinstance(value, dict):
+        return dict.fromkeys(at.reader.find_names(value, "task", at.path, what), "ok")
+    made = {}
+    for word, state in value.items():
+        path = (*at.path, word)
+        other = at.reader.find_name(word, "task", path, what)
+        made[other] = at.reader.convert_value(state, _STATE, path, at.owner)
+    made.pop("", None)
+    return made
+
+
+def _expand_after(value: Any) -> Any:
+    listed = _expand_single(value)
+    return dict.fromkeys(listed, "ok") if isinstance(listed, list) else listed
+
+
+DEAD_QUEUE = ValueType(_convert_dead_queue, _NAME_SCHEMA, "a name", accepts_unknown=True)
+QUEUES = ValueType(
+    lambda value, at: at.reader.find_names(value, "queue", at.path, f"{at.owner} reads"),
+    _one_or_more(_NAME_SCHEMA),
+    "names",
+    expand=_expand_single,
+    accepts_unknown=True,
+)
+PORTS = ValueType(
+    _convert_ports,
+    _names_or({"anyOf": [_NAME_SCHEMA, {"type": "array", "items": _NAME_SCHEMA, "uniqueItems": True, "minItems": 1}]}),
+    "names, or a table",
+    expand=_expand_ports,
+    accepts_unknown=True,
+)
+AFTER = ValueType(
+    _convert_after, _names_or(_STATE.type.schema), "names, or a table", expand=_expand_after, accepts_unknown=True
+)
+
+# -- arguments of the function ----------------------------------------------------------------
+
+
+def _convert_argument(value: Any, at: ValuePlace, spot: str) -> Any:
+    """Return one argument; UNKNOWN stays, so that the others can be checked."""
+    if has_unknown(value):
+        at.reader.diagnostics.unknown_paths.add((*at.path, spot))
+        return UNKNOWN
+    return units.plain_value(value)
+
+
+def _convert_args(value: Any, at: ValuePlace) -> tuple[Any, ...]:
+    check_type(value, list, "a list")
+    return tuple(_convert_argument(one, at, str(number)) for number, one in enumerate(value))
+
+
+def _convert_kwargs(value: Any, at: ValuePlace) -> dict[str, Any]:
+    check_type(value, dict, "a table")
+    return {word: _convert_argument(one, at, word) for word, one in value.items()}
+
+
+ARGS = ValueType(_convert_args, LIST.schema, "a list", accepts_unknown=True)
+KWARGS = ValueType(_convert_kwargs, {"type": "object"}, "a table", accepts_unknown=True)
+
+# -- tables -----------------------------------------------------------------------------------
+
+
+def table_of(keys: KeyTable, made: Callable[..., Any] | None = None) -> ValueType:
+    """Return the type of a table of further keys; `made` is the class of the model that it becomes, if not a dict."""
+
+    def convert(value: Any, at: ValuePlace) -> Any:
+        diagnostics = at.reader.diagnostics
+        before = len(diagnostics.problems)
+        owner = f"`{at.key}` of {at.owner}" if len(at.path) > 1 else f"[{at.key}]"
+        found = at.reader.convert_table(value, keys, at.path, owner)
+        if made is None:
+            return found
+        unknown = any(path[: len(at.path)] == at.path for path in diagnostics.unknown_paths)
+        if len(diagnostics.problems) > before or unknown:
+            raise AlreadyReported
+        return made(**found)
+
+    def expand(value: Any) -> Any:
+        if made is None or not isinstance(value, dict):
+            return value
+        return {name: key.parse_default() for name, key in keys.items() if key.default} | value
+
+    description = f"a table of {', '.join(f'`{name}`' for name in keys)}"
+    return ValueType(convert, keys.reference_schema, description, expand=expand, accepts_unknown=True)
+
+
+def batch_of(keys: KeyTable) -> ValueType:
+    """Return the type of a number of items, or a table that says more."""
+    items, table = integer(), table_of(keys, Batch)
+
+    def convert(value: Any, at: ValuePlace) -> Any:
+        return table.convert(value, at) if isinstance(value, dict) else Batch(items.convert(value, at))
+
+    def expand(value: Any) -> Any:
+        return {"items": value} if isinstance(value, int) else table.expand(value)
+
+    schema = _or_reference(_range_schema(1, MAX_COUNT), table.schema)
+    return ValueType(convert, schema, f"a number, or {table.description}", expand=expand, accepts_unknown=True)
+
+
+def named_tables(keys: KeyTable) -> ValueType:
+    """Return the type of tables by their names, `[queues]` and `[tasks]`, which `build` reads one by one."""
+    return ValueType(ANY.convert, _object_schema(keys.reference_schema))
+
+
+def declarations(keys: KeyTable) -> ValueType:
+    """Return the type of `[params]`, values or tables, which `params` reads."""
+    plain = {"type": ["string", "number", "boolean", "array"]}
+    needed = {"anyOf": [{"required": ["default"]}, {"required": ["required"]}]}
+    return ValueType(ANY.convert, _object_schema({"anyOf": [plain, {"allOf": [keys.reference_schema, needed]}]}))

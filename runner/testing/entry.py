@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner import api
-from runner.config.task_selection import select_tasks
+from runner.config.overrides import select_tasks
+from runner.config.resolved import to_toml
 from runner.structs import dataclass
 from runner.testing.functions import FunctionModule
 from runner.testing.running import Run, Running, TaskRun, start_run
@@ -67,7 +68,7 @@ def _run_one(
     functions: FunctionModule,
 ) -> Run:
     """Run a file with one task; a mistake in its table is shown as the line that a file would have."""
-    text = f"[tasks.{api.to_toml(name)}]\n" + "".join(f"{key} = {api.to_toml(value)}\n" for key, value in table.items())
+    text = f"[tasks.{to_toml(name)}]\n" + "".join(f"{key} = {to_toml(value)}\n" for key, value in table.items())
     text += "[queues]\n" + "".join(f"{queue} = {{}}\n" for queue in [*queues, *feed])
     with tempfile.TemporaryDirectory(prefix="runner-test-") as folder:
         path = Path(folder, f"run_task({name})")

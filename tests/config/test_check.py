@@ -9,8 +9,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from helpers import load_config
 
-from runner import check, config
+from runner import check
 from runner.errors import ConfigError
 from runner.plugins import PluginSet
 from runner.problems import Problem, render_problems
@@ -75,7 +76,7 @@ def folder(tmp_path_factory):
 
 def load(folder, text):
     (folder / "tasks.toml").write_text(textwrap.dedent(text))
-    return config.load(folder / "tasks.toml", env={})
+    return load_config(folder / "tasks.toml", env={})
 
 
 def found(folder, text):
@@ -410,7 +411,7 @@ def test_pydantic_is_not_imported_when_nothing_needs_it(tmp_path):
     (tmp_path / "plugins" / "p.py").write_text("from runner import task\n@task\ndef a(n: int, *, s: str): ...\n")
     (tmp_path / "tasks.toml").write_text("[tasks.a]\nargs = [1]\nwith = { s = 'x' }\n")
     program = (
-        "import sys; from runner import config, runs; runs.prepare_plan(config.load('tasks.toml')); "
+        "import sys; from runner import config, runs; runs.prepare_plan(config.examine('tasks.toml')); "
         "print([name for name in ('pydantic', 'typer', 'rich') if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True)

@@ -9,9 +9,8 @@ import sys
 import textwrap
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, load_config
 
-from runner import config
 from runner.cli import app
 from runner.problems import Problem
 
@@ -158,8 +157,8 @@ def test_show_is_a_file_that_means_the_same(run, folder):
     (folder / "shown.toml").write_text(
         "[params]\nkey = { default = 'hunter2', secret = true }\n" + out.replace("title", "#title")
     )
-    one = config.load("tasks.toml", params={"out": "x.txt", "loaves": "7"})
-    other = config.load("shown.toml")
+    one = load_config("tasks.toml", params={"out": "x.txt", "loaves": "7"})
+    other = load_config("shown.toml")
     assert one.run == other.run
     assert one.queues == other.queues
     for name, task in one.tasks.items():

@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from helpers import load_config
 
 from runner import check, config
 from runner.errors import ConfigError
@@ -135,7 +136,7 @@ def test_a_named_pipe_does_not_block(tmp_path):
 def test_a_mark_and_windows_line_ends_are_fine(tmp_path):
     file = tmp_path / "tasks.toml"
     file.write_bytes(b"\xef\xbb\xbf[tasks.dance]\r\nhelp = 'x'\r\n")
-    assert config.load(file, env={}).tasks["dance"].help == "x"
+    assert load_config(file, env={}).tasks["dance"].help == "x"
 
 
 def test_the_command_reads_a_pipe_and_standard_input(tmp_path):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from helpers import load_config
 
-from runner import check, config
+from runner import check
 from runner.errors import ConfigError
 
 
@@ -14,7 +15,7 @@ from runner.errors import ConfigError
 def load(tmp_path):
     def call(text, *, lenient=False, **options):
         (tmp_path / "tasks.toml").write_text(text)
-        return config.load(tmp_path / "tasks.toml", **{"env": {}, **options})
+        return load_config(tmp_path / "tasks.toml", **{"env": {}, **options})
 
     return call
 

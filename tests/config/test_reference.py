@@ -7,25 +7,39 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from doc_blocks import assert_page_is
-from helpers import ROOT
+from doc_blocks import assert_page_is, filled_page
+from helpers import ROOT, load_config
 
 from runner import config
 from runner.cli import shared_options
-from runner.config import grammar, reference
-from runner.config.planned import PLANNED, describe_planned
-from runner.config.schema import build_schema
+from runner.config import grammar
+from runner.config.grammar import build_schema
+from runner.config.planned import PLANNED
+from runner.config.resolved import to_toml
 from runner.model import QueueConfig, RunSettings, TaskConfig
 
 PAGE = ROOT / "docs" / "reference" / "file.md"
 
 
-def test_the_page_has_the_tables_of_the_grammar():
+def key_table(table):
+    """One table of keys as Markdown."""
+
+    def default(key):
+        if inner := key.type.expand({}):
+            return f"`{to_toml(inner)}`"
+        return key.default if key.parse_default() is None else f"`{key.default}`"
+
+    rows = ["| key | default | value | meaning |", "|---|---|---|---|"]
+    rows += [f"| `{key.name}` | {default(key)} | {key.type.description} | {key.help} |" for key in table.values()]
+    return "\n".join(rows).replace("  ", " ")
+
+
+@pytest.mark.parametrize("name", ["top", "run", "queue", "task", "param"])
+def test_the_page_has_the_tables_of_the_grammar(name):
     """After a change of the grammar: `UPDATE_REFERENCE=1 pytest tests/config/test_reference.py`."""
-    page = PAGE.read_text(encoding="utf-8")
-    assert_page_is(PAGE, reference.fill_page(page))
-    for name in ("top", "run", "queue", "task", "param"):
-        assert reference.BEGIN_MARK.replace("NAME", name) in page
+    begin = f"<!-- keys: {name} -->"
+    assert begin in PAGE.read_text(encoding="utf-8")
+    assert_page_is(PAGE, filled_page(PAGE, begin, "<!-- end -->", key_table(grammar.TABLES[name])))
 
 
 def test_defaults_of_the_grammar_are_those_of_the_model(tmp_path):
@@ -33,15 +47,13 @@ def test_defaults_of_the_grammar_are_those_of_the_model(tmp_path):
         found = {key.name: key.parse_default() for key in table.values()}
         return {name: value for name, value in found.items() if value is not None}
 
-    from runner.config.resolved import to_toml
-
     lines = ["[queues]", "q = {}", "[queues.r]"]
     lines += [f"{key} = {to_toml(value)}" for key, value in written(grammar.QUEUE).items()]
     lines += ["[run]", *(f"{key} = {to_toml(value)}" for key, value in written(grammar.RUN).items())]
     lines += ["[tasks.a]", "[tasks.b]", *(f"{key} = {to_toml(value)}" for key, value in written(grammar.TASK).items())]
     lines += [f"{table.name} = {to_toml(written(table))}" for table in (grammar.BACKOFF, grammar.RESTARTS)]
     (tmp_path / "tasks.toml").write_text("\n".join(lines))
-    made = config.load(tmp_path / "tasks.toml")
+    made = load_config(tmp_path / "tasks.toml")
     assert made.run == RunSettings()
     assert (
         dataclasses.replace(made.queues["r"], name="q", elastic=True)
@@ -67,7 +79,7 @@ def test_what_is_planned_is_refused_and_offered_nowhere(table, key, tmp_path):
     place = {"top": f"{key} = {value}", "run": f"[run]\n{key} = {value}"}.get(table, f"[{table}s.a]\n{key} = {value}")
     (tmp_path / "tasks.toml").write_text(f"{place}\n[tasks.b]\n")
     found = [problem for problem in config.examine(tmp_path / "tasks.toml").problems if problem.code == "E108"]
-    assert [problem.message for problem in found] == [describe_planned(planned)]
+    assert [problem.message for problem in found] == [planned.message]
     assert "is planned" in found[0].message
 
     offered = json.dumps(build_schema()) + PAGE.read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from helpers import ROOT
 
 from runner import check, config
 from runner.cli.explanations import EXPLANATIONS
-from runner.config.schema import build_schema
+from runner.config.grammar import build_schema
 from runner.errors import ConfigError
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.toml"))
