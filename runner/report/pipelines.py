@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from runner.structs import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
     from runner.events import QueuePlanned, QueueSummary, TaskPlanned, TaskSummary, WorkerNow
     from runner.report.record import RunRecord
@@ -148,7 +148,14 @@ def find_pipelines(record: RunRecord) -> list[Pipeline]:
     plans = {plan.name: plan for plan in record.plan.tasks if plan.name in summaries}
     loads = {name: _measure_load(plan, summaries[name], record.seconds, queues, ends) for name, plan in plans.items()}
     found = []
-    for names in _connected_tasks(plans):
+    owner: dict[str, str] = {}
+    pairs = [
+        (owner.setdefault(queue, name), name)
+        for name, plan in plans.items()
+        for queue in (*plan.inputs, *plan.outputs, plan.dead)
+        if queue
+    ]
+    for names in connected_groups(plans, pairs):
         phased = any(other in names for name in names for other in plans[name].after)
         found.append(Pipeline(tuple(loads[name] for name in names), phased))
     return found
@@ -185,13 +192,15 @@ def _computing_seconds(worker: WorkerNow) -> float:
     return worker.cpu if worker.cpu <= busy else max(busy, worker.cpu - worker.spent.starting)
 
 
-def _connected_tasks(plans: dict[str, TaskPlanned]) -> Iterator[list[str]]:
-    """Return the tasks' names by what connects them, in the order of the file."""
-    group = {name: name for name in plans}
-    owner: dict[str, str] = {}
-    for name, plan in plans.items():
-        for queue in {*plan.inputs, *plan.outputs, plan.dead} - {""}:
-            mine, theirs = group[name], group[owner.setdefault(queue, name)]
-            group = {each: mine if head == theirs else head for each, head in group.items()}
-    for head in dict.fromkeys(group.values()):
-        yield [name for name in plans if group[name] == head]
+def connected_groups(names: Iterable[str], pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
+    """Return the names by what connects them, each group in their order.
+
+    >>> connected_groups("abcd", [("a", "c"), ("d", "c")])
+    [['a', 'c', 'd'], ['b']]
+    """
+    group = {name: name for name in names}
+    for one, other in pairs:
+        mine, theirs = group[one], group[other]
+        if mine != theirs:
+            group = {name: mine if head == theirs else head for name, head in group.items()}
+    return [[name for name in group if group[name] == head] for head in dict.fromkeys(group.values())]
