@@ -109,11 +109,11 @@ def _run_figures(record: RunRecord) -> dict[str, float | None]:
 
 def _task_figures(record: RunRecord) -> dict[str, dict[str, float | None]]:
     workers = {planned.name: len(planned.workers) for planned in record.plan.tasks}
-    return {
-        task.name: {"workers": workers.get(task.name), "done": task.done or task.sent}
-        | {"median": task.median, "p99": task.p99, "busy": task.busy}
-        for task in record.tasks
-    }
+    found: dict[str, dict[str, float | None]] = {}
+    for task in record.tasks:
+        counts = {"workers": workers.get(task.name), "done": task.done or task.sent}
+        found[task.name] = {**counts, "median": task.median, "p99": task.p99, "busy": task.busy}
+    return found
 
 
 def _changed_lines(before: RunRecord, after: RunRecord) -> tuple[str, ...]:
