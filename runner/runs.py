@@ -28,7 +28,7 @@ from runner.engines.reactor import LocalReactor
 from runner.plugins.listeners import Listeners, offered_engines
 from runner.report.console import Console
 from runner.report.printer import Printer
-from runner.report.recorder import Recorder
+from runner.report.record_builder import Recorder
 from runner.secret_masks import SecretMask
 from runner.store import DeadLetterFile, run_folders
 from runner.store.records import RecordFile
@@ -187,7 +187,7 @@ class _RunOutput:
         self._console = Console(self.printer, plan, quiet=options.quiet, verbose=options.verbose)
         self._display = None
         if options.progress != "none" and not options.quiet:
-            from runner.report.progress_displays import create_display
+            from runner.report.progress import create_display
 
             self._display = create_display(options.progress, self.printer, log=log, fd=options.err)
         told = (self._recorder, self._console, self._display, self._journal)

@@ -35,7 +35,7 @@ def graph(
 ) -> None:
     """Draw the tasks and queues of a file, or of a past run. Executes nothing of the project.
 
-    Dotted lines are `after`; a line that points upwards closes a cycle.
+    A reader that is marked `(above)`, or a line that points upwards, closes a cycle; dotted lines are `after`.
 
     Examples:
       runner graph
@@ -54,9 +54,7 @@ def graph(
         _of_run(run, state, file, [*(param or ()), *(set_ or ())]) if run is not None else _of_file(file, param, set_)
     )
     if format_ == "text":
-        from runner.report.graph_text import draw_as_text
-
-        print(draw_as_text(made, shutil.get_terminal_size().columns))
+        print(drawing.to_text(made, shutil.get_terminal_size().columns))
     elif format_ == "svg":
         print(_draw_svg(made))
     else:

@@ -92,7 +92,7 @@ def find_bottleneck(record: RunRecord) -> Bottleneck | None:
         return None
     beside = [each for each in found if each is not main and each.begin < main.end]
     stop = max((each.end - main.begin for each in beside), default=0.0) / main.seconds
-    if main.is_single_task:
+    if len(main.task_loads) == 1:
         return _lone_task(main, record, stop) if len(found) > 1 else None
     cores = max(1, record.plan.machine.cores)
     of, theirs = _resource_shares(main, beside, record), other_programs_share(record)
@@ -124,9 +124,11 @@ def _resource_shares(main: Pipeline, beside: Iterable[Pipeline], record: RunReco
             of["task", load.name] = load.busy_share(main.end)
         else:
             of["task", load.name] = load.computing_share(main.end)  # its loop; waiting together is not work
-            of["concurrency", load.name] = load.concurrency_share(main.end)
+            # Little's law: items in flight, in the mean, are rate × time per item.
+            in_flight = load.share_until(main.end, load.item_seconds)
+            of["concurrency", load.name] = in_flight / (load.worker_count * load.plan.concurrency)
         if load.plan.rate and load.item_count >= MIN_RATE_ITEMS:
-            of["rate", load.name] = load.rate_share(main.end)
+            of["rate", load.name] = load.share_until(main.end, load.item_count / load.plan.rate)
     window = max(main.end - max(load.begin for load in main.task_loads), 1e-3)
     all_loads = [(load, 1.0) for load in main.task_loads]
     all_loads += [(load, load.share_within(main)) for each in beside for load in each.task_loads]

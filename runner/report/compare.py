@@ -83,38 +83,37 @@ class Comparison:
 
 def compare_records(before: RunRecord, after: RunRecord) -> Comparison:
     """Return what is different from `before` to `after`."""
-    one, two = before.balance, after.balance
-    whole = (
-        FigurePair("seconds", before.seconds, after.seconds, "s"),
-        FigurePair("throughput", _items_per_second(before), _items_per_second(after), "rate"),
-        FigurePair("done", one.done, two.done, "count"),
-        FigurePair("dead", one.dead, two.dead, "count"),
-        FigurePair("repeated", one.repeated, two.repeated, "count"),
-    )
-    names = dict.fromkeys(task.name for task in (*before.tasks, *after.tasks))
-    tasks = {name: _task_pairs(_task_figures(before, name), _task_figures(after, name)) for name in names}
+    one, two = _task_figures(before), _task_figures(after)
+    tasks = {name: _pair_figures(_TASK_UNITS, one.get(name, {}), two.get(name, {})) for name in one | two}
+    whole = _pair_figures(_RUN_UNITS, _run_figures(before), _run_figures(after))
     return Comparison(before, after, whole, tasks, _changed_lines(before, after), _changed_circumstances(before, after))
 
 
-def _items_per_second(record: RunRecord) -> float | None:
-    return record.balance.done / record.seconds if record.seconds else None
-
-
-#: Figures of a task, each with its unit.
+#: Figures of a run and of a task, each with its unit.
+_RUN_UNITS = {"seconds": "s", "throughput": "rate", "done": "count", "dead": "count", "repeated": "count"}
 _TASK_UNITS = {"workers": "count", "done": "count", "median": "item", "p99": "item", "busy": "share"}
 
 
-def _task_pairs(before: dict[str, float | None], after: dict[str, float | None]) -> tuple[FigurePair, ...]:
-    return tuple(FigurePair(what, before.get(what), after.get(what), unit) for what, unit in _TASK_UNITS.items())
+def _pair_figures(
+    units: dict[str, str], before: dict[str, float | None], after: dict[str, float | None]
+) -> tuple[FigurePair, ...]:
+    return tuple(FigurePair(label, before.get(label), after.get(label), unit) for label, unit in units.items())
 
 
-def _task_figures(record: RunRecord, name: str) -> dict[str, float | None]:
+def _run_figures(record: RunRecord) -> dict[str, float | None]:
+    total = record.balance
+    per_second = total.done / record.seconds if record.seconds else None
+    counts = {"done": total.done, "dead": total.dead, "repeated": total.repeated}
+    return {"seconds": record.seconds, "throughput": per_second, **counts}
+
+
+def _task_figures(record: RunRecord) -> dict[str, dict[str, float | None]]:
+    workers = {planned.name: len(planned.workers) for planned in record.plan.tasks}
+    found: dict[str, dict[str, float | None]] = {}
     for task in record.tasks:
-        if task.name == name:
-            workers = next((len(planned.workers) for planned in record.plan.tasks if planned.name == name), None)
-            done = task.done or task.sent
-            return {"workers": workers, "done": done, "median": task.median, "p99": task.p99, "busy": task.busy}
-    return {}
+        counts = {"workers": workers.get(task.name), "done": task.done or task.sent}
+        found[task.name] = {**counts, "median": task.median, "p99": task.p99, "busy": task.busy}
+    return found
 
 
 def _changed_lines(before: RunRecord, after: RunRecord) -> tuple[str, ...]:

@@ -1,14 +1,16 @@
-"""The tasks and queues of a file, or of a run, as a graph to draw; and two formats that other programs draw.
+"""The tasks and queues of a file, or of a run, as a graph; as text, and in two formats that other programs draw.
 
 A graph of a run has counts in its boxes, and knows each one's load: how busy a task was, how full a queue.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from runner.report.layout import DiagramEdge
+from runner.report.layout import DiagramEdge, top_down_order
 from runner.structs import dataclass
 from runner.text import count_with_noun, printable_line, printable_text
 
@@ -34,6 +36,11 @@ class DiagramBox:
     notes: tuple[str, ...] = ()
     is_faint: bool = False
     load_share: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Return the name with the notes behind it."""
+        return self.name + (f" ({', '.join(self.notes)})" if self.notes else "")
 
     @property
     def heat_level(self) -> int | None:
@@ -188,22 +195,35 @@ def _dot_text(text: str) -> str:
     return f'"{escaped}"'
 
 
-def to_text_lines(graph: Diagram) -> str:
-    """Write lines, for when a drawing has no room: every task with what leads to it and from it."""
-    ends: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+def to_text(graph: Diagram, columns: int = 80) -> str:
+    """Write each task below those that it waits for, with the queues it writes to and who reads them.
+
+    A reader that stands above its writer is marked: there a cycle closes.
+    """
+    order = top_down_order(list(graph.boxes), graph.edges)
+    place = {key: at for at, key in enumerate(order)}
+    edges: dict[tuple[str, str], list[DiagramEdge]] = defaultdict(list)
+    written = {edge.head for edge in graph.edges}
     for edge in graph.edges:
-        ends["to", edge.head, edge.style].append(graph.boxes[edge.tail].name)
-        ends["from", edge.tail, edge.style].append(graph.boxes[edge.head].name)
-    return "\n".join(_task_line(ends, box) for box in graph.boxes.values() if box.kind == "task")
+        edges["after" if edge.style == "after" else "below", edge.head if edge.style == "after" else edge.tail] += [
+            edge
+        ]
 
+    def readers(key: str, writer: str) -> str:
+        heads = [edge.head for edge in edges["below", key]]
+        names = [graph.boxes[head].name + (" (above)" if place[head] <= place[writer] else "") for head in heads]
+        return f" -> {', '.join(names)}" if names else ""
 
-def _task_line(ends: dict[tuple[str, str, str], list[str]], box: DiagramBox) -> str:
-    def names(which: str, style: str) -> str:
-        return ", ".join(ends.get((which, box.key, style), ()))
-
-    notes = f" ({', '.join(box.notes)})" if box.notes else ""
-    before, behind = names("to", "flow"), names("from", "flow")
-    line = (f"{before} -> " if before else "") + f"[{box.name}]{notes}" + (f" -> {behind}" if behind else "")
-    dead, after = names("from", "dead"), names("to", "after")
-    more = ([f"dead letters to {dead}"] if dead else []) + ([f"after {after}"] if after else [])
-    return line + (f"   {'; '.join(more)}" if more else "")
+    lines: list[str] = []
+    for key in order:
+        box = graph.boxes[key]
+        if box.kind == "queue":
+            lines += [] if key in written else [f"{box.label}{readers(key, key)}"]
+            continue
+        notes = [*box.notes, *(f"after {graph.boxes[edge.tail].name}" for edge in edges["after", key])]
+        lines.append(f"{box.name}: {', '.join(notes)}")
+        for edge in edges["below", key]:
+            dead = "dead letters " if edge.style == "dead" else ""
+            lines.append(f"  {dead}-> {graph.boxes[edge.head].label}{readers(edge.head, key)}")
+    wrapped = (wrap(line, columns, subsequent_indent=" " * 6, break_long_words=False) for line in lines)
+    return "\n".join(itertools.chain.from_iterable(wrapped))

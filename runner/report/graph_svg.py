@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
 from html import escape
 from typing import TYPE_CHECKING
 
-from runner.report.layout import arrange_component, connected_components
+from runner.report.layout import arrange_component
+from runner.report.pipelines import connected_groups
 from runner.text import display_width
 
 if TYPE_CHECKING:
     from runner.report.graph import Diagram, DiagramBox
-    from runner.report.layout import DiagramEdge, DiagramLayout, EdgeSegment
+    from runner.report.layout import DiagramEdge
 
 _CHAR, _LINE = 7.3, 16.0
 _GAP, _BEND, _MARGIN = 28.0, 12.0, 20.0
@@ -49,15 +49,15 @@ SVG_STYLE = """
 
 def to_svg(graph: Diagram, *, alone: bool = True) -> str:
     """Write the text of an SVG file; not `alone`: for a page that has a heading and `SVG_STYLE`."""
-    parts = [_Part(graph, names, edges) for names, edges in connected_components(list(graph.boxes), graph.edges)]
     body: list[str] = []
-    first = _MARGIN + 24 if alone else 2.0
-    left, top, height, right = _MARGIN, first, 0.0, 0.0
-    for part in parts:
-        if left > _MARGIN and left + part.width > _PAGE:
+    left, top, height, right = _MARGIN, _MARGIN + 24 if alone else 2.0, 0.0, 0.0
+    for keys in connected_groups(graph.boxes, [(edge.tail, edge.head) for edge in graph.edges]):
+        boxes = {key: graph.boxes[key] for key in keys}
+        part = _Part(boxes, [edge for edge in graph.edges if edge.tail in boxes])
+        if left > _MARGIN and left + part.layout.width > _PAGE:
             left, top, height = _MARGIN, top + height + _GAP, 0.0
-        body.append(f'<g transform="translate({left:.1f} {top:.1f})">\n{part.text}\n</g>')
-        left, height = left + part.width + _GAP, max(height, part.height)
+        body.append(f'<g transform="translate({left:.1f} {top:.1f})">\n{part.draw()}\n</g>')
+        left, height = left + part.layout.width + _GAP, max(height, part.bottoms[-1])
         right = max(right, left - _GAP)
     right = max(right + _MARGIN, display_width(graph.title) * 9.2 + 2 * _MARGIN if alone else 0)
     bottom = top + height + (_MARGIN if alone else 2)
@@ -79,96 +79,72 @@ def to_svg(graph: Diagram, *, alone: bool = True) -> str:
 
 
 class _Part:
-    """One component."""
+    """One component: each box's texts and height, and the top and bottom of each layer."""
 
-    def __init__(self, graph: Diagram, names: list[str], edges: list[DiagramEdge]) -> None:
-        self.boxes = {name: graph.boxes[name] for name in names}
-        sizes = {name: _box_size(box) for name, box in self.boxes.items()}
-        self.heights = {name: height for name, (_, height) in sizes.items()}
-        self.layout: DiagramLayout = arrange_component(
-            {name: wide for name, (wide, _) in sizes.items()}, edges, _GAP, _BEND
-        )
-        self.width = self.layout.width
-        self.tops, self.bottoms = self._layer_rows()
-        self.height = self.bottoms[-1] if self.bottoms else 0.0
+    def __init__(self, boxes: dict[str, DiagramBox], edges: list[DiagramEdge]) -> None:
+        self.boxes = boxes
+        self.texts = {key: _box_texts(box) for key, box in boxes.items()}
+        self.heights = {key: _LINE * len(self.texts[key]) + (14 if boxes[key].kind == "task" else 8) for key in boxes}
+        widths = {
+            key: max(map(display_width, self.texts[key])) * _CHAR + (24 if boxes[key].kind == "task" else 28)
+            for key in boxes
+        }
+        self.layout = arrange_component(widths, edges, _GAP, _BEND)
         self.layer_of = {name: at for at, layer in enumerate(self.layout.layers) for name in layer}
-        self.text = "\n".join([*self._draw_edges(), *(self._draw_box(box) for box in self.boxes.values())])
+        farthest = [0.0] * len(self.layout.layers)  # that a line below a layer goes to the side
+        for way in self.layout.ways.values():
+            for upper, lower in itertools.pairwise(way):
+                far = abs(self.layout.centres[upper] - self.layout.centres[lower])
+                farthest[self.layer_of[upper]] = max(farthest[self.layer_of[upper]], far)
+        self.tops: list[float] = []
+        self.bottoms: list[float] = []
+        top = 0.0
+        for layer, far in zip(self.layout.layers, farthest, strict=True):
+            self.tops.append(top)
+            self.bottoms.append(top + max(self.heights.get(name, 0.0) for name in layer))
+            top = self.bottoms[-1] + min(_MOST, max(_LEAST, far / 4))
 
-    def _layer_rows(self) -> tuple[list[float], list[float]]:
-        """Return top and bottom of each layer; layers whose lines go far to the side stand further apart."""
-        tops, bottoms, top = [], [], 0.0
-        below = defaultdict(list)
-        for step in self.layout.segments:
-            below[step.upper].append(step)
-        for number, layer in enumerate(self.layout.layers):
-            height = max([self.heights.get(name, 0.0) for name in layer] or [0.0])
-            tops.append(top)
-            bottoms.append(top + height)
-            steps = [step for name in layer for step in below[name]]
-            far = max((abs(self._centre_of(step.upper) - self._centre_of(step.lower)) for step in steps), default=0.0)
-            top += height + min(_MOST, max(_LEAST, far / 4)) if number + 1 < len(self.layout.layers) else 0.0
-        return tops, bottoms
-
-    def _centre_of(self, name: str) -> float:
-        return self.layout.centres[name]
+    def draw(self) -> str:
+        """Draw the edges, and the boxes above them."""
+        edges = [self._draw_edge(edge, way) for edge, way in self.layout.ways.items()]
+        return "\n".join([*edges, *map(self._draw_box, self.boxes.values())])
 
     def _draw_box(self, box: DiagramBox) -> str:
-        wide, height = self.layout.widths[box.key], self.heights[box.key]
+        centre, wide, height = self.layout.centres[box.key], self.layout.widths[box.key], self.heights[box.key]
         top = self.tops[self.layer_of[box.key]]
-        left = self._centre_of(box.key) - wide / 2
-        round_ = 6 if box.kind == "task" else height / 2
+        corner = 6 if box.kind == "task" else height / 2
+        size = f'width="{wide:.1f}" height="{height:.1f}" rx="{corner:.1f}"'
         heat = "" if box.heat_level is None else f" load{box.heat_level}"
         lines = [
             f'<g class="{box.kind}{" faint" if box.is_faint else ""}{heat}">',
-            f'<rect x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{height:.1f}" rx="{round_:.1f}"/>',
+            f'<rect x="{centre - wide / 2:.1f}" y="{top:.1f}" {size}/>',
         ]
-        for number, text in enumerate(_box_texts(box)):
-            y = top + (height - _LINE * len(_box_texts(box))) / 2 + _LINE * number + 12
-            kind = "note" if number else "name"
-            lines.append(f'<text class="{kind}" x="{self._centre_of(box.key):.1f}" y="{y:.1f}">{escape(text)}</text>')
+        first = top + (height - _LINE * len(self.texts[box.key])) / 2 + 12
+        for number, text in enumerate(self.texts[box.key]):
+            kind, y = "note" if number else "name", first + _LINE * number
+            lines.append(f'<text class="{kind}" x="{centre:.1f}" y="{y:.1f}">{escape(text)}</text>')
         return "\n".join([*lines, "</g>"])
 
-    def _draw_edges(self) -> list[str]:
-        """Draw one path for each edge, through all its bends."""
-        ways: dict[int, list[EdgeSegment]] = {}
-        for step in self.layout.segments:
-            ways.setdefault(id(step.edge), []).append(step)
-        return [self._draw_edge(way) for way in ways.values()]
-
-    def _draw_edge(self, way: list[EdgeSegment]) -> str:
+    def _draw_edge(self, edge: DiagramEdge, way: list[str]) -> str:
         """Draw from where the edge begins, through the middle of its bends, to where its arrowhead is."""
-        first = way[0]
-        points: list[tuple[float, float]] = []
-        shift = 10.0 if first.points_up else -10.0 if first.style == "after" else 0.0
-        for name in (first.upper, *(step.lower for step in way)):
-            layer, inside = self.layer_of[name], name in self.boxes
-            if name == first.upper:
-                points.append((self._centre_of(name) + shift, self.tops[layer] + self.heights[name]))
-            elif inside:
-                points.append((self._centre_of(name) + shift, self.tops[layer]))
-            else:
-                points += [(self._centre_of(name), self.tops[layer]), (self._centre_of(name), self.bottoms[layer])]
-        if first.points_up:
+        upper, *bends, lower = way
+        up = edge.head == upper
+        shift = 10.0 if up else -10.0 if edge.style == "after" else 0.0
+        centres, layers = self.layout.centres, self.layer_of
+        points = [(centres[upper] + shift, self.tops[layers[upper]] + self.heights[upper])]
+        for name in bends:
+            points += [(centres[name], self.tops[layers[name]]), (centres[name], self.bottoms[layers[name]])]
+        points.append((centres[lower] + shift, self.tops[layers[lower]]))
+        if up:
             points.reverse()
         data = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
         for (x, y), (to_x, to_y) in itertools.pairwise(points):
             bow = (to_y - y) / 2
             straight = math.isclose(x, to_x, abs_tol=0.5)
-            data += (
-                f" L{to_x:.1f} {to_y:.1f}"
-                if straight
-                else f" C{x:.1f} {y + bow:.1f} {to_x:.1f} {to_y - bow:.1f} {to_x:.1f} {to_y:.1f}"
-            )
-        return f'<path class="{first.style}" d="{data}" marker-end="url(#arrow)"/>'
+            data += "" if straight else f" C{x:.1f} {y + bow:.1f} {to_x:.1f} {to_y - bow:.1f}"
+            data += f" {'L' if straight else ''}{to_x:.1f} {to_y:.1f}"
+        return f'<path class="{edge.style}" d="{data}" marker-end="url(#arrow)"/>'
 
 
 def _box_texts(box: DiagramBox) -> list[str]:
-    if box.kind == "queue":
-        return [box.name + (f" ({', '.join(box.notes)})" if box.notes else "")]
-    return [box.name, *box.notes]
-
-
-def _box_size(box: DiagramBox) -> tuple[float, float]:
-    texts = _box_texts(box)
-    most = max(display_width(text) for text in texts)
-    return most * _CHAR + (24 if box.kind == "task" else 28), _LINE * len(texts) + (14 if box.kind == "task" else 8)
+    return [box.label] if box.kind == "queue" else [box.name, *box.notes]

@@ -25,7 +25,7 @@ from runner.error_text import item_name
 from runner.events import STATES
 from runner.report import figures, plot_data
 from runner.report.compare import compare_records
-from runner.report.graph import diagram_of_run, to_text_lines
+from runner.report.graph import diagram_of_run, to_text
 from runner.report.graph_svg import SVG_STYLE, to_svg
 from runner.report.layout import DiagramTooLarge
 from runner.text import (
@@ -107,7 +107,7 @@ def _draw_picture(record: RunRecord) -> str:
     try:
         return to_svg(graph, alone=False)
     except DiagramTooLarge:
-        return f"<pre>{escape(to_text_lines(graph))}</pre>"
+        return f"<pre>{escape(to_text(graph))}</pre>"
 
 
 @cache

@@ -4,114 +4,72 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.structs import dataclass
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
-    from runner.events import QueuePlanned, QueueSummary, TaskPlanned, TaskSummary, WorkerNow
+    from runner.events import TaskPlanned, TaskSummary, WorkerNow
     from runner.report.record import RunRecord
 
 
-@dataclass(frozen=True, slots=True)
 class TaskLoad:
-    """One task's work; `work_seconds` and `cpu_seconds` are of all its workers together.
+    """One task's work; `work_seconds`, `cpu_seconds` and `item_seconds` are of all its workers together.
 
     `begin` is when its first worker was ready, `end` when it was over, in seconds since the run began. `had_backlog`:
-    items have waited for it. `has_lanes`: items of one lane wait for each other.
+    items have waited for it. `item_count`: items it took, or made. `suggested_workers`: one worker more, or a quarter
+    more where one would hardly be seen. `can_use_more`: that many workers can have an item at the same time.
     """
 
-    plan: TaskPlanned
-    summary: TaskSummary
-    begin: float
-    end: float
-    work_seconds: float
-    cpu_seconds: float
-    had_backlog: bool
-    has_lanes: bool
+    def __init__(self, plan: TaskPlanned, summary: TaskSummary, record: RunRecord) -> None:
+        spent = [worker.spent for worker in summary.workers]
+        start = max(0.0, record.seconds - summary.active - min(each.ended for each in spent))
+        inputs = [queue for queue in record.plan.queues if queue.name in plan.inputs]
+        most = {queue.name: queue.most for queue in record.queues}
+        self.plan = plan
+        self.name = plan.name
+        self.is_source = not plan.inputs
+        self.begin = start + min(each.starting for each in spent)
+        self.end = start + summary.active
+        self.work_seconds = sum(each.worked for each in spent)
+        self.cpu_seconds = sum(map(_computing_seconds, summary.workers))
+        self.item_seconds = sum(edge * count for edge, count in summary.times)
+        self.item_count = summary.sent if self.is_source else summary.taken
+        self.had_backlog = any(most.get(queue.name, 0) >= min(2, queue.size or 2) for queue in inputs)
+        self.worker_count = len(summary.workers)
+        self.suggested_workers = self.worker_count + max(1, self.worker_count // 4)
+        has_lanes = any(queue.lane for queue in inputs)
+        self.can_use_more = not self.is_source and not has_lanes and self.item_count >= 4 * self.suggested_workers
 
-    @property
-    def name(self) -> str:
-        """Return the task's name."""
-        return self.plan.name
-
-    @property
-    def worker_count(self) -> int:
-        """Return the number of its workers."""
-        return max(1, len(self.summary.workers))
-
-    @property
-    def suggested_workers(self) -> int:
-        """Return a larger number of workers: one more, or a quarter where one would hardly be seen."""
-        return self.worker_count + max(1, self.worker_count // 4)
-
-    @property
-    def is_source(self) -> bool:
-        """Return True if it has no inputs."""
-        return not self.plan.inputs
-
-    @property
-    def can_use_more(self) -> bool:
-        """Return True if that many workers can have an item at the same time."""
-        return not self.is_source and not self.has_lanes and self.item_count >= 4 * self.suggested_workers
-
-    @property
-    def item_count(self) -> int:
-        """Return the number of items it took, or made."""
-        return self.summary.sent if self.is_source else self.summary.taken
-
-    def _share_of_time(self, seconds: float, end: float) -> float:
+    def share_until(self, end: float, seconds: float) -> float:
+        """Return these seconds as a share of the time from its begin until `end`."""
         return seconds / (end - self.begin) if end > self.begin else 0.0
 
     def busy_share(self, end: float) -> float:
         """Return the share of its workers' time until `end` in which they executed or encoded."""
-        return self._share_of_time(self.work_seconds, end) / self.worker_count
+        return self.share_until(end, self.work_seconds) / self.worker_count
 
     def computing_share(self, end: float) -> float:
         """Return the share of its workers' time until `end` in which they used a processor."""
-        return self._share_of_time(self.cpu_seconds, end) / self.worker_count
-
-    def rate_share(self, end: float) -> float:
-        """Return its items as a share of what its `rate` allows."""
-        return self._share_of_time(self.item_count / (self.plan.rate or 1.0), end)
-
-    def concurrency_share(self, end: float) -> float:
-        """Return the mean of items in flight as a share of `concurrency` (Little's law: rate × time per item)."""
-        seconds = sum(edge * count for edge, count in self.summary.times)
-        return self._share_of_time(seconds, end) / (self.worker_count * (self.plan.concurrency or 1))
+        return self.share_until(end, self.cpu_seconds) / self.worker_count
 
     def share_within(self, other: Pipeline) -> float:
         """Return the share of its time that falls into the other pipeline's."""
         both = min(self.end, other.end) - max(self.begin, other.begin)
-        return max(0.0, both) / (self.end - self.begin) if self.end > self.begin else 0.0
+        return self.share_until(self.end, max(0.0, both))
 
 
-@dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Tasks that queues connect. `is_phased`: some of them start only when others of them have ended."""
+    """Tasks that queues connect. `is_phased`: some of them start only when others of them have ended.
 
-    task_loads: tuple[TaskLoad, ...]
-    is_phased: bool
+    It begins when the first of them is ready, and ends when the last of them is over.
+    """
 
-    @property
-    def begin(self) -> float:
-        """Return the time at which the first of them was ready."""
-        return min(load.begin for load in self.task_loads)
-
-    @property
-    def end(self) -> float:
-        """Return the time at which the last of them was over."""
-        return max(load.end for load in self.task_loads)
-
-    @property
-    def seconds(self) -> float:
-        """Return the time between the two."""
-        return self.end - self.begin
-
-    @property
-    def is_single_task(self) -> bool:
-        """Return True if it is one task without queues."""
-        return len(self.task_loads) == 1
+    def __init__(self, task_loads: list[TaskLoad]) -> None:
+        names = {load.name for load in task_loads}
+        self.task_loads = task_loads
+        self.is_phased = any(other in names for load in task_loads for other in load.plan.after)
+        self.begin = min(load.begin for load in task_loads)
+        self.end = max(load.end for load in task_loads)
+        self.seconds = self.end - self.begin
 
 
 def other_programs_share(record: RunRecord) -> float:
@@ -142,41 +100,17 @@ def _workers_in_mode(record: RunRecord, mode: str) -> list[WorkerNow]:
 
 def find_pipelines(record: RunRecord) -> list[Pipeline]:
     """Return the pipelines of a run, without tasks that never started."""
-    queues = {queue.name: queue for queue in record.plan.queues}
-    ends = {queue.name: queue for queue in record.queues}
     summaries = {task.name: task for task in record.tasks if task.workers and task.active > 0}
-    plans = {plan.name: plan for plan in record.plan.tasks if plan.name in summaries}
-    loads = {name: _measure_load(plan, summaries[name], record.seconds, queues, ends) for name, plan in plans.items()}
-    found = []
-    for names in _connected_tasks(plans):
-        phased = any(other in names for name in names for other in plans[name].after)
-        found.append(Pipeline(tuple(loads[name] for name in names), phased))
-    return found
-
-
-def _measure_load(
-    plan: TaskPlanned,
-    summary: TaskSummary,
-    seconds: float,
-    queues: dict[str, QueuePlanned],
-    ends: dict[str, QueueSummary],
-) -> TaskLoad:
-    after = min(worker.spent.ended for worker in summary.workers)
-    start = max(0.0, seconds - summary.active - after)
-    queued = False
-    for name in plan.inputs:
-        bound = queues[name].size if name in queues else None
-        queued = queued or (name in ends and ends[name].most >= min(2, bound or 2))
-    return TaskLoad(
-        plan,
-        summary,
-        begin=start + min(worker.spent.starting for worker in summary.workers),
-        end=start + summary.active,
-        work_seconds=sum(worker.spent.worked for worker in summary.workers),
-        cpu_seconds=sum(_computing_seconds(worker) for worker in summary.workers),
-        had_backlog=queued,
-        has_lanes=any(queues[name].lane for name in plan.inputs if name in queues),
-    )
+    plans = [plan for plan in record.plan.tasks if plan.name in summaries]
+    loads = {plan.name: TaskLoad(plan, summaries[plan.name], record) for plan in plans}
+    owner: dict[str, str] = {}
+    pairs = [
+        (owner.setdefault(queue, plan.name), plan.name)
+        for plan in plans
+        for queue in (*plan.inputs, *plan.outputs, plan.dead)
+        if queue
+    ]
+    return [Pipeline([loads[name] for name in names]) for names in connected_groups(loads, pairs)]
 
 
 def _computing_seconds(worker: WorkerNow) -> float:
@@ -185,13 +119,15 @@ def _computing_seconds(worker: WorkerNow) -> float:
     return worker.cpu if worker.cpu <= busy else max(busy, worker.cpu - worker.spent.starting)
 
 
-def _connected_tasks(plans: dict[str, TaskPlanned]) -> Iterator[list[str]]:
-    """Return the tasks' names by what connects them, in the order of the file."""
-    group = {name: name for name in plans}
-    owner: dict[str, str] = {}
-    for name, plan in plans.items():
-        for queue in {*plan.inputs, *plan.outputs, plan.dead} - {""}:
-            mine, theirs = group[name], group[owner.setdefault(queue, name)]
-            group = {each: mine if head == theirs else head for each, head in group.items()}
-    for head in dict.fromkeys(group.values()):
-        yield [name for name in plans if group[name] == head]
+def connected_groups(names: Iterable[str], pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
+    """Return the names by what connects them, each group in their order.
+
+    >>> connected_groups("abcd", [("a", "c"), ("d", "c")])
+    [['a', 'c', 'd'], ['b']]
+    """
+    group = {name: name for name in names}
+    for one, other in pairs:
+        mine, theirs = group[one], group[other]
+        if mine != theirs:
+            group = {name: mine if head == theirs else head for name, head in group.items()}
+    return [[name for name in group if group[name] == head] for head in dict.fromkeys(group.values())]

@@ -1,19 +1,23 @@
-"""The progress of a run, from its events: what every display of it shows."""
+"""The progress of a run, from its events, and the displays of `run --progress` that show it."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections import deque
 from typing import TYPE_CHECKING
 
 from runner import events
 from runner.structs import dataclass, field
-from runner.text import format_count, format_duration
+from runner.text import format_count, format_duration, printable_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from runner.report.printer import Printer
 
 #: Rates are of so many seconds.
 RATE_WINDOW = 5.0
+#: Seconds between two lines for people, between two for programs, and before a tenth more is worth a line.
+PLAIN_INTERVAL, JSON_INTERVAL, MIN_TENTH_INTERVAL = 10.0, 1.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +75,9 @@ class ProgressTracker:
     """Takes a run's events; `take_snapshot` returns its progress."""
 
     def __init__(self) -> None:
-        self.title = ""
-        self.run = ""
-        self._began = 0.0
-        self._plan = events.RunPlan()
-        self._now: events.Progress | None = None
+        self.started = events.RunStarted(0.0, "", "", ())
         self._past: deque[events.Progress] = deque()
-        #: What the workers of sources have told: done and total.
+        #: What the workers of sources have told: done and total; and what all had done, at which time.
         self._told: dict[tuple[str, str], tuple[float, float | None]] = {}
         self._told_past: deque[tuple[float, float]] = deque()
         self._stopping = ""
@@ -85,17 +85,15 @@ class ProgressTracker:
     def handle_event(self, event: events.Event) -> bool:
         """Take one more event; return True when there is something new to show."""
         if isinstance(event, events.Progress):
-            self._now = event
             self._past.append(event)
             while self._past[0].at < event.at - RATE_WINDOW:
                 self._past.popleft()
-            done = sum(self._worker_done(task, worker, done) for (task, worker), (done, _) in self._told.items())
-            self._told_past.append((event.at, done))
+            self._told_past.append((event.at, sum(self._worker_done(*key) for key in self._told)))
             while self._told_past[0][0] < event.at - 2 * RATE_WINDOW:
                 self._told_past.popleft()
             return True
         if isinstance(event, events.RunStarted):
-            self._began, self.title, self.run, self._plan = event.at, event.title, event.run, event.plan
+            self.started = event
         elif isinstance(event, events.WorkerProgress):
             self._told[event.task, event.worker] = (event.done, event.total)
         elif isinstance(event, (events.RunStopping, events.RunKilled)):
@@ -104,16 +102,17 @@ class ProgressTracker:
 
     def take_snapshot(self) -> ProgressSnapshot:
         """Return the progress of the run."""
-        now = self._now
-        if now is None:
-            return ProgressSnapshot(self.title, 0.0)
-        planned = {task.name: task for task in self._plan.tasks}
+        title, plan = self.started.title, self.started.plan
+        if not self._past:
+            return ProgressSnapshot(title, 0.0)
+        now = self._past[-1]
+        planned = {task.name: task for task in plan.tasks}
         sources = [name for name, task in planned.items() if not task.inputs and task.outputs]
-        sizes = {queue.name: queue.size for queue in self._plan.queues}
+        sizes = {queue.name: queue.size for queue in plan.queues}
         done, total = self._source_totals(sources)
         return ProgressSnapshot(
-            title=self.title,
-            seconds=now.at - self._began,
+            title=title,
+            seconds=now.at - self.started.at,
             tasks=tuple(self._task_row(name, counts, planned.get(name)) for name, counts in now.tasks.items()),
             queues={name: QueueRow(name, length, sizes.get(name)) for name, length in now.queues.items()},
             items_read=sum(now.tasks[name].sent for name in sources if name in now.tasks),
@@ -135,22 +134,20 @@ class ProgressTracker:
         rate = max(0, done - (before.sent if source else before.done)) / max(last.at - first.at, 1e-9)
         return TaskRow(name, state, counts, done, rate, planned.outputs if planned is not None else ())
 
-    def _source_totals(self, sources: Iterable[str]) -> tuple[float | None, float | None]:
+    def _source_totals(self, sources: list[str]) -> tuple[float | None, float | None]:
         """Return what is done and what there is, when every source has told it."""
-        told: dict[str, list[tuple[float, float | None]]] = {}
-        for (task, worker), (done, total) in self._told.items():
-            told.setdefault(task, []).append((self._worker_done(task, worker, done), total))
-        found = [each for source in sources for each in told.get(source, [(0.0, None)])]
-        totals = [total for _, total in found if total is not None]
-        if not found or len(totals) < len(found):
+        found = [key for key in self._told if key[0] in sources]
+        totals = [total for key in found if (total := self._told[key][1]) is not None]
+        if not found or len(totals) < len(found) or {task for task, _ in found} != set(sources):
             return None, None
-        return sum(done for done, _ in found), sum(totals)
+        return sum(self._worker_done(*key) for key in found), sum(totals)
 
-    def _worker_done(self, task: str, worker: str, done: float) -> float:
+    def _worker_done(self, task: str, worker: str) -> float:
         """Return what a worker has told to be done; below 0 it is what it has sent."""
-        if done >= 0 or self._now is None:
+        done = self._told[task, worker][0]
+        if done >= 0 or not self._past:
             return max(0.0, done)
-        return sum(each.items for each in self._now.workers.get(task, ()) if each.name == worker)
+        return sum(each.items for each in self._past[-1].workers.get(task, ()) if each.name == worker)
 
     def _estimate_remaining(self, done: float | None, total: float | None) -> float | None:
         """Estimate from what was done in the last seconds; None before there is something to judge by."""
@@ -160,3 +157,118 @@ class ProgressTracker:
         if now - began < 1.0 or after <= before:
             return None
         return (total - done) / (after - before) * (now - began)
+
+
+# -- displays ---------------------------------------------------------------------------------
+
+
+class Display:
+    """Shows a run while it goes on."""
+
+    def __init__(self, printer: Printer) -> None:
+        self._progress = ProgressTracker()
+        self._printer = printer
+
+    def handle_event(self, event: events.Event) -> None:
+        """Take one more event, and show the progress when that is new."""
+        if self._progress.handle_event(event):
+            self._show_progress()
+
+    def _show_progress(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Leave nothing of the display where it would be in the way: the run is over."""
+
+
+def create_display(choice: str, printer: Printer, *, log: str, fd: int = 2) -> Display | None:
+    """Make the display for a terminal or file `fd`; None: nothing is shown. Live needs a terminal that can.
+
+    What tasks write past the printer (`log = "raw"`) would tear a live display.
+    """
+    if choice in {"auto", "live"}:
+        able = os.isatty(fd) and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
+        choice = "live" if able and log != "raw" else "plain"
+    displays: dict[str, type[Display]] = {"live": LiveDisplay, "plain": PlainDisplay, "json": JsonDisplay}
+    return displays[choice](printer) if choice in displays else None
+
+
+class LiveDisplay(Display):
+    """Lines at the bottom of a terminal; the printer draws them, in its own thread and time."""
+
+    def __init__(self, printer: Printer) -> None:
+        super().__init__(printer)
+        from runner.report.live import LiveRenderer
+
+        self._live = LiveRenderer(color="NO_COLOR" not in os.environ)
+        self._shown = False
+
+    def _show_progress(self) -> None:
+        if not self._shown:
+            self._shown = True
+            self._printer.show_panel(
+                lambda columns, lines: self._live.render_frame(self._progress.take_snapshot(), columns, lines)
+            )
+
+    def close(self) -> None:
+        """Take the panel away."""
+        self._printer.show_panel(None)
+
+
+class PlainDisplay(Display):
+    """A line every ten seconds, or at each tenth of what the sources say that there is."""
+
+    _last, _tenth = 0.0, 0
+
+    def _show_progress(self) -> None:
+        snapshot = self._progress.take_snapshot()
+        tenth = int(10 * (snapshot.done_share or 0.0))
+        waited = snapshot.seconds - self._last
+        further = tenth > self._tenth and waited >= MIN_TENTH_INTERVAL and snapshot.seconds >= PLAIN_INTERVAL
+        if waited >= PLAIN_INTERVAL or further:
+            self._last, self._tenth = snapshot.seconds, tenth
+            self._printer.print_message(progress_line(snapshot))
+
+
+def progress_line(snapshot: ProgressSnapshot) -> str:
+    """Describe a run in one line: how long, how far, and what each task that is under way has done."""
+    parts = [f"{printable_line(snapshot.title)}  {format_duration(snapshot.seconds)}"]
+    parts += snapshot.describe_done()
+    going = [task for task in snapshot.tasks if task.state in {"running", "starting"}]
+    parts += [
+        f"{printable_line(task.name)} {format_count(task.done)} ({format_count(round(task.rate))}/s)"
+        for task in going[:6]
+    ]
+    parts += [f"{len(going) - 6} more tasks"] if len(going) > 6 else []
+    parts += [f"{snapshot.dead:,} dead"] if snapshot.dead else []
+    return "  ".join(parts)
+
+
+class JsonDisplay(Display):
+    """An object a line, once a second, for programs."""
+
+    _next = 0.0
+
+    def _show_progress(self) -> None:
+        snapshot = self._progress.take_snapshot()
+        if snapshot.seconds >= self._next:
+            self._next = snapshot.seconds + JSON_INTERVAL
+            self._printer.print_message(progress_json(self._progress.started.run, snapshot))
+
+
+def progress_json(run: str, snapshot: ProgressSnapshot) -> str:
+    """Write a snapshot as one line of JSON, see docs/reference/commands.md."""
+    tasks = {
+        task.name: {
+            "state": task.state,
+            **{key: getattr(task.counts, key) for key in ("executing", "item", "room", "turn")},
+            "done": task.done,
+            "rate": round(task.rate, 3),
+            **{key: getattr(task.counts, key) for key in ("dead", "dropped", "repeated")},
+        }
+        for task in snapshot.tasks
+    }
+    queues = {queue.name: {"length": queue.length, "size": queue.size} for queue in snapshot.queues.values()}
+    told = {"done": snapshot.done, "total": snapshot.total, "eta": snapshot.eta}
+    head = {"progress": run, "title": snapshot.title, "seconds": round(snapshot.seconds, 3), **told}
+    return json.dumps({**head, "tasks": tasks, "queues": queues})

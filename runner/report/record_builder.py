@@ -12,6 +12,7 @@ from runner import events
 from runner.error_text import item_name
 from runner.ledger import Balance
 from runner.report.bottleneck import find_bottleneck
+from runner.report.journal import dump_json
 from runner.report.record import FailureGroup, Incident, RunRecord
 from runner.report.series import SeriesSampler
 from runner.report.words import describe_executed
@@ -20,12 +21,18 @@ from runner.text import cut_middle, format_duration
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runner.store.records import RecordFile
+
 #: Kinds of failures and moments that are told one by one, and characters of each of their texts.
 MAX_FAILURE_KINDS, MAX_INCIDENTS, MAX_TEXT_LENGTH = 200, 200, 8 * 1024
 #: Fields of `RunEnded` that a record has too, those of its balance, and counts of a task that has not ended.
 _FROM_THE_END = ("seconds", "exit_code", "tasks", "queues", "reasons", "unbalanced", "idle", "cpu", "unfinished")
 _TASK_COUNTS = ("done", "dead", "dropped", "repeated", "sent")
 _BALANCE = ("read", "made", "done", "dead", "dropped", "left", "repeated")
+#: The kind of those that are too many.
+_OTHER_KINDS = "other errors"
+#: Seconds between two writings of a run that goes on.
+WRITE_INTERVAL = 10.0
 
 
 class RecordBuilder:
@@ -72,7 +79,7 @@ class RecordBuilder:
         key = (event.task, kind, event.verdict)
         group = self._failures.get(key)
         if group is None and len(self._failures) >= MAX_FAILURE_KINDS:
-            key = (event.task, _OTHERS, event.verdict)
+            key = (event.task, _OTHER_KINDS, event.verdict)
             group = self._failures.get(key, FailureGroup(*key, 0, "", "", ""))
         if group is not None:
             self._failures[key] = replace(group, count=group.count + event.count)
@@ -150,7 +157,49 @@ class RecordBuilder:
         return replace(known, seconds=self._last - self._began, balance=balance, tasks=tasks, queues=queues)
 
 
-_OTHERS = "other errors"
+class Recorder(RecordBuilder):
+    """Keeps the record on disk while the run goes on, so that something is left of it however the run ends.
+
+    `records` None: nothing is kept, `build_record` is all.
+    """
+
+    def __init__(self, records: RecordFile | None = None, keep: int = 0) -> None:
+        super().__init__()
+        self._records = records
+        self._keep = keep
+        self._written = 0.0
+
+    @property
+    def write_error(self) -> str:
+        """Return what the disk has refused."""
+        return self._records.write_error if self._records is not None else ""
+
+    def handle_event(self, event: events.Event) -> None:
+        """Take one more event, and write the record when the run begins and from time to time."""
+        super().handle_event(event)
+        if self._records is None:
+            return
+        begins = isinstance(event, events.RunStarted)
+        if begins:
+            self._records.mark_running()
+        if begins or (isinstance(event, events.Progress) and event.at - self._written >= WRITE_INTERVAL):
+            self._written = event.at
+            self._records.write_record(dump_json(self.build_record()))
+        if begins:
+            self._records.prune_old_records(self._keep)
+
+    def close(self, exit_code: int) -> RunRecord:
+        """Keep the record of the run, which is over with an exit code, and return it."""
+        record = replace(self.build_record(), exit_code=exit_code)
+        if self._records is not None:
+            self._records.write_record(dump_json(record))
+        self.stop_recording()
+        return record
+
+    def stop_recording(self) -> None:
+        """Keep nothing more, whether the run has ended or could not go on; `close` does it too."""
+        if self._records is not None:
+            self._records.close()
 
 
 def _unfinished_task(name: str, counts: events.TaskCounts, workers: tuple[events.WorkerNow, ...]) -> events.TaskSummary:

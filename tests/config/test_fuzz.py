@@ -20,9 +20,8 @@ from runner.config.planned import PLANNED
 from runner.errors import ConfigError
 from runner.plugins import TaskFunction
 from runner.problems import render_problems, sorted_problems
-from runner.report.graph import diagram_of_config, to_dot, to_mermaid
+from runner.report.graph import diagram_of_config, to_dot, to_mermaid, to_text
 from runner.report.graph_svg import to_svg
-from runner.report.graph_text import draw_as_text
 from runner.tasks import Reference
 
 GOOD = [
@@ -164,7 +163,7 @@ def survives(path: Path, data: bytes) -> None:
         if not any(each.severity == "error" for each in loaded.problems):
             resolved.render_resolved(loaded, origins=True)
             graph = diagram_of_config(loaded)
-            for text in (draw_as_text(graph, 80), to_svg(graph), to_dot(graph), to_mermaid(graph)):
+            for text in (to_text(graph), to_svg(graph), to_dot(graph), to_mermaid(graph)):
                 assert text
     text = render_problems(problems)
     assert problems or loaded

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner import config
-from runner.report.graph import Diagram, DiagramBox, diagram_of_config, diagram_of_run, to_dot, to_mermaid
+from runner.report.graph import Diagram, DiagramBox, diagram_of_config, diagram_of_run, to_dot, to_mermaid, to_text
 from runner.report.graph_svg import to_svg
-from runner.report.graph_text import draw_as_text
-from runner.report.layout import DiagramEdge, arrange_component, connected_components
+from runner.report.layout import DiagramEdge, arrange_component, top_down_order
+from runner.report.pipelines import connected_groups
 from runner.text import display_width
 
 FILES = [ROOT / "tasks.toml", *sorted((ROOT / "examples").rglob("tasks*.toml"))]
@@ -67,89 +67,73 @@ def graph(tmp_path):
 
 
 def test_a_diamond(graph):
-    assert draw_as_text(graph(DIAMOND), 80).split("\n") == [
-        "        ┌───────────┐",
-        "        │   read    │",
-        "        │ 1 worker  │",
-        "        └───────────┘",
-        "              │",
-        "              ▼",
-        "         (raw: copy)",
-        "              │",
-        "      ┌───────┴───────┐",
-        "      ▼               ▼",
-        "┌───────────┐   ┌───────────┐",
-        "│  shrink   │   │   grow    │",
-        "│ 1 worker  │   │ 1 worker  │",
-        "└───────────┘   └───────────┘",
-        "      │               │",
-        "      └──┐         ┌──┘",
-        "         ▼         ▼",
-        "      (small)   (large)",
-        "         │         │",
-        "         └────┬────┘",
-        "              ▼",
-        "        ┌───────────┐",
-        "        │   join    │",
-        "        │ 1 worker  │",
-        "        └───────────┘",
+    assert to_text(graph(DIAMOND)).split("\n") == [
+        "read: 1 worker",
+        "  -> raw (copy) -> shrink, grow",
+        "shrink: 1 worker",
+        "  -> small -> join",
+        "grow: 1 worker",
+        "  -> large -> join",
+        "join: 1 worker",
     ]
 
 
 def test_a_cycle(graph):
-    assert draw_as_text(graph(CYCLE), 80).split("\n") == [
-        "     ┌───────────┐",
-        "     │   seed    │",
-        "     │ 1 worker  │",
-        "     └───────────┘",
-        "           │",
-        "           ▼",
-        "        (start)",
-        "           │",
-        "           ▼",
-        "     ┌───────────┐",
-        "     │    go     │",
-        "     │ 1 thread  │",
-        "     └───────────┘",
-        "           │ ▲",
-        "      ┌────┘ └──┐",
-        "      ▼         │",
-        "   (there)      │",
-        "      │         │",
-        "      ▼         │",
-        "┌───────────┐   │",
-        "│   come    │   │",
-        "│ 1 worker  │   │",
-        "└───────────┘   │",
-        "      │         │",
-        "      └────┐ ┌──┘",
-        "           ▼ │",
-        "     (back: loop)",
+    assert to_text(graph(CYCLE)).split("\n") == [
+        "seed: 1 worker",
+        "  -> start -> go",
+        "go: 1 thread",
+        "  -> there -> come",
+        "come: 1 worker",
+        "  -> back (loop) -> go (above)",
+    ]
+
+
+def test_all_that_a_file_says_of_a_task_is_in_the_text(graph):
+    text = """
+    [queues]
+    raw = { size = 10 }
+    burnt = {}
+    [tasks.late]
+    after = "read"
+    enabled = false
+    [tasks.read]
+    call = "files.read"
+    outputs = "raw"
+    [tasks.bury]
+    inputs = "burnt"
+    [tasks.burn]
+    workers = 3
+    mode = "process"
+    inputs = "raw"
+    dead = "burnt"
+    """
+    assert to_text(graph(text)).split("\n") == [
+        "read: files.read, 1 worker",
+        "  -> raw (10) -> burn",
+        "late: 1 worker, not enabled, after read",
+        "burn: 3 processes",
+        "  dead letters -> burnt -> bury",
+        "bury: 1 worker",
     ]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(ROOT).as_posix())
 def test_every_file_of_the_repository_fits_a_terminal(file):
     made = diagram_of_config(config.examine(file, env={}, lenient=True))
-    text = draw_as_text(made, 80)
+    text = to_text(made)
     assert all(display_width(line) <= 80 for line in text.split("\n"))
-    assert "▼" in text
     for box in made.boxes.values():
         assert box.name in text
 
 
-def test_what_has_no_room_is_listed(graph):
-    assert draw_as_text(graph(DIAMOND), 20).split("\n") == [
-        "[read] (1 worker) -> raw",
-        "raw -> [shrink] (1 worker) -> small",
-        "raw -> [grow] (1 worker) -> large",
-        "small, large -> [join] (1 worker)",
+def test_long_lines_are_wrapped(graph):
+    assert to_text(graph(DIAMOND), 20).split("\n")[:4] == [
+        "read: 1 worker",
+        "  -> raw (copy) ->",
+        "      shrink, grow",
+        "shrink: 1 worker",
     ]
-
-
-def test_wide_characters_keep_the_frame(graph):
-    lines = draw_as_text(graph("[tasks.\"面包师\"]\nmode = 'thread'"), 80).split("\n")
-    assert len({display_width(line) for line in lines}) == 1
 
 
 def test_mermaid(graph):
@@ -198,12 +182,13 @@ graphs = st.lists(st.tuples(names, names, st.sampled_from(["flow", "dead", "afte
 def test_any_graph_can_be_laid_out(pairs):
     edges = [DiagramEdge(*pair) for pair in dict.fromkeys(pairs)]
     boxes = [str(number) for number in range(10)]
-    parts = connected_components(boxes, edges)
-    assert sorted(name for part, _ in parts for name in part) == boxes
-    assert sum(len(inside) for _, inside in parts) == len(edges)
-    for part, inside in parts:
+    parts = connected_groups(boxes, [(edge.tail, edge.head) for edge in edges])
+    assert sorted(name for part in parts for name in part) == boxes
+    assert all(edge.head in part for edge in edges for part in parts if edge.tail in part)
+    for part in parts:
+        inside = [edge for edge in edges if edge.tail in part]
         layout = arrange_component(dict.fromkeys(part, 5.0), inside, 2, 1)
-        assert sorted(name for layer in layout.layers for name in layer if name not in layout.bends) == sorted(part)
+        assert sorted(name for layer in layout.layers for name in layer if name in part) == sorted(part)
         for layer in layout.layers:
             for left, right in itertools.pairwise(layer):
                 apart = (layout.widths[left] + layout.widths[right]) / 2 + 2
@@ -212,24 +197,39 @@ def test_any_graph_can_be_laid_out(pairs):
 
 @settings(max_examples=150, deadline=None)
 @given(graphs)
+def test_an_edge_that_leads_up_closes_a_cycle(pairs):
+    edges = [DiagramEdge(*pair) for pair in dict.fromkeys(pairs)]
+    boxes = [str(number) for number in range(10)]
+    order = top_down_order(boxes, edges)
+    assert sorted(order) == boxes
+    reached = {name: {name} for name in boxes}  # by any number of edges
+    for _ in boxes:
+        for edge in edges:
+            reached[edge.tail] |= reached[edge.head]
+    for edge in edges:
+        assert order.index(edge.tail) < order.index(edge.head) or edge.tail in reached[edge.head]
+
+
+@settings(max_examples=150, deadline=None)
+@given(graphs)
 def test_any_graph_can_be_drawn(pairs):
     edges = [DiagramEdge(f"t{tail}", f"t{head}", style) for tail, head, style in dict.fromkeys(pairs)]
     boxes = {f"t{number}": DiagramBox(f"t{number}", f"box{number}", "task", ("note",)) for number in range(10)}
     made = Diagram("any", boxes, edges)
-    text = draw_as_text(made, 10_000)
+    lines = to_text(made, 10_000).split("\n")
     for box in boxes.values():
-        assert text.count(box.name) == 1
-    heads = {edge.head for edge in edges if edge.tail != edge.head}
-    assert text.count("▼") + text.count("▲") >= len(heads)
+        assert sum(line.startswith(f"{box.name}: note") for line in lines) == 1
+    assert sum("->" in line for line in lines) == sum(edge.style != "after" for edge in edges)
+    assert sum(line.count("after box") for line in lines) == sum(edge.style == "after" for edge in edges)
     assert len(ET.fromstring(to_svg(made)).findall(".//{*}rect")) == 10
 
 
 # -- of a run ---------------------------------------------------------------------------------
 
 
-def test_counts_of_a_run_stand_in_the_boxes():
-    text = draw_as_text(diagram_of_run(past_runs.past_run()), 120)
-    for wanted in ("thumbs.resize", "3 threads", "10,000 sent", "9,960 done", "40 dead", "90% busy", "(thumbs: 10,000 in, at most 300)", "full at 1,000"):  # fmt: skip
+def test_counts_of_a_run_stand_in_the_text():
+    text = to_text(diagram_of_run(past_runs.past_run()), 120)
+    for wanted in ("thumbs.resize", "3 threads", "10,000 sent", "9,960 done", "40 dead", "90% busy", "thumbs (10,000 in, at most 300)", "full at 1,000"):  # fmt: skip
         assert wanted in text
 
 
@@ -259,6 +259,6 @@ def test_what_was_not_started_and_what_is_not_known():
 
 def test_names_of_a_run_are_harmless():
     made = diagram_of_run(past_runs.hostile())
-    for text in (draw_as_text(made, 1000), to_mermaid(made), to_dot(made), to_svg(made)):
+    for text in (to_text(made, 1000), to_mermaid(made), to_dot(made), to_svg(made)):
         assert not [char for char in text if not char.isprintable() and char != "\n"]
     assert not ET.fromstring(to_svg(made)).findall(".//{*}img")

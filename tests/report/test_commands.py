@@ -107,12 +107,12 @@ def test_a_trace_is_written(kept, capsys):
 
 @pytest.mark.parametrize(
     ("format_", "wanted"),
-    [("text", "│  90% busy   │"), ("mermaid", "90#37; busy"), ("dot", r"90% busy"), ("svg", ">90% busy</text>")],
+    [("text", ", 90% busy"), ("mermaid", "90#37; busy"), ("dot", r"90% busy"), ("svg", ">90% busy</text>")],
 )
 def test_a_past_run_is_drawn_with_its_counts(kept, capsys, monkeypatch, format_, wanted):
     monkeypatch.setenv("COLUMNS", "120")
     graph(run="last", format_=format_)
-    assert wanted in capsys.readouterr().out.replace("│   90% busy    │", "│  90% busy   │")
+    assert wanted in capsys.readouterr().out
 
 
 def test_a_past_run_has_its_own_file(kept):
