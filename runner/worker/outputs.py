@@ -67,6 +67,10 @@ class OutputBuffer:
 
     def emit_item(self, item: Any) -> None:
         """Take one item: to the default port, or where a `To` says. NotPicklable names the culprit."""
+        if type(item) in item_codec.SMALL_TYPES and self.direct_buffer is not None:
+            self.small_types.add(type(item))
+            self.direct_buffer.append(item)
+            return
         targets = self._default_groups
         if type(item) is To:
             targets = self._groups_by_port.get(item.port, [])

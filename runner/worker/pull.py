@@ -26,7 +26,7 @@ from runner.worker.outbox_threads import outbox_until_released
 from runner.worker.outputs import OutputBuffer
 from runner.worker.pace import SLOW_SECONDS, ClockPace
 from runner.worker.returned_values import check_result, yields_items
-from runner.worker.runtime import decode_if_possible, decode_item, encoded_items, item_decoder
+from runner.worker.runtime import decode_if_possible, encoded_items, item_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,11 +118,8 @@ class PullInbox(Inbox[Any]):
 
     def _decoded_items(self) -> Iterator[Any]:
         """Return the burst's items as the function receives them; decoded when their turn comes."""
-        part = self._burst_range
-        assert part is not None
-        if part.dead_letter is not None:
-            return (decode_item(part, encoded) for encoded in self._burst_iterator)
-        decoder = item_decoder(part, self._burst)
+        assert self._burst_range is not None
+        decoder = item_decoder(self._burst_range, self._burst)
         return self._burst_iterator if decoder is None else map(decoder, self._burst_iterator)
 
     def _hand_out(self, block: bool = True, timeout: float | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runner.forked_copies import DiscardingChannel, ExitOnTouch
@@ -141,7 +142,9 @@ def _pickled_payload(part: GrantedRange) -> Any:
 
 
 def item_decoder(part: GrantedRange, items: item_codec.EncodedItems | memoryview) -> Callable[[Any], Any] | None:
-    """Return the decoder of the part's items, apart from dead letters; None: they are items already."""
+    """Return the decoder of the part's items; None: they are what the function receives already."""
+    if part.dead_letter is not None:
+        return partial(decode_item, part)
     if part.payload_kind == PICKLED:
         return item_codec.decode_item if type(items) is tuple else None
     return item_codec.copy_for_reader if part.payload_kind == SHARED else None
