@@ -28,7 +28,7 @@ from runner.transport.messages import Credit, Produced
 from runner.worker.outbox_threads import outbox_until_released
 from runner.worker.outputs import MAX_CHUNK_BYTES
 from runner.worker.pace import MAX_BURST, ClockPace
-from runner.worker.returned_values import check_result, yields_items
+from runner.worker.returned_values import check_result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -344,19 +344,9 @@ def call_source(
 
 def _send_result(source_output: SourceOutput, result: Any) -> Any:
     """Send what a call has returned; return the task's result, if it is one."""
-    runtime = source_output.runtime
-    if hasattr(type(result), "__await__"):
-        result = runtime.event_loop().run(result)
-    if hasattr(type(result), "__anext__"):
-        return runtime.event_loop().run(_send_async_items(source_output, result))
-    if yields_items(type(result)):
-        return _send_items(source_output, result)
-    if not runtime.spec.output_groups:
-        check_result(result)
-        return result
-    if result is not None or not runtime.call_shape.outboxes:
-        source_output.put(result)
-    return None
+    return source_output.runtime.send_returned(
+        result, source_output.put, partial(_send_items, source_output), partial(_send_async_items, source_output)
+    )
 
 
 def _send_items(source_output: SourceOutput, items: Iterator[Any]) -> Any:

@@ -25,7 +25,7 @@ from runner.worker.failure import WORKER_ENDING_ERRORS, make_failure
 from runner.worker.outbox_threads import outbox_until_released
 from runner.worker.outputs import OutputBuffer
 from runner.worker.pace import SLOW_SECONDS, ClockPace
-from runner.worker.returned_values import check_result, yields_items
+from runner.worker.returned_values import check_result
 from runner.worker.runtime import decode_if_possible, encoded_items, item_decoder
 
 if TYPE_CHECKING:
@@ -263,7 +263,6 @@ class BufferedOutbox(Outbox[Any]):
     def __init__(self, inbox: PullInbox) -> None:
         self._inbox = inbox
         self._output_buffer = inbox.runtime.output_buffer
-        self._direct_buffer, self._small_types = self._output_buffer.direct_buffer, self._output_buffer.small_types
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002  as queue.Queue
         """Send an item."""
@@ -272,12 +271,7 @@ class BufferedOutbox(Outbox[Any]):
             inbox.put_from_thread(item)
             return
         inbox.mark_outputs()
-        # bench small: here, not behind a call, which would be a fifth of the time.
-        if type(item) in item_codec.SMALL_TYPES and self._direct_buffer is not None:
-            self._small_types.add(type(item))
-            self._direct_buffer.append(item)
-        else:
-            self._output_buffer.emit_item(item)
+        self._output_buffer.emit_item(item)
 
 
 def call_with_boxes(
@@ -305,7 +299,7 @@ def _call_until_done(
     """Call it, again after each item that has failed."""
     while True:
         try:
-            return _send_result(inbox, target(*args, **kwargs, **(outboxes or {})))
+            return _put_result(inbox, target(*args, **kwargs, **(outboxes or {})))
         except ShutDown:
             return None
         except WORKER_ENDING_ERRORS:
@@ -315,26 +309,16 @@ def _call_until_done(
                 raise
 
 
-def _send_result(inbox: PullInbox, result: Any) -> Any:
-    """Send what a call has given beside what it has put; without outputs it is the task's result."""
-    runtime = inbox.runtime
-    put: Callable[[Any], None] = BufferedOutbox(inbox).put if runtime.spec.output_groups else check_result
-    if hasattr(type(result), "__await__"):
-        result = runtime.event_loop().run(result)
-    if hasattr(type(result), "__anext__"):
-        runtime.event_loop().run(_put_async_items(result, put))
-    elif yields_items(type(result)):
-        for item in result:
+def _put_result(inbox: PullInbox, result: Any) -> Any:
+    """Put what a call has given beside what it has put; without outputs it is the task's result."""
+    put: Callable[[Any], None] = BufferedOutbox(inbox).put if inbox.runtime.spec.output_groups else check_result
+
+    def put_all(items: Iterator[Any]) -> None:
+        for item in items:
             put(item)
-    elif runtime.spec.output_groups:
-        if result is not None:
-            put(result)
-    else:
-        check_result(result)
-        return result
-    return None
 
+    async def put_all_async(items: Any) -> None:
+        async for item in items:
+            put(item)
 
-async def _put_async_items(items: Any, put: Callable[[Any], None]) -> None:
-    async for item in items:
-        put(item)
+    return inbox.runtime.send_returned(result, put, put_all, put_all_async)

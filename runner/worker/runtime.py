@@ -14,10 +14,11 @@ from runner.transport import item_codec
 from runner.transport.messages import OBJECTS, PICKLED, SHARED, Grant, GrantedRange, SharedPayload, Stop, SuspectPreview
 from runner.transport.progress_page import pack_burst
 from runner.worker.failure import preview_item
+from runner.worker.returned_values import check_result, yields_items
 from runner.worker.spec import SupervisorGone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from runner.tasks import Shape
     from runner.transport.messages import Reply
@@ -96,6 +97,27 @@ class WorkerRuntime:
         except Exception as error:  # noqa: BLE001  it cannot even be decoded; that will be its failure
             text = f"<it cannot be decoded: {type(error).__name__}>"
         self.port.send(SuspectPreview(lease, text))
+
+    def send_returned(
+        self,
+        result: Any,
+        put: Callable[[Any], None],
+        put_all: Callable[[Iterator[Any]], Any],
+        put_all_async: Callable[[Any], Awaitable[Any]],
+    ) -> Any:
+        """Put what a function that is called once has returned; return the task's result, if it is one."""
+        if hasattr(type(result), "__await__"):
+            result = self.event_loop().run(result)
+        if hasattr(type(result), "__anext__"):
+            return self.event_loop().run(put_all_async(result))
+        if yields_items(type(result)):
+            return put_all(result)
+        if not self.spec.output_groups:
+            check_result(result)
+            return result
+        if result is not None or not (self.call_shape.outboxes or self.call_shape.inboxes):
+            put(result)
+        return None
 
     def show_position(self, lease: int, index: int = 0) -> None:
         """Write the progress slot: which item of which lease is executed now (lease 0: none)."""
