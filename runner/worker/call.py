@@ -8,6 +8,7 @@ twice its time slice is answered with what is done, and the rest is handed back.
 from __future__ import annotations
 
 from functools import partial
+from operator import length_hint
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -197,21 +198,26 @@ class PerItem:
         except WORKER_ENDING_ERRORS:
             raise
         except BaseException as error:  # noqa: BLE001  whatever the user's function raises
-            faults.append((at + len(results), error))
-        done = at + len(results) + len(faults)
+            faults.append((stop - length_hint(self.runtime.burst_items) - 1, error))
+        done = stop - length_hint(self.runtime.burst_items)
         types = item_codec.types_of(results)
         if not types <= self.plain_types:
             self.may_burst = self._are_plain_types(types)
             return done, self._take_one_by_one(part, results, at) + faults
-        if self.runtime.spec.output_groups:
+        if results:
             self.runtime.output_buffer.emit_many(results, types)
         return done, faults
 
     def _call_each(self, items: Iterator[Any], results: list[Any]) -> None:
         """Call the function for each item; `map` would take its `StopIteration` for the end of the items."""
         target = self.target
-        for item in items:
-            results.append(target(item))  # noqa: PERF401  a comprehension would lose them all with the first error
+        if self.runtime.spec.output_groups:
+            for item in items:
+                results.append(target(item))  # noqa: PERF401  a comprehension would lose them all with the first error
+        else:
+            for item in items:
+                if (result := target(item)) is not None:
+                    exhaust_result(result)
 
     def _are_plain_types(self, types: set[type]) -> bool:
         """Return True if results of these types can be taken without a look at each."""
