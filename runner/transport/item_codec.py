@@ -16,6 +16,7 @@ None stands in its place, or True when the item is those bytes.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import struct
 import sys
@@ -34,8 +35,6 @@ PLAIN_TYPES = frozenset({str, bytes})
 _IMMUTABLE_TYPES = SMALL_TYPES | PLAIN_TYPES | {complex, range, type, FunctionType, BuiltinFunctionType}
 #: What travels as machine words: the codes of `struct` and `memoryview`. (An `array` takes half as long again.)
 _WORD_CODES = {int: "q", float: "d"}
-#: Bytes of one.
-WORD_BYTES = 8
 _TYPE_CODES = {ord(code): code for code in _WORD_CODES.values()}
 #: Items as they travelled: a list of values, or a tuple of which some must be decoded.
 EncodedItems = list[Any] | tuple[Any, ...]
@@ -234,29 +233,11 @@ def encode_values(values: list[Any], types: set[type]) -> bytes:
     >>> encode_values([1, 2], {int})[:1], encode_values([1 << 64], {int})[:1], encode_values([1, True], {int, bool})[:1]
     (b'q', b'\x80', b'\x80')
     """
-    packed = pack_words(values, types)
-    return _dumps(values, 5) if packed is None else join_words([packed], types)
-
-
-def pack_words(values: list[Any], types: set[type]) -> bytes | None:
-    """Pack values as machine words, without the letter; None if their types (all in `types`) have no such form."""
     code = _WORD_CODES.get(next(iter(types))) if len(types) == 1 else None
-    if code is None:
-        return None
-    try:
-        return struct.pack(f"={len(values)}{code}", *values)
-    except struct.error:  # more than 64 bits
-        return None
-
-
-def join_words(packed_rows: list[bytes], types: set[type]) -> bytes:
-    """Return the payload of rows of packed words, one after the other.
-
-    >>> decode_payload(join_words([pack_words([1, 2], {int}), pack_words([3], {int})], {int}))
-    [1, 2, 3]
-    """
-    (item_type,) = types
-    return b"".join([_WORD_CODES[item_type].encode(), *packed_rows])
+    if code is not None:
+        with contextlib.suppress(struct.error):  # more than 64 bits
+            return code.encode() + struct.pack(f"={len(values)}{code}", *values)
+    return _dumps(values, 5)
 
 
 def decode_payload(payload: Any, start: int = 0, count: int | None = None) -> EncodedItems:

@@ -82,7 +82,8 @@ class SourceOutput:
     @property
     def waiting_items(self) -> int:
         """Return the number of items that have been made and not sent."""
-        return self._counted_items if self.output_buffer.direct_buffer is None else self.output_buffer.waiting_items
+        direct_buffer = self.output_buffer.direct_buffer
+        return self._counted_items if direct_buffer is None else len(direct_buffer)
 
     def handle_message(self, message: Any) -> None:
         """Handle a message, in another thread than the function's."""
@@ -254,8 +255,6 @@ class SourceOutput:
         more = self._emit_burst(items, direct, limit) if few_items is None else self._emit_one_by_one(few_items, direct)
         with self.lock:
             made = self.sent_items + self.waiting_items - before
-            if limit >= _MIN_BURST:
-                self.output_buffer.pack_direct_buffer()
         if made >= self.pace.clock_check_interval:
             self.pace.adapt_interval(perf_counter() - began)
         return more or made == limit
