@@ -15,21 +15,24 @@ buffer of which a view is alive here is read into fresh memory for the second re
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
 import os
 import pickle
 import threading
 import weakref
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.shm.writer import ARENA_BYTES, MAP_NORESERVE, PAGE_SIZE, BlockRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BlockKey = tuple[int, int]
 #: What travels beside a reference: for some runs of pages, where each begins and the bytes of it.
 PageChanges = tuple[tuple[int, bytes], ...]
 
-_POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14. bench arrays-1m: many pages in one call
 #: A changed buffer is copied whole when it is smaller than the first, when more than one page in the second has
 #: changed, or more than the third: what has changed travels in the pickle, and costs the next reader a page fault each.
 _MIN_PATCHED_BYTES, _MIN_UNCHANGED_RATIO, _MAX_CHANGED_PAGES = 512 * 1024, 32, 16
@@ -55,7 +58,6 @@ class MappedArena:
         self.memory: mmap.mmap | None = None
         self.view: memoryview | None = None
         self.base_address = 0
-        self.mapped_until = 0
         self._map_attempted = False
 
     def map_memory(self) -> memoryview | None:
@@ -67,13 +69,6 @@ class MappedArena:
                 self.base_address = _buffer_address(self.memory) or 0
                 self.view = memoryview(self.memory)
         return self.view
-
-    def populate_until(self, end: int) -> None:
-        """Have the pages up to `end` mapped at once, before they are read one by one."""
-        if end > self.mapped_until and self.memory is not None:
-            with contextlib.suppress(OSError):
-                self.memory.madvise(_POPULATE_READ, self.mapped_until, end - self.mapped_until)
-            self.mapped_until = end
 
     def close(self) -> None:
         """Close the arena; memory that a view still shows goes with the last view."""
@@ -132,7 +127,6 @@ def borrow(number: int, offset: int, length: int, changes: PageChanges = ()) -> 
         key = (number, offset)
         if memory is None or key in _live_views:
             return _read_copy(arena, offset, length, changes)
-        arena.populate_until(offset + length)
         view = memory[offset : offset + length]
         live_view = LiveView(view, _dead_views.append)
         live_view.key, live_view.length, live_view.address = key, length, arena.base_address + offset
@@ -153,7 +147,6 @@ def peek(number: int, offset: int, length: int) -> memoryview:
         memory = arena.map_memory()
         if memory is None or (number, offset) in _live_views:
             return memoryview(_read_copy(arena, offset, length, ()))
-        arena.populate_until(offset + length)
     return memory[offset : offset + length].toreadonly()
 
 
@@ -267,25 +260,17 @@ def find_block_ref(raw: memoryview) -> BlockRef | None:
     return BlockRef((*block_ref, tuple((start, bytes(raw[start : start + length])) for start, length in runs)))
 
 
-class _UnknownAddress(Exception):
-    """The address of a buffer that cannot be learned here."""
-
-
 def _buffer_address(buffer: Any) -> int | None:
-    """Return a buffer's address, of read-only ones too: through C's own protocol, the only way."""
-    global _address_getter  # noqa: PLW0603  made once, and only where a large buffer has been met
+    """Return a buffer's address, of read-only ones too; None if it cannot be learned here."""
     try:
-        if _address_getter is None:
-            _address_getter = _make_address_getter()
-        return int(_address_getter(buffer))
-    except (_UnknownAddress, BufferError, ImportError, AttributeError):
+        return _address_getter()(buffer)
+    except (BufferError, ImportError, AttributeError):
         return None
 
 
-_address_getter: Any = None
-
-
-def _make_address_getter() -> Any:
+@functools.cache
+def _address_getter() -> Callable[[Any], int]:
+    """Return a function that asks through C's own protocol, the only way for all kinds of buffers."""
     import ctypes  # the fork server has it already
 
     class Buffer(ctypes.Structure):
@@ -300,11 +285,8 @@ def _make_address_getter() -> Any:
 
     def address(buffer: Any) -> int:
         c_buffer = Buffer()
-        pointer = ctypes.byref(c_buffer)
-        if get(buffer, pointer, 0):
-            raise _UnknownAddress
-        found = c_buffer.buf
-        release(pointer)
-        return found or 0
+        get(buffer, ctypes.byref(c_buffer), 0)  # raises a BufferError itself
+        release(ctypes.byref(c_buffer))
+        return c_buffer.buf or 0
 
     return address

@@ -35,7 +35,6 @@ DISABLE_VARIABLE = "RUNNER_NO_ARENA"
 
 #: `mmap` has the name since Python 3.13. Pages are paid for when they are used, not when they are mapped.
 MAP_NORESERVE: int = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
-_POPULATE_WRITE = 23  # MADV_POPULATE_WRITE of Linux 5.14. bench arrays-1m: many pages in one call
 
 
 class PageAllocator:
@@ -133,7 +132,7 @@ class ArenaWriter:
         self._lock = threading.Lock()  # thread workers share one store
         self._pages = PageAllocator(ARENA_BYTES, MAX_BYTES_IN_USE)
         self._view: memoryview | None = None
-        #: Up to where the pages are there, and mapped.
+        #: Up to where there are pages.
         self._populated_until = 0
         self._disabled = not arenas_supported()
         self._wait_threshold = wait_threshold
@@ -185,7 +184,7 @@ class ArenaWriter:
             if self._view is None:
                 self._open_arena()
             end = -(-end // PAGE_SIZE) * PAGE_SIZE
-            self._populate(self._populated_until, end - self._populated_until)
+            os.posix_fallocate(self.fd, self._populated_until, end - self._populated_until)
         except (OSError, ValueError):  # no descriptor or no memory is left, or the machine does not allow it
             self._disabled = self._view is None
             return False
@@ -204,14 +203,6 @@ class ArenaWriter:
             undo.pop_all()
         self.fd = fd
         self._view = memoryview(self._map)
-
-    def _populate(self, start: int, length: int) -> None:
-        try:
-            self._map.madvise(_POPULATE_WRITE, start, length)
-        except OSError as error:
-            if error.errno != 22:  # EINVAL: an older kernel
-                raise
-            os.posix_fallocate(self.fd, start, length)
 
     def close(self) -> None:
         """Give the memory back; readers keep what they have mapped."""

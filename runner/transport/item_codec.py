@@ -16,6 +16,7 @@ None stands in its place, or True when the item is those bytes.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import struct
 import sys
@@ -34,8 +35,6 @@ PLAIN_TYPES = frozenset({str, bytes})
 _IMMUTABLE_TYPES = SMALL_TYPES | PLAIN_TYPES | {complex, range, type, FunctionType, BuiltinFunctionType}
 #: What travels as machine words: the codes of `struct` and `memoryview`. (An `array` takes half as long again.)
 _WORD_CODES = {int: "q", float: "d"}
-#: Bytes of one.
-WORD_BYTES = 8
 _TYPE_CODES = {ord(code): code for code in _WORD_CODES.values()}
 #: Items as they travelled: a list of values, or a tuple of which some must be decoded.
 EncodedItems = list[Any] | tuple[Any, ...]
@@ -234,29 +233,11 @@ def encode_values(values: list[Any], types: set[type]) -> bytes:
     >>> encode_values([1, 2], {int})[:1], encode_values([1 << 64], {int})[:1], encode_values([1, True], {int, bool})[:1]
     (b'q', b'\x80', b'\x80')
     """
-    packed = pack_words(values, types)
-    return _dumps(values, 5) if packed is None else join_words([packed], types)
-
-
-def pack_words(values: list[Any], types: set[type]) -> bytes | None:
-    """Pack values as machine words, without the letter; None if their types (all in `types`) have no such form."""
     code = _WORD_CODES.get(next(iter(types))) if len(types) == 1 else None
-    if code is None:
-        return None
-    try:
-        return struct.pack(f"={len(values)}{code}", *values)
-    except struct.error:  # more than 64 bits
-        return None
-
-
-def join_words(packed_rows: list[bytes], types: set[type]) -> bytes:
-    """Return the payload of rows of packed words, one after the other.
-
-    >>> decode_payload(join_words([pack_words([1, 2], {int}), pack_words([3], {int})], {int}))
-    [1, 2, 3]
-    """
-    (item_type,) = types
-    return b"".join([_WORD_CODES[item_type].encode(), *packed_rows])
+    if code is not None:
+        with contextlib.suppress(struct.error):  # more than 64 bits
+            return code.encode() + struct.pack(f"={len(values)}{code}", *values)
+    return _dumps(values, 5)
 
 
 def decode_payload(payload: Any, start: int = 0, count: int | None = None) -> EncodedItems:
@@ -269,29 +250,13 @@ def decode_payload(payload: Any, start: int = 0, count: int | None = None) -> En
     >>> decode_payload(encode_payload([encode_item("a"), encode_item("b")]), 1)
     ('b',)
     """
-    items = lazy_items(payload, start, count)
-    return items_between(items, 0, len(items))
-
-
-def lazy_items(payload: Any, start: int = 0, count: int | None = None) -> EncodedItems | memoryview:
-    """Return the same, but machine words packed until `items_between` asks for them."""
     stop = None if count is None else start + count
     code = _TYPE_CODES.get(payload[0])
     if code is not None:
-        return memoryview(payload)[1:].cast(code)[start:stop]  # type: ignore[call-overload,no-any-return]  # of the table
+        words = memoryview(payload)[1:].cast(code)  # type: ignore[call-overload]  # a letter of the table
+        return words[start:stop].tolist()  # type: ignore[no-any-return]  # numbers
     items: EncodedItems = _loads(payload)
-    return items_between(items, start, len(items) if stop is None else stop)
-
-
-def items_between(items: EncodedItems | memoryview, start: int, stop: int) -> EncodedItems:
-    """Return some of the encoded items that `lazy_items` returned.
-
-    >>> items_between(lazy_items(encode_values([5, 6, 7], {int})), 1, 3)
-    [6, 7]
-    """
-    if type(items) is memoryview:
-        return items[start:stop].tolist()
-    return items if start == 0 and stop == len(items) else items[start:stop]
+    return items if start == 0 and stop in {None, len(items)} else items[start:stop]
 
 
 def decode_item(encoded: Any) -> Any:

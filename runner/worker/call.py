@@ -7,16 +7,17 @@ twice its time slice is answered with what is done, and the rest is handed back.
 
 from __future__ import annotations
 
+from functools import partial
 from operator import length_hint
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from runner.error_text import describe_error
 from runner.transport import item_codec
-from runner.transport.messages import OBJECTS, SHARED, Ack, Failure, Grant, Reply
+from runner.transport.messages import OBJECTS, Ack, Failure, Grant, Reply
 from runner.transport.progress_page import pack_burst
 from runner.worker.failure import WORKER_ENDING_ERRORS, decide_verdict, make_failure
-from runner.worker.pace import MAX_BURST, QUICK_SECONDS, SLOW_SECONDS, ClockPace
+from runner.worker.pace import MAX_BURST, ClockPace
 from runner.worker.returned_values import exhaust_result, needs_inspection
 from runner.worker.runtime import (
     WorkerRuntime,
@@ -31,13 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from runner.transport.messages import GrantedRange
+    from runner.worker.spec import WorkerSpec
 
 _MAX_CLOCK_CHECK_INTERVAL = 4096
-#: Quick intervals after which items are executed in bursts.
-_MIN_QUICK_INTERVALS = 2
 #: Fewer are sooner executed one by one.
 _MIN_BURST = 16
-_Items = item_codec.EncodedItems | memoryview
 #: Items that have failed: index in the part, and the error.
 _Faults = list[tuple[int, BaseException]]
 
@@ -52,13 +51,12 @@ def call_granted_items(
     if args or kwargs:
         function = target
 
-        def target(item: Any) -> Any:
+        def target(item: Any) -> Any:  # `partial` would put the item behind `args`
             return function(item, *args, **kwargs)
 
-    if runtime.spec.batch:
-        execute: Callable[[Grant], Reply] = PerBatch(runtime, target).execute_grant
-    else:
-        execute = PerItem(runtime, target).execute_grant
+    execute = (
+        partial(execute_batches, runtime, target) if runtime.spec.batch else PerItem(runtime, target).execute_grant
+    )
     while True:
         grant = runtime.handle_message(runtime.port.receive())
         if grant is not None:
@@ -85,16 +83,15 @@ class PerItem:
         self.runtime = runtime
         self.target = target
         self.pace = ClockPace(_MAX_CLOCK_CHECK_INTERVAL)
-        self.needs_context = (
-            runtime.call_shape.context is not None or runtime.call_shape.constructor_context is not None
-        )
-        spec, output_buffer = runtime.spec, runtime.output_buffer
+        spec, shape, output_buffer = runtime.spec, runtime.call_shape, runtime.output_buffer
+        self.needs_context = shape.context is not None or shape.constructor_context is not None
+        self.take_result = output_buffer.emit_result if spec.output_groups else exhaust_result
         #: Bursts are possible at all. With a time limit, or an order to keep, each item stands alone.
         self.may_burst = (
-            not (self.needs_context or spec.timed or spec.ordered) and runtime.call_shape.call_kind == "function"
+            not (self.needs_context or spec.timed or spec.ordered)
+            and shape.call_kind == "function"
+            and (output_buffer.direct_buffer is not None or not spec.output_groups)
         )
-        self.may_burst = self.may_burst and (output_buffer.direct_buffer is not None or not spec.output_groups)
-        self.quick_intervals = self.slow_intervals = 0
         #: Types of results that need no look, as far as they are known.
         self.plain_types: frozenset[object] = item_codec.SMALL_TYPES
 
@@ -134,107 +131,49 @@ class PerItem:
         return failure
 
     def _run_until_fault(
-        self, part: GrantedRange, items: _Items, at: int, base: int, deadline: float
+        self, part: GrantedRange, items: item_codec.EncodedItems, at: int, base: int, deadline: float
     ) -> tuple[int, _Faults]:
         """Execute from `at` until the end, an error, or the deadline; return where it stopped, and what has failed.
 
         `base` is the index in the lease of the part's first item.
         """
-        run = self._choose_loop(part)
-        before = perf_counter()
-        burst_items, burst_seconds = 0, 0.0  # bursts are measured together: their items are that quick
+        decode = item_decoder(part, items)
         is_ordinary = part.dead_letter is None and not part.crashes
+        faults: _Faults = []
+        before = perf_counter()
         while at < len(items):
-            was = at
-            quick_enough = self.quick_intervals >= _MIN_QUICK_INTERVALS and len(items) - at >= _MIN_BURST
-            in_burst = quick_enough and is_ordinary and self.may_burst
-            if in_burst:
-                at, faults = self._run_burst(part, items, at, min(len(items), at + MAX_BURST), base)
-            else:
-                at, faults = run(part, items, at, min(len(items), at + self.pace.clock_check_interval), base)
+            is_quick = self.pace.clock_check_interval > MAX_BURST and len(items) - at >= _MIN_BURST
+            in_burst = is_quick and is_ordinary and self.may_burst
+            stop = min(len(items), at + (MAX_BURST if in_burst else self.pace.clock_check_interval))
+            encoded = iter(items[at:stop])
+            self.runtime.burst_items = encoded
+            was, run = at, self._run_burst if in_burst else self._run_singly
+            at, faults = run(part, encoded if decode is None else map(decode, encoded), at, stop, base)
             now = perf_counter()
-            if in_burst:
-                burst_items += at - was
-                burst_seconds += now - before
-            else:
-                self.runtime.measurements.record_items(now - before, at - was)
+            self.runtime.measurements.record_items(now - before, at - was)
             if faults:
                 break
-            self._adapt_interval(now - before)
+            self.pace.adapt_interval(now - before)
             if now > deadline:
                 break
             before = now
-        self.runtime.measurements.record_items(burst_seconds, burst_items)
         return at, faults
 
-    def _adapt_interval(self, seconds: float) -> None:
-        """Adapt the pace, and count intervals that were quick enough for bursts.
-
-        One slow interval among quick ones says nothing: another thread had the interpreter meanwhile.
-        """
-        if seconds > SLOW_SECONDS:
-            self.slow_intervals += 1
-            if self.slow_intervals == 1 and self.quick_intervals:
-                return
-            self.quick_intervals = 0
-        self.pace.adapt_interval(seconds)
-        if seconds < QUICK_SECONDS:
-            self.slow_intervals = 0
-            self.quick_intervals += self.pace.clock_check_interval > MAX_BURST
-
-    def _choose_loop(self, part: GrantedRange) -> Callable[[GrantedRange, _Items, int, int, int], tuple[int, _Faults]]:
-        is_ordinary = (
-            not self.needs_context
-            and part.dead_letter is None
-            and part.payload_kind != SHARED
-            and self.runtime.output_buffer.direct_buffer is not None
-        )
-        return self._run_plain if is_ordinary else self._run_general
-
-    def _run_plain(self, part: GrantedRange, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
-        """Execute items with one ordinary output group: the usual case."""
-        output_buffer, target, progress_slot = self.runtime.output_buffer, self.target, self.runtime.progress_slot
-        direct, small, decode = output_buffer.direct_buffer, item_codec.SMALL_TYPES, item_codec.decode_item
-        assert direct is not None
-        index = base + at
-        objects = part.payload_kind == OBJECTS
-        same: type | None = None  # bench small: most results are of the type of the one before, so no look-up
-        try:
-            for encoded in item_codec.items_between(items, at, stop):
-                progress_slot[1] = index
-                result = target(encoded if objects or type(encoded) is not tuple else decode(encoded))
-                if type(result) is same:
-                    direct.append(result)
-                elif type(result) in small:
-                    same = type(result)
-                    output_buffer.small_types.add(same)
-                    direct.append(result)
-                else:
-                    self.may_burst = self.may_burst and self._are_plain_types({type(result)})
-                    output_buffer.emit_result(result)
-                index += 1
-        except WORKER_ENDING_ERRORS:
-            raise
-        except BaseException as error:  # noqa: BLE001  whatever the user's function raises
-            return index - base + 1, [(index - base, error)]
-        return stop, []
-
-    def _run_general(self, part: GrantedRange, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
-        """Execute items in every other combination."""
-        runtime, context = self.runtime, self.runtime.context
-        emit, target = (
-            (runtime.output_buffer.emit_result if runtime.spec.output_groups else exhaust_result),
-            self.target,
-        )
+    def _run_singly(
+        self, part: GrantedRange, items: Iterator[Any], at: int, stop: int, base: int
+    ) -> tuple[int, _Faults]:
+        """Call the function item by item, and take each result before the next call."""
+        target, take_result, progress_slot = self.target, self.take_result, self.runtime.progress_slot
+        set_item = self.runtime.context.set_item if self.needs_context else None
         try:
             while at < stop:
-                runtime.progress_slot[1] = base + at
-                if self.needs_context:
-                    context.set_item(part, part.start + at)
-                result = target(decode_item(part, items[at]))
-                if self.may_burst and type(result) not in item_codec.SMALL_TYPES:
+                progress_slot[1] = base + at
+                if set_item is not None:
+                    set_item(part, part.start + at)
+                result = target(next(items))
+                if self.may_burst and type(result) not in self.plain_types:
                     self.may_burst = self._are_plain_types({type(result)})
-                emit(result)
+                take_result(result)
                 at += 1
         except WORKER_ENDING_ERRORS:
             raise
@@ -242,63 +181,42 @@ class PerItem:
             return at + 1, [(at, error)]
         return at, []
 
-    def _run_burst(self, part: GrantedRange, items: _Items, at: int, stop: int, base: int) -> tuple[int, _Faults]:
-        """Call the function for some hundreds of items at the speed of C; until now all its results were plain.
-
-        bench small: one store into the progress slot, one check of types and one packing for all of them.
+    def _run_burst(
+        self, part: GrantedRange, items: Iterator[Any], at: int, stop: int, base: int
+    ) -> tuple[int, _Faults]:
+        """Call the function for some hundreds of items in the shortest loop; until now all its results were plain.
 
         The progress slot shows all of them as suspects: after a death here each is given again alone. The first
-        result of another type is encoded a moment later than it would be item by item; from then on the worker goes
-        item by item.
+        result of another type is taken a moment later than it would be item by item.
         """
         self.runtime.progress_slot[1] = pack_burst(base + at, stop - at)
-        self.runtime.burst_items = encoded = burst = iter(item_codec.items_between(items, at, stop))
-        if (decoder := item_decoder(part, items)) is not None:
-            burst = map(decoder, encoded)
-        if not self.runtime.spec.output_groups:
-            try:
-                self._call_sink(burst)
-            except WORKER_ENDING_ERRORS:
-                raise
-            except BaseException as error:  # noqa: BLE001  whatever the user's function raises
-                failed = stop - length_hint(encoded) - 1  # the last one that was taken
-                return failed + 1, [(failed, error)]
-            return stop, []
         results: list[Any] = []
         faults: _Faults = []
         try:
-            self._call_each(burst, results)  # what was made before an error stays in the list
+            self._call_each(items, results)  # what was made before an error stays in the list
         except WORKER_ENDING_ERRORS:
             raise
         except BaseException as error:  # noqa: BLE001  whatever the user's function raises
-            faults.append((at + len(results), error))
-        done = at + len(results) + len(faults)
+            faults.append((stop - length_hint(self.runtime.burst_items) - 1, error))
+        done = stop - length_hint(self.runtime.burst_items)
         types = item_codec.types_of(results)
-        if not self._are_plain_types(types):
-            self.may_burst = False
-            return done, self._emit_one_by_one(part, results, at) + faults
-        self.runtime.output_buffer.emit_many(results, types)
+        if not types <= self.plain_types:
+            self.may_burst = self._are_plain_types(types)
+            return done, self._take_one_by_one(part, results, at) + faults
+        if results:
+            self.runtime.output_buffer.emit_many(results, types)
         return done, faults
 
-    def _call_each(self, burst: Iterator[Any], results: list[Any]) -> None:
+    def _call_each(self, items: Iterator[Any], results: list[Any]) -> None:
         """Call the function for each item; `map` would take its `StopIteration` for the end of the items."""
         target = self.target
-        for item in burst:
-            results.append(target(item))  # noqa: PERF401  a comprehension would lose them all with the first error
-
-    def _call_sink(self, burst: Iterator[Any]) -> None:
-        """Call the function for items whose results are not used."""
-        target = self.target
-        same: type | None = None
-        for item in burst:
-            result = target(item)
-            # bench small: most return None, which is seen without a call of `type`.
-            if result is not None and type(result) is not same:
-                exhaust_result(result)
-                if needs_inspection(type(result)):
-                    self.may_burst = False
-                else:
-                    same = type(result)
+        if self.runtime.spec.output_groups:
+            for item in items:
+                results.append(target(item))  # noqa: PERF401  a comprehension would lose them all with the first error
+        else:
+            for item in items:
+                if (result := target(item)) is not None:
+                    exhaust_result(result)
 
     def _are_plain_types(self, types: set[type]) -> bool:
         """Return True if results of these types can be taken without a look at each."""
@@ -311,78 +229,68 @@ class PerItem:
         self.plain_types = self.plain_types | types
         return True
 
-    def _emit_one_by_one(self, part: GrantedRange, results: list[Any], at: int) -> _Faults:
-        output_buffer, spec = self.runtime.output_buffer, self.runtime.spec
+    def _take_one_by_one(self, part: GrantedRange, results: list[Any], at: int) -> _Faults:
         faults: _Faults = []
         for index, result in enumerate(results, at):
             try:
-                output_buffer.emit_result(result)
+                self.take_result(result)
             except WORKER_ENDING_ERRORS:
                 raise
             except BaseException as error:  # noqa: BLE001  it cannot be pickled, or its generator has raised
                 faults.append((index, error))
                 # At once: what others have emitted comes after it.
-                output_buffer.end_failed_call(
-                    again=decide_verdict(spec, error, describe_error(error), part.attempt) == "retry"
-                )
+                verdict = decide_verdict(self.runtime.spec, error, describe_error(error), part.attempt)
+                self.runtime.output_buffer.end_failed_call(again=verdict == "retry")
         return faults
 
 
-class PerBatch:
-    """Calls with lists of items."""
+def execute_batches(runtime: WorkerRuntime, target: Callable[[Any], Any], grant: Grant) -> Reply:
+    """Call the function for each full list of the grant's items, and for what remains."""
+    spec = runtime.spec
+    emit = runtime.output_buffer.emit_result if spec.output_groups else exhaust_result
+    began = last = perf_counter()
+    failures: list[Failure] = []
+    done = 0
+    for batch in _split_batches(spec, grant):
+        if done and (last - began > 2 * grant.time_slice or (failures and spec.ordered)):
+            break
+        runtime.show_position(grant.lease, done)
+        first_range, first_index, first = batch[0]
+        runtime.context.set_item(first_range, first_index)
+        items: item_codec.EncodedItems = []
+        if first_range.crashes:
+            runtime.send_suspect_preview(grant.lease, first_range, first)
+        try:
+            items = [decode_item(part, encoded) for part, _, encoded in batch]
+            emit(target(items))
+        except WORKER_ENDING_ERRORS:
+            raise
+        except BaseException as error:  # noqa: BLE001  whatever the user's function raises
+            # What could not be decoded is shown as it travelled.
+            shown = items or [encoded for _, _, encoded in batch]
+            failure = make_failure(spec, done, len(batch), error, shown, first_range.attempt, shown)
+            runtime.output_buffer.end_failed_call(again=failure.verdict == "retry")
+            failures.append(failure)
+        done += len(batch)
+        now = perf_counter()
+        runtime.measurements.record_items(now - last, len(batch))
+        last = now
+    return _make_reply(runtime, grant, done, failures, began)
 
-    def __init__(self, runtime: WorkerRuntime, target: Callable[[Any], Any]) -> None:
-        self.runtime = runtime
-        self.target = target
 
-    def execute_grant(self, grant: Grant) -> Reply:
-        """Call the function for each full list, and for what remains."""
-        runtime, spec = self.runtime, self.runtime.spec
-        emit = runtime.output_buffer.emit_result if spec.output_groups else exhaust_result
-        began = last = perf_counter()
-        failures: list[Failure] = []
-        done = 0
-        runtime.show_position(grant.lease)
-        for batch in self._split_batches(grant):
-            if done and (last - began > 2 * grant.time_slice or (failures and spec.ordered)):
-                break
-            runtime.show_position(grant.lease, done)
-            attempt = batch[0][0].attempt
-            runtime.context.set_item(batch[0][0], batch[0][1])
-            items: item_codec.EncodedItems = []
-            if batch[0][0].crashes:
-                runtime.send_suspect_preview(grant.lease, batch[0][0], batch[0][2])
-            try:
-                items = [decode_item(part, encoded) for part, _, encoded in batch]
-                emit(self.target(items))
-            except WORKER_ENDING_ERRORS:
-                raise
-            except BaseException as error:  # noqa: BLE001  whatever the user's function raises
-                # What could not be decoded is shown as it travelled.
-                shown = items or [encoded for _, _, encoded in batch]
-                failure = make_failure(spec, done, len(batch), error, shown, attempt, shown)
-                runtime.output_buffer.end_failed_call(again=failure.verdict == "retry")
-                failures.append(failure)
-            done += len(batch)
-            now = perf_counter()
-            runtime.measurements.record_items(now - last, len(batch))
-            last = now
-        return _make_reply(runtime, grant, done, failures, began)
-
-    def _split_batches(self, grant: Grant) -> Any:
-        """Cut the grant into batches, by number and by bytes."""
-        most, most_bytes = self.runtime.spec.batch or 1, self.runtime.spec.batch_bytes
-        batch: list[tuple[GrantedRange, int, Any]] = []
-        size = 0
-        for entry in each_encoded_item(grant):
-            part, _, item = entry
-            more = 0
-            if most_bytes is not None:
-                more = item_codec.item_size(item) if part.payload_kind == OBJECTS else item_codec.encoded_size(item)
-            if batch and (len(batch) >= most or (most_bytes is not None and size + more > most_bytes)):
-                yield batch
-                batch, size = [], 0
-            batch.append(entry)
-            size += more
-        if batch:
+def _split_batches(spec: WorkerSpec, grant: Grant) -> Iterator[list[tuple[GrantedRange, int, Any]]]:
+    """Cut the grant into batches, by number and by bytes."""
+    batch: list[tuple[GrantedRange, int, Any]] = []
+    size = more = 0
+    for part, index, encoded in each_encoded_item(grant):
+        if spec.batch_bytes is not None:
+            more = (item_codec.item_size if part.payload_kind == OBJECTS else item_codec.encoded_size)(encoded)
+        if batch and (
+            len(batch) >= (spec.batch or 1) or (spec.batch_bytes is not None and size + more > spec.batch_bytes)
+        ):
             yield batch
+            batch, size = [], 0
+        batch.append((part, index, encoded))
+        size += more
+    if batch:
+        yield batch

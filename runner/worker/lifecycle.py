@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from runner import forked_copies
 from runner.error_text import describe_error
 from runner.errors import Reject, Retry
-from runner.tasks import Shape, inspect_shape
+from runner.tasks import inspect_shape
 from runner.text import cut_middle
 from runner.transport.messages import Failed, Finished, Ready
 from runner.worker import call, produce, pull, returned_values
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from runner.worker.spec import WorkerPort, WorkerSpec
 
 _MAX_RESULT = 64 * 1024
+_Where = Literal["load", "setup", "call", "teardown"]
 
 
 class _Reported(BaseException):
@@ -63,59 +64,41 @@ def _run_with_hooks(spec: WorkerSpec, port: WorkerPort, progress_slot: memoryvie
         suspect_preview.serve_previews(spec, port)
         return
     finished: Finished | None = None
-    if not spec.hooks:
-        finished = _load_and_perform(spec, port, progress_slot)
-        port.send(finished)
-        return
-    from runner.worker import plugin_hooks
+    with contextlib.ExitStack() as stack:
+        if spec.hooks:
+            from runner.worker import plugin_hooks  # few runs need it
 
-    stack = contextlib.ExitStack()
-    try:
-        with stack:
-            _reporting_errors(port, "setup", lambda: plugin_hooks.enter_hooks(spec, stack))
-            finished = _load_and_perform(spec, port, progress_slot)
-    except (*WORKER_ENDING_ERRORS, _Reported):
-        raise
-    except BaseException as error:  # noqa: BLE001  whatever a plugin's hook raises at the end
-        _report_failure(port, "teardown", error)
-        raise _Reported from None
+            stack.enter_context(_reporting_errors(port, "teardown"))
+            with _reporting_errors(port, "setup"):
+                plugin_hooks.enter_hooks(spec, stack)
+        finished = _load_and_perform(spec, port, progress_slot)
     if finished is not None:  # else a hook has swallowed the end of a life that was reported already
         port.send(finished)
 
 
 def _load_and_perform(spec: WorkerSpec, port: WorkerPort, progress_slot: memoryview | list[int]) -> Finished:
-    """Load the function and perform the work; return the worker's last message."""
-    target, args, kwargs = _reporting_errors(port, "load", lambda: _load_target(spec))
-    shape = inspect_shape(target)
-    context = WorkerContext(spec, port)
+    """Load the function, set up, work, tear down; return the worker's last message."""
+    with _reporting_errors(port, "load"):
+        target, args, kwargs = _load_target(spec)
+    shape, context = inspect_shape(target), WorkerContext(spec, port)
     output_buffer = OutputBuffer(spec.output_groups, spec.max_item_bytes, port.arena_writer, spec.shared_discount)
     measurements = Measurements(port, spec.mode)
     runtime = WorkerRuntime(spec, port, progress_slot, output_buffer, context, shape, measurements)
-    with forked_copies.temporary_fork_hook(runtime.abandon_fork):
-        return _perform_work(runtime, target, args, kwargs)
-
-
-def _perform_work(runtime: WorkerRuntime, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Finished:
-    """Set up, work, tear down."""
-    spec, port, shape, context = runtime.spec, runtime.port, runtime.call_shape, runtime.context
-    context_argument = {shape.context: context} if shape.context else {}
-    with contextlib.closing(runtime):
+    with forked_copies.temporary_fork_hook(runtime.abandon_fork), contextlib.closing(runtime):
         leave_instance = _leave_nothing
         if shape.kind == "class":
-            kwargs = {**kwargs, **({shape.constructor_context: context} if shape.constructor_context else {})}
-            instance_class, make = target, partial(target, *args, **kwargs)
-            target, leave_instance = _reporting_errors(
-                port, "setup", lambda: _enter_instance(runtime, instance_class, make)
-            )
+            if shape.constructor_context:
+                kwargs = {**kwargs, shape.constructor_context: context}
+            with _reporting_errors(port, "setup"):
+                target, leave_instance = _enter_instance(runtime, target, partial(target, *args, **kwargs))
             args, kwargs = (), {}
-        kwargs = {**kwargs, **context_argument}
+        if shape.context:
+            kwargs = {**kwargs, shape.context: context}
         port.send(Ready(os.getpid()))
         try:
-            result = _work_and_leave(
-                runtime, leave_instance, lambda: _choose_body(runtime, shape, target, args, kwargs)
-            )
+            result = _work_and_leave(runtime, leave_instance, partial(_choose_body, runtime, target, args, kwargs))
         finally:
-            runtime.measurements.report_now()
+            measurements.report_now()
     # A source is early when it was stopped: it has more, or would have had.
     early = not runtime.inputs_ended if spec.inputs else bool(spec.output_groups) and context.stopping
     return Finished(result, returned_early=early)
@@ -128,21 +111,20 @@ def _work_and_leave(
 
     What `__exit__` returns is not looked at: it must not turn an error into a task that has ended well.
     """
-    try:
-        with _ending_copies():
-            result = work()
-    except BaseException as error:
+    with _reporting_errors(runtime.port, "call"):
         try:
-            leave_instance(type(error), error, error.__traceback__)
-        except WORKER_ENDING_ERRORS:
+            with _ending_copies():
+                result = work()
+        except BaseException as error:
+            try:
+                leave_instance(type(error), error, error.__traceback__)
+            except WORKER_ENDING_ERRORS:
+                raise
+            except BaseException as teardown_error:  # noqa: BLE001  whatever the user's tear-down raises
+                error.add_note(f"its tear-down then raised {describe_error(teardown_error)}")
             raise
-        except BaseException as teardown_error:  # noqa: BLE001  whatever the user's tear-down raises
-            error.add_note(f"its tear-down then raised {describe_error(teardown_error)}")
-        if isinstance(error, WORKER_ENDING_ERRORS):
-            raise
-        _report_failure(runtime.port, "call", error)
-        raise _Reported from None
-    _reporting_errors(runtime.port, "teardown", lambda: leave_instance(None, None, None))
+    with _reporting_errors(runtime.port, "teardown"):
+        leave_instance(None, None, None)
     return result
 
 
@@ -151,8 +133,9 @@ def _leave_nothing(*_: Any) -> None:
 
 
 def _choose_body(
-    runtime: WorkerRuntime, shape: Shape, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    runtime: WorkerRuntime, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> str | None:
+    shape = runtime.call_shape
     if shape.inboxes or (shape.outboxes and runtime.spec.inputs):
         return _result_text(runtime, pull.call_with_boxes(runtime, target, args, kwargs))
     if runtime.spec.inputs:
@@ -201,21 +184,20 @@ def _enter_instance(
     return instance if entered is None else entered, partial(type(instance).__exit__, instance)
 
 
-def _reporting_errors(port: WorkerPort, where: Literal["load", "setup", "teardown"], action: Callable[[], Any]) -> Any:
-    """Do `action`; an exception is reported and ends the worker."""
+@contextlib.contextmanager
+def _reporting_errors(port: WorkerPort, where: _Where) -> Iterator[None]:
+    """Report an exception, which ends the worker."""
     try:
         with _ending_copies():
-            return action()
-    except WORKER_ENDING_ERRORS:
+            yield
+    except (*WORKER_ENDING_ERRORS, _Reported):
         raise
     except BaseException as error:  # noqa: BLE001  whatever the user's function raises
         _report_failure(port, where, error)
         raise _Reported from None
 
 
-def _report_failure(
-    port: WorkerPort, where: Literal["load", "setup", "call", "teardown"], error: BaseException
-) -> None:
+def _report_failure(port: WorkerPort, where: _Where, error: BaseException) -> None:
     verdict: Literal["error", "retry", "reject"] = (
         "reject" if isinstance(error, Reject) else "retry" if isinstance(error, Retry) else "error"
     )

@@ -59,14 +59,13 @@ class OutputBuffer:
         is_plain = len(output_groups) == 1 and not output_groups[0].priority
         self.direct_buffer: list[Any] | None = self.buffers[0] if is_plain else None
         self.objects_only = bool(output_groups) and all(group.payload_kind == OBJECTS for group in output_groups)
-        #: Items gathered before those of `direct_buffer`, in the form in which they travel; and their number.
-        self._packed_words: list[bytes] = []
-        self._packed_count = 0
-        self._packed_types: set[type] = set()
-        self._packs_words = is_plain and not self.objects_only and not output_groups[0].is_read_singly
 
     def emit_item(self, item: Any) -> None:
         """Take one item: to the default port, or where a `To` says. NotPicklable names the culprit."""
+        if type(item) in item_codec.SMALL_TYPES and self.direct_buffer is not None:
+            self.small_types.add(type(item))
+            self.direct_buffer.append(item)
+            return
         targets = self._default_groups
         if type(item) is To:
             targets = self._groups_by_port.get(item.port, [])
@@ -102,38 +101,10 @@ class OutputBuffer:
         assert self.direct_buffer is not None
         if types <= item_codec.SMALL_TYPES:
             self.small_types |= types
-            self.pack_direct_buffer()
-            if not self.direct_buffer and self._pack_items(items):
-                return
         else:
             self.has_large_items = True
             self.gathered_bytes += sum(map(item_codec.memory_size, items))
         self.direct_buffer.extend(items)
-
-    @property
-    def waiting_items(self) -> int:
-        """Return the number of items for the one ordinary group."""
-        return self._packed_count + (len(self.direct_buffer) if self.direct_buffer else 0)
-
-    def pack_direct_buffer(self) -> None:
-        """Pack what there is as machine words, if it can be.
-
-        bench small: now, while the values still are in the processor's cache.
-        """
-        if self.direct_buffer and self._pack_items(self.direct_buffer):
-            self.direct_buffer.clear()
-
-    def _pack_items(self, items: list[Any]) -> bool:
-        if (
-            not self._packs_words
-            or self.has_large_items
-            or (packed := item_codec.pack_words(items, self.small_types)) is None
-        ):
-            return False
-        self._packed_words.append(packed)
-        self._packed_count += len(items)
-        self._packed_types = set(self.small_types)  # there may be others when it is taken
-        return True
 
     def emit_result(self, result: Any) -> None:
         """Take what a call returned: a generator's items (or another iterator's), or the one item."""
@@ -166,7 +137,7 @@ class OutputBuffer:
 
     def take_outputs(self) -> tuple[Output, ...]:
         """Take everything gathered so far, as chunks. Safe beside another thread that appends."""
-        outputs = list(self._cut_packed_words()) if self._packed_words else []
+        outputs: list[Output] = []
         for index, buffer in enumerate(self.buffers):
             count = len(buffer)
             if count:
@@ -178,23 +149,6 @@ class OutputBuffer:
         self.gathered_bytes = 0
         self.has_large_items = self.has_encoded_items = False
         return tuple(outputs)
-
-    def _cut_packed_words(self) -> Iterator[Output]:
-        packed_rows, self._packed_words, self._packed_count = self._packed_words, [], 0
-        chunk: list[bytes] = []
-        size = 0
-        for packed in packed_rows:
-            if size + len(packed) > MAX_CHUNK_ITEMS * item_codec.WORD_BYTES and chunk:
-                yield self._packed_output(chunk, size)
-                chunk, size = [], 0
-            chunk.append(packed)
-            size += len(packed)
-        yield self._packed_output(chunk, size)
-
-    def _packed_output(self, packed_rows: list[bytes], size: int) -> Output:
-        return Output(
-            0, size // item_codec.WORD_BYTES, size + 1, item_codec.join_words(packed_rows, self._packed_types)
-        )
 
     def _cut_chunks(self, index: int, items: list[Any], priorities: list[float]) -> Iterator[Output]:
         group = self.output_groups[index]
@@ -215,14 +169,11 @@ class OutputBuffer:
                 payload = (
                     item_codec.encode_payload(travelling)
                     if self.has_encoded_items
-                    else item_codec.encode_values(piece, self._payload_types())
+                    else item_codec.encode_values(piece, set() if self.has_large_items else self.small_types)
                 )
                 size = len(payload) + sum(length for _, _, length in block_refs)
             yield Output(index, len(piece), size, payload, tuple(priorities[start : start + len(piece)]), block_refs)
             start += len(piece)
-
-    def _payload_types(self) -> set[type]:
-        return self.small_types if not self.has_large_items else set()
 
     def _chunk_size(self, piece: list[Any], *, whole: bool) -> int:
         """Return the size of objects; what was measured when it was emitted is not measured again."""

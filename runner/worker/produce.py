@@ -28,7 +28,7 @@ from runner.transport.messages import Credit, Produced
 from runner.worker.outbox_threads import outbox_until_released
 from runner.worker.outputs import MAX_CHUNK_BYTES
 from runner.worker.pace import MAX_BURST, ClockPace
-from runner.worker.returned_values import check_result, yields_items
+from runner.worker.returned_values import check_result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -82,7 +82,8 @@ class SourceOutput:
     @property
     def waiting_items(self) -> int:
         """Return the number of items that have been made and not sent."""
-        return self._counted_items if self.output_buffer.direct_buffer is None else self.output_buffer.waiting_items
+        direct_buffer = self.output_buffer.direct_buffer
+        return self._counted_items if direct_buffer is None else len(direct_buffer)
 
     def handle_message(self, message: Any) -> None:
         """Handle a message, in another thread than the function's."""
@@ -254,8 +255,6 @@ class SourceOutput:
         more = self._emit_burst(items, direct, limit) if few_items is None else self._emit_one_by_one(few_items, direct)
         with self.lock:
             made = self.sent_items + self.waiting_items - before
-            if limit >= _MIN_BURST:
-                self.output_buffer.pack_direct_buffer()
         if made >= self.pace.clock_check_interval:
             self.pace.adapt_interval(perf_counter() - began)
         return more or made == limit
@@ -344,19 +343,9 @@ def call_source(
 
 def _send_result(source_output: SourceOutput, result: Any) -> Any:
     """Send what a call has returned; return the task's result, if it is one."""
-    runtime = source_output.runtime
-    if hasattr(type(result), "__await__"):
-        result = runtime.event_loop().run(result)
-    if hasattr(type(result), "__anext__"):
-        return runtime.event_loop().run(_send_async_items(source_output, result))
-    if yields_items(type(result)):
-        return _send_items(source_output, result)
-    if not runtime.spec.output_groups:
-        check_result(result)
-        return result
-    if result is not None or not runtime.call_shape.outboxes:
-        source_output.put(result)
-    return None
+    return source_output.runtime.send_returned(
+        result, source_output.put, partial(_send_items, source_output), partial(_send_async_items, source_output)
+    )
 
 
 def _send_items(source_output: SourceOutput, items: Iterator[Any]) -> Any:

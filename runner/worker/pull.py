@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import ShutDown
 from runner.tasks import Inbox, Outbox
-from runner.transport import item_codec
 from runner.transport.messages import Ack, Failure, Reply
 from runner.transport.progress_page import pack_burst
 from runner.worker.failure import WORKER_ENDING_ERRORS, make_failure
 from runner.worker.outbox_threads import outbox_until_released
 from runner.worker.outputs import OutputBuffer
 from runner.worker.pace import SLOW_SECONDS, ClockPace
-from runner.worker.returned_values import check_result, yields_items
-from runner.worker.runtime import decode_if_possible, decode_item, encoded_items, item_decoder
+from runner.worker.returned_values import check_result
+from runner.worker.runtime import decode_if_possible, encoded_items, item_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from runner.transport.item_codec import EncodedItems
     from runner.transport.messages import Grant, GrantedRange
     from runner.worker.runtime import WorkerRuntime
 
@@ -49,11 +49,10 @@ class PullInbox(Inbox[Any]):
     def __init__(self, runtime: WorkerRuntime) -> None:
         self.runtime = runtime
         self.grant: Grant | None = None
-        #: The parts of the grant that have not been handed out whole, and where the first of them goes on.
-        self._waiting_ranges: deque[tuple[GrantedRange, item_codec.EncodedItems | memoryview]] = deque()
-        self._range_position = 0
+        #: What the grant holds and has not been handed out.
+        self._next_bursts: Iterator[tuple[GrantedRange, int, EncodedItems]] = iter(())
         #: What has been handed out last, the part it is of, its place in the grant, and what is left of it.
-        self._burst: item_codec.EncodedItems = ()
+        self._burst: EncodedItems = ()
         self._burst_range: GrantedRange | None = None
         self._burst_start = 0
         self._burst_iterator: Iterator[Any] = iter(self._burst)
@@ -118,39 +117,45 @@ class PullInbox(Inbox[Any]):
 
     def _decoded_items(self) -> Iterator[Any]:
         """Return the burst's items as the function receives them; decoded when their turn comes."""
-        part = self._burst_range
-        assert part is not None
-        if part.dead_letter is not None:
-            return (decode_item(part, encoded) for encoded in self._burst_iterator)
-        decoder = item_decoder(part, self._burst)
+        assert self._burst_range is not None
+        decoder = item_decoder(self._burst_range, self._burst)
         return self._burst_iterator if decoder is None else map(decoder, self._burst_iterator)
 
     def _hand_out(self, block: bool = True, timeout: float | None = None) -> None:
         """Have the next items ready, of this grant or the next one; what was taken before is done."""
         now = perf_counter()
-        if not self._singly:
-            self._adapt_pace(now - self._burst_began)
-        self.task_done()
-        if self._waiting_ranges:
-            self._hand_back()
-        if not self._waiting_ranges:
+        seconds = now - self._burst_began
+        # A burst that was cut short was quick for that reason.
+        if not self._singly and (seconds > SLOW_SECONDS or len(self._burst) == self._pace.clock_check_interval):
+            self._pace.adapt_interval(seconds)
+        self._hand_back()
+        if (burst := next(self._next_bursts, None)) is None:
             self._receive_grant(block, timeout)
+            burst = next(self._next_bursts)
             now = self.began_at
-        part, items = self._waiting_ranges[0]
         assert self.grant is not None
-        interval = (
-            1 if self._singly or part.crashes or part.dead_letter is not None else self._pace.clock_check_interval
-        )
-        stop = min(len(items), self._range_position + interval)
-        start, self._range_position = self._range_position, stop
-        if stop == len(items):
-            self._waiting_ranges.popleft()
-            self._range_position = 0
+        part, start, self._burst = burst
         self._burst_range, self._burst_start = part, self.done_items
-        self._burst = item_codec.items_between(items, start, stop)
         self._burst_iterator = iter(self._burst)
         self._marked_at, self._burst_began = -1, now
-        self._show_burst(part, start, stop - start)
+        if len(self._burst) > 1:
+            self.runtime.show_position(self.grant.lease, pack_burst(self.done_items, len(self._burst)))
+            return
+        self.runtime.show_position(self.grant.lease, self.done_items)
+        self.runtime.context.set_item(part, part.start + start)
+        if part.crashes:
+            self.runtime.send_suspect_preview(self.grant.lease, part, self._burst[0])
+
+    def _cut_bursts(self, grant: Grant) -> Iterator[tuple[GrantedRange, int, EncodedItems]]:
+        """Yield about a millisecond of work at a time: the part, the index in it, and the items as they travelled."""
+        for part in grant.parts:
+            items = encoded_items(part)
+            one_by_one = self._singly or part.crashes or part.dead_letter is not None
+            start = 0
+            while start < len(items):
+                stop = min(len(items), start + (1 if one_by_one else self._pace.clock_check_interval))
+                yield part, start, items[start:stop]
+                start = stop
 
     def _hand_back(self) -> None:
         """Count what was taken as done; hand the rest back if the grant takes more than twice its time slice."""
@@ -158,37 +163,19 @@ class PullInbox(Inbox[Any]):
         if self.grant is not None and perf_counter() - self.began_at > 2 * self.grant.time_slice:
             self.settle_grant()
 
-    def _show_burst(self, part: GrantedRange, start: int, width: int) -> None:
-        """Show in the progress slot what is about to be executed."""
-        assert self.grant is not None
-        self.runtime.show_position(
-            self.grant.lease, pack_burst(self.done_items, width) if width > 1 else self.done_items
-        )
-        if width == 1:
-            self.runtime.context.set_item(part, part.start + start)
-            if part.crashes:
-                self.runtime.send_suspect_preview(self.grant.lease, part, self._burst[0])
-
-    def _adapt_pace(self, seconds: float) -> None:
-        """Hand out about a millisecond of work; a burst that was cut short was quick for that reason."""
-        if seconds > SLOW_SECONDS or len(self._burst) == self._pace.clock_check_interval:
-            self._pace.adapt_interval(seconds)
-
     def _receive_grant(self, block: bool, timeout: float | None) -> None:
         self.settle_grant()
         limit = None if timeout is None else perf_counter() + timeout
-        while not self._waiting_ranges:
+        while self.grant is None:
             if self.runtime.inputs_ended or self.owner_thread is None:
                 raise ShutDown
             left = None if limit is None else max(0.0, limit - perf_counter())
             message = self.runtime.port.receive(left if block else 0.0)
             if message is None:
                 raise queue.Empty
-            grant = self.runtime.handle_message(message)
-            if grant is not None:
-                self.grant = grant
-                self._waiting_ranges.extend((part, encoded_items(part)) for part in grant.parts)
-                self.began_at = perf_counter()
+            self.grant = self.runtime.handle_message(message)
+        self._next_bursts = self._cut_bursts(self.grant)
+        self.began_at = perf_counter()
 
     def task_done(self) -> None:
         """Count the item taken last as done."""
@@ -255,8 +242,8 @@ class PullInbox(Inbox[Any]):
         self.runtime.send_reply(Reply(acks, outputs, now - self.began_at))
         self.runtime.measurements.report_when_due(now)
         self.grant, self.failures, self._burst_range = None, [], None
-        self.done_items = self._burst_start = self._range_position = 0
-        self._waiting_ranges.clear()
+        self.done_items = self._burst_start = 0
+        self._next_bursts = iter(())
         self._burst = ()
 
 
@@ -266,7 +253,6 @@ class BufferedOutbox(Outbox[Any]):
     def __init__(self, inbox: PullInbox) -> None:
         self._inbox = inbox
         self._output_buffer = inbox.runtime.output_buffer
-        self._direct_buffer, self._small_types = self._output_buffer.direct_buffer, self._output_buffer.small_types
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002  as queue.Queue
         """Send an item."""
@@ -275,12 +261,7 @@ class BufferedOutbox(Outbox[Any]):
             inbox.put_from_thread(item)
             return
         inbox.mark_outputs()
-        # bench small: here, not behind a call, which would be a fifth of the time.
-        if type(item) in item_codec.SMALL_TYPES and self._direct_buffer is not None:
-            self._small_types.add(type(item))
-            self._direct_buffer.append(item)
-        else:
-            self._output_buffer.emit_item(item)
+        self._output_buffer.emit_item(item)
 
 
 def call_with_boxes(
@@ -308,7 +289,7 @@ def _call_until_done(
     """Call it, again after each item that has failed."""
     while True:
         try:
-            return _send_result(inbox, target(*args, **kwargs, **(outboxes or {})))
+            return _put_result(inbox, target(*args, **kwargs, **(outboxes or {})))
         except ShutDown:
             return None
         except WORKER_ENDING_ERRORS:
@@ -318,26 +299,16 @@ def _call_until_done(
                 raise
 
 
-def _send_result(inbox: PullInbox, result: Any) -> Any:
-    """Send what a call has given beside what it has put; without outputs it is the task's result."""
-    runtime = inbox.runtime
-    put: Callable[[Any], None] = BufferedOutbox(inbox).put if runtime.spec.output_groups else check_result
-    if hasattr(type(result), "__await__"):
-        result = runtime.event_loop().run(result)
-    if hasattr(type(result), "__anext__"):
-        runtime.event_loop().run(_put_async_items(result, put))
-    elif yields_items(type(result)):
-        for item in result:
+def _put_result(inbox: PullInbox, result: Any) -> Any:
+    """Put what a call has given beside what it has put; without outputs it is the task's result."""
+    put: Callable[[Any], None] = BufferedOutbox(inbox).put if inbox.runtime.spec.output_groups else check_result
+
+    def put_all(items: Iterator[Any]) -> None:
+        for item in items:
             put(item)
-    elif runtime.spec.output_groups:
-        if result is not None:
-            put(result)
-    else:
-        check_result(result)
-        return result
-    return None
 
+    async def put_all_async(items: Any) -> None:
+        async for item in items:
+            put(item)
 
-async def _put_async_items(items: Any, put: Callable[[Any], None]) -> None:
-    async for item in items:
-        put(item)
+    return inbox.runtime.send_returned(result, put, put_all, put_all_async)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runner.forked_copies import DiscardingChannel, ExitOnTouch
@@ -13,10 +14,11 @@ from runner.transport import item_codec
 from runner.transport.messages import OBJECTS, PICKLED, SHARED, Grant, GrantedRange, SharedPayload, Stop, SuspectPreview
 from runner.transport.progress_page import pack_burst
 from runner.worker.failure import preview_item
+from runner.worker.returned_values import check_result, yields_items
 from runner.worker.spec import SupervisorGone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from runner.tasks import Shape
     from runner.transport.messages import Reply
@@ -96,6 +98,27 @@ class WorkerRuntime:
             text = f"<it cannot be decoded: {type(error).__name__}>"
         self.port.send(SuspectPreview(lease, text))
 
+    def send_returned(
+        self,
+        result: Any,
+        put: Callable[[Any], None],
+        put_all: Callable[[Iterator[Any]], Any],
+        put_all_async: Callable[[Any], Awaitable[Any]],
+    ) -> Any:
+        """Put what a function that is called once has returned; return the task's result, if it is one."""
+        if hasattr(type(result), "__await__"):
+            result = self.event_loop().run(result)
+        if hasattr(type(result), "__anext__"):
+            return self.event_loop().run(put_all_async(result))
+        if yields_items(type(result)):
+            return put_all(result)
+        if not self.spec.output_groups:
+            check_result(result)
+            return result
+        if result is not None or not (self.call_shape.outboxes or self.call_shape.inboxes):
+            put(result)
+        return None
+
     def show_position(self, lease: int, index: int = 0) -> None:
         """Write the progress slot: which item of which lease is executed now (lease 0: none)."""
         self.progress_slot[1] = index
@@ -117,14 +140,12 @@ class WorkerRuntime:
         self.answered_items = sum(self.answered_items + ack.done for ack in reply.acks if ack.keeps_rest)
 
 
-def encoded_items(part: GrantedRange) -> item_codec.EncodedItems | memoryview:
-    """Return the items of a part as they travelled; `decode_item` makes an item of each, but for those in a list.
-
-    Machine words are read by `codec.some`, when their turn comes.
-    """
+def encoded_items(part: GrantedRange) -> item_codec.EncodedItems:
+    """Return the items of a part as they travelled; `decode_item` makes an item of each, but for those in a list."""
     if part.payload_kind == PICKLED:
-        return item_codec.lazy_items(_pickled_payload(part), part.start, part.count)
-    return item_codec.items_between(part.payload, part.start, part.start + part.count)
+        return item_codec.decode_payload(_pickled_payload(part), part.start, part.count)
+    items: item_codec.EncodedItems = part.payload[part.start : part.start + part.count]
+    return items
 
 
 def all_encoded_items(part: GrantedRange) -> item_codec.EncodedItems:
@@ -140,8 +161,10 @@ def _pickled_payload(part: GrantedRange) -> Any:
     return part.payload.data if type(part.payload) is SharedPayload else part.payload
 
 
-def item_decoder(part: GrantedRange, items: item_codec.EncodedItems | memoryview) -> Callable[[Any], Any] | None:
-    """Return the decoder of the part's items, apart from dead letters; None: they are items already."""
+def item_decoder(part: GrantedRange, items: item_codec.EncodedItems) -> Callable[[Any], Any] | None:
+    """Return the decoder of the part's items; None: they are what the function receives already."""
+    if part.dead_letter is not None:
+        return partial(decode_item, part)
     if part.payload_kind == PICKLED:
         return item_codec.decode_item if type(items) is tuple else None
     return item_codec.copy_for_reader if part.payload_kind == SHARED else None
@@ -175,6 +198,5 @@ def decode_if_possible(part: GrantedRange, encoded: Any) -> Any:
 def each_encoded_item(grant: Grant) -> Iterator[tuple[GrantedRange, int, Any]]:
     """Yield every item of a grant in order: its part, its index in the chunk, and the item as it travelled."""
     for part in grant.parts:
-        items = encoded_items(part)
-        for offset, encoded in enumerate(item_codec.items_between(items, 0, len(items))):
-            yield part, part.start + offset, encoded
+        for index, encoded in enumerate(encoded_items(part), part.start):
+            yield part, index, encoded

@@ -240,10 +240,10 @@ def _no_memfd(store: ArenaWriter, patch: pytest.MonkeyPatch) -> None:
 
 
 def _no_pages(store: ArenaWriter, patch: pytest.MonkeyPatch) -> None:
-    def refuse(self: ArenaWriter, start: int, length: int) -> None:
+    def refuse(fd: int, start: int, length: int) -> None:
         raise OSError(28, "No space left on device")
 
-    patch.setattr(ArenaWriter, "_populate", refuse)
+    patch.setattr(os, "posix_fallocate", refuse)
 
 
 @pytest.mark.parametrize("break_it", [_full, _no_memfd, _no_pages])

@@ -16,15 +16,13 @@ VALUES = st.one_of(st.integers(-5, 5), st.integers(1 << 62, 1 << 66), st.floats(
 STRETCHES = st.lists(st.tuples(st.one_of(st.integers(0, 3), st.just(MAX_CHUNK_ITEMS // 3)), VALUES), max_size=8)
 
 
-@given(st.lists(st.one_of(VALUES, STRETCHES, st.just("compact")), max_size=12))
+@given(st.lists(st.one_of(VALUES, STRETCHES), max_size=12))
 @settings(max_examples=200, deadline=None)
 def test_items_come_out_as_they_went_in(steps: list[Any]) -> None:
     collector = OutputBuffer((OutputGroup("default", ("out",), PICKLED),))
     put: list[Any] = []
     for step in steps:
-        if step == "compact":
-            collector.pack_direct_buffer()
-        elif type(step) is list:
+        if type(step) is list:
             stretch = [value for count, value in step for _ in range(count)]
             kinds = item_codec.types_of(stretch)
             if kinds <= item_codec.SMALL_TYPES:
@@ -33,9 +31,10 @@ def test_items_come_out_as_they_went_in(steps: list[Any]) -> None:
         else:
             collector.emit_item(step)
             put.append(step)
-        assert collector.waiting_items == len(put)
+        assert collector.direct_buffer is not None
+        assert len(collector.direct_buffer) == len(put)
     outputs = collector.take_outputs()
-    assert collector.waiting_items == 0
+    assert not collector.direct_buffer
     assert not collector.take_outputs()
     out = [item_codec.decode_item(frozen) for output in outputs for frozen in item_codec.decode_payload(output.payload)]
     assert [(type(item), item) for item in out] == [(type(item), item) for item in put]
