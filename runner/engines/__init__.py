@@ -2,8 +2,8 @@
 
 threads.py         threads of this process: message objects are handed over as they are
 processes.py       processes: a private socket, a lifeline, a pidfd and two output pipes each
-spawn.py           the start of a process (fork server, or spawn), behind one function
-child.py           the first thing that a process worker does;  preload.py  what the fork server imports
+spawn.py           the start of a process, behind one function;  fork_server.py  the process that forks them
+child.py           the first thing that a process worker does
 shared_payloads.py holds and lends the shared memory that messages name
 reactor.py         waits for all of them at once
 """

@@ -9,17 +9,17 @@ import signal
 import socket
 import sys
 import threading
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from runner import forked_copies
-from runner.engines import fork_server, lifeline
-from runner.engines.spawn import ignore_terminal_signals
+from runner.engines import lifeline
+from runner.engines.process_setup import ignore_terminal_signals
 from runner.error_text import describe_error
 from runner.shm import reader
 from runner.shm.writer import ArenaWriter
-from runner.structs import dataclass
 from runner.transport import stdio
 from runner.transport.framing import FrameError
 from runner.transport.messages import ArenaNotice, Credit, Grant, Reply
@@ -31,23 +31,7 @@ from runner.worker.spec import SupervisorGone
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.engines.spawn import InheritedFd
     from runner.transport.messages import FromWorker
-
-
-@dataclass(slots=True)
-class WorkerBootstrap:
-    """The arguments of a child: its spec, and its ends of everything. `out` and `err` are None if `log = "raw"`."""
-
-    spec: WorkerSpec
-    socket_fd: InheritedFd | int
-    progress_page: InheritedFd | int
-    lifeline_fd: InheritedFd | int
-    stack_file: InheritedFd | int
-    out: InheritedFd | int | None
-    err: InheritedFd | int | None
-    runner_pid: int
-    arena_number: int
 
 
 class ProcessPort:
@@ -114,39 +98,44 @@ class ProcessPort:
         threading.Thread(target=read, name="runner-port", daemon=True).start()
 
 
-def worker_main(bootstrap: WorkerBootstrap) -> None:
-    """Be a worker until there is nothing more to do."""
+def worker_main(
+    spec: WorkerSpec,
+    runner_pid: int,
+    arena_number: int,
+    lifeline_fd: int,
+    socket_fd: int,
+    page_fd: int,
+    stack_fd: int,
+    out_fd: int | None = None,
+    err_fd: int | None = None,
+) -> None:
+    """Be a worker until there is nothing more to do. It has no `out_fd` and no `err_fd` if `log = "raw"`."""
     orderly_exit.note_inherited_finalizers()
     os.setpgid(0, 0)
     ignore_terminal_signals()
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    lifeline.arm_lifeline(_received_fd(bootstrap.lifeline_fd))
-    _enable_stack_file(_received_fd(bootstrap.stack_file))
+    lifeline.arm_lifeline(lifeline_fd)
+    _enable_stack_file(stack_fd)
     _reseed_numpy()
-    stdio.redirect_worker_streams(
-        *(None if end is None else _received_fd(end) for end in (bootstrap.out, bootstrap.err))
-    )
-    os.environ["RUNNER_PID"] = str(bootstrap.runner_pid)
-    progress_page = ProgressPage(_received_fd(bootstrap.progress_page))
-    port = ProcessPort(WorkerLink(socket.socket(fileno=_received_fd(bootstrap.socket_fd))), bootstrap.arena_number)
+    stdio.redirect_worker_streams(out_fd, err_fd)
+    os.environ["RUNNER_PID"] = str(runner_pid)
+    progress_page = ProgressPage(page_fd)
+    port = ProcessPort(WorkerLink(socket.socket(fileno=socket_fd)), arena_number)
     forked_copies.register_fork_hook(port.abandon_in_fork)
-    forked = "runner.engines.preload" in sys.modules  # by the fork server, else spawned
-    ours = {*fork_server.hide_helper_pipes(), port.fileno()}
     try:
-        run(bootstrap.spec, port, progress_page.progress_slot(bootstrap.spec.slot))
+        run(spec, port, progress_page.progress_slot(spec.slot))
     except Exception:
         raise  # a fault of runner's own
     except SystemExit:
         raise  # quietly, with its code
     except BaseException as error:  # noqa: BLE001  a KeyboardInterrupt of the user's: told without frames of ours
-        os.write(
-            _received_fd(bootstrap.stack_file), describe_error(error).traceback.encode("utf-8", "backslashreplace")
-        )
+        os.write(stack_fd, describe_error(error).traceback.encode("utf-8", "backslashreplace"))
         raise SystemExit(1) from None
     finally:
-        worker_title = f"runner: worker `{bootstrap.spec.name}` of task `{bootstrap.spec.task}`"
-        orderly_exit.exit_orderly(worker_title, bootstrap.spec.grace, ours if forked else None)
+        worker_title = f"runner: worker `{spec.name}` of task `{spec.task}`"
+        ours = {port.fileno(), resource_tracker._resource_tracker._fd}  # type: ignore[attr-defined]
+        orderly_exit.exit_orderly(worker_title, spec.grace, ours)
         stdio.flush_standard_streams()
 
 
@@ -161,8 +150,3 @@ def _reseed_numpy() -> None:
     numpy = sys.modules.get("numpy.random")
     if numpy is not None:
         numpy.seed()
-
-
-def _received_fd(end: InheritedFd | int) -> int:
-    assert isinstance(end, int)
-    return end

@@ -1,253 +1,185 @@
-"""multiprocessing's fork server, as a run needs it: reachable whatever becomes of TMPDIR, and never waited for in vain.
+"""The process that forks workers: it has imported, once, what every worker needs.
 
-    runner ── socket, by a short name ──▶ fork server ── fork ──▶ worker
-                                              └── number of the process, later its exit code, by a pipe
+    runner's own modules     always
+    the standard library's   those that the plugins' files import at their top
+    numpy                    the same; a worker gives its global generator another seed
+    anything else            never: a worker imports what is the user's itself
 
-What is private in the standard library and has to be touched for that is touched here.
+A thread, a lock that is held, a connection or a generator of random numbers that an import has made would be broken or
+shared in a fork; and a task's `env` is to be there before it. With an `env` in the run, nothing but runner's own is
+imported. What cannot be imported here is left to the worker that needs it, which meets the same error and reports it.
+
+`spawn` has the other end, and says why this is not multiprocessing's own fork server.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
+import gc
 import os
+import pickle
 import select
 import signal
-import tempfile
-import time
-from multiprocessing import context, forkserver, popen_forkserver, process, reduction, resource_tracker, spawn, util
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import socket
+import sys
+from multiprocessing import get_context, resource_tracker
+from multiprocessing import spawn as child_setup
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from runner import forked_copies
+from runner.engines.process_setup import ignore_terminal_signals
+from runner.gc_tuning import gc_paused
+
+with gc_paused():
+    import ctypes  # noqa: F401  so that a worker can make C's output line-buffered without importing it
+
+    import runner.engines.child  # what every worker runs first
+    import runner.local_modules  # noqa: F401  what finds local plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from multiprocessing.process import BaseProcess
+    from collections.abc import Iterator, Sequence
 
-#: Seconds that the server may take to fork; it has imported everything before. The second once a signal has come.
-START_TIMEOUT, START_TIMEOUT_AFTER_SIGNAL = 10.0, 1.0
-#: Between two looks whether a signal has come.
-_SIGNAL_CHECK_SECONDS = 0.1
-#: Seconds in which a server that is told to end must do so.
-_END_SECONDS = 1.0
-_FD_FOLDER = "/proc/self/fd"
-_O_PATH = getattr(os, "O_PATH", 0)
-#: Private, as are its parts, which no stub knows.
-_server: Any = forkserver._forkserver
+#: Descriptors that come with a request at most.
+_MAX_FDS = 16
+#: They speak to the person in front of the machine as soon as they are imported.
+_PRINTING_MODULES = {"antigravity", "this"}
 
 
-class ForkServerTimeout(ConnectionError):
-    """The fork server has not answered in time; it has been killed, and the next start makes a new one."""
-
-
-def is_server_running() -> bool:
-    """Return True if a fork server runs; another program's is taken as it is."""
-    pid = getattr(_server, "_forkserver_pid", None)
-    if pid is None:
-        return False
-    try:
-        return not _has_ended(pid)
-    except ChildProcessError:
-        return False
-
-
-def _has_ended(pid: int) -> bool:
-    """Return True if a child has ended; it still can be waited for. ChildProcessError: it is not a child of ours."""
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def forget_inherited_server() -> None:
-    """Forget a fork server that is another process's: after a fork, this one could neither wait for it nor end it."""
-    pid = getattr(_server, "_forkserver_pid", None)
-    if pid is None:
-        return
-    try:
-        _has_ended(pid)
-    except ChildProcessError:
-        os.close(_server._forkserver_alive_fd)
-        _close_address(_server._forkserver_address)
-        _server._forkserver_alive_fd = _server._forkserver_address = _server._forkserver_pid = None
-
-
-@contextlib.contextmanager
-def use_unlinked_socket() -> Iterator[None]:
-    """Have a server that is started meanwhile listen on a socket that no name leads to: one has 107 bytes at most.
-
-    The file of the socket is held open and removed: however long TMPDIR is, and even if it is swept, the socket is
-    reached as a descriptor of this process. (A socket without a file, in the abstract name space, would let every
-    user of the machine execute code in the server: CVE-2022-42919.) Without /proc it is done as multiprocessing does.
-    """
-    if not _O_PATH or not Path(_FD_FOLDER).is_dir():
-        yield
-        return
-    config = process.current_process()._config  # type: ignore[attr-defined]  # private, where it keeps its folder
-    before, server = config.get("tempdir"), _server
-    folder = _make_folder()
-    fd = os.open(folder, _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    old = server._forkserver_address
-    try:
-        config["tempdir"] = f"{_FD_FOLDER}/{fd}"
-        yield
-        address = server._forkserver_address
-        if address != old:
-            _close_address(old)
-            server._forkserver_address = f"{_FD_FOLDER}/{os.open(address, _O_PATH | os.O_CLOEXEC)}"
-            Path(address).unlink()
-    finally:
-        config["tempdir"] = before
-        os.close(fd)
-        with contextlib.suppress(OSError):
-            Path(folder).rmdir()
-
-
-def _make_folder() -> str:
-    """Make a folder of this user's only; OSError when there is no place for one."""
-    for parent in (None, "/tmp", "/var/tmp", "/dev/shm", "."):  # noqa: S108  made by `mkdtemp`
-        with contextlib.suppress(OSError):
-            return tempfile.mkdtemp(prefix="runner-", dir=parent)
-    raise FileNotFoundError("no folder for temporary files can be written to")
-
-
-def _close_address(address: Any) -> None:
-    """Close the descriptor by which a server was reached."""
-    if isinstance(address, str) and address.startswith(f"{_FD_FOLDER}/") and address.count("/") == 4:
-        with contextlib.suppress(OSError, ValueError):
-            os.close(int(address.rpartition("/")[2]))
-
-
-class _Popen(popen_forkserver.Popen):
-    """Asks the server for a process, and waits for nothing."""
-
-    def _launch(self, process_obj: Any) -> None:
-        buffer = io.BytesIO()
-        context.set_spawning_popen(self)
+def serve(control_fd: int, preload_fd: int) -> NoReturn:
+    """Fork a worker for each request, and tell its exit code, until runner is gone or nothing can be forked."""
+    gc.freeze()
+    ignore_terminal_signals()
+    with gc_paused():
+        _preload_modules(**_read_pickle(preload_fd))
+    gc.collect()
+    gc.freeze()  # the collector writes to each object that it visits: kept off the pages that workers share
+    control = socket.socket(fileno=control_fd)
+    wakeup_fd, notify_fd = os.pipe()
+    os.set_blocking(notify_fd, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(notify_fd, warn_on_full_buffer=False)
+    poll = select.poll()
+    for fd in (control_fd, wakeup_fd):
+        poll.register(fd, select.POLLIN)
+    status_fds: dict[int, int] = {}
+    while True:
+        ready = {fd for fd, _ in poll.poll()}
+        if wakeup_fd in ready:
+            os.read(wakeup_fd, 1 << 12)
+            _report_exit_codes(status_fds)
+        if control_fd not in ready:
+            continue
+        fds = socket.recv_fds(control, 1, _MAX_FDS)[1]
         try:
-            reduction.dump(spawn.get_preparation_data(process_obj._name), buffer)
-            reduction.dump(process_obj, buffer)
-        finally:
-            context.set_spawning_popen(None)
-        self.sentinel, self.data = _server.connect_to_new_process(self._fds)  # type: ignore[attr-defined]  # private
-        # As in the standard library: the child sees by its other end whether this process lives.
-        self.finalizer = util.Finalize(self, forked_copies.close_descriptors, (os.dup(self.data), self.sentinel))
-        self.left = memoryview(buffer.getvalue())
-        self.pid = 0
+            pid = os.fork() if fds else None
+        except OSError:  # the machine allows no more processes: who asked learns of it by the server's end
+            pid = None
+        if pid is None:
+            _end_server()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            control.close()
+            _close_all(wakeup_fd, notify_fd, *status_fds.values())
+            become_worker("forkserver", *fds)
+        status_fds[pid] = fds[0]
+        _write_status(fds[0], pid)
+        _close_all(*fds[1:])
 
 
-class ForkedProcess(context.ForkServerProcess):
-    """A process that is started by the fork server; call `await_started` after `start`."""
-
-    @staticmethod
-    def _Popen(process_obj: Any) -> Any:  # noqa: N802  the name that multiprocessing looks for
-        return _Popen(process_obj)
-
-
-def await_started(started: BaseProcess, hurried: Callable[[], bool]) -> None:
-    """Hand over what the process needs, and learn its pid; raise ForkServerTimeout, or EOFError if the server died."""
-    popen = started._popen  # type: ignore[attr-defined]  # private
-    began = time.monotonic()
-    try:
-        os.set_blocking(popen.data, False)
-        while True:
-            if not popen.left:
-                if _wait_ready(popen.sentinel, select.POLLIN, _SIGNAL_CHECK_SECONDS):
-                    break
-            elif _wait_ready(popen.data, select.POLLOUT, _SIGNAL_CHECK_SECONDS):
-                popen.left = popen.left[os.write(popen.data, popen.left) :]
-                if not popen.left:
-                    os.close(popen.data)
-                    popen.data = -1
-            waited = time.monotonic() - began
-            if waited > START_TIMEOUT or (waited > START_TIMEOUT_AFTER_SIGNAL and hurried()):
-                raise ForkServerTimeout(f"the fork server has not answered for {waited:.0f} s")
-        popen.pid = forkserver.read_signed(popen.sentinel)
-    except (OSError, EOFError):
-        kill_server()
-        raise
-    finally:
-        if popen.data >= 0:
-            os.close(popen.data)
-        if not popen.pid:
-            started.join(_END_SECONDS)
-            with contextlib.suppress(ValueError):
-                started.close()
+def _report_exit_codes(status_fds: dict[int, int]) -> None:
+    while status_fds:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        if pid in status_fds:
+            _write_status(status_fds[pid], os.waitstatus_to_exitcode(status))
+            os.close(status_fds.pop(pid))
 
 
-def _wait_ready(fd: int, events: int, seconds: float) -> bool:
-    """Return True if a descriptor (of any number: `select.select` ends at 1,023) becomes ready in time."""
-    look = select.poll()
-    look.register(fd, events)
-    return bool(look.poll(seconds * 1000))
+def _write_status(fd: int, number: int) -> None:
+    with contextlib.suppress(BrokenPipeError):  # runner no longer asks
+        os.write(fd, number.to_bytes(4, "little", signed=True))
 
 
-def kill_server() -> None:
-    """End the fork server at once, also a stopped one. The exit codes that it alone knew are lost."""
-    pid = getattr(_server, "_forkserver_pid", None)
-    if pid is not None:
-        with contextlib.suppress(ProcessLookupError, PermissionError, ChildProcessError):
-            os.kill(pid, signal.SIGKILL)
-            _wait_ended(pid, _END_SECONDS)
-
-
-def helper_processes() -> list[Any]:
-    """Return the fork server and the resource tracker that run now."""
-    found = (
-        (getattr(forkserver, "_forkserver", None), "_forkserver_pid"),
-        (getattr(resource_tracker, "_resource_tracker", None), "_pid"),
-    )
-    return [server for server, pid in found if server is not None and getattr(server, pid, None) is not None]
-
-
-def end_helper(server: Any) -> None:
-    """End one of them: its pipe is closed, it is waited for, and killed when that takes too long."""
-    alive, number = ("_fd", "_pid") if hasattr(server, "_fd") else ("_forkserver_alive_fd", "_forkserver_pid")
-    pid = getattr(server, number, None)
-    if pid is None:
-        return
-    with server._lock:
-        os.close(getattr(server, alive))
-        setattr(server, alive, None)
-        setattr(server, number, None)
-        if server is _server:
-            _close_address(server._forkserver_address)
-            server._forkserver_address = None
-        with contextlib.suppress(ChildProcessError):
-            if not _wait_ended(pid, _END_SECONDS):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-
-
-def hide_helper_pipes() -> list[int]:
-    """Keep the pipes to the fork server and the tracker from what a worker starts; return their descriptors."""
-    tracker = getattr(resource_tracker, "_resource_tracker", None)
-    fds_or_none = (getattr(tracker, "_fd", None), getattr(_server, "_forkserver_alive_fd", None))
-    fds = [fd for fd in fds_or_none if fd is not None]
+def _close_all(*fds: int) -> None:
     for fd in fds:
-        os.set_inheritable(fd, False)
-    forked_copies.register_fork_hook(release_helpers)
-    return fds
+        os.close(fd)
 
 
-def release_helpers(foreign_servers: Sequence[Any] = ()) -> None:
-    """Let go of the fork server in a copy of this process; a run that needs one there starts a new one."""
-    if _server not in foreign_servers and getattr(_server, "_forkserver_alive_fd", None) is not None:
-        forked_copies.close_descriptors(_server._forkserver_alive_fd)
-        _close_address(_server._forkserver_address)
-        _server._forkserver_alive_fd = _server._forkserver_pid = _server._forkserver_address = None
+def _end_server() -> NoReturn:
+    """End without what plugins have registered with `atexit`: that is for the workers.
+
+    But for `weakref.finalize`: what was made here once, such as a temporary folder, is given back here.
+    """
+    weakref = sys.modules.get("weakref")
+    if weakref is not None:
+        with contextlib.suppress(BaseException):  # user code
+            weakref.finalize._exitfunc()
+    os._exit(0)
 
 
-def _wait_ended(pid: int, seconds: float) -> bool:
-    """Return True if a child ends within `seconds`."""
-    end = time.monotonic() + seconds
-    with contextlib.suppress(OSError, AttributeError):  # no such call here
-        fd = os.pidfd_open(pid)
-        try:
-            return _wait_ready(fd, select.POLLIN, seconds)
-        finally:
-            os.close(fd)
-    while not _has_ended(pid):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.005)
-    return True
+def become_worker(start_method: str, status_fd: int, request_fd: int, tracker_fd: int, *fds: int) -> NoReturn:
+    """Be the process that a request of `spawn.Spawner` describes, and end with its exit code."""
+    code = 1
+    try:
+        for fd in (tracker_fd, *fds):
+            os.set_inheritable(fd, False)
+        if start_method == "spawn":
+            os.set_inheritable(status_fd, False)  # closed by the end of this process, which is all that it says
+        else:
+            os.close(status_fd)
+        resource_tracker._resource_tracker._fd = tracker_fd  # type: ignore[attr-defined]  # one for the whole run
+        setup, runner_pid, name, target, args = _read_pickle(request_fd)
+        child_setup.prepare(setup)
+        # multiprocessing sees a process of its own: its name, its parent, and how its children are started.
+        context: Any = get_context(start_method)
+        process = context.Process(target=target, args=(*args, *fds), name=name)
+        process._parent_pid = runner_pid
+        code = process._bootstrap(fds[0] if fds else None)
+    except Exception:  # noqa: BLE001  told as any program tells it
+        sys.excepthook(*sys.exc_info())
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _read_pickle(fd: int) -> Any:
+    with open(fd, "rb") as file:
+        file.seek(0)
+        return pickle.load(file)  # noqa: S301  written by runner, which started this process
+
+
+def _preload_modules(modules: Sequence[str], files: Sequence[str], needs_asyncio: bool) -> None:
+    if needs_asyncio:
+        import runner.worker.async_runner  # noqa: F401  async tasks' workers need it, and asyncio
+    for name in modules:
+        with contextlib.suppress(Exception):
+            __import__(name)
+    for file in files:
+        with contextlib.suppress(Exception):  # its worker says what is wrong with the file
+            for name in _fork_safe(file):
+                with contextlib.suppress(Exception):
+                    __import__(name)
+
+
+def _fork_safe(file: str) -> Iterator[str]:
+    """Yield the modules that a file imports at its top and that a fork does not harm; the file is not executed."""
+    import dis
+    from importlib.machinery import SourceFileLoader
+
+    code = SourceFileLoader("file", file).get_code("file")
+    assert code is not None
+    for instruction in dis.get_instructions(code):
+        name = str(instruction.argval)
+        if instruction.opname == "IMPORT_NAME" and is_fork_safe(name):
+            yield name
+
+
+def is_fork_safe(name: str) -> bool:
+    """Return True if a module may be imported before a fork.
+
+    >>> is_fork_safe("concurrent.futures"), is_fork_safe("polars")
+    (True, False)
+    """
+    top = name.partition(".")[0]
+    return (top in sys.stdlib_module_names and top not in _PRINTING_MODULES) or name == "numpy"

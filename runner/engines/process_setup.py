@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+#: Ignored in the fork server and in workers: a terminal sends them to all of its processes.
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP)
 #: Blocked by who started this process (a service with a signalfd, a thread of a program), they would never arrive.
 _NEEDED_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGCONT}
 
@@ -76,6 +78,18 @@ def deliver_signals() -> Iterator[None]:
         if ignored and here:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_terminal_signals() -> None:
+    """Ignore the terminal's signals, and block none, in a child that was started by `Spawner`.
+
+    The program that started runner may have blocked more, or ignored SIGCHLD: then no exit code would be known.
+    """
+    for number in TERMINAL_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 class _SignalInterrupt(KeyboardInterrupt):

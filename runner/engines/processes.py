@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import forked_copies
-from runner.engines import fork_server, shared_payloads
-from runner.engines.child import WorkerBootstrap, worker_main
+from runner.engines import shared_payloads
+from runner.engines.child import worker_main
 from runner.engines.engine_events import ExitStatus, MessageReceived, WorkerExited
-from runner.engines.spawn import InheritedFd, Spawner
 from runner.error_text import clean_stack, describe_refusal
 from runner.errors import SpawnError
 from runner.shm.registry import ArenaRegistry, WorkerMemory
@@ -37,9 +36,9 @@ from runner.transport.socket_link import SupervisorLink, connected_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from multiprocessing.process import BaseProcess
 
     from runner.engines.reactor import LocalReactor
+    from runner.engines.spawn import Spawner, StartedProcess
     from runner.transport.messages import ToWorker
     from runner.transport.progress_page import Position, ProgressPage
     from runner.worker import WorkerSpec
@@ -58,8 +57,7 @@ class _Worker:
 
     name: str
     generation: int
-    process: BaseProcess
-    pid: int
+    process: StartedProcess
     link: SupervisorLink
     lifeline: int
     death_fd: int
@@ -106,7 +104,9 @@ class ProcessEngine:
         """Let go, in a copy that code in this process has forked, of what keeps workers alive."""
         for worker in self._workers.values():
             worker.link.close()
-            forked_copies.close_descriptors(worker.lifeline, worker.death_fd, worker.stack_file)
+            forked_copies.close_descriptors(
+                worker.lifeline, worker.death_fd, worker.process.status_fd, worker.stack_file
+            )
         self._spawner.abandon_in_fork()
 
     # -- starting ------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ class ProcessEngine:
             self._workers[spec.slot] = worker
         self._reactor.watch_fd(worker.link.fileno(), READ, partial(self._on_link, spec.slot, worker))
         self._reactor.watch_fd(worker.death_fd, READ, lambda _: self._on_death(spec.slot, worker))
-        return worker.pid
+        return worker.process.pid
 
     def _try_to_launch(self, spec: WorkerSpec, generation: int) -> _Worker:
         """Start a worker, again if the fork server dies meanwhile: each try starts a new one if need be."""
@@ -144,43 +144,27 @@ class ProcessEngine:
             ours.callback(self._arena_registry.forget_worker, worker_memory)
             stack_file = memory_file("runner-stack")
             ours.callback(os.close, stack_file)
+            given = [life_read, their_end.fileno(), self._progress_page.fd, stack_file]
             outlets: list[tuple[int, str]] = []
-            given: dict[str, InheritedFd | None] = {"out": None, "err": None}
             if self._attach_output is not None:
                 for stream in ("out", "err"):
                     read_end, write_end = _make_pipe(ours, theirs)
                     outlets.append((read_end, stream))
-                    given[stream] = InheritedFd(write_end)
-            bootstrap = WorkerBootstrap(
-                spec=spec,
-                socket_fd=InheritedFd(their_end.fileno()),
-                progress_page=InheritedFd(self._progress_page.fd),
-                lifeline_fd=InheritedFd(life_read),
-                stack_file=InheritedFd(stack_file),
-                out=given["out"],
-                err=given["err"],
-                runner_pid=os.getpid(),
-                arena_number=worker_memory.number,
-            )
-            process = self._spawner.start(worker_main, (bootstrap,), spec.name, self._reactor.has_pending_signal)
-            pid = process.pid
-            assert pid is not None
-            death_fd = _death_fd(process, pid)
+                    given.append(write_end)
+            args = (spec, os.getpid(), worker_memory.number)
+            process = self._spawner.start(worker_main, args, spec.name, given, self._reactor.has_pending_signal)
             ours.pop_all()
-        worker = _Worker(
-            spec.name,
-            generation,
-            process,
-            pid,
-            SupervisorLink(our_end),
-            life_write,
-            death_fd,
-            worker_memory,
-            stack_file,
+        return _Worker(
+            name=spec.name,
+            generation=generation,
+            process=process,
+            link=SupervisorLink(our_end),
+            lifeline=life_write,
+            death_fd=_death_fd(process),
+            worker_memory=worker_memory,
+            stack_file=stack_file,
+            output_pipes=[self._attach_output(spec.name, fd, stream) for fd, stream in outlets if self._attach_output],
         )
-        if self._attach_output is not None:
-            worker.output_pipes = [self._attach_output(spec.name, fd, stream) for fd, stream in outlets]
-        return worker
 
     # -- talking -------------------------------------------------------------------------------
 
@@ -240,7 +224,7 @@ class ProcessEngine:
             return
         before, worker.bytes_at_check = worker.bytes_at_check, -1
         if worker.link.has_partial_message:
-            if worker.link.received_bytes == before and not _is_stopped(worker.pid):
+            if worker.link.received_bytes == before and not _is_stopped(worker.process.pid):
                 self._distrust_worker(worker, "wrote the beginning of a message into the socket that it has to runner")
                 return
             worker.bytes_at_check = worker.link.received_bytes
@@ -267,7 +251,7 @@ class ProcessEngine:
         if self._reactor.is_watching_fd(worker.link.fileno()):
             self._read_messages(slot, worker)
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(worker.pid, signal.SIGKILL)  # what it started dies with it
+            os.killpg(worker.process.pid, signal.SIGKILL)  # what it started dies with it
         exit_status = self._exit_status(worker)
         position = self._progress_page.position(slot)
         stack = self._stack_text(worker)
@@ -285,17 +269,17 @@ class ProcessEngine:
         self._await_exit_code(worker, _EXIT_CODE_SECONDS)
         if worker.socket_broken:
             return ExitStatus(text=worker.socket_broken)
-        code = worker.process.exitcode
+        code = worker.process.exit_code
         if code is None:  # the fork server alone knew; that the process has ended is certain all the same
             return ExitStatus(text="ended in an unknown way (the fork server is gone)")
         return ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code)
 
     def _await_exit_code(self, worker: _Worker, patience: float) -> None:
         """Wait until the fork server has told the exit code; one that does not (stopped, perhaps) is ended."""
-        worker.process.join(patience)
-        if worker.process.exitcode is None and self._spawner.start_method == "forkserver":
-            fork_server.kill_server()
-            worker.process.join(_EXIT_CODE_SECONDS)
+        worker.process.wait_for_exit_code(patience)
+        if worker.process.exit_code is None and self._spawner.start_method == "forkserver":
+            self._spawner.kill_server()
+            worker.process.wait_for_exit_code(_EXIT_CODE_SECONDS)
 
     def _release_worker(self, worker: _Worker) -> None:
         self._reactor.unwatch_fd(worker.link.fileno())
@@ -303,12 +287,9 @@ class ProcessEngine:
         self._arena_registry.forget_worker(worker.worker_memory)
         os.close(worker.lifeline)
         os.close(worker.stack_file)
-        if worker.death_fd != worker.process.sentinel:
-            os.close(worker.death_fd)
+        forked_copies.close_descriptors(*{worker.death_fd, worker.process.status_fd})
         for outlet in worker.output_pipes:
             outlet.finish()
-        with contextlib.suppress(ValueError):  # still running, says multiprocessing, when the fork server is gone
-            worker.process.close()
 
     def kill(self, slot: int) -> bool:
         """Send SIGKILL to the worker's group; `WorkerExited` follows when the kernel says so."""
@@ -319,10 +300,11 @@ class ProcessEngine:
 
     @staticmethod
     def _kill_group(worker: _Worker) -> None:
-        elsewhere = forked_copies.descendant_pids(worker.pid)  # it may have given what it started groups of their own
+        pid = worker.process.pid
+        elsewhere = forked_copies.descendant_pids(pid)  # it may have given what it started groups of their own
         for send in (os.killpg, os.kill):  # it may not have made its group yet
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                send(worker.pid, signal.SIGKILL)
+                send(pid, signal.SIGKILL)
         forked_copies.kill(elsewhere)
 
     def current_position(self, slot: int) -> Position:
@@ -335,7 +317,7 @@ class ProcessEngine:
         if worker is not None:
             worker.stack_offset = os.fstat(worker.stack_file).st_size
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(worker.pid, signal.SIGQUIT)
+                os.kill(worker.process.pid, signal.SIGQUIT)
 
     def read_stack(self, slot: int) -> str:
         """Return what the worker's faulthandler has written since it was asked."""
@@ -350,7 +332,7 @@ class ProcessEngine:
     def resident_bytes(self, slot: int) -> int:
         """Return the worker's resident bytes, without those of its children."""
         worker = self._workers.get(slot)
-        return 0 if worker is None else _resident_bytes(worker.pid)
+        return 0 if worker is None else _resident_bytes(worker.process.pid)
 
     def is_output_blocked(self, slot: int) -> bool:
         """Return True if the worker waits until its output is taken: its pipe is full, or runner's own output."""
@@ -365,7 +347,7 @@ class ProcessEngine:
         """Send SIGSTOP or SIGCONT to every worker's group."""
         for worker in self._workers.values():
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(worker.pid, signal.SIGCONT if going_on else signal.SIGSTOP)
+                os.killpg(worker.process.pid, signal.SIGCONT if going_on else signal.SIGSTOP)
 
     def close(self) -> None:
         """Kill what is left, wait for it, and give everything back."""
@@ -420,9 +402,9 @@ def _is_stopped(pid: int) -> bool:
         return False
 
 
-def _death_fd(process: BaseProcess, pid: int) -> int:
+def _death_fd(process: StartedProcess) -> int:
     """Return a descriptor that is readable once the process has ended, also if it is not our child."""
     if hasattr(os, "pidfd_open"):
         with contextlib.suppress(OSError):
-            return os.pidfd_open(pid)
-    return process.sentinel
+            return os.pidfd_open(process.pid)
+    return process.status_fd

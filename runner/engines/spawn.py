@@ -1,151 +1,263 @@
-"""The start of a worker process, behind one function.
+"""The start of a process, behind one function: a fork server forks it in about 4 ms, or it is spawned anew.
 
-A fork server, started before any thread, imports what `preload` says and forks workers in about 4 ms; where there is
-none (or RUNNER_START_METHOD says so) each worker is spawned anew. A forked copy of runner itself is never made: it
-would inherit threads' locks and every descriptor.
+    runner ── a byte, and beside it descriptors: status, request, ... ──▶ fork server ── fork ──▶ worker
+       ◀──────── status: a pipe with the worker's pid, later its exit code ───────┘
+
+The server is started before any thread, and imports what `fork_server` says. With RUNNER_START_METHOD=spawn each
+worker is an interpreter of its own that is handed the same descriptors. A forked copy of runner itself is never made:
+it would inherit threads' locks and every descriptor.
+
+multiprocessing's own fork server is found by the name of a socket (in a folder that may be swept, or have a name that
+is too long), is one for the whole process, whose other users may end it, and waits for its answers without a limit.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import multiprocessing
 import os
+import pickle
+import select
 import signal
+import socket
+import subprocess
 import sys
 import time
-import types
-from multiprocessing import forkserver, resource_tracker, util
+from multiprocessing import process, resource_tracker, util
+from multiprocessing.spawn import get_executable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.engines import fork_server
+from runner.engines.process_setup import TERMINAL_SIGNALS
+from runner.structs import dataclass
+from runner.transport.progress_page import memory_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from multiprocessing.process import BaseProcess
 
     from runner.tasks import Reference
 
-PRELOAD_VARIABLE = "RUNNER_PRELOAD"
 START_METHOD_VARIABLE = "RUNNER_START_METHOD"
-#: Seconds that a fork server which no longer listens may take until it is gone.
-_DYING_SECONDS = 5.0
-#: Modules of which the fork server is told at most: an environment variable holds 128 KiB.
-_MAX_PRELOADS = 200
-#: Ignored in the fork server and in workers: a terminal sends them to everybody.
-TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP)
+#: Seconds that the server may take to fork; it has imported everything before. The second once a signal has come.
+START_TIMEOUT, START_TIMEOUT_AFTER_SIGNAL = 10.0, 1.0
+#: Between two looks whether a signal has come.
+_SIGNAL_CHECK_SECONDS = 0.1
+#: Seconds in which a helper process that is told to end must do so.
+_END_SECONDS = 1.0
+_STATUS_BYTES = 4
+#: Private, as are its parts, which no stub knows.
+_tracker: Any = resource_tracker._resource_tracker
 
 
-class InheritedFd:
-    """A descriptor on its way to a child that is being started; there it arrives as an int."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def __reduce__(self) -> tuple[Any, tuple[Any]]:
-        from multiprocessing.reduction import DupFd
-
-        return _receive_fd, (DupFd(self.fd),)
+class ForkServerTimeout(ConnectionError):
+    """The fork server has not answered in time; it has been killed, and the next start makes a new one."""
 
 
-def _receive_fd(duplicate: Any) -> int:
-    fd = int(duplicate.detach())
-    os.set_inheritable(fd, False)
-    return fd
+@dataclass(slots=True)
+class StartedProcess:
+    """A process that `Spawner` has started.
+
+    `status_fd` becomes readable when it ends. `interpreter` is None if the fork server has forked it: then the exit
+    code arrives by that descriptor, and stays None if the server ends before.
+    """
+
+    pid: int
+    status_fd: int
+    interpreter: subprocess.Popen[bytes] | None = None
+    exit_code: int | None = None
+
+    def wait_for_exit_code(self, seconds: float) -> None:
+        """Wait for the end; the exit code is None still if it takes longer than that, or cannot be known."""
+        if self.interpreter is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.exit_code = self.interpreter.wait(seconds)
+        elif self.exit_code is None:
+            with contextlib.suppress(EOFError):
+                self.exit_code = _read_status(self.status_fd, seconds)
 
 
 class Spawner:
     """Starts processes by one method; `close` ends what helps with that."""
 
     def __init__(self, method: str | None = None) -> None:
-        available = multiprocessing.get_all_start_methods()
         wanted = method or os.environ.get(START_METHOD_VARIABLE) or "forkserver"
-        self.start_method = wanted if wanted in available and wanted != "fork" else "spawn"
-        self._context = multiprocessing.get_context(self.start_method)
-        fork_server.forget_inherited_server()
-        self._preload = ""
-        #: The servers that were running before; the others are ours to end.
-        self._foreign_servers = fork_server.helper_processes()
+        self.start_method = "forkserver" if wanted == "forkserver" else "spawn"
+        self.server: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._preload: dict[str, Any] = {"modules": (), "files": (), "needs_asyncio": False}
+        self._owns_tracker = _tracker._fd is None
 
     def start_fork_server(
         self, references: Sequence[Reference], needs_asyncio: bool = False, envs: Iterable[Mapping[str, str]] = ()
     ) -> None:
-        """Start the fork server, and have it import of what workers will need what is safe; see `preload`.
-
-        Where it has no place for its socket (nothing can be written anywhere), each worker is spawned anew.
-        """
-        if self.start_method != "forkserver":
-            return
-        self._context.set_forkserver_preload(["runner.engines.preload"])
+        """Start the fork server, and have it import of what workers will need what is safe; see `fork_server`."""
         modules, files = ((), ()) if any(envs) else _preload_targets(references)
-        wanted = {"path": sys.path, "modules": list(modules), "files": list(files), "asyncio": needs_asyncio}
-        self._preload = json.dumps(wanted)
-        try:
-            self._ensure_server()
-        except OSError:
-            self.start_method = "spawn"
-            self._context = multiprocessing.get_context(self.start_method)
+        self._preload = {"modules": modules, "files": files, "needs_asyncio": needs_asyncio}
+        if self.start_method == "forkserver":
+            with contextlib.suppress(OSError):  # the first start says what the machine refuses
+                self._ensure_server()
 
-    def _ensure_server(self) -> None:
-        """Start the fork server, unless it runs."""
-        if fork_server.is_server_running():
-            return
-        if self._preload:
-            os.environ[PRELOAD_VARIABLE] = self._preload
-        try:
-            with _isolated_interpreter(), _blocked_signals(), fork_server.use_unlinked_socket():
-                forkserver.ensure_running()
-        finally:
-            os.environ.pop(PRELOAD_VARIABLE, None)
+    def _ensure_server(self) -> socket.socket:
+        """Start the fork server unless it runs; return the socket that leads to it."""
+        if self._control is None or self.server is None or self.server.poll() is not None:
+            self._end_server()
+            with contextlib.ExitStack() as theirs:
+                self._control, their_end = socket.socketpair()
+                theirs.callback(their_end.close)
+                fds = their_end.fileno(), _pickle_file(self._preload, theirs)
+                self.server = _start_interpreter(f"serve{fds}", fds)
+        return self._control
 
     def start(
         self,
         target: Callable[..., None],
         args: tuple[Any, ...],
         name: str,
+        fds: Sequence[int] = (),
         hurried: Callable[[], bool] = lambda: False,
-    ) -> BaseProcess:
-        """Start one process; OSError when the machine refuses. `hurried()` is True once a signal waits for this to end.
+    ) -> StartedProcess:
+        """Start a process that calls `target(*args, *fds)`; OSError or EOFError when the machine refuses.
 
-        A fork server that dies no longer listens some time before it can be waited for; until then nothing would
-        start a new one, and each try is refused.
+        The first descriptor is readable once this process is gone: multiprocessing calls that the parent's sentinel.
+        `hurried()` is True once a signal waits for the start to end. After an error the next start has a new server.
         """
-        deadline = time.monotonic() + _DYING_SECONDS
-        while True:
-            try:
-                return self._start_process(target, args, name, hurried)
-            except (ConnectionRefusedError, FileNotFoundError) as error:
-                if isinstance(error, FileNotFoundError):  # its socket was swept away, so it cannot be reached any more
-                    fork_server.kill_server()
-                if time.monotonic() > deadline or self.start_method != "forkserver":
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            status_fd, their_status_fd = os.pipe()
+            ours.callback(os.close, status_fd)
+            theirs.callback(os.close, their_status_fd)
+            setup = {
+                "authkey": bytes(process.current_process().authkey),
+                "sys_path": _module_path(),
+                "sys_argv": sys.argv,
+                "dir": str(Path.cwd()),
+            }
+            request_fd = _pickle_file((setup, os.getpid(), name, target, args), theirs)
+            _ensure_tracker()
+            given = (their_status_fd, request_fd, _tracker._fd, *fds)
+            if self.start_method == "spawn":
+                interpreter = _start_interpreter(f"become_worker{('spawn', *given)}", given)
+                started = StartedProcess(interpreter.pid, status_fd, interpreter)
+            else:
+                try:
+                    socket.send_fds(self._ensure_server(), [b"\0"], given)
+                    theirs.close()
+                    started = StartedProcess(await_pid(status_fd, hurried), status_fd)
+                except (OSError, EOFError):
+                    self.kill_server()
                     raise
-                time.sleep(0.001)
+            ours.pop_all()
+            return started
 
-    def _start_process(
-        self, target: Callable[..., None], args: tuple[Any, ...], name: str, hurried: Callable[[], bool]
-    ) -> BaseProcess:
-        process: BaseProcess
-        if self.start_method == "forkserver":
-            self._ensure_server()
-            process = fork_server.ForkedProcess(target=target, args=args, name=name)
-            with _isolated_interpreter(), _hidden_main():
-                process.start()
-            fork_server.await_started(process, hurried)
-        else:
-            process = self._context.Process(target=target, args=args, name=name)  # type: ignore[attr-defined]
-            with _isolated_interpreter(), _hidden_main(), _blocked_signals():
-                process.start()
-        return process
+    def kill_server(self) -> None:
+        """End the fork server at once, also a stopped one. The exit codes that it alone knew are lost."""
+        if self.server is not None:
+            self.server.kill()
+            self.server.wait()
+
+    def _end_server(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        if self.server is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.server.wait(_END_SECONDS)
+            self.kill_server()
+        self.server = self._control = None
 
     def abandon_in_fork(self) -> None:
         """Let go of the fork server in a copy of this process, which starts its own if it needs one."""
-        fork_server.release_helpers(self._foreign_servers)
+        if self._control is not None:
+            self._control.close()
+        if self.server is not None:
+            self.server.returncode = 0  # another process's child: nothing is to be waited for here
+        self.server = self._control = None
 
     def close(self) -> None:
         """End the fork server and the resource tracker; both would end by themselves when runner does."""
-        for each in fork_server.helper_processes():
-            if each not in self._foreign_servers:
-                fork_server.end_helper(each)
+        self._end_server()
+        if self._owns_tracker and _tracker._pid is not None:
+            with _tracker._lock:
+                os.close(_tracker._fd)
+                pid, _tracker._pid, _tracker._fd = _tracker._pid, None, None
+            _reap_child(pid)
+
+
+def await_pid(status_fd: int, hurried: Callable[[], bool]) -> int:
+    """Return the new process's pid; raise ForkServerTimeout, or EOFError if the server died."""
+    began = time.monotonic()
+    while (pid := _read_status(status_fd, _SIGNAL_CHECK_SECONDS)) is None:
+        waited = time.monotonic() - began
+        if waited > START_TIMEOUT or (waited > START_TIMEOUT_AFTER_SIGNAL and hurried()):
+            raise ForkServerTimeout(f"the fork server has not answered for {waited:.0f} s")
+    return pid
+
+
+def _read_status(fd: int, seconds: float) -> int | None:
+    """Return the next number that the fork server has written; None if none comes in time, EOFError if it is gone."""
+    poll = select.poll()  # `select.select` ends at descriptor 1,023
+    poll.register(fd, select.POLLIN)
+    if not poll.poll(seconds * 1000):
+        return None
+    data = os.read(fd, _STATUS_BYTES)
+    if not data:
+        raise EOFError
+    return int.from_bytes(data, "little", signed=True)
+
+
+def _pickle_file(value: Any, stack: contextlib.ExitStack) -> int:
+    """Return the descriptor of a file that holds a pickle, to be closed with `stack`."""
+    fd = memory_file("runner-request")
+    stack.callback(os.close, fd)
+    with open(fd, "wb", closefd=False) as file:
+        pickle.dump(value, file)
+    return fd
+
+
+def _module_path() -> list[str]:
+    """Return where modules are looked for; the empty entry of a prompt is the folder in which that began."""
+    return [each or process.ORIGINAL_DIR for each in sys.path]  # type: ignore[attr-defined]  # as multiprocessing does
+
+
+def _start_interpreter(call: str, fds: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start an interpreter that calls a function of `fork_server`, and inherits some descriptors.
+
+    `-c` would look for modules in the current folder first, and take a `random.py` there for Python's own. `-P` tells
+    it not to, and the children of pools in tasks as well. The terminal's signals are blocked in it at first
+    (`ignore_terminal_signals` ends that); were they ignored here for so long, one that comes in that moment would be
+    lost to this process as well.
+    """
+    code = f"import sys; sys.path[:] = {_module_path()!r}; from runner.engines import fork_server; fork_server.{call}"
+    command = [get_executable(), *util._args_from_interpreter_flags(), "-P", "-c", code]  # type: ignore[attr-defined]
+    with _blocked_terminal_signals():
+        return subprocess.Popen(command, pass_fds=fds)  # noqa: S603  this Python itself
+
+
+@contextlib.contextmanager
+def _blocked_terminal_signals() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ensure_tracker() -> None:
+    """Start multiprocessing's resource tracker unless it runs: tasks that share memory by name need one for all."""
+    flags = util._args_from_interpreter_flags  # type: ignore[attr-defined]  # it has no `-P` of its own
+    with _blocked_terminal_signals():
+        util._args_from_interpreter_flags = lambda: [*flags(), "-P"]  # type: ignore[attr-defined]
+        try:
+            _tracker.ensure_running()
+        finally:
+            util._args_from_interpreter_flags = flags  # type: ignore[attr-defined]
+
+
+def _reap_child(pid: int) -> None:
+    """Wait for a child that is about to end; kill it if it does not."""
+    deadline = time.monotonic() + _END_SECONDS
+    with contextlib.suppress(ChildProcessError):  # another waits for any child, and was first
+        while not os.waitpid(pid, os.WNOHANG)[0]:
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.001)
 
 
 def _preload_targets(references: Sequence[Reference]) -> tuple[list[str], list[str]]:
@@ -158,68 +270,4 @@ def _preload_targets(references: Sequence[Reference]) -> tuple[list[str], list[s
         else:
             file = path or getattr(sys.modules.get(module), "__file__", None)
             files += [file] if file and file.endswith(".py") else []
-    return modules[:_MAX_PRELOADS], files[:_MAX_PRELOADS]
-
-
-@contextlib.contextmanager
-def _isolated_interpreter() -> Iterator[None]:
-    """Have a child start apart from where this process is, and from what it is.
-
-    multiprocessing starts interpreters with `-c`, which look for modules in the current folder first: a `random.py`
-    there would be taken for Python's own. `-P` tells them not to, and the children of pools in tasks as well.
-
-    Workers of `multiprocessing.Pool` may have no children, which would outlive them; ours do not.
-    """
-    flags = getattr(util, "_args_from_interpreter_flags", None)
-    here = multiprocessing.current_process()
-    daemon = here.daemon
-    try:
-        if flags is not None:
-            util._args_from_interpreter_flags = lambda: [*flags(), "-P"]  # type: ignore[attr-defined]
-        if daemon:
-            here.daemon = False
-        yield
-    finally:
-        if flags is not None:
-            util._args_from_interpreter_flags = flags  # type: ignore[attr-defined]
-        if daemon:
-            here.daemon = True
-
-
-@contextlib.contextmanager
-def _blocked_signals() -> Iterator[None]:
-    """Have a child start with the terminal's signals blocked; the child calls `ignore_terminal_signals`.
-
-    Were they ignored here for so long, one that comes in that moment would be lost to this process as well.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
-    try:
-        resource_tracker.ensure_running()  # it ends with two of them unblocked
-        signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def ignore_terminal_signals() -> None:
-    """Ignore the terminal's signals, and block none, in a child that was started by `Spawner`.
-
-    The program that started runner may have blocked more, or ignored SIGCHLD: then no exit code would be known.
-    """
-    for number in TERMINAL_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-@contextlib.contextmanager
-def _hidden_main() -> Iterator[None]:
-    """Hide `__main__`'s file: a child would run it again, and import the whole command line for nothing."""
-    main = sys.modules.get("__main__")
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        if main is not None:
-            sys.modules["__main__"] = main
+    return modules, files

@@ -123,9 +123,8 @@ class SupervisorLink:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         sock.setblocking(False)
-        self._unsent: deque[memoryview] = deque()
-        #: The first bytes of messages that carry a descriptor, in order: each goes out by itself, with it.
-        self._unsent_fds: deque[tuple[memoryview, int]] = deque()
+        #: Messages that the socket has not taken whole: what is left of each, and the descriptor beside it (or -1).
+        self._unsent: deque[tuple[list[framing.WireBuffer], int]] = deque()
         self._received_fds: deque[int] = deque()
         #: The beginning of a message that has not arrived whole, and how long it will be when that is known.
         self._partial_message = bytearray()
@@ -150,60 +149,25 @@ class SupervisorLink:
 
     def send(self, message: ToWorker) -> None:
         """Hand a message over; what the socket does not take now goes out with `flush`."""
-        buffers = framing.pack_message(message)
         fd = message.fd if type(message) is ArenaNotice else -1
-        if fd < 0 and not self._unsent and len(buffers) <= _MAX_IOV:  # bench small: the usual message goes out whole
-            buffers = _unsent_buffers(buffers, self._send_now(buffers))
-            if not buffers:
-                return
-        views = [memoryview(buffer) for buffer in buffers if len(buffer)]
-        if fd >= 0:
-            self._unsent_fds.append((views[0], fd))
-        self._unsent.extend(views)
+        self._unsent.append((framing.pack_message(message), fd))
         self.flush()
-
-    def _send_now(self, buffers: list[framing.WireBuffer]) -> int:
-        """Return how many bytes the socket takes; all of them when the worker is gone."""
-        try:
-            return self._socket.sendmsg(buffers)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            return sum(map(len, buffers))
 
     def flush(self) -> None:
         """Write what the socket takes. A worker that is gone takes nothing: its death is reported elsewhere."""
         while self._unsent:
-            buffers, ancillary = self._next_buffers()
+            buffers, fd = self._unsent[0]
             try:
-                sent = self._socket.sendmsg(buffers, ancillary)
+                left = _unsent_buffers(buffers, self._socket.sendmsg(buffers[:_MAX_IOV], _fd_message(fd)))
             except BlockingIOError:
                 return
             except OSError:
                 self._unsent.clear()
-                self._unsent_fds.clear()
                 return
-            if ancillary:
-                self._unsent_fds.popleft()
-            while sent:
-                first = self._unsent[0]
-                if sent < len(first):
-                    self._unsent[0] = first[sent:]
-                    break
-                sent -= len(first)
+            if left:
+                self._unsent[0] = left, -1
+            else:
                 self._unsent.popleft()
-
-    def _next_buffers(self) -> tuple[list[memoryview], list[Any]]:
-        """Return the buffers that go out next, and the descriptor beside them."""
-        buffers = [self._unsent[at] for at in range(min(_MAX_IOV, len(self._unsent)))]
-        if self._unsent_fds:
-            first, fd = self._unsent_fds[0]
-            if buffers[0] is first:
-                return [first], _fd_message(fd)
-            for at, buffer in enumerate(buffers):
-                if buffer is first:
-                    return buffers[:at], []
-        return buffers, []
 
     def receive(self) -> tuple[list[Any], bool]:
         """Return the messages that have arrived whole, and True if the worker may still send."""

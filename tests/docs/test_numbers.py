@@ -49,7 +49,7 @@ SHARED = [
     ("reference/glossary", "{} bytes of shared memory in which a worker notes", ["8 runner.transport.progress_page:_WORDS_PER_SLOT"]),
     ("explanation/failures", "After {} crashes the item is a dead letter", ["runner.supervisor.crashes:MAX_CRASHES"]),
     ("explanation/failures", "after {} seconds if nothing arrives", ["runner.engines.processes:_BROKEN_SOCKET_SECONDS"]),
-    ("explanation/failures", "does not answer within {} seconds ({} second once a signal", ["runner.engines.fork_server:START_TIMEOUT", "runner.engines.fork_server:START_TIMEOUT_AFTER_SIGNAL"]),
+    ("explanation/failures", "does not answer within {} seconds ({} second once a signal", ["runner.engines.spawn:START_TIMEOUT", "runner.engines.spawn:START_TIMEOUT_AFTER_SIGNAL"]),
     ("explanation/failures", "the supervisor looks at it every {} ms", ["ms runner.supervisor.timeouts:_SAMPLE"]),
     ("explanation/failures", "and killed {} ms later", ["ms runner.supervisor.timeouts:_LAST_WORDS"]),
     ("how-to/failures", "shows it, within {} seconds", ["runner.supervisor.suspect_previews:_LIMIT"]),

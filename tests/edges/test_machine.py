@@ -6,7 +6,6 @@ Each case of a table is a command under one condition. None of them may end with
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import re
 import resource
@@ -16,13 +15,13 @@ import signal
 import subprocess
 import sys
 import threading
-from multiprocessing import forkserver
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from helpers import TOKEN
 
-from runner.engines import fork_server, process_setup
+from runner.engines import process_setup, spawn
 from runner.engines.reactor import LocalReactor
 from runner.engines.spawn import Spawner
 from runner.report.printer import Printer
@@ -335,49 +334,53 @@ def test_the_same_when_each_worker_is_spawned(made: Any, how: str) -> None:
 
 @pytest.fixture
 def spawner() -> Iterator[Spawner]:
-    if not fork_server.is_server_running():
-        fork_server._server._forkserver_pid = None
     made = Spawner("forkserver")
     made.start_fork_server([])
     yield made
     made.close()
 
 
-def pid() -> int:
-    return int(forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
+def pid(spawner: Spawner) -> int:
+    assert spawner.server is not None
+    return spawner.server.pid
+
+
+def started(spawner: Spawner) -> int | None:
+    process = spawner.start(print, (), "one")
+    process.wait_for_exit_code(20)
+    os.close(process.status_fd)
+    return process.exit_code
 
 
 def test_a_stopped_fork_server_is_replaced(spawner: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fork_server, "START_TIMEOUT", 0.3)
-    first = pid()
+    monkeypatch.setattr(spawn, "START_TIMEOUT", 0.3)
+    first = pid(spawner)
     os.kill(first, signal.SIGSTOP)
-    with pytest.raises(fork_server.ForkServerTimeout):
+    with pytest.raises(spawn.ForkServerTimeout):
         spawner.start(print, (), "one")
     monkeypatch.undo()
-    process = spawner.start(print, (), "two")
-    process.join(20)
-    assert process.exitcode == 0
-    assert pid() != first
-    process.close()
+    assert started(spawner) == 0
+    assert pid(spawner) != first
 
 
 def test_a_signal_shortens_the_wait_for_a_stopped_fork_server(
     spawner: Spawner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fork_server, "START_TIMEOUT_AFTER_SIGNAL", 0.1)
-    monkeypatch.setattr(fork_server, "START_TIMEOUT", 600)
-    os.kill(pid(), signal.SIGSTOP)
-    with pytest.raises(fork_server.ForkServerTimeout):
-        spawner.start(print, (b"x" * 200_000,), "one", lambda: True)  # more than a pipe holds
+    monkeypatch.setattr(spawn, "START_TIMEOUT_AFTER_SIGNAL", 0.1)
+    monkeypatch.setattr(spawn, "START_TIMEOUT", 600)
+    os.kill(pid(spawner), signal.SIGSTOP)
+    with pytest.raises(spawn.ForkServerTimeout):
+        spawner.start(print, (b"x" * 200_000,), "one", hurried=lambda: True)  # more than a pipe holds
 
 
 def test_the_end_of_a_stopped_fork_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fork_server, "_END_SECONDS", 0.2)
+    monkeypatch.setattr(spawn, "_END_SECONDS", 0.2)
     made = Spawner("forkserver")
     made.start_fork_server([])
-    os.kill(pid(), signal.SIGSTOP)
+    server = pid(made)
+    os.kill(server, signal.SIGSTOP)
     made.close()
-    assert not fork_server.is_server_running()
+    assert not psutil.pid_exists(server)
 
 
 def test_no_file_of_the_fork_server_is_left_and_its_folder_may_be_swept(
@@ -390,12 +393,9 @@ def test_no_file_of_the_fork_server_is_left_and_its_folder_may_be_swept(
     made.start_fork_server([])
     assert list(long.iterdir()) == []
     shutil.rmtree(long)
-    for _ in range(2):  # the second is started by another server, and nowhere is a folder for its socket
-        process = made.start(print, (), "one")
-        process.join(20)
-        assert process.exitcode == 0
-        process.close()
-        fork_server.kill_server()
+    for _ in range(2):  # the second is started by another server
+        assert started(made) == 0
+        made.kill_server()
     made.close()
 
 
@@ -519,11 +519,8 @@ def forget_to_blame(self: WorkerRuntime, answer: Any) -> None:
     self.port.send(answer)
 
 
-def wait_for_ever(started: Any, hurried: Any) -> None:
-    popen = started._popen
-    os.write(popen.data, popen.left)
-    os.close(popen.data)
-    if not select.select([popen.sentinel], [], [], 0.5)[0]:
+def wait_for_ever(status_fd: int, hurried: Any) -> None:
+    if not select.select([status_fd], [], [], 0.5)[0]:
         pytest.fail("it waits for ever")
 
 
@@ -582,8 +579,7 @@ def test_a_planted_bug_is_noticed(
 
 
 def test_a_planted_wait_is_noticed(spawner: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fork_server, "await_started", wait_for_ever)
+    monkeypatch.setattr(spawn, "await_pid", wait_for_ever)
     with pytest.raises(pytest.fail.Exception):
         test_a_stopped_fork_server_is_replaced(spawner, monkeypatch)
-    fork_server.kill_server()
-    multiprocessing.active_children()  # forgets the one that was never made
+    spawner.kill_server()

@@ -267,7 +267,7 @@ def test_the_fork_servers_death_costs_nothing(line: Any) -> None:
         for process in marked(running.token):
             with contextlib.suppress(psutil.Error):
                 ours = process.parent().pid == running.process.pid and process.children()
-                if ours and "forkserver" in " ".join(process.cmdline()):
+                if ours and "fork_server" in " ".join(process.cmdline()):
                     process.kill()
                     killed = True
                     break
@@ -309,9 +309,9 @@ def test_no_space_for_output(line: Any, full: str) -> None:
 def test_a_machine_that_starts_no_more_processes(line: Any) -> None:
     made = line("pause")
     (made.path / "sitecustomize.py").write_text(
-        "import multiprocessing.context as c\n"
-        "def start(self): raise BlockingIOError(11, 'Resource temporarily unavailable')\n"
-        "c.ForkServerProcess.start = start\n"
+        "import socket\n"
+        "def refuse(*args): raise BlockingIOError(11, 'Resource temporarily unavailable')\n"
+        "socket.send_fds = refuse\n"
     )
     outcome = made.run(env={"PYTHONPATH": str(made.path)})
     assert outcome.exit == 1, outcome

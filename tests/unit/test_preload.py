@@ -6,7 +6,7 @@ import sys
 
 def test_the_fork_server_imports_what_every_worker_runs():
     code = (
-        "import sys, runner.engines.preload; before = set(sys.modules);"
+        "import sys, runner.engines.fork_server; before = set(sys.modules);"
         "import runner.engines.child, runner.worker, runner.transport.socket_link, runner.transport.stdio;"
         "print(sorted(set(sys.modules) - before))"
     )
