@@ -92,7 +92,7 @@ class Pair:
 def pair() -> Iterator[Pair]:
     made = Pair()
     yield made
-    gc.collect()
+    gc.collect(1)
     made.close()
 
 
