@@ -18,6 +18,9 @@ from command_server import running as command_server_running
 from helpers import ROOT, SERVERS, WORKER, Census, Project, lasting, shared_memory
 from hypothesis import settings
 
+from runner.engines.spawn import Spawner
+from runner.tasks import Reference
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -112,6 +115,19 @@ def census(command_server: None) -> Iterator[None]:
     yield
     leaks = list(before.leaks())
     assert not leaks, "left behind: " + "; ".join(leaks)
+
+
+@pytest.fixture(scope="module")
+def fork_server() -> Iterator[None]:
+    """Have one fork server for all runs of a module that are made in this process.
+
+    Runs use one that they find, and end one that they have started: its start takes 0.15 s of CPU, with its resource
+    tracker. For modules whose subject is not how workers start; those of commands have a server each.
+    """
+    spawner = Spawner("forkserver")
+    spawner.start_fork_server([Reference("faults.functions", "source")], needs_asyncio=True)
+    yield
+    spawner.close()
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ import psutil
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import ModuleType
 
     from command_server import CommandServer, ForkedCommand
@@ -187,6 +187,12 @@ def marked(token: str, session: int | None = None) -> list[psutil.Process]:
     return found
 
 
+def existing(pids: Iterable[int]) -> Iterator[psutil.Process]:
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            yield psutil.Process(pid)
+
+
 def still_there(processes: list[psutil.Process], limit: float) -> list[psutil.Process]:
     """Those that have not gone after `limit` seconds; a zombie of somebody else's has gone as far as we care."""
     _, alive = psutil.wait_procs(processes, timeout=limit)
@@ -229,11 +235,7 @@ class Census:
                 return
             gc.collect(generation)
         end = time.monotonic() + limit
-        new = []
-        for pid in descendants() - self.children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                new.append(psutil.Process(pid))
-        left = still_there(new, limit)
+        left = still_there(list(existing(descendants() - self.children)), limit)
         names = [describe(process) for process in left]
         kill_all(left)
         yield from (f"child process {name}" for name in names)
