@@ -153,7 +153,7 @@ class Project:
         The process is forked from one that has imported runner, unless the test says something that only a new
         interpreter can heed: its input, its streams, or what Python reads when it starts.
         """
-        at_start = any(name.startswith(("PYTHON", "LC_", "LANG")) for name in env or {})
+        at_start = any(name.startswith(("PYTHON", "LC_", "LANG")) for name in {*(env or {})} - {"PYTHONPATH"})
         one_output = popen == {"stderr": subprocess.STDOUT}
         if at_start or input is not None or (popen and not one_output) or not SERVERS:
             return self.start(*args, env=env, verb=verb, **popen).finish(timeout, input)
