@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,6 +36,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "RUNNER_TEST_TOKEN"
 #: The name of this worker of pytest-xdist; empty in a session without workers, and in the one that starts them.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+#: True in `pytest -m slow`; pytest gives its command line to its workers in the same way.
+IS_SLOW_SESSION = False
 
 
 def load(path: str) -> ModuleType:
@@ -53,6 +56,17 @@ def source(content: str | Callable[..., Any]) -> str:
     if callable(content):
         _, _, content = inspect.getsource(content).partition(":\n")
     return textwrap.dedent(content.lstrip("\n"))
+
+
+def examples(few: int, full: int, **more: Any) -> Callable[[Any], Any]:
+    """Give a test of Hypothesis a number of examples that shows most mistakes, and the full one in `-m slow`."""
+    number = full if IS_SLOW_SESSION else few
+
+    def decorate(test: Any) -> Any:
+        test = settings(**{"max_examples": number, "deadline": None, **more})(test)
+        return pytest.mark.slow(test) if IS_SLOW_SESSION else test
+
+    return decorate
 
 
 # --- one run ---------------------------------------------------------------------------------------------------------

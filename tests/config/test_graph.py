@@ -10,8 +10,8 @@ from xml.etree import ElementTree as ET
 
 import past_runs
 import pytest
-from helpers import ROOT
-from hypothesis import given, settings
+from helpers import ROOT, examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner import config
@@ -193,7 +193,7 @@ names = st.integers(0, 9).map(str)
 graphs = st.lists(st.tuples(names, names, st.sampled_from(["flow", "dead", "after"])), max_size=20)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(40, 150)
 @given(graphs)
 def test_any_graph_can_be_laid_out(pairs):
     edges = [DiagramEdge(*pair) for pair in dict.fromkeys(pairs)]
@@ -210,7 +210,7 @@ def test_any_graph_can_be_laid_out(pairs):
                 assert layout.centres[right] - layout.centres[left] >= apart - 1e-6
 
 
-@settings(max_examples=150, deadline=None)
+@examples(40, 150)
 @given(graphs)
 def test_any_graph_can_be_drawn(pairs):
     edges = [DiagramEdge(f"t{tail}", f"t{head}", style) for tail, head, style in dict.fromkeys(pairs)]
