@@ -93,7 +93,8 @@ class Browser:
             assert more, "the browser has ended"
             self._rest += more
         text, _, self._rest = self._rest.partition(b"\0")
-        return json.loads(text)
+        answer: dict[str, Any] = json.loads(text)
+        return answer
 
     def wait(self, method: str) -> dict[str, Any]:
         """The next event of this name."""

@@ -1,8 +1,9 @@
 """A command of runner without the time that a new interpreter takes to import it: the greater part of most commands.
 
 A server process, one for each process of pytest, imports what every command imports, and forks itself for each command.
-The command is a process of its own all the same: with its own session, streams, folder, environment and exit. What is
-decided when an interpreter starts (encodings, switches in `PYTHON...`) is the server's; `Project.start` executes.
+The command is a process of its own all the same: with its own session, streams, folder, environment, PYTHONPATH and
+exit. What else is decided when an interpreter starts (encodings, switches in `PYTHON...`) is the server's;
+`Project.start` executes.
 """
 
 from __future__ import annotations
@@ -140,6 +141,7 @@ def become(files: list[int], args: list[str], cwd: str, env: dict[str, Any]) -> 
     os.environ.update(env)
     sys.argv[1:] = args
     sys.path[0] = cwd  # what `-m` puts there
+    sys.path[1:1] = [folder for folder in env.get("PYTHONPATH", "").split(os.pathsep) if folder]
 
 
 if __name__ == "__main__":

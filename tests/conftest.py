@@ -13,15 +13,21 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import helpers
 import pytest
 from command_server import running as command_server_running
 from helpers import ROOT, SERVERS, WORKER, Census, Project, lasting, shared_memory
 from hypothesis import settings
 
+from runner.engines.spawn import Spawner
+from runner.tasks import Reference
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-#: Parallel workers of a session of many files. Most tests wait for processes more than they compute, so two for a core, in at most 4 GB.
+#: Parallel workers of `-m quick`, whose tests compute.
+QUICK_WORKERS = min(8, os.cpu_count() or 1)
+#: Those of other sessions of many files. Most tests wait for processes more than they compute, so two for a core, in at most 4 GB.
 WORKERS = min(8, 2 * (os.cpu_count() or 1))
 #: What `-m quick` runs: what starts no worker and no command, in seconds.
 QUICK = ("runner", "tests/config", "tests/report", "tests/unit")
@@ -44,7 +50,13 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     folders = any(Path(argument).is_dir() for argument in config.args)
     alone = option.usepdb or option.trace or option.collectonly or option.capture == "no"
     if not WORKER and folders and not alone and getattr(option, "numprocesses", 0) is None and option.dist == "no":
-        option.numprocesses, option.dist = WORKERS, "worksteal"
+        option.numprocesses = QUICK_WORKERS if option.markexpr == "quick" else WORKERS
+        option.dist = "worksteal"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell the modules of tests, before they are imported, whether slow tests are what is asked for."""
+    helpers.IS_SLOW_SESSION = config.option.markexpr == "slow"
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -72,6 +84,15 @@ def pytest_collection() -> Iterator[None]:
         return (yield)
     finally:
         sys.dont_write_bytecode = was
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out, of `-m quick`, the folders that have nothing for it: to collect them all takes longer than some tiers."""
+    if config.option.markexpr != "quick" or not collection_path.is_relative_to(ROOT):
+        return None
+    path = collection_path.relative_to(ROOT).as_posix()
+    leads_there = path in {".", "tests"} or path == "tests/conftest.py"
+    return None if leads_there or path.startswith(QUICK) else True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -112,6 +133,19 @@ def census(command_server: None) -> Iterator[None]:
     yield
     leaks = list(before.leaks())
     assert not leaks, "left behind: " + "; ".join(leaks)
+
+
+@pytest.fixture(scope="module")
+def fork_server() -> Iterator[None]:
+    """Have one fork server for all runs of a module that are made in this process.
+
+    Runs use one that they find, and end one that they have started: its start takes 0.15 s of CPU, with its resource
+    tracker. For modules whose subject is not how workers start; those of commands have a server each.
+    """
+    spawner = Spawner("forkserver")
+    spawner.start_fork_server([Reference("faults.functions", "source")], needs_asyncio=True)
+    yield
+    spawner.close()
 
 
 @pytest.fixture(scope="module")

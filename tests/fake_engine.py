@@ -112,6 +112,9 @@ class FakeHub:
         event = deed()
         return [] if event is None else [event]
 
+    def suspend_process(self) -> None:
+        raise AssertionError("nothing here sends SIGTSTP")
+
 
 @dataclass
 class FakeWorker:
@@ -260,7 +263,7 @@ class FakeFleet:
             if outcome == "kill":
                 return self._die(worker)
             if outcome == "fail":
-                verdict = "retry" if part.attempt < worker.spec.attempts else "error"
+                verdict: Any = "retry" if part.attempt < worker.spec.attempts else "error"
                 fails.append(
                     Failure(at - worker.told, 1, ErrorText("ValueError", "scripted", "", ("ValueError",)), "", verdict)
                 )
@@ -477,7 +480,7 @@ def random_plan(seed: int, **task_options: Any) -> Plan:
         unwritten, unread = set(following), set(current)
         for index in range(max(len(current), len(following), draw.randint(1, 2))):
             inputs = (unread.pop(),) if unread else (draw.choice(current),)
-            outputs = () if last else ((unwritten.pop(),) if unwritten else (draw.choice(following),))
+            outputs: tuple[str, ...] = () if last else ((unwritten.pop(),) if unwritten else (draw.choice(following),))
             if not last and draw.random() < 0.2:
                 outputs = tuple(following)
             for queue in inputs:
@@ -495,6 +498,6 @@ def random_plan(seed: int, **task_options: Any) -> Plan:
         current = following or current
     names = {queue for each in tasks for queue in (*each.inputs, *each.outputs)}
     for name in sorted(names):
-        fanout = draw.choice(["share", "copy"]) if readers.get(name, 0) > 1 else None
+        fanout: Any = draw.choice(["share", "copy"]) if readers.get(name, 0) > 1 else None
         queues.append(QueueConfig(name, size=draw.choice([1, 2, 10, 1000]), fanout=fanout))
     return plan(tasks, queues)

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import ModuleType
 
     from command_server import CommandServer, ForkedCommand
@@ -37,6 +38,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "RUNNER_TEST_TOKEN"
 #: The name of this worker of pytest-xdist; empty in a session without workers, and in the one that starts them.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+#: True in `pytest -m slow`; pytest gives its command line to its workers in the same way.
+IS_SLOW_SESSION = False
 
 
 def load(path: str) -> ModuleType:
@@ -55,6 +58,17 @@ def source(content: str | Callable[..., Any]) -> str:
     if callable(content):
         _, _, content = inspect.getsource(content).partition(":\n")
     return textwrap.dedent(content.lstrip("\n"))
+
+
+def examples(few: int, full: int, **more: Any) -> Callable[[Any], Any]:
+    """Give a test of Hypothesis a number of examples that shows most mistakes, and the full one in `-m slow`."""
+    number = full if IS_SLOW_SESSION else few
+
+    def decorate(test: Any) -> Any:
+        test = settings(**{"max_examples": number, "deadline": None, **more})(test)
+        return pytest.mark.slow(test) if IS_SLOW_SESSION else test
+
+    return decorate
 
 
 # --- one run ---------------------------------------------------------------------------------------------------------
@@ -155,7 +169,7 @@ class Project:
         The process is forked from one that has imported runner, unless the test says something that only a new
         interpreter can heed: its input, its streams, or what Python reads when it starts.
         """
-        at_start = any(name.startswith(("PYTHON", "LC_", "LANG")) for name in env or {})
+        at_start = any(name.startswith(("PYTHON", "LC_", "LANG")) for name in {*(env or {})} - {"PYTHONPATH"})
         one_output = popen == {"stderr": subprocess.STDOUT}
         if at_start or input is not None or (popen and not one_output) or not SERVERS:
             return self.start(*args, env=env, verb=verb, **popen).finish(timeout, input)
@@ -189,6 +203,12 @@ def marked(token: str, session: int | None = None) -> list[psutil.Process]:
     return found
 
 
+def existing(pids: Iterable[int]) -> Iterator[psutil.Process]:
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            yield psutil.Process(pid)
+
+
 def still_there(processes: list[psutil.Process], limit: float) -> list[psutil.Process]:
     """Those that have not gone after `limit` seconds; a zombie of somebody else's has gone as far as we care."""
     _, alive = psutil.wait_procs(processes, timeout=limit)
@@ -212,25 +232,26 @@ def describe(process: psutil.Process) -> str:
 class Census:
     """What this process holds at one moment."""
 
-    children: set[psutil.Process]
+    children: set[int]
     threads: set[threading.Thread]
     descriptors: Counter[str]
     shared: set[str]
 
     @classmethod
     def take(cls) -> Census:
-        return cls(
-            set(psutil.Process().children(recursive=True)), set(threading.enumerate()), descriptors(), shared_memory()
-        )
+        return cls(descendants(), set(threading.enumerate()), descriptors(), shared_memory())
 
     def leaks(self, limit: float = 5) -> Iterator[str]:
         """What is there now and was not then, once it had `limit` seconds to go away."""
-        if Census.take() == self:
-            return
-        gc.collect()  # an object that only waits for its collection holds nothing
+        for generation in (
+            1,
+            2,
+        ):  # an object that only waits for its collection holds nothing; it is young in most cases
+            if Census.take() == self:
+                return
+            gc.collect(generation)
         end = time.monotonic() + limit
-        new = list(set(psutil.Process().children(recursive=True)) - self.children)
-        left = still_there(new, limit)
+        left = still_there(list(existing(descendants() - self.children)), limit)
         names = [describe(process) for process in left]
         kill_all(left)
         yield from (f"child process {name}" for name in names)
@@ -258,12 +279,39 @@ def lasting(kind: str, look: Callable[[], list[str]], matters: Callable[[], bool
     yield from (f"{kind} {name}" for name in found)
 
 
+#: The parent of each process of the machine, as it was when the process was seen first.
+_parents: dict[int, int] = {}
+
+
+def descendants() -> set[int]:
+    """Return the children of this process, their children, and so on.
+
+    Asked twice by each test, so it reads /proc of a process only when that is new, or has lost its parent.
+    """
+    if not Path("/proc/self").is_dir():
+        return {process.pid for process in psutil.Process().children(recursive=True)}
+    with os.scandir("/proc") as entries:
+        here = {int(entry.name) for entry in entries if entry.name.isdecimal()}
+    for pid in _parents.keys() - here:
+        del _parents[pid]
+    for pid in here:
+        if _parents.get(pid) not in here:
+            with contextlib.suppress(OSError):  # it has gone
+                _parents[pid] = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+    found, generation = set[int](), {os.getpid()}
+    while generation:
+        generation = {pid for pid, parent in _parents.items() if parent in generation}
+        found |= generation
+    return found
+
+
 def descriptors() -> Counter[str]:
     """What the open descriptors of this process point at (Linux; empty elsewhere)."""
     found: Counter[str] = Counter()
-    for entry in Path("/proc/self/fd").glob("*"):
-        with contextlib.suppress(OSError):  # the one that lists the folder has gone
-            found[str(entry.readlink())] += 1
+    with contextlib.suppress(FileNotFoundError), os.scandir("/proc/self/fd") as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # the one that lists the folder has gone
+                found[str(Path(entry).readlink())] += 1
     return found
 
 

@@ -89,7 +89,8 @@ def line(
     tasks = tuple(did.summary(seconds, source=not at) for at, did in enumerate(dids))
     threads = sum(did.cpu * did.workers * (did.end - did.begin) for did in dids if did.mode == "thread") * seconds
     plan = RunPlan(tasks=plans, queues=queues, machine=Machine(cores=cores))
-    values = {"seconds": seconds, "exit_code": 0, "cpu": threads, "tasks": tasks, "queues": ends, "plan": plan}
+    values: dict[str, Any] = {"seconds": seconds, "exit_code": 0, "cpu": threads, "plan": plan}
+    values |= {"tasks": tasks, "queues": ends}
     return RunRecord("20250101-000000-1", "by hand", **(values | record))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from itertools import chain
 
@@ -15,7 +16,6 @@ import runner
 GLOSSARY = ROOT / "docs" / "reference" / "glossary.md"
 API = ROOT / "docs" / "reference" / "api.md"
 FILES = sorted((ROOT / "runner").rglob("*.py"))
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 #: Words of public names that are not terms of the glossary, because every reader knows them: English, or Python's.
@@ -26,8 +26,13 @@ PLAIN_WORDS = {
 }
 
 
+@cache
+def trees():
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+
 def nodes(*kinds):
-    for tree in TREES.values():
+    for tree in trees().values():
         yield from (node for node in ast.walk(tree) if isinstance(node, kinds))
 
 
@@ -38,7 +43,7 @@ def share(found, all_of_them):
 
 def test_a_class_name_means_one_class():
     places = defaultdict(list)
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(f"{path.relative_to(ROOT)}:{node.lineno}")
@@ -83,7 +88,7 @@ def imports_of(tree, modules):
 def test_modules_do_not_import_each_other_in_a_circle():
     """A package's `__init__` and its modules are one thing here only as far as one imports the other."""
     modules = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
-    graph = {name: {*imports_of(TREES[path], modules)} - {name} for name, path in modules.items()}
+    graph = {name: {*imports_of(trees()[path], modules)} - {name} for name, path in modules.items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

@@ -90,22 +90,22 @@ class DeskFleet(FakeFleet):
     def start(self, spec: Any, life: int) -> int:
         desk = self.desks[spec.slot] = Desk()
         done = self.executed.setdefault(spec.task, [])
-        cost = self.costs.get(spec.task)
+        cost: Any = self.costs.get(spec.task)
 
         def target(item: int) -> int:
-            desk.time += cost(item)  # type: ignore[misc]
+            desk.time += cost(item)
             done.append(item)
             return item
 
         shape = self.supervisor.plan.tasks[spec.task].shape
-        port = _Port(desk)
-        bench = WorkerRuntime(
-            spec, port, [0, 0], OutputBuffer(spec.output_groups), None, shape, Measurements(port, "process")
-        )  # type: ignore[arg-type]
+        port: Any = _Port(desk)
+        no_context: Any = None
+        outputs = OutputBuffer(spec.output_groups)
+        bench = WorkerRuntime(spec, port, [0, 0], outputs, no_context, shape, Measurements(port, "process"))
         desk.items = call.PerItem(bench, target)
         self.workers[spec.slot] = worker = FakeWorker(spec, life)
         self.hub.at(0.0, lambda: self._ready(worker))
-        return 1000 + spec.slot
+        return 1000 + int(spec.slot)
 
     # -- a source ------------------------------------------------------------------------------
 
@@ -171,11 +171,12 @@ class DeskFleet(FakeFleet):
         given = self.grants[grant.lease]
         given.began = now = self.hub.clock.now()
         desk.time, desk.said = now, []
-        clock, call.perf_counter = call.perf_counter, lambda: desk.time  # type: ignore[assignment]
+        module: Any = call
+        clock, module.perf_counter = module.perf_counter, lambda: desk.time
         try:
             answer = desk.items.execute_grant(grant)
         finally:
-            call.perf_counter = clock
+            module.perf_counter = clock
         heard = now
         for when, early in (*desk.said, (desk.time, answer)):
             given.silent = max(given.silent, when - heard)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -175,19 +175,19 @@ def survives(path: Path, data: bytes) -> None:
         assert each.place.column <= len(lines[each.place.line - 1]) + 1 if each.place.line else True
 
 
-@settings(max_examples=120, **COMMON)
+@examples(40, 120, **COMMON)
 @given(mutated())
 def test_good_files_gone_wrong(tmp_path_factory, text):
     survives(FOLDER(tmp_path_factory), text.encode("utf-8", "replace"))
 
 
-@settings(max_examples=120, **COMMON)
+@examples(40, 120, **COMMON)
 @given(whole)
 def test_every_key_with_any_value(tmp_path_factory, text):
     survives(FOLDER(tmp_path_factory), text.encode("utf-8", "replace"))
 
 
-@settings(max_examples=80, **COMMON)
+@examples(30, 80, **COMMON)
 @given(files)
 def test_random_files(tmp_path_factory, text):
     survives(FOLDER(tmp_path_factory), text.encode("utf-8", "replace"))
@@ -239,7 +239,7 @@ values = st.recursive(
 names = st.sampled_from([*"abcdefghijklmnopq", "rest", "more", "", "1"])
 
 
-@settings(max_examples=150, **COMMON)
+@examples(40, 150, **COMMON)
 @given(st.lists(values, max_size=4), st.dictionaries(names, values, max_size=16))
 def test_any_arguments(tmp_path_factory, args, kwargs):
     path = FOLDER(tmp_path_factory)

@@ -10,8 +10,8 @@ from xml.etree import ElementTree as ET
 
 import past_runs
 import pytest
-from helpers import ROOT
-from hypothesis import given, settings
+from helpers import ROOT, examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner import config
@@ -177,7 +177,7 @@ names = st.integers(0, 9).map(str)
 graphs = st.lists(st.tuples(names, names, st.sampled_from(["flow", "dead", "after"])), max_size=20)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(40, 150)
 @given(graphs)
 def test_any_graph_can_be_laid_out(pairs):
     edges = [DiagramEdge(*pair) for pair in dict.fromkeys(pairs)]
@@ -195,7 +195,7 @@ def test_any_graph_can_be_laid_out(pairs):
                 assert layout.centres[right] - layout.centres[left] >= apart - 1e-6
 
 
-@settings(max_examples=150, deadline=None)
+@examples(40, 150)
 @given(graphs)
 def test_an_edge_that_leads_up_closes_a_cycle(pairs):
     edges = [DiagramEdge(*pair) for pair in dict.fromkeys(pairs)]

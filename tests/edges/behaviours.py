@@ -33,7 +33,7 @@ class Hostile:
     def __refuse(self, *_: object) -> Any:
         raise RuntimeError("not to be asked")
 
-    __eq__ = __bool__ = __len__ = __repr__ = __iter__ = __refuse  # type: ignore[assignment]
+    __eq__ = __bool__ = __len__ = __repr__ = __iter__ = __refuse
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> Any:
@@ -113,18 +113,22 @@ class Script:
         return [(tuple(key), gives) for key, gives in map(json.loads, lines)]
 
 
+def _fail(why: str) -> None:
+    raise AssertionError(why)
+
+
 async def _coroutine() -> None:
-    raise AssertionError("nobody may await it")
+    _fail("a coroutine is not to be awaited")
 
 
 async def _async_generator() -> AsyncIterator[int]:
-    raise AssertionError("nobody may iterate over it")
+    _fail("it is not to be iterated over")
     yield 0
 
 
 @contextlib.contextmanager
 def _manager() -> Iterator[None]:
-    raise AssertionError("nobody may enter it")
+    _fail("it is not to be entered")
     yield
 
 

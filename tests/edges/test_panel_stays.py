@@ -17,6 +17,7 @@ from runner.report import panel as panels
 from runner.report.panel import TerminalPanel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 pyte = pytest.importorskip("pyte")
@@ -113,18 +114,20 @@ def test_the_panel_is_whole_in_every_frame(project: Any, rate: int, count: int, 
     assert sum(line.startswith("show | line ") for line in printed) == count, printed[-40:]
 
 
-def shown(panel: TerminalPanel, printed: list[bytes], every: int) -> list[list[str]]:
+def shown(panel: TerminalPanel, printed: list[bytes], every: int) -> Iterator[list[str]]:
     """What a terminal shows that is given the bytes in pieces."""
     screen = pyte.Screen(80, 24)
     stream = pyte.ByteStream(screen)
     stream.feed(panel.draw_sequence().replace(b"\n", b"\r\n"))
-    found = []
+    rows = list(screen.display)
     for data in printed:
         given = panel.insert_above(data).replace(b"\n", b"\r\n")
         for at in range(0, len(given), every):
             stream.feed(given[at : at + every])
-            found.append(list(screen.display))
-    return found
+            for row in screen.dirty:
+                rows[row] = "".join(screen.buffer[row][column].data for column in range(80))
+            screen.dirty.clear()
+            yield rows
 
 
 @pytest.mark.parametrize("plant", [False, True])
@@ -135,7 +138,10 @@ def test_a_terminal_that_is_given_a_byte_at_a_time_shows_it_whole(monkeypatch: p
     rows = [(f"{word}x", len(word) + 1) for word in WHOLE]
     panel = TerminalPanel(lambda *_: rows, -1)
     printed = [b"show | %d\n" % number * (number % 9) + b"y" * 200 + b"\n" for number in range(12)]
-    found = shown(panel, printed, 1)
-    assert all(map(is_whole, found)) != plant
-    screen = [row.rstrip() for row in found[-1] if row.strip()]
+    last: list[str] = []
+    whole = True
+    for last in shown(panel, printed, 1):
+        whole = whole and is_whole(last)
+    assert whole != plant
+    screen = [row.rstrip() for row in last if row.strip()]
     assert screen[-len(WHOLE) - 3 : -len(WHOLE)] == ["y" * 80, "y" * 80, "y" * 40]

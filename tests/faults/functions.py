@@ -191,7 +191,7 @@ def _holds(grant: messages.Grant, item: int) -> bool:
     )
 
 
-def _arm_sending(fault: Fault, when: str, kind: type) -> None:
+def _arm_sending(fault: Fault, when: str, kind: Any) -> None:
     send = child.ProcessPort.send
 
     def sending(self: Any, message: Any) -> None:

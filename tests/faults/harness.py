@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
+from helpers import descendants, existing, still_there
 
 from runner.clock import RealClock
 from runner.engines.processes import ProcessEngine
@@ -112,6 +112,7 @@ def run(
             on_event(event)
 
     letters = _Keeping() if keep else DeadLetterSink()
+    before = descendants()
     began = time.monotonic()
     with ExitStack() as stack:
         hub = LocalReactor()
@@ -145,7 +146,7 @@ def run(
         getattr(letters, "records", []),
         time.monotonic() - began,
     )
-    oracle(outcome)
+    oracle(outcome, before)
     return outcome
 
 
@@ -156,8 +157,8 @@ def _hung(supervisor: Supervisor, hub: LocalReactor) -> None:
         hub.post_event(SignalReceived(2))
 
 
-def oracle(outcome: Outcome) -> None:
-    """What holds after every run, whatever happened in it."""
+def oracle(outcome: Outcome, before: set[int]) -> None:
+    """What holds after every run, whatever happened in it; `before`: the processes that there were before it."""
     result = outcome.result
     assert result.exit_code != 70, result
     assert not result.unbalanced, result
@@ -168,7 +169,5 @@ def oracle(outcome: Outcome) -> None:
     assert not twice, f"came out twice: {twice}"
     dead = sum(task.dead for task in result.tasks.values())
     assert dead == result.headline.dead
-    orphans = [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
-    ours = ("resource_tracker", "command_server")  # multiprocessing's, and the session's own
-    helpers = [child for child in orphans if any(name in " ".join(child.cmdline()) for name in ours)]
-    assert len(orphans) == len(helpers), orphans
+    orphans = still_there(list(existing(descendants() - before)), limit=0)
+    assert not orphans, orphans

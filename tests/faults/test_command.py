@@ -313,7 +313,7 @@ def test_a_machine_that_starts_no_more_processes(line: Any) -> None:
         "def refuse(*args): raise BlockingIOError(11, 'Resource temporarily unavailable')\n"
         "socket.send_fds = refuse\n"
     )
-    outcome = made.run(env={"PYTHONPATH": str(made.path)})
+    outcome = made.start(env={"PYTHONPATH": str(made.path)}).finish()
     assert outcome.exit == 1, outcome
     assert "worker `pause` of task `pause` could not be started: Resource temporarily unavailable" in outcome.err
     assert "Traceback" not in outcome.err

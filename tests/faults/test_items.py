@@ -15,6 +15,8 @@ from runner.model import Backoff, Halt, Lifespan, QueueConfig, Rate, Restarts
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.usefixtures("fork_server")
+
 MODES = pytest.mark.parametrize("mode", ["process", "thread"])
 
 

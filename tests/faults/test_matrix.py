@@ -19,6 +19,8 @@ from runner import events
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("fork_server")
+
 COUNT = 60
 WAYS = ["SIGKILL", "SIGSEGV", "abort", "_exit(0)", "_exit(3)", "sys.exit", "close"]
 MOMENTS = [

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from helpers import Project
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from helpers import Outcome
 
 FUNCTIONS = '''
@@ -216,18 +217,20 @@ class Last:
 SIZE = 40_000
 
 
-def line(*tasks: str, queues: str = "", given: str = "") -> str:
-    """A file of tasks one behind the other; each is `name mode`, and perhaps the rest of its table."""
-    text = ["[queues]"]
-    text += [f"q{at} = {{ {queues} }}" for at in range(1, len(tasks))]
+def line(*tasks: str, queues: str = "", start: str = "") -> str:
+    """A file of tasks one behind the other; each is `name mode`, and perhaps the rest of its table.
+
+    With `start`, by which the names of its tasks and queues begin, it can stand in one file with others.
+    """
+    text = [f"[queues.{start}q{at}]\n{queues}" for at in range(1, len(tasks))]
     for at, task in enumerate(tasks):
         name, mode, *rest = task.split(" ", 2)
-        text += [f"[tasks.t{at}]", f'call = "{name}"', f'mode = "{mode}"', *rest]
+        text += [f"[tasks.{start}t{at}]", f'call = "{name}"', f'mode = "{mode}"', *rest]
         if at:
-            text.append(f'inputs = ["q{at}"]')
+            text.append(f'inputs = ["{start}q{at}"]')
         if at < len(tasks) - 1:
-            text.append(f'outputs = ["q{at + 1}"]')
-    return "\n".join(text)
+            text.append(f'outputs = ["{start}q{at + 1}"]')
+    return "\n".join(text) + "\n"
 
 
 @pytest.fixture
@@ -242,7 +245,34 @@ def run(project: Callable[..., Any]) -> Callable[..., Outcome]:
 
 
 def rows(outcome: Outcome) -> list[Any]:
-    return sorted((json.loads(each) for each in outcome.out.splitlines()), key=lambda row: json.dumps(row))
+    return in_order(outcome.out.splitlines())
+
+
+def in_order(lines: Iterable[str]) -> list[Any]:
+    return sorted((json.loads(each) for each in lines), key=lambda row: json.dumps(row))
+
+
+#: One run of many lines beside each other, for all tests that look at one of them.
+Together = Callable[[tuple[tuple[str, ...], ...], str], dict[tuple[str, ...], list[Any]]]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
+    """Return the rows that each of some lines has printed, all of them in one run."""
+
+    @cache
+    def go(lines: tuple[tuple[str, ...], ...], no_arena: str) -> dict[tuple[str, ...], list[Any]]:
+        text = "".join(line(*each, start=f"line{at}") for at, each in enumerate(lines))
+        made = Project(tmp_path_factory.mktemp("together"))
+        made.write({"tasks.toml": text, "plugins/big.py": FUNCTIONS})
+        outcome = made.run("tasks.toml", "--log", "prefix", env={"RUNNER_NO_ARENA": no_arena})
+        assert outcome.exit == 0, outcome
+        printed = defaultdict[str, list[str]](list)
+        for task, _, row in (each.partition(" | ") for each in outcome.out.splitlines()):
+            printed[task.strip()].append(row)
+        return {each: in_order(printed[f"line{at}t{len(each) - 1}"]) for at, each in enumerate(lines)}
+
+    return go
 
 
 def expected(count: int, *, plus: int = 0, **places: Any) -> list[Any]:
@@ -260,45 +290,44 @@ SOURCE = "arrays {} with = {{ count = 30 }}"
 PROCESS, THREAD = SOURCE.format("process"), SOURCE.format("thread")
 
 
-@pytest.mark.parametrize("no_arena", ["", pytest.param("1", marks=pytest.mark.slow)], ids=["arenas", "fallback"])
-@pytest.mark.parametrize(
-    ("middle", "right"),
-    [
-        ("add_one process", {"plus": 1}),
-        ("one_page process", {"p3": -1}),
-        ("same process", {}),
-        ("same process workers = 2", {}),
-        ("one_page process ordered = true\nworkers = 2", {"p3": -1}),
-        ("later process", {"p0": lambda number: number + 1000}),
-        ("in_batches process batch = 4", {"p1": lambda number: number + 1000}),
-        ("boxed process", {"p2": lambda number: number + 1000}),
-        ("Keeper process", {}),
-        ("one_page thread", {"p3": -1}),
-        ("Keeper thread", {}),
-    ],
-    ids=lambda value: value.replace("\n", " ") if isinstance(value, str) else "",
+MIDDLES: dict[str, dict[str, Any]] = {
+    "add_one process": {"plus": 1},
+    "one_page process": {"p3": -1},
+    "same process": {},
+    "same process workers = 2": {},
+    "one_page process ordered = true\nworkers = 2": {"p3": -1},
+    "later process": {"p0": lambda number: number + 1000},
+    "in_batches process batch = 4": {"p1": lambda number: number + 1000},
+    "boxed process": {"p2": lambda number: number + 1000},
+    "Keeper process": {},
+    "one_page thread": {"p3": -1},
+    "Keeper thread": {},
+}
+FALLBACK = pytest.mark.parametrize(
+    "no_arena", ["", pytest.param("1", marks=pytest.mark.slow)], ids=["arenas", "fallback"]
 )
-def test_forms(run: Callable[..., Outcome], middle: str, right: dict[str, Any], no_arena: str) -> None:
-    outcome = run(line(PROCESS, middle, "weigh process"), RUNNER_NO_ARENA=no_arena)
-    assert rows(outcome) == expected(30, **right)
 
 
-def trios() -> list[Any]:
-    """Every middle between every two ends. `test_forms` has them between two processes, so quick are the others."""
-    middles = ["one_page process", "one_page thread", "same process", "Keeper process"]
-    found = []
-    for source, middle, sink in itertools.product([PROCESS, THREAD], middles, ["weigh process", "weigh thread"]):
-        threads = (source == THREAD) + (sink == "weigh thread")
-        quick = threads == 2 or (threads == 1 and middle == middles[0])
-        name = f"{source.split()[1]}-{middle}-{sink.split()[1]}"
-        found.append(pytest.param(source, middle, sink, id=name, marks=() if quick else pytest.mark.slow))
-    return found
+@FALLBACK
+@pytest.mark.parametrize("middle", MIDDLES, ids=lambda value: value.replace("\n", " "))
+def test_forms(together: Together, middle: str, no_arena: str) -> None:
+    found = together(tuple((PROCESS, each, "weigh process") for each in MIDDLES), no_arena)
+    assert found[PROCESS, middle, "weigh process"] == expected(30, **MIDDLES[middle])
 
 
-@pytest.mark.parametrize(("source", "middle", "sink"), trios())
-def test_threads_and_processes_of_one_run(run: Callable[..., Outcome], source: str, middle: str, sink: str) -> None:
-    right = {"p3": -1} if middle.startswith("one_page") else {}
-    assert rows(run(line(source, middle, sink))) == expected(30, **right)
+#: Every middle between every two ends; `test_forms` has them between two processes.
+ENDS = [(PROCESS, "weigh thread"), (THREAD, "weigh process"), (THREAD, "weigh thread")]
+TRIOS = tuple(
+    (source, middle, sink)
+    for source, sink in ENDS
+    for middle in ("one_page process", "one_page thread", "same process", "Keeper process")
+)
+
+
+@pytest.mark.parametrize("trio", TRIOS, ids=lambda trio: "-".join(each.partition(" with")[0] for each in trio))
+def test_threads_and_processes_of_one_run(together: Together, trio: tuple[str, str, str]) -> None:
+    right = {"p3": -1} if trio[1].startswith("one_page") else {}
+    assert together(TRIOS, "")[trio] == expected(30, **right)
 
 
 def test_an_array_that_is_changed_after_it_was_yielded(run: Callable[..., Outcome]) -> None:
@@ -365,12 +394,16 @@ def test_dead_letters_carry_the_item_as_it_was_sent(run: Callable[..., Outcome],
     assert rows(run(text, code=4)) == expected(30)
 
 
-@pytest.mark.parametrize("modes", ["process process", "thread process", "process thread"])
-@pytest.mark.parametrize("no_arena", ["", pytest.param("1", marks=pytest.mark.slow)], ids=["arenas", "fallback"])
-def test_kinds_of_items(run: Callable[..., Outcome], modes: str, no_arena: str) -> None:
-    first, second = modes.split()
-    outcome = run(line(f"kinds {first}", f"describe {second}", "say process"), RUNNER_NO_ARENA=no_arena)
-    assert rows(outcome) == sorted(
+KINDS = tuple(
+    (f"kinds {first}", f"describe {second}", "say process")
+    for first, second in [("process", "process"), ("thread", "process"), ("process", "thread")]
+)
+
+
+@FALLBACK
+@pytest.mark.parametrize("kinds", KINDS, ids=lambda kinds: " ".join(each.split()[1] for each in kinds[:2]))
+def test_kinds_of_items(together: Together, kinds: tuple[str, ...], no_arena: str) -> None:
+    assert together(KINDS, no_arena)[kinds] == sorted(
         [
             ["bytes", 300_000, ord("b")],
             ["bytearray", 300_000, ord("a")],

@@ -310,7 +310,7 @@ def test_one_becomes_a_hundred_thousand_and_they_become_one(web):
 def loops() -> dict[str, dict[str, Any]]:
     return {
         # a cycle of one task, and of one with many workers
-        "starts": {"call": "starts", "args": [80], "outputs": "again"},
+        "starts": {"call": "starts", "args": [40], "outputs": "again"},
         "collatz": step("collatz", "again", {"again": "again", "arrived": "arrived"}, workers=2),
         "keep_arrived": keeper("arrived"),
         # each item becomes many, over a bounded way in
@@ -318,17 +318,17 @@ def loops() -> dict[str, dict[str, Any]]:
         "tree": {
             "inputs": ["root", "children"],
             "outputs": {"default": "seen", "children": "children"},
-            "with": {"most": 1000},
+            "with": {"most": 400},
             "workers": 2,
         },
         "keep_seen": keeper("seen"),
         # a ring of three tasks that nothing leaves
-        "ring0": {"call": "count", "args": [60], "outputs": "ring_in"},
+        "ring0": {"call": "count", "args": [40], "outputs": "ring_in"},
         "ring1": step("down", ["ring_in", "ring3"], "ring1", workers=2),
         "ring2": step("down", "ring1", "ring2"),
         "ring3": step("down", "ring2", "ring3"),
         # two cycles with one task in common
-        "orbit0": {"call": "count", "args": [120], "outputs": "orbits"},
+        "orbit0": {"call": "count", "args": [60], "outputs": "orbits"},
         "orbit": step("outer", ["orbits", "short", "back"], {"out": "landed", "short": "short", "long": "long"}),
         "longer": step("add", "long", "back", 0, workers=2),
         "keep_landed": keeper("landed"),
@@ -360,15 +360,15 @@ def collatz_steps(start: int) -> int:
 
 
 def test_a_cycle_of_one_task_ends_by_itself(looped):
-    assert Counter(looped.kept("arrived")) == Counter((start, collatz_steps(start)) for start in range(1, 80))
+    assert Counter(looped.kept("arrived")) == Counter((start, collatz_steps(start)) for start in range(1, 40))
 
 
 def test_a_cycle_in_which_items_multiply_ends_by_itself(looped):
-    assert Counter(looped.kept("seen")) == Counter(range(1000))
+    assert Counter(looped.kept("seen")) == Counter(range(400))
 
 
 def test_two_cycles_with_a_task_in_common_end_by_themselves(looped):
-    assert looped.kept("landed") == [0] * 120
+    assert looped.kept("landed") == [0] * 60
 
 
 # --- after ----------------------------------------------------------------------------------------------------------

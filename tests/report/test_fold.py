@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner import events
@@ -68,7 +69,7 @@ happenings = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@examples(25, 60)
 @given(st.lists(happenings, max_size=30), st.booleans())
 def test_a_file_of_events_gives_the_same_record(
     tmp_path_factory: pytest.TempPathFactory, happened: Any, ends: bool

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -157,7 +158,7 @@ snapshots = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(40, 150)
 @given(snapshots, st.integers(1, 220), st.integers(1, 60))
 def test_a_frame_fits_any_terminal(snapshot: ProgressSnapshot, columns: int, lines: int) -> None:
     frame = LiveRenderer(color=False).render_frame(snapshot, columns, lines)

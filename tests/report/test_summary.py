@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -34,7 +35,7 @@ def record(some: list[Any], lines: list[Any] = ()) -> RunRecord:  # type: ignore
     return RunRecord("r", "t", tasks=tuple(some), queues=tuple(lines), plan=plan)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(40, 150)
 @given(st.lists(tasks, max_size=5), st.lists(queues, max_size=3))
 def test_nothing_wraps(some: list[Any], lines: list[Any]) -> None:
     for line in summary.summary_tables(record(some, lines), verbose=True):

@@ -10,6 +10,8 @@ from runner import ConfigError, RunnerError
 from runner.events import ItemFailed, TaskEnded, WorkerDied, WorkerReady
 from runner.testing import Project, run_file
 
+pytestmark = pytest.mark.usefixtures("fork_server")
+
 FILE = """
     [params]
     factor = { default = 2, help = "by which numbers are multiplied" }

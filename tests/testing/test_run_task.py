@@ -9,6 +9,8 @@ import pytest
 from runner import Context, Inbox, Outbox, PluginError, Reject, Retry, To, task
 from runner.testing import run_task
 
+pytestmark = pytest.mark.usefixtures("fork_server")
+
 MODES = pytest.mark.parametrize("mode", ["thread", "process"])
 
 

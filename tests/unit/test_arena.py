@@ -8,7 +8,8 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.errors import NotPicklable, TooLarge
@@ -29,7 +30,7 @@ pytestmark = [
 # -- the allocator ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None)
+@examples(60, 300)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9 * PAGE_SIZE), st.integers(0, 1 << 30)), max_size=80))
 def test_pages_never_overlap_and_always_come_back(steps: list[tuple[bool, int, int]]) -> None:
     pages = PageAllocator(24 * PAGE_SIZE, max_bytes=20 * PAGE_SIZE)
@@ -92,7 +93,7 @@ class Pair:
 def pair() -> Iterator[Pair]:
     made = Pair()
     yield made
-    gc.collect()
+    gc.collect(1)
     made.close()
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_supervisor import Port, StopsUnpickling, worked
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.errors import Reject, Retry, ShutDown
@@ -256,7 +257,7 @@ class Deeds:
     st.booleans(),
     st.sampled_from([1, 7, 1000]),
 )
-@settings(max_examples=60, deadline=None)
+@examples(30, 60)
 def test_whatever_a_function_does_every_item_ends_once(
     some: list[tuple[str, int]],
     bad: dict[int, str],

@@ -36,6 +36,8 @@ from runner.worker.spec import OutputGroup, WorkerSpec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.usefixtures("fork_server")
+
 KINDS = ["thread", "forkserver", "spawn", "fake"]
 
 

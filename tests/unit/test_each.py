@@ -12,7 +12,7 @@ from runner.tasks import Shape
 from runner.transport.messages import OBJECTS, PICKLED
 from runner.worker import call
 
-COUNT = 60_000
+COUNT = 30_000
 KINDS = pytest.mark.parametrize("kind", [OBJECTS, PICKLED], ids=["objects", "pickled"])
 
 
@@ -25,12 +25,12 @@ def test_an_error_in_a_stretch_is_its_items(kind: int, makes: bool, error: type[
 
     def function(item: int) -> int:
         calls.append(item)
-        if item in {40_000, 50_000}:
+        if item in {20_000, 25_000}:
             raise error
         return item
 
     worked(port, call.call_granted_items, function, makes=makes)
-    assert port.dead == [40_000, 50_000]
+    assert port.dead == [20_000, 25_000]
     assert calls == list(range(COUNT))
     assert port.made == ([item for item in calls if item not in port.dead] if makes else [])
     assert error.__name__ in port.failures[0].error.type

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fake_engine import Script, random_plan, simulate, task
+from helpers import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtual_workers import Day, day, idle_beside_work, work
@@ -242,7 +243,7 @@ def test_a_batch_is_not_parted_for_its_bytes(size: int) -> None:
     st.integers(1, 100),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=30, deadline=None)
+@examples(15, 30)
 def test_no_lease_holds_more_than_a_mebibyte_whatever_is_queued(
     chunks: list[tuple[int, int]], order: Any, most: int, draw: random.Random
 ) -> None:

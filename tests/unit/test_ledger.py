@@ -145,8 +145,7 @@ class OrderedMachine(LedgerMachine):
 
 TestLedger = LedgerMachine.TestCase
 TestOrdered = OrderedMachine.TestCase
-for case in (TestLedger, TestOrdered):
-    case.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLedger.settings = TestOrdered.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 def fifo() -> Ledger:

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from helpers import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runner.error_text import ErrorText
@@ -166,7 +167,7 @@ def test_what_is_not_a_message_is_a_frame_error(frame: bytes) -> None:
     st.sampled_from(MESSAGES), st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=8), st.binary()
 )
 @example(MESSAGES[0], [], b"")
-@settings(max_examples=500, deadline=None)
+@examples(120, 500)
 def test_damaged_bytes_are_another_message_or_a_frame_error(
     message: Any, changes: list[tuple[int, int]], more: bytes
 ) -> None:

@@ -161,9 +161,9 @@ def test_runs_cut_short_that_did_not_end_once(seed: int) -> None:
     cut_short(seed)
 
 
-@pytest.mark.parametrize("block", blocks(4, quick=1))
+@pytest.mark.parametrize("block", blocks(8, quick=1))
 def test_runs_that_are_cut_short_end_by_themselves(block: int) -> None:
-    for seed in range(block * 100, (block + 1) * 100):
+    for seed in range(block * 50, (block + 1) * 50):
         cut_short(seed)
 
 
