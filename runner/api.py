@@ -103,7 +103,7 @@ class Result:
 
     def letters(self) -> Iterator[dict[str, Any]]:
         """Yield the run's own dead letters: `item`, `task`, `worker`, `error`, `traceback`, `preview`, ..."""
-        from runner import store
+        from runner.store import dead_letters as store
 
         if self.state is not None and self.run in store.runs_with_dead_letters(self.state):
             yield from store.read_letters(store.find_dead_letters(self.state, self.run))

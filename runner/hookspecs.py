@@ -23,15 +23,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-#: The attribute by which `@hookimpl` marks a function; its value is a `HookOptions`.
-MARK = "__runner_hook__"
-
-
-@dataclass(frozen=True, slots=True)
-class HookOptions:
-    """The options of `@hookimpl(...)`. `optionalhook`: a version of runner without such a hook ignores it."""
-
-    optionalhook: bool = False
+#: The project's name for pluggy, and the attribute by which `@hookimpl` marks a function, as pluggy's own marker does.
+PROJECT, MARK = "runner", "runner_impl"
 
 
 @overload
@@ -41,6 +34,8 @@ def hookimpl(*, optionalhook: bool = False) -> Callable[[F], F]: ...
 def hookimpl(function: Any = None, /, *, optionalhook: bool = False) -> Any:
     """Mark a function as a plugin's implementation of the hook of its name, and return the same object.
 
+    `optionalhook`: a version of runner without such a hook ignores it.
+
     >>> @hookimpl
     ... def runner_event(event):
     ...     print(event)
@@ -49,7 +44,7 @@ def hookimpl(function: Any = None, /, *, optionalhook: bool = False) -> Any:
     """
 
     def mark(target: Any) -> Any:
-        setattr(target, MARK, HookOptions(optionalhook))
+        setattr(target, MARK, {"optionalhook": optionalhook})
         return target
 
     return mark if function is None else mark(function)
@@ -113,3 +108,5 @@ class Hooks:
 
 
 NAMES = tuple(name for name in vars(Hooks) if name.startswith("runner_"))
+for _name in NAMES:
+    setattr(vars(Hooks)[_name], "runner_spec", {})  # noqa: B010  a function has no such attribute, says the type checker

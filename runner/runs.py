@@ -30,7 +30,8 @@ from runner.report.console import Console
 from runner.report.printer import Printer
 from runner.report.record_builder import Recorder
 from runner.secret_masks import SecretMask
-from runner.store import DeadLetterFile, run_folders
+from runner.store import run_folders
+from runner.store.dead_letters import DeadLetterFile
 from runner.store.records import RecordFile
 from runner.structs import dataclass
 from runner.supervisor import DeadLetterRecord, DeadLetterSink, Plan, Supervisor, TaskPlan

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from runner import store
 from runner.cli.report import DEFAULT_STATE, RunArgument, StateOption
 from runner.error_text import item_name
 from runner.errors import UsageError
+from runner.store import dead_letters as store
 from runner.text import printable_line, printable_text
 
 app = typer.Typer(help="Dead letters: the items that a run has given up.", no_args_is_help=True, rich_markup_mode=None)

@@ -39,8 +39,10 @@ def plugin_commands() -> dict[str, list[Plugin]]:
     from runner.plugins import PluginPolicy, discovery
 
     found: dict[str, list[Plugin]] = {}
-    for plugin in discovery.installed_plugins(PluginPolicy.read()):
-        if plugin.commands_module and not plugin.blocked_by:
+    policy = PluginPolicy.read()
+    for plugin in discovery.installed_plugins():
+        assert plugin.distribution is not None
+        if plugin.commands_module and not policy.reason_to_block(plugin.name, plugin.distribution.name):
             found.setdefault(plugin.name, []).append(plugin)
     return found
 

@@ -9,7 +9,7 @@ The ledger moves chunks of opaque payload and counts items; it never looks into 
 one place, so the balance `put = done + dead + dropped + queued + leased` is true between any two calls.
 """
 
-from runner.ledger.balance import Balance, ItemCounts, compute_balance
+from runner.ledger.balance import Balance, ItemCounts
 from runner.ledger.chunks import Chunk
 from runner.ledger.leases import Again, Dead, Dropped, GivenUp, Lease, Settlement, Verdict
 from runner.ledger.ledger import Ledger, QueueSpec
@@ -30,5 +30,4 @@ __all__ = [
     "Settlement",
     "Subscription",
     "Verdict",
-    "compute_balance",
 ]

@@ -7,12 +7,7 @@ copied) are counted as *made*.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from runner.structs import dataclass
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 @dataclass(slots=True)
@@ -65,36 +60,3 @@ class Balance:
             f"{self.read:,} read{made} = {self.done:,} done + {self.dead:,} dead"
             f" + {self.dropped:,} dropped + {self.left:,} left{again}"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class TaskFlow:
-    """One task's doings with items: `taken` it finished, `sent` it put into lines; `read` those a source yielded."""
-
-    taken: int
-    sent: int
-    read: int
-
-
-def compute_balance(flows: Iterable[TaskFlow], lines: Iterable[ItemCounts], repeated: int) -> Balance:
-    """Add up a run. `lines` are those of ordinary queues: a dead letter was counted where its item died.
-
-    A source's items are read; what any task sent beyond what it took (or read) was made; what it took
-    beyond what it sent has come to its end there.
-    """
-    read = made = done = 0
-    for flow in flows:
-        surplus = flow.sent - flow.taken - flow.read
-        read += flow.read
-        made += max(0, surplus)
-        done += max(0, -surplus)
-    tallies = list(lines)
-    return Balance(
-        read=read,
-        made=made,
-        done=done,
-        dead=sum(tally.dead for tally in tallies),
-        dropped=sum(tally.dropped for tally in tallies),
-        left=sum(tally.left for tally in tallies),
-        repeated=repeated,
-    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from runner.ledger.balance import Balance, ItemCounts, TaskFlow, compute_balance
+from runner.ledger.balance import Balance, ItemCounts
 from runner.ledger.chunks import Chunk
 from runner.ledger.leases import Again, Dead, GivenUp, Lease, Settlement, Verdict
 from runner.ledger.ordering import ReleaseOrder
@@ -141,7 +141,7 @@ class Ledger:
         Lines whose readers are all `over` are left.
         """
         if task in self.release_orders:
-            self._send(task, self.release_orders[task].drain_outputs(), Settlement())
+            self._send(task, self.release_orders[task].release_outputs(settled_only=False))
         for line in self.subscriptions_by_task[task]:
             line.remove_reader(task, over)
 
@@ -239,7 +239,7 @@ class Ledger:
         """Return when the next sleeping item wakes."""
         if not self._sleepers:
             return None
-        return min((when for line in self.subscriptions if (when := line.next_waking()) is not None), default=None)
+        return min((line.sleeping_ranges[0][0] for line in self.subscriptions if line.sleeping_ranges), default=None)
 
     # -- settling ------------------------------------------------------------------------------
 
@@ -273,7 +273,7 @@ class Ledger:
                 again += [(line, piece, None) for line, piece in lease.locate_ranges(done, lease.count - done)]
         if again:
             self._give_back(lease, again)
-        self._send(lease.task, self._in_order(lease, list(outputs)), result)
+        result.fed_queues = self._send(lease.task, self._in_order(lease, list(outputs)))
         return result
 
     def _judge(self, lease: Lease, done: int, verdicts: Mapping[int, Verdict], result: Settlement) -> list[_Returned]:
@@ -295,29 +295,24 @@ class Ledger:
         if isinstance(verdict, Again):
             self.repeated_items[task] += piece.count
             return [(line, replace(piece, attempts=piece.attempts + 1), verdict.until)]
+        line.leased_items -= piece.count
+        for counts in (line.counts, self.task_counts[task]):
+            if isinstance(verdict, Dead):
+                counts.dead += piece.count
+            else:
+                counts.dropped += piece.count
         if isinstance(verdict, Dead):
-            self._give_up(task, line, piece, verdict.evidence, result)
-        else:
-            self._over(line, piece, "dropped")
-            self.task_counts[task].dropped += piece.count
+            items = (piece.sub_range(index, 1) for index in range(piece.count))
+            result.dead_items += [GivenUp(line.queue, item, verdict.evidence) for item in items]
         return []
-
-    def _give_up(self, task: str, line: Subscription, piece: ItemRange, evidence: Any, result: Settlement) -> None:
-        self._over(line, piece, "dead")
-        self.task_counts[task].dead += piece.count
-        result.dead_items += [GivenUp(line.queue, piece.sub_range(index, 1), evidence) for index in range(piece.count)]
 
     def _done(self, lease: Lease, start: int, length: int) -> None:
         for line, piece in lease.locate_ranges(start, length):
-            self._over(line, piece, "done")
+            line.leased_items -= piece.count
+            line.counts.done += piece.count
             self.task_counts[lease.task].done += piece.count
             if line.queue not in self.dead_letter_queues:
                 self.taken_items[lease.task] += piece.count
-
-    @staticmethod
-    def _over(line: Subscription, piece: ItemRange, how: str) -> None:
-        line.leased_items -= piece.count
-        setattr(line.counts, how, getattr(line.counts, how) + piece.count)
 
     def _give_back(self, lease: Lease, again: list[_Returned]) -> None:
         if (entry := lease.order_entry) is not None:
@@ -341,16 +336,14 @@ class Ledger:
         raise AssertionError("an item range that does not belong to this lease")
 
     def _in_order(self, lease: Lease, outputs: list[tuple[str, Chunk]]) -> list[tuple[str, Chunk]]:
-        return (
-            outputs
-            if lease.order_entry is None
-            else lease.order_entry.release_order.settle_entry(lease.order_entry, outputs)
-        )
+        entry = lease.order_entry
+        return outputs if entry is None else entry.release_order.settle_entry(entry, outputs)
 
-    def _send(self, task: str, outputs: list[tuple[str, Chunk]], result: Settlement) -> None:
+    def _send(self, task: str, outputs: list[tuple[str, Chunk]]) -> set[str]:
+        """Put outputs into their queues, and return those queues."""
         for queue, chunk in outputs:
             self.put(queue, [chunk], sender=task)
-            result.fed_queues.add(queue)
+        return {queue for queue, _ in outputs}
 
     def release_lease(self, lease_id: int) -> None:
         """Take a lease back whose items were never started: they go where they were, unmarked."""
@@ -383,7 +376,7 @@ class Ledger:
         rest = lease.locate_ranges(suspects.stop, lease.count - suspects.stop)
         again += [(line, piece, None) for line, piece in rest]
         self._give_back(lease, again)
-        self._send(lease.task, self._in_order(lease, []), result)
+        result.fed_queues = self._send(lease.task, self._in_order(lease, []))
         return result
 
     # -- the end -------------------------------------------------------------------------------
@@ -397,17 +390,28 @@ class Ledger:
         for lease_id in list(self.leases):
             self.release_lease(lease_id)
         for task, order in self.release_orders.items():
-            self._send(task, order.drain_outputs(), Settlement())
+            self._send(task, order.release_outputs(settled_only=False))
         for line in self.subscriptions:
             line.counts.left += line.count
 
-    def unbalanced_subscriptions(self) -> list[Subscription]:
-        """Return the lines whose balance does not hold; always empty unless runner itself is wrong."""
-        return [line for line in self.subscriptions if line.counts.missing]
-
     def compute_run_balance(self) -> Balance:
-        """Return the balance of the run; call `count_left` first."""
-        tasks = {*self.taken_items, *self.sent_items, *self.source_items}
-        flows = [TaskFlow(self.taken_items[task], self.sent_items[task], self.source_items[task]) for task in tasks]
-        tallies = [line.counts for line in self.subscriptions if line.queue not in self.dead_letter_queues]
-        return compute_balance(flows, tallies, sum(self.repeated_items.values()))
+        """Return the balance of the run; call `count_left` first.
+
+        A source's items are read; what any task sent beyond what it took (or read) was made; what it took beyond what
+        it sent has come to its end there. A dead letter was counted where its item died.
+        """
+        made = done = 0
+        for task in {*self.taken_items, *self.sent_items, *self.source_items}:
+            surplus = self.sent_items[task] - self.taken_items[task] - self.source_items[task]
+            made += max(0, surplus)
+            done += max(0, -surplus)
+        counts = [line.counts for line in self.subscriptions if line.queue not in self.dead_letter_queues]
+        return Balance(
+            read=sum(self.source_items.values()),
+            made=made,
+            done=done,
+            dead=sum(each.dead for each in counts),
+            dropped=sum(each.dropped for each in counts),
+            left=sum(each.left for each in counts),
+            repeated=sum(self.repeated_items.values()),
+        )

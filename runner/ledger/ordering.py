@@ -59,22 +59,16 @@ class ReleaseOrder:
         entry.settled = True
         for queue, chunk in outputs:
             self.held_results[queue] = self.held_results.get(queue, 0) + chunk.count
+        return self.release_outputs()
+
+    def release_outputs(self, *, settled_only: bool = True) -> list[tuple[str, Chunk]]:
+        """Return what may leave, in order; with `settled_only=False` all, although what was before it never came."""
         leaving: list[tuple[str, Chunk]] = []
-        while self.head is not None and self.head.settled:
+        while self.head is not None and (self.head.settled or not settled_only):
             leaving.extend(self.head.outputs)
             self.head = self.head.next_entry
         if self.head is None:
             self.tail = None
         for queue, chunk in leaving:
             self.held_results[queue] -= chunk.count
-        return leaving
-
-    def drain_outputs(self) -> list[tuple[str, Chunk]]:
-        """Return all that is still held back, in order, although what was before it never came."""
-        leaving: list[tuple[str, Chunk]] = []
-        while self.head is not None:
-            leaving.extend(self.head.outputs)
-            self.head = self.head.next_entry
-        self.tail = None
-        self.held_results.clear()
         return leaving

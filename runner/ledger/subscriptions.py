@@ -135,35 +135,28 @@ class Subscription:
             return 0
         return max(0, self.size - self.count)
 
-    def admit_chunk(self, chunk: Chunk) -> int:
-        """Take a chunk in; return how many items were dropped, because the file says so, for want of room."""
+    def admit_chunk(self, chunk: Chunk) -> None:
+        """Take a chunk in; items are dropped, because the file says so, for want of room."""
         self.counts.put += chunk.count
         if self.abandoned:
             self.counts.left += chunk.count
-            return 0
+            return
         self.last_ticket += 1
         piece = ItemRange(chunk, 0, chunk.count, ticket=self.last_ticket)
-        dropped = 0
         if self.full == "drop-new":
             keep = min(chunk.count, self.free_room())
-            dropped = chunk.count - keep
+            self.counts.dropped += chunk.count - keep
             if not keep:
-                self.counts.dropped += dropped
-                return dropped
+                return
             piece = piece.sub_range(0, keep)
-        self._append_range(piece)
-        if self.full == "drop-old":
-            dropped = self._drop_oldest()
-        self.counts.dropped += dropped
-        return dropped
-
-    def _append_range(self, piece: ItemRange) -> None:
         self.count += piece.count
         self.held_bytes += piece.size
         if self.order == "priority":
             self._push_by_priority(piece)
         else:
             self.ready_ranges.append(piece)
+        if self.full == "drop-old":
+            self._drop_oldest()
 
     def _push_by_priority(self, piece: ItemRange) -> None:
         for index in range(piece.count):
@@ -171,17 +164,15 @@ class Subscription:
             rank = piece.chunk.priorities[each.start] if piece.chunk.priorities else 0.0
             heapq.heappush(self.priority_heap, (rank, each.ticket, each.start, each))
 
-    def _drop_oldest(self) -> int:
+    def _drop_oldest(self) -> None:
         """Drop the oldest until the bounds hold again; the newest item always stays."""
-        dropped = 0
         while self.ready_ranges and self.count > 1 and (self.count > self.size or self.held_bytes > self.bytes):
             piece = self.ready_ranges.popleft()
             excess = min(piece.count, max(1, self.count - self.size), self.count - 1)
             if excess < piece.count:
                 self.ready_ranges.appendleft(piece.sub_range(excess, piece.count - excess))
             self._count_out(piece.sub_range(0, excess))
-            dropped += excess
-        return dropped
+            self.counts.dropped += excess
 
     def _count_out(self, piece: ItemRange) -> None:
         self.count -= piece.count
@@ -235,15 +226,12 @@ class Subscription:
             return
         pieces.insert(bisect(pieces, _queue_position(piece), key=_queue_position), piece)
 
-    def wake_sleepers(self, now: float) -> int:
-        """Make the sleepers whose time has come available; return how many items that were."""
-        woken = 0
+    def wake_sleepers(self, now: float) -> None:
+        """Make the sleepers whose time has come available."""
         while self.sleeping_ranges and self.sleeping_ranges[0][0] <= now:
             *_, piece, task = heapq.heappop(self.sleeping_ranges)
             self.sleeping_items -= piece.count
             self._requeue(piece, task)
-            woken += piece.count
-        return woken
 
     def take_ranges(
         self,
@@ -293,11 +281,8 @@ class Subscription:
         """Part the next piece, so that only `keep` items of it are next; in an order each part has its place."""
         pieces, rest = self.kept_for_task.get(task) or self.ready_ranges, piece.count - keep
         lifo = self.order == "lifo"
-        taken, left = (
-            (piece.sub_range(rest, keep), piece.sub_range(0, rest))
-            if lifo
-            else (piece.sub_range(0, keep), piece.sub_range(keep, rest))
-        )
+        taken = piece.sub_range(rest if lifo else 0, keep)
+        left = piece.sub_range(0 if lifo else keep, rest)
         if piece.order_entry is not None:
             left = replace(left, order_entry=piece.order_entry.insert_behind())
         if lifo:
@@ -321,10 +306,6 @@ class Subscription:
             self.kept_for_task.pop(task, None)
         self._count_out(piece)
         self.leased_items += piece.count
-
-    def next_waking(self) -> float | None:
-        """Return when the first sleeper wakes."""
-        return self.sleeping_ranges[0][0] if self.sleeping_ranges else None
 
 
 def _queue_position(piece: ItemRange) -> tuple[int, int]:

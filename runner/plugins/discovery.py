@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from typing import TYPE_CHECKING
 
 from runner.local_modules import module_name
-from runner.plugins.entry_points import scan_entry_points
+from runner.plugins.entry_points import COMMANDS_GROUP, FUNCTIONS_GROUP, HOOKS_GROUP, find_distributions
 from runner.plugins.plugin import Plugin
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.plugins.entry_points import EntryPoint
-    from runner.plugins.policy import PluginPolicy
 
-#: The plugin that ships with runner.
-BUNDLED_PLUGIN = "std"
-
-
-def local_plugins(folder: Path, named: tuple[str, ...] | None, choice: PluginPolicy) -> list[Plugin]:
+def local_plugins(folder: Path, named: tuple[str, ...] | None) -> list[Plugin]:
     """Return the plugins of one file, which is in `folder`."""
     default = folder / "plugins"
     if named is None:
-        found = _in_folder(default) if default.is_dir() else []
-    else:
-        found = []
-        for name in named:
-            path = folder / name
-            if path.is_dir() and (path == default or not (path / "__init__.py").exists()):
-                found += _in_folder(path)
-            elif path.exists():
-                found.append(_local_plugin(path))
-            else:
-                found.append(Plugin(name.rpartition(".")[2], f"module {name}", name, hooks_module=name))
-    for plugin in found:
-        plugin.blocked_by = choice.reason_to_block(plugin.name, "", installed=False)
+        return _in_folder(default) if default.is_dir() else []
+    found = []
+    for name in named:
+        path = folder / name
+        if path.is_dir() and (path == default or not (path / "__init__.py").exists()):
+            found += _in_folder(path)
+        elif path.exists():
+            found.append(_local_plugin(path))
+        else:
+            found.append(Plugin(name.rpartition(".")[2], f"module {name}", name, hooks_module=name))
     return found
 
 
@@ -70,23 +60,20 @@ def _local_plugin(path: Path) -> Plugin:
     return Plugin(name, file, module, file, hooks_module=module, source_file=file)
 
 
-def bundled_plugins(choice: PluginPolicy) -> list[Plugin]:
-    """Return the plugin that ships with runner, where it does."""
-    spec = importlib.util.find_spec(f"runner.{BUNDLED_PLUGIN}")
-    if spec is None:
-        return []
-    plugin = Plugin(BUNDLED_PLUGIN, "ships with runner", f"runner.{BUNDLED_PLUGIN}", source_file=spec.origin or "")
-    plugin.blocked_by = choice.reason_to_block(BUNDLED_PLUGIN, "", installed=False)
-    return [plugin]
+def bundled_plugin() -> Plugin:
+    """Return the plugin that ships with runner."""
+    file = os.path.join(os.path.dirname(os.path.dirname(__file__)), "std", "__init__.py")  # noqa: PTH118, PTH120
+    return Plugin("std", "ships with runner", "runner.std", source_file=file)
 
 
-def installed_plugins(choice: PluginPolicy) -> list[Plugin]:
-    """Return installed plugins, none of them imported; blocked ones say by what."""
-    by_name: dict[tuple[str, str], dict[str, EntryPoint]] = {}
-    for point in scan_entry_points():
-        by_name.setdefault((point.name, point.distribution.metadata_folder), {})[point.group] = point
-    found = [Plugin.from_entry_points(points) for points in by_name.values()]
-    for plugin in found:
-        distribution = plugin.distribution.name if plugin.distribution else ""
-        plugin.blocked_by = choice.reason_to_block(plugin.name, distribution, installed=True)
-    return found
+def installed_plugins() -> list[Plugin]:
+    """Return installed plugins, none of them imported: one for each name in a distribution's entry points."""
+    found = []
+    for distribution in find_distributions():
+        for name, modules in distribution.modules_by_group().items():
+            functions = modules.get(FUNCTIONS_GROUP, "")
+            file = distribution.source_file(functions or next(iter(modules.values())))
+            plugin = Plugin(name, f"{distribution}, {file}", functions, distribution=distribution, source_file=file)
+            plugin.hooks_module, plugin.commands_module = modules.get(HOOKS_GROUP, ""), modules.get(COMMANDS_GROUP, "")
+            found.append(plugin)
+    return sorted(found, key=lambda each: (each.name, each.distribution.name if each.distribution else ""))

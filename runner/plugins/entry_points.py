@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.plugins.policy import normalized_name
 from runner.structs import dataclass
 
 if TYPE_CHECKING:
@@ -40,11 +41,8 @@ class Distribution:
 
     def _read_metadata(self, key: str) -> str:
         for file in ("METADATA", "PKG-INFO"):
-            try:
-                text = Path(self.metadata_folder, file).read_text(encoding="utf-8", errors="replace")
-            except OSError:
-                continue
-            for line in text.partition("\n\n")[0].splitlines():
+            head = _read_text(f"{self.metadata_folder}/{file}").partition("\n\n")[0]
+            for line in head.splitlines():
                 if line.lower().startswith(f"{key.lower()}:"):
                     return line.partition(":")[2].strip()
         return ""
@@ -52,66 +50,50 @@ class Distribution:
     def __str__(self) -> str:
         return f"{self.display_name} {self.version}".rstrip()
 
-
-@dataclass(frozen=True, slots=True)
-class EntryPoint:
-    """One line of a distribution's entry points."""
-
-    group: str
-    name: str
-    value: str
-    distribution: Distribution
-
-    @property
-    def source_file(self) -> str:
-        """The file that it leads to, as far as can be told without an import; else where it is declared."""
-        module = self.value.partition(":")[0].strip()
-        base = Path(self.distribution.metadata_folder).parent.joinpath(*module.split("."))
+    def source_file(self, module: str) -> str:
+        """Return the file of a module of it, as far as can be told without an import; else where it is declared."""
+        base = Path(self.metadata_folder).parent.joinpath(*module.partition(":")[0].strip().split("."))
         for found in (base / "__init__.py", base.with_name(base.name + ".py")):
             if found.is_file():
                 return str(found)
-        return str(Path(self.distribution.metadata_folder, "entry_points.txt"))
+        return f"{self.metadata_folder}/entry_points.txt"
+
+    def modules_by_group(self) -> dict[str, dict[str, str]]:
+        """Return for each name of an entry point for runner what it leads to, by group."""
+        found: dict[str, dict[str, str]] = {}
+        text = _read_text(f"{self.metadata_folder}/entry_points.txt")
+        group = ""
+        for raw in text.splitlines() if "runner" in text else ():
+            line = raw.strip()
+            if line.startswith("["):
+                group = line.strip("[] ")
+            elif group in ENTRY_POINT_GROUPS and "=" in line and not line.startswith(("#", ";")):
+                name, _, value = line.partition("=")
+                found.setdefault(name.strip(), {})[group] = value.partition("[")[0].strip()
+        return found
 
 
-def scan_entry_points(path: Iterable[str] | None = None) -> list[EntryPoint]:
-    """Return all entry points for runner; of two installations of one distribution the first on `path` counts."""
-    found: list[EntryPoint] = []
+def find_distributions(path: Iterable[str] | None = None) -> Iterator[Distribution]:
+    """Yield all installed distributions; of two installations of one the first on `path` counts."""
     seen: set[str] = set()
     for site in dict.fromkeys(sys.path if path is None else path):
-        for distribution in _find_distributions(site or "."):
-            key = distribution.name.replace("_", "-").replace(".", "-").lower()
-            if key not in seen:
-                seen.add(key)
-                found += _entry_points(distribution)
-    return sorted(found, key=lambda each: (each.name, each.distribution.name))
+        try:
+            names = os.listdir(site or ".")  # noqa: PTH208  a Path for each of hundreds of names costs more than the rest
+        except OSError:
+            continue
+        for folder in sorted(names):
+            stem, _, kind = folder.rpartition(".")
+            if kind in {"dist-info", "egg-info"}:
+                name, dash, version = stem.rpartition("-") if kind == "dist-info" else stem.partition("-")
+                name, version = (name, version) if dash else (stem, "")
+                if normalized_name(name) not in seen:
+                    seen.add(normalized_name(name))
+                    yield Distribution(name, version, f"{site or '.'}/{folder}")
 
 
-def _find_distributions(site: str) -> Iterator[Distribution]:
+def _read_text(file: str) -> str:
     try:
-        names = os.listdir(site)  # noqa: PTH208  a Path for each of hundreds of names costs more than the rest
+        with open(file, encoding="utf-8", errors="replace") as opened:  # noqa: PTH123  as quick as can be
+            return opened.read()
     except OSError:
-        return
-    for folder in sorted(names):
-        if folder.endswith((".dist-info", ".egg-info")):
-            stem, _, _ = folder.rpartition(".")
-            name, dash, version = stem.rpartition("-") if folder.endswith(".dist-info") else stem.partition("-")
-            name, version = (name, version) if dash else (stem, "")
-            yield Distribution(name, version, f"{site}/{folder}")
-
-
-def _entry_points(distribution: Distribution) -> Iterator[EntryPoint]:
-    try:
-        with open(f"{distribution.metadata_folder}/entry_points.txt", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-            text = file.read()
-    except OSError:
-        return
-    if "runner" not in text:
-        return
-    group = ""
-    for raw in text.splitlines():
-        line = raw.strip()
-        if line.startswith("["):
-            group = line.strip("[] ")
-        elif group in ENTRY_POINT_GROUPS and "=" in line and not line.startswith(("#", ";")):
-            name, _, value = line.partition("=")
-            yield EntryPoint(group, name.strip(), value.partition("[")[0].strip(), distribution)
+        return ""

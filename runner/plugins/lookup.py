@@ -42,12 +42,14 @@ class PluginSet:
         if str(self.folder) not in sys.path:
             # At the end: modules beside the file are importable, and shadow nothing.
             sys.path.append(str(self.folder))
-        self.local_plugins = discovery.local_plugins(self.folder, named, choice)
-        self.bundled_plugins = discovery.bundled_plugins(choice)
-        self.installed_plugins = discovery.installed_plugins(choice)
+        self.local_plugins = discovery.local_plugins(self.folder, named)
+        self.bundled_plugins = [discovery.bundled_plugin()]
+        self.installed_plugins = discovery.installed_plugins()
         self._env = env or {}
         for plugin in self.all_plugins:
             plugin.worker_env = self._env
+            distribution = plugin.distribution.name if plugin.distribution else None
+            plugin.blocked_by = choice.reason_to_block(plugin.name, distribution)
         self.hooks = HookCalls()
         for plugin in self.local_plugins:
             plugin.load_functions()
@@ -104,13 +106,14 @@ class PluginSet:
         for each in owners:
             if name in each.duplicate_functions:
                 raise _duplicate_error(call, name, each)
-        if len(owners) > 1 and not all(
-            _is_same_function(owners[0].functions[name], each.functions[name]) for each in owners
-        ):
+        if not owners:
+            return None
+        first = owners[0].functions[name]  # what one plugin has imported from the other is offered once
+        if not all(first.obj is each.functions[name].obj or first.is_copy_of(each.functions[name]) for each in owners):
             raise _ambiguous_error(call, name, owners)
-        if owners and owners[0].error:
+        if owners[0].error:
             raise _broken_error(call, owners[0])
-        return owners[0].functions[name] if owners else None
+        return first
 
     def _find_qualified(self, call: str, plugin: str, name: str) -> TaskFunction:
         owners = [each for each in self.all_plugins if each.name == plugin and (each.module or each.functions)]
@@ -140,17 +143,11 @@ class PluginSet:
             return PluginError(
                 f"no plugin `{plugin}` for `{call}`", "E312", did_you_mean(plugin, names) or _list_known(names)
             )
-        text = f"no task function `{call}`" + (
-            f" (and plugin {_plugin_name(broken)} could not be loaded)" if broken else ""
-        )
+        also = f" (and plugin {_plugin_name(broken)} could not be loaded)" if broken else ""
         blocked = [f"`{each.name}` (by {each.blocked_by})" for each in offered if each.blocked_by and each.module]
         hint = near or _list_known(known)
-        return PluginError(text, hint=f"{hint}; blocked: {', '.join(blocked)}" if blocked else hint)
-
-
-def _is_same_function(one: TaskFunction, other: TaskFunction) -> bool:
-    """Return True if two plugins offer one function: one has imported it from the other."""
-    return one.obj is other.obj or one.is_copy_of(other)
+        hint += f"; blocked: {', '.join(blocked)}" if blocked else ""
+        return PluginError(f"no task function `{call}`{also}", hint=hint)
 
 
 def _duplicate_error(call: str, name: str, plugin: Plugin) -> PluginError:
@@ -159,9 +156,8 @@ def _duplicate_error(call: str, name: str, plugin: Plugin) -> PluginError:
         for each in plugin.duplicate_functions[name]
     )
     text = f"task function `{call}` is offered twice by {plugin.label}: {both}"
-    return PluginError(
-        text, "E311", f"rename one of them, or say `@task(name=...)` there (`{name}` is the name of both)"
-    )
+    hint = f"rename one of them, or say `@task(name=...)` there (`{name}` is the name of both)"
+    return PluginError(text, "E311", hint)
 
 
 def _ambiguous_error(call: str, name: str, owners: Sequence[Plugin]) -> PluginError:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from runner.error_text import describe_error
 from runner.hookspecs import MARK as HOOK_MARK
-from runner.plugins.entry_points import FUNCTIONS_GROUP, HOOKS_GROUP
 from runner.structs import dataclass, field
 from runner.tasks import Reference, TaskFunction, find_declaration, load_module
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
 
-    from runner.plugins.entry_points import Distribution, EntryPoint
+    from runner.plugins.entry_points import Distribution
     from runner.tasks import Declaration
 
 _OURS = str(Path(__file__).parent.parent)
@@ -51,16 +50,6 @@ class Plugin:
     blocked_by: str = ""
     error: str = ""
     error_line: str = ""
-
-    @classmethod
-    def from_entry_points(cls, points: dict[str, EntryPoint]) -> Plugin:
-        """Make a plugin from the entry points of one name in one distribution, by group."""
-        any_point = points.get(FUNCTIONS_GROUP) or next(iter(points.values()))
-        of = {group: point.value for group, point in points.items()}
-        plugin = cls(any_point.name, f"{any_point.distribution}, {any_point.source_file}", of.get(FUNCTIONS_GROUP, ""))
-        plugin.hooks_module, plugin.commands_module = of.get(HOOKS_GROUP, ""), of.get("runner.commands", "")
-        plugin.distribution, plugin.source_file = any_point.distribution, any_point.source_file
-        return plugin
 
     @property
     def version(self) -> str:
@@ -122,11 +111,7 @@ class Plugin:
     def source_text(self) -> str:
         """Its file, for a guess at what importing it would have brought; empty when that cannot be read."""
         try:
-            return (
-                Path(self.source_file).read_text(encoding="utf-8", errors="replace")
-                if Path(self.source_file).is_file()
-                else ""
-            )
+            return Path(self.source_file).read_text(encoding="utf-8", errors="replace")
         except OSError:
             return ""
 

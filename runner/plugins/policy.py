@@ -38,17 +38,17 @@ class PluginPolicy:
     ) -> PluginPolicy:
         """Read the environment and the command line, whose `--only-plugin` counts instead of RUNNER_PLUGINS.
 
-        >>> PluginPolicy.read({"RUNNER_DISABLE_PLUGINS": "a, b"}).reason_to_block("b", "", installed=True)
+        >>> PluginPolicy.read({"RUNNER_DISABLE_PLUGINS": "a, b"}).reason_to_block("b", "distribution-of-b")
         'RUNNER_DISABLE_PLUGINS'
         """
         env = os.environ if env is None else env
         disabled = _split_words(env.get(DISABLE_VARIABLE, ""))
         everything = disabled & {"1", "true", "all"}
-        names = {_normalized_name(word): DISABLE_VARIABLE for word in disabled - everything}
-        names |= {_normalized_name(word): f"--no-plugin {word}" for word in blocked}
-        chosen, why = frozenset(map(_normalized_name, only)), "--only-plugin"
+        names = {normalized_name(word): DISABLE_VARIABLE for word in disabled - everything}
+        names |= {normalized_name(word): f"--no-plugin {word}" for word in blocked}
+        chosen, why = frozenset(map(normalized_name, only)), "--only-plugin"
         if not chosen and ONLY_VARIABLE in env:
-            chosen, why = frozenset(map(_normalized_name, _split_words(env[ONLY_VARIABLE]))), ONLY_VARIABLE
+            chosen, why = frozenset(map(normalized_name, _split_words(env[ONLY_VARIABLE]))), ONLY_VARIABLE
         limited = bool(chosen) or ONLY_VARIABLE in env
         return cls(
             names,
@@ -57,13 +57,13 @@ class PluginPolicy:
             why,
         )
 
-    def reason_to_block(self, name: str, distribution: str, *, installed: bool) -> str:
-        """Return the option or variable that blocks a plugin; empty if none does."""
-        mine = {_normalized_name(name), _normalized_name(distribution)} - {""}
+    def reason_to_block(self, name: str, distribution: str | None) -> str:
+        """Return the option or variable that blocks a plugin (installed if it has a distribution); empty: none does."""
+        mine = {normalized_name(name), normalized_name(distribution or name)}
         for word in mine:
             if word in self.blocked_names:
                 return self.blocked_names[word]
-        if not installed:
+        if distribution is None:
             return ""
         if self.blocks_installed:
             return self.blocks_installed
@@ -74,6 +74,6 @@ def _split_words(text: str) -> set[str]:
     return {word.strip() for word in text.split(",") if word.strip()}
 
 
-def _normalized_name(name: str) -> str:
+def normalized_name(name: str) -> str:
     """Normalize a name: distributions' names are the same with `-`, `_` or `.`, and in any case."""
     return name.replace("_", "-").replace(".", "-").lower()

@@ -118,59 +118,47 @@ class Command:
         return self
 
     def _serve_pipes(self, command: subprocess.Popen[bytes], data: bytes) -> None:
+        """Feed and read the command until it has ended, or is to be killed."""
         import selectors
 
-        ended = _exit_fd(command.pid)
-        with selectors.DefaultSelector() as selector:
-            try:
-                if ended is not None:
-                    selector.register(ended, selectors.EVENT_READ, None)
-                for stream, kind in ((command.stdout, self.out), (command.stderr, self.err)):
-                    assert stream is not None
+        view = memoryview(data)
+        outputs: dict[Any, bytearray] = {command.stdout: self.out, command.stderr: self.err}
+        exit_fd = _exit_fd(command.pid)
+        with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
+            if exit_fd is not None:
+                stack.callback(os.close, exit_fd)
+                selector.register(exit_fd, selectors.EVENT_READ)
+            for stream in (*outputs, command.stdin):
+                if stream is not None:
                     os.set_blocking(stream.fileno(), False)
-                    selector.register(stream, selectors.EVENT_READ, kind)
-                if command.stdin is not None:
-                    os.set_blocking(command.stdin.fileno(), False)
-                    selector.register(command.stdin, selectors.EVENT_WRITE, "in")
-                self._serve_until_end(selector, command, memoryview(data))
-            finally:
-                if ended is not None:
-                    os.close(ended)
-
-    def _serve_until_end(self, selector: Any, command: subprocess.Popen[bytes], view: memoryview) -> None:
-        """Feed and read the command until it has ended, or is to be killed."""
-        while self.kill_reason is None and len(selector.get_map()) > 0:
-            events = selector.select(self._seconds_left())
-            if self._until is not None and time.monotonic() >= self._until:
-                self.kill_reason = "time"
-                return
-            over = False
-            for key, _ in events:
-                if key.data is None:
-                    over = True
-                elif key.data == "in":
-                    view = self._feed_input(selector, command, view)
-                else:
-                    self._read_output(selector, key.fileobj, key.data)
-            if over:
-                self._read_rest(selector, command)
-                return
-
-    def _seconds_left(self) -> float | None:
-        return None if self._until is None else max(0.0, self._until - time.monotonic())
+                    is_read = stream in outputs
+                    selector.register(stream, selectors.EVENT_READ if is_read else selectors.EVENT_WRITE)
+            while self.kill_reason is None and selector.get_map():
+                left = None if self._until is None else max(0.0, self._until - time.monotonic())
+                ready = [key.fileobj for key, _ in selector.select(left)]
+                if self._until is not None and time.monotonic() >= self._until:
+                    self.kill_reason = "time"
+                    return
+                for stream in ready:
+                    if stream in outputs:
+                        self._read_output(selector, stream, outputs[stream])
+                    elif stream != exit_fd:
+                        view = self._feed_input(selector, stream, view)
+                if exit_fd in ready:
+                    self._read_rest(selector, command, outputs)
+                    return
 
     @staticmethod
-    def _feed_input(selector: Any, command: subprocess.Popen[bytes], view: memoryview) -> memoryview:
-        assert command.stdin is not None
+    def _feed_input(selector: Any, stdin: Any, view: memoryview) -> memoryview:
         try:
-            view = view[os.write(command.stdin.fileno(), view[:_PIECE]) :]
+            view = view[os.write(stdin.fileno(), view[:_PIECE]) :]
         except BlockingIOError:
             return view
         except BrokenPipeError:  # it does not want the rest
             view = view[:0]
         if not view:
-            selector.unregister(command.stdin)
-            command.stdin.close()
+            selector.unregister(stdin)
+            stdin.close()
         return view
 
     def _read_output(self, selector: Any, stream: Any, into: bytearray) -> bool:
@@ -189,15 +177,12 @@ class Command:
             self.kill_reason = "size"
         return self.kill_reason is None
 
-    def _read_rest(self, selector: Any, command: subprocess.Popen[bytes]) -> None:
+    def _read_rest(self, selector: Any, command: subprocess.Popen[bytes], outputs: dict[Any, bytearray]) -> None:
         """Read what a command that has ended left in its pipes; kill the child that still holds them open."""
-        held = False
-        for stream, into in ((command.stdout, self.out), (command.stderr, self.err)):
-            if stream in selector.get_map():
-                while self._read_output(selector, stream, into):
-                    pass
-                held = held or stream in selector.get_map()
-        if held and self.kill_reason is None:
+        for stream, into in outputs.items():
+            while stream in selector.get_map() and self._read_output(selector, stream, into):
+                pass
+        if self.kill_reason is None and any(stream in selector.get_map() for stream in outputs):
             command.wait()
             self._group.kill()
 

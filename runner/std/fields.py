@@ -26,15 +26,14 @@ def fill_template(template: str, item: Any, quote: Callable[[str], str] = str) -
         whole = match.group()
         if whole in {"{{", "}}"}:
             return whole[0]
-        text = _text_of(_field_of(item, match["field"]), whole)
+        value = item if match["field"] is None else _field_of(item, match["field"])
+        text = _text_of(value, whole)
         return quote(_path_part(text, match["part"]))
 
     return _HOLE.sub(put, template)
 
 
-def _field_of(item: Any, name: str | None) -> Any:
-    if name is None:
-        return item
+def _field_of(item: Any, name: str) -> Any:
     if isinstance(item, (tuple, list)) and name.isdecimal():
         if int(name) < len(item):
             return item[int(name)]
@@ -42,29 +41,20 @@ def _field_of(item: Any, name: str | None) -> Any:
         for key in (name, int(name)) if name.isdecimal() else (name,):
             if key in item:
                 return item[key]
-    elif _has_fields(item) and not name.startswith("_") and hasattr(item, name):
+    elif (dataclasses.is_dataclass(item) or hasattr(item, "_fields")) and name[0] != "_" and hasattr(item, name):
         return getattr(item, name)
-    raise LookupError(
-        f"`{{{name}}}` of the command: the item ({type(item).__name__}) has no {name!r}{_known_fields(item)}"
-    )
-
-
-def _has_fields(item: Any) -> bool:
-    return dataclasses.is_dataclass(item) or hasattr(item, "_fields")
-
-
-def _known_fields(item: Any) -> str:
+    known = ""
     if isinstance(item, dict):
-        return "; it has " + ", ".join(map(repr, list(item)[:20]))
-    return f"; it has {len(item)} elements" if isinstance(item, (tuple, list)) else ""
+        known = "; it has " + ", ".join(map(repr, list(item)[:20]))
+    elif isinstance(item, (tuple, list)):
+        known = f"; it has {len(item)} elements"
+    raise LookupError(f"`{{{name}}}` of the command: the item ({type(item).__name__}) has no {name!r}{known}")
 
 
 def _text_of(value: Any, hole: str) -> str:
-    if isinstance(value, bytes):
-        text = os.fsdecode(value)
-    elif isinstance(value, (str, int, float)):
+    if isinstance(value, (str, int, float)):
         text = str(value)
-    elif isinstance(value, os.PathLike):
+    elif isinstance(value, (bytes, os.PathLike)):
         text = os.fsdecode(value)
     else:
         raise TypeError(

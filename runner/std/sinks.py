@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from runner.std.sources import duplicates_in, is_process_worker
@@ -52,11 +53,8 @@ class _FileSink:
         return self
 
     def __call__(self, item: Any) -> None:
-        self._write_items(item if isinstance(item, list) and self._takes_batches else [item])
-
-    @property
-    def _takes_batches(self) -> bool:
-        return bool(getattr(self._context, "batched", False))
+        is_batch = isinstance(item, list) and getattr(self._context, "batched", False)
+        self._write_items(item if is_batch else [item])
 
     def _write_items(self, items: list[Any]) -> None:
         if self._lost is not None:  # there will be no file: this item is as lost as that one
@@ -72,7 +70,6 @@ class _FileSink:
                 self._lost = error
             raise
         self._headed = True
-        self.items_written()
 
     def _encode_items(self, items: list[Any]) -> bytes:
         try:
@@ -82,9 +79,6 @@ class _FileSink:
             raise
         except BaseException as error:  # noqa: BLE001  of the item's own; it must not cost this worker its file
             raise ValueError(f"an item cannot be written: it raised {type(error).__name__}") from None
-
-    def items_written(self) -> None:
-        """Note that the items given to `format_items` last are in the file."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -166,34 +160,26 @@ class WriteJsonl(_FileSink):
 
     def format_items(self, items: list[Any]) -> str:
         """Return the items as lines of JSON."""
-        return "".join([self._json_line(item) for item in items])
-
-    def _json_line(self, item: Any) -> str:
-        _check_keys(item)
-        return self._encode(item) + "\n"
+        for item in items:
+            _check_keys(item)
+        return "".join([self._encode(item) + "\n" for item in items])
 
 
 def _check_keys(value: Any) -> None:
     """ValueError for keys that would be the same in JSON, as 1 and "1" are: a reader would see only the last one."""
     if isinstance(value, dict):
         if {*map(type, value)} - {str}:
-            words = [_json_key(key) for key in value]
+            import json
+
+            words = [key if isinstance(key, str) else json.dumps(key, default=str) for key in value]
             if double := duplicates_in(words):
                 raise ValueError(f"duplicate key {double[0]!r} in JSON")
-        for inner in value.values():
-            if isinstance(inner, (dict, list, tuple)):
-                _check_keys(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            if isinstance(inner, (dict, list, tuple)):
-                _check_keys(inner)
-
-
-def _json_key(key: Any) -> str:
-    """Return a key as JSON writes it."""
-    if isinstance(key, str):
-        return str(key)
-    return {True: "true", False: "false", None: "null"}[key] if isinstance(key, bool) or key is None else str(key)
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return
+    for inner in value:
+        if isinstance(inner, (dict, list, tuple)):
+            _check_keys(inner)
 
 
 def _to_json_value(value: Any) -> Any:
@@ -232,46 +218,44 @@ class WriteCsv(_FileSink):
         self._fields, self._delimiter, self._header = fields, delimiter, header
         if fields is not None:
             _check_columns(fields)
-        self._next = fields
 
     def header_text(self) -> str:
         """Return the row of names."""
-        return self._csv_rows([self._next]) if self._header and self._next is not None else ""
+        return self._csv_rows([self._fields]) if self._header and self._fields is not None else ""
 
     def format_items(self, items: list[Any]) -> str:
         """Return the items as rows."""
-        self._next = self._fields
         return self._csv_rows([self._row_values(item) for item in items])
 
-    def items_written(self) -> None:
-        """Keep the columns: those of the first item that is written."""
-        self._fields = self._next
+    def _write_items(self, items: list[Any]) -> None:
+        known = self._fields
+        try:
+            super()._write_items(items)
+        except BaseException:
+            self._fields = known  # the columns are those of the first item that is written
+            raise
 
     def _row_values(self, item: Any) -> list[Any]:
         record = item if isinstance(item, dict) else _to_json_value(item)
         if not isinstance(record, dict):
             raise TypeError(f"a row must be a dict or a dataclass, not {type(item).__name__}")
-        fields = self._next
-        if fields is None:
-            fields = self._next = [str(each) for each in record]
+        if self._fields is None:
+            fields = [str(each) for each in record]
             _check_columns(fields)
+            self._fields = fields
+        fields = self._fields
         if len(record) != len(fields) or any(each not in record for each in fields):
             raise ValueError(f"an item with the fields {list(record)}, where {fields} are the columns")
         return [record[each] for each in fields]
 
     def _csv_rows(self, rows: list[Any]) -> str:
-        text = self._write_rows(rows, "\n")
-        if "\r" in text:  # before Python 3.13 csv quotes one only when it is part of a line's end
-            text = "".join([self._write_rows([row], "\r\n")[:-2] + "\n" for row in rows])
-        return text
-
-    def _write_rows(self, rows: list[Any], end: str) -> str:
         import csv
-        import io
 
-        text = io.StringIO(newline="")
-        csv.writer(text, delimiter=self._delimiter, lineterminator=end).writerows(rows)
-        return text.getvalue()
+        lines: list[str] = []
+        # Before Python 3.13 csv quotes a "\r" only when it is part of a line's end.
+        writer = csv.writer(SimpleNamespace(write=lines.append), delimiter=self._delimiter, lineterminator="\r\n")
+        writer.writerows(rows)
+        return "".join([line[:-2] + "\n" for line in lines])
 
 
 def _check_columns(fields: list[str]) -> None:

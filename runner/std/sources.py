@@ -194,7 +194,10 @@ def _numbered_lines(
             try:
                 text = line.decode(codec, errors)
             except UnicodeDecodeError as error:
-                raise _no_text(path, number, encoding, line[error.start], error.start + 1) from None
+                wrong = f"byte {error.start + 1} of the line, 0x{line[error.start]:02x}"
+                hint = 'name the file\'s `encoding`, or say `errors = "replace"`'
+                text = f"{wrong}, is not valid {encoding.removesuffix('-sig')}; {hint}"
+                raise ValueError(f"{_shown_path(path)}:{number}: {text}") from None
             yield number, text
         if size:
             context.progress(size, size)  # type: ignore[union-attr]  # as above
@@ -234,14 +237,6 @@ def _too_long(path: str, number: int, most: int) -> ValueError:
     return ValueError(f"{_shown_path(path)}:{number}: a line of more than {most:,} bytes; `most` allows longer ones")
 
 
-def _no_text(path: str, number: int, encoding: str, byte: int, column: int) -> ValueError:
-    hint = 'name the file\'s `encoding`, or say `errors = "replace"`'
-    name = encoding.removesuffix("-sig")
-    return ValueError(
-        f"{_shown_path(path)}:{number}: byte {column} of the line, 0x{byte:02x}, is not valid {name}; {hint}"
-    )
-
-
 def _open_source(path: str, context: Context | None) -> Any:
     if path != "-":
         return open(path, "rb")  # noqa: PTH123  the caller closes it; a str may be any path, Path("") is "."
@@ -270,18 +265,13 @@ class _StoppableInput(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Wait for bytes; 0 at the end."""
-        if not self._wait_for_bytes():
-            return 0
-        data = os.read(self._fd, len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def _wait_for_bytes(self) -> bool:
         # A signal reaches only the supervisor, so this looks for itself, five times a second while nothing comes.
         while not select.select([self._fd], [], [], _LOOK)[0]:
             if self._context is not None and self._context.stopping:
-                return False
-        return True
+                return 0
+        data = os.read(self._fd, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def is_process_worker() -> bool:

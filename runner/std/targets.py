@@ -11,39 +11,39 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import select
 import stat
 import sys
-from pathlib import Path
-from typing import NoReturn, Protocol
-
-try:
-    import fcntl
-except ImportError:  # not on Windows: parts have names of their own there, and no lock
-    fcntl = None  # type: ignore[assignment]  # looked at before each use
+from typing import NoReturn
 
 _FD = re.compile(r"/(?:dev|proc/(?P<pid>[0-9]+)(?:/task/[0-9]+)?)/fd/(?P<number>[0-9]{1,9})")
-_NAME_MAX = 255
+#: The longest name that every file system takes (eCryptfs; most take 255 bytes).
+_NAME_MAX = 143
 _LINKS = 40
 _TRIES = 100
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+#: Whatever is there by now: no link is followed, and no reader of a pipe waited for.
+_LOOK_AT = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: What a file system answers that cannot sync such a thing at all.
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP}
 #: File → the run that has begun it last in this process.
 _BEGUN: dict[str, str] = {}
 
 
-class SinkTarget(Protocol):
+class SinkTarget:
     """Takes bytes; `commit` when all have come, `close` in any case. `is_atomic`: nothing is there before `commit`."""
 
-    is_atomic: bool
+    is_atomic = False
 
     def write(self, data: bytes) -> None:
         """Write all of it, or raise OSError."""
+        raise NotImplementedError
 
     def commit(self) -> None:
-        """Keep the file: all has come."""
+        """Keep what has come, which is all; where it is not `is_atomic` that is there already."""
 
     def close(self) -> None:
         """Let go of everything; never raises."""
@@ -101,7 +101,7 @@ def fd_of_path(path: str) -> int | None:
 def _inherited_fd(path: str, number: int) -> int:
     """Copy a descriptor that runner was started with; those that it has opened itself are not for others."""
     try:
-        if fcntl is not None and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
             raise PermissionError(f"{path}: this descriptor is open for reading only")
         if os.get_inheritable(number):
             return os.dup(number)
@@ -111,10 +111,8 @@ def _inherited_fd(path: str, number: int) -> int:
     raise FileNotFoundError(f"{path}: runner was started without this descriptor")
 
 
-class StreamTarget:
+class StreamTarget(SinkTarget):
     """Standard output or error: the lines of data that go there bear no name of a worker."""
-
-    is_atomic = False
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -131,17 +129,9 @@ class StreamTarget:
         else:
             stream.write(data.decode("utf-8", "replace"))
 
-    def commit(self) -> None:
-        """Do nothing: all is written already."""
 
-    def close(self) -> None:
-        """Do nothing: the stream stays open."""
-
-
-class DescriptorTarget:
+class DescriptorTarget(SinkTarget):
     """A pipe, a device, or a descriptor that runner was started with: what is written is there at once."""
-
-    is_atomic = False
 
     def __init__(self, path: str, fd: int) -> None:
         self._path, self._fd = path, fd
@@ -162,16 +152,13 @@ class DescriptorTarget:
             self._torn = error if len(view) < len(data) else None
             _raise_with_context(error, printable_path(self._path))
 
-    def commit(self) -> None:
-        """Do nothing: all is written already."""
-
     def close(self) -> None:
         """Close it; the reader sees the end, unless another process writes."""
         with contextlib.suppress(OSError):
             os.close(self._fd)
 
 
-class AtomicFileTarget:
+class AtomicFileTarget(SinkTarget):
     """A file that has, under its own name, what was there before until `commit` has put all in its place."""
 
     is_atomic = True
@@ -240,8 +227,8 @@ class AtomicFileTarget:
             with contextlib.suppress(OSError):
                 os.unlink(self._aside)  # noqa: PTH108
         if self._fd >= 0:
-            with contextlib.suppress(OSError):
-                _unlock_file(self._fd)
+            with contextlib.suppress(OSError):  # by name: forked children may have it still
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
             with contextlib.suppress(OSError):
                 os.close(self._fd)
         self._aside, self._fd = "", -1
@@ -284,100 +271,64 @@ class _CannotLock(Exception):
     """The file with the part's name cannot be examined, or this file system has no locks."""
 
 
-def part_name(name: str, most: int = _NAME_MAX) -> str:
+def part_name(name: str) -> str:
     """Return the name of the part, which must not be longer than a name may be.
 
     >>> part_name("out.txt"), len(part_name("ö" * 127))
     ('.out.txt.part', 38)
     """
-    part = f".{name}.part"
     raw = os.fsencode(name)
-    if len(raw) + 6 > most:
+    if len(raw) + len("..part") > _NAME_MAX:
         import hashlib
 
-        return f".{hashlib.sha256(raw).hexdigest()[:32]}.part"
-    return part
+        name = hashlib.sha256(raw).hexdigest()[:32]
+    return f".{name}.part"
 
 
 def _open_part(folder: str, name: str, path: str) -> tuple[int, str]:
     """Create a locked file beside the target; return it and its path. Parts that killed runs have left are removed."""
-    try:
-        most = os.pathconf(folder, "PC_NAME_MAX")
-    except (OSError, AttributeError, ValueError):
-        most = _NAME_MAX
-    aside = os.path.join(folder, part_name(name, most))  # noqa: PTH118
+    aside = os.path.join(folder, part_name(name))  # noqa: PTH118
     try:
         for _ in range(_TRIES):
-            try:
-                fd = _create_part(aside)
-            except FileExistsError:
-                _remove_stale(aside, path)
-                continue
-            if _lock_part(fd, aside):
+            if (fd := _claim_part(aside, path)) is not None:
                 return fd, aside
     except _CannotLock:
         # Every writer has a part of its own then, and the last one that is whole stays.
-        aside = os.path.join(folder, part_name(os.urandom(16).hex(), most))  # noqa: PTH118
-        return _create_part(aside), aside
+        aside = os.path.join(folder, part_name(os.urandom(16).hex()))  # noqa: PTH118
+        return os.open(aside, _CREATE, 0o666), aside
     raise FileExistsError(f"{path}: other workers want to write this file all the time ({printable_path(aside)})")
 
 
-def _create_part(aside: str) -> int:
-    return os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-
-
-def _lock_part(fd: int, aside: str) -> bool:
-    """Lock the file just made; False when another writer has taken it for a stale one meanwhile."""
+def _claim_part(aside: str, path: str) -> int | None:
+    """Return the part, new and locked; None: it was a killed run's, or another writer was quicker, so try again."""
+    fd, is_new = -1, True
     try:
+        try:
+            fd = os.open(aside, _CREATE, 0o666)
+        except FileExistsError:
+            fd, is_new = os.open(aside, _LOOK_AT), False
         _lock_file(fd)
-        if _is_at(fd, aside):
-            return True
-    except BlockingIOError:
-        pass
-    except OSError:
-        with contextlib.suppress(OSError):
+        if os.path.samestat(os.fstat(fd), os.lstat(aside)):
+            if is_new:
+                kept, fd = fd, -1
+                return kept
             os.unlink(aside)  # noqa: PTH108
-        os.close(fd)
-        raise _CannotLock from None
-    os.close(fd)
-    return False
-
-
-def _remove_stale(aside: str, path: str) -> None:
-    """Remove a part that no one holds; FileExistsError when it is held."""
-    try:
-        fd = os.open(aside, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        return
-    except OSError:
-        raise _CannotLock from None
-    try:
-        _lock_file(fd)
-        if _is_at(fd, aside):
-            os.unlink(aside)  # noqa: PTH108
+        pass
     except BlockingIOError:
-        text = f"another worker is writing this file; it can have one only (it writes {printable_path(aside)})"
-        raise FileExistsError(f"{path}: {text}") from None
+        if not is_new:
+            text = f"another worker is writing this file; it can have one only (it writes {printable_path(aside)})"
+            raise FileExistsError(f"{path}: {text}") from None
     except OSError:
+        if fd >= 0 and is_new:
+            with contextlib.suppress(OSError):
+                os.unlink(aside)  # noqa: PTH108
         raise _CannotLock from None
     finally:
-        os.close(fd)
-
-
-def _is_at(fd: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), Path(path).lstat())
-    except FileNotFoundError:
-        return False
+        if fd >= 0:
+            os.close(fd)
+    return None
 
 
 def _lock_file(fd: int) -> None:
-    if fcntl is None:
-        raise OSError(errno.ENOTSUP, "no locks")
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _unlock_file(fd: int) -> None:
-    """Unlock it, also for forked children that still have it."""
-    if fcntl is not None:
-        fcntl.flock(fd, fcntl.LOCK_UN)

@@ -5,21 +5,3 @@
     runs/RUN/record.json      0600: what happened (`records`)
     runs/RUN/going            0600: locked while the run goes on
 """
-
-from runner.store.dead_letters import (
-    DeadLetterFile,
-    count_unreadable_lines,
-    find_dead_letters,
-    read_heading,
-    read_letters,
-    runs_with_dead_letters,
-)
-
-__all__ = [
-    "DeadLetterFile",
-    "count_unreadable_lines",
-    "find_dead_letters",
-    "read_heading",
-    "read_letters",
-    "runs_with_dead_letters",
-]

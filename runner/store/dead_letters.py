@@ -54,10 +54,8 @@ class DeadLetterFile:
         try:
             if self._fd is None:
                 self._open_file()
-            shortened = {
-                key: cut_middle(value, _MOST_TEXT) if isinstance(value, str) else value for key, value in letter.items()
-            }
-            self._write_line({**shortened, "at": _local_time()})
+            texts = {key: cut_middle(text, _MOST_TEXT) for key, text in letter.items() if isinstance(text, str)}
+            self._write_line({**letter, **texts, "at": _local_time()})
         except UnsafeFolder as error:
             self._why = str(error)
         except OSError as error:
@@ -124,7 +122,7 @@ def find_dead_letters(state: Path, run: str = "last") -> Path:
 
 def read_heading(path: Path) -> dict[str, Any]:
     """Return the file's heading, which describes its run."""
-    return next(_read_objects(path), {})
+    return next(_readable_objects(path), {})
 
 
 def read_letters(path: Path) -> Iterator[dict[str, Any]]:
@@ -132,7 +130,7 @@ def read_letters(path: Path) -> Iterator[dict[str, Any]]:
 
     In the words of a `DeadLetter`: `item` is the value, `id` the item's id.
     """
-    objects = _read_objects(path)
+    objects = _readable_objects(path)
     next(objects, None)
     for found in objects:
         item = value_from_repr(str(found.get("preview", "")))
@@ -168,31 +166,27 @@ def _is_json(found: Any) -> bool:
 
 def count_unreadable_lines(path: Path) -> int:
     """Count the lines that are not letters, without a last one that was cut off because its run was killed."""
-    return sum(1 for line in _read_lines(path) if line.endswith(b"\n") and _parse_object(line) is None)
+    return sum(found is None for found in _read_objects(path))
 
 
-def _read_objects(path: Path) -> Iterator[dict[str, Any]]:
-    for line in _read_lines(path):
-        if (found := _parse_object(line)) is not None:
-            yield found
+def _readable_objects(path: Path) -> Iterator[dict[str, Any]]:
+    return (found for found in _read_objects(path) if found is not None)
 
 
-def _parse_object(line: bytes) -> dict[str, Any] | None:
-    try:
-        found = json.loads(line.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _read_lines(path: Path) -> Iterator[bytes]:
-    """Yield every line; of one that is too long to be a letter only its end."""
+def _read_objects(path: Path) -> Iterator[dict[str, Any] | None]:
+    """Yield the object of every line, None for a whole line that has none."""
     try:
         with os.fdopen(run_folders.open_run_file(path), "rb") as file:
             while line := file.readline(_MOST_LINE):
                 while not line.endswith(b"\n") and (more := file.readline(_MOST_LINE)):
-                    line = b"..." + more[-100:]
-                yield line
+                    line = b"..." + more[-100:]  # too long to be a letter
+                found = None
+                with contextlib.suppress(ValueError, RecursionError):
+                    found = json.loads(line.decode("utf-8", "replace"))
+                if isinstance(found, dict):
+                    yield found
+                elif line.endswith(b"\n"):
+                    yield None
     except FileNotFoundError:  # the run has none
         return
     except OSError as error:

@@ -35,11 +35,19 @@ class RecordFile:
 
     def mark_running(self) -> None:
         """Mark the run as going on until `close`; other processes can see it."""
+        import fcntl
+
         with (
             contextlib.suppress(OSError, UnsafeFolder),
             run_folders.open_run_folder(self._state, self._run, make=True) as at,
         ):
-            self._lock = _lock_run(at)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(_GOING, dir_fd=at)
+            self._lock = run_folders.create_file(at, _GOING)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:  # where the disk has no locks, the number of its process has to do
+                os.unlink(_GOING, dir_fd=at)
 
     def write_record(self, text: str) -> None:
         """Replace the record; a reader sees the old one or the new one, whole."""
@@ -71,21 +79,6 @@ class RecordFile:
                 os.close(lock)
             with contextlib.suppress(OSError, UnsafeFolder):
                 run_folders.remove_run_files(self._state, self._run, (_GOING,))
-
-
-def _lock_run(at: int) -> int:
-    """Lock a run that goes on; where the disk has no locks, the number of its process has to do."""
-    import fcntl
-
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(_GOING, dir_fd=at)
-    fd = run_folders.create_file(at, _GOING)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(_GOING, dir_fd=at)
-    return fd
 
 
 def write_page(state: Path, run: str, text: str) -> None:

@@ -43,8 +43,9 @@ def open_run_folder(state: Path, run: str, *, make: bool = False) -> Iterator[in
     """Yield a descriptor of one run's folder. `make`: it is made where it is missing, for its owner alone."""
     if make:
         state.parent.mkdir(parents=True, exist_ok=True)
-        with open_state_folder(state, make=True) as at:
-            _keep_out_of_version_control(at)
+        # Kept out of version control. The file may be there; and without it a run is kept as well.
+        with open_state_folder(state, make=True) as at, contextlib.suppress(OSError):
+            _write_new(at, ".gitignore", b"*\n")
     with open_state_folder(state, _RUNS, run, make=make) as at:
         yield at
 
@@ -52,34 +53,43 @@ def open_run_folder(state: Path, run: str, *, make: bool = False) -> Iterator[in
 @contextlib.contextmanager
 def open_state_folder(state: Path, *parts: str, make: bool = False) -> Iterator[int]:
     """Yield a descriptor of the state folder, or of a folder in it. OSError, or UnsafeFolder: it must not be used."""
-    at = _enter_folder(None, str(state), state, make=make)
-    path = state
-    try:
+    with contextlib.ExitStack() as stack:
+        path = state
+        at = stack.enter_context(_enter_folder(None, str(state), path, make=make))
         for part in parts:
             path /= part
-            at, above = _enter_folder(at, part, path, make=make), at
-            os.close(above)
+            at = stack.enter_context(_enter_folder(at, part, path, make=make))
+        yield at
+
+
+@contextlib.contextmanager
+def _enter_folder(above: int | None, name: str, path: Path, *, make: bool = False) -> Iterator[int]:
+    if make:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=above)
+    at = _open_own(above, name, path, _DIRECTORY)
+    try:
         yield at
     finally:
         os.close(at)
 
 
-def _enter_folder(above: int | None, name: str, path: Path, *, make: bool = False) -> int:
-    if make:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=above)
+def _open_own(above: int | None, name: str, path: Path, flags: int) -> int:
+    """Open what is there, unless it is odd or others may write it."""
     try:
-        at = os.open(name, _DIRECTORY, dir_fd=above)
+        fd = os.open(name, flags, dir_fd=above)
     except OSError as error:
-        if error.errno in {errno.ENOTDIR, errno.ELOOP}:
+        if error.errno in {errno.ENOTDIR, errno.ELOOP, errno.ENXIO}:
             _refuse_odd(os.stat(name, dir_fd=above, follow_symlinks=False), path)
         raise
     try:
-        _refuse_foreign(os.fstat(at), path)
+        found = os.fstat(fd)
+        _refuse_odd(found, path)
+        _refuse_foreign(found, path)
     except BaseException:
-        os.close(at)
+        os.close(fd)
         raise
-    return at
+    return fd
 
 
 def _refuse_odd(found: os.stat_result, path: Path) -> None:
@@ -101,15 +111,6 @@ def _refuse_foreign(found: os.stat_result, path: Path) -> None:
         raise UnsafeFolder(f"{text}, {_WAY_OUT}")
 
 
-def _keep_out_of_version_control(at: int) -> None:
-    with contextlib.suppress(OSError):  # it may be there; and without it a run is kept as well
-        fd = create_file(at, ".gitignore")
-        try:
-            write_all(fd, b"*\n")
-        finally:
-            os.close(fd)
-
-
 # -- files in them ----------------------------------------------------------------------------
 
 
@@ -123,6 +124,14 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def _write_new(at: int, name: str, data: bytes) -> None:
+    fd = create_file(at, name)
+    try:
+        write_all(fd, data)
+    finally:
+        os.close(fd)
 
 
 def replace_path(path: Path, data: bytes) -> None:
@@ -142,12 +151,8 @@ def replace_file(at: int, name: str, data: bytes, new: str = "") -> None:
     new = new or f"{name}.new"
     with contextlib.suppress(FileNotFoundError):  # of a run that was killed
         os.unlink(new, dir_fd=at)
-    fd = create_file(at, new)
     try:
-        try:
-            write_all(fd, data)
-        finally:
-            os.close(fd)
+        _write_new(at, new, data)
         os.rename(new, name, src_dir_fd=at, dst_dir_fd=at)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -158,19 +163,7 @@ def replace_file(at: int, name: str, data: bytes, new: str = "") -> None:
 def open_run_file(path: Path) -> int:
     """Return a descriptor of a run's file, for reading. OSError, or UnsafeFolder: it must not be used."""
     with open_state_folder(path.parents[2], _RUNS, path.parent.name) as at:
-        try:
-            fd = os.open(path.name, _READ, dir_fd=at)
-        except OSError as error:
-            if error.errno in {errno.ELOOP, errno.ENXIO}:
-                _refuse_odd(os.stat(path.name, dir_fd=at, follow_symlinks=False), path)
-            raise
-    found = os.fstat(fd)
-    try:
-        _refuse_odd(found, path)
-        _refuse_foreign(found, path)
-    except UnsafeFolder:
-        os.close(fd)
-        raise
+        fd = _open_own(at, path.name, path, _READ)
     os.set_blocking(fd, True)
     return fd
 
@@ -178,13 +171,10 @@ def open_run_file(path: Path) -> int:
 def remove_run_files(state: Path, run: str, names: Sequence[str]) -> None:
     """Remove files of a run, and its folder when nothing is left in it."""
     with open_state_folder(state, _RUNS) as above:
-        at = _enter_folder(above, run, state / _RUNS / run)
-        try:
+        with _enter_folder(above, run, state / _RUNS / run) as at:
             for name in names:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=at)
-        finally:
-            os.close(at)
         os.rmdir(run, dir_fd=above)
 
 
@@ -208,20 +198,17 @@ def runs_with_files(state: Path, *files: str) -> list[str]:
 
 def _changed_at(above: int, name: str, path: Path, files: Sequence[str]) -> float:
     """When the last of these files of a run was changed; OSError: it has none of them."""
+    when = []
     try:
-        at = _enter_folder(above, name, path)
+        with _enter_folder(above, name, path) as at:
+            for file in files:
+                with contextlib.suppress(FileNotFoundError):
+                    when.append(os.stat(file, dir_fd=at, follow_symlinks=False).st_mtime)
     except UnsafeFolder:  # who reads it is told why it must not be read
-        return os.stat(name, dir_fd=above, follow_symlinks=False).st_mtime
-    try:
-        when = []
-        for file in files:
-            with contextlib.suppress(FileNotFoundError):
-                when.append(os.stat(file, dir_fd=at, follow_symlinks=False).st_mtime)
-        if not when:
-            raise FileNotFoundError(errno.ENOENT, "none of its files", str(path))
-        return max(when)
-    finally:
-        os.close(at)
+        when.append(os.stat(name, dir_fd=above, follow_symlinks=False).st_mtime)
+    if not when:
+        raise FileNotFoundError(errno.ENOENT, "none of its files", str(path))
+    return max(when)
 
 
 def select_run(state: Path, known: Sequence[str], run: str, what: str) -> Path:

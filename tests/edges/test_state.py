@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 
 import runner
-from runner import runs, store
+from runner import runs
 from runner.cli import app, json_stdout, safe_output
 from runner.errors import UnsafeFolder
 from runner.report.line_prefixes import LineSplitter
 from runner.secret_masks import SecretMask
+from runner.store import dead_letters as store
 from runner.store import records, run_folders
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")

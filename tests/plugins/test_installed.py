@@ -357,7 +357,10 @@ def test_the_scan_sees_what_importlib_metadata_sees(site, tmp_path):
         for point in found.entry_points
     }
     scanned = {
-        (point.group, point.name, point.value.partition(":")[0]) for point in entry_points.scan_entry_points([folder])
+        (group, name, module.partition(":")[0])
+        for found in entry_points.find_distributions([folder])
+        for name, modules in found.modules_by_group().items()
+        for group, module in modules.items()
     }
     assert scanned == expected
     assert len(scanned) == 4
@@ -368,5 +371,5 @@ def test_of_two_installations_the_first_on_the_path_counts(tmp_path):
         info = tmp_path / str(number) / f"a_b-{number}.dist-info"
         info.mkdir(parents=True)
         (info / "entry_points.txt").write_text("[runner]\nx = y\n")
-    [point] = entry_points.scan_entry_points([str(tmp_path / "2"), str(tmp_path / "1"), str(tmp_path / "none")])
-    assert point.distribution.version == "2"
+    [found] = entry_points.find_distributions([str(tmp_path / "2"), str(tmp_path / "1"), str(tmp_path / "none")])
+    assert (found.version, found.modules_by_group()) == ("2", {"x": {"runner": "y"}})
