@@ -1,6 +1,6 @@
 """One run from its file to its result; the only module that knows all the others.
 
-    Config ──▶ prepare_plan ──▶ Plan ──▶ perform ──▶ CompletedRun
+    Config ──▶ prepare_plan ──▶ Plan ──▶ perform ──▶ RunOutcome, RunRecord
                                            │
                                            └─ execute_plan: engines, supervisor, plugins; what is heard goes to the
                                               record, the console, the progress display, the events file, the caller
@@ -35,7 +35,7 @@ from runner.store.records import RecordFile
 from runner.structs import dataclass
 from runner.supervisor import DeadLetterRecord, DeadLetterSink, Plan, Supervisor, TaskPlan
 from runner.supervisor.description import describe_run
-from runner.supervisor.result import EXIT_DEAD, EXIT_FAILED
+from runner.supervisor.outcome import EXIT_DEAD, EXIT_FAILED
 from runner.tasks import inspect_shape
 from runner.transport.progress_page import ProgressPage
 
@@ -81,15 +81,6 @@ class OutputOptions:
     log_file: str | None = None
     on_event: Callable[[events.Event], None] | None = None
     write_page: Callable[[RunRecord], str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CompletedRun:
-    """A run that is over: its outcome, its record (None: none was kept), and the exit code of the command."""
-
-    outcome: RunOutcome
-    record: RunRecord | None
-    exit_code: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +135,10 @@ def _run_id() -> str:
 # -- from a plan to how it ended, in front of people ------------------------------------------
 
 
-def perform(plan: Plan, options: OutputOptions, reactor: LocalReactor | None = None) -> CompletedRun:
-    """Run a plan, show what happens, and return how it ended, once all is written.
+def perform(
+    plan: Plan, options: OutputOptions, reactor: LocalReactor | None = None
+) -> tuple[RunOutcome, RunRecord | None]:
+    """Run a plan, show what happens, and return how it ended and its record, if one is kept, once all is written.
 
     UnsafeFolder or UsageError, before anything is started: the record, the events or the log cannot be written.
     """
@@ -161,7 +154,7 @@ def perform(plan: Plan, options: OutputOptions, reactor: LocalReactor | None = N
             output.printer.close(outcome.closing_patience(plan.settings.deadline))
     finally:
         output.close()
-    return CompletedRun(outcome, record, output.exit_code(outcome))
+    return replace(outcome, exit_code=output.exit_code(outcome)), record
 
 
 class _RunOutput:
@@ -289,10 +282,14 @@ def execute_plan(
         listening = watched or listeners.has_listeners
         tell = _masked_emit(plan.secret_mask, listeners.publish_event)
         supervisor = Supervisor(plan, engines, reactor, clock, tell, letters, listening=listening, suspect_readers=True)
-        result: RunOutcome = _without_secrets(supervisor.run(), plan.secret_mask)
+        outcome = supervisor.run()
     left: Sequence[str] = getattr(engines.get("thread"), "names_left_running", tuple)()
     return replace(
-        result, left_behind=tuple(left), letters_kept=letters.file.written_count, trouble=letters.file.write_error
+        outcome,
+        ended=_without_secrets(outcome.ended, plan.secret_mask),
+        left_behind=tuple(left),
+        letters_kept=letters.file.written_count,
+        trouble=letters.file.write_error,
     )
 
 
@@ -309,7 +306,7 @@ def _marked_environment() -> Iterator[None]:
             os.environ["RUNNER_PID"] = before
 
 
-#: What events and results say in the words of functions, errors and tracebacks. Names are not looked at.
+#: What events say in the words of functions, errors and tracebacks. Names are not looked at.
 _WORDS = ("error", "traceback", "preview", "why", "text", "result", "results", "reasons")
 
 
@@ -319,15 +316,12 @@ def _masked_emit(mask: SecretMask, tell: Callable[[events.Event], None]) -> Call
 
 
 def _without_secrets(told: Any, mask: SecretMask) -> Any:
-    """Return an event or a result, its texts masked, and those of its tasks."""
+    """Return an event, its texts masked, and those of its tasks."""
     if not mask or isinstance(told, events.Progress):
         return told
     changed: dict[str, Any] = {word: _hide_secrets(getattr(told, word), mask) for word in _WORDS if hasattr(told, word)}
-    tasks = getattr(told, "tasks", None)
     if isinstance(told, events.RunEnded):
         changed["tasks"] = tuple(_without_secrets(task, mask) for task in told.tasks)
-    elif isinstance(tasks, dict):
-        changed["tasks"] = {name: _without_secrets(task, mask) for name, task in tasks.items()}
     return replace(told, **changed) if changed else told
 
 

@@ -13,7 +13,7 @@ and is known to none. The supervisor reads the clock, so a simulation can drive 
 
 from runner.supervisor.dead_letters import DeadLetterRecord, DeadLetterSink
 from runner.supervisor.loop import Supervisor
+from runner.supervisor.outcome import RunOutcome
 from runner.supervisor.plan import Plan, TaskPlan
-from runner.supervisor.result import RunOutcome, TaskOutcome
 
-__all__ = ["DeadLetterRecord", "DeadLetterSink", "Plan", "RunOutcome", "Supervisor", "TaskOutcome", "TaskPlan"]
+__all__ = ["DeadLetterRecord", "DeadLetterSink", "Plan", "RunOutcome", "Supervisor", "TaskPlan"]

@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING
 from runner import events
 from runner.engines.engine_events import MessageReceived, SignalReceived
 from runner.ledger import Ledger
-from runner.supervisor import summary
 from runner.supervisor.audit import BalanceAudit
 from runner.supervisor.crashes import CrashHandler
 from runner.supervisor.dead_letters import DeadLetterSink
 from runner.supervisor.dirty_tasks import DirtyTasks
 from runner.supervisor.dispatch import Dispatcher
+from runner.supervisor.outcome import conclude_run
 from runner.supervisor.processors import ProcessorMeter
 from runner.supervisor.progress import ProgressReporter
 from runner.supervisor.rate_limit import TokenBucket
 from runner.supervisor.replies import ReplyHandler
-from runner.supervisor.result import RunOutcome, TaskOutcome, exit_code
 from runner.supervisor.retry_policy import RetryPolicy
 from runner.supervisor.run_state import RunState, TaskState
 from runner.supervisor.shutdown import Shutdown
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from runner.clock import Clock
     from runner.engines.base import Engine, Reactor
     from runner.engines.engine_events import EngineEvent
+    from runner.supervisor.outcome import RunOutcome
     from runner.supervisor.plan import Plan, TaskPlan
 
 
@@ -115,7 +115,7 @@ class Supervisor:
     def run(self) -> RunOutcome:
         """Run until every task is over."""
         self.state.began_at = self.clock.now()
-        self._processors = ProcessorMeter()
+        processors = ProcessorMeter()
         head = (self.plan.run_id, self.plan.title, tuple(self.tasks))
         self.emit(events.RunStarted(self.state.began_at, *head, self.plan.description, time.time(), os.getpid()))
         self.shutdown.start_deadline()
@@ -126,38 +126,9 @@ class Supervisor:
             for event in self.reactor.wait(self.seconds_until_next_timer()):
                 self._handle_event(event)
             self._feed_dirty()  # before anything else is looked at: a worker may wait for just that
-        return self._end_run()
-
-    def _end_run(self) -> RunOutcome:
-        now = self.clock.now()
         if self.progress_reporter.next_time() is not None:
-            self.progress_reporter.report_progress(now)
-        tasks = tuple(summary.summarize_tasks(self.state, now))  # before `_run_outcome` counts what is left
-        result = self._run_outcome(now)
-        balance = result.headline
-        self.emit(
-            events.RunEnded(
-                at=now,
-                run=self.plan.run_id,
-                exit_code=result.exit_code,
-                seconds=result.seconds,
-                read=balance.read,
-                made=balance.made,
-                done=balance.done,
-                dead=balance.dead,
-                dropped=balance.dropped,
-                left=balance.left,
-                repeated=balance.repeated,
-                tasks=tasks,
-                queues=tuple(summary.summarize_queues(self.ledger, self.progress_reporter.longest_queues)),
-                reasons=result.reasons,
-                unbalanced=result.unbalanced,
-                idle=self._processors.idle_share(),
-                cpu=self._processors.cpu_seconds(),
-                unfinished=result.unfinished,
-            )
-        )
-        return result
+            self.progress_reporter.report_progress(self.clock.now())
+        return conclude_run(self.state, self.shutdown, processors, self.progress_reporter.longest_queues)
 
     def step(self) -> None:
         """Do everything that follows from what has happened, until nothing more follows."""
@@ -351,57 +322,6 @@ class Supervisor:
             if line.count and not line.abandoned
         ]
         return "; ".join(waits) or "no queue holds anything"
-
-    def _run_outcome(self, now: float) -> RunOutcome:
-        self.ledger.count_left()
-        faults = list(self.state.audit.find_faults(self.ledger, self.topology, cut_short=self.state.stopping))
-        for _, sentence in faults:
-            self.emit(events.Notice(now, sentence))
-        headline = self.ledger.compute_run_balance()
-        unfinished = tuple(name for name, task in self.tasks.items() if self._is_unfinished(task))
-        cut = bool(unfinished or headline.left) or any(
-            stage is Stage.SKIPPED for stage in self.topology.stages.values()
-        )
-        failed = any(self.topology.stages[name] in {Stage.FAILED, Stage.SKIPPED} for name in self.tasks)
-        code = exit_code(
-            fault=bool(faults) or headline.missing != 0 or self.shutdown.internal_fault,
-            signal=self.shutdown.received_signal,
-            deadline=self.shutdown.deadline_passed or (self.shutdown.draining_for_deadline and cut),
-            halted=self.state.halted,
-            failed=failed,
-            dead=headline.dead > 0,
-        )
-        return RunOutcome(
-            title=self.plan.title,
-            exit_code=code,
-            seconds=self.clock.now() - self.state.began_at,
-            headline=headline,
-            tasks={name: self._task_outcome(name) for name in self.tasks},
-            lines={line.name: line.counts for line in self.ledger.subscriptions},
-            unbalanced=tuple(dict.fromkeys(name for name, _ in faults)),
-            reasons=(*self.shutdown.reasons, *(sentence for _, sentence in faults)),
-            was_killed=self.state.killing,
-            unfinished=unfinished,
-        )
-
-    def _is_unfinished(self, task: TaskState) -> bool:
-        """Return True if a task without inputs was ended before it had ended by itself."""
-        return task.is_source and not task.failure_reason and not all(slot.ended_by_itself for slot in task.slots)
-
-    def _task_outcome(self, name: str) -> TaskOutcome:
-        task, tally, stage = self.tasks[name], self.ledger.task_counts[name], self.topology.stages[name]
-        return TaskOutcome(
-            name=name,
-            how=summary.ending_word(stage),
-            why=task.failure_reason,
-            done=tally.done,
-            dead=tally.dead,
-            dropped=tally.dropped,
-            repeated=self.ledger.repeated_items[name],
-            sent=self.ledger.sent_items[name],
-            busy_seconds=task.busy_seconds,
-            results=dict(task.results),
-        )
 
 
 def _task_state(plan: Plan, task: TaskPlan, engine: Engine) -> TaskState:

@@ -99,7 +99,6 @@ class ReplyHandler:
         task.chunk_sizer.learn_cost(done, reply.busy_seconds)
         task.unhindered_items += done
         self.dispatcher.update_elastic_size(task)
-        task.busy_seconds += reply.busy_seconds
         slot.items += done
         account, now = slot.time_account, self.state.clock.now()
         account.items += done
@@ -203,7 +202,6 @@ class ReplyHandler:
         for queue, chunk in self._make_chunks(task, message.outputs):
             self.ledger.put(queue, [chunk], sender=task.name)
             self.dirty_tasks.add_readers(queue)
-        task.busy_seconds += message.busy_seconds
         slot.items += message.item_count
         slot.time_account.items += message.item_count
         slot.time_account.add_work(self.state.clock.now(), message.busy_seconds, 0.0)

@@ -141,7 +141,6 @@ class TaskState:
     failed_starts: int = 0
     death_times: deque[float] = field(default_factory=deque)
     results: dict[str, str] = field(default_factory=dict)
-    busy_seconds: float = 0.0
     rate_limiter: TokenBucket | None = None
     #: Why its free workers wait; how long its items take, as (class, items); when it began, and ended.
     wait_reason: WaitReason = field(default_factory=WaitReason)

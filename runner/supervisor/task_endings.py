@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from runner import events
 from runner.supervisor.run_state import Phase
-from runner.supervisor.summary import ending_word
 from runner.supervisor.time_accounting import ENDED
 from runner.topology import Stage
 from runner.transport.messages import Stop
@@ -110,7 +109,7 @@ def finish_task(state: RunState, task: TaskState, stage: Stage) -> None:
     state.topology.finish(name, stage)
     task.ended_at = now
     state.check_starts = state.check_ends = True
-    state.emit(events.TaskEnded(now, name, ending_word(stage), task.failure_reason))
+    state.emit(events.TaskEnded(now, name, stage.value, task.failure_reason))
     state.ledger.remove_reader(name, state.topology.ended_tasks)
     state.dirty_tasks.add_input_writers(name)
     for queue in state.topology.nodes[name].outputs:

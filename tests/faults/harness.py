@@ -160,7 +160,7 @@ def oracle(outcome: Outcome) -> None:
     """What holds after every run, whatever happened in it."""
     result = outcome.result
     assert result.exit_code != 70, result
-    assert not result.unbalanced, result
+    assert not result.ended.unbalanced, result
     assert result.headline.missing == 0, result.headline
     for name, tally in result.lines.items():
         assert tally.missing == 0, (name, tally)

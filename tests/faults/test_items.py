@@ -318,7 +318,7 @@ def test_halt_leaves_the_rest(halt: Halt, most: int) -> None:
     assert headline.left > 0
     assert headline.dead >= (halt.count or 1)
     assert headline.read == headline.done + headline.dead + headline.left
-    assert "halt" in outcome.result.reasons[0]
+    assert "halt" in outcome.result.ended.reasons[0]
 
 
 def test_a_share_below_the_limit_does_not_halt() -> None:
