@@ -33,7 +33,7 @@ from runner.secret_masks import SecretMask
 from runner.store import DeadLetterFile, run_folders
 from runner.store.records import RecordFile
 from runner.structs import dataclass
-from runner.supervisor import DeadLetterRecord, DeadLetterSink, Plan, Supervisor, TaskPlan
+from runner.supervisor import DeadLetterSink, Plan, Supervisor, TaskPlan
 from runner.supervisor.description import describe_run
 from runner.supervisor.outcome import EXIT_DEAD, EXIT_FAILED
 from runner.tasks import inspect_shape
@@ -43,10 +43,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from runner.engines.base import Engine
+    from runner.ledger import GivenUp
     from runner.model import Config, TaskConfig
     from runner.plugins import PluginPolicy, TaskFunction
     from runner.report.record import RunRecord
     from runner.supervisor import RunOutcome
+    from runner.supervisor.dead_letters import FailureEvidence
     from runner.tasks import Reference
 
 _SIGNALS = [
@@ -340,22 +342,13 @@ class _RunDeadLetters(DeadLetterSink):
         self.file = DeadLetterFile(plan.settings.state, plan.run_id, {"title": plan.title})
         self._printer = printer
 
-    def store_letter(self, record: DeadLetterRecord) -> None:
+    def store_letter(self, given_up: GivenUp, preview: str) -> None:
         """Write it down."""
-        text = record.text
-        self.file.append(
-            {
-                "id": record.item_id,
-                "queue": record.queue,
-                "task": text.task,
-                "worker": text.worker,
-                "attempts": text.attempts,
-                "error": text.error,
-                "traceback": text.traceback,
-                "preview": record.preview,
-                "output": record.output,
-            }
-        )
+        evidence: FailureEvidence = given_up.evidence
+        words = ("task", "worker", "attempts", "error", "traceback")
+        told = {word: getattr(evidence.text, word) for word in words}
+        letter = {"id": given_up.item_range.item_id, "queue": given_up.queue, **told}
+        self.file.append({**letter, "preview": preview, "output": evidence.output})
 
     def last_output(self, worker: str, *, fresh: bool = False) -> str:
         """Return the last lines that it printed."""

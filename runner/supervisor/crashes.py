@@ -13,11 +13,11 @@ from runner import events
 from runner.error_text import ErrorText, class_names
 from runner.errors import TimedOut
 from runner.supervisor.audit import count_finished
-from runner.supervisor.retry_policy import FailedItems
 from runner.supervisor.run_state import Phase
 from runner.supervisor.task_endings import fail_task
 from runner.text import format_seconds
-from runner.worker import is_retryable
+from runner.transport.messages import Failure
+from runner.worker import may_retry
 
 if TYPE_CHECKING:
     from runner.engines.engine_events import WorkerExited
@@ -158,37 +158,38 @@ class CrashHandler:
         self, slot: WorkerSlot, lease_id: int, suspects: range, finished: int, event: WorkerExited, why: str
     ) -> list[tuple[Verdict, str]]:
         given: list[tuple[Verdict, str]] = []
-        alike: dict[tuple[type, int], tuple[tuple[ItemRange, FailedItems, Verdict], int]] = {}
+        alike: dict[tuple[type, int], tuple[tuple[ItemRange, Failure, Verdict], int]] = {}
         known = slot.overdue_position is not None and not (slot.task.is_async and len(slot.leases) > 1)
 
         def judge(piece: ItemRange) -> Verdict | None:
             if not known and piece.crashes + 1 < MAX_CRASHES:
                 return None
-            fault = self._failure_of(slot, piece, event, why)
-            verdict = self.retry_policy.decide_verdict(slot, piece, fault)
-            given.append((verdict, str(fault.error)))
+            failure = self._failure_of(slot, piece, event, why)
+            verdict = self.retry_policy.decide_verdict(slot, piece, failure, worker_died=True)
+            given.append((verdict, str(failure.error)))
             kind = (type(verdict), piece.attempts + piece.crashes)
-            first, count = alike.get(kind, ((piece, fault, verdict), 0))
+            first, count = alike.get(kind, ((piece, failure, verdict), 0))
             alike[kind] = (first, count + 1)
             return verdict
 
         settlement = self.ledger.settle_lost_lease(lease_id, suspects, finished, judge)
         assert settlement is not None
-        for (piece, fault, verdict), count in alike.values():  # one death is one message, also of a batch
-            self.retry_policy.report_verdict(slot, piece, fault, verdict, count)
+        for (piece, failure, verdict), count in alike.values():  # one death is one message, also of a batch
+            self.retry_policy.report_verdict(slot, piece, failure, verdict, count)
         self.state.audit.ended_by_task[slot.task.name] += count_finished(
             dict(enumerate(each for each, _ in given)), len(given)
         )
         self.reply_handler.apply_settlement(settlement)
         return given
 
-    def _failure_of(self, slot: WorkerSlot, piece: ItemRange, event: WorkerExited, why: str) -> FailedItems:
-        look = self._preview(slot, piece.item_id)
+    def _failure_of(self, slot: WorkerSlot, piece: ItemRange, event: WorkerExited, why: str) -> Failure:
+        preview = self._preview(slot, piece.item_id)
         if slot.overdue_position:
             error = self._timed_out(slot.task, event.stack)
-            return FailedItems(error, is_retryable(slot.task.plan.config.retry_on, error), 1, look, worker_died=True)
+            again = may_retry(slot.task.plan.config, piece.attempts + 1, error)
+            return Failure(0, 1, error, preview, "retry" if again else "error")
         text = f"{piece.crashes + 1} workers died while they executed it, the last one {why}"
-        return FailedItems(ErrorText("WorkerDied", text, event.stack), False, 1, look, worker_died=True)
+        return Failure(0, 1, ErrorText("WorkerDied", text, event.stack), preview)
 
     @staticmethod
     def _timed_out(task: TaskState, stack: str) -> ErrorText:
@@ -200,14 +201,14 @@ class CrashHandler:
 
     def _handle_source_crash(self, slot: WorkerSlot, event: WorkerExited, why: str, *, was: Phase) -> None:
         """Restart or fail a task without inputs: its call is the one item. What it has sent cannot be taken back."""
-        task, now, config = slot.task, self.state.clock.now(), slot.task.plan.config
+        task, now = slot.task, self.state.clock.now()
         fatal = ""
         if slot.received_items:
             sent = f"after it had sent {slot.received_items:,} items"
             fatal = f"worker `{slot.name}` {why} {sent}; a source cannot go on where it was"
         elif slot.overdue_position:
             error = self._timed_out(task, event.stack)
-            if slot.attempt >= config.attempts or not is_retryable(config.retry_on, error):
+            if not may_retry(slot.task.plan.config, slot.attempt, error):
                 fatal = f"worker `{slot.name}` {why}"
             slot.attempt += 1
         elif was is Phase.STARTING or not event.position.lease:

@@ -7,15 +7,15 @@ more over its bound than what is in flight. Nothing ever blocks inside a worker,
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from runner.chunk_sizing import MAX_GRANT_BYTES, TIME_SLICE
+from runner.supervisor.dead_letters import DeadLetterPayload
 from runner.supervisor.run_state import Phase
 from runner.supervisor.time_accounting import EXECUTING, ITEM, ROOM, TURN, WAITING_FOR_REASON
-from runner.transport.messages import Credit, FailureText, Grant, GrantedRange
+from runner.transport.messages import Credit, Grant, GrantedRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -28,16 +28,6 @@ if TYPE_CHECKING:
 
 #: An elastic queue holds what its readers can do in so many slices; more items than these only leave the cache.
 _SLICES, MAX_ELASTIC_ITEMS = 2, 1 << 17
-
-
-class DeadLetterPayload(Struct, frozen=True):
-    """The payload of a chunk that is one dead letter: the item where it lay, and what is said of it."""
-
-    payload: Any
-    index: int
-    kind: int
-    number: int
-    text: FailureText
 
 
 class Dispatcher:

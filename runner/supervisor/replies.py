@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner import events
 from runner.supervisor.audit import count_finished
-from runner.supervisor.dead_letters import DeadLetterRecord
-from runner.supervisor.dispatch import DeadLetterPayload
-from runner.supervisor.retry_policy import FailedItems
+from runner.supervisor.dead_letters import DeadLetterPayload
 from runner.supervisor.run_state import Phase
 from runner.supervisor.time_accounting import EXECUTING, WAITING_FOR_REASON
 from runner.transport.messages import (
@@ -27,8 +25,9 @@ if TYPE_CHECKING:
 
     from runner.engines.engine_events import MessageReceived
     from runner.ledger import Chunk, GivenUp, Lease, Settlement, Verdict
+    from runner.supervisor.dead_letters import FailureEvidence
     from runner.supervisor.dispatch import Dispatcher
-    from runner.supervisor.retry_policy import FailureEvidence, RetryPolicy
+    from runner.supervisor.retry_policy import RetryPolicy
     from runner.supervisor.run_state import RunState, TaskState, WorkerSlot
     from runner.supervisor.shutdown import Shutdown
     from runner.supervisor.timeouts import TimeoutWatchdog
@@ -145,27 +144,25 @@ class ReplyHandler:
 
     def _judge_failure(self, slot: WorkerSlot, lease: Lease, failure: Failure) -> Verdict:
         _, piece = next(iter(lease.locate_ranges(failure.index, 1)))
-        retry = failure.verdict == "retry"
-        fault = FailedItems(
-            failure.error, retry, failure.count, failure.preview, failure.retry_after, previews=failure.previews
-        )
-        return self.retry_policy.judge_and_report(slot, piece, fault)
+        verdict = self.retry_policy.decide_verdict(slot, piece, failure)
+        self.retry_policy.report_verdict(slot, piece, failure, verdict, failure.count)
+        return verdict
 
     def apply_settlement(self, settlement: Settlement) -> None:
-        """Look at what a settled lease has brought: queues with something new, and dead items."""
+        """Look at what a settled lease has brought: queues with something new, and dead items.
+
+        These go into the task's queue of dead letters, or into the run's own store.
+        """
         for queue in settlement.fed_queues:
             self.dirty_tasks.add_readers(queue)
-        self.store_dead_items(settlement)
-
-    def store_dead_items(self, settlement: Settlement) -> None:
-        """Put dead items into the task's queue of dead letters, or into the run's own store."""
         place, before = 0, None
         for given_up in settlement.dead_items:
             evidence: FailureEvidence = given_up.evidence
             place, before = (place + 1 if evidence is before else 0), evidence
             dead = self.state.tasks[evidence.text.task].plan.config.dead
             if dead is None:
-                self.state.dead_letters.store_letter(self._dead_letter_record(given_up, evidence, place))
+                preview = evidence.previews[place] if evidence.previews else evidence.preview
+                self.state.dead_letters.store_letter(given_up, preview)
             else:
                 letter = self._dead_letter(given_up, evidence)
                 self.audit.sent_by_queue[dead] += 1
@@ -175,23 +172,13 @@ class ReplyHandler:
             evidence = settlement.dead_items[-1].evidence
             self.shutdown.check_dead_limit(self.state.tasks[evidence.text.task], evidence.name)
 
-    def _locate_item(self, given_up: GivenUp) -> tuple[object, int, int]:
-        piece = given_up.item_range
-        payload = piece.chunk.payload
-        if isinstance(payload, DeadLetterPayload):
-            return payload.payload, payload.index, payload.kind
-        return payload, piece.start, self.dispatcher.payload_kinds[given_up.queue]
-
     def _dead_letter(self, given_up: GivenUp, evidence: FailureEvidence) -> DeadLetterPayload:
-        payload, index, kind = self._locate_item(given_up)
-        return DeadLetterPayload(payload, index, kind, given_up.item_range.chunk.number, evidence.text)
-
-    def _dead_letter_record(self, given_up: GivenUp, evidence: FailureEvidence, place: int) -> DeadLetterRecord:
-        """Return the letter of an item, the `place`-th of those that failed together."""
-        payload, index, kind = self._locate_item(given_up)
-        item = given_up.item_range.item_id
-        preview = evidence.previews[place] if evidence.previews else evidence.preview
-        return DeadLetterRecord(item, given_up.queue, evidence.text, preview, evidence.output, payload, index, kind)
+        piece = given_up.item_range
+        payload, number = piece.chunk.payload, piece.chunk.number
+        if isinstance(payload, DeadLetterPayload):  # it was a letter already, and stays the item that it was
+            return DeadLetterPayload(payload.payload, payload.index, payload.kind, number, evidence.text)
+        kind = self.dispatcher.payload_kinds[given_up.queue]
+        return DeadLetterPayload(payload, piece.start, kind, number, evidence.text)
 
     # -- sources -------------------------------------------------------------------------------
 

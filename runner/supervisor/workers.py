@@ -12,7 +12,7 @@ from runner.supervisor.run_state import Phase, WorkerSlot
 from runner.supervisor.task_endings import dismiss_worker, fail_task, finish_if_over, skip_task
 from runner.supervisor.time_accounting import ENDED, EXECUTING, ITEM, ROOM, STARTING, WAITING_FOR_REASON, TimeAccount
 from runner.transport.messages import Stop
-from runner.worker import is_retryable
+from runner.worker import may_retry
 
 if TYPE_CHECKING:
     from runner.engines.engine_events import WorkerExited
@@ -164,7 +164,7 @@ class WorkerPool:
 
     def _another_try(self, slot: WorkerSlot, message: Failed) -> tuple[bool, int]:
         """Return True if a worker that could not go on is started once more, and which try this was."""
-        task, config = slot.task, slot.task.plan.config
+        task = slot.task
         if self.state.stopping:
             return False, slot.attempt
         if message.failed_phase == "setup":
@@ -174,8 +174,7 @@ class WorkerPool:
         if message.failed_phase != "call" or not task.is_source or slot.received_items or message.verdict == "reject":
             return False, attempt
         slot.attempt += 1
-        may = message.verdict == "retry" or is_retryable(config.retry_on, message.error)
-        return may and attempt < config.attempts, attempt
+        return may_retry(task.plan.config, attempt, message.error, asked=message.verdict == "retry"), attempt
 
     # -- deaths --------------------------------------------------------------------------------
 

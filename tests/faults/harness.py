@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -50,8 +51,8 @@ class _Keeping(DeadLetterSink):
     def __init__(self) -> None:
         self.records: list[Any] = []
 
-    def store_letter(self, record: Any) -> None:
-        self.records.append(record)
+    def store_letter(self, given_up: Any, preview: str) -> None:
+        self.records.append(SimpleNamespace(text=given_up.evidence.text, preview=preview))
 
 
 def task(

@@ -845,8 +845,8 @@ BUGS: dict[str, Bug] = {
     ),
     "every error is tried again": Bug(
         "retries",
-        "runner.worker.failure:is_retryable",
-        always(True),
+        "runner.worker.failure:may_retry",
+        lambda original, task_, attempt, error, *, asked=False: attempt < task_.attempts,
         partial(test_items.test_only_what_retry_on_names_is_tried_again, ("OSError",), 0),
     ),
     "what was rejected is tried again": Bug(
