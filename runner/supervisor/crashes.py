@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from runner import events
 from runner.error_text import ErrorText, class_names
 from runner.errors import TimedOut
 from runner.supervisor.audit import count_finished
 from runner.supervisor.run_state import Phase
-from runner.supervisor.task_endings import fail_task
+from runner.supervisor.shutdown import fail_task
 from runner.text import format_seconds
 from runner.transport.messages import Failure
 from runner.worker import may_retry
@@ -35,23 +37,14 @@ MAX_FAILED_STARTS = 3
 _FIRST_PAUSE, _MOST_PAUSE = 0.1, 5.0
 
 
-class CrashHandler:
+class CrashHandler(Struct, eq=False):
     """Handles every death that the supervisor has not asked for."""
 
-    def __init__(
-        self,
-        state: RunState,
-        dispatcher: Dispatcher,
-        shutdown: Shutdown,
-        retry_policy: RetryPolicy,
-        reply_handler: ReplyHandler,
-    ) -> None:
-        self.state = state
-        self.ledger = state.ledger
-        self.dispatcher = dispatcher
-        self.shutdown = shutdown
-        self.retry_policy = retry_policy
-        self.reply_handler = reply_handler
+    state: RunState
+    dispatcher: Dispatcher
+    shutdown: Shutdown
+    retry_policy: RetryPolicy
+    reply_handler: ReplyHandler
 
     def handle_crash(self, slot: WorkerSlot, event: WorkerExited, *, was: Phase) -> None:
         """Blame what the worker executed, give the rest again, and replace it."""
@@ -108,10 +101,10 @@ class CrashHandler:
         verdicts: list[tuple[Verdict, str]] = []
         for lease_id in list(slot.leases):
             self.dispatcher.forget_lease(lease_id)
-            lease = self.ledger.leases[lease_id]
+            lease = self.state.ledger.leases[lease_id]
             suspects, finished = self._suspects(slot, lease, event)
             if not suspects:
-                self.ledger.release_lease(lease_id)
+                self.state.ledger.release_lease(lease_id)
                 continue
             verdicts += self._judge_suspects(slot, lease_id, suspects, finished, event, why)
         slot.leases.clear()
@@ -134,7 +127,7 @@ class CrashHandler:
         """Return the single items, with their queues, of which one may have killed the worker; the first first."""
         found: list[tuple[str, ItemRange]] = []
         for lease_id in slot.leases:
-            lease = self.ledger.leases[lease_id]
+            lease = self.state.ledger.leases[lease_id]
             suspects, _ = self._suspects(slot, lease, event)
             for line, piece in lease.locate_ranges(suspects.start, len(suspects)):
                 found += [(line.queue, piece.sub_range(at, 1)) for at in range(piece.count)]
@@ -172,7 +165,7 @@ class CrashHandler:
             alike[kind] = (first, count + 1)
             return verdict
 
-        settlement = self.ledger.settle_lost_lease(lease_id, suspects, finished, judge)
+        settlement = self.state.ledger.settle_lost_lease(lease_id, suspects, finished, judge)
         assert settlement is not None
         for (piece, failure, verdict), count in alike.values():  # one death is one message, also of a batch
             self.retry_policy.report_verdict(slot, piece, failure, verdict, count)

@@ -23,9 +23,8 @@ from runner.supervisor.rate_limit import TokenBucket
 from runner.supervisor.replies import ReplyHandler
 from runner.supervisor.retry_policy import RetryPolicy
 from runner.supervisor.run_state import RunState, TaskState
-from runner.supervisor.shutdown import Shutdown
+from runner.supervisor.shutdown import Shutdown, dismiss_task, skip_task
 from runner.supervisor.suspect_previews import SuspectReaders
-from runner.supervisor.task_endings import dismiss_task, skip_task
 from runner.supervisor.timeouts import TimeoutWatchdog
 from runner.supervisor.workers import WorkerPool
 from runner.topology import Stage

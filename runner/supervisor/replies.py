@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct, field
+
 from runner import events
 from runner.supervisor.audit import count_finished
 from runner.supervisor.dead_letters import DeadLetterPayload
@@ -33,26 +35,18 @@ if TYPE_CHECKING:
     from runner.supervisor.timeouts import TimeoutWatchdog
 
 
-class ReplyHandler:
+class ReplyHandler(Struct, eq=False):
     """Hears what workers say. What is said of the worker itself, others hear: they are added to `handlers`."""
 
-    def __init__(
-        self,
-        state: RunState,
-        dispatcher: Dispatcher,
-        timeout_watchdog: TimeoutWatchdog,
-        shutdown: Shutdown,
-        retry_policy: RetryPolicy,
-    ) -> None:
-        self.state = state
-        self.ledger = state.ledger
-        self.audit = state.audit
-        self.dirty_tasks = state.dirty_tasks
-        self.dispatcher = dispatcher
-        self.timeout_watchdog = timeout_watchdog
-        self.shutdown = shutdown
-        self.retry_policy = retry_policy
-        self.handlers: dict[type, Callable[[WorkerSlot, Any], None]] = {
+    state: RunState
+    dispatcher: Dispatcher
+    timeout_watchdog: TimeoutWatchdog
+    shutdown: Shutdown
+    retry_policy: RetryPolicy
+    handlers: dict[type, Callable[[WorkerSlot, Any], None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.handlers |= {
             Reply: self._on_reply,
             Produced: self._on_produced,
             SuspectPreview: self._on_preview,
@@ -93,8 +87,8 @@ class ReplyHandler:
             done += self._settle_ack(slot, ack, outputs if last else [])
         if not reply.acks:  # what a function with boxes put after its inputs had ended
             for queue, chunk in outputs:
-                self.ledger.put(queue, [chunk], sender=task.name)
-                self.dirty_tasks.add_readers(queue)
+                self.state.ledger.put(queue, [chunk], sender=task.name)
+                self.state.dirty_tasks.add_readers(queue)
         task.chunk_sizer.learn_cost(done, reply.busy_seconds)
         task.unhindered_items += done
         self.dispatcher.update_elastic_size(task)
@@ -104,21 +98,23 @@ class ReplyHandler:
         account.add_work(now, now if task.is_async else reply.busy_seconds, reply.codec_seconds)
         if not slot.leases and account.state == EXECUTING:
             account.enter_state(WAITING_FOR_REASON, now)
-        self.dirty_tasks.add_tasks((task.name,))
-        if self.state.topology.may_end(task.name) and not self.ledger.has_items(task.name):
+        self.state.dirty_tasks.add_tasks((task.name,))
+        if self.state.topology.may_end(task.name) and not self.state.ledger.has_items(task.name):
             self.state.check_ends = True
         self.timeout_watchdog.check_lifespan(slot)
 
     def _make_chunks(self, task: TaskState, outputs: Iterable[Output]) -> Iterable[tuple[str, Chunk]]:
         for output in outputs:
             shared_bytes = sum(length for _, _, length in output.block_refs)
-            chunk = self.ledger.make_chunk(output.payload, output.count, output.size, output.priorities, shared_bytes)
+            chunk = self.state.ledger.make_chunk(
+                output.payload, output.count, output.size, output.priorities, shared_bytes
+            )
             for queue in task.output_groups[output.group_index].queues:
-                self.audit.sent_by_queue[queue] += output.count
+                self.state.audit.sent_by_queue[queue] += output.count
                 yield queue, chunk
 
     def _settle_ack(self, slot: WorkerSlot, ack: Ack, outputs: list[tuple[str, Chunk]]) -> int:
-        lease = self.ledger.leases.get(ack.lease)
+        lease = self.state.ledger.leases.get(ack.lease)
         if lease is None:
             return 0
         if ack.keeps_rest:
@@ -128,13 +124,13 @@ class ReplyHandler:
             slot.task.update_free_slot(slot)
             self.dispatcher.forget_lease(ack.lease)
         if not ack.keeps_rest and ack.done < lease.count:
-            self.dirty_tasks.add_input_readers(slot.task.name)
+            self.state.dirty_tasks.add_input_readers(slot.task.name)
             if slot.task.rate_limiter is not None:
                 slot.task.rate_limiter.return_tokens(lease.count - ack.done)
         verdicts = {failure.index: self._judge_failure(slot, lease, failure) for failure in ack.failures}
-        settlement = self.ledger.settle_lease(ack.lease, ack.done, verdicts, outputs, more=ack.keeps_rest)
+        settlement = self.state.ledger.settle_lease(ack.lease, ack.done, verdicts, outputs, more=ack.keeps_rest)
         assert settlement is not None
-        self.audit.ended_by_task[slot.task.name] += count_finished(verdicts, ack.done)
+        self.state.audit.ended_by_task[slot.task.name] += count_finished(verdicts, ack.done)
         self.apply_settlement(settlement)
         for failure in ack.failures:
             self.retry_policy.apply_on_error(slot.task, verdicts[failure.index], failure.error)
@@ -154,7 +150,7 @@ class ReplyHandler:
         These go into the task's queue of dead letters, or into the run's own store.
         """
         for queue in settlement.fed_queues:
-            self.dirty_tasks.add_readers(queue)
+            self.state.dirty_tasks.add_readers(queue)
         place, before = 0, None
         for given_up in settlement.dead_items:
             evidence: FailureEvidence = given_up.evidence
@@ -165,9 +161,11 @@ class ReplyHandler:
                 self.state.dead_letters.store_letter(given_up, preview)
             else:
                 letter = self._dead_letter(given_up, evidence)
-                self.audit.sent_by_queue[dead] += 1
-                self.ledger.put(dead, [self.ledger.make_chunk(letter, 1, 64 + len(evidence.text.traceback))])
-                self.dirty_tasks.add_readers(dead)
+                self.state.audit.sent_by_queue[dead] += 1
+                self.state.ledger.put(
+                    dead, [self.state.ledger.make_chunk(letter, 1, 64 + len(evidence.text.traceback))]
+                )
+                self.state.dirty_tasks.add_readers(dead)
         if settlement.dead_items:
             evidence = settlement.dead_items[-1].evidence
             self.shutdown.check_dead_limit(self.state.tasks[evidence.text.task], evidence.name)
@@ -185,11 +183,11 @@ class ReplyHandler:
     def _on_produced(self, slot: WorkerSlot, message: Produced) -> None:
         task = slot.task
         self.dispatcher.count_arrived(task, slot, message.item_count)
-        self.ledger.source_sent(task.name, message.item_count)
+        self.state.ledger.source_sent(task.name, message.item_count)
         for queue, chunk in self._make_chunks(task, message.outputs):
-            self.ledger.put(queue, [chunk], sender=task.name)
-            self.dirty_tasks.add_readers(queue)
+            self.state.ledger.put(queue, [chunk], sender=task.name)
+            self.state.dirty_tasks.add_readers(queue)
         slot.items += message.item_count
         slot.time_account.items += message.item_count
         slot.time_account.add_work(self.state.clock.now(), message.busy_seconds, 0.0)
-        self.dirty_tasks.add_tasks((task.name,))
+        self.state.dirty_tasks.add_tasks((task.name,))

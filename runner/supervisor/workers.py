@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import Struct, field
+
 from runner import events
 from runner.chunk_sizing import time_slice_for
 from runner.errors import SpawnError
 from runner.supervisor.crashes import MAX_FAILED_STARTS
 from runner.supervisor.run_state import Phase, WorkerSlot
-from runner.supervisor.task_endings import dismiss_worker, fail_task, finish_if_over, skip_task
+from runner.supervisor.shutdown import dismiss_worker, fail_task, finish_if_over, skip_task
 from runner.supervisor.time_accounting import ENDED, EXECUTING, ITEM, ROOM, STARTING, WAITING_FOR_REASON, TimeAccount
 from runner.transport.messages import Stop
 from runner.worker import may_retry
@@ -29,26 +31,17 @@ if TYPE_CHECKING:
 _EXIT_GRACE = 5.0
 
 
-class WorkerPool:
+class WorkerPool(Struct, eq=False):
     """All workers of a run."""
 
-    def __init__(
-        self,
-        state: RunState,
-        dispatcher: Dispatcher,
-        timeout_watchdog: TimeoutWatchdog,
-        shutdown: Shutdown,
-        retry_policy: RetryPolicy,
-        crash_handler: CrashHandler,
-    ) -> None:
-        self.state = state
-        self.dispatcher = dispatcher
-        self.timeout_watchdog = timeout_watchdog
-        self.shutdown = shutdown
-        self.retry_policy = retry_policy
-        self.crash_handler = crash_handler
-        self._due: list[WorkerSlot] = []
-        self._exit_deadlines: dict[int, float] = {}
+    state: RunState
+    dispatcher: Dispatcher
+    timeout_watchdog: TimeoutWatchdog
+    shutdown: Shutdown
+    retry_policy: RetryPolicy
+    crash_handler: CrashHandler
+    _due: list[WorkerSlot] = field(default_factory=list)
+    _exit_deadlines: dict[int, float] = field(default_factory=dict)
 
     # -- starting ------------------------------------------------------------------------------
 
