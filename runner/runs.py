@@ -34,8 +34,8 @@ from runner.store import DeadLetterFile, run_folders
 from runner.store.records import RecordFile
 from runner.structs import dataclass
 from runner.supervisor import DeadLetterSink, Plan, Supervisor, TaskPlan
-from runner.supervisor.description import describe_run
 from runner.supervisor.outcome import EXIT_DEAD, EXIT_FAILED
+from runner.supervisor.plan import describe_run
 from runner.tasks import inspect_shape
 from runner.transport.progress_page import ProgressPage
 

@@ -14,7 +14,6 @@ from runner.ledger import Ledger
 from runner.supervisor.audit import BalanceAudit
 from runner.supervisor.crashes import CrashHandler
 from runner.supervisor.dead_letters import DeadLetterSink
-from runner.supervisor.dirty_tasks import DirtyTasks
 from runner.supervisor.dispatch import Dispatcher
 from runner.supervisor.outcome import conclude_run
 from runner.supervisor.processors import ProcessorMeter
@@ -22,7 +21,7 @@ from runner.supervisor.progress import ProgressReporter
 from runner.supervisor.rate_limit import TokenBucket
 from runner.supervisor.replies import ReplyHandler
 from runner.supervisor.retry_policy import RetryPolicy
-from runner.supervisor.run_state import RunState, TaskState
+from runner.supervisor.run_state import DirtyTasks, RunState, TaskState
 from runner.supervisor.shutdown import Shutdown, dismiss_task, skip_task
 from runner.supervisor.suspect_previews import SuspectReaders
 from runner.supervisor.timeouts import TimeoutWatchdog

@@ -1,23 +1,28 @@
-"""The plan of a run: the checked file, with everything about its functions that workers must know."""
+"""The plan of a run: the checked file, with everything about its functions that workers must know; and in words."""
 
 from __future__ import annotations
 
+import os
+import platform
 from typing import TYPE_CHECKING
 
 from runner.chunk_sizing import shared_discount_for
-from runner.events import RunPlan
+from runner.config import resolved
+from runner.config.value_types import usable_cores
+from runner.events import Machine, QueuePlanned, RunPlan, TaskPlanned
 from runner.ledger import QueueSpec
 from runner.secret_masks import SecretMask
 from runner.structs import dataclass, field
 from runner.topology import TaskNode, Topology
 from runner.transport.messages import OBJECTS, PICKLED, SHARED
+from runner.version import __version__
 from runner.worker.spec import OutputGroup, WorkerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from runner.hookspecs import WorkerHook
-    from runner.model import Mode, QueueConfig, RunSettings, TaskConfig
+    from runner.model import Config, Mode, QueueConfig, RunSettings, TaskConfig
     from runner.plugins import PluginSet
     from runner.tasks import Reference, Shape
 
@@ -209,3 +214,54 @@ class Plan:
                 sorts.setdefault(sort, []).append(queue)
             groups += [OutputGroup(port.name, tuple(queues), *sort) for sort, queues in sorts.items()]
         return tuple(groups)
+
+
+# -- for people and records -------------------------------------------------------------------
+
+
+def describe_run(config: Config, tasks: Mapping[str, TaskPlan], queues: Iterable[QueueConfig]) -> RunPlan:
+    """The plan of a run in words and numbers; secrets are hidden, as `runner show` hides them."""
+    letters = {task.config.dead for task in tasks.values()}
+    return RunPlan(
+        file=str(config.file),
+        resolved=resolved.render_resolved(config),
+        tasks=tuple(_describe_task(task) for task in tasks.values()),
+        queues=tuple(_describe_queue(queue, letters=queue.name in letters) for queue in queues),
+        machine=describe_machine(),
+    )
+
+
+def _describe_task(task: TaskPlan) -> TaskPlanned:
+    config = task.config
+    return TaskPlanned(
+        name=config.name,
+        call=config.call,
+        mode=task.mode,
+        workers=config.workers.names,
+        inputs=config.inputs,
+        outputs=config.outputs,
+        dead=config.dead or "",
+        after=tuple(config.after),
+        rate=None if config.rate is None else config.rate.count / config.rate.period,
+        concurrency=config.concurrency if task.is_async else None,
+        batch=None if config.batch is None else config.batch.items,
+        ordered=config.ordered,
+        help=config.help,
+    )
+
+
+def _describe_queue(queue: QueueConfig, *, letters: bool) -> QueuePlanned:
+    bound = None if queue.loop or queue.elastic else queue.size
+    return QueuePlanned(queue.name, bound, queue.bytes, queue.fanout or "", queue.loop, letters, queue.lane or "")
+
+
+def describe_machine() -> Machine:
+    """This machine, as far as it may be used.
+
+    >>> describe_machine().cores > 0
+    True
+    """
+    names = os.uname()
+    system = f"{names.sysname} {names.release} {names.machine}"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Machine(system, platform.python_version(), __version__, usable_cores(), memory)
