@@ -18,7 +18,7 @@ from runner.supervisor.time_accounting import EXECUTING, ITEM, ROOM, TURN, WAITI
 from runner.transport.messages import Credit, Grant, GrantedRange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from runner.ledger import ItemRange, Lease
     from runner.supervisor.rate_limit import TokenBucket
@@ -333,12 +333,3 @@ class Dispatcher:
         """Free the credit that a source has not used when it ended."""
         self._expect_items(task.bounding_queues, -max(0, slot.credit - slot.received_items))
         slot.credit = slot.received_items
-
-    def flushable_tasks(self, tasks: Iterable[TaskState]) -> list[TaskState]:
-        """Return the tasks that have items which only wait for their batch to fill."""
-        return [
-            task
-            for task in tasks
-            if task.plan.config.batch is not None
-            and 0 < self.ledger.available_items(task.name) < task.plan.config.batch.items
-        ]
