@@ -100,8 +100,7 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
     queues = {name: queue for name, queue in config.queues.items() if name in used}
     return Plan(
         config.title or config.file,
-        # 64 random bits: runs of one second, in containers with one pid, stay apart.
-        time.strftime("%Y%m%d-%H%M%S-") + os.urandom(8).hex(),
+        _run_id(),
         replace(config.run, state=config.folder / config.run.state),
         queues,
         tasks,
@@ -117,6 +116,11 @@ def _plan_task(task: TaskConfig, function: TaskFunction, arguments: tuple[tuple[
     return TaskPlan(
         task, task.mode or "process", function.reference, inspect_shape(function.obj), pickle.dumps(arguments, 5)
     )
+
+
+def _run_id() -> str:
+    """When it began, for people; and 64 random bits: runs of one second, in containers with one pid, stay apart."""
+    return time.strftime("%Y%m%d-%H%M%S-") + os.urandom(8).hex()
 
 
 # -- from a plan to how it ended, in front of people ------------------------------------------
