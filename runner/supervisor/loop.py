@@ -11,7 +11,6 @@ from runner import events
 from runner.engines.engine_events import MessageReceived, SignalReceived
 from runner.ledger import Ledger
 from runner.supervisor.audit import BalanceAudit
-from runner.supervisor.crashes import CrashHandler
 from runner.supervisor.dead_letters import DeadLetterSink
 from runner.supervisor.dispatch import Dispatcher
 from runner.supervisor.outcome import conclude_run
@@ -77,16 +76,15 @@ class Supervisor:
             began_at=clock.now(),
         )
         self._batching = [task for task in self.tasks.values() if task.plan.config.batch is not None]
-        # Each part is given those that it calls, and none calls upwards, apart from two callables.
+        # Each part is given those that it calls, and none calls upwards, but for `on_kill` and `handlers`.
         self.timeout_watchdog = watchdog = TimeoutWatchdog(state)
         self.dispatcher = dispatcher = Dispatcher(state, watchdog)
         self.shutdown = shutdown = Shutdown(state, reactor, watchdog, on_kill=self._end_readers)
         self.retry_policy = retry_policy = RetryPolicy(state, shutdown)
         self.reply_handler = replies = ReplyHandler(state, dispatcher, watchdog, shutdown, retry_policy)
-        crashes = CrashHandler(state, dispatcher, shutdown, retry_policy, replies)
-        self.worker_pool = pool = WorkerPool(state, dispatcher, watchdog, shutdown, retry_policy, crashes)
+        self.worker_pool = pool = WorkerPool(state, dispatcher, watchdog, shutdown, retry_policy, replies)
         replies.handlers |= {Ready: pool.on_ready, Finished: pool.on_finished, Failed: pool.on_failed}
-        self.suspect_readers = SuspectReaders(state, dispatcher, crashes, pool.on_death, able=suspect_readers)
+        self.suspect_readers = SuspectReaders(state, dispatcher, pool, able=suspect_readers)
         self.progress_reporter = ProgressReporter(state, listening=listening)
         #: Of each part that will make something happen by itself: when the first of it is. Then those that only watch.
         self._timers = (self.ledger.next_waking, pool.next_time, dispatcher.next_time, self._batch_due)

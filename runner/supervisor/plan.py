@@ -91,20 +91,16 @@ class Plan:
     secret_mask: SecretMask = field(default_factory=SecretMask, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        writers: dict[str, list[TaskPlan]] = {queue: [] for queue in self.queues}
-        readers: dict[str, list[TaskPlan]] = {queue: [] for queue in self.queues}
-        for task in self.tasks.values():
-            for queue in task.config.outputs:
-                writers[queue].append(task)
-            for queue in task.config.inputs:
-                readers[queue].append(task)
-        for queue in self.queues:
+        topology = self.build_topology()
+        readers = {queue: topology.readers.get(queue, []) for queue in self.queues}
+        for queue, names in readers.items():
             # A dead letter carries its item in the form it had.
-            dead = {task.config.dead for task in readers[queue] if task.config.dead is not None}
-            ends = [*writers[queue], *readers[queue], *(task for letters in dead for task in readers[letters])]
+            dead = {letters for name in names if (letters := self.tasks[name].config.dead) is not None}
+            writing = [name for name in topology.writers.get(queue, ()) if queue in self.tasks[name].config.outputs]
+            ends = (*writing, *names, *(name for letters in dead for name in readers[letters]))
             # Objects travel as they are only between threads.
-            self.payload_kinds[queue] = OBJECTS if all(task.mode == "thread" for task in ends) else PICKLED
-        for queue in self._shared({name: len(tasks) for name, tasks in readers.items()}):
+            self.payload_kinds[queue] = OBJECTS if all(self.tasks[n].mode == "thread" for n in ends) else PICKLED
+        for queue in self._shared({name: len(names) for name, names in readers.items()}):
             if self.payload_kinds[queue] == OBJECTS:
                 self.payload_kinds[queue] = SHARED
 
@@ -118,16 +114,6 @@ class Plan:
         for task in self.tasks.values():  # a dead letter carries the item as it is in the queue it was in
             found |= set(task.config.inputs) if task.config.dead in found else set()
         return found
-
-    @property
-    def process_mode(self) -> str:
-        """Return the mode of tasks in processes: processes of this machine, or another engine."""
-        return "process" if self.settings.engine == "local" else self.settings.engine
-
-    @property
-    def dead_letter_queues(self) -> set[str]:
-        """Return the queues that carry dead letters."""
-        return {task.config.dead for task in self.tasks.values() if task.config.dead is not None}
 
     def build_topology(self) -> Topology:
         """Return the graph of tasks and queues, with nothing started."""
@@ -143,7 +129,7 @@ class Plan:
 
     def queue_specs(self, readers: Mapping[str, Iterable[str]]) -> list[QueueSpec]:
         """Return the queues as the ledger wants them. A queue that closes a cycle never blocks its writers."""
-        letters = self.dead_letter_queues
+        letters = {task.config.dead for task in self.tasks.values()}
         return [
             QueueSpec(
                 queue=name,
@@ -161,7 +147,7 @@ class Plan:
 
     def worker_spec(self, task: TaskPlan, name: str, slot: int) -> WorkerSpec:
         """Return what one worker of a task is told."""
-        config = task.config
+        config, engine = task.config, self.settings.engine
         return WorkerSpec(
             task=config.name,
             name=name,
@@ -184,7 +170,7 @@ class Plan:
             shared_discount=self.shared_discount(config),
             grace=self.settings.grace,
             env={} if task.mode == "thread" else dict(config.env),  # threads share that of the whole run
-            mode="thread" if task.mode == "thread" else self.process_mode,
+            mode="thread" if task.mode == "thread" else "process" if engine == "local" else engine,
             hooks=self.worker_hooks,
             prefixes_hook_output=self.settings.log == "prefix",
         )

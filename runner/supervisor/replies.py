@@ -130,7 +130,7 @@ class ReplyHandler(Struct, eq=False):
         verdicts = {failure.index: self._judge_failure(slot, lease, failure) for failure in ack.failures}
         settlement = self.state.ledger.settle_lease(ack.lease, ack.done, verdicts, outputs, more=ack.keeps_rest)
         assert settlement is not None
-        self.state.audit.ended_by_task[slot.task.name] += count_finished(verdicts, ack.done)
+        self.state.audit.ended_by_task[slot.task.name] += count_finished(verdicts.values(), ack.done)
         self.apply_settlement(settlement)
         for failure in ack.failures:
             self.retry_policy.apply_on_error(slot.task, verdicts[failure.index], failure.error)

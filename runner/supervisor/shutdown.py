@@ -257,8 +257,9 @@ class Shutdown(Struct, eq=False):
         for name, task in self.state.tasks.items():
             if self.state.topology.stages[name] is Stage.WAITING:
                 skip_task(self.state, task, "the run was stopped before it started")
-            elif task.is_source:
-                stop_source(task)
+            for slot in task.slots if task.is_source else ():
+                if slot.phase is Phase.READY:  # it ends at its next item; a call is told through `Context.stopping`
+                    task.engine.send(slot.index, Stop(inputs_ended=False))
 
     def fail_or_stop_run(self, task: TaskState, why: str) -> None:
         """Fail a task; with `on_error = "stop"`, the whole run stops as well."""
@@ -352,10 +353,3 @@ class Shutdown(Struct, eq=False):
         if self._grace_ends is not None:
             self._grace_ends += by
         self.timeout_watchdog.shift_times(by)
-
-
-def stop_source(task: TaskState) -> None:
-    """End a source at its next item; a call is told through `Context.stopping`."""
-    for slot in task.slots:
-        if slot.phase is Phase.READY:
-            task.engine.send(slot.index, Stop(inputs_ended=False))

@@ -24,12 +24,10 @@ from runner.transport.messages import Grant, Ready, Reply, SuspectPreview
 from runner.transport.progress_page import MAX_PROGRESS_SLOTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from runner.ledger import ItemRange
-    from runner.supervisor.crashes import CrashHandler
     from runner.supervisor.dispatch import Dispatcher
     from runner.supervisor.run_state import RunState, TaskState, WorkerSlot
+    from runner.supervisor.workers import WorkerPool
 
 #: Seconds that a reader has for its start, and for one question; how many a task may cost, and items in a question.
 _BOOT, _LIMIT = 10.0, 2.0
@@ -71,19 +69,18 @@ class _Reader(Struct, eq=False):
 
 
 class SuspectReaders(Struct, eq=False):
-    """All readers. `able`: there may be any; `on_death` is told of a death once its suspects have been shown."""
+    """All readers. `able`: there may be any; the pool is told of a death once its suspects have been shown."""
 
     state: RunState
     dispatcher: Dispatcher
-    crash_handler: CrashHandler
-    on_death: Callable[[WorkerExited], None]
+    worker_pool: WorkerPool
     able: bool
     readers: dict[int, _Reader] = field(default_factory=dict)
     #: Items of which readers have died, or that took too long: no other one is asked for them.
     _fatal: dict[str, str] = field(default_factory=dict)
 
     def ask_reader(self, event: WorkerExited) -> bool:
-        """Return True if a death waits until its suspects have been shown; `on_death` is told of it then."""
+        """Return True if a death waits until its suspects have been shown; the pool is told of it then."""
         if not self.able or self.state.killing:
             return False
         slot = self.state.slots[event.slot]
@@ -91,7 +88,7 @@ class SuspectReaders(Struct, eq=False):
             return False
         if slot.task.failure_reason or slot.task.is_source:
             return False
-        suspects = self.crash_handler.suspect_items(slot, event)[:_MOST]
+        suspects = self.worker_pool.suspect_items(slot, event)[:_MOST]
         reader = self._find_reader(slot.task) if suspects else None
         if reader is None:
             return False
@@ -190,4 +187,4 @@ class SuspectReaders(Struct, eq=False):
             question.slot.suspect_previews = question.previews(why)
             if why and len(question.suspects) == 1:
                 self._fatal |= question.slot.suspect_previews
-            self.on_death(question.event)
+            self.worker_pool.on_death(question.event)
