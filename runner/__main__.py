@@ -16,7 +16,7 @@ from runner.cli import streams
 
 
 def main() -> None:
-    """Run the command line; the exit codes are in `runner.errors` and `runner.supervisor.result`."""
+    """Run the command line; the exit codes are in `runner.errors` and `runner.supervisor.outcome`."""
     if os.getpid() == 1 and hasattr(os, "fork"):
         from runner import pid1
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from runner.engines.reactor import LocalReactor
     from runner.ledger import Balance, ItemCounts
     from runner.model import Config
-    from runner.runs import CompletedRun, OutputOptions
-    from runner.supervisor import Plan
+    from runner.runs import OutputOptions
+    from runner.supervisor import Plan, RunOutcome
 
 _UNDER_WAY = threading.Lock()
 
@@ -198,37 +198,34 @@ def run_config(
 
     plan = runs.prepare_plan(config)
     plan = plan if change is None else change(plan)
-    return _build_result(plan, runs.perform(plan, options, reactor))
+    return _build_result(plan, runs.perform(plan, options, reactor)[0])
 
 
-def _build_result(plan: Plan, completed: CompletedRun) -> Result:
-    end = completed.outcome
+def _build_result(plan: Plan, outcome: RunOutcome) -> Result:
+    ended = outcome.ended
+    counts = ("done", "dead", "dropped", "repeated", "sent")
     tasks = {
-        name: TaskResult(
-            name,
+        task.name: TaskResult(
+            task.name,
             task.how,
             task.why,
-            done=task.done,
-            dead=task.dead,
-            dropped=task.dropped,
-            repeated=task.repeated,
-            sent=task.sent,
+            **{word: getattr(task, word) for word in counts},
             results={worker: _decode_json(text) for worker, text in task.results.items()},
         )
-        for name, task in end.tasks.items()
+        for task in ended.tasks
     }
     return Result(
-        run=plan.run_id,
-        title=end.title,
-        exit_code=completed.exit_code,
-        seconds=end.seconds,
-        headline=end.headline,
-        tasks=tasks,
-        queues=end.lines,
-        reasons=end.reasons,
-        left_behind=end.left_behind,
-        state=plan.settings.state,
-        unfinished=end.unfinished,
+        plan.run_id,
+        plan.title,
+        outcome.exit_code,
+        ended.seconds,
+        outcome.headline,
+        tasks,
+        outcome.lines,
+        ended.reasons,
+        outcome.left_behind,
+        plan.settings.state,
+        ended.unfinished,
     )
 
 

@@ -1,6 +1,6 @@
 """One run from its file to its result; the only module that knows all the others.
 
-    Config ──▶ prepare_plan ──▶ Plan ──▶ perform ──▶ CompletedRun
+    Config ──▶ prepare_plan ──▶ Plan ──▶ perform ──▶ RunOutcome, RunRecord
                                            │
                                            └─ execute_plan: engines, supervisor, plugins; what is heard goes to the
                                               record, the console, the progress display, the events file, the caller
@@ -34,9 +34,9 @@ from runner.store import run_folders
 from runner.store.dead_letters import DeadLetterFile
 from runner.store.records import RecordFile
 from runner.structs import dataclass
-from runner.supervisor import DeadLetterRecord, DeadLetterSink, Plan, Supervisor, TaskPlan
-from runner.supervisor.description import describe_run
-from runner.supervisor.result import EXIT_DEAD, EXIT_FAILED
+from runner.supervisor import DeadLetterSink, Plan, Supervisor, TaskPlan
+from runner.supervisor.outcome import EXIT_DEAD, EXIT_FAILED
+from runner.supervisor.plan import describe_run
 from runner.tasks import inspect_shape
 from runner.transport.progress_page import ProgressPage
 
@@ -44,10 +44,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from runner.engines.base import Engine
+    from runner.ledger import GivenUp
     from runner.model import Config, TaskConfig
     from runner.plugins import PluginPolicy, TaskFunction
     from runner.report.record import RunRecord
     from runner.supervisor import RunOutcome
+    from runner.supervisor.dead_letters import FailureEvidence
     from runner.tasks import Reference
 
 _SIGNALS = [
@@ -84,23 +86,6 @@ class OutputOptions:
     write_page: Callable[[RunRecord], str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CompletedRun:
-    """A run that is over: its outcome, its record (None: none was kept), and the exit code of the command."""
-
-    outcome: RunOutcome
-    record: RunRecord | None
-    exit_code: int
-
-
-@dataclass(frozen=True, slots=True)
-class OutputStreams:
-    """The printer of a run's output, and the `log` mode: "prefix" captures what thread workers print."""
-
-    printer: Printer
-    log: str
-
-
 def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
     """Everything that can be known before a worker starts: functions, their forms, their arguments.
 
@@ -114,19 +99,16 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
     tasks = {name: _plan_task(task, found.functions[name], found.arguments[name]) for name, task in found.tasks.items()}
     used = {queue for task in tasks.values() for queue in (*task.config.inputs, *task.config.outputs, task.config.dead)}
     queues = {name: queue for name, queue in config.queues.items() if name in used}
-    settings = replace(config.run, state=config.folder / config.run.state)
-    workers = found.plugins.hooks.worker_hooks()
-    notices = check.plugin_notices(found.problems)
     return Plan(
         config.title or config.file,
         _run_id(),
-        settings,
+        replace(config.run, state=config.folder / config.run.state),
         queues,
         tasks,
-        worker_hooks=workers,
+        worker_hooks=found.plugins.hooks.worker_hooks(),
         plugins=found.plugins,
         description=describe_run(config, tasks, queues.values()),
-        notices=notices,
+        notices=check.plugin_notices(found.problems),
         secret_mask=SecretMask(config.params[name] for name in config.secret_params),
     )
 
@@ -145,16 +127,17 @@ def _run_id() -> str:
 # -- from a plan to how it ended, in front of people ------------------------------------------
 
 
-def perform(plan: Plan, options: OutputOptions, reactor: LocalReactor | None = None) -> CompletedRun:
-    """Run a plan, show what happens, and return how it ended, once all is written.
+def perform(
+    plan: Plan, options: OutputOptions, reactor: LocalReactor | None = None
+) -> tuple[RunOutcome, RunRecord | None]:
+    """Run a plan, show what happens, and return how it ended and its record, if one is kept, once all is written.
 
     UnsafeFolder or UsageError, before anything is started: the record, the events or the log cannot be written.
     """
     output = _RunOutput(plan, options)
     try:
         try:
-            streams = OutputStreams(output.printer, plan.settings.log)
-            outcome = execute_plan(plan, streams, output.publish, reactor, watched=options.keep_record)
+            outcome = execute_plan(plan, output.printer, output.publish, reactor, watched=options.keep_record)
         finally:
             output.end_display()
         with process_setup.interrupt_on_signals():
@@ -162,7 +145,7 @@ def perform(plan: Plan, options: OutputOptions, reactor: LocalReactor | None = N
             output.printer.close(outcome.closing_patience(plan.settings.deadline))
     finally:
         output.close()
-    return CompletedRun(outcome, record, output.exit_code(outcome))
+    return replace(outcome, exit_code=output.exit_code(outcome)), record
 
 
 class _RunOutput:
@@ -172,12 +155,11 @@ class _RunOutput:
         log = plan.settings.log
         self._options = options
         self._recorder = _open_recorder(plan) if options.keep_record else None  # first: it may refuse
-        self._journal = None
+        self._journal = lines = None
         if options.events_file is not None:
             from runner.report.journal import EventJournal
 
             self._journal = EventJournal(options.events_file)
-        lines = None
         if options.log_format or options.log_file:
             from runner.report.log import open_log
 
@@ -192,11 +174,8 @@ class _RunOutput:
 
             self._display = create_display(options.progress, self.printer, log=log, fd=options.err)
         told = (self._recorder, self._console, self._display, self._journal)
-        self._subscribers: list[Callable[[events.Event], None]] = [
-            each.handle_event for each in told if each is not None
-        ]
-        if options.on_event is not None:
-            self._subscribers.append(options.on_event)
+        own = [] if options.on_event is None else [options.on_event]
+        self._subscribers = [*(each.handle_event for each in told if each is not None), *own]
 
     def publish(self, event: events.Event) -> None:
         """Tell all of them."""
@@ -215,9 +194,11 @@ class _RunOutput:
         record = None
         if self._recorder is not None:
             record = self._recorder.close(self.exit_code(outcome))
-            lines = ["" if self._options.quiet else self._recorder.write_error]
-            lines.append(self._journal.write_error if self._journal is not None else "")
-            lines.append(self._options.write_page(record) if self._options.write_page is not None else "")
+            lines = (
+                "" if self._options.quiet else self._recorder.write_error,
+                self._journal.write_error if self._journal is not None else "",
+                self._options.write_page(record) if self._options.write_page is not None else "",
+            )
             for line in filter(None, lines):
                 self._console.print_message(line)
         self._console.print_summary(outcome, record)
@@ -240,10 +221,7 @@ class _RunOutput:
 
 
 def _open_recorder(plan: Plan) -> Recorder:
-    """Return what keeps the run's record where the file says.
-
-    UnsafeFolder: others decide what is in that folder, and nothing was started.
-    """
+    """Return what keeps the run's record where the file says; UnsafeFolder: others decide what is in that folder."""
     settings = plan.settings
     if not settings.record:
         return Recorder()
@@ -256,7 +234,7 @@ def _open_recorder(plan: Plan) -> Recorder:
 
 def execute_plan(
     plan: Plan,
-    streams: OutputStreams,
+    printer: Printer,
     emit: Callable[[events.Event], None],
     reactor: LocalReactor | None = None,
     *,
@@ -266,18 +244,18 @@ def execute_plan(
 
     The caller can post events to its `reactor` meanwhile. `watched`: `Progress` is emitted even if no plugin listens.
     """
-    processes = [len(task.config.workers.names) for task in plan.tasks.values() if task.mode == "process"]
-    raise_open_files_limit(sum(processes), sum(len(task.config.workers.names) for task in plan.tasks.values()))
+    counts = [(len(task.config.workers.names), task.mode) for task in plan.tasks.values()]
+    raise_open_files_limit(sum(n for n, mode in counts if mode == "process"), sum(n for n, _ in counts))
     with contextlib.ExitStack() as stack:
         stack.enter_context(process_setup.deliver_signals())
-        letters = _RunDeadLetters(plan, streams.printer)
+        letters = _RunDeadLetters(plan, printer)
         stack.callback(letters.close)
         reactor = reactor or LocalReactor()
         stack.callback(reactor.close)
         page = ProgressPage()
         stack.callback(page.close)
         stack.enter_context(_marked_environment())
-        engines = _open_engines(plan, reactor, page, streams, stack)
+        engines = _open_engines(plan, reactor, page, printer, stack)
         reactor.catch_signals(_SIGNALS)
         stack.enter_context(gc_tuning.frozen_during_run())
         clock = RealClock()
@@ -285,15 +263,19 @@ def execute_plan(
         for text in plan.notices:
             emit(events.Notice(clock.now(), text))
         listeners = Listeners(plan.plugins, emit)
-        if listeners.has_listeners and streams.log == "prefix" and not hasattr(sys.stdout, "speaking"):
-            _capture_threads(streams, stack)  # what hooks print bears their plugin's name
+        if listeners.has_listeners and plan.settings.log == "prefix" and not hasattr(sys.stdout, "speaking"):
+            _capture_threads(printer, stack)  # what hooks print bears their plugin's name
         listening = watched or listeners.has_listeners
         tell = _masked_emit(plan.secret_mask, listeners.publish_event)
         supervisor = Supervisor(plan, engines, reactor, clock, tell, letters, listening=listening, suspect_readers=True)
-        result: RunOutcome = _without_secrets(supervisor.run(), plan.secret_mask)
+        outcome = supervisor.run()
     left: Sequence[str] = getattr(engines.get("thread"), "names_left_running", tuple)()
     return replace(
-        result, left_behind=tuple(left), letters_kept=letters.file.written_count, trouble=letters.file.write_error
+        outcome,
+        ended=_hide_secrets(outcome.ended, plan.secret_mask),
+        left_behind=tuple(left),
+        letters_kept=letters.file.written_count,
+        trouble=letters.file.write_error,
     )
 
 
@@ -310,34 +292,27 @@ def _marked_environment() -> Iterator[None]:
             os.environ["RUNNER_PID"] = before
 
 
-#: What events and results say in the words of functions, errors and tracebacks. Names are not looked at.
+#: What events say in the words of functions, errors and tracebacks. Names are not looked at.
 _WORDS = ("error", "traceback", "preview", "why", "text", "result", "results", "reasons")
 
 
 def _masked_emit(mask: SecretMask, tell: Callable[[events.Event], None]) -> Callable[[events.Event], None]:
     """Return `tell` with the secrets masked in each event."""
-    return (lambda event: tell(_without_secrets(event, mask))) if mask else tell
+    return (lambda event: tell(_hide_secrets(event, mask))) if mask else tell
 
 
-def _without_secrets(told: Any, mask: SecretMask) -> Any:
-    """Return an event or a result, its texts masked, and those of its tasks."""
-    if not mask or isinstance(told, events.Progress):
+def _hide_secrets(told: Any, mask: SecretMask) -> Any:
+    """Return a text, texts, or an event with its texts masked, and those of its tasks."""
+    if isinstance(told, str):
+        return mask(told)
+    if isinstance(told, dict):
+        return {key: _hide_secrets(each, mask) for key, each in told.items()}
+    if isinstance(told, tuple):
+        return tuple(_hide_secrets(each, mask) for each in told)
+    if not mask or told is None or isinstance(told, events.Progress):
         return told
-    changed: dict[str, Any] = {word: _hide_secrets(getattr(told, word), mask) for word in _WORDS if hasattr(told, word)}
-    tasks = getattr(told, "tasks", None)
-    if isinstance(told, events.RunEnded):
-        changed["tasks"] = tuple(_without_secrets(task, mask) for task in told.tasks)
-    elif isinstance(tasks, dict):
-        changed["tasks"] = {name: _without_secrets(task, mask) for name, task in tasks.items()}
-    return replace(told, **changed) if changed else told
-
-
-def _hide_secrets(value: Any, mask: SecretMask) -> Any:
-    if isinstance(value, str):
-        return mask(value)
-    if isinstance(value, dict):
-        return {key: _hide_secrets(each, mask) for key, each in value.items()}
-    return tuple(_hide_secrets(each, mask) for each in value) if isinstance(value, tuple) else value
+    words = (*_WORDS, "tasks") if isinstance(told, events.RunEnded) else _WORDS
+    return replace(told, **{word: _hide_secrets(getattr(told, word), mask) for word in words if hasattr(told, word)})
 
 
 class _RunDeadLetters(DeadLetterSink):
@@ -347,22 +322,13 @@ class _RunDeadLetters(DeadLetterSink):
         self.file = DeadLetterFile(plan.settings.state, plan.run_id, {"title": plan.title})
         self._printer = printer
 
-    def store_letter(self, record: DeadLetterRecord) -> None:
+    def store_letter(self, given_up: GivenUp, preview: str) -> None:
         """Write it down."""
-        text = record.text
-        self.file.append(
-            {
-                "id": record.item_id,
-                "queue": record.queue,
-                "task": text.task,
-                "worker": text.worker,
-                "attempts": text.attempts,
-                "error": text.error,
-                "traceback": text.traceback,
-                "preview": record.preview,
-                "output": record.output,
-            }
-        )
+        evidence: FailureEvidence = given_up.evidence
+        words = ("task", "worker", "attempts", "error", "traceback")
+        told = {word: getattr(evidence.text, word) for word in words}
+        letter = {"id": given_up.item_range.item_id, "queue": given_up.queue, **told}
+        self.file.append({**letter, "preview": preview, "output": evidence.output})
 
     def last_output(self, worker: str, *, fresh: bool = False) -> str:
         """Return the last lines that it printed."""
@@ -376,11 +342,11 @@ class _RunDeadLetters(DeadLetterSink):
 
 
 def _open_engines(
-    plan: Plan, reactor: LocalReactor, page: ProgressPage, streams: OutputStreams, stack: contextlib.ExitStack
+    plan: Plan, reactor: LocalReactor, page: ProgressPage, printer: Printer, stack: contextlib.ExitStack
 ) -> Mapping[str, Engine]:
     engines: dict[str, Engine] = {}
     modes = {task.mode for task in plan.tasks.values()}
-    attach = streams.printer.attach_pipe if streams.log == "prefix" else None
+    attach = printer.attach_pipe if plan.settings.log == "prefix" else None
     local = plan.settings.engine == "local"
     arenas = None
     if "process" in modes and local:  # first: the fork server must start before any thread does
@@ -398,7 +364,7 @@ def _open_engines(
         stack.callback(engines["process"].close)
     if local and "thread" not in modes:
         return engines
-    name_thread = _capture_threads(streams, stack)
+    name_thread = _capture_threads(printer, stack) if plan.settings.log == "prefix" else None
     if "process" in modes and not local:
         assert plan.plugins is not None
         context = EngineContext(reactor, _process_references(plan), attach, name_thread, plan.plugins.folder)
@@ -419,11 +385,11 @@ def _open_engines(
     return engines
 
 
-def _capture_threads(streams: OutputStreams, stack: contextlib.ExitStack) -> Callable[[str], Any] | None:
-    """Capture what threads print; how a thread says whose its output is."""
+def _capture_threads(printer: Printer, stack: contextlib.ExitStack) -> Callable[[str], Any]:
+    """Capture what threads print; return how a thread says whose its output is."""
     from runner.report.capture import ThreadCapture
 
-    return stack.enter_context(ThreadCapture(streams.printer)).name_thread if streams.log == "prefix" else None
+    return stack.enter_context(ThreadCapture(printer)).name_thread
 
 
 def _process_references(plan: Plan) -> tuple[Reference, ...]:

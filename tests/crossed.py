@@ -21,7 +21,7 @@ from runner.error_text import ErrorText
 from runner.ledger import Again
 from runner.model import Backoff, Batch, Lifespan, OutputPort, QueueConfig, Rate, Restarts, Workers
 from runner.supervisor import Supervisor
-from runner.supervisor.dispatch import DeadLetterPayload
+from runner.supervisor.dead_letters import DeadLetterPayload
 from runner.tasks import Reference, Shape
 from runner.transport.messages import Ack, Failure, Output, Produced, Reply
 
@@ -444,9 +444,9 @@ def run(made: Plan, play: Script, items: int) -> tuple[Any, CrossedFleet, Superv
     supervisor = Supervisor(made, {"process": fleet, "thread": fleet}, hub, fleet.hub.clock, seen.append)
     put, book, decide = supervisor.ledger.put, fleet.book, supervisor.retry_policy.decide_verdict
 
-    def decided(slot: Any, piece: Any, fault: Any) -> Any:
-        verdict = decide(slot, piece, fault)
-        if fault.worker_died:
+    def decided(slot: Any, piece: Any, failure: Any, *, worker_died: bool = False) -> Any:
+        verdict = decide(slot, piece, failure, worker_died=worker_died)
+        if worker_died:
             fleet.judged(slot.task.name, piece.item_id, again=isinstance(verdict, Again))
         return verdict
 

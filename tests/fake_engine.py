@@ -449,7 +449,7 @@ def kept_beside_idle(fleet: FakeFleet, supervisor: Supervisor) -> None:
 
 
 def check_end(result: Any, ended: RunEnded) -> None:
-    assert not result.unbalanced
+    assert not result.ended.unbalanced
     assert result.headline.missing == 0
     for task in ended.tasks:
         assert task.taken == task.done + task.dead + task.dropped + task.left

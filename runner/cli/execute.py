@@ -26,11 +26,11 @@ def execute_and_leave(plan: Plan, options: OutputOptions, document: Callable[[st
 
     # What tasks print has a way of its own, the printer's, or stays raw.
     with safe_output.unescaped_output(), streams.strict_output():
-        completed = runs.perform(plan, options)
-    code = completed.exit_code
-    if document is not None and completed.record is not None:
-        code = _write_summary(completed.record, document, code)
-    _leave_with(completed.outcome, plan.settings.grace, code)
+        outcome, record = runs.perform(plan, options)
+    code = outcome.exit_code
+    if document is not None and record is not None:
+        code = _write_summary(record, document, code)
+    _leave_with(outcome, plan.settings.grace, code)
 
 
 def write_report(record: RunRecord, to: str | BesideRecord, *, quiet: bool) -> str:
@@ -49,7 +49,7 @@ def write_report(record: RunRecord, to: str | BesideRecord, *, quiet: bool) -> s
 def _write_summary(record: RunRecord, document: Callable[[str], None], code: int) -> int:
     """Write the summary as JSON; return the exit code, which is another one when it could not be written."""
     from runner.report.journal import summary_json
-    from runner.supervisor.result import EXIT_DEAD, EXIT_FAILED
+    from runner.supervisor.outcome import EXIT_DEAD, EXIT_FAILED
 
     try:
         document(summary_json(record))

@@ -28,7 +28,7 @@ from runner.engines.child import worker_main
 from runner.engines.engine_events import ExitStatus, MessageReceived, WorkerExited
 from runner.error_text import clean_stack, describe_refusal
 from runner.errors import SpawnError
-from runner.shm.registry import ArenaRegistry, WorkerMemory
+from runner.shm.registry import ArenaRegistry, UnknownBlock, WorkerMemory
 from runner.structs import dataclass, field
 from runner.transport.messages import ArenaNotice, Failed, Finished
 from runner.transport.progress_page import memory_file
@@ -193,13 +193,16 @@ class ProcessEngine:
 
     def _read_messages(self, slot: int, worker: _Worker) -> None:
         messages, alive = worker.link.receive()
-        for message in messages:
-            if type(message) is ArenaNotice:
-                self._arena_registry.register_arena(worker.worker_memory, message.number, message.fd)
-            else:
-                worker.sent_last_message = type(message) in {Finished, Failed}
-                message = shared_payloads.hold_payloads(self._arena_registry, worker.worker_memory, message)  # noqa: PLW2901  the same message
-                self._reactor.post_event(MessageReceived(slot, worker.generation, message))
+        try:
+            for message in () if worker.socket_broken else messages:
+                if type(message) is ArenaNotice:
+                    self._arena_registry.register_arena(worker.worker_memory, message.number, message.fd)
+                else:
+                    held = shared_payloads.hold_payloads(self._arena_registry, worker.worker_memory, message)
+                    worker.sent_last_message = type(message) in {Finished, Failed}
+                    self._reactor.post_event(MessageReceived(slot, worker.generation, held))
+        except UnknownBlock as error:
+            self._distrust_worker(worker, f"named {error}")
         if worker.link.is_garbled:  # something wrote into it that is not ours: nothing it says can be trusted any more
             self._distrust_worker(worker, "wrote into the socket that it has to runner")
         if not alive:

@@ -109,26 +109,26 @@ class Console:
         if self._printer.write_error:
             self.print_message(self._printer.write_error)
         if not self._quiet:
-            for task in result.tasks.values():
+            for task in result.ended.tasks:
                 for worker, text in task.results.items():
                     self.print_message(f"{worker}: {printable_text(text)}")
-        if result.unbalanced:
-            names = ", ".join(f"`{name}`" for name in result.unbalanced)
+        if result.ended.unbalanced:
+            names = ", ".join(f"`{name}`" for name in result.ended.unbalanced)
             self.print_message(f"the balance does not hold in {names}: this is runner's own fault, please report it")
         for thread in result.left_behind:
             self.print_message(f"thread `{thread}` was still executing and cannot be ended; it ends with this process")
         self._print_left_items(result)
         if result.trouble:
             self.print_message(printable_text(result.trouble))
-        if not self._quiet or result.exit_code:
+        if not self._quiet or result.ended.exit_code:
             self._print_ending(result, record)
 
     def _print_ending(self, result: RunOutcome, record: RunRecord | None) -> None:
         if record is not None:
             for line in chain(summary.summary_tables(record, verbose=self._verbose), summary.failure_lines(record)):
                 self.print_message(line)
-        self.print_message(_last_line(result))
-        indent = " " * len(printable_line(result.title))
+        self.print_message(_last_line(self._plan.title, result))
+        indent = " " * len(printable_line(self._plan.title))
         if record is not None and record.limit is not None:
             width = max(summary.SUMMARY_WIDTH, len(indent) + 42)  # a long title leaves the sentence room
             for line in wrap(printable_text(record.limit.sentence), width - len(indent) - 2):
@@ -147,11 +147,12 @@ class Console:
                 self.print_message(f"left in `{name}`: {count_with_noun(tally.left, 'item')}")
 
 
-def _last_line(result: RunOutcome) -> str:
-    how = {0: "ended in", 4: "ended in", 1: "failed after"}.get(result.exit_code, "stopped after")
-    hows = {name: task.how for name, task in result.tasks.items()}
-    told = describe_outcome(result.headline, hows, result.unfinished, queues=bool(result.lines))
-    return f"{printable_line(result.title)}  {how} {format_duration(result.seconds)}   {told}"
+def _last_line(title: str, result: RunOutcome) -> str:
+    ended = result.ended
+    how = {0: "ended in", 4: "ended in", 1: "failed after"}.get(ended.exit_code, "stopped after")
+    hows = {task.name: task.how for task in ended.tasks}
+    told = describe_outcome(result.headline, hows, ended.unfinished, queues=bool(result.lines))
+    return f"{printable_line(title)}  {how} {format_duration(ended.seconds)}   {told}"
 
 
 def _indent_lines(text: str) -> str:

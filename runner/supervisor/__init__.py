@@ -11,9 +11,9 @@ holds all that is known of a run. Each part takes it as an argument, and those p
 and is known to none. The supervisor reads the clock, so a simulation can drive the same code with a scripted engine.
 """
 
-from runner.supervisor.dead_letters import DeadLetterRecord, DeadLetterSink
+from runner.supervisor.dead_letters import DeadLetterSink
 from runner.supervisor.loop import Supervisor
+from runner.supervisor.outcome import RunOutcome
 from runner.supervisor.plan import Plan, TaskPlan
-from runner.supervisor.result import RunOutcome, TaskOutcome
 
-__all__ = ["DeadLetterRecord", "DeadLetterSink", "Plan", "RunOutcome", "Supervisor", "TaskOutcome", "TaskPlan"]
+__all__ = ["DeadLetterSink", "Plan", "RunOutcome", "Supervisor", "TaskPlan"]

@@ -17,7 +17,7 @@ from runner.ledger import Again
 from runner.topology import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from runner.ledger import Ledger, Verdict
     from runner.topology import Topology
@@ -60,6 +60,6 @@ def _find_leftovers(ledger: Ledger, topology: Topology) -> Iterator[tuple[str, s
             yield line.name, f"`{line.name}` has {line.counts.left:,} items left that {readers} should have taken"
 
 
-def count_finished(verdicts: Mapping[int, Verdict], done: int) -> int:
+def count_finished(verdicts: Iterable[Verdict], done: int) -> int:
     """Return how many of `done` items are over, when some of them are to be tried again."""
-    return done - sum(verdict.count for verdict in verdicts.values() if isinstance(verdict, Again))
+    return done - sum(verdict.count for verdict in verdicts if isinstance(verdict, Again))

@@ -1,4 +1,4 @@
-"""The run's own store: dead letters go there that no queue of the file takes."""
+"""Dead letters: what is known of a failure, what travels to a queue of the file, and the run's own store."""
 
 from __future__ import annotations
 
@@ -6,28 +6,46 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from runner.error_text import item_name
+
 if TYPE_CHECKING:
+    from runner.ledger import GivenUp
     from runner.transport.messages import FailureText
 
 
-class DeadLetterRecord(Struct, frozen=True):
-    """One dead letter: its text, a short look at the item, and where the item's bytes are."""
+class FailureEvidence(Struct, frozen=True):
+    """What is known of an item's last failure. `output`: what its worker printed last.
 
-    item_id: str
-    queue: str
+    Of a batch, `item` is the first one's id, and `previews` show each of its items.
+    """
+
     text: FailureText
     preview: str
     output: str
+    item: str
+    previews: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Return the item's name in a sentence."""
+        return item_name(self.preview, self.item)
+
+
+class DeadLetterPayload(Struct, frozen=True):
+    """The payload of a chunk that is one dead letter: the item where it lay, and what is said of it."""
+
     payload: Any
     index: int
     kind: int
+    number: int
+    text: FailureText
 
 
 class DeadLetterSink:
-    """Keeps nothing: the balance counts the dead anyway. A store that writes them down overrides `keep`."""
+    """Keeps nothing: the balance counts the dead anyway. A store that writes them down overrides `store_letter`."""
 
-    def store_letter(self, record: DeadLetterRecord) -> None:
-        """Store a dead letter that no queue takes."""
+    def store_letter(self, given_up: GivenUp, preview: str) -> None:
+        """Store the letter of an item that no queue takes; `given_up.evidence` is its `FailureEvidence`."""
 
     def last_output(self, worker: str, *, fresh: bool = False) -> str:  # noqa: ARG002  an override needs them
         """Return what a worker printed last, as evidence; `fresh`: read its pipes first, because it is dead."""

@@ -7,18 +7,18 @@ more over its bound than what is in flight. Nothing ever blocks inside a worker,
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from runner.chunk_sizing import MAX_GRANT_BYTES, TIME_SLICE
+from runner.supervisor.dead_letters import DeadLetterPayload
 from runner.supervisor.run_state import Phase
 from runner.supervisor.time_accounting import EXECUTING, ITEM, ROOM, TURN, WAITING_FOR_REASON
-from runner.transport.messages import Credit, FailureText, Grant, GrantedRange
+from runner.transport.messages import Credit, Grant, GrantedRange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from runner.ledger import ItemRange, Lease
     from runner.supervisor.rate_limit import TokenBucket
@@ -28,16 +28,6 @@ if TYPE_CHECKING:
 
 #: An elastic queue holds what its readers can do in so many slices; more items than these only leave the cache.
 _SLICES, MAX_ELASTIC_ITEMS = 2, 1 << 17
-
-
-class DeadLetterPayload(Struct, frozen=True):
-    """The payload of a chunk that is one dead letter: the item where it lay, and what is said of it."""
-
-    payload: Any
-    index: int
-    kind: int
-    number: int
-    text: FailureText
 
 
 class Dispatcher:
@@ -343,12 +333,3 @@ class Dispatcher:
         """Free the credit that a source has not used when it ended."""
         self._expect_items(task.bounding_queues, -max(0, slot.credit - slot.received_items))
         slot.credit = slot.received_items
-
-    def flushable_tasks(self, tasks: Iterable[TaskState]) -> list[TaskState]:
-        """Return the tasks that have items which only wait for their batch to fill."""
-        return [
-            task
-            for task in tasks
-            if task.plan.config.batch is not None
-            and 0 < self.ledger.available_items(task.name) < task.plan.config.batch.items
-        ]

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING
 
 from runner import events
 from runner.engines.engine_events import MessageReceived, SignalReceived
 from runner.ledger import Ledger
-from runner.supervisor import summary
 from runner.supervisor.audit import BalanceAudit
-from runner.supervisor.crashes import CrashHandler
 from runner.supervisor.dead_letters import DeadLetterSink
-from runner.supervisor.dirty_tasks import DirtyTasks
 from runner.supervisor.dispatch import Dispatcher
+from runner.supervisor.outcome import conclude_run
 from runner.supervisor.processors import ProcessorMeter
 from runner.supervisor.progress import ProgressReporter
 from runner.supervisor.rate_limit import TokenBucket
 from runner.supervisor.replies import ReplyHandler
-from runner.supervisor.result import RunOutcome, TaskOutcome, exit_code
 from runner.supervisor.retry_policy import RetryPolicy
-from runner.supervisor.run_state import RunState, TaskState
-from runner.supervisor.shutdown import Shutdown
+from runner.supervisor.run_state import DirtyTasks, RunState, TaskState
+from runner.supervisor.shutdown import Shutdown, dismiss_task, skip_task
 from runner.supervisor.suspect_previews import SuspectReaders
-from runner.supervisor.task_endings import dismiss_task, skip_task
 from runner.supervisor.timeouts import TimeoutWatchdog
 from runner.supervisor.workers import WorkerPool
 from runner.topology import Stage
@@ -38,6 +33,7 @@ if TYPE_CHECKING:
     from runner.clock import Clock
     from runner.engines.base import Engine, Reactor
     from runner.engines.engine_events import EngineEvent
+    from runner.supervisor.outcome import RunOutcome
     from runner.supervisor.plan import Plan, TaskPlan
 
 
@@ -62,7 +58,6 @@ class Supervisor:
         self.plan = plan
         self.reactor = reactor
         self.clock = clock
-        self.emit = emit
         self.topology = plan.build_topology()
         ordered = [name for name, task in plan.tasks.items() if task.config.ordered]
         self.ledger = Ledger(plan.queue_specs(self.topology.readers), ordered)
@@ -80,31 +75,21 @@ class Supervisor:
             dirty_tasks=self.dirty_tasks,
             began_at=clock.now(),
         )
-        #: A worker that was at work when that was last asked: an index of `state.slots`.
-        self._witness = 0
         self._batching = [task for task in self.tasks.values() if task.plan.config.batch is not None]
-        # Each part is given those that it calls, and none calls upwards, apart from two callables.
+        # Each part is given those that it calls, and none calls upwards, but for `on_kill` and `handlers`.
         self.timeout_watchdog = watchdog = TimeoutWatchdog(state)
         self.dispatcher = dispatcher = Dispatcher(state, watchdog)
         self.shutdown = shutdown = Shutdown(state, reactor, watchdog, on_kill=self._end_readers)
         self.retry_policy = retry_policy = RetryPolicy(state, shutdown)
         self.reply_handler = replies = ReplyHandler(state, dispatcher, watchdog, shutdown, retry_policy)
-        self.crash_handler = crashes = CrashHandler(state, dispatcher, shutdown, retry_policy, replies)
-        self.worker_pool = pool = WorkerPool(state, dispatcher, watchdog, shutdown, retry_policy, crashes)
+        self.worker_pool = pool = WorkerPool(state, dispatcher, watchdog, shutdown, retry_policy, replies)
         replies.handlers |= {Ready: pool.on_ready, Finished: pool.on_finished, Failed: pool.on_failed}
-        self.suspect_readers = SuspectReaders(state, dispatcher, crashes, pool.on_death, able=suspect_readers)
+        self.suspect_readers = SuspectReaders(state, dispatcher, pool, able=suspect_readers)
         self.progress_reporter = ProgressReporter(state, listening=listening)
-        #: Of each part that has something to do at some time: when the first of it is.
-        self._timers = (
-            self.ledger.next_waking,
-            shutdown.next_time,
-            pool.next_time,
-            watchdog.next_time,
-            self.suspect_readers.next_time,
-            dispatcher.next_time,
-            self._batch_due,
-            self.progress_reporter.next_time,
-        )
+        #: Of each part that will make something happen by itself: when the first of it is. Then those that only watch.
+        self._timers = (self.ledger.next_waking, pool.next_time, dispatcher.next_time, self._batch_due)
+        watching = (shutdown, watchdog, self.suspect_readers, self.progress_reporter)
+        self._all_timers = (*self._timers, *(part.next_time for part in watching))
         self._due = 0.0
 
     def _end_readers(self) -> None:
@@ -115,9 +100,9 @@ class Supervisor:
     def run(self) -> RunOutcome:
         """Run until every task is over."""
         self.state.began_at = self.clock.now()
-        self._processors = ProcessorMeter()
+        processors = ProcessorMeter()
         head = (self.plan.run_id, self.plan.title, tuple(self.tasks))
-        self.emit(events.RunStarted(self.state.began_at, *head, self.plan.description, time.time(), os.getpid()))
+        self.state.emit(events.RunStarted(self.state.began_at, *head, self.plan.description, time.time(), os.getpid()))
         self.shutdown.start_deadline()
         while True:
             self.step()
@@ -126,38 +111,9 @@ class Supervisor:
             for event in self.reactor.wait(self.seconds_until_next_timer()):
                 self._handle_event(event)
             self._feed_dirty()  # before anything else is looked at: a worker may wait for just that
-        return self._end_run()
-
-    def _end_run(self) -> RunOutcome:
-        now = self.clock.now()
         if self.progress_reporter.next_time() is not None:
-            self.progress_reporter.report_progress(now)
-        tasks = tuple(summary.summarize_tasks(self.state, now))  # before `_run_outcome` counts what is left
-        result = self._run_outcome(now)
-        balance = result.headline
-        self.emit(
-            events.RunEnded(
-                at=now,
-                run=self.plan.run_id,
-                exit_code=result.exit_code,
-                seconds=result.seconds,
-                read=balance.read,
-                made=balance.made,
-                done=balance.done,
-                dead=balance.dead,
-                dropped=balance.dropped,
-                left=balance.left,
-                repeated=balance.repeated,
-                tasks=tasks,
-                queues=tuple(summary.summarize_queues(self.ledger, self.progress_reporter.longest_queues)),
-                reasons=result.reasons,
-                unbalanced=result.unbalanced,
-                idle=self._processors.idle_share(),
-                cpu=self._processors.cpu_seconds(),
-                unfinished=result.unfinished,
-            )
-        )
-        return result
+            self.progress_reporter.report_progress(self.clock.now())
+        return conclude_run(self.state, self.shutdown, processors, self.progress_reporter.longest_queues)
 
     def step(self) -> None:
         """Do everything that follows from what has happened, until nothing more follows."""
@@ -203,7 +159,7 @@ class Supervisor:
 
     def seconds_until_next_timer(self) -> float | None:
         """Return how long there is nothing to do unless a worker speaks."""
-        self._due = min([when for ask in self._timers if (when := ask()) is not None], default=inf)
+        self._due = min([when for ask in self._all_timers if (when := ask()) is not None], default=inf)
         return None if self._due == inf else max(0.0, self._due - self.clock.now())
 
     def _batch_due(self) -> float | None:
@@ -211,14 +167,16 @@ class Supervisor:
 
         One that has, and was not granted in this turn, waits for a worker, or for room: a worker will speak.
         """
-        due: list[float] = []
-        for task in self._batching:
-            batch = task.plan.config.batch
-            if task.batch_since is not None and batch is not None and batch.wait is not None:
-                when = task.batch_since + batch.wait
-                if when > self.state.last_step_at:
-                    due.append(when)
-        return min(due, default=None)
+        due = [self._flush_time(task) for task in self._batching]
+        return min((when for when in due if self.state.last_step_at < when < inf), default=None)
+
+    @staticmethod
+    def _flush_time(task: TaskState) -> float:
+        """Return when a batch that is not full will have waited as long as the file allows."""
+        batch = task.plan.config.batch
+        if batch is None or batch.wait is None or task.batch_since is None:
+            return inf
+        return task.batch_since + batch.wait
 
     # -- feeding -------------------------------------------------------------------------------
 
@@ -247,41 +205,37 @@ class Supervisor:
             self.ledger.wake_sleepers(now)
             self.dirty_tasks.add_tasks(name for name, task in self.tasks.items() if not task.is_source)
 
+    def _waits_for_batch(self, task: TaskState) -> bool:
+        batch = task.plan.config.batch
+        return batch is not None and 0 < self.ledger.available_items(task.name) < batch.items
+
     def mark_due_batches(self, now: float) -> None:
         """Grant a batch that is not full once it has waited long enough, or nothing can fill it any more."""
         for task in self._batching:
-            name, batch = task.name, task.plan.config.batch
-            waiting = batch is not None and 0 < self.ledger.available_items(name) < batch.items
-            if not waiting:
+            if not self._waits_for_batch(task):
                 task.batch_since = None
-            elif task.batch_since is None:
+                continue
+            if task.batch_since is None:
                 task.batch_since = now
-                if self._may_flush(task):
-                    self.dirty_tasks.add_tasks((name,))
-            elif self._may_flush(task):
-                self.dirty_tasks.add_tasks((name,))
+            if self._may_flush(task):
+                self.dirty_tasks.add_tasks((task.name,))
 
     def _may_flush(self, task: TaskState) -> bool:
-        batch = task.plan.config.batch
-        if batch is None:
+        if task.plan.config.batch is None:
             return False
-        overdue = (
-            batch.wait is not None
-            and task.batch_since is not None
-            and self.clock.now() >= task.batch_since + batch.wait
-        )
         # A queue that is full before the batch is: its writers wait, so nothing more would come.
         full = self.ledger.free_room(self.topology.nodes[task.name].inputs) == 0
-        return overdue or full or self._nothing_can_come(task.name)
+        return full or self.clock.now() >= self._flush_time(task) or self._nothing_can_come(task.name)
 
     def _nothing_can_come(self, name: str) -> bool:
         component = self.topology.cycle_of(name)
-        return all(self.topology.is_closed(queue, component) for queue in self.topology.nodes[name].inputs) and not any(
-            self.ledger.has_items(other) or self._running_source(other) for other in component if other != name
+        if not all(self.topology.is_closed(queue, component) for queue in self.topology.nodes[name].inputs):
+            return False
+        others = [other for other in component if other != name]
+        return not any(
+            self.ledger.has_items(other) or (self.tasks[other].is_source and not self.topology.is_finished(other))
+            for other in others
         )
-
-    def _running_source(self, name: str) -> bool:
-        return self.tasks[name].is_source and not self.topology.is_finished(name)
 
     # -- ends ----------------------------------------------------------------------------------
 
@@ -291,11 +245,13 @@ class Supervisor:
         Where workers have no tear-down, what follows them has ended as well, and is told first: a hundred threads
         that end one after the other would keep the last task waiting for its own end.
         """
-        ended: list[str] = []
+        ended: dict[str, None] = {}
         while fresh := [
-            name for name in self.topology.exhausted_tasks(self.ledger.has_items) if self._is_new(name, ended)
+            name
+            for name in self.topology.exhausted_tasks(self.ledger.has_items)
+            if not self.tasks[name].dismissed and name not in ended
         ]:
-            ended += fresh
+            ended.update(dict.fromkeys(fresh))
             for name in fresh:
                 if self.tasks[name].plan.only_calls and not self.plan.worker_hooks:
                     self.topology.writers_done(name)
@@ -304,34 +260,14 @@ class Supervisor:
         for name in self.topology.without_readers():
             dismiss_task(self.state, self.tasks[name])
 
-    def _is_new(self, name: str, ended: list[str]) -> bool:
-        return not self.tasks[name].dismissed and name not in ended
-
     def _is_stalled(self) -> bool:
         """Return True if no worker works, nothing is due, and yet it is not over: nothing will ever happen again."""
         if self.ledger.leases or self.dirty_tasks or self.state.check_ends or self.topology.all_finished():
             return False
-        if self._anybody_works():
-            return False
-        timers = (
-            self.ledger.next_waking(),
-            self.worker_pool.next_time(),
-            self.dispatcher.next_time(),
-            self._batch_due(),
-        )
-        return all(when is None for when in timers)
-
-    def _anybody_works(self) -> bool:
-        """Return True if a worker works; the one that did last time is asked first, then those after it."""
-        slots = self.state.slots
-        for at in chain(range(self._witness, len(slots)), range(self._witness)):
-            if slots[at].is_working:
-                self._witness = at
-                return True
-        return False
+        return not any(slot.is_working for slot in self.state.slots) and all(ask() is None for ask in self._timers)
 
     def _break_stall(self) -> None:
-        flushable = self.dispatcher.flushable_tasks(self.tasks.values())
+        flushable = [task for task in self._batching if self._waits_for_batch(task)]
         for task in flushable:
             self.dispatcher.feed_task(task, flush=True)
             self.dirty_tasks.add_input_writers(task.name)
@@ -351,57 +287,6 @@ class Supervisor:
             if line.count and not line.abandoned
         ]
         return "; ".join(waits) or "no queue holds anything"
-
-    def _run_outcome(self, now: float) -> RunOutcome:
-        self.ledger.count_left()
-        faults = list(self.state.audit.find_faults(self.ledger, self.topology, cut_short=self.state.stopping))
-        for _, sentence in faults:
-            self.emit(events.Notice(now, sentence))
-        headline = self.ledger.compute_run_balance()
-        unfinished = tuple(name for name, task in self.tasks.items() if self._is_unfinished(task))
-        cut = bool(unfinished or headline.left) or any(
-            stage is Stage.SKIPPED for stage in self.topology.stages.values()
-        )
-        failed = any(self.topology.stages[name] in {Stage.FAILED, Stage.SKIPPED} for name in self.tasks)
-        code = exit_code(
-            fault=bool(faults) or headline.missing != 0 or self.shutdown.internal_fault,
-            signal=self.shutdown.received_signal,
-            deadline=self.shutdown.deadline_passed or (self.shutdown.draining_for_deadline and cut),
-            halted=self.state.halted,
-            failed=failed,
-            dead=headline.dead > 0,
-        )
-        return RunOutcome(
-            title=self.plan.title,
-            exit_code=code,
-            seconds=self.clock.now() - self.state.began_at,
-            headline=headline,
-            tasks={name: self._task_outcome(name) for name in self.tasks},
-            lines={line.name: line.counts for line in self.ledger.subscriptions},
-            unbalanced=tuple(dict.fromkeys(name for name, _ in faults)),
-            reasons=(*self.shutdown.reasons, *(sentence for _, sentence in faults)),
-            was_killed=self.state.killing,
-            unfinished=unfinished,
-        )
-
-    def _is_unfinished(self, task: TaskState) -> bool:
-        """Return True if a task without inputs was ended before it had ended by itself."""
-        return task.is_source and not task.failure_reason and not all(slot.ended_by_itself for slot in task.slots)
-
-    def _task_outcome(self, name: str) -> TaskOutcome:
-        task, tally, stage = self.tasks[name], self.ledger.task_counts[name], self.topology.stages[name]
-        return TaskOutcome(
-            name=name,
-            how=summary.ending_word(stage),
-            why=task.failure_reason,
-            done=tally.done,
-            dead=tally.dead,
-            dropped=tally.dropped,
-            repeated=self.ledger.repeated_items[name],
-            sent=self.ledger.sent_items[name],
-            busy_seconds=task.busy_seconds,
-            results=dict(task.results),
-        )
 
 
 def _task_state(plan: Plan, task: TaskPlan, engine: Engine) -> TaskState:

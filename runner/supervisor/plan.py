@@ -1,23 +1,28 @@
-"""The plan of a run: the checked file, with everything about its functions that workers must know."""
+"""The plan of a run: the checked file, with everything about its functions that workers must know; and in words."""
 
 from __future__ import annotations
 
+import os
+import platform
 from typing import TYPE_CHECKING
 
 from runner.chunk_sizing import shared_discount_for
-from runner.events import RunPlan
+from runner.config import resolved
+from runner.config.value_types import usable_cores
+from runner.events import Machine, QueuePlanned, RunPlan, TaskPlanned
 from runner.ledger import QueueSpec
 from runner.secret_masks import SecretMask
 from runner.structs import dataclass, field
 from runner.topology import TaskNode, Topology
 from runner.transport.messages import OBJECTS, PICKLED, SHARED
+from runner.version import __version__
 from runner.worker.spec import OutputGroup, WorkerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from runner.hookspecs import WorkerHook
-    from runner.model import Mode, QueueConfig, RunSettings, TaskConfig
+    from runner.model import Config, Mode, QueueConfig, RunSettings, TaskConfig
     from runner.plugins import PluginSet
     from runner.tasks import Reference, Shape
 
@@ -86,20 +91,16 @@ class Plan:
     secret_mask: SecretMask = field(default_factory=SecretMask, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        writers: dict[str, list[TaskPlan]] = {queue: [] for queue in self.queues}
-        readers: dict[str, list[TaskPlan]] = {queue: [] for queue in self.queues}
-        for task in self.tasks.values():
-            for queue in task.config.outputs:
-                writers[queue].append(task)
-            for queue in task.config.inputs:
-                readers[queue].append(task)
-        for queue in self.queues:
+        topology = self.build_topology()
+        readers = {queue: topology.readers.get(queue, []) for queue in self.queues}
+        for queue, names in readers.items():
             # A dead letter carries its item in the form it had.
-            dead = {task.config.dead for task in readers[queue] if task.config.dead is not None}
-            ends = [*writers[queue], *readers[queue], *(task for letters in dead for task in readers[letters])]
+            dead = {letters for name in names if (letters := self.tasks[name].config.dead) is not None}
+            writing = [name for name in topology.writers.get(queue, ()) if queue in self.tasks[name].config.outputs]
+            ends = (*writing, *names, *(name for letters in dead for name in readers[letters]))
             # Objects travel as they are only between threads.
-            self.payload_kinds[queue] = OBJECTS if all(task.mode == "thread" for task in ends) else PICKLED
-        for queue in self._shared({name: len(tasks) for name, tasks in readers.items()}):
+            self.payload_kinds[queue] = OBJECTS if all(self.tasks[n].mode == "thread" for n in ends) else PICKLED
+        for queue in self._shared({name: len(names) for name, names in readers.items()}):
             if self.payload_kinds[queue] == OBJECTS:
                 self.payload_kinds[queue] = SHARED
 
@@ -113,16 +114,6 @@ class Plan:
         for task in self.tasks.values():  # a dead letter carries the item as it is in the queue it was in
             found |= set(task.config.inputs) if task.config.dead in found else set()
         return found
-
-    @property
-    def process_mode(self) -> str:
-        """Return the mode of tasks in processes: processes of this machine, or another engine."""
-        return "process" if self.settings.engine == "local" else self.settings.engine
-
-    @property
-    def dead_letter_queues(self) -> set[str]:
-        """Return the queues that carry dead letters."""
-        return {task.config.dead for task in self.tasks.values() if task.config.dead is not None}
 
     def build_topology(self) -> Topology:
         """Return the graph of tasks and queues, with nothing started."""
@@ -138,7 +129,7 @@ class Plan:
 
     def queue_specs(self, readers: Mapping[str, Iterable[str]]) -> list[QueueSpec]:
         """Return the queues as the ledger wants them. A queue that closes a cycle never blocks its writers."""
-        letters = self.dead_letter_queues
+        letters = {task.config.dead for task in self.tasks.values()}
         return [
             QueueSpec(
                 queue=name,
@@ -156,7 +147,7 @@ class Plan:
 
     def worker_spec(self, task: TaskPlan, name: str, slot: int) -> WorkerSpec:
         """Return what one worker of a task is told."""
-        config = task.config
+        config, engine = task.config, self.settings.engine
         return WorkerSpec(
             task=config.name,
             name=name,
@@ -179,7 +170,7 @@ class Plan:
             shared_discount=self.shared_discount(config),
             grace=self.settings.grace,
             env={} if task.mode == "thread" else dict(config.env),  # threads share that of the whole run
-            mode="thread" if task.mode == "thread" else self.process_mode,
+            mode="thread" if task.mode == "thread" else "process" if engine == "local" else engine,
             hooks=self.worker_hooks,
             prefixes_hook_output=self.settings.log == "prefix",
         )
@@ -209,3 +200,54 @@ class Plan:
                 sorts.setdefault(sort, []).append(queue)
             groups += [OutputGroup(port.name, tuple(queues), *sort) for sort, queues in sorts.items()]
         return tuple(groups)
+
+
+# -- for people and records -------------------------------------------------------------------
+
+
+def describe_run(config: Config, tasks: Mapping[str, TaskPlan], queues: Iterable[QueueConfig]) -> RunPlan:
+    """The plan of a run in words and numbers; secrets are hidden, as `runner show` hides them."""
+    letters = {task.config.dead for task in tasks.values()}
+    return RunPlan(
+        file=str(config.file),
+        resolved=resolved.render_resolved(config),
+        tasks=tuple(_describe_task(task) for task in tasks.values()),
+        queues=tuple(_describe_queue(queue, letters=queue.name in letters) for queue in queues),
+        machine=describe_machine(),
+    )
+
+
+def _describe_task(task: TaskPlan) -> TaskPlanned:
+    config = task.config
+    return TaskPlanned(
+        name=config.name,
+        call=config.call,
+        mode=task.mode,
+        workers=config.workers.names,
+        inputs=config.inputs,
+        outputs=config.outputs,
+        dead=config.dead or "",
+        after=tuple(config.after),
+        rate=None if config.rate is None else config.rate.count / config.rate.period,
+        concurrency=config.concurrency if task.is_async else None,
+        batch=None if config.batch is None else config.batch.items,
+        ordered=config.ordered,
+        help=config.help,
+    )
+
+
+def _describe_queue(queue: QueueConfig, *, letters: bool) -> QueuePlanned:
+    bound = None if queue.loop or queue.elastic else queue.size
+    return QueuePlanned(queue.name, bound, queue.bytes, queue.fanout or "", queue.loop, letters, queue.lane or "")
+
+
+def describe_machine() -> Machine:
+    """This machine, as far as it may be used.
+
+    >>> describe_machine().cores > 0
+    True
+    """
+    names = os.uname()
+    system = f"{names.sysname} {names.release} {names.machine}"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Machine(system, platform.python_version(), __version__, usable_cores(), memory)

@@ -13,19 +13,21 @@ _TICKS = 20
 _IDLE, _COLUMNS = (3, 4), 8
 
 
-def _read_ticks() -> tuple[int, int]:
-    """Ticks of the processors that this process may use: idle ones, and all."""
-    allowed = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+def _read_ticks() -> tuple[int, int] | None:
+    """Return ticks of the processors that this process may use: idle ones, and all; None where they are not known."""
     idle = total = 0
-    with _STAT.open(encoding="ascii") as lines:
-        for line in lines:
-            name, *columns = line.split()
-            if name in allowed:
-                ticks = [int(column) for column in columns[:_COLUMNS]]
-                idle += sum(ticks[at] for at in _IDLE)
-                total += sum(ticks)
-            elif not name.startswith("cpu"):
-                break
+    try:
+        allowed = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+        with _STAT.open(encoding="ascii") as lines:
+            for name, *columns in map(str.split, lines):
+                if name in allowed:
+                    ticks = [int(column) for column in columns[:_COLUMNS]]
+                    idle += sum(ticks[at] for at in _IDLE)
+                    total += sum(ticks)
+                elif not name.startswith("cpu"):
+                    break
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None
     return idle, total
 
 
@@ -33,22 +35,15 @@ class ProcessorMeter:
     """Looks when it is made, and again when it is asked."""
 
     def __init__(self) -> None:
-        self._before = self._try_read_ticks()
+        self._before = _read_ticks()
         self._cpu = time.process_time()
-
-    @staticmethod
-    def _try_read_ticks() -> tuple[int, int] | None:
-        try:
-            return _read_ticks()
-        except (OSError, ValueError, IndexError, AttributeError):  # not Linux, or not to be read here
-            return None
 
     def idle_share(self) -> float | None:
         """Return the share of their time since then in which they had nothing to do; None where that is not known.
 
         >>> ProcessorMeter().idle_share()  # a moment says nothing
         """
-        after = self._try_read_ticks()
+        after = _read_ticks()
         if self._before is None or after is None or after[1] - self._before[1] < _TICKS:
             return None
         return max(0.0, min(1.0, (after[0] - self._before[0]) / (after[1] - self._before[1])))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct, field
+
 from runner import events
 from runner.supervisor.audit import count_finished
-from runner.supervisor.dead_letters import DeadLetterRecord
-from runner.supervisor.dispatch import DeadLetterPayload
-from runner.supervisor.retry_policy import FailedItems
+from runner.supervisor.dead_letters import DeadLetterPayload
 from runner.supervisor.run_state import Phase
 from runner.supervisor.time_accounting import EXECUTING, WAITING_FOR_REASON
 from runner.transport.messages import (
@@ -27,33 +27,26 @@ if TYPE_CHECKING:
 
     from runner.engines.engine_events import MessageReceived
     from runner.ledger import Chunk, GivenUp, Lease, Settlement, Verdict
+    from runner.supervisor.dead_letters import FailureEvidence
     from runner.supervisor.dispatch import Dispatcher
-    from runner.supervisor.retry_policy import FailureEvidence, RetryPolicy
+    from runner.supervisor.retry_policy import RetryPolicy
     from runner.supervisor.run_state import RunState, TaskState, WorkerSlot
     from runner.supervisor.shutdown import Shutdown
     from runner.supervisor.timeouts import TimeoutWatchdog
 
 
-class ReplyHandler:
+class ReplyHandler(Struct, eq=False):
     """Hears what workers say. What is said of the worker itself, others hear: they are added to `handlers`."""
 
-    def __init__(
-        self,
-        state: RunState,
-        dispatcher: Dispatcher,
-        timeout_watchdog: TimeoutWatchdog,
-        shutdown: Shutdown,
-        retry_policy: RetryPolicy,
-    ) -> None:
-        self.state = state
-        self.ledger = state.ledger
-        self.audit = state.audit
-        self.dirty_tasks = state.dirty_tasks
-        self.dispatcher = dispatcher
-        self.timeout_watchdog = timeout_watchdog
-        self.shutdown = shutdown
-        self.retry_policy = retry_policy
-        self.handlers: dict[type, Callable[[WorkerSlot, Any], None]] = {
+    state: RunState
+    dispatcher: Dispatcher
+    timeout_watchdog: TimeoutWatchdog
+    shutdown: Shutdown
+    retry_policy: RetryPolicy
+    handlers: dict[type, Callable[[WorkerSlot, Any], None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.handlers |= {
             Reply: self._on_reply,
             Produced: self._on_produced,
             SuspectPreview: self._on_preview,
@@ -94,33 +87,34 @@ class ReplyHandler:
             done += self._settle_ack(slot, ack, outputs if last else [])
         if not reply.acks:  # what a function with boxes put after its inputs had ended
             for queue, chunk in outputs:
-                self.ledger.put(queue, [chunk], sender=task.name)
-                self.dirty_tasks.add_readers(queue)
+                self.state.ledger.put(queue, [chunk], sender=task.name)
+                self.state.dirty_tasks.add_readers(queue)
         task.chunk_sizer.learn_cost(done, reply.busy_seconds)
         task.unhindered_items += done
         self.dispatcher.update_elastic_size(task)
-        task.busy_seconds += reply.busy_seconds
         slot.items += done
         account, now = slot.time_account, self.state.clock.now()
         account.items += done
         account.add_work(now, now if task.is_async else reply.busy_seconds, reply.codec_seconds)
         if not slot.leases and account.state == EXECUTING:
             account.enter_state(WAITING_FOR_REASON, now)
-        self.dirty_tasks.add_tasks((task.name,))
-        if self.state.topology.may_end(task.name) and not self.ledger.has_items(task.name):
+        self.state.dirty_tasks.add_tasks((task.name,))
+        if self.state.topology.may_end(task.name) and not self.state.ledger.has_items(task.name):
             self.state.check_ends = True
         self.timeout_watchdog.check_lifespan(slot)
 
     def _make_chunks(self, task: TaskState, outputs: Iterable[Output]) -> Iterable[tuple[str, Chunk]]:
         for output in outputs:
             shared_bytes = sum(length for _, _, length in output.block_refs)
-            chunk = self.ledger.make_chunk(output.payload, output.count, output.size, output.priorities, shared_bytes)
+            chunk = self.state.ledger.make_chunk(
+                output.payload, output.count, output.size, output.priorities, shared_bytes
+            )
             for queue in task.output_groups[output.group_index].queues:
-                self.audit.sent_by_queue[queue] += output.count
+                self.state.audit.sent_by_queue[queue] += output.count
                 yield queue, chunk
 
     def _settle_ack(self, slot: WorkerSlot, ack: Ack, outputs: list[tuple[str, Chunk]]) -> int:
-        lease = self.ledger.leases.get(ack.lease)
+        lease = self.state.ledger.leases.get(ack.lease)
         if lease is None:
             return 0
         if ack.keeps_rest:
@@ -130,13 +124,13 @@ class ReplyHandler:
             slot.task.update_free_slot(slot)
             self.dispatcher.forget_lease(ack.lease)
         if not ack.keeps_rest and ack.done < lease.count:
-            self.dirty_tasks.add_input_readers(slot.task.name)
+            self.state.dirty_tasks.add_input_readers(slot.task.name)
             if slot.task.rate_limiter is not None:
                 slot.task.rate_limiter.return_tokens(lease.count - ack.done)
         verdicts = {failure.index: self._judge_failure(slot, lease, failure) for failure in ack.failures}
-        settlement = self.ledger.settle_lease(ack.lease, ack.done, verdicts, outputs, more=ack.keeps_rest)
+        settlement = self.state.ledger.settle_lease(ack.lease, ack.done, verdicts, outputs, more=ack.keeps_rest)
         assert settlement is not None
-        self.audit.ended_by_task[slot.task.name] += count_finished(verdicts, ack.done)
+        self.state.audit.ended_by_task[slot.task.name] += count_finished(verdicts.values(), ack.done)
         self.apply_settlement(settlement)
         for failure in ack.failures:
             self.retry_policy.apply_on_error(slot.task, verdicts[failure.index], failure.error)
@@ -146,65 +140,54 @@ class ReplyHandler:
 
     def _judge_failure(self, slot: WorkerSlot, lease: Lease, failure: Failure) -> Verdict:
         _, piece = next(iter(lease.locate_ranges(failure.index, 1)))
-        retry = failure.verdict == "retry"
-        fault = FailedItems(
-            failure.error, retry, failure.count, failure.preview, failure.retry_after, previews=failure.previews
-        )
-        return self.retry_policy.judge_and_report(slot, piece, fault)
+        verdict = self.retry_policy.decide_verdict(slot, piece, failure)
+        self.retry_policy.report_verdict(slot, piece, failure, verdict, failure.count)
+        return verdict
 
     def apply_settlement(self, settlement: Settlement) -> None:
-        """Look at what a settled lease has brought: queues with something new, and dead items."""
-        for queue in settlement.fed_queues:
-            self.dirty_tasks.add_readers(queue)
-        self.store_dead_items(settlement)
+        """Look at what a settled lease has brought: queues with something new, and dead items.
 
-    def store_dead_items(self, settlement: Settlement) -> None:
-        """Put dead items into the task's queue of dead letters, or into the run's own store."""
+        These go into the task's queue of dead letters, or into the run's own store.
+        """
+        for queue in settlement.fed_queues:
+            self.state.dirty_tasks.add_readers(queue)
         place, before = 0, None
         for given_up in settlement.dead_items:
             evidence: FailureEvidence = given_up.evidence
             place, before = (place + 1 if evidence is before else 0), evidence
             dead = self.state.tasks[evidence.text.task].plan.config.dead
             if dead is None:
-                self.state.dead_letters.store_letter(self._dead_letter_record(given_up, evidence, place))
+                preview = evidence.previews[place] if evidence.previews else evidence.preview
+                self.state.dead_letters.store_letter(given_up, preview)
             else:
                 letter = self._dead_letter(given_up, evidence)
-                self.audit.sent_by_queue[dead] += 1
-                self.ledger.put(dead, [self.ledger.make_chunk(letter, 1, 64 + len(evidence.text.traceback))])
-                self.dirty_tasks.add_readers(dead)
+                self.state.audit.sent_by_queue[dead] += 1
+                self.state.ledger.put(
+                    dead, [self.state.ledger.make_chunk(letter, 1, 64 + len(evidence.text.traceback))]
+                )
+                self.state.dirty_tasks.add_readers(dead)
         if settlement.dead_items:
             evidence = settlement.dead_items[-1].evidence
             self.shutdown.check_dead_limit(self.state.tasks[evidence.text.task], evidence.name)
 
-    def _locate_item(self, given_up: GivenUp) -> tuple[object, int, int]:
-        piece = given_up.item_range
-        payload = piece.chunk.payload
-        if isinstance(payload, DeadLetterPayload):
-            return payload.payload, payload.index, payload.kind
-        return payload, piece.start, self.dispatcher.payload_kinds[given_up.queue]
-
     def _dead_letter(self, given_up: GivenUp, evidence: FailureEvidence) -> DeadLetterPayload:
-        payload, index, kind = self._locate_item(given_up)
-        return DeadLetterPayload(payload, index, kind, given_up.item_range.chunk.number, evidence.text)
-
-    def _dead_letter_record(self, given_up: GivenUp, evidence: FailureEvidence, place: int) -> DeadLetterRecord:
-        """Return the letter of an item, the `place`-th of those that failed together."""
-        payload, index, kind = self._locate_item(given_up)
-        item = given_up.item_range.item_id
-        preview = evidence.previews[place] if evidence.previews else evidence.preview
-        return DeadLetterRecord(item, given_up.queue, evidence.text, preview, evidence.output, payload, index, kind)
+        piece = given_up.item_range
+        payload, number = piece.chunk.payload, piece.chunk.number
+        if isinstance(payload, DeadLetterPayload):  # it was a letter already, and stays the item that it was
+            return DeadLetterPayload(payload.payload, payload.index, payload.kind, number, evidence.text)
+        kind = self.dispatcher.payload_kinds[given_up.queue]
+        return DeadLetterPayload(payload, piece.start, kind, number, evidence.text)
 
     # -- sources -------------------------------------------------------------------------------
 
     def _on_produced(self, slot: WorkerSlot, message: Produced) -> None:
         task = slot.task
         self.dispatcher.count_arrived(task, slot, message.item_count)
-        self.ledger.source_sent(task.name, message.item_count)
+        self.state.ledger.source_sent(task.name, message.item_count)
         for queue, chunk in self._make_chunks(task, message.outputs):
-            self.ledger.put(queue, [chunk], sender=task.name)
-            self.dirty_tasks.add_readers(queue)
-        task.busy_seconds += message.busy_seconds
+            self.state.ledger.put(queue, [chunk], sender=task.name)
+            self.state.dirty_tasks.add_readers(queue)
         slot.items += message.item_count
         slot.time_account.items += message.item_count
         slot.time_account.add_work(self.state.clock.now(), message.busy_seconds, 0.0)
-        self.dirty_tasks.add_tasks((task.name,))
+        self.state.dirty_tasks.add_tasks((task.name,))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from runner.chunk_sizing import ChunkSizer
@@ -14,7 +15,7 @@ from runner.structs import dataclass, field
 from runner.supervisor.time_accounting import TimeAccount, WaitReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from runner.clock import Clock
     from runner.engines.base import Engine
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from runner.ledger import Ledger
     from runner.supervisor.audit import BalanceAudit
     from runner.supervisor.dead_letters import DeadLetterSink
-    from runner.supervisor.dirty_tasks import DirtyTasks
     from runner.supervisor.plan import Plan, TaskPlan
     from runner.supervisor.rate_limit import TokenBucket
     from runner.topology import Topology
@@ -141,7 +141,6 @@ class TaskState:
     failed_starts: int = 0
     death_times: deque[float] = field(default_factory=deque)
     results: dict[str, str] = field(default_factory=dict)
-    busy_seconds: float = 0.0
     rate_limiter: TokenBucket | None = None
     #: Why its free workers wait; how long its items take, as (class, items); when it began, and ended.
     wait_reason: WaitReason = field(default_factory=WaitReason)
@@ -168,6 +167,58 @@ class TaskState:
             config = self.plan.config
             return config.concurrency * (2 if self.chunk_sizer.is_quick and config.timeout is None else 1)
         return 2 if self.allows_prefetch and self.chunk_sizer.is_quick else 1
+
+
+class DirtyTasks:
+    """The tasks that are to be looked at, each at most once; the farthest from the sources comes out first.
+
+    >>> from runner.topology import TaskNode, Topology
+    >>> graph = Topology([TaskNode("bake", outputs=("bread",)), TaskNode("eat", inputs=("bread",))])
+    >>> dirty = DirtyTasks(graph)
+    >>> dirty.add_tasks(["bake", "bake"]); dirty.add_readers("bread")
+    >>> dirty.pop_farthest(), dirty.pop_farthest(), dirty.pop_farthest()
+    ('eat', 'bake', None)
+    """
+
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+        depths = topology.task_depths()
+        self._names = sorted(depths, key=depths.__getitem__, reverse=True)
+        self._ranks = {name: rank for rank, name in enumerate(self._names)}
+        self._due: set[str] = set()
+        self._heap: list[int] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._due)
+
+    def add_tasks(self, names: Iterable[str]) -> None:
+        """Look at these tasks, too."""
+        for name in names:
+            if name not in self._due:
+                self._due.add(name)
+                heappush(self._heap, self._ranks[name])
+
+    def add_readers(self, queue: str) -> None:
+        """Look at the readers of a queue: something came into it."""
+        self.add_tasks(self._topology.readers[queue])
+
+    def add_input_writers(self, task: str) -> None:
+        """Look at the tasks that write the task's inputs: something left them."""
+        for queue in self._topology.nodes[task].inputs:
+            self.add_tasks(self._topology.writers[queue])
+
+    def add_input_readers(self, task: str) -> None:
+        """Look at the tasks that share the task's inputs: something went back into them."""
+        for queue in self._topology.nodes[task].inputs:
+            self.add_tasks(self._topology.readers[queue])
+
+    def pop_farthest(self) -> str | None:
+        """Take out the next task; None when there is none."""
+        if not self._heap:
+            return None
+        name = self._names[heappop(self._heap)]
+        self._due.discard(name)
+        return name
 
 
 @dataclass(slots=True, eq=False)

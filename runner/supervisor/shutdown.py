@@ -1,4 +1,6 @@
-"""The end of a run before its tasks': signals, the deadline, the grace, a stall, a task that stops everything.
+"""The ends of tasks; and the end of a run before theirs: signals, the deadline, the grace, a stall, a fatal failure.
+
+dismissed, or failed ─▶ workers end, or are killed ─▶ the last one is gone: judged ─▶ finished: `TaskEnded`
 
 first signal ──▶ stopping: sources stop, what is queued drains ──▶ within `grace` over, or
 second signal, or the end of the grace ──▶ dying: workers are killed, what is left is counted
@@ -9,9 +11,11 @@ from __future__ import annotations
 import signal as signals
 from typing import TYPE_CHECKING
 
+from msgspec import Struct, field
+
 from runner import events
 from runner.supervisor.run_state import Phase
-from runner.supervisor.task_endings import fail_task, finish_if_over, skip_task
+from runner.supervisor.time_accounting import ENDED
 from runner.text import format_seconds
 from runner.topology import Stage
 from runner.transport.messages import Stop
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.engines.base import Reactor
-    from runner.supervisor.run_state import RunState, TaskState
+    from runner.supervisor.run_state import RunState, TaskState, WorkerSlot
     from runner.supervisor.timeouts import TimeoutWatchdog
 
 
@@ -33,28 +37,130 @@ _BEAT = 1.0
 _LEAD, _LEAST_DRAIN, _HURRY = 0.1, 0.05, 0.1
 
 
-class Shutdown:
+# -- the ends of tasks -------------------------------------------------------------------------
+
+
+def dismiss_task(state: RunState, task: TaskState) -> None:
+    """End the workers of a task: its inputs have ended, or no reader is left for its outputs."""
+    if task.dismissed:
+        return
+    task.dismissed = True
+    for slot in task.slots:
+        if slot.phase is Phase.READY:
+            dismiss_worker(state, slot)
+        elif slot.phase is Phase.WAITING and not _must_still_run(state, slot):
+            slot.phase = Phase.GONE
+    finish_if_over(state, task)
+
+
+def _must_still_run(state: RunState, slot: WorkerSlot) -> bool:
+    """Return True if the worker has to be started although no item will come.
+
+    A class's set-up and tear-down do something of their own (a sink opens its file, and puts it in its place):
+    when the last worker failed in its set-up, or died, that has not been done.
+    """
+    return slot.task.plan.shape.kind == "class" and not (slot.retiring or state.stopping)
+
+
+def dismiss_worker(state: RunState, slot: WorkerSlot) -> None:
+    """Tell a worker that no more will come; a source ends at its next item, and says so itself."""
+    engine = slot.task.engine
+    if slot.task.is_source:
+        engine.send(slot.index, Stop(inputs_ended=False))
+        return
+    slot.phase = Phase.ENDING
+    slot.time_account.enter_state(ENDED, state.clock.now())
+    if state.stopping or _is_fed_by_failed(state, slot.task):  # so that its tear-down knows
+        engine.send(slot.index, Stop(inputs_ended=False))
+    engine.send(slot.index, Stop(inputs_ended=True))
+
+
+def _is_fed_by_failed(state: RunState, task: TaskState) -> bool:
+    """Return True if a task has failed whose items could have come here, directly or through others."""
+    return any(state.tasks[name].failure_reason for name in state.topology.leading_to([task.name]))
+
+
+def fail_task(state: RunState, task: TaskState, why: str) -> None:
+    """End a task that has failed: its workers end, its outputs close, tasks after it do not start."""
+    if task.failure_reason:
+        return
+    task.failure_reason = why
+    task.dismissed = True
+    for slot in task.slots:
+        if slot.phase in {Phase.WAITING, Phase.GONE}:
+            slot.phase = Phase.GONE
+            continue
+        if not task.engine.kill(slot.index):
+            task.engine.send(slot.index, Stop(inputs_ended=False))
+            task.engine.send(slot.index, Stop(inputs_ended=True))  # a thread ends after the item at hand
+        slot.phase = Phase.ENDING
+    finish_if_over(state, task)
+
+
+def finish_if_over(state: RunState, task: TaskState) -> None:
+    """Finish a task whose workers are all gone."""
+    if state.topology.stages[task.name] is not Stage.RUNNING:
+        return
+    slots = task.slots
+    while task.first_live < len(slots) and slots[task.first_live].phase is Phase.GONE:
+        task.first_live += 1
+    if task.first_live == len(slots):
+        if task.returned_early and not task.failure_reason and not state.stopping:
+            task.failure_reason = _why_early(state, task)
+        finish_task(state, task, Stage.FAILED if task.failure_reason else Stage.OK)
+
+
+def _why_early(state: RunState, task: TaskState) -> str:
+    """Return what is wrong with a function that returned by itself; empty when nothing was left for it."""
+    inputs = task.plan.config.inputs
+    left = state.ledger.queued_items(task.name)
+    if not left and all(map(state.topology.is_closed, inputs)):
+        return ""
+    names = ", ".join(f"`{queue}`" for queue in inputs)
+    return f"its function returned before its input {names} had ended; {left:,} items are left in it"
+
+
+def skip_task(state: RunState, task: TaskState, why: str) -> None:
+    """End a task that was never started."""
+    task.failure_reason = why
+    finish_task(state, task, Stage.SKIPPED)
+
+
+def finish_task(state: RunState, task: TaskState, stage: Stage) -> None:
+    """Tell everyone that a task is over; tasks before and after it are looked at again."""
+    name, now = task.name, state.clock.now()
+    state.topology.finish(name, stage)
+    task.ended_at = now
+    state.check_starts = state.check_ends = True
+    state.emit(events.TaskEnded(now, name, stage.value, task.failure_reason))
+    state.ledger.remove_reader(name, state.topology.ended_tasks)
+    state.dirty_tasks.add_input_writers(name)
+    for queue in state.topology.nodes[name].outputs:
+        state.dirty_tasks.add_readers(queue)
+
+
+# -- the end of the run ------------------------------------------------------------------------
+
+
+class Shutdown(Struct, eq=False):
     """Everything that cuts a run short. `on_kill` is called once all workers were killed."""
 
-    def __init__(
-        self, state: RunState, reactor: Reactor, timeout_watchdog: TimeoutWatchdog, on_kill: Callable[[], None]
-    ) -> None:
-        self.state = state
-        self.reactor = reactor
-        self.timeout_watchdog = timeout_watchdog
-        self.on_kill = on_kill
-        self.received_signal: int | None = None
-        self.deadline_passed = False
-        self.internal_fault = False
-        self.reasons: list[str] = []
-        self._deadline: float | None = None
-        #: Draining began because of the deadline, and how often it is looked at whether it must begin.
-        self.draining_for_deadline = False
-        self._window = 0.0
-        #: When the limits were looked at last: not the last step, which moves along with each event.
-        self._checked_at = 0.0
-        self._grace_ends: float | None = None
-        self._stacks_at: float | None = None
+    state: RunState
+    reactor: Reactor
+    timeout_watchdog: TimeoutWatchdog
+    on_kill: Callable[[], None]
+    received_signal: int | None = None
+    deadline_passed: bool = False
+    internal_fault: bool = False
+    reasons: list[str] = field(default_factory=list)
+    _deadline: float | None = None
+    #: Draining began because of the deadline, and how often it is looked at whether it must begin.
+    draining_for_deadline: bool = False
+    _window: float = 0.0
+    #: When the limits were looked at last: not the last step, which moves along with each event.
+    _checked_at: float = 0.0
+    _grace_ends: float | None = None
+    _stacks_at: float | None = None
 
     def start_deadline(self) -> None:
         """Count the deadline from here: the run begins."""
@@ -73,7 +179,7 @@ class Shutdown:
 
     def check_limits(self, now: float) -> None:
         """Kill all when the deadline or the grace has ended; drain when the deadline is near."""
-        self._checked_at = now
+        self._checked_at, settings = now, self.state.plan.settings
         if self._stacks_at is not None and now >= self._stacks_at:
             self._tell_stacks(now)
         if self.state.halted and not self.state.killing and not self.state.ledger.leases:
@@ -81,15 +187,14 @@ class Shutdown:
         if self._deadline is not None and now >= self._deadline:
             self._deadline = None
             self.deadline_passed = True
-            why = f"the deadline of {format_seconds(self.state.plan.settings.deadline or 0.0)} has passed"
-            if why not in self.reasons:
-                self.reasons.append(why)
+            why = f"the deadline of {format_seconds(settings.deadline or 0.0)} has passed"
+            self.reasons.append(why)
             self.kill_all(why)
         elif self._deadline is not None and not self.state.stopping and now >= self._deadline - self._drain_time(now):
             self.draining_for_deadline = True
-            self.stop(f"the deadline of {format_seconds(self.state.plan.settings.deadline or 0.0)} is near")
+            self.stop(f"the deadline of {format_seconds(settings.deadline or 0.0)} is near")
         if self._grace_ends is not None and now >= self._grace_ends:
-            self.kill_all(f"the grace of {format_seconds(self.state.plan.settings.grace)} has ended")
+            self.kill_all(f"the grace of {format_seconds(settings.grace)} has ended")
 
     def _hurry_next(self) -> float | None:
         """Return when to look again whether draining has to begin for the deadline."""
@@ -152,8 +257,9 @@ class Shutdown:
         for name, task in self.state.tasks.items():
             if self.state.topology.stages[name] is Stage.WAITING:
                 skip_task(self.state, task, "the run was stopped before it started")
-            elif task.is_source:
-                stop_source(task)
+            for slot in task.slots if task.is_source else ():
+                if slot.phase is Phase.READY:  # it ends at its next item; a call is told through `Context.stopping`
+                    task.engine.send(slot.index, Stop(inputs_ended=False))
 
     def fail_or_stop_run(self, task: TaskState, why: str) -> None:
         """Fail a task; with `on_error = "stop"`, the whole run stops as well."""
@@ -247,10 +353,3 @@ class Shutdown:
         if self._grace_ends is not None:
             self._grace_ends += by
         self.timeout_watchdog.shift_times(by)
-
-
-def stop_source(task: TaskState) -> None:
-    """End a source at its next item; a call is told through `Context.stopping`."""
-    for slot in task.slots:
-        if slot.phase is Phase.READY:
-            task.engine.send(slot.index, Stop(inputs_ended=False))

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from runner.engines.engine_events import MessageReceived, WorkerExited
@@ -23,12 +24,10 @@ from runner.transport.messages import Grant, Ready, Reply, SuspectPreview
 from runner.transport.progress_page import MAX_PROGRESS_SLOTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from runner.ledger import ItemRange
-    from runner.supervisor.crashes import CrashHandler
     from runner.supervisor.dispatch import Dispatcher
     from runner.supervisor.run_state import RunState, TaskState, WorkerSlot
+    from runner.supervisor.workers import WorkerPool
 
 #: Seconds that a reader has for its start, and for one question; how many a task may cost, and items in a question.
 _BOOT, _LIMIT = 10.0, 2.0
@@ -36,14 +35,14 @@ _READERS = 20
 _MOST = 1000
 
 
-# No dataclasses: compiling two would cost each start half a millisecond, and few runs need them.
-class _Question:
+class _Question(Struct, eq=False):
     """A death that waits, and its suspects with their queues."""
 
-    def __init__(self, slot: WorkerSlot, event: WorkerExited, suspects: list[tuple[str, ItemRange]]) -> None:
-        self.slot, self.event, self.suspects = slot, event, suspects
-        self.until = 0.0
-        self.shown: list[str] = []
+    slot: WorkerSlot
+    event: WorkerExited
+    suspects: list[tuple[str, ItemRange]]
+    until: float = 0.0
+    shown: list[str] = field(default_factory=list)
 
     def previews(self, why: str) -> dict[str, str]:
         """Return by item what was shown of it last; else what is known without a reader, and why that is all."""
@@ -57,49 +56,39 @@ class _Question:
         return found
 
 
-class _Reader:
+class _Reader(Struct, eq=False):
     """One task's reader, and what it is to be asked; the first of it is under way once it is ready."""
 
-    def __init__(self, task: TaskState, index: int) -> None:
-        self.task, self.index = task, index
-        self.generation = 0
-        self.alive = self.ready = False
-        self.until = 0.0
-        self.asked: deque[_Question] = deque()
+    task: TaskState
+    index: int
+    generation: int = 0
+    alive: bool = False
+    ready: bool = False
+    until: float = 0.0
+    asked: deque[_Question] = field(default_factory=deque)
 
 
-class SuspectReaders:
-    """All readers. `able`: there may be any; `on_death` is told of a death once its suspects have been shown."""
+class SuspectReaders(Struct, eq=False):
+    """All readers. `able`: there may be any; the pool is told of a death once its suspects have been shown."""
 
-    def __init__(
-        self,
-        state: RunState,
-        dispatcher: Dispatcher,
-        crash_handler: CrashHandler,
-        on_death: Callable[[WorkerExited], None],
-        *,
-        able: bool,
-    ) -> None:
-        self.state = state
-        self.dispatcher = dispatcher
-        self.crash_handler = crash_handler
-        self.on_death = on_death
-        self.readers: dict[int, _Reader] = {}
-        self._of: dict[str, _Reader] = {}
-        self._able = able
-        #: Items of which readers have died, or that took too long: no other one is asked for them.
-        self._fatal: dict[str, str] = {}
+    state: RunState
+    dispatcher: Dispatcher
+    worker_pool: WorkerPool
+    able: bool
+    readers: dict[int, _Reader] = field(default_factory=dict)
+    #: Items of which readers have died, or that took too long: no other one is asked for them.
+    _fatal: dict[str, str] = field(default_factory=dict)
 
     def ask_reader(self, event: WorkerExited) -> bool:
-        """Return True if a death waits until its suspects have been shown; `on_death` is told of it then."""
-        if not self._able or self.state.killing:
+        """Return True if a death waits until its suspects have been shown; the pool is told of it then."""
+        if not self.able or self.state.killing:
             return False
         slot = self.state.slots[event.slot]
         if slot.generation != event.generation or slot.phase is Phase.FINISHED:
             return False
         if slot.task.failure_reason or slot.task.is_source:
             return False
-        suspects = self.crash_handler.suspect_items(slot, event)[:_MOST]
+        suspects = self.worker_pool.suspect_items(slot, event)[:_MOST]
         reader = self._find_reader(slot.task) if suspects else None
         if reader is None:
             return False
@@ -114,14 +103,15 @@ class SuspectReaders:
         return True
 
     def _find_reader(self, task: TaskState) -> _Reader | None:
-        reader = self._of.get(task.name)
-        if reader is None:
-            index = MAX_PROGRESS_SLOTS - 1 - len(self.readers)
-            workers = sum(len(each.plan.config.workers.names) for each in self.state.tasks.values())
-            ours = task.plan.mode == "thread" or self.state.plan.settings.engine == "local"
-            if index < workers or not ours:  # all places are taken; or workers live elsewhere
-                return None
-            reader = self.readers[index] = self._of[task.name] = _Reader(task, index)
+        for reader in self.readers.values():
+            if reader.task is task:
+                return reader
+        index = MAX_PROGRESS_SLOTS - 1 - len(self.readers)
+        workers = sum(len(each.plan.config.workers.names) for each in self.state.tasks.values())
+        ours = task.plan.mode == "thread" or self.state.plan.settings.engine == "local"
+        if index < workers or not ours:  # all places are taken; or workers live elsewhere
+            return None
+        reader = self.readers[index] = _Reader(task, index)
         return reader
 
     def _ask_next(self, reader: _Reader) -> None:
@@ -197,4 +187,4 @@ class SuspectReaders:
             question.slot.suspect_previews = question.previews(why)
             if why and len(question.suspects) == 1:
                 self._fatal |= question.slot.suspect_previews
-            self.on_death(question.event)
+            self.worker_pool.on_death(question.event)

@@ -15,8 +15,6 @@ from runner.transport.messages import Stop
 from runner.transport.progress_page import Position
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from runner.supervisor.run_state import RunState, TaskState, WorkerSlot
 
 _SAMPLE = 0.05
@@ -42,14 +40,12 @@ class TimeoutWatchdog:
 
     def next_time(self) -> float | None:
         """Return when to look again."""
-        if not self._kills:
-            return self._next
-        kills = [when for when, _, _ in self._kills]
-        return min((when for when in (self._next, *kills) if when is not None), default=None)
+        times = (self._next, *(when for when, _, _ in self._kills))
+        return min((when for when in times if when is not None), default=None)
 
     def check_timeouts(self, now: float) -> None:
         """Sample the progress slots, and kill those whose last words have been said."""
-        for kill in [kill for kill in self._kills if kill[0] <= now] if self._kills else ():
+        for kill in [kill for kill in self._kills if kill[0] <= now]:
             self._kills.remove(kill)
             _, slot, generation = kill
             if slot.generation == generation and slot.phase in {Phase.READY, Phase.ENDING}:
@@ -101,14 +97,12 @@ class TimeoutWatchdog:
 
     def _forgive(self, task: TaskState, now: float, since: float) -> None:
         """Forgive the time in which a worker's output is not taken: it waits for room, or to print."""
-        held_up: Callable[[int], bool] | None = getattr(
-            task.engine, "is_output_blocked", None
-        )  # a plugin's engine need not know
+        held_up = getattr(task.engine, "is_output_blocked", lambda _: False)  # a plugin's engine need not know
         for slot in task.slots:
             if slot.phase not in (Phase.READY, Phase.ENDING) or slot.overdue_position:
                 continue
             no_room = task.is_source and task.output_groups and slot.credit <= slot.received_items
-            if no_room or (held_up is not None and held_up(slot.index)):
+            if no_room or held_up(slot.index):
                 slot.last_position_at = min(now, slot.last_position_at + since)
                 for lease in slot.leases:
                     if lease in self._granted:
@@ -117,14 +111,10 @@ class TimeoutWatchdog:
     def _check_due(self, slot: WorkerSlot, now: float, when: float) -> float | None:
         if now < when:
             return when
-        self._overdue(slot, now)
-        return None
-
-    def _overdue(self, slot: WorkerSlot, now: float) -> None:
-        task = slot.task
-        slot.overdue_position = task.engine.current_position(slot.index)
-        task.engine.request_stack(slot.index)
+        slot.overdue_position = slot.task.engine.current_position(slot.index)
+        slot.task.engine.request_stack(slot.index)
         self._kills.append((now + _LAST_WORDS, slot, slot.generation))
+        return None
 
     def shift_times(self, seconds: float) -> None:
         """Shift all times: the run was stopped and goes on."""
@@ -138,23 +128,13 @@ class TimeoutWatchdog:
         limits = slot.task.plan.config.lifespan
         if limits is None or slot.phase is not Phase.READY or slot.task.dismissed or slot.task.is_source:
             return
-        if slot.retiring:
-            if not slot.leases:
-                self.retire_worker(slot)
-            return
-        old = limits.items is not None and slot.items >= limits.items
-        if not old and limits.memory is not None:
-            old = self._sample_memory(slot) > limits.memory
-        if old:
-            slot.retiring = True
-            if not slot.leases:
-                self.retire_worker(slot)
-
-    def retire_worker(self, slot: WorkerSlot) -> None:
-        """Replace a worker that holds nothing."""
-        slot.phase = Phase.ENDING
-        slot.time_account.enter_state(STARTING, self.clock.now())
-        slot.task.engine.send(slot.index, Stop(inputs_ended=True))
+        if not slot.retiring:
+            worn_out = limits.items is not None and slot.items >= limits.items
+            slot.retiring = worn_out or (limits.memory is not None and self._sample_memory(slot) > limits.memory)
+        if slot.retiring and not slot.leases:  # it is replaced once it holds nothing
+            slot.phase = Phase.ENDING
+            slot.time_account.enter_state(STARTING, self.clock.now())
+            slot.task.engine.send(slot.index, Stop(inputs_ended=True))
 
     def _sample_memory(self, slot: WorkerSlot) -> int:
         now = self.clock.now()

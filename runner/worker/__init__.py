@@ -12,8 +12,8 @@
 Imports here stay light: a later process worker is ready within milliseconds.
 """
 
-from runner.worker.failure import is_retryable
+from runner.worker.failure import may_retry
 from runner.worker.lifecycle import run
 from runner.worker.spec import OutputGroup, WorkerPort, WorkerSpec
 
-__all__ = ["OutputGroup", "WorkerPort", "WorkerSpec", "is_retryable", "run"]
+__all__ = ["OutputGroup", "WorkerPort", "WorkerSpec", "may_retry", "run"]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from runner.error_text import ErrorText
+    from runner.model import TaskConfig
     from runner.worker.spec import WorkerSpec
 
 #: What ends a worker, whatever it was doing. All else that a function raises is its item's error, and need not be an
@@ -54,13 +55,16 @@ def decide_verdict(
     """Decide if an item that has failed is tried again, or given up, and why."""
     if isinstance(error, Reject):
         return "reject"
-    may = attempt < spec.attempts and (isinstance(error, Retry) or is_retryable(spec.retry_on, text))
-    return "retry" if may else "error"
+    return "retry" if may_retry(spec, attempt, text, asked=isinstance(error, Retry)) else "error"
 
 
-def is_retryable(retry_on: tuple[str, ...], text: ErrorText) -> bool:
-    """Return True if `retry_on` names this exception or one of its bases (nothing named: every Exception)."""
-    return not retry_on or any(name in retry_on for name in text.names)
+def may_retry(task: WorkerSpec | TaskConfig, attempt: int, error: ErrorText, *, asked: bool = False) -> bool:
+    """Return True if another try follows: the worker rolls its outputs back, and the supervisor gives the item again.
+
+    Only an exception that `retry_on` names (nothing named: every one), or that asks for it, is tried again.
+    """
+    named = not task.retry_on or any(name in task.retry_on for name in error.names)
+    return attempt < task.attempts and (asked or named)
 
 
 def preview_item(item: Any, max_length: int = _MAX_PREVIEW) -> str:

@@ -257,8 +257,8 @@ def test_books_that_do_not_add_up_are_a_fault_that_names_the_queue(bug: str, mon
     monkeypatch.setattr(fake_engine, "check_end", lambda *_: None)
     (result,) = simple(1)
     assert result.exit_code == 70, result
-    assert any(words in reason for reason in result.reasons), result.reasons
-    assert "b" in result.unbalanced
+    assert any(words in reason for reason in result.ended.reasons), result.ended.reasons
+    assert "b" in result.ended.unbalanced
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, where: Any, attribute: str, change: Any) -> None:

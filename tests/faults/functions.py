@@ -15,6 +15,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from runner.engines import child
 from runner.errors import Reject, Retry
 from runner.tasks import Context, Inbox, Outbox  # noqa: TC001  read at run time
@@ -420,4 +422,22 @@ def pid(item: int) -> tuple[int, int]:
 def dies_once_at_five(item: int, ctx: Context) -> int:
     if item == 5 and ctx.attempt == 1:
         die("SIGKILL")
+    return item
+
+
+def names_foreign_memory_once(item: int, marker: str) -> int:
+    """The first worker's replies name a block of shared memory that there is not."""
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return item
+    send = child.ProcessPort.send
+
+    def sending(self: Any, message: Any) -> None:
+        if isinstance(message, messages.Reply):
+            named = tuple(structs.replace(output, block_refs=((1 << 40, 0, 64),)) for output in message.outputs)
+            message = structs.replace(message, outputs=named)
+        send(self, message)
+
+    child.ProcessPort.send = sending  # type: ignore[method-assign]
     return item

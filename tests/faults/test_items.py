@@ -14,6 +14,7 @@ from runner.model import Backoff, Halt, Lifespan, QueueConfig, Rate, Restarts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 
@@ -319,7 +320,7 @@ def test_halt_leaves_the_rest(halt: Halt, most: int) -> None:
     assert headline.left > 0
     assert headline.dead >= (halt.count or 1)
     assert headline.read == headline.done + headline.dead + headline.left
-    assert "halt" in outcome.result.reasons[0]
+    assert "halt" in outcome.result.ended.reasons[0]
 
 
 def test_a_share_below_the_limit_does_not_halt() -> None:
@@ -403,3 +404,13 @@ def test_idle_deaths_count_against_restarts() -> None:
     outcome = run(made, collected, on_event=stop, on_start=lambda supervisor, _: made_supervisor.append(supervisor))
     assert kills == 3
     assert "more than 2 such deaths within 1m" in outcome.result.tasks["work"].why
+
+
+def test_a_worker_that_names_memory_it_cannot_have_is_killed_and_replaced(tmp_path: Path) -> None:
+    made, collected = line(functions.names_foreign_memory_once, args=(str(tmp_path / "named"),))
+    outcome = run(made, collected)
+    assert outcome.result.exit_code == 0
+    assert sorted(collected) == list(range(20))
+    (death,) = outcome.of(events.WorkerDied)
+    assert death.why == "named a buffer in an arena that there is not, and was killed"
+    assert death.will_restart

@@ -545,10 +545,10 @@ BUGS: dict[str, Bug] = {
         "crashes", f"{_LEDGER}.settle_lost_lease", believe_the_dead, simulation
     ),
     "an item may kill workers for ever": Bug(
-        "crashes", "runner.supervisor.crashes:MAX_CRASHES", always(10**9), simulation
+        "crashes", "runner.supervisor.workers:MAX_CRASHES", always(10**9), simulation
     ),
     "an item is dead with its first crash": Bug(
-        "crashes", "runner.supervisor.crashes:MAX_CRASHES", always(1), simulation
+        "crashes", "runner.supervisor.workers:MAX_CRASHES", always(1), simulation
     ),
     "a suspect is granted among others": Bug(
         "crashes",
@@ -844,8 +844,8 @@ BUGS: dict[str, Bug] = {
     ),
     "every error is tried again": Bug(
         "retries",
-        "runner.worker.failure:is_retryable",
-        always(True),
+        "runner.worker.failure:may_retry",
+        lambda original, task_, attempt, error, *, asked=False: attempt < task_.attempts,
         partial(test_items.test_only_what_retry_on_names_is_tried_again, ("OSError",), 0),
     ),
     "what was rejected is tried again": Bug(

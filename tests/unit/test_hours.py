@@ -9,7 +9,7 @@ from fake_engine import Script, plan, simulate, task
 
 from runner.events import STATES, TaskSummary
 from runner.model import QueueConfig, Rate
-from runner.supervisor import summary
+from runner.supervisor import outcome
 from runner.supervisor.time_accounting import (
     ENDED,
     EXECUTING,
@@ -148,6 +148,6 @@ def test_what_workers_tell_adds_up() -> None:
 
 def test_quantiles_of_what_was_measured_in_classes() -> None:
     times = dict.fromkeys(range(-40, 41), 10)
-    assert summary.time_quantile(times, 0.5) == pytest.approx(1.0, rel=0.1)
-    assert summary.time_quantile(times, 1.0) == pytest.approx(32.0, rel=0.1)
-    assert summary.time_quantile(times, 0.0) == pytest.approx(1 / 32, rel=0.1)
+    assert outcome.time_quantile(times, 0.5) == pytest.approx(1.0, rel=0.1)
+    assert outcome.time_quantile(times, 1.0) == pytest.approx(32.0, rel=0.1)
+    assert outcome.time_quantile(times, 0.0) == pytest.approx(1 / 32, rel=0.1)

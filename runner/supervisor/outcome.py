@@ -1,0 +1,170 @@
+"""The end of a run: its last event, which is its result as well, and its exit code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runner import events
+from runner.structs import dataclass
+from runner.supervisor.progress import workers_of
+from runner.topology import Stage
+from runner.transport.messages import CLASSES_PER_DOUBLING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from runner.ledger import Balance, ItemCounts
+    from runner.supervisor.processors import ProcessorMeter
+    from runner.supervisor.run_state import RunState, TaskState
+    from runner.supervisor.shutdown import Shutdown
+
+EXIT_OK, EXIT_FAILED, EXIT_DEAD, EXIT_HALTED, EXIT_FAULT, EXIT_DEADLINE = 0, 1, 4, 5, 70, 124
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """The last event of a run, and what only its own process needs to know of its end.
+
+    `headline` is its balance, `lines` are the queues' counts by name, of a copied queue those of each reader.
+    `exit_code` may become another one than the event's: `--dead-ok`, or output that could not be written.
+    """
+
+    ended: events.RunEnded
+    exit_code: int
+    headline: Balance
+    lines: dict[str, ItemCounts]
+    left_behind: tuple[str, ...] = ()
+    #: It was ended at once: by a second signal, or because the grace was over.
+    was_killed: bool = False
+    letters_kept: int = 0
+    trouble: str = ""
+
+    @property
+    def tasks(self) -> dict[str, events.TaskSummary]:
+        """Return the ends of its tasks, by name."""
+        return {task.name: task for task in self.ended.tasks}
+
+    def closing_patience(self, deadline: float | None) -> float | None:
+        """Return the seconds its end may wait for others: 0 when a signal or the deadline ended it; None: any."""
+        if self.ended.exit_code >= EXIT_DEADLINE:
+            return 0.0
+        return None if deadline is None else max(0.0, deadline - self.ended.seconds)
+
+
+def conclude_run(
+    state: RunState, shutdown: Shutdown, processors: ProcessorMeter, longest_queues: Mapping[str, int]
+) -> RunOutcome:
+    """Count what is left, audit the books, and tell everyone how the run has ended."""
+    now, ledger = state.clock.now(), state.ledger
+    # Before what is left is counted: a worker that was ended still holds its leases.
+    tasks = tuple(_summarize_task(state, task, now) for task in state.tasks.values())
+    ledger.count_left()
+    faults = list(state.audit.find_faults(ledger, state.topology, cut_short=state.stopping))
+    for _, sentence in faults:
+        state.emit(events.Notice(now, sentence))
+    balance = ledger.compute_run_balance()
+    unfinished = tuple(name for name, task in state.tasks.items() if _is_unfinished(task))
+    stages = set(state.topology.stages.values())
+    was_cut = bool(unfinished or balance.left) or Stage.SKIPPED in stages
+    signal = shutdown.received_signal
+    # When several hold, the first wins.
+    codes = {
+        EXIT_FAULT: bool(faults) or balance.missing != 0 or shutdown.internal_fault,
+        128 + (signal or 0): signal is not None,
+        EXIT_DEADLINE: shutdown.deadline_passed or (shutdown.draining_for_deadline and was_cut),
+        EXIT_HALTED: state.halted,
+        EXIT_FAILED: bool(stages & {Stage.FAILED, Stage.SKIPPED}),
+        EXIT_DEAD: balance.dead > 0,
+        EXIT_OK: True,
+    }
+    ended = events.RunEnded(
+        at=now,
+        run=state.plan.run_id,
+        exit_code=next(code for code, holds in codes.items() if holds),
+        seconds=now - state.began_at,
+        read=balance.read,
+        made=balance.made,
+        done=balance.done,
+        dead=balance.dead,
+        dropped=balance.dropped,
+        left=balance.left,
+        repeated=balance.repeated,
+        tasks=tasks,
+        queues=tuple(_summarize_queues(state, longest_queues)),
+        reasons=(*shutdown.reasons, *(sentence for _, sentence in faults)),
+        unbalanced=tuple(dict.fromkeys(name for name, _ in faults)),
+        idle=processors.idle_share(),
+        cpu=processors.cpu_seconds(),
+        unfinished=unfinished,
+    )
+    state.emit(ended)
+    lines = {line.name: line.counts for line in ledger.subscriptions}
+    return RunOutcome(ended, ended.exit_code, balance, lines, was_killed=state.killing)
+
+
+def _is_unfinished(task: TaskState) -> bool:
+    """Return True if a task without inputs was ended before it had ended by itself."""
+    return task.is_source and not task.failure_reason and not all(slot.ended_by_itself for slot in task.slots)
+
+
+def _summarize_task(state: RunState, task: TaskState, now: float) -> events.TaskSummary:
+    ledger, name = state.ledger, task.name
+    tally, left = ledger.task_counts[name], ledger.leased_items[name]
+    workers = workers_of(task, now)
+    began = now if task.began_at is None else task.began_at
+    return events.TaskSummary(
+        name=name,
+        how=state.topology.stages[name].value,
+        why=task.failure_reason,
+        taken=tally.done + tally.dead + tally.dropped + left,
+        done=tally.done,
+        dead=tally.dead,
+        dropped=tally.dropped,
+        left=left,
+        repeated=ledger.repeated_items[name],
+        sent=ledger.sent_items[name],
+        median=time_quantile(task.time_histogram, 0.5),
+        p99=time_quantile(task.time_histogram, 0.99),
+        busy=busy_share([worker.spent for worker in workers], began - state.began_at),
+        active=(now if task.ended_at is None else task.ended_at) - began,
+        times=tuple((2.0 ** (key / CLASSES_PER_DOUBLING), items) for key, items in sorted(task.time_histogram.items())),
+        workers=workers,
+        results=dict(task.results),
+    )
+
+
+def _summarize_queues(state: RunState, longest_queues: Mapping[str, int]) -> Iterator[events.QueueSummary]:
+    for name, lines in state.ledger.subscriptions_by_queue.items():
+        if lines:
+            counts = ("put", "done", "dead", "dropped", "left")
+            sums = {word: sum(getattr(line.counts, word) for line in lines) for word in counts}
+            yield events.QueueSummary(name=name, most=longest_queues.get(name, 0), **sums)
+
+
+def busy_share(spent: Sequence[events.Spent], before: float = 0.0) -> float:
+    """Return the share of the workers' time from ready to ended in which they executed or encoded.
+
+    `before` the task began, its workers waited for their turn for so many seconds.
+
+    >>> busy_share([events.Spent(starting=1, item=1, executing=2, encoding=1, turn=5)], 5.0), busy_share([])
+    (0.75, 0.0)
+    """
+    worked = sum(each.worked for each in spent)
+    waited = sum(each.item + each.room + max(0.0, each.turn - before) for each in spent)
+    return worked / (worked + waited) if worked + waited > 0 else 0.0
+
+
+def time_quantile(times: Mapping[int, int], share: float) -> float | None:
+    """Return the seconds that this share of the items did not exceed, within 5 %; None: nothing was measured.
+
+    >>> times = {-80: 99, 0: 1}
+    >>> round(time_quantile(times, 0.5), 6), round(time_quantile(times, 0.999), 2), time_quantile({}, 0.5)
+    (0.000935, 0.96, None)
+    """
+    most = share * sum(times.values())
+    seen = 0
+    for key, items in sorted(times.items()):
+        seen += items
+        if seen >= most:
+            return float(2.0 ** ((key - 0.5) / CLASSES_PER_DOUBLING))
+    return None
