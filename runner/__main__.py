@@ -11,30 +11,35 @@ if __name__ == "__main__" and not sys.flags.safe_path:
     if f"{here}/runner" in sys.modules["runner"].__path__:  # runner itself is there, not installed
         sys.path.append(here)
 
-from runner import gc_tuning
-from runner.cli import streams
-
 
 def main() -> None:
     """Run the command line; the exit codes are in `runner.errors` and `runner.supervisor.outcome`."""
+    try:
+        code = _run_command()
+    except KeyboardInterrupt:  # before a run has begun, or when it has ended: a run itself catches signals
+        code = 130
+    if (farewell := sys.modules.get("runner.worker.orderly_exit")) is not None:  # there has been a run
+        farewell.watch_command(code)
+    sys.exit(code)
+
+
+def _run_command() -> int:
+    # Imported here, for Ctrl-C may come while they are.
+    from runner import gc_tuning
+    from runner.cli import streams
+
     if os.getpid() == 1 and hasattr(os, "fork"):
         from runner import pid1
 
         pid1.fork_behind_init()
     # The children of a pool in a thread task would execute the command's script again, or import what it does.
     vars(sys.modules["__main__"]).update(__spec__=None, __file__=None)
-    try:
-        streams.open_standard_streams()
-        gc_tuning.freeze_until_exit()
-        with gc_tuning.gc_paused():
-            from runner.cli import app
-        gc_tuning.freeze_imported()
-        code = app.main()
-    except KeyboardInterrupt:  # before a run has begun, or when it has ended: a run itself catches signals
-        code = 130
-    if (farewell := sys.modules.get("runner.worker.orderly_exit")) is not None:  # there has been a run
-        farewell.watch_command(code)
-    sys.exit(code)
+    streams.open_standard_streams()
+    gc_tuning.freeze_until_exit()
+    with gc_tuning.gc_paused():
+        from runner.cli import app
+    gc_tuning.freeze_imported()
+    return app.main()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
                                            └─ execute_plan: engines, supervisor, plugins; what is heard goes to the
                                               record, the console, the progress display, the events file, the caller
 
-The command (`cli.execute`), `runner.run` and `runner.testing` all go through `perform`.
+The command (`cli.run`), `runner.run` and `runner.testing` all go through `perform`.
 """
 
 from __future__ import annotations

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runner.cli.json_stdout import claim_stdout
-from runner.cli.plugins import NoPluginOption, NoPluginsOption, OnlyPluginOption, plugin_choice
-from runner.cli.shared_options import ParamOptions, SetOptions, complete_file, file_or_default, parse_pairs
+from runner.cli.shared_options import (
+    NoPluginOption,
+    NoPluginsOption,
+    OnlyPluginOption,
+    ParamOptions,
+    SetOptions,
+    complete_file,
+    file_or_default,
+    parse_pairs,
+    plugin_choice,
+)
+from runner.cli.streams import claim_stdout
 from runner.errors import ConfigError, UsageError
+from runner.text import count_with_noun
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,11 +29,14 @@ if TYPE_CHECKING:
     from runner.problems import Problem
 
 _FORMATS = ("text", "json", "github")
+#: What the texts and the properties of a command for GitHub's runner may not contain as it is.
+_ESCAPED_TEXT = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
+_ESCAPED_PROPERTY = _ESCAPED_TEXT | str.maketrans({":": "%3A", ",": "%2C"})
 
 
 def check(
     files: Annotated[
-        Optional[list[str]],  # noqa: UP045  typer reads the annotation at run time
+        list[str] | None,
         typer.Argument(
             metavar="FILE",
             help="The files; `-` is standard input. Default: tasks.toml here.",
@@ -57,17 +70,25 @@ def check(
     """
     if format_ not in _FORMATS:
         raise UsageError(f"--format is one of {', '.join(_FORMATS)}, not {format_}")
+    from runner.problems import render_problems
+
     write = print if format_ == "text" else claim_stdout()
     chosen = None if static else plugin_choice(no_plugin, no_plugins, only_plugin)
     given, sets = dict(parse_pairs(param, "--param")), parse_pairs(set_, "--set")
     found: list[Problem] = []
-    good = []
+    good: list[str] = []
     for file in files or [file_or_default(None, "check")]:
         problems, summary = _check_one(file, given, sets, chosen)
         found += problems
         if not problems:
             good.append(f"{file}: no problems ({summary})")
-    if lines := _WRITERS[format_](found, good):
+    if format_ == "json":
+        lines = [json.dumps([_problem_record(problem) for problem in found], indent=2)]
+    elif format_ == "github":
+        lines = [_github_command(problem) for problem in found]
+    else:
+        lines = ([render_problems(found)] if found else []) + good
+    if lines:
         write("\n".join(lines))
     raise typer.Exit(3 if any(strict or each.severity == "error" for each in found) else 0)
 
@@ -82,21 +103,9 @@ def _check_one(
         loaded = config.examine(file, params=params, sets=sets, lenient=True)
     except ConfigError as error:
         return error.problems, ""
-    static = chosen is None
-    problems = checks.check_file(loaded) if static else checks.check_everything(loaded, chosen).problems
-    tasks, queues = len(loaded.tasks), len(loaded.queues)
-    static_too = "; functions not looked at" if static else ""
-    return problems, f"{tasks} task{'s' * (tasks != 1)}, {queues} queue{'s' * (queues != 1)}{static_too}"
-
-
-def _as_text(problems: list[Problem], good: list[str]) -> list[str]:
-    from runner.problems import render_problems
-
-    return [*([render_problems(problems)] if problems else []), *good]
-
-
-def _as_json(problems: list[Problem], good: list[str]) -> list[str]:  # noqa: ARG001  the same for every format
-    return [json.dumps([_problem_record(problem) for problem in problems], indent=2)]
+    problems = checks.check_file(loaded) if chosen is None else checks.check_everything(loaded, chosen).problems
+    summary = f"{count_with_noun(len(loaded.tasks), 'task')}, {count_with_noun(len(loaded.queues), 'queue')}"
+    return problems, summary + ("; functions not looked at" if chosen is None else "")
 
 
 def _problem_record(problem: Problem) -> dict[str, Any]:
@@ -113,27 +122,11 @@ def _problem_record(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _as_github(problems: list[Problem], good: list[str]) -> list[str]:  # noqa: ARG001  the same for every format
-    return [_github_command(problem) for problem in problems]
-
-
 def _github_command(problem: Problem) -> str:
     place = problem.place
-    end = place.column + place.length - 1
-    where = f"file={_escape_property(place.file)}"
+    where = f"file={place.file.translate(_ESCAPED_PROPERTY)}"
     if place.line:
+        end = place.column + place.length - 1
         where += f",line={place.line},endLine={place.line},col={place.column},endColumn={end}"
     message = problem.message + (f"\n{problem.hint}" if problem.hint else "")
-    return f"::{problem.severity} {where},title={problem.code}::{_escape_data(message)}"
-
-
-def _escape_data(text: str) -> str:
-    """Escape the text of a command as GitHub's runner wants it."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _escape_property(text: str) -> str:
-    return _escape_data(text).replace(":", "%3A").replace(",", "%2C")
-
-
-_WRITERS = {"text": _as_text, "json": _as_json, "github": _as_github}
+    return f"::{problem.severity} {where},title={problem.code}::{message.translate(_ESCAPED_TEXT)}"

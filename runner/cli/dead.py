@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from runner.cli.report import DEFAULT_STATE, RunArgument, StateOption
+from runner.cli.shared_options import DEFAULT_STATE, RunArgument, StateOption
 from runner.error_text import item_name
 from runner.errors import UsageError
 from runner.store import dead_letters as store
@@ -34,7 +34,11 @@ def list_(
     """
     path = _find_letters(state, run)
     kinds: Counter[tuple[str, str]] = Counter()
-    _print_title(path)
+    heading = store.read_heading(path)
+    if bad := store.count_unreadable_lines(path):
+        sys.stderr.write(f"{path}: {bad:,} lines are not dead letters, and are skipped\n")
+    title, began = _field_text(heading, "title"), _field_text(heading, "began")
+    sys.stderr.write(f"run {path.parent.name}  {title}  began {began}\n")
     for count, letter in enumerate(store.read_letters(path), 1):
         kinds[_field_text(letter, "task"), _field_text(letter, "error").partition(":")[0]] += 1
         if not limit or count <= limit:
@@ -90,13 +94,13 @@ def export(
 
       runner dead export last -o dead.jsonl
     """
-    path = _find_letters(state, run)
+    lines = (json.dumps(letter) + "\n" for letter in store.read_letters(_find_letters(state, run)))
     if output == "-":
-        _write_letters(path, sys.stdout)
+        sys.stdout.writelines(lines)
         return
     try:
         with Path(output).open("w", encoding="utf-8") as file:
-            _write_letters(path, file)
+            file.writelines(lines)
     except OSError as error:
         raise UsageError(f"{output}: {error.strerror}") from None
 
@@ -113,39 +117,22 @@ def _find_letters(state: Path, run: str) -> Path:
     return path
 
 
-def _write_letters(path: Path, file: Any) -> None:
-    for letter in store.read_letters(path):
-        file.write(json.dumps(letter) + "\n")
-
-
-def _print_title(path: Path) -> None:
-    heading = store.read_heading(path)
-    if bad := store.count_unreadable_lines(path):
-        sys.stderr.write(f"{path}: {bad:,} lines are not dead letters, and are skipped\n")
-    sys.stderr.write(
-        f"run {path.parent.name}  {_field_text(heading, 'title')}  began {_field_text(heading, 'began')}\n"
-    )
-
-
 def _field_text(letter: dict[str, Any], key: str) -> str:
     """Return a value as text that cannot steer a terminal, on one line."""
     return printable_line(str(letter.get(key, "")))
 
 
 def _letter_line(letter: dict[str, Any]) -> str:
-    attempts = letter.get("attempts")
-    tries = "1 try" if attempts == 1 else f"{attempts} tries"
-    item, task = _field_text(letter, "id"), _field_text(letter, "task")
-    return (
-        f"{item:<10} {task:<12} {tries:<8} {_field_text(letter, 'error')[:100]}   {_field_text(letter, 'preview')[:60]}"
-    )
+    item, task, error, preview = (_field_text(letter, key) for key in ("id", "task", "error", "preview"))
+    tries = "1 try" if letter.get("attempts") == 1 else f"{letter.get('attempts')} tries"
+    return f"{item:<10} {task:<12} {tries:<8} {error[:100]}   {preview[:60]}"
 
 
 def _letter_text(letter: dict[str, Any]) -> str:
     name = printable_line(item_name(str(letter.get("preview", "")), letter["id"], 60))
     lines = [f"{name}  of queue `{_field_text(letter, 'queue')}`"]
-    rows = (("task", "task"), ("worker", "worker"), ("attempts", "attempts"), ("at", "at"), ("error", "error"))
-    lines += [f"  {word:<9} {_field_text(letter, key)}" for word, key in (*rows, ("value", "preview"))]
+    lines += [f"  {key:<9} {_field_text(letter, key)}" for key in ("task", "worker", "attempts", "at", "error")]
+    lines += [f"  value     {_field_text(letter, 'preview')}"]
     for word, key in (("traceback", "traceback"), ("its worker printed last", "output")):
         if letter.get(key):
             body = printable_text(str(letter[key])).rstrip("\n").splitlines()

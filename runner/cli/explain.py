@@ -1,24 +1,54 @@
-"""`runner explain`."""
+"""`runner explain`: the meaning of each code, with an example of the mistake and the way out.
+
+The pages are in `codes.toml`, where examples in TOML read well.
+"""
 
 from __future__ import annotations
 
 import shutil
 import textwrap
-from typing import Annotated, Optional
+from pathlib import Path
+from typing import Annotated, Any
 
+import tomli
 import typer
 
-from runner.cli.shared_options import complete_code
 from runner.errors import UsageError
+from runner.structs import dataclass
+from runner.text import did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One code.
+
+    `text` is one paragraph; `wrong` is a whole file that has exactly this mistake, `right` what it should say instead.
+    """
+
+    code: str
+    title: str
+    text: str
+    wrong: str = ""
+    right: str = ""
+
+
+EXPLANATIONS = {
+    code: Explanation(code, **{key: text.rstrip("\n") for key, text in page.items()})
+    for code, page in tomli.loads(Path(__file__).with_name("codes.toml").read_text(encoding="utf-8")).items()
+}
+
+
+def _complete_code(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001  typer's signature
+    return [(page.code, page.title) for page in EXPLANATIONS.values()]
 
 
 def explain(
     code: Annotated[
-        Optional[str],  # noqa: UP045  typer reads the annotation at run time
+        str | None,
         typer.Argument(
             metavar="CODE",
             help="For instance E203. Default: list all.",
-            autocompletion=complete_code,
+            autocompletion=_complete_code,
             show_default=False,
         ),
     ] = None,
@@ -30,16 +60,12 @@ def explain(
 
       runner explain
     """
-    from runner.cli.explanations import EXPLANATIONS
-
     if code is None:
         for page in EXPLANATIONS.values():
             print(f"{page.code}  {page.title}")
         return
     found = EXPLANATIONS.get(code.upper())
     if found is None:
-        from runner.text import did_you_mean
-
         near = did_you_mean(code.upper(), EXPLANATIONS)
         raise UsageError(f"unknown code {code[:40]!r}; {near} `runner explain` lists all".replace(";  ", "; "))
     width = min(100, shutil.get_terminal_size().columns)

@@ -8,78 +8,83 @@ import inspect
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import typer
 import typer.core
 import typer.main
 
-from runner.cli import safe_output, typer_without_pydantic
+from runner.cli import streams
 from runner.errors import UsageError
 from runner.text import did_you_mean
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
+class RunnerGroup(typer.core.TyperGroup):
+    """Every verb: where it is, and what it is for; and the commands of installed plugins."""
 
-class LazyGroup(typer.core.TyperGroup):
-    """Its subclass says in `verbs`: name → ("module:function" or "module:app", one line of help)."""
-
-    verbs: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    verbs: ClassVar[dict[str, tuple[str, str]]] = {
+        "run": ("runner.cli.run:run", "Run the tasks of a file."),
+        "check": ("runner.cli.check:check", "Show all errors of the files, and start nothing."),
+        "show": ("runner.cli.show:show", "Show the resolved file in its long form."),
+        "graph": ("runner.cli.graph:graph", "Draw the tasks and queues of a file."),
+        "list": ("runner.cli.listing:list_", "List tasks, functions, params or plugins, or past runs."),
+        "dead": ("runner.cli.dead:app", "Dead letters: the items that a run has given up."),
+        "report": ("runner.cli.report:report", "Say what happened in a run."),
+        "new": ("runner.cli.new:app", "Make a folder that runs: a job, or a plugin."),
+        "schema": ("runner.cli.schema:schema", "Write the JSON Schema of the file, for editors."),
+        "explain": ("runner.cli.explain:explain", "Say what an error means, with an example and the way out."),
+    }
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        typer_without_pydantic.skip_pydantic()
+        _skip_pydantic()
         self.commands = dict.fromkeys(self.verbs)  # type: ignore[assignment]  # typer suggests names from its keys
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  typer's signature
         """Return all names, in the order of `verbs`."""
-        return [*self.verbs, *self.plugin_commands()]
-
-    def plugin_commands(self) -> Mapping[str, tuple[str, str]]:
-        """Return further commands, of plugins: name → ("", help); looked for only when they are asked for."""
-        return {}
-
-    def load_plugin_command(self, name: str) -> Any:  # noqa: ARG002  a subclass that has others says which
-        """Return the typer app or function of one of them; None when there is none of that name."""
-        return None
+        return [*self.verbs, *self._plugin_summaries()]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  typer's signature
-        """Import one verb."""
+        """Import one verb, or a plugin's command; runner's own verbs come first, and stay what they are."""
         if cmd_name not in self.verbs:
-            found = self.load_plugin_command(cmd_name)
-            return (
-                None if found is None else _with_plain_output(_build_command(cmd_name, found, self._folder_options()))
+            from runner.cli import plugins
+
+            offered = plugins.plugin_commands().get(cmd_name)
+            return offered and _with_plain_output(
+                self._build_command(cmd_name, plugins.load_command(cmd_name, offered))
             )
         if self.commands[cmd_name] is None:
             module, _, attribute = self.verbs[cmd_name][0].partition(":")
-            self.commands[cmd_name] = _build_command(
-                cmd_name, getattr(importlib.import_module(module), attribute), self._folder_options()
-            )
+            self.commands[cmd_name] = self._build_command(cmd_name, getattr(importlib.import_module(module), attribute))
         return self.commands[cmd_name]
-
-    def _folder_options(self) -> list[Any]:
-        """Return the group's own `-C`, for each of its commands."""
-        found = [copy.copy(param) for param in self.params if "-C" in param.opts]
-        for param in found:
-            param.expose_value = False
-        return found
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  typer's signature
         """Write the list of verbs for `--help`, without importing any."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in self.verbs.items()])
-        others = self.plugin_commands()
-        if others:
-            with formatter.section("Commands of plugins"):
-                formatter.write_dl([(name, text) for name, (_, text) in others.items()])
+        own = {name: summary for name, (_, summary) in self.verbs.items()}
+        for heading, summaries in (("Commands", own), ("Commands of plugins", self._plugin_summaries())):
+            if summaries:
+                with formatter.section(heading):
+                    formatter.write_dl([*summaries.items()])
 
+    def _plugin_summaries(self) -> dict[str, str]:
+        from runner.cli import plugins
 
-def _build_command(name: str, target: Any, elsewhere: Sequence[Any]) -> Any:
-    made = typer.main.get_group(target) if isinstance(target, typer.Typer) else _single_command(target)
-    made.name = name
-    _add_common_options(made, elsewhere)
-    return made
+        found = plugins.plugin_commands().items()
+        return {name: plugins.command_summary(offered) for name, offered in found if name not in self.verbs}
+
+    def _build_command(self, name: str, target: Any) -> Any:
+        if isinstance(target, typer.Typer):
+            made: Any = typer.main.get_group(target)
+        else:
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+            alone.command(help=_help_text(target.__doc__ or ""))(target)
+            made = typer.main.get_command(alone)
+        made.name = name
+        folder_options = [copy.copy(param) for param in self.params if "-C" in param.opts]
+        for param in folder_options:
+            param.expose_value = False
+        _add_common_options(made, folder_options)
+        return made
 
 
 def _with_plain_output(command: Any) -> Any:
@@ -87,28 +92,23 @@ def _with_plain_output(command: Any) -> Any:
     invoke = command.invoke
 
     def call(ctx: Any) -> Any:
-        with safe_output.unescaped_output():
+        with streams.escaped_output(False):
             return invoke(ctx)
 
     command.invoke = call
     return command
 
 
-def _single_command(target: Any) -> Any:
-    alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    alone.command(help=_help_text(target.__doc__ or ""))(target)
-    return typer.main.get_command(alone)
-
-
-def _add_common_options(command: Any, elsewhere: Sequence[Any]) -> None:
+def _add_common_options(command: Any, folder_options: list[Any]) -> None:
     """Give every command `-C`, its examples line by line, and the nearest word for a misspelt option."""
-    for each in getattr(command, "commands", {}).values():
+    within = getattr(command, "commands", {}).values()
+    for each in within:
         if each.callback is not None and "Examples:" in (each.callback.__doc__ or ""):
             each.help = _help_text(each.callback.__doc__)
-        _add_common_options(each, elsewhere)
-    if not getattr(command, "commands", None):
+        _add_common_options(each, folder_options)
+    if not within:
         if not any("-C" in param.opts for param in command.params):
-            command.params += [*elsewhere]
+            command.params += folder_options
         command.parse_args = partial(_parse_with_hint, command, command.parse_args)
 
 
@@ -131,9 +131,8 @@ def _parse_with_hint(command: Any, usual: Any, ctx: Any, args: list[str]) -> Any
         if not hasattr(error, "possibilities") or not (wrong := getattr(error, "option_name", "")):
             raise
         known = [name for param in command.params for name in (*param.opts, *param.secondary_opts)]
-        known = [name for name in (*known, "--help") if name.startswith("--")]
         error.possibilities = []
-        if near := did_you_mean(wrong, known):
+        if near := did_you_mean(wrong, [name for name in (*known, "--help") if name.startswith("--")]):
             error.message = f"{getattr(error, 'message', '')}; {near}"  # type: ignore[attr-defined]  # click's
         raise
 
@@ -143,3 +142,33 @@ def _help_text(text: str) -> str:
     head, mark, examples = inspect.cleandoc(text).partition("Examples:\n")
     lines = [line for line in examples.split("\n") if line.strip()]
     return head + (f"\b\n{mark}" + "\n".join(lines) if mark else "")
+
+
+def _skip_pydantic() -> None:
+    """Start without pydantic: typer imports it (100 ms) to convert even a plain string, which needs no conversion.
+
+    The seam is private to typer, so it is used only where it is as expected; otherwise typer does what it always does,
+    and runner starts as slowly as every typer program. `bench/start.py` measures the difference.
+    """
+    try:
+        from typer._coercion import RuntimeParam
+    except ImportError:
+        return
+    usual: Any = getattr(typer.core, "build_runtime_param", None)
+    if usual is None or getattr(usual, "light", False):
+        return
+
+    class Late(RuntimeParam):
+        def _coerce_value(self, value: Any, param: Any, ctx: Any) -> Any:
+            if self.parameter_info.parser is None:
+                if type(value) is self.annotation:
+                    return value
+                if self.annotation == list[str] and isinstance(value, (list, tuple)):
+                    return list(value)
+            return usual(param.type_descriptor).coerce(value, param, ctx)
+
+    def build(descriptor: Any) -> Any:
+        return Late(descriptor.parameter_info, descriptor.annotation)
+
+    build.light = True  # type: ignore[attr-defined]
+    typer.core.build_runtime_param = build  # type: ignore[attr-defined]

@@ -1,34 +1,43 @@
-"""`runner list`: what a file has, and what its plugins offer."""
+"""`runner list`: what a file has, and what its plugins offer; past runs; and `runner` alone: what can be done here."""
 
 from __future__ import annotations
 
 import inspect
 import json
-from functools import partial
-from pathlib import Path  # noqa: TC003  typer reads the annotation at run time
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runner.cli.plugins import NoPluginOption, NoPluginsOption, OnlyPluginOption, plugin_choice
-from runner.cli.report import DEFAULT_STATE
-from runner.cli.shared_options import FileArgument, ParamOptions, SetOptions, examine_file, raise_for_problems
-from runner.errors import UsageError
-from runner.text import count_with_noun, format_table
+from runner.cli.shared_options import (
+    DEFAULT_FILE,
+    DEFAULT_STATE,
+    FileArgument,
+    NoPluginOption,
+    NoPluginsOption,
+    OnlyPluginOption,
+    ParamOptions,
+    SetOptions,
+    examine_file,
+    plugin_choice,
+)
+from runner.cli.streams import claim_stdout
+from runner.errors import ConfigError, UsageError
+from runner.text import count_with_noun, format_duration, format_table, printable_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.model import Config, TaskConfig
-    from runner.plugins import Plugin, PluginSet, TaskFunction
+    from runner.plugins import Plugin, PluginSet
 
 _WHAT = ("tasks", "functions", "plugins", "params", "runs")
 
 
 def list_(
     what: Annotated[
-        str,
-        typer.Argument(metavar="|".join(_WHAT), help="What to list.", autocompletion=lambda: _WHAT),
+        str, typer.Argument(metavar="|".join(_WHAT), help="What to list.", autocompletion=lambda: _WHAT)
     ] = "tasks",
     file: FileArgument = None,
     param: ParamOptions = None,
@@ -38,7 +47,7 @@ def list_(
     only_plugin: OnlyPluginOption = None,
     load: Annotated[bool, typer.Option("--load", help="plugins: import the installed ones too.")] = False,
     state: Annotated[
-        Path, typer.Option("--state", metavar="FOLDER", help="runs: where they are kept (`state` in [run]).")
+        Path, typer.Option(metavar="FOLDER", help="runs: where they are kept (`state` in [run]).")
     ] = DEFAULT_STATE,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:
@@ -58,41 +67,22 @@ def list_(
     """
     if what not in _WHAT:
         raise UsageError(f"list knows {', '.join(_WHAT)}, not {what[:40]!r}")
-    document = None
-    if as_json:
-        from runner.cli.json_stdout import claim_stdout
-
-        document = claim_stdout()
-    if what == "runs":
-        _print_runs(state, document)
-        return
-    config = examine_file(file, f"list {what}", param, set_)
-    raise_for_problems(config)
-    if what in _OF_PLUGINS:
+    document = claim_stdout() if as_json else None
+    listed: Any = state
+    if what != "runs":
+        listed = config = examine_file(file, f"list {what}", param, set_)
+    if what in {"functions", "plugins"}:
         from runner.plugins import PluginSet
 
-        found = PluginSet(config.folder, config.plugins, plugin_choice(no_plugin, no_plugins, only_plugin))
+        listed = PluginSet(config.folder, config.plugins, plugin_choice(no_plugin, no_plugins, only_plugin))
         if load or what == "functions":
-            found.load_all()
-        text, records = (partial(function, found) for function in _OF_PLUGINS[what])
+            listed.load_all()
+    lines, records = _LISTS[what]
+    if document is not None:
+        document(json.dumps(records(listed), indent=2, default=str))
     else:
-        text, records = (partial(function, config) for function in _LISTS[what])
-    if document is not None:
-        document(json.dumps(records(), indent=2, default=str))
-        return
-    for line in text():
-        print(line)
-
-
-def _print_runs(state: Path, document: Callable[[str], None] | None) -> None:
-    from runner.cli import run_history
-
-    found = run_history.past_runs(state)
-    if document is not None:
-        document(json.dumps(found, indent=2))
-        return
-    for line in format_table(run_history.table_rows(found)) or [f"no run in {state} has a record"]:
-        print(line)
+        for line in lines(listed):
+            print(line)
 
 
 # -- tasks ------------------------------------------------------------------------------------
@@ -169,10 +159,6 @@ def _param_records(config: Config) -> list[dict[str, Any]]:
 # -- functions and plugins --------------------------------------------------------------------
 
 
-def _doc_line(target: Any) -> str:
-    return (inspect.getdoc(target) or "").partition("\n")[0]
-
-
 def function_lines(found: PluginSet) -> list[str]:
     """Return the task functions of every plugin: signature, file and line, first line of the docstring."""
     from runner.check.functions import function_location, written_signature
@@ -181,10 +167,8 @@ def function_lines(found: PluginSet) -> list[str]:
     for plugin in found.all_plugins:
         for function in plugin.functions.values():
             lines.append(f"{plugin.name}.{function.name}{written_signature(function.obj)}")
-            doc = _doc_line(function.obj)
-            lines.append(
-                f"    {doc}  ({function_location(function)})" if doc else f"    ({function_location(function)})"
-            )
+            doc = (inspect.getdoc(function.obj) or "").partition("\n")[0]
+            lines.append("    " + f"{doc}  ({function_location(function)})".lstrip())
         if plugin.error:
             lines.append(f"{plugin.name}: could not be loaded: {plugin.error_line}")
     return lines or ["no plugin has a task function; any callable can be named package.module:function"]
@@ -193,18 +177,19 @@ def function_lines(found: PluginSet) -> list[str]:
 def _function_records(found: PluginSet) -> list[dict[str, Any]]:
     from runner.check.functions import written_signature
 
-    def record(plugin: str, function: TaskFunction) -> dict[str, Any]:
-        return {
+    return [
+        {
             "name": function.name,
-            "plugin": plugin,
+            "plugin": plugin.name,
             "signature": written_signature(function.obj),
             "doc": inspect.getdoc(function.obj) or "",
             "file": function.file,
             "line": function.line,
             "options": function.options,
         }
-
-    return [record(plugin.name, function) for plugin in found.all_plugins for function in plugin.functions.values()]
+        for plugin in found.all_plugins
+        for function in plugin.functions.values()
+    ]
 
 
 def plugin_lines(found: PluginSet) -> list[str]:
@@ -240,7 +225,7 @@ def plugin_records(found: PluginSet) -> list[dict[str, Any]]:
             "file": plugin.source_file or None,
             "status": plugin.status,
             "why": plugin.blocked_by or plugin.error_line,
-            "functions": _function_names(plugin),
+            "functions": None if plugin.module and plugin.status in {"lazy", "blocked"} else list(plugin.functions),
             "hooks": list(plugin.hooks),
             "command": plugin.name if plugin.commands_module else None,
             "error": plugin.error,
@@ -249,13 +234,116 @@ def plugin_records(found: PluginSet) -> list[dict[str, Any]]:
     ]
 
 
-def _function_names(plugin: Plugin) -> list[str] | None:
-    return None if plugin.module and plugin.status in {"lazy", "blocked"} else list(plugin.functions)
+# -- past runs --------------------------------------------------------------------------------
+
+_ENDS = {0: "ended", 1: "failed", 4: "some dead", 5: "halted", 70: "runner's fault", 124: "deadline"}
+_KINDS: dict[str, Any] = {
+    "title": str,
+    "began": (int, float),
+    "seconds": (int, float),
+    "exit_code": int,
+    "balance": dict,
+    "unfinished": list,
+}
 
 
-_Lister = tuple["Callable[[Config], list[str]]", "Callable[[Config], list[dict[str, Any]]]"]
-_LISTS: dict[str, _Lister] = {"tasks": (task_lines, _task_records), "params": (param_lines, _param_records)}
-_OF_PLUGINS = {
+def past_runs(state: Path) -> list[dict[str, Any]]:
+    """Return one entry for each run, the last one first: how it ended, or "going on", or "killed"."""
+    from runner.store import records
+
+    found = []
+    for run in reversed(records.recorded_runs(state)):
+        path = state / "runs" / run / records.RECORD_FILE
+        record = records.read_unchecked(path)
+        told = {key: _checked_value(record, key) for key in _KINDS}
+        found.append({"run": run, "end": _describe_end(path, record), **told, "outcome": _outcome_line(record)})
+    return found
+
+
+def _checked_value(record: dict[str, Any], key: str) -> Any:
+    """Return a value of a record, or None if it has another type: other programs and hands can write records."""
+    value = record.get(key)
+    if key == "balance" and isinstance(value, dict) and not all(type(count) is int for count in value.values()):
+        return None
+    return value if isinstance(value, _KINDS[key]) else None
+
+
+def _describe_end(path: Path, record: dict[str, Any]) -> str:
+    from runner.store import records
+
+    code = record.get("exit_code")
+    if isinstance(code, int):
+        return _ENDS.get(code, "stopped")
+    if not record:
+        return "unreadable"
+    return "going on" if records.is_going_on(path, record) else "killed"
+
+
+def _outcome_line(record: dict[str, Any]) -> str:
+    """Return the last line of its summary; without a name of a task that was not written by runner."""
+    from runner.ledger import Balance
+    from runner.report.words import describe_outcome
+
+    try:
+        hows = {str(task["name"]): task["how"] for task in record["tasks"]}
+        cut = [str(name) for name in record.get("unfinished", ())]
+        return describe_outcome(Balance(**record["balance"]), hows, cut, queues=bool(record["queues"]))
+    except (TypeError, ValueError, KeyError, AttributeError):  # written by another program, or by hand
+        return "?"
+
+
+def _run_lines(state: Path) -> list[str]:
+    return format_table([_run_row(entry) for entry in past_runs(state)]) or [f"no run in {state} has a record"]
+
+
+def _run_row(entry: dict[str, Any]) -> tuple[str, ...]:
+    try:
+        began = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(entry["began"])))
+        took = format_duration(float(entry["seconds"]))
+    except (TypeError, ValueError, KeyError, OverflowError, OSError):  # written by another program, or by hand
+        began = took = "?"
+    return entry["run"], began, entry["end"], took, printable_line(entry["title"] or "?")[:30], entry["outcome"]
+
+
+_LISTS: dict[str, tuple[Callable[[Any], list[str]], Callable[[Any], list[dict[str, Any]]]]] = {
+    "tasks": (task_lines, _task_records),
+    "params": (param_lines, _param_records),
     "functions": (function_lines, _function_records),
     "plugins": (plugin_lines, plugin_records),
+    "runs": (_run_lines, past_runs),
 }
+
+
+# -- `runner` alone ---------------------------------------------------------------------------
+
+_NO_FILE = f"""\
+There is no {DEFAULT_FILE} here. The smallest useful one runs a function of plugins/*.py that is marked with `@task`:
+
+  [tasks.hello]
+  call = "hello"
+
+  runner run FILE        run another file
+  runner check FILE      show every error in it
+  runner --help          all commands"""
+
+
+def show_overview() -> None:
+    """Print the tasks of ./tasks.toml, and three commands to go on with."""
+    from runner import config
+
+    if not Path(DEFAULT_FILE).exists():
+        print(_NO_FILE)
+        return
+    name = None
+    try:
+        loaded = config.examine(DEFAULT_FILE, lenient=True)
+    except ConfigError as error:
+        print(f"{error}\n")
+    else:
+        print(f"{loaded.display_title}\n")
+        print("\n".join(task_lines(loaded)))
+        print()
+        name = next(iter(loaded.declared_params), None)
+    print("  runner run             run it" + (f"; with a param: runner run -p {name}=VALUE" if name else ""))
+    print("  runner graph           draw it")
+    print("  runner --help          all commands")

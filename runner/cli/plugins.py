@@ -1,37 +1,15 @@
-"""The options that choose plugins, and the commands that plugins bring."""
+"""The commands that installed plugins bring."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Optional
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from runner.errors import PluginError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runner.plugins import Plugin, PluginPolicy
-
-NoPluginOption = Annotated[
-    Optional[list[str]],  # noqa: UP045  typer reads the annotation at run time
-    typer.Option("--no-plugin", metavar="NAME", help="Use no plugin of this name, or of this distribution."),
-]
-NoPluginsOption = Annotated[bool, typer.Option("--no-plugins", help="Use no installed plugin.")]
-OnlyPluginOption = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--only-plugin", metavar="NAME", help="Of the installed plugins, use only this one."),
-]
-
-
-def plugin_choice(no_plugin: list[str] | None, no_plugins: bool, only_plugin: list[str] | None) -> PluginPolicy:
-    """Return the policy that the options and the environment make together."""
-    from runner.plugins import PluginPolicy
-
-    return PluginPolicy.read(blocked=no_plugin or (), none=no_plugins, only=only_plugin or ())
-
-
-# -- commands ---------------------------------------------------------------------------------
+    from runner.plugins import Plugin
 
 
 def plugin_commands() -> dict[str, list[Plugin]]:

@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runner.cli.shared_options import DEFAULT_STATE, RunArgument, StateOption
+from runner.cli.streams import claim_stdout
 from runner.errors import UsageError
+from runner.store import records, run_folders
+from runner.text import printable_text
 
 if TYPE_CHECKING:
-    from runner.cli import artifacts
-    from runner.report.record import RunRecord
+    from collections.abc import Callable
 
-RunArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="[RUN]",
-        help="A run's id, or the beginning of one; `last~1` is the one before the last. Default: the last run.",
-    ),
-]
-StateOption = Annotated[Path, typer.Option("--state", metavar="FOLDER", help="Where runs are kept (`state` in [run]).")]
-DEFAULT_STATE = Path(".runner")
+    from runner.report.record import RunRecord
+    from runner.supervisor import Plan
 
 
 def report(
     run: RunArgument = "last",
     state: StateOption = DEFAULT_STATE,
     events: Annotated[
-        Optional[str],  # noqa: UP045  typer reads the annotation at run time
-        typer.Option("--events", metavar="FILE", help="Of the run whose events are in this file (`run --events`)."),
+        str | None, typer.Option(metavar="FILE", help="Of the run whose events are in this file (`run --events`).")
     ] = None,
     html: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--html", metavar="FILE", help="Write the page there; `-` is standard output."),
+        str | None, typer.Option(metavar="FILE", help="Write the page there; `-` is standard output.")
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     compare: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--compare", metavar="RUN", help="Show the differences from this earlier run."),
+        str | None, typer.Option(metavar="RUN", help="Show the differences from this earlier run.")
     ] = None,
     trace: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--trace", metavar="FILE", help="Write what each worker did as a trace, for Perfetto."),
+        str | None, typer.Option(metavar="FILE", help="Write what each worker did as a trace, for Perfetto.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write the record, or the comparison, as JSON.")] = False,
 ) -> None:
@@ -59,44 +54,62 @@ def report(
 
       runner report --events events.jsonl --json
     """
-    from runner.cli import artifacts
-    from runner.cli.json_stdout import claim_stdout
-
-    _refuse_two(html, trace, as_json=as_json)
+    if [html == "-", trace == "-", as_json].count(True) > 1:
+        raise UsageError("standard output takes only one of --html -, --trace - and --json")
+    if show and html == "-":
+        raise UsageError("--open wants a file: --html FILE")
     document = claim_stdout() if as_json else None
     record = record_of_events(events) if events is not None else find_record(state, run)
     before = None if compare is None else find_record(state, compare)
-    if document is not None and before is None:
+    if before is not None and html != "-":
+        _write_comparison(before, record, document)
+    elif before is None and document is not None:
         from runner.report.journal import dump_json
 
         document(dump_json(record))
-    elif before is not None and html != "-":
-        artifacts.write_comparison(before, record, document)
     if trace is not None:
-        artifacts.write_trace(record, trace)
+        from runner.report.trace import trace_json
+
+        if write_file(trace_json(record), trace) != "-":
+            print(trace)
     if show or html is not None or not (as_json or trace is not None or before is not None):
-        artifacts.write_page(record, before, html or _default_page(state, run, events), show=show)
+        _write_page(record, before, _page_writer(html, events, state, run), show=show)
 
 
-def _refuse_two(html: str | None, trace: str | None, *, as_json: bool) -> None:
-    if [html == "-", trace == "-", as_json].count(True) > 1:
-        raise UsageError("standard output takes only one of --html -, --trace - and --json")
+def _page_writer(html: str | None, events: str | None, state: Path, run: str) -> Callable[[str], str]:
+    """Return what writes the page: where the command says, or beside the events, or beside the run's record."""
+    if html or events is not None:
+        return partial(write_file, to=html or str(Path(events or "").with_suffix(".html")))
+    return partial(_write_beside_record, state=state, run=records.find_record(state, run).parent.name)
 
 
-def _default_page(state: Path, run: str, events: str | None) -> str | artifacts.BesideRecord:
-    """Beside the run's record, or beside the events; it goes when the record goes."""
-    from runner.cli import artifacts
-    from runner.store import records
+def _write_page(record: RunRecord, before: RunRecord | None, write: Callable[[str], str], *, show: bool) -> None:
+    """Write the page of a run, and say where it is; `show` it in a browser."""
+    from runner.report.page import render_page
 
-    if events is not None:
-        return str(Path(events).with_suffix(".html"))
-    return artifacts.BesideRecord(state, records.find_record(state, run).parent.name)
+    path = write(render_page(record, before))
+    if path != "-":
+        print(path)
+    if show:
+        import webbrowser
+
+        if not webbrowser.open(Path(path).resolve().as_uri()):
+            sys.stderr.write(f"no browser could be started; open {path}\n")
+
+
+def _write_comparison(before: RunRecord, after: RunRecord, document: Callable[[str], None] | None) -> None:
+    from runner.report import compare
+
+    found = compare.compare_records(before, after)
+    if document is None:
+        print(compare.comparison_text(found))
+    else:
+        document(json.dumps(compare.comparison_as_json(found), indent=2))
 
 
 def find_record(state: Path, run: str) -> RunRecord:
     """Return the record of a run: `last`, `last~1`, an id, or the beginning of one. UsageError says what there is."""
     from runner.report.record import parse_record
-    from runner.store import records
 
     path = records.find_record(state, run)
     return parse_record(records.read_record(path), str(path))
@@ -111,3 +124,44 @@ def record_of_events(path: str) -> RunRecord:
     for event in journal.read(path):
         fold.handle_event(event)
     return fold.build_record()
+
+
+# -- the page and other files -----------------------------------------------------------------
+
+
+def choose_page_writer(plan: Plan, html: str | None) -> Callable[[str], str]:
+    """Return what writes the page of a run; UsageError, before the run, if that is not possible."""
+    if html is None:
+        if not plan.settings.record:
+            raise UsageError("--report writes beside the run's record, and none is kept: say where, with --html FILE")
+        return partial(_write_beside_record, state=plan.settings.state, run=plan.run_id)
+    if html == "-":
+        raise UsageError("--html - : standard output is for what the tasks print; name a file")
+    if not Path(html).parent.is_dir():
+        raise UsageError(f"{html}: the folder {Path(html).parent} does not exist")
+    return partial(write_file, to=html)
+
+
+def _write_beside_record(text: str, state: Path, run: str) -> str:
+    """Write the page of a run beside its record, in a folder of its owner alone, and return its path."""
+    records.write_page(state, run, text)
+    return str(state / "runs" / run / records.PAGE_FILE)
+
+
+def write_file(text: str, to: str) -> str:
+    """Write a file whole or not at all, readable by its owner only; `-` is standard output. Returns its path."""
+    if to == "-":
+        sys.stdout.flush()
+        shown = printable_text(text) if sys.stdout.isatty() else text
+        # A page says that it is UTF-8, whatever the terminal is.
+        sys.stdout.buffer.write(shown.encode("utf-8", "backslashreplace"))
+        return to
+    path = Path(to)
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")  # a device or a pipe
+        else:
+            run_folders.replace_path(path, text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise UsageError(f"{to}: {error.strerror or error}") from None
+    return to

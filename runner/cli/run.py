@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections import Counter
 from functools import partial
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from runner.cli.plugins import NoPluginOption, NoPluginsOption, OnlyPluginOption, plugin_choice
+from runner.cli import streams
 from runner.cli.shared_options import (
     FileArgument,
+    NoPluginOption,
+    NoPluginsOption,
+    OnlyPluginOption,
     ParamOptions,
     SetOptions,
     complete_task,
     file_or_default,
     parse_pairs,
-    raise_for_problems,
+    plugin_choice,
 )
 from runner.config.overrides import select_tasks
-from runner.errors import UsageError
+from runner.errors import RunnerError, UsageError
+from runner.text import count_with_noun, format_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.model import Config
+    from runner.report.record import RunRecord
+    from runner.runs import OutputOptions
+    from runner.supervisor import Plan, RunOutcome, TaskPlan
 
 _DISPLAYS = ("auto", "live", "plain", "json", "none")
+_MOST_NAMES = 8
 
 
 def run(
@@ -31,31 +46,27 @@ def run(
     param: ParamOptions = None,
     set_: SetOptions = None,
     task: Annotated[
-        Optional[list[str]],  # noqa: UP045  typer reads the annotation at run time
+        list[str] | None,
         typer.Option("--task", "-t", metavar="NAME", help="Run only this task.", autocompletion=complete_task),
     ] = None,
     skip: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--skip", metavar="NAME", help="Do not run this task.", autocompletion=complete_task),
+        list[str] | None, typer.Option(metavar="NAME", help="Do not run this task.", autocompletion=complete_task)
     ] = None,
     grace: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="TIME", help="Time to drain after the first Ctrl-C, e.g. 30s."),
+        str | None, typer.Option(metavar="TIME", help="Time to drain after the first Ctrl-C, e.g. 30s.")
     ] = None,
     halt: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(metavar="N|P%|first|never", help="Stop once N items, or P % of a task's items, are dead."),
     ] = None,
     deadline: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="TIME", help="Stop after this time, e.g. 2h; exit 124."),
+        str | None, typer.Option(metavar="TIME", help="Stop after this time, e.g. 2h; exit 124.")
     ] = None,
     log: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="prefix|raw", help="Prefix each line that tasks print, or leave it alone."),
+        str | None, typer.Option(metavar="prefix|raw", help="Prefix each line that tasks print, or leave it alone.")
     ] = None,
     log_format: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             metavar="text|json",
             help="Write log lines, with time and run: to --log-file, or in place of what is printed.",
@@ -63,8 +74,7 @@ def run(
         ),
     ] = None,
     log_file: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="FILE", help="Append all output to FILE as well, as log lines."),
+        str | None, typer.Option(metavar="FILE", help="Append all output to FILE as well, as log lines.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Say what would be started, and start nothing.")
@@ -77,8 +87,7 @@ def run(
     only_plugin: OnlyPluginOption = None,
     dead_ok: Annotated[bool, typer.Option("--dead-ok", help="Exit 0 although some items are dead.")] = False,
     events: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--events", metavar="FILE", help="Write the run's events to FILE, as JSON lines."),
+        str | None, typer.Option(metavar="FILE", help="Write the run's events to FILE, as JSON lines.")
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write the summary as JSON to standard output, all else to standard error.")
@@ -92,10 +101,7 @@ def run(
         ),
     ] = "auto",
     report: Annotated[bool, typer.Option("--report", help="Write the report at the end, beside the record.")] = False,
-    html: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--html", metavar="FILE", help="Write the report to FILE."),
-    ] = None,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write the report to FILE.")] = None,
     no_record: Annotated[bool, typer.Option("--no-record", help="Keep no record of this run.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only errors, and the balance when something is wrong.")
@@ -117,11 +123,7 @@ def run(
     """
     from runner import config
 
-    document = None
-    if as_json:
-        from runner.cli.json_stdout import claim_stdout
-
-        document = claim_stdout()
+    document = streams.claim_stdout() if as_json else None
     if progress not in _DISPLAYS:
         raise UsageError(f"--progress knows {', '.join(_DISPLAYS)}, not {progress[:40]!r}")
     given, file = dict(parse_pairs(param, "--param")), file_or_default(file, "run")
@@ -129,9 +131,10 @@ def run(
     sets += [("run.record", "0")] if no_record else []
     loaded = select_tasks(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
     if help_params:
+        from runner import check
         from runner.cli.listing import param_lines
 
-        raise_for_problems(loaded)
+        check.raise_if_errors(loaded.problems, loaded)
         print("\n".join(param_lines(loaded)))
         return
     from runner import gc_tuning, runs
@@ -139,14 +142,13 @@ def run(
     gc_tuning.freeze_imported()
     plan = runs.prepare_plan(loaded, plugin_choice(no_plugin, no_plugins, only_plugin))
     if dry_run:
-        from runner.cli.dry_run import describe_plan
-
-        print("\n".join(describe_plan(loaded, plan)))
+        print("\n".join(_describe_plan(loaded, plan)))
         return
-    from runner.cli import artifacts
-    from runner.cli.execute import execute_and_leave, write_report
+    write_page = None
+    if html is not None or report:
+        from runner.cli.report import choose_page_writer
 
-    page = artifacts.choose_page_target(plan, html, report=report)
+        write_page = choose_page_writer(plan, html)
     options = runs.OutputOptions(
         quiet=quiet,
         verbose=verbose,
@@ -156,9 +158,9 @@ def run(
         events_file=events,
         log_format=log_format,
         log_file=log_file,
-        write_page=None if page is None else partial(write_report, to=page, quiet=quiet),
+        write_page=None if write_page is None else partial(write_report, write=write_page, quiet=quiet),
     )
-    execute_and_leave(plan, options, document)
+    _execute_and_leave(plan, options, document)
 
 
 def _run_overrides(**given: str | None) -> list[tuple[str, str]]:
@@ -168,3 +170,104 @@ def _run_overrides(**given: str | None) -> list[tuple[str, str]]:
         for key, value in given.items()
         if value is not None
     ]
+
+
+# -- --dry-run --------------------------------------------------------------------------------
+
+
+def _describe_plan(config: Config, plan: Plan) -> list[str]:
+    """Return every task with its function, workers and arguments; secrets stay references."""
+    counts: Counter[str] = Counter()
+    for task in plan.tasks.values():
+        counts[task.mode] += task.config.workers.count
+    workers = " and ".join(count_with_noun(count, mode) for mode, count in counts.items())
+    size = f"{count_with_noun(len(plan.tasks), 'task')}, {count_with_noun(len(plan.queues), 'queue')}"
+    rows = [_task_row(config, task) for task in plan.tasks.values()]
+    skipped = [f"not enabled: {task.name}" for task in config.tasks.values() if not task.enabled]
+    return [f"{plan.title}: {size}, {workers}. Nothing was started.", "", *format_table(rows), *skipped]
+
+
+def _task_row(config: Config, plan: TaskPlan) -> tuple[str, ...]:
+    task = plan.config
+    names = task.workers.names
+    shown = ", ".join(names[:_MOST_NAMES]) + (f", ... {len(names)} in all" if len(names) > _MOST_NAMES else "")
+    way = f"{', '.join(task.inputs)} -> {', '.join(task.outputs)}".strip() if task.inputs or task.outputs else ""
+    when = [f"after {name}" + (f" has {state}" if state != "ok" else "") for name, state in task.after.items()]
+    notes = [way] * bool(way) + when + ([f"dead letters to {task.dead}"] if task.dead else [])
+    return (
+        task.name,
+        f"{plan.mode}: {shown}",
+        f"{plan.reference.qualname}({_written_arguments(config, task.name)})",
+        f"of {plan.reference.path or plan.reference.module}",
+        "; ".join(notes),
+    )
+
+
+def _written_arguments(config: Config, task: str) -> str:
+    from runner.config.resolved import to_toml, visible_value
+
+    path = ("tasks", task)
+    filled = config.filled_tables.get("tasks", {}).get(task, {})
+    args = visible_value(config, filled.get("args", []), (*path, "args"))
+    kwargs = visible_value(config, filled.get("with", {}), (*path, "with"))
+    listed = map(to_toml, args) if isinstance(args, list) else [f"*{args}"]
+    return ", ".join([*listed, *(f"{name}={to_toml(value)}" for name, value in kwargs.items())])
+
+
+# -- executed ---------------------------------------------------------------------------------
+
+
+def _execute_and_leave(plan: Plan, options: OutputOptions, document: Callable[[str], None] | None) -> NoReturn:
+    """Run the plan, say how it ended, and leave with its exit code; `document` writes the summary as JSON."""
+    from runner import runs
+
+    # What tasks print has a way of its own, the printer's, or stays raw.
+    with streams.escaped_output(False), streams.strict_output():
+        outcome, record = runs.perform(plan, options)
+    code = outcome.exit_code
+    if document is not None and record is not None:
+        code = _write_summary(record, document, code)
+    _leave_with(outcome, plan.settings.grace, code)
+
+
+def write_report(record: RunRecord, write: Callable[[str], str], *, quiet: bool) -> str:
+    """Write the report; return where it is, or why it is not there. The record is kept in any case."""
+    from runner.report.page import render_page
+
+    try:
+        path = write(render_page(record))
+    except RunnerError as error:
+        return f"the report could not be written: {error}"
+    return "" if quiet else f"report: {path}"
+
+
+def _write_summary(record: RunRecord, document: Callable[[str], None], code: int) -> int:
+    """Write the summary as JSON; return the exit code, which is another one when it could not be written."""
+    from runner.report.journal import summary_json
+    from runner.supervisor.outcome import EXIT_DEAD, EXIT_FAILED
+
+    try:
+        document(summary_json(record))
+        lost = streams.take_output_error()
+    except BrokenPipeError:  # the reader has left
+        lost = ""
+    except OSError as error:
+        lost = f"standard output: {error.strerror}"
+    if lost:
+        sys.stderr.write(f"{lost}; the summary is lost\n")
+        return EXIT_FAILED if code in {0, EXIT_DEAD} else code
+    return code
+
+
+def _leave_with(outcome: RunOutcome, grace: float, code: int) -> NoReturn:
+    """Leave: at once when the run was killed, else the command waits within the grace for what its tasks have left."""
+    if outcome.was_killed or outcome.left_behind:
+        # A thread that cannot be ended would keep the interpreter from ending; all state is written.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    from runner.worker import orderly_exit
+
+    orderly_exit.command_grace = grace
+    raise typer.Exit(code)

@@ -23,16 +23,7 @@ def schema(
 
       runner schema --record > record.schema.json
     """
-    print(json.dumps(_record_schema() if record else _file_schema(), indent=2, ensure_ascii=False))
-
-
-def _file_schema() -> object:
     from runner.config.grammar import build_schema
-
-    return build_schema()
-
-
-def _record_schema() -> object:
     from runner.report.record import record_schema
 
-    return record_schema()
+    print(json.dumps(record_schema() if record else build_schema(), indent=2, ensure_ascii=False))

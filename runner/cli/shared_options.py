@@ -1,9 +1,9 @@
-"""Arguments that several verbs have: a file, values of params, keys to set; and their completion in shells."""
+"""Arguments that several verbs have: files, params, keys, plugins, runs; and their completion in shells."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from runner.model import Config
+    from runner.plugins import PluginPolicy
 
 DEFAULT_FILE = "tasks.toml"
+DEFAULT_STATE = Path(".runner")
 
 
 # -- completion -------------------------------------------------------------------------------
@@ -60,13 +62,6 @@ def complete_set(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: AR
     return found + [f"queues.{queue}.{key}=" for queue in config.queues for key in grammar.QUEUE]
 
 
-def complete_code(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001  typer's signature
-    """Return codes of problems."""
-    from runner.cli.explanations import EXPLANATIONS
-
-    return [(page.code, page.title) for page in EXPLANATIONS.values()]
-
-
 def _examine_quietly(ctx: Any) -> Config | None:
     from runner import config
 
@@ -85,7 +80,7 @@ def _find_file(words: Sequence[str]) -> str:
 # -- arguments --------------------------------------------------------------------------------
 
 FileArgument = Annotated[
-    Optional[str],  # noqa: UP045  typer reads the annotation at run time
+    str | None,
     typer.Argument(
         metavar="FILE",
         help="The file; `-` is standard input. Default: tasks.toml here.",
@@ -94,11 +89,11 @@ FileArgument = Annotated[
     ),
 ]
 ParamOptions = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option("--param", "-p", metavar="NAME=VALUE", help="Set a param of the file.", autocompletion=complete_param),
 ]
 SetOptions = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Option(
         "--set",
         metavar="PATH=VALUE",
@@ -106,6 +101,22 @@ SetOptions = Annotated[
         autocompletion=complete_set,
     ),
 ]
+NoPluginOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Use no plugin of this name, or of this distribution."),
+]
+NoPluginsOption = Annotated[bool, typer.Option("--no-plugins", help="Use no installed plugin.")]
+OnlyPluginOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="Of the installed plugins, use only this one.")
+]
+RunArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="[RUN]",
+        help="A run's id, or the beginning of one; `last~1` is the one before the last. Default: the last run.",
+    ),
+]
+StateOption = Annotated[Path, typer.Option(metavar="FOLDER", help="Where runs are kept (`state` in [run]).")]
 
 
 def file_or_default(file: str | None, verb: str) -> str:
@@ -129,20 +140,18 @@ def parse_pairs(texts: Iterable[str] | None, option: str) -> list[tuple[str, str
     return found
 
 
+def plugin_choice(no_plugin: list[str] | None, no_plugins: bool, only_plugin: list[str] | None) -> PluginPolicy:
+    """Return the policy that the options and the environment make together."""
+    from runner.plugins import PluginPolicy
+
+    return PluginPolicy.read(blocked=no_plugin or (), none=no_plugins, only=only_plugin or ())
+
+
 def examine_file(file: str | None, verb: str, params: list[str] | None, sets: list[str] | None) -> Config:
-    """Return the file, read for a verb that runs nothing."""
-    from runner import config
+    """Return the file, read for a verb that runs nothing; ConfigError if it has errors in its keys."""
+    from runner import check, config
 
-    return config.examine(
-        file_or_default(file, verb),
-        params=dict(parse_pairs(params, "--param")),
-        sets=parse_pairs(sets, "--set"),
-        lenient=True,
-    )
-
-
-def raise_for_problems(config: Config) -> None:
-    """Raise ConfigError with all errors of a file: with errors in its keys it cannot be shown."""
-    from runner import check
-
-    check.raise_if_errors(config.problems, config)
+    given, keys = dict(parse_pairs(params, "--param")), parse_pairs(sets, "--set")
+    found = config.examine(file_or_default(file, verb), params=given, sets=keys, lenient=True)
+    check.raise_if_errors(found.problems, found)
+    return found

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from runner.cli.shared_options import FileArgument, ParamOptions, SetOptions, examine_file, raise_for_problems
+from runner.cli.shared_options import FileArgument, ParamOptions, SetOptions, examine_file
 
 
 def show(
@@ -26,6 +26,4 @@ def show(
     """
     from runner.config import resolved
 
-    config = examine_file(file, "show", param, set_)
-    raise_for_problems(config)
-    print(resolved.render_resolved(config, origins=origins))
+    print(resolved.render_resolved(examine_file(file, "show", param, set_), origins=origins))

@@ -1,18 +1,25 @@
-"""The command's standard streams, whatever it was started with: closed, of another encoding, on a full disk."""
+"""The command's standard streams, whatever it was started with: closed, of another encoding, on a full disk.
+
+Foreign text reaches a terminal only as `printable_text` shows it, so that no command can forget it. What is not ours
+(the output of tasks, commands of plugins) goes past it, and so does the one JSON document of a program's reader.
+"""
 
 from __future__ import annotations
 
 import codecs
 import contextlib
+import fcntl
 import io
+import os
 import select
 import sys
 from typing import TYPE_CHECKING, Any
 
 from runner.engines import process_setup
+from runner.text import printable_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import TextIO
 
 #: What is shown for a letter that the output's encoding does not have; every other one as an escape.
@@ -122,3 +129,86 @@ def take_output_error() -> str:
             told = told or f"{name}: {raw.trouble}"
             raw.trouble = ""
     return told
+
+
+# -- harmless to a terminal -------------------------------------------------------------------
+
+
+class SafeStream:
+    """Takes the place of a text stream, and makes harmless what is written to it."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write it, harmless."""
+        self.stream.write(printable_text(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write several."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def escaped_output(escaped: bool = True) -> Iterator[None]:
+    """While it is entered, what is printed is harmless; if not `escaped`, it is not ours, and stays as it is."""
+    before = sys.stdout, sys.stderr
+    plain = [stream.stream if isinstance(stream, SafeStream) else stream for stream in before]
+    out, err = [SafeStream(stream) if escaped and stream is not None else stream for stream in plain]
+    sys.stdout, sys.stderr = out, err
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+# -- for one JSON document and nothing else ---------------------------------------------------
+
+_kept: list[int] = []
+
+
+def restore_stdout() -> None:
+    """Have standard output where it was before it was claimed."""
+    while _kept:
+        fd = _kept.pop()
+        sys.stdout.flush()
+        os.dup2(fd, 1)
+        os.close(fd)
+
+
+def claim_stdout() -> Callable[[str], None]:
+    """From now on what goes to standard output goes to standard error; return what writes the document.
+
+    Descriptor 1 itself is moved: banners of C libraries, child programs and streams that were taken at import follow.
+    It stays so until this process ends, because some print at its very end; a caller that goes on calls
+    `restore_stdout`.
+    """
+    try:
+        sys.stdout.flush()
+        kept = -1
+        if sys.stdout.fileno() == 1:
+            kept = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)  # not 2, which may be closed
+    except (AttributeError, OSError, ValueError):  # closed, or a stream of a test's
+        kept = -1
+    if kept < 0:
+        stream = sys.stdout
+        return lambda text: print(text, file=stream, flush=True)
+    try:
+        os.dup2(2, 1)
+    except OSError:  # standard error is closed
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+    _kept.append(kept)
+
+    def write(text: str) -> None:
+        view = memoryview(text.encode() + b"\n")
+        while view:
+            view = view[os.write(kept, view) :]
+
+    return write

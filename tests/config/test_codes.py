@@ -8,7 +8,7 @@ import pytest
 from helpers import ROOT
 
 from runner import check, config
-from runner.cli.explanations import EXPLANATIONS
+from runner.cli.explain import EXPLANATIONS
 from runner.errors import ConfigError
 
 CODES = re.compile(r"\"([EW]\d{3})\"")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runner import check, config
-from runner.cli.explanations import EXPLANATIONS
+from runner.cli.explain import EXPLANATIONS
 from runner.errors import ConfigError
 from runner.problems import render_problems
 

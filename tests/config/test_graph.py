@@ -210,7 +210,7 @@ def test_an_edge_that_leads_up_closes_a_cycle(pairs):
         assert order.index(edge.tail) < order.index(edge.head) or edge.tail in reached[edge.head]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(40, 150)
 @given(graphs)
 def test_any_graph_can_be_drawn(pairs):
     edges = [DiagramEdge(f"t{tail}", f"t{head}", style) for tail, head, style in dict.fromkeys(pairs)]

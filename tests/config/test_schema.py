@@ -11,7 +11,7 @@ import tomli
 from helpers import ROOT
 
 from runner import check, config
-from runner.cli.explanations import EXPLANATIONS
+from runner.cli.explain import EXPLANATIONS
 from runner.config.grammar import build_schema
 from runner.errors import ConfigError
 

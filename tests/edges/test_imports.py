@@ -486,3 +486,24 @@ def test_a_planted_bug_is_noticed(bug, monkeypatch, tmp_path):
     monkeypatch.setattr(where, attribute, change)
     with pytest.raises((AssertionError, PluginError)):
         notice(tmp_path)
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+
+class Interrupt:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == os.environ["INTERRUPTED"]:
+            sys.stderr.write("interrupted\\n")
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt)
+"""
+
+
+@pytest.mark.parametrize("module", ["runner.gc_tuning", "runner.cli.streams", "typer", "runner.cli.run"])
+def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_traceback(project, module):
+    made = project({"sitecustomize.py": INTERRUPTED_IMPORT, "tasks.toml": "[tasks.a]\ncall = 'builtins:print'\n"})
+    outcome = made.run(env={"PYTHONPATH": str(made.path), "INTERRUPTED": module})
+    assert (outcome.exit, outcome.out, outcome.err) == (130, "", "interrupted\n"), outcome

@@ -19,7 +19,7 @@ import pytest
 
 import runner
 from runner import runs
-from runner.cli import app, json_stdout, safe_output
+from runner.cli import app, streams
 from runner.errors import UnsafeFolder
 from runner.report.line_prefixes import LineSplitter
 from runner.secret_masks import SecretMask
@@ -64,7 +64,7 @@ def command(*args: str, capfd: Any, monkeypatch: Any) -> SimpleNamespace:
     """The command line, in this process."""
     monkeypatch.setattr(sys, "argv", ["runner", *args])
     code = app.main()
-    json_stdout.restore_stdout()
+    streams.restore_stdout()
     out, err = capfd.readouterr()
     return SimpleNamespace(exit=code, out=out, err=err)
 
@@ -575,6 +575,6 @@ def test_planted_letters_that_are_lost_in_silence(made, monkeypatch, capfd):
 
 
 def test_planted_a_stream_that_passes_everything(evil, monkeypatch, capfd):
-    monkeypatch.setattr(safe_output, "printable_text", lambda text: text)
+    monkeypatch.setattr(streams, "printable_text", lambda text: text)
     check_noticed(lambda: check_harmless(evil, capfd, monkeypatch))
     capfd.readouterr()

@@ -10,7 +10,7 @@ from helpers import ROOT
 
 import runner
 from runner import events, hookspecs
-from runner.cli import plugins as options
+from runner.cli import shared_options as options
 from runner.plugins import policy
 
 PAGE = ROOT / "docs" / "reference" / "plugins.md"

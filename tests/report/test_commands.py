@@ -7,14 +7,15 @@ import os
 import stat
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import past_runs
 import pytest
 
-from runner.cli import artifacts, execute
 from runner.cli.graph import graph
-from runner.cli.report import report
+from runner.cli.report import report, write_file
+from runner.cli.run import write_report
 from runner.errors import UsageError
 from runner.report import page
 from runner.report.journal import dump_json
@@ -67,7 +68,7 @@ def test_a_file_that_is_there_stays_whole_when_writing_fails(tmp_path, monkeypat
     full = OSError(28, "No space left on device")
     monkeypatch.setattr("runner.store.run_folders.os.rename", lambda *_, **__: (_ for _ in ()).throw(full))
     with pytest.raises(UsageError, match="No space left"):
-        artifacts.write_file("new", str(target))
+        write_file("new", str(target))
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -170,12 +171,12 @@ def test_a_page_that_cannot_be_is_refused_before_the_run(project):
 
 
 def test_a_page_that_cannot_be_written_after_all_is_told():
-    told = execute.write_report(past_runs.past_run(), "no/where.html", quiet=False)
+    told = write_report(past_runs.past_run(), partial(write_file, to="no/where.html"), quiet=False)
     assert told == "the report could not be written: no/where.html: No such file or directory"
 
 
 def test_what_draws_pages_is_imported_for_pages_only():
-    code = "import sys, runner.cli.run, runner.cli.report, runner.cli.graph, runner.cli.execute, runner.cli.artifacts"
+    code = "import sys, runner.cli.run, runner.cli.report, runner.cli.graph"
     code += "; print({'jinja2', 'markupsafe', 'webbrowser'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
