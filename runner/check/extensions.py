@@ -39,14 +39,10 @@ def _check_names(config: Config, plugins: PluginSet) -> Iterator[Problem]:
             text = f"two plugins have the name {quote_name(each.name)}: {other.origin} and {each.origin}"
             yield Problem("E311", text, config.place("plugins"), hint="rename one of the files")
     for number, word in enumerate(config.plugins or ()):
-        if any(each.module == word and _is_missing(each, word) for each in plugins.local_plugins):
+        missing = f"ModuleNotFoundError: No module named {word.partition('.')[0]!r}"
+        if any(each.module == word and each.error.rstrip().endswith(missing) for each in plugins.local_plugins):
             place = config.place("plugins", str(number))
             yield Problem("E312", f"plugin {quote_name(word)} is neither a file, a folder nor a module", place)
-
-
-def _is_missing(plugin: Plugin, word: str) -> bool:
-    missing = f"ModuleNotFoundError: No module named {word.partition('.')[0]!r}"
-    return plugin.error.rstrip().endswith(missing)
 
 
 def _check_engine(config: Config, plugins: PluginSet) -> Iterator[Problem]:

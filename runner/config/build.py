@@ -112,7 +112,7 @@ class _Builder:
             raw_tables=self.raw,
             filled_tables=raw,
         )
-        if not tasks and not self.report.has_errors:
+        if not tasks and all(problem.severity != "error" for problem in self.report.problems):
             self.report.add_problem("E109", "the file has no task", (), "a task is a table `[tasks.NAME]`")
         return config
 

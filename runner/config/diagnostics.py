@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.problems import Problem, quote_name, sorted_problems
+from runner.problems import Problem, nearest_location, quote_name, sorted_problems
 from runner.text import MAX_COMPARED_WORDS, clean_text, did_you_mean
 
 if TYPE_CHECKING:
@@ -88,7 +88,9 @@ class Diagnostics:
         """Add a problem at the key (or, with `VALUE_PART` as its last part, the value) of `path`."""
         if len(self.problems) > MAX_COLLECTED_PROBLEMS:
             raise TooManyProblems
-        self.problems.append(Problem(code, message, self.source_map.nearest_location(path), severity, hint))
+        self.problems.append(
+            Problem(code, message, nearest_location(self.source_map, path, self.source_map.file), severity, hint)
+        )
 
     def finished_problems(self) -> list[Problem]:
         """Return all problems, sorted by place, as they may be shown."""
@@ -108,8 +110,3 @@ class Diagnostics:
             return True
         self.add_problem("E107", f"{quote_name(word)} is not a valid {what} name", path, NAME_WANTED)
         return False
-
-    @property
-    def has_errors(self) -> bool:
-        """True if one of the problems is an error."""
-        return any(problem.severity == "error" for problem in self.problems)

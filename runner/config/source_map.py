@@ -75,14 +75,6 @@ class SourceMap(dict[KeyPath, Location]):
     def __contains__(self, path: object) -> bool:
         return isinstance(path, tuple) and self.get(path) is not None
 
-    def nearest_location(self, path: KeyPath) -> Location:
-        """Return the location of this path, or of its nearest parent."""
-        for end in range(len(path), 0, -1):
-            found = self.get(path[:end])
-            if found is not None:
-                return found  # type: ignore[no-any-return]  # `get` has the signature of dict's
-        return Location(self.file)
-
     def complete(self, problem: Problem) -> Problem:
         """Return the problem with the line of the file that it stands in, secrets masked in all that it says."""
         mask = self.mask_secrets

@@ -193,14 +193,15 @@ def number(low: float, high: float) -> ValueType:
     return ValueType(convert, _or_reference(_range_schema(low, high, "number")), "a number")
 
 
-def _parse_unit(value: Any, parse: Callable[[str], Any], what: str, wanted: str) -> Any:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        raise InvalidValue("E106", f"must be {what}, not {describe_value(value)}, which has no unit", wanted)
-    check_type(value, str, what)
+def _parse_unit(value: Any, parse: Callable[[str], Any], what: str) -> Any:
+    no_unit = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not no_unit:
+        check_type(value, str, what)
     try:
-        return parse(value)
-    except ValueError:
-        raise wrong_type(what, value, "E106", wanted) from None
+        return parse(str(value))
+    except ValueError as wanted:
+        shown = describe_value(value) + ", which has no unit" * no_unit
+        raise InvalidValue("E106", f"must be {what}, not {shown}", str(wanted)) from None
 
 
 def duration(low: float = 0.0) -> ValueType:
@@ -208,7 +209,7 @@ def duration(low: float = 0.0) -> ValueType:
 
     def convert(value: Any, at: ValuePlace) -> float:
         if not isinstance(value, units.WrittenDuration):
-            value = _parse_unit(value, units.WrittenDuration, "a duration", units.DURATION_WANTED)
+            value = _parse_unit(value, units.WrittenDuration, "a duration")
         return float(_check_range(value, low, MAX_DURATION, describe_value(str(value)), _show_duration))
 
     return ValueType(convert, _or_reference(_pattern_schema(units.DURATION_PATTERN)), "a time")
@@ -216,7 +217,7 @@ def duration(low: float = 0.0) -> ValueType:
 
 def _convert_size(value: Any, at: ValuePlace) -> int:
     if not isinstance(value, units.WrittenSize):
-        value = _parse_unit(value, units.WrittenSize, "a size", units.SIZE_WANTED)
+        value = _parse_unit(value, units.WrittenSize, "a size")
     return int(_check_range(value, 1, MAX_COUNT, describe_value(str(value)), lambda bound: f"{_show_number(bound)}B"))
 
 
@@ -224,7 +225,7 @@ SIZE = ValueType(_convert_size, _or_reference(_pattern_schema(units.SIZE_PATTERN
 
 
 RATE = ValueType(
-    lambda value, at: Rate(*_parse_unit(value, units.parse_rate, "a rate", units.RATE_WANTED)),
+    lambda value, at: Rate(*_parse_unit(value, units.parse_rate, "a rate")),
     _or_reference(_pattern_schema(units.RATE_PATTERN)),
     '`"50/s"`, `"100/min"`',
 )
