@@ -188,19 +188,18 @@ class Params:
             again = whole[1] in self.used_names
             value = self._look_up(whole)
             if again and isinstance(value, (str, list)):
-                self._count_filled(value, len(value) * (_ELEMENT if isinstance(value, list) else 1))
+                self._count_filled(len(value) * (_ELEMENT if isinstance(value, list) else 1))
             return value
         return _REFERENCE.sub(self._fill_match, text)
 
-    def _count_filled(self, value: Any, size: int) -> Any:
-        """Return the value if there is room for it: a file of kilobytes must not become one of gigabytes."""
+    def _count_filled(self, size: int) -> None:
+        """Count what is put into the file: one of kilobytes must not become one of gigabytes."""
         if self.filled_size > MAX_FILLED_SIZE:
             raise AlreadyReported
         self.filled_size += size
         if self.filled_size > MAX_FILLED_SIZE:
             text = f"`${{...}}` would put more than {MAX_FILLED_SIZE // 1024**2} MiB into the file"
             raise InvalidValue("E118", text, "let the function read large values from a file")
-        return value
 
     def _fill_match(self, match: re.Match[str]) -> str:
         if match[0] == "$${":
@@ -211,7 +210,8 @@ class Params:
                 "E115", f"param {quote_name(match[1])} is a list, which fits no text", "a lone reference keeps it"
             )
         text = str(value).lower() if isinstance(value, bool) else str(value)
-        return str(self._count_filled(text, len(text)))
+        self._count_filled(len(text))
+        return text
 
     def _look_up(self, match: re.Match[str]) -> Any:
         word = match[1]

@@ -66,14 +66,12 @@ class SourceMap(dict[KeyPath, Location]):
         for end in range(len(path), 0, -1) if self.given else ():
             if path[:end] in self.given:
                 return Location(self.given[path[:end]])
-        if path not in self._spans:
-            return default
-        if (found := super().get(path)) is None:
-            found = self[path] = self._make_location(*self._spans[path])
-        return found
-
-    def __contains__(self, path: object) -> bool:
-        return isinstance(path, tuple) and self.get(path) is not None
+        if path in self._spans and path not in self:
+            start, end = self._spans[path]
+            line, column = self._line_at(start)
+            length = len(self.text[start:end].partition("\n")[0])
+            self[path] = Location(self.file, line + 1, column + 1, max(1, length))
+        return super().get(path, default)
 
     def complete(self, problem: Problem) -> Problem:
         """Return the problem with the line of the file that it stands in, secrets masked in all that it says."""
@@ -119,12 +117,6 @@ class SourceMap(dict[KeyPath, Location]):
     @cached_property
     def _line_starts(self) -> list[int]:
         return [0, *(found.end() for found in re.finditer("\n", self.text))]
-
-    def _make_location(self, start: int, end: int) -> Location:
-        line, column = self._line_at(start)
-        stop = self.text.find("\n", start, end)
-        length = (end if stop < 0 else stop) - start
-        return Location(self.file, line + 1, column + 1, max(1, length))
 
     def _line_at(self, at: int) -> tuple[int, int]:
         """Return the line and column of a place in the text, counted from 0."""
