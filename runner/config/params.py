@@ -83,17 +83,13 @@ def _read_path(text: str) -> Path:
     return Path(text)
 
 
-def _read_list(text: str) -> list[str]:
-    return [one.strip() for one in text.split(",")] if text.strip() else []
-
-
 #: Of each type of a param: the words of a message, values of the file that have it already, and how a text is read.
 _PARAM_TYPES: dict[str, tuple[str, Any, Callable[[str], Any]]] = {
     "bool": ("true or false", (bool,), lambda text: _TRUTH[text.strip().lower()]),
     "int": ("a whole number", (int,), _read_int),
     "float": ("a number", (int, float), _read_float),
     "str": ("a string", (str,), str),
-    "list": ("a list", (list,), _read_list),
+    "list": ("a list", (list,), lambda text: [one.strip() for one in text.split(",")] if text.strip() else []),
     "path": ("a path", (), _read_path),
     "duration": ('a duration such as "10s"', (), WrittenDuration),
     "size": ('a size such as "64KiB"', (), WrittenSize),

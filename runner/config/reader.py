@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import tomli
-
 from runner.config.diagnostics import UNKNOWN, AlreadyReported, InvalidValue, check_type, describe_value
 from runner.config.planned import PLANNED
 from runner.config.source_map import VALUE_PART
+from runner.config.toml import parse_value
 from runner.problems import quote_name
 
 if TYPE_CHECKING:
@@ -47,10 +46,8 @@ class Key(NamedTuple):
 
     def parse_default(self) -> Any:
         """Return the default as a value; None if there is none, or only prose such as "the task's own name"."""
-        try:
-            return tomli.loads(f"v = {self.default}")["v"] if self.default else None
-        except tomli.TOMLDecodeError:
-            return None
+        value = parse_value(self.default)
+        return None if value == self.default else value
 
 
 class KeyTable(dict[str, Key]):

@@ -141,11 +141,8 @@ def to_toml(value: Any) -> str:
 def _quote_string(text: str) -> str:
     """Return a basic string; what could steer a terminal is escaped."""
     quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(char if char.isprintable() else _escape_char(char) for char in quoted)
-
-
-def _escape_char(char: str) -> str:
-    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
+    odd = {ord(char) for char in quoted if not char.isprintable()}
+    return quoted.translate({code: f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}" for code in odd})
 
 
 def _quote_key(name: str) -> str:
