@@ -270,9 +270,8 @@ class ArgumentBinding:
         except Exception as error:  # noqa: BLE001  a type of the user's that cannot be pickled may raise anything
             unfit = isinstance(error, convert.UnfitValue)
             wrong = str(error) if unfit else f"cannot be sent to a worker: {clean_text(str(error), 200)}"
-            self._add_problem(
-                "E304", f"{quote_name(parameter)} of {self._describe_function()} {wrong}", *path, VALUE_PART
-            )
+            text = f"{quote_name(parameter)} of {self._describe_function()} {wrong}"
+            self._add_problem("E304", text, *path, VALUE_PART)
             return value
         return made
 

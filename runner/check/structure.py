@@ -58,11 +58,11 @@ def _has_own_key(config: Config, task: str, *key: str) -> bool:
 
 def _check_ends(config: Config, graph: Topology) -> Iterator[Problem]:
     # A reported mistake must not cause a second one: what is not there may be what is misspelt.
-    unknown = [
-        config.is_unknown("tasks") or any(config.is_unknown("tasks", task, key) for task in graph.nodes for key in keys)
-        for keys in (("outputs", "dead"), ("inputs",))
-    ]
-    all_writers, all_readers = (not each for each in unknown)
+    unknown = {
+        key for task in graph.nodes for key in ("outputs", "dead", "inputs") if config.is_unknown("tasks", task, key)
+    }
+    all_writers = not unknown & {"outputs", "dead"} and not config.is_unknown("tasks")
+    all_readers = "inputs" not in unknown and not config.is_unknown("tasks")
     disabled = [task for task in config.tasks.values() if not task.enabled]
     for queue, settings in config.queues.items():
         place = config.place("queues", queue)

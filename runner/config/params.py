@@ -152,14 +152,13 @@ class Params:
         try:
             return convert_param(param, value)
         except InvalidValue as wrong:
-            self.diagnostics.add_problem(
-                wrong.code, f"param {quote_name(param.name)} {wrong.message}", path, wrong.hint
-            )
+            text = f"param {quote_name(param.name)} {wrong.message}"
+            self.diagnostics.add_problem(wrong.code, text, path, wrong.hint)
             return UNKNOWN
 
     # -- ${name} ----------------------------------------------------------------------------
 
-    def fill_references(self, value: Any, path: Spot) -> Any:  # noqa: PLR0911  one line for each kind of value
+    def fill_references(self, value: Any, path: Spot) -> Any:
         """Return the value with every `${name}` in its strings replaced; UNKNOWN where that could not be done."""
         if isinstance(value, str):
             if "${" not in value:
@@ -167,11 +166,11 @@ class Params:
             self.references[path] = tuple(match[1] for match in _REFERENCE.finditer(value) if match[1])
             try:
                 return self._fill_text(value)
-            except AlreadyReported:
-                return UNKNOWN
             except InvalidValue as wrong:
                 self.diagnostics.add_problem(wrong.code, wrong.message, (*path, VALUE_PART), wrong.hint)
-                return UNKNOWN
+            except AlreadyReported:
+                pass
+            return UNKNOWN
         if isinstance(value, dict):
             return {key: self.fill_references(inner, (*path, key)) for key, inner in value.items()}
         if isinstance(value, list):
@@ -202,9 +201,8 @@ class Params:
             return "${"
         value = self._look_up(match)
         if isinstance(value, list):
-            raise InvalidValue(
-                "E115", f"param {quote_name(match[1])} is a list, which fits no text", "a lone reference keeps it"
-            )
+            text = f"param {quote_name(match[1])} is a list, which fits no text"
+            raise InvalidValue("E115", text, "a lone reference keeps it")
         text = str(value).lower() if isinstance(value, bool) else str(value)
         self._count_filled(len(text))
         return text
@@ -214,10 +212,8 @@ class Params:
         if word is None:
             raise InvalidValue("E115", "`${` without `}`", "write `$${` for a literal `${`")
         if word not in self.declared:
-            if (
-                word in self.values or ("params",) in self.diagnostics.unknown_paths
-            ):  # its declaration is wrong, and reported
-                raise AlreadyReported
+            if word in self.values or ("params",) in self.diagnostics.unknown_paths:
+                raise AlreadyReported  # its declaration is wrong
             hint = self.diagnostics.suggest_nearest(word, self.declared)
             self.used_names.update(hint.split("`")[1:2])
             raise InvalidValue("E111", f"unknown param {quote_name(word)}", hint or "write `$${` for a literal `${`")

@@ -98,9 +98,8 @@ class Reader:
         if raw is UNKNOWN:
             return {}
         if not isinstance(raw, dict):
-            self.diagnostics.add_problem(
-                "E103", f"{owner} must be a table, not {describe_value(raw)}", (*path, VALUE_PART)
-            )
+            text = f"{owner} must be a table, not {describe_value(raw)}"
+            self.diagnostics.add_problem("E103", text, (*path, VALUE_PART))
             return {}
         made = {}
         for word, value in raw.items():

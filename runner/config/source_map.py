@@ -2,7 +2,7 @@
 
 tomli gives values without places, and places are wanted only when there is a problem to show; so a `SourceMap` scans
 its text at the first question. Paths are tuples of keys; elements of arrays count from "0"; a path that ends in
-`VALUE` is the value of a key and not the key itself.
+`VALUE_PART` is the value of a key and not the key itself.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ _TOKEN = re.compile(
     r"'''.*?'{3,5}"
     r'|"(?:[^"\\\n]|\\.)*"|'
     r"'[^'\n]*'|"
-    r"#[^\n]*|"
-    r"[\n\[\]{}=,.]|"
-    r"[^\s\[\]{}=,.\"'#]+",
+    r"#[^\n]*|[\n\[\]{}=,.]|[^\s\[\]{}=,.\"'#]+",
     re.DOTALL,
 )
 

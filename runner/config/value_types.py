@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.config import units
 from runner.config.diagnostics import (
+    NAME_PATTERN,
     NAME_WANTED,
     UNKNOWN,
     AlreadyReported,
@@ -35,7 +36,6 @@ MAX_COUNT = 10**15
 MAX_WORKERS = 10_000
 MAX_DURATION = 10 * 365 * 86400
 
-NAME = r"\w[\w-]{0,63}"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 _CALL = r"[^\W\d][\w-]*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?"
 _EXCEPTION = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
@@ -56,7 +56,7 @@ def _range_schema(low: float, high: float, type_: str = "integer") -> Schema:
     return {"type": type_, "minimum": low, "maximum": high}
 
 
-def _object_schema(values: Schema, names: str = NAME) -> Schema:
+def _object_schema(values: Schema, names: str = NAME_PATTERN) -> Schema:
     return {"type": "object", "propertyNames": {"pattern": f"^{names}$"}, "additionalProperties": values}
 
 
@@ -70,7 +70,7 @@ def _names_or(values: Schema) -> Schema:
     return {"anyOf": [_one_or_more(_NAME_SCHEMA), _object_schema(values)]}
 
 
-_NAME_SCHEMA = _or_reference(_pattern_schema(NAME))
+_NAME_SCHEMA = _or_reference(_pattern_schema(NAME_PATTERN))
 _WORKER_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 64}
 
 # -- plain values -----------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def _matching(pattern: str, wanted: str, code: str, hint: str) -> ValueType:
     return ValueType(convert, _or_reference(_pattern_schema(pattern)), "a name")
 
 
-ENGINE = _matching(NAME, "the name of an engine", "E105", NAME_WANTED)
+ENGINE = _matching(NAME_PATTERN, "the name of an engine", "E105", NAME_WANTED)
 CALL = _matching(_CALL, "the name of a function", "E107", '"function", "plugin.function" or "package.module:function"')
 
 
