@@ -56,9 +56,8 @@ def _check_engine(config: Config, plugins: PluginSet) -> Iterator[Problem]:
         yield Problem("E313", f"plugin {plugin.label} has a wrong engine: {text}", place, hint=trace)
     if word not in found:
         known = ["`local`", *(f"`{each}` (of plugin {of.plugin.label})" for each, of in sorted(found.items()))]
-        near = did_you_mean(word, ["local", *found])
-        hint = f"{near} " if near else ""
-        yield Problem("E313", f"unknown engine {quote_name(word)}", place, hint=f"{hint}engines: {', '.join(known)}")
+        hint = f"{did_you_mean(word, ['local', *found])} engines: {', '.join(known)}".lstrip()
+        yield Problem("E313", f"unknown engine {quote_name(word)}", place, hint=hint)
     elif not callable(found[word].engine_factory):
         text = f"engine {quote_name(word)} of plugin {found[word].plugin.label} is not an engine: it cannot be called"
         yield Problem("E313", text, place)
