@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from runner.problems import Location, Problem
+from runner.problems import Location, Problem, nearest_location
 from runner.structs import dataclass, field
 
 Mode = Literal["thread", "process"]
@@ -210,11 +210,7 @@ class Config:
 
     def place(self, *path: str) -> Location:
         """Return the location of the key `path` (such as `"tasks", "bake", "call"`), or of its nearest parent."""
-        for end in range(len(path), -1, -1):
-            found = self.locations.get(path[:end])
-            if found is not None:
-                return found
-        return Location(self.file)
+        return nearest_location(self.locations, path, self.file)
 
     def problem(self, text: str, *path: str, hint: str = "", warning: bool = False) -> Problem:
         """Return a finding of a plugin's `runner_check` about the value at `path`, such as `"tasks", "bake"`.

@@ -9,7 +9,7 @@ from runner.structs import dataclass, field
 from runner.text import clean_text, count_with_noun, display_width
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 Severity = Literal["error", "warning"]
 
@@ -51,6 +51,12 @@ def format_location(place: Location) -> str:
     ('tasks.toml:14:1', '--set run.grace')
     """
     return f"{clean_text(place.file)}:{place.line}:{place.column}" if place.line else clean_text(place.file)
+
+
+def nearest_location(locations: Mapping[tuple[str, ...], Location], path: tuple[str, ...], file: str) -> Location:
+    """Return the location of the key `path`, or of its nearest parent; in the end, of the file."""
+    found = (locations.get(path[:end]) for end in range(len(path), 0, -1))
+    return next(filter(None, found), Location(file))
 
 
 def sorted_problems(problems: Iterable[Problem]) -> list[Problem]:

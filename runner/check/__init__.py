@@ -51,9 +51,7 @@ def check_file(config: Config) -> list[Problem]:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The problems of a file and its functions; for each enabled task its table with what its function declares, the
-    function, and its arguments, converted.
-    """
+    """The problems of a file; for each enabled task its table with declared options, its function, its arguments."""
 
     problems: list[Problem]
     tasks: dict[str, TaskConfig]
@@ -81,9 +79,8 @@ def check_everything(config: Config, choice: PluginPolicy | None = None) -> Find
             except PluginError as error:
                 problems.append(Problem(error.code, str(error), place, hint=error.hint))
             else:
-                tasks[word], wrong = apply_declared_options(
-                    config, word, function.options, function_location(function), place
-                )
+                where = function_location(function)
+                tasks[word], wrong = apply_declared_options(config, word, function.options, where, place)
                 problems += wrong
     found, arguments = check_functions(replace(config, tasks={**config.tasks, **tasks}), functions)
     problems += extensions.find_broken_plugins(config, plugins, problems)

@@ -39,14 +39,10 @@ def _check_names(config: Config, plugins: PluginSet) -> Iterator[Problem]:
             text = f"two plugins have the name {quote_name(each.name)}: {other.origin} and {each.origin}"
             yield Problem("E311", text, config.place("plugins"), hint="rename one of the files")
     for number, word in enumerate(config.plugins or ()):
-        if any(each.module == word and _is_missing(each, word) for each in plugins.local_plugins):
+        missing = f"ModuleNotFoundError: No module named {word.partition('.')[0]!r}"
+        if any(each.module == word and each.error.rstrip().endswith(missing) for each in plugins.local_plugins):
             place = config.place("plugins", str(number))
             yield Problem("E312", f"plugin {quote_name(word)} is neither a file, a folder nor a module", place)
-
-
-def _is_missing(plugin: Plugin, word: str) -> bool:
-    missing = f"ModuleNotFoundError: No module named {word.partition('.')[0]!r}"
-    return plugin.error.rstrip().endswith(missing)
 
 
 def _check_engine(config: Config, plugins: PluginSet) -> Iterator[Problem]:
@@ -60,9 +56,8 @@ def _check_engine(config: Config, plugins: PluginSet) -> Iterator[Problem]:
         yield Problem("E313", f"plugin {plugin.label} has a wrong engine: {text}", place, hint=trace)
     if word not in found:
         known = ["`local`", *(f"`{each}` (of plugin {of.plugin.label})" for each, of in sorted(found.items()))]
-        near = did_you_mean(word, ["local", *found])
-        hint = f"{near} " if near else ""
-        yield Problem("E313", f"unknown engine {quote_name(word)}", place, hint=f"{hint}engines: {', '.join(known)}")
+        hint = f"{did_you_mean(word, ['local', *found])} engines: {', '.join(known)}".lstrip()
+        yield Problem("E313", f"unknown engine {quote_name(word)}", place, hint=hint)
     elif not callable(found[word].engine_factory):
         text = f"engine {quote_name(word)} of plugin {found[word].plugin.label} is not an engine: it cannot be called"
         yield Problem("E313", text, place)

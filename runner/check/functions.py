@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from runner.check.convert import Arguments
     from runner.model import Config, TaskConfig
     from runner.plugins import TaskFunction
-    from runner.problems import Location
 
 _MISSING = object()
 _MODULE = re.compile(r"\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])")
@@ -106,9 +105,8 @@ def written_signature(target: Any) -> str:
     if found is None:
         return "(...)"
     parameters = [each.replace(annotation=_show_annotation(each.annotation)) for each in found.parameters.values()]
-    return clean_text(
-        str(found.replace(parameters=parameters, return_annotation=_show_annotation(found.return_annotation))), 200
-    )
+    returned = _show_annotation(found.return_annotation)
+    return clean_text(str(found.replace(parameters=parameters, return_annotation=returned)), 200)
 
 
 def _show_annotation(annotation: Any) -> Any:
@@ -150,9 +148,8 @@ class ArgumentBinding:
         if any(self.config.is_unknown("tasks", self.task.name, key) for key in ("args", "with")):
             return (), {}
         if form.kind == "class":
-            self._bind_parameters(
-                target, item=False, given={form.constructor_context} if form.constructor_context else set()
-            )
+            context = form.constructor_context
+            self._bind_parameters(target, item=False, given={context} if context else set())
             self._callable_class(target, item=item, given=given)
         else:
             self._bind_parameters(target, item=item, given=given)
@@ -162,11 +159,10 @@ class ArgumentBinding:
 
     def _add_problem(self, code: str, text: str, *path: str, hint: str = "") -> None:
         self.refused_paths.add(path)
-        place: Location = self.config.place("tasks", self.task.name, *path)
-        self.problems.append(Problem(code, text, place, hint=f"{hint}\n{self._describe_signature()}"))
-
-    def _describe_signature(self) -> str:
-        return f"{self.function.name}{written_signature(self.function.obj)} at {function_location(self.function)}"
+        function = self.function
+        written = f"{function.name}{written_signature(function.obj)} at {function_location(function)}"
+        place = self.config.place("tasks", self.task.name, *path)
+        self.problems.append(Problem(code, text, place, hint=f"{hint}\n{written}"))
 
     # -- binding -------------------------------------------------------------------------------
 
@@ -191,7 +187,14 @@ class ArgumentBinding:
                 self._add_problem("E305", text + f", not {len(self.task.args)}", *spot)
                 break
         self._bind_keywords(filled, open_names=open_names)
-        self._check_missing(filled)
+        missing = [
+            quote_name(each.name)
+            for each in self.parameters.values()
+            if each.kind not in _OPEN and each.default is each.empty and each.name not in filled
+        ]
+        if missing:
+            key = "with" if self.task.kwargs else "args" if self.task.args else "call"
+            self._add_problem("E302", f"{self._describe_function()} needs {', '.join(missing)}", key)
 
     def _describe_function(self) -> str:
         shown = f"function {quote_name(self.function.name)}"
@@ -222,17 +225,6 @@ class ArgumentBinding:
                 text = f"{self._describe_function()} has no argument {quote_name(word)}"
                 self._add_problem("E303", text, "with", word, hint=near)
                 filled.update(dict.fromkeys(near.split("`")[1:2], "`with` gives it"))
-
-    def _check_missing(self, filled: dict[str, str]) -> None:
-        missing = [
-            parameter.name
-            for parameter in self.parameters.values()
-            if parameter.kind not in _OPEN and parameter.default is parameter.empty and parameter.name not in filled
-        ]
-        if missing:
-            words = ", ".join(quote_name(word) for word in missing)
-            spot = "with" if self.task.kwargs else "args" if self.task.args else "call"
-            self._add_problem("E302", f"{self._describe_function()} needs {words}", spot)
 
     def _callable_class(self, target: Any, *, item: bool, given: set[str]) -> None:
         """Check `__call__`, which gets the item and nothing from the file."""
@@ -278,9 +270,8 @@ class ArgumentBinding:
         except Exception as error:  # noqa: BLE001  a type of the user's that cannot be pickled may raise anything
             unfit = isinstance(error, convert.UnfitValue)
             wrong = str(error) if unfit else f"cannot be sent to a worker: {clean_text(str(error), 200)}"
-            self._add_problem(
-                "E304", f"{quote_name(parameter)} of {self._describe_function()} {wrong}", *path, VALUE_PART
-            )
+            text = f"{quote_name(parameter)} of {self._describe_function()} {wrong}"
+            self._add_problem("E304", text, *path, VALUE_PART)
             return value
         return made
 
@@ -301,7 +292,8 @@ def _find_exception_problems(config: Config, task: TaskConfig, function: TaskFun
     """Yield what is wrong with the names in a task's `retry_on`."""
     if not task.retry_on:
         return
-    space = _module_names(function)
+    module = getattr(inspect.unwrap(function.obj), "__module__", None) or function.reference.module
+    space = dict(vars(sys.modules[module])) if module in sys.modules else {}
     for number, word in enumerate(task.retry_on):
         own = config.locations.get(("tasks", task.name, "retry_on"))
         table = ("tasks", task.name) if own else ("defaults", "task")
@@ -344,10 +336,3 @@ def _resolve_exception(word: str, space: dict[str, Any]) -> Any:
 def _is_exception(found: Any) -> bool:
     # By what it is, not by what it says: proxies raise when they are asked.
     return issubclass(type(found), type) and issubclass(found, BaseException)
-
-
-def _module_names(function: TaskFunction) -> dict[str, Any]:
-    """Return the names in the module of a function."""
-    target = inspect.unwrap(function.obj)
-    module = sys.modules.get(getattr(target, "__module__", None) or function.reference.module)
-    return dict(vars(module)) if module is not None else {}

@@ -58,34 +58,35 @@ def _has_own_key(config: Config, task: str, *key: str) -> bool:
 
 def _check_ends(config: Config, graph: Topology) -> Iterator[Problem]:
     # A reported mistake must not cause a second one: what is not there may be what is misspelt.
-    unknown = [
-        config.is_unknown("tasks") or any(config.is_unknown("tasks", task, key) for task in graph.nodes for key in keys)
-        for keys in (("outputs", "dead"), ("inputs",))
-    ]
-    all_writers, all_readers = (not each for each in unknown)
+    unknown = {
+        key for task in graph.nodes for key in ("outputs", "dead", "inputs") if config.is_unknown("tasks", task, key)
+    }
+    all_writers = not unknown & {"outputs", "dead"} and not config.is_unknown("tasks")
+    all_readers = "inputs" not in unknown and not config.is_unknown("tasks")
     disabled = [task for task in config.tasks.values() if not task.enabled]
     for queue, settings in config.queues.items():
         place = config.place("queues", queue)
         writers, readers = graph.writers.get(queue, []), graph.readers.get(queue, [])
         idle = [task.name for task in disabled if queue in (*task.inputs, *task.outputs, task.dead)]
         why = f"`{idle[0]}` is not enabled" if idle else ""
+        named = quote_name(queue)
         if not writers and not readers:
             if not idle and all_writers and all_readers:
-                yield Problem("E204", f"no task writes queue {quote_name(queue)}, and none reads it", place)
+                yield Problem("E204", f"no task writes queue {named}, and none reads it", place)
         elif not writers and all_writers:
-            wanted = why or f'a task writes it with `outputs = ["{queue}"]`'
-            yield Problem("E204", f"no task writes queue {quote_name(queue)}", place, hint=wanted)
+            hint = why or f'a task writes it with `outputs = ["{queue}"]`'
+            yield Problem("E204", f"no task writes queue {named}", place, hint=hint)
         elif not readers and all_readers:
-            wanted = why or f'a task reads it with `inputs = ["{queue}"]`'
-            yield Problem("E205", f"no task reads queue {quote_name(queue)}", place, hint=wanted)
+            hint = why or f'a task reads it with `inputs = ["{queue}"]`'
+            yield Problem("E205", f"no task reads queue {named}", place, hint=hint)
         if len(readers) > 1 and settings.fanout is None and not config.is_unknown("queues", queue, "fanout"):
             names = ", ".join(map(quote_name, readers[:-1])) + f" and {quote_name(readers[-1])}"
-            text = f"queue {quote_name(queue)} is read by {names}, but `fanout` is not set"
+            text = f"queue {named} is read by {names}, but `fanout` is not set"
             hint = '`fanout = "share"`: they compete; `fanout = "copy"`: each gets every item'
             yield Problem("E206", text, place, hint=hint)
         on_cycle = not set(map(graph.cycle_of, writers)).isdisjoint(map(graph.cycle_of, readers))
         if settings.loop and not on_cycle and writers and readers and all_writers and all_readers:
-            text = f"queue {quote_name(queue)} has `loop = true` but is not part of a cycle, so it is unbounded"
+            text = f"queue {named} has `loop = true` but is not part of a cycle, so it is unbounded"
             yield Problem("W404", text, config.place("queues", queue, "loop"), "warning", "leave `loop` out")
 
 

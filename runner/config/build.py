@@ -67,7 +67,6 @@ _QUOTED_TEXT = re.compile(r"\"[^\"]*\"?|'[^']*'?")
 #: beyond was made by a mistake.
 MAX_TABLES = 2000
 _SECRET_KEYS = {("args",), ("with",), ("env",)}
-_WHERE_ALLOWED = "a secret may be used in `args`, `with` and `env`"
 
 
 class _Builder:
@@ -112,7 +111,7 @@ class _Builder:
             raw_tables=self.raw,
             filled_tables=raw,
         )
-        if not tasks and not self.report.has_errors:
+        if not tasks and all(problem.severity != "error" for problem in self.report.problems):
             self.report.add_problem("E109", "the file has no task", (), "a task is a table `[tasks.NAME]`")
         return config
 
@@ -123,8 +122,8 @@ class _Builder:
             if (path[0] == "tasks" and path[2:3] in _SECRET_KEYS) or path[:3] == ("defaults", "task", "env"):
                 continue
             for word in (word for word in words if word in secret):
-                text = f"param {quote_name(word)} is secret, and this would be shown"
-                self.report.add_problem("E116", text, (*path, VALUE_PART), _WHERE_ALLOWED)
+                text, hint = "is secret, and this would be shown", "a secret may be used in `args`, `with` and `env`"
+                self.report.add_problem("E116", f"param {quote_name(word)} {text}", (*path, VALUE_PART), hint)
 
     def _named_tables(self, raw: dict[str, Any], word: str) -> dict[str, Any]:
         """Return the tables of `[params]`, `[queues]` or `[tasks]`."""

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.problems import Problem, quote_name, sorted_problems
+from runner.problems import Problem, nearest_location, quote_name, sorted_problems
 from runner.text import MAX_COMPARED_WORDS, clean_text, did_you_mean
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _COMPARED = 10 * MAX_COMPARED_WORDS
 _HINTED = 50
 
 
-NAME_PATTERN = re.compile(r"[^\W_][\w-]{0,63}|_[\w-]{0,63}")
+NAME_PATTERN = r"\w[\w-]{0,63}"
 NAME_WANTED = "a name is up to 64 letters, digits, `_` and `-`"
 
 
@@ -88,7 +88,8 @@ class Diagnostics:
         """Add a problem at the key (or, with `VALUE_PART` as its last part, the value) of `path`."""
         if len(self.problems) > MAX_COLLECTED_PROBLEMS:
             raise TooManyProblems
-        self.problems.append(Problem(code, message, self.source_map.nearest_location(path), severity, hint))
+        place = nearest_location(self.source_map, path, self.source_map.file)
+        self.problems.append(Problem(code, message, place, severity, hint))
 
     def finished_problems(self) -> list[Problem]:
         """Return all problems, sorted by place, as they may be shown."""
@@ -104,12 +105,7 @@ class Diagnostics:
 
     def check_name(self, word: str, what: str, path: KeyPath) -> bool:
         """Return True if the word can be the name of a task, a queue, ...; report it if it cannot."""
-        if NAME_PATTERN.fullmatch(word):
+        if re.fullmatch(NAME_PATTERN, word):
             return True
         self.add_problem("E107", f"{quote_name(word)} is not a valid {what} name", path, NAME_WANTED)
         return False
-
-    @property
-    def has_errors(self) -> bool:
-        """True if one of the problems is an error."""
-        return any(problem.severity == "error" for problem in self.problems)

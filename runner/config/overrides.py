@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import tomli
-
 from runner.config import grammar
 from runner.config.diagnostics import Diagnostics
 from runner.config.reader import Reader
 from runner.config.source_map import SourceMap
+from runner.config.toml import parse_value
 from runner.errors import UsageError
 from runner.problems import Problem, quote_name
 from runner.text import clean_text, did_you_mean
@@ -46,19 +45,6 @@ def apply_overrides(raw: dict[str, Any], sets: Sequence[tuple[str, str]], report
                 declared["default"] = made
             else:
                 table[path[-1]] = made
-
-
-def parse_value(text: str) -> Any:
-    r"""Return the text as a TOML value, or as a string if it is not one.
-
-    >>> parse_value("3"), parse_value("[1, 2]"), parse_value("10s"), parse_value("1\nb = 2")
-    (3, [1, 2], '10s', '1\nb = 2')
-    """
-    try:
-        found = tomli.loads(f"v = {text}") if "\n" not in text else {}
-    except (ValueError, RecursionError):
-        return text
-    return found["v"] if set(found) == {"v"} else text
 
 
 def is_set_in_file(config: Config, task: str, key: str) -> bool:

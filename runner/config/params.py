@@ -83,17 +83,13 @@ def _read_path(text: str) -> Path:
     return Path(text)
 
 
-def _read_list(text: str) -> list[str]:
-    return [one.strip() for one in text.split(",")] if text.strip() else []
-
-
 #: Of each type of a param: the words of a message, values of the file that have it already, and how a text is read.
 _PARAM_TYPES: dict[str, tuple[str, Any, Callable[[str], Any]]] = {
     "bool": ("true or false", (bool,), lambda text: _TRUTH[text.strip().lower()]),
     "int": ("a whole number", (int,), _read_int),
     "float": ("a number", (int, float), _read_float),
     "str": ("a string", (str,), str),
-    "list": ("a list", (list,), _read_list),
+    "list": ("a list", (list,), lambda text: [one.strip() for one in text.split(",")] if text.strip() else []),
     "path": ("a path", (), _read_path),
     "duration": ('a duration such as "10s"', (), WrittenDuration),
     "size": ('a size such as "64KiB"', (), WrittenSize),
@@ -156,14 +152,13 @@ class Params:
         try:
             return convert_param(param, value)
         except InvalidValue as wrong:
-            self.diagnostics.add_problem(
-                wrong.code, f"param {quote_name(param.name)} {wrong.message}", path, wrong.hint
-            )
+            text = f"param {quote_name(param.name)} {wrong.message}"
+            self.diagnostics.add_problem(wrong.code, text, path, wrong.hint)
             return UNKNOWN
 
     # -- ${name} ----------------------------------------------------------------------------
 
-    def fill_references(self, value: Any, path: Spot) -> Any:  # noqa: PLR0911  one line for each kind of value
+    def fill_references(self, value: Any, path: Spot) -> Any:
         """Return the value with every `${name}` in its strings replaced; UNKNOWN where that could not be done."""
         if isinstance(value, str):
             if "${" not in value:
@@ -171,11 +166,11 @@ class Params:
             self.references[path] = tuple(match[1] for match in _REFERENCE.finditer(value) if match[1])
             try:
                 return self._fill_text(value)
-            except AlreadyReported:
-                return UNKNOWN
             except InvalidValue as wrong:
                 self.diagnostics.add_problem(wrong.code, wrong.message, (*path, VALUE_PART), wrong.hint)
-                return UNKNOWN
+            except AlreadyReported:
+                pass
+            return UNKNOWN
         if isinstance(value, dict):
             return {key: self.fill_references(inner, (*path, key)) for key, inner in value.items()}
         if isinstance(value, list):
@@ -188,40 +183,37 @@ class Params:
             again = whole[1] in self.used_names
             value = self._look_up(whole)
             if again and isinstance(value, (str, list)):
-                self._count_filled(value, len(value) * (_ELEMENT if isinstance(value, list) else 1))
+                self._count_filled(len(value) * (_ELEMENT if isinstance(value, list) else 1))
             return value
         return _REFERENCE.sub(self._fill_match, text)
 
-    def _count_filled(self, value: Any, size: int) -> Any:
-        """Return the value if there is room for it: a file of kilobytes must not become one of gigabytes."""
+    def _count_filled(self, size: int) -> None:
+        """Count what is put into the file: one of kilobytes must not become one of gigabytes."""
         if self.filled_size > MAX_FILLED_SIZE:
             raise AlreadyReported
         self.filled_size += size
         if self.filled_size > MAX_FILLED_SIZE:
             text = f"`${{...}}` would put more than {MAX_FILLED_SIZE // 1024**2} MiB into the file"
             raise InvalidValue("E118", text, "let the function read large values from a file")
-        return value
 
     def _fill_match(self, match: re.Match[str]) -> str:
         if match[0] == "$${":
             return "${"
         value = self._look_up(match)
         if isinstance(value, list):
-            raise InvalidValue(
-                "E115", f"param {quote_name(match[1])} is a list, which fits no text", "a lone reference keeps it"
-            )
+            text = f"param {quote_name(match[1])} is a list, which fits no text"
+            raise InvalidValue("E115", text, "a lone reference keeps it")
         text = str(value).lower() if isinstance(value, bool) else str(value)
-        return str(self._count_filled(text, len(text)))
+        self._count_filled(len(text))
+        return text
 
     def _look_up(self, match: re.Match[str]) -> Any:
         word = match[1]
         if word is None:
             raise InvalidValue("E115", "`${` without `}`", "write `$${` for a literal `${`")
         if word not in self.declared:
-            if (
-                word in self.values or ("params",) in self.diagnostics.unknown_paths
-            ):  # its declaration is wrong, and reported
-                raise AlreadyReported
+            if word in self.values or ("params",) in self.diagnostics.unknown_paths:
+                raise AlreadyReported  # its declaration is wrong
             hint = self.diagnostics.suggest_nearest(word, self.declared)
             self.used_names.update(hint.split("`")[1:2])
             raise InvalidValue("E111", f"unknown param {quote_name(word)}", hint or "write `$${` for a literal `${`")

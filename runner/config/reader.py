@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from runner.config.diagnostics import UNKNOWN, AlreadyReported, InvalidValue, check_type, describe_value
 from runner.config.planned import PLANNED
 from runner.config.source_map import VALUE_PART
+from runner.config.toml import parse_value
 from runner.problems import quote_name
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _MAX_LISTED_KEYS = 9
 
 
-class ValueType:
+class ValueType(NamedTuple):
     """A type of values: how one is converted, and what the schema and the reference say of it.
 
     `convert` returns a value as the model wants it; it raises `InvalidValue`, or `AlreadyReported`. `expand` returns
@@ -27,19 +28,11 @@ class ValueType:
     them; for all other types the reader stays silent. `description` is the column *value* of the reference.
     """
 
-    __slots__ = ("accepts_unknown", "convert", "description", "expand", "schema")
-
-    def __init__(
-        self,
-        convert: Callable[[Any, ValuePlace], Any],
-        schema: dict[str, Any],
-        description: str = "",
-        *,
-        expand: Callable[[Any], Any] = lambda value: value,
-        accepts_unknown: bool = False,
-    ) -> None:
-        self.convert, self.schema, self.description = convert, schema, description
-        self.expand, self.accepts_unknown = expand, accepts_unknown
+    convert: Callable[[Any, ValuePlace], Any]
+    schema: dict[str, Any]
+    description: str = ""
+    expand: Callable[[Any], Any] = lambda value: value
+    accepts_unknown: bool = False
 
 
 class Key(NamedTuple):
@@ -53,12 +46,8 @@ class Key(NamedTuple):
 
     def parse_default(self) -> Any:
         """Return the default as a value; None if there is none, or only prose such as "the task's own name"."""
-        import tomli
-
-        try:
-            return tomli.loads(f"v = {self.default}")["v"] if self.default else None
-        except tomli.TOMLDecodeError:
-            return None
+        value = parse_value(self.default)
+        return None if value == self.default else value
 
 
 class KeyTable(dict[str, Key]):
@@ -109,9 +98,8 @@ class Reader:
         if raw is UNKNOWN:
             return {}
         if not isinstance(raw, dict):
-            self.diagnostics.add_problem(
-                "E103", f"{owner} must be a table, not {describe_value(raw)}", (*path, VALUE_PART)
-            )
+            text = f"{owner} must be a table, not {describe_value(raw)}"
+            self.diagnostics.add_problem("E103", text, (*path, VALUE_PART))
             return {}
         made = {}
         for word, value in raw.items():

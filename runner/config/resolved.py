@@ -18,7 +18,7 @@ from runner.text import clean_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.config.reader import Key, KeyTable
+    from runner.config.reader import KeyTable
     from runner.model import Config
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -70,18 +70,15 @@ def _table_lines(config: Config, path: tuple[str, ...], table: KeyTable, own: An
             shown = to_toml(visible_value(config, key.type.expand(value), place))
             yield path, name, shown, _describe_origin(config, place)
         else:
-            value, origin = _built_in_value(config, path, key)
-            if value is not None:
+            origin = "built in"
+            if path[0] == "tasks" and name == "call":
+                value, origin = path[1], "the task's own name"
+            elif path[0] == "tasks" and name == "on_error":
+                value = config.tasks[path[1]].on_error
+            else:
+                value = key.type.expand({}) or key.parse_default()
+            if value is not None:  # a file could say it
                 yield path, name, to_toml(value), origin
-
-
-def _built_in_value(config: Config, path: tuple[str, ...], key: Key) -> tuple[Any, str]:
-    """Return the default of a key and where it comes from; None if a file could not say it."""
-    if path[0] == "tasks" and key.name == "call":
-        return path[1], "the task's own name"
-    if path[0] == "tasks" and key.name == "on_error":
-        return config.tasks[path[1]].on_error, "built in"
-    return key.type.expand({}) or key.parse_default(), "built in"
 
 
 def visible_value(config: Config, value: Any, path: tuple[str, ...]) -> Any:
@@ -144,11 +141,8 @@ def to_toml(value: Any) -> str:
 def _quote_string(text: str) -> str:
     """Return a basic string; what could steer a terminal is escaped."""
     quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(char if char.isprintable() else _escape_char(char) for char in quoted)
-
-
-def _escape_char(char: str) -> str:
-    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
+    odd = {ord(char) for char in quoted if not char.isprintable()}
+    return quoted.translate({code: f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}" for code in odd})
 
 
 def _quote_key(name: str) -> str:

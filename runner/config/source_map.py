@@ -2,7 +2,7 @@
 
 tomli gives values without places, and places are wanted only when there is a problem to show; so a `SourceMap` scans
 its text at the first question. Paths are tuples of keys; elements of arrays count from "0"; a path that ends in
-`VALUE` is the value of a key and not the key itself.
+`VALUE_PART` is the value of a key and not the key itself.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ _TOKEN = re.compile(
     r"'''.*?'{3,5}"
     r'|"(?:[^"\\\n]|\\.)*"|'
     r"'[^'\n]*'|"
-    r"#[^\n]*|"
-    r"[\n\[\]{}=,.]|"
-    r"[^\s\[\]{}=,.\"'#]+",
+    r"#[^\n]*|[\n\[\]{}=,.]|[^\s\[\]{}=,.\"'#]+",
     re.DOTALL,
 )
 
@@ -66,22 +64,12 @@ class SourceMap(dict[KeyPath, Location]):
         for end in range(len(path), 0, -1) if self.given else ():
             if path[:end] in self.given:
                 return Location(self.given[path[:end]])
-        if path not in self._spans:
-            return default
-        if (found := super().get(path)) is None:
-            found = self[path] = self._make_location(*self._spans[path])
-        return found
-
-    def __contains__(self, path: object) -> bool:
-        return isinstance(path, tuple) and self.get(path) is not None
-
-    def nearest_location(self, path: KeyPath) -> Location:
-        """Return the location of this path, or of its nearest parent."""
-        for end in range(len(path), 0, -1):
-            found = self.get(path[:end])
-            if found is not None:
-                return found  # type: ignore[no-any-return]  # `get` has the signature of dict's
-        return Location(self.file)
+        if path in self._spans and path not in self:
+            start, end = self._spans[path]
+            line, column = self._line_at(start)
+            length = len(self.text[start:end].partition("\n")[0])
+            self[path] = Location(self.file, line + 1, column + 1, max(1, length))
+        return super().get(path, default)
 
     def complete(self, problem: Problem) -> Problem:
         """Return the problem with the line of the file that it stands in, secrets masked in all that it says."""
@@ -127,12 +115,6 @@ class SourceMap(dict[KeyPath, Location]):
     @cached_property
     def _line_starts(self) -> list[int]:
         return [0, *(found.end() for found in re.finditer("\n", self.text))]
-
-    def _make_location(self, start: int, end: int) -> Location:
-        line, column = self._line_at(start)
-        stop = self.text.find("\n", start, end)
-        length = (end if stop < 0 else stop) - start
-        return Location(self.file, line + 1, column + 1, max(1, length))
 
     def _line_at(self, at: int) -> tuple[int, int]:
         """Return the line and column of a place in the text, counted from 0."""

@@ -44,7 +44,8 @@ def read(source: str | Path) -> tuple[Path, str]:
     path = Path(source)
     try:
         if not path.is_file() and not _is_pipe(path):
-            raise UnreadableFile("E101", _not_a_file(path))
+            what = "this is a folder, not a file" if path.is_dir() else "this is not a regular file"
+            raise UnreadableFile("E101", what if path.exists() else "the file does not exist")
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
         folder = path.absolute().parent
@@ -53,12 +54,6 @@ def read(source: str | Path) -> tuple[Path, str]:
     except ValueError:  # a NUL in the path
         raise UnreadableFile("E101", "the file is not a file name") from None
     return folder, decode_text(data)
-
-
-def _not_a_file(path: Path) -> str:
-    if path.is_dir():
-        return "this is a folder, not a file"
-    return "this is not a regular file" if path.exists() else "the file does not exist"
 
 
 def _is_pipe(path: Path) -> bool:
@@ -102,6 +97,19 @@ def parse_toml(text: str) -> dict[str, Any]:
     if _too_deep(found):
         raise UnreadableFile("E102", f"tables are nested more than {MAX_NESTING} levels deep", *_find_depth(text))
     return found
+
+
+def parse_value(text: str) -> Any:
+    r"""Return the text as a TOML value, or as a string if it is not one.
+
+    >>> parse_value("3"), parse_value("[1, 2]"), parse_value("10s"), parse_value("1\nb = 2")
+    (3, [1, 2], '10s', '1\nb = 2')
+    """
+    try:
+        found = tomli.loads(f"v = {text}") if "\n" not in text else {}
+    except (ValueError, RecursionError):
+        return text
+    return found["v"] if set(found) == {"v"} else text
 
 
 def _explain_syntax(text: str, error: tomli.TOMLDecodeError) -> UnreadableFile:

@@ -11,11 +11,6 @@ BYTES_PER_UNIT |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 PERIOD_SECONDS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "hour": 3600.0}
 PERIOD_SECONDS |= {"d": 86400.0, "day": 86400.0}
 
-DURATION_WANTED = 'a number and a unit, for instance "200ms", "10s", "2h"'
-SIZE_WANTED = 'a number and a unit, for instance "64KiB", "256MB"'
-RATE_WANTED = 'a number for each period, for instance "50/s", "100/min"'
-SHARE_WANTED = 'a percentage from 0% to 100%, for instance "10%"'
-
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?)\s*"
 #: The form of each: the functions below read by it, and the JSON Schema has it.
 DURATION_PATTERN = rf"\s*({_NUMBER}({'|'.join(SECONDS_PER_UNIT)})\s*)+"
@@ -86,7 +81,7 @@ def parse_duration(text: str) -> float:
     Traceback (most recent call last):
     ValueError: a number and a unit, for instance "200ms", "10s", "2h"
     """
-    _match(DURATION_PATTERN, text, DURATION_WANTED)
+    _match(DURATION_PATTERN, text, 'a number and a unit, for instance "200ms", "10s", "2h"')
     return sum((float(number) * SECONDS_PER_UNIT[unit] for number, unit in _PART.findall(text)), 0.0)
 
 
@@ -96,7 +91,7 @@ def parse_size(text: str) -> int:
     >>> parse_size("256MB"), parse_size("64KiB"), parse_size("1.5 KiB")
     (256000000, 65536, 1536)
     """
-    number, unit = _match(SIZE_PATTERN, text, SIZE_WANTED)
+    number, unit = _match(SIZE_PATTERN, text, 'a number and a unit, for instance "64KiB", "256MB"')
     return int(float(number) * BYTES_PER_UNIT[unit]) if "." in number else int(number) * BYTES_PER_UNIT[unit]
 
 
@@ -106,9 +101,10 @@ def parse_rate(text: str) -> tuple[float, float]:
     >>> parse_rate("50/s"), parse_rate("100/min")
     ((50.0, 1.0), (100.0, 60.0))
     """
-    count, period = _match(RATE_PATTERN, text, RATE_WANTED)
+    wanted = 'a number for each period, for instance "50/s", "100/min"'
+    count, period = _match(RATE_PATTERN, text, wanted)
     if float(count) == 0:
-        raise ValueError(RATE_WANTED)
+        raise ValueError(wanted)
     return float(count), PERIOD_SECONDS[period]
 
 
@@ -118,7 +114,7 @@ def parse_share(text: str) -> float:
     >>> parse_share("10%")
     0.1
     """
-    return float(_match(SHARE_PATTERN, text, SHARE_WANTED)[0]) / 100
+    return float(_match(SHARE_PATTERN, text, 'a percentage from 0% to 100%, for instance "10%"')[0]) / 100
 
 
 def _match(pattern: str, text: str, wanted: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.config import units
 from runner.config.diagnostics import (
+    NAME_PATTERN,
     NAME_WANTED,
     UNKNOWN,
     AlreadyReported,
@@ -35,7 +36,6 @@ MAX_COUNT = 10**15
 MAX_WORKERS = 10_000
 MAX_DURATION = 10 * 365 * 86400
 
-NAME = r"\w[\w-]{0,63}"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 _CALL = r"[^\W\d][\w-]*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?"
 _EXCEPTION = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
@@ -56,7 +56,7 @@ def _range_schema(low: float, high: float, type_: str = "integer") -> Schema:
     return {"type": type_, "minimum": low, "maximum": high}
 
 
-def _object_schema(values: Schema, names: str = NAME) -> Schema:
+def _object_schema(values: Schema, names: str = NAME_PATTERN) -> Schema:
     return {"type": "object", "propertyNames": {"pattern": f"^{names}$"}, "additionalProperties": values}
 
 
@@ -70,7 +70,7 @@ def _names_or(values: Schema) -> Schema:
     return {"anyOf": [_one_or_more(_NAME_SCHEMA), _object_schema(values)]}
 
 
-_NAME_SCHEMA = _or_reference(_pattern_schema(NAME))
+_NAME_SCHEMA = _or_reference(_pattern_schema(NAME_PATTERN))
 _WORKER_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 64}
 
 # -- plain values -----------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def _matching(pattern: str, wanted: str, code: str, hint: str) -> ValueType:
     return ValueType(convert, _or_reference(_pattern_schema(pattern)), "a name")
 
 
-ENGINE = _matching(NAME, "the name of an engine", "E105", NAME_WANTED)
+ENGINE = _matching(NAME_PATTERN, "the name of an engine", "E105", NAME_WANTED)
 CALL = _matching(_CALL, "the name of a function", "E107", '"function", "plugin.function" or "package.module:function"')
 
 
@@ -193,14 +193,15 @@ def number(low: float, high: float) -> ValueType:
     return ValueType(convert, _or_reference(_range_schema(low, high, "number")), "a number")
 
 
-def _parse_unit(value: Any, parse: Callable[[str], Any], what: str, wanted: str) -> Any:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        raise InvalidValue("E106", f"must be {what}, not {describe_value(value)}, which has no unit", wanted)
-    check_type(value, str, what)
+def _parse_unit(value: Any, parse: Callable[[str], Any], what: str) -> Any:
+    no_unit = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not no_unit:
+        check_type(value, str, what)
     try:
-        return parse(value)
-    except ValueError:
-        raise wrong_type(what, value, "E106", wanted) from None
+        return parse(str(value))
+    except ValueError as wanted:
+        shown = describe_value(value) + ", which has no unit" * no_unit
+        raise InvalidValue("E106", f"must be {what}, not {shown}", str(wanted)) from None
 
 
 def duration(low: float = 0.0) -> ValueType:
@@ -208,7 +209,7 @@ def duration(low: float = 0.0) -> ValueType:
 
     def convert(value: Any, at: ValuePlace) -> float:
         if not isinstance(value, units.WrittenDuration):
-            value = _parse_unit(value, units.WrittenDuration, "a duration", units.DURATION_WANTED)
+            value = _parse_unit(value, units.WrittenDuration, "a duration")
         return float(_check_range(value, low, MAX_DURATION, describe_value(str(value)), _show_duration))
 
     return ValueType(convert, _or_reference(_pattern_schema(units.DURATION_PATTERN)), "a time")
@@ -216,7 +217,7 @@ def duration(low: float = 0.0) -> ValueType:
 
 def _convert_size(value: Any, at: ValuePlace) -> int:
     if not isinstance(value, units.WrittenSize):
-        value = _parse_unit(value, units.WrittenSize, "a size", units.SIZE_WANTED)
+        value = _parse_unit(value, units.WrittenSize, "a size")
     return int(_check_range(value, 1, MAX_COUNT, describe_value(str(value)), lambda bound: f"{_show_number(bound)}B"))
 
 
@@ -224,7 +225,7 @@ SIZE = ValueType(_convert_size, _or_reference(_pattern_schema(units.SIZE_PATTERN
 
 
 RATE = ValueType(
-    lambda value, at: Rate(*_parse_unit(value, units.parse_rate, "a rate", units.RATE_WANTED)),
+    lambda value, at: Rate(*_parse_unit(value, units.parse_rate, "a rate")),
     _or_reference(_pattern_schema(units.RATE_PATTERN)),
     '`"50/s"`, `"100/min"`',
 )
