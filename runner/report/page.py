@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.error_text import item_name
 from runner.events import STATES
-from runner.report import figures, plot_data
+from runner.report import plot_data
 from runner.report.compare import compare_records
 from runner.report.graph import diagram_of_run, to_text
 from runner.report.graph_svg import SVG_STYLE, to_svg
@@ -83,10 +83,10 @@ def render_page(record: RunRecord, before: RunRecord | None = None) -> str:
         "began": _local_time(record.began),
         "picture": _draw_picture(record) if record.plan.tasks else "",
         "plots": _script_json({**drawn, "states": _WAITS}),
-        "over_time": figures.over_time_table(record),
+        "over_time": plot_data.over_time_table(record),
         "states": [(state, _WAITS[state]) for state in STATES],
         "stacked": [(state, _WAITS[state]) for state in plot_data.STACKED_STATES],
-        "workers": figures.worker_rows(record.tasks),
+        "workers": plot_data.worker_rows(record.tasks),
         "worker_count": sum(len(task.workers) for task in record.tasks),
         "failures": _shown_failures(record.failures),
         "more_failures": max(0, len(record.failures) - _MOST_SHOWN),
@@ -129,7 +129,7 @@ def _page_template() -> Any:
         "size": size_or_empty,
         "share": format_percentage,
         "rate": format_rate,
-        "quantiles": figures.time_quantiles,
+        "quantiles": plot_data.time_quantiles,
     }
     return environment.from_string(_read_asset("report.html.jinja"))
 

@@ -36,13 +36,17 @@ def trace_json(record: RunRecord) -> str:
 
 def _trace_events(record: RunRecord) -> Iterator[dict[str, Any]]:
     yield from _named_process(_RUN, f"run {record.run}", 0)
+    # In the order of the file, with all the workers that are known of a task.
+    names = {task.name: dict.fromkeys(task.workers) for task in record.plan.tasks}
+    for task, shares_of in record.series.workers.items():
+        names.setdefault(task, {}).update(dict.fromkeys(shares_of))
     places: dict[tuple[str, str], tuple[int, int]] = {}
-    for pid, (task, workers) in enumerate(_workers_by_task(record).items(), _RUN + 1):
+    for pid, (task, workers) in enumerate(names.items(), _RUN + 1):
         yield from _named_process(pid, task, pid)
         for tid, worker in enumerate(workers, 1):
             places[task, worker] = (pid, tid)
-            yield _metadata_event("thread_name", pid, tid, name=worker)
-            yield _metadata_event("thread_sort_index", pid, tid, sort_index=tid)
+            yield _trace_event("M", "thread_name", pid, tid, args={"name": worker})
+            yield _trace_event("M", "thread_sort_index", pid, tid, args={"sort_index": tid})
     for task, shares_of in record.series.workers.items():
         for worker, shares in shares_of.items():
             yield from _worker_slices(record.series.at, shares, *places[task, worker])
@@ -51,25 +55,13 @@ def _trace_events(record: RunRecord) -> Iterator[dict[str, Any]]:
         yield _instant_event(moment, places)
 
 
-def _workers_by_task(record: RunRecord) -> dict[str, list[str]]:
-    """Return every task with all the workers that are known of it, in the order of the file."""
-    found: dict[str, dict[str, None]] = {task.name: dict.fromkeys(task.workers) for task in record.plan.tasks}
-    for task, workers in record.series.workers.items():
-        found.setdefault(task, {}).update(dict.fromkeys(workers))
-    return {task: list(workers) for task, workers in found.items()}
-
-
-def _metadata_event(kind: str, pid: int, tid: int = 0, /, **args: Any) -> dict[str, Any]:
-    return _trace_event("M", kind, pid, tid, args=args)
-
-
 def _trace_event(phase: str, name: str, pid: int, tid: int, **more: Any) -> dict[str, Any]:
     return {"ph": phase, "name": name, "pid": pid, "tid": tid, **more}
 
 
 def _named_process(pid: int, name: str, place: int) -> Iterator[dict[str, Any]]:
-    yield _metadata_event("process_name", pid, name=name)
-    yield _metadata_event("process_sort_index", pid, sort_index=place)
+    yield _trace_event("M", "process_name", pid, 0, args={"name": name})
+    yield _trace_event("M", "process_sort_index", pid, 0, args={"sort_index": place})
 
 
 def _worker_slices(
