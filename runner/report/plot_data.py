@@ -7,6 +7,7 @@ before it included) and a dot for an interval that is as the one before it.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from math import ceil, isfinite, log2
 from typing import TYPE_CHECKING, Any
 
@@ -92,49 +93,37 @@ def queue_fill_plot(record: RunRecord, width: int = 1) -> list[dict[str, Any]]:
 
 def timeline_rows(series: Series) -> list[dict[str, Any]]:
     """Return a row for each worker, or for a few neighbours of one task when there are too many."""
-    rows = [(task, name, shares) for task, workers in series.workers.items() for name, shares in workers.items()]
-    together = ceil(len(rows) / MAX_TIMELINE_ROWS)
-    if together > 1:
-        rows = list(_merged_rows(series, together))
-    width = ceil(len(rows) * len(series.at) / _MOST_CELLS) if rows else 1
+    count = sum(len(workers) for workers in series.workers.values())
+    together = ceil(count / MAX_TIMELINE_ROWS) or 1
     weights = [end - before for before, end in itertools.pairwise((0.0, *series.at))]
+    rows = []
+    for task, workers in series.workers.items():
+        for start in range(0, len(workers), together):
+            part = list(workers)[start : start + together]
+            name = part[0] if len(part) == 1 else f"{part[0]} to {part[-1]}"
+            each_interval = zip(*(workers[one] for one in part), strict=False)
+            rows.append((task, name, [_mean_shares(shares, [1.0] * len(shares)) for shares in each_interval]))
+    width = ceil(len(rows) * len(series.at) / _MOST_CELLS) or 1
+    starts = range(0, len(series.at), width)
     return [
         {
             "task": printable_text(task),
             "name": printable_text(name),
             "every": width,
-            "cells": encode_cells(_coarser_intervals(shares, weights, width)),
+            "cells": encode_cells(
+                _mean_shares(shares[start : start + width], weights[start : start + width]) for start in starts
+            ),
         }
         for task, name, shares in rows
     ]
 
 
-def _merged_rows(series: Series, together: int) -> Iterable[tuple[str, str, tuple[tuple[float, ...], ...]]]:
-    for task, workers in series.workers.items():
-        names = list(workers)
-        for start in range(0, len(names), together):
-            part = names[start : start + together]
-            name = part[0] if len(part) == 1 else f"{part[0]} to {part[-1]}"
-            yield task, name, tuple(_mean_shares(each) for each in zip(*(workers[one] for one in part), strict=False))
-
-
-def _mean_shares(shares: Sequence[Sequence[float]], weights: Sequence[float] | None = None) -> tuple[float, ...]:
-    weights = weights or [1.0] * len(shares)
+def _mean_shares(shares: Sequence[Sequence[float]], weights: Sequence[float]) -> tuple[float, ...]:
     total = sum(weights) or 1.0
     return tuple(
         sum(share * weight for share, weight in zip(column, weights, strict=True)) / total
         for column in zip(*shares, strict=True)
     )
-
-
-def _coarser_intervals(
-    shares: Sequence[tuple[float, ...]], weights: Sequence[float], width: int
-) -> Sequence[tuple[float, ...]]:
-    """Return intervals of `width` times the length."""
-    if width <= 1:
-        return shares
-    starts = range(0, len(shares), width)
-    return [_mean_shares(shares[start : start + width], weights[start : start + width]) for start in starts]
 
 
 def encode_cells(shares: Iterable[Sequence[float]]) -> str:
@@ -159,27 +148,20 @@ def item_times_plot(tasks: Iterable[TaskSummary]) -> dict[str, Any]:
 
     `edges` are the upper edges in seconds, each a half octave above the one before it.
     """
-    counts: list[tuple[str, dict[int, int]]] = []
+    counts: dict[str, Counter[int]] = {}
     for task in tasks:
-        mine: dict[int, int] = {}
         for edge, items in task.times:
             if edge > 0 and isfinite(edge) and items > 0:
-                key = ceil(round(log2(edge) * _PER_OCTAVE, 6))
-                mine[key] = mine.get(key, 0) + items
-        if mine:
-            counts.append((task.name, mine))
+                counts.setdefault(task.name, Counter())[ceil(round(log2(edge) * _PER_OCTAVE, 6))] += items
     if not counts:
         return {"edges": [], "tasks": []}
-    keys = {key for _, mine in counts for key in mine}
+    keys = set().union(*counts.values())
     grid = range(min(keys) - 1, max(keys) + 2)
     return {
         "edges": [_round_value(2.0 ** (key / _PER_OCTAVE)) for key in grid],
         "tasks": [
-            {
-                "name": printable_text(name),
-                "values": [_round_value(100 * mine.get(key, 0) / sum(mine.values())) for key in grid],
-            }
-            for name, mine in counts
+            {"name": printable_text(name), "values": [_round_value(100 * mine[key] / mine.total()) for key in grid]}
+            for name, mine in counts.items()
         ],
     }
 

@@ -91,20 +91,20 @@ def _state_slice(state: str, begun: float, ended: float, pid: int, tid: int) -> 
 
 def _counter_events(record: RunRecord) -> Iterator[dict[str, Any]]:
     """Yield queue lengths, and items a second of each task; a value that stays is written once."""
-    at = record.series.at
-    found: dict[str, tuple[str, Iterable[float]]] = {
-        f"queue {name}": ("items", lengths) for name, lengths in record.series.queues.items()
-    }
-    found |= {
-        f"throughput {name}": ("per second", counts_per_second(at, task_progress(record, name)))
-        for name in record.series.done
-    }
-    for name, (unit, values) in found.items():
-        before, last = 0.0, -1.0
-        for end, value in zip(at, values, strict=False):
+    series = record.series
+    at = series.at
+    lengths: list[tuple[str, str, Iterable[float]]] = [
+        (f"queue {name}", "items", lengths) for name, lengths in series.queues.items()
+    ]
+    rates = [
+        (f"throughput {name}", "per second", counts_per_second(at, task_progress(record, name))) for name in series.done
+    ]
+    for name, unit, values in lengths + rates:
+        last = -1.0
+        for begin, value in zip((0.0, *at), values, strict=False):
             if value != last:
-                yield _trace_event("C", name, _RUN, 0, ts=round(before * 1e6), args={unit: round(value, 3)})
-            before, last = end, value
+                yield _trace_event("C", name, _RUN, 0, ts=round(begin * 1e6), args={unit: round(value, 3)})
+            last = value
 
 
 def _instant_event(moment: Incident, places: Mapping[tuple[str, str], tuple[int, int]]) -> dict[str, Any]:
