@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from runner.ledger import Balance
-from runner.report.words import describe_outcome
+from runner.report.summary import describe_outcome
 from runner.store import records
 from runner.text import format_duration, printable_line, printable_text
 

@@ -26,8 +26,7 @@ from runner.events import STATES
 from runner.report import plot_data
 from runner.report.compare import compare_records
 from runner.report.graph import diagram_of_run, to_text
-from runner.report.graph_svg import SVG_STYLE, to_svg
-from runner.report.layout import DiagramTooLarge
+from runner.report.graph_svg import SVG_STYLE, DiagramTooLarge, to_svg
 from runner.text import (
     count_with_noun,
     cut_middle,

@@ -15,7 +15,7 @@ from runner.report.bottleneck import find_bottleneck
 from runner.report.journal import dump_json
 from runner.report.record import FailureGroup, Incident, RunRecord
 from runner.report.series import SeriesSampler
-from runner.report.words import describe_executed
+from runner.report.summary import describe_executed
 from runner.text import cut_middle, format_duration
 
 if TYPE_CHECKING:
