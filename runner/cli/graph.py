@@ -69,8 +69,7 @@ def graph(
 
 
 def _draw_svg(made: Diagram) -> str:
-    from runner.report.graph_svg import to_svg
-    from runner.report.layout import DiagramTooLarge
+    from runner.report.graph_svg import DiagramTooLarge, to_svg
 
     try:
         return to_svg(made)

@@ -282,7 +282,7 @@ def _describe_end(path: Path, record: dict[str, Any]) -> str:
 def _outcome_line(record: dict[str, Any]) -> str:
     """Return the last line of its summary; without a name of a task that was not written by runner."""
     from runner.ledger import Balance
-    from runner.report.words import describe_outcome
+    from runner.report.summary import describe_outcome
 
     try:
         hows = {str(task["name"]): task["how"] for task in record["tasks"]}

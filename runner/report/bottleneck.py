@@ -14,7 +14,6 @@ was idle (a start, a drain) stays as it is. Where the numbers do not tell, nothi
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner.report.pipelines import Pipeline, find_pipelines, other_programs_share, supervisor_share
@@ -22,7 +21,7 @@ from runner.report.record import Bottleneck
 from runner.structs import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from runner.report.pipelines import TaskLoad
     from runner.report.record import RunRecord
@@ -68,19 +67,13 @@ class ResourceShares:
     run_share: float
     others_share: float
 
-    def largest_key(self, *kinds: str) -> ShareKey | None:
-        """Return what has the largest share, among these kinds or all."""
-        keys = [key for key in self.by_key if not kinds or key[0] in kinds]
-        return max(keys, key=self.by_key.__getitem__) if keys else None
-
     def predict_gain(self, changed: dict[ShareKey, float]) -> tuple[float, ShareKey]:
         """Return how many times as fast the run would be with these shares changed, and its limit then."""
-        after = replace(self, by_key={**self.by_key, **changed})
-        then = after.largest_key()
-        assert then is not None
+        after = self.by_key | changed
+        then = max(after, key=after.__getitem__)
         idle = 1 - min(1.0, max(self.by_key.values()))
         span = self.pipeline.seconds
-        lasts = min(1.0, max(idle + after.by_key[then], self.shortest_share))
+        lasts = min(1.0, max(idle + after[then], self.shortest_share))
         return self.seconds / (self.seconds - span + span * lasts), then
 
 
@@ -204,39 +197,32 @@ def _interpreter_bottleneck(shares: ResourceShares) -> Bottleneck | None:
 
 def _largest_bottleneck(shares: ResourceShares) -> Bottleneck | None:
     """Judge what has the largest share, if that is large enough."""
-    top = shares.largest_key("task", "rate", "concurrency")
-    if top is None or shares.by_key[top] < (MIN_BUSY_SHARE if top[0] == "task" else MIN_REACHED_SHARE):
-        return None
+    of_tasks = [key for key in shares.by_key if key[0] in {"task", "rate", "concurrency"}]
+    top = max(of_tasks, key=shares.by_key.__getitem__)
     kind, name = top
-    load = next(each for each in shares.pipeline.task_loads if each.name == name)
-    say: Callable[[ResourceShares, TaskLoad], Bottleneck | None] = {
-        "task": _busy_task,
-        "rate": _reached_rate,
-        "concurrency": _reached_concurrency,
-    }[kind]
-    return _balanced_tasks(shares, top) or say(shares, load)
-
-
-def _balanced_tasks(shares: ResourceShares, top: ShareKey) -> Bottleneck | None:
-    """Judge two or more that are nearly as busy: more of one alone would give little."""
-    near = [
-        key for key, share in shares.by_key.items()
-        if key[0] in {"task", "rate", "concurrency"} and share * MIN_GAIN >= shares.by_key[top]
-    ]  # fmt: skip
-    if len(near) < 2:
+    if shares.by_key[top] < (MIN_BUSY_SHARE if kind == "task" else MIN_REACHED_SHARE):
         return None
-    near.sort(key=lambda key: -shares.by_key[key])
+    load = next(each for each in shares.pipeline.task_loads if each.name == name)
+    near = sorted(
+        (key for key in of_tasks if shares.by_key[key] * MIN_GAIN >= shares.by_key[top]),
+        key=lambda key: -shares.by_key[key],
+    )
+    if len(near) > 1:
+        return _balanced_tasks(shares, near)
+    return _busy_task(shares, load) if kind == "task" else _reached_bound(shares, load, kind)
+
+
+def _balanced_tasks(shares: ResourceShares, near: list[ShareKey]) -> Bottleneck:
+    """Judge two or more that are nearly as busy: more of one alone would give little."""
     told = ", ".join(f"{_name_share(key)} {_format_percent(shares.by_key[key])}" for key in near)
     text = f"balanced: {told} busy; more for one alone would give little"
     loads = [load for load in shares.pipeline.task_loads if ("task", load.name) in near and load.can_use_more]
-    if len(loads) < len(near):
-        return Bottleneck(text, "balanced", top[1])
-    more = {("task", load.name): load.worker_count / load.suggested_workers for load in loads}
-    gain, _ = shares.predict_gain({key: shares.by_key[key] * part for key, part in more.items()})
-    if gain < MIN_GAIN:
-        return Bottleneck(text, "balanced", top[1])
+    fewer = {("task", load.name): load.worker_count / load.suggested_workers for load in loads}
+    gain, _ = shares.predict_gain({key: shares.by_key[key] * part for key, part in fewer.items()})
+    if len(loads) < len(near) or gain < MIN_GAIN:
+        return Bottleneck(text, "balanced", near[0][1])
     each = ", ".join(f"{load.suggested_workers} for {load.name}" for load in loads)
-    return Bottleneck(f"{text}, {each} together about {_format_gain(gain)}", "balanced", top[1], None, gain)
+    return Bottleneck(f"{text}, {each} together about {_format_gain(gain)}", "balanced", near[0][1], None, gain)
 
 
 def _busy_task(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
@@ -271,23 +257,20 @@ def _busy_source(shares: ResourceShares, load: TaskLoad, begin: str) -> Bottlene
     return Bottleneck(f"{text}; more workers elsewhere would give nothing", "work", load.name, None, gain)
 
 
-def _reached_rate(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
-    rate = load.plan.rate or 0.0
-    key = ("rate", load.name)
+def _reached_bound(shares: ResourceShares, load: TaskLoad, kind: str) -> Bottleneck:
+    """Judge a task that has as many items as its `rate` or its `concurrency` allows."""
+    key = (kind, load.name)
     gain, then = shares.predict_gain({key: shares.by_key[key] / 2})
-    busy = _format_percent(load.busy_share(shares.pipeline.end))
-    text = f"{load.name} limits the run: its rate of {rate:g}/s is reached, its workers are {busy} busy; "
-    text += f"twice the rate would give about {_format_gain(gain)}"
-    return Bottleneck(text + _next_bottleneck(shares, then, key), "rate", load.name, None, gain)
-
-
-def _reached_concurrency(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
-    key = ("concurrency", load.name)
-    gain, then = shares.predict_gain({key: shares.by_key[key] / 2})
-    most = load.plan.concurrency or 0
-    text = f"{load.name} limits the run: as many items as it may have are in flight; "
-    text += f"concurrency = {2 * most} would give up to {_format_gain(gain)}"
-    return Bottleneck(text + _next_bottleneck(shares, then, key), "concurrency", load.name, None, gain)
+    if kind == "rate":
+        busy = _format_percent(load.busy_share(shares.pipeline.end))
+        text = (
+            f"its rate of {load.plan.rate:g}/s is reached, its workers are {busy} busy; twice the rate would give about"
+        )
+    else:
+        most = load.plan.concurrency or 0
+        text = f"as many items as it may have are in flight; concurrency = {2 * most} would give up to"
+    text = f"{load.name} limits the run: {text} {_format_gain(gain)}"
+    return Bottleneck(text + _next_bottleneck(shares, then, key), kind, load.name, None, gain)
 
 
 # -- words ------------------------------------------------------------------------------------

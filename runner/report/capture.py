@@ -167,7 +167,8 @@ class ThreadCapture:
     ) -> None:
         self._forget()
         sys.stdout, sys.stderr = self._streams
-        _flush_c()
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).fflush(None)  # what C code has printed and still holds
         for fd, saved in self._saved.items():
             os.dup2(saved, fd)
             os.close(saved)
@@ -175,9 +176,3 @@ class ThreadCapture:
             source.finish()
         for name in self._names:
             self.printer.finish_name(name)
-
-
-def _flush_c() -> None:
-    """Print what C code has printed and still holds."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).fflush(None)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from runner import events
 from runner.error_text import item_name
 from runner.report import summary
-from runner.report.words import describe_executed, describe_outcome
 from runner.text import count_with_noun, format_duration, printable_line, printable_text
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ class Console:
     def _print_death(self, event: events.WorkerDied) -> None:
         if event.told:
             return
-        item = printable_text(describe_executed(event))
+        item = printable_text(summary.describe_executed(event))
         then = "; a new one takes its place" if event.will_restart else ""
         self.print_message(
             f"task `{event.task}`, worker `{event.worker}` (pid {event.pid}): {printable_text(event.why)}{item}{then}",
@@ -151,7 +150,7 @@ def _last_line(title: str, result: RunOutcome) -> str:
     ended = result.ended
     how = {0: "ended in", 4: "ended in", 1: "failed after"}.get(ended.exit_code, "stopped after")
     hows = {task.name: task.how for task in ended.tasks}
-    told = describe_outcome(result.headline, hows, ended.unfinished, queues=bool(result.lines))
+    told = summary.describe_outcome(result.headline, hows, ended.unfinished, queues=bool(result.lines))
     return f"{printable_line(title)}  {how} {format_duration(ended.seconds)}   {told}"
 
 

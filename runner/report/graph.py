@@ -10,12 +10,13 @@ from collections import defaultdict
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from runner.report.layout import DiagramEdge, top_down_order
+from msgspec import Struct
+
 from runner.structs import dataclass
 from runner.text import count_with_noun, printable_line, printable_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from runner import events
     from runner.model import Config, QueueConfig, TaskConfig
@@ -50,6 +51,14 @@ class DiagramBox:
         [2, 4]
         """
         return None if self.load_share is None else min(HEAT_LEVELS - 1, max(0, int(self.load_share * HEAT_LEVELS)))
+
+
+class DiagramEdge(Struct, frozen=True):
+    """From one box to another."""
+
+    tail: str
+    head: str
+    style: str = "flow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +154,29 @@ def _queue_counts(queue: events.QueuePlanned, seen: events.QueueSummary | None) 
     notes += [f"{count:,} {word}" for count, word in ((seen.dropped, "dropped"), (seen.left, "left")) if count]
     full = queue.size is not None and seen.most >= queue.size
     return (*notes, f"full at {queue.size:,}" if full else f"at most {seen.most:,}")
+
+
+def top_down_order(names: Sequence[str], edges: Iterable[DiagramEdge]) -> list[str]:
+    """Return the names so that every edge leads down, apart from those that close a cycle.
+
+    >>> top_down_order(["c", "b", "a"], [DiagramEdge("a", "b"), DiagramEdge("b", "c"), DiagramEdge("c", "b")])
+    ['a', 'b', 'c']
+    """
+    below: dict[str, list[str]] = defaultdict(list)
+    for edge in edges:
+        below[edge.tail].append(edge.head)
+    heads = {head for tail, found in below.items() for head in found if head != tail}
+    stack = sorted(names, key=lambda name: name not in heads)
+    entered: set[str] = set()
+    finished: dict[str, None] = {}  # depth first: all that is below a name is finished before it
+    while stack:
+        name = stack.pop()
+        if name in entered:
+            finished.setdefault(name)
+        else:
+            entered.add(name)
+            stack += [name, *(lower for lower in below[name] if lower not in entered)]
+    return list(finished)[::-1]
 
 
 # -- for other programs -----------------------------------------------------------------------

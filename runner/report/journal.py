@@ -71,8 +71,7 @@ class EventJournal:
             # A named pipe is opened when somebody reads it: that is the user's word.
             self._file: TextIO = Path(path).open("w", encoding="utf-8")  # noqa: SIM115  closed by `close`
         except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            raise UsageError(f"--events: {path!r} cannot be written: {why}") from None
+            raise UsageError(f"--events: {path!r} cannot be written: {_reason(error)}") from None
         self._waiting: queue.Queue[events.Event | None] = queue.Queue(_MOST_WAITING)
         self._thread = threading.Thread(target=self._write, name="runner-events", daemon=True)
         self._thread.start()
@@ -108,8 +107,11 @@ class EventJournal:
                         file.flush()
                         unflushed = 0
         except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            self.write_error = f"--events: {self._path}: {why or type(error).__name__}; events lost"
+            self.write_error = f"--events: {self._path}: {_reason(error)}; events lost"
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def read(path: str) -> Iterator[events.Event]:

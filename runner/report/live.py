@@ -43,11 +43,11 @@ class LiveRenderer:
         body = self._body_lines(snapshot, name, room)
         head = "".join(f"{word:>{size}}" for word, size in _HEADS)
         told = [self._heading_line(snapshot, width), self._style_text(f"{'task':<{name}} {'':<8}{head}", "dim"), *body]
-        return [self._fit_width(line, plain, width) for line, plain in told]
-
-    def _fit_width(self, line: str, plain: str, width: int) -> tuple[str, int]:
-        taken = cell_len(plain)
-        return (line, taken) if taken <= width else (set_cell_size(plain, width), width)
+        taken = [cell_len(plain) for _, plain in told]
+        return [
+            (line, cells) if cells <= width else (set_cell_size(plain, width), width)
+            for (line, plain), cells in zip(told, taken, strict=True)
+        ]
 
     def _style_text(self, text: str, style: str) -> tuple[str, str]:
         return (Style.parse(style).render(text, color_system=self._system) if self._system else text), text
@@ -72,11 +72,10 @@ class LiveRenderer:
         shown = list(snapshot.tasks)
         queues = sum(queue in snapshot.queues for task in shown for queue in task.outputs)
         with_queues = len(shown) + queues <= room
-        hidden = 0
-        if len(shown) > room:
-            hidden = len(shown) - room + 1
-            order = sorted(range(len(shown)), key=lambda at: (_display_priority(shown[at]), at))
-            shown = [shown[at] for at in sorted(order[: room - 1])]
+        hidden = len(shown) - room + 1 if len(shown) > room else 0
+        if hidden:
+            kept = sorted(range(len(shown)), key=lambda at: _display_priority(shown[at]))[: room - 1]
+            shown = [shown[at] for at in sorted(kept)]
         rows: list[tuple[str, str]] = []
         seen: set[str] = set()
         for task in shown:
@@ -107,12 +106,11 @@ class LiveRenderer:
 
     def _queue_line(self, queue: QueueRow, name: int) -> tuple[str, str]:
         head = set_cell_size(f"  {printable_line(queue.name)}", name)
+        told, style = f"{format_count(queue.length)} waiting", "blue"
         if queue.size:
-            bar = _draw_bar(queue.length / queue.size, _BAR)
-            told = f"{bar} {format_count(queue.length)} of {format_count(queue.size)}"
-        else:
-            told = f"{format_count(queue.length)} waiting"
-        style = "yellow" if queue.size and queue.length >= queue.size else "blue"
+            share = queue.length / queue.size
+            told = f"{_draw_bar(share, _BAR)} {format_count(queue.length)} of {format_count(queue.size)}"
+            style = "yellow" if share >= 1 else "blue"
         line, plain = self._style_text(told, style)
         return f"{head} {line}", f"{head} {plain}"
 

@@ -23,11 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 from runner.error_text import item_name
 from runner.events import STATES
-from runner.report import figures, plot_data
+from runner.report import plot_data
 from runner.report.compare import compare_records
 from runner.report.graph import diagram_of_run, to_text
-from runner.report.graph_svg import SVG_STYLE, to_svg
-from runner.report.layout import DiagramTooLarge
+from runner.report.graph_svg import SVG_STYLE, DiagramTooLarge, to_svg
 from runner.text import (
     count_with_noun,
     cut_middle,
@@ -46,7 +45,9 @@ if TYPE_CHECKING:
 _MOST_TRACEBACKS = 320_000
 _MOST_RESOLVED = 80_000
 _MOST_SHOWN = 100
-_MEANING = {
+#: Ends of a run by its exit code; none of a run that goes on, or whose runner was killed.
+_MEANING: dict[int | None, tuple[str, str]] = {
+    None: ("warn", "going on, or was killed"),
     0: ("ok", "ended well"),
     1: ("bad", "failed"),
     4: ("warn", "ended, and some items are dead"),
@@ -76,21 +77,22 @@ def render_page(record: RunRecord, before: RunRecord | None = None) -> str:
         f"script-src {' '.join(_script_hash(script) for script in scripts)}; style-src {_script_hash(style)}"
     )
     drawn = plot_data.build_plots(record)
+    results = [(task.name, worker, text) for task in record.tasks for worker, text in task.results.items()]
     view = {
         "record": record,
         "lines": bool(drawn["rates"] or drawn["fill"]),
-        "status": _run_status(record),
+        "status": _MEANING.get(record.exit_code, ("bad", f"ended with exit code {record.exit_code}")),
         "began": _local_time(record.began),
         "picture": _draw_picture(record) if record.plan.tasks else "",
         "plots": _script_json({**drawn, "states": _WAITS}),
-        "over_time": figures.over_time_table(record),
+        "over_time": plot_data.over_time_table(record),
         "states": [(state, _WAITS[state]) for state in STATES],
         "stacked": [(state, _WAITS[state]) for state in plot_data.STACKED_STATES],
-        "workers": figures.worker_rows(record.tasks),
+        "workers": plot_data.worker_rows(record.tasks),
         "worker_count": sum(len(task.workers) for task in record.tasks),
         "failures": _shown_failures(record.failures),
         "more_failures": max(0, len(record.failures) - _MOST_SHOWN),
-        "results": _shown_results(record),
+        "results": [(task, worker, fit_escaped(text, 1000)) for task, worker, text in results[:_MOST_SHOWN]],
         "resolved": fit_escaped(record.plan.resolved, _MOST_RESOLVED),
         "moments": [replace(moment, text=fit_escaped(moment.text, 600)) for moment in record.moments[:_MOST_SHOWN]],
         "more_moments": max(0, len(record.moments) - _MOST_SHOWN),
@@ -129,7 +131,7 @@ def _page_template() -> Any:
         "size": size_or_empty,
         "share": format_percentage,
         "rate": format_rate,
-        "quantiles": figures.time_quantiles,
+        "quantiles": plot_data.time_quantiles,
     }
     return environment.from_string(_read_asset("report.html.jinja"))
 
@@ -166,31 +168,19 @@ def _local_time(seconds: float) -> dict[str, str] | None:
     return {"text": time.strftime("%Y-%m-%d %H:%M:%S %z", here), "iso": time.strftime("%Y-%m-%dT%H:%M:%S%z", here)}
 
 
-def _run_status(record: RunRecord) -> tuple[str, str]:
-    if record.exit_code is None:
-        return ("warn", "going on, or was killed")
-    return _MEANING.get(record.exit_code, ("bad", f"ended with exit code {record.exit_code}"))
-
-
 def _shown_failures(groups: tuple[FailureGroup, ...]) -> list[tuple[FailureGroup, str, str, str]]:
     """Return the groups with traceback and first item, each within its share of the page."""
     shown = groups[:_MOST_SHOWN]
     most = min(16_000, _MOST_TRACEBACKS // max(1, len(shown)))
-    cut = [replace(group, error=fit_escaped(group.error, 600)) for group in shown]
     return [
         (
-            group,
+            replace(group, error=fit_escaped(group.error, 600)),
             fit_escaped(group.traceback, most),
             fit_escaped(group.preview, 400),
             item_name(group.preview, group.first_item, 60),
         )
-        for group in cut
+        for group in shown
     ]
-
-
-def _shown_results(record: RunRecord) -> list[tuple[str, str, str]]:
-    found = [(task.name, worker, text) for task in record.tasks for worker, text in task.results.items()]
-    return [(task, worker, fit_escaped(text, 1000)) for task, worker, text in found[:_MOST_SHOWN]]
 
 
 def fit_escaped(text: str, most: int) -> str:

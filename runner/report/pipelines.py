@@ -79,18 +79,13 @@ def other_programs_share(record: RunRecord) -> float:
     """
     if record.idle is None:
         return 0.0
-    starting = sum(worker.spent.starting for worker in _workers_in_mode(record, "process"))
-    ours = record.cpu + _cpu_seconds(record, "process") + starting
+    ours = record.cpu + sum(worker.cpu + worker.spent.starting for worker in _workers_in_mode(record, "process"))
     return max(0.0, 1 - record.idle - ours / (max(1, record.plan.machine.cores) * record.seconds))
 
 
 def supervisor_share(record: RunRecord) -> float:
     """Return how much of a core runner itself took: the supervisor and the printer."""
-    return max(0.0, record.cpu - _cpu_seconds(record, "thread")) / record.seconds
-
-
-def _cpu_seconds(record: RunRecord, mode: str) -> float:
-    return sum(worker.cpu for worker in _workers_in_mode(record, mode))
+    return max(0.0, record.cpu - sum(worker.cpu for worker in _workers_in_mode(record, "thread"))) / record.seconds
 
 
 def _workers_in_mode(record: RunRecord, mode: str) -> list[WorkerNow]:

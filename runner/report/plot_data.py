@@ -1,4 +1,4 @@
-"""The data that the plots of a page draw: small, whatever the run's length and however many its workers.
+"""The data that a page draws and the tables beside it: small, whatever the run's length and however many its workers.
 
 A worker's states are written as text, six signs for each interval (how far each state reaches, in twelfths, the ones
 before it included) and a dot for an interval that is as the one before it.
@@ -7,11 +7,12 @@ before it included) and a dot for an interval that is as the one before it.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from math import ceil, isfinite, log2
 from typing import TYPE_CHECKING, Any
 
 from runner.events import STATES
-from runner.text import printable_text
+from runner.text import format_percentage, format_rate, printable_text, size_or_empty, time_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,6 +30,9 @@ MAX_TIMELINE_ROWS = 128
 _MOST_CELLS = 32_000
 _MOST_POINTS = 16_000
 _PER_OCTAVE = 2
+#: Rows of the table over time, and of the one of workers: a longer one is not read, and the page says what is left out.
+_TABLE_ROWS, MAX_TABLE_WORKERS = 12, 200
+_QUANTILES = (0.1, 0.5, 0.9, 0.99, 1.0)
 
 
 def build_plots(record: RunRecord) -> dict[str, Any]:
@@ -54,20 +58,17 @@ def task_progress(record: RunRecord, task: str) -> Sequence[int]:
 
 def throughput_plot(record: RunRecord, width: int = 1) -> list[dict[str, Any]]:
     """Return the items a second of each task that has moved any, over `width` intervals at a time."""
-    at = _last_of_each(record.series.at, width)
+    length = len(record.series.at)
+    ends = [min(start + width, length) - 1 for start in range(0, length, width)]
+    at = [record.series.at[end] for end in ends]
     found = []
     for name in record.series.done:
-        counts = _last_of_each(task_progress(record, name), width)
+        progress = task_progress(record, name)
+        counts = [progress[end] for end in ends]
         if any(counts):
-            found.append(
-                {"name": printable_text(name), "values": [_round_value(rate) for rate in counts_per_second(at, counts)]}
-            )
+            values = [_round_value(rate) for rate in counts_per_second(at, counts)]
+            found.append({"name": printable_text(name), "values": values})
     return found
-
-
-def _last_of_each(values: Sequence[Any], width: int) -> list[Any]:
-    """Return the last value of each `width`."""
-    return [values[min(start + width, len(values)) - 1] for start in range(0, len(values), width)]
 
 
 def counts_per_second(at: Sequence[float], counts: Sequence[int]) -> Iterable[float]:
@@ -92,49 +93,37 @@ def queue_fill_plot(record: RunRecord, width: int = 1) -> list[dict[str, Any]]:
 
 def timeline_rows(series: Series) -> list[dict[str, Any]]:
     """Return a row for each worker, or for a few neighbours of one task when there are too many."""
-    rows = [(task, name, shares) for task, workers in series.workers.items() for name, shares in workers.items()]
-    together = ceil(len(rows) / MAX_TIMELINE_ROWS)
-    if together > 1:
-        rows = list(_merged_rows(series, together))
-    width = ceil(len(rows) * len(series.at) / _MOST_CELLS) if rows else 1
+    count = sum(len(workers) for workers in series.workers.values())
+    together = ceil(count / MAX_TIMELINE_ROWS) or 1
     weights = [end - before for before, end in itertools.pairwise((0.0, *series.at))]
+    rows = []
+    for task, workers in series.workers.items():
+        for start in range(0, len(workers), together):
+            part = list(workers)[start : start + together]
+            name = part[0] if len(part) == 1 else f"{part[0]} to {part[-1]}"
+            each_interval = zip(*(workers[one] for one in part), strict=False)
+            rows.append((task, name, [_mean_shares(shares, [1.0] * len(shares)) for shares in each_interval]))
+    width = ceil(len(rows) * len(series.at) / _MOST_CELLS) or 1
+    starts = range(0, len(series.at), width)
     return [
         {
             "task": printable_text(task),
             "name": printable_text(name),
             "every": width,
-            "cells": encode_cells(_coarser_intervals(shares, weights, width)),
+            "cells": encode_cells(
+                _mean_shares(shares[start : start + width], weights[start : start + width]) for start in starts
+            ),
         }
         for task, name, shares in rows
     ]
 
 
-def _merged_rows(series: Series, together: int) -> Iterable[tuple[str, str, tuple[tuple[float, ...], ...]]]:
-    for task, workers in series.workers.items():
-        names = list(workers)
-        for start in range(0, len(names), together):
-            part = names[start : start + together]
-            name = part[0] if len(part) == 1 else f"{part[0]} to {part[-1]}"
-            yield task, name, tuple(_mean_shares(each) for each in zip(*(workers[one] for one in part), strict=False))
-
-
-def _mean_shares(shares: Sequence[Sequence[float]], weights: Sequence[float] | None = None) -> tuple[float, ...]:
-    weights = weights or [1.0] * len(shares)
+def _mean_shares(shares: Sequence[Sequence[float]], weights: Sequence[float]) -> tuple[float, ...]:
     total = sum(weights) or 1.0
     return tuple(
         sum(share * weight for share, weight in zip(column, weights, strict=True)) / total
         for column in zip(*shares, strict=True)
     )
-
-
-def _coarser_intervals(
-    shares: Sequence[tuple[float, ...]], weights: Sequence[float], width: int
-) -> Sequence[tuple[float, ...]]:
-    """Return intervals of `width` times the length."""
-    if width <= 1:
-        return shares
-    starts = range(0, len(shares), width)
-    return [_mean_shares(shares[start : start + width], weights[start : start + width]) for start in starts]
 
 
 def encode_cells(shares: Iterable[Sequence[float]]) -> str:
@@ -159,27 +148,20 @@ def item_times_plot(tasks: Iterable[TaskSummary]) -> dict[str, Any]:
 
     `edges` are the upper edges in seconds, each a half octave above the one before it.
     """
-    counts: list[tuple[str, dict[int, int]]] = []
+    counts: dict[str, Counter[int]] = {}
     for task in tasks:
-        mine: dict[int, int] = {}
         for edge, items in task.times:
             if edge > 0 and isfinite(edge) and items > 0:
-                key = ceil(round(log2(edge) * _PER_OCTAVE, 6))
-                mine[key] = mine.get(key, 0) + items
-        if mine:
-            counts.append((task.name, mine))
+                counts.setdefault(task.name, Counter())[ceil(round(log2(edge) * _PER_OCTAVE, 6))] += items
     if not counts:
         return {"edges": [], "tasks": []}
-    keys = {key for _, mine in counts for key in mine}
+    keys = set().union(*counts.values())
     grid = range(min(keys) - 1, max(keys) + 2)
     return {
         "edges": [_round_value(2.0 ** (key / _PER_OCTAVE)) for key in grid],
         "tasks": [
-            {
-                "name": printable_text(name),
-                "values": [_round_value(100 * mine.get(key, 0) / sum(mine.values())) for key in grid],
-            }
-            for name, mine in counts
+            {"name": printable_text(name), "values": [_round_value(100 * mine[key] / mine.total()) for key in grid]}
+            for name, mine in counts.items()
         ],
     }
 
@@ -192,3 +174,55 @@ def _round_value(value: float) -> float:
     """
     short = float(f"{value:.4g}") if abs(value) < 10_000 else round(value)
     return int(short) if short == int(short) else short
+
+
+# -- tables -----------------------------------------------------------------------------------
+
+
+def over_time_table(record: RunRecord) -> dict[str, Any]:
+    """Return about a dozen moments: what each task did since the one before, how long each queue was."""
+    series = record.series
+    count = len(series.at)
+    picks = sorted({round((count - 1) * step / (_TABLE_ROWS - 1)) for step in range(_TABLE_ROWS)}) if count else []
+    at = [series.at[pick] for pick in picks]
+    done = [task_progress(record, name) for name in series.done]
+    rates = [list(counts_per_second(at, [counts[pick] for pick in picks])) for counts in done]
+    rows = [
+        {
+            "at": time_or_empty(series.at[pick]),
+            "rates": [format_rate(per_second[row]) for per_second in rates],
+            "lengths": [lengths[pick] for lengths in series.queues.values()],
+        }
+        for row, pick in enumerate(picks)
+    ]
+    return {"tasks": list(series.done), "queues": list(series.queues), "rows": rows}
+
+
+def worker_rows(tasks: Iterable[TaskSummary]) -> list[dict[str, Any]]:
+    """Return a row for each worker: the share of its time in each state."""
+    found = []
+    for task, worker in itertools.islice(((t, w) for t in tasks for w in t.workers), MAX_TABLE_WORKERS):
+        spent = [getattr(worker.spent, state) for state in STATES]
+        found.append(
+            {
+                "task": task.name,
+                "name": worker.name,
+                "shares": [format_percentage(seconds, sum(spent)) for seconds in spent],
+                "items": worker.items,
+                "cpu": time_or_empty(worker.cpu or None),
+                "memory": size_or_empty(worker.memory),
+            }
+        )
+    return found
+
+
+def time_quantiles(task: TaskSummary) -> list[str]:
+    """Return the times that a tenth, half, nine tenths, 99 % and all of the items did not exceed."""
+    total, seen, rest = sum(items for _, items in task.times), 0, list(_QUANTILES)
+    found: list[str] = []
+    for edge, items in sorted(task.times):
+        seen += items
+        while rest and seen >= rest[0] * total:
+            found.append(time_or_empty(edge))
+            rest.pop(0)
+    return found

@@ -104,8 +104,8 @@ class Printer:
         self.has_lost_output = False
         self._fds = {"out": os.dup(out_fd), "err": os.dup(err_fd)}
         self._terminals = {stream: os.isatty(fd) for stream, fd in self._fds.items()}
-        self._broken: dict[str, int] = {}
-        self._reasons: dict[str, str] = {}
+        #: Why nothing more is written to a stream, and how many lines were lost since.
+        self._broken: dict[str, tuple[str, int]] = {}
         self._selector = selectors.DefaultSelector()
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -145,7 +145,7 @@ class Printer:
         """Print what arrives in a pipe, whose read end is the printer's from now on."""
         os.set_blocking(fd, False)
         source = WorkerStream(self, name, fd, stream)
-        self.run_on_thread(lambda: self._register_stream(source))
+        self.run_on_thread(lambda: self._register_source(source))
         return source
 
     def create_splitter(self, stream: str) -> LineSplitter:
@@ -171,7 +171,8 @@ class Printer:
 
     def print_message(self, text: str, level: str = "INFO") -> None:
         """Print a line of runner's own on standard error, made safe for a terminal. `level`: of log lines."""
-        self.run_on_thread(lambda: self._print_own(printable_text(self._mask(text)).encode() + b"\n", level))
+        lines = f"{printable_text(self._mask(text))}\n".encode().splitlines(keepends=True)
+        self.run_on_thread(lambda: self._print_lines("", "err", lines, level))
 
     def show_panel(self, frame: DrawFrame | None) -> None:
         """Keep a frame below all that is printed, on standard error, which is a terminal; None: no longer."""
@@ -190,7 +191,7 @@ class Printer:
         done = threading.Event()
 
         def drain() -> None:
-            for source in [key.data for key in self._selector.get_map().values() if key.data is not None]:
+            for source in self._open_sources():
                 self._read_all(source)
             self._print_above_panel()
             done.set()
@@ -269,24 +270,21 @@ class Printer:
 
     def _run_thread(self) -> None:
         with contextlib.suppress(_Left):
-            self._serve_until_closed()
-
-    def _serve_until_closed(self) -> None:
-        while not self._given_up:
-            self._run_actions()
-            if self._closing and not self._actions:
-                self._finish_output()
-                return
-            for key, _ in self._selector.select(self._draw_panel()):
-                if key.data is None:
+            while not self._given_up:
+                self._run_actions()
+                if self._closing and not self._actions:
+                    self._finish_output()
+                    return
+                for key, _ in self._selector.select(self._draw_panel()):
+                    if key.data is not None:
+                        self._read_once(key.data)
+                        continue
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._reader, 4096)
-                else:
-                    self._read_once(key.data)
 
     def _finish_output(self) -> None:
         self._run_actions()
-        for source in [key.data for key in self._selector.get_map().values() if key.data is not None]:
+        for source in self._open_sources():
             self.drain_stream(source)
         self._set_panel(None)
         for name in {name for name, _, _ in self._splitters}:
@@ -301,9 +299,6 @@ class Printer:
                     self._pending -= size
                     self._room.notify_all()
 
-    def _register_stream(self, source: WorkerStream) -> None:
-        self._selector.register(source.fd, selectors.EVENT_READ, source)
-
     def _read_once(self, source: WorkerStream) -> bool:
         """Read once; False when nothing more can come now."""
         try:
@@ -312,11 +307,11 @@ class Printer:
             return False
         except OSError:
             data = b""
-        if not data:
+        if data:
+            self._print_lines(source.name, source.stream, source.splitter.feed(data))
+        else:
             self._close_source(source)
-            return False
-        self._print_lines(source.name, source.stream, source.splitter.feed(data))
-        return True
+        return bool(data)
 
     def _read_all(self, source: WorkerStream) -> None:
         # Bounded: a child that was left behind and prints for ever must not hold up the end.
@@ -339,6 +334,12 @@ class Printer:
         os.close(source.fd)
         source.fd = -1
 
+    def _register_source(self, source: WorkerStream) -> None:
+        self._selector.register(source.fd, selectors.EVENT_READ, source)
+
+    def _open_sources(self) -> list[WorkerStream]:
+        return [key.data for key in self._selector.get_map().values() if key.data is not None]
+
     def _feed_text(self, key: tuple[str, int, str], data: bytes) -> None:
         if (splitter := self._splitters.get(key)) is None:
             splitter = self._splitters[key] = self.create_splitter(key[2])
@@ -350,36 +351,24 @@ class Printer:
         for key in [key for key in self._splitters if key[0] == name]:
             self._print_lines(name, key[2], self._splitters.pop(key).finish())
 
-    def _print_lines(self, name: str, stream: str, lines: list[bytes]) -> None:
+    def _print_lines(self, name: str, stream: str, lines: list[bytes], level: str = "INFO") -> None:
+        """Print whole lines of a worker, or, without a name, of runner's own."""
         if not lines:
             return
-        if self._mask and not self.is_raw:
-            lines = [self._mask.mask_bytes(line) for line in lines]
-        tail = self._tails.setdefault(name, deque(maxlen=_TAIL_LINES))
-        tail.extend(line[-_TAIL_BYTES:] for line in lines[-_TAIL_LINES:])
-        if self._log is not None and self._write_log(name, stream, lines):
-            return
-        if self.is_raw:
-            self._emit_data(stream, b"".join(lines))
-        else:
-            mark = worker_prefix(name, color=self.color)
-            self._emit_data(stream, b"".join(mark + line for line in lines))
-
-    def _print_own(self, data: bytes, level: str) -> None:
-        """Print something of runner's own."""
-        if self._log is None or not self._write_log("", "err", data.splitlines(keepends=True), level):
-            self._emit_data("err", data)
-
-    def _write_log(self, name: str, stream: str, lines: list[bytes], level: str = "INFO") -> bool:
-        """Write log lines into the log's file, or, without one, where the lines would be printed: then True."""
-        assert self._log is not None
-        data = self._log.format_lines(name, stream, lines, level)
-        if self._log.fd is None:
-            self._emit_data(stream, data)
-            return True
-        self._log.append_data(data)
-        self.write_error = self.write_error or self._log.write_error
-        return False
+        if name:
+            if self._mask and not self.is_raw:
+                lines = [self._mask.mask_bytes(line) for line in lines]
+            tail = self._tails.setdefault(name, deque(maxlen=_TAIL_LINES))
+            tail.extend(line[-_TAIL_BYTES:] for line in lines[-_TAIL_LINES:])
+        if self._log is not None:
+            entries = self._log.format_lines(name, stream, lines, level)
+            if self._log.fd is None:  # log lines take the place of what is printed
+                self._emit_data(stream, entries)
+                return
+            self._log.append_data(entries)
+            self.write_error = self.write_error or self._log.write_error
+        mark = worker_prefix(name, color=self.color) if name and not self.is_raw else b""
+        self._emit_data(stream, b"".join(mark + line for line in lines))
 
     def _set_panel(self, panel: TerminalPanel | None) -> None:
         self._print_above_panel()
@@ -422,9 +411,7 @@ class Printer:
                 view = view[wrote:]
                 self._written += wrote
             except BlockingIOError:  # somebody made the terminal non-blocking
-                with selectors.DefaultSelector() as ready:
-                    ready.register(self._fds[stream], selectors.EVENT_WRITE)
-                    ready.select(1.0)
+                _is_writable(self._fds[stream], 1000)
             except OSError as error:
                 self._leave_if_given_up()
                 self._mark_broken(stream, error.strerror or type(error).__name__, failed=error.errno != errno.EPIPE)
@@ -439,14 +426,14 @@ class Printer:
 
     def _mark_broken(self, stream: str, why: str, *, failed: bool = True) -> None:
         """Lose what is written there from now on."""
-        self._broken[stream] = 0
+        self._broken[stream] = why, 0
         self.has_lost_output = self.has_lost_output or failed
-        self._reasons[stream] = why
 
     def _count_lost_lines(self, stream: str, data: bytes | memoryview) -> None:
-        self._broken[stream] += bytes(data).count(b"\n")
+        why, lost = self._broken[stream]
+        self._broken[stream] = why, lost + bytes(data).count(b"\n")
         word = {"out": "standard output", "err": "standard error"}[stream]
-        self.write_error = f"{word}: {self._reasons[stream]}; {self._broken[stream]:,} lines lost"
+        self.write_error = f"{word}: {why}; {self._broken[stream][1]:,} lines lost"
 
     def _close_descriptors(self) -> None:
         self._selector.close()
@@ -458,7 +445,7 @@ class Printer:
         self._fds.clear()
 
 
-def _is_writable(fd: int) -> bool:
+def _is_writable(fd: int, milliseconds: int = 0) -> bool:
     look = select.poll()
     look.register(fd, select.POLLOUT)
-    return bool(look.poll(0))
+    return bool(look.poll(milliseconds))

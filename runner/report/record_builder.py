@@ -15,7 +15,7 @@ from runner.report.bottleneck import find_bottleneck
 from runner.report.journal import dump_json
 from runner.report.record import FailureGroup, Incident, RunRecord
 from runner.report.series import SeriesSampler
-from runner.report.words import describe_executed
+from runner.report.summary import describe_executed
 from runner.text import cut_middle, format_duration
 
 if TYPE_CHECKING:
@@ -146,11 +146,18 @@ class RecordBuilder:
         sources = [task.name for task in known.plan.tasks if not task.inputs]
         balance = Balance(
             read=sum(counts[name].sent for name in sources if name in counts),
-            dead=sum(each.dead for each in counts.values()),
-            dropped=sum(each.dropped for each in counts.values()),
-            repeated=sum(each.repeated for each in counts.values()),
+            **{name: sum(getattr(each, name) for each in counts.values()) for name in ("dead", "dropped", "repeated")},
         )
-        tasks = tuple(_unfinished_task(name, each, progress.workers.get(name, ())) for name, each in counts.items())
+        tasks = tuple(
+            events.TaskSummary(
+                name,
+                each.stage,
+                taken=each.done + each.dead + each.dropped,
+                workers=progress.workers.get(name, ()),
+                **{count: getattr(each, count) for count in _TASK_COUNTS},
+            )
+            for name, each in counts.items()
+        )
         queues = tuple(
             events.QueueSummary(queue, left=length, most=self._most[queue]) for queue, length in progress.queues.items()
         )
@@ -202,12 +209,6 @@ class Recorder(RecordBuilder):
             self._records.close()
 
 
-def _unfinished_task(name: str, counts: events.TaskCounts, workers: tuple[events.WorkerNow, ...]) -> events.TaskSummary:
-    taken = counts.done + counts.dead + counts.dropped
-    known = {each: getattr(counts, each) for each in _TASK_COUNTS}
-    return events.TaskSummary(name, counts.stage, taken=taken, workers=workers, **known)
-
-
 def _describe_death(event: events.WorkerDied) -> tuple[str, str]:
     if event.told:
         return "death", ""
@@ -219,13 +220,9 @@ def _describe_timeout(event: events.ItemTimedOut) -> tuple[str, str]:
     return "timeout", f"over its time limit of {format_duration(event.limit)}{item}"
 
 
-def _describe_task_end(event: events.TaskEnded) -> tuple[str, str]:
-    return "task", f"{event.how}: {event.why}" if event.why else event.how
-
-
 _INCIDENT_TEXTS: dict[type, Callable[..., tuple[str, str]]] = {
     events.TaskStarted: lambda _: ("task", "started"),
-    events.TaskEnded: _describe_task_end,
+    events.TaskEnded: lambda event: ("task", f"{event.how}: {event.why}" if event.why else event.how),
     events.WorkerDied: _describe_death,
     events.ItemTimedOut: _describe_timeout,
     events.RunStopping: lambda event: ("stop", event.why),

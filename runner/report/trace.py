@@ -36,13 +36,17 @@ def trace_json(record: RunRecord) -> str:
 
 def _trace_events(record: RunRecord) -> Iterator[dict[str, Any]]:
     yield from _named_process(_RUN, f"run {record.run}", 0)
+    # In the order of the file, with all the workers that are known of a task.
+    names = {task.name: dict.fromkeys(task.workers) for task in record.plan.tasks}
+    for task, shares_of in record.series.workers.items():
+        names.setdefault(task, {}).update(dict.fromkeys(shares_of))
     places: dict[tuple[str, str], tuple[int, int]] = {}
-    for pid, (task, workers) in enumerate(_workers_by_task(record).items(), _RUN + 1):
+    for pid, (task, workers) in enumerate(names.items(), _RUN + 1):
         yield from _named_process(pid, task, pid)
         for tid, worker in enumerate(workers, 1):
             places[task, worker] = (pid, tid)
-            yield _metadata_event("thread_name", pid, tid, name=worker)
-            yield _metadata_event("thread_sort_index", pid, tid, sort_index=tid)
+            yield _trace_event("M", "thread_name", pid, tid, args={"name": worker})
+            yield _trace_event("M", "thread_sort_index", pid, tid, args={"sort_index": tid})
     for task, shares_of in record.series.workers.items():
         for worker, shares in shares_of.items():
             yield from _worker_slices(record.series.at, shares, *places[task, worker])
@@ -51,25 +55,13 @@ def _trace_events(record: RunRecord) -> Iterator[dict[str, Any]]:
         yield _instant_event(moment, places)
 
 
-def _workers_by_task(record: RunRecord) -> dict[str, list[str]]:
-    """Return every task with all the workers that are known of it, in the order of the file."""
-    found: dict[str, dict[str, None]] = {task.name: dict.fromkeys(task.workers) for task in record.plan.tasks}
-    for task, workers in record.series.workers.items():
-        found.setdefault(task, {}).update(dict.fromkeys(workers))
-    return {task: list(workers) for task, workers in found.items()}
-
-
-def _metadata_event(kind: str, pid: int, tid: int = 0, /, **args: Any) -> dict[str, Any]:
-    return _trace_event("M", kind, pid, tid, args=args)
-
-
 def _trace_event(phase: str, name: str, pid: int, tid: int, **more: Any) -> dict[str, Any]:
     return {"ph": phase, "name": name, "pid": pid, "tid": tid, **more}
 
 
 def _named_process(pid: int, name: str, place: int) -> Iterator[dict[str, Any]]:
-    yield _metadata_event("process_name", pid, name=name)
-    yield _metadata_event("process_sort_index", pid, sort_index=place)
+    yield _trace_event("M", "process_name", pid, 0, args={"name": name})
+    yield _trace_event("M", "process_sort_index", pid, 0, args={"sort_index": place})
 
 
 def _worker_slices(
@@ -99,20 +91,20 @@ def _state_slice(state: str, begun: float, ended: float, pid: int, tid: int) -> 
 
 def _counter_events(record: RunRecord) -> Iterator[dict[str, Any]]:
     """Yield queue lengths, and items a second of each task; a value that stays is written once."""
-    at = record.series.at
-    found: dict[str, tuple[str, Iterable[float]]] = {
-        f"queue {name}": ("items", lengths) for name, lengths in record.series.queues.items()
-    }
-    found |= {
-        f"throughput {name}": ("per second", counts_per_second(at, task_progress(record, name)))
-        for name in record.series.done
-    }
-    for name, (unit, values) in found.items():
-        before, last = 0.0, -1.0
-        for end, value in zip(at, values, strict=False):
+    series = record.series
+    at = series.at
+    lengths: list[tuple[str, str, Iterable[float]]] = [
+        (f"queue {name}", "items", lengths) for name, lengths in series.queues.items()
+    ]
+    rates = [
+        (f"throughput {name}", "per second", counts_per_second(at, task_progress(record, name))) for name in series.done
+    ]
+    for name, unit, values in lengths + rates:
+        last = -1.0
+        for begin, value in zip((0.0, *at), values, strict=False):
             if value != last:
-                yield _trace_event("C", name, _RUN, 0, ts=round(before * 1e6), args={unit: round(value, 3)})
-            before, last = end, value
+                yield _trace_event("C", name, _RUN, 0, ts=round(begin * 1e6), args={unit: round(value, 3)})
+            last = value
 
 
 def _instant_event(moment: Incident, places: Mapping[tuple[str, str], tuple[int, int]]) -> dict[str, Any]:

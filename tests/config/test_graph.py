@@ -15,9 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner import config
-from runner.report.graph import Diagram, DiagramBox, diagram_of_config, diagram_of_run, to_dot, to_mermaid, to_text
-from runner.report.graph_svg import to_svg
-from runner.report.layout import DiagramEdge, arrange_component, top_down_order
+from runner.report.graph import (
+    Diagram,
+    DiagramBox,
+    DiagramEdge,
+    diagram_of_config,
+    diagram_of_run,
+    to_dot,
+    to_mermaid,
+    to_text,
+    top_down_order,
+)
+from runner.report.graph_svg import arrange_component, to_svg
 from runner.report.pipelines import connected_groups
 from runner.text import display_width
 

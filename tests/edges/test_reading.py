@@ -12,10 +12,9 @@ from runner.config import params
 from runner.config.source_map import SourceMap
 from runner.errors import ConfigError
 from runner.problems import render_problems
-from runner.report import layout
-from runner.report.graph import Diagram, DiagramBox, to_dot, to_mermaid, to_text
-from runner.report.graph_svg import to_svg
-from runner.report.layout import DiagramEdge, DiagramTooLarge
+from runner.report import graph_svg
+from runner.report.graph import Diagram, DiagramBox, DiagramEdge, to_dot, to_mermaid, to_text
+from runner.report.graph_svg import DiagramTooLarge, to_svg
 
 #: No machine takes so long for what should take a second; before, it took minutes.
 HANGS = 30.0
@@ -115,7 +114,7 @@ def test_a_graph_of_a_thousand_tasks(shape):
     text = to_text(made, 120)
     assert text.count(": 1 worker") == len(made.boxes)
     assert max(map(len, text.splitlines())) <= 120
-    if sum(1 for _ in made.edges) > layout.MAX_SEGMENTS or shape == "ladder":
+    if sum(1 for _ in made.edges) > graph_svg.MAX_SEGMENTS or shape == "ladder":
         with pytest.raises(DiagramTooLarge):
             to_svg(made)
     elif shape != "bipartite":

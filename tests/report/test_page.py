@@ -13,7 +13,7 @@ import past_runs
 import pytest
 
 from runner.events import STATES, TaskSummary
-from runner.report import figures, page, plot_data
+from runner.report import page, plot_data
 from runner.report.record import RunRecord, Series
 
 #: uPlot 1.6.32. docs/explanation/dependencies.md says how to renew it.
@@ -211,4 +211,4 @@ def test_items_of_all_tasks_stand_on_one_grid():
 
 def test_quantiles_of_a_histogram():
     task = TaskSummary("a", "ok", times=((0.001, 90), (0.01, 9), (1.0, 1)))
-    assert figures.time_quantiles(task) == ["1.0ms", "1.0ms", "1.0ms", "10ms", "1s"]
+    assert plot_data.time_quantiles(task) == ["1.0ms", "1.0ms", "1.0ms", "10ms", "1s"]
