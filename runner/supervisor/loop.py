@@ -13,9 +13,8 @@ from runner.ledger import Ledger
 from runner.supervisor.audit import BalanceAudit
 from runner.supervisor.dead_letters import DeadLetterSink
 from runner.supervisor.dispatch import Dispatcher
-from runner.supervisor.outcome import conclude_run
+from runner.supervisor.outcome import ProgressReporter, conclude_run
 from runner.supervisor.processors import ProcessorMeter
-from runner.supervisor.progress import ProgressReporter
 from runner.supervisor.rate_limit import TokenBucket
 from runner.supervisor.replies import ReplyHandler
 from runner.supervisor.retry_policy import RetryPolicy
