@@ -249,7 +249,7 @@ def execute_plan(
     with contextlib.ExitStack() as stack:
         stack.enter_context(process_setup.deliver_signals())
         letters = _RunDeadLetters(plan, printer)
-        stack.callback(letters.close)
+        stack.callback(letters.file.close)
         reactor = reactor or LocalReactor()
         stack.callback(reactor.close)
         page = ProgressPage()
@@ -325,9 +325,9 @@ class _RunDeadLetters(DeadLetterSink):
     def store_letter(self, given_up: GivenUp, preview: str) -> None:
         """Write it down."""
         evidence: FailureEvidence = given_up.evidence
-        words = ("task", "worker", "attempts", "error", "traceback")
-        told = {word: getattr(evidence.text, word) for word in words}
-        letter = {"id": given_up.item_range.item_id, "queue": given_up.queue, **told}
+        letter = {"id": given_up.item_range.item_id, "queue": given_up.queue}
+        for word in ("task", "worker", "attempts", "error", "traceback"):
+            letter[word] = getattr(evidence.text, word)
         self.file.append({**letter, "preview": preview, "output": evidence.output})
 
     def last_output(self, worker: str, *, fresh: bool = False) -> str:
@@ -335,10 +335,6 @@ class _RunDeadLetters(DeadLetterSink):
         if fresh:
             self._printer.flush(timeout=0.2)
         return self._printer.last_output(worker)
-
-    def close(self) -> None:
-        """Close the file of letters."""
-        self.file.close()
 
 
 def _open_engines(

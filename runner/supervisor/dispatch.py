@@ -18,9 +18,9 @@ from runner.supervisor.time_accounting import EXECUTING, ITEM, ROOM, TURN, WAITI
 from runner.transport.messages import Credit, Grant, GrantedRange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-    from runner.ledger import ItemRange, Lease
+    from runner.ledger import ItemRange
     from runner.supervisor.rate_limit import TokenBucket
     from runner.supervisor.run_state import RunState, TaskState, WorkerSlot
     from runner.supervisor.timeouts import TimeoutWatchdog
@@ -164,7 +164,10 @@ class Dispatcher:
         """Grant one item for each lease; but a suspect alone, so that its next crash tells whose fault it was."""
         ready = [slot for slot in task.slots if slot.accepts_items]
         grants: dict[int, list[Grant]] = defaultdict(list)
-        for slot in self._yield_in_turn(ready, task.max_leases_per_worker):
+        depths = range(1, task.max_leases_per_worker + 1)
+        for slot in (
+            slot for depth in depths for slot in ready if len(slot.leases) < depth
+        ):  # each once before any twice
             if slot.isolated_lease in slot.leases or (slot.leases and self.ledger.suspect_first(task.name)):
                 continue
             grant = self._grant_lease(task, slot, len(ready), flush=False)
@@ -175,14 +178,6 @@ class Dispatcher:
             grants[slot.index].append(grant)
         for index, (first, *others) in grants.items():
             task.engine.send(index, replace(first, other_grants=tuple(others)) if others else first)
-
-    @staticmethod
-    def _yield_in_turn(ready: list[WorkerSlot], depth: int) -> Iterator[WorkerSlot]:
-        """Yield each worker once before any a second time."""
-        for held in range(1, depth + 1):
-            for slot in ready:
-                if len(slot.leases) < held:
-                    yield slot
 
     def _grant_lease(self, task: TaskState, slot: WorkerSlot, takers: int, *, flush: bool) -> Grant | None:
         """Lease items to a worker; return what to tell it, or None when it gets nothing."""
@@ -214,7 +209,8 @@ class Dispatcher:
         self.timeout_watchdog.watch_lease(task, lease.id)
         self._owed[lease.id] = (task.bounding_queues, lease.count)
         self._expect_items(task.bounding_queues, lease.count)
-        return Grant(lease.id, task.chunk_sizer.time_slice, self._granted_ranges(lease))
+        parts = tuple([self.granted_range(line.queue, piece) for line, piece in lease.item_ranges])
+        return Grant(lease.id, task.chunk_sizer.time_slice, parts)
 
     def _grant_size(self, task: TaskState, slot: WorkerSlot, takers: int) -> int:
         available = self.ledger.available_items(task.name)
@@ -261,9 +257,6 @@ class Dispatcher:
     def next_time(self) -> float | None:
         """Return when the first of them may go on."""
         return min(self.rate_limited_until.values()) if self.rate_limited_until else None
-
-    def _granted_ranges(self, lease: Lease) -> tuple[GrantedRange, ...]:
-        return tuple([self.granted_range(line.queue, piece) for line, piece in lease.item_ranges])
 
     def granted_range(self, queue: str, piece: ItemRange) -> GrantedRange:
         """Return a piece as a worker is given it."""

@@ -79,7 +79,7 @@ class ReplyHandler(Struct, eq=False):
     # -- answers -------------------------------------------------------------------------------
 
     def _on_reply(self, slot: WorkerSlot, reply: Reply) -> None:
-        task = slot.task
+        task, state = slot.task, self.state
         outputs = list(self._make_chunks(task, reply.outputs))
         done = 0
         for at, ack in enumerate(reply.acks):
@@ -87,30 +87,29 @@ class ReplyHandler(Struct, eq=False):
             done += self._settle_ack(slot, ack, outputs if last else [])
         if not reply.acks:  # what a function with boxes put after its inputs had ended
             for queue, chunk in outputs:
-                self.state.ledger.put(queue, [chunk], sender=task.name)
-                self.state.dirty_tasks.add_readers(queue)
+                state.ledger.put(queue, [chunk], sender=task.name)
+                state.dirty_tasks.add_readers(queue)
         task.chunk_sizer.learn_cost(done, reply.busy_seconds)
         task.unhindered_items += done
         self.dispatcher.update_elastic_size(task)
         slot.items += done
-        account, now = slot.time_account, self.state.clock.now()
+        account, now = slot.time_account, state.clock.now()
         account.items += done
         account.add_work(now, now if task.is_async else reply.busy_seconds, reply.codec_seconds)
         if not slot.leases and account.state == EXECUTING:
             account.enter_state(WAITING_FOR_REASON, now)
-        self.state.dirty_tasks.add_tasks((task.name,))
-        if self.state.topology.may_end(task.name) and not self.state.ledger.has_items(task.name):
-            self.state.check_ends = True
+        state.dirty_tasks.add_tasks((task.name,))
+        if state.topology.may_end(task.name) and not state.ledger.has_items(task.name):
+            state.check_ends = True
         self.timeout_watchdog.check_lifespan(slot)
 
     def _make_chunks(self, task: TaskState, outputs: Iterable[Output]) -> Iterable[tuple[str, Chunk]]:
+        ledger, sent_by_queue = self.state.ledger, self.state.audit.sent_by_queue
         for output in outputs:
             shared_bytes = sum(length for _, _, length in output.block_refs)
-            chunk = self.state.ledger.make_chunk(
-                output.payload, output.count, output.size, output.priorities, shared_bytes
-            )
+            chunk = ledger.make_chunk(output.payload, output.count, output.size, output.priorities, shared_bytes)
             for queue in task.output_groups[output.group_index].queues:
-                self.state.audit.sent_by_queue[queue] += output.count
+                sent_by_queue[queue] += output.count
                 yield queue, chunk
 
     def _settle_ack(self, slot: WorkerSlot, ack: Ack, outputs: list[tuple[str, Chunk]]) -> int:

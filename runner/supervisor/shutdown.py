@@ -9,6 +9,7 @@ second signal, or the end of the grace ──▶ dying: workers are killed, what
 from __future__ import annotations
 
 import signal as signals
+from math import inf
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -153,14 +154,14 @@ class Shutdown(Struct, eq=False):
     deadline_passed: bool = False
     internal_fault: bool = False
     reasons: list[str] = field(default_factory=list)
-    _deadline: float | None = None
+    _deadline: float = inf
     #: Draining began because of the deadline, and how often it is looked at whether it must begin.
     draining_for_deadline: bool = False
     _window: float = 0.0
     #: When the limits were looked at last: not the last step, which moves along with each event.
     _checked_at: float = 0.0
-    _grace_ends: float | None = None
-    _stacks_at: float | None = None
+    _grace_ends: float = inf
+    _stacks_at: float = inf
 
     def start_deadline(self) -> None:
         """Count the deadline from here: the run begins."""
@@ -171,36 +172,31 @@ class Shutdown(Struct, eq=False):
 
     def next_time(self) -> float | None:
         """Return when to look again; with a deadline every second, to know how long a stop has lasted."""
-        if self._deadline is None and self._grace_ends is None and self._stacks_at is None:
+        if self._deadline == self._grace_ends == self._stacks_at == inf:  # asked for at every step, and the usual case
             return None
-        beat = None if self._deadline is None else self.state.last_step_at + _BEAT
-        times = (self._hurry_next(), self._deadline, self._grace_ends, self._stacks_at, beat)
-        return min((when for when in times if when is not None), default=None)
+        beat = inf if self._deadline == inf else self.state.last_step_at + _BEAT
+        # Whether draining has to begin for the deadline is looked at often, once it may have to.
+        hurry = inf if self.state.stopping else max(self._deadline - self._window, self._checked_at + _HURRY)
+        return min(hurry, self._deadline, self._grace_ends, self._stacks_at, beat)
 
     def check_limits(self, now: float) -> None:
         """Kill all when the deadline or the grace has ended; drain when the deadline is near."""
         self._checked_at, settings = now, self.state.plan.settings
-        if self._stacks_at is not None and now >= self._stacks_at:
+        if now >= self._stacks_at:
             self._tell_stacks(now)
         if self.state.halted and not self.state.killing and not self.state.ledger.leases:
             self.kill_all("")
-        if self._deadline is not None and now >= self._deadline:
-            self._deadline = None
+        if now >= self._deadline:
+            self._deadline = inf
             self.deadline_passed = True
             why = f"the deadline of {format_seconds(settings.deadline or 0.0)} has passed"
             self.reasons.append(why)
             self.kill_all(why)
-        elif self._deadline is not None and not self.state.stopping and now >= self._deadline - self._drain_time(now):
+        elif not self.state.stopping and now >= self._deadline - self._drain_time(now):
             self.draining_for_deadline = True
             self.stop(f"the deadline of {format_seconds(settings.deadline or 0.0)} is near")
-        if self._grace_ends is not None and now >= self._grace_ends:
+        if now >= self._grace_ends:
             self.kill_all(f"the grace of {format_seconds(settings.grace)} has ended")
-
-    def _hurry_next(self) -> float | None:
-        """Return when to look again whether draining has to begin for the deadline."""
-        if self._deadline is None or self.state.stopping:
-            return None
-        return max(self._deadline - self._window, self._checked_at + _HURRY)
 
     def _drain_time(self, now: float) -> float:
         """Return the seconds that draining may take, as far as is known: so long before the deadline it begins.
@@ -208,7 +204,6 @@ class Shutdown(Struct, eq=False):
         At most the grace, and half of the deadline. What a task costs that has not ended any item is not known: then
         as long as may be; nor when a call that only watches `Context.stopping` would end: a quarter of that.
         """
-        assert self._deadline is not None
         if now < self._deadline - self._window:
             return 0.0
         total, state = _LEAST_DRAIN, self.state
@@ -227,21 +222,17 @@ class Shutdown(Struct, eq=False):
     def handle_signal(self, number: int) -> None:
         """Obey a signal: the first one drains, the second one ends; SIGQUIT, SIGTSTP and SIGCONT end nothing."""
         if number == signals.SIGQUIT:
-            self._show_stacks()
-            return
+            return self._show_stacks()
         if number == signals.SIGTSTP:
-            self._suspend_run()
-            return
+            return self._suspend_run()
         if number == signals.SIGCONT:  # after a SIGSTOP, which no process can catch
-            self._shift_times(max(0.0, self.state.clock.now() - self.state.last_step_at - _BEAT))
-            return
+            return self._shift_times(max(0.0, self.state.clock.now() - self.state.last_step_at - _BEAT))
         name = "Ctrl-C" if number == signals.SIGINT else signals.Signals(number).name
         if self.received_signal is None:
             self.received_signal = signals.SIGTERM if number == signals.SIGHUP else number
         if self.state.stopping:
-            self.kill_all(f"{name}, again" if name == "Ctrl-C" else name)
-        else:
-            self.stop(name)
+            return self.kill_all(f"{name}, again" if name == "Ctrl-C" else name)
+        return self.stop(name)
 
     def stop(self, why: str) -> None:
         """Stop the sources and drain what is queued, within the grace."""
@@ -250,9 +241,7 @@ class Shutdown(Struct, eq=False):
         self.state.stopping = True
         self.reasons.append(why)
         now = self.state.clock.now()
-        self._grace_ends = now + self.state.plan.settings.grace
-        if self._deadline is not None:
-            self._grace_ends = min(self._grace_ends, self._deadline)
+        self._grace_ends = min(now + self.state.plan.settings.grace, self._deadline)
         self.state.emit(events.RunStopping(now, why, self._grace_ends))
         for name, task in self.state.tasks.items():
             if self.state.topology.stages[name] is Stage.WAITING:
@@ -263,19 +252,18 @@ class Shutdown(Struct, eq=False):
 
     def fail_or_stop_run(self, task: TaskState, why: str) -> None:
         """Fail a task; with `on_error = "stop"`, the whole run stops as well."""
-        if task.plan.config.on_error == "stop":
-            why = f"task `{task.name}`: {why}"
-            fail_task(self.state, task, why)
+        stops = task.plan.config.on_error == "stop"
+        why = f"task `{task.name}`: {why}" if stops else why
+        fail_task(self.state, task, why)
+        if stops:
             self.stop(why)
-        else:
-            fail_task(self.state, task, why)
 
     def kill_all(self, why: str) -> None:
         """End at once: kill every worker; threads are left behind."""
         if self.state.killing:
             return
         self.state.killing = self.state.stopping = True
-        self._grace_ends = None
+        self._grace_ends = inf
         now = self.state.clock.now()
         if why:
             self.state.emit(events.RunKilled(now, why))
@@ -329,7 +317,7 @@ class Shutdown(Struct, eq=False):
         self._stacks_at = now + _STACK_PAUSE
 
     def _tell_stacks(self, now: float) -> None:
-        self._stacks_at = None
+        self._stacks_at = inf
         for slot in self.state.slots:
             if slot.phase in {Phase.READY, Phase.ENDING}:
                 text = slot.task.engine.read_stack(slot.index)
@@ -348,8 +336,6 @@ class Shutdown(Struct, eq=False):
 
     def _shift_times(self, by: float) -> None:
         self.state.last_step_at += by
-        if self._deadline is not None:
-            self._deadline += by
-        if self._grace_ends is not None:
-            self._grace_ends += by
+        self._deadline += by
+        self._grace_ends += by
         self.timeout_watchdog.shift_times(by)

@@ -30,7 +30,7 @@ class WaitReason:
     def __init__(self) -> None:
         self.reason = ITEM
         self._since = 0.0
-        self._totals = dict.fromkeys((ITEM, ROOM, TURN), 0.0)
+        self._totals = [0.0] * len(STATES)
 
     def set_reason(self, reason: int, now: float) -> None:
         """Let them wait for this reason from now on."""
@@ -45,11 +45,9 @@ class WaitReason:
         >>> [after - since for after, since in zip(waiting.totals_until(7.0), before)]
         [2.0, 4.0, 0.0]
         """
-        item, room, turn = self._totals.values()
-        held = now - self._since
-        if self.reason == ITEM:
-            return item + held, room, turn
-        return (item, room + held, turn) if self.reason == ROOM else (item, room, turn + held)
+        totals = self._totals.copy()
+        totals[self.reason] += now - self._since
+        return totals[ITEM], totals[ROOM], totals[TURN]
 
 
 class TimeAccount:

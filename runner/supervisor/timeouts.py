@@ -22,7 +22,6 @@ _SAMPLE = 0.05
 _LAST_WORDS = 0.05
 #: An event loop that has not ended an item so long after its limit is stuck.
 _STUCK = 1.0
-_MEMORY_SAMPLE = 0.05
 
 
 class TimeoutWatchdog:
@@ -34,12 +33,13 @@ class TimeoutWatchdog:
         self._next: float | None = None
         self._looked = 0.0
         self._kills: list[tuple[float, WorkerSlot, int]] = []
-        self._weighed: dict[int, float] = {}
         #: For `async` tasks: when each lease was granted; their items run side by side, so no slot tells.
         self._granted: dict[int, float] = {}
 
     def next_time(self) -> float | None:
         """Return when to look again."""
+        if not self._kills:
+            return self._next
         times = (self._next, *(when for when, _, _ in self._kills))
         return min((when for when in times if when is not None), default=None)
 
@@ -130,15 +130,10 @@ class TimeoutWatchdog:
             return
         if not slot.retiring:
             worn_out = limits.items is not None and slot.items >= limits.items
-            slot.retiring = worn_out or (limits.memory is not None and self._sample_memory(slot) > limits.memory)
+            slot.retiring = worn_out or (
+                limits.memory is not None and slot.task.engine.resident_bytes(slot.index) > limits.memory
+            )
         if slot.retiring and not slot.leases:  # it is replaced once it holds nothing
             slot.phase = Phase.ENDING
             slot.time_account.enter_state(STARTING, self.clock.now())
             slot.task.engine.send(slot.index, Stop(inputs_ended=True))
-
-    def _sample_memory(self, slot: WorkerSlot) -> int:
-        now = self.clock.now()
-        if now - self._weighed.get(slot.index, -1.0) < _MEMORY_SAMPLE:
-            return 0
-        self._weighed[slot.index] = now
-        return slot.task.engine.resident_bytes(slot.index)

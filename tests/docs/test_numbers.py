@@ -15,7 +15,7 @@ from helpers import ROOT
 
 from runner.config.planned import PLANNED
 from runner.errors import ConfigError
-from runner.supervisor import result
+from runner.supervisor import outcome
 
 RUN = "runner.model:RunSettings"
 QUEUE = "runner.model:QueueConfig"
@@ -122,12 +122,12 @@ def test_the_page_of_exit_codes_has_those_of_the_code():
     page = (ROOT / "docs" / "reference" / "exit-codes.md").read_text(encoding="utf-8")
     shown = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", page, re.MULTILINE) for code in row.split(",")}
     ends = {
-        result.EXIT_OK,
-        result.EXIT_FAILED,
-        result.EXIT_DEAD,
-        result.EXIT_HALTED,
-        result.EXIT_FAULT,
-        result.EXIT_DEADLINE,
+        outcome.EXIT_OK,
+        outcome.EXIT_FAILED,
+        outcome.EXIT_DEAD,
+        outcome.EXIT_HALTED,
+        outcome.EXIT_FAULT,
+        outcome.EXIT_DEADLINE,
     }
     assert shown == ends | {2, ConfigError.exit_code, 128 + 2, 128 + 15}
 

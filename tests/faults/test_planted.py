@@ -14,7 +14,6 @@ import importlib
 import inspect
 import os
 import tempfile
-import weakref
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -241,12 +240,8 @@ def only_when_there_are_two(original: Any, self: Any, task_: Any, **options: Any
         original(self, task_, **options)
 
 
-_HEARD: weakref.WeakSet[Any] = weakref.WeakSet()
-
-
 def first_signal_only(original: Any, self: Any, number: int) -> None:
-    if self not in _HEARD:
-        _HEARD.add(self)
+    if self.received_signal is None:
         original(self, number)
 
 
