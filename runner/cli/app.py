@@ -8,6 +8,7 @@ import sys
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from runner.cli import streams
 from runner.cli.lazy_group import RunnerGroup, change_folder
@@ -35,11 +36,11 @@ def _print_version(wanted: bool) -> None:
 def _root_options(
     ctx: typer.Context,
     version: Annotated[  # noqa: ARG001  its callback has acted on it
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     folder: Annotated[  # noqa: ARG001  its callback has acted on it
         str | None,
-        typer.Option("-C", metavar="DIR", is_eager=True, callback=change_folder, help="Start in this folder."),
+        Option("-C", metavar="DIR", is_eager=True, callback=change_folder, help="Start in this folder."),
     ] = None,
 ) -> None:
     """Take the options of runner itself."""

@@ -8,15 +8,18 @@ import inspect
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
 import typer.core
 import typer.main
 
 from runner.cli import streams
-from runner.errors import UsageError
+from runner.errors import PluginError, UsageError
 from runner.text import did_you_mean
+
+if TYPE_CHECKING:
+    from runner.plugins import Plugin
 
 
 class RunnerGroup(typer.core.TyperGroup):
@@ -47,12 +50,8 @@ class RunnerGroup(typer.core.TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  typer's signature
         """Import one verb, or a plugin's command; runner's own verbs come first, and stay what they are."""
         if cmd_name not in self.verbs:
-            from runner.cli import plugins
-
-            offered = plugins.plugin_commands().get(cmd_name)
-            return offered and _with_plain_output(
-                self._build_command(cmd_name, plugins.load_command(cmd_name, offered))
-            )
+            offered = _plugin_commands().get(cmd_name)
+            return offered and _with_plain_output(self._build_command(cmd_name, _load_command(cmd_name, offered)))
         if self.commands[cmd_name] is None:
             module, _, attribute = self.verbs[cmd_name][0].partition(":")
             self.commands[cmd_name] = self._build_command(cmd_name, getattr(importlib.import_module(module), attribute))
@@ -67,10 +66,8 @@ class RunnerGroup(typer.core.TyperGroup):
                     formatter.write_dl([*summaries.items()])
 
     def _plugin_summaries(self) -> dict[str, str]:
-        from runner.cli import plugins
-
-        found = plugins.plugin_commands().items()
-        return {name: plugins.command_summary(offered) for name, offered in found if name not in self.verbs}
+        found = _plugin_commands().items()
+        return {name: _command_summary(offered) for name, offered in found if name not in self.verbs}
 
     def _build_command(self, name: str, target: Any) -> Any:
         if isinstance(target, typer.Typer):
@@ -172,3 +169,47 @@ def _skip_pydantic() -> None:
 
     build.light = True  # type: ignore[attr-defined]
     typer.core.build_runtime_param = build  # type: ignore[attr-defined]
+
+
+# -- commands of plugins -----------------------------------------------------------------------
+
+
+def _plugin_commands() -> dict[str, list[Plugin]]:
+    """Return the commands of installed plugins, each with all that offer it; nothing is imported."""
+    from runner.plugins import PluginPolicy, discovery
+
+    found: dict[str, list[Plugin]] = {}
+    for plugin in discovery.installed_plugins(PluginPolicy.read()):
+        if plugin.commands_module and not plugin.blocked_by:
+            found.setdefault(plugin.name, []).append(plugin)
+    return found
+
+
+def _command_summary(offered: list[Plugin]) -> str:
+    """Return one line of help for a command, from its distribution."""
+    if len(offered) > 1:
+        return "Offered twice: " + " and ".join(str(each.distribution) for each in offered)
+    distribution = offered[0].distribution
+    assert distribution is not None
+    return f"{distribution.summary or 'A command of a plugin.'} ({distribution})"
+
+
+def _load_command(name: str, offered: list[Plugin]) -> Any:
+    """Return the typer app or function of a plugin's command; PluginError when it cannot be had."""
+    if len(offered) > 1:
+        both = " and ".join(each.label for each in offered)
+        hint = f"RUNNER_DISABLE_PLUGINS={offered[-1].distribution.display_name if offered[-1].distribution else ''}"
+        raise PluginError(f"E311 command `{name}` is offered by two plugins: {both}\n   block one of them: {hint}")
+    plugin = offered[0]
+    module_name, _, attribute = plugin.commands_module.partition(":")
+    module = plugin.import_own_module(module_name)
+    if module is None:
+        text = f"E310 command `{name}` of plugin {plugin.label} could not be loaded: {plugin.error_line}"
+        raise PluginError(f"{text}\n{plugin.error.rstrip()}")
+    found: Any = module
+    for part in (attribute or "app").split("."):
+        found = getattr(found, part, None)
+    if not callable(found):
+        text = f"E310 command `{name}` of plugin {plugin.label}: module {module_name} has no `{attribute or 'app'}`"
+        raise PluginError(f"{text}, which must be a typer app or a function")
+    return found

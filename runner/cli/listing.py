@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from runner.cli.shared_options import (
     DEFAULT_FILE,
@@ -37,7 +37,7 @@ _WHAT = ("tasks", "functions", "plugins", "params", "runs")
 
 def list_(
     what: Annotated[
-        str, typer.Argument(metavar="|".join(_WHAT), help="What to list.", autocompletion=lambda: _WHAT)
+        str, Argument(metavar="|".join(_WHAT), help="What to list.", autocompletion=lambda: _WHAT)
     ] = "tasks",
     file: FileArgument = None,
     param: ParamOptions = None,
@@ -45,11 +45,11 @@ def list_(
     no_plugin: NoPluginOption = None,
     no_plugins: NoPluginsOption = False,
     only_plugin: OnlyPluginOption = None,
-    load: Annotated[bool, typer.Option("--load", help="plugins: import the installed ones too.")] = False,
+    load: Annotated[bool, Option("--load", help="plugins: import the installed ones too.")] = False,
     state: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="runs: where they are kept (`state` in [run]).")
+        Path, Option(metavar="FOLDER", help="runs: where they are kept (`state` in [run]).")
     ] = DEFAULT_STATE,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Write JSON.")] = False,
 ) -> None:
     """List tasks, functions, params or plugins, with signatures and help, or past runs.
 

@@ -9,6 +9,7 @@ from string import Template
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument
 
 from runner.errors import UsageError
 from runner.structs import dataclass
@@ -55,7 +56,7 @@ class ProjectNames:
 
 @app.command("plugin")
 def plugin(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What files will call it, e.g. kitchen.")],
+    name: Annotated[str, Argument(metavar="NAME", help="What files will call it, e.g. kitchen.")],
 ) -> None:
     """Make a distribution with a plugin: NAME `kitchen` gives the folder `runner-kitchen`."""
     names = _plugin_names(name)
@@ -66,7 +67,7 @@ def plugin(
 
 
 @app.command("job")
-def job(name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the folder.")]) -> None:
+def job(name: Annotated[str, Argument(metavar="NAME", help="The name of the folder.")]) -> None:
     """Make a folder with a file of tasks, a plugin, and tests."""
     names = _job_names(name)
     folder = _write_folder("job", _JOB, Path(names.name), names)
@@ -104,7 +105,6 @@ def _check_identifier(word: str, name: str) -> str:
 
 def _write_folder(kind: str, files: Mapping[str, str], folder: Path, names: ProjectNames) -> Path:
     """Write all files of one kind of folder, and return it; UsageError if it exists."""
-    words = {"name": names.name, "plugin": names.plugin, "module": names.module, "distribution": names.distribution}
     try:
         folder.mkdir()
     except FileExistsError:
@@ -112,8 +112,8 @@ def _write_folder(kind: str, files: Mapping[str, str], folder: Path, names: Proj
     except OSError as error:
         raise UsageError(f"{folder} cannot be made: {error.strerror or error}") from None
     for template, target in files.items():
-        path = folder / Template(target).substitute(words)
+        path = folder / Template(target).substitute(vars(names))
         path.parent.mkdir(parents=True, exist_ok=True)
         text = (_TEMPLATES / kind / f"{template}.in").read_text(encoding="utf-8")
-        path.write_text(Template(text).substitute(words), encoding="utf-8")
+        path.write_text(Template(text).substitute(vars(names)), encoding="utf-8")
     return folder
