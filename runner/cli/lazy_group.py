@@ -51,7 +51,12 @@ class RunnerGroup(typer.core.TyperGroup):
         """Import one verb, or a plugin's command; runner's own verbs come first, and stay what they are."""
         if cmd_name not in self.verbs:
             offered = _plugin_commands().get(cmd_name)
-            return offered and _with_plain_output(self._build_command(cmd_name, _load_command(cmd_name, offered)))
+            if offered is None:
+                return None
+            made = self._build_command(cmd_name, _load_command(cmd_name, offered))
+            # It prints what it likes; what is wrong with its options is still said by runner.
+            made.invoke = streams.escaped_output(False)(made.invoke)
+            return made
         if self.commands[cmd_name] is None:
             module, _, attribute = self.verbs[cmd_name][0].partition(":")
             self.commands[cmd_name] = self._build_command(cmd_name, getattr(importlib.import_module(module), attribute))
@@ -82,18 +87,6 @@ class RunnerGroup(typer.core.TyperGroup):
             param.expose_value = False
         _add_common_options(made, folder_options)
         return made
-
-
-def _with_plain_output(command: Any) -> Any:
-    """Let a plugin's command print what it likes; what is wrong with its options is still said by runner."""
-    invoke = command.invoke
-
-    def call(ctx: Any) -> Any:
-        with streams.escaped_output(False):
-            return invoke(ctx)
-
-    command.invoke = call
-    return command
 
 
 def _add_common_options(command: Any, folder_options: list[Any]) -> None:
