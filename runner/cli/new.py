@@ -77,27 +77,23 @@ def job(name: Annotated[str, Argument(metavar="NAME", help="The name of the fold
 
 
 def _plugin_names(name: str) -> ProjectNames:
-    word = _check_name(name).lower()
-    dashed = re.sub(r"[-_.]+", "-", word).removeprefix("runner-")
-    plugin = _check_identifier(dashed.replace("-", "_"), name)
+    dashed = re.sub(r"[-_.]+", "-", name.lower()).removeprefix("runner-")
+    plugin = _checked_identifier(name, dashed.replace("-", "_"))
     return ProjectNames(dashed, plugin, f"runner_{plugin}", f"runner-{dashed}")
 
 
 def _job_names(name: str) -> ProjectNames:
-    module = _check_identifier(re.sub(r"[-.]+", "_", _check_name(name)).lower(), name)
+    module = _checked_identifier(name, re.sub(r"[-.]+", "_", name).lower())
     return ProjectNames(name, module, module, name)
 
 
-def _check_name(name: str) -> str:
+def _checked_identifier(name: str, word: str) -> str:
+    """Return the word that a name gives for Python; UsageError if one of both cannot be."""
     if not _NAME.fullmatch(name) or len(name) > 60:
         raise UsageError(
             f"{name[:60]!r} cannot be a name: it begins with a letter, and goes on with letters and digits,"
             " with single `-`, `_` or `.` between them; for instance kitchen-tools"
         )
-    return name
-
-
-def _check_identifier(word: str, name: str) -> str:
     if keyword.iskeyword(word) or word in {"std", "runner"}:
         raise UsageError(f"{name!r} means something already; choose another name")
     return word

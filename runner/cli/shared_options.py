@@ -130,14 +130,10 @@ def file_or_default(file: str | None, verb: str) -> str:
 
 def parse_pairs(texts: Iterable[str] | None, option: str) -> list[tuple[str, str]]:
     """Return `NAME=VALUE` texts; UsageError for any other text."""
-    found = []
-    for text in texts or ():
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            # What is there may be a secret; only the option's name is repeated.
-            raise UsageError(f"{option} needs NAME=VALUE")
-        found.append((name, value))
-    return found
+    pairs = [text.partition("=") for text in texts or ()]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise UsageError(f"{option} needs NAME=VALUE")  # a value may be a secret: none is repeated
+    return [(name, value) for name, _, value in pairs]
 
 
 def plugin_choice(no_plugin: list[str] | None, no_plugins: bool, only_plugin: list[str] | None) -> PluginPolicy:
