@@ -23,29 +23,13 @@ if TYPE_CHECKING:
     from runner.version import __version__
 
 _HOMES = {
-    "Config": "runner.model",
-    "ConfigError": "runner.errors",
-    "Context": "runner.tasks",
-    "DeadLetter": "runner.tasks",
-    "Inbox": "runner.tasks",
-    "Interrupted": "runner.api",
-    "Outbox": "runner.tasks",
-    "PluginError": "runner.errors",
-    "Problem": "runner.problems",
-    "Reject": "runner.errors",
-    "Result": "runner.api",
-    "Retry": "runner.errors",
-    "RunnerError": "runner.errors",
-    "ShutDown": "runner.errors",
-    "TaskFunction": "runner.tasks",
-    "TaskResult": "runner.api",
-    "To": "runner.tasks",
-    "WorkerInfo": "runner.hookspecs",
-    "__version__": "runner.version",
-    "hookimpl": "runner.hookspecs",
-    "load": "runner.api",
-    "run": "runner.api",
-    "task": "runner.tasks",
+    "runner.api": "Interrupted Result TaskResult load run",
+    "runner.errors": "ConfigError PluginError Reject Retry RunnerError ShutDown",
+    "runner.hookspecs": "WorkerInfo hookimpl",
+    "runner.model": "Config",
+    "runner.problems": "Problem",
+    "runner.tasks": "Context DeadLetter Inbox Outbox TaskFunction To task",
+    "runner.version": "__version__",
 }
 
 __all__ = [
@@ -78,7 +62,7 @@ __all__ = [
 if not TYPE_CHECKING:  # else type checkers would believe that every name exists
 
     def __getattr__(name: str) -> Any:
-        home = _HOMES.get(name)
+        home = next((module for module, names in _HOMES.items() if name in names.split()), None)
         if home is None:
             raise AttributeError(f"module 'runner' has no attribute {name!r}")
         import importlib

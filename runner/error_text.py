@@ -14,16 +14,9 @@ _STDLIB_FOLDER = str(Path(traceback.__file__).resolve().parent)
 _RUNNER_FOLDER = str(Path(__file__).resolve().parent)
 #: Below a worker's own frames lie those of its starter.
 _BASE_FRAMES = (
-    *(
-        f"{_STDLIB_FOLDER}/{name}"
-        for name in (
-            "multiprocessing",
-            "threading.py",
-            "asyncio/runners.py",
-            "asyncio/base_events.py",
-            "asyncio/events.py",
-        )
-    ),
+    f"{_STDLIB_FOLDER}/multiprocessing",
+    f"{_STDLIB_FOLDER}/threading.py",
+    *(f"{_STDLIB_FOLDER}/asyncio/{name}.py" for name in ("runners", "base_events", "events")),
     '<string>", line 1 in <module>',
     "<frozen runpy>",
 )

@@ -43,10 +43,6 @@ def _escape_dots(text: str) -> str:
     return text.replace("%", "%25").replace(".", "%2E")
 
 
-def _unescape_dots(word: str) -> str:
-    return word.replace("%2E", ".").replace("%25", "%")
-
-
 class _Finder:
     """A finder of folders as packages, and of the modules in them; Python finds by itself what is below those."""
 
@@ -58,7 +54,7 @@ class _Finder:
     ) -> ModuleSpec | None:
         if not name.startswith(LOCAL_PREFIX):
             return None
-        words = [_unescape_dots(word) for word in name.removeprefix(LOCAL_PREFIX).split(".")]
+        words = [word.replace("%2E", ".").replace("%25", "%") for word in name.removeprefix(LOCAL_PREFIX).split(".")]
         if len(words) == 1:
             package = ModuleSpec(name, None, is_package=True)
             package.submodule_search_locations = words

@@ -67,21 +67,17 @@ def _init(made: type, found: list[dataclasses.Field[Any]], *, frozen: bool) -> A
     known: dict[str, Any] = {"_missing": MISSING, "_set": object.__setattr__}
     arguments, lines = ["self"], []
     for at, each in enumerate(found):
-        value = each.name
+        argument = value = each.name
         if each.default is not MISSING:
-            known[f"_default{at}"] = each.default
-            argument = f"{each.name}=_default{at}"
-            value = each.name if each.init else f"_default{at}"
+            known[default := f"_default{at}"] = each.default
+            argument, value = f"{each.name}={default}", each.name if each.init else default
         elif each.default_factory is not MISSING:
-            known[f"_make{at}"] = each.default_factory
+            known[make := f"_make{at}"] = each.default_factory
             argument = f"{each.name}=_missing"
-            value = f"_make{at}() if {each.name} is _missing else {each.name}" if each.init else f"_make{at}()"
-        else:
-            argument = each.name
-        if each.init:
-            arguments.append(argument)
-        elif each.default_factory is MISSING and each.default is MISSING:
+            value = f"{make}() if {each.name} is _missing else {each.name}" if each.init else f"{make}()"
+        elif not each.init:
             continue
+        arguments += [argument] if each.init else []
         lines.append(f" _set(self, {each.name!r}, {value})" if frozen else f" self.{each.name} = {value}")
     if hasattr(made, "__post_init__"):
         lines.append(" self.__post_init__()")

@@ -239,9 +239,7 @@ def inspect_shape(target: Any) -> Shape:
 
 
 def _call_kind(target: Any) -> Literal["function", "generator", "async", "asyncgen"]:
-    for layer in _wrapped_layers(
-        target
-    ):  # the outermost that says what it is: an async wrapper of a plain function is async
+    for layer in _wrapped_layers(target):  # the outermost that says it: an async wrapper of a plain function is async
         if inspect.isasyncgenfunction(layer):
             return "asyncgen"
         if inspect.iscoroutinefunction(layer):
@@ -267,12 +265,11 @@ def _wrapped_layers(target: Any) -> Iterator[Any]:
 
 def _engine_parameters(target: Any) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
     """Return the parameters annotated Context, Inbox and Outbox."""
-    found: dict[str, list[str]] = {"Context": [], "Inbox": [], "Outbox": []}
-    for name, annotation in parameter_hints(target).items():
-        word = _annotated_word(annotation)
-        if word in found:
-            found[word].append(name)
-    return next(iter(found["Context"]), None), tuple(found["Inbox"]), tuple(found["Outbox"])
+    words = {name: _annotated_word(annotation) for name, annotation in parameter_hints(target).items()}
+    context, inboxes, outboxes = (
+        tuple(name for name, word in words.items() if word == meant) for meant in ("Context", "Inbox", "Outbox")
+    )
+    return (context[0] if context else None), inboxes, outboxes
 
 
 _WORDS = frozenset({"Context", "Inbox", "Outbox"})
@@ -281,9 +278,8 @@ _WORDS = frozenset({"Context", "Inbox", "Outbox"})
 def _annotated_word(annotation: Any) -> str | None:
     """Which of ours an annotation means, in whichever spelling: `Context | None`, `Optional[...]`, `Annotated[...]`."""
     if isinstance(annotation, str):
-        return next(
-            (word for name in _annotation_names(annotation) if (word := name.rpartition(".")[2]) in _WORDS), None
-        )
+        words = (name.rpartition(".")[2] for name in _annotation_names(annotation))
+        return next((word for word in words if word in _WORDS), None)
     if isinstance(annotation, type) and annotation in {Context, Inbox, Outbox}:
         return annotation.__name__
     origin = getattr(annotation, "__origin__", None)

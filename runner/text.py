@@ -143,20 +143,6 @@ def format_duration(seconds: float) -> str:
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"
 
 
-def format_short_time(seconds: float) -> str:
-    """Return a short time to two figures.
-
-    >>> [format_short_time(seconds) for seconds in (1.48e-7, 0.0000123, 0.0042, 0.25, 3.1, 252)]
-    ['0.15us', '12us', '4.2ms', '250ms', '3.1s', '4m12s']
-    """
-    for unit, size in (("us", 1e-6), ("ms", 1e-3)):
-        value = seconds / size
-        if value < 999.5:
-            digits = 2 if value < 0.995 else 1 if value < 9.95 else 0
-            return f"{value:.{digits}f}{unit}"
-    return format_duration(seconds)
-
-
 def format_seconds(seconds: float) -> str:
     """Return a time as the file would write it.
 
@@ -166,20 +152,6 @@ def format_seconds(seconds: float) -> str:
     if seconds < 1:
         return f"{seconds * 1000:g}ms"
     return f"{seconds / 60:g}m" if seconds >= 60 and seconds % 60 == 0 else f"{seconds:g}s"
-
-
-def format_bytes(size: int) -> str:
-    """Return a number of bytes in the unit that suits.
-
-    >>> format_bytes(512), format_bytes(21_520_384), format_bytes(3_400_000_000)
-    ('512B', '22MB', '3.4GB')
-    """
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 999.5:
-            return f"{value:.0f}{unit}" if value >= 9.95 or unit == "B" else f"{value:.1f}{unit}"
-        value /= 1000
-    return f"{value:.1f}TB"
 
 
 def format_count(items: int) -> str:
@@ -195,21 +167,35 @@ def format_count(items: int) -> str:
 
 
 def time_or_empty(seconds: float | None) -> str:
-    """Return a time per item; nothing when it was not measured.
+    """Return a time per item to two figures; nothing when it was not measured.
 
-    >>> time_or_empty(0.0312), time_or_empty(None)
-    ('31ms', '')
+    >>> [time_or_empty(seconds) for seconds in (1.48e-7, 0.0000123, 0.0042, 0.25, 3.1, 252, None)]
+    ['0.15us', '12us', '4.2ms', '250ms', '3.1s', '4m12s', '']
     """
-    return "" if seconds is None else format_short_time(seconds)
+    if seconds is None:
+        return ""
+    for unit, size in (("us", 1e-6), ("ms", 1e-3)):
+        value = seconds / size
+        if value < 999.5:
+            digits = 2 if value < 0.995 else 1 if value < 9.95 else 0
+            return f"{value:.{digits}f}{unit}"
+    return format_duration(seconds)
 
 
 def size_or_empty(count: int | None) -> str:
-    """Return a number of bytes with its unit; nothing when they are not known.
+    """Return a number of bytes in the unit that suits; nothing when they are not known.
 
-    >>> size_or_empty(52_428_800), size_or_empty(None), size_or_empty(0)
-    ('52MB', '', '')
+    >>> size_or_empty(512), size_or_empty(21_520_384), size_or_empty(3_400_000_000), size_or_empty(None)
+    ('512B', '22MB', '3.4GB', '')
     """
-    return format_bytes(count) if count else ""
+    if not count:
+        return ""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:
+            return f"{value:.0f}{unit}" if value >= 9.95 or unit == "B" else f"{value:.1f}{unit}"
+        value /= 1000
+    return f"{value:.1f}TB"
 
 
 def format_percentage(part: float, whole: float) -> str:

@@ -1,18 +1,223 @@
-"""The command line: its own options, and how errors leave it."""
+"""The command line: its verbs, its own options, and how errors leave it.
+
+A verb's module is imported when the verb is called: starting costs what one verb costs.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import copy
+import importlib
+import inspect
 import os
 import sys
-from typing import Annotated
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
+import typer.core
+import typer.main
+from typer import Option
 
 from runner.cli import streams
-from runner.cli.lazy_group import RunnerGroup, change_folder
-from runner.errors import RunnerError
+from runner.errors import PluginError, RunnerError, UsageError
+from runner.text import did_you_mean
 from runner.version import __version__
+
+if TYPE_CHECKING:
+    from runner.plugins import Plugin
+
+
+class RunnerGroup(typer.core.TyperGroup):
+    """Every verb: where it is, and what it is for; and the commands of installed plugins."""
+
+    verbs: ClassVar[dict[str, tuple[str, str]]] = {
+        "run": ("runner.cli.run:run", "Run the tasks of a file."),
+        "check": ("runner.cli.check:check", "Show all errors of the files, and start nothing."),
+        "show": ("runner.cli.show:show", "Show the resolved file in its long form."),
+        "graph": ("runner.cli.graph:graph", "Draw the tasks and queues of a file."),
+        "list": ("runner.cli.listing:list_", "List tasks, functions, params or plugins, or past runs."),
+        "dead": ("runner.cli.dead:app", "Dead letters: the items that a run has given up."),
+        "report": ("runner.cli.report:report", "Say what happened in a run."),
+        "new": ("runner.cli.new:app", "Make a folder that runs: a job, or a plugin."),
+        "schema": ("runner.cli.schema:schema", "Write the JSON Schema of the file, for editors."),
+        "explain": ("runner.cli.explain:explain", "Say what an error means, with an example and the way out."),
+    }
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        _skip_pydantic()
+        self.commands = dict.fromkeys(self.verbs)  # type: ignore[assignment]  # typer suggests names from its keys
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  typer's signature
+        """Return all names, in the order of `verbs`."""
+        return [*self.verbs, *self._plugin_summaries()]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  typer's signature
+        """Import one verb, or a plugin's command; runner's own verbs come first, and stay what they are."""
+        if cmd_name not in self.verbs:
+            offered = _plugin_commands().get(cmd_name)
+            if offered is None:
+                return None
+            made = self._build_command(cmd_name, _load_command(cmd_name, offered))
+            # It prints what it likes; what is wrong with its options is still said by runner.
+            made.invoke = streams.escaped_output(False)(made.invoke)
+            return made
+        if self.commands[cmd_name] is None:
+            module, _, attribute = self.verbs[cmd_name][0].partition(":")
+            self.commands[cmd_name] = self._build_command(cmd_name, getattr(importlib.import_module(module), attribute))
+        return self.commands[cmd_name]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  typer's signature
+        """Write the list of verbs for `--help`, without importing any."""
+        own = {name: summary for name, (_, summary) in self.verbs.items()}
+        for heading, summaries in (("Commands", own), ("Commands of plugins", self._plugin_summaries())):
+            if summaries:
+                with formatter.section(heading):
+                    formatter.write_dl([*summaries.items()])
+
+    def _plugin_summaries(self) -> dict[str, str]:
+        found = _plugin_commands().items()
+        return {name: _command_summary(offered) for name, offered in found if name not in self.verbs}
+
+    def _build_command(self, name: str, target: Any) -> Any:
+        if isinstance(target, typer.Typer):
+            made: Any = typer.main.get_group(target)
+        else:
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+            alone.command(help=_help_text(target.__doc__ or ""))(target)
+            made = typer.main.get_command(alone)
+        made.name = name
+        folder_options = [copy.copy(param) for param in self.params if "-C" in param.opts]
+        for param in folder_options:
+            param.expose_value = False
+        _add_common_options(made, folder_options)
+        return made
+
+
+def _add_common_options(command: Any, folder_options: list[Any]) -> None:
+    """Give every command `-C`, its examples line by line, and the nearest word for a misspelt option."""
+    within = getattr(command, "commands", {}).values()
+    for each in within:
+        if each.callback is not None and "Examples:" in (each.callback.__doc__ or ""):
+            each.help = _help_text(each.callback.__doc__)
+        _add_common_options(each, folder_options)
+    if not within:
+        if not any("-C" in param.opts for param in command.params):
+            command.params += folder_options
+        command.parse_args = partial(_parse_with_hint, command, command.parse_args)
+
+
+def _change_folder(folder: str | None) -> None:
+    """Make a folder the working directory; UsageError when that cannot be."""
+    if folder is None:
+        return
+    try:
+        os.chdir(folder)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"-C {folder}: {getattr(error, 'strerror', None) or error}") from None
+    os.environ["PWD"] = str(Path.cwd())  # what programs that it starts go by
+
+
+def _parse_with_hint(command: Any, usual: Any, ctx: Any, args: list[str]) -> Any:
+    """Parse as typer does, but answer an unknown option with the one that is most like it."""
+    try:
+        return usual(ctx, args)
+    except Exception as error:
+        if not hasattr(error, "possibilities") or not (wrong := getattr(error, "option_name", "")):
+            raise
+        known = [name for param in command.params for name in (*param.opts, *param.secondary_opts)]
+        error.possibilities = []
+        if near := did_you_mean(wrong, [name for name in (*known, "--help") if name.startswith("--")]):
+            error.message = f"{getattr(error, 'message', '')}; {near}"  # type: ignore[attr-defined]  # click's
+        raise
+
+
+def _help_text(text: str) -> str:
+    """Return a docstring as help: the examples keep their lines (that is what the backspace says)."""
+    head, mark, examples = inspect.cleandoc(text).partition("Examples:\n")
+    lines = [line for line in examples.split("\n") if line.strip()]
+    return head + (f"\b\n{mark}" + "\n".join(lines) if mark else "")
+
+
+def _skip_pydantic() -> None:
+    """Start without pydantic: typer imports it (100 ms) to convert even a plain string, which needs no conversion.
+
+    The seam is private to typer, so it is used only where it is as expected; otherwise typer does what it always does,
+    and runner starts as slowly as every typer program. `bench/start.py` measures the difference.
+    """
+    try:
+        from typer._coercion import RuntimeParam
+    except ImportError:
+        return
+    usual: Any = getattr(typer.core, "build_runtime_param", None)
+    if usual is None or getattr(usual, "light", False):
+        return
+
+    class Late(RuntimeParam):
+        def _coerce_value(self, value: Any, param: Any, ctx: Any) -> Any:
+            if self.parameter_info.parser is None:
+                if type(value) is self.annotation:
+                    return value
+                if self.annotation == list[str] and isinstance(value, (list, tuple)):
+                    return list(value)
+            return usual(param.type_descriptor).coerce(value, param, ctx)
+
+    def build(descriptor: Any) -> Any:
+        return Late(descriptor.parameter_info, descriptor.annotation)
+
+    build.light = True  # type: ignore[attr-defined]
+    typer.core.build_runtime_param = build  # type: ignore[attr-defined]
+
+
+# -- commands of plugins -----------------------------------------------------------------------
+
+
+def _plugin_commands() -> dict[str, list[Plugin]]:
+    """Return the commands of installed plugins, each with all that offer it; nothing is imported."""
+    from runner.plugins import PluginPolicy, discovery
+
+    found: dict[str, list[Plugin]] = {}
+    policy = PluginPolicy.read()
+    for plugin in discovery.installed_plugins():
+        assert plugin.distribution is not None
+        if plugin.commands_module and not policy.reason_to_block(plugin.name, plugin.distribution.name):
+            found.setdefault(plugin.name, []).append(plugin)
+    return found
+
+
+def _command_summary(offered: list[Plugin]) -> str:
+    """Return one line of help for a command, from its distribution."""
+    if len(offered) > 1:
+        return "Offered twice: " + " and ".join(str(each.distribution) for each in offered)
+    distribution = offered[0].distribution
+    assert distribution is not None
+    return f"{distribution.summary or 'A command of a plugin.'} ({distribution})"
+
+
+def _load_command(name: str, offered: list[Plugin]) -> Any:
+    """Return the typer app or function of a plugin's command; PluginError when it cannot be had."""
+    if len(offered) > 1:
+        both = " and ".join(each.label for each in offered)
+        hint = f"RUNNER_DISABLE_PLUGINS={offered[-1].distribution.display_name if offered[-1].distribution else ''}"
+        raise PluginError(f"E311 command `{name}` is offered by two plugins: {both}\n   block one of them: {hint}")
+    plugin = offered[0]
+    module_name, _, attribute = plugin.commands_module.partition(":")
+    module = plugin.import_own_module(module_name)
+    if module is None:
+        text = f"E310 command `{name}` of plugin {plugin.label} could not be loaded: {plugin.error_line}"
+        raise PluginError(f"{text}\n{plugin.error.rstrip()}")
+    found: Any = module
+    for part in (attribute or "app").split("."):
+        found = getattr(found, part, None)
+    if not callable(found):
+        text = f"E310 command `{name}` of plugin {plugin.label}: module {module_name} has no `{attribute or 'app'}`"
+        raise PluginError(f"{text}, which must be a typer app or a function")
+    return found
+
+
+# -- the command ------------------------------------------------------------------------------
 
 app = typer.Typer(
     name="runner",
@@ -35,11 +240,11 @@ def _print_version(wanted: bool) -> None:
 def _root_options(
     ctx: typer.Context,
     version: Annotated[  # noqa: ARG001  its callback has acted on it
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     folder: Annotated[  # noqa: ARG001  its callback has acted on it
         str | None,
-        typer.Option("-C", metavar="DIR", is_eager=True, callback=change_folder, help="Start in this folder."),
+        Option("-C", metavar="DIR", is_eager=True, callback=_change_folder, help="Start in this folder."),
     ] = None,
 ) -> None:
     """Take the options of runner itself."""

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from runner.cli.shared_options import (
     NoPluginOption,
@@ -37,7 +38,7 @@ _ESCAPED_PROPERTY = _ESCAPED_TEXT | str.maketrans({":": "%3A", ",": "%2C"})
 def check(
     files: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="FILE",
             help="The files; `-` is standard input. Default: tasks.toml here.",
             autocompletion=complete_file,
@@ -46,15 +47,15 @@ def check(
     ] = None,
     param: ParamOptions = None,
     set_: SetOptions = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings are errors.")] = False,
+    strict: Annotated[bool, Option("--strict", help="Warnings are errors.")] = False,
     static: Annotated[
-        bool, typer.Option("--static", help="Execute no code of the project: functions are not looked at.")
+        bool, Option("--static", help="Execute no code of the project: functions are not looked at.")
     ] = False,
     no_plugin: NoPluginOption = None,
     no_plugins: NoPluginsOption = False,
     only_plugin: OnlyPluginOption = None,
     format_: Annotated[
-        str, typer.Option("--format", metavar="text|json|github", help="How to write.", autocompletion=lambda: _FORMATS)
+        str, Option("--format", metavar="text|json|github", help="How to write.", autocompletion=lambda: _FORMATS)
     ] = "text",
 ) -> None:
     """Show all errors of the files, and start nothing.

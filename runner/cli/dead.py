@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from runner.cli.shared_options import DEFAULT_STATE, RunArgument, StateOption
 from runner.error_text import item_name
@@ -23,7 +24,7 @@ app = typer.Typer(help="Dead letters: the items that a run has given up.", no_ar
 def list_(
     run: RunArgument = "last",
     state: StateOption = DEFAULT_STATE,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Show at most N letters; 0: all.")] = 50,
+    limit: Annotated[int, Option("--limit", metavar="N", min=0, help="Show at most N letters; 0: all.")] = 50,
 ) -> None:
     """One line for each dead letter, and how many there are of each kind.
 
@@ -53,7 +54,7 @@ def list_(
 @app.command("show")
 def show(
     run: RunArgument = "last",
-    item: Annotated[str, typer.Argument(metavar="[ITEM]", help="An item's id, as `list` shows it. Default: all.")] = "",
+    item: Annotated[str, Argument(metavar="[ITEM]", help="An item's id, as `list` shows it. Default: all.")] = "",
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Everything that is known of a dead letter: item, error, traceback, attempts, what its worker printed last.
@@ -82,7 +83,7 @@ def export(
     run: RunArgument = "last",
     state: StateOption = DEFAULT_STATE,
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="Write there. Default: standard output.")
+        str, Option("--output", "-o", metavar="FILE", help="Write there. Default: standard output.")
     ] = "-",
 ) -> None:
     """All dead letters of a run as JSON lines, in the words of a queue of dead letters.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tomli
-import typer
+from typer import Argument
 
 from runner.errors import UsageError
 from runner.structs import dataclass
@@ -45,7 +45,7 @@ def _complete_code(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]
 def explain(
     code: Annotated[
         str | None,
-        typer.Argument(
+        Argument(
             metavar="CODE",
             help="For instance E203. Default: list all.",
             autocompletion=_complete_code,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from runner.cli.report import find_record
 from runner.cli.shared_options import (
@@ -30,11 +30,9 @@ def graph(
     set_: SetOptions = None,
     format_: Annotated[
         str,
-        typer.Option("--format", metavar="text|mermaid|dot|svg", help="How to draw.", autocompletion=lambda: _FORMATS),
+        Option("--format", metavar="text|mermaid|dot|svg", help="How to draw.", autocompletion=lambda: _FORMATS),
     ] = "text",
-    run: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Draw a past run with its counts: an id, or `last`.")
-    ] = None,
+    run: Annotated[str | None, Option(metavar="RUN", help="Draw a past run with its counts: an id, or `last`.")] = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Draw the tasks and queues of a file, or of a past run. Executes nothing of the project.

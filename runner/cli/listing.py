@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from runner.cli.shared_options import (
     DEFAULT_FILE,
@@ -24,6 +24,7 @@ from runner.cli.shared_options import (
 )
 from runner.cli.streams import claim_stdout
 from runner.errors import ConfigError, UsageError
+from runner.store import records
 from runner.text import count_with_noun, format_duration, format_table, printable_line
 
 if TYPE_CHECKING:
@@ -32,12 +33,10 @@ if TYPE_CHECKING:
     from runner.model import Config, TaskConfig
     from runner.plugins import Plugin, PluginSet
 
-_WHAT = ("tasks", "functions", "plugins", "params", "runs")
-
 
 def list_(
     what: Annotated[
-        str, typer.Argument(metavar="|".join(_WHAT), help="What to list.", autocompletion=lambda: _WHAT)
+        str, Argument(metavar="|".join(_LISTS), help="What to list.", autocompletion=lambda: [*_LISTS])
     ] = "tasks",
     file: FileArgument = None,
     param: ParamOptions = None,
@@ -45,11 +44,11 @@ def list_(
     no_plugin: NoPluginOption = None,
     no_plugins: NoPluginsOption = False,
     only_plugin: OnlyPluginOption = None,
-    load: Annotated[bool, typer.Option("--load", help="plugins: import the installed ones too.")] = False,
+    load: Annotated[bool, Option("--load", help="plugins: import the installed ones too.")] = False,
     state: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="runs: where they are kept (`state` in [run]).")
+        Path, Option(metavar="FOLDER", help="runs: where they are kept (`state` in [run]).")
     ] = DEFAULT_STATE,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Write JSON.")] = False,
 ) -> None:
     """List tasks, functions, params or plugins, with signatures and help, or past runs.
 
@@ -65,8 +64,8 @@ def list_(
 
       runner list runs
     """
-    if what not in _WHAT:
-        raise UsageError(f"list knows {', '.join(_WHAT)}, not {what[:40]!r}")
+    if what not in _LISTS:
+        raise UsageError(f"list knows {', '.join(_LISTS)}, not {what[:40]!r}")
     document = claim_stdout() if as_json else None
     listed: Any = state
     if what != "runs":
@@ -77,11 +76,11 @@ def list_(
         listed = PluginSet(config.folder, config.plugins, plugin_choice(no_plugin, no_plugins, only_plugin))
         if load or what == "functions":
             listed.load_all()
-    lines, records = _LISTS[what]
+    lines_of, records_of = _LISTS[what]
     if document is not None:
-        document(json.dumps(records(listed), indent=2, default=str))
+        document(json.dumps(records_of(listed), indent=2, default=str))
     else:
-        for line in lines(listed):
+        for line in lines_of(listed):
             print(line)
 
 
@@ -94,8 +93,7 @@ def task_lines(config: Config) -> list[str]:
 
 
 def _task_row(task: TaskConfig) -> tuple[str, ...]:
-    count = task.workers.count
-    how = count_with_noun(count, task.mode or "worker")
+    how = count_with_noun(task.workers.count, task.mode or "worker")
     way = f"{', '.join(task.inputs)} -> {', '.join(task.outputs)}" if task.inputs or task.outputs else ""
     notes = [f"after {', '.join(task.after)}"] if task.after else []
     notes += [f"dead to {task.dead}"] if task.dead else []
@@ -195,9 +193,8 @@ def _function_records(found: PluginSet) -> list[dict[str, Any]]:
 def plugin_lines(found: PluginSet) -> list[str]:
     """Return a line for each plugin, and why it is broken or blocked below it."""
     shown = [each for each in found.all_plugins if each.name != "std" or each.loaded]
-    rows = format_table([_plugin_row(each) for each in shown])
     lines = []
-    for row, plugin in zip(rows, shown, strict=True):
+    for row, plugin in zip(format_table([_plugin_row(each) for each in shown]), shown, strict=True):
         lines.append(row)
         if plugin.error_line:
             lines.append(f"    {plugin.name}: could not be loaded: {plugin.error_line}")
@@ -249,8 +246,6 @@ _KINDS: dict[str, Any] = {
 
 def past_runs(state: Path) -> list[dict[str, Any]]:
     """Return one entry for each run, the last one first: how it ended, or "going on", or "killed"."""
-    from runner.store import records
-
     found = []
     for run in reversed(records.recorded_runs(state)):
         path = state / "runs" / run / records.RECORD_FILE
@@ -269,8 +264,6 @@ def _checked_value(record: dict[str, Any], key: str) -> Any:
 
 
 def _describe_end(path: Path, record: dict[str, Any]) -> str:
-    from runner.store import records
-
     code = record.get("exit_code")
     if isinstance(code, int):
         return _ENDS.get(code, "stopped")
@@ -307,9 +300,9 @@ def _run_row(entry: dict[str, Any]) -> tuple[str, ...]:
 
 _LISTS: dict[str, tuple[Callable[[Any], list[str]], Callable[[Any], list[dict[str, Any]]]]] = {
     "tasks": (task_lines, _task_records),
-    "params": (param_lines, _param_records),
     "functions": (function_lines, _function_records),
     "plugins": (plugin_lines, plugin_records),
+    "params": (param_lines, _param_records),
     "runs": (_run_lines, past_runs),
 }
 

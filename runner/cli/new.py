@@ -9,6 +9,7 @@ from string import Template
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument
 
 from runner.errors import UsageError
 from runner.structs import dataclass
@@ -55,7 +56,7 @@ class ProjectNames:
 
 @app.command("plugin")
 def plugin(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What files will call it, e.g. kitchen.")],
+    name: Annotated[str, Argument(metavar="NAME", help="What files will call it, e.g. kitchen.")],
 ) -> None:
     """Make a distribution with a plugin: NAME `kitchen` gives the folder `runner-kitchen`."""
     names = _plugin_names(name)
@@ -66,7 +67,7 @@ def plugin(
 
 
 @app.command("job")
-def job(name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the folder.")]) -> None:
+def job(name: Annotated[str, Argument(metavar="NAME", help="The name of the folder.")]) -> None:
     """Make a folder with a file of tasks, a plugin, and tests."""
     names = _job_names(name)
     folder = _write_folder("job", _JOB, Path(names.name), names)
@@ -76,27 +77,23 @@ def job(name: Annotated[str, typer.Argument(metavar="NAME", help="The name of th
 
 
 def _plugin_names(name: str) -> ProjectNames:
-    word = _check_name(name).lower()
-    dashed = re.sub(r"[-_.]+", "-", word).removeprefix("runner-")
-    plugin = _check_identifier(dashed.replace("-", "_"), name)
+    dashed = re.sub(r"[-_.]+", "-", name.lower()).removeprefix("runner-")
+    plugin = _checked_identifier(name, dashed.replace("-", "_"))
     return ProjectNames(dashed, plugin, f"runner_{plugin}", f"runner-{dashed}")
 
 
 def _job_names(name: str) -> ProjectNames:
-    module = _check_identifier(re.sub(r"[-.]+", "_", _check_name(name)).lower(), name)
+    module = _checked_identifier(name, re.sub(r"[-.]+", "_", name).lower())
     return ProjectNames(name, module, module, name)
 
 
-def _check_name(name: str) -> str:
+def _checked_identifier(name: str, word: str) -> str:
+    """Return the word that a name gives for Python; UsageError if one of both cannot be."""
     if not _NAME.fullmatch(name) or len(name) > 60:
         raise UsageError(
             f"{name[:60]!r} cannot be a name: it begins with a letter, and goes on with letters and digits,"
             " with single `-`, `_` or `.` between them; for instance kitchen-tools"
         )
-    return name
-
-
-def _check_identifier(word: str, name: str) -> str:
     if keyword.iskeyword(word) or word in {"std", "runner"}:
         raise UsageError(f"{name!r} means something already; choose another name")
     return word
@@ -104,7 +101,6 @@ def _check_identifier(word: str, name: str) -> str:
 
 def _write_folder(kind: str, files: Mapping[str, str], folder: Path, names: ProjectNames) -> Path:
     """Write all files of one kind of folder, and return it; UsageError if it exists."""
-    words = {"name": names.name, "plugin": names.plugin, "module": names.module, "distribution": names.distribution}
     try:
         folder.mkdir()
     except FileExistsError:
@@ -112,8 +108,8 @@ def _write_folder(kind: str, files: Mapping[str, str], folder: Path, names: Proj
     except OSError as error:
         raise UsageError(f"{folder} cannot be made: {error.strerror or error}") from None
     for template, target in files.items():
-        path = folder / Template(target).substitute(words)
+        path = folder / Template(target).substitute(vars(names))
         path.parent.mkdir(parents=True, exist_ok=True)
         text = (_TEMPLATES / kind / f"{template}.in").read_text(encoding="utf-8")
-        path.write_text(Template(text).substitute(words), encoding="utf-8")
+        path.write_text(Template(text).substitute(vars(names)), encoding="utf-8")
     return folder

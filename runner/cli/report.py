@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from runner.cli.shared_options import DEFAULT_STATE, RunArgument, StateOption
 from runner.cli.streams import claim_stdout
@@ -27,19 +27,15 @@ def report(
     run: RunArgument = "last",
     state: StateOption = DEFAULT_STATE,
     events: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Of the run whose events are in this file (`run --events`).")
+        str | None, Option(metavar="FILE", help="Of the run whose events are in this file (`run --events`).")
     ] = None,
-    html: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write the page there; `-` is standard output.")
-    ] = None,
-    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    compare: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Show the differences from this earlier run.")
-    ] = None,
+    html: Annotated[str | None, Option(metavar="FILE", help="Write the page there; `-` is standard output.")] = None,
+    show: Annotated[bool, Option("--open", help="Open the page in the browser.")] = False,
+    compare: Annotated[str | None, Option(metavar="RUN", help="Show the differences from this earlier run.")] = None,
     trace: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write what each worker did as a trace, for Perfetto.")
+        str | None, Option(metavar="FILE", help="Write what each worker did as a trace, for Perfetto.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write the record, or the comparison, as JSON.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Write the record, or the comparison, as JSON.")] = False,
 ) -> None:
     """Say what happened in a run: as a page, a trace, JSON, or compared with another run.
 

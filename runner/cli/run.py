@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+from typer import Option
 
 from runner.cli import streams
 from runner.cli.shared_options import (
@@ -47,67 +48,59 @@ def run(
     set_: SetOptions = None,
     task: Annotated[
         list[str] | None,
-        typer.Option("--task", "-t", metavar="NAME", help="Run only this task.", autocompletion=complete_task),
+        Option("--task", "-t", metavar="NAME", help="Run only this task.", autocompletion=complete_task),
     ] = None,
     skip: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Do not run this task.", autocompletion=complete_task)
+        list[str] | None, Option(metavar="NAME", help="Do not run this task.", autocompletion=complete_task)
     ] = None,
-    grace: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Time to drain after the first Ctrl-C, e.g. 30s.")
-    ] = None,
+    grace: Annotated[str | None, Option(metavar="TIME", help="Time to drain after the first Ctrl-C, e.g. 30s.")] = None,
     halt: Annotated[
         str | None,
-        typer.Option(metavar="N|P%|first|never", help="Stop once N items, or P % of a task's items, are dead."),
+        Option(metavar="N|P%|first|never", help="Stop once N items, or P % of a task's items, are dead."),
     ] = None,
-    deadline: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Stop after this time, e.g. 2h; exit 124.")
-    ] = None,
+    deadline: Annotated[str | None, Option(metavar="TIME", help="Stop after this time, e.g. 2h; exit 124.")] = None,
     log: Annotated[
-        str | None, typer.Option(metavar="prefix|raw", help="Prefix each line that tasks print, or leave it alone.")
+        str | None, Option(metavar="prefix|raw", help="Prefix each line that tasks print, or leave it alone.")
     ] = None,
     log_format: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="text|json",
             help="Write log lines, with time and run: to --log-file, or in place of what is printed.",
             autocompletion=lambda: ("text", "json"),
         ),
     ] = None,
     log_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Append all output to FILE as well, as log lines.")
+        str | None, Option(metavar="FILE", help="Append all output to FILE as well, as log lines.")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", help="Say what would be started, and start nothing.")
-    ] = False,
+    dry_run: Annotated[bool, Option("--dry-run", "-n", help="Say what would be started, and start nothing.")] = False,
     help_params: Annotated[
-        bool, typer.Option("--help-params", help="List the params of the file, and start nothing.")
+        bool, Option("--help-params", help="List the params of the file, and start nothing.")
     ] = False,
     no_plugin: NoPluginOption = None,
     no_plugins: NoPluginsOption = False,
     only_plugin: OnlyPluginOption = None,
-    dead_ok: Annotated[bool, typer.Option("--dead-ok", help="Exit 0 although some items are dead.")] = False,
-    events: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write the run's events to FILE, as JSON lines.")
-    ] = None,
+    dead_ok: Annotated[bool, Option("--dead-ok", help="Exit 0 although some items are dead.")] = False,
+    events: Annotated[str | None, Option(metavar="FILE", help="Write the run's events to FILE, as JSON lines.")] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Write the summary as JSON to standard output, all else to standard error.")
+        bool, Option("--json", help="Write the summary as JSON to standard output, all else to standard error.")
     ] = False,
     progress: Annotated[
         str,
-        typer.Option(
+        Option(
             metavar="auto|live|plain|json|none",
             help="How to show how far it is: on the terminal, as lines for people or programs, not at all.",
             autocompletion=lambda: _DISPLAYS,
         ),
     ] = "auto",
-    report: Annotated[bool, typer.Option("--report", help="Write the report at the end, beside the record.")] = False,
-    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write the report to FILE.")] = None,
-    no_record: Annotated[bool, typer.Option("--no-record", help="Keep no record of this run.")] = False,
+    report: Annotated[bool, Option("--report", help="Write the report at the end, beside the record.")] = False,
+    html: Annotated[str | None, Option(metavar="FILE", help="Write the report to FILE.")] = None,
+    no_record: Annotated[bool, Option("--no-record", help="Keep no record of this run.")] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Only errors, and the balance when something is wrong.")
+        bool, Option("--quiet", "-q", help="Only errors, and the balance when something is wrong.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Print what each task did, even if the run was short and went well.")
+        bool, Option("--verbose", "-v", help="Print what each task did, even if the run was short and went well.")
     ] = False,
 ) -> None:
     """Run the tasks of a file.

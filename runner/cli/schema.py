@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-import typer
+from typer import Option
 
 
 def schema(
     record: Annotated[
-        bool, typer.Option("--record", help="Of what `run --json` and `report --json` write, instead.")
+        bool, Option("--record", help="Of what `run --json` and `report --json` write, instead.")
     ] = False,
 ) -> None:
     """Write the JSON Schema (draft 2020-12) of the file, for editors.

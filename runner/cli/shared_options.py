@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from runner.errors import RunnerError, UsageError
 
@@ -81,7 +81,7 @@ def _find_file(words: Sequence[str]) -> str:
 
 FileArgument = Annotated[
     str | None,
-    typer.Argument(
+    Argument(
         metavar="FILE",
         help="The file; `-` is standard input. Default: tasks.toml here.",
         autocompletion=complete_file,
@@ -90,11 +90,11 @@ FileArgument = Annotated[
 ]
 ParamOptions = Annotated[
     list[str] | None,
-    typer.Option("--param", "-p", metavar="NAME=VALUE", help="Set a param of the file.", autocompletion=complete_param),
+    Option("--param", "-p", metavar="NAME=VALUE", help="Set a param of the file.", autocompletion=complete_param),
 ]
 SetOptions = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--set",
         metavar="PATH=VALUE",
         help="Set any key of the file, in TOML: tasks.bake.workers=2",
@@ -103,20 +103,20 @@ SetOptions = Annotated[
 ]
 NoPluginOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME", help="Use no plugin of this name, or of this distribution."),
+    Option(metavar="NAME", help="Use no plugin of this name, or of this distribution."),
 ]
-NoPluginsOption = Annotated[bool, typer.Option("--no-plugins", help="Use no installed plugin.")]
+NoPluginsOption = Annotated[bool, Option("--no-plugins", help="Use no installed plugin.")]
 OnlyPluginOption = Annotated[
-    list[str] | None, typer.Option(metavar="NAME", help="Of the installed plugins, use only this one.")
+    list[str] | None, Option(metavar="NAME", help="Of the installed plugins, use only this one.")
 ]
 RunArgument = Annotated[
     str,
-    typer.Argument(
+    Argument(
         metavar="[RUN]",
         help="A run's id, or the beginning of one; `last~1` is the one before the last. Default: the last run.",
     ),
 ]
-StateOption = Annotated[Path, typer.Option(metavar="FOLDER", help="Where runs are kept (`state` in [run]).")]
+StateOption = Annotated[Path, Option(metavar="FOLDER", help="Where runs are kept (`state` in [run]).")]
 
 
 def file_or_default(file: str | None, verb: str) -> str:
@@ -130,14 +130,10 @@ def file_or_default(file: str | None, verb: str) -> str:
 
 def parse_pairs(texts: Iterable[str] | None, option: str) -> list[tuple[str, str]]:
     """Return `NAME=VALUE` texts; UsageError for any other text."""
-    found = []
-    for text in texts or ():
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            # What is there may be a secret; only the option's name is repeated.
-            raise UsageError(f"{option} needs NAME=VALUE")
-        found.append((name, value))
-    return found
+    pairs = [text.partition("=") for text in texts or ()]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise UsageError(f"{option} needs NAME=VALUE")  # a value may be a secret: none is repeated
+    return [(name, value) for name, _, value in pairs]
 
 
 def plugin_choice(no_plugin: list[str] | None, no_plugins: bool, only_plugin: list[str] | None) -> PluginPolicy:

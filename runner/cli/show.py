@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from runner.cli.shared_options import FileArgument, ParamOptions, SetOptions, examine_file
 
@@ -13,7 +13,7 @@ def show(
     file: FileArgument = None,
     param: ParamOptions = None,
     set_: SetOptions = None,
-    origins: Annotated[bool, typer.Option("--origins", help="Say where each value comes from.")] = False,
+    origins: Annotated[bool, Option("--origins", help="Say where each value comes from.")] = False,
 ) -> None:
     """Show the resolved file in its long form, with all defaults. Executes nothing of the project.
 
