@@ -109,12 +109,8 @@ class Ledger:
                 if sender is not None:
                     self.sent_items[sender] += chunk.count
 
-    def free_room(self, queues: Iterable[str]) -> int:
-        """Return how many items all these queues can still take; 0 means that their writers wait."""
-        return min((self.free_room_in(queue) for queue in queues), default=1 << 60)
-
     def free_room_in(self, queue: str) -> int:
-        """Return how many items this queue can still take, whatever its readers."""
+        """Return how many items this queue can still take, whatever its readers; 0 means that its writers wait."""
         least = 1 << 60
         for line in self.subscriptions_by_queue[queue]:
             # A queue that drops never makes its writers wait, nor does one whose readers are gone.
