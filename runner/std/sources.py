@@ -109,10 +109,9 @@ def jsonl(
         if line.strip():
             try:
                 value = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{_shown_path(path)}:{number}: invalid JSON: {error}") from None
-            except RecursionError:
-                raise ValueError(f"{_shown_path(path)}:{number}: invalid JSON: nested too deeply") from None
+            except (ValueError, RecursionError) as error:
+                why = "nested too deeply" if isinstance(error, RecursionError) else error
+                raise ValueError(f"{_shown_path(path)}:{number}: invalid JSON: {why}") from None
             yield value
 
 
