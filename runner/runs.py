@@ -25,7 +25,7 @@ from runner.engines import process_setup
 from runner.engines.base import EngineContext
 from runner.engines.limits import raise_open_files_limit
 from runner.engines.reactor import LocalReactor
-from runner.plugins.listeners import Listeners, offered_engines
+from runner.plugins.hooks import Listeners, offered_engines
 from runner.report.console import Console
 from runner.report.printer import Printer
 from runner.report.record_builder import Recorder
@@ -262,7 +262,7 @@ def execute_plan(
         emit = _masked_emit(plan.secret_mask, emit)
         for text in plan.notices:
             emit(events.Notice(clock.now(), text))
-        listeners = Listeners(plan.plugins, emit)
+        listeners = Listeners(plan.plugins.hooks if plan.plugins else None, emit)
         if listeners.has_listeners and plan.settings.log == "prefix" and not hasattr(sys.stdout, "speaking"):
             _capture_threads(printer, stack)  # what hooks print bears their plugin's name
         listening = watched or listeners.has_listeners
@@ -364,7 +364,7 @@ def _open_engines(
     if "process" in modes and not local:
         assert plan.plugins is not None
         context = EngineContext(reactor, _process_references(plan), attach, name_thread, plan.plugins.folder)
-        engines["process"] = offered_engines(plan.plugins)[0][plan.settings.engine].engine_factory(context)
+        engines["process"] = offered_engines(plan.plugins.hooks)[0][plan.settings.engine].engine_factory(context)
         stack.callback(engines["process"].close)
     if "thread" in modes:
         from runner.engines.lifeline import Lifeline

@@ -78,11 +78,12 @@ class Topology:
             for queue in node.inputs:
                 self.readers.setdefault(queue, []).append(node.name)
                 self.writers.setdefault(queue, [])
-        self.cycles: list[tuple[str, ...]] = strongly_connected({name: self._downstream(name) for name in self.nodes})
+        onward = {
+            name: [reader for queue in node.outputs for reader in self.readers[queue]]
+            for name, node in self.nodes.items()
+        }
+        self.cycles: list[tuple[str, ...]] = strongly_connected(onward)
         self._component = {name: component for component in self.cycles for name in component}
-
-    def _downstream(self, name: str) -> list[str]:
-        return [reader for queue in self.nodes[name].outputs for reader in self.readers.get(queue, ())]
 
     def cycle_of(self, name: str) -> tuple[str, ...]:
         """Return the tasks that share a cycle with this one, itself included."""
@@ -230,16 +231,14 @@ class Topology:
 
     def without_readers(self) -> list[str]:
         """Return the running tasks that have outputs, all readers of which are over: no item will ever be taken."""
-        self._unread = {name: None for name in self._unread if self._is_without_readers(name)}
+        self._unread = {
+            name: None
+            for name in self._unread
+            if self.stages[name] is Stage.RUNNING
+            and (outputs := self.nodes[name].outputs)
+            and all(self.is_finished(reader) for queue in outputs for reader in self.readers[queue])
+        }
         return list(self._unread)
-
-    def _is_without_readers(self, name: str) -> bool:
-        outputs = self.nodes[name].outputs
-        return self.stages[name] is Stage.RUNNING and bool(outputs) and all(self.is_unread(queue) for queue in outputs)
-
-    def is_unread(self, queue: str) -> bool:
-        """Return True if all readers of a queue are over."""
-        return all(self.is_finished(reader) for reader in self.readers[queue])
 
 
 def strongly_connected(edges: Mapping[str, Iterable[str]]) -> list[tuple[str, ...]]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.error_text import describe_error
-from runner.plugins.listeners import offered_engines
+from runner.plugins.hooks import offered_engines
 from runner.plugins.plugin import add_hook_note
 from runner.problems import Problem, quote_name
 from runner.text import did_you_mean
@@ -50,7 +50,7 @@ def _check_engine(config: Config, plugins: PluginSet) -> Iterator[Problem]:
     if word in {"local", "ray"}:
         return
     place = config.place("run", "engine")
-    found, wrong = offered_engines(plugins)
+    found, wrong = offered_engines(plugins.hooks)
     for plugin, text, error in wrong:
         trace = describe_error(error).traceback.rstrip() if error else "block one of them: --no-plugin NAME"
         yield Problem("E313", f"plugin {plugin.label} has a wrong engine: {text}", place, hint=trace)

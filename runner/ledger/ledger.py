@@ -109,18 +109,11 @@ class Ledger:
                 if sender is not None:
                     self.sent_items[sender] += chunk.count
 
-    def free_room(self, queues: Iterable[str]) -> int:
-        """Return how many items all these queues can still take; 0 means that their writers wait."""
-        return min((self.free_room_in(queue) for queue in queues), default=1 << 60)
-
     def free_room_in(self, queue: str) -> int:
-        """Return how many items this queue can still take, whatever its readers."""
-        least = 1 << 60
-        for line in self.subscriptions_by_queue[queue]:
-            # A queue that drops never makes its writers wait, nor does one whose readers are gone.
-            if line.full == "wait" and not line.abandoned:
-                least = min(least, line.free_room())
-        return least
+        """Return how many items this queue can still take, whatever its readers; 0 means that its writers wait."""
+        # A queue that drops never makes its writers wait, nor does one whose readers are gone.
+        lines = self.subscriptions_by_queue[queue]
+        return min([line.free_room() for line in lines if line.full == "wait" and not line.abandoned], default=1 << 60)
 
     def size_bound(self, queue: str) -> int:
         """Return how many items this queue may hold, as far as its writers wait for it."""
@@ -185,13 +178,10 @@ class Ledger:
         self.leased_items[task] += taken
         return lease
 
-    @staticmethod
-    def _turn(task: str, lines: list[Subscription], least: int) -> list[Subscription]:
-        if least > 1 and not any(
-            (piece := line.next_range(task)) is not None and piece.must_be_alone for line in lines
-        ):
-            available = sum(line.available_items(task) for line in lines)
-            if available < least:
+    def _turn(self, task: str, lines: list[Subscription], least: int) -> list[Subscription]:
+        if least > 1 and self.available_items(task) < least:
+            upcoming = [line.next_range(task) for line in lines]
+            if not any(piece is not None and piece.must_be_alone for piece in upcoming):
                 return []
         if len(lines) == 1:
             return lines
@@ -215,10 +205,7 @@ class Ledger:
 
     def available_items(self, task: str) -> int:
         """Return how many items could be granted to this task now."""
-        total = 0
-        for line in self.subscriptions_by_task[task]:
-            total += line.available_items(task) if line.kept_for_task else line.count - line.sleeping_items
-        return total
+        return sum([line.available_items(task) for line in self.subscriptions_by_task[task]])
 
     def queued_items(self, task: str) -> int:
         """Return how many items wait for this task, those included that sleep before a retry."""

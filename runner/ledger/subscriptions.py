@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 from bisect import bisect
 from collections import deque
-from typing import TYPE_CHECKING, Any, Literal
+from operator import attrgetter
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from runner.ledger.chunks import Chunk
     from runner.ledger.ordering import OrderEntry
 
+#: The place of a piece in its line.
+_queue_position = attrgetter("ticket", "start")
 QueueOrder = Literal["fifo", "lifo", "priority"]
 WhenFull = Literal["wait", "drop-new", "drop-old"]
 
@@ -70,20 +73,9 @@ class ItemRange(Struct, frozen=True):
         """Return True if it must be a lease's only piece: it is marked, or has its own place in an order."""
         return self.order_entry is not None or self.is_marked
 
-    def sub_range(self, start: int, count: int, **changes: Any) -> ItemRange:
+    def sub_range(self, start: int, count: int) -> ItemRange:
         """Return the `count` items from `start` (counted from this piece's own start)."""
-        if changes:
-            return replace(self, start=self.start + start, count=count, **changes)
-        return ItemRange(
-            self.chunk,
-            self.start + start,
-            count,
-            self.attempts,
-            self.crashes,
-            self.granted_alone,
-            self.order_entry,
-            self.ticket,
-        )
+        return replace(self, start=self.start + start, count=count)
 
 
 @dataclass(slots=True)
@@ -306,11 +298,6 @@ class Subscription:
             self.kept_for_task.pop(task, None)
         self._count_out(piece)
         self.leased_items += piece.count
-
-
-def _queue_position(piece: ItemRange) -> tuple[int, int]:
-    """Return the place of a piece in its line."""
-    return piece.ticket, piece.start
 
 
 def _how_many(piece: ItemRange, weight: int, most: int, most_bytes: int, least: int) -> int:

@@ -6,11 +6,16 @@ pluggy is imported when the first plugin has a hook, and never in workers.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import sys
 from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from runner.error_text import describe_error
+from runner.events import Notice
 from runner.hookspecs import MARK, NAMES, PROJECT, Hooks, WorkerHook
 from runner.plugins.plugin import add_hook_note
 from runner.tasks import Reference, TaskFunction, provided_functions
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 
     import pluggy
 
+    from runner.events import Event
     from runner.plugins.plugin import Plugin
 
 _FUNCTIONS = (FunctionType, MethodType)
@@ -141,3 +147,59 @@ def _positional_parameters(function: Callable[..., Any]) -> list[str]:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
     return [each.name for each in parameters if each.kind in kinds and each.default is each.empty]
+
+
+# -- the two things that a run asks of plugins -------------------------------------------------
+
+
+class Listeners:
+    """All listeners of a run: `emit` (for people), and after it each plugin with `runner_event`."""
+
+    def __init__(self, hooks: HookCalls | None, emit: Callable[[Event], None]) -> None:
+        self._emit = emit
+        self._calls = list(hooks.calls_of("runner_event")) if hooks else []
+        self.has_listeners = bool(self._calls)
+
+    def publish_event(self, event: Event) -> None:
+        """Give an event to all; a plugin that raises is silenced, and that is noted once."""
+        self._emit(event)
+        for entry in self._calls.copy() if self._calls else ():
+            plugin, call = entry
+            # What the plugin prints meanwhile has its name, where output is captured.
+            speaking = getattr(sys.stdout, "speaking", contextlib.nullcontext)
+            try:
+                with speaking(plugin.name):
+                    call(event=event)
+            except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a plugin raises, the run goes on
+                self._calls.remove(entry)
+                told = describe_error(add_hook_note(error, "runner_event", plugin))
+                text = f"plugin {plugin.label} hears nothing more of this run: its hook runner_event raised {told}"
+                self._emit(Notice(event.at, f"{text}\n{told.traceback.rstrip()}"))
+
+
+class OfferedEngine(Struct, frozen=True):
+    """One engine that a plugin offers."""
+
+    plugin: Plugin
+    engine_factory: Any
+
+
+def offered_engines(
+    hooks: HookCalls,
+) -> tuple[dict[str, OfferedEngine], list[tuple[Plugin, str, BaseException | None]]]:
+    """Return the engines of all plugins by name, and what was wrong: whose, what, and what was raised."""
+    found: dict[str, OfferedEngine] = {}
+    wrong: list[tuple[Plugin, str, BaseException | None]] = []
+    for plugin, call in hooks.calls_of("runner_engines"):
+        try:
+            given = {name: obj for each in call() for name, obj in dict(each).items()}
+        except Exception as error:  # noqa: BLE001  whatever a plugin raises
+            wrong.append((plugin, "its hook runner_engines raised", add_hook_note(error, "runner_engines", plugin)))
+            continue
+        for name, obj in given.items():
+            if name in {"local", "ray"} or name in found:
+                owner = found[name].plugin.label if name in found else "runner itself"
+                wrong.append((plugin, f"it offers the engine `{name}`, and so does {owner}", None))
+            else:
+                found[name] = OfferedEngine(plugin, obj)
+    return found, wrong

@@ -18,14 +18,13 @@ ONLY_VARIABLE = "RUNNER_PLUGINS"
 class PluginPolicy:
     """The plugins that may be used, by names of plugins or of distributions.
 
-    `blocked_names` says for each name which option or variable blocks it. `allowed_names` (None: all) and
-    `blocks_installed` concern installed plugins only.
+    `blocked_names` says for each name which option or variable blocks it; `blocks_others` is the one that blocks all
+    installed plugins but those of `allowed_names`, if there is one.
     """
 
     blocked_names: Mapping[str, str]
-    allowed_names: frozenset[str] | None = None
-    blocks_installed: str = ""
-    allowed_names_source: str = ""
+    blocks_others: str = ""
+    allowed_names: frozenset[str] = frozenset()
 
     @classmethod
     def read(
@@ -46,16 +45,13 @@ class PluginPolicy:
         everything = disabled & {"1", "true", "all"}
         names = {normalized_name(word): DISABLE_VARIABLE for word in disabled - everything}
         names |= {normalized_name(word): f"--no-plugin {word}" for word in blocked}
-        chosen, why = frozenset(map(normalized_name, only)), "--only-plugin"
-        if not chosen and ONLY_VARIABLE in env:
-            chosen, why = frozenset(map(normalized_name, _split_words(env[ONLY_VARIABLE]))), ONLY_VARIABLE
-        limited = bool(chosen) or ONLY_VARIABLE in env
-        return cls(
-            names,
-            chosen if limited else None,
-            "--no-plugins" if none else DISABLE_VARIABLE if everything else "",
-            why,
-        )
+        if none or everything:
+            return cls(names, "--no-plugins" if none else DISABLE_VARIABLE)
+        if chosen := frozenset(map(normalized_name, only)):
+            return cls(names, "--only-plugin", chosen)
+        if ONLY_VARIABLE in env:
+            return cls(names, ONLY_VARIABLE, frozenset(map(normalized_name, _split_words(env[ONLY_VARIABLE]))))
+        return cls(names)
 
     def reason_to_block(self, name: str, distribution: str | None) -> str:
         """Return the option or variable that blocks a plugin (installed if it has a distribution); empty: none does."""
@@ -63,11 +59,7 @@ class PluginPolicy:
         for word in mine:
             if word in self.blocked_names:
                 return self.blocked_names[word]
-        if distribution is None:
-            return ""
-        if self.blocks_installed:
-            return self.blocks_installed
-        return self.allowed_names_source if self.allowed_names is not None and not mine & self.allowed_names else ""
+        return "" if distribution is None or mine & self.allowed_names else self.blocks_others
 
 
 def _split_words(text: str) -> set[str]:

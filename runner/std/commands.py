@@ -40,7 +40,7 @@ class ProcessGroup:
         """Return its number; a group that was killed is made anew."""
         if self._holder is not None and self._holder.poll() is None:
             return self._holder.pid
-        self.kill_and_close()
+        self.kill()
         import fcntl
         import subprocess
 
@@ -65,17 +65,13 @@ class ProcessGroup:
         self._holder, self._line = None, -1
 
     def kill(self) -> None:
-        """SIGKILL to everything in it."""
+        """SIGKILL to everything in it, and give back what it held."""
         if self._holder is not None:
             if self._holder.poll() is None:  # else another process may have its number
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._holder.pid, signal.SIGKILL)
             self._holder.wait()
-
-    def kill_and_close(self) -> None:
-        """Kill it, and give back what it held."""
-        self.kill()
-        self._holder = None
+            self._holder = None
         if self._line >= 0:
             os.close(self._line)
             self._line = -1

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import os
+import re
 import signal
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.std.commands import Command, ProcessGroup
-from runner.std.fields import fill_template
 from runner.tasks import task
 from runner.text import cut_text
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Callable
 
 #: Bytes of standard output that a command may write.
 MAX_OUTPUT_BYTES = 16 << 20
 _SHOWN_LINES, _SHOWN_COMMAND = 10, 300
 _NO_LIMIT = dt.timedelta(0)
+_HOLE = re.compile(r"\{\{|\}\}|\{(?P<field>[A-Za-z_]\w*|\d+)?(?P<part>//|/\.|/|\.)?\}")
 
 
 class CommandFailed(Exception):
@@ -72,7 +74,7 @@ class Shell:
         if shell != isinstance(command, str) or not command:
             raise ValueError("command must be a list of arguments, or one text with `shell = true`")
         self._templates = [command] if isinstance(command, str) else list(command)
-        self._shell, self._cwd, self._stdin = shell, cwd, stdin
+        self._shell, self._cwd, self._stdin = shell, cwd, stdin or ""
         self._env = {**os.environ, **env} if env else None
         self._ok = frozenset([0] if ok is None else ok)
         self._gives = gives
@@ -84,17 +86,13 @@ class Shell:
     def __enter__(self) -> Shell:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._group.kill_and_close()
+    def __exit__(self, *_: object) -> None:
+        self._group.kill()
 
     def __call__(self, item: Any) -> Any:
         """Run the command for one item."""
-        arguments = self.command_arguments(item)
-        data = (
-            b"" if self._stdin is None else fill_template(self._stdin, item).encode(self._encoding, "surrogateescape")
-        )
+        arguments = self._command_arguments(item)
+        data = fill_template(self._stdin, item).encode(self._encoding, "surrogateescape")
         began = time.monotonic()
         done = Command(self._group, self._most, self._limit).run(arguments, data, self._cwd, self._env)
         seconds = time.monotonic() - began
@@ -107,8 +105,7 @@ class Shell:
         err = self._decode_output(bytes(done.err), "replace")
         return {"item": item, "code": done.exit_code, "out": out, "err": err, "seconds": seconds}
 
-    def command_arguments(self, item: Any) -> list[str]:
-        """Return the command for one item."""
+    def _command_arguments(self, item: Any) -> list[str]:
         if self._shell:
             import shlex
 
@@ -147,6 +144,73 @@ def _last_lines(err: bytearray) -> str:
     """Return the last lines of standard error, below the message."""
     lines = err.decode("utf-8", "replace").rstrip().splitlines()[-_SHOWN_LINES:]
     return "".join(f"\n  {line}" for line in lines)
+
+
+# -- a command's template, filled from an item -------------------------------------------------
+
+
+def fill_template(template: str, item: Any, quote: Callable[[str], str] = str) -> str:
+    """Put the item, or what the braces name of it, into a text.
+
+    >>> fill_template("{a} {b/.}.gz", {"a": 1, "b": "x/y.txt"})
+    '1 y.gz'
+    >>> fill_template("{.}.jpg {/} {//} {0", "d/a.b.png")
+    'd/a.b.jpg a.b.png d {0'
+    """
+
+    def put(match: re.Match[str]) -> str:
+        whole = match.group()
+        if whole in {"{{", "}}"}:
+            return whole[0]
+        value = item if match["field"] is None else _field_of(item, match["field"])
+        text = _text_of(value, whole)
+        return quote(_path_part(text, match["part"]))
+
+    return _HOLE.sub(put, template)
+
+
+def _field_of(item: Any, name: str) -> Any:
+    if isinstance(item, (tuple, list)) and name.isdecimal():
+        if int(name) < len(item):
+            return item[int(name)]
+    elif isinstance(item, dict):
+        for key in (name, int(name)) if name.isdecimal() else (name,):
+            if key in item:
+                return item[key]
+    elif (dataclasses.is_dataclass(item) or hasattr(item, "_fields")) and name[0] != "_" and hasattr(item, name):
+        return getattr(item, name)
+    known = ""
+    if isinstance(item, dict):
+        known = "; it has " + ", ".join(map(repr, list(item)[:20]))
+    elif isinstance(item, (tuple, list)):
+        known = f"; it has {len(item)} elements"
+    raise LookupError(f"`{{{name}}}` of the command: the item ({type(item).__name__}) has no {name!r}{known}")
+
+
+def _text_of(value: Any, hole: str) -> str:
+    if isinstance(value, (str, int, float)):
+        text = str(value)
+    elif isinstance(value, (bytes, os.PathLike)):
+        text = os.fsdecode(value)
+    else:
+        raise TypeError(
+            f"`{hole}` of the command would be of type {type(value).__name__}; name a field of it, as {{name}}"
+        )
+    if "\0" in text:
+        raise ValueError(f"`{hole}` of the command has a NUL in it, which no argument can have")
+    return text
+
+
+def _path_part(text: str, part: str | None) -> str:
+    if part is None:
+        return text
+    folder, name = os.path.split(text)
+    if part == "//":
+        return folder or "."
+    stem = os.path.splitext(name)[0]  # noqa: PTH122  of a text that need not be a path
+    if part == ".":
+        return os.path.join(folder, stem) if folder else stem  # noqa: PTH118
+    return name if part == "/" else stem
 
 
 # -- a pause ----------------------------------------------------------------------------------

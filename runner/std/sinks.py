@@ -6,6 +6,7 @@ dead or dropped because of what it is. An item that the operating system does no
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from types import SimpleNamespace
@@ -16,13 +17,11 @@ from runner.std.targets import open_target, printable_path
 from runner.tasks import Context, task
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from runner.std.targets import SinkTarget
 
 
 class _FileSink:
-    """A file that is written whole or not at all; `format_items` of the classes below says what an item is in it.
+    """A file that is written whole or not at all; `_format_items` of the classes below says what an item is in it.
 
     Each call is one write, without a buffer in between: when it returns, the item is with the operating system.
     """
@@ -37,12 +36,12 @@ class _FileSink:
         #: Why an item is missing that the operating system did not take, for good.
         self._lost: OSError | None = None
 
-    def format_items(self, items: list[Any]) -> str:
+    def _format_items(self, items: list[Any]) -> str:
         """Return the items as they stand in the file."""
         raise NotImplementedError
 
-    def header_text(self) -> str:
-        """Return the file's beginning, if the items that `format_items` was called with are its first."""
+    def _header_text(self) -> str:
+        """Return the file's beginning, if the items that `_format_items` was called with are its first."""
         return ""
 
     def __enter__(self) -> _FileSink:
@@ -73,24 +72,19 @@ class _FileSink:
 
     def _encode_items(self, items: list[Any]) -> bytes:
         try:
-            text = self.format_items(items)
-            return (text if self._headed else self.header_text() + text).encode(self.encoding)
+            text = self._format_items(items)
+            return (text if self._headed else self._header_text() + text).encode(self.encoding)
         except Exception:
             raise
         except BaseException as error:  # noqa: BLE001  of the item's own; it must not cost this worker its file
             raise ValueError(f"an item cannot be written: it raised {type(error).__name__}") from None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         to, self._to = self._to, None
-        if to is None:
-            return
-        try:
-            if kind is None or self.partial:
-                self._finish_file(to)
-        finally:
-            to.close()
+        if to is not None:
+            with contextlib.closing(to):
+                if kind is None or self.partial:
+                    self._finish_file(to)
 
     def _finish_file(self, to: SinkTarget) -> None:
         cut = self._context is not None and self._context.stopping
@@ -103,7 +97,7 @@ class _FileSink:
             sys.stderr.write(f"{printable_path(self.path)} is not written: {why}\n")
             return
         # A file that is kept has its head, however little came; a stream that was cut is not begun.
-        if not self._headed and (to.is_atomic or not cut) and (head := self.header_text()):
+        if not self._headed and (to.is_atomic or not cut) and (head := self._header_text()):
             to.write(head.encode(self.encoding))
         to.commit()
 
@@ -121,8 +115,7 @@ class WriteLines(_FileSink):
     ) -> None:
         super().__init__(path, encoding, context, partial=partial)
 
-    def format_items(self, items: list[Any]) -> str:
-        """Return the items as lines."""
+    def _format_items(self, items: list[Any]) -> str:
         return "".join([_text_line(item) for item in items])
 
 
@@ -158,8 +151,7 @@ class WriteJsonl(_FileSink):
             ensure_ascii=False, sort_keys=sort_keys, allow_nan=False, default=_to_json_value
         ).encode
 
-    def format_items(self, items: list[Any]) -> str:
-        """Return the items as lines of JSON."""
+    def _format_items(self, items: list[Any]) -> str:
         for item in items:
             _check_keys(item)
         return "".join([self._encode(item) + "\n" for item in items])
@@ -219,12 +211,10 @@ class WriteCsv(_FileSink):
         if fields is not None:
             _check_columns(fields)
 
-    def header_text(self) -> str:
-        """Return the row of names."""
+    def _header_text(self) -> str:
         return self._csv_rows([self._fields]) if self._header and self._fields is not None else ""
 
-    def format_items(self, items: list[Any]) -> str:
-        """Return the items as rows."""
+    def _format_items(self, items: list[Any]) -> str:
         return self._csv_rows([self._row_values(item) for item in items])
 
     def _write_items(self, items: list[Any]) -> None:

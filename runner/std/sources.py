@@ -109,10 +109,9 @@ def jsonl(
         if line.strip():
             try:
                 value = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{_shown_path(path)}:{number}: invalid JSON: {error}") from None
-            except RecursionError:
-                raise ValueError(f"{_shown_path(path)}:{number}: invalid JSON: nested too deeply") from None
+            except (ValueError, RecursionError) as error:
+                why = "nested too deeply" if isinstance(error, RecursionError) else error
+                raise ValueError(f"{_shown_path(path)}:{number}: invalid JSON: {why}") from None
             yield value
 
 
@@ -176,11 +175,16 @@ def _numbered_lines(
 ) -> Iterator[tuple[int, str]]:
     """Yield lines with their numbers, ends included; only a line feed ends one. An error names file and line."""
     with _open_source(path, context) as file:
-        if _is_multibyte(encoding):
+        try:
+            codec = codecs.lookup(encoding).name
+        except LookupError:
+            raise ValueError(f"unknown encoding {encoding!r}") from None
+        marked = codec == "utf-8-sig"
+        if not marked and "\n".encode(encoding) != b"\n":  # a line's end is not one byte
             yield from _decoded_lines(file, path, encoding, errors, most)
             return
         size, done = _file_size(file) if context is not None else 0, 0
-        number, marked = 0, codecs.lookup(encoding).name == "utf-8-sig"
+        number = 0
         while line := file.readline(most + 2):
             number += 1
             if size:
@@ -189,10 +193,8 @@ def _numbered_lines(
                     context.progress(done, size)  # type: ignore[union-attr]  # there is a size with a context only
             if len(line.rstrip(b"\r\n")) > most:
                 raise _too_long(path, number, most)
-            # The mark can only stand at the beginning.
-            codec = encoding if number == 1 or not marked else "utf-8"
-            try:
-                text = line.decode(codec, errors)
+            try:  # the mark can only stand at the beginning
+                text = line.decode("utf-8" if marked and number > 1 else encoding, errors)
             except UnicodeDecodeError as error:
                 wrong = f"byte {error.start + 1} of the line, 0x{line[error.start]:02x}"
                 hint = 'name the file\'s `encoding`, or say `errors = "replace"`'
@@ -224,13 +226,6 @@ def _decoded_lines(file: Any, path: str, encoding: str, errors: str, most: int) 
                 yield number, line
         except UnicodeError as error:
             raise ValueError(f"{_shown_path(path)}: after line {number}: not valid {encoding}: {error}") from None
-
-
-def _is_multibyte(encoding: str) -> bool:
-    try:
-        return codecs.lookup(encoding).name != "utf-8-sig" and "\n".encode(encoding) != b"\n"
-    except LookupError:
-        raise ValueError(f"unknown encoding {encoding!r}") from None
 
 
 def _too_long(path: str, number: int, most: int) -> ValueError:

@@ -176,7 +176,7 @@ def _readable_objects(path: Path) -> Iterator[dict[str, Any]]:
 def _read_objects(path: Path) -> Iterator[dict[str, Any] | None]:
     """Yield the object of every line, None for a whole line that has none."""
     try:
-        with os.fdopen(run_folders.open_run_file(path), "rb") as file:
+        with run_folders.open_run_file(path) as file:
             while line := file.readline(_MOST_LINE):
                 while not line.endswith(b"\n") and (more := file.readline(_MOST_LINE)):
                     line = b"..." + more[-100:]  # too long to be a letter

@@ -106,7 +106,7 @@ def find_record(state: Path, run: str = "last") -> Path:
 def read_record(path: Path) -> str:
     """Return the text of a record. UsageError, or UnsafeFolder: it cannot be read."""
     try:
-        with os.fdopen(run_folders.open_run_file(path), "rb") as file:
+        with run_folders.open_run_file(path) as file:
             data = file.read(_MOST + 1)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
@@ -147,15 +147,10 @@ def _is_locked(path: Path) -> bool | None:
     import fcntl
 
     try:
-        fd = run_folders.open_run_file(path)
-    except (OSError, UnsafeFolder):
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with run_folders.open_run_file(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
+    except (OSError, UnsafeFolder):
         return None
-    finally:
-        os.close(fd)
     return False

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from runner.errors import UnsafeFolder, UsageError
 
@@ -160,12 +160,12 @@ def replace_file(at: int, name: str, data: bytes, new: str = "") -> None:
         raise
 
 
-def open_run_file(path: Path) -> int:
-    """Return a descriptor of a run's file, for reading. OSError, or UnsafeFolder: it must not be used."""
+def open_run_file(path: Path) -> BinaryIO:
+    """Open a run's file for reading. OSError, or UnsafeFolder: it must not be used."""
     with open_state_folder(path.parents[2], _RUNS, path.parent.name) as at:
         fd = _open_own(at, path.name, path, _READ)
     os.set_blocking(fd, True)
-    return fd
+    return os.fdopen(fd, "rb")
 
 
 def remove_run_files(state: Path, run: str, names: Sequence[str]) -> None:

@@ -226,7 +226,7 @@ class Supervisor:
         if task.plan.config.batch is None:
             return False
         # A queue that is full before the batch is: its writers wait, so nothing more would come.
-        full = self.ledger.free_room(self.topology.nodes[task.name].inputs) == 0
+        full = any(self.ledger.free_room_in(queue) == 0 for queue in self.topology.nodes[task.name].inputs)
         return full or self.clock.now() >= self._flush_time(task) or self._nothing_can_come(task.name)
 
     def _nothing_can_come(self, name: str) -> bool:

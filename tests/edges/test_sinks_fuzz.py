@@ -258,7 +258,7 @@ def test_planted_the_place_is_taken_without_a_look(monkeypatch):
 
 def test_planted_a_dead_thread_begins_the_file_anew(monkeypatch):
     def encode(self, items):
-        return (self.header_text() * (not self._headed) + self.format_items(items)).encode()
+        return (self._header_text() * (not self._headed) + self._format_items(items)).encode()
 
     monkeypatch.setattr(sinks._FileSink, "_encode_items", encode)
     monkeypatch.setattr(targets, "_BEGUN", type("Forgetful", (dict,), {"get": lambda self, key: None})())

@@ -19,8 +19,7 @@ import pytest
 
 from runner import std
 from runner.plugins import PluginSet
-from runner.std.fields import fill_template
-from runner.std.shell import CommandFailed, CommandTimedOut
+from runner.std.shell import CommandFailed, CommandTimedOut, fill_template
 from runner.tasks import inspect_shape
 
 

@@ -229,11 +229,11 @@ def test_a_priority_queue_gives_the_lowest_first() -> None:
 def test_bytes_bound_a_queue_too() -> None:
     book = Ledger([QueueSpec("a", ("sink",), size=100, bytes=50)])
     book.put("a", [book.make_chunk(["x"] * 5, 5, 60)])
-    assert book.free_room(["a"]) == 0
+    assert book.free_room_in("a") == 0
     lease = book.grant_lease("sink", 0, 5, most_bytes=24)
     assert lease is not None
     assert lease.count == 2
-    assert book.free_room(["a"]) == 97
+    assert book.free_room_in("a") == 97
 
 
 def test_a_copied_queue_has_a_line_for_each_reader() -> None:
@@ -248,7 +248,7 @@ def test_what_waits_for_a_task_that_is_over_is_left_and_freed() -> None:
     book.put("a", chunk(book, 1, 2))
     book.remove_reader("x", {"x"})
     book.put("a", chunk(book, 3))
-    assert book.free_room(["a"]) > 0
+    assert book.free_room_in("a") > 0
     book.count_left()
     assert book.subscriptions[0].counts.left == 3
     assert not any(line.counts.missing for line in book.subscriptions)
