@@ -23,6 +23,8 @@ from runner.std.fields import fill_template
 from runner.std.shell import CommandFailed, CommandTimedOut
 from runner.tasks import inspect_shape
 
+pytestmark = pytest.mark.usefixtures("short_diffs")
+
 
 @pytest.fixture
 def put(tmp_path):

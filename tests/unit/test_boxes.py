@@ -23,6 +23,7 @@ from runner.worker.pace import MAX_BURST
 if TYPE_CHECKING:
     from runner.worker.runtime import WorkerRuntime
 
+pytestmark = pytest.mark.usefixtures("short_diffs")
 KINDS = pytest.mark.parametrize("kind", [OBJECTS, PICKLED], ids=["objects", "pickled"])
 
 
@@ -119,7 +120,7 @@ def test_items_that_turn_slow_are_handed_back(kind: int, monkeypatch: pytest.Mon
 
 @KINDS
 def test_a_context_that_a_constructor_was_given_knows_each_item(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pull, "perf_counter", lambda: 0.0)  # however busy the machine is, nothing is handed back
+    monkeypatch.setattr(pull, "perf_counter", lambda: 0.0)  # else a slow machine hands items back
     port = Port(list(range(3000)), kind, lambda: 3000)
     form = Shape("class", inboxes=("inbox",), constructor_context="context")
     seen: list[int] = []

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from helpers import examples
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.transport import item_codec
@@ -18,7 +17,7 @@ STRETCHES = st.lists(st.tuples(st.one_of(st.integers(0, 3), st.just(MAX_CHUNK_IT
 
 
 @given(st.lists(st.one_of(VALUES, STRETCHES, st.just("compact")), max_size=12))
-@examples(50, 200)
+@settings(max_examples=200, deadline=None)
 def test_items_come_out_as_they_went_in(steps: list[Any]) -> None:
     collector = OutputBuffer((OutputGroup("default", ("out",), PICKLED),))
     put: list[Any] = []
