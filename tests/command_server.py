@@ -3,7 +3,8 @@
 A server process, one for each process of pytest, imports what every command imports, and forks itself for each command.
 The command is a process of its own all the same: with its own session, streams, folder, environment, PYTHONPATH and
 exit. What else is decided when an interpreter starts (encodings, switches in `PYTHON...`) is the server's;
-`Project.start` executes.
+`Project.start` executes. All commands of a server have one resource tracker, which would otherwise be the second
+interpreter that each run of processes starts.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import socket
 import subprocess
 import sys
 import time
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,6 +45,9 @@ class ForkedCommand:
         self._link = link
         self._chunks: dict[int, list[bytes]] = {file: [] for file in files}
         self._open = set(files)
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
 
     def communicate(self, input: str | None = None, timeout: float | None = None) -> tuple[str, str]:  # noqa: A002  as Popen's
         """Return what it wrote to standard output and error when both are closed; TimeoutExpired when they are not."""
@@ -82,6 +87,7 @@ class CommandServer:
             self._server = subprocess.Popen(
                 [sys.executable, __file__, str(theirs.fileno())], stdin=null, stdout=null, pass_fds=[theirs.fileno()]
             )
+        self._link.recv(64)  # its resource tracker is there, so that the census of no test counts it
 
     def start(self, args: list[str], cwd: Path, env: Mapping[str, str], one_output: bool = False) -> ForkedCommand:
         """Start `python -m runner ARGS`; nothing is on its standard input, and `one_output` is that of both streams."""
@@ -136,6 +142,8 @@ def become(files: list[int], args: list[str], cwd: str, env: dict[str, Any]) -> 
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
+    tracker: Any = resource_tracker._resource_tracker  # private
+    tracker._pid = None  # the server's: it is used, and neither waited for nor ended
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
@@ -146,7 +154,10 @@ def become(files: list[int], args: list[str], cwd: str, env: dict[str, Any]) -> 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    to_client = socket.socket(fileno=int(sys.argv[1]))
+    resource_tracker.ensure_running()
+    to_client.send(b"ready")
     for module in MODULES:
         __import__(module)
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(to_client)
     runpy.run_module("runner", run_name="__main__", alter_sys=True)

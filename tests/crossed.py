@@ -1,4 +1,4 @@
-"""Random topologies in which all features cross, on the scripted fleet, and an oracle that follows every item.
+"""Random topologies in which all features cross, on the scripted engine, and an oracle that follows every item.
 
 The oracle trusts no counter of the engine's. It writes down what the fake workers are given and what they answer, item
 by item, and what is decided over each item whose worker is gone. Then, for each queue and each group of its readers: what
@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fake_engine import FakeFleet, FakeHub, FakeWorker, Script, check_end, plan, task
+from fake_engine import FakeEngine, FakeReactor, FakeWorker, Script, check_end, plan, task
 
 from runner.clock import FakeClock
 from runner.engines.engine_events import MessageReceived, WorkerExited
@@ -64,10 +64,10 @@ class Book:
     by_sender: dict[tuple[str, str], list[Item]] = field(default_factory=lambda: defaultdict(list))
 
 
-class CrossedFleet(FakeFleet):
+class CrossedFleet(FakeEngine):
     """Fake workers that also take batches, let many items fly, and choose among ports."""
 
-    def __init__(self, hub: FakeHub, script: Script, source_items: int, made: Plan) -> None:
+    def __init__(self, hub: FakeReactor, script: Script, source_items: int, made: Plan) -> None:
         super().__init__(hub, script, source_items)
         self.plan = made
         self.book = Book()
@@ -438,7 +438,7 @@ def script(seed: int) -> Script:
 
 def run(made: Plan, play: Script, items: int) -> tuple[Any, CrossedFleet, Supervisor]:
     """Run a plan to its end."""
-    hub = FakeHub(FakeClock())
+    hub = FakeReactor(FakeClock())
     fleet = CrossedFleet(hub, play, items, made)
     seen: list[Any] = []
     supervisor = Supervisor(made, {"process": fleet, "thread": fleet}, hub, fleet.hub.clock, seen.append)

@@ -1,4 +1,4 @@
-"""A scripted fleet on a virtual clock: random topologies, costs, failures and deaths, all from one seed.
+"""A scripted engine on a virtual clock: random topologies, costs, failures and deaths, all from one seed.
 
 The supervisor under test is the real one. A fake worker's items are tuples (root, path...), so that what must arrive
 can be computed without running anything.
@@ -80,7 +80,7 @@ class Script:
         return "ok"
 
 
-class FakeHub:
+class FakeReactor:
     """Virtual time: `wait` jumps to the next thing that happens, or to the timeout."""
 
     limit = 400_000
@@ -143,10 +143,10 @@ class FakeWorker:
         return self.kept > 0 and (self.idle or self.kept >= min(self.push, self.total - self.made + self.kept))
 
 
-class FakeFleet:
+class FakeEngine:
     """Workers that only exist on the heap."""
 
-    def __init__(self, hub: FakeHub, script: Script, source_items: int) -> None:
+    def __init__(self, hub: FakeReactor, script: Script, source_items: int) -> None:
         self.hub, self.script, self.source_items = hub, script, source_items
         self.workers: dict[int, FakeWorker] = {}
         self.received: dict[str, list[Any]] = {}
@@ -401,14 +401,14 @@ def simulate(
     source_items: int = 50,
     signals: Iterable[tuple[float, int]] = (),
     watch: Callable[[Supervisor], None] | None = None,
-) -> tuple[Any, FakeFleet, Supervisor, list[Any]]:
-    """Run a plan on the fake fleet, the balance checked at every step; `signals` are times and numbers.
+) -> tuple[Any, FakeEngine, Supervisor, list[Any]]:
+    """Run a plan on the fake engine, the balance checked at every step; `signals` are times and numbers.
 
     `watch` looks at the supervisor whenever it waits.
     """
     clock = FakeClock()
-    hub = FakeHub(clock)
-    fleet = FakeFleet(hub, script, source_items)
+    hub = FakeReactor(clock)
+    fleet = FakeEngine(hub, script, source_items)
     seen: list[Any] = []
     supervisor = Supervisor(plan_, {"process": fleet, "thread": fleet}, hub, clock, seen.append)
 
@@ -433,7 +433,7 @@ def simulate(
     return result, fleet, supervisor, seen
 
 
-def kept_beside_idle(fleet: FakeFleet, supervisor: Supervisor) -> None:
+def kept_beside_idle(fleet: FakeEngine, supervisor: Supervisor) -> None:
     """A source that was not told that its items have arrived keeps others back: then all who read them are busy."""
     for worker in fleet.workers.values():
         if not worker.kept or worker.idle or worker.under_way or not worker.alive or supervisor.state.stopping:

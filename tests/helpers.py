@@ -173,10 +173,14 @@ class Project:
         one_output = popen == {"stderr": subprocess.STDOUT}
         if at_start or input is not None or (popen and not one_output) or not SERVERS:
             return self.start(*args, env=env, verb=verb, **popen).finish(timeout, input)
+        return self.fork(*args, env=env, verb=verb, one_output=one_output).finish(timeout)
+
+    def fork(
+        self, *args: object, env: Mapping[str, str] | None = None, verb: str = "run", one_output: bool = False
+    ) -> Running:
+        """Start `runner run ARGS`, forked, for a test that sends it signals; the next starts when this has ended."""
         token, environment = marked_environment(env or {})
-        return Running(SERVERS[-1].start([verb, *map(str, args)], self.path, environment, one_output), token).finish(
-            timeout
-        )
+        return Running(SERVERS[-1].start([verb, *map(str, args)], self.path, environment, one_output), token)
 
 
 #: The server that forks commands, once the session has started it.

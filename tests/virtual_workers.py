@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from fake_engine import FakeFleet, FakeHub, FakeWorker, Script, check_end, plan, task
+from fake_engine import FakeEngine, FakeReactor, FakeWorker, Script, check_end, plan, task
 
 from runner.clock import FakeClock
 from runner.engines.engine_events import MessageReceived
@@ -67,12 +67,12 @@ class Desk:
     said: list[tuple[float, Any]] = field(default_factory=list)
 
 
-class DeskFleet(FakeFleet):
+class DeskFleet(FakeEngine):
     """`costs[task](item)` is what an item costs, in seconds; a source makes item `n` at `moments(n)`, those of one moment together."""
 
     def __init__(
         self,
-        hub: FakeHub,
+        hub: FakeReactor,
         count: int,
         costs: dict[str, Callable[[int], float]],
         moments: Callable[[int], float] | None = None,
@@ -245,7 +245,7 @@ def day(
     names = {name for each_task in tasks for name in (*each_task.inputs, *each_task.outputs)}
     queues = [replace(queue or QueueConfig("", elastic=True), name=name) for name in sorted(names)]
     clock = FakeClock()
-    hub = FakeHub(clock)
+    hub = FakeReactor(clock)
     seen: list[Any] = []
     fleet = DeskFleet(hub, count, costs, moments, size)
     supervisor = Supervisor(plan(tasks, queues), {"process": fleet, "thread": fleet}, hub, clock, seen.append)

@@ -325,7 +325,7 @@ BUGS: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_planted_bug_is_noticed(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     where, attribute, change, notice = BUGS[bug]
-    monkeypatch.setattr(fake_engine.FakeHub, "limit", 50_000)
+    monkeypatch.setattr(fake_engine.FakeReactor, "limit", 50_000)
     plant(monkeypatch, where, attribute, change)
     with pytest.raises((AssertionError, ValueError)):
         notice()

@@ -907,7 +907,7 @@ def plant(place: str, change: Callable[..., Any], patch: pytest.MonkeyPatch) -> 
 def test_a_planted_bug_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bug = BUGS[name]
     monkeypatch.setattr(harness, "LIMIT", 3.0)
-    monkeypatch.setattr(fake_engine.FakeHub, "limit", LIMIT)
+    monkeypatch.setattr(fake_engine.FakeReactor, "limit", LIMIT)
     with monkeypatch.context() as patch:
         reached = plant(bug.place, bug.change, patch)
         with pytest.raises(bug.fails):

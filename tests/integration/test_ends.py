@@ -355,8 +355,8 @@ def test_exit_3_for_a_plugin_that_cannot_be_loaded(tmp_path):
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143}
 
 
-def start(path: Path, tasks: dict[str, dict[str, Any]], mode: str, *args: str, **how: Any) -> Running:
-    return make(path, task_file(tasks, mode=mode), FILES).start("tasks.toml", *args, **how)
+def start(path: Path, tasks: dict[str, dict[str, Any]], mode: str, *args: str) -> Running:
+    return make(path, task_file(tasks, mode=mode), FILES).fork("tasks.toml", *args)
 
 
 @pytest.mark.parametrize(
@@ -601,7 +601,7 @@ def test_when_runner_is_killed_its_workers_and_their_children_are_gone_within_a_
         "keep": {"call": "keep", "with": {"name": "kept"}, "inputs": "endless"},
         "thread": {"call": "lookout", "mode": "thread"},
     }
-    running = start(tmp_path, tasks, "process")
+    running = make(tmp_path, task_file(tasks, mode="process"), FILES).start("tasks.toml")
     stuck = tmp_path / "stuck.txt"
     wait_for(lambda: stuck.exists() and len(stuck.read_text().splitlines()) == 3)
     wait_for((tmp_path / "kept.kept").exists)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from topology_runs import Finished, balance, keeper, run, task_file
 
+pytestmark = pytest.mark.usefixtures("short_diffs")
 ITEMS = 400
 
 PLUGIN = """

@@ -12,6 +12,7 @@ from topology_runs import USES_KIT, Finished, balance, make, run, task_file
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.usefixtures("short_diffs")
 MODES = ["thread", "process"]
 LINES = 200
 

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("short_diffs")
+
 LINE = """
     [queues]
     numbers = {{ fanout = "copy" }}

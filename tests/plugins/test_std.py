@@ -22,6 +22,8 @@ from runner.plugins import PluginSet
 from runner.std.shell import CommandFailed, CommandTimedOut, fill_template
 from runner.tasks import inspect_shape
 
+pytestmark = pytest.mark.usefixtures("short_diffs")
+
 
 @pytest.fixture
 def put(tmp_path):

@@ -23,6 +23,7 @@ from runner.worker.pace import MAX_BURST
 if TYPE_CHECKING:
     from runner.worker.runtime import WorkerRuntime
 
+pytestmark = pytest.mark.usefixtures("short_diffs")
 KINDS = pytest.mark.parametrize("kind", [OBJECTS, PICKLED], ids=["objects", "pickled"])
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from helpers import examples
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.transport import item_codec

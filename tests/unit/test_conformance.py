@@ -1,4 +1,4 @@
-"""One suite for every fleet: threads, processes and the scripted one keep the same promises to the supervisor."""
+"""One suite for every engine: threads, processes and the scripted one keep the same promises to the supervisor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fake_engine import FakeFleet, FakeHub, Script
+from fake_engine import FakeEngine, FakeReactor, Script
 
 from runner.clock import FakeClock
 from runner.engines.engine_events import MessageReceived, WorkerExited
@@ -48,8 +48,8 @@ class Rig:
         self.kind = kind
         self.backlog: list[Any] = []
         if kind == "fake":
-            self.hub: Any = FakeHub(FakeClock())
-            self.fleet: Any = FakeFleet(self.hub, Script(1), 3)
+            self.hub: Any = FakeReactor(FakeClock())
+            self.fleet: Any = FakeEngine(self.hub, Script(1), 3)
             return
         self.hub = LocalReactor()
         stack.callback(self.hub.close)

@@ -12,6 +12,7 @@ from runner.tasks import Shape
 from runner.transport.messages import OBJECTS, PICKLED
 from runner.worker import call
 
+pytestmark = pytest.mark.usefixtures("short_diffs")
 COUNT = 30_000
 KINDS = pytest.mark.parametrize("kind", [OBJECTS, PICKLED], ids=["objects", "pickled"])
 

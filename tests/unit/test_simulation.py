@@ -1,4 +1,4 @@
-"""The real supervisor on the scripted fleet: random topologies, costs, failures and deaths, on a virtual clock.
+"""The real supervisor on the scripted engine: random topologies, costs, failures and deaths, on a virtual clock.
 
 One seed is one schedule. Safety: the balance holds at every step, nothing arrives twice or unexpected. Liveness: it
 ends. Replay a failing seed with `pytest tests/unit/test_simulation.py --seed N`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fake_engine import FakeFleet, FakeHub, Script, check_end, plan, task
+from fake_engine import FakeEngine, FakeReactor, Script, check_end, plan, task
 
 from runner.clock import FakeClock
 from runner.errors import SpawnError
@@ -12,7 +12,7 @@ from runner.model import QueueConfig
 from runner.supervisor import Supervisor
 
 
-class FleetWithoutReaders(FakeFleet):
+class FleetWithoutReaders(FakeEngine):
     """An engine that can start workers, and no reader."""
 
     refused = 0
@@ -26,7 +26,7 @@ class FleetWithoutReaders(FakeFleet):
 
 def test_a_death_whose_reader_cannot_be_started_is_told_once() -> None:
     clock = FakeClock()
-    hub = FakeHub(clock)
+    hub = FakeReactor(clock)
     fleet = FleetWithoutReaders(hub, Script(1, kills=0.2), 50)
     tasks = [task("source", (), ("q",)), task("work", ("q",), count=2)]
     seen: list[Any] = []
