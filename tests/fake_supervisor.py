@@ -68,7 +68,7 @@ class Port:
             attempt,
             0,
             PICKLED,
-            item_codec.encode_payload([item_codec.encode_item(item) for item in around]),
+            item_codec.encode_payload([item_codec.ItemEncoder(1 << 30).encode_item(item) for item in around]),
         )
 
     def send(self, message: Any) -> None:

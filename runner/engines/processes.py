@@ -19,7 +19,6 @@ import select
 import selectors
 import signal
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import forked_copies
@@ -209,8 +208,7 @@ class ProcessEngine:
             self._reactor.unwatch_fd(worker.link.fileno())  # the pidfd tells the rest
             self._reactor.call_later(_BROKEN_SOCKET_SECONDS, partial(self._check_closed_socket, slot, worker))
         elif worker.link.has_partial_message and worker.bytes_at_check < 0:
-            worker.bytes_at_check = worker.link.received_bytes
-            self._reactor.call_later(_BROKEN_SOCKET_SECONDS, partial(self._check_partial_message, slot, worker))
+            self._watch_partial_message(slot, worker)
 
     def _distrust_worker(self, worker: _Worker, why: str) -> None:
         worker.socket_broken = f"{why}, and was killed"
@@ -221,17 +219,15 @@ class ProcessEngine:
         if self._workers.get(slot) is worker and not worker.sent_last_message:
             self._distrust_worker(worker, "closed the socket that it has to runner")
 
-    def _check_partial_message(self, slot: int, worker: _Worker) -> None:
-        """Kill a worker whose message had begun and has not gone on since."""
-        if self._workers.get(slot) is not worker or worker.socket_broken:
-            return
+    def _watch_partial_message(self, slot: int, worker: _Worker) -> None:
+        """Kill a worker whose message has begun and does not go on."""
         before, worker.bytes_at_check = worker.bytes_at_check, -1
-        if worker.link.has_partial_message:
+        if self._workers.get(slot) is worker and not worker.socket_broken and worker.link.has_partial_message:
             if worker.link.received_bytes == before and not _is_stopped(worker.process.pid):
                 self._distrust_worker(worker, "wrote the beginning of a message into the socket that it has to runner")
                 return
             worker.bytes_at_check = worker.link.received_bytes
-            self._reactor.call_later(_BROKEN_SOCKET_SECONDS, partial(self._check_partial_message, slot, worker))
+            self._reactor.call_later(_BROKEN_SOCKET_SECONDS, partial(self._watch_partial_message, slot, worker))
 
     def _send_memory_notices(self) -> None:
         """Tell workers of memory that is free, and of arenas that are gone."""
@@ -335,7 +331,12 @@ class ProcessEngine:
     def resident_bytes(self, slot: int) -> int:
         """Return the worker's resident bytes, without those of its children."""
         worker = self._workers.get(slot)
-        return 0 if worker is None else _resident_bytes(worker.process.pid)
+        if worker is not None:
+            import psutil  # for a task with a limit of memory only
+
+            with contextlib.suppress(psutil.Error):
+                return int(psutil.Process(worker.process.pid).memory_info().rss)
+        return 0
 
     def is_output_blocked(self, slot: int) -> bool:
         """Return True if the worker waits until its output is taken: its pipe is full, or runner's own output."""
@@ -389,20 +390,13 @@ def _cannot_start(spec: WorkerSpec, error: Exception) -> SpawnError:
     return SpawnError(f"worker `{spec.name}` of task `{spec.task}` could not be started: {why}")
 
 
-def _resident_bytes(pid: int) -> int:
-    try:
-        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
-    except (OSError, IndexError):  # not Linux, or just gone
-        return 0
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
 def _is_stopped(pid: int) -> bool:
     """Return True if a process has been stopped, as by SIGSTOP; False if that is unknown."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in {b"T", b"t"}
-    except (OSError, IndexError):
-        return False
+    import psutil  # few runs need it
+
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).status() in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
+    return False
 
 
 def _death_fd(process: StartedProcess) -> int:

@@ -38,8 +38,7 @@ class LocalReactor:
         self._reader, self._writer = os.pipe()
         for fd in (self._reader, self._writer):
             os.set_blocking(fd, False)
-        self.selector.register(self._reader, selectors.EVENT_READ)
-        self._fd_callbacks: dict[int, Callable[[int], None]] = {}
+        self.selector.register(self._reader, selectors.EVENT_READ, self._empty_wakeup_pipe)
         self._handlers: dict[int, object] = {}
         self._old_wakeup: int | None = None
         self._forget = forked_copies.register_fork_hook(self.abandon_in_fork)
@@ -62,22 +61,24 @@ class LocalReactor:
         with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
             os.write(self._writer, b"\0")
 
+    def _empty_wakeup_pipe(self, _: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._reader, 4096)
+
     def watch_fd(self, fd: int, events: int, call: Callable[[int], None]) -> None:
         """Call `call(mask)` in the loop whenever the descriptor is ready."""
-        self.selector.register(fd, events)
-        self._fd_callbacks[fd] = call
+        self.selector.register(fd, events, call)
 
     def change_fd_events(self, fd: int, events: int) -> None:
         """Change what a descriptor is watched for."""
-        self.selector.modify(fd, events)
+        self.selector.modify(fd, events, self.selector.get_key(fd).data)
 
     def is_watching_fd(self, fd: int) -> bool:
         """Return True if the descriptor is watched."""
-        return fd in self._fd_callbacks
+        return fd in self.selector.get_map()
 
     def unwatch_fd(self, fd: int) -> None:
         """Stop watching; before the descriptor is closed."""
-        self._fd_callbacks.pop(fd, None)
         with contextlib.suppress(KeyError, ValueError):
             self.selector.unregister(fd)
 
@@ -101,26 +102,17 @@ class LocalReactor:
             patience = self._call_due()
             if self._delayed_calls:
                 timeout = patience if timeout is None else min(timeout, patience)
-        if self._posted_events:
+        self._sleeping = True
+        if self._posted_events:  # looked at afterwards: what is posted from now on wakes
             timeout = 0
-        else:
-            self._sleeping = True
-            if self._posted_events:  # posted before it could see that we sleep
-                timeout = 0
         try:
-            ready = self.selector.select(timeout)
+            ready, watched = self.selector.select(timeout), self.selector.get_map()
         finally:
             self._sleeping = False
         for key, mask in ready:
-            if key.fd == self._reader:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._reader, 4096)
-            elif (watcher := self._fd_callbacks.get(key.fd)) is not None:  # an earlier one may have unwatched it
-                watcher(mask)
-        events = []
-        while self._posted_events:
-            events.append(self._posted_events.popleft())
-        return events
+            if key.fd in watched:  # an earlier one may have unwatched it
+                key.data(mask)
+        return [self._posted_events.popleft() for _ in range(len(self._posted_events))]
 
     def suspend_process(self) -> None:
         """Stop this process, as Ctrl-Z does; returns when it is continued."""

@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from runner.errors import RunnerError
-from runner.transport.messages import FromWorker, Grant, Output, Produced, Reply, SharedPayload, ToWorker
+from runner.transport.messages import FromWorker, Grant, Produced, Reply, SharedPayload, ToWorker
 
 PREFIX_STRUCT = struct.Struct("<2s2xIQ")
 MAGIC_BYTES = b"rn"
@@ -76,17 +76,15 @@ def _detach_grant(grant: Grant, payloads: list[WireBuffer]) -> Grant:
             payloads.append(data)
             length = len(data)
         parts.append(replace(part, payload=length))
-    if grant.other_grants:
-        others = [_detach_grant(other, payloads) for other in grant.other_grants]
-        return replace(grant, parts=parts, other_grants=others)
-    return replace(grant, parts=parts)
+    return replace(grant, parts=parts, other_grants=[_detach_grant(other, payloads) for other in grant.other_grants])
 
 
 def _attach_payloads(message: Any, payloads: _PayloadReader) -> Any:
     if isinstance(message, Grant):
         message = _attach_grant(message, payloads)
     elif isinstance(message, (Reply, Produced)) and message.outputs:
-        message = replace(message, outputs=tuple([_attach_output(output, payloads) for output in message.outputs]))
+        outputs = [replace(each, payload=bytes(payloads.read(each.payload))) for each in message.outputs]
+        message = replace(message, outputs=tuple(outputs))
     if payloads.unread:
         raise FrameError(f"{len(payloads.unread)} bytes of payload more than the header says")
     return message
@@ -94,14 +92,8 @@ def _attach_payloads(message: Any, payloads: _PayloadReader) -> Any:
 
 def _attach_grant(grant: Grant, payloads: _PayloadReader) -> Grant:
     parts = tuple([replace(part, payload=payloads.read(part.payload)) for part in grant.parts])
-    if grant.other_grants:
-        others = tuple([_attach_grant(other, payloads) for other in grant.other_grants])
-        return replace(grant, parts=parts, other_grants=others)
-    return replace(grant, parts=parts)
-
-
-def _attach_output(output: Output, payloads: _PayloadReader) -> Output:
-    return replace(output, payload=bytes(payloads.read(output.payload)))
+    others = tuple([_attach_grant(other, payloads) for other in grant.other_grants])
+    return replace(grant, parts=parts, other_grants=others)
 
 
 class _PayloadReader:

@@ -96,16 +96,12 @@ def _child_process_names() -> list[str]:
     return [] if module is None else [child.name for child in module.active_children() if not child.daemon]
 
 
-def exit_orderly(who: str, limit: float, keep: Collection[int] | None) -> None:
-    """End as the interpreter does; see the top.
-
-    `keep` are descriptors of runner's own; None: the interpreter itself will end, and close the files.
-    """
+def exit_orderly(who: str, limit: float, keep: Collection[int]) -> None:
+    """End as the interpreter does; see the top. `keep` are descriptors of runner's own."""
     watchdog = ExitWatchdog(limit, 0, who)
     for step in (threading._shutdown, _exit_functions):  # type: ignore[attr-defined]  # there is no public name
         _run_step(step)
-    if keep is not None:
-        close_files(keep)
+    close_files(keep)
     watchdog.cancel_watch()
 
 

@@ -87,7 +87,7 @@ class OutputBuffer:
             self.gathered_bytes += item_codec.memory_size(item)
         else:  # before anything is kept: it may be refused
             encoded = self.item_encoder.encode_item(item)
-            self.gathered_bytes += item_codec.transfer_cost(encoded, self.shared_discount)
+            self.gathered_bytes += item_codec.encoded_size(encoded, self.shared_discount)
             self.has_large_items = True
             self.has_encoded_items = self.has_encoded_items or type(encoded) is tuple
         priorities = [item_priority(item) if self.output_groups[index].priority else None for index in targets]
@@ -188,7 +188,7 @@ def _within_bytes(items: list[Any], shared_discount: int) -> list[Any]:
     """Return as many of the items as a chunk may hold, at least one."""
     total = 0
     for at, item in enumerate(items):
-        total += item_codec.transfer_cost(item, shared_discount)
+        total += item_codec.encoded_size(item, shared_discount)
         if total > MAX_CHUNK_BYTES:
             return items[: max(1, at)]
     return items

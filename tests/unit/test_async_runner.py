@@ -29,7 +29,9 @@ class Port:
     arena_writer = None
 
     def __init__(self, items: list[Any]) -> None:
-        self.payload = item_codec.encode_payload([item_codec.encode_item(item) for item in ["none", *items]])
+        self.payload = item_codec.encode_payload(
+            [item_codec.ItemEncoder(1 << 30).encode_item(item) for item in ["none", *items]]
+        )
         self.items, self.leases = items, count(1)
         self.open: dict[int, tuple[int, int]] = {}
         self.done: list[Any] = []

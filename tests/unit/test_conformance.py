@@ -78,7 +78,7 @@ class Rig:
         if self.kind == "fake":
             return [(item,) for item in items]
         return (
-            item_codec.encode_payload([item_codec.encode_item(item) for item in items])
+            item_codec.encode_payload([item_codec.ItemEncoder(1 << 30).encode_item(item) for item in items])
             if self.form == PICKLED
             else items
         )
