@@ -21,16 +21,15 @@ class ClockPace:
     (4, None, 1)
     """
 
-    __slots__ = ("_max_interval", "_quick_seconds", "clock_check_interval")
+    __slots__ = ("_max_interval", "clock_check_interval")
 
-    def __init__(self, max_interval: int = MAX_BURST, quick_seconds: float = QUICK_SECONDS) -> None:
+    def __init__(self, max_interval: int = MAX_BURST) -> None:
         self.clock_check_interval = 1
         self._max_interval = max_interval
-        self._quick_seconds = quick_seconds
 
     def adapt_interval(self, seconds: float) -> None:
         """Set the next interval; the present one took `seconds`."""
-        if seconds < self._quick_seconds:
+        if seconds < QUICK_SECONDS:
             self.clock_check_interval = min(self._max_interval, 2 * self.clock_check_interval)
         elif seconds > SLOW_SECONDS:
             self.clock_check_interval = max(1, self.clock_check_interval // 4)
