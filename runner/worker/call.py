@@ -46,7 +46,7 @@ def call_granted_items(
 ) -> None:
     """Execute grants until the inputs have ended."""
     if runtime.call_shape.kind == "class":
-        # bench small: bound once; looking it up for each item costs as much as calling it.
+        # Bound once, not looked up for each item.
         target = target.__call__  # type: ignore[operator]  # an instance, here
     if args or kwargs:
         function = target
@@ -181,6 +181,8 @@ class PerItem:
         self, part: GrantedRange, items: Iterator[Any], at: int, stop: int, base: int
     ) -> tuple[int, _Faults]:
         """Call the function for some hundreds of items in the shortest loop; until now all its results were plain.
+
+        bench one worker alone: without it 1.43, with it 1 (a sink: 4.9).
 
         The progress slot shows all of them as suspects: after a death here each is given again alone. The first
         result of another type is taken a moment later than it would be item by item.

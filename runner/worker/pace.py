@@ -1,14 +1,14 @@
 """The distance between two readings of the clock: as many items as take about a millisecond.
 
-bench small: a reading costs as much as a small item does on its way, so a body reads the clock now and then. The
-time that has passed decides how many items there are until the next reading.
+A reading costs as much as a small item does on its way, so a body reads the clock now and then. The time
+that has passed decides how many items there are until the next reading.
 """
 
 from __future__ import annotations
 
 #: An interval that took less than this many seconds is doubled, and one that took more than that many is quartered.
 QUICK_SECONDS, SLOW_SECONDS = 0.0005, 0.002
-#: Items of one burst at most. bench small: their results are still in the processor's cache when it ends.
+#: Items of one burst at most: all of them are suspects when the worker dies.
 MAX_BURST = 512
 
 

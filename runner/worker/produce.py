@@ -57,7 +57,7 @@ class SourceOutput:
         #: Waiting items from which they leave although others are in flight.
         self.push_threshold = 1
         #: Not empty: the next item leaves at once, or must not be made.
-        #: bench small: a list, because its truth is all that is looked at between two items.
+        #: A list, because its truth is all that is looked at between two items.
         self.attention_flag: list[int] = [1]
         self._counted_items = 0
         self._sent_at = perf_counter()

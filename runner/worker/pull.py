@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from runner.transport.messages import Grant, GrantedRange
     from runner.worker.runtime import WorkerRuntime
 
-#: Items after which a loop looks at the clock. bench small: the function's `for` runs over an iterator of C's.
+#: Items after which a loop looks at the clock. bench an inbox of numbers: without bursts 3.7, with them 1.
 _ITEMS_PER_CLOCK_CHECK = 64
 
 
