@@ -46,22 +46,3 @@ def freeze_imported() -> None:
     """Freeze what is imported, in a command's process; before anything of the user's is imported."""
     if _freezes_until_exit:
         gc.freeze()
-
-
-@contextlib.contextmanager
-def frozen_during_run() -> Iterator[None]:
-    """Freeze what exists when a run begins until its end; not in a program that has frozen objects itself.
-
-    >>> with frozen_during_run(): gc.get_freeze_count() > 1000
-    True
-    >>> gc.get_freeze_count()
-    0
-    """
-    if gc.get_freeze_count():
-        yield
-        return
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

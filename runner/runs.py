@@ -19,7 +19,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from runner import events, gc_tuning, shared_stdin
+from runner import events, shared_stdin
 from runner.clock import RealClock
 from runner.engines import process_setup
 from runner.engines.base import EngineContext
@@ -257,7 +257,6 @@ def execute_plan(
         stack.enter_context(_marked_environment())
         engines = _open_engines(plan, reactor, page, printer, stack)
         reactor.catch_signals(_SIGNALS)
-        stack.enter_context(gc_tuning.frozen_during_run())
         clock = RealClock()
         emit = _masked_emit(plan.secret_mask, emit)
         for text in plan.notices:

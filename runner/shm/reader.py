@@ -5,8 +5,10 @@ only (copy-on-write): the file keeps what was sent, so an item that is given aga
 view of a buffer dies, the pages that were written are dropped, and the supervisor is told that this process does
 not need the buffer any more. A function that keeps an array keeps its buffer: the writer does not use it meanwhile.
 
-bench arrays-1m: a buffer that is emitted as it came needs no copy, its reference is sent on. With a few pages changed,
-it goes with those pages beside it (`PageChanges`), and the next reader writes them into its own mapping.
+A buffer that is emitted as it came needs no copy, its reference is sent on.
+bench arrays-1m: without it 1.46, with it 1.
+With a few pages changed, it goes with those pages beside it (`PageChanges`), and the next reader writes them into its
+own mapping. bench arrays-1m: without it 1.15, with it 1.
 
 There is one table for the whole process. A worker process has one worker; thread workers share the table, so a
 buffer of which a view is alive here is read into fresh memory for the second reader.

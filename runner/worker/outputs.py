@@ -47,7 +47,7 @@ class OutputBuffer:
         #: The types of all small values that there have ever been.
         self.small_types: set[type] = set()
         self._call_mark: RollbackMark | None = None
-        #: The type of the last item, and of the last result that was one. bench threads: it need not be checked again.
+        #: The type of the last item, and of the last result that was one: it need not be checked again.
         self._checked_type: type = str
         self._single_item_type: type = str
         self._groups_by_port: dict[str, list[int]] = {}
@@ -55,7 +55,7 @@ class OutputBuffer:
             self._groups_by_port.setdefault(group.port, []).append(index)
         first_port = output_groups[0].port if output_groups else ""
         self._default_groups = self._groups_by_port.get("default", self._groups_by_port.get(first_port, []))
-        #: With one ordinary group this is its buffer. bench small: bodies append to it themselves, without a call.
+        #: With one ordinary group this is its buffer, to which bodies append themselves.
         is_plain = len(output_groups) == 1 and not output_groups[0].priority
         self.direct_buffer: list[Any] | None = self.buffers[0] if is_plain else None
         self.objects_only = bool(output_groups) and all(group.payload_kind == OBJECTS for group in output_groups)

@@ -1,14 +1,14 @@
 """The distance between two readings of the clock: as many items as take about a millisecond.
 
-bench small: a reading costs as much as a small item does on its way, so a body reads the clock now and then. The
-time that has passed decides how many items there are until the next reading.
+A reading costs as much as a small item does on its way, so a body reads the clock now and then. The time
+that has passed decides how many items there are until the next reading.
 """
 
 from __future__ import annotations
 
 #: An interval that took less than this many seconds is doubled, and one that took more than that many is quartered.
 QUICK_SECONDS, SLOW_SECONDS = 0.0005, 0.002
-#: Items of one burst at most. bench small: their results are still in the processor's cache when it ends.
+#: Items of one burst at most: all of them are suspects when the worker dies.
 MAX_BURST = 512
 
 
@@ -21,16 +21,15 @@ class ClockPace:
     (4, None, 1)
     """
 
-    __slots__ = ("_max_interval", "_quick_seconds", "clock_check_interval")
+    __slots__ = ("_max_interval", "clock_check_interval")
 
-    def __init__(self, max_interval: int = MAX_BURST, quick_seconds: float = QUICK_SECONDS) -> None:
+    def __init__(self, max_interval: int = MAX_BURST) -> None:
         self.clock_check_interval = 1
         self._max_interval = max_interval
-        self._quick_seconds = quick_seconds
 
     def adapt_interval(self, seconds: float) -> None:
         """Set the next interval; the present one took `seconds`."""
-        if seconds < self._quick_seconds:
+        if seconds < QUICK_SECONDS:
             self.clock_check_interval = min(self._max_interval, 2 * self.clock_check_interval)
         elif seconds > SLOW_SECONDS:
             self.clock_check_interval = max(1, self.clock_check_interval // 4)

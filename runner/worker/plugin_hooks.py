@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from runner.hookspecs import WorkerInfo
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from runner.hookspecs import WorkerHook
     from runner.worker.spec import WorkerSpec
 
@@ -51,24 +53,19 @@ def _prefixed_output(hook: WorkerHook, spec: WorkerSpec) -> Any:
     speak = getattr(sys.stdout, "speaking", None)
     if speak is not None:  # a thread among others
         return speak(f"{spec.name} | {name}")
-    return _PrefixedStreams(name)
+    return _prefixed_streams(name)
 
 
-class _PrefixedStreams:
-    """Standard output and error, each line of which begins with a name while this is entered."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._streams: tuple[Any, Any] = (None, None)
-
-    def __enter__(self) -> None:
-        self._streams = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = (_PrefixedStream(self._name, stream) for stream in self._streams)
-
-    def __exit__(self, *exc: object) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        sys.stdout, sys.stderr = self._streams
+@contextlib.contextmanager
+def _prefixed_streams(name: str) -> Iterator[None]:
+    """Have each line on standard output and error begin with a name."""
+    out, err = _PrefixedStream(name, sys.stdout), _PrefixedStream(name, sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            yield
+        finally:
+            out.flush()
+            err.flush()
 
 
 class _PrefixedStream:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import queue
 import threading
 from functools import partial
-from itertools import groupby, islice
+from itertools import islice
 from time import perf_counter
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
@@ -27,21 +27,15 @@ from runner.transport import item_codec
 from runner.transport.messages import Credit, Produced
 from runner.worker.outbox_threads import outbox_until_released
 from runner.worker.outputs import MAX_CHUNK_BYTES
-from runner.worker.pace import MAX_BURST, ClockPace
+from runner.worker.pace import MAX_BURST
 from runner.worker.returned_values import check_result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from types import AsyncGeneratorType
 
     from runner.shm.writer import ArenaWriter
     from runner.worker.runtime import WorkerRuntime
-
-
-#: A source's intervals grow more slowly than its readers': a longer one keeps its first items waiting.
-_QUICK_SECONDS = 0.0001
-#: Items from which there is something to gain from a burst.
-_MIN_BURST = 32
 
 
 class SourceStopped(BaseException):
@@ -63,11 +57,8 @@ class SourceOutput:
         #: Waiting items from which they leave although others are in flight.
         self.push_threshold = 1
         #: Not empty: the next item leaves at once, or must not be made.
-        #: bench small: a list, because its truth is all that is looked at between two items.
+        #: A list, because its truth is all that is looked at between two items.
         self.attention_flag: list[int] = [1]
-        self.pace = ClockPace(MAX_BURST, _QUICK_SECONDS)
-        #: The key by which items are grouped in a burst: their type, until `handle_message` ends it.
-        self.burst_key: Any = partial(type)
         self._counted_items = 0
         self._sent_at = perf_counter()
         #: Seconds since then that were spent waiting for room, and since when it waits now.
@@ -104,12 +95,9 @@ class SourceOutput:
         """Have the next item end this copy, which the function has forked."""
         self.lock = self.credit_condition = ExitOnTouch()  # type: ignore[assignment]  # that is what it stands for
         self.attention_flag[:] = [1]
-        self.burst_key.__setstate__((id, (), {}, None))
 
     def _set_flag(self) -> None:
         self.attention_flag[:] = [1] if self.nothing_in_flight or self.runtime.context.stopping else []
-        if self.attention_flag:  # an item's id is not a type, so it is the first of another group
-            self.burst_key.__setstate__((id, (), {}, None))
 
     def _send_threshold(self) -> int:
         """Return the number of waiting items from which they are sent."""
@@ -152,10 +140,7 @@ class SourceOutput:
     def _reserve_locked(self, timeout: float | None) -> bool:
         if threading.get_ident() == self._owner:
             self.runtime.measurements.report_when_due(perf_counter())
-        waiting = self.waiting_items
-        if waiting and (
-            self.nothing_in_flight or waiting >= min(self.push_threshold, self.credit_total - self.sent_items)
-        ):
+        if self.is_due:
             self._send_waiting()
         arena_writer = self.runtime.port.arena_writer
         if arena_writer is not None and timeout is None and arena_writer.should_wait_for_readers():
@@ -243,27 +228,15 @@ class SourceOutput:
     def _emit_some(self, items: Iterator[Any], direct: list[Any]) -> bool:
         """Take the items that may be made before there is something to do. False: that was all.
 
-        The hottest loop of a source. bench small: small values go straight into the buffer of the one ordinary group.
+        The hottest loop of a source: small values go straight into the buffer of the one ordinary group.
         """
         self.reserve_credit()
         with self.lock:
             before = self.sent_items + self.waiting_items
-            limit = min(max(1, self._send_threshold() - self.waiting_items), self.pace.clock_check_interval)
-            self.burst_key = partial(id if self.attention_flag else type)
-        began = perf_counter()
-        few_items = islice(items, limit) if limit < _MIN_BURST else None
-        more = self._emit_burst(items, direct, limit) if few_items is None else self._emit_one_by_one(few_items, direct)
-        with self.lock:
-            made = self.sent_items + self.waiting_items - before
-        if made >= self.pace.clock_check_interval:
-            self.pace.adapt_interval(perf_counter() - began)
-        return more or made == limit
-
-    def _emit_one_by_one(self, items: Iterable[Any], direct: list[Any]) -> bool:
-        """Take items one by one; True if the messages that came end that before the items do."""
+            limit = min(max(1, self._send_threshold() - self.waiting_items), MAX_BURST)
         small, flag = item_codec.SMALL_TYPES, self.attention_flag
-        same: type | None = None  # bench small: most items are of the type of the one before, so no look-up
-        for item in items:
+        same: type | None = None  # most items are of the type of the one before
+        for item in islice(items, limit):
             if type(item) is same:
                 direct.append(item)
             elif type(item) in small:
@@ -276,34 +249,8 @@ class SourceOutput:
                     return True
             if flag:
                 return True
-        return False
-
-    def _emit_burst(self, items: Iterable[Any], direct: list[Any], limit: int) -> bool:
-        """Take items of one small type at the speed of C. False: there are no more.
-
-        bench small: `groupby` and `extend` ask the generator for items without a step of Python between two of them.
-
-        An item of another type is the first of the next group, and nothing was asked of the generator since: it is
-        kept as it was when it was yielded. So is the item after which `handle_message` has ended the burst.
-        """
-        groups = groupby(items, self.burst_key)
-        found = next(groups, None)
-        if found is None:
-            return False
-        item_type, group = found
-        if item_type in item_codec.SMALL_TYPES:
-            self.output_buffer.small_types.add(item_type)
-            direct.extend(islice(group, limit - 1))
-            item = next(group, self)
-            if item is not self:
-                direct.append(item)
-                return True
-            found = next(groups, None)
-            if found is None:
-                return False
-            _, group = found
-        self.emit_reserved(next(group))
-        return True
+        with self.lock:
+            return self.sent_items + self.waiting_items - before == limit
 
 
 class SourceOutbox(Outbox[Any]):

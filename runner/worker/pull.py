@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from runner.transport.messages import Grant, GrantedRange
     from runner.worker.runtime import WorkerRuntime
 
-#: Items after which a loop looks at the clock. bench small: the function's `for` runs over an iterator of C's.
+#: Items after which a loop looks at the clock. bench an inbox of numbers: without bursts 3.7, with them 1.
 _ITEMS_PER_CLOCK_CHECK = 64
 
 
@@ -143,8 +143,7 @@ class PullInbox(Inbox[Any]):
             return
         self.runtime.show_position(self.grant.lease, self.done_items)
         self.runtime.context.set_item(part, part.start + start)
-        if part.crashes:
-            self.runtime.send_suspect_preview(self.grant.lease, part, self._burst[0])
+        self.runtime.send_suspect_preview(self.grant.lease, part, self._burst[0])
 
     def _cut_bursts(self, grant: Grant) -> Iterator[tuple[GrantedRange, int, EncodedItems]]:
         """Yield about a millisecond of work at a time: the part, the index in it, and the items as they travelled."""
@@ -240,7 +239,6 @@ class PullInbox(Inbox[Any]):
         now = perf_counter()
         self.runtime.measurements.record_items(now - self.began_at, self.done_items)
         self.runtime.send_reply(Reply(acks, outputs, now - self.began_at))
-        self.runtime.measurements.report_when_due(now)
         self.grant, self.failures, self._burst_range = None, [], None
         self.done_items = self._burst_start = 0
         self._next_bursts = iter(())

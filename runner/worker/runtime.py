@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from runner.forked_copies import DiscardingChannel, ExitOnTouch
@@ -91,7 +92,9 @@ class WorkerRuntime:
         return message if isinstance(message, Grant) else None
 
     def send_suspect_preview(self, lease: int, part: GrantedRange, encoded: Any) -> None:
-        """Send a preview of an item over which workers have died, before it is executed once more."""
+        """Send a preview of an item if workers have died over it, before it is executed once more."""
+        if not part.crashes:
+            return
         try:
             text = preview_item(decode_item(part, encoded))
         except Exception as error:  # noqa: BLE001  it cannot even be decoded; that will be its failure
@@ -125,7 +128,7 @@ class WorkerRuntime:
         self.progress_slot[0] = lease
 
     def send_reply(self, reply: Reply) -> None:
-        """Send what was done, and show that nothing is executed any more.
+        """Send what was done, and what was measured if that is due; show that nothing is executed any more.
 
         When it cannot be sent, one of these items has closed what it did not open: all of them are shown as suspects,
         and this worker's end is theirs.
@@ -138,6 +141,7 @@ class WorkerRuntime:
                 self.show_position(ack.lease, pack_burst(self.answered_items, max(1, ack.done)))
             raise
         self.answered_items = sum(self.answered_items + ack.done for ack in reply.acks if ack.keeps_rest)
+        self.measurements.report_when_due(perf_counter())
 
 
 def encoded_items(part: GrantedRange) -> item_codec.EncodedItems:

@@ -105,17 +105,12 @@ def test_an_item_is_as_it_was_when_it_was_yielded(before: int) -> None:
     assert poured(*tap(), rows())[before:] == [{"number": number} for number in range(600)]
 
 
-def fast(made: SourceOutput) -> bool:
-    return made.pace.clock_check_interval >= 512
-
-
 def test_while_nothing_is_under_way_an_item_leaves_before_the_next_one_is_made() -> None:
     made, port = tap()
     late: list[int] = []
 
     def items() -> Iterator[int]:
         yield from range(20_000)
-        assert fast(made)
         for number in range(20_000, 20_700):
             made.handle_message(Credit(made.credit_total, 0.02))  # what waited leaves
             made.handle_message(Credit(made.credit_total, 0.02))  # and has arrived: nothing is under way
@@ -189,20 +184,3 @@ def test_items_are_made_within_their_credit() -> None:
     poured(made, port, items())
     assert port.items == list(range(5000))
     assert most <= 0
-
-
-def test_a_generator_that_gets_slow_is_asked_for_less_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, port = tap()
-    times = iter(range(10**9))
-    strides = []
-
-    def items() -> Iterator[int]:
-        yield from range(20_000)
-        assert fast(made)
-        monkeypatch.setattr("runner.worker.produce.perf_counter", lambda: float(next(times)))
-        for number in range(20_000, 25_000):
-            strides.append(made.pace.clock_check_interval)
-            yield number
-
-    poured(made, port, items())
-    assert strides[-1] == 1
