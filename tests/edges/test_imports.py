@@ -505,5 +505,5 @@ sys.meta_path.insert(0, Interrupt)
 @pytest.mark.parametrize("module", ["runner.gc_tuning", "runner.cli.streams", "typer", "runner.cli.run"])
 def test_ctrl_c_while_the_command_is_imported_ends_it_without_a_traceback(project, module):
     made = project({"sitecustomize.py": INTERRUPTED_IMPORT, "tasks.toml": "[tasks.a]\ncall = 'builtins:print'\n"})
-    outcome = made.run(env={"PYTHONPATH": str(made.path), "INTERRUPTED": module})
+    outcome = made.start(env={"PYTHONPATH": str(made.path), "INTERRUPTED": module}).finish()
     assert (outcome.exit, outcome.out, outcome.err) == (130, "", "interrupted\n"), outcome
