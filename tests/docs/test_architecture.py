@@ -39,3 +39,15 @@ def test_the_reading_order_is_of_ten_files_as_long_as_the_page_says():
     lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
     [said] = re.findall(r"about ([\d,]+) lines", text)
     assert abs(lines - int(said.replace(",", ""))) < 0.2 * lines, lines
+
+
+def test_each_walk_is_as_long_as_the_page_says_and_passes_files_that_are_there():
+    text = PAGE.read_text(encoding="utf-8").partition("## The four walks")[2]
+    told = re.findall(r"^\| .+? \| (\d+) \| (\d+) \| (\d+) \|$", text, re.MULTILINE)
+    counted = []
+    for walk in re.findall(r"^```walk\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        files = set(re.findall(r"[\w/]+", walk))
+        assert not [name for name in files if not (RUNNER / f"{name}.py").is_file()]
+        counted.append(tuple(map(str, (len(files), walk.count("→"), walk.count("⤶")))))
+    assert counted == told
+    assert len(counted) == 4
