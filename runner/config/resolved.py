@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from runner.config import grammar
-from runner.config.diagnostics import UNKNOWN
+from runner.config.reader import UNKNOWN
 from runner.config.units import Written
 from runner.errors import UsageError
 from runner.problems import format_location
