@@ -23,22 +23,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 #: What is shown for a letter that the output's encoding does not have; every other one as an escape.
-_PLAIN = {
-    **dict.fromkeys("─┄", "-"),
-    **dict.fromkeys("│┆", "|"),
-    **dict.fromkeys("┌┐└┘├┤┬┴┼", "+"),
-    **dict.fromkeys("█▉▊▋▌▍▎▏", "#"),
-    "▶": ">",
-    "◀": "<",
-    "▲": "^",
-    "▼": "v",
-    "→": "->",
-    "·": ".",
-    "–": "-",
-    "…": "...",
-    "µ": "u",
-    "×": "x",
-}
+_PLAIN = {**dict.fromkeys("█▉▊▋▌▍▎▏", "#"), "→": "->", "–": "-", "…": "...", "µ": "u", "×": "x"}
 _HANDLER = "runner.plain"
 
 
@@ -109,8 +94,8 @@ def _replace_letters(error: UnicodeError) -> tuple[str | bytes, int]:
     r"""Return an error handler of codecs: letters that look alike, or escapes.
 
     >>> codecs.register_error(_HANDLER, _replace_letters)
-    >>> "┌─▶ 5 µs é".encode("ascii", _HANDLER)
-    b'+-> 5 us \\xe9'
+    >>> "→ 5 µs é".encode("ascii", _HANDLER)
+    b'-> 5 us \\xe9'
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error
