@@ -37,7 +37,6 @@ __all__ = [
     "check_everything",
     "check_file",
     "check_functions",
-    "plugin_notices",
     "raise_if_errors",
 ]
 
@@ -63,6 +62,11 @@ class Findings:
     functions: dict[str, TaskFunction]
     arguments: dict[str, Arguments]
     plugins: PluginSet
+
+    @property
+    def plugin_notices(self) -> tuple[str, ...]:
+        """The texts about plugins that a run goes on without."""
+        return tuple(each.message for each in self.problems if each.code == _BROKEN_PLUGIN)
 
 
 def check_everything(config: Config, choice: PluginPolicy | None = None) -> Findings:
@@ -184,8 +188,3 @@ def _has_hooks(plugin: Plugin) -> bool:
         return True
     # It was not imported, so only its text can tell.
     return plugin.path is not None and "hookimpl" in plugin.source_text
-
-
-def plugin_notices(problems: Sequence[Problem]) -> tuple[str, ...]:
-    """Return what a run says of plugins that it goes on without."""
-    return tuple(each.message for each in problems if each.code == _BROKEN_PLUGIN)

@@ -119,19 +119,17 @@ def take_output_error() -> str:
 # -- harmless to a terminal -------------------------------------------------------------------
 
 
-class SafeStream:
+class _SafeStream:
     """Takes the place of a text stream, and makes harmless what is written to it."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write it, harmless."""
         self.stream.write(printable_text(text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write several."""
         for line in lines:
             self.write(line)
 
@@ -143,8 +141,8 @@ class SafeStream:
 def escaped_output(escaped: bool = True) -> Iterator[None]:
     """While it is entered, what is printed is harmless; if not `escaped`, it is not ours, and stays as it is."""
     before = sys.stdout, sys.stderr
-    plain = [stream.stream if isinstance(stream, SafeStream) else stream for stream in before]
-    out, err = [SafeStream(stream) if escaped and stream is not None else stream for stream in plain]
+    plain = [stream.stream if isinstance(stream, _SafeStream) else stream for stream in before]
+    out, err = [_SafeStream(stream) if escaped and stream is not None else stream for stream in plain]
     sys.stdout, sys.stderr = out, err
     try:
         yield

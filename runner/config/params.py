@@ -95,11 +95,6 @@ _PARAM_TYPES: dict[str, tuple[str, Any, Callable[[str], Any]]] = {
 }
 
 
-def type_of(value: Any) -> str | None:
-    """Return the param type that a value of the file has by itself."""
-    return next((kind for kind, (_, plain, _) in _PARAM_TYPES.items() if isinstance(value, plain)), None)
-
-
 @dataclass(slots=True)
 class Params:
     """The declared params and their values; `values[name]` is UNKNOWN when a problem was reported for it."""
@@ -252,9 +247,11 @@ def read_params(raw: dict[str, Any], reader: Reader) -> Params:
 
 
 def _make_param(word: str, made: dict[str, Any]) -> Param:
-    kind = made.setdefault("type", type_of(made.get("default", "")))
-    if kind is None:
-        raise InvalidValue("E114", f"cannot be {describe_value(made['default'])}", key="default")
+    default = made.get("default", "")
+    default_type = next((one for one, (_, plain, _) in _PARAM_TYPES.items() if isinstance(default, plain)), "")
+    kind = made.setdefault("type", default_type)
+    if not kind:
+        raise InvalidValue("E114", f"cannot be {describe_value(default)}", key="default")
     if made.get("required") and "default" in made:
         raise InvalidValue("E114", "has a default, so it cannot be required", key="required")
     if not made.get("required") and "default" not in made:

@@ -153,19 +153,16 @@ class TomlScanner:
         self._skip("[")
         path: KeyPath = ()
         parts = self._read_key()
-        for number, (part, *span) in enumerate(parts):
+        for number, (part, start, end) in enumerate(parts):
             path += (part,)
-            self._add(path, *span)
+            self.spans.setdefault(path, (start, end))
             if double and number == len(parts) - 1:
                 self._arrays[path] = self._arrays.get(path, -1) + 1
             if path in self._arrays:
                 path += (str(self._arrays[path]),)
-                self._add(path, *span)
+                self.spans.setdefault(path, (start, end))
         self._skip("]")
         return path
-
-    def _add(self, path: KeyPath, start: int, end: int) -> None:
-        self.spans.setdefault(path, (start, end))
 
     def _read_key(self) -> list[tuple[str, int, int]]:
         """Return a dotted key as (part, start, end); the `=` or `]` behind it is taken, too."""
@@ -179,8 +176,8 @@ class TomlScanner:
     def _read_pair(self, path: KeyPath) -> None:
         for part, start, end in self._read_key():
             path += (part,)
-            self._add(path, start, end)
-        self._add((*path, VALUE_PART), *self._read_value(path))
+            self.spans.setdefault(path, (start, end))
+        self.spans.setdefault((*path, VALUE_PART), self._read_value(path))
 
     def _read_value(self, path: KeyPath) -> tuple[int, int]:
         """Return start and end of a value, after those of what is in it."""
@@ -197,5 +194,5 @@ class TomlScanner:
                 self._read_pair(path)
             else:
                 element = (*path, str(number))
-                self._add(element, *self._read_value(element))
+                self.spans.setdefault(element, self._read_value(element))
         return start, self._tokens.popleft()[2]
