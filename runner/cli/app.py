@@ -56,18 +56,16 @@ class RunnerGroup(typer.core.TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  typer's signature
         """Import one verb, or a plugin's command; runner's own verbs come first, and stay what they are."""
-        if cmd_name not in self.verbs:
-            offered = _plugin_commands().get(cmd_name)
-            if offered is None:
-                return None
-            made = self._build_command(cmd_name, _load_command(cmd_name, offered))
-            # It prints what it likes; what is wrong with its options is still said by runner.
-            made.invoke = streams.escaped_output(False)(made.invoke)
-            return made
-        if self.commands[cmd_name] is None:
+        if cmd_name in self.verbs:
             module, _, attribute = self.verbs[cmd_name][0].partition(":")
-            self.commands[cmd_name] = self._build_command(cmd_name, getattr(importlib.import_module(module), attribute))
-        return self.commands[cmd_name]
+            return self._build_command(cmd_name, getattr(importlib.import_module(module), attribute))
+        offered = _plugin_commands().get(cmd_name)
+        if offered is None:
+            return None
+        made = self._build_command(cmd_name, _load_command(cmd_name, offered))
+        # It prints what it likes; what is wrong with its options is still said by runner.
+        made.invoke = streams.escaped_output(False)(made.invoke)
+        return made
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  typer's signature
         """Write the list of verbs for `--help`, without importing any."""
