@@ -84,7 +84,7 @@ class RunnerGroup(typer.core.TyperGroup):
             made: Any = typer.main.get_group(target)
         else:
             alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-            alone.command(help=_help_text(target.__doc__ or ""))(target)
+            alone.command()(target)
             made = typer.main.get_command(alone)
         made.name = name
         folder_options = [copy.copy(param) for param in self.params if "-C" in param.opts]
@@ -98,10 +98,10 @@ def _add_common_options(command: Any, folder_options: list[Any]) -> None:
     """Give every command `-C`, its examples line by line, and the nearest word for a misspelt option."""
     within = getattr(command, "commands", {}).values()
     for each in within:
-        if each.callback is not None and "Examples:" in (each.callback.__doc__ or ""):
-            each.help = _help_text(each.callback.__doc__)
         _add_common_options(each, folder_options)
     if not within:
+        if "Examples:" in (text := command.callback.__doc__ or ""):
+            command.help = _help_text(text)
         if not any("-C" in param.opts for param in command.params):
             command.params += folder_options
         command.parse_args = partial(_parse_with_hint, command, command.parse_args)

@@ -141,7 +141,7 @@ def run(
     if html is not None or report:
         from runner.cli.report import choose_page_writer
 
-        write_page = choose_page_writer(plan, html)
+        write_page = partial(write_report, write=choose_page_writer(plan, html), quiet=quiet)
     options = runs.OutputOptions(
         quiet=quiet,
         verbose=verbose,
@@ -151,7 +151,7 @@ def run(
         events_file=events,
         log_format=log_format,
         log_file=log_file,
-        write_page=None if write_page is None else partial(write_report, write=write_page, quiet=quiet),
+        write_page=write_page,
     )
     _execute_and_leave(plan, options, document)
 

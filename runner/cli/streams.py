@@ -171,13 +171,11 @@ def claim_stdout() -> Callable[[str], None]:
     It stays so until this process ends, because some print at its very end; a caller that goes on calls
     `restore_stdout`.
     """
-    try:
+    kept = -1
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, or a stream of a test's
         sys.stdout.flush()
-        kept = -1
         if sys.stdout.fileno() == 1:
             kept = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)  # not 2, which may be closed
-    except (AttributeError, OSError, ValueError):  # closed, or a stream of a test's
-        kept = -1
     if kept < 0:
         stream = sys.stdout
         return lambda text: print(text, file=stream, flush=True)

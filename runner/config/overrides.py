@@ -65,7 +65,7 @@ def apply_declared_options(
     made = reader.convert_table(dict(options), grammar.TASK_DEFAULTS, ("defaults", "task"), owner)
     found = [Problem("E309", each.message, place, hint=each.hint) for each in reader.problems]
     keys = {key: value for key, value in made.items() if not is_set_in_file(config, name, key)}
-    if callable(keys.get("workers")):
+    if "workers" in keys:
         keys["workers"] = keys["workers"](name)
     return replace(task, **keys), found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -271,10 +272,10 @@ def named_workers(task: str, count: int) -> Workers:
     return Workers(count, count, names)
 
 
-def _convert_workers(value: Any, at: ValuePlace) -> Any:
-    made = _name_workers(value, at.path[1])
-    # A default is for every task: the names of its workers come from the task that it is used for.
-    return made if at.path[0] == "tasks" else lambda task: _name_workers(value, task)
+def _convert_workers(value: Any, at: ValuePlace) -> Callable[[str], Workers]:
+    """Return what makes the workers of a task: a default is for every task, and their names come from each."""
+    _name_workers(value, "")
+    return partial(_name_workers, value)
 
 
 def _name_workers(value: Any, task: str) -> Workers:
