@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import importlib
 import inspect
 import os
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -104,7 +104,7 @@ def _add_common_options(command: Any, folder_options: list[Any]) -> None:
             command.help = _help_text(text)
         if not any("-C" in param.opts for param in command.params):
             command.params += folder_options
-        command.parse_args = partial(_parse_with_hint, command, command.parse_args)
+        command.parse_args = functools.partial(_parse_with_hint, command, command.parse_args)
 
 
 def _change_folder(folder: str | None) -> None:
@@ -139,6 +139,7 @@ def _help_text(text: str) -> str:
     return head + (f"\b\n{mark}" + "\n".join(lines) if mark else "")
 
 
+@functools.cache
 def _skip_pydantic() -> None:
     """Start without pydantic: typer imports it (100 ms) to convert even a plain string, which needs no conversion.
 
@@ -150,7 +151,7 @@ def _skip_pydantic() -> None:
     except ImportError:
         return
     usual: Any = getattr(typer.core, "build_runtime_param", None)
-    if usual is None or getattr(usual, "light", False):
+    if usual is None:
         return
 
     class Late(RuntimeParam):
@@ -165,7 +166,6 @@ def _skip_pydantic() -> None:
     def build(descriptor: Any) -> Any:
         return Late(descriptor.parameter_info, descriptor.annotation)
 
-    build.light = True  # type: ignore[attr-defined]
     typer.core.build_runtime_param = build  # type: ignore[attr-defined]
 
 

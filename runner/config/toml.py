@@ -77,10 +77,9 @@ def decode_text(data: bytes) -> str:
     try:
         return data.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        begin = data.rfind(b"\n", 0, error.start) + 1
-        column = len(data[begin : error.start].decode(errors="replace")) + 1
-        shown = data[begin:].partition(b"\n")[0].decode(errors="replace").rstrip("\r")
+        text = data.decode(errors="replace")
+        line, column = _line_and_column(text, len(data[: error.start].decode()))
+        shown = text.split("\n")[line - 1].rstrip("\r")
         raise UnreadableFile("E101", "the file is not UTF-8 text", line, column, "save it as UTF-8", shown) from None
 
 
