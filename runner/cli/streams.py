@@ -58,19 +58,11 @@ class _LenientOutput(io.FileIO):
 @contextlib.contextmanager
 def strict_output() -> Iterator[None]:
     """While it is entered, a write that fails raises, as functions that print expect it."""
-    raws = [raw for stream in (sys.stdout, sys.stderr) if isinstance(raw := _raw_stream(stream), _LenientOutput)]
+    _LenientOutput.strict = True
     try:
-        for raw in raws:
-            raw.strict = True
         yield
     finally:
-        for raw in raws:
-            raw.strict = False
-
-
-def _raw_stream(stream: Any) -> Any:
-    buffer = getattr(stream, "buffer", None)
-    return getattr(buffer, "raw", buffer)
+        _LenientOutput.strict = False
 
 
 def open_standard_streams() -> None:
@@ -110,7 +102,8 @@ def take_output_error() -> str:
     for stream, name in ((sys.stdout, "standard output"), (sys.stderr, "standard error")):
         with contextlib.suppress(OSError, ValueError):  # it is closed
             stream.flush()
-        if isinstance(raw := _raw_stream(stream), _LenientOutput) and raw.trouble:
+        buffer = getattr(stream, "buffer", None)
+        if isinstance(raw := getattr(buffer, "raw", buffer), _LenientOutput) and raw.trouble:
             told = told or f"{name}: {raw.trouble}"
             raw.trouble = ""
     return told
