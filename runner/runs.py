@@ -108,7 +108,7 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
         worker_hooks=found.plugins.hooks.worker_hooks(),
         plugins=found.plugins,
         description=describe_run(config, tasks, queues.values()),
-        notices=check.plugin_notices(found.problems),
+        notices=found.plugin_notices,
         secret_mask=SecretMask(config.params[name] for name in config.secret_params),
     )
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
 #: What stands instead of a secret, whatever its length.
 MASKED_TEXT = "***"
@@ -27,10 +27,9 @@ class SecretMask:
     ('***: OTHER ***', '{"x": "***", "no": 1}', '?x=***', False)
     """
 
-    def __init__(self, secrets: Iterable[Any] = (), forms: Callable[[str], Iterable[str]] | None = None) -> None:
-        self._known_forms = sorted(
-            {form for secret in secrets for text in _secret_texts(secret) for form in (forms or _known_forms)(text)}
-        )
+    def __init__(self, secrets: Iterable[Any] = ()) -> None:
+        texts = (text for secret in secrets for text in _secret_texts(secret))
+        self._known_forms = sorted({form for text in texts for form in _known_forms(text)})
 
     def __bool__(self) -> bool:
         return bool(self._known_forms)
@@ -43,13 +42,9 @@ class SecretMask:
         """Return output, which need not be text, without secrets."""
         return self._bytes_pattern.sub(MASKED_TEXT.encode(), data) if self._known_forms else data
 
-    def mask_same_length(self, text: str) -> str:
-        """Return the text with a star for each character of a secret: what stands below stays below."""
-        return self._text_pattern.sub(lambda found: "*" * len(found[0]), text) if self._known_forms else text
-
     @cached_property
     def _text_pattern(self) -> re.Pattern[str]:
-        return re.compile(_forms_pattern(self._known_forms))
+        return re.compile(forms_pattern(self._known_forms))
 
     @cached_property
     def _bytes_pattern(self) -> re.Pattern[bytes]:
@@ -84,7 +79,7 @@ def _known_forms(text: str) -> Iterator[str]:
     yield base64.b64encode(data).decode().rstrip("=")
 
 
-def _forms_pattern(forms: list[str], depth: int = MIN_SECRET_LENGTH - 1) -> str:
+def forms_pattern(forms: list[str], depth: int = MIN_SECRET_LENGTH - 1) -> str:
     """Return a pattern of all forms, the longest first, grouped by first characters: so most are never tried."""
     if not depth or len(forms) < 2:
         return "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
@@ -92,4 +87,4 @@ def _forms_pattern(forms: list[str], depth: int = MIN_SECRET_LENGTH - 1) -> str:
     ended = "|" if "" in forms else ""
     for form in filter(None, forms):
         heads.setdefault(form[0], []).append(form[1:])
-    return "|".join(f"{re.escape(head)}(?:{_forms_pattern(rest, depth - 1)})" for head, rest in heads.items()) + ended
+    return "|".join(f"{re.escape(head)}(?:{forms_pattern(rest, depth - 1)})" for head, rest in heads.items()) + ended

@@ -104,25 +104,20 @@ def display_width(text: str) -> int:
     return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
 
 
-def align_text(text: str, columns: int, side: str = "<") -> str:
-    """Return text filled with spaces to so many columns; `side` as in a format: `<`, `>` or `^`.
-
-    >>> align_text("面包师", 8), align_text("12", 4, ">")
-    ('面包师  ', '  12')
-    """
-    return f"{text:{side}{columns - display_width(text) + len(text)}}" if display_width(text) < columns else text
-
-
 def format_table(rows: Sequence[Sequence[str]], number_side: str = "<") -> list[str]:
     """Return a line for each row, safe to show: the first column stands to the left, the others to `number_side`.
 
-    >>> format_table([("", "done"), ("resize", "7")], ">")
-    ['        done', 'resize     7']
+    >>> format_table([("", "done"), ("面包师", "7")], ">")
+    ['        done', '面包师     7']
     """
     rows = [[printable_line(cell) for cell in row] for row in rows]
     widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
     sides = ["<", *[number_side] * len(widths)][: len(widths)]
-    return ["  ".join(map(align_text, row, widths, sides)).rstrip() for row in rows]
+    return ["  ".join(map(_align_cell, row, widths, sides)).rstrip() for row in rows]
+
+
+def _align_cell(text: str, columns: int, side: str) -> str:
+    return f"{text:{side}{columns - display_width(text) + len(text)}}"
 
 
 # -- times, sizes, counts ---------------------------------------------------------------------

@@ -10,33 +10,39 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from runner.check import extensions, structure
-from runner.check.extensions import plugin_notices
+from runner.check import structure
 from runner.check.functions import check_functions, function_location
 from runner.config.overrides import apply_declared_options
 from runner.config.source_map import VALUE_PART, SourceMap
+from runner.error_text import describe_error
 from runner.errors import ConfigError, PluginError
 from runner.plugins import PluginSet
-from runner.problems import Problem, render_problems, sorted_problems
+from runner.plugins.hooks import offered_engines
+from runner.plugins.plugin import add_hook_note
+from runner.problems import Problem, quote_name, render_problems, sorted_problems
 from runner.structs import dataclass
+from runner.text import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from runner.check.convert import Arguments
     from runner.model import Config, TaskConfig
-    from runner.plugins import PluginPolicy, TaskFunction
+    from runner.plugins import Plugin, PluginPolicy, TaskFunction
 
 __all__ = [
     "Findings",
     "check_everything",
     "check_file",
     "check_functions",
-    "plugin_notices",
     "raise_if_errors",
 ]
+
+#: A plugin that finds more than this in one file is not read.
+_MOST = 100
+_BROKEN_PLUGIN = "W406"
 
 
 def check_file(config: Config) -> list[Problem]:
@@ -44,9 +50,7 @@ def check_file(config: Config) -> list[Problem]:
 
     What `config.examine` has found comes with it; nothing is concluded from values that are wrong for a known reason.
     """
-    return sorted_problems(
-        with_source_line(found, config) for found in (*config.problems, *structure.find_structure_problems(config))
-    )
+    return _shown_problems(config, (*config.problems, *structure.find_structure_problems(config)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,11 @@ class Findings:
     arguments: dict[str, Arguments]
     plugins: PluginSet
 
+    @property
+    def plugin_notices(self) -> tuple[str, ...]:
+        """The texts about plugins that a run goes on without."""
+        return tuple(each.message for each in self.problems if each.code == _BROKEN_PLUGIN)
+
 
 def check_everything(config: Config, choice: PluginPolicy | None = None) -> Findings:
     """Return what `check_file` and the functions and plugins say; this loads the plugins of the file.
@@ -68,7 +77,7 @@ def check_everything(config: Config, choice: PluginPolicy | None = None) -> Find
     apart = [task for task in config.tasks.values() if task.enabled and task.mode != "thread"]
     env = {word: value for task in reversed(apart) for word, value in task.env.items()}
     plugins = PluginSet(config.folder, config.plugins, choice, env)
-    problems = [*check_file(config), *extensions.find_plugin_problems(config, plugins)]
+    problems = [*check_file(config), *_find_plugin_problems(config, plugins)]
     functions: dict[str, TaskFunction] = {}
     tasks: dict[str, TaskConfig] = {}
     for word, task in config.tasks.items():
@@ -83,18 +92,99 @@ def check_everything(config: Config, choice: PluginPolicy | None = None) -> Find
                 tasks[word], wrong = apply_declared_options(config, word, function.options, where, place)
                 problems += wrong
     found, arguments = check_functions(replace(config, tasks={**config.tasks, **tasks}), functions)
-    problems += extensions.find_broken_plugins(config, plugins, problems)
-    every = sorted_problems(with_source_line(each, config) for each in (*problems, *found))
-    return Findings(every, tasks, functions, arguments, plugins)
+    problems += _find_broken_plugins(config, plugins, problems)
+    return Findings(_shown_problems(config, (*problems, *found)), tasks, functions, arguments, plugins)
 
 
 def raise_if_errors(problems: Iterable[Problem], config: Config) -> None:
     """Raise `ConfigError` with all of them when one is an error; warnings alone raise nothing."""
-    found = sorted_problems(with_source_line(each, config) for each in problems)
+    found = _shown_problems(config, problems)
     if any(each.severity == "error" for each in found):
         raise ConfigError(render_problems(found), found)
 
 
-def with_source_line(found: Problem, config: Config) -> Problem:
-    """Return the problem with the line of the file that it stands in, and without secrets."""
-    return config.locations.complete(found) if isinstance(config.locations, SourceMap) else found
+def _shown_problems(config: Config, problems: Iterable[Problem]) -> list[Problem]:
+    """Return the problems, sorted by place, each with the line of the file that it stands in, without secrets."""
+    places = config.locations
+    return sorted_problems(map(places.complete, problems) if isinstance(places, SourceMap) else problems)
+
+
+# -- plugins ----------------------------------------------------------------------------------
+
+
+def _find_plugin_problems(config: Config, plugins: PluginSet) -> Iterator[Problem]:
+    """Yield names that two plugins have, plugins that are not there, an unknown engine, and what plugins find."""
+    yield from _check_names(config, plugins)
+    yield from _check_engine(config, plugins)
+    if all(each.severity != "error" for each in config.problems):  # else they would meet a file that is half known
+        for plugin, call in plugins.hooks.calls_of("runner_check"):
+            yield from _ask_plugin(config, plugin, call)
+
+
+def _check_names(config: Config, plugins: PluginSet) -> Iterator[Problem]:
+    owners: dict[str, Plugin] = {}
+    for each in plugins.local_plugins:
+        other = owners.setdefault(each.name, each)
+        if other is not each and not each.blocked_by:
+            text = f"two plugins have the name {quote_name(each.name)}: {other.origin} and {each.origin}"
+            yield Problem("E311", text, config.place("plugins"), hint="rename one of the files")
+    for number, word in enumerate(config.plugins or ()):
+        missing = f"ModuleNotFoundError: No module named {word.partition('.')[0]!r}"
+        if any(each.module == word and each.error.rstrip().endswith(missing) for each in plugins.local_plugins):
+            place = config.place("plugins", str(number))
+            yield Problem("E312", f"plugin {quote_name(word)} is neither a file, a folder nor a module", place)
+
+
+def _check_engine(config: Config, plugins: PluginSet) -> Iterator[Problem]:
+    word = config.run.engine
+    if word in {"local", "ray"}:
+        return
+    place = config.place("run", "engine")
+    found, wrong = offered_engines(plugins.hooks)
+    for plugin, text, error in wrong:
+        trace = describe_error(error).traceback.rstrip() if error else "block one of them: --no-plugin NAME"
+        yield Problem("E313", f"plugin {plugin.label} has a wrong engine: {text}", place, hint=trace)
+    if word not in found:
+        known = ["`local`", *(f"`{each}` (of plugin {of.plugin.label})" for each, of in sorted(found.items()))]
+        hint = f"{did_you_mean(word, ['local', *found])} engines: {', '.join(known)}".lstrip()
+        yield Problem("E313", f"unknown engine {quote_name(word)}", place, hint=hint)
+    elif not callable(found[word].engine_factory):
+        text = f"engine {quote_name(word)} of plugin {found[word].plugin.label} is not an engine: it cannot be called"
+        yield Problem("E313", text, place)
+
+
+def _ask_plugin(config: Config, plugin: Plugin, call: Any) -> Iterator[Problem]:
+    """Yield what one plugin's `runner_check` finds; if it raises, only the plugin is broken."""
+    count = 0
+    try:
+        for given in call(config=config):
+            for found in given or ():
+                if not isinstance(found, Problem):
+                    raise TypeError(f"it must give what `config.problem(...)` returns, not {found!r:.80}")  # noqa: TRY301
+                count += 1
+                if count <= _MOST:
+                    yield replace(found, message=f"{found.message} (says plugin `{plugin.name}`)")
+    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a plugin raises
+        told = describe_error(add_hook_note(error, "runner_check", plugin))
+        plugin.mark_broken(f"its hook runner_check raised {told}", told.traceback)
+
+
+def _find_broken_plugins(config: Config, plugins: PluginSet, problems: Sequence[Problem]) -> Iterator[Problem]:
+    """Yield plugins that were to be loaded for this file and could not be, apart from those that are errors already."""
+    told = {each.hint for each in problems if each.code == "E310"}
+    for plugin in plugins.all_plugins:
+        if not plugin.error or plugin.error.rstrip() in told or not _has_hooks(plugin):
+            continue
+        text = f"plugin {plugin.label} is left out: {plugin.error_line}"
+        hint = "" if plugin.error == plugin.error_line else plugin.error.rstrip()
+        yield Problem(_BROKEN_PLUGIN, text, config.place(), "warning", hint=hint)
+
+
+def _has_hooks(plugin: Plugin) -> bool:
+    """Return True if the plugin would act in a run that names none of its functions."""
+    if plugin.distribution is not None:
+        return bool(plugin.hooks_module)
+    if not plugin.loaded or plugin.error == plugin.error_line:
+        return True
+    # It was not imported, so only its text can tell.
+    return plugin.path is not None and "hookimpl" in plugin.source_text

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from runner.config import units
-from runner.config.diagnostics import describe_value
+from runner.config.reader import describe_value
 from runner.text import clean_text
 
 #: The `args` and the `with` of a task, converted.

@@ -22,7 +22,7 @@ from runner.tasks import inspect_shape, parameter_hints
 from runner.text import clean_text, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from runner.check.convert import Arguments
     from runner.model import Config, TaskConfig
@@ -187,14 +187,9 @@ class ArgumentBinding:
                 self._add_problem("E305", text + f", not {len(self.task.args)}", *spot)
                 break
         self._bind_keywords(filled, open_names=open_names)
-        missing = [
-            quote_name(each.name)
-            for each in self.parameters.values()
-            if each.kind not in _OPEN and each.default is each.empty and each.name not in filled
-        ]
-        if missing:
+        if missing := _required_names(each for each in self.parameters.values() if each.name not in filled):
             key = "with" if self.task.kwargs else "args" if self.task.args else "call"
-            self._add_problem("E302", f"{self._describe_function()} needs {', '.join(missing)}", key)
+            self._add_problem("E302", f"{self._describe_function()} needs {missing}", key)
 
     def _describe_function(self) -> str:
         shown = f"function {quote_name(self.function.name)}"
@@ -231,16 +226,12 @@ class ArgumentBinding:
         signature = _find_signature(target.__call__)
         if signature is None:
             return
-        parameters = list(signature.parameters.values())[1:]
-        takes = [each for each in parameters if each.name not in given and each.kind not in _OPEN]
-        opens = any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters)
-        first = takes[0] if takes and takes[0].kind in _BY_POSITION else None
-        if item and first is None and not opens:
+        own = [each for each in [*signature.parameters.values()][1:] if each.name not in given]
+        takes_item = bool(own) and own[0].kind in (*_BY_POSITION, _OPEN[0])
+        if item and not takes_item:
             self._report_no_item()
-        rest = takes[1:] if item and first is not None else takes
-        missing = [quote_name(each.name) for each in rest if each.default is each.empty]
-        if missing:
-            text = f"the `__call__` of {self._describe_function()} needs {', '.join(missing)}"
+        if missing := _required_names(own[item and takes_item :]):
+            text = f"the `__call__` of {self._describe_function()} needs {missing}"
             self._add_problem("E302", f"{text}, which a file cannot give: `with` goes to the constructor", "call")
 
     # -- converting ----------------------------------------------------------------------------
@@ -274,6 +265,12 @@ class ArgumentBinding:
             self._add_problem("E304", text, *path, VALUE_PART)
             return value
         return made
+
+
+def _required_names(parameters: Iterable[inspect.Parameter]) -> str:
+    return ", ".join(
+        quote_name(each.name) for each in parameters if each.kind not in _OPEN and each.default is each.empty
+    )
 
 
 def _annotated_callable(target: Any) -> Any:

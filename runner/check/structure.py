@@ -98,19 +98,10 @@ def _check_dead_queues(config: Config, tasks: list[TaskConfig]) -> Iterator[Prob
             if queue in dead:
                 text = f"task {quote_name(task.name)} writes items to {quote_name(queue)}, which holds the dead"
                 text += f" letters of task {quote_name(dead[queue])}"
-                place, hint = _output_place(config, task, queue), "give the dead letters their own queue"
-                yield Problem("E212", text, place, hint=hint)
-
-
-def _output_place(config: Config, task: TaskConfig, queue: str) -> Location:
-    for port in task.ports:
-        if queue in port.queues:
-            spot = str(port.queues.index(queue))
-            for path in ((port.name, spot), (port.name,), (spot,)):
-                found = config.locations.get(("tasks", task.name, "outputs", *path))
-                if found is not None:
-                    return found
-    return config.place("tasks", task.name, "outputs")
+                port = next(port for port in task.ports if queue in port.queues)
+                named = (port.name,) if _has_own_key(config, task.name, "outputs", port.name) else ()
+                place = config.place("tasks", task.name, "outputs", *named, str(port.queues.index(queue)))
+                yield Problem("E212", text, place, hint="give the dead letters their own queue")
 
 
 # -- cycles -----------------------------------------------------------------------------------

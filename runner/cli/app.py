@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import importlib
 import inspect
 import os
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -56,18 +56,16 @@ class RunnerGroup(typer.core.TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  typer's signature
         """Import one verb, or a plugin's command; runner's own verbs come first, and stay what they are."""
-        if cmd_name not in self.verbs:
-            offered = _plugin_commands().get(cmd_name)
-            if offered is None:
-                return None
-            made = self._build_command(cmd_name, _load_command(cmd_name, offered))
-            # It prints what it likes; what is wrong with its options is still said by runner.
-            made.invoke = streams.escaped_output(False)(made.invoke)
-            return made
-        if self.commands[cmd_name] is None:
+        if cmd_name in self.verbs:
             module, _, attribute = self.verbs[cmd_name][0].partition(":")
-            self.commands[cmd_name] = self._build_command(cmd_name, getattr(importlib.import_module(module), attribute))
-        return self.commands[cmd_name]
+            return self._build_command(cmd_name, getattr(importlib.import_module(module), attribute))
+        offered = _plugin_commands().get(cmd_name)
+        if offered is None:
+            return None
+        made = self._build_command(cmd_name, _load_command(cmd_name, offered))
+        # It prints what it likes; what is wrong with its options is still said by runner.
+        made.invoke = streams.escaped_output(False)(made.invoke)
+        return made
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  typer's signature
         """Write the list of verbs for `--help`, without importing any."""
@@ -86,7 +84,7 @@ class RunnerGroup(typer.core.TyperGroup):
             made: Any = typer.main.get_group(target)
         else:
             alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-            alone.command(help=_help_text(target.__doc__ or ""))(target)
+            alone.command()(target)
             made = typer.main.get_command(alone)
         made.name = name
         folder_options = [copy.copy(param) for param in self.params if "-C" in param.opts]
@@ -100,13 +98,13 @@ def _add_common_options(command: Any, folder_options: list[Any]) -> None:
     """Give every command `-C`, its examples line by line, and the nearest word for a misspelt option."""
     within = getattr(command, "commands", {}).values()
     for each in within:
-        if each.callback is not None and "Examples:" in (each.callback.__doc__ or ""):
-            each.help = _help_text(each.callback.__doc__)
         _add_common_options(each, folder_options)
     if not within:
+        if "Examples:" in (text := command.callback.__doc__ or ""):
+            command.help = _help_text(text)
         if not any("-C" in param.opts for param in command.params):
             command.params += folder_options
-        command.parse_args = partial(_parse_with_hint, command, command.parse_args)
+        command.parse_args = functools.partial(_parse_with_hint, command, command.parse_args)
 
 
 def _change_folder(folder: str | None) -> None:
@@ -141,6 +139,7 @@ def _help_text(text: str) -> str:
     return head + (f"\b\n{mark}" + "\n".join(lines) if mark else "")
 
 
+@functools.cache
 def _skip_pydantic() -> None:
     """Start without pydantic: typer imports it (100 ms) to convert even a plain string, which needs no conversion.
 
@@ -152,7 +151,7 @@ def _skip_pydantic() -> None:
     except ImportError:
         return
     usual: Any = getattr(typer.core, "build_runtime_param", None)
-    if usual is None or getattr(usual, "light", False):
+    if usual is None:
         return
 
     class Late(RuntimeParam):
@@ -167,7 +166,6 @@ def _skip_pydantic() -> None:
     def build(descriptor: Any) -> Any:
         return Late(descriptor.parameter_info, descriptor.annotation)
 
-    build.light = True  # type: ignore[attr-defined]
     typer.core.build_runtime_param = build  # type: ignore[attr-defined]
 
 

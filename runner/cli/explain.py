@@ -8,22 +8,17 @@ from __future__ import annotations
 import shutil
 import textwrap
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, NamedTuple
 
 import tomli
 from typer import Argument
 
 from runner.errors import UsageError
-from runner.structs import dataclass
 from runner.text import did_you_mean
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """One code.
-
-    `text` is one paragraph; `wrong` is a whole file that has exactly this mistake, `right` what it should say instead.
-    """
+class Explanation(NamedTuple):
+    """One code; `wrong` is a whole file that has exactly this mistake, `right` what it should say instead."""
 
     code: str
     title: str
@@ -38,17 +33,13 @@ EXPLANATIONS = {
 }
 
 
-def _complete_code(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001  typer's signature
-    return [(page.code, page.title) for page in EXPLANATIONS.values()]
-
-
 def explain(
     code: Annotated[
         str | None,
         Argument(
             metavar="CODE",
             help="For instance E203. Default: list all.",
-            autocompletion=_complete_code,
+            autocompletion=lambda: [(page.code, page.title) for page in EXPLANATIONS.values()],
             show_default=False,
         ),
     ] = None,

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 from typer import Argument, Option
 
 from runner.cli.shared_options import (
@@ -236,10 +237,10 @@ def plugin_records(found: PluginSet) -> list[dict[str, Any]]:
 _ENDS = {0: "ended", 1: "failed", 4: "some dead", 5: "halted", 70: "runner's fault", 124: "deadline"}
 _KINDS: dict[str, Any] = {
     "title": str,
-    "began": (int, float),
-    "seconds": (int, float),
+    "began": int | float,
+    "seconds": int | float,
     "exit_code": int,
-    "balance": dict,
+    "balance": dict[str, int],
     "unfinished": list,
 }
 
@@ -257,10 +258,10 @@ def past_runs(state: Path) -> list[dict[str, Any]]:
 
 def _checked_value(record: dict[str, Any], key: str) -> Any:
     """Return a value of a record, or None if it has another type: other programs and hands can write records."""
-    value = record.get(key)
-    if key == "balance" and isinstance(value, dict) and not all(type(count) is int for count in value.values()):
+    try:
+        return msgspec.convert(record.get(key), _KINDS[key])
+    except msgspec.ValidationError:
         return None
-    return value if isinstance(value, _KINDS[key]) else None
 
 
 def _describe_end(path: Path, record: dict[str, Any]) -> str:

@@ -69,21 +69,15 @@ def report(
         if write_file(trace_json(record), trace) != "-":
             print(trace)
     if show or html is not None or not (as_json or trace is not None or before is not None):
-        _write_page(record, before, _page_writer(html, events, state, run), show=show)
+        from runner.report.page import render_page
+
+        beside = "" if events is None else str(Path(events).with_suffix(".html"))
+        _write_page(render_page(record, before), html or beside, state, run, show=show)
 
 
-def _page_writer(html: str | None, events: str | None, state: Path, run: str) -> Callable[[str], str]:
-    """Return what writes the page: where the command says, or beside the events, or beside the run's record."""
-    if html or events is not None:
-        return partial(write_file, to=html or str(Path(events or "").with_suffix(".html")))
-    return partial(_write_beside_record, state=state, run=records.find_record(state, run).parent.name)
-
-
-def _write_page(record: RunRecord, before: RunRecord | None, write: Callable[[str], str], *, show: bool) -> None:
-    """Write the page of a run, and say where it is; `show` it in a browser."""
-    from runner.report.page import render_page
-
-    path = write(render_page(record, before))
+def _write_page(page: str, to: str, state: Path, run: str, *, show: bool) -> None:
+    """Write the page of a run, beside its record if not `to` another place; say where it is, and `show` it."""
+    path = write_file(page, to) if to else records.write_page(state, records.find_record(state, run).parent.name, page)
     if path != "-":
         print(path)
     if show:
@@ -130,18 +124,12 @@ def choose_page_writer(plan: Plan, html: str | None) -> Callable[[str], str]:
     if html is None:
         if not plan.settings.record:
             raise UsageError("--report writes beside the run's record, and none is kept: say where, with --html FILE")
-        return partial(_write_beside_record, state=plan.settings.state, run=plan.run_id)
+        return partial(records.write_page, plan.settings.state, plan.run_id)
     if html == "-":
         raise UsageError("--html - : standard output is for what the tasks print; name a file")
     if not Path(html).parent.is_dir():
         raise UsageError(f"{html}: the folder {Path(html).parent} does not exist")
     return partial(write_file, to=html)
-
-
-def _write_beside_record(text: str, state: Path, run: str) -> str:
-    """Write the page of a run beside its record, in a folder of its owner alone, and return its path."""
-    records.write_page(state, run, text)
-    return str(state / "runs" / run / records.PAGE_FILE)
 
 
 def write_file(text: str, to: str) -> str:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from runner.model import Config
     from runner.report.record import RunRecord
     from runner.runs import OutputOptions
-    from runner.supervisor import Plan, RunOutcome, TaskPlan
+    from runner.supervisor import Plan, TaskPlan
 
 _DISPLAYS = ("auto", "live", "plain", "json", "none")
 _MOST_NAMES = 8
@@ -141,7 +141,7 @@ def run(
     if html is not None or report:
         from runner.cli.report import choose_page_writer
 
-        write_page = choose_page_writer(plan, html)
+        write_page = partial(write_report, write=choose_page_writer(plan, html), quiet=quiet)
     options = runs.OutputOptions(
         quiet=quiet,
         verbose=verbose,
@@ -151,7 +151,7 @@ def run(
         events_file=events,
         log_format=log_format,
         log_file=log_file,
-        write_page=None if write_page is None else partial(write_report, write=write_page, quiet=quiet),
+        write_page=write_page,
     )
     _execute_and_leave(plan, options, document)
 
@@ -220,7 +220,16 @@ def _execute_and_leave(plan: Plan, options: OutputOptions, document: Callable[[s
     code = outcome.exit_code
     if document is not None and record is not None:
         code = _write_summary(record, document, code)
-    _leave_with(outcome, plan.settings.grace, code)
+    if outcome.was_killed or outcome.left_behind:
+        # A thread that cannot be ended would keep the interpreter from ending; all state is written.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    from runner.worker import orderly_exit
+
+    orderly_exit.command_grace = plan.settings.grace  # the command waits so long for what its tasks have left
+    raise typer.Exit(code)
 
 
 def write_report(record: RunRecord, write: Callable[[str], str], *, quiet: bool) -> str:
@@ -250,17 +259,3 @@ def _write_summary(record: RunRecord, document: Callable[[str], None], code: int
         sys.stderr.write(f"{lost}; the summary is lost\n")
         return EXIT_FAILED if code in {0, EXIT_DEAD} else code
     return code
-
-
-def _leave_with(outcome: RunOutcome, grace: float, code: int) -> NoReturn:
-    """Leave: at once when the run was killed, else the command waits within the grace for what its tasks have left."""
-    if outcome.was_killed or outcome.left_behind:
-        # A thread that cannot be ended would keep the interpreter from ending; all state is written.
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(code)
-    from runner.worker import orderly_exit
-
-    orderly_exit.command_grace = grace
-    raise typer.Exit(code)

@@ -10,7 +10,7 @@ from typer import Argument, Option
 from runner.errors import RunnerError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from runner.model import Config
     from runner.plugins import PluginPolicy
@@ -65,16 +65,13 @@ def complete_set(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: AR
 def _examine_quietly(ctx: Any) -> Config | None:
     from runner import config
 
-    given = ctx.params.get("file") or ctx.params.get("files") or _find_file(ctx.args)
+    # After an option whose value is being typed, the words are not parsed yet.
+    unparsed = (word for word in ctx.args if word.endswith(".toml") and Path(word).is_file())
+    given = ctx.params.get("file") or ctx.params.get("files") or next(unparsed, DEFAULT_FILE)
     try:
         return config.examine(given if isinstance(given, str) else given[0], env={}, lenient=True)
     except (RunnerError, OSError, IndexError):
         return None
-
-
-def _find_file(words: Sequence[str]) -> str:
-    """Return the file among words that are not parsed yet: after an option whose value is being typed, none is."""
-    return next((word for word in words if word.endswith(".toml") and Path(word).is_file()), DEFAULT_FILE)
 
 
 # -- arguments --------------------------------------------------------------------------------

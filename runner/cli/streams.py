@@ -23,22 +23,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 #: What is shown for a letter that the output's encoding does not have; every other one as an escape.
-_PLAIN = {
-    **dict.fromkeys("─┄", "-"),
-    **dict.fromkeys("│┆", "|"),
-    **dict.fromkeys("┌┐└┘├┤┬┴┼", "+"),
-    **dict.fromkeys("█▉▊▋▌▍▎▏", "#"),
-    "▶": ">",
-    "◀": "<",
-    "▲": "^",
-    "▼": "v",
-    "→": "->",
-    "·": ".",
-    "–": "-",
-    "…": "...",
-    "µ": "u",
-    "×": "x",
-}
+_PLAIN = {**dict.fromkeys("█▉▊▋▌▍▎▏", "#"), "→": "->", "–": "-", "…": "...", "µ": "u", "×": "x"}
 _HANDLER = "runner.plain"
 
 
@@ -73,19 +58,11 @@ class _LenientOutput(io.FileIO):
 @contextlib.contextmanager
 def strict_output() -> Iterator[None]:
     """While it is entered, a write that fails raises, as functions that print expect it."""
-    raws = [raw for stream in (sys.stdout, sys.stderr) if isinstance(raw := _raw_stream(stream), _LenientOutput)]
+    _LenientOutput.strict = True
     try:
-        for raw in raws:
-            raw.strict = True
         yield
     finally:
-        for raw in raws:
-            raw.strict = False
-
-
-def _raw_stream(stream: Any) -> Any:
-    buffer = getattr(stream, "buffer", None)
-    return getattr(buffer, "raw", buffer)
+        _LenientOutput.strict = False
 
 
 def open_standard_streams() -> None:
@@ -109,8 +86,8 @@ def _replace_letters(error: UnicodeError) -> tuple[str | bytes, int]:
     r"""Return an error handler of codecs: letters that look alike, or escapes.
 
     >>> codecs.register_error(_HANDLER, _replace_letters)
-    >>> "┌─▶ 5 µs é".encode("ascii", _HANDLER)
-    b'+-> 5 us \\xe9'
+    >>> "→ 5 µs é".encode("ascii", _HANDLER)
+    b'-> 5 us \\xe9'
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error
@@ -125,7 +102,8 @@ def take_output_error() -> str:
     for stream, name in ((sys.stdout, "standard output"), (sys.stderr, "standard error")):
         with contextlib.suppress(OSError, ValueError):  # it is closed
             stream.flush()
-        if isinstance(raw := _raw_stream(stream), _LenientOutput) and raw.trouble:
+        buffer = getattr(stream, "buffer", None)
+        if isinstance(raw := getattr(buffer, "raw", buffer), _LenientOutput) and raw.trouble:
             told = told or f"{name}: {raw.trouble}"
             raw.trouble = ""
     return told
@@ -134,19 +112,17 @@ def take_output_error() -> str:
 # -- harmless to a terminal -------------------------------------------------------------------
 
 
-class SafeStream:
+class _SafeStream:
     """Takes the place of a text stream, and makes harmless what is written to it."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write it, harmless."""
         self.stream.write(printable_text(text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write several."""
         for line in lines:
             self.write(line)
 
@@ -158,8 +134,8 @@ class SafeStream:
 def escaped_output(escaped: bool = True) -> Iterator[None]:
     """While it is entered, what is printed is harmless; if not `escaped`, it is not ours, and stays as it is."""
     before = sys.stdout, sys.stderr
-    plain = [stream.stream if isinstance(stream, SafeStream) else stream for stream in before]
-    out, err = [SafeStream(stream) if escaped and stream is not None else stream for stream in plain]
+    plain = [stream.stream if isinstance(stream, _SafeStream) else stream for stream in before]
+    out, err = [_SafeStream(stream) if escaped and stream is not None else stream for stream in plain]
     sys.stdout, sys.stderr = out, err
     try:
         yield
@@ -188,13 +164,11 @@ def claim_stdout() -> Callable[[str], None]:
     It stays so until this process ends, because some print at its very end; a caller that goes on calls
     `restore_stdout`.
     """
-    try:
+    kept = -1
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, or a stream of a test's
         sys.stdout.flush()
-        kept = -1
         if sys.stdout.fileno() == 1:
             kept = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)  # not 2, which may be closed
-    except (AttributeError, OSError, ValueError):  # closed, or a stream of a test's
-        kept = -1
     if kept < 0:
         stream = sys.stdout
         return lambda text: print(text, file=stream, flush=True)

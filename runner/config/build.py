@@ -8,10 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.config import grammar, toml, value_types
-from runner.config.diagnostics import Diagnostics, TooManyProblems, describe_value
 from runner.config.overrides import apply_overrides
 from runner.config.params import read_params
-from runner.config.reader import Reader
+from runner.config.reader import Reader, TooManyProblems, describe_value
 from runner.config.source_map import VALUE_PART, SourceMap
 from runner.config.units import plain_value
 from runner.errors import ConfigError
@@ -50,16 +49,16 @@ def examine(
             shown = _QUOTED_TEXT.sub(lambda found: "*" * len(found[0]), shown)
         problem = Problem(error.code, error.message, place, "error", error.hint, shown)
         raise ConfigError(render_problems([problem]), [problem]) from None
-    report = Diagnostics(places)
+    reader = Reader(places, grammar.HOMES)
     try:
-        apply_overrides(raw, sets, report)
-        builder = _Builder(raw, report)
+        apply_overrides(raw, sets, reader)
+        builder = _Builder(raw, reader)
         builder.params.resolve_values(params or {}, os.environ if env is None else env, lenient=lenient)
         config = builder.config(folder)
     except TooManyProblems:
-        found = report.finished_problems()
+        found = reader.finished_problems()
         raise ConfigError(render_problems(found), found) from None
-    return replace(config, problems=tuple(report.finished_problems()), unknown_paths=frozenset(report.unknown_paths))
+    return replace(config, problems=tuple(reader.finished_problems()), unknown_paths=frozenset(reader.unknown_paths))
 
 
 _QUOTED_TEXT = re.compile(r"\"[^\"]*\"?|'[^']*'?")
@@ -72,12 +71,12 @@ _SECRET_KEYS = {("args",), ("with",), ("env",)}
 class _Builder:
     """One file that is being converted."""
 
-    def __init__(self, raw: dict[str, Any], report: Diagnostics) -> None:
-        self.report = report
+    def __init__(self, raw: dict[str, Any], reader: Reader) -> None:
+        self.reader = reader
         for word in raw:  # a misspelt `[params]` must not make every reference to a param an error
             if word not in grammar.TOP and did_you_mean(word, grammar.TOP) == "did you mean `params`?":
-                report.unknown_paths.add(("params",))
-        self.params = read_params(self._named_tables(raw, "params"), report)
+                reader.unknown_paths.add(("params",))
+        self.params = read_params(self._named_tables(raw, "params"), reader)
         raw.pop("params", None)
         self.raw = raw
 
@@ -88,13 +87,13 @@ class _Builder:
         queues, tasks = self._named_tables(raw, "queues"), self._named_tables(raw, "tasks")
         for table, kind, names in (("queues", "queue", queues), ("tasks", "task", tasks)):
             for name in names:
-                self.report.check_name(name, kind, (table, name))
-        self.reader = Reader(self.report, queues, tasks, grammar.HOMES)
+                self.reader.check_name(name, kind, (table, name))
+        self.reader.names = {"queue": queues, "task": tasks}
         top = {key: value for key, value in raw.items() if key not in {"queues", "tasks"}}
         made = self.reader.convert_table(top, grammar.TOP, (), "the file")
         defaults = made.get("defaults", {})
         config = Config(
-            file=self.report.source_map.file,
+            file=self.reader.source_map.file,
             folder=folder,
             title=made.get("title", ""),
             run=RunSettings(**made.get("run", {})),
@@ -102,7 +101,7 @@ class _Builder:
             queues={word: self._make_queue(word, table, defaults.get("queue", {})) for word, table in queues.items()},
             tasks={word: self._make_task(word, table, defaults.get("task", {})) for word, table in tasks.items()},
             plugins=made.get("plugins"),
-            locations=self.report.source_map,
+            locations=self.reader.source_map,
             unused_params=tuple(word for word in self.params.declared if word not in self.params.used_names),
             secret_params=frozenset(word for word, param in self.params.declared.items() if param.secret),
             declared_params=self.params.declared,
@@ -111,8 +110,8 @@ class _Builder:
             raw_tables=self.raw,
             filled_tables=raw,
         )
-        if not tasks and all(problem.severity != "error" for problem in self.report.problems):
-            self.report.add_problem("E109", "the file has no task", (), "a task is a table `[tasks.NAME]`")
+        if not tasks and all(problem.severity != "error" for problem in self.reader.problems):
+            self.reader.add_problem("E109", "the file has no task", (), "a task is a table `[tasks.NAME]`")
         return config
 
     def _report_shown_secrets(self) -> None:
@@ -123,18 +122,18 @@ class _Builder:
                 continue
             for word in (word for word in words if word in secret):
                 text, hint = "is secret, and this would be shown", "a secret may be used in `args`, `with` and `env`"
-                self.report.add_problem("E116", f"param {quote_name(word)} {text}", (*path, VALUE_PART), hint)
+                self.reader.add_problem("E116", f"param {quote_name(word)} {text}", (*path, VALUE_PART), hint)
 
     def _named_tables(self, raw: dict[str, Any], word: str) -> dict[str, Any]:
         """Return the tables of `[params]`, `[queues]` or `[tasks]`."""
         tables = raw.get(word, {})
         if not isinstance(tables, dict):
             text = f"`{word}` must be a table, not {describe_value(tables)}"
-            self.report.add_problem("E103", text, (word, VALUE_PART))
+            self.reader.add_problem("E103", text, (word, VALUE_PART))
             return {}
         if len(tables) > MAX_TABLES:
             text = f"the file has {len(tables):,} {word}, and at most {MAX_TABLES:,} make sense"
-            self.report.add_problem("E117", text, ())
+            self.reader.add_problem("E117", text, ())
             raise TooManyProblems
         return dict(tables)
 
@@ -147,8 +146,6 @@ class _Builder:
         made = {**defaults, **self.reader.convert_table(raw, grammar.TASK, ("tasks", word), f"task {quote_name(word)}")}
         made.setdefault("call", word)
         made.setdefault("on_error", "dead" if made.get("inputs") else "fail")
-        made.setdefault("workers", value_types.named_workers(word, 1))
-        if callable(made["workers"]):
-            made["workers"] = made["workers"](word)
+        made["workers"] = made["workers"](word) if "workers" in made else value_types.named_workers(word, 1)
         renamed = {"with": "kwargs", "outputs": "ports"}
         return TaskConfig(word, **{renamed.get(key, key): value for key, value in made.items()})

@@ -1,4 +1,4 @@
-"""What changes a file from outside: `--set`, options that a function declares, `--task` and `--skip`."""
+"""Changes of a file from outside: `--set`, options that a function declares, `--task` and `--skip`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.config import grammar
-from runner.config.diagnostics import Diagnostics
 from runner.config.reader import Reader
 from runner.config.source_map import SourceMap
 from runner.config.toml import parse_value
@@ -21,22 +20,22 @@ if TYPE_CHECKING:
     from runner.problems import Location
 
 
-def apply_overrides(raw: dict[str, Any], sets: Sequence[tuple[str, str]], report: Diagnostics) -> None:
+def apply_overrides(raw: dict[str, Any], sets: Sequence[tuple[str, str]], reader: Reader) -> None:
     """Set the values in `raw`; their locations are the options themselves."""
     for word, text in sets:
         path = tuple(word.split("."))
         option = f"--set {clean_text(word, 60)}"
         if not all(path) or len(path) > 16:
-            report.source_map.given[(option,)] = option
-            report.add_problem("E110", f"{quote_name(word)} is not a path such as `tasks.bake.workers`", (option,))
+            reader.source_map.given[(option,)] = option
+            reader.add_problem("E110", f"{quote_name(word)} is not a path such as `tasks.bake.workers`", (option,))
             continue
-        report.source_map.given[path] = option
+        reader.source_map.given[path] = option
         table: Any = raw
         for end, part in enumerate(path[:-1], 1):
             table = table.setdefault(part, {})
             if not isinstance(table, dict):
                 message = f"{quote_name('.'.join(path[:end]))} is not a table, so it has no key {quote_name(path[end])}"
-                report.add_problem("E110", message, path)
+                reader.add_problem("E110", message, path)
                 break
         else:
             made, declared = parse_value(text), table.get(path[-1])
@@ -60,13 +59,13 @@ def apply_declared_options(
     task = config.tasks[name]
     if not options:
         return task, []
-    report = Diagnostics(SourceMap(config.file, ""))
-    reader = Reader(report, config.queues, config.tasks)
+    reader = Reader(SourceMap(config.file, ""))
+    reader.names = {"queue": config.queues, "task": config.tasks}
     owner = f"the declaration at {where}"
     made = reader.convert_table(dict(options), grammar.TASK_DEFAULTS, ("defaults", "task"), owner)
-    found = [Problem("E309", each.message, place, hint=each.hint) for each in report.problems]
+    found = [Problem("E309", each.message, place, hint=each.hint) for each in reader.problems]
     keys = {key: value for key, value in made.items() if not is_set_in_file(config, name, key)}
-    if callable(keys.get("workers")):
+    if "workers" in keys:
         keys["workers"] = keys["workers"](name)
     return replace(task, **keys), found
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.config import grammar
-from runner.config.diagnostics import UNKNOWN, AlreadyReported, InvalidValue, describe_value
-from runner.config.reader import Reader
+from runner.config.reader import UNKNOWN, AlreadyReported, InvalidValue, describe_value
 from runner.config.source_map import VALUE_PART
 from runner.config.units import WrittenDuration, WrittenSize
 from runner.model import Param
@@ -21,7 +20,7 @@ from runner.text import clean_text, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from runner.config.diagnostics import Diagnostics
+    from runner.config.reader import Reader
     from runner.config.source_map import KeyPath as Spot
 
 #: All that `${name}` puts into a file, in characters: many times the largest file. An element of a list counts as more.
@@ -96,16 +95,11 @@ _PARAM_TYPES: dict[str, tuple[str, Any, Callable[[str], Any]]] = {
 }
 
 
-def type_of(value: Any) -> str | None:
-    """Return the param type that a value of the file has by itself."""
-    return next((kind for kind, (_, plain, _) in _PARAM_TYPES.items() if isinstance(value, plain)), None)
-
-
 @dataclass(slots=True)
 class Params:
     """The declared params and their values; `values[name]` is UNKNOWN when a problem was reported for it."""
 
-    diagnostics: Diagnostics
+    reader: Reader
     declared: dict[str, Param] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     used_names: set[str] = field(default_factory=set)
@@ -121,16 +115,16 @@ class Params:
         for word in given:
             if word not in self.values and word not in self.declared:
                 origin = (f"-p {word}",)
-                self.diagnostics.source_map.given[origin] = f"-p {clean_text(word, 60)}"
-                hint = self.diagnostics.suggest_nearest(word, self.declared)
-                self.diagnostics.add_problem("E111", f"unknown param {quote_name(word)}", origin, hint)
+                self.reader.source_map.given[origin] = f"-p {clean_text(word, 60)}"
+                hint = self.reader.suggest_nearest(word, self.declared)
+                self.reader.add_problem("E111", f"unknown param {quote_name(word)}", origin, hint)
         for param in self.declared.values():
             self.values[param.name] = self._choose_value(param, given, env, lenient=lenient)
 
     def _choose_value(self, param: Param, given: Mapping[str, str], env: Mapping[str, str], *, lenient: bool) -> Any:
         path: Spot = ("params", param.name)
-        if path in self.diagnostics.source_map.given:  # --set, which goes before everything
-            self.value_sources[param.name] = self.diagnostics.source_map.given[path]
+        if path in self.reader.source_map.given:  # --set, which goes before everything
+            self.value_sources[param.name] = self.reader.source_map.given[path]
             return param.default
         if param.name in given:
             value, source, origin = given[param.name], "-p", f"-p {param.name}"
@@ -140,20 +134,20 @@ class Params:
         elif param.required:
             hint = f"give it with `-p {param.name}=VALUE`" + (f" or in {param.env}" if param.env else "")
             text = f"param {quote_name(param.name)} is required and has no value"
-            self.diagnostics.add_problem("E112", text, path, hint, "warning" if lenient else "error")
+            self.reader.add_problem("E112", text, path, hint, "warning" if lenient else "error")
             return UNKNOWN
         else:
             return param.default
         self.value_sources[param.name] = source
         path = (origin,)
-        self.diagnostics.source_map.given[path] = origin
+        self.reader.source_map.given[path] = origin
         if param.secret:
-            self.diagnostics.source_map.hide_secret(("params", param.name), value)
+            self.reader.source_map.hide_secret(("params", param.name), value)
         try:
             return convert_param(param, value)
         except InvalidValue as wrong:
             text = f"param {quote_name(param.name)} {wrong.message}"
-            self.diagnostics.add_problem(wrong.code, text, path, wrong.hint)
+            self.reader.add_problem(wrong.code, text, path, wrong.hint)
             return UNKNOWN
 
     # -- ${name} ----------------------------------------------------------------------------
@@ -167,7 +161,7 @@ class Params:
             try:
                 return self._fill_text(value)
             except InvalidValue as wrong:
-                self.diagnostics.add_problem(wrong.code, wrong.message, (*path, VALUE_PART), wrong.hint)
+                self.reader.add_problem(wrong.code, wrong.message, (*path, VALUE_PART), wrong.hint)
             except AlreadyReported:
                 pass
             return UNKNOWN
@@ -212,9 +206,9 @@ class Params:
         if word is None:
             raise InvalidValue("E115", "`${` without `}`", "write `$${` for a literal `${`")
         if word not in self.declared:
-            if word in self.values or ("params",) in self.diagnostics.unknown_paths:
+            if word in self.values or ("params",) in self.reader.unknown_paths:
                 raise AlreadyReported  # its declaration is wrong
-            hint = self.diagnostics.suggest_nearest(word, self.declared)
+            hint = self.reader.suggest_nearest(word, self.declared)
             self.used_names.update(hint.split("`")[1:2])
             raise InvalidValue("E111", f"unknown param {quote_name(word)}", hint or "write `$${` for a literal `${`")
         self.used_names.add(word)
@@ -226,12 +220,12 @@ class Params:
 # -- declarations -----------------------------------------------------------------------------
 
 
-def read_params(raw: dict[str, Any], report: Diagnostics) -> Params:
+def read_params(raw: dict[str, Any], reader: Reader) -> Params:
     """Return every declaration; a wrong one is reported, and its value is UNKNOWN."""
-    params = Params(report)
+    params = Params(reader)
     for word, value in raw.items():
-        before = len(report.problems)
-        if not report.check_name(word, "param", ("params", word)):
+        before = len(reader.problems)
+        if not reader.check_name(word, "param", ("params", word)):
             continue
         long = isinstance(value, dict)
         table = value if long else {"default": value}
@@ -239,23 +233,25 @@ def read_params(raw: dict[str, Any], report: Diagnostics) -> Params:
         if long and any(
             mark is not False and (key == "secret" or did_you_mean(key, ("secret",))) for key, mark in value.items()
         ):
-            report.source_map.hide_secret(("params", word, "default"), value.get("default", ""))
-        made = Reader(report).convert_table(table, grammar.PARAM, ("params", word), f"param {quote_name(word)}")
+            reader.source_map.hide_secret(("params", word, "default"), value.get("default", ""))
+        made = reader.convert_table(table, grammar.PARAM, ("params", word), f"param {quote_name(word)}")
         try:
-            if len(report.problems) == before:
+            if len(reader.problems) == before:
                 params.declared[word] = _make_param(word, made)
                 continue
         except InvalidValue as wrong:
             path = ("params", word, wrong.key, VALUE_PART) if long and wrong.key else ("params", word)
-            report.add_problem(wrong.code, f"param {quote_name(word)} {wrong.message}", path, wrong.hint)
+            reader.add_problem(wrong.code, f"param {quote_name(word)} {wrong.message}", path, wrong.hint)
         params.values[word] = UNKNOWN
     return params
 
 
 def _make_param(word: str, made: dict[str, Any]) -> Param:
-    kind = made.setdefault("type", type_of(made.get("default", "")))
-    if kind is None:
-        raise InvalidValue("E114", f"cannot be {describe_value(made['default'])}", key="default")
+    default = made.get("default", "")
+    default_type = next((one for one, (_, plain, _) in _PARAM_TYPES.items() if isinstance(default, plain)), "")
+    kind = made.setdefault("type", default_type)
+    if not kind:
+        raise InvalidValue("E114", f"cannot be {describe_value(default)}", key="default")
     if made.get("required") and "default" in made:
         raise InvalidValue("E114", "has a default, so it cannot be required", key="required")
     if not made.get("required") and "default" not in made:

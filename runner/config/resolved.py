@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from runner.config import grammar
-from runner.config.diagnostics import UNKNOWN
+from runner.config.reader import UNKNOWN
 from runner.config.units import Written
 from runner.errors import UsageError
 from runner.problems import format_location
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from runner.model import Config
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-
-
-#: One key: its table as a path, the key, its value as TOML, and what gave it.
-_Line = tuple[tuple[str, ...], str, str, str]
 
 
 def render_resolved(config: Config, *, origins: bool = False) -> str:
@@ -47,8 +43,8 @@ def render_resolved(config: Config, *, origins: bool = False) -> str:
     return "\n".join(text)
 
 
-def _resolved_lines(config: Config) -> Iterator[_Line]:
-    """Yield every key with a value, in the order of the reference."""
+def _resolved_lines(config: Config) -> Iterator[tuple[tuple[str, ...], str, str, str]]:
+    """Yield every key with a value: its table as a path, the key, its value as TOML, and what gave it."""
     filled = config.filled_tables
     for key in ("title", "plugins"):
         if key in filled:
@@ -60,7 +56,9 @@ def _resolved_lines(config: Config) -> Iterator[_Line]:
             yield from _table_lines(config, path, table, filled.get(path[0], {}).get(name))
 
 
-def _table_lines(config: Config, path: tuple[str, ...], table: KeyTable, own: Any) -> Iterator[_Line]:
+def _table_lines(
+    config: Config, path: tuple[str, ...], table: KeyTable, own: Any
+) -> Iterator[tuple[tuple[str, ...], str, str, str]]:
     defaults = config.filled_tables.get("defaults", {}).get(table.name, {})
     own, defaults = ({} if not isinstance(each, dict) else each for each in (own, defaults))
     for name, key in table.items():

@@ -19,12 +19,10 @@ from typing import TYPE_CHECKING, Any
 import tomli
 
 from runner.problems import Location
-from runner.secret_masks import SecretMask
+from runner.secret_masks import forms_pattern
 from runner.text import clean_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from runner.problems import Problem
 
 KeyPath = tuple[str, ...]
@@ -42,11 +40,6 @@ _TOKEN = re.compile(
 )
 
 
-def _forms_of_secret(secret: str) -> Iterator[str]:
-    """Yield a secret in the forms that messages give it."""
-    yield from (secret, repr(secret)[1:-1], clean_text(secret), clean_text(secret, 60), clean_text(secret, 40))
-
-
 class SourceMap(dict[KeyPath, Location]):
     """Path → `Location`, each made when it is first asked for. `given` are values that came from outside the file."""
 
@@ -57,7 +50,7 @@ class SourceMap(dict[KeyPath, Location]):
         self.given: dict[KeyPath, str] = {}
         self.secrets: list[str] = []
         self._hidden: list[KeyPath] = []
-        self._mask, self._masked = SecretMask(), 0  # of so many of the secrets
+        self._pattern, self._masked = re.compile(""), 0  # of so many of the secrets
 
     def get(self, path: KeyPath, default: Any = None) -> Any:
         """Return the location of exactly this path, or `default`."""
@@ -90,8 +83,12 @@ class SourceMap(dict[KeyPath, Location]):
     def mask_secrets(self, text: str) -> str:
         """Return the text with every secret value replaced, also where a message has cut or cleaned it."""
         if len(self.secrets) > self._masked:
-            self._mask, self._masked = SecretMask(self.secrets, _forms_of_secret), len(self.secrets)
-        return self._mask.mask_same_length(text)
+            written = (repr(each)[1:-1] for each in self.secrets)
+            cut = (clean_text(each, limit) for each in self.secrets for limit in (None, 60, 40))
+            forms = sorted({*self.secrets, *written, *cut})
+            self._pattern, self._masked = re.compile(forms_pattern(forms)), len(self.secrets)
+        # A star for each character: what stands below stays below.
+        return self._pattern.sub(lambda found: "*" * len(found[0]), text) if self.secrets else text
 
     def _masked_lines(self) -> list[str]:
         """Return the lines of the file, with stars in place of secrets."""
@@ -153,19 +150,16 @@ class TomlScanner:
         self._skip("[")
         path: KeyPath = ()
         parts = self._read_key()
-        for number, (part, *span) in enumerate(parts):
+        for number, (part, start, end) in enumerate(parts):
             path += (part,)
-            self._add(path, *span)
+            self.spans.setdefault(path, (start, end))
             if double and number == len(parts) - 1:
                 self._arrays[path] = self._arrays.get(path, -1) + 1
             if path in self._arrays:
                 path += (str(self._arrays[path]),)
-                self._add(path, *span)
+                self.spans.setdefault(path, (start, end))
         self._skip("]")
         return path
-
-    def _add(self, path: KeyPath, start: int, end: int) -> None:
-        self.spans.setdefault(path, (start, end))
 
     def _read_key(self) -> list[tuple[str, int, int]]:
         """Return a dotted key as (part, start, end); the `=` or `]` behind it is taken, too."""
@@ -179,8 +173,8 @@ class TomlScanner:
     def _read_pair(self, path: KeyPath) -> None:
         for part, start, end in self._read_key():
             path += (part,)
-            self._add(path, start, end)
-        self._add((*path, VALUE_PART), *self._read_value(path))
+            self.spans.setdefault(path, (start, end))
+        self.spans.setdefault((*path, VALUE_PART), self._read_value(path))
 
     def _read_value(self, path: KeyPath) -> tuple[int, int]:
         """Return start and end of a value, after those of what is in it."""
@@ -197,5 +191,5 @@ class TomlScanner:
                 self._read_pair(path)
             else:
                 element = (*path, str(number))
-                self._add(element, *self._read_value(element))
+                self.spans.setdefault(element, self._read_value(element))
         return start, self._tokens.popleft()[2]

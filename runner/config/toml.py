@@ -77,10 +77,9 @@ def decode_text(data: bytes) -> str:
     try:
         return data.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        begin = data.rfind(b"\n", 0, error.start) + 1
-        column = len(data[begin : error.start].decode(errors="replace")) + 1
-        shown = data[begin:].partition(b"\n")[0].decode(errors="replace").rstrip("\r")
+        text = data.decode(errors="replace")
+        line, column = _line_and_column(text, len(data[: error.start].decode()))
+        shown = text.split("\n")[line - 1].rstrip("\r")
         raise UnreadableFile("E101", "the file is not UTF-8 text", line, column, "save it as UTF-8", shown) from None
 
 
@@ -165,9 +164,11 @@ def _bad_value(text: str, error: ValueError) -> UnreadableFile:
     number = _LONG_NUMBER.search(text)
     if number is None:
         return UnreadableFile("E102", f"not valid TOML: {error}")
-    line = text.count("\n", 0, number.start()) + 1
-    column = number.start() - text.rfind("\n", 0, number.start())
-    return UnreadableFile("E102", "a number with thousands of digits", line, column)
+    return UnreadableFile("E102", "a number with thousands of digits", *_line_and_column(text, number.start()))
+
+
+def _line_and_column(text: str, at: int) -> tuple[int, int]:
+    return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
 
 
 def _find_depth(text: str) -> tuple[int, int]:
@@ -178,7 +179,7 @@ def _find_depth(text: str) -> tuple[int, int]:
         level += (word in "[{") - (word in "]}")
         dots = dots + 1 if word == "." else 0 if word in "\n=" else dots
         if level > MAX_NESTING or dots > MAX_NESTING:
-            return text.count("\n", 0, token.start()) + 1, token.start() - text.rfind("\n", 0, token.start())
+            return _line_and_column(text, token.start())
     return 0, 0
 
 

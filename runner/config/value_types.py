@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.config import units
-from runner.config.diagnostics import (
+from runner.config.reader import (
     NAME_PATTERN,
     NAME_WANTED,
     UNKNOWN,
     AlreadyReported,
     InvalidValue,
+    Key,
+    ValueType,
     check_type,
     describe_value,
+    has_unknown,
     wrong_type,
 )
-from runner.config.reader import Key, ValueType, has_unknown
 from runner.model import DEFAULT_PORT, Batch, Halt, OutputPort, Rate, Workers
 from runner.problems import quote_name
 from runner.text import did_you_mean
@@ -269,10 +272,10 @@ def named_workers(task: str, count: int) -> Workers:
     return Workers(count, count, names)
 
 
-def _convert_workers(value: Any, at: ValuePlace) -> Any:
-    made = _name_workers(value, at.path[1])
-    # A default is for every task: the names of its workers come from the task that it is used for.
-    return made if at.path[0] == "tasks" else lambda task: _name_workers(value, task)
+def _convert_workers(value: Any, at: ValuePlace) -> Callable[[str], Workers]:
+    """Return what makes the workers of a task: a default is for every task, and their names come from each."""
+    _name_workers(value, "")
+    return partial(_name_workers, value)
 
 
 def _name_workers(value: Any, task: str) -> Workers:
@@ -336,7 +339,7 @@ def _convert_exceptions(value: Any, at: ValuePlace) -> tuple[str, ...]:
     for number, word in enumerate(names):
         if not all(part.isidentifier() for part in word.split(".")):
             message = f"{describe_value(word)} is not a valid name of an exception"
-            at.reader.diagnostics.add_problem("E107", message, (*at.path, str(number)))
+            at.reader.add_problem("E107", message, (*at.path, str(number)))
             raise AlreadyReported
     return names
 
@@ -367,7 +370,7 @@ def _convert_ports(value: Any, at: ValuePlace) -> tuple[OutputPort, ...]:
     ports = []
     for word, target in value.items():
         path = (*at.path, word)
-        if not at.reader.diagnostics.check_name(word, "port", path):
+        if not at.reader.check_name(word, "port", path):
             raise AlreadyReported
         ports.append(OutputPort(word, at.reader.find_names(target, "queue", path, what)))
     return tuple(ports)
@@ -425,7 +428,7 @@ AFTER = ValueType(
 def _convert_argument(value: Any, at: ValuePlace, spot: str) -> Any:
     """Return one argument; UNKNOWN stays, so that the others can be checked."""
     if has_unknown(value):
-        at.reader.diagnostics.unknown_paths.add((*at.path, spot))
+        at.reader.unknown_paths.add((*at.path, spot))
         return UNKNOWN
     return units.plain_value(value)
 
@@ -450,14 +453,13 @@ def table_of(keys: KeyTable, made: Callable[..., Any] | None = None) -> ValueTyp
     """Return the type of a table of further keys; `made` is the class of the model that it becomes, if not a dict."""
 
     def convert(value: Any, at: ValuePlace) -> Any:
-        diagnostics = at.reader.diagnostics
-        before = len(diagnostics.problems)
+        before = len(at.reader.problems)
         owner = f"`{at.key}` of {at.owner}" if len(at.path) > 1 else f"[{at.key}]"
         found = at.reader.convert_table(value, keys, at.path, owner)
         if made is None:
             return found
-        unknown = any(path[: len(at.path)] == at.path for path in diagnostics.unknown_paths)
-        if len(diagnostics.problems) > before or unknown:
+        unknown = any(path[: len(at.path)] == at.path for path in at.reader.unknown_paths)
+        if len(at.reader.problems) > before or unknown:
             raise AlreadyReported
         return made(**found)
 

@@ -81,13 +81,15 @@ class RecordFile:
                 run_folders.remove_run_files(self._state, self._run, (_GOING,))
 
 
-def write_page(state: Path, run: str, text: str) -> None:
-    """Write the page of a run beside its record. UsageError, or UnsafeFolder: that cannot be done."""
+def write_page(state: Path, run: str, text: str) -> str:
+    """Write the page of a run beside its record, return its path. UsageError, or UnsafeFolder: that cannot be done."""
+    path = state / "runs" / run / PAGE_FILE
     try:
         with run_folders.open_run_folder(state, run, make=True) as at:
             run_folders.replace_file(at, PAGE_FILE, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise UsageError(f"{state / 'runs' / run / PAGE_FILE}: {error.strerror or error}") from None
+        raise UsageError(f"{path}: {error.strerror or error}") from None
+    return str(path)
 
 
 # -- reading ----------------------------------------------------------------------------------

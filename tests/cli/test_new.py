@@ -86,8 +86,13 @@ def test_what_is_there_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["kitchen", "runner-kitchen", "Runner_Kitchen", "runner.kitchen"])
-def test_one_plugin_has_one_name(name):
-    assert new._plugin_names(name) == new.ProjectNames("kitchen", "kitchen", "runner_kitchen", "runner-kitchen")
+def test_one_plugin_has_one_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    new.plugin(name)
+    assert [path.name for path in tmp_path.iterdir()] == ["runner-kitchen"]
+    text = (tmp_path / "runner-kitchen/pyproject.toml").read_text(encoding="utf-8")
+    assert 'name = "runner-kitchen"' in text
+    assert 'kitchen = "runner_kitchen"' in text
 
 
 @pytest.fixture(scope="module")
