@@ -85,10 +85,6 @@ class _Stream(io.TextIOWrapper):
         """Have what this thread prints meanwhile bear a name: a context manager, for hooks of plugins."""
         return self._capture.speaking(name)
 
-    def fileno(self) -> int:
-        """Return the descriptor that child programs should inherit."""
-        return self.buffer.fileno()
-
     def detach(self) -> Any:
         """Return the bytes below, for another wrapper; this one goes on, because others still print."""
         return self.buffer
