@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import replace
+from dataclasses import astuple, replace
 from datetime import datetime
 from functools import cache
 from html import escape
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 #: So much text of each kind goes into a page; with the plots and the program it stays below a megabyte.
 _MOST_TRACEBACKS = 320_000
 _MOST_RESOLVED = 80_000
-_MOST_SHOWN = 100
+_MOST_SHOWN, _MOST_WORKERS = 100, 200
 #: Ends of a run by its exit code; none of a run that goes on, or whose runner was killed.
 _MEANING: dict[int | None, tuple[str, str]] = {
     None: ("warn", "going on, or was killed"),
@@ -85,7 +85,9 @@ def render_page(record: RunRecord, before: RunRecord | None = None) -> str:
         "plots": {**drawn, "states": _WAITS},
         "over_time": plot_data.over_time_table(record),
         "stacked": plot_data.STACKED_STATES,
-        "workers": plot_data.worker_rows(record.tasks),
+        "workers": [(task, worker, sum(astuple(worker.spent))) for task in record.tasks for worker in task.workers][
+            :_MOST_WORKERS
+        ],
         "failures": _shown_failures(record.failures),
         "results": [(task, worker, fit_escaped(text, 1000)) for task, worker, text in results[:_MOST_SHOWN]],
         "resolved": fit_escaped(record.plan.resolved, _MOST_RESOLVED),
@@ -153,16 +155,17 @@ def _local_time(seconds: float) -> datetime | None:
         return None
 
 
-def _shown_failures(groups: tuple[FailureGroup, ...]) -> list[tuple[FailureGroup, str, str, str]]:
-    """Return the groups with traceback and first item, each within its share of the page."""
+def _shown_failures(groups: tuple[FailureGroup, ...]) -> list[FailureGroup]:
+    """Return the first groups, each text within its share of the page, and the first item with its value."""
     shown = groups[:_MOST_SHOWN]
     most = min(16_000, _MOST_TRACEBACKS // max(1, len(shown)))
     return [
-        (
-            replace(group, error=fit_escaped(group.error, 600)),
-            fit_escaped(group.traceback, most),
-            fit_escaped(group.preview, 400),
-            item_name(group.preview, group.first_item, 60),
+        replace(
+            group,
+            first_item=group.first_item and item_name(group.preview, group.first_item, 60),
+            error=fit_escaped(group.error, 600),
+            traceback=fit_escaped(group.traceback, most),
+            preview=fit_escaped(group.preview, 400),
         )
         for group in shown
     ]

@@ -12,7 +12,7 @@ from math import ceil, isfinite, log2
 from typing import TYPE_CHECKING, Any
 
 from runner.events import STATES
-from runner.text import format_percentage, format_rate, printable_text, size_or_empty, time_or_empty
+from runner.text import printable_text, time_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,8 +30,8 @@ MAX_TIMELINE_ROWS = 128
 _MOST_CELLS = 32_000
 _MOST_POINTS = 16_000
 _PER_OCTAVE = 2
-#: Rows of the table over time, and of the one of workers: a longer one is not read, and the page says what is left out.
-_TABLE_ROWS, MAX_TABLE_WORKERS = 12, 200
+#: Rows of the table over time: a longer one is not read.
+_TABLE_ROWS = 12
 _QUANTILES = (0.1, 0.5, 0.9, 0.99, 1.0)
 
 
@@ -189,31 +189,13 @@ def over_time_table(record: RunRecord) -> dict[str, Any]:
     rates = [list(counts_per_second(at, [counts[pick] for pick in picks])) for counts in done]
     rows = [
         {
-            "at": time_or_empty(series.at[pick]),
-            "rates": [format_rate(per_second[row]) for per_second in rates],
+            "at": series.at[pick],
+            "rates": [per_second[row] for per_second in rates],
             "lengths": [lengths[pick] for lengths in series.queues.values()],
         }
         for row, pick in enumerate(picks)
     ]
     return {"tasks": list(series.done), "queues": list(series.queues), "rows": rows}
-
-
-def worker_rows(tasks: Iterable[TaskSummary]) -> list[dict[str, Any]]:
-    """Return a row for each worker: the share of its time in each state."""
-    found = []
-    for task, worker in itertools.islice(((t, w) for t in tasks for w in t.workers), MAX_TABLE_WORKERS):
-        spent = [getattr(worker.spent, state) for state in STATES]
-        found.append(
-            {
-                "task": task.name,
-                "name": worker.name,
-                "shares": [format_percentage(seconds, sum(spent)) for seconds in spent],
-                "items": worker.items,
-                "cpu": time_or_empty(worker.cpu or None),
-                "memory": size_or_empty(worker.memory),
-            }
-        )
-    return found
 
 
 def time_quantiles(task: TaskSummary) -> list[str]:
