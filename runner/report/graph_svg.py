@@ -98,7 +98,7 @@ class _Part:
 
     def __init__(self, boxes: dict[str, DiagramBox], edges: list[DiagramEdge]) -> None:
         self.boxes = boxes
-        self.texts = {key: _box_texts(box) for key, box in boxes.items()}
+        self.texts = {key: [box.label] if box.kind == "queue" else [box.name, *box.notes] for key, box in boxes.items()}
         self.heights = {key: _LINE * len(self.texts[key]) + (14 if boxes[key].kind == "task" else 8) for key in boxes}
         widths = {
             key: max(map(display_width, self.texts[key])) * _CHAR + (24 if boxes[key].kind == "task" else 28)
@@ -159,10 +159,6 @@ class _Part:
             data += "" if straight else f" C{x:.1f} {y + bow:.1f} {to_x:.1f} {to_y - bow:.1f}"
             data += f" {'L' if straight else ''}{to_x:.1f} {to_y:.1f}"
         return f'<path class="{edge.style}" d="{data}" marker-end="url(#arrow)"/>'
-
-
-def _box_texts(box: DiagramBox) -> list[str]:
-    return [box.label] if box.kind == "queue" else [box.name, *box.notes]
 
 
 # -- places -----------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ _BAR = 24
 _STYLES = {
     "waiting": "dim", "starting": "cyan", "running": "green", "ok": "dim", "failed": "bold red", "skipped": "yellow",
 }  # fmt: skip
+#: Tasks that stay when there is no room: those that are under way or have failed before those that wait.
+_PRIORITIES = {"failed": 0, "running": 1, "starting": 1, "waiting": 2}
 _WORDS = {"waiting": "waits", "ok": "ended"}
 _HEADS = (("busy", 5), ("wait", 5), ("room", 5), ("done", 10), ("rate", 9), ("dead", 7), ("again", 6))
 
@@ -72,7 +74,7 @@ class LiveRenderer:
         with_queues = len(shown) + queues <= room
         hidden = len(shown) - room + 1 if len(shown) > room else 0
         if hidden:
-            kept = sorted(range(len(shown)), key=lambda at: _display_priority(shown[at]))[: room - 1]
+            kept = sorted(range(len(shown)), key=lambda at: _PRIORITIES.get(shown[at].state, 3))[: room - 1]
             shown = [shown[at] for at in sorted(kept)]
         rows: list[str] = []
         seen: set[str] = set()
@@ -109,11 +111,6 @@ class LiveRenderer:
             told = f"{_draw_bar(share, _BAR)} {format_count(queue.length)} of {format_count(queue.size)}"
             style = "yellow" if share >= 1 else "blue"
         return f"{head} {self._style_text(told, style)}"
-
-
-def _display_priority(task: TaskRow) -> int:
-    """Return a low number for a task that stays when there is no room: it is under way, or has failed."""
-    return {"failed": 0, "running": 1, "starting": 1, "waiting": 2}.get(task.state, 3)
 
 
 def _draw_bar(share: float, cells: int) -> str:
