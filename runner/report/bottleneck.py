@@ -98,8 +98,8 @@ def _withdraw_vain_advice(found: Bottleneck | None, shares: ResourceShares) -> B
     busy = shares.run_share + shares.others_share
     if found is None or found.gain is None or shares.others_share <= NOTABLE_OTHERS_SHARE or busy < MIN_MACHINE_SHARE:
         return found
-    loads = [load for load in shares.pipeline.task_loads if load.name == found.task]
-    if not any(load.computing_share(shares.pipeline.end) >= NEEDS_PROCESSOR_SHARE for load in loads):
+    load = next(load for load in shares.pipeline.task_loads if load.name == found.task)
+    if load.computing_share(shares.pipeline.end) < NEEDS_PROCESSOR_SHARE:
         return found  # it waits: that takes no processor
     text = found.sentence.partition("; ")[0]
     others = f"other programs take {_format_percent(shares.others_share)} of the machine"
@@ -265,9 +265,6 @@ def _reached_bound(shares: ResourceShares, load: TaskLoad, kind: str) -> Bottlen
         advice = f"concurrency = {2 * most} would give up to"
     text = f"{load.name} limits the run: {text}; {advice} {gain:.1f}x"
     return Bottleneck(text + _next_bottleneck(shares, then, key), kind, load.name, None, gain)
-
-
-# -- words ------------------------------------------------------------------------------------
 
 
 def _next_bottleneck(shares: ResourceShares, then: ShareKey, now: ShareKey) -> str:

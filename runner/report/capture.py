@@ -61,13 +61,8 @@ class _Stream(io.TextIOWrapper):
     mode = "w"
 
     def __init__(self, capture: ThreadCapture, stream: str, fd: int) -> None:
-        super().__init__(
-            _Bytes(capture, stream, fd),
-            encoding="utf-8",
-            errors="backslashreplace",
-            line_buffering=True,
-            write_through=True,
-        )
+        raw = _Bytes(capture, stream, fd)
+        super().__init__(raw, "utf-8", "backslashreplace", line_buffering=True, write_through=True)
         self._capture, self._stream = capture, stream
 
     def write(self, text: str) -> int:

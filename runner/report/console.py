@@ -94,8 +94,6 @@ class Console:
         if self._failures[kind] >= summary.MAX_SHOWN_FAILURES and event.verdict != "fatal":
             self.print_message(f"task `{event.task}`: further {kind[1]} failures are counted, not shown")
 
-    # -- the end -------------------------------------------------------------------------------
-
     def print_summary(self, result: RunOutcome, record: RunRecord | None = None) -> None:
         """Print the results, what each task did, what is missing and why, and last of all the balance."""
         self._printer.wait_until_written(result.closing_patience(self._plan.settings.deadline))

@@ -176,9 +176,6 @@ def _round_value(value: float) -> float:
     return int(short) if short == int(short) else short
 
 
-# -- tables -----------------------------------------------------------------------------------
-
-
 def over_time_table(record: RunRecord) -> dict[str, Any]:
     """Return about a dozen moments: what each task did since the one before, how long each queue was."""
     series = record.series

@@ -331,7 +331,7 @@ class Printer:
         if (splitter := self._splitters.get(key)) is None:
             splitter = self._splitters[key] = self.create_splitter(key[2])
         self._print_lines(key[0], key[2], splitter.feed(data))
-        if not splitter.has_partial_line:
+        if not splitter.rest:
             del self._splitters[key]
 
     def _finish_name(self, name: str) -> None:

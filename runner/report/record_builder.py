@@ -101,8 +101,6 @@ class RecordBuilder:
         else:
             self._untold += 1
 
-    # -- what is known -------------------------------------------------------------------------
-
     def build_record(self) -> RunRecord:
         """Return the record so far; of a run that goes on, as its last `Progress` tells it."""
         known = replace(
