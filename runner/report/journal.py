@@ -59,7 +59,7 @@ def event_line(event: events.Event) -> str:
 
 
 class EventJournal:
-    """Writes events to a file. `trouble` says what could not be written."""
+    """Writes events to a file. `write_error` says what could not be written."""
 
     def __init__(self, path: str) -> None:
         self.write_error = ""

@@ -5,7 +5,7 @@
     runner's own messages ─────▶ ┘
 
 Only the printer's thread writes, so it may block on a slow reader without holding up the supervisor: the pipes fill,
-and whoever prints waits, as on any pipe. A closed or full output is remembered in `trouble` and drained for ever
+and whoever prints waits, as on any pipe. A closed or full output is remembered in `write_error` and drained for ever
 after, so that nobody waits for it.
 """
 
@@ -195,7 +195,7 @@ class Printer:
         """Wait until all that was handed over is written: as long as that takes, for a slow reader loses nothing.
 
         `patience`: after so many seconds (the deadline, or 0 when the run was cut short) only while somebody goes on
-        reading. A KeyboardInterrupt ends it in any case. What is not written then is lost, and `trouble` says so.
+        reading. A KeyboardInterrupt ends it in any case. What is not written then is lost, and `write_error` says so.
         """
         self._hurry_after(patience)
         done = threading.Event()
@@ -229,7 +229,7 @@ class Printer:
         self._finish_output()
 
     def close(self, patience: float | None = None) -> None:
-        """Write what there is, as `settle` does, and end the thread."""
+        """Write what there is, as `wait_until_written` does, and end the thread."""
         self._hurry_after(patience)
         with self._room:
             self._closing = True

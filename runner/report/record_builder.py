@@ -86,13 +86,8 @@ class RecordBuilder:
         kind, text = _INCIDENT_TEXTS[type(event)](event)
         if not text:
             return
-        moment = Incident(
-            round(event.at - self._began, 3),
-            kind,
-            cut_middle(text, MAX_TEXT_LENGTH),
-            getattr(event, "task", ""),
-            getattr(event, "worker", ""),
-        )
+        at, text = round(event.at - self._began, 3), cut_middle(text, MAX_TEXT_LENGTH)
+        moment = Incident(at, kind, text, getattr(event, "task", ""), getattr(event, "worker", ""))
         last = self._incidents[-1] if self._incidents else None
         if last is not None and replace(moment, at=last.at, count=last.count) == last:
             self._incidents[-1] = replace(last, count=last.count + 1)
