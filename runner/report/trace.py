@@ -12,7 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from runner.events import STATES
-from runner.report.plot_data import counts_per_second, task_progress
+from runner.report.plot_data import task_rates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -91,14 +91,12 @@ def _state_slice(state: str, begun: float, ended: float, pid: int, tid: int) -> 
 def _counter_events(record: RunRecord) -> Iterator[dict[str, Any]]:
     """Yield queue lengths, and items a second of each task; a value that stays is written once."""
     series = record.series
-    lengths: list[tuple[str, str, Iterable[float]]] = [
+    tracks: list[tuple[str, str, Iterable[float]]] = [
         (f"queue {name}", "items", lengths) for name, lengths in series.queues.items()
     ]
-    rates = [
-        (f"throughput {name}", "per second", counts_per_second(series.at, task_progress(record, name)))
-        for name in series.done
-    ]
-    for name, unit, values in lengths + rates:
+    rates = task_rates(record, range(len(series.at)))
+    tracks += [(f"throughput {name}", "per second", found) for name, found in rates.items()]
+    for name, unit, values in tracks:
         last = -1.0
         for begin, value in zip((0.0, *series.at), values, strict=False):
             if value != last:
