@@ -54,7 +54,7 @@ class LiveRenderer:
         ]
 
     def _style_text(self, text: str, style: str) -> str:
-        return Style.parse(style).render(text, color_system=self._system) if self._system else text
+        return Style.parse(style).render(text, color_system=self._system)
 
     def _heading_line(self, snapshot: ProgressSnapshot, width: int) -> str:
         parts = [printable_line(snapshot.title), format_duration(snapshot.seconds)]

@@ -80,10 +80,7 @@ class TerminalPanel:
         written = data.splitlines(keepends=True)
         taken = [terminal_rows(line, columns) for line in written]
         if most < 1 or rows != len(self._drawn) or not all(0 < each <= most for each in taken):
-            drawn = self._drawn
-            gone = self.erase_sequence()
-            self._drawn = drawn
-            return gone + data + self._text
+            return b"\r\x1b[%dA\x1b[J" % rows + data + self._text
         made, text, gap = b"", b"", 0
         for line, each in [*zip(written, taken, strict=True), (b"", most)]:
             if gap + each > most:
