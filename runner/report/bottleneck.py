@@ -126,7 +126,7 @@ def _resource_shares(main: Pipeline, beside: Iterable[Pipeline], record: RunReco
     ours, theirs = (computing + own) / cores, other_programs_share(record)
     of["machine", ""] = ours / (1 - min(theirs, FAIR_MACHINE_SHARE))
     threads = sum(load.cpu_seconds * part for load, part in all_loads if load.plan.mode == "thread") / window
-    # More than one core: they let the interpreter go while they compute.
+    # Threads that take more than one core let the interpreter go while they compute.
     if own < threads and threads + own <= MAX_INTERPRETER_SHARE:
         of["interpreter", ""] = threads + own
     return ResourceShares(of, main, record.seconds, stop, cores, ours, theirs)
@@ -141,11 +141,8 @@ def _lone_task(main: Pipeline, record: RunRecord, stop: float) -> Bottleneck | N
     share = main.seconds / record.seconds
     if stop > 1 / MIN_GAIN or share < MIN_LONE_SHARE:
         return None
-    return Bottleneck(
-        f"{name} limits the run: it takes {_format_percent(share)} of the time, and all else is over before",
-        "work",
-        name,
-    )
+    text = f"{name} limits the run: it takes {_format_percent(share)} of the time, and all else is over before"
+    return Bottleneck(text, "work", name)
 
 
 def _machine_bottleneck(shares: ResourceShares) -> Bottleneck | None:
