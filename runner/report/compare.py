@@ -78,44 +78,39 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-#: The unit and the value of each figure, by its label; None where it is not known.
-Figures = dict[str, tuple[str, float | None]]
-
-
 def compare_records(before: RunRecord, after: RunRecord) -> Comparison:
     """Return what is different from `before` to `after`."""
     one, two = _task_figures(before), _task_figures(after)
-    tasks = {name: _pair_figures(one.get(name, {}), two.get(name, {})) for name in one | two}
-    whole = _pair_figures(_run_figures(before), _run_figures(after))
+    tasks = {name: _pair_figures(_TASK_UNITS, one.get(name, {}), two.get(name, {})) for name in one | two}
+    whole = _pair_figures(_RUN_UNITS, _run_figures(before), _run_figures(after))
     return Comparison(before, after, whole, tasks, _changed_lines(before, after), _changed_circumstances(before, after))
 
 
-def _pair_figures(before: Figures, after: Figures) -> tuple[FigurePair, ...]:
-    return tuple(
-        FigurePair(label, before.get(label, (unit, None))[1], after.get(label, (unit, None))[1], unit)
-        for label, (unit, _) in (before | after).items()
-    )
+#: Figures of a run and of a task, each with its unit.
+_RUN_UNITS = {"seconds": "s", "throughput": "rate", "done": "count", "dead": "count", "repeated": "count"}
+_TASK_UNITS = {"workers": "count", "done": "count", "median": "item", "p99": "item", "busy": "share"}
 
 
-def _run_figures(record: RunRecord) -> Figures:
+def _pair_figures(
+    units: dict[str, str], before: dict[str, float | None], after: dict[str, float | None]
+) -> tuple[FigurePair, ...]:
+    return tuple(FigurePair(label, before.get(label), after.get(label), unit) for label, unit in units.items())
+
+
+def _run_figures(record: RunRecord) -> dict[str, float | None]:
     total = record.balance
     per_second = total.done / record.seconds if record.seconds else None
-    counts: Figures = {word: ("count", getattr(total, word)) for word in ("done", "dead", "repeated")}
-    return {"seconds": ("s", record.seconds), "throughput": ("rate", per_second), **counts}
+    counts = {"done": total.done, "dead": total.dead, "repeated": total.repeated}
+    return {"seconds": record.seconds, "throughput": per_second, **counts}
 
 
-def _task_figures(record: RunRecord) -> dict[str, Figures]:
+def _task_figures(record: RunRecord) -> dict[str, dict[str, float | None]]:
     workers = {planned.name: len(planned.workers) for planned in record.plan.tasks}
-    return {
-        task.name: {
-            "workers": ("count", workers.get(task.name)),
-            "done": ("count", task.done or task.sent),
-            "median": ("item", task.median),
-            "p99": ("item", task.p99),
-            "busy": ("share", task.busy),
-        }
-        for task in record.tasks
-    }
+    found: dict[str, dict[str, float | None]] = {}
+    for task in record.tasks:
+        counts = {"workers": workers.get(task.name), "done": task.done or task.sent}
+        found[task.name] = {**counts, "median": task.median, "p99": task.p99, "busy": task.busy}
+    return found
 
 
 def _changed_lines(before: RunRecord, after: RunRecord) -> tuple[str, ...]:
