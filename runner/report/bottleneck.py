@@ -87,13 +87,9 @@ def find_bottleneck(record: RunRecord) -> Bottleneck | None:
     stop = max((each.end - main.begin for each in beside), default=0.0) / main.seconds
     if len(main.task_loads) == 1:
         return _lone_task(main, record, stop) if len(found) > 1 else None
-    cores = max(1, record.plan.machine.cores)
-    of, theirs = _resource_shares(main, beside, record), other_programs_share(record)
-    ours = of["machine", ""]
-    of["machine", ""] = ours / (1 - min(theirs, FAIR_MACHINE_SHARE))
-    shares = ResourceShares(of, main, record.seconds, stop, cores, ours, theirs)
-    if (found_machine := _machine_bottleneck(shares)) is not None or stop > 1 / MIN_GAIN:
-        return found_machine  # what goes on beside it takes as long: faster, it would not shorten the run
+    shares = _resource_shares(main, beside, record, stop)
+    if (machine := _machine_bottleneck(shares)) is not None or stop > 1 / MIN_GAIN:
+        return machine  # what goes on beside it takes as long: faster, it would not shorten the run
     return _withdraw_vain_advice(_interpreter_bottleneck(shares) or _largest_bottleneck(shares), shares)
 
 
@@ -102,15 +98,15 @@ def _withdraw_vain_advice(found: Bottleneck | None, shares: ResourceShares) -> B
     busy = shares.run_share + shares.others_share
     if found is None or found.gain is None or shares.others_share <= NOTABLE_OTHERS_SHARE or busy < MIN_MACHINE_SHARE:
         return found
-    loads = [load for load in shares.pipeline.task_loads if load.name == found.task]
-    if not any(load.computing_share(shares.pipeline.end) >= NEEDS_PROCESSOR_SHARE for load in loads):
+    load = next(load for load in shares.pipeline.task_loads if load.name == found.task)
+    if load.computing_share(shares.pipeline.end) < NEEDS_PROCESSOR_SHARE:
         return found  # it waits: that takes no processor
     text = found.sentence.partition("; ")[0]
     others = f"other programs take {_format_percent(shares.others_share)} of the machine"
     return Bottleneck(f"{text}; {others}, which leaves more workers nothing", found.kind, found.task)
 
 
-def _resource_shares(main: Pipeline, beside: Iterable[Pipeline], record: RunRecord) -> dict[ShareKey, float]:
+def _resource_shares(main: Pipeline, beside: Iterable[Pipeline], record: RunRecord, stop: float) -> ResourceShares:
     of: dict[ShareKey, float] = {}
     for load in main.task_loads:
         if load.plan.concurrency is None:
@@ -126,14 +122,14 @@ def _resource_shares(main: Pipeline, beside: Iterable[Pipeline], record: RunReco
     all_loads = [(load, 1.0) for load in main.task_loads]
     all_loads += [(load, load.share_within(main)) for each in beside for load in each.task_loads]
     cores, own = max(1, record.plan.machine.cores), supervisor_share(record)
-    ours = sum(load.cpu_seconds * part for load, part in all_loads) / window
-    of["machine", ""] = (ours + own) / cores
+    computing = sum(load.cpu_seconds * part for load, part in all_loads) / window
+    ours, theirs = (computing + own) / cores, other_programs_share(record)
+    of["machine", ""] = ours / (1 - min(theirs, FAIR_MACHINE_SHARE))
     threads = sum(load.cpu_seconds * part for load, part in all_loads if load.plan.mode == "thread") / window
-    if (
-        own < threads and threads + own <= MAX_INTERPRETER_SHARE
-    ):  # more than one core: they let it go while they compute
+    # Threads that take more than one core let the interpreter go while they compute.
+    if own < threads and threads + own <= MAX_INTERPRETER_SHARE:
         of["interpreter", ""] = threads + own
-    return of
+    return ResourceShares(of, main, record.seconds, stop, cores, ours, theirs)
 
 
 # -- the sentences ----------------------------------------------------------------------------
@@ -145,11 +141,8 @@ def _lone_task(main: Pipeline, record: RunRecord, stop: float) -> Bottleneck | N
     share = main.seconds / record.seconds
     if stop > 1 / MIN_GAIN or share < MIN_LONE_SHARE:
         return None
-    return Bottleneck(
-        f"{name} limits the run: it takes {_format_percent(share)} of the time, and all else is over before",
-        "work",
-        name,
-    )
+    text = f"{name} limits the run: it takes {_format_percent(share)} of the time, and all else is over before"
+    return Bottleneck(text, "work", name)
 
 
 def _machine_bottleneck(shares: ResourceShares) -> Bottleneck | None:
@@ -163,11 +156,11 @@ def _machine_bottleneck(shares: ResourceShares) -> Bottleneck | None:
     what = f"all {shares.cores} cores are" if shares.cores > 1 else "the one core is"
     text = f"the machine limits the run: {what} busy ({_format_percent(busy)})"
     if crowded:
-        text += f", {_format_percent(shares.others_share / busy)} of that with other programs"
-        return Bottleneck(f"{text}; more workers would only compete with them", "machine", load.name)
-    part = load.cpu_seconds / shares.pipeline.seconds / shares.cores / busy
-    text += f", {_format_percent(part)} of that with {load.name}"
-    return Bottleneck(f"{text}; more workers would give nothing", "machine", load.name)
+        part, whose, why = shares.others_share, "other programs", "only compete with them"
+    else:
+        part, whose, why = load.cpu_seconds / shares.pipeline.seconds / shares.cores, load.name, "give nothing"
+    text += f", {_format_percent(part / busy)} of that with {whose}; more workers would {why}"
+    return Bottleneck(text, "machine", load.name)
 
 
 def _interpreter_bottleneck(shares: ResourceShares) -> Bottleneck | None:
@@ -191,24 +184,22 @@ def _interpreter_bottleneck(shares: ResourceShares) -> Bottleneck | None:
     how = f"{load.name} takes {_format_percent(load.cpu_seconds / sum(each.cpu_seconds for each in threads))} of it"
     more = "" if workers == load.worker_count else f" and {workers} workers"
     text = f"threads share one interpreter, which limits the run: {_format_percent(share)} busy, {how}"
-    advice = f'mode = "process"{more} would give up to {_format_gain(gain)}'
+    advice = f'mode = "process"{more} would give up to {gain:.1f}x'
     return Bottleneck(f"{text}; {advice}", "interpreter", load.name, workers, gain)
 
 
 def _largest_bottleneck(shares: ResourceShares) -> Bottleneck | None:
     """Judge what has the largest share, if that is large enough."""
     of_tasks = [key for key in shares.by_key if key[0] in {"task", "rate", "concurrency"}]
-    top = max(of_tasks, key=shares.by_key.__getitem__)
-    kind, name = top
-    if shares.by_key[top] < (MIN_BUSY_SHARE if kind == "task" else MIN_REACHED_SHARE):
+    of_tasks.sort(key=lambda key: -shares.by_key[key])
+    most = shares.by_key[of_tasks[0]]
+    kind, name = of_tasks[0]
+    if most < (MIN_BUSY_SHARE if kind == "task" else MIN_REACHED_SHARE):
         return None
-    load = next(each for each in shares.pipeline.task_loads if each.name == name)
-    near = sorted(
-        (key for key in of_tasks if shares.by_key[key] * MIN_GAIN >= shares.by_key[top]),
-        key=lambda key: -shares.by_key[key],
-    )
+    near = [key for key in of_tasks if shares.by_key[key] * MIN_GAIN >= most]
     if len(near) > 1:
         return _balanced_tasks(shares, near)
+    load = next(each for each in shares.pipeline.task_loads if each.name == name)
     return _busy_task(shares, load) if kind == "task" else _reached_bound(shares, load, kind)
 
 
@@ -222,7 +213,7 @@ def _balanced_tasks(shares: ResourceShares, near: list[ShareKey]) -> Bottleneck:
     if len(loads) < len(near) or gain < MIN_GAIN:
         return Bottleneck(text, "balanced", near[0][1])
     each = ", ".join(f"{load.suggested_workers} for {load.name}" for load in loads)
-    return Bottleneck(f"{text}, {each} together about {_format_gain(gain)}", "balanced", near[0][1], None, gain)
+    return Bottleneck(f"{text}, {each} together about {gain:.1f}x", "balanced", near[0][1], None, gain)
 
 
 def _busy_task(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
@@ -240,7 +231,7 @@ def _busy_task(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
     gain, then = shares.predict_gain({key: share * load.worker_count / workers})
     if gain < MIN_GAIN:
         return Bottleneck(f"{begin}; more workers would give little, because of {_name_share(then)}", "work", load.name)
-    text = f"{begin}; {workers} workers would give about {_format_gain(gain)}"
+    text = f"{begin}; {workers} workers would give about {gain:.1f}x"
     return Bottleneck(text + _next_bottleneck(shares, then, key), "work", load.name, workers, gain)
 
 
@@ -253,7 +244,7 @@ def _busy_source(shares: ResourceShares, load: TaskLoad, begin: str) -> Bottlene
     if load.plan.mode == "thread" and ("interpreter", "") in shares.by_key:
         changed["interpreter", ""] = shares.by_key["interpreter", ""] - saved
     gain, _ = shares.predict_gain(changed)
-    text = f"{begin} making items; twice as fast, it would give about {_format_gain(gain)}"
+    text = f"{begin} making items; twice as fast, it would give about {gain:.1f}x"
     return Bottleneck(f"{text}; more workers elsewhere would give nothing", "work", load.name, None, gain)
 
 
@@ -263,17 +254,14 @@ def _reached_bound(shares: ResourceShares, load: TaskLoad, kind: str) -> Bottlen
     gain, then = shares.predict_gain({key: shares.by_key[key] / 2})
     if kind == "rate":
         busy = _format_percent(load.busy_share(shares.pipeline.end))
-        text = (
-            f"its rate of {load.plan.rate:g}/s is reached, its workers are {busy} busy; twice the rate would give about"
-        )
+        text = f"its rate of {load.plan.rate:g}/s is reached, its workers are {busy} busy"
+        advice = "twice the rate would give about"
     else:
         most = load.plan.concurrency or 0
-        text = f"as many items as it may have are in flight; concurrency = {2 * most} would give up to"
-    text = f"{load.name} limits the run: {text} {_format_gain(gain)}"
+        text = "as many items as it may have are in flight"
+        advice = f"concurrency = {2 * most} would give up to"
+    text = f"{load.name} limits the run: {text}; {advice} {gain:.1f}x"
     return Bottleneck(text + _next_bottleneck(shares, then, key), kind, load.name, None, gain)
-
-
-# -- words ------------------------------------------------------------------------------------
 
 
 def _next_bottleneck(shares: ResourceShares, then: ShareKey, now: ShareKey) -> str:
@@ -291,7 +279,3 @@ def _name_share(key: ShareKey) -> str:
 
 def _format_percent(share: float) -> str:
     return f"{min(1.0, share) * 100:.0f} %"
-
-
-def _format_gain(gain: float) -> str:
-    return f"{gain:.1f}x"

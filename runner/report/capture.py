@@ -15,7 +15,6 @@ from runner.transport import stdio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from runner.report.printer import Printer, WorkerStream
 
@@ -38,7 +37,6 @@ class _Bytes(io.RawIOBase):
         return self
 
     def writable(self) -> bool:
-        """Return True, always."""
         return True
 
     def write(self, data: Any) -> int:
@@ -61,17 +59,11 @@ class _Stream(io.TextIOWrapper):
     mode = "w"
 
     def __init__(self, capture: ThreadCapture, stream: str, fd: int) -> None:
-        super().__init__(
-            _Bytes(capture, stream, fd),
-            encoding="utf-8",
-            errors="backslashreplace",
-            line_buffering=True,
-            write_through=True,
-        )
+        raw = _Bytes(capture, stream, fd)
+        super().__init__(raw, "utf-8", "backslashreplace", line_buffering=True, write_through=True)
         self._capture, self._stream = capture, stream
 
     def write(self, text: str) -> int:
-        """Hand text to the printer, in the name of the worker whose thread this is."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         self._capture.write(text, self._stream)
@@ -84,10 +76,6 @@ class _Stream(io.TextIOWrapper):
     def speaking(self, name: str) -> Any:
         """Have what this thread prints meanwhile bear a name: a context manager, for hooks of plugins."""
         return self._capture.speaking(name)
-
-    def fileno(self) -> int:
-        """Return the descriptor that child programs should inherit."""
-        return self.buffer.fileno()
 
     def detach(self) -> Any:
         """Return the bytes below, for another wrapper; this one goes on, because others still print."""
@@ -104,6 +92,8 @@ class ThreadCapture:
         self.printer = printer
         self._here = threading.local()  # not by number: another thread would inherit a dead one's
         self._names: set[str] = set()
+        #: With one thread worker it is clear whose threads and child programs print.
+        self._only_name = _UNKNOWN
         self._sources: list[WorkerStream] = []
         self._saved: dict[int, int] = {}
         self._streams: tuple[Any, Any] = (sys.stdout, sys.stderr)
@@ -112,8 +102,9 @@ class ThreadCapture:
         """Make the current thread a worker of that name."""
         self._here.name = name
         self._names.add(name)
-        for source in self._sources:  # with one thread worker it is clear whose child programs print
-            source.name = name if len(self._names) == 1 else _UNKNOWN
+        self._only_name = name if len(self._names) == 1 else _UNKNOWN
+        for source in self._sources:
+            source.name = self._only_name
 
     @contextlib.contextmanager
     def speaking(self, name: str) -> Iterator[None]:
@@ -128,11 +119,8 @@ class ThreadCapture:
     def write(self, text: str | bytes, stream: str) -> None:
         """Print in the name of the worker that this thread is; a task's own threads cannot always be told."""
         name: str | None = getattr(self._here, "name", None)
-        if name is not None:
-            self.printer.write(name, text, stream)
-        else:
-            name = next(iter(self._names)) if len(self._names) == 1 else _UNKNOWN
-            self.printer.write(name, text, stream, threading.get_ident())
+        thread = 0 if name is not None else threading.get_ident()
+        self.printer.write(name if name is not None else self._only_name, text, stream, thread)
 
     def _abandon_in_fork(self) -> None:
         """Print, in a copy that something has forked, where its descriptors lead, line by line."""
@@ -155,16 +143,14 @@ class ThreadCapture:
             read_end, write_end = os.pipe()
             os.dup2(write_end, fd)
             os.close(write_end)
-            self._sources.append(self.printer.attach_pipe(_UNKNOWN, read_end, stream))
+            self._sources.append(self.printer.attach_pipe(self._only_name, read_end, stream))
         self._forget = forked_copies.register_fork_hook(self._abandon_in_fork)
         stdio.buffer_c_by_line()
         sys.stdout = _Stream(self, "out", 1)
         sys.stderr = _Stream(self, "err", 2)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._forget()
         sys.stdout, sys.stderr = self._streams
         with contextlib.suppress(OSError, AttributeError):

@@ -40,24 +40,21 @@ class FigurePair:
     @property
     def cell_texts(self) -> tuple[str, str, str]:
         """Return before, after, and the change: +25 %, or 3.1 times from twice on."""
-        show = _SHOWN[self.unit]
-        before = "–" if self.before is None else show(self.before)
-        after = "–" if self.after is None else show(self.after)
+        before, after = ("–" if value is None else _SHOWN[self.unit](value) for value in (self.before, self.after))
         return before, after, self._change_text()
 
     def _change_text(self) -> str:
-        ratio = self.ratio
-        if self.before == self.after:
-            return "" if self.before is None else "="
+        if self.before is None or self.after is None:
+            return ""
         if self.unit == "share":
-            if self.before is None or self.after is None:
-                return ""
-            return f"{100 * (self.after - self.before):+.0f} points" if abs(self.after - self.before) >= 0.005 else "="
+            points = 100 * (self.after - self.before)
+            return f"{points:+.0f} points" if abs(points) >= 0.5 else "="
+        ratio = self.ratio
+        if self.before == self.after or (ratio is not None and abs(ratio - 1) < 0.005):
+            return "="
         if ratio is None:
             return ""
-        if ratio >= 2:
-            return f"{ratio:.3g} times"
-        return "=" if abs(ratio - 1) < 0.005 else f"{100 * (ratio - 1):+.0f} %"
+        return f"{ratio:.3g} times" if ratio >= 2 else f"{100 * (ratio - 1):+.0f} %"
 
 
 _SHOWN: dict[str, Callable[[float], str]] = {
@@ -163,8 +160,8 @@ def comparison_text(comparison: Comparison) -> str:
         rows += [("", "", "", ""), (printable_line(name), "", "", "")]
         rows += [(f"  {pair.label}", *pair.cell_texts) for pair in pairs if pair.cell_texts != ("–", "–", "")]
     lines += format_table(rows, ">")
-    for note in comparison.notes:
-        lines += ["", printable_text(note)] if note is comparison.notes[0] else [printable_text(note)]
+    if comparison.notes:
+        lines += ["", *map(printable_text, comparison.notes)]
     if comparison.changed_lines:
         lines += ["", "differences of the resolved files:", *map(printable_text, comparison.changed_lines)]
     return "\n".join(lines)
@@ -188,10 +185,5 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def _run_head(record: RunRecord) -> dict[str, Any]:
-    return {
-        "run": record.run,
-        "title": record.title,
-        "began": record.began,
-        "exit_code": record.exit_code,
-        "machine": asdict(record.plan.machine),
-    }
+    head = {key: getattr(record, key) for key in ("run", "title", "began", "exit_code")}
+    return {**head, "machine": asdict(record.plan.machine)}

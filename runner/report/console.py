@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from runner import events
 from runner.error_text import item_name
 from runner.report import summary
-from runner.text import count_with_noun, format_duration, printable_line, printable_text
+from runner.text import count_with_noun, format_duration, printable_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from runner.report.printer import Printer
     from runner.report.record import RunRecord
     from runner.supervisor import Plan, RunOutcome
@@ -31,26 +33,31 @@ class Console:
 
     def handle_event(self, event: events.Event) -> None:
         """Say what a person should know of it."""
-        if isinstance(event, events.ItemFailed):
-            self._print_failure(event)
-        elif isinstance(event, events.WorkerDied):
-            self._print_death(event)
-        elif isinstance(event, events.Stack) and self._is_first_stack(event):
-            worker = f"worker `{event.worker}` of task `{event.task}` (pid {event.pid})"
-            self.print_message(f"{worker}, {printable_text(event.why)}, executed:")
-            self.print_message(_indent_lines(event.text) if event.text.strip() else "    nothing: the worker waits")
-        elif isinstance(event, events.TaskEnded):
-            self._print_task_end(event)
-        elif isinstance(event, events.RunStopping):
-            left = max(0.0, event.until - event.at)
-            self.print_message(
-                f"{printable_text(event.why)}: sources stop, what is queued drains for at most {format_duration(left)};"
-                " Ctrl-C again ends at once"
-            )
-        elif isinstance(event, events.RunKilled):
-            self.print_message(f"{printable_text(event.why)}: ending at once")
-        elif isinstance(event, events.Notice):
-            self.print_message(printable_text(event.text))
+        match event:
+            case events.ItemFailed():
+                self._print_failure(event)
+            case events.WorkerDied(told=False):
+                worker = f"task `{event.task}`, worker `{event.worker}` (pid {event.pid})"
+                then = "; a new one takes its place" if event.will_restart else ""
+                self.print_message(f"{worker}: {event.why}{summary.describe_executed(event)}{then}", "WARNING")
+            case events.Stack() if self._is_first_stack(event):
+                self.print_message(
+                    f"worker `{event.worker}` of task `{event.task}` (pid {event.pid}), {event.why}, executed:"
+                )
+                self.print_message(_indent_lines(event.text) if event.text.strip() else "    nothing: the worker waits")
+            case events.TaskEnded(how="failed"):
+                self.print_message(f"task `{event.task}` has failed: {event.why}", "ERROR")
+            case events.TaskEnded(how="skipped"):
+                self.print_message(f"task `{event.task}` was not started: {event.why}")
+            case events.RunStopping():
+                left = format_duration(max(0.0, event.until - event.at))
+                self.print_message(
+                    f"{event.why}: sources stop, what is queued drains for at most {left}; Ctrl-C again ends at once"
+                )
+            case events.RunKilled():
+                self.print_message(f"{event.why}: ending at once")
+            case events.Notice():
+                self.print_message(event.text)
 
     def _is_first_stack(self, event: events.Stack) -> bool:
         """Return True for the first stack of its kind, and for all that a user has asked for."""
@@ -59,7 +66,10 @@ class Console:
         return event.why == "SIGQUIT" or self._failures[kind] == 1
 
     def print_message(self, text: str, level: str = "INFO") -> None:
-        """Print a line of runner's own; further ones are indented, so that no error can pass itself off as one."""
+        """Print a line of runner's own, made safe by the printer.
+
+        Further lines are indented, so that no error can pass itself off as one of runner's.
+        """
         first, *more = text.split("\n")
         lines = [first, *(line if line[:4].isspace() else f"    {line}" for line in more)]
         self._printer.print_message("\n".join(lines), level)
@@ -70,7 +80,7 @@ class Console:
         if self._failures[kind] > summary.MAX_SHOWN_FAILURES or (self._quiet and event.verdict == "again"):
             return
         where = f"task `{event.task}`, worker `{event.worker}`"
-        item = f", {printable_text(item_name(event.preview, event.item))}" if event.item else ""
+        item = f", {item_name(event.preview, event.item)}" if event.item else ""
         batch = f" and {event.count - 1} more of its batch" if event.count > 1 else ""
         verdict = {
             "again": f", attempt {event.attempt}, will be tried again",
@@ -78,29 +88,11 @@ class Console:
             "dropped": f", attempt {event.attempt}, dropped as `on_error` says",
         }.get(event.verdict, "")
         level = "ERROR" if event.verdict in {"dead", "fatal"} else "WARNING"
-        self.print_message(f"{where}{item}{batch}{verdict}: {printable_text(event.error)[:500]}", level)
+        self.print_message(f"{where}{item}{batch}{verdict}: {event.error[:500]}", level)
         if self._failures[kind] == event.count and event.traceback:
             self.print_message(_indent_lines(event.traceback), level)
         if self._failures[kind] >= summary.MAX_SHOWN_FAILURES and event.verdict != "fatal":
             self.print_message(f"task `{event.task}`: further {kind[1]} failures are counted, not shown")
-
-    def _print_death(self, event: events.WorkerDied) -> None:
-        if event.told:
-            return
-        item = printable_text(summary.describe_executed(event))
-        then = "; a new one takes its place" if event.will_restart else ""
-        self.print_message(
-            f"task `{event.task}`, worker `{event.worker}` (pid {event.pid}): {printable_text(event.why)}{item}{then}",
-            "WARNING",
-        )
-
-    def _print_task_end(self, event: events.TaskEnded) -> None:
-        if event.how == "failed":
-            self.print_message(f"task `{event.task}` has failed: {printable_text(event.why)}", "ERROR")
-        elif event.how == "skipped":
-            self.print_message(f"task `{event.task}` was not started: {printable_text(event.why)}")
-
-    # -- the end -------------------------------------------------------------------------------
 
     def print_summary(self, result: RunOutcome, record: RunRecord | None = None) -> None:
         """Print the results, what each task did, what is missing and why, and last of all the balance."""
@@ -110,15 +102,9 @@ class Console:
         if not self._quiet:
             for task in result.ended.tasks:
                 for worker, text in task.results.items():
-                    self.print_message(f"{worker}: {printable_text(text)}")
-        if result.ended.unbalanced:
-            names = ", ".join(f"`{name}`" for name in result.ended.unbalanced)
-            self.print_message(f"the balance does not hold in {names}: this is runner's own fault, please report it")
-        for thread in result.left_behind:
-            self.print_message(f"thread `{thread}` was still executing and cannot be ended; it ends with this process")
-        self._print_left_items(result)
-        if result.trouble:
-            self.print_message(printable_text(result.trouble))
+                    self.print_message(f"{worker}: {text}")
+        for line in _problem_lines(result):
+            self.print_message(line)
         if not self._quiet or result.ended.exit_code:
             self._print_ending(result, record)
 
@@ -130,7 +116,7 @@ class Console:
         indent = " " * len(printable_line(self._plan.title))
         if record is not None and record.limit is not None:
             width = max(summary.SUMMARY_WIDTH, len(indent) + 42)  # a long title leaves the sentence room
-            for line in wrap(printable_text(record.limit.sentence), width - len(indent) - 2):
+            for line in wrap(record.limit.sentence, width - len(indent) - 2):
                 self.print_message(f"{indent}  {line}")
         if result.letters_kept:
             self.print_message(f"{indent}  {result.letters_kept:,} dead: runner dead list{self._letters_location()}")
@@ -140,10 +126,18 @@ class Console:
         state = self._plan.settings.state
         return " last" if state.resolve() == Path(".runner").resolve() else f" {self._plan.run_id} --state {state}"
 
-    def _print_left_items(self, result: RunOutcome) -> None:
-        for name, tally in result.lines.items():
-            if tally.left:
-                self.print_message(f"left in `{name}`: {count_with_noun(tally.left, 'item')}")
+
+def _problem_lines(result: RunOutcome) -> Iterator[str]:
+    if result.ended.unbalanced:
+        names = ", ".join(f"`{name}`" for name in result.ended.unbalanced)
+        yield f"the balance does not hold in {names}: this is runner's own fault, please report it"
+    for thread in result.left_behind:
+        yield f"thread `{thread}` was still executing and cannot be ended; it ends with this process"
+    for name, tally in result.lines.items():
+        if tally.left:
+            yield f"left in `{name}`: {count_with_noun(tally.left, 'item')}"
+    if result.trouble:
+        yield result.trouble
 
 
 def _last_line(title: str, result: RunOutcome) -> str:
@@ -155,4 +149,4 @@ def _last_line(title: str, result: RunOutcome) -> str:
 
 
 def _indent_lines(text: str) -> str:
-    return "\n".join(f"    {printable_text(line)}" for line in text.rstrip("\n").splitlines())
+    return "\n".join(f"    {line}" for line in text.rstrip("\n").splitlines())

@@ -73,7 +73,7 @@ class Diagram:
 def diagram_of_config(config: Config) -> Diagram:
     """Return the graph of a file."""
     boxes = [
-        DiagramBox(f"t.{task.name}", task.name, "task", _task_notes(task), not task.enabled)
+        DiagramBox(f"t.{task.name}", task.name, "task", _task_notes(task, task.workers.count), not task.enabled)
         for task in config.tasks.values()
     ]
     boxes += [
@@ -95,22 +95,16 @@ def _connect_boxes(title: str, boxes: list[DiagramBox], tasks: Iterable[TaskConf
     return Diagram(title, found, [edge for edge in edges if edge.tail in found and edge.head in found])
 
 
-def _task_notes(task: TaskConfig) -> tuple[str, ...]:
-    notes = [_describe_workers(task.workers.count, task.mode)]
-    if task.call != task.name:
-        notes.insert(0, task.call)
-    return (*notes, "not enabled") if not task.enabled else tuple(notes)
+def _task_notes(task: TaskConfig | events.TaskPlanned, workers: int) -> tuple[str, ...]:
+    noun = task.mode if task.mode in {"thread", "process"} else "worker"
+    notes = (count_with_noun(workers, noun), *([] if getattr(task, "enabled", True) else ["not enabled"]))
+    return notes if task.call == task.name else (printable_text(task.call), *notes)
 
 
 def _queue_notes(queue: QueueConfig) -> tuple[str, ...]:
-    notes = [str(queue.size)] if queue.size != 1000 else []
-    notes += [queue.fanout] if queue.fanout else []
-    notes += ["loop"] if queue.loop else []
-    return tuple(notes + ([queue.full] if queue.full != "wait" else []))
-
-
-def _describe_workers(count: int, mode: str | None) -> str:
-    return count_with_noun(count, mode if mode in {"thread", "process"} else "worker")
+    size = "" if queue.size == 1000 else str(queue.size)
+    full = "" if queue.full == "wait" else queue.full
+    return tuple(filter(None, (size, queue.fanout, "loop" if queue.loop else "", full)))
 
 
 # -- of a run ---------------------------------------------------------------------------------
@@ -134,8 +128,7 @@ def diagram_of_run(record: RunRecord) -> Diagram:
 
 
 def _task_counts(task: events.TaskPlanned, ended: events.TaskSummary | None) -> tuple[str, ...]:
-    notes = [printable_text(task.call)] if task.call != task.name else []
-    notes.append(_describe_workers(len(task.workers), task.mode))
+    notes = [*_task_notes(task, len(task.workers))]
     if ended is None:
         return tuple(notes)
     if ended.how == "skipped":

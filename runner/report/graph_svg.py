@@ -98,7 +98,7 @@ class _Part:
 
     def __init__(self, boxes: dict[str, DiagramBox], edges: list[DiagramEdge]) -> None:
         self.boxes = boxes
-        self.texts = {key: _box_texts(box) for key, box in boxes.items()}
+        self.texts = {key: [box.label] if box.kind == "queue" else [box.name, *box.notes] for key, box in boxes.items()}
         self.heights = {key: _LINE * len(self.texts[key]) + (14 if boxes[key].kind == "task" else 8) for key in boxes}
         widths = {
             key: max(map(display_width, self.texts[key])) * _CHAR + (24 if boxes[key].kind == "task" else 28)
@@ -161,10 +161,6 @@ class _Part:
         return f'<path class="{edge.style}" d="{data}" marker-end="url(#arrow)"/>'
 
 
-def _box_texts(box: DiagramBox) -> list[str]:
-    return [box.label] if box.kind == "queue" else [box.name, *box.notes]
-
-
 # -- places -----------------------------------------------------------------------------------
 
 
@@ -215,10 +211,7 @@ def arrange_component(
 
 def _assign_layers(order: list[str], pairs: Iterable[Sequence[str]]) -> dict[str, int]:
     """Return each box's layer: the longest way from a source; what has nothing above stands just above its next."""
-    above, below = defaultdict(list), defaultdict(list)
-    for upper, lower in pairs:
-        above[lower].append(upper)
-        below[upper].append(lower)
+    above, below = _neighbours(pairs)
     rank: dict[str, int] = {}
     for name in order:
         rank[name] = max((rank[upper] + 1 for upper in above[name]), default=0)
@@ -228,16 +221,21 @@ def _assign_layers(order: list[str], pairs: Iterable[Sequence[str]]) -> dict[str
     return rank
 
 
+def _neighbours(pairs: Iterable[Sequence[str]]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return what stands above and below each name, from pairs of an upper and a lower one."""
+    above, below = defaultdict(list), defaultdict(list)
+    for upper, lower in pairs:
+        above[lower].append(upper)
+        below[upper].append(lower)
+    return above, below
+
+
 def _place_boxes(layout: DiagramLayout, gap: float) -> None:
     """Pack boxes to the left, then let each go to the middle of its neighbours, above and below in turn.
 
     In the first sweeps boxes of a layer change places for that, in the last ones they keep their order.
     """
-    above, below = defaultdict(list), defaultdict(list)
-    for way in layout.ways.values():
-        for upper, lower in itertools.pairwise(way):
-            above[lower].append(upper)
-            below[upper].append(lower)
+    above, below = _neighbours(itertools.chain(*map(itertools.pairwise, layout.ways.values())))
     for layer in layout.layers:
         _settle_layer(layout, layer, lambda _: 0.0, gap)
     for sweep in range(2 * _SWEEPS):

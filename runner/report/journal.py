@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 #: Raised when an event or a field is taken away or means something else; new ones may come at any time.
 EVENTS_VERSION = 1
 _MOST_WAITING = 10_000
-#: Lines that are written before the file is flushed, when they come thick and fast.
-_BATCH = 256
 
 
 def _parts(value: Any) -> dict[str, Any]:
@@ -61,7 +59,7 @@ def event_line(event: events.Event) -> str:
 
 
 class EventJournal:
-    """Writes events to a file. `trouble` says what could not be written."""
+    """Writes events to a file. `write_error` says what could not be written."""
 
     def __init__(self, path: str) -> None:
         self.write_error = ""
@@ -99,13 +97,10 @@ class EventJournal:
         try:
             with self._file as file:
                 file.write(dump_json({"runner": __version__, "version": EVENTS_VERSION}) + "\n")
-                unflushed = 0
                 while (event := self._waiting.get()) is not None:
                     file.write(event_line(event) + "\n")
-                    unflushed += 1
-                    if unflushed >= _BATCH or self._waiting.empty():
+                    if self._waiting.empty():  # while they come thick and fast, full buffers are written
                         file.flush()
-                        unflushed = 0
         except (OSError, ValueError) as error:
             self.write_error = f"--events: {self._path}: {_reason(error)}; events lost"
 

@@ -29,29 +29,25 @@ class LineSplitter:
     def __init__(self, *, raw: bool = False, terminal: bool = False) -> None:
         self._raw = raw
         self._clean = terminal_safe if terminal else strip_controls
-        self._rest = b""
+        #: An unfinished last line.
+        self.rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the lines that are whole now."""
         if self._raw:
             return [data]
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, self.rest = (self.rest + data).split(b"\n")
         whole = [self._clean(line) + b"\n" for line in lines]
-        while len(self._rest) > _MOST_LINE:
-            cut = _between_characters(self._rest, _MOST_LINE)
-            whole.append(self._clean(self._rest[:cut]) + b"\n")
-            self._rest = self._rest[cut:]
+        while len(self.rest) > _MOST_LINE:
+            cut = _between_characters(self.rest, _MOST_LINE)
+            whole.append(self._clean(self.rest[:cut]) + b"\n")
+            self.rest = self.rest[cut:]
         return whole
 
     def finish(self) -> list[bytes]:
         """Return the unfinished last line, finished."""
-        rest, self._rest = self._rest, b""
+        rest, self.rest = self.rest, b""
         return [self._clean(rest) + b"\n"] if rest else []
-
-    @property
-    def has_partial_line(self) -> bool:
-        """Return True if there is an unfinished line."""
-        return bool(self._rest)
 
 
 def _between_characters(text: bytes, at: int) -> int:

@@ -5,6 +5,7 @@ At most so many columns and lines as there are: first queues go, then tasks that
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
@@ -16,6 +17,7 @@ from runner.text import count_or_empty, format_count, format_duration, printable
 if TYPE_CHECKING:
     from runner.report.progress import ProgressSnapshot, QueueRow, TaskRow
 
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 #: Lines of a terminal that are left to what tasks print.
 _SPARED = 3
 _NAME, _LEAST_NAME = 40, 8
@@ -23,6 +25,8 @@ _BAR = 24
 _STYLES = {
     "waiting": "dim", "starting": "cyan", "running": "green", "ok": "dim", "failed": "bold red", "skipped": "yellow",
 }  # fmt: skip
+#: Tasks that stay when there is no room: those that are under way or have failed before those that wait.
+_PRIORITIES = {"failed": 0, "running": 1, "starting": 1, "waiting": 2}
 _WORDS = {"waiting": "waits", "ok": "ended"}
 _HEADS = (("busy", 5), ("wait", 5), ("room", 5), ("done", 10), ("rate", 9), ("dead", 7), ("again", 6))
 
@@ -43,18 +47,16 @@ class LiveRenderer:
         body = self._body_lines(snapshot, name, room)
         head = "".join(f"{word:>{size}}" for word, size in _HEADS)
         told = [self._heading_line(snapshot, width), self._style_text(f"{'task':<{name}} {'':<8}{head}", "dim"), *body]
-        taken = [cell_len(plain) for _, plain in told]
+        plain = [_COLOR.sub("", line) for line in told]
         return [
-            (line, cells) if cells <= width else (set_cell_size(plain, width), width)
-            for (line, plain), cells in zip(told, taken, strict=True)
+            (line, cell_len(text)) if cell_len(text) <= width else (set_cell_size(text, width), width)
+            for line, text in zip(told, plain, strict=True)
         ]
 
-    def _style_text(self, text: str, style: str) -> tuple[str, str]:
-        return (Style.parse(style).render(text, color_system=self._system) if self._system else text), text
+    def _style_text(self, text: str, style: str) -> str:
+        return Style.parse(style).render(text, color_system=self._system)
 
-    # -- the head ------------------------------------------------------------------------------
-
-    def _heading_line(self, snapshot: ProgressSnapshot, width: int) -> tuple[str, str]:
+    def _heading_line(self, snapshot: ProgressSnapshot, width: int) -> str:
         parts = [printable_line(snapshot.title), format_duration(snapshot.seconds)]
         parts += snapshot.describe_done() or [f"{format_count(snapshot.items_read)} read"]
         share = snapshot.done_share
@@ -66,17 +68,15 @@ class LiveRenderer:
             text += f"  {_draw_bar(share, cells)}"
         return self._style_text(text, "bold")
 
-    # -- tasks and queues ----------------------------------------------------------------------
-
-    def _body_lines(self, snapshot: ProgressSnapshot, name: int, room: int) -> list[tuple[str, str]]:
+    def _body_lines(self, snapshot: ProgressSnapshot, name: int, room: int) -> list[str]:
         shown = list(snapshot.tasks)
         queues = sum(queue in snapshot.queues for task in shown for queue in task.outputs)
         with_queues = len(shown) + queues <= room
         hidden = len(shown) - room + 1 if len(shown) > room else 0
         if hidden:
-            kept = sorted(range(len(shown)), key=lambda at: _display_priority(shown[at]))[: room - 1]
+            kept = sorted(range(len(shown)), key=lambda at: _PRIORITIES.get(shown[at].state, 3))[: room - 1]
             shown = [shown[at] for at in sorted(kept)]
-        rows: list[tuple[str, str]] = []
+        rows: list[str] = []
         seen: set[str] = set()
         for task in shown:
             rows.append(self._task_line(task, name))
@@ -88,7 +88,7 @@ class LiveRenderer:
             rows.append(self._style_text(f"… {hidden} more", "dim"))
         return rows
 
-    def _task_line(self, task: TaskRow, name: int) -> tuple[str, str]:
+    def _task_line(self, task: TaskRow, name: int) -> str:
         word, counts = _WORDS.get(task.state, task.state), task.counts
         rate = f"{format_count(round(task.rate))}/s" if task.rate >= 10 else f"{task.rate:.1f}/s" if task.rate else ""
         going = task.state in {"running", "starting"}
@@ -99,25 +99,18 @@ class LiveRenderer:
             count_or_empty(counts.dead),
             count_or_empty(counts.repeated),
         ]
-        state, plain = self._style_text(f"{word:<8}", _STYLES.get(task.state, ""))
-        head = set_cell_size(printable_line(task.name), name)
+        state = self._style_text(f"{word:<8}", _STYLES.get(task.state, ""))
         rest = "".join(f"{cell:>{size}}" for cell, (_, size) in zip(cells, _HEADS, strict=True)).rstrip()
-        return f"{head} {state}{rest}", f"{head} {plain}{rest}"
+        return f"{set_cell_size(printable_line(task.name), name)} {state}{rest}"
 
-    def _queue_line(self, queue: QueueRow, name: int) -> tuple[str, str]:
+    def _queue_line(self, queue: QueueRow, name: int) -> str:
         head = set_cell_size(f"  {printable_line(queue.name)}", name)
         told, style = f"{format_count(queue.length)} waiting", "blue"
         if queue.size:
             share = queue.length / queue.size
             told = f"{_draw_bar(share, _BAR)} {format_count(queue.length)} of {format_count(queue.size)}"
             style = "yellow" if share >= 1 else "blue"
-        line, plain = self._style_text(told, style)
-        return f"{head} {line}", f"{head} {plain}"
-
-
-def _display_priority(task: TaskRow) -> int:
-    """Return a low number for a task that stays when there is no room: it is under way, or has failed."""
-    return {"failed": 0, "running": 1, "starting": 1, "waiting": 2}.get(task.state, 3)
+        return f"{head} {self._style_text(told, style)}"
 
 
 def _draw_bar(share: float, cells: int) -> str:

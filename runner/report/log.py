@@ -46,7 +46,7 @@ class LogWriter:
         text = _COLOR.sub(b"", line[found.end() :] if found else line).decode("utf-8", "replace")
         if self.format == "text":
             return f"{now} {self.run} {level} {worker or 'runner'} | {text}\n".encode()
-        who = {"worker": worker, "stream": stream} if worker else {"worker": None, "stream": "err"}
+        who = {"worker": worker or None, "stream": stream}
         entry = {"time": now, "run": self.run, "level": level.lower(), **who, "text": text}
         return json.dumps(entry, ensure_ascii=False).encode() + b"\n"
 

@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import time
-from dataclasses import replace
+from dataclasses import astuple, replace
+from datetime import datetime
 from functools import cache
 from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from runner.error_text import item_name
-from runner.events import STATES
 from runner.report import plot_data
 from runner.report.compare import compare_records
 from runner.report.graph import diagram_of_run, to_text
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
 #: So much text of each kind goes into a page; with the plots and the program it stays below a megabyte.
 _MOST_TRACEBACKS = 320_000
 _MOST_RESOLVED = 80_000
-_MOST_SHOWN = 100
+_MOST_SHOWN, _MOST_WORKERS = 100, 200
 #: Ends of a run by its exit code; none of a run that goes on, or whose runner was killed.
 _MEANING: dict[int | None, tuple[str, str]] = {
     None: ("warn", "going on, or was killed"),
@@ -84,23 +82,20 @@ def render_page(record: RunRecord, before: RunRecord | None = None) -> str:
         "status": _MEANING.get(record.exit_code, ("bad", f"ended with exit code {record.exit_code}")),
         "began": _local_time(record.began),
         "picture": _draw_picture(record) if record.plan.tasks else "",
-        "plots": _script_json({**drawn, "states": _WAITS}),
+        "plots": {**drawn, "states": _WAITS},
         "over_time": plot_data.over_time_table(record),
-        "states": [(state, _WAITS[state]) for state in STATES],
-        "stacked": [(state, _WAITS[state]) for state in plot_data.STACKED_STATES],
-        "workers": plot_data.worker_rows(record.tasks),
-        "worker_count": sum(len(task.workers) for task in record.tasks),
+        "stacked": plot_data.STACKED_STATES,
+        "workers": [(task, worker, sum(astuple(worker.spent))) for task in record.tasks for worker in task.workers][
+            :_MOST_WORKERS
+        ],
         "failures": _shown_failures(record.failures),
-        "more_failures": max(0, len(record.failures) - _MOST_SHOWN),
         "results": [(task, worker, fit_escaped(text, 1000)) for task, worker, text in results[:_MOST_SHOWN]],
         "resolved": fit_escaped(record.plan.resolved, _MOST_RESOLVED),
         "moments": [replace(moment, text=fit_escaped(moment.text, 600)) for moment in record.moments[:_MOST_SHOWN]],
-        "more_moments": max(0, len(record.moments) - _MOST_SHOWN),
         "comparison": None if before is None else compare_records(before, record),
         "bounds": {queue.name: queue for queue in record.plan.queues},
     }
-    page: str = _page_template().render(policy=policy, scripts=scripts, style=style, **view)
-    return page
+    return str(_page_template().render(policy=policy, scripts=scripts, style=style, **view))
 
 
 def _draw_picture(record: RunRecord) -> str:
@@ -124,6 +119,7 @@ def _page_template() -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.filters |= {
         "duration": format_duration,
         "number": count_with_noun,
@@ -151,33 +147,25 @@ def _script_hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _script_json(value: Any) -> str:
-    """Write JSON in which nothing looks like the end of a script, or like the beginning of anything else."""
-    text = json.dumps(value, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _local_time(seconds: float) -> dict[str, str] | None:
-    """Return a time of day, for people and for programs."""
+def _local_time(seconds: float) -> datetime | None:
+    """Return a time of day; None for one that no clock shows, in a record that another program has written."""
     try:
-        here = time.localtime(seconds)
-    except (OverflowError, ValueError, OSError):  # a record that somebody else has written
+        return datetime.fromtimestamp(seconds).astimezone() if seconds > 0 else None
+    except (OverflowError, ValueError, OSError):
         return None
-    if seconds <= 0:
-        return None
-    return {"text": time.strftime("%Y-%m-%d %H:%M:%S %z", here), "iso": time.strftime("%Y-%m-%dT%H:%M:%S%z", here)}
 
 
-def _shown_failures(groups: tuple[FailureGroup, ...]) -> list[tuple[FailureGroup, str, str, str]]:
-    """Return the groups with traceback and first item, each within its share of the page."""
+def _shown_failures(groups: tuple[FailureGroup, ...]) -> list[FailureGroup]:
+    """Return the first groups, each text within its share of the page, and the first item with its value."""
     shown = groups[:_MOST_SHOWN]
     most = min(16_000, _MOST_TRACEBACKS // max(1, len(shown)))
     return [
-        (
-            replace(group, error=fit_escaped(group.error, 600)),
-            fit_escaped(group.traceback, most),
-            fit_escaped(group.preview, 400),
-            item_name(group.preview, group.first_item, 60),
+        replace(
+            group,
+            first_item=group.first_item and item_name(group.preview, group.first_item, 60),
+            error=fit_escaped(group.error, 600),
+            traceback=fit_escaped(group.traceback, most),
+            preview=fit_escaped(group.preview, 400),
         )
         for group in shown
     ]

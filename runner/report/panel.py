@@ -39,9 +39,8 @@ def terminal_rows(line: bytes, columns: int) -> int:
     if _SIMPLE.fullmatch(text):
         return max(1, -(-(len(text) - 1) // columns))
     shown = text.decode("utf-8", "replace").removesuffix("\n")
-    return int(
-        shown.isprintable() and display_width(shown) <= columns
-    )  # where one of two columns is cut off, who knows
+    # A character of two columns may be cut off at the end of a row: where a line breaks cannot be told.
+    return int(shown.isprintable() and display_width(shown) <= columns)
 
 
 class TerminalPanel:
@@ -78,20 +77,16 @@ class TerminalPanel:
         columns, lines = self._terminal_size()
         rows = self._drawn_rows(columns)
         most = lines - rows - 1
-        taken = [terminal_rows(line, columns) for line in data.splitlines(keepends=True)]
-        if most < 1 or rows != len(self._drawn) or not all(0 < each <= most for each in taken):
-            drawn = self._drawn
-            gone = self.erase_sequence()
-            self._drawn = drawn
-            return gone + data + self._text
-        made, gap, start = b"", 0, 0
         written = data.splitlines(keepends=True)
-        for at, each in enumerate([*taken, most]):
-            if gap + each > most or at == len(taken):
-                text = b"".join(written[start:at])
+        taken = [terminal_rows(line, columns) for line in written]
+        if most < 1 or rows != len(self._drawn) or not all(0 < each <= most for each in taken):
+            return b"\r\x1b[%dA\x1b[J" % rows + data + self._text
+        made, text, gap = b"", b"", 0
+        for line, each in [*zip(written, taken, strict=True), (b"", most)]:
+            if gap + each > most:
                 made += b"\n" * gap + b"\x1b[%dA\x1b[%dL" % (rows + gap, gap) + text + b"\r\x1b[%dB" % rows
-                gap, start = 0, at
-            gap += each
+                text, gap = b"", 0
+            text, gap = text + line, gap + each
         return made
 
     def draw_sequence(self) -> bytes:

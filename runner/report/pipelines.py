@@ -30,7 +30,9 @@ class TaskLoad:
         self.begin = start + min(each.starting for each in spent)
         self.end = start + summary.active
         self.work_seconds = sum(each.worked for each in spent)
-        self.cpu_seconds = sum(map(_computing_seconds, summary.workers))
+        # Without what their starts have taken.
+        computing = [(each.cpu, each.spent.worked, each.spent.starting) for each in summary.workers]
+        self.cpu_seconds = sum(min(cpu, max(worked, cpu - starting)) for cpu, worked, starting in computing)
         self.item_seconds = sum(edge * count for edge, count in summary.times)
         self.item_count = summary.sent if self.is_source else summary.taken
         self.had_backlog = any(most.get(queue.name, 0) >= min(2, queue.size or 2) for queue in inputs)
@@ -106,12 +108,6 @@ def find_pipelines(record: RunRecord) -> list[Pipeline]:
         if queue
     ]
     return [Pipeline([loads[name] for name in names]) for names in connected_groups(loads, pairs)]
-
-
-def _computing_seconds(worker: WorkerNow) -> float:
-    """Return the processor time of a worker without what its start has taken."""
-    busy = worker.spent.worked
-    return worker.cpu if worker.cpu <= busy else max(busy, worker.cpu - worker.spent.starting)
 
 
 def connected_groups(names: Iterable[str], pairs: Iterable[tuple[str, str]]) -> list[list[str]]:

@@ -7,12 +7,13 @@ before it included) and a dot for an interval that is as the one before it.
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from collections import Counter
 from math import ceil, isfinite, log2
 from typing import TYPE_CHECKING, Any
 
 from runner.events import STATES
-from runner.text import format_percentage, format_rate, printable_text, size_or_empty, time_or_empty
+from runner.text import printable_text, time_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,8 +31,8 @@ MAX_TIMELINE_ROWS = 128
 _MOST_CELLS = 32_000
 _MOST_POINTS = 16_000
 _PER_OCTAVE = 2
-#: Rows of the table over time, and of the one of workers: a longer one is not read, and the page says what is left out.
-_TABLE_ROWS, MAX_TABLE_WORKERS = 12, 200
+#: Rows of the table over time: a longer one is not read.
+_TABLE_ROWS = 12
 _QUANTILES = (0.1, 0.5, 0.9, 0.99, 1.0)
 
 
@@ -49,34 +50,34 @@ def build_plots(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def task_progress(record: RunRecord, task: str) -> Sequence[int]:
-    """Return what a task has done by the end of each interval; what it has sent, when it takes nothing."""
+def task_rates(record: RunRecord, picks: Iterable[int]) -> dict[str, list[float]]:
+    """Return the items a second of each task, from one picked interval to the next.
+
+    They are those that it has done; of a task that takes nothing, those that it has sent.
+    """
+    series, rates = record.series, {}
     takes = {planned.name: bool(planned.inputs) for planned in record.plan.tasks}
-    done, sent = record.series.done.get(task, ()), record.series.sent.get(task, ())
-    return done if takes.get(task, any(done)) or not any(sent) else sent
+    ends = list(picks)
+    for name, done in series.done.items():
+        sent = series.sent.get(name, ())
+        counts = done if takes.get(name, any(done)) or not any(sent) else sent
+        points = [(0.0, 0), *((series.at[end], counts[end]) for end in ends)]
+        rates[name] = [
+            max(0, count - last) / (at - before) if at > before else 0.0
+            for (before, last), (at, count) in itertools.pairwise(points)
+        ]
+    return rates
 
 
 def throughput_plot(record: RunRecord, width: int = 1) -> list[dict[str, Any]]:
     """Return the items a second of each task that has moved any, over `width` intervals at a time."""
     length = len(record.series.at)
-    ends = [min(start + width, length) - 1 for start in range(0, length, width)]
-    at = [record.series.at[end] for end in ends]
-    found = []
-    for name in record.series.done:
-        progress = task_progress(record, name)
-        counts = [progress[end] for end in ends]
-        if any(counts):
-            values = [_round_value(rate) for rate in counts_per_second(at, counts)]
-            found.append({"name": printable_text(name), "values": values})
-    return found
-
-
-def counts_per_second(at: Sequence[float], counts: Sequence[int]) -> Iterable[float]:
-    """Yield counts a second, from cumulative counts and the ends of the intervals."""
-    before, last = 0.0, 0
-    for end, count in zip(at, counts, strict=False):
-        yield max(0, count - last) / (end - before) if end > before else 0.0
-        before, last = end, count
+    rates = task_rates(record, (min(start + width, length) - 1 for start in range(0, length, width)))
+    return [
+        {"name": printable_text(name), "values": [_round_value(rate) for rate in found]}
+        for name, found in rates.items()
+        if any(found)
+    ]
 
 
 def queue_fill_plot(record: RunRecord, width: int = 1) -> list[dict[str, Any]]:
@@ -176,21 +177,16 @@ def _round_value(value: float) -> float:
     return int(short) if short == int(short) else short
 
 
-# -- tables -----------------------------------------------------------------------------------
-
-
 def over_time_table(record: RunRecord) -> dict[str, Any]:
     """Return about a dozen moments: what each task did since the one before, how long each queue was."""
     series = record.series
     count = len(series.at)
     picks = sorted({round((count - 1) * step / (_TABLE_ROWS - 1)) for step in range(_TABLE_ROWS)}) if count else []
-    at = [series.at[pick] for pick in picks]
-    done = [task_progress(record, name) for name in series.done]
-    rates = [list(counts_per_second(at, [counts[pick] for pick in picks])) for counts in done]
+    rates = task_rates(record, picks)
     rows = [
         {
-            "at": time_or_empty(series.at[pick]),
-            "rates": [format_rate(per_second[row]) for per_second in rates],
+            "at": series.at[pick],
+            "rates": [found[row] for found in rates.values()],
             "lengths": [lengths[pick] for lengths in series.queues.values()],
         }
         for row, pick in enumerate(picks)
@@ -198,31 +194,8 @@ def over_time_table(record: RunRecord) -> dict[str, Any]:
     return {"tasks": list(series.done), "queues": list(series.queues), "rows": rows}
 
 
-def worker_rows(tasks: Iterable[TaskSummary]) -> list[dict[str, Any]]:
-    """Return a row for each worker: the share of its time in each state."""
-    found = []
-    for task, worker in itertools.islice(((t, w) for t in tasks for w in t.workers), MAX_TABLE_WORKERS):
-        spent = [getattr(worker.spent, state) for state in STATES]
-        found.append(
-            {
-                "task": task.name,
-                "name": worker.name,
-                "shares": [format_percentage(seconds, sum(spent)) for seconds in spent],
-                "items": worker.items,
-                "cpu": time_or_empty(worker.cpu or None),
-                "memory": size_or_empty(worker.memory),
-            }
-        )
-    return found
-
-
 def time_quantiles(task: TaskSummary) -> list[str]:
     """Return the times that a tenth, half, nine tenths, 99 % and all of the items did not exceed."""
-    total, seen, rest = sum(items for _, items in task.times), 0, list(_QUANTILES)
-    found: list[str] = []
-    for edge, items in sorted(task.times):
-        seen += items
-        while rest and seen >= rest[0] * total:
-            found.append(time_or_empty(edge))
-            rest.pop(0)
-    return found
+    times = sorted(task.times)
+    reached = list(itertools.accumulate(items for _, items in times))
+    return [time_or_empty(times[bisect_left(reached, share * reached[-1])][0]) for share in _QUANTILES if times]

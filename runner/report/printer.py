@@ -5,7 +5,7 @@
     runner's own messages ─────▶ ┘
 
 Only the printer's thread writes, so it may block on a slow reader without holding up the supervisor: the pipes fill,
-and whoever prints waits, as on any pipe. A closed or full output is remembered in `trouble` and drained for ever
+and whoever prints waits, as on any pipe. A closed or full output is remembered in `write_error` and drained for ever
 after, so that nobody waits for it.
 """
 
@@ -46,7 +46,6 @@ _DRAIN_ROUNDS = 64
 _MOST_PIECE, _PIECE = 1 << 20, 4096
 #: Nobody has read anything for so many seconds: nobody will.
 _STUCK = 2.0
-_NOTHING = b""
 
 
 class _Left(Exception):
@@ -75,11 +74,6 @@ class WorkerStream:
     def finish(self) -> None:
         """Print what a dead worker has left in the pipe, and close it. Returns at once."""
         self._printer.run_on_thread(lambda: self._printer.drain_stream(self))
-
-
-def _same_terminal(one: int, other: int) -> bool:
-    """Return True if two descriptors lead to one terminal."""
-    return os.isatty(one) and os.isatty(other) and os.fstat(one).st_rdev == os.fstat(other).st_rdev
 
 
 class Printer:
@@ -112,14 +106,14 @@ class Printer:
         os.set_blocking(self._writer, False)
         self._selector.register(self._reader, selectors.EVENT_READ, None)
         self._room = threading.Condition()
-        self._actions: deque[tuple[Callable[[], None], int]] = deque()
+        self._actions: deque[tuple[Callable[[], object], int]] = deque()
         self._pending = 0
         self._splitters: dict[tuple[str, int, str], LineSplitter] = {}
         self._tails: dict[str, deque[bytes]] = {}
         self._closing = False
         #: How far the thread is, for those who wait for it: bytes written, and what it is writing just now.
         self._written = 0
-        self._at_hand: tuple[str, bytes | memoryview] = "", _NOTHING
+        self._at_hand: tuple[str, bytes | memoryview] = "", b""
         self._given_up = False
         #: From when on it matters whether somebody goes on reading.
         self._hurry = inf
@@ -129,7 +123,7 @@ class Printer:
         self._forget = forked_copies.register_fork_hook(self.abandon_in_fork)
         #: What is to be printed above the panel, and whether what goes to a stream appears where the panel is.
         self._above: list[bytes] = []
-        self._beside = {"err": True, "out": _same_terminal(*self._fds.values())}
+        self._beside = {"err": True, "out": os.path.sameopenfile(out_fd, err_fd)}
         self._thread = threading.Thread(target=self._run_thread, name="runner-printer", daemon=True)
         self._thread.start()
 
@@ -145,7 +139,7 @@ class Printer:
         """Print what arrives in a pipe, whose read end is the printer's from now on."""
         os.set_blocking(fd, False)
         source = WorkerStream(self, name, fd, stream)
-        self.run_on_thread(lambda: self._register_source(source))
+        self.run_on_thread(lambda: self._selector.register(fd, selectors.EVENT_READ, source))
         return source
 
     def create_splitter(self, stream: str) -> LineSplitter:
@@ -177,14 +171,12 @@ class Printer:
     def show_panel(self, frame: DrawFrame | None) -> None:
         """Keep a frame below all that is printed, on standard error, which is a terminal; None: no longer."""
         # The descriptor of our own: what threads print is captured where the program's is.
-        self.run_on_thread(
-            lambda: self._set_panel(TerminalPanel(frame, self._fds["err"]) if frame is not None else None)
-        )
+        panel = None if frame is None else TerminalPanel(frame, self._fds["err"])
+        self.run_on_thread(lambda: self._set_panel(panel))
 
     def last_output(self, name: str) -> str:
         """Return the last lines that a worker printed, about 2 KiB."""
-        lines = list(self._tails.get(name, ()))
-        return b"".join(lines)[-_TAIL_BYTES:].decode("utf-8", "replace")
+        return b"".join(self._tails.get(name, ()))[-_TAIL_BYTES:].decode("utf-8", "replace")
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait until everything handed over so far, or waiting in a pipe, is written."""
@@ -203,7 +195,7 @@ class Printer:
         """Wait until all that was handed over is written: as long as that takes, for a slow reader loses nothing.
 
         `patience`: after so many seconds (the deadline, or 0 when the run was cut short) only while somebody goes on
-        reading. A KeyboardInterrupt ends it in any case. What is not written then is lost, and `trouble` says so.
+        reading. A KeyboardInterrupt ends it in any case. What is not written then is lost, and `write_error` says so.
         """
         self._hurry_after(patience)
         done = threading.Event()
@@ -230,15 +222,14 @@ class Printer:
         """Do what is left to do in place of the thread, which is stuck in a write, without that output."""
         self._given_up = True
         stream, rest = self._at_hand
-        stuck = {stream, *(each for each, fd in self._fds.items() if not _is_writable(fd))} - {""}
-        for each in stuck:
-            self._mark_broken(each, why)
-        if stream:
-            self._count_lost_lines(stream, rest)
+        for each, fd in self._fds.items():
+            if each == stream or not _is_writable(fd):
+                self.has_lost_output = True
+                self._lose_lines(each, rest if each == stream else b"", why)
         self._finish_output()
 
     def close(self, patience: float | None = None) -> None:
-        """Write what there is, as `settle` does, and end the thread."""
+        """Write what there is, as `wait_until_written` does, and end the thread."""
         self._hurry_after(patience)
         with self._room:
             self._closing = True
@@ -251,7 +242,7 @@ class Printer:
         if not self._thread.is_alive() and self._fds:
             self._close_descriptors()
 
-    def run_on_thread(self, deed: Callable[[], None], size: int = 0, *, wait: bool = False) -> None:
+    def run_on_thread(self, deed: Callable[[], object], size: int = 0, *, wait: bool = False) -> None:
         """Have the printer's thread do something."""
         with self._room:
             if wait and threading.current_thread() is not self._thread:
@@ -265,7 +256,7 @@ class Printer:
     # -- the thread ----------------------------------------------------------------------------
 
     def _wake_thread(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):
+        with contextlib.suppress(OSError):
             os.write(self._writer, b"\0")
 
     def _run_thread(self) -> None:
@@ -321,9 +312,8 @@ class Printer:
 
     def drain_stream(self, source: WorkerStream) -> None:
         """Read what is there and close, although somebody may still hold the other end."""
-        if source.fd >= 0:
-            self._read_all(source)
-            self._close_source(source)
+        self._read_all(source)
+        self._close_source(source)
 
     def _close_source(self, source: WorkerStream) -> None:
         if source.fd < 0:
@@ -334,9 +324,6 @@ class Printer:
         os.close(source.fd)
         source.fd = -1
 
-    def _register_source(self, source: WorkerStream) -> None:
-        self._selector.register(source.fd, selectors.EVENT_READ, source)
-
     def _open_sources(self) -> list[WorkerStream]:
         return [key.data for key in self._selector.get_map().values() if key.data is not None]
 
@@ -344,7 +331,7 @@ class Printer:
         if (splitter := self._splitters.get(key)) is None:
             splitter = self._splitters[key] = self.create_splitter(key[2])
         self._print_lines(key[0], key[2], splitter.feed(data))
-        if not splitter.has_partial_line:
+        if not splitter.rest:
             del self._splitters[key]
 
     def _finish_name(self, name: str) -> None:
@@ -400,7 +387,7 @@ class Printer:
 
     def _write_stream(self, stream: str, data: bytes) -> None:
         if stream in self._broken:
-            self._count_lost_lines(stream, data)
+            self._lose_lines(stream, data)
             return
         view = memoryview(data)
         while view:
@@ -414,26 +401,23 @@ class Printer:
                 _is_writable(self._fds[stream], 1000)
             except OSError as error:
                 self._leave_if_given_up()
-                self._mark_broken(stream, error.strerror or type(error).__name__, failed=error.errno != errno.EPIPE)
-                self._count_lost_lines(stream, view)
+                self.has_lost_output = self.has_lost_output or error.errno != errno.EPIPE
+                self._lose_lines(stream, view, error.strerror or type(error).__name__)
                 break
-        self._at_hand = "", _NOTHING
+        self._at_hand = "", b""
 
     def _leave_if_given_up(self) -> None:
         """End the thread if it was stuck for so long that another one has gone on with its work."""
         if self._given_up and threading.current_thread() is self._thread:
             raise _Left
 
-    def _mark_broken(self, stream: str, why: str, *, failed: bool = True) -> None:
-        """Lose what is written there from now on."""
-        self._broken[stream] = why, 0
-        self.has_lost_output = self.has_lost_output or failed
-
-    def _count_lost_lines(self, stream: str, data: bytes | memoryview) -> None:
-        why, lost = self._broken[stream]
+    def _lose_lines(self, stream: str, data: bytes | memoryview, why: str = "") -> None:
+        """Count what cannot be written; `why`: from now on nothing can."""
+        why, lost = self._broken.get(stream, (why, 0))
         self._broken[stream] = why, lost + bytes(data).count(b"\n")
         word = {"out": "standard output", "err": "standard error"}[stream]
-        self.write_error = f"{word}: {why}; {self._broken[stream][1]:,} lines lost"
+        if data:
+            self.write_error = f"{word}: {why}; {self._broken[stream][1]:,} lines lost"
 
     def _close_descriptors(self) -> None:
         self._selector.close()

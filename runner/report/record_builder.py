@@ -5,7 +5,7 @@ Bounded, however long the run: kinds of failures and moments are counted when th
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from runner import events
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 
 #: Kinds of failures and moments that are told one by one, and characters of each of their texts.
 MAX_FAILURE_KINDS, MAX_INCIDENTS, MAX_TEXT_LENGTH = 200, 200, 8 * 1024
-#: Fields of `RunEnded` that a record has too, those of its balance, and counts of a task that has not ended.
-_FROM_THE_END = ("seconds", "exit_code", "tasks", "queues", "reasons", "unbalanced", "idle", "cpu", "unfinished")
+#: Fields of `RunEnded` that a record has too, and counts of a task that has not ended.
+_FROM_THE_END = {each.name for each in fields(events.RunEnded)} & {each.name for each in fields(RunRecord)}
 _TASK_COUNTS = ("done", "dead", "dropped", "repeated", "sent")
-_BALANCE = ("read", "made", "done", "dead", "dropped", "left", "repeated")
 #: The kind of those that are too many.
 _OTHER_KINDS = "other errors"
 #: Seconds between two writings of a run that goes on.
@@ -49,30 +48,26 @@ class RecordBuilder:
         self._failures: dict[tuple[str, str, str], FailureGroup] = {}
         self._incidents: list[Incident] = []
         self._untold = 0
-        self._handlers: dict[type, Callable[..., None]] = {
-            events.RunStarted: self._handle_start,
-            events.Progress: self._handle_progress,
-            events.ItemFailed: self._handle_failure,
-            events.RunEnded: self._handle_end,
-            **dict.fromkeys(_INCIDENT_TEXTS, self._handle_incident),
-        }
 
     def handle_event(self, event: events.Event) -> None:
         """Take one more event."""
         self._last = max(self._last, event.at)
-        deed = self._handlers.get(type(event))
-        if deed is not None:
-            deed(event)
-
-    def _handle_start(self, event: events.RunStarted) -> None:
-        self._began = event.at
-        self._head = RunRecord(event.run, event.title, began=event.unix, plan=event.plan, pid=event.pid)
-
-    def _handle_progress(self, event: events.Progress) -> None:
-        self._progress = event
-        self._samples.add_sample(event.at - self._began, event)
-        for queue, length in event.queues.items():
-            self._most[queue] = max(self._most.get(queue, 0), length)
+        match event:
+            case events.RunStarted():
+                self._began = event.at
+                self._head = RunRecord(event.run, event.title, began=event.unix, plan=event.plan, pid=event.pid)
+            case events.Progress():
+                self._progress = event
+                self._samples.add_sample(event.at - self._began, event)
+                for queue, length in event.queues.items():
+                    self._most[queue] = max(self._most.get(queue, 0), length)
+            case events.ItemFailed():
+                self._handle_failure(event)
+            case events.RunEnded():
+                self._ended = event
+                self._samples.add_last_interval()
+            case _ if type(event) in _INCIDENT_TEXTS:
+                self._handle_incident(event)
 
     def _handle_failure(self, event: events.ItemFailed) -> None:
         kind = event.error.partition(":")[0]
@@ -91,13 +86,8 @@ class RecordBuilder:
         kind, text = _INCIDENT_TEXTS[type(event)](event)
         if not text:
             return
-        moment = Incident(
-            round(event.at - self._began, 3),
-            kind,
-            cut_middle(text, MAX_TEXT_LENGTH),
-            getattr(event, "task", ""),
-            getattr(event, "worker", ""),
-        )
+        at, text = round(event.at - self._began, 3), cut_middle(text, MAX_TEXT_LENGTH)
+        moment = Incident(at, kind, text, getattr(event, "task", ""), getattr(event, "worker", ""))
         last = self._incidents[-1] if self._incidents else None
         if last is not None and replace(moment, at=last.at, count=last.count) == last:
             self._incidents[-1] = replace(last, count=last.count + 1)
@@ -105,12 +95,6 @@ class RecordBuilder:
             self._incidents.append(moment)
         else:
             self._untold += 1
-
-    def _handle_end(self, event: events.RunEnded) -> None:
-        self._ended = event
-        self._samples.add_last_interval()
-
-    # -- what is known -------------------------------------------------------------------------
 
     def build_record(self) -> RunRecord:
         """Return the record so far; of a run that goes on, as its last `Progress` tells it."""
@@ -123,19 +107,14 @@ class RecordBuilder:
         ended = self._ended
         if ended is None:
             return self._unfinished_record(known)
-        known = replace(
-            known,
-            balance=Balance(*(getattr(ended, name) for name in _BALANCE)),
-            **{name: getattr(ended, name) for name in _FROM_THE_END},
-        )
+        balance = Balance(*(getattr(ended, each.name) for each in fields(Balance)))
+        known = replace(known, balance=balance, **{name: getattr(ended, name) for name in _FROM_THE_END})
         return replace(known, limit=find_bottleneck(known))
 
     def _omitted_incidents(self) -> list[Incident]:
         at = round(self._last - self._began, 3)
-        omitted = {
-            "not told one by one": self._untold,
-            "workers without a row in time": len(self._samples.omitted_workers),
-        }
+        without_row = len(self._samples.omitted_workers)
+        omitted = {"not told one by one": self._untold, "workers without a row in time": without_row}
         return [Incident(at, "more", text, count=count) for text, count in omitted.items() if count]
 
     def _unfinished_record(self, known: RunRecord) -> RunRecord:
@@ -200,7 +179,7 @@ class Recorder(RecordBuilder):
         record = replace(self.build_record(), exit_code=exit_code)
         if self._records is not None:
             self._records.write_record(dump_json(record))
-        self.stop_recording()
+            self._records.close()
         return record
 
     def stop_recording(self) -> None:

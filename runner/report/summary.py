@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 SUMMARY_WIDTH = 80
 #: A name is cut to at least so many characters.
 _LEAST_NAME = 8
+#: Counts of items that did not get where they should.
+_LOSSES = ("dead", "dropped", "left")
 _VERDICTS = {"again": "tried again", "dead": "given up", "dropped": "dropped", "fatal": "fatal"}
 #: A run of fewer items and seconds, in which all went well, is a trifle.
 MIN_NOTABLE_ITEMS, MIN_NOTABLE_SECONDS = 100, 10.0
@@ -64,9 +66,7 @@ def _task_cells(record: RunRecord, task: events.TaskSummary) -> dict[str, str]:
     return {
         "in": format_count(task.taken) if planned is None or planned.inputs else "",
         "out": format_count(task.sent) if planned is None or planned.outputs else "",
-        "dead": count_or_empty(task.dead),
-        "dropped": count_or_empty(task.dropped),
-        "left": count_or_empty(task.left),
+        **{loss: count_or_empty(getattr(task, loss)) for loss in _LOSSES},
         "again": count_or_empty(task.repeated),
         "median": time_or_empty(task.median),
         "p99": time_or_empty(task.p99),
@@ -80,9 +80,7 @@ def _queue_cells(queue: events.QueueSummary, size: int | None) -> dict[str, str]
     return {
         "in": format_count(queue.put),
         "out": format_count(queue.done),
-        "dead": count_or_empty(queue.dead),
-        "dropped": count_or_empty(queue.dropped),
-        "left": count_or_empty(queue.left),
+        **{loss: count_or_empty(getattr(queue, loss)) for loss in _LOSSES},
         "at most": most,
     }
 

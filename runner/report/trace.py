@@ -12,7 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from runner.events import STATES
-from runner.report.plot_data import counts_per_second, task_progress
+from runner.report.plot_data import task_rates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,18 +35,17 @@ def trace_json(record: RunRecord) -> str:
 
 
 def _trace_events(record: RunRecord) -> Iterator[dict[str, Any]]:
-    yield from _named_process(_RUN, f"run {record.run}", 0)
+    yield from _named_row("process", _RUN, 0, f"run {record.run}", 0)
     # In the order of the file, with all the workers that are known of a task.
     names = {task.name: dict.fromkeys(task.workers) for task in record.plan.tasks}
     for task, shares_of in record.series.workers.items():
         names.setdefault(task, {}).update(dict.fromkeys(shares_of))
     places: dict[tuple[str, str], tuple[int, int]] = {}
     for pid, (task, workers) in enumerate(names.items(), _RUN + 1):
-        yield from _named_process(pid, task, pid)
+        yield from _named_row("process", pid, 0, task, pid)
         for tid, worker in enumerate(workers, 1):
             places[task, worker] = (pid, tid)
-            yield _trace_event("M", "thread_name", pid, tid, args={"name": worker})
-            yield _trace_event("M", "thread_sort_index", pid, tid, args={"sort_index": tid})
+            yield from _named_row("thread", pid, tid, worker, tid)
     for task, shares_of in record.series.workers.items():
         for worker, shares in shares_of.items():
             yield from _worker_slices(record.series.at, shares, *places[task, worker])
@@ -59,9 +58,9 @@ def _trace_event(phase: str, name: str, pid: int, tid: int, **more: Any) -> dict
     return {"ph": phase, "name": name, "pid": pid, "tid": tid, **more}
 
 
-def _named_process(pid: int, name: str, place: int) -> Iterator[dict[str, Any]]:
-    yield _trace_event("M", "process_name", pid, 0, args={"name": name})
-    yield _trace_event("M", "process_sort_index", pid, 0, args={"sort_index": place})
+def _named_row(kind: str, pid: int, tid: int, name: str, place: int) -> Iterator[dict[str, Any]]:
+    yield _trace_event("M", f"{kind}_name", pid, tid, args={"name": name})
+    yield _trace_event("M", f"{kind}_sort_index", pid, tid, args={"sort_index": place})
 
 
 def _worker_slices(
@@ -92,16 +91,14 @@ def _state_slice(state: str, begun: float, ended: float, pid: int, tid: int) -> 
 def _counter_events(record: RunRecord) -> Iterator[dict[str, Any]]:
     """Yield queue lengths, and items a second of each task; a value that stays is written once."""
     series = record.series
-    at = series.at
-    lengths: list[tuple[str, str, Iterable[float]]] = [
+    tracks: list[tuple[str, str, Iterable[float]]] = [
         (f"queue {name}", "items", lengths) for name, lengths in series.queues.items()
     ]
-    rates = [
-        (f"throughput {name}", "per second", counts_per_second(at, task_progress(record, name))) for name in series.done
-    ]
-    for name, unit, values in lengths + rates:
+    rates = task_rates(record, range(len(series.at)))
+    tracks += [(f"throughput {name}", "per second", found) for name, found in rates.items()]
+    for name, unit, values in tracks:
         last = -1.0
-        for begin, value in zip((0.0, *at), values, strict=False):
+        for begin, value in zip((0.0, *series.at), values, strict=False):
             if value != last:
                 yield _trace_event("C", name, _RUN, 0, ts=round(begin * 1e6), args={unit: round(value, 3)})
             last = value
