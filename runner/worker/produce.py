@@ -14,7 +14,7 @@ from __future__ import annotations
 import queue
 import threading
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 from time import perf_counter
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
@@ -31,11 +31,15 @@ from runner.worker.pace import MAX_BURST
 from runner.worker.returned_values import check_result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import AsyncGeneratorType
 
     from runner.shm.writer import ArenaWriter
     from runner.worker.runtime import WorkerRuntime
+
+
+#: Items from which there is something to gain from a burst.
+_MIN_BURST = 32
 
 
 class SourceStopped(BaseException):
@@ -59,6 +63,10 @@ class SourceOutput:
         #: Not empty: the next item leaves at once, or must not be made.
         #: A list, because its truth is all that is looked at between two items.
         self.attention_flag: list[int] = [1]
+        #: The last item was a small value, so the next ones may be taken in a burst.
+        self._may_burst = False
+        #: The key by which items are grouped in a burst: their type, until `handle_message` ends it.
+        self.burst_key: Any = partial(type)
         self._counted_items = 0
         self._sent_at = perf_counter()
         #: Seconds since then that were spent waiting for room, and since when it waits now.
@@ -95,9 +103,12 @@ class SourceOutput:
         """Have the next item end this copy, which the function has forked."""
         self.lock = self.credit_condition = ExitOnTouch()  # type: ignore[assignment]  # that is what it stands for
         self.attention_flag[:] = [1]
+        self.burst_key.__setstate__((id, (), {}, None))
 
     def _set_flag(self) -> None:
         self.attention_flag[:] = [1] if self.nothing_in_flight or self.runtime.context.stopping else []
+        if self.attention_flag:  # an item's id is not a type, so it is the first of another group
+            self.burst_key.__setstate__((id, (), {}, None))
 
     def _send_threshold(self) -> int:
         """Return the number of waiting items from which they are sent."""
@@ -140,7 +151,10 @@ class SourceOutput:
     def _reserve_locked(self, timeout: float | None) -> bool:
         if threading.get_ident() == self._owner:
             self.runtime.measurements.report_when_due(perf_counter())
-        if self.is_due:
+        waiting = self.waiting_items
+        if waiting and (
+            self.nothing_in_flight or waiting >= min(self.push_threshold, self.credit_total - self.sent_items)
+        ):
             self._send_waiting()
         arena_writer = self.runtime.port.arena_writer
         if arena_writer is not None and timeout is None and arena_writer.should_wait_for_readers():
@@ -226,17 +240,23 @@ class SourceOutput:
         self.flush()
 
     def _emit_some(self, items: Iterator[Any], direct: list[Any]) -> bool:
-        """Take the items that may be made before there is something to do. False: that was all.
-
-        The hottest loop of a source: small values go straight into the buffer of the one ordinary group.
-        """
+        """Take the items that may be made before there is something to do. False: that was all."""
         self.reserve_credit()
         with self.lock:
             before = self.sent_items + self.waiting_items
             limit = min(max(1, self._send_threshold() - self.waiting_items), MAX_BURST)
+            self.burst_key = partial(id if self.attention_flag else type)
+        if self._may_burst and limit >= _MIN_BURST:
+            return self._emit_burst(items, direct, limit)
+        more = self._emit_one_by_one(islice(items, limit), direct)
+        with self.lock:
+            return more or self.sent_items + self.waiting_items - before == limit
+
+    def _emit_one_by_one(self, items: Iterable[Any], direct: list[Any]) -> bool:
+        """Take items one by one; True if the messages that came end that before the items do."""
         small, flag = item_codec.SMALL_TYPES, self.attention_flag
         same: type | None = None  # most items are of the type of the one before
-        for item in islice(items, limit):
+        for item in items:
             if type(item) is same:
                 direct.append(item)
             elif type(item) in small:
@@ -249,8 +269,31 @@ class SourceOutput:
                     return True
             if flag:
                 return True
-        with self.lock:
-            return self.sent_items + self.waiting_items - before == limit
+        self._may_burst = same is not None
+        return False
+
+    def _emit_burst(self, items: Iterable[Any], direct: list[Any], limit: int) -> bool:
+        """Take items of one small type at the speed of C. False: there are no more.
+
+        bench small: without it 1.05, with it 1; a source of numbers alone: 1.2.
+
+        An item of another type is the first of the next group, and nothing was asked of the generator since: it is
+        kept as it was when it was yielded. So is the item after which `handle_message` has ended the burst.
+        """
+        groups = groupby(items, self.burst_key)
+        for number, (item_type, group) in enumerate(groups):
+            if number or item_type not in item_codec.SMALL_TYPES:
+                item = next(group)
+                self._may_burst = type(item) in item_codec.SMALL_TYPES
+                self.emit_reserved(item)
+                return True
+            self.output_buffer.small_types.add(item_type)
+            direct.extend(islice(group, limit - 1))
+            item = next(group, self)
+            if item is not self:
+                direct.append(item)
+                return True
+        return False
 
 
 class SourceOutbox(Outbox[Any]):
