@@ -97,7 +97,7 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
     found = check.check_everything(config, choice)
     check.raise_if_errors(found.problems, config)
     tasks = {name: _plan_task(task, found.functions[name], found.arguments[name]) for name, task in found.tasks.items()}
-    used = {queue for task in tasks.values() for queue in (*task.config.inputs, *task.config.outputs, task.config.dead)}
+    used = {queue for task in found.tasks.values() for queue in (*task.inputs, *task.outputs_and_dead)}
     queues = {name: queue for name, queue in config.queues.items() if name in used}
     return Plan(
         config.title or config.file,
@@ -109,7 +109,7 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
         plugins=found.plugins,
         description=describe_run(config, tasks, queues.values()),
         notices=check.plugin_notices(found.problems),
-        secret_mask=SecretMask(config.params[name] for name in config.secret_params),
+        secret_mask=SecretMask(config.params[name] for name, param in config.declared_params.items() if param.secret),
     )
 
 
@@ -244,7 +244,7 @@ def execute_plan(
 
     The caller can post events to its `reactor` meanwhile. `watched`: `Progress` is emitted even if no plugin listens.
     """
-    counts = [(len(task.config.workers.names), task.mode) for task in plan.tasks.values()]
+    counts = [(len(task.config.workers), task.mode) for task in plan.tasks.values()]
     raise_open_files_limit(sum(n for n, mode in counts if mode == "process"), sum(n for n, _ in counts))
     with contextlib.ExitStack() as stack:
         stack.enter_context(process_setup.deliver_signals())

@@ -30,7 +30,7 @@ from runner.config.resolved import to_toml
 from runner.engines.engine_events import SignalReceived
 from runner.engines.reactor import LocalReactor
 from runner.errors import PluginError, UsageError
-from runner.model import OutputPort, QueueConfig, TaskConfig, Workers
+from runner.model import OutputPort, QueueConfig, TaskConfig
 from runner.structs import dataclass, field
 from runner.tasks import Reference, inspect_shape
 
@@ -355,9 +355,7 @@ def _copied_queue(config: Config, queue: QueueConfig) -> QueueConfig:
 
 def _test_task(name: str, function: str, key: str, **more: Any) -> TaskConfig:
     channel = {"channel": f"{key}-{name}"}
-    return TaskConfig(
-        name, f"{__name__}:{function}", kwargs=channel, mode="thread", workers=Workers(1, 1, (name,)), **more
-    )
+    return TaskConfig(name, f"{__name__}:{function}", kwargs=channel, mode="thread", workers=(name,), **more)
 
 
 def _is_test_task(task: str) -> bool:

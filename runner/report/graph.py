@@ -96,7 +96,7 @@ def _connect_boxes(title: str, boxes: list[DiagramBox], tasks: Iterable[TaskConf
 
 
 def _task_notes(task: TaskConfig) -> tuple[str, ...]:
-    notes = [_describe_workers(task.workers.count, task.mode)]
+    notes = [_describe_workers(len(task.workers), task.mode)]
     if task.call != task.name:
         notes.insert(0, task.call)
     return (*notes, "not enabled") if not task.enabled else tuple(notes)

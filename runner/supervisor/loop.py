@@ -303,12 +303,11 @@ class Supervisor:
 def _task_state(plan: Plan, task: TaskPlan, engine: Engine) -> TaskState:
     """Return the state of a task that has not begun."""
     config = task.config
-    outputs = (*config.outputs, *((config.dead,) if config.dead else ()))
     return TaskState(
         task,
         engine,
         plan.output_groups(config),
-        bounding_queues=tuple(queue for queue in outputs if not plan.queues[queue].loop),
+        bounding_queues=tuple(queue for queue in config.outputs_and_dead if not plan.queues[queue].loop),
         rate_limiter=None if config.rate is None else TokenBucket(config.rate.count, config.rate.period),
         shared_discount=plan.shared_discount(config),
     )

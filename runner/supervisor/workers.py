@@ -90,7 +90,7 @@ class WorkerPool(Struct, eq=False):
         return min([*starts, *self._exit_deadlines.values()], default=None)
 
     def _start_task(self, task: TaskState, now: float) -> None:
-        names = task.plan.config.workers.names
+        names = task.plan.config.workers
         self.state.topology.mark_started(task.name)
         task.began_at = now
         task.chunk_sizer.time_slice = time_slice_for(len(names))
