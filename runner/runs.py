@@ -105,8 +105,7 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
     queues = {name: queue for name, queue in config.queues.items() if name in used}
     return Plan(
         config.title or config.file,
-        # When it began, for people; and 64 random bits: runs of one second, in containers with one pid, stay apart.
-        time.strftime("%Y%m%d-%H%M%S-") + os.urandom(8).hex(),
+        _run_id(),
         replace(config.run, state=config.folder / config.run.state),
         queues,
         tasks,
@@ -116,6 +115,11 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
         notices=check.plugin_notices(found.problems),
         secret_mask=SecretMask(config.params[name] for name, param in config.declared_params.items() if param.secret),
     )
+
+
+def _run_id() -> str:
+    """When it began, for people; and 64 random bits: runs of one second, in containers with one pid, stay apart."""
+    return time.strftime("%Y%m%d-%H%M%S-") + os.urandom(8).hex()
 
 
 # -- from a plan to how it ended, in front of people ------------------------------------------
