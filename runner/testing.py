@@ -83,12 +83,15 @@ def run_task(
             return plan
         return replace(plan, tasks={**plan.tasks, name: replace(plan.tasks[name], reference=reference)})
 
-    outputs = _default_ports(function, items is not None) if ports is None else tuple(ports)
+    if ports is None:  # without items, only what yields or puts has any
+        form = inspect_shape(function)
+        sends = items is not None or form.call_kind in {"generator", "asyncgen"} or form.outboxes
+        ports = ("default",) if sends else ()
     if "item_timeout" in options:
         options["timeout"] = options.pop("item_timeout")
     table: dict[str, Any] = {**options, "mode": mode, "workers": workers}
-    table |= {"args": list(args), "with": dict(with_ or {}), "outputs": {port: f"out-{port}" for port in outputs}}
-    feed, queues = {}, [f"out-{port}" for port in outputs]
+    table |= {"args": list(args), "with": dict(with_ or {}), "outputs": {port: f"out-{port}" for port in ports}}
+    feed, queues = {}, [f"out-{port}" for port in ports]
     if items is not None:
         feed["items"], table["inputs"] = items, ["items"]
         if options.get("on_error", "dead") == "dead":
@@ -105,12 +108,6 @@ def run_task(
     dead = run.outputs.pop("dead", [])
     by_port = {queue.removeprefix("out-"): found for queue, found in run.outputs.items()}
     return TaskRun(run.result, by_port, run.events, run.out, run.err, dead)
-
-
-def _default_ports(function: Callable[..., Any], inputs: bool) -> tuple[str, ...]:
-    """Return the outputs that a function has by default: without items, only what yields or puts has any."""
-    form = inspect_shape(function)
-    return ("default",) if inputs or form.call_kind in {"generator", "asyncgen"} or form.outboxes else ()
 
 
 def run_file(path: str | Path, **given: Any) -> Run:

@@ -129,7 +129,9 @@ class Supervisor:
     def check_timers(self, now: float) -> None:
         """Do what follows from the time alone."""
         self.shutdown.check_limits(now)
-        self.wake_ledger(now)
+        if (when := self.ledger.next_waking()) is not None and when <= now:  # the back-off of an item is over
+            self.ledger.wake_sleepers(now)
+            self.dirty_tasks.add_tasks(name for name, task in self.tasks.items() if not task.is_source)
         self.dirty_tasks.add_tasks(self.dispatcher.wake_rate_limited(now))
         self.timeout_watchdog.check_timeouts(now)
         self.suspect_readers.check_readers(now)
@@ -195,13 +197,6 @@ class Supervisor:
                 for queue in self.topology.nodes[name].inputs:
                     writers = self.topology.writers[queue]
                     self.dirty_tasks.add_tasks(self.dispatcher.credit_withheld.intersection(writers))
-
-    def wake_ledger(self, now: float) -> None:
-        """Make items whose back-off is over available again."""
-        when = self.ledger.next_waking()
-        if when is not None and when <= now:
-            self.ledger.wake_sleepers(now)
-            self.dirty_tasks.add_tasks(name for name, task in self.tasks.items() if not task.is_source)
 
     def _waits_for_batch(self, task: TaskState) -> bool:
         batch = task.plan.config.batch
