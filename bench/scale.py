@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from runner.chunk_sizing import time_slice_for
 from runner.clock import FakeClock
 from runner.engines.engine_events import ExitStatus, MessageReceived, WorkerExited
-from runner.model import OutputPort, QueueConfig, RunSettings, TaskConfig, Workers
+from runner.model import OutputPort, QueueConfig, RunSettings, TaskConfig
 from runner.supervisor import Plan, Supervisor, TaskPlan
 from runner.tasks import Reference, Shape
 from runner.transport.framing import pack_message
@@ -157,7 +157,7 @@ def task(name: str, inputs: Iterable[str] = (), outputs: Iterable[str] = (), wor
         inputs=tuple(inputs),
         ports=ports,
         mode="process",
-        workers=Workers(workers, workers, names),
+        workers=names,
     )
 
 
@@ -209,7 +209,7 @@ def once(tasks: list[TaskConfig], count: int) -> tuple[float, int]:
     names = sorted({name for each in tasks for name in (*each.inputs, *each.outputs)})
     plans = {each.name: TaskPlan(each, "process", Reference("x", each.name), Shape("function"), b"") for each in tasks}
     queues = {name: QueueConfig(name, elastic=True) for name in names}
-    workers = max(len(each.workers.names) for each in tasks)
+    workers = max(len(each.workers) for each in tasks)
     clock = FakeClock()
     hub = Hub(clock)
     fleet = Fleet(hub, count, time_slice_for(workers) / ITEMS)

@@ -33,16 +33,8 @@ if TYPE_CHECKING:
     from runner.runs import OutputOptions
     from runner.supervisor import Plan, RunOutcome
 
-_UNDER_WAY = threading.Lock()
-
-
-def _forget_run() -> None:
-    """Forget the parent's run: it does not go on in this copy of its process."""
-    global _UNDER_WAY  # noqa: PLW0603  a fact about the process
-    _UNDER_WAY = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget_run)
+#: The run under way, by process id: in a copy of its process (`os.fork`) it does not go on.
+_UNDER_WAY: dict[int, object] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +169,11 @@ def run(
     if isinstance(file, Config) and (params or set):
         raise UsageError("`params` and `set` apply while a file is read; give them to `load`")
     config = file if isinstance(file, Config) else read_config(file, params, set)
-    config = _select_only(config, tasks, skip)
     from runner import runs
+    from runner.config.overrides import select_tasks
+
+    tasks, skip = ([given] if isinstance(given, str) else given for given in (tasks, skip))
+    config = select_tasks(config, tasks, skip)
 
     with only_run(), writable_descriptor(sys.stdout) as out, writable_descriptor(sys.stderr) as err:
         result = run_config(config, runs.OutputOptions(out, err, quiet=quiet, on_event=on_event))
@@ -203,13 +198,10 @@ def run_config(
 
 def _build_result(plan: Plan, outcome: RunOutcome) -> Result:
     ended = outcome.ended
-    counts = ("done", "dead", "dropped", "repeated", "sent")
+    words = ("name", "how", "why", "done", "dead", "dropped", "repeated", "sent")
     tasks = {
         task.name: TaskResult(
-            task.name,
-            task.how,
-            task.why,
-            **{word: getattr(task, word) for word in counts},
+            **{word: getattr(task, word) for word in words},
             results={worker: _decode_json(text) for worker, text in task.results.items()},
         )
         for task in ended.tasks
@@ -236,12 +228,6 @@ def _decode_json(text: str) -> Any:
         return text
 
 
-def _select_only(config: Config, tasks: Collection[str], skip: Collection[str]) -> Config:
-    from runner.config.overrides import select_tasks
-
-    return select_tasks(config, [tasks] if isinstance(tasks, str) else tasks, [skip] if isinstance(skip, str) else skip)
-
-
 def _raise_signal(result: Result) -> None:
     """Give the program the signal that has stopped the run: it does now what it does with such signals."""
     number = result.exit_code - 128
@@ -264,7 +250,8 @@ def only_run() -> Iterator[None]:
     from runner.engines import process_setup
     from runner.tasks import LOCAL_PREFIX
 
-    if os.environ.get("RUNNER_PID") == str(os.getpid()) or not _UNDER_WAY.acquire(blocking=False):
+    pid, this_run = os.getpid(), object()
+    if os.environ.get("RUNNER_PID") == str(pid) or _UNDER_WAY.setdefault(pid, this_run) is not this_run:
         raise UsageError("a run is under way in this process, and a process has one at a time; start another process")
     try:
         for name in [name for name in sys.modules if name.startswith(LOCAL_PREFIX)]:
@@ -272,7 +259,7 @@ def only_run() -> Iterator[None]:
         with process_setup.standard_descriptors():
             yield
     finally:
-        _UNDER_WAY.release()
+        del _UNDER_WAY[pid]
 
 
 # -- where output goes ------------------------------------------------------------------------

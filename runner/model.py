@@ -72,15 +72,6 @@ class OutputPort:
 
 
 @dataclass(frozen=True, slots=True)
-class Workers:
-    """The number of workers of a task, and their names: exactly `count` of them."""
-
-    count: int = 1
-    max_count: int = 1
-    names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Batch:
     """The function takes a list: at most `items` and `bytes`, waiting at most `wait` seconds to fill."""
 
@@ -134,7 +125,7 @@ class TaskConfig:
     inputs: tuple[str, ...] = ()
     ports: tuple[OutputPort, ...] = ()
     mode: Mode | None = None
-    workers: Workers = Workers()
+    workers: tuple[str, ...] = ()  # their names
     concurrency: int = 100
     batch: Batch | None = None
     ordered: bool = False
@@ -156,6 +147,11 @@ class TaskConfig:
     def outputs(self) -> tuple[str, ...]:
         """The queues this task writes, each once, in the order of the file (without `dead`)."""
         return tuple(dict.fromkeys(queue for port in self.ports for queue in port.queues))
+
+    @property
+    def outputs_and_dead(self) -> tuple[str, ...]:
+        """The same with the queue of its dead letters."""
+        return (*self.outputs, self.dead) if self.dead else self.outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +184,6 @@ class Config:
     plugins: tuple[str, ...] | None = None
     locations: dict[tuple[str, ...], Location] = field(default_factory=dict, repr=False, compare=False)
     unused_params: tuple[str, ...] = ()  # params that nothing refers to
-    secret_params: frozenset[str] = frozenset()  # params whose values are never printed
     problems: tuple[Problem, ...] = ()  # what `examine` has found; never an error in what `load` returns
     unknown_paths: frozenset[tuple[str, ...]] = frozenset()  # paths that are not what the file's author meant
     declared_params: dict[str, Param] = field(default_factory=dict)  # `[params]`

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
     from runner.engines.base import Engine
     from runner.ledger import GivenUp
-    from runner.model import Config, TaskConfig
-    from runner.plugins import PluginPolicy, TaskFunction
+    from runner.model import Config
+    from runner.plugins import PluginPolicy
     from runner.report.record import RunRecord
     from runner.supervisor import RunOutcome
     from runner.supervisor.dead_letters import FailureEvidence
@@ -96,8 +96,12 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
 
     found = check.check_everything(config, choice)
     check.raise_if_errors(found.problems, config)
-    tasks = {name: _plan_task(task, found.functions[name], found.arguments[name]) for name, task in found.tasks.items()}
-    used = {queue for task in tasks.values() for queue in (*task.config.inputs, *task.config.outputs, task.config.dead)}
+    tasks = {}
+    for name, task in found.tasks.items():
+        function, arguments = found.functions[name], pickle.dumps(found.arguments[name], 5)
+        shape = inspect_shape(function.obj)
+        tasks[name] = TaskPlan(task, task.mode or "process", function.reference, shape, arguments)
+    used = {queue for task in found.tasks.values() for queue in (*task.inputs, *task.outputs_and_dead)}
     queues = {name: queue for name, queue in config.queues.items() if name in used}
     return Plan(
         config.title or config.file,
@@ -109,13 +113,7 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
         plugins=found.plugins,
         description=describe_run(config, tasks, queues.values()),
         notices=found.plugin_notices,
-        secret_mask=SecretMask(config.params[name] for name in config.secret_params),
-    )
-
-
-def _plan_task(task: TaskConfig, function: TaskFunction, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> TaskPlan:
-    return TaskPlan(
-        task, task.mode or "process", function.reference, inspect_shape(function.obj), pickle.dumps(arguments, 5)
+        secret_mask=SecretMask(config.params[name] for name, param in config.declared_params.items() if param.secret),
     )
 
 
@@ -152,9 +150,13 @@ class _RunOutput:
     """All that is told of one run while it goes on, and what each of them has to say at its end."""
 
     def __init__(self, plan: Plan, options: OutputOptions) -> None:
-        log = plan.settings.log
+        settings, log = plan.settings, plan.settings.log
         self._options = options
-        self._recorder = _open_recorder(plan) if options.keep_record else None  # first: it may refuse
+        records = None
+        if options.keep_record and settings.record:  # first: UnsafeFolder if others decide what is in its folder
+            run_folders.check_state_folder(settings.state)
+            records = RecordFile(settings.state, plan.run_id)
+        self._recorder = Recorder(records, settings.record) if options.keep_record else None
         self._journal = lines = None
         if options.events_file is not None:
             from runner.report.journal import EventJournal
@@ -220,15 +222,6 @@ class _RunOutput:
         self.printer.close(0.0)
 
 
-def _open_recorder(plan: Plan) -> Recorder:
-    """Return what keeps the run's record where the file says; UnsafeFolder: others decide what is in that folder."""
-    settings = plan.settings
-    if not settings.record:
-        return Recorder()
-    run_folders.check_state_folder(settings.state)
-    return Recorder(RecordFile(settings.state, plan.run_id), settings.record)
-
-
 # -- the run itself ---------------------------------------------------------------------------
 
 
@@ -244,7 +237,7 @@ def execute_plan(
 
     The caller can post events to its `reactor` meanwhile. `watched`: `Progress` is emitted even if no plugin listens.
     """
-    counts = [(len(task.config.workers.names), task.mode) for task in plan.tasks.values()]
+    counts = [(len(task.config.workers), task.mode) for task in plan.tasks.values()]
     raise_open_files_limit(sum(n for n, mode in counts if mode == "process"), sum(n for n, _ in counts))
     with contextlib.ExitStack() as stack:
         stack.enter_context(process_setup.deliver_signals())

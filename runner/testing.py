@@ -2,7 +2,7 @@
 
 Opt in with `pytest_plugins = "runner.testing"`, which brings the fixture `project`; `run_task` and `run_file` are plain
 functions. Everything runs in the process of the test, so items are Python objects, and threads can be mocked.
-Each run has a time limit, so a test ends. (PYTEST_DONT_REWRITE: the one assert in here is for type checkers.)
+Each run has a time limit, so a test ends. (PYTEST_DONT_REWRITE: no assert in here is a test's.)
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tempfile
 import textwrap
 import threading
 import types
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,7 +31,7 @@ from runner.config.resolved import to_toml
 from runner.engines.engine_events import SignalReceived
 from runner.engines.reactor import LocalReactor
 from runner.errors import PluginError, UsageError
-from runner.model import OutputPort, QueueConfig, TaskConfig, Workers
+from runner.model import OutputPort, QueueConfig, TaskConfig
 from runner.structs import dataclass, field
 from runner.tasks import Reference, inspect_shape
 
@@ -82,12 +83,15 @@ def run_task(
             return plan
         return replace(plan, tasks={**plan.tasks, name: replace(plan.tasks[name], reference=reference)})
 
-    outputs = _default_ports(function, items is not None) if ports is None else tuple(ports)
+    if ports is None:  # without items, only what yields or puts has any
+        form = inspect_shape(function)
+        sends = items is not None or form.call_kind in {"generator", "asyncgen"} or form.outboxes
+        ports = ("default",) if sends else ()
     if "item_timeout" in options:
         options["timeout"] = options.pop("item_timeout")
     table: dict[str, Any] = {**options, "mode": mode, "workers": workers}
-    table |= {"args": list(args), "with": dict(with_ or {}), "outputs": {port: f"out-{port}" for port in outputs}}
-    feed, queues = {}, [f"out-{port}" for port in outputs]
+    table |= {"args": list(args), "with": dict(with_ or {}), "outputs": {port: f"out-{port}" for port in ports}}
+    feed, queues = {}, [f"out-{port}" for port in ports]
     if items is not None:
         feed["items"], table["inputs"] = items, ["items"]
         if options.get("on_error", "dead") == "dead":
@@ -104,12 +108,6 @@ def run_task(
     dead = run.outputs.pop("dead", [])
     by_port = {queue.removeprefix("out-"): found for queue, found in run.outputs.items()}
     return TaskRun(run.result, by_port, run.events, run.out, run.err, dead)
-
-
-def _default_ports(function: Callable[..., Any], inputs: bool) -> tuple[str, ...]:
-    """Return the outputs that a function has by default: without items, only what yields or puts has any."""
-    form = inspect_shape(function)
-    return ("default",) if inputs or form.call_kind in {"generator", "asyncgen"} or form.outboxes else ()
 
 
 def run_file(path: str | Path, **given: Any) -> Run:
@@ -234,8 +232,7 @@ class Running:
         changed = _with_feeds_and_sinks(config, feed, collect, key)
         self._changed = threading.Condition()
         self._events: list[Event] = []
-        self._over = False
-        self._outcome: Run | BaseException | None = None
+        self._outcome: Future[Run] = Future()
         self._reactor = LocalReactor()
         self._thread = threading.Thread(
             target=self._run_in_thread, args=(changed, change), name="runner-test", daemon=True
@@ -252,41 +249,41 @@ class Running:
         """Return the run's first event of which `predicate` is true, past or to come; TimeoutError when none comes."""
 
         def found() -> bool:
-            return self._over or any(map(predicate, self._events))
+            return self._outcome.done() or any(map(predicate, self._events))
 
         with self._changed:
             self._changed.wait_for(found, timeout)
             event = next(filter(predicate, self._events), None)
             seen = ", ".join(dict.fromkeys(type(one).__name__ for one in self._events)) or "none"
         if event is None:
-            when = "in the whole run" if self._over else f"within {timeout} s"
+            when = "in the whole run" if self._outcome.done() else f"within {timeout} s"
             raise TimeoutError(f"no such event {when}; seen: {seen}")
         return event
 
     def interrupt(self) -> None:
         """Stop the run as Ctrl-C does: sources stop, what is queued drains; the second time everything ends at once."""
         with self._changed:
-            if not self._over:
+            if not self._outcome.done():
                 self._reactor.post_event(SignalReceived(signal.SIGINT))
 
     def finish(self) -> Run:
         """Wait for the end; ConfigError when the file is wrong, TimeoutError when it took too long."""
         self._thread.join()
-        if isinstance(self._outcome, BaseException):
-            raise self._outcome
-        assert self._outcome is not None
-        return self._outcome
+        return self._outcome.result()
 
     def _run_in_thread(self, config: Config, change: Callable[[Plan], Plan] | None) -> None:
+        run, failure = None, None
         try:
-            self._outcome = self._perform(config, change)
+            run = self._perform(config, change)
         except BaseException as error:  # noqa: BLE001  raised again by `finish`
-            self._outcome = error
-        finally:
-            with self._changed:
-                self._reactor.close()
-                self._over = True
-                self._changed.notify_all()
+            failure = error
+        with self._changed:
+            self._reactor.close()
+            if run is None:
+                self._outcome.set_exception(failure)
+            else:
+                self._outcome.set_result(run)
+            self._changed.notify_all()
 
     def _perform(self, config: Config, change: Callable[[Plan], Plan] | None) -> Run:
         from runner.runs import OutputOptions
@@ -355,9 +352,7 @@ def _copied_queue(config: Config, queue: QueueConfig) -> QueueConfig:
 
 def _test_task(name: str, function: str, key: str, **more: Any) -> TaskConfig:
     channel = {"channel": f"{key}-{name}"}
-    return TaskConfig(
-        name, f"{__name__}:{function}", kwargs=channel, mode="thread", workers=Workers(1, 1, (name,)), **more
-    )
+    return TaskConfig(name, f"{__name__}:{function}", kwargs=channel, mode="thread", workers=(name,), **more)
 
 
 def _is_test_task(task: str) -> bool:

@@ -11,14 +11,14 @@ arrive in one message.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-AfterState = Literal["started", "ended", "ok"]
+    from runner.model import AfterState
 
 
 class Stage(Enum):

@@ -19,7 +19,7 @@ from runner.clock import FakeClock
 from runner.engines.engine_events import MessageReceived, WorkerExited
 from runner.error_text import ErrorText
 from runner.ledger import Again
-from runner.model import Backoff, Batch, Lifespan, OutputPort, QueueConfig, Rate, Restarts, Workers
+from runner.model import Backoff, Batch, Lifespan, OutputPort, QueueConfig, Rate, Restarts
 from runner.supervisor import Supervisor
 from runner.supervisor.dead_letters import DeadLetterPayload
 from runner.tasks import Reference, Shape
@@ -324,7 +324,7 @@ def topology(seed: int) -> Plan:  # noqa: C901  a generator in one piece
         count = draw.choice([1, 1, 2, 3])
         names = tuple(name if count == 1 else f"{name}-{at + 1}" for at in range(count))
         made = task(name, inputs, (), backoff=Backoff(draw.choice([0.0, 0.01, 1.0]), 2, 2.0, 0.1), **options)
-        tasks.append(_with(made, ports=ports, workers=Workers(count, count, names)))
+        tasks.append(_with(made, ports=ports, workers=names))
 
     for index in range(draw.randint(1, 2)):
         current.append(queue(f"q0{index}"))
@@ -528,7 +528,7 @@ def ends_in_order(made: Plan, each: Any, book: Book, seed: int) -> None:
     (queue, *others), config = each.config.inputs, each.config
     readers = [other for other in made.tasks.values() if queue in other.config.inputs]
     competes = len(readers) > 1 and made.queues[queue].fanout != "copy"
-    if others or competes or each.is_async or len(config.workers.names) > 1:
+    if others or competes or each.is_async or len(config.workers) > 1:
         return
     places = {item: at for at, item in enumerate(book.put[queue])}
     if len(places) == len(book.put[queue]):

@@ -16,7 +16,7 @@ from runner.clock import FakeClock
 from runner.engines.engine_events import ExitStatus, MessageReceived, SignalReceived, WorkerExited
 from runner.error_text import ErrorText
 from runner.events import STATES, RunEnded
-from runner.model import Backoff, OutputPort, QueueConfig, RunSettings, TaskConfig, Workers
+from runner.model import Backoff, OutputPort, QueueConfig, RunSettings, TaskConfig
 from runner.supervisor import Plan, Supervisor, TaskPlan
 from runner.tasks import Reference, Shape
 from runner.transport.messages import (
@@ -382,7 +382,7 @@ def task(name: str, inputs: tuple[str, ...] = (), outputs: tuple[str, ...] = (),
         inputs=inputs,
         ports=ports,
         mode="process",
-        workers=Workers(count, count, names),
+        workers=names,
         **options,
     )
 

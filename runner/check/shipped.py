@@ -45,7 +45,7 @@ def find_std_problems(
         place = config.place("tasks", task.name, "mode") if is_set_in_file(config, task.name, "mode") else at
         text = f"task {quote_name(task.name)} {does}, which only a thread can"
         yield Problem("E304", text, place, hint='say `mode = "thread"`, or nothing: its function declares it')
-    if len(task.workers.names) > 1 and (stdin or (writes and given != "-")):
+    if len(task.workers) > 1 and (stdin or (writes and given != "-")):
         does = "reads standard input" if stdin else "writes one file"
         place = config.place("tasks", task.name, "workers")
         yield Problem("E304", f"task {quote_name(task.name)} {does}: it can have one worker only", place)

@@ -28,9 +28,7 @@ _MOST_CYCLES = 10
 def find_structure_problems(config: Config) -> Iterator[Problem]:
     """Yield every problem of the graph and of keys that do not fit each other."""
     tasks = [task for task in config.tasks.values() if task.enabled]
-    graph = Topology(
-        TaskNode(task.name, task.inputs, (*task.outputs, *((task.dead,) if task.dead else ()))) for task in tasks
-    )
+    graph = Topology(TaskNode(task.name, task.inputs, task.outputs_and_dead) for task in tasks)
     yield from _check_ends(config, graph)
     yield from _find_unclosed_cycles(config, graph)
     yield from _find_waiting_tasks(config, graph)
@@ -67,7 +65,7 @@ def _check_ends(config: Config, graph: Topology) -> Iterator[Problem]:
     for queue, settings in config.queues.items():
         place = config.place("queues", queue)
         writers, readers = graph.writers.get(queue, []), graph.readers.get(queue, [])
-        idle = [task.name for task in disabled if queue in (*task.inputs, *task.outputs, task.dead)]
+        idle = [task.name for task in disabled if queue in (*task.inputs, *task.outputs_and_dead)]
         why = f"`{idle[0]}` is not enabled" if idle else ""
         named = quote_name(queue)
         if not writers and not readers:
@@ -242,7 +240,7 @@ def _find_warnings(config: Config, tasks: list[TaskConfig]) -> Iterator[Problem]
                 hint = f"the workers have started by then: set {quote_name(word)} for runner itself"
                 place = config.place("tasks", task.name, "env", word)
                 yield Problem("W408", f"{text}, not for the workers", place, "warning", hint)
-        if task.workers.count > most and _has_own_key(config, task.name, "workers"):
-            text = f"task {named} wants {task.workers.count} processes on {usable_cores()} cores"
+        if len(task.workers) > most and _has_own_key(config, task.name, "workers"):
+            text = f"task {named} wants {len(task.workers)} processes on {usable_cores()} cores"
             hint = '`workers = "auto"` is one for each core'
             yield Problem("W403", text, config.place("tasks", task.name, "workers"), "warning", hint)

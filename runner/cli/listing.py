@@ -94,7 +94,7 @@ def task_lines(config: Config) -> list[str]:
 
 
 def _task_row(task: TaskConfig) -> tuple[str, ...]:
-    how = count_with_noun(task.workers.count, task.mode or "worker")
+    how = count_with_noun(len(task.workers), task.mode or "worker")
     way = f"{', '.join(task.inputs)} -> {', '.join(task.outputs)}" if task.inputs or task.outputs else ""
     notes = [f"after {', '.join(task.after)}"] if task.after else []
     notes += [f"dead to {task.dead}"] if task.dead else []
@@ -110,7 +110,7 @@ def _task_records(config: Config) -> list[dict[str, Any]]:
             "name": task.name,
             "call": task.call,
             "mode": task.mode,
-            "workers": list(task.workers.names),
+            "workers": list(task.workers),
             "inputs": list(task.inputs),
             "outputs": {port.name: list(port.queues) for port in task.ports},
             "dead": task.dead,

@@ -172,7 +172,7 @@ def _describe_plan(config: Config, plan: Plan) -> list[str]:
     """Return every task with its function, workers and arguments; secrets stay references."""
     counts: Counter[str] = Counter()
     for task in plan.tasks.values():
-        counts[task.mode] += task.config.workers.count
+        counts[task.mode] += len(task.config.workers)
     workers = " and ".join(count_with_noun(count, mode) for mode, count in counts.items())
     size = f"{count_with_noun(len(plan.tasks), 'task')}, {count_with_noun(len(plan.queues), 'queue')}"
     rows = [_task_row(config, task) for task in plan.tasks.values()]
@@ -182,7 +182,7 @@ def _describe_plan(config: Config, plan: Plan) -> list[str]:
 
 def _task_row(config: Config, plan: TaskPlan) -> tuple[str, ...]:
     task = plan.config
-    names = task.workers.names
+    names = task.workers
     shown = ", ".join(names[:_MOST_NAMES]) + (f", ... {len(names)} in all" if len(names) > _MOST_NAMES else "")
     way = f"{', '.join(task.inputs)} -> {', '.join(task.outputs)}".strip() if task.inputs or task.outputs else ""
     when = [f"after {name}" + (f" has {state}" if state != "ok" else "") for name, state in task.after.items()]

@@ -103,7 +103,6 @@ class _Builder:
             plugins=made.get("plugins"),
             locations=self.reader.source_map,
             unused_params=tuple(word for word in self.params.declared if word not in self.params.used_names),
-            secret_params=frozenset(word for word, param in self.params.declared.items() if param.secret),
             declared_params=self.params.declared,
             param_sources=self.params.value_sources,
             param_references=self.params.references,

@@ -23,7 +23,7 @@ from runner.config.reader import (
     has_unknown,
     wrong_type,
 )
-from runner.model import DEFAULT_PORT, Batch, Halt, OutputPort, Rate, Workers
+from runner.model import DEFAULT_PORT, Batch, Halt, OutputPort, Rate
 from runner.problems import quote_name
 from runner.text import did_you_mean
 
@@ -262,23 +262,22 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def named_workers(task: str, count: int) -> Workers:
-    """Return `count` workers with made-up names.
+def named_workers(task: str, count: int) -> tuple[str, ...]:
+    """Return the names of `count` workers.
 
-    >>> named_workers("bake", 1).names, named_workers("bake", 2).names
+    >>> named_workers("bake", 1), named_workers("bake", 2)
     (('bake',), ('bake-1', 'bake-2'))
     """
-    names = (task,) if count == 1 else tuple(f"{task}-{number}" for number in range(1, count + 1))
-    return Workers(count, count, names)
+    return (task,) if count == 1 else tuple(f"{task}-{number}" for number in range(1, count + 1))
 
 
-def _convert_workers(value: Any, at: ValuePlace) -> Callable[[str], Workers]:
+def _convert_workers(value: Any, at: ValuePlace) -> Callable[[str], tuple[str, ...]]:
     """Return what makes the workers of a task: a default is for every task, and their names come from each."""
     _name_workers(value, "")
     return partial(_name_workers, value)
 
 
-def _name_workers(value: Any, task: str) -> Workers:
+def _name_workers(value: Any, task: str) -> tuple[str, ...]:
     if isinstance(value, list):
         return _listed_workers(value)
     if value == "auto":
@@ -290,7 +289,7 @@ def _name_workers(value: Any, task: str) -> Workers:
     return named_workers(task, _check_range(value, 1, MAX_WORKERS, describe_value(value)))
 
 
-def _listed_workers(value: list[Any]) -> Workers:
+def _listed_workers(value: list[Any]) -> tuple[str, ...]:
     _check_range(len(value), 1, MAX_WORKERS, f"{len(value)} names")
     seen = set()
     for number, word in enumerate(value):
@@ -303,7 +302,7 @@ def _listed_workers(value: list[Any]) -> Workers:
         if word in seen:
             raise InvalidValue("E211", f"must not name {quote_name(word)} twice", key=key)
         seen.add(word)
-    return Workers(len(value), len(value), tuple(value))
+    return tuple(value)
 
 
 WORKERS = ValueType(

@@ -73,7 +73,7 @@ class Diagram:
 def diagram_of_config(config: Config) -> Diagram:
     """Return the graph of a file."""
     boxes = [
-        DiagramBox(f"t.{task.name}", task.name, "task", _task_notes(task, task.workers.count), not task.enabled)
+        DiagramBox(f"t.{task.name}", task.name, "task", _task_notes(task), not task.enabled)
         for task in config.tasks.values()
     ]
     boxes += [
@@ -95,9 +95,9 @@ def _connect_boxes(title: str, boxes: list[DiagramBox], tasks: Iterable[TaskConf
     return Diagram(title, found, [edge for edge in edges if edge.tail in found and edge.head in found])
 
 
-def _task_notes(task: TaskConfig | events.TaskPlanned, workers: int) -> tuple[str, ...]:
+def _task_notes(task: TaskConfig | events.TaskPlanned) -> tuple[str, ...]:
     noun = task.mode if task.mode in {"thread", "process"} else "worker"
-    notes = (count_with_noun(workers, noun), *([] if getattr(task, "enabled", True) else ["not enabled"]))
+    notes = (count_with_noun(len(task.workers), noun), *([] if getattr(task, "enabled", True) else ["not enabled"]))
     return notes if task.call == task.name else (printable_text(task.call), *notes)
 
 
@@ -128,7 +128,7 @@ def diagram_of_run(record: RunRecord) -> Diagram:
 
 
 def _task_counts(task: events.TaskPlanned, ended: events.TaskSummary | None) -> tuple[str, ...]:
-    notes = [*_task_notes(task, len(task.workers))]
+    notes = [*_task_notes(task)]
     if ended is None:
         return tuple(notes)
     if ended.how == "skipped":

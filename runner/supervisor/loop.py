@@ -81,21 +81,19 @@ class Supervisor:
         # Each part is given those that it calls, and none calls upwards, but for `on_kill` and `handlers`.
         self.timeout_watchdog = watchdog = TimeoutWatchdog(state)
         self.dispatcher = dispatcher = Dispatcher(state, watchdog)
-        self.shutdown = shutdown = Shutdown(state, reactor, watchdog, on_kill=self._end_readers)
+        self.shutdown = shutdown = Shutdown(state, reactor, watchdog)
         self.retry_policy = retry_policy = RetryPolicy(state, shutdown)
         self.reply_handler = replies = ReplyHandler(state, dispatcher, watchdog, shutdown, retry_policy)
         self.worker_pool = pool = WorkerPool(state, dispatcher, watchdog, shutdown, retry_policy, replies)
         replies.handlers |= {Ready: pool.on_ready, Finished: pool.on_finished, Failed: pool.on_failed}
         self.suspect_readers = SuspectReaders(state, dispatcher, pool, able=suspect_readers)
+        shutdown.on_kill = self.suspect_readers.end_readers
         self.progress_reporter = ProgressReporter(state, listening=listening)
         #: Of each part that will make something happen by itself: when the first of it is. Then those that only watch.
         self._timers = (self.ledger.next_waking, pool.next_time, dispatcher.next_time, self._batch_due)
         watching = (shutdown, watchdog, self.suspect_readers, self.progress_reporter)
         self._all_timers = (*self._timers, *(part.next_time for part in watching))
         self._due = 0.0
-
-    def _end_readers(self) -> None:
-        self.suspect_readers.end_readers()
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -131,7 +129,9 @@ class Supervisor:
     def check_timers(self, now: float) -> None:
         """Do what follows from the time alone."""
         self.shutdown.check_limits(now)
-        self.wake_ledger(now)
+        if (when := self.ledger.next_waking()) is not None and when <= now:  # the back-off of an item is over
+            self.ledger.wake_sleepers(now)
+            self.dirty_tasks.add_tasks(name for name, task in self.tasks.items() if not task.is_source)
         self.dirty_tasks.add_tasks(self.dispatcher.wake_rate_limited(now))
         self.timeout_watchdog.check_timeouts(now)
         self.suspect_readers.check_readers(now)
@@ -193,19 +193,10 @@ class Supervisor:
             if self.ledger.leased_items[name] != before:
                 self.dirty_tasks.add_input_writers(name)
             elif self.dispatcher.credit_withheld and task.free_slots[0]:
-                self._touch_credit_withheld(name)
-
-    def _touch_credit_withheld(self, name: str) -> None:
-        """Feed sources that hold items back for this task: one of its workers has nothing to do."""
-        for queue in self.topology.nodes[name].inputs:
-            self.dirty_tasks.add_tasks(self.dispatcher.credit_withheld.intersection(self.topology.writers[queue]))
-
-    def wake_ledger(self, now: float) -> None:
-        """Make items whose back-off is over available again."""
-        when = self.ledger.next_waking()
-        if when is not None and when <= now:
-            self.ledger.wake_sleepers(now)
-            self.dirty_tasks.add_tasks(name for name, task in self.tasks.items() if not task.is_source)
+                # One of its workers has nothing to do: feed the sources that hold items back for it.
+                for queue in self.topology.nodes[name].inputs:
+                    writers = self.topology.writers[queue]
+                    self.dirty_tasks.add_tasks(self.dispatcher.credit_withheld.intersection(writers))
 
     def _waits_for_batch(self, task: TaskState) -> bool:
         batch = task.plan.config.batch
@@ -289,26 +280,22 @@ class Supervisor:
             why = "the task it starts after waits for room in a queue that only this task, or one behind it, empties"
             skip_task(self.state, self.tasks[name], why)
         if not waiting:
-            self.shutdown.report_stall(self._explain_stall())
-
-    def _explain_stall(self) -> str:
-        waits = [
-            f"`{line.queue}` holds {line.count:,} items for {', '.join(f'`{reader}`' for reader in line.readers)}"
-            for line in self.ledger.subscriptions
-            if line.count and not line.abandoned
-        ]
-        return "; ".join(waits) or "no queue holds anything"
+            holds = [
+                f"`{line.queue}` holds {line.count:,} items for {', '.join(f'`{reader}`' for reader in line.readers)}"
+                for line in self.ledger.subscriptions
+                if line.count and not line.abandoned
+            ]
+            self.shutdown.report_stall("; ".join(holds) or "no queue holds anything")
 
 
 def _task_state(plan: Plan, task: TaskPlan, engine: Engine) -> TaskState:
     """Return the state of a task that has not begun."""
     config = task.config
-    outputs = (*config.outputs, *((config.dead,) if config.dead else ()))
     return TaskState(
         task,
         engine,
         plan.output_groups(config),
-        bounding_queues=tuple(queue for queue in outputs if not plan.queues[queue].loop),
+        bounding_queues=tuple(queue for queue in config.outputs_and_dead if not plan.queues[queue].loop),
         rate_limiter=None if config.rate is None else TokenBucket(config.rate.count, config.rate.period),
         shared_discount=plan.shared_discount(config),
     )

@@ -124,7 +124,11 @@ def conclude_run(
     for _, sentence in faults:
         state.emit(events.Notice(now, sentence))
     balance = ledger.compute_run_balance()
-    unfinished = tuple(name for name, task in state.tasks.items() if _is_unfinished(task))
+    unfinished = tuple(
+        name
+        for name, task in state.tasks.items()
+        if task.is_source and not task.failure_reason and not all(slot.ended_by_itself for slot in task.slots)
+    )
     stages = set(state.topology.stages.values())
     was_cut = bool(unfinished or balance.left) or Stage.SKIPPED in stages
     signal = shutdown.received_signal
@@ -155,11 +159,6 @@ def conclude_run(
     state.emit(ended)
     lines = {line.name: line.counts for line in ledger.subscriptions}
     return RunOutcome(ended, ended.exit_code, balance, lines, was_killed=state.killing)
-
-
-def _is_unfinished(task: TaskState) -> bool:
-    """Return True if a task without inputs was ended before it had ended by itself."""
-    return task.is_source and not task.failure_reason and not all(slot.ended_by_itself for slot in task.slots)
 
 
 def _summarize_task(state: RunState, task: TaskState, now: float) -> events.TaskSummary:

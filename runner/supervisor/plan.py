@@ -55,7 +55,7 @@ class TaskPlan:
     @property
     def is_only_worker(self) -> bool:
         """Return True if an only worker executes item by item, in the order of the queue."""
-        one = len(self.config.workers.names) == 1 and self.config.batch is None
+        one = len(self.config.workers) == 1 and self.config.batch is None
         return one and not (self.has_boxes or self.shape.is_async or self.config.ordered)
 
     @property
@@ -121,7 +121,7 @@ class Plan:
             TaskNode(
                 name,
                 task.config.inputs,
-                (*task.config.outputs, *((task.config.dead,) if task.config.dead else ())),
+                task.config.outputs_and_dead,
                 {other: state for other, state in task.config.after.items() if other in self.tasks},
             )
             for name, task in self.tasks.items()
@@ -223,7 +223,7 @@ def _describe_task(task: TaskPlan) -> TaskPlanned:
         name=config.name,
         call=config.call,
         mode=task.mode,
-        workers=config.workers.names,
+        workers=config.workers,
         inputs=config.inputs,
         outputs=config.outputs,
         dead=config.dead or "",

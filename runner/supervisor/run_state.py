@@ -153,7 +153,7 @@ class TaskState:
     def __post_init__(self) -> None:
         config = self.plan.config
         self.name, self.is_source, self.is_async = self.plan.name, not config.inputs, self.plan.is_async
-        self.allows_prefetch = len(config.workers.names) > 1 or self.plan.is_only_worker or config.ordered
+        self.allows_prefetch = len(config.workers) > 1 or self.plan.is_only_worker or config.ordered
 
     def update_free_slot(self, slot: WorkerSlot) -> None:
         """Note that a worker has become ready, or holds more or less than before."""

@@ -149,7 +149,7 @@ class Shutdown(Struct, eq=False):
     state: RunState
     reactor: Reactor
     timeout_watchdog: TimeoutWatchdog
-    on_kill: Callable[[], None]
+    on_kill: Callable[[], None] | None = None
     received_signal: int | None = None
     deadline_passed: bool = False
     internal_fault: bool = False
@@ -275,7 +275,8 @@ class Shutdown(Struct, eq=False):
                     killed = slot.phase is not Phase.WAITING and task.engine.kill(slot.index)
                     slot.phase = Phase.ENDING if killed else Phase.GONE
             finish_if_over(self.state, task)
-        self.on_kill()
+        if self.on_kill is not None:
+            self.on_kill()
 
     def report_stall(self, where: str) -> None:
         """Say what waits for what, and end: nothing can ever happen again."""

@@ -107,7 +107,7 @@ class SuspectReaders(Struct, eq=False):
             if reader.task is task:
                 return reader
         index = MAX_PROGRESS_SLOTS - 1 - len(self.readers)
-        workers = sum(len(each.plan.config.workers.names) for each in self.state.tasks.values())
+        workers = sum(len(each.plan.config.workers) for each in self.state.tasks.values())
         ours = task.plan.mode == "thread" or self.state.plan.settings.engine == "local"
         if index < workers or not ours:  # all places are taken; or workers live elsewhere
             return None

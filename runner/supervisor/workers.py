@@ -90,7 +90,7 @@ class WorkerPool(Struct, eq=False):
         return min([*starts, *self._exit_deadlines.values()], default=None)
 
     def _start_task(self, task: TaskState, now: float) -> None:
-        names = task.plan.config.workers.names
+        names = task.plan.config.workers
         self.state.topology.mark_started(task.name)
         task.began_at = now
         task.chunk_sizer.time_slice = time_slice_for(len(names))
@@ -224,35 +224,30 @@ class WorkerPool(Struct, eq=False):
         if overdue:
             why = f"exceeded its time limit of {format_seconds(task.plan.config.timeout or 0.0)} and was killed"
         blamed, told = self._settle_leases(slot, event, why)
+        again, fatal, pause, was_ready = True, "", 0.0, was is not Phase.STARTING
         if task.failure_reason or self.state.killing:  # its item's death was the end of the task
-            self._report_death(slot, event, why, blamed, again=False, told=told)
-            return
-        was_ready = was is not Phase.STARTING
-        if task.is_source:
-            self._handle_source_crash(slot, event, why, was_ready=was_ready)
-            return
-        if task.dismissed and was is Phase.ENDING and not blamed:
-            self._report_death(slot, event, why, blamed, again=False)
-            if task.plan.shape.kind == "class":  # its tear-down may have had something to write
-                fail_task(self.state, task, f"worker `{slot.name}` {why} in its tear-down")
-            return
-        restart = bool(blamed) or overdue or self._may_restart(task, now, was_ready=was_ready)
-        self._report_death(slot, event, why, blamed, again=restart, told=told)
-        if restart:
-            slot.phase = Phase.WAITING
-            slot.start_at = now if blamed or overdue else now + self._restart_pause(task)
-        else:
-            fail_task(self.state, task, self._why_failed(slot, why, event.stack, was_ready=was_ready))
-
-    def _report_death(
-        self, slot: WorkerSlot, event: WorkerExited, why: str, blamed: list[str], *, again: bool, told: bool = False
-    ) -> None:
-        now = self.state.clock.now()
+            again = False
+        elif task.is_source:
+            fatal = self._why_source_failed(slot, event, why, was_ready=was_ready)
+            pause = self.retry_policy.retry_pause(task, slot.attempt + slot.death_count)
+        elif task.dismissed and was is Phase.ENDING and not blamed:
+            again, is_class = False, task.plan.shape.kind == "class"  # its tear-down may have had something to write
+            fatal = f"worker `{slot.name}` {why} in its tear-down" if is_class else ""
+        elif not blamed and not overdue:
+            fatal = self._why_not_restarted(slot, event, why, was_ready=was_ready)
+            pause = self._restart_pause(task)
+        again = again and not fatal
         item = blamed[0] if blamed else ""
         what = (item, again, self._preview(slot, item), max(1, len(blamed)), told)
-        self.state.emit(events.WorkerDied(now, slot.task.name, slot.name, slot.pid, why, *what))
-        if event.stack and not slot.overdue_position:
-            self.state.emit(events.Stack(now, slot.task.name, slot.name, slot.pid, event.stack, why))
+        self.state.emit(events.WorkerDied(now, task.name, slot.name, slot.pid, why, *what))
+        if event.stack and not overdue:
+            self.state.emit(events.Stack(now, task.name, slot.name, slot.pid, event.stack, why))
+        if again:
+            slot.phase, slot.start_at = Phase.WAITING, now + pause
+        elif fatal and task.is_source:
+            self.shutdown.fail_or_stop_run(task, fatal)
+        elif fatal:
+            fail_task(self.state, task, fatal)
 
     # -- blame ---------------------------------------------------------------------------------
 
@@ -351,41 +346,37 @@ class WorkerPool(Struct, eq=False):
 
     # -- whether it is replaced ----------------------------------------------------------------
 
-    def _handle_source_crash(self, slot: WorkerSlot, event: WorkerExited, why: str, *, was_ready: bool) -> None:
-        """Restart or fail a task without inputs: its call is the one item. What it has sent cannot be taken back."""
-        task, now = slot.task, self.state.clock.now()
-        fatal = ""
-        if slot.received_items:
-            sent = f"after it had sent {slot.received_items:,} items"
-            fatal = f"worker `{slot.name}` {why} {sent}; a source cannot go on where it was"
-        elif slot.overdue_position:
-            error = self._timed_out(task, event.stack)
-            if not may_retry(slot.task.plan.config, slot.attempt, error):
-                fatal = f"worker `{slot.name}` {why}"
-            slot.attempt += 1
-        elif not was_ready or not event.position.lease:
-            if not self._may_restart(task, now, was_ready=was_ready):
-                fatal = self._why_failed(slot, why, event.stack, was_ready=was_ready)
-        else:
-            slot.death_count += 1
-            if slot.death_count >= MAX_CRASHES:
-                fatal = f"worker `{slot.name}` {why}; that call has now killed {MAX_CRASHES} workers"
-        self._report_death(slot, event, why, [], again=not fatal)
-        if fatal:
-            self.shutdown.fail_or_stop_run(task, fatal)
-        else:
-            slot.phase = Phase.WAITING
-            slot.start_at = now + self.retry_policy.retry_pause(task, slot.attempt + slot.death_count)
+    def _why_source_failed(self, slot: WorkerSlot, event: WorkerExited, why: str, *, was_ready: bool) -> str:
+        """Return why a task without inputs is not restarted, or "": its call is the one item.
 
-    def _may_restart(self, task: TaskState, now: float, *, was_ready: bool) -> bool:
+        What it has sent cannot be taken back.
+        """
+        died = f"worker `{slot.name}` {why}"
+        if slot.received_items:
+            return f"{died} after it had sent {slot.received_items:,} items; a source cannot go on where it was"
+        if slot.overdue_position:
+            slot.attempt += 1
+            error = self._timed_out(slot.task, event.stack)
+            return "" if may_retry(slot.task.plan.config, slot.attempt - 1, error) else died
+        if not was_ready or not event.position.lease:
+            return self._why_not_restarted(slot, event, why, was_ready=was_ready)
+        slot.death_count += 1
+        return "" if slot.death_count < MAX_CRASHES else f"{died}; that call has now killed {MAX_CRASHES} workers"
+
+    def _why_not_restarted(self, slot: WorkerSlot, event: WorkerExited, why: str, *, was_ready: bool) -> str:
+        """Return why a worker that died over no item is not replaced, or ""."""
+        task, now, died = slot.task, self.state.clock.now(), f"worker `{slot.name}` {why}"
         if not was_ready:
             task.failed_starts += 1
-            return task.failed_starts < MAX_FAILED_STARTS
+            evidence = f"\n{event.stack}" if event.stack else ""
+            often = f"{MAX_FAILED_STARTS} times in a row{evidence}"
+            return "" if task.failed_starts < MAX_FAILED_STARTS else f"{died} before it was ready, {often}"
         restarts = task.plan.config.restarts
         task.death_times.append(now)
         while task.death_times and task.death_times[0] < now - restarts.window:
             task.death_times.popleft()
-        return len(task.death_times) <= restarts.times
+        often = f"more than {restarts.times} such deaths within {format_seconds(restarts.window)}"
+        return "" if len(task.death_times) <= restarts.times else f"{died}; {often} (`restarts` in the file)"
 
     @staticmethod
     def _restart_pause(task: TaskState) -> float:
@@ -394,13 +385,3 @@ class WorkerPool(Struct, eq=False):
         if earlier < 1:
             return 0.0
         return min(_MOST_PAUSE, _FIRST_PAUSE * 2.0 ** min(earlier - 1, 20))
-
-    @staticmethod
-    def _why_failed(slot: WorkerSlot, why: str, stack: str, *, was_ready: bool) -> str:
-        if not was_ready:
-            evidence = f"\n{stack}" if stack else ""
-            return f"worker `{slot.name}` {why} before it was ready, {MAX_FAILED_STARTS} times in a row{evidence}"
-        restarts = slot.task.plan.config.restarts
-        window = format_seconds(restarts.window)
-        often = f"more than {restarts.times} such deaths within {window} (`restarts` in the file)"
-        return f"worker `{slot.name}` {why}; {often}"

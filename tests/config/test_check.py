@@ -364,7 +364,7 @@ def test_what_a_function_declares_is_below_what_the_file_says(folder):
     found = check.check_everything(loaded)
     task = found.tasks["many"]
     assert found.problems == []
-    assert (task.mode, task.batch.items, task.attempts, task.workers.names) == ("thread", 5, 7, ("a",))
+    assert (task.mode, task.batch.items, task.attempts, task.workers) == ("thread", 5, 7, ("a",))
     loaded = load(folder, QUEUE + '[tasks.slip]\ninputs = "q"')
     said = [
         (each.code, each.message.partition(" at ")[0], each.hint) for each in check.check_everything(loaded).problems

@@ -19,7 +19,7 @@ from runner.engines.processes import ProcessEngine
 from runner.engines.reactor import LocalReactor
 from runner.engines.spawn import Spawner
 from runner.engines.threads import ThreadEngine
-from runner.model import Backoff, Batch, OutputPort, QueueConfig, Restarts, RunSettings, TaskConfig, Workers
+from runner.model import Backoff, Batch, OutputPort, QueueConfig, Restarts, RunSettings, TaskConfig
 from runner.supervisor import DeadLetterSink, Plan, Supervisor, TaskPlan
 from runner.tasks import Reference, inspect_shape
 from runner.transport.progress_page import ProgressPage
@@ -80,7 +80,7 @@ def task(
         inputs=tuple(inputs.split()),
         ports=ports,
         mode=mode,  # type: ignore[arg-type]
-        workers=Workers(workers, workers, names),
+        workers=names,
         **options,
     )
     reference = Reference(function.__module__, function.__qualname__)

@@ -77,7 +77,7 @@ def model(plan: Any, script: Script, source_items: int) -> dict[str, Counter[Any
     queues: dict[str, list[Any]] = {}
     for task in plan.tasks.values():
         if not task.config.inputs:
-            for name in task.config.workers.names:
+            for name in task.config.workers:
                 for queue in task.config.outputs:
                     queues.setdefault(queue, []).extend((name, index) for index in range(source_items))
     for layer in range(1, 9):
