@@ -9,7 +9,6 @@ forked, and under a fork server to the server. Elsewhere than Linux a thread wai
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import signal
@@ -24,11 +23,7 @@ if TYPE_CHECKING:
 
 def arm_lifeline(read_end: int) -> None:
     """Tie this process and its group to the pipe; call it after `setpgid`."""
-    if hasattr(fcntl, "F_SETSIG"):
-        fcntl.fcntl(read_end, fcntl.F_SETOWN, -os.getpgrp())
-        fcntl.fcntl(read_end, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(read_end, fcntl.F_SETFL, fcntl.fcntl(read_end, fcntl.F_GETFL) | os.O_ASYNC)
-    else:
+    if not forked_copies.kill_group_when_closed(read_end, os.getpgrp()):
         threading.Thread(target=_wait_for_end, args=(read_end,), name="runner-lifeline", daemon=True).start()
     # Runner may have died before this was armed.
     if select.select([read_end], [], [], 0)[0]:

@@ -27,7 +27,7 @@ from runner.engines.child import worker_main
 from runner.engines.engine_events import ExitStatus, MessageReceived, WorkerExited
 from runner.error_text import clean_stack, describe_refusal
 from runner.errors import SpawnError
-from runner.shm.registry import ArenaRegistry, UnknownBlock, WorkerMemory
+from runner.shm.registry import UnknownBlock, WorkerMemory
 from runner.structs import dataclass, field
 from runner.transport.messages import ArenaNotice, Failed, Finished
 from runner.transport.progress_page import memory_file
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from runner.engines.reactor import LocalReactor
     from runner.engines.spawn import Spawner, StartedProcess
+    from runner.shm.registry import ArenaRegistry
     from runner.transport.messages import ToWorker
     from runner.transport.progress_page import Position, ProgressPage
     from runner.worker import WorkerSpec
@@ -77,8 +78,8 @@ class ProcessEngine:
     """Processes of this machine.
 
     `attach_output(worker's name, descriptor, "out" or "err")` hands an output pipe to the printer, and returns an
-    object to `finish` once the worker is dead; None leaves output alone. `arena_registry` may be shared with other
-    engines: its maker closes it after them.
+    object to `finish` once the worker is dead; None leaves output alone. `arena_registry` is shared with other engines:
+    its maker closes it after them.
     """
 
     def __init__(
@@ -87,10 +88,9 @@ class ProcessEngine:
         progress_page: ProgressPage,
         spawner: Spawner,
         attach_output: Callable[[str, int, str], Any] | None,
-        arena_registry: ArenaRegistry | None = None,
+        arena_registry: ArenaRegistry,
     ) -> None:
-        self._arena_registry = arena_registry or ArenaRegistry()
-        self._owns_arena_registry = arena_registry is None
+        self._arena_registry = arena_registry
         reactor.before_wait.append(self._send_memory_notices)
         self._reactor = reactor
         self._progress_page = progress_page
@@ -249,8 +249,7 @@ class ProcessEngine:
         self._reactor.unwatch_fd(worker.death_fd)
         if self._reactor.is_watching_fd(worker.link.fileno()):
             self._read_messages(slot, worker)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(worker.process.pid, signal.SIGKILL)  # what it started dies with it
+        forked_copies.send_signal(os.killpg, worker.process.pid, signal.SIGKILL)  # what it started dies with it
         exit_status = self._exit_status(worker)
         position = self._progress_page.position(slot)
         stack = self._stack_text(worker)
@@ -265,7 +264,7 @@ class ProcessEngine:
         )
 
     def _exit_status(self, worker: _Worker) -> ExitStatus:
-        self._await_exit_code(worker, _EXIT_CODE_SECONDS)
+        self._await_exit_code(worker)
         if worker.socket_broken:
             return ExitStatus(text=worker.socket_broken)
         code = worker.process.exit_code
@@ -273,9 +272,9 @@ class ProcessEngine:
             return ExitStatus(text="ended in an unknown way (the fork server is gone)")
         return ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code)
 
-    def _await_exit_code(self, worker: _Worker, patience: float) -> None:
+    def _await_exit_code(self, worker: _Worker) -> None:
         """Wait until the fork server has told the exit code; one that does not (stopped, perhaps) is ended."""
-        worker.process.wait_for_exit_code(patience)
+        worker.process.wait_for_exit_code(_EXIT_CODE_SECONDS)
         if worker.process.exit_code is None and self._spawner.start_method == "forkserver":
             self._spawner.kill_server()
             worker.process.wait_for_exit_code(_EXIT_CODE_SECONDS)
@@ -301,10 +300,8 @@ class ProcessEngine:
     def _kill_group(worker: _Worker) -> None:
         pid = worker.process.pid
         elsewhere = forked_copies.descendant_pids(pid)  # it may have given what it started groups of their own
-        for send in (os.killpg, os.kill):  # it may not have made its group yet
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                send(pid, signal.SIGKILL)
-        forked_copies.kill(elsewhere)
+        forked_copies.send_signal(os.killpg, pid, signal.SIGKILL)
+        forked_copies.kill([pid, *elsewhere])  # it may not have made its group yet
 
     def current_position(self, slot: int) -> Position:
         """Return the position that the slot's worker shows."""
@@ -315,8 +312,7 @@ class ProcessEngine:
         worker = self._workers.get(slot)
         if worker is not None:
             worker.stack_offset = os.fstat(worker.stack_file).st_size
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(worker.process.pid, signal.SIGQUIT)
+            forked_copies.send_signal(os.kill, worker.process.pid, signal.SIGQUIT)
 
     def read_stack(self, slot: int) -> str:
         """Return what the worker's faulthandler has written since it was asked."""
@@ -350,8 +346,7 @@ class ProcessEngine:
     def pause_workers(self, *, going_on: bool) -> None:
         """Send SIGSTOP or SIGCONT to every worker's group."""
         for worker in self._workers.values():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(worker.process.pid, signal.SIGCONT if going_on else signal.SIGSTOP)
+            forked_copies.send_signal(os.killpg, worker.process.pid, signal.SIGCONT if going_on else signal.SIGSTOP)
 
     def close(self) -> None:
         """Kill what is left, wait for it, and give everything back."""
@@ -359,12 +354,10 @@ class ProcessEngine:
         for worker in self._workers.values():
             self._kill_group(worker)
         for slot, worker in list(self._workers.items()):
-            self._await_exit_code(worker, _EXIT_CODE_SECONDS)
+            self._await_exit_code(worker)
             self._reactor.unwatch_fd(worker.death_fd)
             del self._workers[slot]
             self._release_worker(worker)
-        if self._owns_arena_registry:
-            self._arena_registry.close()
         self._spawner.close()
 
 
