@@ -55,7 +55,6 @@ _MAX_STACK_BYTES = 1 << 18
 class _Worker:
     """The supervisor's side of one process worker."""
 
-    name: str
     generation: int
     process: StartedProcess
     link: SupervisorLink
@@ -123,18 +122,18 @@ class ProcessEngine:
     def _try_to_launch(self, spec: WorkerSpec, generation: int) -> _Worker:
         """Start a worker, again if the fork server dies meanwhile: each try starts a new one if need be."""
         for attempt in range(_MAX_START_ATTEMPTS):
-            with contextlib.ExitStack() as theirs:
-                try:
-                    return self._launch_process(spec, generation, theirs)
-                except (EOFError, ConnectionError) as error:
-                    if attempt + 1 == _MAX_START_ATTEMPTS:
-                        raise _cannot_start(spec, error) from error
-                except (OSError, MemoryError, pickle.PicklingError) as error:
+            try:
+                return self._launch_process(spec, generation)
+            except (EOFError, ConnectionError) as error:
+                if attempt + 1 == _MAX_START_ATTEMPTS:
                     raise _cannot_start(spec, error) from error
+            except (OSError, MemoryError, pickle.PicklingError) as error:
+                raise _cannot_start(spec, error) from error
         raise AssertionError("unreachable")
 
-    def _launch_process(self, spec: WorkerSpec, generation: int, theirs: contextlib.ExitStack) -> _Worker:
-        with contextlib.ExitStack() as ours:  # closed again if anything below fails
+    def _launch_process(self, spec: WorkerSpec, generation: int) -> _Worker:
+        # `ours` are closed again if anything below fails.
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
             our_end, their_end = connected_pair()
             ours.callback(our_end.close)
             theirs.callback(their_end.close)
@@ -154,7 +153,6 @@ class ProcessEngine:
             process = self._spawner.start(worker_main, args, spec.name, given, self._reactor.has_pending_signal)
             ours.pop_all()
         return _Worker(
-            name=spec.name,
             generation=generation,
             process=process,
             link=SupervisorLink(our_end),
@@ -172,9 +170,8 @@ class ProcessEngine:
         worker = self._workers.get(slot)
         if worker is not None:
             message, arenas = shared_payloads.lend_payloads(self._arena_registry, worker.worker_memory, message)
-            for arena in arenas:
-                worker.link.send(arena)
-            worker.link.send(message)
+            for each in (*arenas, message):
+                worker.link.send(each)
             self._watch_writing(worker)
 
     def _watch_writing(self, worker: _Worker) -> None:

@@ -152,7 +152,5 @@ class LocalReactor:
         self._forget()
         self.release_signals()
         self.selector.close()
-        for fd in (self._reader, self._writer):
-            if fd >= 0:
-                os.close(fd)
+        forked_copies.close_descriptors(self._reader, self._writer)
         self._reader = self._writer = -1

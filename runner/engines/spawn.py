@@ -164,11 +164,9 @@ class Spawner:
 
     def abandon_in_fork(self) -> None:
         """Let go of the fork server in a copy of this process, which starts its own if it needs one."""
-        if self._control is not None:
-            self._control.close()
         if self.server is not None:
             self.server.returncode = 0  # another process's child: nothing is to be waited for here
-        self.server = self._control = None
+        self._end_server()
 
     def close(self) -> None:
         """End the fork server and the resource tracker; both would end by themselves when runner does."""

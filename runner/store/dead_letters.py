@@ -133,9 +133,7 @@ def read_letters(path: Path) -> Iterator[dict[str, Any]]:
     objects = _readable_objects(path)
     next(objects, None)
     for found in objects:
-        item = value_from_repr(str(found.get("preview", "")))
-        first = {"item": item, "id": str(found.get("id", found.get("item", "")))}  # an old file's `item` is the id
-        yield first | found | {"item": item}
+        yield {"item": None, "id": ""} | found | {"item": value_from_repr(str(found.get("preview", "")))}
 
 
 def value_from_repr(shown: str) -> Any:

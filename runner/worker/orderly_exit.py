@@ -30,7 +30,7 @@ _STDERR = 2
 class ExitWatchdog:
     """A thread that ends the process with `code` after `limit` seconds, and says on standard error what was cut.
 
-    `who` names the process in the message, `again` what ends it sooner. Stop it with `call_off`.
+    `who` names the process in the message, `again` what ends it sooner. Stop it with `cancel_watch`.
     """
 
     def __init__(self, limit: float, code: int, who: str, again: str = "") -> None:
