@@ -121,6 +121,14 @@ def send_signal(send: Callable[[int, int], None], pid: int, number: int) -> None
         send(pid, number)
 
 
+def exit_fd(pid: int) -> int | None:
+    """Return a descriptor that is readable once the process has ended, where there is such a thing."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
+
+
 def kill_group_when_closed(read_end: int, group: int) -> bool:
     """Have the kernel kill a process group once no process holds the other end of the pipe; False if it cannot."""
     import fcntl  # not on Windows

@@ -152,12 +152,13 @@ class ProcessEngine:
             args = (spec, os.getpid(), worker_memory.number)
             process = self._spawner.start(worker_main, args, spec.name, given, self._reactor.has_pending_signal)
             ours.pop_all()
+        pidfd = forked_copies.exit_fd(process.pid)
         return _Worker(
             generation=generation,
             process=process,
             link=SupervisorLink(our_end),
             lifeline=life_write,
-            death_fd=_death_fd(process),
+            death_fd=process.status_fd if pidfd is None else pidfd,
             worker_memory=worker_memory,
             stack_file=stack_file,
             output_pipes=[self._attach_output(spec.name, fd, stream) for fd, stream in outlets if self._attach_output],
@@ -387,11 +388,3 @@ def _is_stopped(pid: int) -> bool:
     with contextlib.suppress(psutil.Error):
         return psutil.Process(pid).status() in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
     return False
-
-
-def _death_fd(process: StartedProcess) -> int:
-    """Return a descriptor that is readable once the process has ended, also if it is not our child."""
-    if hasattr(os, "pidfd_open"):
-        with contextlib.suppress(OSError):
-            return os.pidfd_open(process.pid)
-    return process.status_fd

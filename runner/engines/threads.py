@@ -74,9 +74,7 @@ class ThreadPort:
         """Have messages delivered by the supervisor's own thread from now on."""
         with self._lock:
             self._listener = deliver
-            waiting = []
-            while not self._inbox.empty():
-                waiting.append(self._inbox.get())
+            waiting = [self._inbox.get() for _ in range(self._inbox.qsize())]
         for message in waiting:
             deliver(message)
 

@@ -111,7 +111,7 @@ class Command:
 
         view = memoryview(data)
         outputs: dict[Any, bytearray] = {command.stdout: self.out, command.stderr: self.err}
-        exit_fd = _exit_fd(command.pid)
+        exit_fd = forked_copies.exit_fd(command.pid)
         with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
             if exit_fd is not None:
                 stack.callback(os.close, exit_fd)
@@ -173,11 +173,3 @@ class Command:
         if self.kill_reason is None and any(stream in selector.get_map() for stream in outputs):
             command.wait()
             self._group.kill()
-
-
-def _exit_fd(pid: int) -> int | None:
-    """Return a descriptor that is readable once the process has ended, where there is such a thing."""
-    try:
-        return os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        return None
