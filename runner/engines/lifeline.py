@@ -27,7 +27,7 @@ def arm_lifeline(read_end: int) -> None:
         threading.Thread(target=_wait_for_end, args=(read_end,), name="runner-lifeline", daemon=True).start()
     # Runner may have died before this was armed.
     if select.select([read_end], [], [], 0)[0]:
-        _kill_group()
+        os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 class Lifeline:
@@ -66,8 +66,4 @@ class Lifeline:
 def _wait_for_end(read_end: int) -> None:
     with contextlib.suppress(OSError):
         os.read(read_end, 1)
-    _kill_group()
-
-
-def _kill_group() -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)

@@ -108,19 +108,14 @@ class ThreadEngine:
         """Start a thread that bears the worker's name."""
         port = ThreadPort(self._reactor.post_event, spec.slot, generation, self._arena_registry)
         self._progress_slots[spec.slot] = [0, 0]
-        thread = WorkerThread(
-            target=contextvars.Context().run,
-            args=(self._run_worker, spec, port, generation),
-            name=spec.name,
-            daemon=True,
-        )
+        args = self._run_worker, spec, port, generation
+        thread = WorkerThread(target=contextvars.Context().run, args=args, name=spec.name, daemon=True)
         self._ports[spec.slot] = port
         try:
             thread.start()
         except (RuntimeError, MemoryError) as error:
-            raise SpawnError(
-                f"worker `{spec.name}` of task `{spec.task}` could not be started: {describe_refusal(error) or error}"
-            ) from None
+            why = describe_refusal(error) or error
+            raise SpawnError(f"worker `{spec.name}` of task `{spec.task}` could not be started: {why}") from None
         self._threads[spec.slot] = thread
         return os.getpid()
 

@@ -56,10 +56,8 @@ class DeadLetterFile:
                 self._open_file()
             texts = {key: cut_middle(text, _MOST_TEXT) for key, text in letter.items() if isinstance(text, str)}
             self._write_line({**letter, **texts, "at": _local_time()})
-        except UnsafeFolder as error:
-            self._why = str(error)
-        except OSError as error:
-            self._why = error.strerror or str(error)
+        except (UnsafeFolder, OSError) as error:
+            self._why = getattr(error, "strerror", None) or str(error)
         else:
             self.written_count += 1
 
