@@ -148,14 +148,13 @@ def _read_pickle(fd: int) -> Any:
 def _preload_modules(modules: Sequence[str], files: Sequence[str], needs_asyncio: bool) -> None:
     if needs_asyncio:
         import runner.worker.async_runner  # noqa: F401  async tasks' workers need it, and asyncio
-    for name in modules:
-        with contextlib.suppress(Exception):
-            __import__(name)
+    names = list(modules)
     for file in files:
         with contextlib.suppress(Exception):  # its worker says what is wrong with the file
-            for name in _fork_safe(file):
-                with contextlib.suppress(Exception):
-                    __import__(name)
+            names += _fork_safe(file)
+    for name in names:
+        with contextlib.suppress(Exception):
+            __import__(name)
 
 
 def _fork_safe(file: str) -> Iterator[str]:

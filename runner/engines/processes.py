@@ -338,7 +338,7 @@ class ProcessEngine:
         if worker is None:
             return False
         if self._attach_output is None:
-            return any(map(_is_pipe_full, (1, 2)))
+            return any(not select.select([], [fd], [], 0)[1] for fd in (1, 2))
         return any(outlet.full() for outlet in worker.output_pipes if hasattr(outlet, "full"))
 
     def pause_workers(self, *, going_on: bool) -> None:
@@ -357,13 +357,6 @@ class ProcessEngine:
             del self._workers[slot]
             self._release_worker(worker)
         self._spawner.close()
-
-
-def _is_pipe_full(fd: int) -> bool:
-    """Return True if a write would wait now."""
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    return not poll.poll(0)
 
 
 def _make_pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:

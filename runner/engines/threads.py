@@ -97,8 +97,7 @@ class ThreadEngine:
         name_thread: Callable[[str], Any] | None = None,
         arena_registry: ArenaRegistry | None = None,
     ) -> None:
-        self._reactor = reactor
-        self._arena_registry = arena_registry
+        self._reactor, self._arena_registry = reactor, arena_registry
         self._progress_slots: dict[int, list[int]] = {}
         self._name_thread = name_thread
         self._ports: dict[int, ThreadPort] = {}
