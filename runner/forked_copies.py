@@ -22,12 +22,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from runner.error_text import describe_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
 #: Seconds that a fork waits at most for the holder of `fork_lock`.
 _LOCK_SECONDS = 5.0
-#: What a copy calls first, and what this process calls before the fork.
-_hooks: list[tuple[Callable[[], None], Callable[[], None] | None]] = []
+_hooks: list[ForkHook] = []
 #: This process is such a copy.
 _is_copy = False
 #: Held while descriptors are made that no copy may keep, and no deed knows of yet.
@@ -74,26 +73,17 @@ class DiscardingChannel(ExitOnTouch):
         """Drop the message."""
 
 
-def register_fork_hook(in_copy: Callable[[], None], in_parent: Callable[[], None] | None = None) -> Callable[[], None]:
-    """Have a copy call `in_copy` first, and this process `in_parent` before the fork; return what undoes that."""
-    hook = in_copy, in_parent
-    _hooks.append(hook)
+class ForkHook:
+    """What a copy calls first, and this process before the fork, until `close`."""
 
-    def forget() -> None:
+    def __init__(self, in_copy: Callable[[], None], in_parent: Callable[[], None] | None = None) -> None:
+        self.in_copy, self.in_parent = in_copy, in_parent
+        _hooks.append(self)
+
+    def close(self) -> None:
+        """Forget it."""
         with contextlib.suppress(ValueError):  # forgotten already
-            _hooks.remove(hook)
-
-    return forget
-
-
-@contextlib.contextmanager
-def temporary_fork_hook(in_copy: Callable[[], None]) -> Iterator[None]:
-    """Register a fork hook for the length of a `with` block."""
-    forget = register_fork_hook(in_copy)
-    try:
-        yield
-    finally:
-        forget()
+            _hooks.remove(self)
 
 
 def descendant_pids(pid: int) -> list[int]:
@@ -151,10 +141,10 @@ def close_descriptors(*fds: int) -> None:
 def _before_fork() -> None:
     _thread_state.mask = None
     _thread_state.holds = fork_lock.acquire(timeout=_LOCK_SECONDS)
-    for _, in_parent in _hooks:
+    for hook in _hooks.copy():
         with contextlib.suppress(Exception):
-            if in_parent is not None:
-                in_parent()
+            if hook.in_parent is not None:
+                hook.in_parent()
     if _hooks:  # a signal that comes to the copy before it has its own handlers would be lost
         _thread_state.mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
@@ -176,9 +166,9 @@ def _after_in_copy() -> None:
     _is_copy = _is_copy or bool(_hooks)
     deeds = list(_hooks)
     _hooks.clear()  # they are not this process's; a run that it begins has its own
-    for in_copy, _ in deeds:
+    for hook in deeds:
         with contextlib.suppress(Exception):
-            in_copy()
+            hook.in_copy()
     _restore_signals()
 
 

@@ -125,7 +125,7 @@ def worker_main(
     os.environ["RUNNER_PID"] = str(runner_pid)
     progress_page = ProgressPage(page_fd)
     port = ProcessPort(WorkerLink(socket.socket(fileno=socket_fd)), arena_number)
-    forked_copies.register_fork_hook(port.abandon_in_fork)
+    forked_copies.ForkHook(port.abandon_in_fork)
     try:
         run(spec, port, progress_page.progress_slot(spec.slot))
     except (Exception, SystemExit):

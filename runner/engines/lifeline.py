@@ -42,7 +42,7 @@ class Lifeline:
         self._group: ProcessGroup | None = None
         self._leader = 0
         self._older_threads = {thread.ident for thread in threading.enumerate()} - {threading.main_thread().ident}
-        self._forget = forked_copies.register_fork_hook(self._join_group, self._start_group)
+        self._fork_hook = forked_copies.ForkHook(self._join_group, self._start_group)
 
     def _start_group(self) -> None:
         from runner.std.commands import ProcessGroup  # few runs need it
@@ -60,7 +60,7 @@ class Lifeline:
 
     def close(self) -> None:
         """Tie nothing any more; what is tied stays so until this process ends."""
-        self._forget()
+        self._fork_hook.close()
 
 
 def _wait_for_end(read_end: int) -> None:

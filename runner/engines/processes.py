@@ -96,7 +96,7 @@ class ProcessEngine:
         self._spawner = spawner
         self._attach_output = attach_output
         self._workers: dict[int, _Worker] = {}
-        self._forget = forked_copies.register_fork_hook(self.abandon_in_fork)
+        self._fork_hook = forked_copies.ForkHook(self.abandon_in_fork)
 
     def abandon_in_fork(self) -> None:
         """Let go, in a copy that code in this process has forked, of what keeps workers alive."""
@@ -348,7 +348,7 @@ class ProcessEngine:
 
     def close(self) -> None:
         """Kill what is left, wait for it, and give everything back."""
-        self._forget()
+        self._fork_hook.close()
         for worker in self._workers.values():
             self._kill_group(worker)
         for slot, worker in list(self._workers.items()):

@@ -5,6 +5,7 @@ A thread cannot be killed; `kill` says so, and the run ends without it (the proc
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import os
 import queue
@@ -126,7 +127,7 @@ class ThreadEngine:
         if self._name_thread is not None:
             self._name_thread(spec.name)
         try:
-            with forked_copies.temporary_fork_hook(port.abandon_in_fork):
+            with contextlib.closing(forked_copies.ForkHook(port.abandon_in_fork)):
                 run(spec, port, self._progress_slots[spec.slot])
         except SystemExit as end:
             exit_status = ExitStatus(text=f"called sys.exit({end.code!r})")

@@ -156,7 +156,7 @@ class ThreadCapture:
             os.dup2(write_end, fd)
             os.close(write_end)
             self._sources.append(self.printer.attach_pipe(_UNKNOWN, read_end, stream))
-        self._forget = forked_copies.register_fork_hook(self._abandon_in_fork)
+        self._fork_hook = forked_copies.ForkHook(self._abandon_in_fork)
         stdio.buffer_c_by_line()
         sys.stdout = _Stream(self, "out", 1)
         sys.stderr = _Stream(self, "err", 2)
@@ -165,7 +165,7 @@ class ThreadCapture:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._forget()
+        self._fork_hook.close()
         sys.stdout, sys.stderr = self._streams
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).fflush(None)  # what C code has printed and still holds
