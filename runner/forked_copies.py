@@ -12,7 +12,6 @@ copies: they inherit no descriptor of runner's, and none of this happens to them
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import signal
 import sys
@@ -23,15 +22,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from runner.error_text import describe_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
 #: Seconds that a fork waits at most for the holder of `fork_lock`.
 _LOCK_SECONDS = 5.0
-_hook_numbers = itertools.count()
-_copy_hooks: dict[int, Callable[[], None]] = {}
+_hooks: list[ForkHook] = []
 #: This process is such a copy.
 _is_copy = False
-_parent_hooks: dict[int, Callable[[], None]] = {}
 #: Held while descriptors are made that no copy may keep, and no deed knows of yet.
 fork_lock = threading.RLock()
 
@@ -61,20 +58,10 @@ class ExitOnTouch:
             raise AttributeError(name)
         exit_copy()
 
-    def __setitem__(self, index: Any, value: Any) -> NoReturn:
+    def _end(self, *_: object) -> NoReturn:
         exit_copy()
 
-    def __enter__(self) -> NoReturn:
-        exit_copy()
-
-    def __exit__(self, *exc: object) -> NoReturn:
-        exit_copy()
-
-    def __bool__(self) -> NoReturn:  # noqa: PLE0304  it never returns
-        exit_copy()
-
-    def __len__(self) -> NoReturn:  # noqa: PLE0303  it never returns
-        exit_copy()
+    __setitem__ = __enter__ = __exit__ = __bool__ = __len__ = _end
 
 
 class DiscardingChannel(ExitOnTouch):
@@ -86,28 +73,17 @@ class DiscardingChannel(ExitOnTouch):
         """Drop the message."""
 
 
-def register_fork_hook(in_copy: Callable[[], None], in_parent: Callable[[], None] | None = None) -> Callable[[], None]:
-    """Have a copy call `in_copy` first, and this process `in_parent` before the fork; return what undoes that."""
-    number = next(_hook_numbers)
-    _copy_hooks[number] = in_copy
-    if in_parent is not None:
-        _parent_hooks[number] = in_parent
+class ForkHook:
+    """What a copy calls first, and this process before the fork, until `close`."""
 
-    def forget() -> None:
-        _copy_hooks.pop(number, None)
-        _parent_hooks.pop(number, None)
+    def __init__(self, in_copy: Callable[[], None], in_parent: Callable[[], None] | None = None) -> None:
+        self.in_copy, self.in_parent = in_copy, in_parent
+        _hooks.append(self)
 
-    return forget
-
-
-@contextlib.contextmanager
-def temporary_fork_hook(in_copy: Callable[[], None]) -> Iterator[None]:
-    """Register a fork hook for the length of a `with` block."""
-    forget = register_fork_hook(in_copy)
-    try:
-        yield
-    finally:
-        forget()
+    def close(self) -> None:
+        """Forget it."""
+        with contextlib.suppress(ValueError):  # forgotten already
+            _hooks.remove(self)
 
 
 def descendant_pids(pid: int) -> list[int]:
@@ -126,8 +102,33 @@ def descendant_pids(pid: int) -> list[int]:
 def kill(pids: Iterable[int]) -> None:
     """Send SIGKILL to each process that still exists and is ours."""
     for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+        send_signal(os.kill, pid, signal.SIGKILL)
+
+
+def send_signal(send: Callable[[int, int], None], pid: int, number: int) -> None:
+    """Send a signal with `os.kill` or `os.killpg`, if there still is who should get it and it is ours."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        send(pid, number)
+
+
+def exit_fd(pid: int) -> int | None:
+    """Return a descriptor that is readable once the process has ended, where there is such a thing."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
+
+
+def kill_group_when_closed(read_end: int, group: int) -> bool:
+    """Have the kernel kill a process group once no process holds the other end of the pipe; False if it cannot."""
+    import fcntl  # not on Windows
+
+    if not hasattr(fcntl, "F_SETSIG"):
+        return False
+    fcntl.fcntl(read_end, fcntl.F_SETOWN, -group)
+    fcntl.fcntl(read_end, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(read_end, fcntl.F_SETFL, fcntl.fcntl(read_end, fcntl.F_GETFL) | os.O_ASYNC)
+    return True
 
 
 def close_descriptors(*fds: int) -> None:
@@ -140,10 +141,11 @@ def close_descriptors(*fds: int) -> None:
 def _before_fork() -> None:
     _thread_state.mask = None
     _thread_state.holds = fork_lock.acquire(timeout=_LOCK_SECONDS)
-    for in_copy in list(_parent_hooks.values()):
+    for hook in _hooks.copy():
         with contextlib.suppress(Exception):
-            in_copy()
-    if _copy_hooks:  # a signal that comes to the copy before it has its own handlers would be lost
+            if hook.in_parent is not None:
+                hook.in_parent()
+    if _hooks:  # a signal that comes to the copy before it has its own handlers would be lost
         _thread_state.mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
@@ -161,13 +163,12 @@ def _after_in_parent() -> None:
 def _after_in_copy() -> None:
     global fork_lock, _is_copy  # noqa: PLW0603  another thread may have held it; a fact about the process
     fork_lock = threading.RLock()
-    _is_copy = _is_copy or bool(_copy_hooks)
-    deeds = list(_copy_hooks.values())
-    _copy_hooks.clear()
-    _parent_hooks.clear()  # they are not this process's; a run that it begins has its own
-    for in_copy in deeds:
+    _is_copy = _is_copy or bool(_hooks)
+    deeds = list(_hooks)
+    _hooks.clear()  # they are not this process's; a run that it begins has its own
+    for hook in deeds:
         with contextlib.suppress(Exception):
-            in_copy()
+            hook.in_copy()
     _restore_signals()
 
 

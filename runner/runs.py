@@ -356,7 +356,7 @@ def _open_engines(
     if "process" in modes and not local:
         assert plan.plugins is not None
         context = EngineContext(reactor, _process_references(plan), attach, name_thread, plan.plugins.folder)
-        engines["process"] = offered_engines(plan.plugins.hooks)[0][plan.settings.engine].engine_factory(context)
+        engines["process"] = offered_engines(plan.plugins.hooks)[0][plan.settings.engine][1](context)
         stack.callback(engines["process"].close)
     if "thread" in modes:
         from runner.engines.lifeline import Lifeline

@@ -145,11 +145,11 @@ def _check_engine(config: Config, plugins: PluginSet) -> Iterator[Problem]:
         trace = describe_error(error).traceback.rstrip() if error else "block one of them: --no-plugin NAME"
         yield Problem("E313", f"plugin {plugin.label} has a wrong engine: {text}", place, hint=trace)
     if word not in found:
-        known = ["`local`", *(f"`{each}` (of plugin {of.plugin.label})" for each, of in sorted(found.items()))]
+        known = ["`local`", *(f"`{each}` (of plugin {of.label})" for each, (of, _) in sorted(found.items()))]
         hint = f"{did_you_mean(word, ['local', *found])} engines: {', '.join(known)}".lstrip()
         yield Problem("E313", f"unknown engine {quote_name(word)}", place, hint=hint)
-    elif not callable(found[word].engine_factory):
-        text = f"engine {quote_name(word)} of plugin {found[word].plugin.label} is not an engine: it cannot be called"
+    elif not callable(found[word][1]):
+        text = f"engine {quote_name(word)} of plugin {found[word][0].label} is not an engine: it cannot be called"
         yield Problem("E313", text, place)
 
 

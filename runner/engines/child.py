@@ -116,19 +116,20 @@ def worker_main(
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     lifeline.arm_lifeline(lifeline_fd)
-    _enable_stack_file(stack_fd)
-    _reseed_numpy()
+    # A crash, and SIGQUIT, write the stacks of all threads into the file that runner reads afterwards.
+    faulthandler.enable(stack_fd, all_threads=True)
+    faulthandler.register(signal.SIGQUIT, stack_fd, all_threads=True)
+    if (numpy := sys.modules.get("numpy.random")) is not None:
+        numpy.seed()  # the fork server may have imported it, with one state for all workers
     stdio.redirect_worker_streams(out_fd, err_fd)
     os.environ["RUNNER_PID"] = str(runner_pid)
     progress_page = ProgressPage(page_fd)
     port = ProcessPort(WorkerLink(socket.socket(fileno=socket_fd)), arena_number)
-    forked_copies.register_fork_hook(port.abandon_in_fork)
+    forked_copies.ForkHook(port.abandon_in_fork)
     try:
         run(spec, port, progress_page.progress_slot(spec.slot))
-    except Exception:
-        raise  # a fault of runner's own
-    except SystemExit:
-        raise  # quietly, with its code
+    except (Exception, SystemExit):
+        raise  # a fault of runner's own; or quietly, with its code
     except BaseException as error:  # noqa: BLE001  a KeyboardInterrupt of the user's: told without frames of ours
         os.write(stack_fd, describe_error(error).traceback.encode("utf-8", "backslashreplace"))
         raise SystemExit(1) from None
@@ -137,16 +138,3 @@ def worker_main(
         ours = {port.fileno(), resource_tracker._resource_tracker._fd}  # type: ignore[attr-defined]
         orderly_exit.exit_orderly(worker_title, spec.grace, ours)
         stdio.flush_standard_streams()
-
-
-def _enable_stack_file(fd: int) -> None:
-    """Have a crash, and SIGQUIT, write the stacks of all threads into the file that runner reads afterwards."""
-    faulthandler.enable(fd, all_threads=True)
-    faulthandler.register(signal.SIGQUIT, fd, all_threads=True)
-
-
-def _reseed_numpy() -> None:
-    """Seed numpy's global generator anew: the fork server may have imported it, with one state for all workers."""
-    numpy = sys.modules.get("numpy.random")
-    if numpy is not None:
-        numpy.seed()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+
+from runner.text import signal_name
 
 if TYPE_CHECKING:
     from runner.transport.progress_page import Position
@@ -28,11 +29,7 @@ class ExitStatus(Struct, frozen=True):
 
     def __str__(self) -> str:
         if self.signal is not None:
-            try:
-                name = signal.Signals(self.signal).name
-            except ValueError:
-                name = f"signal {self.signal}"
-            return f"killed by {name}"
+            return f"killed by {signal_name(self.signal)}"
         if self.text:
             return self.text
         return "ended in an unknown way" if self.code is None else f"exited with code {self.code}"

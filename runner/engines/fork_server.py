@@ -27,6 +27,7 @@ from multiprocessing import spawn as child_setup
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runner.engines.process_setup import ignore_terminal_signals
+from runner.forked_copies import close_descriptors
 from runner.gc_tuning import gc_paused
 
 with gc_paused():
@@ -79,11 +80,11 @@ def serve(control_fd: int, preload_fd: int) -> NoReturn:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             control.close()
-            _close_all(wakeup_fd, notify_fd, *status_fds.values())
+            close_descriptors(wakeup_fd, notify_fd, *status_fds.values())
             become_worker("forkserver", *fds)
         status_fds[pid] = fds[0]
         _write_status(fds[0], pid)
-        _close_all(*fds[1:])
+        close_descriptors(*fds[1:])
 
 
 def _report_exit_codes(status_fds: dict[int, int]) -> None:
@@ -99,11 +100,6 @@ def _report_exit_codes(status_fds: dict[int, int]) -> None:
 def _write_status(fd: int, number: int) -> None:
     with contextlib.suppress(BrokenPipeError):  # runner no longer asks
         os.write(fd, number.to_bytes(4, "little", signed=True))
-
-
-def _close_all(*fds: int) -> None:
-    for fd in fds:
-        os.close(fd)
 
 
 def _end_server() -> NoReturn:
@@ -152,14 +148,13 @@ def _read_pickle(fd: int) -> Any:
 def _preload_modules(modules: Sequence[str], files: Sequence[str], needs_asyncio: bool) -> None:
     if needs_asyncio:
         import runner.worker.async_runner  # noqa: F401  async tasks' workers need it, and asyncio
-    for name in modules:
-        with contextlib.suppress(Exception):
-            __import__(name)
+    names = list(modules)
     for file in files:
         with contextlib.suppress(Exception):  # its worker says what is wrong with the file
-            for name in _fork_safe(file):
-                with contextlib.suppress(Exception):
-                    __import__(name)
+            names += _fork_safe(file)
+    for name in names:
+        with contextlib.suppress(Exception):
+            __import__(name)
 
 
 def _fork_safe(file: str) -> Iterator[str]:

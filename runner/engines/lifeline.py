@@ -9,7 +9,6 @@ forked, and under a fork server to the server. Elsewhere than Linux a thread wai
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import signal
@@ -24,15 +23,11 @@ if TYPE_CHECKING:
 
 def arm_lifeline(read_end: int) -> None:
     """Tie this process and its group to the pipe; call it after `setpgid`."""
-    if hasattr(fcntl, "F_SETSIG"):
-        fcntl.fcntl(read_end, fcntl.F_SETOWN, -os.getpgrp())
-        fcntl.fcntl(read_end, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(read_end, fcntl.F_SETFL, fcntl.fcntl(read_end, fcntl.F_GETFL) | os.O_ASYNC)
-    else:
+    if not forked_copies.kill_group_when_closed(read_end, os.getpgrp()):
         threading.Thread(target=_wait_for_end, args=(read_end,), name="runner-lifeline", daemon=True).start()
     # Runner may have died before this was armed.
     if select.select([read_end], [], [], 0)[0]:
-        _kill_group()
+        os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 class Lifeline:
@@ -47,7 +42,7 @@ class Lifeline:
         self._group: ProcessGroup | None = None
         self._leader = 0
         self._older_threads = {thread.ident for thread in threading.enumerate()} - {threading.main_thread().ident}
-        self._forget = forked_copies.register_fork_hook(self._join_group, self._start_group)
+        self._fork_hook = forked_copies.ForkHook(self._join_group, self._start_group)
 
     def _start_group(self) -> None:
         from runner.std.commands import ProcessGroup  # few runs need it
@@ -65,14 +60,10 @@ class Lifeline:
 
     def close(self) -> None:
         """Tie nothing any more; what is tied stays so until this process ends."""
-        self._forget()
+        self._fork_hook.close()
 
 
 def _wait_for_end(read_end: int) -> None:
     with contextlib.suppress(OSError):
         os.read(read_end, 1)
-    _kill_group()
-
-
-def _kill_group() -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)

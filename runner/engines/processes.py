@@ -27,7 +27,7 @@ from runner.engines.child import worker_main
 from runner.engines.engine_events import ExitStatus, MessageReceived, WorkerExited
 from runner.error_text import clean_stack, describe_refusal
 from runner.errors import SpawnError
-from runner.shm.registry import ArenaRegistry, UnknownBlock, WorkerMemory
+from runner.shm.registry import UnknownBlock, WorkerMemory
 from runner.structs import dataclass, field
 from runner.transport.messages import ArenaNotice, Failed, Finished
 from runner.transport.progress_page import memory_file
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from runner.engines.reactor import LocalReactor
     from runner.engines.spawn import Spawner, StartedProcess
+    from runner.shm.registry import ArenaRegistry
     from runner.transport.messages import ToWorker
     from runner.transport.progress_page import Position, ProgressPage
     from runner.worker import WorkerSpec
@@ -54,7 +55,6 @@ _MAX_STACK_BYTES = 1 << 18
 class _Worker:
     """The supervisor's side of one process worker."""
 
-    name: str
     generation: int
     process: StartedProcess
     link: SupervisorLink
@@ -77,8 +77,8 @@ class ProcessEngine:
     """Processes of this machine.
 
     `attach_output(worker's name, descriptor, "out" or "err")` hands an output pipe to the printer, and returns an
-    object to `finish` once the worker is dead; None leaves output alone. `arena_registry` may be shared with other
-    engines: its maker closes it after them.
+    object to `finish` once the worker is dead; None leaves output alone. `arena_registry` is shared with other engines:
+    its maker closes it after them.
     """
 
     def __init__(
@@ -87,17 +87,16 @@ class ProcessEngine:
         progress_page: ProgressPage,
         spawner: Spawner,
         attach_output: Callable[[str, int, str], Any] | None,
-        arena_registry: ArenaRegistry | None = None,
+        arena_registry: ArenaRegistry,
     ) -> None:
-        self._arena_registry = arena_registry or ArenaRegistry()
-        self._owns_arena_registry = arena_registry is None
+        self._arena_registry = arena_registry
         reactor.before_wait.append(self._send_memory_notices)
         self._reactor = reactor
         self._progress_page = progress_page
         self._spawner = spawner
         self._attach_output = attach_output
         self._workers: dict[int, _Worker] = {}
-        self._forget = forked_copies.register_fork_hook(self.abandon_in_fork)
+        self._fork_hook = forked_copies.ForkHook(self.abandon_in_fork)
 
     def abandon_in_fork(self) -> None:
         """Let go, in a copy that code in this process has forked, of what keeps workers alive."""
@@ -123,18 +122,18 @@ class ProcessEngine:
     def _try_to_launch(self, spec: WorkerSpec, generation: int) -> _Worker:
         """Start a worker, again if the fork server dies meanwhile: each try starts a new one if need be."""
         for attempt in range(_MAX_START_ATTEMPTS):
-            with contextlib.ExitStack() as theirs:
-                try:
-                    return self._launch_process(spec, generation, theirs)
-                except (EOFError, ConnectionError) as error:
-                    if attempt + 1 == _MAX_START_ATTEMPTS:
-                        raise _cannot_start(spec, error) from error
-                except (OSError, MemoryError, pickle.PicklingError) as error:
+            try:
+                return self._launch_process(spec, generation)
+            except (EOFError, ConnectionError) as error:
+                if attempt + 1 == _MAX_START_ATTEMPTS:
                     raise _cannot_start(spec, error) from error
+            except (OSError, MemoryError, pickle.PicklingError) as error:
+                raise _cannot_start(spec, error) from error
         raise AssertionError("unreachable")
 
-    def _launch_process(self, spec: WorkerSpec, generation: int, theirs: contextlib.ExitStack) -> _Worker:
-        with contextlib.ExitStack() as ours:  # closed again if anything below fails
+    def _launch_process(self, spec: WorkerSpec, generation: int) -> _Worker:
+        # `ours` are closed again if anything below fails.
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
             our_end, their_end = connected_pair()
             ours.callback(our_end.close)
             theirs.callback(their_end.close)
@@ -153,13 +152,13 @@ class ProcessEngine:
             args = (spec, os.getpid(), worker_memory.number)
             process = self._spawner.start(worker_main, args, spec.name, given, self._reactor.has_pending_signal)
             ours.pop_all()
+        pidfd = forked_copies.exit_fd(process.pid)
         return _Worker(
-            name=spec.name,
             generation=generation,
             process=process,
             link=SupervisorLink(our_end),
             lifeline=life_write,
-            death_fd=_death_fd(process),
+            death_fd=process.status_fd if pidfd is None else pidfd,
             worker_memory=worker_memory,
             stack_file=stack_file,
             output_pipes=[self._attach_output(spec.name, fd, stream) for fd, stream in outlets if self._attach_output],
@@ -172,9 +171,8 @@ class ProcessEngine:
         worker = self._workers.get(slot)
         if worker is not None:
             message, arenas = shared_payloads.lend_payloads(self._arena_registry, worker.worker_memory, message)
-            for arena in arenas:
-                worker.link.send(arena)
-            worker.link.send(message)
+            for each in (*arenas, message):
+                worker.link.send(each)
             self._watch_writing(worker)
 
     def _watch_writing(self, worker: _Worker) -> None:
@@ -249,8 +247,7 @@ class ProcessEngine:
         self._reactor.unwatch_fd(worker.death_fd)
         if self._reactor.is_watching_fd(worker.link.fileno()):
             self._read_messages(slot, worker)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(worker.process.pid, signal.SIGKILL)  # what it started dies with it
+        forked_copies.send_signal(os.killpg, worker.process.pid, signal.SIGKILL)  # what it started dies with it
         exit_status = self._exit_status(worker)
         position = self._progress_page.position(slot)
         stack = self._stack_text(worker)
@@ -265,7 +262,7 @@ class ProcessEngine:
         )
 
     def _exit_status(self, worker: _Worker) -> ExitStatus:
-        self._await_exit_code(worker, _EXIT_CODE_SECONDS)
+        self._await_exit_code(worker)
         if worker.socket_broken:
             return ExitStatus(text=worker.socket_broken)
         code = worker.process.exit_code
@@ -273,9 +270,9 @@ class ProcessEngine:
             return ExitStatus(text="ended in an unknown way (the fork server is gone)")
         return ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code)
 
-    def _await_exit_code(self, worker: _Worker, patience: float) -> None:
+    def _await_exit_code(self, worker: _Worker) -> None:
         """Wait until the fork server has told the exit code; one that does not (stopped, perhaps) is ended."""
-        worker.process.wait_for_exit_code(patience)
+        worker.process.wait_for_exit_code(_EXIT_CODE_SECONDS)
         if worker.process.exit_code is None and self._spawner.start_method == "forkserver":
             self._spawner.kill_server()
             worker.process.wait_for_exit_code(_EXIT_CODE_SECONDS)
@@ -301,10 +298,8 @@ class ProcessEngine:
     def _kill_group(worker: _Worker) -> None:
         pid = worker.process.pid
         elsewhere = forked_copies.descendant_pids(pid)  # it may have given what it started groups of their own
-        for send in (os.killpg, os.kill):  # it may not have made its group yet
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                send(pid, signal.SIGKILL)
-        forked_copies.kill(elsewhere)
+        forked_copies.send_signal(os.killpg, pid, signal.SIGKILL)
+        forked_copies.kill([pid, *elsewhere])  # it may not have made its group yet
 
     def current_position(self, slot: int) -> Position:
         """Return the position that the slot's worker shows."""
@@ -315,8 +310,7 @@ class ProcessEngine:
         worker = self._workers.get(slot)
         if worker is not None:
             worker.stack_offset = os.fstat(worker.stack_file).st_size
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(worker.process.pid, signal.SIGQUIT)
+            forked_copies.send_signal(os.kill, worker.process.pid, signal.SIGQUIT)
 
     def read_stack(self, slot: int) -> str:
         """Return what the worker's faulthandler has written since it was asked."""
@@ -344,35 +338,25 @@ class ProcessEngine:
         if worker is None:
             return False
         if self._attach_output is None:
-            return any(map(_is_pipe_full, (1, 2)))
+            return any(not select.select([], [fd], [], 0)[1] for fd in (1, 2))
         return any(outlet.full() for outlet in worker.output_pipes if hasattr(outlet, "full"))
 
     def pause_workers(self, *, going_on: bool) -> None:
         """Send SIGSTOP or SIGCONT to every worker's group."""
         for worker in self._workers.values():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(worker.process.pid, signal.SIGCONT if going_on else signal.SIGSTOP)
+            forked_copies.send_signal(os.killpg, worker.process.pid, signal.SIGCONT if going_on else signal.SIGSTOP)
 
     def close(self) -> None:
         """Kill what is left, wait for it, and give everything back."""
-        self._forget()
+        self._fork_hook.close()
         for worker in self._workers.values():
             self._kill_group(worker)
         for slot, worker in list(self._workers.items()):
-            self._await_exit_code(worker, _EXIT_CODE_SECONDS)
+            self._await_exit_code(worker)
             self._reactor.unwatch_fd(worker.death_fd)
             del self._workers[slot]
             self._release_worker(worker)
-        if self._owns_arena_registry:
-            self._arena_registry.close()
         self._spawner.close()
-
-
-def _is_pipe_full(fd: int) -> bool:
-    """Return True if a write would wait now."""
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    return not poll.poll(0)
 
 
 def _make_pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
@@ -397,11 +381,3 @@ def _is_stopped(pid: int) -> bool:
     with contextlib.suppress(psutil.Error):
         return psutil.Process(pid).status() in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
     return False
-
-
-def _death_fd(process: StartedProcess) -> int:
-    """Return a descriptor that is readable once the process has ended, also if it is not our child."""
-    if hasattr(os, "pidfd_open"):
-        with contextlib.suppress(OSError):
-            return os.pidfd_open(process.pid)
-    return process.status_fd

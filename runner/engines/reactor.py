@@ -41,7 +41,7 @@ class LocalReactor:
         self.selector.register(self._reader, selectors.EVENT_READ, self._empty_wakeup_pipe)
         self._handlers: dict[int, object] = {}
         self._old_wakeup: int | None = None
-        self._forget = forked_copies.register_fork_hook(self.abandon_in_fork)
+        self._fork_hook = forked_copies.ForkHook(self.abandon_in_fork)
 
     def abandon_in_fork(self) -> None:
         """Let go of everything in a copy that code in this process has forked: no supervisor waits there."""
@@ -149,10 +149,8 @@ class LocalReactor:
 
     def close(self) -> None:
         """Give everything back; a second time does nothing."""
-        self._forget()
+        self._fork_hook.close()
         self.release_signals()
         self.selector.close()
-        for fd in (self._reader, self._writer):
-            if fd >= 0:
-                os.close(fd)
+        forked_copies.close_descriptors(self._reader, self._writer)
         self._reader = self._writer = -1

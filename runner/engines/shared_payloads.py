@@ -10,7 +10,6 @@ from runner.transport.messages import ArenaNotice, Credit, Grant, Produced, Repl
 
 if TYPE_CHECKING:
     from runner.shm.registry import ArenaRegistry, WorkerMemory
-    from runner.transport.messages import Output
 
 
 def hold_payloads(registry: ArenaRegistry, worker_memory: WorkerMemory | None, message: Any) -> Any:
@@ -21,8 +20,11 @@ def hold_payloads(registry: ArenaRegistry, worker_memory: WorkerMemory | None, m
     if type(message) is not Reply and type(message) is not Produced:
         return message
     if any(output.block_refs for output in message.outputs):
-        held = tuple(_hold_output(registry, worker_memory, output) for output in message.outputs)
-        message = replace(message, outputs=held)
+        held = []
+        for output in message.outputs:
+            blocks = tuple(registry.hold_block(worker_memory, *block_ref) for block_ref in output.block_refs)
+            held.append(replace(output, payload=SharedPayload(output.payload, blocks)) if blocks else output)
+        message = replace(message, outputs=tuple(held))
     if worker_memory is None:
         return message
     if type(message) is Reply and (worker_memory.lent_blocks or message.still_viewed or message.released):
@@ -32,13 +34,6 @@ def hold_payloads(registry: ArenaRegistry, worker_memory: WorkerMemory | None, m
                 worker_memory.lent_blocks.pop(ack.lease, None)
     registry.close_orphans()
     return message
-
-
-def _hold_output(registry: ArenaRegistry, worker_memory: WorkerMemory | None, output: Output) -> Output:
-    if not output.block_refs:
-        return output
-    blocks = tuple(registry.hold_block(worker_memory, *block_ref) for block_ref in output.block_refs)
-    return replace(output, payload=SharedPayload(output.payload, blocks))
 
 
 def lend_payloads(registry: ArenaRegistry, worker_memory: WorkerMemory, message: Any) -> tuple[Any, list[ArenaNotice]]:

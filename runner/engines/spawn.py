@@ -124,12 +124,8 @@ class Spawner:
             status_fd, their_status_fd = os.pipe()
             ours.callback(os.close, status_fd)
             theirs.callback(os.close, their_status_fd)
-            setup = {
-                "authkey": bytes(process.current_process().authkey),
-                "sys_path": _module_path(),
-                "sys_argv": sys.argv,
-                "dir": str(Path.cwd()),
-            }
+            authkey = bytes(process.current_process().authkey)
+            setup = {"authkey": authkey, "sys_path": _module_path(), "sys_argv": sys.argv, "dir": str(Path.cwd())}
             request_fd = _pickle_file((setup, os.getpid(), name, target, args), theirs)
             _ensure_tracker()
             given = (their_status_fd, request_fd, _tracker._fd, *fds)
@@ -164,11 +160,9 @@ class Spawner:
 
     def abandon_in_fork(self) -> None:
         """Let go of the fork server in a copy of this process, which starts its own if it needs one."""
-        if self._control is not None:
-            self._control.close()
         if self.server is not None:
             self.server.returncode = 0  # another process's child: nothing is to be waited for here
-        self.server = self._control = None
+        self._end_server()
 
     def close(self) -> None:
         """End the fork server and the resource tracker; both would end by themselves when runner does."""
@@ -177,7 +171,12 @@ class Spawner:
             with _tracker._lock:
                 os.close(_tracker._fd)
                 pid, _tracker._pid, _tracker._fd = _tracker._pid, None, None
-            _reap_child(pid)
+            deadline = time.monotonic() + _END_SECONDS
+            with contextlib.suppress(ChildProcessError):  # another waits for any child, and was first
+                while not os.waitpid(pid, os.WNOHANG)[0]:
+                    if time.monotonic() > deadline:
+                        os.kill(pid, signal.SIGKILL)
+                    time.sleep(0.001)
 
 
 def await_pid(status_fd: int, hurried: Callable[[], bool]) -> int:
@@ -248,16 +247,6 @@ def _ensure_tracker() -> None:
             _tracker.ensure_running()
         finally:
             util._args_from_interpreter_flags = flags  # type: ignore[attr-defined]
-
-
-def _reap_child(pid: int) -> None:
-    """Wait for a child that is about to end; kill it if it does not."""
-    deadline = time.monotonic() + _END_SECONDS
-    with contextlib.suppress(ChildProcessError):  # another waits for any child, and was first
-        while not os.waitpid(pid, os.WNOHANG)[0]:
-            if time.monotonic() > deadline:
-                os.kill(pid, signal.SIGKILL)
-            time.sleep(0.001)
 
 
 def _preload_targets(references: Sequence[Reference]) -> tuple[list[str], list[str]]:

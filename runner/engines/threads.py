@@ -5,6 +5,7 @@ A thread cannot be killed; `kill` says so, and the run ends without it (the proc
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import os
 import queue
@@ -74,9 +75,7 @@ class ThreadPort:
         """Have messages delivered by the supervisor's own thread from now on."""
         with self._lock:
             self._listener = deliver
-            waiting = []
-            while not self._inbox.empty():
-                waiting.append(self._inbox.get())
+            waiting = [self._inbox.get() for _ in range(self._inbox.qsize())]
         for message in waiting:
             deliver(message)
 
@@ -99,8 +98,7 @@ class ThreadEngine:
         name_thread: Callable[[str], Any] | None = None,
         arena_registry: ArenaRegistry | None = None,
     ) -> None:
-        self._reactor = reactor
-        self._arena_registry = arena_registry
+        self._reactor, self._arena_registry = reactor, arena_registry
         self._progress_slots: dict[int, list[int]] = {}
         self._name_thread = name_thread
         self._ports: dict[int, ThreadPort] = {}
@@ -110,19 +108,14 @@ class ThreadEngine:
         """Start a thread that bears the worker's name."""
         port = ThreadPort(self._reactor.post_event, spec.slot, generation, self._arena_registry)
         self._progress_slots[spec.slot] = [0, 0]
-        thread = WorkerThread(
-            target=contextvars.Context().run,
-            args=(self._run_worker, spec, port, generation),
-            name=spec.name,
-            daemon=True,
-        )
+        args = self._run_worker, spec, port, generation
+        thread = WorkerThread(target=contextvars.Context().run, args=args, name=spec.name, daemon=True)
         self._ports[spec.slot] = port
         try:
             thread.start()
         except (RuntimeError, MemoryError) as error:
-            raise SpawnError(
-                f"worker `{spec.name}` of task `{spec.task}` could not be started: {describe_refusal(error) or error}"
-            ) from None
+            why = describe_refusal(error) or error
+            raise SpawnError(f"worker `{spec.name}` of task `{spec.task}` could not be started: {why}") from None
         self._threads[spec.slot] = thread
         return os.getpid()
 
@@ -134,7 +127,7 @@ class ThreadEngine:
         if self._name_thread is not None:
             self._name_thread(spec.name)
         try:
-            with forked_copies.temporary_fork_hook(port.abandon_in_fork):
+            with contextlib.closing(forked_copies.ForkHook(port.abandon_in_fork)):
                 run(spec, port, self._progress_slots[spec.slot])
         except SystemExit as end:
             exit_status = ExitStatus(text=f"called sys.exit({end.code!r})")

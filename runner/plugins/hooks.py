@@ -12,8 +12,6 @@ import sys
 from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-
 from runner.error_text import describe_error
 from runner.events import Notice
 from runner.hookspecs import MARK, NAMES, PROJECT, Hooks, WorkerHook
@@ -177,18 +175,11 @@ class Listeners:
                 self._emit(Notice(event.at, f"{text}\n{told.traceback.rstrip()}"))
 
 
-class OfferedEngine(Struct, frozen=True):
-    """One engine that a plugin offers."""
-
-    plugin: Plugin
-    engine_factory: Any
-
-
 def offered_engines(
     hooks: HookCalls,
-) -> tuple[dict[str, OfferedEngine], list[tuple[Plugin, str, BaseException | None]]]:
-    """Return the engines of all plugins by name, and what was wrong: whose, what, and what was raised."""
-    found: dict[str, OfferedEngine] = {}
+) -> tuple[dict[str, tuple[Plugin, Any]], list[tuple[Plugin, str, BaseException | None]]]:
+    """Return the engines of all plugins (whose, and what makes it) by name, and what was wrong: whose, what, why."""
+    found: dict[str, tuple[Plugin, Any]] = {}
     wrong: list[tuple[Plugin, str, BaseException | None]] = []
     for plugin, call in hooks.calls_of("runner_engines"):
         try:
@@ -198,8 +189,8 @@ def offered_engines(
             continue
         for name, obj in given.items():
             if name in {"local", "ray"} or name in found:
-                owner = found[name].plugin.label if name in found else "runner itself"
+                owner = found[name][0].label if name in found else "runner itself"
                 wrong.append((plugin, f"it offers the engine `{name}`, and so does {owner}", None))
             else:
-                found[name] = OfferedEngine(plugin, obj)
+                found[name] = plugin, obj
     return found, wrong

@@ -140,9 +140,8 @@ class PluginSet:
             return _broken_error(call, broken)
         if plugin and not offered:
             names = [each.name for each in (*self.local_plugins, *self.installed_plugins)]
-            return PluginError(
-                f"no plugin `{plugin}` for `{call}`", "E312", did_you_mean(plugin, names) or _list_known(names)
-            )
+            hint = did_you_mean(plugin, names) or _list_known(names)
+            return PluginError(f"no plugin `{plugin}` for `{call}`", "E312", hint)
         also = f" (and plugin {_plugin_name(broken)} could not be loaded)" if broken else ""
         blocked = [f"`{each.name}` (by {each.blocked_by})" for each in offered if each.blocked_by and each.module]
         hint = near or _list_known(known)

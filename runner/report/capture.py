@@ -144,14 +144,14 @@ class ThreadCapture:
             os.dup2(write_end, fd)
             os.close(write_end)
             self._sources.append(self.printer.attach_pipe(self._only_name, read_end, stream))
-        self._forget = forked_copies.register_fork_hook(self._abandon_in_fork)
+        self._fork_hook = forked_copies.ForkHook(self._abandon_in_fork)
         stdio.buffer_c_by_line()
         sys.stdout = _Stream(self, "out", 1)
         sys.stderr = _Stream(self, "err", 2)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._forget()
+        self._fork_hook.close()
         sys.stdout, sys.stderr = self._streams
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).fflush(None)  # what C code has printed and still holds

@@ -120,7 +120,7 @@ class Printer:
         #: The signal that has ended the waiting for a reader.
         self.interrupt_signal = 0
         self._panel: TerminalPanel | None = None
-        self._forget = forked_copies.register_fork_hook(self.abandon_in_fork)
+        self._fork_hook = forked_copies.ForkHook(self.abandon_in_fork)
         #: What is to be printed above the panel, and whether what goes to a stream appears where the panel is.
         self._above: list[bytes] = []
         self._beside = {"err": True, "out": os.path.sameopenfile(out_fd, err_fd)}
@@ -421,7 +421,7 @@ class Printer:
 
     def _close_descriptors(self) -> None:
         self._selector.close()
-        self._forget()
+        self._fork_hook.close()
         if self._log is not None:
             self._log.close()
         for fd in (self._reader, self._writer, *self._fds.values()):

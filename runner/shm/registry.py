@@ -136,11 +136,11 @@ class ArenaRegistry:
 
     def register_arena(self, worker_memory: WorkerMemory, number: int, fd: int) -> None:
         """Add the arena that a worker announces; UnknownBlock when it could not be lent to others."""
-        if fd < 0 or worker_memory.arena is not None or number != worker_memory.number:
-            raise UnknownBlock("an arena that it cannot have")
-        if not _is_sealed(fd):
-            os.close(fd)
-            raise UnknownBlock("an arena that could shrink")
+        refused = fd < 0 or worker_memory.arena is not None or number != worker_memory.number
+        if refused or not _is_sealed(fd):
+            if fd >= 0:
+                os.close(fd)
+            raise UnknownBlock("an arena that it cannot have" if refused else "an arena that could shrink")
         worker_memory.arena = RegisteredArena(number, fd, worker_memory, arenas_to_report=self.arenas_to_report)
         worker_memory.known_arenas.add(number)
         self._add_arena(worker_memory.arena)

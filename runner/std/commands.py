@@ -41,20 +41,13 @@ class ProcessGroup:
         if self._holder is not None and self._holder.poll() is None:
             return self._holder.pid
         self.kill()
-        import fcntl
         import subprocess
 
         read_end, self._line = os.pipe()
         try:
             null = subprocess.DEVNULL
-            cat = ["/bin/cat"]
-            self._holder = subprocess.Popen(  # noqa: S603  a fixed one
-                cat, stdin=read_end, stdout=null, stderr=null, process_group=0
-            )
-            if hasattr(fcntl, "F_SETSIG"):
-                fcntl.fcntl(read_end, fcntl.F_SETOWN, -self._holder.pid)
-                fcntl.fcntl(read_end, fcntl.F_SETSIG, signal.SIGKILL)
-                fcntl.fcntl(read_end, fcntl.F_SETFL, fcntl.fcntl(read_end, fcntl.F_GETFL) | os.O_ASYNC)
+            self._holder = subprocess.Popen(["/bin/cat"], stdin=read_end, stdout=null, stderr=null, process_group=0)
+            forked_copies.kill_group_when_closed(read_end, self._holder.pid)
         finally:
             os.close(read_end)
         return self._holder.pid
@@ -68,8 +61,7 @@ class ProcessGroup:
         """SIGKILL to everything in it, and give back what it held."""
         if self._holder is not None:
             if self._holder.poll() is None:  # else another process may have its number
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self._holder.pid, signal.SIGKILL)
+                forked_copies.send_signal(os.killpg, self._holder.pid, signal.SIGKILL)
             self._holder.wait()
             self._holder = None
         if self._line >= 0:
@@ -119,7 +111,7 @@ class Command:
 
         view = memoryview(data)
         outputs: dict[Any, bytearray] = {command.stdout: self.out, command.stderr: self.err}
-        exit_fd = _exit_fd(command.pid)
+        exit_fd = forked_copies.exit_fd(command.pid)
         with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
             if exit_fd is not None:
                 stack.callback(os.close, exit_fd)
@@ -181,11 +173,3 @@ class Command:
         if self.kill_reason is None and any(stream in selector.get_map() for stream in outputs):
             command.wait()
             self._group.kill()
-
-
-def _exit_fd(pid: int) -> int | None:
-    """Return a descriptor that is readable once the process has ended, where there is such a thing."""
-    try:
-        return os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        return None

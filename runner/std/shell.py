@@ -6,13 +6,12 @@ import dataclasses
 import datetime as dt
 import os
 import re
-import signal
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.std.commands import Command, ProcessGroup
 from runner.tasks import task
-from runner.text import cut_text
+from runner.text import cut_text, signal_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,15 +128,8 @@ class Shell:
             raise CommandTimedOut(f"took longer than {self._limit:g} s and was killed: {shown}{_last_lines(done.err)}")
         if done.kill_reason == "size":
             raise CommandFailed(f"wrote more than {self._most:,} bytes (`most`) and was killed: {shown}")
-        how = f"exit code {done.exit_code}" if done.exit_code >= 0 else f"killed by {_signal_name(-done.exit_code)}"
+        how = f"exit code {done.exit_code}" if done.exit_code >= 0 else f"killed by {signal_name(-done.exit_code)}"
         raise CommandFailed(f"{how}: {shown}{_last_lines(done.err)}")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _last_lines(err: bytearray) -> str:

@@ -74,23 +74,18 @@ def csv_rows(
     rows = csv.reader(
         (line for _, line in _numbered_lines(path, encoding, errors, most, context)), delimiter=delimiter, strict=True
     )
-    while True:
-        try:
-            row = next(rows, None)
-        except csv.Error as error:
-            raise ValueError(f"{name}:{rows.line_num}: invalid CSV: {error}") from None
-        if row is None:
-            return
-        if not row:
-            continue
-        if names is None:
-            names = row
-            if double := duplicates_in(names):
-                raise ValueError(f"{name}:{rows.line_num}: duplicate field {double[0]!r}")
-        elif len(row) != len(names):
-            raise ValueError(f"{name}:{rows.line_num}: {len(row)} values, but there are {len(names)} fields")
-        else:
-            yield dict(zip(names, row, strict=True))
+    try:
+        for row in filter(None, rows):
+            if names is None:
+                names = row
+                if double := duplicates_in(names):
+                    raise ValueError(f"{name}:{rows.line_num}: duplicate field {double[0]!r}")
+            elif len(row) != len(names):
+                raise ValueError(f"{name}:{rows.line_num}: {len(row)} values, but there are {len(names)} fields")
+            else:
+                yield dict(zip(names, row, strict=True))
+    except csv.Error as error:
+        raise ValueError(f"{name}:{rows.line_num}: invalid CSV: {error}") from None
 
 
 @task(mode="thread")

@@ -19,6 +19,8 @@ import stat
 import sys
 from typing import NoReturn
 
+from runner.forked_copies import close_descriptors
+
 _FD = re.compile(r"/(?:dev|proc/(?P<pid>[0-9]+)(?:/task/[0-9]+)?)/fd/(?P<number>[0-9]{1,9})")
 #: The longest name that every file system takes (eCryptfs; most take 255 bytes).
 _NAME_MAX = 143
@@ -154,8 +156,7 @@ class DescriptorTarget(SinkTarget):
 
     def close(self) -> None:
         """Close it; the reader sees the end, unless another process writes."""
-        with contextlib.suppress(OSError):
-            os.close(self._fd)
+        close_descriptors(self._fd)
 
 
 class AtomicFileTarget(SinkTarget):
@@ -229,8 +230,7 @@ class AtomicFileTarget(SinkTarget):
         if self._fd >= 0:
             with contextlib.suppress(OSError):  # by name: forked children may have it still
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
-            with contextlib.suppress(OSError):
-                os.close(self._fd)
+            close_descriptors(self._fd)
         self._aside, self._fd = "", -1
 
 

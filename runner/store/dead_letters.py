@@ -56,10 +56,8 @@ class DeadLetterFile:
                 self._open_file()
             texts = {key: cut_middle(text, _MOST_TEXT) for key, text in letter.items() if isinstance(text, str)}
             self._write_line({**letter, **texts, "at": _local_time()})
-        except UnsafeFolder as error:
-            self._why = str(error)
-        except OSError as error:
-            self._why = error.strerror or str(error)
+        except (UnsafeFolder, OSError) as error:
+            self._why = getattr(error, "strerror", None) or str(error)
         else:
             self.written_count += 1
 
@@ -133,9 +131,7 @@ def read_letters(path: Path) -> Iterator[dict[str, Any]]:
     objects = _readable_objects(path)
     next(objects, None)
     for found in objects:
-        item = value_from_repr(str(found.get("preview", "")))
-        first = {"item": item, "id": str(found.get("id", found.get("item", "")))}  # an old file's `item` is the id
-        yield first | found | {"item": item}
+        yield {"item": None, "id": ""} | found | {"item": value_from_repr(str(found.get("preview", "")))}
 
 
 def value_from_repr(shown: str) -> Any:

@@ -54,8 +54,11 @@ class ProgressPage:
     """
 
     def __init__(self, fd: int | None = None) -> None:
-        self.fd = _page_file() if fd is None else fd
-        self._map = mmap.mmap(self.fd, MAX_PROGRESS_SLOTS * _WORDS_PER_SLOT * 8)
+        size = MAX_PROGRESS_SLOTS * _WORDS_PER_SLOT * 8
+        self.fd = memory_file("runner-cells") if fd is None else fd
+        if fd is None:
+            os.ftruncate(self.fd, size)
+        self._map = mmap.mmap(self.fd, size)
         self._words = memoryview(self._map).cast("Q")
 
     def progress_slot(self, slot: int) -> memoryview:
@@ -83,9 +86,3 @@ def memory_file(name: str) -> int:
         return os.memfd_create(name, os.MFD_CLOEXEC)
     with tempfile.TemporaryFile() as file:  # not Linux: an unlinked file serves as well
         return os.dup(file.fileno())
-
-
-def _page_file() -> int:
-    fd = memory_file("runner-cells")
-    os.ftruncate(fd, MAX_PROGRESS_SLOTS * _WORDS_PER_SLOT * 8)
-    return fd

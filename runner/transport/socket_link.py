@@ -56,11 +56,10 @@ class WorkerLink:
 
     def send(self, message: FromWorker) -> None:
         """Write a whole message."""
-        buffers = framing.pack_message(message)
-        ancillary = _fd_message(message.fd) if type(message) is ArenaNotice else []
-        left = _unsent_buffers(buffers, self._socket.sendmsg(buffers[:_MAX_IOV], ancillary))
+        left, ancillary = framing.pack_message(message), _fd_message(message)
         while left:
-            left = _unsent_buffers(left, self._socket.sendmsg(left[:_MAX_IOV]))
+            left = _unsent_buffers(left, self._socket.sendmsg(left[:_MAX_IOV], ancillary))
+            ancillary = []
 
     def receive(self) -> Any:
         """Return the next message; `EOFError` when the supervisor is gone."""
@@ -97,8 +96,11 @@ def _unsent_buffers(buffers: list[framing.WireBuffer], sent: int) -> list[framin
     return []
 
 
-def _fd_message(fd: int) -> list[Any]:
-    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
+def _fd_message(message: Any) -> list[Any]:
+    """Return the ancillary data with the descriptor that travels beside a message, if one does."""
+    if type(message) is not ArenaNotice or message.fd < 0:
+        return []
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [message.fd]))]
 
 
 def _received_fds(ancillary: list[Any]) -> list[int]:
@@ -123,8 +125,8 @@ class SupervisorLink:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         sock.setblocking(False)
-        #: Messages that the socket has not taken whole: what is left of each, and the descriptor beside it (or -1).
-        self._unsent: deque[tuple[list[framing.WireBuffer], int]] = deque()
+        #: Messages that the socket has not taken whole: what is left of each, and the ancillary data beside it.
+        self._unsent: deque[tuple[list[framing.WireBuffer], list[Any]]] = deque()
         self._received_fds: deque[int] = deque()
         #: The beginning of a message that has not arrived whole, and how long it will be when that is known.
         self._partial_message = bytearray()
@@ -149,23 +151,22 @@ class SupervisorLink:
 
     def send(self, message: ToWorker) -> None:
         """Hand a message over; what the socket does not take now goes out with `flush`."""
-        fd = message.fd if type(message) is ArenaNotice else -1
-        self._unsent.append((framing.pack_message(message), fd))
+        self._unsent.append((framing.pack_message(message), _fd_message(message)))
         self.flush()
 
     def flush(self) -> None:
         """Write what the socket takes. A worker that is gone takes nothing: its death is reported elsewhere."""
         while self._unsent:
-            buffers, fd = self._unsent[0]
+            buffers, ancillary = self._unsent[0]
             try:
-                left = _unsent_buffers(buffers, self._socket.sendmsg(buffers[:_MAX_IOV], _fd_message(fd)))
+                left = _unsent_buffers(buffers, self._socket.sendmsg(buffers[:_MAX_IOV], ancillary))
             except BlockingIOError:
                 return
             except OSError:
                 self._unsent.clear()
                 return
             if left:
-                self._unsent[0] = left, -1
+                self._unsent[0] = left, []
             else:
                 self._unsent.popleft()
 

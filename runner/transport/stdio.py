@@ -35,11 +35,8 @@ def line_text_stream(fd: int) -> io.TextIOWrapper:
 
 def _c_library() -> Any:
     """Return C's library if ctypes is loaded: the fork server has it, and a spawned worker need not pay for it."""
-    ctypes = sys.modules.get("ctypes")
-    if ctypes is None:
-        return None
-    with contextlib.suppress(OSError, AttributeError):
-        return ctypes.CDLL(None)
+    with contextlib.suppress(OSError, AttributeError, KeyError):
+        return sys.modules["ctypes"].CDLL(None)
     return None
 
 
@@ -52,15 +49,11 @@ def buffer_c_by_line() -> None:
     if libc is not None:
         with contextlib.suppress(ValueError, AttributeError):
             ctypes = sys.modules["ctypes"]
-            c_void_p = ctypes.c_void_p
-            libc.malloc.restype = c_void_p
-            buffer = c_void_p(libc.malloc(_C_BUFFER_BYTES))  # never freed: C writes from it after Python has ended
-            libc.setvbuf(
-                c_void_p.in_dll(libc, "stdout"),
-                buffer,
-                _LINE_BUFFERED,
-                ctypes.c_size_t(_C_BUFFER_BYTES if buffer else 0),
-            )
+            libc.malloc.restype = ctypes.c_void_p
+            # Never freed: C writes from it after Python has ended.
+            buffer = ctypes.c_void_p(libc.malloc(_C_BUFFER_BYTES))
+            size = ctypes.c_size_t(_C_BUFFER_BYTES if buffer else 0)
+            libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), buffer, _LINE_BUFFERED, size)
 
 
 def _redirect_to_null(stream: Any) -> None:

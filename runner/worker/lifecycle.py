@@ -84,7 +84,7 @@ def _load_and_perform(spec: WorkerSpec, port: WorkerPort, progress_slot: memoryv
     output_buffer = OutputBuffer(spec.output_groups, spec.max_item_bytes, port.arena_writer, spec.shared_discount)
     measurements = Measurements(port, spec.mode)
     runtime = WorkerRuntime(spec, port, progress_slot, output_buffer, context, shape, measurements)
-    with forked_copies.temporary_fork_hook(runtime.abandon_fork), contextlib.closing(runtime):
+    with contextlib.closing(forked_copies.ForkHook(runtime.abandon_fork)), contextlib.closing(runtime):
         leave_instance = _leave_nothing
         if shape.kind == "class":
             if shape.constructor_context:

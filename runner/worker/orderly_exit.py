@@ -30,7 +30,7 @@ _STDERR = 2
 class ExitWatchdog:
     """A thread that ends the process with `code` after `limit` seconds, and says on standard error what was cut.
 
-    `who` names the process in the message, `again` what ends it sooner. Stop it with `call_off`.
+    `who` names the process in the message, `again` what ends it sooner. Stop it with `cancel_watch`.
     """
 
     def __init__(self, limit: float, code: int, who: str, again: str = "") -> None:
@@ -57,11 +57,10 @@ class ExitWatchdog:
 
     def end_process_now(self, why: str = "", code: int | None = None) -> None:
         """End the process now."""
-        what = (
-            _name_list(lingering_thread_names())
-            or _name_list(_child_process_names(), "child process")
-            or "its `atexit` functions"
-        )
+        module = sys.modules.get("multiprocessing.process")
+        children = [] if module is None else [child.name for child in module.active_children() if not child.daemon]
+        what = _name_list(lingering_thread_names()) or _name_list(children, "child process")
+        what = what or "its `atexit` functions"
         _write_stderr(f"{self._who}: cut {what}, not over {why or f'after the grace of {self._limit:g} s'}")
         os._exit(self._code if code is None else code)
 
@@ -88,12 +87,6 @@ def lingering_thread_names() -> list[str]:
     """Return the names of the threads that Python's own end waits for."""
     main = threading.main_thread()
     return [each.name for each in threading.enumerate() if not each.daemon and each is not main]
-
-
-def _child_process_names() -> list[str]:
-    """Return the names of the processes that multiprocessing's end waits for."""
-    module = sys.modules.get("multiprocessing.process")
-    return [] if module is None else [child.name for child in module.active_children() if not child.daemon]
 
 
 def exit_orderly(who: str, limit: float, keep: Collection[int]) -> None:

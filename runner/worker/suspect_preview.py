@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from typing import TYPE_CHECKING, Any
 
+from runner.tasks import LOCAL_PREFIX
 from runner.transport.messages import Ack, Grant, Ready, Reply, SuspectPreview
 from runner.worker.failure import preview_item
 from runner.worker.runtime import decode_item, each_encoded_item
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from runner.transport.messages import GrantedRange
     from runner.worker.spec import WorkerPort, WorkerSpec
 
-#: The private package of a project's own plugins.
-_LOCAL_PLUGIN_PREFIX = re.compile(r"^_runner_plugins_\w+\.")
 #: Operations of a pickle that are looked at for its type.
 _MAX_OPERATIONS = 50
 
@@ -38,16 +36,12 @@ def serve_previews(spec: WorkerSpec, port: WorkerPort) -> None:
     while True:
         message = port.receive()
         if isinstance(message, Grant):
-            _send_previews(port, message)
-
-
-def _send_previews(port: WorkerPort, grant: Grant) -> None:
-    items = [(part, encoded) for part, _, encoded in each_encoded_item(grant)]
-    for _, encoded in items:
-        port.send(SuspectPreview(grant.lease, f"<{describe_encoded(encoded)}, which cannot be unpickled>"))
-    for part, encoded in items:
-        port.send(SuspectPreview(grant.lease, preview_encoded(part, encoded)))
-    port.send(Reply((Ack(grant.lease, 0),), (), 0.0))
+            items = [(part, encoded) for part, _, encoded in each_encoded_item(message)]
+            for _, encoded in items:
+                port.send(SuspectPreview(message.lease, f"<{describe_encoded(encoded)}, which cannot be unpickled>"))
+            for part, encoded in items:
+                port.send(SuspectPreview(message.lease, preview_encoded(part, encoded)))
+            port.send(Reply((Ack(message.lease, 0),), (), 0.0))
 
 
 def preview_encoded(part: GrantedRange, encoded: Any) -> str:
@@ -60,11 +54,13 @@ def preview_encoded(part: GrantedRange, encoded: Any) -> str:
 
 
 def describe_encoded(encoded: Any) -> str:
-    """Describe an item as it travelled, without unpickling it: its type and its size.
+    r"""Describe an item as it travelled, without unpickling it: its type and its size.
 
     >>> import fractions, pickle
     >>> describe_encoded((pickle.dumps(fractions.Fraction(1, 3), 5),))
     'fractions.Fraction of 45 bytes'
+    >>> describe_encoded((b"\x80\x05\x8c!runner.local_modules./home/m.work\x8c\x04Loaf\x93.",))
+    'work.Loaf of 45 bytes'
     >>> describe_encoded("text")
     'str'
     """
@@ -83,7 +79,8 @@ def _pickled_type(pickled: bytes) -> str:
     with contextlib.suppress(ValueError, IndexError):
         for operation, argument, _ in islice(pickletools.genops(pickled), _MAX_OPERATIONS):
             if operation.name == "STACK_GLOBAL":
-                return _LOCAL_PLUGIN_PREFIX.sub("", ".".join(texts[-2:]))
+                name = ".".join(texts[-2:])
+                return name.split(".", 3)[3] if name.startswith(LOCAL_PREFIX) else name  # without the plugin's folder
             if operation.name in {"EMPTY_DICT", "EMPTY_LIST", "EMPTY_SET"} and not texts:
                 return operation.name.removeprefix("EMPTY_").lower()
             if isinstance(argument, str):

@@ -20,6 +20,7 @@ from runner.engines.reactor import LocalReactor
 from runner.engines.spawn import Spawner
 from runner.engines.threads import ThreadEngine
 from runner.model import Backoff, Batch, OutputPort, QueueConfig, Restarts, RunSettings, TaskConfig
+from runner.shm.registry import ArenaRegistry
 from runner.supervisor import DeadLetterSink, Plan, Supervisor, TaskPlan
 from runner.tasks import Reference, inspect_shape
 from runner.transport.progress_page import ProgressPage
@@ -123,9 +124,11 @@ def run(
         modes = {each.mode for each in made.tasks.values()}
         fleets: dict[str, Any] = {}
         if "process" in modes:
+            arenas = ArenaRegistry()
+            stack.callback(arenas.close)
             spawner = Spawner(method)
             spawner.start_fork_server([each.reference for each in made.tasks.values() if each.mode == "process"])
-            fleets["process"] = ProcessEngine(hub, page, spawner, None)
+            fleets["process"] = ProcessEngine(hub, page, spawner, None, arenas)
             stack.callback(fleets["process"].close)
         if "thread" in modes:
             fleets["thread"] = ThreadEngine(hub)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from runner.errors import NotPicklable, TooLarge
 from runner.shm import reader, writer
+from runner.shm.registry import ArenaRegistry, UnknownBlock
 from runner.shm.writer import MIN_SHARED_BYTES, PAGE_SIZE, ArenaWriter, PageAllocator
 from runner.transport import item_codec
 
@@ -289,3 +290,18 @@ def test_a_source_that_readers_give_nothing_back_is_content_with_more(pair: Pair
     pair.store.double_wait_threshold()
     assert not pair.store.should_wait_for_readers()
     assert held
+
+
+def test_a_refused_arena_leaves_no_descriptor_open() -> None:
+    registry = ArenaRegistry()
+    memory = registry.register_worker()
+    for number, why in ((memory.number, "could shrink"), (memory.number + 1, "cannot have")):
+        read_end, write_end = os.pipe()
+        with pytest.raises(UnknownBlock, match=why):
+            registry.register_arena(memory, number, read_end)
+        with pytest.raises(BrokenPipeError):
+            os.write(write_end, b"x")
+        os.close(write_end)
+    with pytest.raises(UnknownBlock, match="cannot have"):
+        registry.register_arena(memory, memory.number, -1)
+    registry.close()

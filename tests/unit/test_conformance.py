@@ -16,6 +16,7 @@ from runner.engines.processes import ProcessEngine
 from runner.engines.reactor import LocalReactor
 from runner.engines.spawn import Spawner
 from runner.engines.threads import ThreadEngine
+from runner.shm.registry import ArenaRegistry
 from runner.tasks import Reference
 from runner.transport import item_codec
 from runner.transport.messages import (
@@ -60,7 +61,9 @@ class Rig:
         else:
             spawner = Spawner(kind)
             spawner.start_fork_server([])
-            self.fleet = ProcessEngine(self.hub, page, spawner, None)
+            arenas = ArenaRegistry()
+            stack.callback(arenas.close)
+            self.fleet = ProcessEngine(self.hub, page, spawner, None, arenas)
         stack.callback(self.fleet.close)
 
     @property
