@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import traceback
 from pathlib import Path
 
@@ -158,3 +159,15 @@ def describe_refusal(error: BaseException) -> str:
         errno.ENOMEM: " (see `ulimit -v` and the limits of the container)",
     }.get(error.errno or 0, "")
     return f"{where}{error.strerror or error}{hint}"
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal, or its number if Python has no name for it.
+
+    >>> signal_name(9), signal_name(40)
+    ('SIGKILL', 'signal 40')
+    """
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -232,20 +232,6 @@ def count_with_noun(count: int, noun: str) -> str:
     return f"{count:,} {noun}{plural}"
 
 
-def signal_name(number: int) -> str:
-    """Return the name of a signal, or its number if Python has no name for it.
-
-    >>> signal_name(9), signal_name(40)
-    ('SIGKILL', 'signal 40')
-    """
-    import signal
-
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
 # -- the nearest word -------------------------------------------------------------------------
 
 

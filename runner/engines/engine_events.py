@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from runner.text import signal_name
+from runner.error_text import signal_name
 
 if TYPE_CHECKING:
     from runner.transport.progress_page import Position

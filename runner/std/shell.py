@@ -9,9 +9,10 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
+from runner.error_text import signal_name
 from runner.std.commands import Command, ProcessGroup
 from runner.tasks import task
-from runner.text import cut_text, signal_name
+from runner.text import cut_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
