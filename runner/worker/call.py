@@ -160,16 +160,22 @@ class PerItem:
     ) -> tuple[int, _Faults]:
         """Call the function item by item, and take each result before the next call."""
         target, take_result, progress_slot = self.target, self.take_result, self.runtime.progress_slot
+        direct = self.runtime.output_buffer.direct_buffer
         set_item = self.runtime.context.set_item if self.needs_context else None
+        same: type | None = None  # bench ordered: results of the type of the last small one; without it 1.3, with it 1
         try:
             while at < stop:
                 progress_slot[1] = base + at
                 if set_item is not None:
                     set_item(part, part.start + at)
                 result = target(next(items))
-                if self.may_burst and type(result) not in self.plain_types:
-                    self.may_burst = self._are_plain_types({type(result)})
-                take_result(result)
+                if type(result) is same:
+                    direct.append(result)  # type: ignore[union-attr]  # `same` is None without it
+                else:
+                    if self.may_burst and type(result) not in self.plain_types:
+                        self.may_burst = self._are_plain_types({type(result)})
+                    take_result(result)
+                    same = type(result) if direct is not None and type(result) in item_codec.SMALL_TYPES else None
                 at += 1
         except WORKER_ENDING_ERRORS:
             raise
