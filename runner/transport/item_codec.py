@@ -232,13 +232,29 @@ def decode_payload(payload: Any, start: int = 0, count: int | None = None) -> En
     >>> decode_payload(encode_payload(["a", "b"]), 1)
     ('b',)
     """
+    items = lazy_items(payload, start, count)
+    return items_between(items, 0, len(items))
+
+
+def lazy_items(payload: Any, start: int = 0, count: int | None = None) -> EncodedItems | memoryview:
+    """Return the same, but machine words packed until `items_between` asks for them."""
     stop = None if count is None else start + count
     code = _TYPE_CODES.get(payload[0])
     if code is not None:
-        words = memoryview(payload)[1:].cast(code)  # type: ignore[call-overload]  # a letter of the table
-        return words[start:stop].tolist()  # type: ignore[no-any-return]  # numbers
+        return memoryview(payload)[1:].cast(code)[start:stop]  # type: ignore[call-overload,no-any-return]  # of the table
     items: EncodedItems = _loads(payload)
-    return items if start == 0 and stop in {None, len(items)} else items[start:stop]
+    return items_between(items, start, len(items) if stop is None else stop)
+
+
+def items_between(items: EncodedItems | memoryview, start: int, stop: int) -> EncodedItems:
+    """Return some of the encoded items that `lazy_items` returned.
+
+    >>> items_between(lazy_items(encode_values([5, 6, 7], {int})), 1, 3)
+    [6, 7]
+    """
+    if type(items) is memoryview:
+        return items[start:stop].tolist()
+    return items if start == 0 and stop == len(items) else items[start:stop]
 
 
 def decode_item(encoded: Any) -> Any:

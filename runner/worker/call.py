@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _MAX_CLOCK_CHECK_INTERVAL = 4096
 #: Fewer are sooner executed one by one.
 _MIN_BURST = 16
+_Items = item_codec.EncodedItems | memoryview
 #: Items that have failed: index in the part, and the error.
 _Faults = list[tuple[int, BaseException]]
 
@@ -127,7 +128,7 @@ class PerItem:
         return failure
 
     def _run_until_fault(
-        self, part: GrantedRange, items: item_codec.EncodedItems, at: int, base: int, deadline: float
+        self, part: GrantedRange, items: _Items, at: int, base: int, deadline: float
     ) -> tuple[int, _Faults]:
         """Execute from `at` until the end, an error, or the deadline; return where it stopped, and what has failed.
 
@@ -141,7 +142,7 @@ class PerItem:
             is_quick = self.pace.clock_check_interval > MAX_BURST and len(items) - at >= _MIN_BURST
             in_burst = is_quick and is_ordinary and self.may_burst
             stop = min(len(items), at + (MAX_BURST if in_burst else self.pace.clock_check_interval))
-            encoded = iter(items[at:stop])
+            encoded = iter(item_codec.items_between(items, at, stop))
             self.runtime.burst_items = encoded
             was, run = at, self._run_burst if in_burst else self._run_singly
             at, faults = run(part, encoded if decode is None else map(decode, encoded), at, stop, base)

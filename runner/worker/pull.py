@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import ShutDown
 from runner.tasks import Inbox, Outbox
+from runner.transport import item_codec
 from runner.transport.messages import Ack, Failure, Reply
 from runner.transport.progress_page import pack_burst
 from runner.worker.failure import WORKER_ENDING_ERRORS, make_failure
@@ -30,7 +31,6 @@ from runner.worker.runtime import decode_if_possible, encoded_items, item_decode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from runner.transport.item_codec import EncodedItems
     from runner.transport.messages import Grant, GrantedRange
     from runner.worker.runtime import WorkerRuntime
 
@@ -50,9 +50,9 @@ class PullInbox(Inbox[Any]):
         self.runtime = runtime
         self.grant: Grant | None = None
         #: What the grant holds and has not been handed out.
-        self._next_bursts: Iterator[tuple[GrantedRange, int, EncodedItems]] = iter(())
+        self._next_bursts: Iterator[tuple[GrantedRange, int, item_codec.EncodedItems]] = iter(())
         #: What has been handed out last, the part it is of, its place in the grant, and what is left of it.
-        self._burst: EncodedItems = ()
+        self._burst: item_codec.EncodedItems = ()
         self._burst_range: GrantedRange | None = None
         self._burst_start = 0
         self._burst_iterator: Iterator[Any] = iter(self._burst)
@@ -145,7 +145,7 @@ class PullInbox(Inbox[Any]):
         self.runtime.context.set_item(part, part.start + start)
         self.runtime.send_suspect_preview(self.grant.lease, part, self._burst[0])
 
-    def _cut_bursts(self, grant: Grant) -> Iterator[tuple[GrantedRange, int, EncodedItems]]:
+    def _cut_bursts(self, grant: Grant) -> Iterator[tuple[GrantedRange, int, item_codec.EncodedItems]]:
         """Yield about a millisecond of work at a time: the part, the index in it, and the items as they travelled."""
         for part in grant.parts:
             items = encoded_items(part)
@@ -153,7 +153,7 @@ class PullInbox(Inbox[Any]):
             start = 0
             while start < len(items):
                 stop = min(len(items), start + (1 if one_by_one else self._pace.clock_check_interval))
-                yield part, start, items[start:stop]
+                yield part, start, item_codec.items_between(items, start, stop)
                 start = stop
 
     def _hand_back(self) -> None:

@@ -144,12 +144,14 @@ class WorkerRuntime:
         self.measurements.report_when_due(perf_counter())
 
 
-def encoded_items(part: GrantedRange) -> item_codec.EncodedItems:
-    """Return the items of a part as they travelled; `decode_item` makes an item of each, but for those in a list."""
+def encoded_items(part: GrantedRange) -> item_codec.EncodedItems | memoryview:
+    """Return the items of a part as they travelled; `decode_item` makes an item of each, but for those in a list.
+
+    Machine words are read by `codec.some`, when their turn comes.
+    """
     if part.payload_kind == PICKLED:
-        return item_codec.decode_payload(_pickled_payload(part), part.start, part.count)
-    items: item_codec.EncodedItems = part.payload[part.start : part.start + part.count]
-    return items
+        return item_codec.lazy_items(_pickled_payload(part), part.start, part.count)
+    return item_codec.items_between(part.payload, part.start, part.start + part.count)
 
 
 def all_encoded_items(part: GrantedRange) -> item_codec.EncodedItems:
@@ -165,7 +167,7 @@ def _pickled_payload(part: GrantedRange) -> Any:
     return part.payload.data if type(part.payload) is SharedPayload else part.payload
 
 
-def item_decoder(part: GrantedRange, items: item_codec.EncodedItems) -> Callable[[Any], Any] | None:
+def item_decoder(part: GrantedRange, items: item_codec.EncodedItems | memoryview) -> Callable[[Any], Any] | None:
     """Return the decoder of the part's items; None: they are what the function receives already."""
     if part.dead_letter is not None:
         return partial(decode_item, part)
@@ -202,5 +204,6 @@ def decode_if_possible(part: GrantedRange, encoded: Any) -> Any:
 def each_encoded_item(grant: Grant) -> Iterator[tuple[GrantedRange, int, Any]]:
     """Yield every item of a grant in order: its part, its index in the chunk, and the item as it travelled."""
     for part in grant.parts:
-        for index, encoded in enumerate(encoded_items(part), part.start):
-            yield part, index, encoded
+        items = encoded_items(part)
+        for offset, encoded in enumerate(item_codec.items_between(items, 0, len(items))):
+            yield part, part.start + offset, encoded

@@ -752,7 +752,7 @@ BUGS: dict[str, Bug] = {
     # transport
     "a payload is read from its first item on": Bug(
         "transport",
-        f"{_CODEC}:decode_payload",
+        f"{_CODEC}:lazy_items",
         from_the_first,
         partial(test_boxes.test_a_function_that_fails_late_fails_for_the_item_at_hand_alone, PICKLED),
     ),
