@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class FailureEvidence(Struct, frozen=True):
-    """What is known of an item's last failure. `output`: what its worker printed last.
+    """Evidence of an item's last failure. `output`: what its worker printed last.
 
     Of a batch, `item` is the first one's id, and `previews` show each of its items.
     """
