@@ -15,8 +15,6 @@ TIME_SLICE = 0.050
 CROWD_WORKERS = 50
 #: What it takes to give one chunk to one worker, in seconds, about.
 GRANT_SECONDS = 0.0002
-#: Seconds of work for each worker that a queue must hold so that its writers may wait before they send more.
-BACKLOG_SECONDS = 0.002
 #: Bytes moved at once.
 MAX_GRANT_BYTES = 1 << 20
 #: Bytes in shared memory weigh less than those that are copied, so much less at most.
@@ -86,14 +84,6 @@ class ChunkSizer:
         # Less than what can be done while each worker is given something only keeps the supervisor busy.
         fair = max(fair, int(takers * GRANT_SECONDS / self.item_seconds))
         return max(1, min(wanted, 2 * self.last_items, fair, available))
-
-    def has_backlog(self, available: int, takers: int) -> bool:
-        """Return True if `available` items keep `takers` workers busy for a moment.
-
-        >>> grain = ChunkSizer(); grain.learn_cost(10, 0.010); grain.has_backlog(20, 2), grain.has_backlog(3, 2)
-        (True, False)
-        """
-        return available * self.item_seconds >= takers * BACKLOG_SECONDS
 
     @property
     def is_quick(self) -> bool:

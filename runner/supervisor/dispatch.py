@@ -39,11 +39,6 @@ class Dispatcher:
         self.clock = state.clock
         #: Told of each grant, because of time limits.
         self.timeout_watchdog = timeout_watchdog
-        self._readers = {
-            queue: [state.tasks[name] for name in names] for queue, names in state.topology.readers.items()
-        }
-        #: Sources whose items have arrived and who were not told, because their readers have enough to do.
-        self.credit_withheld: set[str] = set()
         #: Tasks whose `rate` makes them wait, and until when.
         self.rate_limited_until: dict[str, float] = {}
         #: Items that granted work is expected to put into each queue: one for each item, until it is answered.
@@ -273,7 +268,6 @@ class Dispatcher:
         if not task.output_groups:
             return
         now = self.clock.now()
-        self.credit_withheld.discard(task.name)
         for slot in task.slots:
             if slot.phase is Phase.READY:
                 self._credit_slot(task, slot)
@@ -289,12 +283,8 @@ class Dispatcher:
         share = max(1, room // max(1, len(task.slots)))
         if room <= 0:
             share = 0 if outstanding else 1
-        if outstanding >= max(1, share // 2):
-            if not slot.credit_unacknowledged:
-                return
-            if self._readers_have_backlog(task):  # it goes on making; what it has made by then leaves together
-                self.credit_withheld.add(task.name)
-                return
+        if outstanding >= max(1, share // 2) and not slot.credit_unacknowledged:
+            return
         if share and task.rate_limiter is not None:
             share = min(share, self._rate_allowance(task, task.rate_limiter, 1))
             task.rate_limiter.take_tokens(share)
@@ -304,17 +294,6 @@ class Dispatcher:
         slot.credit_unacknowledged = False
         self._expect_items(task.bounding_queues, share)
         task.engine.send(slot.index, Credit(slot.credit, task.chunk_sizer.time_slice))
-
-    def _readers_have_backlog(self, task: TaskState) -> bool:
-        """Return True if all readers of what a task makes are busy, and have enough in their queues for a while."""
-        return all(
-            not reader.free_slots[0]
-            and reader.accepting_workers
-            and reader.chunk_sizer.has_backlog(self.ledger.available_items(reader.name), reader.accepting_workers)
-            for group in task.output_groups
-            for queue in group.queues
-            for reader in self._readers[queue]
-        )
 
     def count_arrived(self, task: TaskState, slot: WorkerSlot, items: int) -> None:
         """Count a source's items that have arrived."""

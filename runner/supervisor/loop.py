@@ -192,11 +192,6 @@ class Supervisor:
             self.dispatcher.feed_task(task, flush=self._may_flush(task))
             if self.ledger.leased_items[name] != before:
                 self.dirty_tasks.add_input_writers(name)
-            elif self.dispatcher.credit_withheld and task.free_slots[0]:
-                # One of its workers has nothing to do: feed the sources that hold items back for it.
-                for queue in self.topology.nodes[name].inputs:
-                    writers = self.topology.writers[queue]
-                    self.dirty_tasks.add_tasks(self.dispatcher.credit_withheld.intersection(writers))
 
     def _waits_for_batch(self, task: TaskState) -> bool:
         batch = task.plan.config.batch
