@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 #: Items of a task that must have ended before a share of them means something (SPEC 2.3, `halt`).
 _ENOUGH = 20
-#: Workers get so long to write their stacks.
-_STACK_PAUSE = 0.1
+#: It is looked so often whether all workers have written their stacks; after the limit those that have are shown.
+_STACK_PAUSE, _STACK_LIMIT = 0.1, 0.5
 _BEAT = 1.0
 #: What a run needs to end itself; draining takes at least so long; it is looked so often whether it has to begin.
 _LEAD, _LEAST_DRAIN, _HURRY = 0.1, 0.05, 0.1
@@ -162,6 +162,7 @@ class Shutdown(Struct, eq=False):
     _checked_at: float = 0.0
     _grace_ends: float = inf
     _stacks_at: float = inf
+    _last_stacks_at: float = inf
 
     def start_deadline(self) -> None:
         """Count the deadline from here: the run begins."""
@@ -315,14 +316,17 @@ class Shutdown(Struct, eq=False):
         for slot in self.state.slots:
             if slot.phase in {Phase.READY, Phase.ENDING}:
                 slot.task.engine.request_stack(slot.index)
-        self._stacks_at = now + _STACK_PAUSE
+        self._stacks_at, self._last_stacks_at = now + _STACK_PAUSE, now + _STACK_LIMIT
 
     def _tell_stacks(self, now: float) -> None:
+        slots = [slot for slot in self.state.slots if slot.phase in {Phase.READY, Phase.ENDING}]
+        stacks = [slot.task.engine.read_stack(slot.index) for slot in slots]
+        if not all(stacks) and now < self._last_stacks_at:
+            self._stacks_at = now + _STACK_PAUSE
+            return
         self._stacks_at = inf
-        for slot in self.state.slots:
-            if slot.phase in {Phase.READY, Phase.ENDING}:
-                text = slot.task.engine.read_stack(slot.index)
-                self.state.emit(events.Stack(now, slot.task.name, slot.name, slot.pid, text, "SIGQUIT"))
+        for slot, text in zip(slots, stacks, strict=True):
+            self.state.emit(events.Stack(now, slot.task.name, slot.name, slot.pid, text, "SIGQUIT"))
 
     def _suspend_run(self) -> None:
         """Stop workers with the run (Ctrl-Z); when it goes on, no time has passed for its limits."""

@@ -7,6 +7,7 @@ The item counts as tried once, and may be tried again.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.supervisor.run_state import Phase
@@ -18,10 +19,23 @@ if TYPE_CHECKING:
     from runner.supervisor.run_state import RunState, TaskState, WorkerSlot
 
 _SAMPLE = 0.05
-#: Between the request for a stack and the kill.
-_LAST_WORDS = 0.05
+#: It is looked so often whether the stack is there, and killed when two looks in a row see the same one.
+_STACK_LOOK = 0.025
+#: A worker that has not written its stack by then (a machine under load, a stopped process) is killed without it.
+_STACK_LIMIT = 2.0
 #: An event loop that has not ended an item so long after its limit is stuck.
 _STUCK = 1.0
+
+
+@dataclass(slots=True)
+class _Kill:
+    """A worker that will be killed: when to look for its stack next and last, and what the last look saw."""
+
+    slot: WorkerSlot
+    generation: int
+    next_look: float
+    last_look: float
+    stack: str = ""
 
 
 class TimeoutWatchdog:
@@ -32,7 +46,7 @@ class TimeoutWatchdog:
         self._timed = [task for task in state.tasks.values() if task.plan.config.timeout is not None]
         self._next: float | None = None
         self._looked = 0.0
-        self._kills: list[tuple[float, WorkerSlot, int]] = []
+        self._kills: list[_Kill] = []
         #: For `async` tasks: when each lease was granted; their items run side by side, so no slot tells.
         self._granted: dict[int, float] = {}
 
@@ -40,16 +54,12 @@ class TimeoutWatchdog:
         """Return when to look again."""
         if not self._kills:
             return self._next
-        times = (self._next, *(when for when, _, _ in self._kills))
+        times = (self._next, *(kill.next_look for kill in self._kills))
         return min((when for when in times if when is not None), default=None)
 
     def check_timeouts(self, now: float) -> None:
-        """Sample the progress slots, and kill those whose last words have been said."""
-        for kill in [kill for kill in self._kills if kill[0] <= now]:
-            self._kills.remove(kill)
-            _, slot, generation = kill
-            if slot.generation == generation and slot.phase in {Phase.READY, Phase.ENDING}:
-                slot.task.engine.kill(slot.index)
+        """Sample the progress slots, and kill the overdue workers that have written their stacks."""
+        self._kills = [kill for kill in self._kills if kill.next_look > now or not self._end_worker(kill, now)]
         if not self._timed or (self._next is not None and now < self._next):
             return
         for task in self._timed:
@@ -59,6 +69,19 @@ class TimeoutWatchdog:
             due for task in self._timed for slot in task.slots if (due := self._sample_worker(slot, now)) is not None
         ]
         self._next = min(now + _SAMPLE, *dues) if dues else None
+
+    @staticmethod
+    def _end_worker(kill: _Kill, now: float) -> bool:
+        """Kill an overdue worker once its stack is written; tell whether that is over."""
+        slot = kill.slot
+        if slot.generation != kill.generation or slot.phase not in {Phase.READY, Phase.ENDING}:
+            return True
+        stack = slot.task.engine.read_stack(slot.index)
+        if now < kill.last_look and not (stack and stack == kill.stack):
+            kill.stack, kill.next_look = stack, min(now + _STACK_LOOK, kill.last_look)
+            return False
+        slot.task.engine.kill(slot.index)
+        return True
 
     def watch_lease(self, task: TaskState, lease: int = 0) -> None:
         """Watch work that was given to a task, if the task has a time limit."""
@@ -113,7 +136,7 @@ class TimeoutWatchdog:
             return when
         slot.overdue_position = slot.task.engine.current_position(slot.index)
         slot.task.engine.request_stack(slot.index)
-        self._kills.append((now + _LAST_WORDS, slot, slot.generation))
+        self._kills.append(_Kill(slot, slot.generation, now + _STACK_LOOK, now + _STACK_LIMIT))
         return None
 
     def shift_times(self, seconds: float) -> None:

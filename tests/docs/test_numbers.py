@@ -51,7 +51,7 @@ SHARED = [
     ("explanation/failures", "after {} seconds if nothing arrives", ["runner.engines.processes:_BROKEN_SOCKET_SECONDS"]),
     ("explanation/failures", "does not answer within {} seconds ({} second once a signal", ["runner.engines.spawn:START_TIMEOUT", "runner.engines.spawn:START_TIMEOUT_AFTER_SIGNAL"]),
     ("explanation/failures", "the supervisor looks at it every {} ms", ["ms runner.supervisor.timeouts:_SAMPLE"]),
-    ("explanation/failures", "and killed {} ms later", ["ms runner.supervisor.timeouts:_LAST_WORDS"]),
+    ("explanation/failures", "as soon as it is written, {} seconds later at the latest", ["runner.supervisor.timeouts:_STACK_LIMIT"]),
     ("how-to/failures", "shows it, within {} seconds", ["runner.supervisor.suspect_previews:_LIMIT"]),
     ("how-to/failures", "killed {} workers, each was replaced", ["runner.supervisor.workers:MAX_CRASHES"]),
     ("how-to/install", "about {} descriptors for each process worker", ["runner.engines.limits:_FDS_PER_PROCESS"]),
