@@ -357,7 +357,7 @@ def test_a_time_limit_ends_an_item_that_waits_for_a_thread(project: Make) -> Non
 
 
 def test_the_second_ctrl_c_is_at_once_with_async_thread_workers(project: Make) -> None:
-    made = project(one("flies", "thread", "workers = 8", 100))
+    made = project(one("flies", "thread", "workers = 24", 100))
     running = made.start("tasks.toml", "--grace", "60s")
     assert running.process.stdout is not None
     assert running.process.stderr is not None
@@ -367,7 +367,7 @@ def test_the_second_ctrl_c_is_at_once_with_async_thread_workers(project: Make) -
     began = time.monotonic()
     running.process.send_signal(signal.SIGINT)
     running.process.wait(30)
-    assert time.monotonic() - began < 6  # it was a second for each worker
+    assert time.monotonic() - began < 20  # it was a second for each worker
     assert running.finish().exit == 130
 
 
@@ -417,7 +417,7 @@ def limited(folder: Path, command: str) -> None:
                 run("x")
             assert time.monotonic() - began < 10
         with contextlib.suppress(psutil.NoSuchProcess):
-            psutil.Process(int(appears(child))).wait(2)
+            psutil.Process(int(appears(child))).wait(30)
     except psutil.TimeoutExpired:
         raise AssertionError("it lives on") from None
     finally:
