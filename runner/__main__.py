@@ -25,6 +25,12 @@ def main() -> None:
 
 def _run_command() -> int:
     # Imported here, for Ctrl-C may come while they are.
+    import signal
+
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if interruptible:  # nothing has begun; and Python drops a KeyboardInterrupt in a callback of its importer
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
     from runner import gc_tuning
     from runner.cli import streams
 
@@ -39,6 +45,8 @@ def _run_command() -> int:
     with gc_tuning.gc_paused():
         from runner.cli import app
     gc_tuning.freeze_imported()
+    if interruptible:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return app.main()
 
 

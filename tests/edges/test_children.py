@@ -442,12 +442,12 @@ def hurries(count: int) -> Any:
 
 
 def dawdles(item: int) -> None:
-    time.sleep(0.1)
+    time.sleep(0.25)
 
 
 def waits_for_room() -> None:
     tasks = [
-        task("src", hurries, outputs="n", mode="process", args=(8,), timeout=0.4),
+        task("src", hurries, outputs="n", mode="process", args=(8,), timeout=1.2),
         task("sink", dawdles, inputs="n", mode="thread"),
     ]
     outcome = harness.run(plan(tasks, {"n": QueueConfig("n", size=1)}))

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import sys
 import time
 from runner import Context, Inbox, Outbox, To, task
@@ -522,6 +524,30 @@ def test_ctrl_c_at_any_moment_leaves_no_traceback_of_ours(tmp_path, part):
         return  # it came before Python itself was there
     assert outcome.exit in {130, -signal.SIGINT}, outcome
     assert "/runner/" not in outcome.err, outcome
+
+
+#: Sends SIGINT in a callback of a weak reference, as the importer has them: Python drops what is raised there.
+INTERRUPTED_IMPORT = """
+import os, signal, sys, weakref
+import runner.__main__
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "runner.cli":
+            thing = {1}
+            callback = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
+            del thing
+
+sys.meta_path.insert(0, Finder)
+sys.argv[1:] = ["--version"]
+runner.__main__.main()
+"""
+
+
+def test_ctrl_c_while_runner_is_imported_is_not_dropped(tmp_path):
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 @pytest.mark.slow
