@@ -22,7 +22,7 @@ from runner import events
 from runner.report.bottleneck import find_bottleneck
 from runner.report.pipelines import other_programs_share
 from runner.report.record import Bottleneck, RunRecord
-from runner.supervisor.processors import ProcessorMeter
+from runner.supervisor.outcome import ProcessorMeter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
