@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import runner
 from runner import events
-from runner.report.bottleneck import find_bottleneck
-from runner.report.pipelines import other_programs_share
+from runner.report.bottleneck import find_bottleneck, other_programs_share
 from runner.report.record import Bottleneck, RunRecord
 from runner.supervisor.outcome import ProcessorMeter
 

@@ -111,7 +111,7 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
         worker_hooks=found.plugins.hooks.worker_hooks(),
         plugins=found.plugins,
         description=describe_run(config, tasks, queues.values()),
-        notices=found.plugin_notices,
+        notices=tuple(each.message for each in found.problems if each.code == check.BROKEN_PLUGIN),
         secret_mask=SecretMask(config.params[name] for name, param in config.declared_params.items() if param.secret),
     )
 

@@ -130,10 +130,7 @@ def interrupt_on_signals() -> Iterator[None]:
 
 
 def raise_open_files_limit(processes: int, workers: int) -> None:
-    """Raise the soft limit of open files when that many process workers need it; ResourceError when it cannot be.
-
-    `workers` counts those of all kinds.
-    """
+    """Raise the soft limit of open files as process workers need it, or ResourceError; `workers` are of all kinds."""
     from runner.transport.progress_page import MAX_PROGRESS_SLOTS  # not for a command that only says its version
 
     if workers > MAX_PROGRESS_SLOTS:

@@ -15,7 +15,7 @@ from rich.style import Style
 from runner.text import count_or_empty, format_count, format_duration, printable_line
 
 if TYPE_CHECKING:
-    from runner.report.displays import ProgressSnapshot, QueueRow, TaskRow
+    from runner.report.progress import ProgressSnapshot, QueueRow, TaskRow
 
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 #: Lines of a terminal that are left to what tasks print.

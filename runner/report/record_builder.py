@@ -13,9 +13,9 @@ from runner import events
 from runner.error_text import item_name
 from runner.ledger import Balance
 from runner.report.bottleneck import find_bottleneck
+from runner.report.console import describe_executed
 from runner.report.journal import dump_json
 from runner.report.record import FailureGroup, Incident, RunRecord, Series
-from runner.report.summary import describe_executed
 from runner.structs import dataclass
 from runner.text import cut_middle, format_duration
 
@@ -149,10 +149,7 @@ class RecordBuilder:
 
 
 class Recorder(RecordBuilder):
-    """Keeps the record on disk while the run goes on, so that something is left of it however the run ends.
-
-    `records` None: nothing is kept, `build_record` is all.
-    """
+    """Keeps the record on disk while the run goes on, however that ends; without `records`, nothing is kept."""
 
     def __init__(self, records: RecordFile | None = None, keep: int = 0) -> None:
         super().__init__()

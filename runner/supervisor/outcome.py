@@ -67,9 +67,7 @@ class ProgressReporter:
         tally = ledger.task_counts[task.name]
         states = Counter(worker.state for worker in workers)
         return events.TaskCounts(
-            done=tally.done,
-            dead=tally.dead,
-            dropped=tally.dropped,
+            **{word: getattr(tally, word) for word in ("done", "dead", "dropped")},
             repeated=ledger.repeated_items[task.name],
             sent=ledger.sent_items[task.name],
             workers=sum(slot.phase in (Phase.READY, Phase.ENDING) for slot in task.slots),
@@ -225,9 +223,7 @@ def _summarize_task(state: RunState, task: TaskState, now: float) -> events.Task
         how=state.topology.stages[name].value,
         why=task.failure_reason,
         taken=tally.done + tally.dead + tally.dropped + left,
-        done=tally.done,
-        dead=tally.dead,
-        dropped=tally.dropped,
+        **{word: getattr(tally, word) for word in ("done", "dead", "dropped")},
         left=left,
         repeated=ledger.repeated_items[name],
         sent=ledger.sent_items[name],

@@ -61,7 +61,7 @@ SHARED = [
     ("how-to/see-a-run", "runner prints a line every {} seconds", ["runner.report.displays:PLAIN_INTERVAL"]),
     ("reference/commands", "a line every {} seconds, or at each tenth", ["runner.report.displays:PLAIN_INTERVAL"]),
     ("how-to/troubleshooting", "or a line every {} seconds", ["runner.report.displays:PLAIN_INTERVAL"]),
-    ("reference/commands", "its rate over {} seconds", ["runner.report.displays:RATE_WINDOW"]),
+    ("reference/commands", "its rate over {} seconds", ["runner.report.progress:RATE_WINDOW"]),
     ("reference/commands", "keeps the last {} records", [f"{RUN}.record"]),
     ("reference/commands", "when the run begins, every {} seconds", ["runner.report.record_builder:WRITE_INTERVAL"]),
     ("reference/commands", "with more than {} workers neighbours share a row", ["runner.report.plot_data:MAX_TIMELINE_ROWS"]),

@@ -1,0 +1,151 @@
+"""The progress of a run, from its events: what every display of it shows."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from runner import events
+from runner.structs import dataclass, field
+from runner.text import format_count, format_duration
+
+#: Rates are of so many seconds.
+RATE_WINDOW = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """One task now. `done` are the items it finished, or, of a source, has made; `rate` is of the last seconds."""
+
+    name: str
+    state: str
+    counts: events.TaskCounts
+    done: int = 0
+    rate: float = 0.0
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRow:
+    """One queue now; `size` is None when the file gives no bound."""
+
+    name: str
+    length: int
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressSnapshot:
+    """The run now. `done` of `total` is what its sources have told (`Context.progress`), `eta` in seconds."""
+
+    title: str
+    seconds: float
+    tasks: tuple[TaskRow, ...] = ()
+    queues: dict[str, QueueRow] = field(default_factory=dict)
+    items_read: int = 0
+    dead: int = 0
+    done: float | None = None
+    total: float | None = None
+    eta: float | None = None
+    stop_reason: str = ""
+
+    @property
+    def done_share(self) -> float | None:
+        """Return the share that is done, when that is known."""
+        if not self.total or self.done is None:
+            return None
+        return min(1.0, max(0.0, self.done / self.total))
+
+    def describe_done(self) -> list[str]:
+        """Return how much is done and when the rest will be, in words; nothing where that is not known."""
+        if self.done_share is None or not self.total:
+            return []
+        left = [] if self.eta is None else [f"about {format_duration(self.eta)} left"]
+        return [f"{self.done_share:.0%} of {format_count(int(self.total))}", *left]
+
+
+class ProgressTracker:
+    """Takes a run's events; `take_snapshot` returns its progress."""
+
+    def __init__(self) -> None:
+        self.started = events.RunStarted(0.0, "", "", ())
+        self._past: deque[events.Progress] = deque()
+        #: What the workers of sources have told: done and total; and what all had done, at which time.
+        self._told: dict[tuple[str, str], tuple[float, float | None]] = {}
+        self._told_past: deque[tuple[float, float]] = deque()
+        self._stopping = ""
+
+    def handle_event(self, event: events.Event) -> bool:
+        """Take one more event; return True when there is something new to show."""
+        if isinstance(event, events.Progress):
+            self._past.append(event)
+            while self._past[0].at < event.at - RATE_WINDOW:
+                self._past.popleft()
+            self._told_past.append((event.at, sum(self._worker_done(*key) for key in self._told)))
+            while self._told_past[0][0] < event.at - 2 * RATE_WINDOW:
+                self._told_past.popleft()
+            return True
+        if isinstance(event, events.RunStarted):
+            self.started = event
+        elif isinstance(event, events.WorkerProgress):
+            self._told[event.task, event.worker] = (event.done, event.total)
+        elif isinstance(event, (events.RunStopping, events.RunKilled)):
+            self._stopping = event.why
+        return False
+
+    def take_snapshot(self) -> ProgressSnapshot:
+        """Return the progress of the run."""
+        title, plan = self.started.title, self.started.plan
+        if not self._past:
+            return ProgressSnapshot(title, 0.0)
+        now = self._past[-1]
+        planned = {task.name: task for task in plan.tasks}
+        sources = [name for name, task in planned.items() if not task.inputs and task.outputs]
+        sizes = {queue.name: queue.size for queue in plan.queues}
+        done, total = self._source_totals(sources)
+        return ProgressSnapshot(
+            title=title,
+            seconds=now.at - self.started.at,
+            tasks=tuple(self._task_row(name, counts, planned.get(name)) for name, counts in now.tasks.items()),
+            queues={name: QueueRow(name, length, sizes.get(name)) for name, length in now.queues.items()},
+            items_read=sum(now.tasks[name].sent for name in sources if name in now.tasks),
+            dead=sum(counts.dead for counts in now.tasks.values()),
+            done=done,
+            total=total,
+            eta=self._estimate_remaining(done, total),
+            stop_reason=self._stopping,
+        )
+
+    def _task_row(self, name: str, counts: events.TaskCounts, planned: events.TaskPlanned | None) -> TaskRow:
+        state = counts.stage
+        if state == "running" and not counts.workers and counts.starting:
+            state = "starting"
+        source = planned is not None and not planned.inputs
+        first, last = self._past[0], self._past[-1]
+        before = first.tasks.get(name, counts)
+        done = counts.sent if source else counts.done
+        rate = max(0, done - (before.sent if source else before.done)) / max(last.at - first.at, 1e-9)
+        return TaskRow(name, state, counts, done, rate, planned.outputs if planned is not None else ())
+
+    def _source_totals(self, sources: list[str]) -> tuple[float | None, float | None]:
+        """Return what is done and what there is, when every source has told it."""
+        found = [key for key in self._told if key[0] in sources]
+        totals = [total for key in found if (total := self._told[key][1]) is not None]
+        if not found or len(totals) < len(found) or {task for task, _ in found} != set(sources):
+            return None, None
+        return sum(self._worker_done(*key) for key in found), sum(totals)
+
+    def _worker_done(self, task: str, worker: str) -> float:
+        """Return what a worker has told to be done; below 0 it is what it has sent."""
+        done = self._told[task, worker][0]
+        if done >= 0 or not self._past:
+            return max(0.0, done)
+        return sum(each.items for each in self._past[-1].workers.get(task, ()) if each.name == worker)
+
+    def _estimate_remaining(self, done: float | None, total: float | None) -> float | None:
+        """Estimate from what was done in the last seconds; None before there is something to judge by."""
+        if done is None or total is None or done >= total or self._stopping:
+            return None
+        (began, before), (now, after) = self._told_past[0], self._told_past[-1]
+        if now - began < 1.0 or after <= before:
+            return None
+        return (total - done) / (after - before) * (now - began)
