@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import runner
 from runner import events
-from runner.report.bottleneck import find_bottleneck
-from runner.report.pipelines import other_programs_share
+from runner.report.bottleneck import find_bottleneck, other_programs_share
 from runner.report.record import Bottleneck, RunRecord
-from runner.supervisor.processors import ProcessorMeter
+from runner.supervisor.outcome import ProcessorMeter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -243,12 +243,9 @@ def _raise_signal(result: Result) -> None:
 
 @contextlib.contextmanager
 def only_run() -> Iterator[None]:
-    """Be the only run of this process.
-
-    Local plugins are read anew, as their files are now; worker processes would see that in any case.
-    """
+    """Be the only run of this process; local plugins are read anew, as worker processes would in any case."""
     from runner.engines import process_setup
-    from runner.tasks import LOCAL_PREFIX
+    from runner.local_modules import LOCAL_PREFIX
 
     pid, this_run = os.getpid(), object()
     if os.environ.get("RUNNER_PID") == str(pid) or _UNDER_WAY.setdefault(pid, this_run) is not this_run:

@@ -23,7 +23,6 @@ from runner import events, shared_stdin
 from runner.clock import RealClock
 from runner.engines import process_setup
 from runner.engines.base import EngineContext
-from runner.engines.limits import raise_open_files_limit
 from runner.engines.reactor import LocalReactor
 from runner.plugins.hooks import Listeners, offered_engines
 from runner.report.console import Console
@@ -112,7 +111,7 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
         worker_hooks=found.plugins.hooks.worker_hooks(),
         plugins=found.plugins,
         description=describe_run(config, tasks, queues.values()),
-        notices=found.plugin_notices,
+        notices=tuple(each.message for each in found.problems if each.code == check.BROKEN_PLUGIN),
         secret_mask=SecretMask(config.params[name] for name, param in config.declared_params.items() if param.secret),
     )
 
@@ -238,7 +237,7 @@ def execute_plan(
     The caller can post events to its `reactor` meanwhile. `watched`: `Progress` is emitted even if no plugin listens.
     """
     counts = [(len(task.config.workers), task.mode) for task in plan.tasks.values()]
-    raise_open_files_limit(sum(n for n, mode in counts if mode == "process"), sum(n for n, _ in counts))
+    process_setup.raise_open_files_limit(sum(n for n, mode in counts if mode == "process"), sum(n for n, _ in counts))
     with contextlib.ExitStack() as stack:
         stack.enter_context(process_setup.deliver_signals())
         letters = _RunDeadLetters(plan, printer)

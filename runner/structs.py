@@ -18,14 +18,7 @@ if TYPE_CHECKING:
     from dataclasses import dataclass
 else:
 
-    def dataclass(
-        cls: type | None = None,
-        /,
-        *,
-        frozen: bool = False,
-        slots: bool = False,
-        eq: bool = True,
-    ) -> Any:
+    def dataclass(cls: type | None = None, /, *, frozen: bool = False, slots: bool = False, eq: bool = True) -> Any:
         """As `dataclasses.dataclass`, for those options.
 
         >>> @dataclass(frozen=True, slots=True)
@@ -50,7 +43,7 @@ else:
             if frozen:
                 made.__setattr__, made.__delattr__ = _refuse("assign to"), _refuse("delete")
                 if slots:
-                    made.__getstate__, made.__setstate__ = _getstate, _setstate
+                    made.__setstate__ = _setstate
             return made
 
         return make if cls is None else make(cls)
@@ -117,13 +110,9 @@ def _refuse(what: str) -> Any:
     return refuse
 
 
-def _getstate(self: Any) -> list[Any]:
-    return [getattr(self, each.name) for each in dataclasses.fields(self)]
-
-
-def _setstate(self: Any, state: list[Any]) -> None:
-    for each, value in zip(dataclasses.fields(self), state, strict=True):
-        object.__setattr__(self, each.name, value)
+def _setstate(self: Any, state: tuple[None, dict[str, Any]]) -> None:
+    for name, value in state[1].items():
+        object.__setattr__(self, name, value)
 
 
 __all__ = ["dataclass", "field"]

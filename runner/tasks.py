@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ForwardRef, Generic, Literal, Protocol, TypeVar, Union, overload
 
+from runner.local_modules import LOCAL_PREFIX
 from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: The attribute by which `@task` marks a callable; its value is a `Declaration`.
 MARK_ATTRIBUTE = "__runner_task__"
-#: How the names of local plugins' modules begin: `runner.local_modules` finds them, once one of them is imported.
-LOCAL_PREFIX = "runner.local_modules."
 
 
 @dataclass(frozen=True, slots=True)

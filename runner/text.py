@@ -1,7 +1,4 @@
-"""Text for people: made safe to show, cut, measured and aligned; times, sizes and counts in words.
-
-Everything imports this module, so it imports nothing by itself.
-"""
+"""Text for people: made safe, cut, measured, aligned; times, sizes and counts in words. It imports nothing."""
 
 from __future__ import annotations
 

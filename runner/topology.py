@@ -199,11 +199,11 @@ class Topology:
         return [
             name
             for name in self._waiting
-            if any(self._never(other, wanted) for other, wanted in self.nodes[name].after.items())
+            if any(
+                self.is_finished(other) and not self._holds(other, wanted)
+                for other, wanted in self.nodes[name].after.items()
+            )
         ]
-
-    def _never(self, name: str, wanted: AfterState) -> bool:
-        return self.is_finished(name) and not self._holds(name, wanted)
 
     def is_closed(self, queue: str, inside: Iterable[str] = ()) -> bool:
         """Return True if nothing will be put any more, apart from what the tasks `inside` may put."""
@@ -281,3 +281,17 @@ def strongly_connected(edges: Mapping[str, Iterable[str]]) -> list[tuple[str, ..
                     on_stack.difference_update(part)
                     found.append(tuple(part))
     return found
+
+
+def connected_groups(names: Iterable[str], pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
+    """Return the names by what connects them, each group in their order.
+
+    >>> connected_groups("abcd", [("a", "c"), ("d", "c")])
+    [['a', 'c', 'd'], ['b']]
+    """
+    group = {name: name for name in names}
+    for one, other in pairs:
+        mine, theirs = group[one], group[other]
+        if mine != theirs:
+            group = {name: mine if head == theirs else head for name, head in group.items()}
+    return [[name for name in group if group[name] == head] for head in dict.fromkeys(group.values())]

@@ -32,17 +32,12 @@ if TYPE_CHECKING:
     from runner.model import Config, TaskConfig
     from runner.plugins import Plugin, PluginPolicy, TaskFunction
 
-__all__ = [
-    "Findings",
-    "check_everything",
-    "check_file",
-    "check_functions",
-    "raise_if_errors",
-]
+__all__ = ["Findings", "check_everything", "check_file", "check_functions", "raise_if_errors"]
 
 #: A plugin that finds more than this in one file is not read.
 _MOST = 100
-_BROKEN_PLUGIN = "W406"
+#: Of a plugin that a run goes on without.
+BROKEN_PLUGIN = "W406"
 
 
 def check_file(config: Config) -> list[Problem]:
@@ -63,11 +58,6 @@ class Findings:
     arguments: dict[str, Arguments]
     plugins: PluginSet
 
-    @property
-    def plugin_notices(self) -> tuple[str, ...]:
-        """The texts about plugins that a run goes on without."""
-        return tuple(each.message for each in self.problems if each.code == _BROKEN_PLUGIN)
-
 
 def check_everything(config: Config, choice: PluginPolicy | None = None) -> Findings:
     """Return what `check_file` and the functions and plugins say; this loads the plugins of the file.
@@ -77,7 +67,9 @@ def check_everything(config: Config, choice: PluginPolicy | None = None) -> Find
     apart = [task for task in config.tasks.values() if task.enabled and task.mode != "thread"]
     env = {word: value for task in reversed(apart) for word, value in task.env.items()}
     plugins = PluginSet(config.folder, config.plugins, choice, env)
-    problems = [*check_file(config), *_find_plugin_problems(config, plugins)]
+    problems = [*check_file(config), *_check_names(config, plugins), *_check_engine(config, plugins)]
+    if all(each.severity != "error" for each in config.problems):  # else plugins would meet a file that is half known
+        problems += (found for asked in plugins.hooks.calls_of("runner_check") for found in _ask_plugin(config, *asked))
     functions: dict[str, TaskFunction] = {}
     tasks: dict[str, TaskConfig] = {}
     for word, task in config.tasks.items():
@@ -112,16 +104,8 @@ def _shown_problems(config: Config, problems: Iterable[Problem]) -> list[Problem
 # -- plugins ----------------------------------------------------------------------------------
 
 
-def _find_plugin_problems(config: Config, plugins: PluginSet) -> Iterator[Problem]:
-    """Yield names that two plugins have, plugins that are not there, an unknown engine, and what plugins find."""
-    yield from _check_names(config, plugins)
-    yield from _check_engine(config, plugins)
-    if all(each.severity != "error" for each in config.problems):  # else they would meet a file that is half known
-        for plugin, call in plugins.hooks.calls_of("runner_check"):
-            yield from _ask_plugin(config, plugin, call)
-
-
 def _check_names(config: Config, plugins: PluginSet) -> Iterator[Problem]:
+    """Yield names that two plugins have, and plugins that are not there."""
     owners: dict[str, Plugin] = {}
     for each in plugins.local_plugins:
         other = owners.setdefault(each.name, each)
@@ -177,7 +161,7 @@ def _find_broken_plugins(config: Config, plugins: PluginSet, problems: Sequence[
             continue
         text = f"plugin {plugin.label} is left out: {plugin.error_line}"
         hint = "" if plugin.error == plugin.error_line else plugin.error.rstrip()
-        yield Problem(_BROKEN_PLUGIN, text, config.place(), "warning", hint=hint)
+        yield Problem(BROKEN_PLUGIN, text, config.place(), "warning", hint=hint)
 
 
 def _has_hooks(plugin: Plugin) -> bool:

@@ -1,7 +1,4 @@
-"""The command line: its verbs, its own options, and how errors leave it.
-
-A verb's module is imported when the verb is called: starting costs what one verb costs.
-"""
+"""The command line: its verbs, each imported when it is called, its own options, and how errors leave it."""
 
 from __future__ import annotations
 
@@ -241,8 +238,7 @@ def _root_options(
         bool, Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     folder: Annotated[  # noqa: ARG001  its callback has acted on it
-        str | None,
-        Option("-C", metavar="DIR", is_eager=True, callback=_change_folder, help="Start in this folder."),
+        str | None, Option("-C", metavar="DIR", is_eager=True, callback=_change_folder, help="Start in this folder.")
     ] = None,
 ) -> None:
     """Take the options of runner itself."""

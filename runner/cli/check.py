@@ -112,14 +112,9 @@ def _check_one(
 def _problem_record(problem: Problem) -> dict[str, Any]:
     place = problem.place
     return {
-        "file": place.file,
-        "line": place.line,
-        "column": place.column,
+        **{word: getattr(place, word) for word in ("file", "line", "column")},
         "end_column": place.column + place.length if place.line else 0,
-        "code": problem.code,
-        "severity": problem.severity,
-        "message": problem.message,
-        "hint": problem.hint,
+        **{word: getattr(problem, word) for word in ("code", "severity", "message", "hint")},
     }
 
 

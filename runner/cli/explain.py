@@ -1,7 +1,4 @@
-"""`runner explain`: the meaning of each code, with an example of the mistake and the way out.
-
-The pages are in `codes.toml`, where examples in TOML read well.
-"""
+"""`runner explain`: the meaning of each code, with the mistake and the way out; the pages are in `codes.toml`."""
 
 from __future__ import annotations
 

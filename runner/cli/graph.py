@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Option
 
 from runner.cli.report import find_record
-from runner.cli.shared_options import (
-    DEFAULT_STATE,
-    FileArgument,
-    ParamOptions,
-    SetOptions,
-    StateOption,
-    examine_file,
-)
+from runner.cli.shared_options import DEFAULT_STATE, FileArgument, ParamOptions, SetOptions, StateOption, examine_file
 from runner.errors import UsageError
-
-if TYPE_CHECKING:
-    from runner.report.graph import Diagram
 
 _FORMATS = ("text", "mermaid", "dot", "svg")
 
@@ -29,8 +19,7 @@ def graph(
     param: ParamOptions = None,
     set_: SetOptions = None,
     format_: Annotated[
-        str,
-        Option("--format", metavar="text|mermaid|dot|svg", help="How to draw.", autocompletion=lambda: _FORMATS),
+        str, Option("--format", metavar="text|mermaid|dot|svg", help="How to draw.", autocompletion=lambda: _FORMATS)
     ] = "text",
     run: Annotated[str | None, Option(metavar="RUN", help="Draw a past run with its counts: an id, or `last`.")] = None,
     state: StateOption = DEFAULT_STATE,
@@ -61,16 +50,12 @@ def graph(
     if format_ == "text":
         print(drawing.to_text(made, shutil.get_terminal_size().columns))
     elif format_ == "svg":
-        print(_draw_svg(made))
+        from runner.report.graph_svg import DiagramTooLarge, to_svg
+
+        try:
+            print(to_svg(made))
+        except DiagramTooLarge:
+            size = f"{len(made.boxes):,} boxes and {len(made.edges):,} lines between them"
+            raise UsageError(f"{size} are too many for a picture; `--format text` lists them") from None
     else:
         print(drawing.to_mermaid(made) if format_ == "mermaid" else drawing.to_dot(made))
-
-
-def _draw_svg(made: Diagram) -> str:
-    from runner.report.graph_svg import DiagramTooLarge, to_svg
-
-    try:
-        return to_svg(made)
-    except DiagramTooLarge:
-        size = f"{len(made.boxes):,} boxes and {len(made.edges):,} lines between them"
-        raise UsageError(f"{size} are too many for a picture; `--format text` lists them") from None

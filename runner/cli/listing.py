@@ -105,19 +105,9 @@ def _task_row(task: TaskConfig) -> tuple[str, ...]:
 
 
 def _task_records(config: Config) -> list[dict[str, Any]]:
+    words = ("name", "call", "mode", "workers", "inputs", "outputs", "dead", "after", "enabled", "help")
     return [
-        {
-            "name": task.name,
-            "call": task.call,
-            "mode": task.mode,
-            "workers": list(task.workers),
-            "inputs": list(task.inputs),
-            "outputs": {port.name: list(port.queues) for port in task.ports},
-            "dead": task.dead,
-            "after": task.after,
-            "enabled": task.enabled,
-            "help": task.help,
-        }
+        {word: getattr(task, word) for word in words} | {"outputs": {port.name: port.queues for port in task.ports}}
         for task in config.tasks.values()
     ]
 
@@ -276,7 +266,7 @@ def _describe_end(path: Path, record: dict[str, Any]) -> str:
 def _outcome_line(record: dict[str, Any]) -> str:
     """Return the last line of its summary; without a name of a task that was not written by runner."""
     from runner.ledger import Balance
-    from runner.report.summary import describe_outcome
+    from runner.report.console import describe_outcome
 
     try:
         hows = {str(task["name"]): task["how"] for task in record["tasks"]}

@@ -18,17 +18,11 @@ _TEMPLATES = Path(__file__).with_name("templates")
 #: PEP 503 and PEP 508: letters and digits, with single `-`, `_` or `.` between them.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*([-_.][A-Za-z0-9]+)*")
 
-app = typer.Typer(
-    help="Make a folder that runs, with tests that pass.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = typer.Typer(help="Make a folder that runs, with tests that pass.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("plugin")
-def plugin(
-    name: Annotated[str, Argument(metavar="NAME", help="What files will call it, e.g. kitchen.")],
-) -> None:
+def plugin(name: Annotated[str, Argument(metavar="NAME", help="What files will call it, e.g. kitchen.")]) -> None:
     """Make a distribution with a plugin: NAME `kitchen` gives the folder `runner-kitchen`."""
     dashed = re.sub(r"[-_.]+", "-", name.lower()).removeprefix("runner-")
     word = _checked_identifier(name, dashed.replace("-", "_"))

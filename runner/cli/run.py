@@ -55,8 +55,7 @@ def run(
     ] = None,
     grace: Annotated[str | None, Option(metavar="TIME", help="Time to drain after the first Ctrl-C, e.g. 30s.")] = None,
     halt: Annotated[
-        str | None,
-        Option(metavar="N|P%|first|never", help="Stop once N items, or P % of a task's items, are dead."),
+        str | None, Option(metavar="N|P%|first|never", help="Stop once N items, or P % of a task's items, are dead.")
     ] = None,
     deadline: Annotated[str | None, Option(metavar="TIME", help="Stop after this time, e.g. 2h; exit 124.")] = None,
     log: Annotated[

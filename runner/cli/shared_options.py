@@ -99,8 +99,7 @@ SetOptions = Annotated[
     ),
 ]
 NoPluginOption = Annotated[
-    list[str] | None,
-    Option(metavar="NAME", help="Use no plugin of this name, or of this distribution."),
+    list[str] | None, Option(metavar="NAME", help="Use no plugin of this name, or of this distribution.")
 ]
 NoPluginsOption = Annotated[bool, Option("--no-plugins", help="Use no installed plugin.")]
 OnlyPluginOption = Annotated[

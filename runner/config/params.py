@@ -108,10 +108,7 @@ class Params:
     filled_size: int = 0
 
     def resolve_values(self, given: Mapping[str, str], env: Mapping[str, str], *, lenient: bool = False) -> None:
-        """Find the value of every param: --set, then -p, then its environment variable, then its default.
-
-        `lenient`: a required one without a value is a warning.
-        """
+        """Find the value of each param: --set, -p, its variable, its default; `lenient`: a required one may lack it."""
         for word in given:
             if word not in self.values and word not in self.declared:
                 origin = (f"-p {word}",)

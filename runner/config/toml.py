@@ -43,7 +43,9 @@ def read(source: str | Path) -> tuple[Path, str]:
         return Path.cwd(), decode_text(sys.stdin.buffer.read(MAX_FILE_BYTES + 1))
     path = Path(source)
     try:
-        if not path.is_file() and not _is_pipe(path):
+        # The pipe of `runner run <(generate)`, and not a device such as /dev/zero.
+        is_pipe = path.is_fifo() and str(path).startswith(("/dev/fd/", "/proc/self/fd/"))
+        if not path.is_file() and not is_pipe:
             what = "this is a folder, not a file" if path.is_dir() else "this is not a regular file"
             raise UnreadableFile("E101", what if path.exists() else "the file does not exist")
         with path.open("rb") as file:
@@ -54,11 +56,6 @@ def read(source: str | Path) -> tuple[Path, str]:
     except ValueError:  # a NUL in the path
         raise UnreadableFile("E101", "the file is not a file name") from None
     return folder, decode_text(data)
-
-
-def _is_pipe(path: Path) -> bool:
-    """Return True for the pipe of `runner run <(generate)`, and False for a device such as /dev/zero."""
-    return path.is_fifo() and str(path).startswith(("/dev/fd/", "/proc/self/fd/"))
 
 
 def decode_text(data: bytes) -> str:
@@ -92,7 +89,10 @@ def parse_toml(text: str) -> dict[str, Any]:
     except RecursionError:
         raise UnreadableFile("E102", "values or keys are nested too deeply", *_find_depth(text)) from None
     except ValueError as error:  # an integer of thousands of digits, or an invalid date
-        raise _bad_value(text, error) from None
+        if (number := _LONG_NUMBER.search(text)) is None:
+            raise UnreadableFile("E102", f"not valid TOML: {error}") from None
+        place = _line_and_column(text, number.start())
+        raise UnreadableFile("E102", "a number with thousands of digits", *place) from None
     if _too_deep(found):
         raise UnreadableFile("E102", f"tables are nested more than {MAX_NESTING} levels deep", *_find_depth(text))
     return found
@@ -158,13 +158,6 @@ _PLAINER: tuple[tuple[str, str, str, Callable[[str, int], int] | None], ...] = (
     (r"invalid value", "", "a string needs quotes", _bare_word),
     (r"expected '=' after a key", "", "TOML writes `key = value`", None),
 )
-
-
-def _bad_value(text: str, error: ValueError) -> UnreadableFile:
-    number = _LONG_NUMBER.search(text)
-    if number is None:
-        return UnreadableFile("E102", f"not valid TOML: {error}")
-    return UnreadableFile("E102", "a number with thousands of digits", *_line_and_column(text, number.start()))
 
 
 def _line_and_column(text: str, at: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The process of a run, made fit for it: three standard descriptors that are open, and signals that arrive."""
+"""The process of a run, made fit for it: open standard descriptors, signals that arrive, as many files as it needs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING, Any
+
+from runner.errors import ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +17,11 @@ if TYPE_CHECKING:
 TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP)
 #: Blocked by who started this process (a service with a signalfd, a thread of a program), they would never arrive.
 _NEEDED_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGCONT}
+#: Of a process worker: socket, lifeline, pidfd, sentinel, stack file, two pipes of output, and its arena: one to lend,
+#: two (one of them `mmap`'s own) where thread workers read it.
+_FDS_PER_PROCESS = 10
+#: The rest: terminal, plugins' files, the reactor, the printer, the fork server, and what one start needs for a moment.
+_FDS_BASE = 64
 
 
 def fill_standard_descriptors() -> list[int]:
@@ -117,3 +124,31 @@ def interrupt_on_signals() -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+# -- the machine's limits, looked at before the first worker starts -----------------------------
+
+
+def raise_open_files_limit(processes: int, workers: int) -> None:
+    """Raise the soft limit of open files as process workers need it, or ResourceError; `workers` are of all kinds."""
+    from runner.transport.progress_page import MAX_PROGRESS_SLOTS  # not for a command that only says its version
+
+    if workers > MAX_PROGRESS_SLOTS:
+        raise ResourceError(
+            f"{workers:,} workers are more than one run can have ({MAX_PROGRESS_SLOTS:,}); lower `workers`"
+        )
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    needed = _FDS_BASE + _FDS_PER_PROCESS * processes
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        subject = f"{processes:,} process workers need" if processes else "this run needs"
+        raise ResourceError(
+            f"{subject} about {needed:,} open files, and this shell allows {hard:,}"
+            " (`ulimit -Hn`); lower `workers`, or raise the limit"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

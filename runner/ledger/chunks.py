@@ -1,10 +1,21 @@
-"""Chunks: items on their way, as the ledger knows them."""
+"""Chunks: items on their way, as the ledger knows them; and the order in which an ordered task's results leave.
+
+That is a chain of entries, released from its head:
+
+    head ▶ [done] ▶ [pending] ▶ [done] ▶ [pending] ◀ tail
+             │ leaves at once      └ waits for the entries before it
+
+Every lease of an ordered task has an entry, made when its items are granted for the first time. When a lease is
+only partly done, what remains gets entries right behind it, so that it keeps its place however late it comes.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from msgspec import Struct
+
+from runner.structs import dataclass, field
 
 
 class Chunk(Struct, frozen=True):
@@ -22,3 +33,60 @@ class Chunk(Struct, frozen=True):
     size: int
     priorities: tuple[float, ...] = ()
     shared_bytes: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class OrderEntry:
+    """One place in the order, with the results that wait in it: (queue, chunk) pairs."""
+
+    release_order: ReleaseOrder
+    outputs: list[tuple[str, Chunk]] = field(default_factory=list)
+    settled: bool = False
+    next_entry: OrderEntry | None = None
+
+    def insert_behind(self) -> OrderEntry:
+        """Return a new entry right behind this one."""
+        entry = OrderEntry(self.release_order, next_entry=self.next_entry)
+        self.next_entry = entry
+        if self.release_order.tail is self:
+            self.release_order.tail = entry
+        return entry
+
+
+@dataclass(slots=True)
+class ReleaseOrder:
+    """The entries of one ordered task that have not left yet, and how many results for each queue they hold back."""
+
+    head: OrderEntry | None = None
+    tail: OrderEntry | None = None
+    held_results: dict[str, int] = field(default_factory=dict)
+
+    def append_entry(self) -> OrderEntry:
+        """Return a new entry at the end."""
+        entry = OrderEntry(self)
+        if self.tail is None:
+            self.head = entry
+        else:
+            self.tail.next_entry = entry
+        self.tail = entry
+        return entry
+
+    def settle_entry(self, entry: OrderEntry, outputs: list[tuple[str, Chunk]]) -> list[tuple[str, Chunk]]:
+        """Take the results of an entry; return all that may leave now, in order."""
+        entry.outputs.extend(outputs)
+        entry.settled = True
+        for queue, chunk in outputs:
+            self.held_results[queue] = self.held_results.get(queue, 0) + chunk.count
+        return self.release_outputs()
+
+    def release_outputs(self, *, settled_only: bool = True) -> list[tuple[str, Chunk]]:
+        """Return what may leave, in order; with `settled_only=False` all, although what was before it never came."""
+        leaving: list[tuple[str, Chunk]] = []
+        while self.head is not None and (self.head.settled or not settled_only):
+            leaving.extend(self.head.outputs)
+            self.head = self.head.next_entry
+        if self.head is None:
+            self.tail = None
+        for queue, chunk in leaving:
+            self.held_results[queue] -= chunk.count
+        return leaving

@@ -9,7 +9,7 @@ from runner.structs import dataclass, field
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.ledger.ordering import OrderEntry
+    from runner.ledger.chunks import OrderEntry
     from runner.ledger.subscriptions import ItemRange, Subscription
 
 

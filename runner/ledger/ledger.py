@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from runner.ledger.balance import Balance, ItemCounts
-from runner.ledger.chunks import Chunk
+from runner.ledger.chunks import Chunk, ReleaseOrder
 from runner.ledger.leases import Again, Dead, GivenUp, Lease, Settlement, Verdict
-from runner.ledger.ordering import ReleaseOrder
 from runner.ledger.subscriptions import ItemRange, QueueOrder, Subscription, WhenFull
 from runner.structs import dataclass
 
@@ -129,10 +128,7 @@ class Ledger:
                 line.size = max(line.min_size, items)
 
     def remove_reader(self, task: str, over: Container[str]) -> None:
-        """Remove a task that reads no more, and send what its order held back.
-
-        Lines whose readers are all `over` are left.
-        """
+        """Remove a task that reads no more; send what its order held back, leave lines whose readers are all `over`."""
         if task in self.release_orders:
             self._send(task, self.release_orders[task].release_outputs(settled_only=False))
         for line in self.subscriptions_by_task[task]:
@@ -309,11 +305,8 @@ class Ledger:
                 kept.append((line, replace(piece, order_entry=entry), until))
             again = kept
         for line, piece, until in again:
-            if until is None:
-                line.give_back(piece, lease.task)
-            else:
-                line.return_sleeping(piece, until, lease.task)
-                self._sleepers = True
+            line.give_back(piece, lease.task, until)
+            self._sleepers = self._sleepers or until is not None
 
     @staticmethod
     def _position(lease: Lease, piece: ItemRange) -> tuple[int, int]:

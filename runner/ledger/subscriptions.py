@@ -17,8 +17,7 @@ from runner.structs import dataclass, field
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
-    from runner.ledger.chunks import Chunk
-    from runner.ledger.ordering import OrderEntry
+    from runner.ledger.chunks import Chunk, OrderEntry
 
 #: The place of a piece in its line.
 _queue_position = attrgetter("ticket", "start")
@@ -190,21 +189,16 @@ class Subscription:
         for piece in self.kept_for_task.pop(task, ()):
             self._requeue(piece, task)
 
-    def give_back(self, piece: ItemRange, task: str) -> None:
-        """Return items that were granted to a task: they go where they were."""
-        self._count_back(piece)
-        self._requeue(piece, task)
-
-    def return_sleeping(self, piece: ItemRange, until: float, task: str) -> None:
-        """Return granted items that must not be granted before `until`."""
-        self._count_back(piece)
-        self.sleeping_items += piece.count
-        heapq.heappush(self.sleeping_ranges, (until, piece.ticket, piece.start, piece, task))
-
-    def _count_back(self, piece: ItemRange) -> None:
+    def give_back(self, piece: ItemRange, task: str, until: float | None = None) -> None:
+        """Return items that were granted to a task: they go where they were, at once or when `until` has come."""
         self.leased_items -= piece.count
         self.count += piece.count
         self.held_bytes += piece.size
+        if until is None:
+            self._requeue(piece, task)
+        else:
+            self.sleeping_items += piece.count
+            heapq.heappush(self.sleeping_ranges, (until, piece.ticket, piece.start, piece, task))
 
     def _requeue(self, piece: ItemRange, task: str) -> None:
         """Put items where they were before they were granted to a task."""

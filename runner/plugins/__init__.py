@@ -11,9 +11,9 @@ in front, and a `plugins/json.py` shadows nothing. A broken plugin stays in the 
 needs it fails. What is blocked (`PluginPolicy`) is never imported.
 """
 
+from runner.plugins.distributions import PluginPolicy
 from runner.plugins.lookup import PluginSet
 from runner.plugins.plugin import Plugin
-from runner.plugins.policy import PluginPolicy
 from runner.tasks import TaskFunction
 
 __all__ = ["Plugin", "PluginPolicy", "PluginSet", "TaskFunction"]

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from runner.local_modules import module_name
-from runner.plugins.entry_points import COMMANDS_GROUP, FUNCTIONS_GROUP, HOOKS_GROUP, find_distributions
+from runner.plugins.distributions import COMMANDS_GROUP, FUNCTIONS_GROUP, HOOKS_GROUP, find_distributions
 from runner.plugins.plugin import Plugin
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from runner.error_text import describe_error
 from runner.errors import PluginError
 from runner.plugins import discovery
+from runner.plugins.distributions import PluginPolicy
 from runner.plugins.hooks import HookCalls
 from runner.plugins.plugin import Plugin, import_with_env, is_user_interrupt, trim_traceback
-from runner.plugins.policy import PluginPolicy
 from runner.tasks import Reference, TaskFunction, find_declaration
 from runner.text import did_you_mean
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
 
-    from runner.plugins.entry_points import Distribution
+    from runner.plugins.distributions import Distribution
     from runner.tasks import Declaration
 
 _OURS = str(Path(__file__).parent.parent)

@@ -10,15 +10,36 @@ from typing import TYPE_CHECKING
 
 from runner import events
 from runner.error_text import item_name
-from runner.report import summary
-from runner.text import count_with_noun, format_duration, printable_line
+from runner.text import (
+    count_or_empty,
+    count_with_noun,
+    cut_text,
+    format_count,
+    format_duration,
+    format_table,
+    printable_line,
+    size_or_empty,
+    time_or_empty,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from runner.ledger import Balance
     from runner.report.printer import Printer
     from runner.report.record import RunRecord
     from runner.supervisor import Plan, RunOutcome
+
+SUMMARY_WIDTH = 80
+#: A name is cut to at least so many characters.
+_LEAST_NAME = 8
+#: Counts of items that did not get where they should.
+_LOSSES = ("dead", "dropped", "left")
+_VERDICTS = {"again": "tried again", "dead": "given up", "dropped": "dropped", "fatal": "fatal"}
+#: A run of fewer items and seconds, in which all went well, is a trifle.
+MIN_NOTABLE_ITEMS, MIN_NOTABLE_SECONDS = 100, 10.0
+#: Failures of a kind that were shown as they happened.
+MAX_SHOWN_FAILURES = 3
 
 
 class Console:
@@ -39,7 +60,7 @@ class Console:
             case events.WorkerDied(told=False):
                 worker = f"task `{event.task}`, worker `{event.worker}` (pid {event.pid})"
                 then = "; a new one takes its place" if event.will_restart else ""
-                self.print_message(f"{worker}: {event.why}{summary.describe_executed(event)}{then}", "WARNING")
+                self.print_message(f"{worker}: {event.why}{describe_executed(event)}{then}", "WARNING")
             case events.Stack() if self._is_first_stack(event):
                 self.print_message(
                     f"worker `{event.worker}` of task `{event.task}` (pid {event.pid}), {event.why}, executed:"
@@ -66,10 +87,7 @@ class Console:
         return event.why == "SIGQUIT" or self._failures[kind] == 1
 
     def print_message(self, text: str, level: str = "INFO") -> None:
-        """Print a line of runner's own, made safe by the printer.
-
-        Further lines are indented, so that no error can pass itself off as one of runner's.
-        """
+        """Print a line of runner's own; further lines are indented, so that no error can pass itself off as one."""
         first, *more = text.split("\n")
         lines = [first, *(line if line[:4].isspace() else f"    {line}" for line in more)]
         self._printer.print_message("\n".join(lines), level)
@@ -77,7 +95,7 @@ class Console:
     def _print_failure(self, event: events.ItemFailed) -> None:
         kind = (event.task, event.error.partition(":")[0])
         self._failures[kind] += event.count
-        if self._failures[kind] > summary.MAX_SHOWN_FAILURES or (self._quiet and event.verdict == "again"):
+        if self._failures[kind] > MAX_SHOWN_FAILURES or (self._quiet and event.verdict == "again"):
             return
         where = f"task `{event.task}`, worker `{event.worker}`"
         item = f", {item_name(event.preview, event.item)}" if event.item else ""
@@ -91,7 +109,7 @@ class Console:
         self.print_message(f"{where}{item}{batch}{verdict}: {event.error[:500]}", level)
         if self._failures[kind] == event.count and event.traceback:
             self.print_message(_indent_lines(event.traceback), level)
-        if self._failures[kind] >= summary.MAX_SHOWN_FAILURES and event.verdict != "fatal":
+        if self._failures[kind] >= MAX_SHOWN_FAILURES and event.verdict != "fatal":
             self.print_message(f"task `{event.task}`: further {kind[1]} failures are counted, not shown")
 
     def print_summary(self, result: RunOutcome, record: RunRecord | None = None) -> None:
@@ -110,21 +128,19 @@ class Console:
 
     def _print_ending(self, result: RunOutcome, record: RunRecord | None) -> None:
         if record is not None:
-            for line in chain(summary.summary_tables(record, verbose=self._verbose), summary.failure_lines(record)):
+            for line in chain(summary_tables(record, verbose=self._verbose), failure_lines(record)):
                 self.print_message(line)
         self.print_message(_last_line(self._plan.title, result))
         indent = " " * len(printable_line(self._plan.title))
         if record is not None and record.limit is not None:
-            width = max(summary.SUMMARY_WIDTH, len(indent) + 42)  # a long title leaves the sentence room
+            width = max(SUMMARY_WIDTH, len(indent) + 42)  # a long title leaves the sentence room
             for line in wrap(record.limit.sentence, width - len(indent) - 2):
                 self.print_message(f"{indent}  {line}")
         if result.letters_kept:
-            self.print_message(f"{indent}  {result.letters_kept:,} dead: runner dead list{self._letters_location()}")
-
-    def _letters_location(self) -> str:
-        """Return the words by which `runner dead` finds the letters: by default in `.runner` here."""
-        state = self._plan.settings.state
-        return " last" if state.resolve() == Path(".runner").resolve() else f" {self._plan.run_id} --state {state}"
+            state = self._plan.settings.state
+            is_here = state.resolve() == Path(".runner").resolve()  # where `runner dead` looks by itself
+            where = "last" if is_here else f"{self._plan.run_id} --state {state}"
+            self.print_message(f"{indent}  {result.letters_kept:,} dead: runner dead list {where}")
 
 
 def _problem_lines(result: RunOutcome) -> Iterator[str]:
@@ -144,9 +160,136 @@ def _last_line(title: str, result: RunOutcome) -> str:
     ended = result.ended
     how = {0: "ended in", 4: "ended in", 1: "failed after"}.get(ended.exit_code, "stopped after")
     hows = {task.name: task.how for task in ended.tasks}
-    told = summary.describe_outcome(result.headline, hows, ended.unfinished, queues=bool(result.lines))
+    told = describe_outcome(result.headline, hows, ended.unfinished, queues=bool(result.lines))
     return f"{printable_line(title)}  {how} {format_duration(ended.seconds)}   {told}"
 
 
 def _indent_lines(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.rstrip("\n").splitlines())
+
+
+# -- the end of a run in words: what each task did, which queues held it up, what failed ----------
+
+
+def summary_tables(record: RunRecord, *, verbose: bool = False) -> Iterator[str]:
+    """Yield what each task did, and the queues that were full, or lost or kept something; nothing of a trifle.
+
+    At most 80 columns. A run without queues has no table: all there is to say of it is its result and its balance.
+    """
+    if not any(task.inputs for task in record.plan.tasks) or not (verbose or _is_notable_run(record)):
+        return
+    yield from _table_lines("task", [(task.name, _task_cells(record, task)) for task in record.tasks])
+    bounds = {queue.name: queue.size for queue in record.plan.queues}
+    telling = [
+        queue
+        for queue in record.queues
+        if queue.dead or queue.dropped or queue.left or ((size := bounds.get(queue.name)) and queue.most >= size)
+    ]
+    yield from _table_lines("queue", [(queue.name, _queue_cells(queue, bounds.get(queue.name))) for queue in telling])
+
+
+def _is_notable_run(record: RunRecord) -> bool:
+    """Return True if many items passed, or the run took long, or something has not gone as it should."""
+    wrong = any(task.dead or task.dropped or task.left or task.repeated for task in record.tasks)
+    return (
+        wrong or record.seconds >= MIN_NOTABLE_SECONDS or any(task.taken >= MIN_NOTABLE_ITEMS for task in record.tasks)
+    )
+
+
+def _task_cells(record: RunRecord, task: events.TaskSummary) -> dict[str, str]:
+    planned = {each.name: each for each in record.plan.tasks}.get(task.name)
+    return {
+        "in": format_count(task.taken) if planned is None or planned.inputs else "",
+        "out": format_count(task.sent) if planned is None or planned.outputs else "",
+        **{loss: count_or_empty(getattr(task, loss)) for loss in _LOSSES},
+        "again": count_or_empty(task.repeated),
+        "median": time_or_empty(task.median),
+        "p99": time_or_empty(task.p99),
+        "busy": f"{task.busy:.0%}" if task.workers else "",
+        "memory": size_or_empty(task.peak),
+    }
+
+
+def _queue_cells(queue: events.QueueSummary, size: int | None) -> dict[str, str]:
+    most = f"{format_count(queue.most)} of {format_count(size)}" if size else format_count(queue.most)
+    return {
+        "in": format_count(queue.put),
+        "out": format_count(queue.done),
+        **{loss: count_or_empty(getattr(queue, loss)) for loss in _LOSSES},
+        "at most": most,
+    }
+
+
+def _table_lines(title: str, rows: Sequence[tuple[str, dict[str, str]]]) -> Iterator[str]:
+    """Yield columns that say something, numbers to the right, the name cut so that it fits."""
+    if not rows:
+        return
+    keys = [key for key in rows[0][1] if any(row[key] for _, row in rows)]
+    widths = {key: max(len(key), *(len(row[key]) for _, row in rows)) for key in keys}
+    room = SUMMARY_WIDTH - sum(widths.values()) - 2 * len(widths)
+    while room < _LEAST_NAME and widths:  # names say more than the last column
+        room += widths.popitem()[1] + 2
+    keys = list(widths)
+    names = [cut_text(printable_line(name), room) for name, _ in rows]
+    told = [[name, *(row[key] for key in keys)] for name, (_, row) in zip(names, rows, strict=True)]
+    yield from format_table([[title, *keys], *told], ">")
+
+
+def failure_lines(record: RunRecord) -> Iterator[str]:
+    """Yield each kind of failure that was not shown one by one, the most frequent first."""
+    groups = sorted(record.failures, key=lambda group: -group.count)
+    for group in groups:
+        if group.count > MAX_SHOWN_FAILURES:
+            verdict = _VERDICTS.get(group.verdict, group.verdict)
+            name = printable_line(item_name(group.preview, group.first_item, 60))
+            first = f" (first: {name})" if group.first_item else ""
+            yield f"{group.count:,} × {printable_line(group.kind)} in {printable_line(group.task)}, {verdict}{first}"
+
+
+# -- sentences --------------------------------------------------------------------------------
+
+
+def describe_executed(event: events.WorkerDied) -> str:
+    """Say what a worker executed when it died, for the sentence on its death.
+
+    >>> from runner.events import WorkerDied
+    >>> describe_executed(WorkerDied(0.0, "t", "w", 1, "killed", "1.2", preview="'b'", count=3))
+    " while it executed one of 3 items, the first of them item 'b' (1.2)"
+    """
+    if not event.item:
+        return ""
+    name = item_name(event.preview, event.item)
+    if event.count == 1:
+        return f" while it executed {name}"
+    return f" while it executed one of {event.count:,} items, the first of them {name}"
+
+
+def describe_outcome(balance: Balance, hows: Mapping[str, str], unfinished: Iterable[str], *, queues: bool) -> str:
+    """Say how a run has ended, for its last line: the balance, or, without queues, how many tasks are ok.
+
+    >>> from runner.ledger import Balance
+    >>> describe_outcome(Balance(read=9, done=9), {"read": "ok", "eat": "ok"}, ["read"], queues=True)
+    '9 read = 9 done + 0 dead + 0 dropped + 0 left; `read` had not ended'
+    >>> describe_outcome(Balance(), {"sing": "ok", "dance": "failed", "rest": "ok"}, [], queues=False)
+    '2 tasks ok, 1 failed'
+    """
+    cut = list(unfinished)
+    had = f"{_list_names(cut)} had not ended" if cut else ""
+    if queues:
+        return f"{balance}; {had}" if had else str(balance)
+    ended = Counter(how for name, how in hows.items() if name not in cut)
+    parts: list[str] = []
+    for how, word in (("ok", "ok"), ("failed", "failed"), ("skipped", "not started")):
+        if ended[how]:
+            parts.append(f"{ended[how]} {word}" if parts else f"{count_with_noun(ended[how], 'task')} {word}")
+    return ", ".join([*parts, *([had] if had else [])]) or "no task"
+
+
+def _list_names(names: Sequence[str]) -> str:
+    """Name some tasks.
+
+    >>> _list_names(["a"]), _list_names(["a", "b", "c", "d", "e"])
+    ('`a`', '`a`, `b`, `c` and 2 more')
+    """
+    shown = ", ".join(f"`{printable_line(name)}`" for name in names[:3])
+    return f"{shown} and {len(names) - 3:,} more" if len(names) > 3 else shown

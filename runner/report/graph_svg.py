@@ -14,9 +14,9 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from runner.report.graph import top_down_order
-from runner.report.pipelines import connected_groups
 from runner.structs import dataclass
 from runner.text import display_width
+from runner.topology import connected_groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -15,6 +15,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+import msgspec
+
 from runner import events
 from runner.errors import UsageError
 from runner.version import __version__
@@ -114,8 +116,6 @@ def read(path: str) -> Iterator[events.Event]:
 
     Events that this version does not know are left out too.
     """
-    import msgspec
-
     try:
         with Path(path).open(encoding="utf-8") as file:
             _check_version(next(file, ""), path)

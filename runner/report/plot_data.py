@@ -51,10 +51,7 @@ def build_plots(record: RunRecord) -> dict[str, Any]:
 
 
 def task_rates(record: RunRecord, picks: Iterable[int]) -> dict[str, list[float]]:
-    """Return the items a second of each task, from one picked interval to the next.
-
-    They are those that it has done; of a task that takes nothing, those that it has sent.
-    """
+    """Return the items a second that each task has done (a source: sent) from one picked interval to the next."""
     series, rates = record.series, {}
     takes = {planned.name: bool(planned.inputs) for planned in record.plan.tasks}
     ends = list(picks)

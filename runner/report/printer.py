@@ -27,7 +27,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from runner import forked_copies
-from runner.report.line_prefixes import LineSplitter, worker_prefix
+from runner.report.log import LineSplitter, worker_prefix
 from runner.report.panel import TerminalPanel
 from runner.secret_masks import SecretMask
 from runner.text import printable_text

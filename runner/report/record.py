@@ -6,6 +6,10 @@ its items: a moment that repeats is counted, and the series get coarser as they 
 
 from __future__ import annotations
 
+import json
+
+import msgspec
+
 from runner import events
 from runner.errors import UsageError
 from runner.ledger import Balance
@@ -107,10 +111,6 @@ class RunRecord:
 
 def parse_record(text: str, where: str) -> RunRecord:
     """Return the record of a JSON text that came from `where`; raise UsageError if the text is not one."""
-    import json
-
-    import msgspec
-
     try:
         found = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError):
@@ -148,6 +148,4 @@ def _ragged(series: Series) -> str:
 
 def record_schema() -> dict[str, object]:
     """Return the JSON Schema of a record. What `run --json` writes has no `series`."""
-    import msgspec
-
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(RunRecord)}

@@ -137,12 +137,7 @@ class WriteJsonl(_FileSink):
     """
 
     def __init__(
-        self,
-        path: str = "-",
-        *,
-        sort_keys: bool = False,
-        partial: bool = False,
-        context: Context | None = None,
+        self, path: str = "-", *, sort_keys: bool = False, partial: bool = False, context: Context | None = None
     ) -> None:
         super().__init__(path, "utf-8", context, partial=partial)
         import json

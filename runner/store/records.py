@@ -7,6 +7,7 @@ ends: so a run in another container, whose process cannot be seen here, is known
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -35,8 +36,6 @@ class RecordFile:
 
     def mark_running(self) -> None:
         """Mark the run as going on until `close`; other processes can see it."""
-        import fcntl
-
         with (
             contextlib.suppress(OSError, UnsafeFolder),
             run_folders.open_run_folder(self._state, self._run, make=True) as at,
@@ -127,10 +126,7 @@ def read_unchecked(path: Path) -> dict[str, Any]:
 
 
 def is_going_on(path: Path, record: dict[str, Any]) -> bool:
-    """Return True if an unfinished run still goes on: its lock says so, or else its process.
-
-    The process must be the same one, not one that has its number now.
-    """
+    """Return True if an unfinished run still goes on: its lock says so, or else its process, which must be the same."""
     if record.get("exit_code") is not None or not isinstance(record.get("pid"), int):
         return False
     held = _is_locked(path.with_name(_GOING))
@@ -146,8 +142,6 @@ def is_going_on(path: Path, record: dict[str, Any]) -> bool:
 
 def _is_locked(path: Path) -> bool | None:
     """Return True if a run holds its lock, None if there is no lock."""
-    import fcntl
-
     try:
         with run_folders.open_run_file(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -144,10 +144,7 @@ def replace_path(path: Path, data: bytes) -> None:
 
 
 def replace_file(at: int, name: str, data: bytes, new: str = "") -> None:
-    """Replace a file whole: a reader sees the old one or the new one. When that fails, nothing half is left.
-
-    `new` is its name until it is whole.
-    """
+    """Replace a file whole, or leave it as it was; `new` is the name of the new one until it is whole."""
     new = new or f"{name}.new"
     with contextlib.suppress(FileNotFoundError):  # of a run that was killed
         os.unlink(new, dir_fd=at)
@@ -212,10 +209,7 @@ def _changed_at(above: int, name: str, path: Path, files: Sequence[str]) -> floa
 
 
 def select_run(state: Path, known: Sequence[str], run: str, what: str) -> Path:
-    """Return the folder of a run among those `known`: `last`, `last~1` (the one before it), an id, or how one begins.
-
-    UsageError says what there is.
-    """
+    """Return the folder of a run among those `known`: `last`, `last~1`, an id, or its beginning; else UsageError."""
     if not known:
         raise UsageError(f"no run in {state} has {what}")
     last, _, back = run.partition("~")

@@ -14,8 +14,7 @@ from runner.ledger import Ledger
 from runner.supervisor.audit import BalanceAudit
 from runner.supervisor.dead_letters import DeadLetterSink
 from runner.supervisor.dispatch import Dispatcher
-from runner.supervisor.outcome import ProgressReporter, conclude_run
-from runner.supervisor.processors import ProcessorMeter
+from runner.supervisor.outcome import ProcessorMeter, ProgressReporter, conclude_run
 from runner.supervisor.rate_limit import TokenBucket
 from runner.supervisor.replies import ReplyHandler
 from runner.supervisor.retry_policy import RetryPolicy

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import events
@@ -17,12 +20,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from runner.ledger import Balance, ItemCounts
-    from runner.supervisor.processors import ProcessorMeter
     from runner.supervisor.run_state import RunState, TaskState
     from runner.supervisor.shutdown import Shutdown
 
 PROGRESS_INTERVAL = 0.25
 EXIT_OK, EXIT_FAILED, EXIT_DEAD, EXIT_HALTED, EXIT_FAULT, EXIT_DEADLINE = 0, 1, 4, 5, 70, 124
+_STAT = Path("/proc/stat")
+#: Less than that is noise: the kernel counts in hundredths of a second.
+_TICKS = 20
+#: user, nice, system, idle, iowait, irq, softirq, steal; what follows is counted in these already.
+_IDLE, _COLUMNS = (3, 4), 8
 
 
 class ProgressReporter:
@@ -60,9 +67,7 @@ class ProgressReporter:
         tally = ledger.task_counts[task.name]
         states = Counter(worker.state for worker in workers)
         return events.TaskCounts(
-            done=tally.done,
-            dead=tally.dead,
-            dropped=tally.dropped,
+            **{word: getattr(tally, word) for word in ("done", "dead", "dropped")},
             repeated=ledger.repeated_items[task.name],
             sent=ledger.sent_items[task.name],
             workers=sum(slot.phase in (Phase.READY, Phase.ENDING) for slot in task.slots),
@@ -77,6 +82,53 @@ def workers_of(task: TaskState, now: float) -> tuple[events.WorkerNow, ...]:
         if slot.phase is Phase.GONE:
             slot.time_account.enter_state(ENDED, now)
     return tuple([slot.time_account.worker_now(slot.name, slot.pid, now) for slot in task.slots])
+
+
+# -- the processors: their idle share, whatever else was at work, and what runner itself took of them ---
+
+
+def _read_ticks() -> tuple[int, int] | None:
+    """Return ticks of the processors that this process may use: idle ones, and all; None where they are not known."""
+    idle = total = 0
+    try:
+        allowed = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+        with _STAT.open(encoding="ascii") as lines:
+            for name, *columns in map(str.split, lines):
+                if name in allowed:
+                    ticks = [int(column) for column in columns[:_COLUMNS]]
+                    idle += sum(ticks[at] for at in _IDLE)
+                    total += sum(ticks)
+                elif not name.startswith("cpu"):
+                    break
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None
+    return idle, total
+
+
+class ProcessorMeter:
+    """Looks when it is made, and again when it is asked."""
+
+    def __init__(self) -> None:
+        self._before = _read_ticks()
+        self._cpu = time.process_time()
+
+    def idle_share(self) -> float | None:
+        """Return the share of their time since then in which they had nothing to do; None where that is not known.
+
+        >>> ProcessorMeter().idle_share()  # a moment says nothing
+        """
+        after = _read_ticks()
+        if self._before is None or after is None or after[1] - self._before[1] < _TICKS:
+            return None
+        return max(0.0, min(1.0, (after[0] - self._before[0]) / (after[1] - self._before[1])))
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time of this process since then, in seconds, all its threads together.
+
+        >>> ProcessorMeter().cpu_seconds() < 10
+        True
+        """
+        return time.process_time() - self._cpu
 
 
 # -- the end -----------------------------------------------------------------------------------
@@ -171,9 +223,7 @@ def _summarize_task(state: RunState, task: TaskState, now: float) -> events.Task
         how=state.topology.stages[name].value,
         why=task.failure_reason,
         taken=tally.done + tally.dead + tally.dropped + left,
-        done=tally.done,
-        dead=tally.dead,
-        dropped=tally.dropped,
+        **{word: getattr(tally, word) for word in ("done", "dead", "dropped")},
         left=left,
         repeated=ledger.repeated_items[name],
         sent=ledger.sent_items[name],

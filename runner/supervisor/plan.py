@@ -31,10 +31,7 @@ _NO_BOUND = 1 << 60
 
 @dataclass(frozen=True, slots=True)
 class TaskPlan:
-    """One task: its table in the file, where its function is, and how that wants to be called.
-
-    `arguments` is a pickle of (args, kwargs), converted and checked.
-    """
+    """One task: its table in the file, its function, how that is called; `arguments` is a pickle of (args, kwargs)."""
 
     config: TaskConfig
     mode: Mode
@@ -220,19 +217,13 @@ def describe_run(config: Config, tasks: Mapping[str, TaskPlan], queues: Iterable
 def _describe_task(task: TaskPlan) -> TaskPlanned:
     config = task.config
     return TaskPlanned(
-        name=config.name,
-        call=config.call,
+        **{word: getattr(config, word) for word in ("name", "call", "workers", "inputs", "outputs", "ordered", "help")},
         mode=task.mode,
-        workers=config.workers,
-        inputs=config.inputs,
-        outputs=config.outputs,
         dead=config.dead or "",
         after=tuple(config.after),
         rate=None if config.rate is None else config.rate.count / config.rate.period,
         concurrency=config.concurrency if task.is_async else None,
         batch=None if config.batch is None else config.batch.items,
-        ordered=config.ordered,
-        help=config.help,
     )
 
 

@@ -1,7 +1,4 @@
-"""The state of one run: all that its parts know together, and no behaviour of theirs.
-
-`RunState` is given to every part; what a part alone must know, it keeps itself.
-"""
+"""The state of one run: all that its parts know together; what one part alone must know, it keeps itself."""
 
 from __future__ import annotations
 

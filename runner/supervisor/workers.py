@@ -347,10 +347,7 @@ class WorkerPool(Struct, eq=False):
     # -- whether it is replaced ----------------------------------------------------------------
 
     def _why_source_failed(self, slot: WorkerSlot, event: WorkerExited, why: str, *, was_ready: bool) -> str:
-        """Return why a task without inputs is not restarted, or "": its call is the one item.
-
-        What it has sent cannot be taken back.
-        """
+        """Return why a task without inputs is not restarted, or "": what it has sent cannot be taken back."""
         died = f"worker `{slot.name}` {why}"
         if slot.received_items:
             return f"{died} after it had sent {slot.received_items:,} items; a source cannot go on where it was"

@@ -15,7 +15,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from runner.tasks import LOCAL_PREFIX
+from runner.local_modules import LOCAL_PREFIX
 from runner.transport.messages import Ack, Grant, Ready, Reply, SuspectPreview
 from runner.worker.failure import preview_item
 from runner.worker.runtime import decode_item, each_encoded_item

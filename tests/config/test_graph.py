@@ -27,8 +27,8 @@ from runner.report.graph import (
     top_down_order,
 )
 from runner.report.graph_svg import arrange_component, to_svg
-from runner.report.pipelines import connected_groups
 from runner.text import display_width
+from runner.topology import connected_groups
 
 FILES = [ROOT / "tasks.toml", *sorted((ROOT / "examples").rglob("tasks*.toml"))]
 

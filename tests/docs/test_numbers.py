@@ -54,7 +54,7 @@ SHARED = [
     ("explanation/failures", "as soon as it is written, {} seconds later at the latest", ["runner.supervisor.timeouts:_STACK_LIMIT"]),
     ("how-to/failures", "shows it, within {} seconds", ["runner.supervisor.suspect_previews:_LIMIT"]),
     ("how-to/failures", "killed {} workers, each was replaced", ["runner.supervisor.workers:MAX_CRASHES"]),
-    ("how-to/install", "about {} descriptors for each process worker", ["runner.engines.limits:_FDS_PER_PROCESS"]),
+    ("how-to/install", "about {} descriptors for each process worker", ["runner.engines.process_setup:_FDS_PER_PROCESS"]),
     ("how-to/install", "drains within `grace` ({} s unless", [f"{RUN}.grace"]),
     ("reference/functions", "or {} seconds after the return without a `put`", ["runner.worker.outbox_threads:MAX_SILENCE_SECONDS"]),
     # the displays and the record

@@ -25,7 +25,7 @@ from unit.test_conformance import Rig
 from runner import forked_copies, std
 from runner.engines.engine_events import WorkerExited
 from runner.model import QueueConfig
-from runner.report.line_prefixes import LineSplitter
+from runner.report.log import LineSplitter
 from runner.report.printer import WorkerStream
 from runner.std.shell import CommandTimedOut
 from runner.supervisor.timeouts import TimeoutWatchdog

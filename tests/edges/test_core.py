@@ -16,7 +16,7 @@ from faults.sinks import collector
 from virtual_workers import day
 
 from runner.ledger import Again, Ledger, QueueSpec
-from runner.ledger.ordering import ReleaseOrder
+from runner.ledger.chunks import ReleaseOrder
 from runner.ledger.subscriptions import Subscription
 from runner.model import Batch, QueueConfig, Rate
 from runner.supervisor.dispatch import Dispatcher

@@ -17,8 +17,9 @@ from faults.sinks import collector
 
 from runner.engines import spawn
 from runner.errors import PluginError
+from runner.local_modules import LOCAL_PREFIX
 from runner.plugins import PluginPolicy, PluginSet, discovery
-from runner.tasks import LOCAL_PREFIX, load_module
+from runner.tasks import load_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

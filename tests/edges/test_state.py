@@ -21,7 +21,7 @@ import runner
 from runner import runs
 from runner.cli import app, streams
 from runner.errors import UnsafeFolder
-from runner.report.line_prefixes import LineSplitter
+from runner.report.log import LineSplitter
 from runner.secret_masks import SecretMask
 from runner.store import dead_letters as store
 from runner.store import records, run_folders

@@ -149,12 +149,13 @@ def forget_the_lease(original: Any, self: Any, lease_id: int, *_: Any) -> Any:
     return Settlement()
 
 
-def give_back_twice(original: Any, self: Any, piece: Any, task_: str) -> None:
-    original(self, piece, task_)
-    self.count += piece.count
-    self.held_bytes += piece.size
-    self.leased_items -= piece.count
-    self.ready_ranges.append(piece)
+def give_back_twice(original: Any, self: Any, piece: Any, task_: str, until: float | None) -> None:
+    original(self, piece, task_, until)
+    if until is None:
+        self.count += piece.count
+        self.held_bytes += piece.size
+        self.leased_items -= piece.count
+        self.ready_ranges.append(piece)
 
 
 def settle_twice(original: Any, self: Any, lease_id: int, *args: Any, more: bool = False) -> Any:
@@ -364,12 +365,12 @@ def in_place(original: Any, at: int, name: str, data: bytes) -> None:
         os.close(fd)
 
 
-def uncounted_attempts(original: Any, self: Any, piece: Any, until: float, task_: str) -> None:
-    original(self, msgspec.structs.replace(piece, attempts=0), until, task_)
+def uncounted_attempts(original: Any, self: Any, piece: Any, task_: str, until: float | None) -> None:
+    original(self, piece if until is None else msgspec.structs.replace(piece, attempts=0), task_, until)
 
 
-def at_once(original: Any, self: Any, piece: Any, until: float, task_: str) -> None:
-    original(self, piece, 0.0, task_)
+def at_once(original: Any, self: Any, piece: Any, task_: str, until: float | None) -> None:
+    original(self, piece, task_, None if until is None else 0.0)
 
 
 def never_grows(original: Any, self: Any, task_: Any, attempt: int, asked: float | None = None) -> Any:
@@ -438,7 +439,7 @@ BUGS: dict[str, Bug] = {
     ),
     "results leave as they come": Bug(
         "ledger",
-        "runner.ledger.ordering:ReleaseOrder.settle_entry",
+        "runner.ledger.chunks:ReleaseOrder.settle_entry",
         out_of_order,
         test_ledger.test_ordered_results_wait_for_those_before_them,
     ),
@@ -837,9 +838,9 @@ BUGS: dict[str, Bug] = {
         partial(with_folder, test_state.test_a_run_that_goes_on_elsewhere_is_not_pruned),
     ),
     # retries and time limits
-    "attempts are not counted": Bug("retries", f"{_LINE}.return_sleeping", uncounted_attempts, simulation),
+    "attempts are not counted": Bug("retries", f"{_LINE}.give_back", uncounted_attempts, simulation),
     "a retry is never given again": Bug("retries", f"{_LEDGER}.wake_sleepers", nothing, simulation),
-    "a retry does not wait": Bug("retries", f"{_LINE}.return_sleeping", at_once, _BACKING_OFF),
+    "a retry does not wait": Bug("retries", f"{_LINE}.give_back", at_once, _BACKING_OFF),
     "the pause does not grow": Bug(
         "retries", "runner.supervisor.retry_policy:RetryPolicy.retry_pause", never_grows, _BACKING_OFF
     ),

@@ -8,7 +8,7 @@ import sys
 import pytest
 from helpers import source
 
-from runner.plugins import entry_points
+from runner.plugins import distributions
 
 KITCHEN = """
     import sys
@@ -358,7 +358,7 @@ def test_the_scan_sees_what_importlib_metadata_sees(site, tmp_path):
     }
     scanned = {
         (group, name, module.partition(":")[0])
-        for found in entry_points.find_distributions([folder])
+        for found in distributions.find_distributions([folder])
         for name, modules in found.modules_by_group().items()
         for group, module in modules.items()
     }
@@ -371,5 +371,5 @@ def test_of_two_installations_the_first_on_the_path_counts(tmp_path):
         info = tmp_path / str(number) / f"a_b-{number}.dist-info"
         info.mkdir(parents=True)
         (info / "entry_points.txt").write_text("[runner]\nx = y\n")
-    [found] = entry_points.find_distributions([str(tmp_path / "2"), str(tmp_path / "1"), str(tmp_path / "none")])
+    [found] = distributions.find_distributions([str(tmp_path / "2"), str(tmp_path / "1"), str(tmp_path / "none")])
     assert (found.version, found.modules_by_group()) == ("2", {"x": {"runner": "y"}})

@@ -11,7 +11,7 @@ from helpers import ROOT
 import runner
 from runner import events, hookspecs
 from runner.cli import shared_options as options
-from runner.plugins import policy
+from runner.plugins import distributions
 
 PAGE = ROOT / "docs" / "reference" / "plugins.md"
 BEGIN, END = "<!-- events -->", "<!-- end -->"
@@ -45,7 +45,13 @@ def test_the_page_has_every_hook_with_its_arguments_and_an_example():
 
 def test_the_page_has_every_way_to_block():
     page = PAGE.read_text(encoding="utf-8")
-    for word in (policy.DISABLE_VARIABLE, policy.ONLY_VARIABLE, "--no-plugin", "--no-plugins", "--only-plugin"):
+    for word in (
+        distributions.DISABLE_VARIABLE,
+        distributions.ONLY_VARIABLE,
+        "--no-plugin",
+        "--no-plugins",
+        "--only-plugin",
+    ):
         assert word in page
     assert options.NoPluginOption is not None
 

@@ -17,8 +17,7 @@ from runner.errors import UsageError
 from runner.report import journal
 from runner.report import record_builder as folding
 from runner.report.record import RunRecord, parse_record
-from runner.report.record_builder import RecordBuilder
-from runner.report.series import MAX_INTERVALS, MAX_WORKER_ROWS
+from runner.report.record_builder import MAX_INTERVALS, MAX_WORKER_ROWS, RecordBuilder
 
 PLAN = events.RunPlan(
     "tasks.toml",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from runner import events
-from runner.report import summary
+from runner.report import console as summary
 from runner.report.record import FailureGroup, RunRecord
 
 names = st.text(min_size=1, max_size=60)

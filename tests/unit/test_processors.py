@@ -6,15 +6,15 @@ import os
 
 import pytest
 
-from runner.supervisor import processors
-from runner.supervisor.processors import ProcessorMeter
+from runner.supervisor import outcome
+from runner.supervisor.outcome import ProcessorMeter
 
 
 @pytest.fixture
 def stat(tmp_path, monkeypatch):
     """Say what the kernel has counted: user and idle ticks of each processor."""
     file = tmp_path / "stat"
-    monkeypatch.setattr(processors, "_STAT", file)
+    monkeypatch.setattr(outcome, "_STAT", file)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2}, raising=False)
 
     def count(*each):
@@ -47,5 +47,5 @@ def test_what_cannot_be_read_is_unknown(text, stat, tmp_path):
 
 
 def test_without_the_file_it_is_unknown(monkeypatch, tmp_path):
-    monkeypatch.setattr(processors, "_STAT", tmp_path / "none")
+    monkeypatch.setattr(outcome, "_STAT", tmp_path / "none")
     assert ProcessorMeter().idle_share() is None
