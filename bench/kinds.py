@@ -25,6 +25,7 @@ class Outcome:
     orphans: int = 0
     output: str = ""
     series: Sequence[tuple[float, int, int]] = ()  # (when, resident bytes of the main process, of the tree)
+    pss: int = 0  # each page of the tree counted once; 0 where the kernel does not tell
 
     def first(self, event: str) -> Stamp:
         """The first stamp of that name; KeyError when there is none."""

@@ -45,6 +45,7 @@ class Line:
             "wall": median(lambda each: each.wall),
             "cpu": median(lambda each: each.cpu),
             "peak": median(lambda each: each.peak),
+            "pss": median(lambda each: each.pss),
         }
 
 

@@ -27,7 +27,7 @@ def number(value: float) -> str:
 
 def render(sheet: dict[str, Any]) -> str:
     """One workload as Markdown."""
-    heads = ["", sheet["unit"], "min–max", "× limit", *sheet["extra"], "wall s", "CPU s", "peak MB", "items"]
+    heads = ["", sheet["unit"], "min–max", "× limit", *sheet["extra"], "wall s", "CPU s", "peak MB", "PSS MB", "items"]
     out = [f"## {sheet['title']}", "", sheet["about"], ""]
     out += [_line(heads), _line(["---"] + ["--:"] * (len(heads) - 1))]
     out += [_line(_cells(line, len(heads))) for line in sheet["lines"]]
@@ -47,6 +47,7 @@ def _cells(line: dict[str, Any], width: int) -> list[str]:
         number(line["wall"]),
         number(line["cpu"]),
         number(line["peak"] / MIB),
+        number(line["pss"] / MIB) if line.get("pss") else "",
         f"{line['count']:,}",
     ]
 
@@ -60,7 +61,8 @@ def machine() -> str:
     return (
         f"Python {platform.python_version()}, Linux, {os.cpu_count()} cores. Medians of several rounds, the contenders "
         "in turn, each run in a fresh process and its results checked. × limit: the figure divided by the limit row's "
-        "of the same round. CPU and peak memory: the whole process tree, shared pages counted in each process.\n"
+        "of the same round. CPU and memory: the whole process tree; in the peak shared pages count in each process, in "
+        "PSS once.\n"
     )
 
 

@@ -45,8 +45,11 @@ _MAX_FDS = 16
 _PRINTING_MODULES = {"antigravity", "this"}
 
 
-def serve(control_fd: int, preload_fd: int) -> NoReturn:
-    """Fork a worker for each request, and tell its exit code, until runner is gone or nothing can be forked."""
+def serve(control_fd: int, preload_fd: int, tracker_fd: int) -> NoReturn:
+    """Fork a worker for each request, and tell its exit code, until runner is gone or nothing can be forked.
+
+    The first byte that arrives at `tracker_fd` is for multiprocessing's resource tracker, which is forked then.
+    """
     gc.freeze()
     ignore_terminal_signals()
     with gc_paused():
@@ -59,32 +62,54 @@ def serve(control_fd: int, preload_fd: int) -> NoReturn:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(notify_fd, warn_on_full_buffer=False)
     poll = select.poll()
-    for fd in (control_fd, wakeup_fd):
+    for fd in (control_fd, wakeup_fd, *([] if tracker_fd < 0 else [tracker_fd])):
         poll.register(fd, select.POLLIN)
     status_fds: dict[int, int] = {}
+    tracker_pid: int | None = None
     while True:
-        ready = {fd for fd, _ in poll.poll()}
+        ready = dict(poll.poll())
         if wakeup_fd in ready:
             os.read(wakeup_fd, 1 << 12)
             _report_exit_codes(status_fds)
+        ours = (wakeup_fd, notify_fd, *status_fds.values())
+        if tracker_fd in ready:
+            poll.unregister(tracker_fd)
+            if ready[tracker_fd] & select.POLLIN and (tracker_pid := _try_to_fork()) is not None:
+                if tracker_pid == 0:
+                    _become_child(control, *ours)
+                    resource_tracker.main(tracker_fd)
+                    os._exit(0)
+                os.close(tracker_fd)  # so that those who write learn of its end
+                tracker_fd = -1
         if control_fd not in ready:
             continue
         fds = socket.recv_fds(control, 1, _MAX_FDS)[1]
-        try:
-            pid = os.fork() if fds else None
-        except OSError:  # the machine allows no more processes: who asked learns of it by the server's end
-            pid = None
-        if pid is None:
-            _end_server()
+        pid = _try_to_fork() if fds else None
+        if pid is None:  # runner is gone, or it learns from the closed descriptors that the fork has failed
+            close_descriptors(*fds)
+            _end_server(tracker_pid, tracker_fd)
         if pid == 0:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            control.close()
-            close_descriptors(wakeup_fd, notify_fd, *status_fds.values())
+            _become_child(control, tracker_fd, *ours)
             become_worker("forkserver", *fds)
         status_fds[pid] = fds[0]
         _write_status(fds[0], pid)
         close_descriptors(*fds[1:])
+
+
+def _try_to_fork() -> int | None:
+    """Fork; return None if the machine allows no more processes."""
+    try:
+        return os.fork()
+    except OSError:
+        return None
+
+
+def _become_child(control: socket.socket, *fds: int) -> None:
+    """Let go, in a child of the server, of what is the server's."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    control.close()
+    close_descriptors(*fds)
 
 
 def _report_exit_codes(status_fds: dict[int, int]) -> None:
@@ -102,15 +127,21 @@ def _write_status(fd: int, number: int) -> None:
         os.write(fd, number.to_bytes(4, "little", signed=True))
 
 
-def _end_server() -> NoReturn:
+def _end_server(tracker_pid: int | None, tracker_fd: int) -> NoReturn:
     """End without what plugins have registered with `atexit`: that is for the workers.
 
-    But for `weakref.finalize`: what was made here once, such as a temporary folder, is given back here.
+    But for `weakref.finalize`: what was made here once, such as a temporary folder, is given back here. And for the
+    shared memory that workers have left: its tracker ends once they have, or this process is it at last.
     """
     weakref = sys.modules.get("weakref")
     if weakref is not None:
         with contextlib.suppress(BaseException):  # user code
             weakref.finalize._exitfunc()
+    if tracker_pid:
+        with contextlib.suppress(ChildProcessError):  # it has ended before
+            os.waitpid(tracker_pid, 0)
+    elif tracker_fd >= 0:
+        resource_tracker.main(tracker_fd)
     os._exit(0)
 
 
