@@ -16,7 +16,6 @@ import contextlib
 import os
 import pickle
 import select
-import selectors
 import signal
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from runner import forked_copies
 from runner.engines import shared_payloads
 from runner.engines.child import worker_main
 from runner.engines.engine_events import ExitStatus, MessageReceived, WorkerExited
+from runner.engines.reactor import READ, WRITE
 from runner.error_text import clean_stack, describe_refusal
 from runner.errors import SpawnError
 from runner.shm.registry import UnknownBlock, WorkerMemory
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from runner.transport.progress_page import Position, ProgressPage
     from runner.worker import WorkerSpec
 
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _EXIT_CODE_SECONDS = 2.0
 #: Seconds that a worker may live without its socket, or in the middle of a message.
 _BROKEN_SOCKET_SECONDS = 5.0
@@ -182,10 +181,10 @@ class ProcessEngine:
             self._reactor.change_fd_events(worker.link.fileno(), READ | WRITE if wants else READ)
 
     def _on_link(self, slot: int, worker: _Worker, mask: int) -> None:
-        if mask & WRITE:
+        if mask & ~READ:
             worker.link.flush()
             self._watch_writing(worker)
-        if mask & READ:
+        if mask & ~WRITE:
             self._read_messages(slot, worker)
 
     def _read_messages(self, slot: int, worker: _Worker) -> None:
