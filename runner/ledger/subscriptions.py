@@ -54,7 +54,7 @@ class ItemRange(Struct, frozen=True):
     def weighted_bytes(self, shared_discount: int) -> int:
         """Return what counts against the bytes that are moved at once: those in shared memory weigh less."""
         if not self.chunk.shared_bytes:
-            return self.size
+            return self.chunk.size if self.count == self.chunk.count else self.size
         shared_bytes = self.chunk.shared_bytes * self.count // self.chunk.count
         return self.size - shared_bytes + shared_bytes // shared_discount
 
@@ -71,7 +71,7 @@ class ItemRange(Struct, frozen=True):
     @property
     def must_be_alone(self) -> bool:
         """Return True if it must be a lease's only piece: it is marked, or has its own place in an order."""
-        return self.order_entry is not None or self.is_marked
+        return self.order_entry is not None or self.granted_alone or self.attempts > 0 or self.crashes > 0
 
     def sub_range(self, start: int, count: int) -> ItemRange:
         """Return the `count` items from `start` (counted from this piece's own start)."""
@@ -114,12 +114,11 @@ class Subscription:
 
     def available_items(self, task: str) -> int:
         """Return how many items may be granted to this task now."""
-        available = self.count - self.sleeping_items
-        if self.kept_for_task:
-            available -= sum(
-                piece.count for other, kept in self.kept_for_task.items() if other != task for piece in kept
-            )
-        return available
+        return self.count - self.sleeping_items - self.items_kept_for_others(task)
+
+    def items_kept_for_others(self, task: str) -> int:
+        """Return how many items are kept for other tasks than this one."""
+        return sum(piece.count for other, kept in self.kept_for_task.items() if other != task for piece in kept)
 
     def free_room(self) -> int:
         """Return how many items may still come in; 0 when either bound has been reached."""
@@ -142,7 +141,7 @@ class Subscription:
                 return
             piece = piece.sub_range(0, keep)
         self.count += piece.count
-        self.held_bytes += piece.size
+        self.held_bytes += chunk.size if piece.count == chunk.count else piece.size
         if self.order == "priority":
             self._push_by_priority(piece)
         else:
@@ -247,7 +246,7 @@ class Subscription:
             least = together - taken
             if (single and (taken or joining)) or (least <= 0 and weight > most_bytes * piece.count):
                 return
-            if piece.is_marked:
+            if single and piece.is_marked:
                 keep = min(piece.count, most)
             else:
                 keep = 1 if self.order == "lifo" else _how_many(piece, weight, most, most_bytes, max(1, least))

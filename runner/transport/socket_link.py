@@ -28,7 +28,7 @@ _MAX_IOV = 64
 _ANCILLARY_BYTES = socket.CMSG_SPACE(64) if hasattr(socket, "CMSG_SPACE") else 0
 _RECEIVE_FLAGS: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 #: Set beside bytes whose descriptor this process has no room for.
-_FDS_LOST = socket.MSG_CTRUNC
+_FDS_LOST = int(socket.MSG_CTRUNC)  # a flag of `enum` would be three calls of Python
 #: Where the supervisor reads; one for all its links, because each read is parsed before the next one begins.
 #: bench small: a fresh buffer for each read costs more than the read, because its pages must be mapped anew.
 _READ_BUFFER = memoryview(bytearray(1 << 18))
