@@ -172,7 +172,8 @@ class ProcessEngine:
             message, arenas = shared_payloads.lend_payloads(self._arena_registry, worker.worker_memory, message)
             for each in (*arenas, message):
                 worker.link.send(each)
-            self._watch_writing(worker)
+            if worker.link.wants_to_write:
+                self._watch_writing(worker)
 
     def _watch_writing(self, worker: _Worker) -> None:
         wants = worker.link.wants_to_write
@@ -204,7 +205,7 @@ class ProcessEngine:
         if not alive:
             self._reactor.unwatch_fd(worker.link.fileno())  # the pidfd tells the rest
             self._reactor.call_later(_BROKEN_SOCKET_SECONDS, partial(self._check_closed_socket, slot, worker))
-        elif worker.link.has_partial_message and worker.bytes_at_check < 0:
+        elif worker.link.partial_message and worker.bytes_at_check < 0:
             self._watch_partial_message(slot, worker)
 
     def _distrust_worker(self, worker: _Worker, why: str) -> None:
@@ -219,7 +220,7 @@ class ProcessEngine:
     def _watch_partial_message(self, slot: int, worker: _Worker) -> None:
         """Kill a worker whose message has begun and does not go on."""
         before, worker.bytes_at_check = worker.bytes_at_check, -1
-        if self._workers.get(slot) is worker and not worker.socket_broken and worker.link.has_partial_message:
+        if self._workers.get(slot) is worker and not worker.socket_broken and worker.link.partial_message:
             if worker.link.received_bytes == before and not _is_stopped(worker.process.pid):
                 self._distrust_worker(worker, "wrote the beginning of a message into the socket that it has to runner")
                 return

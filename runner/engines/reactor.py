@@ -132,7 +132,10 @@ class LocalReactor:
         for fd, mask in ready:
             if (ready_call := self._calls_by_fd.get(fd)) is not None:  # an earlier one may have unwatched it
                 ready_call(mask)
-        return [self._posted_events.popleft() for _ in range(len(self._posted_events))]
+        events: list[EngineEvent] = []
+        for _ in range(len(self._posted_events)):  # threads post meanwhile
+            events.append(self._posted_events.popleft())  # noqa: PERF401  a comprehension would be one more call
+        return events
 
     def suspend_process(self) -> None:
         """Stop this process, as Ctrl-Z does; returns when it is continued."""

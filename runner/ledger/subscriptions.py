@@ -15,7 +15,7 @@ from runner.ledger.balance import ItemCounts
 from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Container
 
     from runner.ledger.chunks import Chunk
     from runner.ledger.ordering import OrderEntry
@@ -233,23 +233,28 @@ class Subscription:
         together: int = 1,
         *,
         joining: bool = False,
-    ) -> Iterator[ItemRange]:
+    ) -> list[ItemRange]:
         """Hand out pieces, together at most `most` items and `most_bytes`; but `together` items whatever their bytes.
 
         A marked piece comes alone, and so does one that has its place in an order already; `joining` says that
         the lease holds something else, so that such a piece must wait for its own. A batch that failed as a whole is
         parted for a task that takes fewer items at once.
         """
+        taken_ranges: list[ItemRange] = []
         taken = 0
         while most > 0 and (piece := self.next_range(task)) is not None:
             single, weight = piece.must_be_alone, piece.weighted_bytes(shared_discount)
             least = together - taken
             if (single and (taken or joining)) or (least <= 0 and weight > most_bytes * piece.count):
-                return
+                break
             if single and piece.is_marked:
                 keep = min(piece.count, most)
             else:
-                keep = 1 if self.order == "lifo" else _how_many(piece, weight, most, most_bytes, max(1, least))
+                keep = 1
+                if self.order != "lifo":
+                    keep = piece.count
+                    if keep > most or weight > most_bytes:  # at least so many as go together, whatever their bytes
+                        keep = min(keep, most, max(1, least, most_bytes * keep // max(1, weight)))
             if keep < piece.count:
                 piece = self._split_next(task, piece, keep)
                 weight = piece.weighted_bytes(shared_discount)
@@ -257,9 +262,10 @@ class Subscription:
             taken += piece.count
             most -= piece.count
             most_bytes -= weight
-            yield piece
+            taken_ranges.append(piece)
             if single or (most_bytes <= 0 and taken >= together):
-                return
+                break
+        return taken_ranges
 
     def next_range(self, task: str) -> ItemRange | None:
         """Return what would be handed out to a task next."""
@@ -297,10 +303,3 @@ class Subscription:
             self.kept_for_task.pop(task, None)
         self._count_out(piece)
         self.leased_items += piece.count
-
-
-def _how_many(piece: ItemRange, weight: int, most: int, most_bytes: int, least: int) -> int:
-    """Return how many items of a piece fit; at least `least` of them, whatever their bytes."""
-    if piece.count <= most and weight <= most_bytes:
-        return piece.count
-    return min(piece.count, most, max(least, most_bytes * piece.count // max(1, weight)))

@@ -94,9 +94,10 @@ class Dispatcher:
     def forget_lease(self, lease: int) -> None:
         """Forget a lease that is over: what was expected of it has come, or never will."""
         queues, items = self._owed.pop(lease, ((), 0))
-        self.timeout_watchdog.forget_lease(lease)
-        if queues:
-            self._expect_items(queues, -items)
+        if self.timeout_watchdog.timed_tasks:
+            self.timeout_watchdog.forget_lease(lease)
+        for queue in queues:
+            self.expected_items[queue] -= items
 
     def settle_part(self, lease: int, done: int) -> None:
         """Settle the part of a lease that is over; its worker goes on."""
@@ -159,7 +160,7 @@ class Dispatcher:
                     continue
                 task.update_free_slot(slot)
                 task.engine.send(slot.index, grant)
-                available = self.ledger.available_items(task.name)
+                available -= self.ledger.leases[grant.lease].count
         for slot in refused:
             task.update_free_slot(slot)
         return available
@@ -219,8 +220,8 @@ class Dispatcher:
         if task.plan.config.timeout is not None:
             self.timeout_watchdog.watch_lease(task, lease.id)
         self._owed[lease.id] = (task.bounding_queues, lease.count)
-        if task.bounding_queues:
-            self._expect_items(task.bounding_queues, lease.count)
+        for queue in task.bounding_queues:
+            self.expected_items[queue] += lease.count
         if len(lease.item_ranges) == 1:
             line, piece = lease.item_ranges[0]
             parts: tuple[GrantedRange, ...] = (self.granted_range(line.queue, piece),)

@@ -94,10 +94,10 @@ class Supervisor:
         timers: list[Callable[[], float | None]] = [self.ledger.next_waking, pool.next_time]
         timers += [dispatcher.next_time] if any(task.rate_limiter for task in self.tasks.values()) else []
         timers += [self._batch_due] if self._batching else []
-        watching = (shutdown, watchdog, self.suspect_readers, self.progress_reporter)
-        timed = any(task.config.timeout is not None for task in plan.tasks.values())
         self._timers = tuple(timers)
-        self._all_timers = (*timers, *(part.next_time for part in watching if timed or part is not watchdog))
+        timers += [watchdog.next_time] if watchdog.timed_tasks else []
+        watching = (shutdown, self.suspect_readers, self.progress_reporter)
+        self._all_timers = (*timers, *(part.next_time for part in watching))
         self._due = 0.0
 
     # -- the loop ------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ class Supervisor:
         if now >= self._due or self.state.halted:
             self.check_timers(now)
         self.settle(now)
-        while self._is_stalled() and not self.state.killing:
+        while not self.ledger.leases and self._is_stalled() and not self.state.killing:
             self._break_stall()
             self.settle(now)
 
@@ -148,7 +148,8 @@ class Supervisor:
             self.worker_pool.start_due(now)
             if self._batching:
                 self.mark_due_batches(now)
-            self._feed_dirty()
+            if self.dirty_tasks.heap:
+                self._feed_dirty()
             if not self.state.check_ends:
                 return
             self.state.check_ends = False

@@ -148,16 +148,11 @@ class SupervisorLink:
         self._unsent: deque[tuple[list[framing.WireBuffer], list[Any]]] = deque()
         self._received_fds: deque[int] = deque()
         #: The beginning of a message that has not arrived whole, and how long it will be when that is known.
-        self._partial_message = bytearray()
+        self.partial_message = bytearray()
         self._message_length = 0
         #: All bytes that have arrived; whether some of them are no message.
         self.received_bytes = 0
         self.is_garbled = False
-
-    @property
-    def has_partial_message(self) -> bool:
-        """Return True if the beginning of a message has arrived, and not its end."""
-        return bool(self._partial_message)
 
     def fileno(self) -> int:
         """Return the socket's descriptor, for the selector."""
@@ -179,13 +174,15 @@ class SupervisorLink:
         while self._unsent:
             buffers, ancillary = self._unsent[0]
             try:
-                left = _unsent_buffers(buffers, self._socket.sendmsg(buffers[:_MAX_IOV], ancillary))
+                sent = self._socket.sendmsg(buffers[:_MAX_IOV], ancillary)
             except BlockingIOError:
                 return
             except OSError:
                 self._unsent.clear()
                 return
-            if left:
+            if len(buffers) == 1 and sent == len(buffers[0]):
+                self._unsent.popleft()
+            elif left := _unsent_buffers(buffers, sent):
                 self._unsent[0] = left, []
             else:
                 self._unsent.popleft()
@@ -215,11 +212,11 @@ class SupervisorLink:
 
     def _parse_messages(self, data: memoryview, messages: list[Any]) -> None:
         """Read what has arrived; payloads are copied out of it."""
-        if self._partial_message:
-            self._partial_message += data
-            if len(self._partial_message) < self._message_length:
+        if self.partial_message:
+            self.partial_message += data
+            if len(self.partial_message) < self._message_length:
                 return
-            whole, self._partial_message = self._partial_message, bytearray()
+            whole, self.partial_message = self.partial_message, bytearray()
             data = memoryview(whole)
         at = 0
         size = framing.PREFIX_STRUCT.size
@@ -234,7 +231,7 @@ class SupervisorLink:
             at += header + payload
             self._message_length = 0
         if at < len(data):
-            self._partial_message += data[at:]
+            self.partial_message += data[at:]
 
     def close(self) -> None:
         """Close the socket, and descriptors that came with nothing."""
