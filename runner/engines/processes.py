@@ -16,7 +16,6 @@ import contextlib
 import os
 import pickle
 import select
-import selectors
 import signal
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from runner import forked_copies
 from runner.engines import shared_payloads
 from runner.engines.child import worker_main
 from runner.engines.engine_events import ExitStatus, MessageReceived, WorkerExited
+from runner.engines.reactor import READ, WRITE
 from runner.error_text import clean_stack, describe_refusal
 from runner.errors import SpawnError
 from runner.shm.registry import UnknownBlock, WorkerMemory
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from runner.transport.progress_page import Position, ProgressPage
     from runner.worker import WorkerSpec
 
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _EXIT_CODE_SECONDS = 2.0
 #: Seconds that a worker may live without its socket, or in the middle of a message.
 _BROKEN_SOCKET_SECONDS = 5.0
@@ -173,7 +172,8 @@ class ProcessEngine:
             message, arenas = shared_payloads.lend_payloads(self._arena_registry, worker.worker_memory, message)
             for each in (*arenas, message):
                 worker.link.send(each)
-            self._watch_writing(worker)
+            if worker.link.wants_to_write:
+                self._watch_writing(worker)
 
     def _watch_writing(self, worker: _Worker) -> None:
         wants = worker.link.wants_to_write
@@ -182,10 +182,10 @@ class ProcessEngine:
             self._reactor.change_fd_events(worker.link.fileno(), READ | WRITE if wants else READ)
 
     def _on_link(self, slot: int, worker: _Worker, mask: int) -> None:
-        if mask & WRITE:
+        if mask & ~READ:
             worker.link.flush()
             self._watch_writing(worker)
-        if mask & READ:
+        if mask & ~WRITE:
             self._read_messages(slot, worker)
 
     def _read_messages(self, slot: int, worker: _Worker) -> None:
@@ -205,7 +205,7 @@ class ProcessEngine:
         if not alive:
             self._reactor.unwatch_fd(worker.link.fileno())  # the pidfd tells the rest
             self._reactor.call_later(_BROKEN_SOCKET_SECONDS, partial(self._check_closed_socket, slot, worker))
-        elif worker.link.has_partial_message and worker.bytes_at_check < 0:
+        elif worker.link.partial_message and worker.bytes_at_check < 0:
             self._watch_partial_message(slot, worker)
 
     def _distrust_worker(self, worker: _Worker, why: str) -> None:
@@ -220,7 +220,7 @@ class ProcessEngine:
     def _watch_partial_message(self, slot: int, worker: _Worker) -> None:
         """Kill a worker whose message has begun and does not go on."""
         before, worker.bytes_at_check = worker.bytes_at_check, -1
-        if self._workers.get(slot) is worker and not worker.socket_broken and worker.link.has_partial_message:
+        if self._workers.get(slot) is worker and not worker.socket_broken and worker.link.partial_message:
             if worker.link.received_bytes == before and not _is_stopped(worker.process.pid):
                 self._distrust_worker(worker, "wrote the beginning of a message into the socket that it has to runner")
                 return

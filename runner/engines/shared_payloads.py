@@ -19,12 +19,10 @@ def hold_payloads(registry: ArenaRegistry, worker_memory: WorkerMemory | None, m
     """
     if type(message) is not Reply and type(message) is not Produced:
         return message
-    if any(output.block_refs for output in message.outputs):
-        held = []
-        for output in message.outputs:
-            blocks = tuple(registry.hold_block(worker_memory, *block_ref) for block_ref in output.block_refs)
-            held.append(replace(output, payload=SharedPayload(output.payload, blocks)) if blocks else output)
-        message = replace(message, outputs=tuple(held))
+    for output in message.outputs:
+        if output.block_refs:
+            message = _hold_blocks(registry, worker_memory, message)
+            break
     if worker_memory is None:
         return message
     if type(message) is Reply and (worker_memory.lent_blocks or message.still_viewed or message.released):
@@ -32,8 +30,17 @@ def hold_payloads(registry: ArenaRegistry, worker_memory: WorkerMemory | None, m
         for ack in message.acks:
             if not ack.keeps_rest:
                 worker_memory.lent_blocks.pop(ack.lease, None)
-    registry.close_orphans()
+    if registry.orphans:
+        registry.close_orphans()
     return message
+
+
+def _hold_blocks(registry: ArenaRegistry, worker_memory: WorkerMemory | None, message: Any) -> Any:
+    held = []
+    for output in message.outputs:
+        blocks = tuple(registry.hold_block(worker_memory, *block_ref) for block_ref in output.block_refs)
+        held.append(replace(output, payload=SharedPayload(output.payload, blocks)) if blocks else output)
+    return replace(message, outputs=tuple(held))
 
 
 def lend_payloads(registry: ArenaRegistry, worker_memory: WorkerMemory, message: Any) -> tuple[Any, list[ArenaNotice]]:
@@ -41,9 +48,11 @@ def lend_payloads(registry: ArenaRegistry, worker_memory: WorkerMemory, message:
     notices: list[ArenaNotice] = []
     if type(message) is Grant:
         for grant in (message, *message.other_grants):
-            payloads = [part.payload for part in grant.parts if type(part.payload) is SharedPayload]
-            if payloads:
-                blocks = [block for payload in payloads for block in payload.blocks]
+            blocks: list[Any] = []
+            for part in grant.parts:
+                if type(part.payload) is SharedPayload:
+                    blocks += part.payload.blocks
+            if blocks:
                 unknown = registry.lend_blocks(worker_memory, grant.lease, blocks)
                 notices += [ArenaNotice(number, fd) for number, fd in unknown]
     elif type(message) is not Credit:

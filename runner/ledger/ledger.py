@@ -111,8 +111,11 @@ class Ledger:
     def free_room_in(self, queue: str) -> int:
         """Return how many items this queue can still take, whatever its readers; 0 means that its writers wait."""
         # A queue that drops never makes its writers wait, nor does one whose readers are gone.
-        lines = self.subscriptions_by_queue[queue]
-        return min([line.free_room() for line in lines if line.full == "wait" and not line.abandoned], default=1 << 60)
+        least = 1 << 60
+        for line in self.subscriptions_by_queue[queue]:
+            if line.full == "wait" and not line.abandoned:
+                least = min(least, line.free_room())
+        return least
 
     def size_bound(self, queue: str) -> int:
         """Return how many items this queue may hold, as far as its writers wait for it."""
@@ -154,7 +157,7 @@ class Ledger:
         lines = self.subscriptions_by_task[task]
         pieces: list[tuple[Subscription, ItemRange]] = []
         taken = 0
-        for line in self._turn(task, lines, least):
+        for line in lines if len(lines) == 1 and least <= 1 else self._turn(task, lines, least):
             for piece in line.take_ranges(
                 task, most - taken, most_bytes, shared_discount, together - taken, joining=bool(pieces)
             ):
@@ -201,11 +204,19 @@ class Ledger:
 
     def available_items(self, task: str) -> int:
         """Return how many items could be granted to this task now."""
-        return sum([line.available_items(task) for line in self.subscriptions_by_task[task]])
+        available = 0
+        for line in self.subscriptions_by_task[task]:
+            available += line.count - line.sleeping_items
+            if line.kept_for_task:
+                available -= line.items_kept_for_others(task)
+        return available
 
     def queued_items(self, task: str) -> int:
         """Return how many items wait for this task, those included that sleep before a retry."""
-        return sum([line.count for line in self.subscriptions_by_task[task]])
+        queued = 0
+        for line in self.subscriptions_by_task[task]:
+            queued += line.count
+        return queued
 
     def has_items(self, task: str) -> bool:
         """Return True if this task has items, queued or in the hands of its workers."""
@@ -245,7 +256,11 @@ class Ledger:
         if lease is None:
             return None
         result = Settlement()
-        again = self._judge(lease, done, verdicts, result)
+        again: list[_Returned] = []
+        if verdicts:
+            again = self._judge(lease, done, verdicts, result)
+        else:
+            self._done(lease, 0, done)
         if more:
             self.leased_items[lease.task] -= done
             lease.drop_finished(done)
@@ -290,7 +305,8 @@ class Ledger:
         return []
 
     def _done(self, lease: Lease, start: int, length: int) -> None:
-        for line, piece in lease.locate_ranges(start, length):
+        whole = not start and length == lease.count
+        for line, piece in lease.item_ranges if whole else lease.locate_ranges(start, length):
             line.leased_items -= piece.count
             line.counts.done += piece.count
             self.task_counts[lease.task].done += piece.count
@@ -321,9 +337,11 @@ class Ledger:
 
     def _send(self, task: str, outputs: list[tuple[str, Chunk]]) -> set[str]:
         """Put outputs into their queues, and return those queues."""
+        fed = set()
         for queue, chunk in outputs:
             self.put(queue, [chunk], sender=task)
-        return {queue for queue, _ in outputs}
+            fed.add(queue)
+        return fed
 
     def release_lease(self, lease_id: int) -> None:
         """Take a lease back whose items were never started: they go where they were, unmarked."""

@@ -15,7 +15,7 @@ from runner.ledger.balance import ItemCounts
 from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Container
 
     from runner.ledger.chunks import Chunk, OrderEntry
 
@@ -53,7 +53,7 @@ class ItemRange(Struct, frozen=True):
     def weighted_bytes(self, shared_discount: int) -> int:
         """Return what counts against the bytes that are moved at once: those in shared memory weigh less."""
         if not self.chunk.shared_bytes:
-            return self.size
+            return self.chunk.size if self.count == self.chunk.count else self.size
         shared_bytes = self.chunk.shared_bytes * self.count // self.chunk.count
         return self.size - shared_bytes + shared_bytes // shared_discount
 
@@ -70,7 +70,7 @@ class ItemRange(Struct, frozen=True):
     @property
     def must_be_alone(self) -> bool:
         """Return True if it must be a lease's only piece: it is marked, or has its own place in an order."""
-        return self.order_entry is not None or self.is_marked
+        return self.order_entry is not None or self.granted_alone or self.attempts > 0 or self.crashes > 0
 
     def sub_range(self, start: int, count: int) -> ItemRange:
         """Return the `count` items from `start` (counted from this piece's own start)."""
@@ -113,12 +113,11 @@ class Subscription:
 
     def available_items(self, task: str) -> int:
         """Return how many items may be granted to this task now."""
-        available = self.count - self.sleeping_items
-        if self.kept_for_task:
-            available -= sum(
-                piece.count for other, kept in self.kept_for_task.items() if other != task for piece in kept
-            )
-        return available
+        return self.count - self.sleeping_items - self.items_kept_for_others(task)
+
+    def items_kept_for_others(self, task: str) -> int:
+        """Return how many items are kept for other tasks than this one."""
+        return sum(piece.count for other, kept in self.kept_for_task.items() if other != task for piece in kept)
 
     def free_room(self) -> int:
         """Return how many items may still come in; 0 when either bound has been reached."""
@@ -141,7 +140,7 @@ class Subscription:
                 return
             piece = piece.sub_range(0, keep)
         self.count += piece.count
-        self.held_bytes += piece.size
+        self.held_bytes += chunk.size if piece.count == chunk.count else piece.size
         if self.order == "priority":
             self._push_by_priority(piece)
         else:
@@ -228,23 +227,28 @@ class Subscription:
         together: int = 1,
         *,
         joining: bool = False,
-    ) -> Iterator[ItemRange]:
+    ) -> list[ItemRange]:
         """Hand out pieces, together at most `most` items and `most_bytes`; but `together` items whatever their bytes.
 
         A marked piece comes alone, and so does one that has its place in an order already; `joining` says that
         the lease holds something else, so that such a piece must wait for its own. A batch that failed as a whole is
         parted for a task that takes fewer items at once.
         """
+        taken_ranges: list[ItemRange] = []
         taken = 0
         while most > 0 and (piece := self.next_range(task)) is not None:
             single, weight = piece.must_be_alone, piece.weighted_bytes(shared_discount)
             least = together - taken
             if (single and (taken or joining)) or (least <= 0 and weight > most_bytes * piece.count):
-                return
-            if piece.is_marked:
+                break
+            if single and piece.is_marked:
                 keep = min(piece.count, most)
             else:
-                keep = 1 if self.order == "lifo" else _how_many(piece, weight, most, most_bytes, max(1, least))
+                keep = 1
+                if self.order != "lifo":
+                    keep = piece.count
+                    if keep > most or weight > most_bytes:  # at least so many as go together, whatever their bytes
+                        keep = min(keep, most, max(1, least, most_bytes * keep // max(1, weight)))
             if keep < piece.count:
                 piece = self._split_next(task, piece, keep)
                 weight = piece.weighted_bytes(shared_discount)
@@ -252,9 +256,10 @@ class Subscription:
             taken += piece.count
             most -= piece.count
             most_bytes -= weight
-            yield piece
+            taken_ranges.append(piece)
             if single or (most_bytes <= 0 and taken >= together):
-                return
+                break
+        return taken_ranges
 
     def next_range(self, task: str) -> ItemRange | None:
         """Return what would be handed out to a task next."""
@@ -292,10 +297,3 @@ class Subscription:
             self.kept_for_task.pop(task, None)
         self._count_out(piece)
         self.leased_items += piece.count
-
-
-def _how_many(piece: ItemRange, weight: int, most: int, most_bytes: int, least: int) -> int:
-    """Return how many items of a piece fit; at least `least` of them, whatever their bytes."""
-    if piece.count <= most and weight <= most_bytes:
-        return piece.count
-    return min(piece.count, most, max(least, most_bytes * piece.count // max(1, weight)))

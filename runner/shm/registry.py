@@ -100,7 +100,8 @@ class ArenaRegistry:
 
     def __init__(self) -> None:
         self._arenas: dict[int, RegisteredArena] = {}
-        self._orphans: list[RegisteredArena] = []
+        #: Arenas whose writers are gone.
+        self.orphans: list[RegisteredArena] = []
         self._workers: list[WorkerMemory] = []
         self._thread_writer: writer.ArenaWriter | None = None
         #: An arena has gone: workers that know it should unmap it.
@@ -196,18 +197,16 @@ class ArenaRegistry:
             arena.take_freed_offsets()
             if arena.held_blocks:
                 writer.discard_unheld(arena.fd, [(block.offset, block.length) for block in list(arena.blocks.values())])
-            self._orphans.append(arena)
+            self.orphans.append(arena)
             self.close_orphans()
 
     def close_orphans(self) -> None:
         """Close the arenas that have neither a writer nor a held block."""
-        if not self._orphans:
-            return
         reader.sweep_dead_views()
-        for arena in list(self._orphans):
+        for arena in list(self.orphans):
             arena.take_freed_offsets()
             if not arena.held_blocks:
-                self._orphans.remove(arena)
+                self.orphans.remove(arena)
                 self._close_arena(arena)
 
     def take_removed_arenas(self, worker_memory: WorkerMemory) -> list[int]:
@@ -229,7 +228,7 @@ class ArenaRegistry:
             self.forget_worker(worker_memory)
         for arena in list(self._arenas.values()):
             self._close_arena(arena)
-        self._orphans.clear()
+        self.orphans.clear()
         if self._thread_writer is not None:
             self._thread_writer.close()
 

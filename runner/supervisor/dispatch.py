@@ -20,7 +20,7 @@ from runner.transport.messages import Credit, Grant, GrantedRange
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runner.ledger import ItemRange
+    from runner.ledger import ItemRange, Lease
     from runner.supervisor.rate_limit import TokenBucket
     from runner.supervisor.run_state import RunState, TaskState, WorkerSlot
     from runner.supervisor.timeouts import TimeoutWatchdog
@@ -53,7 +53,8 @@ class Dispatcher:
         Also True if one of its outputs is at its bound: then no task may produce anything for it. What an order holds
         back is as good as there.
         """
-        least, full, held = 1 << 60, False, self._held(task)
+        least, full = 1 << 60, False
+        held = self._held(task) if task.name in self.ledger.release_orders else None
         for queue in task.bounding_queues:
             room = self.ledger.free_room_in(queue)
             if held:
@@ -64,8 +65,7 @@ class Dispatcher:
 
     def _held(self, task: TaskState) -> Mapping[str, int]:
         """Return the results for each queue that wait for those before them."""
-        order = self.ledger.release_orders.get(task.name)
-        return {} if order is None else order.held_results
+        return self.ledger.release_orders[task.name].held_results
 
     def update_elastic_size(self, task: TaskState) -> None:
         """Let its inputs hold what its workers do in a moment, as far as they can go on with it.
@@ -94,8 +94,10 @@ class Dispatcher:
     def forget_lease(self, lease: int) -> None:
         """Forget a lease that is over: what was expected of it has come, or never will."""
         queues, items = self._owed.pop(lease, ((), 0))
-        self.timeout_watchdog.forget_lease(lease)
-        self._expect_items(queues, -items)
+        if self.timeout_watchdog.timed_tasks:
+            self.timeout_watchdog.forget_lease(lease)
+        for queue in queues:
+            self.expected_items[queue] -= items
 
     def settle_part(self, lease: int, done: int) -> None:
         """Settle the part of a lease that is over; its worker goes on."""
@@ -107,53 +109,61 @@ class Dispatcher:
 
     def feed_task(self, task: TaskState, *, flush: bool = False) -> None:
         """Grant what may be granted. `flush`: a batch need not be full."""
+        available = 0
         if task.is_source:
             self._credit(task)
-        elif self.ledger.available_items(task.name):
+        elif available := self.ledger.available_items(task.name):
             if task.is_async:
                 self._feed_async(task)
             else:
-                self._feed_in_turn(task, flush=flush)
+                available = self._feed_in_turn(task, available, flush=flush)
         if task.free_slots[0] or task.is_source or task.is_async:  # else no worker waits
-            task.wait_reason.set_reason(self._why_free(task), self.clock.now())
+            reason = self._why_free(task, available)
+            if reason != task.wait_reason.reason:
+                task.wait_reason.set_reason(reason, self.clock.now())
 
-    def _why_free(self, task: TaskState) -> int:
+    def _why_free(self, task: TaskState, available: int) -> int:
         """Return why workers that are free now were given nothing."""
         if task.name in self.rate_limited_until:
             return TURN
         if task.is_source:
             return ROOM
-        if not self.ledger.available_items(task.name):
+        if not available:
             return TURN if self.ledger.queued_items(task.name) else ITEM
         room, full = self.free_room(task)
         if full or room <= 0:
-            ordered = any(self._held(task).values()) and all(
-                self.ledger.free_room_in(queue) for queue in task.bounding_queues
+            ordered = (
+                task.name in self.ledger.release_orders
+                and any(self._held(task).values())
+                and all(self.ledger.free_room_in(queue) for queue in task.bounding_queues)
             )
             return TURN if ordered else ROOM
         return ITEM  # what is there is not yet a full batch
 
-    def _feed_in_turn(self, task: TaskState, *, flush: bool) -> None:
-        """Give each worker one lease before any gets two; busy workers are not looked at, however many they are."""
+    def _feed_in_turn(self, task: TaskState, available: int, *, flush: bool) -> int:
+        """Give each worker one lease before any gets two; busy workers are not looked at, however many they are.
+
+        Return how many of the `available` items are left.
+        """
         if task.accepting_workers is None:
             task.accepting_workers = sum(slot.accepts_items for slot in task.slots)
         refused: list[WorkerSlot] = []
         mortal = task.plan.config.lifespan is not None  # then it may be one worker alone that gets no more
         for held in range(task.max_leases_per_worker):
-            while task.free_slots[held] and self.ledger.available_items(task.name) and (not refused or mortal):
+            while available and task.free_slots[held] and (not refused or mortal):
                 slot = task.free_slots[held].popitem()[1]
-                if len(slot.leases) == held and slot.accepts_items and not self._send_grant(task, slot, flush=flush):
+                if len(slot.leases) != held or not slot.accepts_items:
+                    continue
+                grant = self._grant_lease(task, slot, available, task.accepting_workers or 1, flush=flush)
+                if grant is None:
                     refused.append(slot)
+                    continue
+                task.update_free_slot(slot)
+                task.engine.send(slot.index, grant)
+                available -= self.ledger.leases[grant.lease].count
         for slot in refused:
             task.update_free_slot(slot)
-
-    def _send_grant(self, task: TaskState, slot: WorkerSlot, *, flush: bool) -> bool:
-        grant = self._grant_lease(task, slot, task.accepting_workers or 1, flush=flush)
-        if grant is None:
-            return False
-        task.update_free_slot(slot)
-        task.engine.send(slot.index, grant)
-        return True
+        return available
 
     def _feed_async(self, task: TaskState) -> None:
         """Grant one item for each lease; but a suspect alone, so that its next crash tells whose fault it was."""
@@ -165,7 +175,8 @@ class Dispatcher:
         ):  # each once before any twice
             if slot.isolated_lease in slot.leases or (slot.leases and self.ledger.suspect_first(task.name)):
                 continue
-            grant = self._grant_lease(task, slot, len(ready), flush=False)
+            available = self.ledger.available_items(task.name)
+            grant = self._grant_lease(task, slot, available, len(ready), flush=False) if available else None
             if grant is None:
                 break
             if any(part.crashes for part in grant.parts):
@@ -174,9 +185,11 @@ class Dispatcher:
         for index, (first, *others) in grants.items():
             task.engine.send(index, replace(first, other_grants=tuple(others)) if others else first)
 
-    def _grant_lease(self, task: TaskState, slot: WorkerSlot, takers: int, *, flush: bool) -> Grant | None:
-        """Lease items to a worker; return what to tell it, or None when it gets nothing."""
-        items = self._grant_size(task, slot, takers)
+    def _grant_lease(
+        self, task: TaskState, slot: WorkerSlot, available: int, takers: int, *, flush: bool
+    ) -> Grant | None:
+        """Lease some of the `available` items to a worker; return what to tell it, or None when it gets nothing."""
+        items = self._grant_size(task, slot, available, takers)
         if not items:
             return None
         least = together = 1
@@ -184,7 +197,6 @@ class Dispatcher:
             together = batch.items
             least = 1 if flush else together
             items = max(batch.items, items // batch.items * batch.items)
-            available = self.ledger.available_items(task.name)
             if available >= batch.items:
                 items = min(items, available // batch.items * batch.items)
         if task.rate_limiter is not None:
@@ -198,19 +210,26 @@ class Dispatcher:
             return None
         if task.rate_limiter is not None:
             task.rate_limiter.take_tokens(lease.count)
+        return self._record_lease(task, slot, lease)
+
+    def _record_lease(self, task: TaskState, slot: WorkerSlot, lease: Lease) -> Grant:
+        """Note what is expected of a lease; return what to tell its worker."""
         if not slot.leases:
             slot.time_account.enter_state(EXECUTING, self.clock.now())
         slot.leases.append(lease.id)
-        self.timeout_watchdog.watch_lease(task, lease.id)
+        if task.plan.config.timeout is not None:
+            self.timeout_watchdog.watch_lease(task, lease.id)
         self._owed[lease.id] = (task.bounding_queues, lease.count)
-        self._expect_items(task.bounding_queues, lease.count)
-        parts = tuple([self.granted_range(line.queue, piece) for line, piece in lease.item_ranges])
+        for queue in task.bounding_queues:
+            self.expected_items[queue] += lease.count
+        if len(lease.item_ranges) == 1:
+            line, piece = lease.item_ranges[0]
+            parts: tuple[GrantedRange, ...] = (self.granted_range(line.queue, piece),)
+        else:
+            parts = tuple([self.granted_range(line.queue, piece) for line, piece in lease.item_ranges])
         return Grant(lease.id, task.chunk_sizer.time_slice, parts)
 
-    def _grant_size(self, task: TaskState, slot: WorkerSlot, takers: int) -> int:
-        available = self.ledger.available_items(task.name)
-        if not available:
-            return 0
+    def _grant_size(self, task: TaskState, slot: WorkerSlot, available: int, takers: int) -> int:
         room, full = self.free_room(task)
         if full and not self.ledger.returned_first(task.name):
             self._reset_unhindered(task)
@@ -271,9 +290,9 @@ class Dispatcher:
         for slot in task.slots:
             if slot.phase is Phase.READY:
                 self._credit_slot(task, slot)
-                slot.time_account.enter_state(
-                    EXECUTING if slot.credit > slot.received_items else WAITING_FOR_REASON, now
-                )
+                state = EXECUTING if slot.credit > slot.received_items else WAITING_FOR_REASON
+                if state != slot.time_account.state:
+                    slot.time_account.enter_state(state, now)
 
     def _credit_slot(self, task: TaskState, slot: WorkerSlot) -> None:
         outstanding = slot.credit - slot.received_items

@@ -89,9 +89,14 @@ class Supervisor:
         shutdown.on_kill = self.suspect_readers.end_readers
         self.progress_reporter = ProgressReporter(state, listening=listening)
         #: Of each part that will make something happen by itself: when the first of it is. Then those that only watch.
-        self._timers = (self.ledger.next_waking, pool.next_time, dispatcher.next_time, self._batch_due)
-        watching = (shutdown, watchdog, self.suspect_readers, self.progress_reporter)
-        self._all_timers = (*self._timers, *(part.next_time for part in watching))
+        #: Parts that no task of this run needs are not asked.
+        timers: list[Callable[[], float | None]] = [self.ledger.next_waking, pool.next_time]
+        timers += [dispatcher.next_time] if any(task.rate_limiter for task in self.tasks.values()) else []
+        timers += [self._batch_due] if self._batching else []
+        self._timers = tuple(timers)
+        timers += [watchdog.next_time] if watchdog.timed_tasks else []
+        watching = (shutdown, self.suspect_readers, self.progress_reporter)
+        self._all_timers = (*timers, *(part.next_time for part in watching))
         self._due = 0.0
 
     # -- the loop ------------------------------------------------------------------------------
@@ -121,7 +126,7 @@ class Supervisor:
         if now >= self._due or self.state.halted:
             self.check_timers(now)
         self.settle(now)
-        while self._is_stalled() and not self.state.killing:
+        while not self.ledger.leases and self._is_stalled() and not self.state.killing:
             self._break_stall()
             self.settle(now)
 
@@ -142,7 +147,8 @@ class Supervisor:
             self.worker_pool.start_due(now)
             if self._batching:
                 self.mark_due_batches(now)
-            self._feed_dirty()
+            if self.dirty_tasks.heap:
+                self._feed_dirty()
             if not self.state.check_ends:
                 return
             self.state.check_ends = False
@@ -160,8 +166,13 @@ class Supervisor:
 
     def seconds_until_next_timer(self) -> float | None:
         """Return how long there is nothing to do unless a worker speaks."""
-        self._due = min([when for ask in self._all_timers if (when := ask()) is not None], default=inf)
-        return None if self._due == inf else max(0.0, self._due - self.clock.now())
+        due = inf
+        for ask in self._all_timers:
+            when = ask()
+            if when is not None and when < due:
+                due = when
+        self._due = due
+        return None if due == inf else max(0.0, due - self.clock.now())
 
     def _batch_due(self) -> float | None:
         """Return when the first batch that is not full will have waited long enough.
@@ -183,12 +194,14 @@ class Supervisor:
 
     def _feed_dirty(self) -> None:
         """Feed what is dirty, the farthest from the sources first: finish what is in flight before more comes in."""
-        while (name := self.dirty_tasks.pop_farthest()) is not None:
+        dirty = self.dirty_tasks
+        while dirty.heap:
+            name = dirty.pop_farthest()
             if self.topology.stages[name] is not Stage.RUNNING or self.state.halted:
                 continue
             task = self.tasks[name]
             before = self.ledger.leased_items[name]
-            self.dispatcher.feed_task(task, flush=self._may_flush(task))
+            self.dispatcher.feed_task(task, flush=task.plan.config.batch is not None and self._may_flush(task))
             if self.ledger.leased_items[name] != before:
                 self.dirty_tasks.add_input_writers(name)
 
@@ -208,8 +221,6 @@ class Supervisor:
                 self.dirty_tasks.add_tasks((task.name,))
 
     def _may_flush(self, task: TaskState) -> bool:
-        if task.plan.config.batch is None:
-            return False
         # A queue that is full before the batch is: its writers wait, so nothing more would come.
         full = any(self.ledger.free_room_in(queue) == 0 for queue in self.topology.nodes[task.name].inputs)
         return full or self.clock.now() >= self._flush_time(task) or self._nothing_can_come(task.name)

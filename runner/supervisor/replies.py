@@ -80,7 +80,7 @@ class ReplyHandler(Struct, eq=False):
 
     def _on_reply(self, slot: WorkerSlot, reply: Reply) -> None:
         task, state = slot.task, self.state
-        outputs = list(self._make_chunks(task, reply.outputs))
+        outputs = self._make_chunks(task, reply.outputs)
         done = 0
         for at, ack in enumerate(reply.acks):
             last = at == len(reply.acks) - 1
@@ -101,16 +101,21 @@ class ReplyHandler(Struct, eq=False):
         state.dirty_tasks.add_tasks((task.name,))
         if state.topology.may_end(task.name) and not state.ledger.has_items(task.name):
             state.check_ends = True
-        self.timeout_watchdog.check_lifespan(slot)
+        if task.plan.config.lifespan is not None:
+            self.timeout_watchdog.check_lifespan(slot)
 
-    def _make_chunks(self, task: TaskState, outputs: Iterable[Output]) -> Iterable[tuple[str, Chunk]]:
+    def _make_chunks(self, task: TaskState, outputs: Iterable[Output]) -> list[tuple[str, Chunk]]:
         ledger, sent_by_queue = self.state.ledger, self.state.audit.sent_by_queue
+        made: list[tuple[str, Chunk]] = []
         for output in outputs:
-            shared_bytes = sum(length for _, _, length in output.block_refs)
+            shared_bytes = 0
+            for _, _, length in output.block_refs:
+                shared_bytes += length
             chunk = ledger.make_chunk(output.payload, output.count, output.size, output.priorities, shared_bytes)
             for queue in task.output_groups[output.group_index].queues:
                 sent_by_queue[queue] += output.count
-                yield queue, chunk
+                made.append((queue, chunk))
+        return made
 
     def _settle_ack(self, slot: WorkerSlot, ack: Ack, outputs: list[tuple[str, Chunk]]) -> int:
         lease = self.state.ledger.leases.get(ack.lease)
@@ -126,10 +131,13 @@ class ReplyHandler(Struct, eq=False):
             self.state.dirty_tasks.add_input_readers(slot.task.name)
             if slot.task.rate_limiter is not None:
                 slot.task.rate_limiter.return_tokens(lease.count - ack.done)
-        verdicts = {failure.index: self._judge_failure(slot, lease, failure) for failure in ack.failures}
+        verdicts: dict[int, Verdict] = {}
+        for failure in ack.failures:
+            verdicts[failure.index] = self._judge_failure(slot, lease, failure)
         settlement = self.state.ledger.settle_lease(ack.lease, ack.done, verdicts, outputs, more=ack.keeps_rest)
         assert settlement is not None
-        self.state.audit.ended_by_task[slot.task.name] += count_finished(verdicts.values(), ack.done)
+        finished = count_finished(verdicts.values(), ack.done) if verdicts else ack.done
+        self.state.audit.ended_by_task[slot.task.name] += finished
         self.apply_settlement(settlement)
         for failure in ack.failures:
             self.retry_policy.apply_on_error(slot.task, verdicts[failure.index], failure.error)

@@ -173,8 +173,8 @@ class DirtyTasks:
     >>> graph = Topology([TaskNode("bake", outputs=("bread",)), TaskNode("eat", inputs=("bread",))])
     >>> dirty = DirtyTasks(graph)
     >>> dirty.add_tasks(["bake", "bake"]); dirty.add_readers("bread")
-    >>> dirty.pop_farthest(), dirty.pop_farthest(), dirty.pop_farthest()
-    ('eat', 'bake', None)
+    >>> dirty.pop_farthest(), dirty.pop_farthest(), bool(dirty)
+    ('eat', 'bake', False)
     """
 
     def __init__(self, topology: Topology) -> None:
@@ -183,7 +183,8 @@ class DirtyTasks:
         self._names = sorted(depths, key=depths.__getitem__, reverse=True)
         self._ranks = {name: rank for rank, name in enumerate(self._names)}
         self._due: set[str] = set()
-        self._heap: list[int] = []
+        #: Their places in the order in which they come out; empty when there is none.
+        self.heap: list[int] = []
 
     def __bool__(self) -> bool:
         return bool(self._due)
@@ -193,7 +194,7 @@ class DirtyTasks:
         for name in names:
             if name not in self._due:
                 self._due.add(name)
-                heappush(self._heap, self._ranks[name])
+                heappush(self.heap, self._ranks[name])
 
     def add_readers(self, queue: str) -> None:
         """Look at the readers of a queue: something came into it."""
@@ -209,11 +210,9 @@ class DirtyTasks:
         for queue in self._topology.nodes[task].inputs:
             self.add_tasks(self._topology.readers[queue])
 
-    def pop_farthest(self) -> str | None:
-        """Take out the next task; None when there is none."""
-        if not self._heap:
-            return None
-        name = self._names[heappop(self._heap)]
+    def pop_farthest(self) -> str:
+        """Take out the next task."""
+        name = self._names[heappop(self.heap)]
         self._due.discard(name)
         return name
 

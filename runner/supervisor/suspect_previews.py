@@ -158,6 +158,8 @@ class SuspectReaders(Struct, eq=False):
 
     def next_time(self) -> float | None:
         """Return when a reader will have taken too long."""
+        if not self.readers:
+            return None
         dues = [reader.asked[0].until or reader.until for reader in self.readers.values() if reader.asked]
         return min(dues, default=None)
 

@@ -25,29 +25,30 @@ WAITING_FOR_REASON = -1
 class WaitReason:
     """The reason for which the free workers of a task wait, and how long each reason has held since the run began."""
 
-    __slots__ = ("_since", "_totals", "reason")
+    __slots__ = ("current", "reason")
 
     def __init__(self) -> None:
         self.reason = ITEM
-        self._since = 0.0
-        self._totals = [0.0] * len(STATES)
+        #: The reason, since when it holds, and how long each had held until then; another object after each change.
+        self.current: tuple[int, float, tuple[float, float, float]] = (ITEM, 0.0, (0.0, 0.0, 0.0))
 
     def set_reason(self, reason: int, now: float) -> None:
         """Let them wait for this reason from now on."""
         if reason != self.reason:
-            self._totals[self.reason] += now - self._since
-            self.reason, self._since = reason, now
+            self.current = (reason, now, totals_until(self.current, now))
+            self.reason = reason
 
-    def totals_until(self, now: float) -> tuple[float, float, float]:
-        """Return how long each reason has held: item, room, turn. Only differences of two answers mean anything.
 
-        >>> waiting = WaitReason(); before = waiting.totals_until(1.0); waiting.set_reason(ROOM, 3.0)
-        >>> [after - since for after, since in zip(waiting.totals_until(7.0), before)]
-        [2.0, 4.0, 0.0]
-        """
-        totals = self._totals.copy()
-        totals[self.reason] += now - self._since
-        return totals[ITEM], totals[ROOM], totals[TURN]
+def totals_until(current: tuple[int, float, tuple[float, float, float]], now: float) -> tuple[float, float, float]:
+    """Return how long each reason has held: item, room, turn. Only differences of two answers mean anything.
+
+    >>> waiting = WaitReason(); before = totals_until(waiting.current, 1.0); waiting.set_reason(ROOM, 3.0)
+    >>> [after - since for after, since in zip(totals_until(waiting.current, 7.0), before)]
+    [2.0, 4.0, 0.0]
+    """
+    reason, since, (item, room, turn) = current
+    span = now - since
+    return item + span * (reason == ITEM), room + span * (reason == ROOM), turn + span * (reason == TURN)
 
 
 class TimeAccount:
@@ -68,26 +69,27 @@ class TimeAccount:
         self._totals = [0.0] * len(STATES)
         self._totals[TURN] = now - began
         self._since = now
-        self._seen = (0.0, 0.0, 0.0)
+        #: What held when it began to wait.
+        self._seen = waiting.current
 
     def enter_state(self, state: int, now: float) -> None:
         """Let it be in this state from now on."""
         if state != self.state:
             self._settle_until(now)
             self.state = state
-            if state == WAITING_FOR_REASON:
-                self._seen = self._waiting.totals_until(now)
+            self._seen = self._waiting.current
 
     def _settle_until(self, now: float) -> None:
-        if self.state == WAITING_FOR_REASON:
-            item, room, turn = self._waiting.totals_until(now)
-            before = self._seen
-            self._totals[ITEM] += item - before[0]
-            self._totals[ROOM] += room - before[1]
-            self._totals[TURN] += turn - before[2]
-            self._seen = item, room, turn
+        state, current = self.state, self._waiting.current
+        if state != WAITING_FOR_REASON:
+            self._totals[state] += now - self._since
+        elif current is self._seen:  # it has waited for one reason all the time
+            self._totals[current[0]] += now - self._since
         else:
-            self._totals[self.state] += now - self._since
+            before, after = totals_until(self._seen, self._since), totals_until(current, now)
+            for reason, then, until_now in zip((ITEM, ROOM, TURN), before, after, strict=True):
+                self._totals[reason] += until_now - then
+            self._seen = current
         self._since = now
 
     def add_work(self, now: float, busy: float, coding: float) -> None:

@@ -43,7 +43,8 @@ class TimeoutWatchdog:
 
     def __init__(self, state: RunState) -> None:
         self.clock = state.clock
-        self._timed = [task for task in state.tasks.values() if task.plan.config.timeout is not None]
+        #: The tasks that have a time limit.
+        self.timed_tasks = [task for task in state.tasks.values() if task.plan.config.timeout is not None]
         self._next: float | None = None
         self._looked = 0.0
         self._kills: list[_Kill] = []
@@ -60,14 +61,13 @@ class TimeoutWatchdog:
     def check_timeouts(self, now: float) -> None:
         """Sample the progress slots, and kill the overdue workers that have written their stacks."""
         self._kills = [kill for kill in self._kills if kill.next_look > now or not self._end_worker(kill, now)]
-        if not self._timed or (self._next is not None and now < self._next):
+        if not self.timed_tasks or (self._next is not None and now < self._next):
             return
-        for task in self._timed:
+        for task in self.timed_tasks:
             self._forgive(task, now, now - self._looked)
         self._looked = now
-        dues = [
-            due for task in self._timed for slot in task.slots if (due := self._sample_worker(slot, now)) is not None
-        ]
+        slots = [slot for task in self.timed_tasks for slot in task.slots]
+        dues = [due for slot in slots if (due := self._sample_worker(slot, now)) is not None]
         self._next = min(now + _SAMPLE, *dues) if dues else None
 
     @staticmethod
@@ -141,7 +141,7 @@ class TimeoutWatchdog:
 
     def shift_times(self, seconds: float) -> None:
         """Shift all times: the run was stopped and goes on."""
-        for task in self._timed:
+        for task in self.timed_tasks:
             for slot in task.slots:
                 slot.last_position_at += seconds
         self._granted = {lease: when + seconds for lease, when in self._granted.items()}

@@ -2,16 +2,16 @@
 
     | magic 2 | - 2 | header length 4 | payload length 8 |  header  |  payloads ...  |
 
-The header is the message in MessagePack; each payload in it stands as its length. Reading a header executes nothing in
-the supervisor and cannot crash it, whatever a confused worker writes into its socket: bytes that are not a message are
-a `FrameError`, and their worker is given up. Of bytes in arenas only the place is told, and an `ArenaNotice`'s
-descriptor travels beside its message (`socket_link`).
+The header is the message in MessagePack. Short payloads stand in it; if one is long, each stands as its length, and all
+of them follow. Reading a header executes nothing in the supervisor and cannot crash it, whatever a confused worker
+writes into its socket: bytes that are not a message are a `FrameError`, and their worker is given up. Of bytes in
+arenas only the place is told, and an `ArenaNotice`'s descriptor travels beside its message (`socket_link`).
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.structs import replace
@@ -19,10 +19,17 @@ from msgspec.structs import replace
 from runner.errors import RunnerError
 from runner.transport.messages import FromWorker, Grant, Produced, Reply, SharedPayload, ToWorker
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from runner.transport.messages import GrantedRange, Output
+
 PREFIX_STRUCT = struct.Struct("<2s2xIQ")
 MAGIC_BYTES = b"rn"
 MAX_HEADER_BYTES = 1 << 28
 MAX_PAYLOAD_BYTES = 1 << 40
+#: A longer payload is not copied into the header. bench scale, wire: 1,000 numbers without it 16.4 us, with it 14.5
+MAX_INLINE_BYTES = 1 << 14
 
 WireBuffer = bytes | bytearray | memoryview
 
@@ -38,9 +45,10 @@ def pack_message(message: ToWorker | FromWorker) -> list[WireBuffer]:
     """Return the buffers to write, in order; payloads are not copied."""
     payloads: list[WireBuffer] = []
     told: Any = message
-    if isinstance(message, Grant):
-        told = _detach_grant(message, payloads)
-    elif isinstance(message, (Reply, Produced)) and message.outputs:
+    if type(message) is Grant:
+        if message.other_grants or _has_long_payload(message.parts):
+            told = _detach_grant(message, payloads)
+    elif (type(message) is Reply or type(message) is Produced) and _has_long_payload(message.outputs):
         payloads += [output.payload for output in message.outputs]
         told = replace(message, outputs=[replace(output, payload=len(output.payload)) for output in message.outputs])
     try:
@@ -50,9 +58,17 @@ def pack_message(message: ToWorker | FromWorker) -> list[WireBuffer]:
     return [PREFIX_STRUCT.pack(MAGIC_BYTES, len(header), sum(map(len, payloads))) + header, *payloads]
 
 
-def read_prefix(prefix: WireBuffer) -> tuple[int, int]:
-    """Return the lengths of the header and of the payloads; raise `FrameError` if this is not a prefix."""
-    magic, header, payload = PREFIX_STRUCT.unpack(prefix)
+def _has_long_payload(pieces: Iterable[GrantedRange | Output]) -> bool:
+    """Return True if a payload is to follow the header; those with bytes in arenas do, which a header cannot show."""
+    for piece in pieces:  # noqa: SIM110  a generator would cost more than all the rest
+        if len(piece.payload) > MAX_INLINE_BYTES or type(piece.payload) is SharedPayload:
+            return True
+    return False
+
+
+def read_prefix(data: WireBuffer, at: int = 0) -> tuple[int, int]:
+    """Return the lengths of the header and of the payloads; raise `FrameError` if there is no prefix here."""
+    magic, header, payload = PREFIX_STRUCT.unpack_from(data, at)
     if magic != MAGIC_BYTES or header > MAX_HEADER_BYTES or payload > MAX_PAYLOAD_BYTES:
         raise FrameError("not a message: wrong prefix")
     return header, payload
@@ -61,7 +77,12 @@ def read_prefix(prefix: WireBuffer) -> tuple[int, int]:
 def unpack_message(header: memoryview, payload: memoryview) -> Any:
     """Return the message of a header and the payloads behind it; raise `FrameError` if they are not one."""
     try:
-        return _attach_payloads(_decode_header(header), _PayloadReader(payload))
+        message = _decode_header(header)
+        if _has_all_payloads(message):
+            if payload:
+                raise FrameError(f"{len(payload)} bytes of payload more than the header says")
+            return message
+        return _attach_payloads(message, _PayloadReader(payload))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise FrameError(f"not a message: {error}") from None
 
@@ -79,10 +100,25 @@ def _detach_grant(grant: Grant, payloads: list[WireBuffer]) -> Grant:
     return replace(grant, parts=parts, other_grants=[_detach_grant(other, payloads) for other in grant.other_grants])
 
 
+def _has_all_payloads(message: Any) -> bool:
+    """Return True if there is nothing that has to be put together."""
+    pieces: Iterable[GrantedRange | Output] = ()
+    if type(message) is Grant:
+        if message.other_grants:
+            return False
+        pieces = message.parts
+    elif type(message) is Reply or type(message) is Produced:
+        pieces = message.outputs
+    for piece in pieces:  # noqa: SIM110  the same
+        if type(piece.payload) is not bytes:
+            return False
+    return True
+
+
 def _attach_payloads(message: Any, payloads: _PayloadReader) -> Any:
     if isinstance(message, Grant):
         message = _attach_grant(message, payloads)
-    elif isinstance(message, (Reply, Produced)) and message.outputs:
+    else:
         outputs = [replace(each, payload=bytes(payloads.read(each.payload))) for each in message.outputs]
         message = replace(message, outputs=tuple(outputs))
     if payloads.unread:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import socket
 import threading
@@ -35,9 +36,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("short_diffs")
 #: Near the sizes in which sockets hand bytes over.
-_AHEAD = 4096
+_AHEAD = 1 << 15
 SIZES = st.one_of(
-    st.integers(1, 64), st.integers(_AHEAD - 120, _AHEAD + 8), st.integers(1, 3 * _AHEAD), st.just(200_000)
+    st.integers(1, 64),
+    st.integers(framing.MAX_INLINE_BYTES - 1, framing.MAX_INLINE_BYTES + 1),
+    st.integers(_AHEAD - 120, _AHEAD + 8),
+    st.integers(1, 3 * _AHEAD),
+    st.just(200_000),
 )
 
 
@@ -102,6 +107,26 @@ def test_descriptors_belong_to_their_messages_even_when_many_are_read_at_once(be
         theirs.close()
         for fd in files:
             os.close(fd)
+
+
+def test_a_descriptor_for_which_there_was_no_room_is_not_replaced_by_the_next_one() -> None:
+    ours, theirs = connected_pair()
+    supervisor, worker = SupervisorLink(ours), WorkerLink(theirs)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fd = os.memfd_create("arena")
+    with ours, theirs:
+        for message in (Credit(1, 0.05), ArenaNotice(1, fd), ArenaNotice(2, fd)):
+            supervisor.send(message)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+            heard = [worker.receive(), worker.receive()]
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert heard == [Credit(1, 0.05), ArenaNotice(1, -1)]
+        notice = worker.receive()
+        assert os.path.sameopenfile(notice.fd, fd)
+        os.close(notice.fd)
+    os.close(fd)
 
 
 def test_an_arena_without_a_descriptor_takes_no_other_ones() -> None:
