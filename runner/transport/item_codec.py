@@ -100,6 +100,7 @@ class ItemEncoder:
         try:
             pieces = self._pickle_pieces(item)
         except Exception as error:  # noqa: BLE001  whatever the user's __reduce__ raises
+            self._block_refs = []
             raise NotPicklable(_unpicklable_text(item, error)) from None
         block_refs, self._block_refs = self._block_refs, []
         length = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))

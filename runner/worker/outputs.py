@@ -114,6 +114,7 @@ class OutputBuffer:
                 self._call_mark = self.rollback_mark()
                 for item in result:
                     self.emit_item(item)
+                    del item  # else it lives while the next one is made
                 self._call_mark = None
                 return
             self._single_item_type = result_type

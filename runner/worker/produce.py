@@ -229,10 +229,12 @@ class SourceOutput:
         if self.runtime.call_shape.outboxes:  # what it puts meanwhile, in whichever thread, comes in between
             for item in items:
                 self.put(item)
+                del item  # else it lives while the next one is made
         elif self.output_buffer.direct_buffer is None:
             self.reserve_credit()
             for item in items:
                 self.emit_reserved(item)
+                del item
                 self.reserve_credit()
         else:
             while self._emit_some(items, self.output_buffer.direct_buffer):
@@ -265,6 +267,7 @@ class SourceOutput:
                 direct.append(item)
             else:
                 self.emit_reserved(item)
+                del item
                 if self.output_buffer.gathered_bytes >= MAX_CHUNK_BYTES:
                     return True
             if flag:
@@ -366,6 +369,7 @@ async def _send_async_items(source_output: SourceOutput, items: AsyncGeneratorTy
         await loop.run_in_executor(None, source_output.reserve_credit)
         async for item in items:
             source_output.emit_reserved(item)
+            del item
             if source_output.is_due or source_output.output_buffer.gathered_bytes >= MAX_CHUNK_BYTES:
                 await loop.run_in_executor(None, source_output.reserve_credit)
     finally:

@@ -304,9 +304,11 @@ def _put_result(inbox: PullInbox, result: Any) -> Any:
     def put_all(items: Iterator[Any]) -> None:
         for item in items:
             put(item)
+            del item  # else it lives while the next one is made
 
     async def put_all_async(items: Any) -> None:
         async for item in items:
             put(item)
+            del item
 
     return inbox.runtime.send_returned(result, put, put_all, put_all_async)

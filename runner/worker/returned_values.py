@@ -70,5 +70,6 @@ def exhaust_result(result: Any) -> None:
         for item in result:
             if type(item) not in item_codec.SMALL_TYPES:
                 check_result(item)
+            del item  # else it lives while the next one is made
     else:
         check_result(result)

@@ -272,6 +272,30 @@ def test_where_pages_cannot_be_asked_about_all_are_dropped(pair: Pair, monkeypat
     assert item_codec.decode_item(pair.send(item_codec.decode_item(frozen))).data is not None
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_pages_are_asked_about_after_a_page_fault_alone(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, counted: bool
+) -> None:
+    asked: list[int] = []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda *args: asked.append(1) or pread(*args))
+    monkeypatch.setattr(reader, "_faults_are_counted", lambda: counted)
+    size = 1 << 20
+    frozen = pair.send(Buffer(bytearray(b"x" * size)))
+    for number in range(1, 50):
+        item = item_codec.decode_item(frozen)
+        view = memoryview(item.data)
+        assert view[::PAGE_SIZE] == b"x" * (size // PAGE_SIZE)
+        first = pair.send(item)
+        assert first[1] == frozen[1]
+        if number % 5 == 0:
+            view[number] = number
+            assert pair.send(item)[1] != frozen[1], "it has been written since"
+        del item, view
+    quiet = len(asked) < 50
+    assert quiet == counted, len(asked)
+
+
 def test_a_process_that_may_not_map_reads_copies(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     frozen = pair.send(Buffer(bytearray(b"x" * BIG)))
     monkeypatch.setattr(reader.MappedArena, "map_memory", lambda self: None)
