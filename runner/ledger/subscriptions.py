@@ -86,16 +86,19 @@ class Subscription:
     it, as long as that reads: it has its place in the order of that task, and is too late for that of another.
     """
 
-    name: str
     queue: str
     readers: tuple[str, ...]
-    size: int
-    bytes: int
+    size: int = 1000
+    bytes: int = 64 * 1024 * 1024
     full: WhenFull = "wait"
     order: QueueOrder = "fifo"
+    is_copy: bool = False
+    carries_dead_letters: bool = False
+    #: `size` is its bound, `min_size`, while its readers are slow, or not known yet.
+    is_elastic: bool = False
     keeps_returned: bool = False
-    #: The bound of an elastic line while its readers are slow, or not known yet.
-    min_size: int | None = None
+    name: str = field(init=False)
+    min_size: int = field(init=False)
     counts: ItemCounts = field(default_factory=ItemCounts)
     count: int = 0
     held_bytes: int = 0
@@ -110,6 +113,9 @@ class Subscription:
     sleeping_items: int = 0
     last_ticket: int = 0
     abandoned: bool = False
+
+    def __post_init__(self) -> None:
+        self.name, self.min_size = f"{self.queue}->{self.readers[0]}" if self.is_copy else self.queue, self.size
 
     def available_items(self, task: str) -> int:
         """Return how many items may be granted to this task now."""

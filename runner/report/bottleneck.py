@@ -128,11 +128,6 @@ def other_programs_share(record: RunRecord) -> float:
     return max(0.0, 1 - record.idle - ours / (max(1, record.plan.machine.cores) * record.seconds))
 
 
-def supervisor_share(record: RunRecord) -> float:
-    """Return how much of a core runner itself took: the supervisor and the printer."""
-    return max(0.0, record.cpu - sum(worker.cpu for worker in _workers_in_mode(record, "thread"))) / record.seconds
-
-
 def _workers_in_mode(record: RunRecord, mode: str) -> list[WorkerNow]:
     names = {plan.name for plan in record.plan.tasks if plan.mode == mode}
     return [worker for task in record.tasks if task.name in names for worker in task.workers]
@@ -226,7 +221,9 @@ def _resource_shares(main: Pipeline, beside: Iterable[Pipeline], record: RunReco
     window = max(main.end - max(load.begin for load in main.task_loads), 1e-3)
     all_loads = [(load, 1.0) for load in main.task_loads]
     all_loads += [(load, load.share_within(main)) for each in beside for load in each.task_loads]
-    cores, own = max(1, record.plan.machine.cores), supervisor_share(record)
+    cores = max(1, record.plan.machine.cores)
+    # What runner itself took of a core: the supervisor and the printer.
+    own = max(0.0, record.cpu - sum(worker.cpu for worker in _workers_in_mode(record, "thread"))) / record.seconds
     computing = sum(load.cpu_seconds * part for load, part in all_loads) / window
     ours, theirs = (computing + own) / cores, other_programs_share(record)
     of["machine", ""] = ours / (1 - min(theirs, FAIR_MACHINE_SHARE))

@@ -221,10 +221,7 @@ def _dot_text(text: str) -> str:
 
 
 def to_text(graph: Diagram, columns: int = 80) -> str:
-    """Write each task below those that it waits for, with the queues it writes to and who reads them.
-
-    A reader that stands above its writer is marked: there a cycle closes.
-    """
+    """Write each task below those that it waits for, its queues and their readers; one above its writer is marked."""
     order = top_down_order(list(graph.boxes), graph.edges)
     place = {key: at for at, key in enumerate(order)}
     edges: dict[tuple[str, str], list[DiagramEdge]] = defaultdict(list)

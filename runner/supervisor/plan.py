@@ -10,7 +10,7 @@ from runner.chunk_sizing import shared_discount_for
 from runner.config import resolved
 from runner.config.value_types import usable_cores
 from runner.events import Machine, QueuePlanned, RunPlan, TaskPlanned
-from runner.ledger import QueueSpec
+from runner.ledger import Subscription
 from runner.secret_masks import SecretMask
 from runner.structs import dataclass, field
 from runner.topology import TaskNode, Topology
@@ -124,22 +124,23 @@ class Plan:
             for name, task in self.tasks.items()
         )
 
-    def queue_specs(self, readers: Mapping[str, Iterable[str]]) -> list[QueueSpec]:
+    def subscriptions(self, readers: Mapping[str, list[str]]) -> list[Subscription]:
         """Return the queues as the ledger wants them. A queue that closes a cycle never blocks its writers."""
         letters = {task.config.dead for task in self.tasks.values()}
         return [
-            QueueSpec(
+            Subscription(
                 queue=name,
-                readers=tuple(readers.get(name, ())),
+                readers=tuple(group),
                 size=_NO_BOUND if queue.loop else queue.size,
                 bytes=_NO_BOUND if queue.loop else queue.bytes,
                 full=queue.full,
                 order=queue.order,
-                copy=queue.fanout == "copy",
+                is_copy=queue.fanout == "copy",
                 carries_dead_letters=name in letters,
                 is_elastic=queue.elastic and not queue.loop,
             )
             for name, queue in self.queues.items()
+            for group in ([[one] for one in readers[name]] if queue.fanout == "copy" else [readers[name]])
         ]
 
     def worker_spec(self, task: TaskPlan, name: str, slot: int) -> WorkerSpec:

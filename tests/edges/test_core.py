@@ -15,9 +15,8 @@ from faults.harness import plan, run, task
 from faults.sinks import collector
 from virtual_workers import day
 
-from runner.ledger import Again, Ledger, QueueSpec
+from runner.ledger import Again, Ledger, Subscription
 from runner.ledger.chunks import ReleaseOrder
-from runner.ledger.subscriptions import Subscription
 from runner.model import Batch, QueueConfig, Rate
 from runner.supervisor.dispatch import Dispatcher
 
@@ -67,7 +66,7 @@ def test_an_ordered_task_that_shares_its_queue_loses_nothing_and_keeps_its_order
 
 
 def shared(*ordered: str) -> Ledger:
-    lines = [QueueSpec("a", ("one", "two")), QueueSpec("b", ("sink",))]
+    lines = [Subscription("a", ("one", "two")), Subscription("b", ("sink",))]
     return Ledger(lines, ordered)
 
 
@@ -114,7 +113,7 @@ def test_a_batch_that_failed_as_a_whole_is_parted_for_a_task_that_takes_one() ->
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4)))[::3])
 @pytest.mark.parametrize("full", ["fifo", "lifo"])
 def test_leases_given_back_in_any_order_go_where_they_were(order: tuple[int, ...], full: Any) -> None:
-    book = Ledger([QueueSpec("a", ("work",), order=full)])
+    book = Ledger([Subscription("a", ("work",), order=full)])
     book.put("a", [book.make_chunk([at, at + 1], 2, 2) for at in range(0, 10, 2)])
     leases = [book.grant_lease("work", at, 2) for at in range(4)]
     for at in order:

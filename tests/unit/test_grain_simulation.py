@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from virtual_workers import Day, day, idle_beside_work, work
 
 from runner.chunk_sizing import GRANT_SECONDS, MAX_GRANT_BYTES, TIME_SLICE, ChunkSizer
-from runner.ledger import Again, Ledger, QueueSpec
+from runner.ledger import Again, Ledger, Subscription
 from runner.model import Batch, QueueConfig
 from runner.supervisor.dispatch import MAX_ELASTIC_ITEMS
 from runner.worker.pace import MAX_BURST, SLOW_SECONDS
@@ -247,7 +247,7 @@ def test_a_batch_is_not_parted_for_its_bytes(size: int) -> None:
 def test_no_lease_holds_more_than_a_mebibyte_whatever_is_queued(
     chunks: list[tuple[int, int]], order: Any, most: int, draw: random.Random
 ) -> None:
-    specs = [QueueSpec(name, ("t",), size=1 << 40, bytes=1 << 40, order=order) for name in ("a", "b")]
+    specs = [Subscription(name, ("t",), size=1 << 40, bytes=1 << 40, order=order) for name in ("a", "b")]
     ledger = Ledger(specs)
     for count, size in chunks:
         ledger.put(draw.choice("ab"), [ledger.make_chunk(None, count, size * count, tuple(range(count)))])
