@@ -57,11 +57,9 @@ class Ledger:
 
     # -- coming in -----------------------------------------------------------------------------
 
-    def make_chunk(
-        self, payload: Any, count_: int, size: int, priorities: tuple[float, ...] = (), shared_bytes: int = 0
-    ) -> Chunk:
+    def make_chunk(self, payload: Any, count_: int, size: int, shared_bytes: int = 0) -> Chunk:
         """Number a new chunk."""
-        return Chunk(next(self._chunks), payload, count_, size, priorities, shared_bytes)
+        return Chunk(next(self._chunks), payload, count_, size, shared_bytes)
 
     def put(self, queue: str, chunks: Iterable[Chunk], sender: str | None = None) -> None:
         """Take chunks into every line of a queue; `sender` is the task they are counted for."""
@@ -73,16 +71,13 @@ class Ledger:
 
     def free_room_in(self, queue: str) -> int:
         """Return how many items this queue can still take, whatever its readers; 0 means that its writers wait."""
-        # A queue that drops never makes its writers wait, nor does one whose readers are gone.
+        # A queue whose readers are gone never makes its writers wait.
         lines = self.subscriptions_by_queue[queue]
-        return min([line.free_room() for line in lines if line.full == "wait" and not line.abandoned], default=1 << 60)
+        return min([line.free_room() for line in lines if not line.abandoned], default=1 << 60)
 
     def size_bound(self, queue: str) -> int:
         """Return how many items this queue may hold, as far as its writers wait for it."""
-        return min(
-            [line.size for line in self.subscriptions_by_queue[queue] if line.full == "wait" and not line.abandoned],
-            default=0,
-        )
+        return min([line.size for line in self.subscriptions_by_queue[queue] if not line.abandoned], default=0)
 
     def set_elastic_size(self, task: str, items: int) -> None:
         """Let the task's elastic lines hold `items`, if that is more than they hold in any case."""

@@ -103,8 +103,7 @@ def _task_notes(task: TaskConfig | events.TaskPlanned) -> tuple[str, ...]:
 
 def _queue_notes(queue: QueueConfig) -> tuple[str, ...]:
     size = "" if queue.size == 1000 else str(queue.size)
-    full = "" if queue.full == "wait" else queue.full
-    return tuple(filter(None, (size, queue.fanout, "loop" if queue.loop else "", full)))
+    return tuple(filter(None, (size, queue.fanout, "loop" if queue.loop else "")))
 
 
 # -- of a run ---------------------------------------------------------------------------------

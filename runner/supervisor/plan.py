@@ -133,8 +133,6 @@ class Plan:
                 readers=tuple(group),
                 size=_NO_BOUND if queue.loop else queue.size,
                 bytes=_NO_BOUND if queue.loop else queue.bytes,
-                full=queue.full,
-                order=queue.order,
                 is_copy=queue.fanout == "copy",
                 carries_dead_letters=name in letters,
                 is_elastic=queue.elastic and not queue.loop,
@@ -173,12 +171,6 @@ class Plan:
             prefixes_hook_output=self.settings.log == "prefix",
         )
 
-    def _read_singly(self, queue: str) -> bool:
-        """Return True if a reader of the queue takes single items of a chunk."""
-        if self.queues[queue].order != "fifo":
-            return True
-        return any(task.is_async for task in self.tasks.values() if queue in task.config.inputs)
-
     def shared_discount(self, config: TaskConfig) -> int:
         """Return how much less bytes in arenas weigh than copied ones; a queue's bound must still mean something.
 
@@ -188,14 +180,14 @@ class Plan:
         return shared_discount_for(min(bounds, default=0))
 
     def output_groups(self, config: TaskConfig) -> tuple[OutputGroup, ...]:
-        """Return the queues of each port, grouped by what they receive."""
+        """Return the queues of each port, grouped by what they receive; async readers take single items of a chunk."""
         groups: list[OutputGroup] = []
         for port in config.ports:
-            sorts: dict[tuple[int, bool, bool], list[str]] = {}
+            sorts: dict[tuple[int, bool], list[str]] = {}
             for queue in port.queues:
                 kind = PICKLED if self.payload_kinds[queue] == PICKLED else OBJECTS
-                sort = (kind, self.queues[queue].order == "priority", self._read_singly(queue))
-                sorts.setdefault(sort, []).append(queue)
+                singly = any(task.is_async for task in self.tasks.values() if queue in task.config.inputs)
+                sorts.setdefault((kind, singly), []).append(queue)
             groups += [OutputGroup(port.name, tuple(queues), *sort) for sort, queues in sorts.items()]
         return tuple(groups)
 
@@ -230,7 +222,7 @@ def _describe_task(task: TaskPlan) -> TaskPlanned:
 
 def _describe_queue(queue: QueueConfig, *, letters: bool) -> QueuePlanned:
     bound = None if queue.loop or queue.elastic else queue.size
-    return QueuePlanned(queue.name, bound, queue.bytes, queue.fanout or "", queue.loop, letters, queue.lane or "")
+    return QueuePlanned(queue.name, bound, queue.bytes, queue.fanout or "", queue.loop, letters)
 
 
 def describe_machine() -> Machine:

@@ -107,7 +107,7 @@ class ReplyHandler(Struct, eq=False):
         ledger, sent_by_queue = self.state.ledger, self.state.audit.sent_by_queue
         for output in outputs:
             shared_bytes = sum(length for _, _, length in output.block_refs)
-            chunk = ledger.make_chunk(output.payload, output.count, output.size, output.priorities, shared_bytes)
+            chunk = ledger.make_chunk(output.payload, output.count, output.size, shared_bytes)
             for queue in task.output_groups[output.group_index].queues:
                 sent_by_queue[queue] += output.count
                 yield queue, chunk

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -30,7 +29,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.book = Ledger(
-            [Subscription("a", ("work",)), Subscription("b", ("work",), order="lifo"), Subscription("out", ("sink",))],
+            [Subscription("a", ("work",)), Subscription("b", ("work",)), Subscription("out", ("sink",))],
             ["work"] if self.ordered else [],
         )
         self.serial = 0
@@ -209,21 +208,6 @@ def test_a_crash_blames_one_item_and_gives_it_alone() -> None:
         counts.append((again.count, [piece.crashes for _, piece in again.item_ranges]))
         book.settle_lease(again.id, again.count, {}, [])
     assert counts == [(4, [0]), (1, [1]), (5, [0])]
-
-
-@pytest.mark.parametrize(("full", "kept"), [("drop-new", [0, 1, 2]), ("drop-old", [7, 8, 9])])
-def test_a_queue_that_drops_counts_what_it_drops(full: str, kept: list[int]) -> None:
-    book = Ledger([Subscription("a", ("sink",), size=3, full=full)])  # type: ignore[arg-type]
-    book.put("a", chunk(book, *range(5)), sender="s")
-    book.put("a", chunk(book, *range(5, 10)), sender="s")
-    assert book.subscriptions[0].counts.dropped == 7
-    assert arrived(book) == kept
-
-
-def test_a_priority_queue_gives_the_lowest_first() -> None:
-    book = Ledger([Subscription("a", ("sink",), order="priority")])
-    book.put("a", [book.make_chunk(["c", "a", "b"], 3, 3, (3.0, 1.0, 2.0))])
-    assert arrived(book) == ["a", "b", "c"]
 
 
 def test_bytes_bound_a_queue_too() -> None:
