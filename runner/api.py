@@ -269,7 +269,12 @@ def writable_descriptor(stream: TextIO | None) -> Iterator[int]:
     A notebook's stream, an `io.StringIO` or pytest's capture has none, or one that leads to another place: what is
     written to a pipe is then written to the stream, by a thread.
     """
-    own = _own_descriptor(stream)
+    own = None
+    if isinstance(stream, io.TextIOWrapper):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+            os.fstat(stream.fileno())  # a daemon may have closed it
+            own = stream.fileno()
     if own is not None:
         yield own
         return
@@ -285,15 +290,6 @@ def writable_descriptor(stream: TextIO | None) -> Iterator[int]:
     finally:
         os.close(writer)
         thread.join(10.0)
-
-
-def _own_descriptor(stream: TextIO | None) -> int | None:
-    if isinstance(stream, io.TextIOWrapper):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-            os.fstat(stream.fileno())  # a daemon may have closed it
-            return stream.fileno()
-    return None
 
 
 def _relay_lines(reader: int, stream: TextIO) -> None:

@@ -13,8 +13,6 @@ from runner.problems import Location, Problem, nearest_location
 from runner.structs import dataclass, field
 
 Mode = Literal["thread", "process"]
-Full = Literal["wait", "drop-new", "drop-old"]
-Order = Literal["fifo", "lifo", "priority"]
 Fanout = Literal["share", "copy"]
 OnError = Literal["dead", "skip", "fail", "stop"]
 AfterState = Literal["started", "ended", "ok"]
@@ -54,12 +52,9 @@ class QueueConfig:
     name: str
     size: int = 1000
     bytes: int = 64_000_000
-    full: Full = "wait"
-    order: Order = "fifo"
     fanout: Fanout | None = None
     #: The file says no `size`: more than the default may be under way where readers are quick.
     elastic: bool = False
-    lane: str | None = None
     loop: bool = False
 
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ForwardRef, Generic, Literal, Protocol, TypeVar, Union, overload
 
-from runner.local_modules import LOCAL_PREFIX
 from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
@@ -452,7 +451,7 @@ def load_module(name: str, path: str | None = None) -> Any:
         return sys.modules[name]
     if path is not None and not (path.endswith(".py") and Path(path).is_file()):
         raise ImportError(f"{path} is not a Python file")
-    if path is None or name.startswith(LOCAL_PREFIX):
+    if path is None or name.startswith("runner.local_modules."):  # it finds its modules by their names
         __import__(name)  # not `import_module`, whose frame would be in the traceback of what goes wrong
         return sys.modules[name]
     package = name.rpartition(".")[0]

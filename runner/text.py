@@ -229,9 +229,6 @@ def count_with_noun(count: int, noun: str) -> str:
     return f"{count:,} {noun}{plural}"
 
 
-# -- the nearest word -------------------------------------------------------------------------
-
-
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a question with the known word that is nearest to a wrong one, or nothing.
 

@@ -60,10 +60,7 @@ class Findings:
 
 
 def check_everything(config: Config, choice: PluginPolicy | None = None) -> Findings:
-    """Return what `check_file` and the functions and plugins say; this loads the plugins of the file.
-
-    `choice`: which installed plugins may be used; default: what the environment says.
-    """
+    """Return what `check_file`, the functions and plugins say, which are loaded; `choice`: those that may be used."""
     apart = [task for task in config.tasks.values() if task.enabled and task.mode != "thread"]
     env = {word: value for task in reversed(apart) for word, value in task.env.items()}
     plugins = PluginSet(config.folder, config.plugins, choice, env)

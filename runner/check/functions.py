@@ -409,9 +409,6 @@ def _check_descriptors(config: Config, task: TaskConfig, arguments: Arguments) -
                 yield Problem("E304", text, config.place("tasks", task.name, *path, VALUE_PART), hint=hint)
 
 
-# -- one file, one writer ---------------------------------------------------------------------
-
-
 def find_file_clashes(
     config: Config, functions: Mapping[str, TaskFunction], arguments: Mapping[str, Arguments]
 ) -> Iterator[Problem]:

@@ -224,9 +224,6 @@ def _find_unused_keys(config: Config, task: TaskConfig) -> Iterator[Problem]:
             yield Problem("E210", text, config.place("tasks", task.name, key))
 
 
-# -- warnings ---------------------------------------------------------------------------------
-
-
 def _find_warnings(config: Config, tasks: list[TaskConfig]) -> Iterator[Problem]:
     for param in config.unused_params:
         yield Problem("W401", f"param {quote_name(param)} is used nowhere", config.place("params", param), "warning")

@@ -75,8 +75,8 @@ def list_(
         from runner.plugins import PluginSet
 
         listed = PluginSet(config.folder, config.plugins, plugin_choice(no_plugin, no_plugins, only_plugin))
-        if load or what == "functions":
-            listed.load_all()
+        for plugin in listed.all_plugins if load or what == "functions" else ():
+            plugin.load_functions()
     lines_of, records_of = _LISTS[what]
     if document is not None:
         document(json.dumps(records_of(listed), indent=2, default=str))
@@ -297,8 +297,6 @@ _LISTS: dict[str, tuple[Callable[[Any], list[str]], Callable[[Any], list[dict[st
     "runs": (_run_lines, past_runs),
 }
 
-
-# -- `runner` alone ---------------------------------------------------------------------------
 
 _NO_FILE = f"""\
 There is no {DEFAULT_FILE} here. The smallest useful one runs a function of plugins/*.py that is marked with `@task`:

@@ -116,9 +116,6 @@ def record_of_events(path: str) -> RunRecord:
     return fold.build_record()
 
 
-# -- the page and other files -----------------------------------------------------------------
-
-
 def choose_page_writer(plan: Plan, html: str | None) -> Callable[[str], str]:
     """Return what writes the page of a run; UsageError, before the run, if that is not possible."""
     if html is None:

@@ -24,10 +24,7 @@ _LONG_NUMBER = re.compile(r"[0-9_]{1000,}")
 
 
 class UnreadableFile(Exception):
-    """The text is not TOML, or is not there; `line` and `column` are 0 when the problem has no place.
-
-    `shown` is the line itself, when there is no text to take it from.
-    """
+    """The text is not TOML, or not there. Line 0: the problem has no place; `shown`: the line, if there is no text."""
 
     def __init__(
         self, code: str, message: str, line: int = 0, column: int = 0, hint: str = "", shown: str = ""

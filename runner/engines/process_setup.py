@@ -126,9 +126,6 @@ def interrupt_on_signals() -> Iterator[None]:
             signal.signal(each, handler)
 
 
-# -- the machine's limits, looked at before the first worker starts -----------------------------
-
-
 def raise_open_files_limit(processes: int, workers: int) -> None:
     """Raise the soft limit of open files as process workers need it, or ResourceError; `workers` are of all kinds."""
     from runner.transport.progress_page import MAX_PROGRESS_SLOTS  # not for a command that only says its version

@@ -12,7 +12,7 @@ one place, so the balance `put = done + dead + dropped + queued + leased` is tru
 from runner.ledger.balance import Balance, ItemCounts
 from runner.ledger.chunks import Chunk
 from runner.ledger.leases import Again, Dead, Dropped, GivenUp, Lease, Settlement, Verdict
-from runner.ledger.ledger import Ledger, QueueSpec
+from runner.ledger.ledger import Ledger
 from runner.ledger.subscriptions import ItemRange, Subscription
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "ItemRange",
     "Lease",
     "Ledger",
-    "QueueSpec",
     "Settlement",
     "Subscription",
     "Verdict",

@@ -24,14 +24,12 @@ class Chunk(Struct, frozen=True):
     `shared_bytes` of these bytes are in shared memory: they count for a queue's bound, and next to nothing for how
     many are moved at once.
     `number` is unique in a run and never changes, so `number.index` names an item for good.
-    `priorities`, one for each item, is there only on its way into a priority queue.
     """
 
     number: int
     payload: Any
     count: int
     size: int
-    priorities: tuple[float, ...] = ()
     shared_bytes: int = 0
 
 

@@ -11,26 +11,10 @@ from msgspec.structs import replace
 from runner.ledger.balance import Balance, ItemCounts
 from runner.ledger.chunks import Chunk, ReleaseOrder
 from runner.ledger.leases import Again, Dead, GivenUp, Lease, Settlement, Verdict
-from runner.ledger.subscriptions import ItemRange, QueueOrder, Subscription, WhenFull
-from runner.structs import dataclass
+from runner.ledger.subscriptions import ItemRange, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping
-
-
-@dataclass(frozen=True, slots=True)
-class QueueSpec:
-    """A queue as the ledger sees it: its bounds and who reads it. `letters`: it carries dead letters only."""
-
-    queue: str
-    readers: tuple[str, ...]
-    size: int = 1000
-    bytes: int = 64 * 1024 * 1024
-    full: WhenFull = "wait"
-    order: QueueOrder = "fifo"
-    copy: bool = False
-    carries_dead_letters: bool = False
-    is_elastic: bool = False
 
 
 #: A piece on its way back, and the time before which it must not be granted.
@@ -40,7 +24,7 @@ _Returned = tuple[Subscription, ItemRange, "float | None"]
 class Ledger:
     """All lines, leases and counts of one run.
 
-    >>> book = Ledger([QueueSpec("q", ("eat",))])
+    >>> book = Ledger([Subscription("q", ("eat",))])
     >>> _ = book.put("q", [book.make_chunk(["a", "b"], 2, 2)], sender="bake")
     >>> lease = book.grant_lease("eat", worker=0, most=10)
     >>> _ = book.settle_lease(lease.id, done=2, verdicts={}, outputs=[])
@@ -48,14 +32,17 @@ class Ledger:
     2
     """
 
-    def __init__(self, specs: Iterable[QueueSpec], ordered: Iterable[str] = ()) -> None:
-        self.subscriptions: list[Subscription] = []
-        self.subscriptions_by_queue: dict[str, list[Subscription]] = {}
+    def __init__(self, subscriptions: Iterable[Subscription], ordered: Iterable[str] = ()) -> None:
+        self.subscriptions = list(subscriptions)
+        self.subscriptions_by_queue: dict[str, list[Subscription]] = defaultdict(list)
         self.subscriptions_by_task: dict[str, list[Subscription]] = defaultdict(list)
-        self.dead_letter_queues: set[str] = set()
+        self.dead_letter_queues = {line.queue for line in self.subscriptions if line.carries_dead_letters}
         self.release_orders: dict[str, ReleaseOrder] = {task: ReleaseOrder() for task in ordered}
-        for spec in specs:
-            self._open(spec)
+        for line in self.subscriptions:
+            line.keeps_returned = any(reader in self.release_orders for reader in line.readers)
+            self.subscriptions_by_queue[line.queue].append(line)
+            for reader in line.readers:
+                self.subscriptions_by_task[reader].append(line)
         self.leases: dict[int, Lease] = {}
         self.repeated_items: dict[str, int] = defaultdict(int)
         self.taken_items: dict[str, int] = defaultdict(int)
@@ -68,37 +55,11 @@ class Ledger:
         #: Whether any item may be asleep.
         self._sleepers = False
 
-    def _open(self, spec: QueueSpec) -> None:
-        groups = [(reader,) for reader in spec.readers] if spec.copy else [spec.readers]
-        lines = [
-            Subscription(
-                name=f"{spec.queue}->{group[0]}" if spec.copy else spec.queue,
-                queue=spec.queue,
-                readers=group,
-                size=spec.size,
-                bytes=spec.bytes,
-                full=spec.full,
-                order=spec.order,
-                keeps_returned=any(reader in self.release_orders for reader in group),
-                min_size=spec.size if spec.is_elastic else None,
-            )
-            for group in groups
-        ]
-        self.subscriptions.extend(lines)
-        self.subscriptions_by_queue[spec.queue] = lines
-        for line in lines:
-            for reader in line.readers:
-                self.subscriptions_by_task[reader].append(line)
-        if spec.carries_dead_letters:
-            self.dead_letter_queues.add(spec.queue)
-
     # -- coming in -----------------------------------------------------------------------------
 
-    def make_chunk(
-        self, payload: Any, count_: int, size: int, priorities: tuple[float, ...] = (), shared_bytes: int = 0
-    ) -> Chunk:
+    def make_chunk(self, payload: Any, count_: int, size: int, shared_bytes: int = 0) -> Chunk:
         """Number a new chunk."""
-        return Chunk(next(self._chunks), payload, count_, size, priorities, shared_bytes)
+        return Chunk(next(self._chunks), payload, count_, size, shared_bytes)
 
     def put(self, queue: str, chunks: Iterable[Chunk], sender: str | None = None) -> None:
         """Take chunks into every line of a queue; `sender` is the task they are counted for."""
@@ -110,24 +71,21 @@ class Ledger:
 
     def free_room_in(self, queue: str) -> int:
         """Return how many items this queue can still take, whatever its readers; 0 means that its writers wait."""
-        # A queue that drops never makes its writers wait, nor does one whose readers are gone.
+        # A queue whose readers are gone never makes its writers wait.
         least = 1 << 60
         for line in self.subscriptions_by_queue[queue]:
-            if line.full == "wait" and not line.abandoned:
+            if not line.abandoned:
                 least = min(least, line.free_room())
         return least
 
     def size_bound(self, queue: str) -> int:
         """Return how many items this queue may hold, as far as its writers wait for it."""
-        return min(
-            [line.size for line in self.subscriptions_by_queue[queue] if line.full == "wait" and not line.abandoned],
-            default=0,
-        )
+        return min([line.size for line in self.subscriptions_by_queue[queue] if not line.abandoned], default=0)
 
     def set_elastic_size(self, task: str, items: int) -> None:
         """Let the task's elastic lines hold `items`, if that is more than they hold in any case."""
         for line in self.subscriptions_by_task[task]:
-            if line.min_size is not None:
+            if line.is_elastic:
                 line.size = max(line.min_size, items)
 
     def remove_reader(self, task: str, over: Container[str]) -> None:

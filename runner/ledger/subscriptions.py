@@ -6,7 +6,7 @@ import heapq
 from bisect import bisect
 from collections import deque
 from operator import attrgetter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 #: The place of a piece in its line.
 _queue_position = attrgetter("ticket", "start")
-QueueOrder = Literal["fifo", "lifo", "priority"]
-WhenFull = Literal["wait", "drop-new", "drop-old"]
 
 
 class ItemRange(Struct, frozen=True):
@@ -86,16 +84,17 @@ class Subscription:
     it, as long as that reads: it has its place in the order of that task, and is too late for that of another.
     """
 
-    name: str
     queue: str
     readers: tuple[str, ...]
-    size: int
-    bytes: int
-    full: WhenFull = "wait"
-    order: QueueOrder = "fifo"
+    size: int = 1000
+    bytes: int = 64 * 1024 * 1024
+    is_copy: bool = False
+    carries_dead_letters: bool = False
+    #: `size` is its bound, `min_size`, while its readers are slow, or not known yet.
+    is_elastic: bool = False
     keeps_returned: bool = False
-    #: The bound of an elastic line while its readers are slow, or not known yet.
-    min_size: int | None = None
+    name: str = field(init=False)
+    min_size: int = field(init=False)
     counts: ItemCounts = field(default_factory=ItemCounts)
     count: int = 0
     held_bytes: int = 0
@@ -106,10 +105,13 @@ class Subscription:
     kept_for_task: dict[str, deque[ItemRange]] = field(default_factory=dict)
     #: The readers that read no more.
     finished_readers: set[str] = field(default_factory=set)
-    priority_heap: list[tuple[float, int, int, ItemRange]] = field(default_factory=list)
     sleeping_items: int = 0
     last_ticket: int = 0
     abandoned: bool = False
+
+    def __post_init__(self) -> None:
+        self.name = f"{self.queue}->{self.readers[0]}" if self.is_copy else self.queue
+        self.min_size = self.size
 
     def available_items(self, task: str) -> int:
         """Return how many items may be granted to this task now."""
@@ -126,47 +128,15 @@ class Subscription:
         return max(0, self.size - self.count)
 
     def admit_chunk(self, chunk: Chunk) -> None:
-        """Take a chunk in; items are dropped, because the file says so, for want of room."""
+        """Take a chunk in."""
         self.counts.put += chunk.count
         if self.abandoned:
             self.counts.left += chunk.count
             return
         self.last_ticket += 1
-        piece = ItemRange(chunk, 0, chunk.count, ticket=self.last_ticket)
-        if self.full == "drop-new":
-            keep = min(chunk.count, self.free_room())
-            self.counts.dropped += chunk.count - keep
-            if not keep:
-                return
-            piece = piece.sub_range(0, keep)
-        self.count += piece.count
-        self.held_bytes += chunk.size if piece.count == chunk.count else piece.size
-        if self.order == "priority":
-            self._push_by_priority(piece)
-        else:
-            self.ready_ranges.append(piece)
-        if self.full == "drop-old":
-            self._drop_oldest()
-
-    def _push_by_priority(self, piece: ItemRange) -> None:
-        for index in range(piece.count):
-            each = piece.sub_range(index, 1)
-            rank = piece.chunk.priorities[each.start] if piece.chunk.priorities else 0.0
-            heapq.heappush(self.priority_heap, (rank, each.ticket, each.start, each))
-
-    def _drop_oldest(self) -> None:
-        """Drop the oldest until the bounds hold again; the newest item always stays."""
-        while self.ready_ranges and self.count > 1 and (self.count > self.size or self.held_bytes > self.bytes):
-            piece = self.ready_ranges.popleft()
-            excess = min(piece.count, max(1, self.count - self.size), self.count - 1)
-            if excess < piece.count:
-                self.ready_ranges.appendleft(piece.sub_range(excess, piece.count - excess))
-            self._count_out(piece.sub_range(0, excess))
-            self.counts.dropped += excess
-
-    def _count_out(self, piece: ItemRange) -> None:
-        self.count -= piece.count
-        self.held_bytes -= piece.size
+        self.count += chunk.count
+        self.held_bytes += chunk.size
+        self.ready_ranges.append(ItemRange(chunk, 0, chunk.count, ticket=self.last_ticket))
 
     def remove_reader(self, task: str, over: Container[str]) -> None:
         """Remove a task that reads no more: what was kept for it is for the others.
@@ -182,7 +152,6 @@ class Subscription:
             self.counts.left += self.count
             self.count = self.held_bytes = self.sleeping_items = 0
             self.ready_ranges.clear()
-            self.priority_heap.clear()
             self.sleeping_ranges.clear()
             self.kept_for_task.clear()
         for piece in self.kept_for_task.pop(task, ()):
@@ -206,9 +175,6 @@ class Subscription:
             piece = replace(piece, order_entry=None)
         if self.keeps_returned and task not in self.finished_readers:
             pieces = self.kept_for_task.setdefault(task, deque())
-        elif self.order == "priority":
-            self._push_by_priority(piece)
-            return
         pieces.insert(bisect(pieces, _queue_position(piece), key=_queue_position), piece)
 
     def wake_sleepers(self, now: float) -> None:
@@ -241,14 +207,9 @@ class Subscription:
             least = together - taken
             if (single and (taken or joining)) or (least <= 0 and weight > most_bytes * piece.count):
                 break
-            if single and piece.is_marked:
-                keep = min(piece.count, most)
-            else:
-                keep = 1
-                if self.order != "lifo":
-                    keep = piece.count
-                    if keep > most or weight > most_bytes:  # at least so many as go together, whatever their bytes
-                        keep = min(keep, most, max(1, least, most_bytes * keep // max(1, weight)))
+            keep = min(piece.count, most)
+            if not piece.is_marked and (keep < piece.count or weight > most_bytes):  # as many as fit, or `least`
+                keep = min(keep, max(1, least, most_bytes * piece.count // max(1, weight)))
             if keep < piece.count:
                 piece = self._split_next(task, piece, keep)
                 weight = piece.weighted_bytes(shared_discount)
@@ -264,36 +225,24 @@ class Subscription:
     def next_range(self, task: str) -> ItemRange | None:
         """Return what would be handed out to a task next."""
         pieces = self.kept_for_task.get(task) or self.ready_ranges
-        if pieces:
-            return pieces[-1 if self.order == "lifo" else 0]
-        return self.priority_heap[0][-1] if self.priority_heap else None
+        return pieces[0] if pieces else None
 
     def _split_next(self, task: str, piece: ItemRange, keep: int) -> ItemRange:
         """Part the next piece, so that only `keep` items of it are next; in an order each part has its place."""
-        pieces, rest = self.kept_for_task.get(task) or self.ready_ranges, piece.count - keep
-        lifo = self.order == "lifo"
-        taken = piece.sub_range(rest if lifo else 0, keep)
-        left = piece.sub_range(0 if lifo else keep, rest)
+        pieces = self.kept_for_task.get(task) or self.ready_ranges
+        taken, left = piece.sub_range(0, keep), piece.sub_range(keep, piece.count - keep)
         if piece.order_entry is not None:
             left = replace(left, order_entry=piece.order_entry.insert_behind())
-        if lifo:
-            pieces[-1] = left
-            pieces.append(taken)
-        else:
-            pieces[0] = left
-            pieces.appendleft(taken)
+        pieces[0] = left
+        pieces.appendleft(taken)
         return taken
 
     def _leave_next(self, task: str, piece: ItemRange) -> None:
         """Take out the next piece, which is granted."""
         pieces = self.kept_for_task.get(task) or self.ready_ranges
-        if not pieces:
-            heapq.heappop(self.priority_heap)
-        elif self.order == "lifo":
-            pieces.pop()
-        else:
-            pieces.popleft()
+        pieces.popleft()
         if not pieces:
             self.kept_for_task.pop(task, None)
-        self._count_out(piece)
+        self.count -= piece.count
+        self.held_bytes -= piece.size
         self.leased_items += piece.count

@@ -30,13 +30,6 @@ if TYPE_CHECKING:
 _FUNCTIONS = (FunctionType, MethodType)
 
 
-def marked_hooks(module: Any) -> dict[str, Callable[..., Any]]:
-    """Return the functions of a module that are marked with `@hookimpl`, by name."""
-    # Chosen by the type of an object alone: proxies raise when they are asked for attributes.
-    functions = {name: value for name, value in vars(module).items() if issubclass(type(value), _FUNCTIONS)}
-    return {name: function for name, function in functions.items() if isinstance(getattr(function, MARK, None), dict)}
-
-
 class HookCalls:
     """The hooks of the plugins that were registered. `calls_of` says for each plugin that has a hook how to call it."""
 
@@ -51,7 +44,9 @@ class HookCalls:
         module = plugin.import_own_module(plugin.hooks_module)
         if module is None:
             return
-        found = marked_hooks(module)
+        # Chosen by the type of an object first: proxies raise when they are asked for attributes.
+        functions = {name: value for name, value in vars(module).items() if issubclass(type(value), _FUNCTIONS)}
+        found = {name: each for name, each in functions.items() if isinstance(getattr(each, MARK, None), dict)}
         if wrong := _find_mistake(module, found, plugin):
             plugin.mark_broken(wrong)
         elif found:
@@ -145,9 +140,6 @@ def _positional_parameters(function: Callable[..., Any]) -> list[str]:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
     return [each.name for each in parameters if each.kind in kinds and each.default is each.empty]
-
-
-# -- the two things that a run asks of plugins -------------------------------------------------
 
 
 class Listeners:

@@ -63,11 +63,6 @@ class PluginSet:
         """All of them, in the order in which names are looked for."""
         return [*self.local_plugins, *self.bundled_plugins, *self.installed_plugins]
 
-    def load_all(self) -> None:
-        """Import all that are not blocked."""
-        for plugin in self.all_plugins:
-            plugin.load_functions()
-
     def _break_same_names(self) -> None:
         """Break plugins of the same name: whose hooks are meant is unclear, and neither can be blocked alone."""
         owners: dict[str, list[Plugin]] = {}

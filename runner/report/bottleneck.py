@@ -81,8 +81,7 @@ class TaskLoad:
         self.had_backlog = any(most.get(queue.name, 0) >= min(2, queue.size or 2) for queue in inputs)
         self.worker_count = len(summary.workers)
         self.suggested_workers = self.worker_count + max(1, self.worker_count // 4)
-        has_lanes = any(queue.lane for queue in inputs)
-        self.can_use_more = not self.is_source and not has_lanes and self.item_count >= 4 * self.suggested_workers
+        self.can_use_more = not self.is_source and self.item_count >= 4 * self.suggested_workers
 
     def share_until(self, end: float, seconds: float) -> float:
         """Return these seconds as a share of the time from its begin until `end`."""
@@ -126,11 +125,6 @@ def other_programs_share(record: RunRecord) -> float:
         return 0.0
     ours = record.cpu + sum(worker.cpu + worker.spent.starting for worker in _workers_in_mode(record, "process"))
     return max(0.0, 1 - record.idle - ours / (max(1, record.plan.machine.cores) * record.seconds))
-
-
-def supervisor_share(record: RunRecord) -> float:
-    """Return how much of a core runner itself took: the supervisor and the printer."""
-    return max(0.0, record.cpu - sum(worker.cpu for worker in _workers_in_mode(record, "thread"))) / record.seconds
 
 
 def _workers_in_mode(record: RunRecord, mode: str) -> list[WorkerNow]:
@@ -226,7 +220,9 @@ def _resource_shares(main: Pipeline, beside: Iterable[Pipeline], record: RunReco
     window = max(main.end - max(load.begin for load in main.task_loads), 1e-3)
     all_loads = [(load, 1.0) for load in main.task_loads]
     all_loads += [(load, load.share_within(main)) for each in beside for load in each.task_loads]
-    cores, own = max(1, record.plan.machine.cores), supervisor_share(record)
+    cores = max(1, record.plan.machine.cores)
+    # What runner itself took of a core: the supervisor and the printer.
+    own = max(0.0, record.cpu - sum(worker.cpu for worker in _workers_in_mode(record, "thread"))) / record.seconds
     computing = sum(load.cpu_seconds * part for load, part in all_loads) / window
     ours, theirs = (computing + own) / cores, other_programs_share(record)
     of["machine", ""] = ours / (1 - min(theirs, FAIR_MACHINE_SHARE))

@@ -246,9 +246,6 @@ def failure_lines(record: RunRecord) -> Iterator[str]:
             yield f"{group.count:,} × {printable_line(group.kind)} in {printable_line(group.task)}, {verdict}{first}"
 
 
-# -- sentences --------------------------------------------------------------------------------
-
-
 def describe_executed(event: events.WorkerDied) -> str:
     """Say what a worker executed when it died, for the sentence on its death.
 

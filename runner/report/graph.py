@@ -103,8 +103,7 @@ def _task_notes(task: TaskConfig | events.TaskPlanned) -> tuple[str, ...]:
 
 def _queue_notes(queue: QueueConfig) -> tuple[str, ...]:
     size = "" if queue.size == 1000 else str(queue.size)
-    full = "" if queue.full == "wait" else queue.full
-    return tuple(filter(None, (size, queue.fanout, "loop" if queue.loop else "", full)))
+    return tuple(filter(None, (size, queue.fanout, "loop" if queue.loop else "")))
 
 
 # -- of a run ---------------------------------------------------------------------------------
@@ -221,10 +220,7 @@ def _dot_text(text: str) -> str:
 
 
 def to_text(graph: Diagram, columns: int = 80) -> str:
-    """Write each task below those that it waits for, with the queues it writes to and who reads them.
-
-    A reader that stands above its writer is marked: there a cycle closes.
-    """
+    """Write each task below those that it waits for, its queues and their readers; one above its writer is marked."""
     order = top_down_order(list(graph.boxes), graph.edges)
     place = {key: at for at, key in enumerate(order)}
     edges: dict[tuple[str, str], list[DiagramEdge]] = defaultdict(list)

@@ -112,10 +112,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def read(path: str) -> Iterator[events.Event]:
-    """Return the events of a file, without a last line that was cut off; raise UsageError if it is not such a file.
-
-    Events that this version does not know are left out too.
-    """
+    """Return the events of a file that this version knows, without a last line that was cut off; else UsageError."""
     try:
         with Path(path).open(encoding="utf-8") as file:
             _check_version(next(file, ""), path)

@@ -212,9 +212,6 @@ _INCIDENT_TEXTS: dict[type, Callable[..., tuple[str, str]]] = {
 }
 
 
-# -- what was seen over time, in a bounded number of intervals --------------------------------
-
-
 @dataclass(slots=True)
 class SeriesSample:
     """The end of an interval. `workers` has the seconds in each state, one row of workers behind the other."""

@@ -12,7 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from runner.events import STATES
-from runner.report.plot_data import task_rates
+from runner.report.page import task_rates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -206,9 +206,6 @@ def _path_part(text: str, part: str | None) -> str:
     return name if part == "/" else stem
 
 
-# -- a pause ----------------------------------------------------------------------------------
-
-
 @task(mode="thread")
 def sleep(item: Any, seconds: float = 1.0) -> Any:
     """Return each item after `seconds` seconds.

@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 
 class FailureEvidence(Struct, frozen=True):
-    """Evidence of an item's last failure. `output`: what its worker printed last.
-
-    Of a batch, `item` is the first one's id, and `previews` show each of its items.
-    """
+    """Evidence of an item's last failure, in a batch the first's. `output`: its worker's last; `previews`: of each."""
 
     text: FailureText
     preview: str

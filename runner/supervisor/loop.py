@@ -59,7 +59,7 @@ class Supervisor:
         self.clock = clock
         self.topology = plan.build_topology()
         ordered = [name for name, task in plan.tasks.items() if task.config.ordered]
-        self.ledger = Ledger(plan.queue_specs(self.topology.readers), ordered)
+        self.ledger = Ledger(plan.subscriptions(self.topology.readers), ordered)
         self.tasks = {name: _task_state(plan, task, engines[task.mode]) for name, task in plan.tasks.items()}
         self.dirty_tasks = DirtyTasks(self.topology)
         self.state = state = RunState(

@@ -84,9 +84,6 @@ def workers_of(task: TaskState, now: float) -> tuple[events.WorkerNow, ...]:
     return tuple([slot.time_account.worker_now(slot.name, slot.pid, now) for slot in task.slots])
 
 
-# -- the processors: their idle share, whatever else was at work, and what runner itself took of them ---
-
-
 def _read_ticks() -> tuple[int, int] | None:
     """Return ticks of the processors that this process may use: idle ones, and all; None where they are not known."""
     idle = total = 0

@@ -10,7 +10,7 @@ from runner.chunk_sizing import shared_discount_for
 from runner.config import resolved
 from runner.config.value_types import usable_cores
 from runner.events import Machine, QueuePlanned, RunPlan, TaskPlanned
-from runner.ledger import QueueSpec
+from runner.ledger import Subscription
 from runner.secret_masks import SecretMask
 from runner.structs import dataclass, field
 from runner.topology import TaskNode, Topology
@@ -124,22 +124,21 @@ class Plan:
             for name, task in self.tasks.items()
         )
 
-    def queue_specs(self, readers: Mapping[str, Iterable[str]]) -> list[QueueSpec]:
+    def subscriptions(self, readers: Mapping[str, list[str]]) -> list[Subscription]:
         """Return the queues as the ledger wants them. A queue that closes a cycle never blocks its writers."""
         letters = {task.config.dead for task in self.tasks.values()}
         return [
-            QueueSpec(
+            Subscription(
                 queue=name,
-                readers=tuple(readers.get(name, ())),
+                readers=tuple(group),
                 size=_NO_BOUND if queue.loop else queue.size,
                 bytes=_NO_BOUND if queue.loop else queue.bytes,
-                full=queue.full,
-                order=queue.order,
-                copy=queue.fanout == "copy",
+                is_copy=queue.fanout == "copy",
                 carries_dead_letters=name in letters,
                 is_elastic=queue.elastic and not queue.loop,
             )
             for name, queue in self.queues.items()
+            for group in ([[one] for one in readers[name]] if queue.fanout == "copy" else [readers[name]])
         ]
 
     def worker_spec(self, task: TaskPlan, name: str, slot: int) -> WorkerSpec:
@@ -172,12 +171,6 @@ class Plan:
             prefixes_hook_output=self.settings.log == "prefix",
         )
 
-    def _read_singly(self, queue: str) -> bool:
-        """Return True if a reader of the queue takes single items of a chunk."""
-        if self.queues[queue].order != "fifo":
-            return True
-        return any(task.is_async for task in self.tasks.values() if queue in task.config.inputs)
-
     def shared_discount(self, config: TaskConfig) -> int:
         """Return how much less bytes in arenas weigh than copied ones; a queue's bound must still mean something.
 
@@ -187,14 +180,14 @@ class Plan:
         return shared_discount_for(min(bounds, default=0))
 
     def output_groups(self, config: TaskConfig) -> tuple[OutputGroup, ...]:
-        """Return the queues of each port, grouped by what they receive."""
+        """Return the queues of each port, grouped by what they receive; async readers take single items of a chunk."""
         groups: list[OutputGroup] = []
         for port in config.ports:
-            sorts: dict[tuple[int, bool, bool], list[str]] = {}
+            sorts: dict[tuple[int, bool], list[str]] = {}
             for queue in port.queues:
                 kind = PICKLED if self.payload_kinds[queue] == PICKLED else OBJECTS
-                sort = (kind, self.queues[queue].order == "priority", self._read_singly(queue))
-                sorts.setdefault(sort, []).append(queue)
+                singly = any(task.is_async for task in self.tasks.values() if queue in task.config.inputs)
+                sorts.setdefault((kind, singly), []).append(queue)
             groups += [OutputGroup(port.name, tuple(queues), *sort) for sort, queues in sorts.items()]
         return tuple(groups)
 
@@ -229,7 +222,7 @@ def _describe_task(task: TaskPlan) -> TaskPlanned:
 
 def _describe_queue(queue: QueueConfig, *, letters: bool) -> QueuePlanned:
     bound = None if queue.loop or queue.elastic else queue.size
-    return QueuePlanned(queue.name, bound, queue.bytes, queue.fanout or "", queue.loop, letters, queue.lane or "")
+    return QueuePlanned(queue.name, bound, queue.bytes, queue.fanout or "", queue.loop, letters)
 
 
 def describe_machine() -> Machine:

@@ -215,8 +215,6 @@ class WorkerPool(Struct, eq=False):
         dirty.add_input_writers(task.name)
         self.state.check_ends = True
 
-    # -- crashes -------------------------------------------------------------------------------
-
     def _handle_crash(self, slot: WorkerSlot, event: WorkerExited, *, was: Phase) -> None:
         """Blame what the worker executed, give the rest again, and replace it."""
         task, now = slot.task, self.state.clock.now()

@@ -121,7 +121,6 @@ class Output(WireStruct, frozen=True):
     count: int
     size: int
     payload: Any
-    priorities: tuple[float, ...] = ()
     block_refs: tuple[tuple[int, int, int], ...] = ()
 
 

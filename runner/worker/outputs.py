@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runner.errors import NotPicklable
 from runner.tasks import To
 from runner.transport import item_codec
 from runner.transport.messages import OBJECTS, Output
@@ -40,7 +39,6 @@ class OutputBuffer:
         self.shared_discount = shared_discount
         self.item_encoder = item_codec.ItemEncoder(max_item_bytes, arena_writer)
         self.buffers: list[list[Any]] = [[] for _ in output_groups]
-        self.priorities: list[list[float]] = [[] for _ in output_groups]
         self.gathered_bytes = 0
         #: There is something else than small values; some of it is pickled by itself.
         self.has_large_items = self.has_encoded_items = False
@@ -55,9 +53,8 @@ class OutputBuffer:
             self._groups_by_port.setdefault(group.port, []).append(index)
         first_port = output_groups[0].port if output_groups else ""
         self._default_groups = self._groups_by_port.get("default", self._groups_by_port.get(first_port, []))
-        #: With one ordinary group this is its buffer, to which bodies append themselves.
-        is_plain = len(output_groups) == 1 and not output_groups[0].priority
-        self.direct_buffer: list[Any] | None = self.buffers[0] if is_plain else None
+        #: With one group this is its buffer, to which bodies append themselves.
+        self.direct_buffer: list[Any] | None = self.buffers[0] if len(output_groups) == 1 else None
         self.objects_only = bool(output_groups) and all(group.payload_kind == OBJECTS for group in output_groups)
 
     def emit_item(self, item: Any) -> None:
@@ -90,14 +87,11 @@ class OutputBuffer:
             self.gathered_bytes += item_codec.encoded_size(encoded, self.shared_discount)
             self.has_large_items = True
             self.has_encoded_items = self.has_encoded_items or type(encoded) is tuple
-        priorities = [item_priority(item) if self.output_groups[index].priority else None for index in targets]
-        for index, priority in zip(targets, priorities, strict=True):
+        for index in targets:
             self.buffers[index].append(item if self.output_groups[index].payload_kind == OBJECTS else encoded)
-            if priority is not None:
-                self.priorities[index].append(priority)
 
     def emit_many(self, items: list[Any], types: set[type]) -> None:
-        """Take items of these types at once for the one ordinary group: small values, or objects for threads alone."""
+        """Take items of these types at once for the one group: small values, or objects for threads alone."""
         assert self.direct_buffer is not None
         if types <= item_codec.SMALL_TYPES:
             self.small_types |= types
@@ -132,9 +126,8 @@ class OutputBuffer:
 
     def roll_back_to(self, mark: RollbackMark) -> None:
         """Forget what was emitted since `mark`."""
-        for buffer, priorities, length in zip(self.buffers, self.priorities, mark, strict=True):
+        for buffer, length in zip(self.buffers, mark, strict=True):
             del buffer[length:]
-            del priorities[length:]
 
     def take_outputs(self) -> tuple[Output, ...]:
         """Take everything gathered so far, as chunks. Safe beside another thread that appends."""
@@ -144,14 +137,12 @@ class OutputBuffer:
             if count:
                 items = buffer[:count]
                 del buffer[:count]
-                priorities = self.priorities[index][:count]
-                del self.priorities[index][:count]
-                outputs.extend(self._cut_chunks(index, items, priorities))
+                outputs.extend(self._cut_chunks(index, items))
         self.gathered_bytes = 0
         self.has_large_items = self.has_encoded_items = False
         return tuple(outputs)
 
-    def _cut_chunks(self, index: int, items: list[Any], priorities: list[float]) -> Iterator[Output]:
+    def _cut_chunks(self, index: int, items: list[Any]) -> Iterator[Output]:
         group = self.output_groups[index]
         objects = group.payload_kind == OBJECTS
         max_item_bytes = MAX_SINGLY_READ_ITEMS if group.is_read_singly and not objects else MAX_CHUNK_ITEMS
@@ -173,7 +164,7 @@ class OutputBuffer:
                     else item_codec.encode_values(piece, set() if self.has_large_items else self.small_types)
                 )
                 size = len(payload) + sum(length for _, _, length in block_refs)
-            yield Output(index, len(piece), size, payload, tuple(priorities[start : start + len(piece)]), block_refs)
+            yield Output(index, len(piece), size, payload, block_refs)
             start += len(piece)
 
     def _chunk_size(self, piece: list[Any], *, whole: bool) -> int:
@@ -193,27 +184,3 @@ def _within_bytes(items: list[Any], shared_discount: int) -> list[Any]:
         if total > MAX_CHUNK_BYTES:
             return items[: max(1, at)]
     return items
-
-
-def item_priority(item: Any) -> float:
-    """Return an item's priority: its attribute `priority`, its key of that name, its first element, or itself.
-
-    The lowest comes first, as in the standard library's `PriorityQueue`.
-
-    >>> item_priority((3, "paint")), item_priority({"priority": 1}), item_priority(7)
-    (3.0, 1.0, 7.0)
-    """
-    found: Any = item
-    if isinstance(item, dict):
-        found = item.get("priority", 0.0)
-    elif hasattr(item, "priority"):
-        found = item.priority
-    elif isinstance(item, (tuple, list)) and item:
-        found = item[0]
-    try:
-        return float(found)
-    except (TypeError, ValueError):
-        raise NotPicklable(
-            f"an item of type {type(item).__name__} has no priority:"
-            " give it a number as `priority`, or as first element"
-        ) from None

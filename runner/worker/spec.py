@@ -25,7 +25,6 @@ class OutputGroup(Struct, frozen=True):
     port: str
     queues: tuple[str, ...]
     payload_kind: int
-    priority: bool = False
     is_read_singly: bool = False
 
 

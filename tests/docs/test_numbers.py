@@ -64,7 +64,7 @@ SHARED = [
     ("reference/commands", "its rate over {} seconds", ["runner.report.progress:RATE_WINDOW"]),
     ("reference/commands", "keeps the last {} records", [f"{RUN}.record"]),
     ("reference/commands", "when the run begins, every {} seconds", ["runner.report.record_builder:WRITE_INTERVAL"]),
-    ("reference/commands", "with more than {} workers neighbours share a row", ["runner.report.plot_data:MAX_TIMELINE_ROWS"]),
+    ("reference/commands", "with more than {} workers neighbours share a row", ["runner.report.page:MAX_TIMELINE_ROWS"]),
     ("reference/commands", "a graph of more than {} lines between its layers", ["runner.report.graph_svg:MAX_SEGMENTS"]),
     ("reference/commands", "the load as colour too, in {} classes", ["runner.report.graph:HEAT_LEVELS"]),
     ("reference/events", "after {} unread events", ["runner.report.journal:_MOST_WAITING"]),

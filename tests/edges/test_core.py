@@ -15,9 +15,8 @@ from faults.harness import plan, run, task
 from faults.sinks import collector
 from virtual_workers import day
 
-from runner.ledger import Again, Ledger, QueueSpec
+from runner.ledger import Again, Ledger, Subscription
 from runner.ledger.chunks import ReleaseOrder
-from runner.ledger.subscriptions import Subscription
 from runner.model import Batch, QueueConfig, Rate
 from runner.supervisor.dispatch import Dispatcher
 
@@ -67,7 +66,7 @@ def test_an_ordered_task_that_shares_its_queue_loses_nothing_and_keeps_its_order
 
 
 def shared(*ordered: str) -> Ledger:
-    lines = [QueueSpec("a", ("one", "two")), QueueSpec("b", ("sink",))]
+    lines = [Subscription("a", ("one", "two")), Subscription("b", ("sink",))]
     return Ledger(lines, ordered)
 
 
@@ -112,9 +111,8 @@ def test_a_batch_that_failed_as_a_whole_is_parted_for_a_task_that_takes_one() ->
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4)))[::3])
-@pytest.mark.parametrize("full", ["fifo", "lifo"])
-def test_leases_given_back_in_any_order_go_where_they_were(order: tuple[int, ...], full: Any) -> None:
-    book = Ledger([QueueSpec("a", ("work",), order=full)])
+def test_leases_given_back_in_any_order_go_where_they_were(order: tuple[int, ...]) -> None:
+    book = Ledger([Subscription("a", ("work",))])
     book.put("a", [book.make_chunk([at, at + 1], 2, 2) for at in range(0, 10, 2)])
     leases = [book.grant_lease("work", at, 2) for at in range(4)]
     for at in order:
@@ -124,7 +122,7 @@ def test_leases_given_back_in_any_order_go_where_they_were(order: tuple[int, ...
     found: list[Any] = []
     while (next_ := given(book, "work", 3)) is not None:
         found += next_[1]
-    assert found == sorted(found, reverse=full == "lifo")
+    assert found == sorted(found)
 
 
 def test_after_a_death_the_items_of_an_only_worker_keep_their_order(tmp_path: Path) -> None:
@@ -275,7 +273,7 @@ def for_anybody(original: Any, self: Subscription, piece: Any, task_: str) -> No
 
 
 def to_the_front(original: Any, self: Subscription, piece: Any, task_: str) -> None:
-    if self.keeps_returned or self.order != "fifo":
+    if self.keeps_returned:
         original(self, piece, task_)
     else:
         self.ready_ranges.appendleft(piece)

@@ -13,7 +13,7 @@ import past_runs
 import pytest
 
 from runner.events import STATES, TaskSummary
-from runner.report import page, plot_data
+from runner.report import page
 from runner.report.record import RunRecord, Series
 
 #: uPlot 1.6.32. docs/explanation/dependencies.md says how to renew it.
@@ -170,8 +170,8 @@ def test_a_long_text_keeps_its_end():
 
 def test_rows_that_are_too_many_share():
     shares = {f"w{n}": ((0.0,) * 2 + ((n % 2) * 1.0,) + (0.0,) * 3 + (1.0 - n % 2,),) * 3 for n in range(1000)}
-    rows = plot_data.timeline_rows(Series((1.0, 2.0, 3.0), workers={"t": shares}))
-    assert len(rows) <= plot_data.MAX_TIMELINE_ROWS
+    rows = page.timeline_rows(Series((1.0, 2.0, 3.0), workers={"t": shares}))
+    assert len(rows) <= page.MAX_TIMELINE_ROWS
     assert rows[0]["name"] == "w0 to w7"
     assert rows[0]["cells"] == "666666.."
 
@@ -179,31 +179,31 @@ def test_rows_that_are_too_many_share():
 def test_a_long_timeline_has_longer_intervals():
     executing = tuple(float(state == "executing") for state in STATES)
     workers = {f"w{n}": (executing,) * 4000 for n in range(16)}
-    rows = plot_data.timeline_rows(Series(tuple(map(float, range(1, 4001))), workers={"t": workers}))
+    rows = page.timeline_rows(Series(tuple(map(float, range(1, 4001))), workers={"t": workers}))
     assert rows[0]["every"] == 2
     assert rows[0]["cells"] == "cccccc" + "." * 1999
 
 
 def test_a_source_is_as_fast_as_it_sends():
     record = past_runs.past_run()
-    assert [rate["name"] for rate in plot_data.throughput_plot(record)] == ["read", "resize", "upload", "manifest"]
+    assert [rate["name"] for rate in page.throughput_plot(record)] == ["read", "resize", "upload", "manifest"]
 
 
 def test_a_queue_without_a_bound_is_counted_in_items():
     record = past_runs.past_run()
     plan = replace(record.plan, queues=(*record.plan.queues[:-1], replace(record.plan.queues[-1], size=None)))
-    found = plot_data.queue_fill_plot(replace(record, plan=plan))
+    found = page.queue_fill_plot(replace(record, plan=plan))
     assert [queue["unit"] for queue in found] == [" %", " %", " %", ""]
     assert found[-1]["values"] == list(record.series.queues["rejected"])
 
 
 def test_items_of_all_tasks_stand_on_one_grid():
-    found = plot_data.item_times_plot(
+    found = page.item_times_plot(
         (TaskSummary("a", "ok", times=((0.001, 3), (0.00105, 1))), TaskSummary("b", "ok", times=((0.01, 5),)))
     )
     assert all(len(task["values"]) == len(found["edges"]) for task in found["tasks"])
     assert [sum(task["values"]) for task in found["tasks"]] == [100, 100]
-    assert plot_data.item_times_plot((TaskSummary("a", "ok", times=((0.0, 3), (float("inf"), 1))),)) == {
+    assert page.item_times_plot((TaskSummary("a", "ok", times=((0.0, 3), (float("inf"), 1))),)) == {
         "edges": [],
         "tasks": [],
     }
@@ -211,4 +211,4 @@ def test_items_of_all_tasks_stand_on_one_grid():
 
 def test_quantiles_of_a_histogram():
     task = TaskSummary("a", "ok", times=((0.001, 90), (0.01, 9), (1.0, 1)))
-    assert plot_data.time_quantiles(task) == ["1.0ms", "1.0ms", "1.0ms", "10ms", "1s"]
+    assert page.time_quantiles(task) == ["1.0ms", "1.0ms", "1.0ms", "10ms", "1s"]

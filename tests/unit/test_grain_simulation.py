@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from typing import Any
 
 import pytest
 from fake_engine import Script, random_plan, simulate, task
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 from virtual_workers import Day, day, idle_beside_work, work
 
 from runner.chunk_sizing import GRANT_SECONDS, MAX_GRANT_BYTES, TIME_SLICE, ChunkSizer
-from runner.ledger import Again, Ledger, QueueSpec
+from runner.ledger import Again, Ledger, Subscription
 from runner.model import Batch, QueueConfig
 from runner.supervisor.dispatch import MAX_ELASTIC_ITEMS
 from runner.worker.pace import MAX_BURST, SLOW_SECONDS
@@ -239,18 +238,17 @@ def test_a_batch_is_not_parted_for_its_bytes(size: int) -> None:
         st.tuples(st.integers(1, 40), st.sampled_from([8, 1000, 40_000, 900_000, MAX_GRANT_BYTES, 5_000_000])),
         max_size=30,
     ),
-    st.sampled_from(["fifo", "lifo", "priority"]),
     st.integers(1, 100),
     st.randoms(use_true_random=False),
 )
 @examples(15, 30)
 def test_no_lease_holds_more_than_a_mebibyte_whatever_is_queued(
-    chunks: list[tuple[int, int]], order: Any, most: int, draw: random.Random
+    chunks: list[tuple[int, int]], most: int, draw: random.Random
 ) -> None:
-    specs = [QueueSpec(name, ("t",), size=1 << 40, bytes=1 << 40, order=order) for name in ("a", "b")]
+    specs = [Subscription(name, ("t",), size=1 << 40, bytes=1 << 40) for name in ("a", "b")]
     ledger = Ledger(specs)
     for count, size in chunks:
-        ledger.put(draw.choice("ab"), [ledger.make_chunk(None, count, size * count, tuple(range(count)))])
+        ledger.put(draw.choice("ab"), [ledger.make_chunk(None, count, size * count)])
     for _ in range(10_000):
         lease = ledger.grant_lease("t", 0, most, MAX_GRANT_BYTES)
         if lease is None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from runner.ledger import Again, Dead, Dropped, Ledger, QueueSpec
+from runner.ledger import Again, Dead, Dropped, Ledger, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +29,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.book = Ledger(
-            [QueueSpec("a", ("work",)), QueueSpec("b", ("work",), order="lifo"), QueueSpec("out", ("sink",))],
+            [Subscription("a", ("work",)), Subscription("b", ("work",)), Subscription("out", ("sink",))],
             ["work"] if self.ordered else [],
         )
         self.serial = 0
@@ -149,7 +148,7 @@ TestLedger.settings = TestOrdered.settings = settings(max_examples=60, stateful_
 
 
 def fifo() -> Ledger:
-    return Ledger([QueueSpec("a", ("work",)), QueueSpec("out", ("sink",))], ["work"])
+    return Ledger([Subscription("a", ("work",)), Subscription("out", ("sink",))], ["work"])
 
 
 def chunk(book: Ledger, *items: object) -> list:
@@ -211,23 +210,8 @@ def test_a_crash_blames_one_item_and_gives_it_alone() -> None:
     assert counts == [(4, [0]), (1, [1]), (5, [0])]
 
 
-@pytest.mark.parametrize(("full", "kept"), [("drop-new", [0, 1, 2]), ("drop-old", [7, 8, 9])])
-def test_a_queue_that_drops_counts_what_it_drops(full: str, kept: list[int]) -> None:
-    book = Ledger([QueueSpec("a", ("sink",), size=3, full=full)])  # type: ignore[arg-type]
-    book.put("a", chunk(book, *range(5)), sender="s")
-    book.put("a", chunk(book, *range(5, 10)), sender="s")
-    assert book.subscriptions[0].counts.dropped == 7
-    assert arrived(book) == kept
-
-
-def test_a_priority_queue_gives_the_lowest_first() -> None:
-    book = Ledger([QueueSpec("a", ("sink",), order="priority")])
-    book.put("a", [book.make_chunk(["c", "a", "b"], 3, 3, (3.0, 1.0, 2.0))])
-    assert arrived(book) == ["a", "b", "c"]
-
-
 def test_bytes_bound_a_queue_too() -> None:
-    book = Ledger([QueueSpec("a", ("sink",), size=100, bytes=50)])
+    book = Ledger([Subscription("a", ("sink",), size=100, bytes=50)])
     book.put("a", [book.make_chunk(["x"] * 5, 5, 60)])
     assert book.free_room_in("a") == 0
     lease = book.grant_lease("sink", 0, 5, most_bytes=24)
@@ -237,14 +221,14 @@ def test_bytes_bound_a_queue_too() -> None:
 
 
 def test_a_copied_queue_has_a_line_for_each_reader() -> None:
-    book = Ledger([QueueSpec("a", ("x", "y"), copy=True)])
+    book = Ledger([Subscription("a", (name,), is_copy=True) for name in "xy"])
     book.put("a", chunk(book, 1, 2), sender="s")
     assert book.available_items("x") == book.available_items("y") == 2
     assert book.sent_items["s"] == 4
 
 
 def test_what_waits_for_a_task_that_is_over_is_left_and_freed() -> None:
-    book = Ledger([QueueSpec("a", ("x",), size=1)])
+    book = Ledger([Subscription("a", ("x",), size=1)])
     book.put("a", chunk(book, 1, 2))
     book.remove_reader("x", {"x"})
     book.put("a", chunk(book, 3))

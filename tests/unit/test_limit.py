@@ -94,11 +94,6 @@ def test_few_items_promise_nothing():
     assert (found.sentence, found.workers, found.gain) == ("resize limits the run: 97 % busy", None, None)
 
 
-def test_lanes_promise_nothing():
-    record = line(READ, Did("resize", 0.97, workers=2), SAVE, queue={"lane": "user"})
-    assert sentence(record) == "resize limits the run: 97 % busy"
-
-
 def test_workers_that_wait_for_their_turn_are_no_limit():
     assert find_bottleneck(line(READ, Did("resize", 0.4, workers=2, turn=0.55, ordered=True), SAVE)) is None
 

@@ -52,7 +52,7 @@ MESSAGES = [
     Reply(
         (Ack(1, 2, (Failure(0, 2, ERROR, "'a'", "retry", 0.5, ("'a'", "'b'")),)),), (), 0.5, 0.0, ((1, 2),), ((3, 4),)
     ),
-    Reply((), (Output(0, 2, 1 << 40, b"ab", (-math.inf, 2.0), ((1, 4096, 1 << 40),)),), 0.0),
+    Reply((), (Output(0, 2, 1 << 40, b"ab", ((1, 4096, 1 << 40),)),), 0.0),
     Produced(3, (Output(0, 3, 3, b"abc"),), 0.25),
     SuspectPreview(7, "'item'"),
     ProgressReport(math.inf, None),
