@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: An elastic queue holds what its readers can do in so many slices; more items than these only leave the cache.
 _SLICES, MAX_ELASTIC_ITEMS = 2, 1 << 17
+#: All idle workers of a task together may go beyond what is expected in a queue by this part of its bound.
+_IDLE_PARTS = 8
 
 
 class Dispatcher:
@@ -246,8 +248,12 @@ class Dispatcher:
             if wanted <= 0:
                 return 0
         if room <= 0:
-            # There is room, but others are expected to fill it: an idle worker may still execute one item.
-            return 0 if slot.leases and not task.is_async else 1
+            # There is room, but others are expected to fill it: an idle worker may still execute one item, or, of a
+            # large queue, as many as are next to nothing there. One of 200 ns would only keep the supervisor busy.
+            if slot.leases and not task.is_async:
+                return 0
+            least_bound = min(map(self.ledger.size_bound, task.bounding_queues))
+            return max(1, min(wanted, least_bound // (_IDLE_PARTS * takers)))
         return min(wanted, room)
 
     def _rate_allowance(self, task: TaskState, throttle: TokenBucket, least: int) -> int:

@@ -216,11 +216,17 @@ def encode_values(values: list[Any], types: set[type]) -> bytes:
     >>> encode_values([1, 2], {int})[:1], encode_values([1 << 64], {int})[:1], encode_values([1, True], {int, bool})[:1]
     (b'q', b'\x80', b'\x80')
     """
+    words = encode_words(values, types)
+    return _dumps(values, 5) if words is None else words
+
+
+def encode_words(values: list[Any], types: set[type]) -> bytes | None:
+    """Return the payload of numbers as machine words; None if they are none of one type, or too large."""
     code = _WORD_CODES.get(next(iter(types))) if len(types) == 1 else None
     if code is not None:
         with contextlib.suppress(struct.error):  # more than 64 bits
-            return code.encode() + struct.pack(f"={len(values)}{code}", *values)
-    return _dumps(values, 5)
+            return struct.pack(f"=c{len(values)}{code}", code.encode(), *values)
+    return None
 
 
 def decode_payload(payload: Any, start: int = 0, count: int | None = None) -> EncodedItems:

@@ -27,7 +27,6 @@ from runner.transport import item_codec
 from runner.transport.messages import Credit, Produced
 from runner.worker.outbox_threads import outbox_until_released
 from runner.worker.outputs import MAX_CHUNK_BYTES
-from runner.worker.pace import MAX_BURST
 from runner.worker.returned_values import check_result
 
 if TYPE_CHECKING:
@@ -38,8 +37,9 @@ if TYPE_CHECKING:
     from runner.worker.runtime import WorkerRuntime
 
 
-#: Items from which there is something to gain from a burst.
-_MIN_BURST = 32
+#: Items from which there is something to gain from a burst; and of one, while no message ends it. bench a source of
+#: numbers alone: with 512 items 1.13, with 4,096 1.
+_MIN_BURST, _MAX_BURST = 32, 4096
 
 
 class SourceStopped(BaseException):
@@ -246,7 +246,7 @@ class SourceOutput:
         self.reserve_credit()
         with self.lock:
             before = self.sent_items + self.waiting_items
-            limit = min(max(1, self._send_threshold() - self.waiting_items), MAX_BURST)
+            limit = min(max(1, self._send_threshold() - self.waiting_items), _MAX_BURST)
             self.burst_key = partial(id if self.attention_flag else type)
         if self._may_burst and limit >= _MIN_BURST:
             return self._emit_burst(items, direct, limit)

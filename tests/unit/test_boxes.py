@@ -111,7 +111,7 @@ def test_items_that_turn_slow_are_handed_back(kind: int, monkeypatch: pytest.Mon
 
     def loop(inbox: Inbox[int]) -> None:
         for item in inbox:
-            assert item < 5264 or port.messages
+            assert item < 5328 or port.messages
             now[0] += 1e-6 if item < 5200 else 0.02
 
     worked(port, pull.call_with_boxes, loop)

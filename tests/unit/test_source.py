@@ -19,7 +19,7 @@ from runner.worker.spec import OutputGroup
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LENGTHS = [0, 1, 2, 31, 32, 33, 64, 511, 512, 513, 1024, 5000, 20_000]
+LENGTHS = [0, 1, 2, 31, 32, 33, 64, 513, 1024, 4095, 4096, 4097, 5000, 20_000]
 
 
 class Port:
