@@ -16,7 +16,6 @@ None stands in its place, or True when the item is those bytes.
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import struct
 import sys
@@ -217,8 +216,10 @@ def encode_values(values: list[Any], types: set[type]) -> bytes:
     """
     code = _WORD_CODES.get(next(iter(types))) if len(types) == 1 else None
     if code is not None:
-        with contextlib.suppress(struct.error):  # more than 64 bits
+        try:
             return code.encode() + struct.pack(f"={len(values)}{code}", *values)
+        except struct.error:  # more than 64 bits
+            pass
     return _dumps(values, 5)
 
 
