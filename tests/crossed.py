@@ -142,9 +142,12 @@ class CrossedFleet(FakeEngine):
     def _leave(self, worker: FakeWorker, *, last: bool = False) -> None:
         if not worker.alive or not (worker.due or (last and worker.kept)):
             return
-        count, worker.kept, worker.idle = worker.kept, 0, False
+        count, worker.kept = worker.kept, 0
+        wants_ack = self.slow_items.random() < 0.5 if count == 1 else True
+        worker.idle = not wants_ack
         items = [(worker.spec.name, index) for index in range(worker.made - count, worker.made)]
-        made = Produced(count, self.outputs(worker, [(self.port(worker, item), item) for item in items]), 0.0)
+        outputs = self.outputs(worker, [(self.port(worker, item), item) for item in items])
+        made = Produced(count, outputs, 0.0, wants_ack=wants_ack)
         worker.under_way += 1
 
         def arrive() -> Any:

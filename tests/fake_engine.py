@@ -152,6 +152,8 @@ class FakeEngine:
         self.received: dict[str, list[Any]] = {}
         self.order: dict[str, list[Any]] = {}
         self.random = random.Random(script.seed)
+        #: Says which single items of sources are not to be confirmed.
+        self.slow_items = random.Random(f"slow {script.seed}")
         self.deaths = 0
         self.started = 0
 
@@ -218,11 +220,13 @@ class FakeEngine:
         """What was made leaves when nothing is under way, or much of it waits; else with the next credit."""
         if not worker.alive or not (worker.due or (last and worker.kept)):
             return
-        count, worker.kept, worker.idle = worker.kept, 0, False
+        count, worker.kept = worker.kept, 0
+        wants_ack = self.slow_items.random() < 0.5 if count == 1 else True
+        worker.idle = not wants_ack
         name = worker.spec.name
         items = [(name, index) for index in range(worker.made - count, worker.made)]
         outputs = tuple(Output(group, count, 10 * count, items) for group in range(len(worker.spec.output_groups)))
-        made = Produced(count, outputs, self.script.cost * count * 0.1)
+        made = Produced(count, outputs, self.script.cost * count * 0.1, wants_ack=wants_ack)
         worker.under_way += 1
 
         def arrive() -> Any:

@@ -22,7 +22,7 @@ from runner.shm import reader
 from runner.shm.writer import ArenaWriter
 from runner.transport import stdio
 from runner.transport.framing import FrameError
-from runner.transport.messages import ArenaNotice, Credit, Grant, Reply
+from runner.transport.messages import ArenaNotice, Reply, Stop
 from runner.transport.progress_page import ProgressPage
 from runner.transport.socket_link import WorkerLink
 from runner.worker import WorkerSpec, orderly_exit, run
@@ -83,7 +83,7 @@ class ProcessPort:
                 reader.open_arena(message.number, message.fd)
             else:
                 reader.forget_arena(message.number)
-        if type(message) in {Grant, Credit, ArenaNotice} and message.freed_offsets and self.arena_writer is not None:
+        if type(message) is not Stop and message.freed_offsets and self.arena_writer is not None:
             self.arena_writer.freed_offsets.extend(message.freed_offsets)
         return message
 

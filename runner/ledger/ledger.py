@@ -229,7 +229,11 @@ class Ledger:
                 again += [(line, piece, None) for line, piece in lease.locate_ranges(done, lease.count - done)]
         if again:
             self._give_back(lease, again)
-        result.fed_queues = self._send(lease.task, self._in_order(lease, list(outputs)))
+        sent = list(outputs)
+        if (entry := lease.order_entry) is not None:
+            sent = entry.release_order.settle_entry(entry, sent)
+        if sent:
+            result.fed_queues = self._send(lease.task, sent)
         return result
 
     def _judge(self, lease: Lease, done: int, verdicts: Mapping[int, Verdict], result: Settlement) -> list[_Returned]:
@@ -289,10 +293,6 @@ class Ledger:
                 return at, piece.start
         raise AssertionError("an item range that does not belong to this lease")
 
-    def _in_order(self, lease: Lease, outputs: list[tuple[str, Chunk]]) -> list[tuple[str, Chunk]]:
-        entry = lease.order_entry
-        return outputs if entry is None else entry.release_order.settle_entry(entry, outputs)
-
     def _send(self, task: str, outputs: list[tuple[str, Chunk]]) -> set[str]:
         """Put outputs into their queues, and return those queues."""
         fed = set()
@@ -332,7 +332,8 @@ class Ledger:
         rest = lease.locate_ranges(suspects.stop, lease.count - suspects.stop)
         again += [(line, piece, None) for line, piece in rest]
         self._give_back(lease, again)
-        result.fed_queues = self._send(lease.task, self._in_order(lease, []))
+        if (entry := lease.order_entry) is not None:
+            result.fed_queues = self._send(lease.task, entry.release_order.settle_entry(entry, []))
         return result
 
     # -- the end -------------------------------------------------------------------------------

@@ -320,11 +320,12 @@ class Dispatcher:
         self._expect_items(task.bounding_queues, share)
         task.engine.send(slot.index, Credit(slot.credit, task.chunk_sizer.time_slice))
 
-    def count_arrived(self, task: TaskState, slot: WorkerSlot, items: int) -> None:
+    def count_arrived(self, task: TaskState, slot: WorkerSlot, items: int, *, wants_ack: bool) -> None:
         """Count a source's items that have arrived."""
         slot.received_items += items
-        slot.credit_unacknowledged = True
-        self._expect_items(task.bounding_queues, -items)
+        slot.credit_unacknowledged = slot.credit_unacknowledged or wants_ack
+        for queue in task.bounding_queues:
+            self.expected_items[queue] -= items
 
     def forfeit_credit(self, task: TaskState, slot: WorkerSlot) -> None:
         """Free the credit that a source has not used when it ended."""

@@ -189,7 +189,7 @@ class ReplyHandler(Struct, eq=False):
 
     def _on_produced(self, slot: WorkerSlot, message: Produced) -> None:
         task = slot.task
-        self.dispatcher.count_arrived(task, slot, message.item_count)
+        self.dispatcher.count_arrived(task, slot, message.item_count, wants_ack=message.wants_ack)
         self.state.ledger.source_sent(task.name, message.item_count)
         for queue, chunk in self._make_chunks(task, message.outputs):
             self.state.ledger.put(queue, [chunk], sender=task.name)

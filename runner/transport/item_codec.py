@@ -16,7 +16,6 @@ None stands in its place, or True when the item is those bytes.
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import struct
 import sys
@@ -224,8 +223,10 @@ def encode_words(values: list[Any], types: set[type]) -> bytes | None:
     """Return the payload of numbers as machine words; None if they are none of one type, or too large."""
     code = _WORD_CODES.get(next(iter(types))) if len(types) == 1 else None
     if code is not None:
-        with contextlib.suppress(struct.error):  # more than 64 bits
+        try:
             return struct.pack(f"=c{len(values)}{code}", code.encode(), *values)
+        except struct.error:  # more than 64 bits
+            pass
     return None
 
 

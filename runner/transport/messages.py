@@ -92,7 +92,7 @@ class Grant(WireStruct, frozen=True, tag=1):
 
 
 class Credit(WireStruct, frozen=True, tag=2):
-    """Leave for a source to have made `total_items` since it began; everything it sent so far has arrived."""
+    """Leave for a source to have made `total_items` since it began; everything that wants an ack has arrived."""
 
     total_items: int
     time_slice: float
@@ -169,11 +169,15 @@ class Reply(WireStruct, frozen=True, tag=6):
 
 
 class Produced(WireStruct, frozen=True, tag=7):
-    """Items that a source has made since its last message."""
+    """Items that a source has made since its last message.
+
+    With `wants_ack` the source keeps what it makes next until a `Credit` says that these have arrived.
+    """
 
     item_count: int
     outputs: tuple[Output, ...]
     busy_seconds: float
+    wants_ack: bool = True
 
 
 class SuspectPreview(WireStruct, frozen=True, tag=8):

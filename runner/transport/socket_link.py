@@ -68,8 +68,10 @@ class WorkerLink:
         left = framing.pack_message(message)
         ancillary = _fd_message(message) if type(message) is ArenaNotice else []
         while left:
-            left = _unsent_buffers(left, self._socket.sendmsg(left[:_MAX_IOV], ancillary))
-            ancillary = []
+            sent = self._socket.sendmsg(left[:_MAX_IOV], ancillary)
+            if len(left) == 1 and sent == len(left[0]):
+                return
+            left, ancillary = _unsent_buffers(left, sent), []
 
     def receive(self) -> Any:
         """Return the next message; `EOFError` when the supervisor is gone."""

@@ -377,9 +377,9 @@ def never_grows(original: Any, self: Any, task_: Any, attempt: int, asked: float
     return original(self, task_, 1, asked)
 
 
-def arrival_is_kept_back(original: Any, self: Any, task: Any, slot: Any, items: int) -> None:
+def arrival_is_kept_back(original: Any, self: Any, task: Any, slot: Any, items: int, *, wants_ack: bool) -> None:
     """The source's worker is not told, as long as it has credit."""
-    original(self, task, slot, items)
+    original(self, task, slot, items, wants_ack=wants_ack)
     slot.credit_unacknowledged = False
 
 

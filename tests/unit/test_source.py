@@ -10,6 +10,7 @@ import pytest
 from runner.tasks import Shape
 from runner.transport import item_codec
 from runner.transport.messages import OBJECTS, PICKLED, Credit, MeasuredTimes, Produced, Stop
+from runner.worker import produce
 from runner.worker.measurements import Measurements
 from runner.worker.outputs import OutputBuffer
 from runner.worker.produce import SourceOutput, SourceStopped
@@ -30,6 +31,7 @@ class Port:
     def __init__(self, kind: int, credit: int, *, acks: bool = True) -> None:
         self.kind, self.credit, self.acks = kind, credit, acks
         self.items: list[Any] = []
+        self.messages: list[Produced] = []
 
     def start_listening(self, deliver: Any) -> None:
         self.deliver = deliver
@@ -38,6 +40,7 @@ class Port:
         if isinstance(message, MeasuredTimes):
             return
         assert isinstance(message, Produced)
+        self.messages.append(message)
         for output in message.outputs:
             if self.kind == OBJECTS:
                 self.items += output.payload
@@ -122,6 +125,34 @@ def test_while_nothing_is_under_way_an_item_leaves_before_the_next_one_is_made()
     poured(made, port, items())
     assert port.items == list(range(20_700))
     assert late == []
+
+
+def test_slow_items_are_not_confirmed_and_quick_ones_behind_them_wait_for_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, port = tap()
+    seconds = made._sent_at
+    monkeypatch.setattr(produce, "perf_counter", lambda: seconds)
+    left: list[list[int]] = []
+
+    def items() -> Iterator[int]:
+        nonlocal seconds
+        for number in range(5):  # slow, and never confirmed
+            seconds += 0.003
+            yield number
+            left.append(port.items.copy())
+        yield from range(5, 9)  # quick: the first is to be confirmed, and the others wait
+        left.append(port.items.copy())
+        port.ack()
+        left.append(port.items.copy())
+
+    made.emit_all_from(items())
+    assert left == [list(range(stop)) for stop in (1, 2, 3, 4, 5, 6, 9)]
+    assert [(message.item_count, message.wants_ack) for message in port.messages] == [
+        *[(1, False)] * 5,
+        (1, True),
+        (3, True),
+    ]
 
 
 def test_what_waits_leaves_when_what_was_under_way_has_arrived_although_the_generator_is_at_work() -> None:
