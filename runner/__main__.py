@@ -27,6 +27,7 @@ def _run_command() -> int:
     # Imported here, for Ctrl-C may come while they are.
     from runner import gc_tuning
     from runner.cli import streams
+    from runner.errors import CommandLeft
 
     if os.getpid() == 1 and hasattr(os, "fork"):
         from runner import pid1
@@ -39,7 +40,11 @@ def _run_command() -> int:
     with gc_tuning.gc_paused():
         from runner.cli import app
     gc_tuning.freeze_imported()
-    return app.main()
+    try:
+        return app.main()
+    except CommandLeft as left:
+        go_on = left.go_on
+    return go_on()
 
 
 if __name__ == "__main__":
