@@ -33,6 +33,7 @@ def _run_command() -> int:
 
     from runner import gc_tuning
     from runner.cli import streams
+    from runner.errors import CommandLeft
 
     if os.getpid() == 1 and hasattr(os, "fork"):
         from runner import pid1
@@ -47,7 +48,11 @@ def _run_command() -> int:
     gc_tuning.freeze_imported()
     if interruptible:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    return app.main()
+    try:
+        return app.main()
+    except CommandLeft as left:
+        go_on = left.go_on
+    return go_on()
 
 
 if __name__ == "__main__":

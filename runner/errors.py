@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import queue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from runner.problems import Problem
 
@@ -135,3 +135,11 @@ class TooLarge(RunnerError):
 
 class NotPicklable(RunnerError):
     """An item cannot be sent to another process; the message names its type and the path to the culprit."""
+
+
+class CommandLeft(BaseException):
+    """Leaves all frames of the command, in a copy of its process, which goes on with `go_on`."""
+
+    def __init__(self, go_on: Callable[[], NoReturn]) -> None:
+        super().__init__()
+        self.go_on = go_on

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 _freezes_until_exit = False
 
 
-def freeze_until_exit() -> None:
+def freeze_until_exit(wanted: bool = True) -> None:
     """Keep what `freeze_imported` freezes until the interpreter ends: this process is the command line's."""
     global _freezes_until_exit  # noqa: PLW0603  a fact about the process
-    _freezes_until_exit = True
+    _freezes_until_exit = wanted
 
 
 @contextlib.contextmanager

@@ -131,6 +131,12 @@ def run(
         return
     from runner import gc_tuning, runs
 
+    if not dry_run and _starts_processes(loaded):
+        from runner import check  # what is imported before the fork is shared with the workers
+        from runner.engines import early_fork
+
+        gc_tuning.freeze_imported()
+        early_fork.fork_early()
     gc_tuning.freeze_imported()
     plan = runs.prepare_plan(loaded, plugin_choice(no_plugin, no_plugins, only_plugin))
     if dry_run:
@@ -153,6 +159,12 @@ def run(
         write_page=write_page,
     )
     _execute_and_leave(plan, options, document)
+
+
+def _starts_processes(config: Config) -> bool:
+    """Return True if the run will start processes, as far as the file alone says it."""
+    modes = {task.mode or "process" for task in config.tasks.values()}
+    return not config.problems and config.run.engine == "local" and "process" in modes
 
 
 def _run_overrides(**given: str | None) -> list[tuple[str, str]]:

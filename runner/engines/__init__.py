@@ -3,6 +3,7 @@
 threads.py         threads of this process: message objects are handed over as they are
 processes.py       processes: a private socket, a lifeline, a pidfd and two output pipes each
 spawn.py           the start of a process, behind one function;  fork_server.py  the process that forks them
+early_fork.py      the fork server as a copy of a command's process
 child.py           the first thing that a process worker does
 shared_payloads.py holds and lends the shared memory that messages name
 reactor.py         waits for all of them at once

@@ -18,10 +18,12 @@ import contextlib
 import gc
 import os
 import pickle
+import resource
 import select
 import signal
 import socket
 import sys
+import time
 from multiprocessing import get_context, resource_tracker
 from multiprocessing import spawn as child_setup
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -37,7 +39,7 @@ with gc_paused():
     import runner.local_modules  # noqa: F401  what finds local plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 #: Descriptors that come with a request at most.
 _MAX_FDS = 16
@@ -45,18 +47,16 @@ _MAX_FDS = 16
 _PRINTING_MODULES = {"antigravity", "this"}
 
 
-def serve(control_fd: int, preload_fd: int, tracker_fd: int) -> NoReturn:
+def serve(control_fd: int) -> NoReturn:
     """Fork a worker for each request, and tell its exit code, until runner is gone or nothing can be forked.
 
-    The first byte that arrives at `tracker_fd` is for multiprocessing's resource tracker, which is forked then.
+    The first message has what to prepare, and a pipe for multiprocessing's resource tracker, if the program has none:
+    the tracker is forked when a first byte arrives there.
     """
     gc.freeze()
     ignore_terminal_signals()
-    with gc_paused():
-        _preload_modules(**_read_pickle(preload_fd))
-    gc.collect()
-    gc.freeze()  # the collector writes to each object that it visits: kept off the pages that workers share
     control = socket.socket(fileno=control_fd)
+    tracker_fd = _prepare_as_told(control)
     wakeup_fd, notify_fd = os.pipe()
     os.set_blocking(notify_fd, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -94,6 +94,18 @@ def serve(control_fd: int, preload_fd: int, tracker_fd: int) -> NoReturn:
         status_fds[pid] = fds[0]
         _write_status(fds[0], pid)
         close_descriptors(*fds[1:])
+
+
+def _prepare_as_told(control: socket.socket) -> int:
+    """Do what the first message says; return the descriptor for the resource tracker, or -1."""
+    preload_fd, tracker_fd, *_ = (*socket.recv_fds(control, 1, _MAX_FDS)[1], -1, -1)
+    if preload_fd < 0:  # there is no run after all
+        os._exit(0)
+    with gc_paused():
+        _prepare(**_read_pickle(preload_fd))
+    gc.collect()
+    gc.freeze()  # the collector writes to each object that it visits: kept off the pages that workers share
+    return tracker_fd
 
 
 def _try_to_fork() -> int | None:
@@ -176,7 +188,20 @@ def _read_pickle(fd: int) -> Any:
         return pickle.load(file)  # noqa: S301  written by runner, which started this process
 
 
-def _preload_modules(modules: Sequence[str], files: Sequence[str], needs_asyncio: bool) -> None:
+def _prepare(
+    modules: Sequence[str],
+    files: Sequence[str],
+    needs_asyncio: bool,
+    environ: Mapping[str, str],
+    sys_path: list[str],
+    open_files: tuple[int, int],
+) -> None:
+    """Import what is safe, in the surroundings that runner has by now: a plugin may have changed the environment."""
+    os.environ.clear()
+    os.environ.update(environ)
+    time.tzset()
+    sys.path[:] = sys_path
+    resource.setrlimit(resource.RLIMIT_NOFILE, open_files)
     if needs_asyncio:
         import runner.worker.async_runner  # noqa: F401  async tasks' workers need it, and asyncio
     names = list(modules)

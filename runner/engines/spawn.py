@@ -4,8 +4,9 @@
        ◀──────── status: a pipe with the worker's pid, later its exit code ───────┘
 
 The server is started before any thread, and imports what `fork_server` says. With RUNNER_START_METHOD=spawn each
-worker is an interpreter of its own that is handed the same descriptors. A forked copy of runner itself is never made:
-it would inherit threads' locks and every descriptor.
+worker is an interpreter of its own that is handed the same descriptors. In a command's process the server is a copy of
+that, made when there is no other thread and nothing of the user's (`early_fork`); a worker is never forked from runner
+itself: it would inherit threads' locks and every descriptor.
 
 multiprocessing's own fork server is found by the name of a socket (in a folder that may be swept, or have a name that
 is too long), is one for the whole process, whose other users may end it, and waits for its answers without a limit.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import resource
 import select
 import signal
 import socket
@@ -27,6 +29,7 @@ from multiprocessing.spawn import get_executable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner import forked_copies
 from runner.engines.process_setup import TERMINAL_SIGNALS
 from runner.structs import dataclass
 from runner.transport.progress_page import memory_file
@@ -75,13 +78,46 @@ class StartedProcess:
                 self.exit_code = _read_status(self.status_fd, seconds)
 
 
+class ForkedServer:
+    """A fork server that is a copy of this process, made by `early_fork`; used as `subprocess.Popen` is."""
+
+    def __init__(self, pid: int, control: socket.socket) -> None:
+        self.pid, self.control = pid, control
+        self.maker_pid = os.getpid()
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit code once it has ended; 0 if another has waited for it."""
+        return self.wait(os.WNOHANG)
+
+    def wait(self, options: int = 0) -> int | None:
+        """Wait for its end; return the exit code."""
+        if self.returncode is None:
+            try:
+                pid, status = os.waitpid(self.pid, options)
+            except ChildProcessError:
+                self.returncode = 0
+            else:
+                self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def kill(self) -> None:
+        """Send SIGKILL unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+#: Made by `early_fork`, for the next run.
+early_server: ForkedServer | None = None
+
+
 class Spawner:
     """Starts processes by one method; `close` ends what helps with that."""
 
     def __init__(self, method: str | None = None) -> None:
         wanted = method or os.environ.get(START_METHOD_VARIABLE) or "forkserver"
         self.start_method = "forkserver" if wanted == "forkserver" else "spawn"
-        self.server: subprocess.Popen[bytes] | None = None
+        self.server: subprocess.Popen[bytes] | ForkedServer | None = None
         self._control: socket.socket | None = None
         self._preload: dict[str, Any] = {"modules": (), "files": (), "needs_asyncio": False}
         self._owns_tracker = False
@@ -100,28 +136,32 @@ class Spawner:
         """Start the fork server unless it runs; return the socket that leads to it."""
         if self._control is None or self.server is None or self.server.poll() is not None:
             self._end_server()
+            self.server, self._control = _take_early_server() or _start_server()
+            surroundings = {
+                "environ": dict(os.environ),
+                "sys_path": _module_path(),
+                "open_files": resource.getrlimit(resource.RLIMIT_NOFILE),
+            }
             with contextlib.ExitStack() as theirs:
-                self._control, their_end = socket.socketpair()
-                theirs.callback(their_end.close)
-                fds = their_end.fileno(), _pickle_file(self._preload, theirs), self._make_tracker_pipe(theirs)
-                self.server = _start_interpreter(f"serve{fds}", [fd for fd in fds if fd >= 0])
+                fds = _pickle_file({**self._preload, **surroundings}, theirs), *self._make_tracker_pipe(theirs)
+                socket.send_fds(self._control, [b"\0"], fds)
         return self._control
 
-    def _make_tracker_pipe(self, stack: contextlib.ExitStack) -> int:
+    def _make_tracker_pipe(self, stack: contextlib.ExitStack) -> tuple[int, ...]:
         """Return the read end of a pipe to a resource tracker that is not there yet, to be closed with `stack`.
 
         Tasks that share memory by name need one for all of them, and are few: the fork server forks it when the first
-        byte arrives. If the program has a tracker already, all use that, and -1 is returned.
+        byte arrives. If the program has a tracker already, all use that.
         # bench start, in a process: 577 ms of CPU time with a tracker in each run, 503 so; bench small: 6 MB
         """
         self._forget_tracker()
         with _tracker._lock:
             if _tracker._fd is not None:
-                return -1
+                return ()
             read_end, _tracker._fd = os.pipe()
         self._owns_tracker = True
         stack.callback(os.close, read_end)
-        return read_end
+        return (read_end,)
 
     def _ensure_tracker(self) -> None:
         """Start multiprocessing's resource tracker unless there is a way to one."""
@@ -129,7 +169,7 @@ class Spawner:
             return
         self._owns_tracker = True
         flags = util._args_from_interpreter_flags  # type: ignore[attr-defined]  # it has no `-P` of its own
-        with _blocked_terminal_signals():
+        with blocked_terminal_signals():
             util._args_from_interpreter_flags = lambda: [*flags(), "-P"]  # type: ignore[attr-defined]
             try:
                 _tracker.ensure_running()
@@ -195,9 +235,7 @@ class Spawner:
         if self._control is not None:
             self._control.close()
         if self.server is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.server.wait(_END_SECONDS)
-            self.kill_server()
+            wait_until_ended(self.server)
         self.server = self._control = None
 
     def abandon_in_fork(self) -> None:
@@ -217,6 +255,39 @@ class Spawner:
                     if time.monotonic() > deadline:
                         os.kill(tracker_pid, signal.SIGKILL)
                     time.sleep(0.001)
+
+
+def _take_early_server() -> tuple[ForkedServer, socket.socket] | None:
+    global early_server
+    server, early_server = early_server, None
+    return None if server is None or server.maker_pid != os.getpid() else (server, server.control)
+
+
+def end_early_server() -> None:
+    """End what `early_fork` has made and no run has taken."""
+    if (server := _take_early_server()) is not None:
+        server[1].close()
+        wait_until_ended(server[0])
+
+
+def _start_server() -> tuple[subprocess.Popen[bytes], socket.socket]:
+    control, their_end = socket.socketpair()
+    with their_end:
+        return _start_interpreter(f"serve({their_end.fileno()})", [their_end.fileno()]), control
+
+
+def wait_until_ended(server: subprocess.Popen[bytes] | ForkedServer) -> None:
+    """Wait for the end of a fork server whose socket is closed; kill it if that takes too long."""
+    if server.returncode is None and (exit_fd := forked_copies.exit_fd(server.pid)) is not None:
+        poll = select.poll()  # `Popen.wait` with a limit looks from time to time, every 50 ms at last
+        poll.register(exit_fd, select.POLLIN)
+        poll.poll(_END_SECONDS * 1000)
+        os.close(exit_fd)
+    elif isinstance(server, subprocess.Popen):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(_END_SECONDS)
+    server.kill()
+    server.wait()
 
 
 def await_pid(status_fd: int, hurried: Callable[[], bool]) -> int:
@@ -265,12 +336,13 @@ def _start_interpreter(call: str, fds: Sequence[int]) -> subprocess.Popen[bytes]
     """
     code = f"import sys; sys.path[:] = {_module_path()!r}; from runner.engines import fork_server; fork_server.{call}"
     command = [get_executable(), *util._args_from_interpreter_flags(), "-P", "-c", code]  # type: ignore[attr-defined]
-    with _blocked_terminal_signals():
+    with blocked_terminal_signals():
         return subprocess.Popen(command, pass_fds=fds)  # noqa: S603  this Python itself
 
 
 @contextlib.contextmanager
-def _blocked_terminal_signals() -> Iterator[None]:
+def blocked_terminal_signals() -> Iterator[None]:
+    """Block the signals of a terminal, in a child too, until it ignores them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
     try:
         yield
