@@ -13,9 +13,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fake_engine import FakeEngine, FakeReactor, FakeWorker, Script, check_end, plan, task
+from fake_engine import FakeClock, FakeEngine, FakeReactor, FakeWorker, Script, check_end, plan, task
 
-from runner.clock import FakeClock
 from runner.engines.engine_events import MessageReceived, WorkerExited
 from runner.error_text import ErrorText
 from runner.ledger import Again
