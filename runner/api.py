@@ -109,9 +109,6 @@ class Interrupted(KeyboardInterrupt):
         self.result = result
 
 
-# -- reading ----------------------------------------------------------------------------------
-
-
 def load(
     file: str | os.PathLike[str],
     *,
@@ -139,9 +136,6 @@ def read_config(
     given = {word: os.fspath(one) if isinstance(one, os.PathLike) else one for word, one in (params or {}).items()}
     keys = [(key, to_toml(value)) for key, value in (sets or {}).items()]
     return config.examine(os.fspath(file), params=given, sets=keys)
-
-
-# -- running ----------------------------------------------------------------------------------
 
 
 def run(
@@ -257,9 +251,6 @@ def only_run() -> Iterator[None]:
             yield
     finally:
         del _UNDER_WAY[pid]
-
-
-# -- where output goes ------------------------------------------------------------------------
 
 
 @contextlib.contextmanager

@@ -121,9 +121,6 @@ def _run_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S-") + os.urandom(8).hex()
 
 
-# -- from a plan to how it ended, in front of people ------------------------------------------
-
-
 def perform(
     plan: Plan, options: OutputOptions, reactor: LocalReactor | None = None
 ) -> tuple[RunOutcome, RunRecord | None]:
@@ -219,9 +216,6 @@ class _RunOutput:
         if self._recorder is not None:
             self._recorder.stop_recording()
         self.printer.close(0.0)
-
-
-# -- the run itself ---------------------------------------------------------------------------
 
 
 def execute_plan(

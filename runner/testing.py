@@ -162,9 +162,6 @@ def project(tmp_path: Path) -> Callable[[Mapping[str, str]], Project]:
     return lambda files: Project(tmp_path).write(files)
 
 
-# -- a run under test --------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Run:
     """A run that has ended: its result, its events, its output, and the items that were collected.
@@ -311,9 +308,6 @@ class Running:
                 self._changed.notify_all()
 
 
-# -- sources and sinks that a test adds -------------------------------------------------------
-
-
 def _feed_items(channel: str) -> Iterator[Any]:
     yield from _CHANNELS[channel]
 
@@ -357,9 +351,6 @@ def _test_task(name: str, function: str, key: str, **more: Any) -> TaskConfig:
 
 def _is_test_task(task: str) -> bool:
     return task.startswith((_FEED_PREFIX, _COLLECT_PREFIX))
-
-
-# -- functions of a test, where workers find them ---------------------------------------------
 
 
 @contextlib.contextmanager

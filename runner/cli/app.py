@@ -166,9 +166,6 @@ def _skip_pydantic() -> None:
     typer.core.build_runtime_param = build  # type: ignore[attr-defined]
 
 
-# -- commands of plugins -----------------------------------------------------------------------
-
-
 def _plugin_commands() -> dict[str, list[Plugin]]:
     """Return the commands of installed plugins, each with all that offer it; nothing is imported."""
     from runner.plugins import PluginPolicy, discovery
@@ -211,8 +208,6 @@ def _load_command(name: str, offered: list[Plugin]) -> Any:
         raise PluginError(f"{text}, which must be a typer app or a function")
     return found
 
-
-# -- the command ------------------------------------------------------------------------------
 
 app = typer.Typer(
     name="runner",

@@ -85,9 +85,6 @@ def list_(
             print(line)
 
 
-# -- tasks ------------------------------------------------------------------------------------
-
-
 def task_lines(config: Config) -> list[str]:
     """Return one line for each task: what it calls, how, and from where to where."""
     return format_table([_task_row(task) for task in config.tasks.values()])
@@ -110,9 +107,6 @@ def _task_records(config: Config) -> list[dict[str, Any]]:
         {word: getattr(task, word) for word in words} | {"outputs": {port.name: port.queues for port in task.ports}}
         for task in config.tasks.values()
     ]
-
-
-# -- params -----------------------------------------------------------------------------------
 
 
 def param_lines(config: Config) -> list[str]:
@@ -143,9 +137,6 @@ def _param_records(config: Config) -> list[dict[str, Any]]:
         }
         for param in config.declared_params.values()
     ]
-
-
-# -- functions and plugins --------------------------------------------------------------------
 
 
 def function_lines(found: PluginSet) -> list[str]:
@@ -221,8 +212,6 @@ def plugin_records(found: PluginSet) -> list[dict[str, Any]]:
         for plugin in found.all_plugins
     ]
 
-
-# -- past runs --------------------------------------------------------------------------------
 
 _ENDS = {0: "ended", 1: "failed", 4: "some dead", 5: "halted", 70: "runner's fault", 124: "deadline"}
 _KINDS: dict[str, Any] = {

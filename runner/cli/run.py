@@ -176,9 +176,6 @@ def _run_overrides(**given: str | None) -> list[tuple[str, str]]:
     ]
 
 
-# -- --dry-run --------------------------------------------------------------------------------
-
-
 def _describe_plan(config: Config, plan: Plan) -> list[str]:
     """Return every task with its function, workers and arguments; secrets stay references."""
     counts: Counter[str] = Counter()
@@ -216,9 +213,6 @@ def _written_arguments(config: Config, task: str) -> str:
     kwargs = visible_value(config, filled.get("with", {}), (*path, "with"))
     listed = map(to_toml, args) if isinstance(args, list) else [f"*{args}"]
     return ", ".join([*listed, *(f"{name}={to_toml(value)}" for name, value in kwargs.items())])
-
-
-# -- executed ---------------------------------------------------------------------------------
 
 
 def _execute_and_leave(plan: Plan, options: OutputOptions, document: Callable[[str], None] | None) -> NoReturn:

@@ -147,8 +147,6 @@ class Params:
             self.reader.add_problem(wrong.code, text, path, wrong.hint)
             return UNKNOWN
 
-    # -- ${name} ----------------------------------------------------------------------------
-
     def fill_references(self, value: Any, path: Spot) -> Any:
         """Return the value with every `${name}` in its strings replaced; UNKNOWN where that could not be done."""
         if isinstance(value, str):
@@ -212,9 +210,6 @@ class Params:
         if self.values[word] is UNKNOWN:
             raise AlreadyReported
         return self.values[word]
-
-
-# -- declarations -----------------------------------------------------------------------------
 
 
 def read_params(raw: dict[str, Any], reader: Reader) -> Params:

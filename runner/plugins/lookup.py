@@ -75,8 +75,6 @@ class PluginSet:
                     others = " and ".join(other.label for other in same if other is not each)
                     each.mark_broken(f"another plugin has the same name: {others}; {_blocking_hint(each)}")
 
-    # -- looking up ----------------------------------------------------------------------------
-
     def find_function(self, call: str) -> TaskFunction:
         """Return the task function that a file calls `call`; PluginError says what there is instead."""
         if ":" in call:

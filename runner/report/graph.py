@@ -106,9 +106,6 @@ def _queue_notes(queue: QueueConfig) -> tuple[str, ...]:
     return tuple(filter(None, (size, queue.fanout, "loop" if queue.loop else "")))
 
 
-# -- of a run ---------------------------------------------------------------------------------
-
-
 def diagram_of_run(record: RunRecord) -> Diagram:
     """Return the graph of a run with its counts; a task or queue of which nothing is known has none."""
     tasks = {task.name: task for task in record.tasks}
@@ -169,9 +166,6 @@ def top_down_order(names: Sequence[str], edges: Iterable[DiagramEdge]) -> list[s
             entered.add(name)
             stack += [name, *(lower for lower in below[name] if lower not in entered)]
     return list(finished)[::-1]
-
-
-# -- for other programs -----------------------------------------------------------------------
 
 
 def to_mermaid(graph: Diagram) -> str:

@@ -110,9 +110,6 @@ def worker_prefix(name: str, *, color: bool = False) -> bytes:
     return b"\x1b[%dm%s\x1b[0m" % (code, mark)
 
 
-# -- log lines --------------------------------------------------------------------------------
-
-
 @dataclass(slots=True)
 class LogWriter:
     """A writer of log lines. `fd` is that of a log file; None: they take the place of what is printed."""
