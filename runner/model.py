@@ -158,8 +158,8 @@ class Param:
     default: Any = None
     required: bool = False
     choices: tuple[Any, ...] | None = None
-    low: Any = None
-    high: Any = None
+    min: Any = None
+    max: Any = None
     env: str | None = None
     secret: bool = False
     help: str = ""

@@ -25,6 +25,7 @@ from runner.engines import process_setup
 from runner.engines.base import EngineContext
 from runner.engines.reactor import LocalReactor
 from runner.plugins.hooks import Listeners, offered_engines
+from runner.plugins.plugin import changed_environment
 from runner.report.console import Console
 from runner.report.printer import Printer
 from runner.report.record_builder import Recorder
@@ -40,7 +41,7 @@ from runner.tasks import inspect_shape
 from runner.transport.progress_page import ProgressPage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from runner.engines.base import Engine
     from runner.ledger import GivenUp
@@ -240,7 +241,7 @@ def execute_plan(
         stack.callback(reactor.close)
         page = ProgressPage()
         stack.callback(page.close)
-        stack.enter_context(_marked_environment())
+        stack.enter_context(changed_environment({"RUNNER_PID": str(os.getpid())}))  # for programs of its tasks
         engines = _open_engines(plan, reactor, page, printer, stack)
         reactor.catch_signals(_SIGNALS)
         clock = RealClock()
@@ -262,19 +263,6 @@ def execute_plan(
         letters_kept=letters.file.written_count,
         trouble=letters.file.write_error,
     )
-
-
-@contextlib.contextmanager
-def _marked_environment() -> Iterator[None]:
-    """Have the environment say which process runs, for as long as it does; programs of its tasks can look at it."""
-    before = os.environ.get("RUNNER_PID")
-    os.environ["RUNNER_PID"] = str(os.getpid())
-    try:
-        yield
-    finally:
-        del os.environ["RUNNER_PID"]
-        if before is not None:
-            os.environ["RUNNER_PID"] = before
 
 
 #: What events say in the words of functions, errors and tracebacks. Names are not looked at.

@@ -122,19 +122,9 @@ def param_lines(config: Config) -> list[str]:
 
 
 def _param_records(config: Config) -> list[dict[str, Any]]:
+    words = ("name", "type", "required", "default", "min", "max", "choices", "env", "secret", "help")
     return [
-        {
-            "name": param.name,
-            "type": param.type,
-            "required": param.required,
-            "default": "***" if param.secret and param.default else param.default,
-            "min": param.low,
-            "max": param.high,
-            "choices": None if param.choices is None else list(param.choices),
-            "env": param.env,
-            "secret": param.secret,
-            "help": param.help,
-        }
+        {word: getattr(param, word) for word in words} | ({"default": "***"} if param.secret and param.default else {})
         for param in config.declared_params.values()
     ]
 

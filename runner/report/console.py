@@ -130,8 +130,12 @@ class Console:
         if record is not None:
             for line in chain(summary_tables(record, verbose=self._verbose), failure_lines(record)):
                 self.print_message(line)
-        self.print_message(_last_line(self._plan.title, result))
-        indent = " " * len(printable_line(self._plan.title))
+        title, ended = printable_line(self._plan.title), result.ended
+        how = {0: "ended in", 4: "ended in", 1: "failed after"}.get(ended.exit_code, "stopped after")
+        hows = {task.name: task.how for task in ended.tasks}
+        told = describe_outcome(result.headline, hows, ended.unfinished, queues=bool(result.lines))
+        self.print_message(f"{title}  {how} {format_duration(ended.seconds)}   {told}")
+        indent = " " * len(title)
         if record is not None and record.limit is not None:
             width = max(SUMMARY_WIDTH, len(indent) + 42)  # a long title leaves the sentence room
             for line in wrap(record.limit.sentence, width - len(indent) - 2):
@@ -154,14 +158,6 @@ def _problem_lines(result: RunOutcome) -> Iterator[str]:
             yield f"left in `{name}`: {count_with_noun(tally.left, 'item')}"
     if result.trouble:
         yield result.trouble
-
-
-def _last_line(title: str, result: RunOutcome) -> str:
-    ended = result.ended
-    how = {0: "ended in", 4: "ended in", 1: "failed after"}.get(ended.exit_code, "stopped after")
-    hows = {task.name: task.how for task in ended.tasks}
-    told = describe_outcome(result.headline, hows, ended.unfinished, queues=bool(result.lines))
-    return f"{printable_line(title)}  {how} {format_duration(ended.seconds)}   {told}"
 
 
 def _indent_lines(text: str) -> str:

@@ -56,7 +56,8 @@ class LineSplitter:
         *lines, self.rest = (self.rest + data).split(b"\n")
         whole = [self._clean(line) + b"\n" for line in lines]
         while len(self.rest) > _MOST_LINE:
-            cut = _between_characters(self.rest, _MOST_LINE)
+            ends = range(_MOST_LINE, _MOST_LINE - 4, -1)  # where no UTF-8 character is torn
+            cut = next((end for end in ends if self.rest[end] & 0xC0 != 0x80), _MOST_LINE)
             whole.append(self._clean(self.rest[:cut]) + b"\n")
             self.rest = self.rest[cut:]
         return whole
@@ -65,11 +66,6 @@ class LineSplitter:
         """Return the unfinished last line, finished."""
         rest, self.rest = self.rest, b""
         return [self._clean(rest) + b"\n"] if rest else []
-
-
-def _between_characters(text: bytes, at: int) -> int:
-    """Return `at`, or up to three bytes before, where no UTF-8 character is torn."""
-    return next((cut for cut in range(at, at - 4, -1) if text[cut] & 0xC0 != 0x80), at)
 
 
 def strip_controls(line: bytes) -> bytes:
