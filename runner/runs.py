@@ -149,11 +149,11 @@ class _RunOutput:
     def __init__(self, plan: Plan, options: OutputOptions) -> None:
         settings, log = plan.settings, plan.settings.log
         self._options = options
-        records = None
+        self._records = None
         if options.keep_record and settings.record:  # first: UnsafeFolder if others decide what is in its folder
             run_folders.check_state_folder(settings.state)
-            records = RecordFile(settings.state, plan.run_id)
-        self._recorder = Recorder(records, settings.record) if options.keep_record else None
+            self._records = RecordFile(settings.state, plan.run_id)
+        self._recorder = Recorder(self._records, settings.record) if options.keep_record else None
         self._journal = lines = None
         if options.events_file is not None:
             from runner.report.journal import EventJournal
@@ -194,7 +194,7 @@ class _RunOutput:
         if self._recorder is not None:
             record = self._recorder.close(self.exit_code(outcome))
             lines = (
-                "" if self._options.quiet else self._recorder.write_error,
+                "" if self._options.quiet or self._records is None else self._records.write_error,
                 self._journal.write_error if self._journal is not None else "",
                 self._options.write_page(record) if self._options.write_page is not None else "",
             )
@@ -214,8 +214,8 @@ class _RunOutput:
 
     def close(self) -> None:
         """Write what there is still to print; the record is kept, or there is none."""
-        if self._recorder is not None:
-            self._recorder.stop_recording()
+        if self._records is not None:
+            self._records.close()
         self.printer.close(0.0)
 
 
@@ -270,7 +270,6 @@ _WORDS = ("error", "traceback", "preview", "why", "text", "result", "results", "
 
 
 def _masked_emit(mask: SecretMask, tell: Callable[[events.Event], None]) -> Callable[[events.Event], None]:
-    """Return `tell` with the secrets masked in each event."""
     return (lambda event: tell(_hide_secrets(event, mask))) if mask else tell
 
 
@@ -362,6 +361,5 @@ def _capture_threads(printer: Printer, stack: contextlib.ExitStack) -> Callable[
 
 
 def _process_references(plan: Plan) -> tuple[Reference, ...]:
-    """Return the functions and hooks that process workers will load."""
     functions = [task.reference for task in plan.tasks.values() if task.mode == "process"]
     return (*functions, *(hook.reference for hook in plan.worker_hooks))

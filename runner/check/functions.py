@@ -274,7 +274,6 @@ def _required_names(parameters: Iterable[inspect.Parameter]) -> str:
 
 
 def _annotated_callable(target: Any) -> Any:
-    """Return the callable that carries the annotations of the parameters."""
     while hasattr(target, "func") and hasattr(target, "keywords"):  # functools.partial
         target = target.func
     if inspect.isclass(target):

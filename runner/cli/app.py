@@ -105,7 +105,6 @@ def _add_common_options(command: Any, folder_options: list[Any]) -> None:
 
 
 def _change_folder(folder: str | None) -> None:
-    """Make a folder the working directory; UsageError when that cannot be."""
     if folder is None:
         return
     try:
@@ -180,7 +179,6 @@ def _plugin_commands() -> dict[str, list[Plugin]]:
 
 
 def _command_summary(offered: list[Plugin]) -> str:
-    """Return one line of help for a command, from its distribution."""
     if len(offered) > 1:
         return "Offered twice: " + " and ".join(str(each.distribution) for each in offered)
     distribution = offered[0].distribution

@@ -256,16 +256,16 @@ def _outcome_line(record: dict[str, Any]) -> str:
 
 
 def _run_lines(state: Path) -> list[str]:
-    return format_table([_run_row(entry) for entry in past_runs(state)]) or [f"no run in {state} has a record"]
-
-
-def _run_row(entry: dict[str, Any]) -> tuple[str, ...]:
-    try:
-        began = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(entry["began"])))
-        took = format_duration(float(entry["seconds"]))
-    except (TypeError, ValueError, KeyError, OverflowError, OSError):  # written by another program, or by hand
-        began = took = "?"
-    return entry["run"], began, entry["end"], took, printable_line(entry["title"] or "?")[:30], entry["outcome"]
+    rows = []
+    for entry in past_runs(state):
+        try:
+            began = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(entry["began"])))
+            took = format_duration(float(entry["seconds"]))
+        except (TypeError, ValueError, KeyError, OverflowError, OSError):  # written by another program, or by hand
+            began = took = "?"
+        title = printable_line(entry["title"] or "?")[:30]
+        rows.append((entry["run"], began, entry["end"], took, title, entry["outcome"]))
+    return format_table(rows) or [f"no run in {state} has a record"]
 
 
 _LISTS: dict[str, tuple[Callable[[Any], list[str]], Callable[[Any], list[dict[str, Any]]]]] = {

@@ -175,9 +175,6 @@ def claim_stdout() -> Callable[[str], None]:
         os.close(null)
     _kept.append(kept)
 
-    def write(text: str) -> None:
-        view = memoryview(text.encode() + b"\n")
-        while view:
-            view = view[os.write(kept, view) :]
+    from runner.store.run_folders import write_all
 
-    return write
+    return lambda text: write_all(kept, text.encode() + b"\n")

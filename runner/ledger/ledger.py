@@ -294,7 +294,6 @@ class Ledger:
         raise AssertionError("an item range that does not belong to this lease")
 
     def _send(self, task: str, outputs: list[tuple[str, Chunk]]) -> set[str]:
-        """Put outputs into their queues, and return those queues."""
         fed = set()
         for queue, chunk in outputs:
             self.put(queue, [chunk], sender=task)

@@ -172,7 +172,10 @@ def summary_tables(record: RunRecord, *, verbose: bool = False) -> Iterator[str]
 
     At most 80 columns. A run without queues has no table: all there is to say of it is its result and its balance.
     """
-    if not any(task.inputs for task in record.plan.tasks) or not (verbose or _is_notable_run(record)):
+    wrong = any(task.dead or task.dropped or task.left or task.repeated for task in record.tasks)
+    many = any(task.taken >= MIN_NOTABLE_ITEMS for task in record.tasks)
+    notable = verbose or wrong or many or record.seconds >= MIN_NOTABLE_SECONDS
+    if not notable or not any(task.inputs for task in record.plan.tasks):
         return
     yield from _table_lines("task", [(task.name, _task_cells(record, task)) for task in record.tasks])
     bounds = {queue.name: queue.size for queue in record.plan.queues}
@@ -182,14 +185,6 @@ def summary_tables(record: RunRecord, *, verbose: bool = False) -> Iterator[str]
         if queue.dead or queue.dropped or queue.left or ((size := bounds.get(queue.name)) and queue.most >= size)
     ]
     yield from _table_lines("queue", [(queue.name, _queue_cells(queue, bounds.get(queue.name))) for queue in telling])
-
-
-def _is_notable_run(record: RunRecord) -> bool:
-    """Return True if many items passed, or the run took long, or something has not gone as it should."""
-    wrong = any(task.dead or task.dropped or task.left or task.repeated for task in record.tasks)
-    return (
-        wrong or record.seconds >= MIN_NOTABLE_SECONDS or any(task.taken >= MIN_NOTABLE_ITEMS for task in record.tasks)
-    )
 
 
 def _task_cells(record: RunRecord, task: events.TaskSummary) -> dict[str, str]:

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from runner.errors import UsageError
+from runner.store.run_folders import write_all
 from runner.structs import dataclass
 from runner.text import printable_line, printable_text
 
@@ -137,8 +138,7 @@ class LogWriter:
         if self.fd is None or self.write_error:
             return
         try:
-            while data:
-                data = data[os.write(self.fd, data) :]
+            write_all(self.fd, data)
         except OSError as error:
             self.write_error = f"log file: {error.strerror or error}; the rest of the log is lost"
 
