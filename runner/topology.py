@@ -121,8 +121,6 @@ class Topology:
                 look += fresh
         return found
 
-    # -- what happened -------------------------------------------------------------------------
-
     def mark_started(self, name: str) -> None:
         """Note that the task's workers are being started."""
         self.stages[name] = Stage.RUNNING
@@ -167,8 +165,6 @@ class Topology:
         component = self._component[name]
         if all(self.is_closed(queue, component) for member in component for queue in self.nodes[member].inputs):
             self._closed[component] = None
-
-    # -- what follows --------------------------------------------------------------------------
 
     def is_finished(self, name: str) -> bool:
         """Return True if the task has ended, in whatever way."""

@@ -164,9 +164,6 @@ def _indent_lines(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.rstrip("\n").splitlines())
 
 
-# -- the end of a run in words: what each task did, which queues held it up, what failed ----------
-
-
 def summary_tables(record: RunRecord, *, verbose: bool = False) -> Iterator[str]:
     """Yield what each task did, and the queues that were full, or lost or kept something; nothing of a trifle.
 

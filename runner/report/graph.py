@@ -220,9 +220,7 @@ def to_text(graph: Diagram, columns: int = 80) -> str:
     edges: dict[tuple[str, str], list[DiagramEdge]] = defaultdict(list)
     written = {edge.head for edge in graph.edges}
     for edge in graph.edges:
-        edges["after" if edge.style == "after" else "below", edge.head if edge.style == "after" else edge.tail] += [
-            edge
-        ]
+        edges[("after", edge.head) if edge.style == "after" else ("below", edge.tail)].append(edge)
 
     def readers(key: str, writer: str) -> str:
         heads = [edge.head for edge in edges["below", key]]
