@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from runner.chunk_sizing import time_slice_for
 from runner.engines.engine_events import ExitStatus, MessageReceived, WorkerExited
 from runner.model import OutputPort, QueueConfig, RunSettings, TaskConfig
-from runner.supervisor import Plan, Supervisor, TaskPlan
+from runner.supervisor.loop import Supervisor
+from runner.supervisor.plan import Plan, TaskPlan
 from runner.tasks import Reference, Shape
 from runner.transport.framing import pack_message
 from runner.transport.item_codec import encode_values

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
     from runner import events
     from runner.engines.reactor import LocalReactor
-    from runner.ledger import Balance, ItemCounts
+    from runner.ledger.balance import Balance, ItemCounts
     from runner.model import Config
     from runner.runs import OutputOptions
-    from runner.supervisor import Plan, RunOutcome
+    from runner.supervisor.outcome import RunOutcome
+    from runner.supervisor.plan import Plan
 
 #: The run under way, by process id: in a copy of its process (`os.fork`) it does not go on.
 _UNDER_WAY: dict[int, object] = {}

@@ -34,9 +34,10 @@ from runner.store import run_folders
 from runner.store.dead_letters import DeadLetterFile
 from runner.store.records import RecordFile
 from runner.structs import dataclass
-from runner.supervisor import DeadLetterSink, Plan, Supervisor, TaskPlan
+from runner.supervisor.dead_letters import DeadLetterSink
+from runner.supervisor.loop import Supervisor
 from runner.supervisor.outcome import EXIT_DEAD, EXIT_FAILED
-from runner.supervisor.plan import describe_run
+from runner.supervisor.plan import Plan, TaskPlan, describe_run
 from runner.tasks import inspect_shape
 from runner.transport.progress_page import ProgressPage
 
@@ -44,12 +45,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from runner.engines.base import Engine
-    from runner.ledger import GivenUp
+    from runner.ledger.leases import GivenUp
     from runner.model import Config
     from runner.plugins import PluginPolicy
     from runner.report.record import RunRecord
-    from runner.supervisor import RunOutcome
     from runner.supervisor.dead_letters import FailureEvidence
+    from runner.supervisor.outcome import RunOutcome
     from runner.tasks import Reference
 
 _SIGNALS = [

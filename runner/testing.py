@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
     from runner.api import Result
     from runner.events import Event
-    from runner.ledger import Balance
+    from runner.ledger.balance import Balance
     from runner.model import Config
-    from runner.supervisor import Plan
+    from runner.supervisor.plan import Plan
     from runner.tasks import DeadLetter
 
 __all__ = ["Project", "Run", "Running", "TaskRun", "project", "run_file", "run_task"]

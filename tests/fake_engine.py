@@ -16,7 +16,8 @@ from runner.engines.engine_events import ExitStatus, MessageReceived, SignalRece
 from runner.error_text import ErrorText
 from runner.events import STATES, RunEnded
 from runner.model import Backoff, OutputPort, QueueConfig, RunSettings, TaskConfig
-from runner.supervisor import Plan, Supervisor, TaskPlan
+from runner.supervisor.loop import Supervisor
+from runner.supervisor.plan import Plan, TaskPlan
 from runner.tasks import Reference, Shape
 from runner.transport.messages import (
     Ack,

@@ -14,7 +14,7 @@ from fake_engine import FakeClock, FakeEngine, FakeReactor, FakeWorker, Script, 
 
 from runner.engines.engine_events import MessageReceived
 from runner.model import QueueConfig
-from runner.supervisor import Supervisor
+from runner.supervisor.loop import Supervisor
 from runner.supervisor.run_state import Phase
 from runner.transport import item_codec
 from runner.transport.messages import Grant, Output, Produced, Reply

@@ -244,7 +244,7 @@ def _describe_end(path: Path, record: dict[str, Any]) -> str:
 
 def _outcome_line(record: dict[str, Any]) -> str:
     """Return the last line of its summary; without a name of a task that was not written by runner."""
-    from runner.ledger import Balance
+    from runner.ledger.balance import Balance
     from runner.report.console import describe_outcome
 
     try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.report.record import RunRecord
-    from runner.supervisor import Plan
+    from runner.supervisor.plan import Plan
 
 
 def report(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from runner.model import Config
     from runner.report.record import RunRecord
     from runner.runs import OutputOptions
-    from runner.supervisor import Plan, TaskPlan
+    from runner.supervisor.plan import Plan, TaskPlan
 
 _DISPLAYS = ("auto", "live", "plain", "json", "none")
 _MOST_NAMES = 8

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from runner.shm.registry import ArenaRegistry
     from runner.transport.messages import ToWorker
     from runner.transport.progress_page import Position, ProgressPage
-    from runner.worker import WorkerSpec
+    from runner.worker.spec import WorkerSpec
 
 _EXIT_CODE_SECONDS = 2.0
 #: Seconds that a worker may live without its socket, or in the middle of a message.

@@ -25,10 +25,11 @@ from runner.text import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from runner.ledger import Balance
+    from runner.ledger.balance import Balance
     from runner.report.printer import Printer
     from runner.report.record import RunRecord
-    from runner.supervisor import Plan, RunOutcome
+    from runner.supervisor.outcome import RunOutcome
+    from runner.supervisor.plan import Plan
 
 SUMMARY_WIDTH = 80
 #: A name is cut to at least so many characters.
@@ -252,7 +253,7 @@ def describe_executed(event: events.WorkerDied) -> str:
 def describe_outcome(balance: Balance, hows: Mapping[str, str], unfinished: Iterable[str], *, queues: bool) -> str:
     """Say how a run has ended, for its last line: the balance, or, without queues, how many tasks are ok.
 
-    >>> from runner.ledger import Balance
+    >>> from runner.ledger.balance import Balance
     >>> describe_outcome(Balance(read=9, done=9), {"read": "ok", "eat": "ok"}, ["read"], queues=True)
     '9 read = 9 done + 0 dead + 0 dropped + 0 left; `read` had not ended'
     >>> describe_outcome(Balance(), {"sing": "ok", "dance": "failed", "rest": "ok"}, [], queues=False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from runner import events
 from runner.error_text import item_name
-from runner.ledger import Balance
+from runner.ledger.balance import Balance
 from runner.report.bottleneck import find_bottleneck
 from runner.report.console import describe_executed
 from runner.report.journal import dump_json

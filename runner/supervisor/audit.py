@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from runner.ledger import Again
+from runner.ledger.leases import Again
 from runner.topology import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from runner.ledger import Ledger, Verdict
+    from runner.ledger.leases import Verdict
+    from runner.ledger.ledger import Ledger
     from runner.topology import Topology
 
 

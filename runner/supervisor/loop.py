@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from runner import events
 from runner.engines.engine_events import MessageReceived, SignalReceived
-from runner.ledger import Ledger
+from runner.ledger.ledger import Ledger
 from runner.supervisor.audit import BalanceAudit
 from runner.supervisor.dead_letters import DeadLetterSink
 from runner.supervisor.dispatch import Dispatcher

@@ -19,7 +19,7 @@ from runner.transport.messages import CLASSES_PER_DOUBLING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from runner.ledger import Balance, ItemCounts
+    from runner.ledger.balance import Balance, ItemCounts
     from runner.supervisor.run_state import RunState, TaskState
     from runner.supervisor.shutdown import Shutdown
 

@@ -10,7 +10,7 @@ from runner.chunk_sizing import shared_discount_for
 from runner.config import resolved
 from runner.config.value_types import usable_cores
 from runner.events import Machine, QueuePlanned, RunPlan, TaskPlanned
-from runner.ledger import Subscription
+from runner.ledger.subscriptions import Subscription
 from runner.secret_masks import SecretMask
 from runner.structs import dataclass, field
 from runner.topology import TaskNode, Topology

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from runner.engines.engine_events import MessageReceived
-    from runner.ledger import Chunk, GivenUp, Lease, Settlement, Verdict
+    from runner.ledger.chunks import Chunk
+    from runner.ledger.leases import GivenUp, Lease, Settlement, Verdict
     from runner.supervisor.dead_letters import FailureEvidence
     from runner.supervisor.dispatch import Dispatcher
     from runner.supervisor.retry_policy import RetryPolicy

@@ -21,11 +21,12 @@ from runner.supervisor.shutdown import dismiss_worker, fail_task, finish_if_over
 from runner.supervisor.time_accounting import ENDED, EXECUTING, ITEM, ROOM, STARTING, WAITING_FOR_REASON, TimeAccount
 from runner.text import format_seconds
 from runner.transport.messages import Failure, Stop
-from runner.worker import may_retry
+from runner.worker.failure import may_retry
 
 if TYPE_CHECKING:
     from runner.engines.engine_events import WorkerExited
-    from runner.ledger import ItemRange, Lease, Verdict
+    from runner.ledger.leases import Lease, Verdict
+    from runner.ledger.subscriptions import ItemRange
     from runner.supervisor.dispatch import Dispatcher
     from runner.supervisor.replies import ReplyHandler
     from runner.supervisor.retry_policy import RetryPolicy

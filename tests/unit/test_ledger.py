@@ -8,12 +8,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from runner.ledger import Again, Dead, Dropped, Ledger, Subscription
+from runner.ledger.leases import Again, Dead, Dropped
+from runner.ledger.ledger import Ledger
+from runner.ledger.subscriptions import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.ledger import ItemRange
+    from runner.ledger.subscriptions import ItemRange
 
 
 def dead_after(deaths: int) -> Callable[[ItemRange], Dead | None]:

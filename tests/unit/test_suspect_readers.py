@@ -8,7 +8,7 @@ from fake_engine import FakeClock, FakeEngine, FakeReactor, Script, check_end, p
 
 from runner.errors import SpawnError
 from runner.model import QueueConfig
-from runner.supervisor import Supervisor
+from runner.supervisor.loop import Supervisor
 
 
 class FleetWithoutReaders(FakeEngine):
