@@ -66,6 +66,7 @@ class Topology:
         #: Tasks on one cycle, to all of whom nothing can come from elsewhere; tasks whose readers may all be over.
         self._closed: dict[tuple[str, ...], None] = {}
         self._unread: dict[str, None] = {}
+        #: Tasks of which at least one worker executes or can execute.
         self.ready_tasks: set[str] = set()
         self.ended_tasks: set[str] = set()
         self._writers_done: set[str] = set()
@@ -127,10 +128,6 @@ class Topology:
         self._waiting.pop(name, None)
         self._unread[name] = None
         self._look_at(name)
-
-    def mark_ready(self, name: str) -> None:
-        """Note that at least one of the task's workers executes or can execute."""
-        self.ready_tasks.add(name)
 
     def finish(self, name: str, stage: Stage) -> None:
         """Note that the task has ended: OK, FAILED or SKIPPED."""

@@ -337,10 +337,6 @@ class Ledger:
 
     # -- the end -------------------------------------------------------------------------------
 
-    def source_sent(self, task: str, count_: int) -> None:
-        """Count items that a source has yielded."""
-        self.source_items[task] += count_
-
     def count_left(self) -> None:
         """Count what is still queued, leased or held back as left. Call once, when nothing runs any more."""
         for lease_id in list(self.leases):

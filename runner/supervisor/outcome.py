@@ -128,9 +128,6 @@ class ProcessorMeter:
         return time.process_time() - self._cpu
 
 
-# -- the end -----------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
     """The last event of a run, and what only its own process needs to know of its end.

@@ -192,9 +192,6 @@ class Plan:
         return tuple(groups)
 
 
-# -- for people and records -------------------------------------------------------------------
-
-
 def describe_run(config: Config, tasks: Mapping[str, TaskPlan], queues: Iterable[QueueConfig]) -> RunPlan:
     """The plan of a run in words and numbers; secrets are hidden, as `runner show` hides them."""
     letters = {task.config.dead for task in tasks.values()}

@@ -53,7 +53,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.serial += count
         self.put += payload
         self.book.put(queue, [self.book.make_chunk(payload, count, 7 * count)], sender="source")
-        self.book.source_sent("source", count)
+        self.book.source_items["source"] += count
 
     @rule(most=st.integers(1, 12), least=st.integers(1, 3))
     def take(self, most: int, least: int) -> None:
