@@ -170,7 +170,7 @@ class _RunOutput:
         self._console = Console(self.printer, plan, quiet=options.quiet, verbose=options.verbose)
         self._display = None
         if options.progress != "none" and not options.quiet:
-            from runner.report.progress import create_display
+            from runner.report.displays import create_display
 
             self._display = create_display(options.progress, self.printer, log=log, fd=options.err)
         told = (self._recorder, self._console, self._display, self._journal)

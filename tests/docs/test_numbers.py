@@ -58,9 +58,9 @@ SHARED = [
     ("how-to/install", "drains within `grace` ({} s unless", [f"{RUN}.grace"]),
     ("reference/functions", "or {} seconds after the return without a `put`", ["runner.worker.outbox_threads:MAX_SILENCE_SECONDS"]),
     # the displays and the record
-    ("how-to/see-a-run", "runner prints a line every {} seconds", ["runner.report.progress:PLAIN_INTERVAL"]),
-    ("reference/commands", "a line every {} seconds, or at each tenth", ["runner.report.progress:PLAIN_INTERVAL"]),
-    ("how-to/troubleshooting", "or a line every {} seconds", ["runner.report.progress:PLAIN_INTERVAL"]),
+    ("how-to/see-a-run", "runner prints a line every {} seconds", ["runner.report.displays:PLAIN_INTERVAL"]),
+    ("reference/commands", "a line every {} seconds, or at each tenth", ["runner.report.displays:PLAIN_INTERVAL"]),
+    ("how-to/troubleshooting", "or a line every {} seconds", ["runner.report.displays:PLAIN_INTERVAL"]),
     ("reference/commands", "its rate over {} seconds", ["runner.report.progress:RATE_WINDOW"]),
     ("reference/commands", "keeps the last {} records", [f"{RUN}.record"]),
     ("reference/commands", "when the run begins, every {} seconds", ["runner.report.record_builder:WRITE_INTERVAL"]),

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from runner import events
+from runner.report.displays import JsonDisplay, PlainDisplay
 from runner.report.live import LiveRenderer
 from runner.report.panel import TerminalPanel
-from runner.report.progress import JsonDisplay, PlainDisplay, ProgressSnapshot, ProgressTracker, QueueRow, TaskRow
+from runner.report.progress import ProgressSnapshot, ProgressTracker, QueueRow, TaskRow
 
 PLAN = events.RunPlan(
     tasks=(
