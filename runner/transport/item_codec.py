@@ -167,8 +167,10 @@ def encoded_size(encoded: Any, shared_discount: int = 1) -> int:
     if type(encoded) is tuple:
         size = len(encoded[0]) if type(encoded[0]) is bytes else 0
         if len(encoded) == 2:
-            size += sum(len(content) for block_ref in encoded[1] if len(block_ref) > 3 for _, content in block_ref[3])
-            size += sum(block_ref[2] for block_ref in encoded[1]) // shared_discount
+            for block_ref in encoded[1]:
+                size += block_ref[2] // shared_discount
+                if len(block_ref) > 3:
+                    size += sum([len(content) for _, content in block_ref[3]])
         return size + 8
     return len(encoded) + 8 if type(encoded) in PLAIN_TYPES else 8
 
