@@ -97,6 +97,7 @@ _unreported_views: set[BlockKey] = set()
 _released_blocks: list[BlockKey] = []
 _reported_views: set[BlockKey] = set()
 _pagemap: int | None = None
+_last_faults = -1
 
 
 # -- arenas --------------------------------------------------------------------------------------
@@ -143,7 +144,8 @@ def borrow(number: int, offset: int, length: int, changes: PageChanges = ()) -> 
     for start, content in changes:
         view[start : start + len(content)] = content
     live_view.written_runs = [(start, len(content)) for start, content in changes]
-    live_view.seen_faults = _page_faults()
+    # An older count costs no call; at worst the pages are asked about although nothing was written.
+    live_view.seen_faults = _page_faults() if changes else _last_faults
     return pickle.PickleBuffer(view)
 
 
@@ -220,8 +222,10 @@ def take_view_changes() -> tuple[tuple[BlockKey, ...], tuple[BlockKey, ...]]:
 
 def _page_faults() -> int:
     """Return the number of page faults that this process has had; -1 where they are not counted."""
+    global _last_faults  # noqa: PLW0603  the process's own count, as it was last seen
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_minflt + usage.ru_majflt if _faults_are_counted() else -1
+    _last_faults = usage.ru_minflt + usage.ru_majflt if _faults_are_counted() else -1
+    return _last_faults
 
 
 @functools.cache
