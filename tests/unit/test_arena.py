@@ -91,8 +91,9 @@ class Pair:
 
 
 @pytest.fixture
-def pair() -> Iterator[Pair]:
+def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
     made = Pair()
+    monkeypatch.setattr(reader, "_copies_left", 0)
     array_pickles._pickles.clear()
     array_pickles._layouts.clear()
     yield made
@@ -296,6 +297,24 @@ def test_pages_are_asked_about_after_a_page_fault_alone(
         del item, view
     quiet = len(asked) < 50
     assert quiet == counted, len(asked)
+
+
+def test_after_a_buffer_that_was_rewritten_the_next_ones_are_copies(pair: Pair) -> None:
+    size, mapped = 1 << 20, []
+    frozen = pair.send(Buffer(bytearray(b"x" * size)))
+    for number in range(70):
+        item = item_codec.decode_item(frozen)
+        mapped.append(type(item.data) is not bytearray)
+        with memoryview(item.data) as view:
+            assert bytes(view) == b"x" * size
+            view[:] = bytes([number]) * size
+        del item
+    assert [at for at, each in enumerate(mapped) if each] == [0, 32, 64]
+    for _ in range(32):  # what is only read is not copied any more
+        item_codec.decode_item(frozen)
+    item = item_codec.decode_item(frozen)
+    assert type(item.data) is not bytearray
+    assert pair.send(item)[1] == frozen[1]
 
 
 def test_a_process_that_may_not_map_reads_copies(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
