@@ -21,6 +21,8 @@ MAX_CHUNK_ITEMS = 8 * 1024
 MAX_SINGLY_READ_ITEMS = 64
 MAX_CHUNK_BYTES = 1 << 20
 _PLAIN_BYTES = item_codec.memory_size(0)
+#: What a small value counts in a chunk's bytes.
+_SMALL_BYTES = item_codec.encoded_size(0)
 
 RollbackMark = tuple[int, ...]
 
@@ -189,7 +191,8 @@ class OutputBuffer:
                 payload: Any = piece
                 size = self._chunk_size(piece, whole=len(piece) == count)
             else:
-                piece = _within_bytes(piece, self.shared_discount) if self.has_large_items else piece
+                if self.gathered_bytes + _SMALL_BYTES * len(piece) > MAX_CHUNK_BYTES:
+                    piece = _within_bytes(piece, self.shared_discount)
                 travelling, block_refs = (
                     item_codec.mark_items_sent(piece) if self.item_encoder.uses_arena else (piece, ())
                 )
