@@ -32,8 +32,6 @@ def test_items_come_out_as_they_went_in(steps: list[Any]) -> None:
         else:
             collector.emit_item(step)
             put.append(step)
-        assert collector.direct_buffer is not None
-        assert len(collector.direct_buffer) == len(put)
     outputs = collector.take_outputs()
     assert not collector.direct_buffer
     assert not collector.take_outputs()
@@ -43,3 +41,17 @@ def test_items_come_out_as_they_went_in(steps: list[Any]) -> None:
         len(item_codec.decode_payload(output.payload)) for output in outputs
     ]
     assert all(output.count <= MAX_CHUNK_ITEMS for output in outputs)
+
+
+def test_small_values_are_encoded_as_soon_as_they_fill_a_chunk() -> None:
+    buffer = OutputBuffer((OutputGroup("default", ("out",), PICKLED),))
+    assert buffer.direct_buffer is not None
+    waiting = []
+    for start in range(0, 20_480, 512):
+        buffer.emit_many(list(range(start, start + 512)), {int})
+        waiting.append(len(buffer.direct_buffer))
+    assert max(waiting) < MAX_CHUNK_ITEMS
+    outputs = buffer.take_outputs()
+    assert [output.count for output in outputs] == [MAX_CHUNK_ITEMS, MAX_CHUNK_ITEMS, 4096]
+    out = [item_codec.decode_item(each) for output in outputs for each in item_codec.decode_payload(output.payload)]
+    assert out == list(range(20_480))
