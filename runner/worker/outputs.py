@@ -43,6 +43,7 @@ class OutputBuffer:
         self.priorities: list[list[float]] = [[] for _ in output_groups]
         #: Chunks of the one ordinary group that are older than what its buffer holds.
         self._encoded_chunks: list[Output] = []
+        self.encoded_items = 0
         self.gathered_bytes = 0
         #: There is something else than small values; some of it is pickled by itself.
         self.has_large_items = self.has_encoded_items = False
@@ -99,22 +100,28 @@ class OutputBuffer:
                 self.priorities[index].append(priority)
 
     def emit_many(self, items: list[Any], types: set[type]) -> None:
-        """Take items of these types at once for the one ordinary group: small values, or objects for threads alone.
-
-        Small values are encoded as soon as they fill a chunk: a grant may hold 100,000 of them, 32 bytes each.
-        # bench small: without it a worker has 8.2 MB of its own, with it 6.5; CPU time 0.98 to 1.01
-        """
-        buffer = self.direct_buffer
-        assert buffer is not None
+        """Take items of these types at once for the one ordinary group: small values, or objects for threads alone."""
+        assert self.direct_buffer is not None
         if types <= item_codec.SMALL_TYPES:
             self.small_types |= types
         else:
             self.has_large_items = True
             self.gathered_bytes += sum(map(item_codec.memory_size, items))
-        buffer.extend(items)
-        if len(buffer) >= MAX_CHUNK_ITEMS and not (self.has_large_items or self.objects_only):
-            self._encoded_chunks.extend(self._cut_chunks(0, buffer[:MAX_CHUNK_ITEMS], []))
-            del buffer[:MAX_CHUNK_ITEMS]
+        self.direct_buffer.extend(items)
+        self.encode_full_chunk()
+
+    def encode_full_chunk(self) -> None:
+        """Encode the oldest of the one ordinary group's small values once they fill a chunk.
+
+        A message may have 100,000 of them; as objects they take 32 bytes each, and 8 in a list.
+        # bench small: without it 57 MB of PSS, with it 52; without it 1.04 of the CPU time
+        """
+        buffer = self.direct_buffer
+        if buffer is None or len(buffer) < MAX_CHUNK_ITEMS or self.has_large_items or self.objects_only:
+            return
+        self._encoded_chunks.extend(self._cut_chunks(0, buffer[:MAX_CHUNK_ITEMS], []))
+        self.encoded_items += MAX_CHUNK_ITEMS
+        del buffer[:MAX_CHUNK_ITEMS]
 
     def emit_result(self, result: Any) -> None:
         """Take what a call returned: a generator's items (or another iterator's), or the one item."""
@@ -147,7 +154,7 @@ class OutputBuffer:
 
     def take_outputs(self) -> tuple[Output, ...]:
         """Take everything gathered so far, as chunks. Safe beside another thread that appends."""
-        outputs, self._encoded_chunks = self._encoded_chunks, []
+        outputs, self._encoded_chunks, self.encoded_items = self._encoded_chunks, [], 0
         for index, buffer in enumerate(self.buffers):
             count = len(buffer)
             if count:
