@@ -90,7 +90,7 @@ class SourceOutput:
     def waiting_items(self) -> int:
         """Return the number of items that have been made and not sent."""
         direct_buffer = self.output_buffer.direct_buffer
-        return self._counted_items if direct_buffer is None else len(direct_buffer)
+        return self._counted_items if direct_buffer is None else self.output_buffer.encoded_items + len(direct_buffer)
 
     def handle_message(self, message: Any) -> None:
         """Handle a message, in another thread than the function's."""
@@ -264,6 +264,7 @@ class SourceOutput:
         """Take the items that may be made before there is something to do. False: that was all."""
         self.reserve_credit()
         with self.lock:
+            self.output_buffer.encode_full_chunk()
             before = self.sent_items + self.waiting_items
             limit = min(max(1, self._send_threshold() - self.waiting_items), _MAX_BURST)
             self.burst_key = partial(id if self.attention_flag else type)

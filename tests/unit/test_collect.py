@@ -50,3 +50,17 @@ def test_items_come_out_as_they_went_in(kind: int, steps: list[Any]) -> None:
     assert [(type(item), item) for item in out] == [(type(item), item) for item in put]
     assert [output.count for output in outputs] == list(map(len, chunks))
     assert all(output.count <= MAX_CHUNK_ITEMS for output in outputs)
+
+
+def test_small_values_are_encoded_as_soon_as_they_fill_a_chunk() -> None:
+    buffer = OutputBuffer((OutputGroup("default", ("out",), PICKLED),))
+    assert buffer.direct_buffer is not None
+    waiting = []
+    for start in range(0, 20_480, 512):
+        buffer.emit_many(list(range(start, start + 512)), {int})
+        waiting.append(len(buffer.direct_buffer))
+    assert max(waiting) < MAX_CHUNK_ITEMS
+    outputs = buffer.take_outputs()
+    assert [output.count for output in outputs] == [MAX_CHUNK_ITEMS, MAX_CHUNK_ITEMS, 4096]
+    out = [item_codec.decode_item(each) for output in outputs for each in item_codec.decode_payload(output.payload)]
+    assert out == list(range(20_480))
