@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.chunk_sizing import time_slice_for
-from runner.clock import FakeClock
 from runner.engines.engine_events import ExitStatus, MessageReceived, WorkerExited
 from runner.model import OutputPort, QueueConfig, RunSettings, TaskConfig
-from runner.supervisor import Plan, Supervisor, TaskPlan
+from runner.supervisor.loop import Supervisor
+from runner.supervisor.plan import Plan, TaskPlan
 from runner.tasks import Reference, Shape
 from runner.transport.framing import pack_message
 from runner.transport.item_codec import encode_values
@@ -54,19 +54,28 @@ ITEMS = 20
 # -- a fleet that answers at once -----------------------------------------------------------------
 
 
+class SetClock:
+    """A clock that shows what it was last set to."""
+
+    seconds = 0.0
+
+    def now(self) -> float:
+        return self.seconds
+
+
 class Hub:
     """Hands out what the fleet has said, one event at a time."""
 
-    def __init__(self, clock: FakeClock) -> None:
+    def __init__(self, clock: SetClock) -> None:
         self.clock = clock
         self.events: deque[Any] = deque()
 
     def wait(self, timeout: float | None) -> list[Any]:
         """The next event."""
-        self.clock.advance(1e-6)
+        self.clock.seconds += 1e-6
         if not self.events:
             assert timeout is not None, "it waits for ever"
-            self.clock.advance(timeout)
+            self.clock.seconds += timeout
             return []
         return [self.events.popleft()]
 
@@ -210,7 +219,7 @@ def once(tasks: list[TaskConfig], count: int) -> tuple[float, int]:
     plans = {each.name: TaskPlan(each, "process", Reference("x", each.name), Shape("function"), b"") for each in tasks}
     queues = {name: QueueConfig(name, elastic=True) for name in names}
     workers = max(len(each.workers) for each in tasks)
-    clock = FakeClock()
+    clock = SetClock()
     hub = Hub(clock)
     fleet = Fleet(hub, count, time_slice_for(workers) / ITEMS)
     plan = Plan("scale", "scale", RunSettings(state=Path("x")), queues, plans)

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
     from runner import events
     from runner.engines.reactor import LocalReactor
-    from runner.ledger import Balance, ItemCounts
+    from runner.ledger.balance import Balance, ItemCounts
     from runner.model import Config
     from runner.runs import OutputOptions
-    from runner.supervisor import Plan, RunOutcome
+    from runner.supervisor.outcome import RunOutcome
+    from runner.supervisor.plan import Plan
 
 #: The run under way, by process id: in a copy of its process (`os.fork`) it does not go on.
 _UNDER_WAY: dict[int, object] = {}
@@ -109,9 +110,6 @@ class Interrupted(KeyboardInterrupt):
         self.result = result
 
 
-# -- reading ----------------------------------------------------------------------------------
-
-
 def load(
     file: str | os.PathLike[str],
     *,
@@ -139,9 +137,6 @@ def read_config(
     given = {word: os.fspath(one) if isinstance(one, os.PathLike) else one for word, one in (params or {}).items()}
     keys = [(key, to_toml(value)) for key, value in (sets or {}).items()]
     return config.examine(os.fspath(file), params=given, sets=keys)
-
-
-# -- running ----------------------------------------------------------------------------------
 
 
 def run(
@@ -257,9 +252,6 @@ def only_run() -> Iterator[None]:
             yield
     finally:
         del _UNDER_WAY[pid]
-
-
-# -- where output goes ------------------------------------------------------------------------
 
 
 @contextlib.contextmanager

@@ -35,12 +35,7 @@ def module_name(folder: str, name: str) -> str:
     >>> module_name("/home/me/v1.2", "work")
     'runner.local_modules./home/me/v1%2E2.work'
     """
-    return f"{LOCAL_PREFIX}{_escape_dots(folder)}.{_escape_dots(name)}"
-
-
-def _escape_dots(text: str) -> str:
-    """Write a text as one word of a module's dotted name."""
-    return text.replace("%", "%25").replace(".", "%2E")
+    return LOCAL_PREFIX + ".".join(word.replace("%", "%25").replace(".", "%2E") for word in (folder, name))
 
 
 class _Finder:

@@ -158,8 +158,8 @@ class Param:
     default: Any = None
     required: bool = False
     choices: tuple[Any, ...] | None = None
-    low: Any = None
-    high: Any = None
+    min: Any = None
+    max: Any = None
     env: str | None = None
     secret: bool = False
     help: str = ""
@@ -183,9 +183,7 @@ class Config:
     unknown_paths: frozenset[tuple[str, ...]] = frozenset()  # paths that are not what the file's author meant
     declared_params: dict[str, Param] = field(default_factory=dict)  # `[params]`
     param_sources: dict[str, str] = field(default_factory=dict)  # param -> what gave its value, if not the file
-    param_references: dict[tuple[str, ...], tuple[str, ...]] = field(
-        default_factory=dict, repr=False
-    )  # path -> its params
+    param_references: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict, repr=False)  # by path
     raw_tables: dict[str, Any] = field(default_factory=dict, repr=False)  # what the file says
     filled_tables: dict[str, Any] = field(default_factory=dict, repr=False)  # the same with the values of params
 
@@ -212,8 +210,5 @@ class Config:
 
     def contains_secret(self, path: tuple[str, ...]) -> bool:
         """Return True if a secret is part of the value at this path."""
-        return any(
-            self.declared_params[name].secret
-            for name in self.param_references.get(path, ())
-            if name in self.declared_params
-        )
+        names = self.param_references.get(path, ())
+        return any(self.declared_params[name].secret for name in names if name in self.declared_params)

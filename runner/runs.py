@@ -25,6 +25,7 @@ from runner.engines import process_setup
 from runner.engines.base import EngineContext
 from runner.engines.reactor import LocalReactor
 from runner.plugins.hooks import Listeners, offered_engines
+from runner.plugins.plugin import changed_environment
 from runner.report.console import Console
 from runner.report.printer import Printer
 from runner.report.record_builder import Recorder
@@ -33,22 +34,23 @@ from runner.store import run_folders
 from runner.store.dead_letters import DeadLetterFile
 from runner.store.records import RecordFile
 from runner.structs import dataclass
-from runner.supervisor import DeadLetterSink, Plan, Supervisor, TaskPlan
+from runner.supervisor.dead_letters import DeadLetterSink
+from runner.supervisor.loop import Supervisor
 from runner.supervisor.outcome import EXIT_DEAD, EXIT_FAILED
-from runner.supervisor.plan import describe_run
+from runner.supervisor.plan import Plan, TaskPlan, describe_run
 from runner.tasks import inspect_shape
 from runner.transport.progress_page import ProgressPage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from runner.engines.base import Engine
-    from runner.ledger import GivenUp
+    from runner.ledger.leases import GivenUp
     from runner.model import Config
     from runner.plugins import PluginPolicy
     from runner.report.record import RunRecord
-    from runner.supervisor import RunOutcome
     from runner.supervisor.dead_letters import FailureEvidence
+    from runner.supervisor.outcome import RunOutcome
     from runner.tasks import Reference
 
 _SIGNALS = [
@@ -121,9 +123,6 @@ def _run_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S-") + os.urandom(8).hex()
 
 
-# -- from a plan to how it ended, in front of people ------------------------------------------
-
-
 def perform(
     plan: Plan, options: OutputOptions, reactor: LocalReactor | None = None
 ) -> tuple[RunOutcome, RunRecord | None]:
@@ -151,11 +150,11 @@ class _RunOutput:
     def __init__(self, plan: Plan, options: OutputOptions) -> None:
         settings, log = plan.settings, plan.settings.log
         self._options = options
-        records = None
+        self._records = None
         if options.keep_record and settings.record:  # first: UnsafeFolder if others decide what is in its folder
             run_folders.check_state_folder(settings.state)
-            records = RecordFile(settings.state, plan.run_id)
-        self._recorder = Recorder(records, settings.record) if options.keep_record else None
+            self._records = RecordFile(settings.state, plan.run_id)
+        self._recorder = Recorder(self._records, settings.record) if options.keep_record else None
         self._journal = lines = None
         if options.events_file is not None:
             from runner.report.journal import EventJournal
@@ -196,7 +195,7 @@ class _RunOutput:
         if self._recorder is not None:
             record = self._recorder.close(self.exit_code(outcome))
             lines = (
-                "" if self._options.quiet else self._recorder.write_error,
+                "" if self._options.quiet or self._records is None else self._records.write_error,
                 self._journal.write_error if self._journal is not None else "",
                 self._options.write_page(record) if self._options.write_page is not None else "",
             )
@@ -216,12 +215,9 @@ class _RunOutput:
 
     def close(self) -> None:
         """Write what there is still to print; the record is kept, or there is none."""
-        if self._recorder is not None:
-            self._recorder.stop_recording()
+        if self._records is not None:
+            self._records.close()
         self.printer.close(0.0)
-
-
-# -- the run itself ---------------------------------------------------------------------------
 
 
 def execute_plan(
@@ -246,7 +242,7 @@ def execute_plan(
         stack.callback(reactor.close)
         page = ProgressPage()
         stack.callback(page.close)
-        stack.enter_context(_marked_environment())
+        stack.enter_context(changed_environment({"RUNNER_PID": str(os.getpid())}))  # for programs of its tasks
         engines = _open_engines(plan, reactor, page, printer, stack)
         reactor.catch_signals(_SIGNALS)
         clock = RealClock()
@@ -270,25 +266,11 @@ def execute_plan(
     )
 
 
-@contextlib.contextmanager
-def _marked_environment() -> Iterator[None]:
-    """Have the environment say which process runs, for as long as it does; programs of its tasks can look at it."""
-    before = os.environ.get("RUNNER_PID")
-    os.environ["RUNNER_PID"] = str(os.getpid())
-    try:
-        yield
-    finally:
-        del os.environ["RUNNER_PID"]
-        if before is not None:
-            os.environ["RUNNER_PID"] = before
-
-
 #: What events say in the words of functions, errors and tracebacks. Names are not looked at.
 _WORDS = ("error", "traceback", "preview", "why", "text", "result", "results", "reasons")
 
 
 def _masked_emit(mask: SecretMask, tell: Callable[[events.Event], None]) -> Callable[[events.Event], None]:
-    """Return `tell` with the secrets masked in each event."""
     return (lambda event: tell(_hide_secrets(event, mask))) if mask else tell
 
 
@@ -380,6 +362,5 @@ def _capture_threads(printer: Printer, stack: contextlib.ExitStack) -> Callable[
 
 
 def _process_references(plan: Plan) -> tuple[Reference, ...]:
-    """Return the functions and hooks that process workers will load."""
     functions = [task.reference for task in plan.tasks.values() if task.mode == "process"]
     return (*functions, *(hook.reference for hook in plan.worker_hooks))

@@ -317,7 +317,11 @@ def parameter_hints(target: Any) -> dict[str, Any]:
     """Return the annotations of a callable's parameters; those that cannot be resolved stay strings."""
     layers = list(_wrapped_layers(target)) if callable(target) else [target]
     target = layers[-1]
-    raw = _raw_annotations(target)
+    try:
+        raw = dict(getattr(target, "__annotations__", None) or {})
+    except NameError:  # since 3.14 they are evaluated when they are asked for
+        annotationlib = importlib.import_module("annotationlib")
+        raw = dict(annotationlib.get_annotations(target, format=annotationlib.Format.STRING))
     raw.pop("return", None)
     space = getattr(target, "__globals__", {})
     for name, annotation in raw.items():
@@ -327,14 +331,6 @@ def parameter_hints(target: Any) -> dict[str, Any]:
             except Exception:  # noqa: BLE001  an unresolvable hint: it is known by its name, or not one of ours
                 raw[name] = _original_name(annotation, target)
     return raw
-
-
-def _raw_annotations(target: Any) -> dict[str, Any]:
-    try:
-        return dict(getattr(target, "__annotations__", None) or {})
-    except NameError:  # since 3.14 they are evaluated when they are asked for
-        annotationlib = importlib.import_module("annotationlib")
-        return dict(annotationlib.get_annotations(target, format=annotationlib.Format.STRING))
 
 
 def _original_name(annotation: str, target: Any) -> str:

@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
     from runner.api import Result
     from runner.events import Event
-    from runner.ledger import Balance
+    from runner.ledger.balance import Balance
     from runner.model import Config
-    from runner.supervisor import Plan
+    from runner.supervisor.plan import Plan
     from runner.tasks import DeadLetter
 
 __all__ = ["Project", "Run", "Running", "TaskRun", "project", "run_file", "run_task"]
@@ -160,9 +160,6 @@ class Project:
 def project(tmp_path: Path) -> Callable[[Mapping[str, str]], Project]:
     """Write a temporary project: `project({"tasks.toml": text, "plugins/x.py": text}).run(...)`."""
     return lambda files: Project(tmp_path).write(files)
-
-
-# -- a run under test --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -311,9 +308,6 @@ class Running:
                 self._changed.notify_all()
 
 
-# -- sources and sinks that a test adds -------------------------------------------------------
-
-
 def _feed_items(channel: str) -> Iterator[Any]:
     yield from _CHANNELS[channel]
 
@@ -357,9 +351,6 @@ def _test_task(name: str, function: str, key: str, **more: Any) -> TaskConfig:
 
 def _is_test_task(task: str) -> bool:
     return task.startswith((_FEED_PREFIX, _COLLECT_PREFIX))
-
-
-# -- functions of a test, where workers find them ---------------------------------------------
 
 
 @contextlib.contextmanager

@@ -11,9 +11,6 @@ if TYPE_CHECKING:
 MAX_COMPARED_WORDS = 500
 
 
-# -- safe to show -----------------------------------------------------------------------------
-
-
 def printable_text(text: str) -> str:
     r"""Return text without anything that a terminal would act on; line breaks and tabs stay.
 
@@ -55,9 +52,6 @@ def clean_text(text: str, limit: int | None = None) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else " " if char == "\t" else "?" for char in text)
-
-
-# -- cut, measured, aligned -------------------------------------------------------------------
 
 
 def cut_text(text: str, columns: int) -> str:
@@ -115,9 +109,6 @@ def format_table(rows: Sequence[Sequence[str]], number_side: str = "<") -> list[
 
 def _align_cell(text: str, columns: int, side: str) -> str:
     return f"{text:{side}{columns - display_width(text) + len(text)}}"
-
-
-# -- times, sizes, counts ---------------------------------------------------------------------
 
 
 def format_duration(seconds: float) -> str:

@@ -66,6 +66,7 @@ class Topology:
         #: Tasks on one cycle, to all of whom nothing can come from elsewhere; tasks whose readers may all be over.
         self._closed: dict[tuple[str, ...], None] = {}
         self._unread: dict[str, None] = {}
+        #: Tasks of which at least one worker executes or can execute.
         self.ready_tasks: set[str] = set()
         self.ended_tasks: set[str] = set()
         self._writers_done: set[str] = set()
@@ -121,18 +122,12 @@ class Topology:
                 look += fresh
         return found
 
-    # -- what happened -------------------------------------------------------------------------
-
     def mark_started(self, name: str) -> None:
         """Note that the task's workers are being started."""
         self.stages[name] = Stage.RUNNING
         self._waiting.pop(name, None)
         self._unread[name] = None
         self._look_at(name)
-
-    def mark_ready(self, name: str) -> None:
-        """Note that at least one of the task's workers executes or can execute."""
-        self.ready_tasks.add(name)
 
     def finish(self, name: str, stage: Stage) -> None:
         """Note that the task has ended: OK, FAILED or SKIPPED."""
@@ -167,8 +162,6 @@ class Topology:
         component = self._component[name]
         if all(self.is_closed(queue, component) for member in component for queue in self.nodes[member].inputs):
             self._closed[component] = None
-
-    # -- what follows --------------------------------------------------------------------------
 
     def is_finished(self, name: str) -> bool:
         """Return True if the task has ended, in whatever way."""

@@ -13,22 +13,21 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fake_engine import FakeEngine, FakeReactor, FakeWorker, Script, check_end, plan, task
+from fake_engine import FakeClock, FakeEngine, FakeReactor, FakeWorker, Script, check_end, plan, task
 
-from runner.clock import FakeClock
 from runner.engines.engine_events import MessageReceived, WorkerExited
 from runner.error_text import ErrorText
-from runner.ledger import Again
+from runner.ledger.leases import Again
 from runner.model import Backoff, Batch, Lifespan, OutputPort, QueueConfig, Rate, Restarts
-from runner.supervisor import Supervisor
 from runner.supervisor.dead_letters import DeadLetterPayload
+from runner.supervisor.loop import Supervisor
 from runner.tasks import Reference, Shape
 from runner.transport.messages import Ack, Failure, Output, Produced, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from runner.supervisor import Plan
+    from runner.supervisor.plan import Plan
     from runner.transport.messages import Grant, GrantedRange
 
 #: An item: the source's worker and a number, and then each task that it has come through, with a number.

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.clock import FakeClock
 from runner.engines.engine_events import ExitStatus, MessageReceived, SignalReceived, WorkerExited
 from runner.error_text import ErrorText
 from runner.events import STATES, RunEnded
 from runner.model import Backoff, OutputPort, QueueConfig, RunSettings, TaskConfig
-from runner.supervisor import Plan, Supervisor, TaskPlan
+from runner.supervisor.loop import Supervisor
+from runner.supervisor.plan import Plan, TaskPlan
 from runner.tasks import Reference, Shape
 from runner.transport.messages import (
     Ack,
@@ -35,6 +35,19 @@ from runner.transport.progress_page import Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+
+class FakeClock:
+    """A clock that stands still until it is told otherwise."""
+
+    def __init__(self, start: float = 0.0) -> None:
+        self._now = start
+
+    def now(self) -> float:
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        self._now += seconds
 
 
 @dataclass

@@ -17,7 +17,7 @@ from runner.events import (
     TaskSummary,
     WorkerNow,
 )
-from runner.ledger import Balance
+from runner.ledger.balance import Balance
 from runner.report.record import Bottleneck, FailureGroup, Incident, RunRecord, Series
 
 TRACEBACK = """Traceback (most recent call last):

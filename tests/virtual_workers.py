@@ -10,12 +10,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from fake_engine import FakeEngine, FakeReactor, FakeWorker, Script, check_end, plan, task
+from fake_engine import FakeClock, FakeEngine, FakeReactor, FakeWorker, Script, check_end, plan, task
 
-from runner.clock import FakeClock
 from runner.engines.engine_events import MessageReceived
 from runner.model import QueueConfig
-from runner.supervisor import Supervisor
+from runner.supervisor.loop import Supervisor
 from runner.supervisor.run_state import Phase
 from runner.transport import item_codec
 from runner.transport.messages import Grant, Output, Produced, Reply

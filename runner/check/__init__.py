@@ -98,9 +98,6 @@ def _shown_problems(config: Config, problems: Iterable[Problem]) -> list[Problem
     return sorted_problems(map(places.complete, problems) if isinstance(places, SourceMap) else problems)
 
 
-# -- plugins ----------------------------------------------------------------------------------
-
-
 def _check_names(config: Config, plugins: PluginSet) -> Iterator[Problem]:
     """Yield names that two plugins have, and plugins that are not there."""
     owners: dict[str, Plugin] = {}

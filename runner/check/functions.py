@@ -168,8 +168,6 @@ class ArgumentBinding:
         place = self.config.place("tasks", self.task.name, *path)
         self.problems.append(Problem(code, text, place, hint=f"{hint}\n{written}"))
 
-    # -- binding -------------------------------------------------------------------------------
-
     def _bind_parameters(self, target: Any, *, item: bool, given: set[str]) -> None:
         signature = _find_signature(target)
         if signature is None:
@@ -238,8 +236,6 @@ class ArgumentBinding:
             text = f"the `__call__` of {self._describe_function()} needs {missing}"
             self._add_problem("E302", f"{text}, which a file cannot give: `with` goes to the constructor", "call")
 
-    # -- converting ----------------------------------------------------------------------------
-
     def _convert_arguments(self, target: Any, *, item: bool) -> Arguments:
         known = parameter_hints(_annotated_callable(target))
         positions = [each for each in self.parameters.values() if each.kind in _BY_POSITION][int(item) :]
@@ -278,7 +274,6 @@ def _required_names(parameters: Iterable[inspect.Parameter]) -> str:
 
 
 def _annotated_callable(target: Any) -> Any:
-    """Return the callable that carries the annotations of the parameters."""
     while hasattr(target, "func") and hasattr(target, "keywords"):  # functools.partial
         target = target.func
     if inspect.isclass(target):
@@ -286,11 +281,8 @@ def _annotated_callable(target: Any) -> Any:
     return target if inspect.isroutine(target) else type(target).__call__  # an instance
 
 
-# -- `retry_on`: the names of exceptions, which workers compare with the names of what was raised ---
-
-
 def _find_exception_problems(config: Config, task: TaskConfig, function: TaskFunction) -> Iterator[Problem]:
-    """Yield what is wrong with the names in a task's `retry_on`."""
+    """Yield what is wrong with the names in `retry_on`, which workers compare with the names of what was raised."""
     if not task.retry_on:
         return
     module = getattr(inspect.unwrap(function.obj), "__module__", None) or function.reference.module

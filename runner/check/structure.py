@@ -51,9 +51,6 @@ def _has_own_key(config: Config, task: str, *key: str) -> bool:
     return config.locations.get(("tasks", task, *key)) is not None
 
 
-# -- queues -----------------------------------------------------------------------------------
-
-
 def _check_ends(config: Config, graph: Topology) -> Iterator[Problem]:
     # A reported mistake must not cause a second one: what is not there may be what is misspelt.
     unknown = {
@@ -100,9 +97,6 @@ def _check_dead_queues(config: Config, tasks: list[TaskConfig]) -> Iterator[Prob
                 named = (port.name,) if _has_own_key(config, task.name, "outputs", port.name) else ()
                 place = config.place("tasks", task.name, "outputs", *named, str(port.queues.index(queue)))
                 yield Problem("E212", text, place, hint="give the dead letters their own queue")
-
-
-# -- cycles -----------------------------------------------------------------------------------
 
 
 def _find_unclosed_cycles(config: Config, graph: Topology) -> Iterator[Problem]:
@@ -188,9 +182,6 @@ def _describe_waits(cycle: list[str]) -> str:
         elif node[0] == "=":
             parts[-1] += before[1:]
     return ", ".join(parts)
-
-
-# -- keys of a task ---------------------------------------------------------------------------
 
 
 def thread_problems(config: Config, task: TaskConfig, why: str) -> Iterator[Problem]:

@@ -105,7 +105,6 @@ def _add_common_options(command: Any, folder_options: list[Any]) -> None:
 
 
 def _change_folder(folder: str | None) -> None:
-    """Make a folder the working directory; UsageError when that cannot be."""
     if folder is None:
         return
     try:
@@ -166,9 +165,6 @@ def _skip_pydantic() -> None:
     typer.core.build_runtime_param = build  # type: ignore[attr-defined]
 
 
-# -- commands of plugins -----------------------------------------------------------------------
-
-
 def _plugin_commands() -> dict[str, list[Plugin]]:
     """Return the commands of installed plugins, each with all that offer it; nothing is imported."""
     from runner.plugins import PluginPolicy, discovery
@@ -183,7 +179,6 @@ def _plugin_commands() -> dict[str, list[Plugin]]:
 
 
 def _command_summary(offered: list[Plugin]) -> str:
-    """Return one line of help for a command, from its distribution."""
     if len(offered) > 1:
         return "Offered twice: " + " and ".join(str(each.distribution) for each in offered)
     distribution = offered[0].distribution
@@ -211,8 +206,6 @@ def _load_command(name: str, offered: list[Plugin]) -> Any:
         raise PluginError(f"{text}, which must be a typer app or a function")
     return found
 
-
-# -- the command ------------------------------------------------------------------------------
 
 app = typer.Typer(
     name="runner",

@@ -43,7 +43,9 @@ def list_(
     for count, letter in enumerate(store.read_letters(path), 1):
         kinds[_field_text(letter, "task"), _field_text(letter, "error").partition(":")[0]] += 1
         if not limit or count <= limit:
-            print(_letter_line(letter))
+            item, task, error, preview = (_field_text(letter, key) for key in ("id", "task", "error", "preview"))
+            tries = "1 try" if letter.get("attempts") == 1 else f"{letter.get('attempts')} tries"
+            print(f"{item:<10} {task:<12} {tries:<8} {error[:100]}   {preview[:60]}")
     total = sum(kinds.values())
     if limit and total > limit:
         print(f"... and {total - limit:,} more (--limit 0 shows all)")
@@ -121,12 +123,6 @@ def _find_letters(state: Path, run: str) -> Path:
 def _field_text(letter: dict[str, Any], key: str) -> str:
     """Return a value as text that cannot steer a terminal, on one line."""
     return printable_line(str(letter.get(key, "")))
-
-
-def _letter_line(letter: dict[str, Any]) -> str:
-    item, task, error, preview = (_field_text(letter, key) for key in ("id", "task", "error", "preview"))
-    tries = "1 try" if letter.get("attempts") == 1 else f"{letter.get('attempts')} tries"
-    return f"{item:<10} {task:<12} {tries:<8} {error[:100]}   {preview[:60]}"
 
 
 def _letter_text(letter: dict[str, Any]) -> str:

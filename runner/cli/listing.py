@@ -85,9 +85,6 @@ def list_(
             print(line)
 
 
-# -- tasks ------------------------------------------------------------------------------------
-
-
 def task_lines(config: Config) -> list[str]:
     """Return one line for each task: what it calls, how, and from where to where."""
     return format_table([_task_row(task) for task in config.tasks.values()])
@@ -112,9 +109,6 @@ def _task_records(config: Config) -> list[dict[str, Any]]:
     ]
 
 
-# -- params -----------------------------------------------------------------------------------
-
-
 def param_lines(config: Config) -> list[str]:
     """Return one line for each param: its type, its value, its bounds, its help."""
     rows = []
@@ -128,24 +122,11 @@ def param_lines(config: Config) -> list[str]:
 
 
 def _param_records(config: Config) -> list[dict[str, Any]]:
+    words = ("name", "type", "required", "default", "min", "max", "choices", "env", "secret", "help")
     return [
-        {
-            "name": param.name,
-            "type": param.type,
-            "required": param.required,
-            "default": "***" if param.secret and param.default else param.default,
-            "min": param.low,
-            "max": param.high,
-            "choices": None if param.choices is None else list(param.choices),
-            "env": param.env,
-            "secret": param.secret,
-            "help": param.help,
-        }
+        {word: getattr(param, word) for word in words} | ({"default": "***"} if param.secret and param.default else {})
         for param in config.declared_params.values()
     ]
-
-
-# -- functions and plugins --------------------------------------------------------------------
 
 
 def function_lines(found: PluginSet) -> list[str]:
@@ -222,8 +203,6 @@ def plugin_records(found: PluginSet) -> list[dict[str, Any]]:
     ]
 
 
-# -- past runs --------------------------------------------------------------------------------
-
 _ENDS = {0: "ended", 1: "failed", 4: "some dead", 5: "halted", 70: "runner's fault", 124: "deadline"}
 _KINDS: dict[str, Any] = {
     "title": str,
@@ -265,7 +244,7 @@ def _describe_end(path: Path, record: dict[str, Any]) -> str:
 
 def _outcome_line(record: dict[str, Any]) -> str:
     """Return the last line of its summary; without a name of a task that was not written by runner."""
-    from runner.ledger import Balance
+    from runner.ledger.balance import Balance
     from runner.report.console import describe_outcome
 
     try:
@@ -277,16 +256,16 @@ def _outcome_line(record: dict[str, Any]) -> str:
 
 
 def _run_lines(state: Path) -> list[str]:
-    return format_table([_run_row(entry) for entry in past_runs(state)]) or [f"no run in {state} has a record"]
-
-
-def _run_row(entry: dict[str, Any]) -> tuple[str, ...]:
-    try:
-        began = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(entry["began"])))
-        took = format_duration(float(entry["seconds"]))
-    except (TypeError, ValueError, KeyError, OverflowError, OSError):  # written by another program, or by hand
-        began = took = "?"
-    return entry["run"], began, entry["end"], took, printable_line(entry["title"] or "?")[:30], entry["outcome"]
+    rows = []
+    for entry in past_runs(state):
+        try:
+            began = time.strftime("%Y-%m-%d %H:%M", time.localtime(float(entry["began"])))
+            took = format_duration(float(entry["seconds"]))
+        except (TypeError, ValueError, KeyError, OverflowError, OSError):  # written by another program, or by hand
+            began = took = "?"
+        title = printable_line(entry["title"] or "?")[:30]
+        rows.append((entry["run"], began, entry["end"], took, title, entry["outcome"]))
+    return format_table(rows) or [f"no run in {state} has a record"]
 
 
 _LISTS: dict[str, tuple[Callable[[Any], list[str]], Callable[[Any], list[dict[str, Any]]]]] = {

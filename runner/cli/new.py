@@ -56,7 +56,6 @@ def _checked_identifier(name: str, word: str) -> str:
 
 
 def _write_folder(kind: str, folder: str, **words: str) -> None:
-    """Write all files of one kind of folder; UsageError if it exists."""
     try:
         Path(folder).mkdir()
     except FileExistsError:

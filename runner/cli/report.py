@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.report.record import RunRecord
-    from runner.supervisor import Plan
+    from runner.supervisor.plan import Plan
 
 
 def report(
@@ -58,7 +58,13 @@ def report(
     record = record_of_events(events) if events is not None else find_record(state, run)
     before = None if compare is None else find_record(state, compare)
     if before is not None and html != "-":
-        _write_comparison(before, record, document)
+        from runner.report.compare import compare_records, comparison_as_json, comparison_text
+
+        found = compare_records(before, record)
+        if document is None:
+            print(comparison_text(found))
+        else:
+            document(json.dumps(comparison_as_json(found), indent=2))
     elif before is None and document is not None:
         from runner.report.journal import dump_json
 
@@ -85,16 +91,6 @@ def _write_page(page: str, to: str, state: Path, run: str, *, show: bool) -> Non
 
         if not webbrowser.open(Path(path).resolve().as_uri()):
             sys.stderr.write(f"no browser could be started; open {path}\n")
-
-
-def _write_comparison(before: RunRecord, after: RunRecord, document: Callable[[str], None] | None) -> None:
-    from runner.report import compare
-
-    found = compare.compare_records(before, after)
-    if document is None:
-        print(compare.comparison_text(found))
-    else:
-        document(json.dumps(compare.comparison_as_json(found), indent=2))
 
 
 def find_record(state: Path, run: str) -> RunRecord:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from runner.model import Config
     from runner.report.record import RunRecord
     from runner.runs import OutputOptions
-    from runner.supervisor import Plan, TaskPlan
+    from runner.supervisor.plan import Plan, TaskPlan
 
 _DISPLAYS = ("auto", "live", "plain", "json", "none")
 _MOST_NAMES = 8
@@ -119,8 +119,10 @@ def run(
     if progress not in _DISPLAYS:
         raise UsageError(f"--progress knows {', '.join(_DISPLAYS)}, not {progress[:40]!r}")
     given, file = dict(parse_pairs(param, "--param")), file_or_default(file, "run")
-    sets = [*parse_pairs(set_, "--set"), *_run_overrides(grace=grace, log=log, halt=halt, deadline=deadline)]
-    sets += [("run.record", "0")] if no_record else []
+    keys = {"grace": grace, "log": log, "halt": halt, "deadline": deadline, "record": "0" if no_record else None}
+    written = {key: value for key, value in keys.items() if value is not None}
+    sets = parse_pairs(set_, "--set")  # which are TOML: a number stays one
+    sets += [(f"run.{key}", value if value.isdigit() else json.dumps(value)) for key, value in written.items()]
     loaded = select_tasks(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
     if help_params:
         from runner import check
@@ -131,7 +133,8 @@ def run(
         return
     from runner import gc_tuning, runs
 
-    if not dry_run and _starts_processes(loaded):
+    modes = {task.mode or "process" for task in loaded.tasks.values()}  # as far as the file alone says it
+    if not dry_run and not loaded.problems and loaded.run.engine == "local" and "process" in modes:
         from runner import check  # what is imported before the fork is shared with the workers
         from runner.engines import early_fork
 
@@ -159,24 +162,6 @@ def run(
         write_page=write_page,
     )
     _execute_and_leave(plan, options, document)
-
-
-def _starts_processes(config: Config) -> bool:
-    """Return True if the run will start processes, as far as the file alone says it."""
-    modes = {task.mode or "process" for task in config.tasks.values()}
-    return not config.problems and config.run.engine == "local" and "process" in modes
-
-
-def _run_overrides(**given: str | None) -> list[tuple[str, str]]:
-    """Return options that are keys of [run], as TOML; a number stays one."""
-    return [
-        (f"run.{key}", value if value.isdigit() else json.dumps(value))
-        for key, value in given.items()
-        if value is not None
-    ]
-
-
-# -- --dry-run --------------------------------------------------------------------------------
 
 
 def _describe_plan(config: Config, plan: Plan) -> list[str]:
@@ -216,9 +201,6 @@ def _written_arguments(config: Config, task: str) -> str:
     kwargs = visible_value(config, filled.get("with", {}), (*path, "with"))
     listed = map(to_toml, args) if isinstance(args, list) else [f"*{args}"]
     return ", ".join([*listed, *(f"{name}={to_toml(value)}" for name, value in kwargs.items())])
-
-
-# -- executed ---------------------------------------------------------------------------------
 
 
 def _execute_and_leave(plan: Plan, options: OutputOptions, document: Callable[[str], None] | None) -> NoReturn:

@@ -19,9 +19,6 @@ DEFAULT_FILE = "tasks.toml"
 DEFAULT_STATE = Path(".runner")
 
 
-# -- completion -------------------------------------------------------------------------------
-
-
 def complete_file(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: ARG001  typer's signature
     """Return TOML files, and folders on the way to them."""
     folder = Path(incomplete).parent if not incomplete.endswith("/") else Path(incomplete)
@@ -73,8 +70,6 @@ def _examine_quietly(ctx: Any) -> Config | None:
     except (RunnerError, OSError, IndexError):
         return None
 
-
-# -- arguments --------------------------------------------------------------------------------
 
 FileArgument = Annotated[
     str | None,

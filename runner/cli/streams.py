@@ -109,9 +109,6 @@ def take_output_error() -> str:
     return told
 
 
-# -- harmless to a terminal -------------------------------------------------------------------
-
-
 class _SafeStream:
     """Takes the place of a text stream, and makes harmless what is written to it."""
 
@@ -142,8 +139,6 @@ def escaped_output(escaped: bool = True) -> Iterator[None]:
     finally:
         sys.stdout, sys.stderr = before
 
-
-# -- for one JSON document and nothing else ---------------------------------------------------
 
 _kept: list[int] = []
 
@@ -180,9 +175,6 @@ def claim_stdout() -> Callable[[str], None]:
         os.close(null)
     _kept.append(kept)
 
-    def write(text: str) -> None:
-        view = memoryview(text.encode() + b"\n")
-        while view:
-            view = view[os.write(kept, view) :]
+    from runner.store.run_folders import write_all
 
-    return write
+    return lambda text: write_all(kept, text.encode() + b"\n")

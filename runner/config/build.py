@@ -124,7 +124,6 @@ class _Builder:
                 self.reader.add_problem("E116", f"param {quote_name(word)} {text}", (*path, VALUE_PART), hint)
 
     def _named_tables(self, raw: dict[str, Any], word: str) -> dict[str, Any]:
-        """Return the tables of `[params]`, `[queues]` or `[tasks]`."""
         tables = raw.get(word, {})
         if not isinstance(tables, dict):
             text = f"`{word}` must be a table, not {describe_value(tables)}"

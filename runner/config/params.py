@@ -40,10 +40,10 @@ def convert_param(param: Param, value: Any) -> Any:
         hint = "" if param.secret else did_you_mean(str(value), words)
         raise InvalidValue("E113", f"must be one of {', '.join(words)}{shown}", hint)
     measure, what = (len(found), "in length ") if param.type in {"str", "list"} else (found, "")
-    if param.low is not None and measure < param.low:
-        raise InvalidValue("E113", f"must {what}be at least {param.low}{shown}")
-    if param.high is not None and measure > param.high:
-        raise InvalidValue("E113", f"must {what}be at most {param.high}{shown}")
+    if param.min is not None and measure < param.min:
+        raise InvalidValue("E113", f"must {what}be at least {param.min}{shown}")
+    if param.max is not None and measure > param.max:
+        raise InvalidValue("E113", f"must {what}be at most {param.max}{shown}")
     return found
 
 
@@ -147,8 +147,6 @@ class Params:
             self.reader.add_problem(wrong.code, text, path, wrong.hint)
             return UNKNOWN
 
-    # -- ${name} ----------------------------------------------------------------------------
-
     def fill_references(self, value: Any, path: Spot) -> Any:
         """Return the value with every `${name}` in its strings replaced; UNKNOWN where that could not be done."""
         if isinstance(value, str):
@@ -214,9 +212,6 @@ class Params:
         return self.values[word]
 
 
-# -- declarations -----------------------------------------------------------------------------
-
-
 def read_params(raw: dict[str, Any], reader: Reader) -> Params:
     """Return every declaration; a wrong one is reported, and its value is UNKNOWN."""
     params = Params(reader)
@@ -253,12 +248,12 @@ def _make_param(word: str, made: dict[str, Any]) -> Param:
         raise InvalidValue("E114", "has a default, so it cannot be required", key="required")
     if not made.get("required") and "default" not in made:
         raise InvalidValue("E114", "needs a `default` or `required = true`")
-    low, high = (_convert_bound(kind, made.pop(key), key) if key in made else None for key in ("min", "max"))
-    if low is not None and high is not None and low > high:
+    made |= {key: _convert_bound(kind, made[key], key) for key in ("min", "max") if key in made}
+    if "min" in made and "max" in made and made["min"] > made["max"]:
         raise InvalidValue("E114", "has a `min` above its `max`", key="min")
     if "choices" in made:
         made["choices"] = tuple(_convert_bound(kind, one, "choices") for one in made["choices"])
-    param = Param(word, low=low, high=high, **made)
+    param = Param(word, **made)
     if param.required:
         return param
     try:

@@ -176,8 +176,6 @@ class Reader:
         self.add_problem("E107", f"{quote_name(word)} is not a valid {what} name", path, NAME_WANTED)
         return False
 
-    # -- tables -----------------------------------------------------------------------------
-
     def convert_table(self, raw: Any, table: KeyTable, path: KeyPath, owner: str) -> dict[str, Any]:
         """Return the keys of one table, converted; what is wrong is reported and left out."""
         if raw is UNKNOWN:
@@ -225,8 +223,6 @@ class Reader:
             message = f"`{key.name}` of {owner} {wrong.message}"
             self.add_problem(wrong.code, message, (*path, wrong.key or VALUE_PART), wrong.hint)
             raise AlreadyReported from None
-
-    # -- names that must exist ------------------------------------------------------------------
 
     def find_names(self, value: Any, kind: str, path: KeyPath, what: str) -> tuple[str, ...]:
         """Return names of queues or tasks, each of which must exist; a single one may stand alone."""

@@ -111,9 +111,6 @@ def _param_origin(config: Config, name: str) -> str:
     return f"default, {format_location(config.place('params', name))}"
 
 
-# -- writing TOML -----------------------------------------------------------------------------
-
-
 def to_toml(value: Any) -> str:
     r"""Return a value as TOML, on one line; UsageError if TOML has no such value.
 

@@ -91,7 +91,6 @@ class SourceMap(dict[KeyPath, Location]):
         return self._pattern.sub(lambda found: "*" * len(found[0]), text) if self.secrets else text
 
     def _masked_lines(self) -> list[str]:
-        """Return the lines of the file, with stars in place of secrets."""
         while self._hidden:
             start, end = self._spans.get(self._hidden.pop(), (0, 0))
             first, column = self._line_at(start)

@@ -63,10 +63,8 @@ def plain_value(value: Any) -> Any:
     >>> plain_value({"pause": WrittenDuration("1m")})
     {'pause': 60.0}
     """
-    if isinstance(value, WrittenDuration):
-        return float(value)
-    if isinstance(value, WrittenSize):
-        return int(value)
+    if isinstance(value, Written):
+        return value + 0  # type: ignore[operator]  # each is a number as well
     if isinstance(value, dict):
         return {key: plain_value(inner) for key, inner in value.items()}
     return [plain_value(inner) for inner in value] if isinstance(value, list) else value

@@ -315,8 +315,6 @@ WORKERS = ValueType(
     'a whole number, names, `"auto"`',
 )
 
-# -- lists of strings -------------------------------------------------------------------------
-
 
 def _expand_single(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
@@ -421,8 +419,6 @@ AFTER = ValueType(
     _convert_after, _names_or(_STATE.type.schema), "names, or a table", expand=_expand_after, accepts_unknown=True
 )
 
-# -- arguments of the function ----------------------------------------------------------------
-
 
 def _convert_argument(value: Any, at: ValuePlace, spot: str) -> Any:
     """Return one argument; UNKNOWN stays, so that the others can be checked."""
@@ -444,8 +440,6 @@ def _convert_kwargs(value: Any, at: ValuePlace) -> dict[str, Any]:
 
 ARGS = ValueType(_convert_args, LIST.schema, "a list", accepts_unknown=True)
 KWARGS = ValueType(_convert_kwargs, {"type": "object"}, "a table", accepts_unknown=True)
-
-# -- tables -----------------------------------------------------------------------------------
 
 
 def table_of(keys: KeyTable, made: Callable[..., Any] | None = None) -> ValueType:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from runner.tasks import Reference
     from runner.transport.messages import ToWorker
     from runner.transport.progress_page import Position
-    from runner.worker import WorkerSpec
+    from runner.worker.spec import WorkerSpec
 
 
 class Engine(Protocol):

@@ -25,8 +25,9 @@ from runner.transport.framing import FrameError
 from runner.transport.messages import ArenaNotice, Reply, Stop
 from runner.transport.progress_page import ProgressPage
 from runner.transport.socket_link import WorkerLink
-from runner.worker import WorkerSpec, orderly_exit, run
-from runner.worker.spec import SupervisorGone
+from runner.worker import orderly_exit
+from runner.worker.lifecycle import run
+from runner.worker.spec import SupervisorGone, WorkerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable

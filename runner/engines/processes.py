@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from runner.shm.registry import ArenaRegistry
     from runner.transport.messages import ToWorker
     from runner.transport.progress_page import Position, ProgressPage
-    from runner.worker import WorkerSpec
+    from runner.worker.spec import WorkerSpec
 
 _EXIT_CODE_SECONDS = 2.0
 #: Seconds that a worker may live without its socket, or in the middle of a message.
@@ -106,8 +106,6 @@ class ProcessEngine:
             )
         self._spawner.abandon_in_fork()
 
-    # -- starting ------------------------------------------------------------------------------
-
     def start(self, spec: WorkerSpec, generation: int) -> int:
         """Start a process that bears the worker's name; return its pid."""
         self._progress_page.clear(spec.slot)
@@ -162,8 +160,6 @@ class ProcessEngine:
             stack_file=stack_file,
             output_pipes=[self._attach_output(spec.name, fd, stream) for fd, stream in outlets if self._attach_output],
         )
-
-    # -- talking -------------------------------------------------------------------------------
 
     def send(self, slot: int, message: ToWorker) -> None:
         """Hand a message over; what the socket does not take yet goes out when it does."""
@@ -240,8 +236,6 @@ class ProcessEngine:
                 for number in self._arena_registry.take_removed_arenas(worker.worker_memory):
                     worker.link.send(ArenaNotice(number))
                     self._watch_writing(worker)
-
-    # -- ending --------------------------------------------------------------------------------
 
     def _on_death(self, slot: int, worker: _Worker) -> None:
         self._reactor.unwatch_fd(worker.death_fd)

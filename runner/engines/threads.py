@@ -21,8 +21,8 @@ from runner.engines.engine_events import ExitStatus, MessageReceived, WorkerExit
 from runner.error_text import clean_stack, describe_error, describe_refusal
 from runner.errors import SpawnError
 from runner.transport.progress_page import Position, unpack_position
-from runner.worker import WorkerSpec, run
-from runner.worker.spec import SupervisorGone, WorkerThread
+from runner.worker.lifecycle import run
+from runner.worker.spec import SupervisorGone, WorkerSpec, WorkerThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,25 +8,3 @@ The ledger moves chunks of opaque payload and counts items; it never looks into 
 (`now` is passed in) and touches neither threads, processes nor files. Whatever it holds is always in exactly
 one place, so the balance `put = done + dead + dropped + queued + leased` is true between any two calls.
 """
-
-from runner.ledger.balance import Balance, ItemCounts
-from runner.ledger.chunks import Chunk
-from runner.ledger.leases import Again, Dead, Dropped, GivenUp, Lease, Settlement, Verdict
-from runner.ledger.ledger import Ledger
-from runner.ledger.subscriptions import ItemRange, Subscription
-
-__all__ = [
-    "Again",
-    "Balance",
-    "Chunk",
-    "Dead",
-    "Dropped",
-    "GivenUp",
-    "ItemCounts",
-    "ItemRange",
-    "Lease",
-    "Ledger",
-    "Settlement",
-    "Subscription",
-    "Verdict",
-]

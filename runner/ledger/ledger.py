@@ -294,7 +294,6 @@ class Ledger:
         raise AssertionError("an item range that does not belong to this lease")
 
     def _send(self, task: str, outputs: list[tuple[str, Chunk]]) -> set[str]:
-        """Put outputs into their queues, and return those queues."""
         fed = set()
         for queue, chunk in outputs:
             self.put(queue, [chunk], sender=task)
@@ -337,10 +336,6 @@ class Ledger:
         return result
 
     # -- the end -------------------------------------------------------------------------------
-
-    def source_sent(self, task: str, count_: int) -> None:
-        """Count items that a source has yielded."""
-        self.source_items[task] += count_
 
     def count_left(self) -> None:
         """Count what is still queued, leased or held back as left. Call once, when nothing runs any more."""

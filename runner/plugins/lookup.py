@@ -75,8 +75,6 @@ class PluginSet:
                     others = " and ".join(other.label for other in same if other is not each)
                     each.mark_broken(f"another plugin has the same name: {others}; {_blocking_hint(each)}")
 
-    # -- looking up ----------------------------------------------------------------------------
-
     def find_function(self, call: str) -> TaskFunction:
         """Return the task function that a file calls `call`; PluginError says what there is instead."""
         if ":" in call:
@@ -100,12 +98,21 @@ class PluginSet:
         owners = [each for each in circle if name in each.functions and not each.blocked_by]
         for each in owners:
             if name in each.duplicate_functions:
-                raise _duplicate_error(call, name, each)
+                both = " and ".join(
+                    f"`{other.reference.qualname}`" + (f" (line {other.line})" if other.line else "")
+                    for other in each.duplicate_functions[name]
+                )
+                text = f"task function `{call}` is offered twice by {each.label}: {both}"
+                hint = f"rename one of them, or say `@task(name=...)` there (`{name}` is the name of both)"
+                raise PluginError(text, "E311", hint)
         if not owners:
             return None
         first = owners[0].functions[name]  # what one plugin has imported from the other is offered once
         if not all(first.obj is each.functions[name].obj or first.is_copy_of(each.functions[name]) for each in owners):
-            raise _ambiguous_error(call, name, owners)
+            both = " and ".join(f"`{each.name}.{name}` ({each.origin})" for each in owners)
+            same = len({each.name for each in owners}) < len(owners)
+            way = _blocking_hint(owners[-1]) if same else "write one of these names in full"
+            raise PluginError(f"task function `{call}` is offered by {both}", "E311", way)
         if owners[0].error:
             raise _broken_error(call, owners[0])
         return first
@@ -142,24 +149,6 @@ class PluginSet:
         hint = near or _list_known(known)
         hint += f"; blocked: {', '.join(blocked)}" if blocked else ""
         return PluginError(f"no task function `{call}`{also}", hint=hint)
-
-
-def _duplicate_error(call: str, name: str, plugin: Plugin) -> PluginError:
-    both = " and ".join(
-        f"`{each.reference.qualname}`" + (f" (line {each.line})" if each.line else "")
-        for each in plugin.duplicate_functions[name]
-    )
-    text = f"task function `{call}` is offered twice by {plugin.label}: {both}"
-    hint = f"rename one of them, or say `@task(name=...)` there (`{name}` is the name of both)"
-    return PluginError(text, "E311", hint)
-
-
-def _ambiguous_error(call: str, name: str, owners: Sequence[Plugin]) -> PluginError:
-    both = " and ".join(f"`{each.name}.{name}` ({each.origin})" for each in owners)
-    way = "write one of these names in full"
-    if len({each.name for each in owners}) < len(owners):
-        way = _blocking_hint(owners[-1])
-    return PluginError(f"task function `{call}` is offered by {both}", "E311", way)
 
 
 def _broken_error(call: str, plugin: Plugin) -> PluginError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import opcode
 import os
 import re
@@ -15,7 +16,7 @@ from runner.structs import dataclass, field
 from runner.tasks import Reference, TaskFunction, find_declaration, load_module
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from types import ModuleType
 
     from runner.plugins.distributions import Distribution
@@ -146,14 +147,21 @@ def import_with_env(env: Mapping[str, str], name: str, path: str | None = None) 
     except Exception:
         if not env:
             raise
-    before = dict(os.environ)
+    with changed_environment(env):
+        return load_module(name, path)
+
+
+@contextlib.contextmanager
+def changed_environment(env: Mapping[str, str]) -> Iterator[None]:
+    """Have these variables in the environment meanwhile."""
+    before = {word: os.environ[word] for word in env if word in os.environ}
     os.environ.update(env)
     try:
-        return load_module(name, path)
+        yield
     finally:
         for word in env:
-            del os.environ[word]
-        os.environ.update({word: value for word, value in before.items() if word in env})
+            os.environ.pop(word, None)
+        os.environ.update(before)
 
 
 def trim_traceback(error: BaseException) -> BaseException:

@@ -290,7 +290,6 @@ def _interpreter_bottleneck(shares: ResourceShares) -> Bottleneck | None:
 
 
 def _largest_bottleneck(shares: ResourceShares) -> Bottleneck | None:
-    """Judge what has the largest share, if that is large enough."""
     of_tasks = [key for key in shares.by_key if key[0] in {"task", "rate", "concurrency"}]
     of_tasks.sort(key=lambda key: -shares.by_key[key])
     most = shares.by_key[of_tasks[0]]

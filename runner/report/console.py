@@ -25,10 +25,11 @@ from runner.text import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from runner.ledger import Balance
+    from runner.ledger.balance import Balance
     from runner.report.printer import Printer
     from runner.report.record import RunRecord
-    from runner.supervisor import Plan, RunOutcome
+    from runner.supervisor.outcome import RunOutcome
+    from runner.supervisor.plan import Plan
 
 SUMMARY_WIDTH = 80
 #: A name is cut to at least so many characters.
@@ -130,8 +131,12 @@ class Console:
         if record is not None:
             for line in chain(summary_tables(record, verbose=self._verbose), failure_lines(record)):
                 self.print_message(line)
-        self.print_message(_last_line(self._plan.title, result))
-        indent = " " * len(printable_line(self._plan.title))
+        title, ended = printable_line(self._plan.title), result.ended
+        how = {0: "ended in", 4: "ended in", 1: "failed after"}.get(ended.exit_code, "stopped after")
+        hows = {task.name: task.how for task in ended.tasks}
+        told = describe_outcome(result.headline, hows, ended.unfinished, queues=bool(result.lines))
+        self.print_message(f"{title}  {how} {format_duration(ended.seconds)}   {told}")
+        indent = " " * len(title)
         if record is not None and record.limit is not None:
             width = max(SUMMARY_WIDTH, len(indent) + 42)  # a long title leaves the sentence room
             for line in wrap(record.limit.sentence, width - len(indent) - 2):
@@ -156,19 +161,8 @@ def _problem_lines(result: RunOutcome) -> Iterator[str]:
         yield result.trouble
 
 
-def _last_line(title: str, result: RunOutcome) -> str:
-    ended = result.ended
-    how = {0: "ended in", 4: "ended in", 1: "failed after"}.get(ended.exit_code, "stopped after")
-    hows = {task.name: task.how for task in ended.tasks}
-    told = describe_outcome(result.headline, hows, ended.unfinished, queues=bool(result.lines))
-    return f"{printable_line(title)}  {how} {format_duration(ended.seconds)}   {told}"
-
-
 def _indent_lines(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.rstrip("\n").splitlines())
-
-
-# -- the end of a run in words: what each task did, which queues held it up, what failed ----------
 
 
 def summary_tables(record: RunRecord, *, verbose: bool = False) -> Iterator[str]:
@@ -176,7 +170,10 @@ def summary_tables(record: RunRecord, *, verbose: bool = False) -> Iterator[str]
 
     At most 80 columns. A run without queues has no table: all there is to say of it is its result and its balance.
     """
-    if not any(task.inputs for task in record.plan.tasks) or not (verbose or _is_notable_run(record)):
+    wrong = any(task.dead or task.dropped or task.left or task.repeated for task in record.tasks)
+    many = any(task.taken >= MIN_NOTABLE_ITEMS for task in record.tasks)
+    notable = verbose or wrong or many or record.seconds >= MIN_NOTABLE_SECONDS
+    if not notable or not any(task.inputs for task in record.plan.tasks):
         return
     yield from _table_lines("task", [(task.name, _task_cells(record, task)) for task in record.tasks])
     bounds = {queue.name: queue.size for queue in record.plan.queues}
@@ -186,14 +183,6 @@ def summary_tables(record: RunRecord, *, verbose: bool = False) -> Iterator[str]
         if queue.dead or queue.dropped or queue.left or ((size := bounds.get(queue.name)) and queue.most >= size)
     ]
     yield from _table_lines("queue", [(queue.name, _queue_cells(queue, bounds.get(queue.name))) for queue in telling])
-
-
-def _is_notable_run(record: RunRecord) -> bool:
-    """Return True if many items passed, or the run took long, or something has not gone as it should."""
-    wrong = any(task.dead or task.dropped or task.left or task.repeated for task in record.tasks)
-    return (
-        wrong or record.seconds >= MIN_NOTABLE_SECONDS or any(task.taken >= MIN_NOTABLE_ITEMS for task in record.tasks)
-    )
 
 
 def _task_cells(record: RunRecord, task: events.TaskSummary) -> dict[str, str]:
@@ -264,7 +253,7 @@ def describe_executed(event: events.WorkerDied) -> str:
 def describe_outcome(balance: Balance, hows: Mapping[str, str], unfinished: Iterable[str], *, queues: bool) -> str:
     """Say how a run has ended, for its last line: the balance, or, without queues, how many tasks are ok.
 
-    >>> from runner.ledger import Balance
+    >>> from runner.ledger.balance import Balance
     >>> describe_outcome(Balance(read=9, done=9), {"read": "ok", "eat": "ok"}, ["read"], queues=True)
     '9 read = 9 done + 0 dead + 0 dropped + 0 left; `read` had not ended'
     >>> describe_outcome(Balance(), {"sing": "ok", "dance": "failed", "rest": "ok"}, [], queues=False)

@@ -106,9 +106,6 @@ def _queue_notes(queue: QueueConfig) -> tuple[str, ...]:
     return tuple(filter(None, (size, queue.fanout, "loop" if queue.loop else "")))
 
 
-# -- of a run ---------------------------------------------------------------------------------
-
-
 def diagram_of_run(record: RunRecord) -> Diagram:
     """Return the graph of a run with its counts; a task or queue of which nothing is known has none."""
     tasks = {task.name: task for task in record.tasks}
@@ -171,9 +168,6 @@ def top_down_order(names: Sequence[str], edges: Iterable[DiagramEdge]) -> list[s
     return list(finished)[::-1]
 
 
-# -- for other programs -----------------------------------------------------------------------
-
-
 def to_mermaid(graph: Diagram) -> str:
     """Write a flowchart for Mermaid, as GitHub and GitLab draw it in Markdown."""
     ids = {key: f"n{number}" for number, key in enumerate(graph.boxes)}
@@ -226,9 +220,7 @@ def to_text(graph: Diagram, columns: int = 80) -> str:
     edges: dict[tuple[str, str], list[DiagramEdge]] = defaultdict(list)
     written = {edge.head for edge in graph.edges}
     for edge in graph.edges:
-        edges["after" if edge.style == "after" else "below", edge.head if edge.style == "after" else edge.tail] += [
-            edge
-        ]
+        edges[("after", edge.head) if edge.style == "after" else ("below", edge.tail)].append(edge)
 
     def readers(key: str, writer: str) -> str:
         heads = [edge.head for edge in edges["below", key]]

@@ -115,7 +115,13 @@ def read(path: str) -> Iterator[events.Event]:
     """Return the events of a file that this version knows, without a last line that was cut off; else UsageError."""
     try:
         with Path(path).open(encoding="utf-8") as file:
-            _check_version(next(file, ""), path)
+            head = json.loads(next(file, ""))
+            version = head.get("version")
+            if not isinstance(version, int) or "runner" not in head:
+                raise ValueError  # noqa: TRY301  as for whatever else is no file of events
+            if version > EVENTS_VERSION:
+                text = f"events of version {version}, and this runner knows {EVENTS_VERSION}: use a newer one"
+                raise UsageError(f"{path}: {text}")
             for number, text in enumerate(file, 2):
                 if not text.endswith("\n"):
                     return
@@ -131,14 +137,3 @@ def read(path: str) -> Iterator[events.Event]:
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         why = error.strerror if isinstance(error, OSError) else "it holds no events of a run"
         raise UsageError(f"{path}: {why}") from None
-
-
-def _check_version(first: str, path: str) -> None:
-    head = json.loads(first)
-    version = head.get("version")
-    if not isinstance(version, int) or "runner" not in head:
-        raise ValueError
-    if version > EVENTS_VERSION:
-        raise UsageError(
-            f"{path}: events of version {version}, and this runner knows {EVENTS_VERSION}: use a newer one"
-        )

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from runner.errors import UsageError
+from runner.store.run_folders import write_all
 from runner.structs import dataclass
 from runner.text import printable_line, printable_text
 
@@ -56,7 +57,8 @@ class LineSplitter:
         *lines, self.rest = (self.rest + data).split(b"\n")
         whole = [self._clean(line) + b"\n" for line in lines]
         while len(self.rest) > _MOST_LINE:
-            cut = _between_characters(self.rest, _MOST_LINE)
+            ends = range(_MOST_LINE, _MOST_LINE - 4, -1)  # where no UTF-8 character is torn
+            cut = next((end for end in ends if self.rest[end] & 0xC0 != 0x80), _MOST_LINE)
             whole.append(self._clean(self.rest[:cut]) + b"\n")
             self.rest = self.rest[cut:]
         return whole
@@ -65,11 +67,6 @@ class LineSplitter:
         """Return the unfinished last line, finished."""
         rest, self.rest = self.rest, b""
         return [self._clean(rest) + b"\n"] if rest else []
-
-
-def _between_characters(text: bytes, at: int) -> int:
-    """Return `at`, or up to three bytes before, where no UTF-8 character is torn."""
-    return next((cut for cut in range(at, at - 4, -1) if text[cut] & 0xC0 != 0x80), at)
 
 
 def strip_controls(line: bytes) -> bytes:
@@ -110,9 +107,6 @@ def worker_prefix(name: str, *, color: bool = False) -> bytes:
     return b"\x1b[%dm%s\x1b[0m" % (code, mark)
 
 
-# -- log lines --------------------------------------------------------------------------------
-
-
 @dataclass(slots=True)
 class LogWriter:
     """A writer of log lines. `fd` is that of a log file; None: they take the place of what is printed."""
@@ -144,8 +138,7 @@ class LogWriter:
         if self.fd is None or self.write_error:
             return
         try:
-            while data:
-                data = data[os.write(self.fd, data) :]
+            write_all(self.fd, data)
         except OSError as error:
             self.write_error = f"log file: {error.strerror or error}; the rest of the log is lost"
 

@@ -379,7 +379,6 @@ class Printer:
             self._above.append(data)
 
     def _print_above_panel(self) -> None:
-        """Print what waits, above the panel."""
         if self._above:
             data = b"".join(self._above)
             self._above.clear()

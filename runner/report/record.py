@@ -12,7 +12,7 @@ import msgspec
 
 from runner import events
 from runner.errors import UsageError
-from runner.ledger import Balance
+from runner.ledger.balance import Balance
 from runner.structs import dataclass, field
 
 #: Of the JSON that people's scripts read: raised when a key is taken away or means something else.

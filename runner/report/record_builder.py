@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from runner import events
 from runner.error_text import item_name
-from runner.ledger import Balance
+from runner.ledger.balance import Balance
 from runner.report.bottleneck import find_bottleneck
 from runner.report.console import describe_executed
 from runner.report.journal import dump_json
@@ -103,10 +103,13 @@ class RecordBuilder:
 
     def build_record(self) -> RunRecord:
         """Return the record so far; of a run that goes on, as its last `Progress` tells it."""
+        at, without_row = round(self._last - self._began, 3), len(self._samples.omitted_workers)
+        counts = {"not told one by one": self._untold, "workers without a row in time": without_row}
+        omitted = [Incident(at, "more", text, count=count) for text, count in counts.items() if count]
         known = replace(
             self._head,
             failures=tuple(self._failures.values()),
-            moments=(*self._incidents, *self._omitted_incidents()),
+            moments=(*self._incidents, *omitted),
             series=self._samples.build_series(),
         )
         ended = self._ended
@@ -115,12 +118,6 @@ class RecordBuilder:
         balance = Balance(*(getattr(ended, each.name) for each in fields(Balance)))
         known = replace(known, balance=balance, **{name: getattr(ended, name) for name in _FROM_THE_END})
         return replace(known, limit=find_bottleneck(known))
-
-    def _omitted_incidents(self) -> list[Incident]:
-        at = round(self._last - self._began, 3)
-        without_row = len(self._samples.omitted_workers)
-        omitted = {"not told one by one": self._untold, "workers without a row in time": without_row}
-        return [Incident(at, "more", text, count=count) for text, count in omitted.items() if count]
 
     def _unfinished_record(self, known: RunRecord) -> RunRecord:
         progress = self._progress
@@ -157,11 +154,6 @@ class Recorder(RecordBuilder):
         self._keep = keep
         self._written = 0.0
 
-    @property
-    def write_error(self) -> str:
-        """Return what the disk has refused."""
-        return self._records.write_error if self._records is not None else ""
-
     def handle_event(self, event: events.Event) -> None:
         """Take one more event, and write the record when the run begins and from time to time."""
         super().handle_event(event)
@@ -183,11 +175,6 @@ class Recorder(RecordBuilder):
             self._records.write_record(dump_json(record))
             self._records.close()
         return record
-
-    def stop_recording(self) -> None:
-        """Keep nothing more, whether the run has ended or could not go on; `close` does it too."""
-        if self._records is not None:
-            self._records.close()
 
 
 def _describe_death(event: events.WorkerDied) -> tuple[str, str]:
@@ -250,7 +237,10 @@ class SeriesSampler:
         if self._skipped >= self._step:
             self.add_last_interval()
             if len(self._samples) >= MAX_INTERVALS:
-                self._halve_intervals()
+                self._step *= 2
+                for gone, kept in zip(self._samples[::2], self._samples[1::2], strict=True):
+                    kept.queues = {queue: max(most, gone.queues.get(queue, 0)) for queue, most in kept.queues.items()}
+                del self._samples[::2]
 
     def add_last_interval(self) -> None:
         """End an interval with the last moment, however short it is."""
@@ -269,12 +259,6 @@ class SeriesSampler:
         sent = {task: counts.sent for task, counts in event.tasks.items()}
         self._samples.append(SeriesSample(at, done, sent, self._most, workers))
         self._skipped, self._last, self._most = 0, None, {}
-
-    def _halve_intervals(self) -> None:
-        self._step *= 2
-        for gone, kept in zip(self._samples[::2], self._samples[1::2], strict=True):
-            kept.queues = {queue: max(most, gone.queues.get(queue, 0)) for queue, most in kept.queues.items()}
-        del self._samples[::2]
 
     def build_series(self) -> Series:
         """Return the intervals so far."""

@@ -15,9 +15,9 @@ from runner.events import STATES
 from runner.report.page import task_rates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from runner.report.record import Incident, RunRecord
+    from runner.report.record import RunRecord
 
 _RUN = 1
 #: Shorter than this nobody sees, and shares that do not quite add up make many of them; in microseconds.
@@ -51,7 +51,11 @@ def _trace_events(record: RunRecord) -> Iterator[dict[str, Any]]:
             yield from _worker_slices(record.series.at, shares, *places[task, worker])
     yield from _counter_events(record)
     for moment in record.moments:
-        yield _instant_event(moment, places)
+        # A mark on its worker's row, or else on all of them.
+        pid, tid = places.get((moment.task, moment.worker), (_RUN, 0))
+        args = {word: getattr(moment, word) for word in ("text", "task", "worker", "count")}
+        mark = {"cat": "moment", "s": "t" if tid else "g", "ts": round(moment.at * 1e6), "args": args}
+        yield _trace_event("i", moment.kind, pid, tid, **mark)
 
 
 def _trace_event(phase: str, name: str, pid: int, tid: int, **more: Any) -> dict[str, Any]:
@@ -102,11 +106,3 @@ def _counter_events(record: RunRecord) -> Iterator[dict[str, Any]]:
             if value != last:
                 yield _trace_event("C", name, _RUN, 0, ts=round(begin * 1e6), args={unit: round(value, 3)})
             last = value
-
-
-def _instant_event(moment: Incident, places: Mapping[tuple[str, str], tuple[int, int]]) -> dict[str, Any]:
-    """Return a mark on its worker's row, or else on all of them."""
-    pid, tid = places.get((moment.task, moment.worker), (_RUN, 0))
-    args = {"text": moment.text, "task": moment.task, "worker": moment.worker, "count": moment.count}
-    scope = "t" if tid else "g"
-    return _trace_event("i", moment.kind, pid, tid, cat="moment", s=scope, ts=round(moment.at * 1e6), args=args)

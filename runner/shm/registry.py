@@ -127,8 +127,6 @@ class ArenaRegistry:
         self._arenas[arena.number] = arena
         reader.open_arena(arena.number, os.dup(arena.fd), arena.blocks)
 
-    # -- process workers -----------------------------------------------------------------------
-
     def register_worker(self) -> WorkerMemory:
         """Make the account of a worker that is being started."""
         worker_memory = WorkerMemory()

@@ -134,7 +134,6 @@ class Shell:
 
 
 def _last_lines(err: bytearray) -> str:
-    """Return the last lines of standard error, below the message."""
     lines = err.decode("utf-8", "replace").rstrip().splitlines()[-_SHOWN_LINES:]
     return "".join(f"\n  {line}" for line in lines)
 

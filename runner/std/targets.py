@@ -235,7 +235,6 @@ class AtomicFileTarget(SinkTarget):
 
 
 def _raise_with_context(error: OSError, what: str) -> NoReturn:
-    """Raise the error with what it means."""
     raise OSError(error.errno, f"{what}: {error.strerror or error}") from None
 
 

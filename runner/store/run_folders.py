@@ -29,9 +29,6 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _WAY_OUT = "name another folder with `state` in [run], or keep no record with --no-record"
 
 
-# -- folders ----------------------------------------------------------------------------------
-
-
 def check_state_folder(state: Path) -> None:
     """Raise UnsafeFolder when a run must not keep anything there; what is missing can still be made."""
     with contextlib.suppress(OSError), open_state_folder(state, _RUNS):
@@ -111,9 +108,6 @@ def _refuse_foreign(found: os.stat_result, path: Path) -> None:
         raise UnsafeFolder(f"{text}, {_WAY_OUT}")
 
 
-# -- files in them ----------------------------------------------------------------------------
-
-
 def create_file(at: int, name: str) -> int:
     """Return a new file in a folder, for its owner alone; what has that name already is an OSError."""
     return os.open(name, _CREATE, 0o600, dir_fd=at)
@@ -173,9 +167,6 @@ def remove_run_files(state: Path, run: str, names: Sequence[str]) -> None:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=at)
         os.rmdir(run, dir_fd=above)
-
-
-# -- which runs there are ---------------------------------------------------------------------
 
 
 def runs_with_files(state: Path, *files: str) -> list[str]:

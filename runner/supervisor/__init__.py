@@ -10,10 +10,3 @@ holds what, `topology` what may start and what has ended, `chunk_sizing` how man
 holds all that is known of a run. Each part takes it as an argument, and those parts that it calls; `loop` makes them
 and is known to none. The supervisor reads the clock, so a simulation can drive the same code with a scripted engine.
 """
-
-from runner.supervisor.dead_letters import DeadLetterSink
-from runner.supervisor.loop import Supervisor
-from runner.supervisor.outcome import RunOutcome
-from runner.supervisor.plan import Plan, TaskPlan
-
-__all__ = ["DeadLetterSink", "Plan", "RunOutcome", "Supervisor", "TaskPlan"]

@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from runner.ledger import Again
+from runner.ledger.leases import Again
 from runner.topology import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from runner.ledger import Ledger, Verdict
+    from runner.ledger.leases import Verdict
+    from runner.ledger.ledger import Ledger
     from runner.topology import Topology
 
 
@@ -47,15 +48,13 @@ class BalanceAudit:
         counted, ended = sum(each.put - each.left for each in tallies), sum(self.ended_by_task.values())
         if counted != ended:
             yield "all queues", f"{counted:,} items have left all queues, and tasks have ended {ended:,}"
-        if not cut_short:
-            yield from _find_leftovers(ledger, topology)
-
-
-def _find_leftovers(ledger: Ledger, topology: Topology) -> Iterator[tuple[str, str]]:
-    """Yield what is left, although all its readers have ended well, and so have all readers of what they send."""
-    hindered = topology.leading_to(name for name, stage in topology.stages.items() if stage is not Stage.OK)
-    for line in ledger.subscriptions:
-        if line.counts.left and line.readers and not hindered.intersection(line.readers):
+        if cut_short:
+            return
+        # What is left, although all its readers have ended well, and so have all readers of what they send.
+        hindered = topology.leading_to(name for name, stage in topology.stages.items() if stage is not Stage.OK)
+        for line in ledger.subscriptions:
+            if not line.counts.left or not line.readers or hindered.intersection(line.readers):
+                continue
             readers = ", ".join(f"`{reader}`" for reader in line.readers)
             yield line.name, f"`{line.name}` has {line.counts.left:,} items left that {readers} should have taken"
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from runner.error_text import item_name
 
 if TYPE_CHECKING:
-    from runner.ledger import GivenUp
+    from runner.ledger.leases import GivenUp
     from runner.transport.messages import FailureText
 
 

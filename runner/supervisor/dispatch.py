@@ -20,7 +20,8 @@ from runner.transport.messages import Credit, Grant, GrantedRange
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runner.ledger import ItemRange, Lease
+    from runner.ledger.leases import Lease
+    from runner.ledger.subscriptions import ItemRange
     from runner.supervisor.rate_limit import TokenBucket
     from runner.supervisor.run_state import RunState, TaskState, WorkerSlot
     from runner.supervisor.timeouts import TimeoutWatchdog

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from runner import events
 from runner.engines.engine_events import MessageReceived, SignalReceived
-from runner.ledger import Ledger
+from runner.ledger.ledger import Ledger
 from runner.supervisor.audit import BalanceAudit
 from runner.supervisor.dead_letters import DeadLetterSink
 from runner.supervisor.dispatch import Dispatcher
@@ -98,8 +98,6 @@ class Supervisor:
         watching = (shutdown, self.suspect_readers, self.progress_reporter)
         self._all_timers = (*timers, *(part.next_time for part in watching))
         self._due = 0.0
-
-    # -- the loop ------------------------------------------------------------------------------
 
     def run(self) -> RunOutcome:
         """Run until every task is over."""
@@ -191,8 +189,6 @@ class Supervisor:
             return inf
         return task.batch_since + batch.wait
 
-    # -- feeding -------------------------------------------------------------------------------
-
     def _feed_dirty(self) -> None:
         """Feed what is dirty, the farthest from the sources first: finish what is in flight before more comes in."""
         dirty = self.dirty_tasks
@@ -235,8 +231,6 @@ class Supervisor:
             self.ledger.has_items(other) or (self.tasks[other].is_source and not self.topology.is_finished(other))
             for other in others
         )
-
-    # -- ends ----------------------------------------------------------------------------------
 
     def _close_exhausted(self) -> None:
         """Dismiss the tasks whose inputs have ended.

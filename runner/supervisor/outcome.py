@@ -19,7 +19,7 @@ from runner.transport.messages import CLASSES_PER_DOUBLING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from runner.ledger import Balance, ItemCounts
+    from runner.ledger.balance import Balance, ItemCounts
     from runner.supervisor.run_state import RunState, TaskState
     from runner.supervisor.shutdown import Shutdown
 
@@ -126,9 +126,6 @@ class ProcessorMeter:
         True
         """
         return time.process_time() - self._cpu
-
-
-# -- the end -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from runner.chunk_sizing import shared_discount_for
 from runner.config import resolved
 from runner.config.value_types import usable_cores
 from runner.events import Machine, QueuePlanned, RunPlan, TaskPlanned
-from runner.ledger import Subscription
+from runner.ledger.subscriptions import Subscription
 from runner.secret_masks import SecretMask
 from runner.structs import dataclass, field
 from runner.topology import TaskNode, Topology
@@ -190,9 +190,6 @@ class Plan:
                 sorts.setdefault((kind, singly), []).append(queue)
             groups += [OutputGroup(port.name, tuple(queues), *sort) for sort, queues in sorts.items()]
         return tuple(groups)
-
-
-# -- for people and records -------------------------------------------------------------------
 
 
 def describe_run(config: Config, tasks: Mapping[str, TaskPlan], queues: Iterable[QueueConfig]) -> RunPlan:

@@ -13,7 +13,6 @@ from runner.supervisor.run_state import Phase
 from runner.supervisor.time_accounting import EXECUTING, WAITING_FOR_REASON
 from runner.transport.messages import (
     Ack,
-    Failure,
     MeasuredTimes,
     Output,
     Produced,
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from runner.engines.engine_events import MessageReceived
-    from runner.ledger import Chunk, GivenUp, Lease, Settlement, Verdict
+    from runner.ledger.chunks import Chunk
+    from runner.ledger.leases import GivenUp, Settlement, Verdict
     from runner.supervisor.dead_letters import FailureEvidence
     from runner.supervisor.dispatch import Dispatcher
     from runner.supervisor.retry_policy import RetryPolicy
@@ -75,8 +75,6 @@ class ReplyHandler(Struct, eq=False):
     def _on_progress(self, slot: WorkerSlot, message: ProgressReport) -> None:
         now = self.state.clock.now()
         self.state.emit(events.WorkerProgress(now, slot.task.name, slot.name, message.done, message.total))
-
-    # -- answers -------------------------------------------------------------------------------
 
     def _on_reply(self, slot: WorkerSlot, reply: Reply) -> None:
         task, state = slot.task, self.state
@@ -133,7 +131,9 @@ class ReplyHandler(Struct, eq=False):
                 slot.task.rate_limiter.return_tokens(lease.count - ack.done)
         verdicts: dict[int, Verdict] = {}
         for failure in ack.failures:
-            verdicts[failure.index] = self._judge_failure(slot, lease, failure)
+            _, piece = next(iter(lease.locate_ranges(failure.index, 1)))
+            verdicts[failure.index] = verdict = self.retry_policy.decide_verdict(slot, piece, failure)
+            self.retry_policy.report_verdict(slot, piece, failure, verdict, failure.count)
         settlement = self.state.ledger.settle_lease(ack.lease, ack.done, verdicts, outputs, more=ack.keeps_rest)
         assert settlement is not None
         finished = count_finished(verdicts.values(), ack.done) if verdicts else ack.done
@@ -142,14 +142,6 @@ class ReplyHandler(Struct, eq=False):
         for failure in ack.failures:
             self.retry_policy.apply_on_error(slot.task, verdicts[failure.index], failure.error)
         return ack.done
-
-    # -- failures ------------------------------------------------------------------------------
-
-    def _judge_failure(self, slot: WorkerSlot, lease: Lease, failure: Failure) -> Verdict:
-        _, piece = next(iter(lease.locate_ranges(failure.index, 1)))
-        verdict = self.retry_policy.decide_verdict(slot, piece, failure)
-        self.retry_policy.report_verdict(slot, piece, failure, verdict, failure.count)
-        return verdict
 
     def apply_settlement(self, settlement: Settlement) -> None:
         """Look at what a settled lease has brought: queues with something new, and dead items.
@@ -185,12 +177,10 @@ class ReplyHandler(Struct, eq=False):
         kind = self.dispatcher.payload_kinds[given_up.queue]
         return DeadLetterPayload(payload, piece.start, kind, number, evidence.text)
 
-    # -- sources -------------------------------------------------------------------------------
-
     def _on_produced(self, slot: WorkerSlot, message: Produced) -> None:
         task = slot.task
         self.dispatcher.count_arrived(task, slot, message.item_count, wants_ack=message.wants_ack)
-        self.state.ledger.source_sent(task.name, message.item_count)
+        self.state.ledger.source_items[task.name] += message.item_count
         for queue, chunk in self._make_chunks(task, message.outputs):
             self.state.ledger.put(queue, [chunk], sender=task.name)
             self.state.dirty_tasks.add_readers(queue)

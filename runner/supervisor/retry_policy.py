@@ -6,12 +6,13 @@ import random
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.ledger import Again, Dead, Dropped
+from runner.ledger.leases import Again, Dead, Dropped
 from runner.supervisor.dead_letters import FailureEvidence
 from runner.transport.messages import FailureText
 
 if TYPE_CHECKING:
-    from runner.ledger import ItemRange, Verdict
+    from runner.ledger.leases import Verdict
+    from runner.ledger.subscriptions import ItemRange
     from runner.supervisor.run_state import RunState, TaskState, WorkerSlot
     from runner.supervisor.shutdown import Shutdown
     from runner.transport.messages import Failure

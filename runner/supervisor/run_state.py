@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from runner.clock import Clock
     from runner.engines.base import Engine
     from runner.events import Event
-    from runner.ledger import Ledger
+    from runner.ledger.ledger import Ledger
     from runner.supervisor.audit import BalanceAudit
     from runner.supervisor.dead_letters import DeadLetterSink
     from runner.supervisor.plan import Plan, TaskPlan

@@ -38,9 +38,6 @@ _BEAT = 1.0
 _LEAD, _LEAST_DRAIN, _HURRY = 0.1, 0.05, 0.1
 
 
-# -- the ends of tasks -------------------------------------------------------------------------
-
-
 def dismiss_task(state: RunState, task: TaskState) -> None:
     """End the workers of a task: its inputs have ended, or no reader is left for its outputs."""
     if task.dismissed:
@@ -71,14 +68,10 @@ def dismiss_worker(state: RunState, slot: WorkerSlot) -> None:
         return
     slot.phase = Phase.ENDING
     slot.time_account.enter_state(ENDED, state.clock.now())
-    if state.stopping or _is_fed_by_failed(state, slot.task):  # so that its tear-down knows
+    # So that its tear-down knows that a task has failed whose items could have come here, perhaps through others.
+    if state.stopping or any(state.tasks[name].failure_reason for name in state.topology.leading_to([slot.task.name])):
         engine.send(slot.index, Stop(inputs_ended=False))
     engine.send(slot.index, Stop(inputs_ended=True))
-
-
-def _is_fed_by_failed(state: RunState, task: TaskState) -> bool:
-    """Return True if a task has failed whose items could have come here, directly or through others."""
-    return any(state.tasks[name].failure_reason for name in state.topology.leading_to([task.name]))
 
 
 def fail_task(state: RunState, task: TaskState, why: str) -> None:
@@ -138,9 +131,6 @@ def finish_task(state: RunState, task: TaskState, stage: Stage) -> None:
     state.dirty_tasks.add_input_writers(name)
     for queue in state.topology.nodes[name].outputs:
         state.dirty_tasks.add_readers(queue)
-
-
-# -- the end of the run ------------------------------------------------------------------------
 
 
 class Shutdown(Struct, eq=False):
@@ -307,8 +297,6 @@ class Shutdown(Struct, eq=False):
         """Hand out no more work; what workers hold may end within the grace, the rest is left."""
         self.state.halted = True
         self.stop(f"halted: {why}; the last one: {last}")
-
-    # -- stacks, stop and continue -------------------------------------------------------------
 
     def _show_stacks(self) -> None:
         """Ask every worker for its stack (SIGQUIT); the run goes on."""

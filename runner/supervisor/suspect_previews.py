@@ -24,7 +24,7 @@ from runner.transport.messages import Grant, Ready, Reply, SuspectPreview
 from runner.transport.progress_page import MAX_PROGRESS_SLOTS
 
 if TYPE_CHECKING:
-    from runner.ledger import ItemRange
+    from runner.ledger.subscriptions import ItemRange
     from runner.supervisor.dispatch import Dispatcher
     from runner.supervisor.run_state import RunState, TaskState, WorkerSlot
     from runner.supervisor.workers import WorkerPool

@@ -21,11 +21,12 @@ from runner.supervisor.shutdown import dismiss_worker, fail_task, finish_if_over
 from runner.supervisor.time_accounting import ENDED, EXECUTING, ITEM, ROOM, STARTING, WAITING_FOR_REASON, TimeAccount
 from runner.text import format_seconds
 from runner.transport.messages import Failure, Stop
-from runner.worker import may_retry
+from runner.worker.failure import may_retry
 
 if TYPE_CHECKING:
     from runner.engines.engine_events import WorkerExited
-    from runner.ledger import ItemRange, Lease, Verdict
+    from runner.ledger.leases import Lease, Verdict
+    from runner.ledger.subscriptions import ItemRange
     from runner.supervisor.dispatch import Dispatcher
     from runner.supervisor.replies import ReplyHandler
     from runner.supervisor.retry_policy import RetryPolicy
@@ -55,8 +56,6 @@ class WorkerPool(Struct, eq=False):
     reply_handler: ReplyHandler
     _due: list[WorkerSlot] = field(default_factory=list)
     _exit_deadlines: dict[int, float] = field(default_factory=dict)
-
-    # -- starting ------------------------------------------------------------------------------
 
     def start_due(self, now: float) -> None:
         """Start the tasks that may start, the workers that are due, and end those that linger."""
@@ -119,7 +118,7 @@ class WorkerPool(Struct, eq=False):
         slot.task.update_free_slot(slot)
         slot.task.accepting_workers = None
         slot.task.failed_starts = 0
-        self.state.topology.mark_ready(slot.task.name)
+        self.state.topology.ready_tasks.add(slot.task.name)
         self.state.check_starts = True
         now = self.state.clock.now()
         slot.time_account.enter_state(EXECUTING if slot.is_working else WAITING_FOR_REASON, now)
@@ -130,8 +129,6 @@ class WorkerPool(Struct, eq=False):
         elif self.state.stopping and slot.task.is_source:
             slot.task.engine.send(slot.index, Stop(inputs_ended=False))
         self.state.dirty_tasks.add_tasks((slot.task.name,))
-
-    # -- ending --------------------------------------------------------------------------------
 
     def on_finished(self, slot: WorkerSlot, message: Finished) -> None:
         """Take the result of a worker whose work is over, and await its end."""
@@ -183,8 +180,6 @@ class WorkerPool(Struct, eq=False):
             return False, attempt
         slot.attempt += 1
         return may_retry(task.plan.config, attempt, message.error, asked=message.verdict == "retry"), attempt
-
-    # -- deaths --------------------------------------------------------------------------------
 
     def on_death(self, event: WorkerExited) -> None:
         """Settle what follows from a worker that is gone for certain."""
@@ -246,8 +241,6 @@ class WorkerPool(Struct, eq=False):
             self.shutdown.fail_or_stop_run(task, fatal)
         elif fatal:
             fail_task(self.state, task, fatal)
-
-    # -- blame ---------------------------------------------------------------------------------
 
     def _settle_leases(self, slot: WorkerSlot, event: WorkerExited, why: str) -> tuple[list[str], bool]:
         """Settle every lease of a dead worker; return the items of which one is blamed, and whether that was told."""
@@ -341,8 +334,6 @@ class WorkerPool(Struct, eq=False):
         limit = format_seconds(task.plan.config.timeout or 0.0)
         text = f"it took longer than its time limit of {limit}"
         return ErrorText(TimedOut.__name__, text, stack, class_names(TimedOut))
-
-    # -- whether it is replaced ----------------------------------------------------------------
 
     def _why_source_failed(self, slot: WorkerSlot, event: WorkerExited, why: str, *, was_ready: bool) -> str:
         """Return why a task without inputs is not restarted, or "": what it has sent cannot be taken back."""

@@ -11,9 +11,3 @@
 
 Imports here stay light: a later process worker is ready within milliseconds.
 """
-
-from runner.worker.failure import may_retry
-from runner.worker.lifecycle import run
-from runner.worker.spec import OutputGroup, WorkerPort, WorkerSpec
-
-__all__ = ["OutputGroup", "WorkerPort", "WorkerSpec", "may_retry", "run"]

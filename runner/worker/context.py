@@ -38,9 +38,17 @@ class WorkerContext:
     @property
     def log(self) -> logging.Logger:
         """Return the task's logger, made when it is first asked for: `logging` takes 4 ms to import."""
-        from runner.worker.task_log import task_logger
+        import logging
 
-        return task_logger(self.task)
+        parent = logging.getLogger("runner.task")
+        if not parent.handlers:
+            # As `logging.lastResort` does, it writes to what standard error is then: thread workers share one process.
+            handler = logging._StderrHandler()  # type: ignore[attr-defined]  # private, and the same since 3.2
+            handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+            parent.addHandler(handler)
+            parent.setLevel(logging.INFO)
+            parent.propagate = False
+        return parent.getChild(self.task)
 
     @property
     def item_id(self) -> str:

@@ -122,9 +122,6 @@ def note_inherited_finalizers() -> None:
     _inherited.extend(registry)
 
 
-# -- files ------------------------------------------------------------------------------------
-
-
 def close_files(keep: Collection[int]) -> None:
     """Close what is still open for writing, so that nothing stays in a buffer; text first, then what is below it."""
     if not _has_open_files(keep):

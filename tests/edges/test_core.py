@@ -15,8 +15,10 @@ from faults.harness import plan, run, task
 from faults.sinks import collector
 from virtual_workers import day
 
-from runner.ledger import Again, Ledger, Subscription
 from runner.ledger.chunks import ReleaseOrder
+from runner.ledger.leases import Again
+from runner.ledger.ledger import Ledger
+from runner.ledger.subscriptions import Subscription
 from runner.model import Batch, QueueConfig, Rate
 from runner.supervisor.dispatch import Dispatcher
 

@@ -21,7 +21,9 @@ from runner.engines.spawn import Spawner
 from runner.engines.threads import ThreadEngine
 from runner.model import Backoff, Batch, OutputPort, QueueConfig, Restarts, RunSettings, TaskConfig
 from runner.shm.registry import ArenaRegistry
-from runner.supervisor import DeadLetterSink, Plan, Supervisor, TaskPlan
+from runner.supervisor.dead_letters import DeadLetterSink
+from runner.supervisor.loop import Supervisor
+from runner.supervisor.plan import Plan, TaskPlan
 from runner.tasks import Reference, inspect_shape
 from runner.transport.progress_page import ProgressPage
 

@@ -46,8 +46,7 @@ from unit import (
 
 from runner import chunk_sizing
 from runner.errors import UsageError
-from runner.ledger import Dropped, Settlement
-from runner.ledger.leases import Lease
+from runner.ledger.leases import Dropped, Lease, Settlement
 from runner.ledger.subscriptions import Subscription
 from runner.model import Halt, QueueConfig
 from runner.shm.writer import MIN_SHARED_BYTES

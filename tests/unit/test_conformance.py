@@ -8,9 +8,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fake_engine import FakeEngine, FakeReactor, Script
+from fake_engine import FakeClock, FakeEngine, FakeReactor, Script
 
-from runner.clock import FakeClock
 from runner.engines.engine_events import MessageReceived, WorkerExited
 from runner.engines.processes import ProcessEngine
 from runner.engines.reactor import LocalReactor

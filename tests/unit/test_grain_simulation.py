@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from virtual_workers import Day, day, idle_beside_work, work
 
 from runner.chunk_sizing import GRANT_SECONDS, MAX_GRANT_BYTES, TIME_SLICE, ChunkSizer
-from runner.ledger import Again, Ledger, Subscription
+from runner.ledger.leases import Again
+from runner.ledger.ledger import Ledger
+from runner.ledger.subscriptions import Subscription
 from runner.model import Batch, QueueConfig
 from runner.supervisor.dispatch import MAX_ELASTIC_ITEMS
 from runner.worker.pace import MAX_BURST, SLOW_SECONDS

@@ -8,12 +8,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from runner.ledger import Again, Dead, Dropped, Ledger, Subscription
+from runner.ledger.leases import Again, Dead, Dropped
+from runner.ledger.ledger import Ledger
+from runner.ledger.subscriptions import Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.ledger import ItemRange
+    from runner.ledger.subscriptions import ItemRange
 
 
 def dead_after(deaths: int) -> Callable[[ItemRange], Dead | None]:
@@ -51,7 +53,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.serial += count
         self.put += payload
         self.book.put(queue, [self.book.make_chunk(payload, count, 7 * count)], sender="source")
-        self.book.source_sent("source", count)
+        self.book.source_items["source"] += count
 
     @rule(most=st.integers(1, 12), least=st.integers(1, 3))
     def take(self, most: int, least: int) -> None:

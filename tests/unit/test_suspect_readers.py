@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fake_engine import FakeEngine, FakeReactor, Script, check_end, plan, task
+from fake_engine import FakeClock, FakeEngine, FakeReactor, Script, check_end, plan, task
 
-from runner.clock import FakeClock
 from runner.errors import SpawnError
 from runner.model import QueueConfig
-from runner.supervisor import Supervisor
+from runner.supervisor.loop import Supervisor
 
 
 class FleetWithoutReaders(FakeEngine):

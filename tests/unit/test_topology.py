@@ -74,7 +74,7 @@ def test_after_started_needs_a_worker_that_is_ready() -> None:
     graph = Topology([TaskNode("first"), TaskNode("second", after={"first": "started"})])
     graph.mark_started("first")
     assert graph.startable_tasks() == []
-    graph.mark_ready("first")
+    graph.ready_tasks.add("first")
     assert graph.startable_tasks() == ["second"]
 
 
