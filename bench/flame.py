@@ -17,8 +17,8 @@ from bench.workloads import find
 ITEMS = 6_000_000
 #: What a stack is about: the first of these files that it goes through.
 ROLES = {
-    "worker/source.py": "the source's process",
-    "worker/each.py": "workers: a process each for the squares, a thread for the total",
+    "worker/produce.py": "the source's process",
+    "worker/call.py": "workers: a process each for the squares, a thread for the total",
     "supervisor/loop.py": "the supervisor",
 }
 _FRAME = re.compile(r"(?P<name>.+?) \((?P<file>[^)]+?)(:\d+)?\)$")

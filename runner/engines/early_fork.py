@@ -19,6 +19,7 @@ import ctypes
 import os
 import socket
 import sys
+from functools import partial
 from multiprocessing import util
 from typing import NoReturn
 
@@ -40,16 +41,20 @@ def fork_early() -> None:
     """
     if spawn.Spawner().start_method != "forkserver" or not _is_sound():
         return
-    control, their_end = socket.socketpair()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    with spawn.blocked_terminal_signals():
+    with contextlib.suppress(OSError):  # the first start says what the machine refuses
+        _fork()
+
+
+def _fork() -> None:
+    control, their_end = socket.socketpair()
+    with their_end, spawn.blocked_terminal_signals():
         pid = os.fork()
         if not pid:
             process_setup.ignore_terminal_signals()
             control.close()
-            raise CommandLeft(lambda: _become_fork_server(their_end))
-    their_end.close()
+            raise CommandLeft(partial(_become_fork_server, their_end.detach()))
     spawn.early_server = spawn.ForkedServer(pid, control)
     atexit.register(spawn.end_early_server)
 
@@ -65,10 +70,9 @@ def _is_sound() -> bool:
         return False
 
 
-def _become_fork_server(control: socket.socket) -> NoReturn:
+def _become_fork_server(control_fd: int) -> NoReturn:
     """Be what `fork_server.serve` is in an interpreter that has been started for it."""
     try:
-        control_fd = control.detach()
         open_fds = [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208  paths take their time
         close_descriptors(*(fd for fd in open_fds if fd > _STDERR and fd != control_fd))
         gc_tuning.freeze_until_exit(False)

@@ -201,7 +201,8 @@ def _prepare(
     os.environ.update(environ)
     time.tzset()
     sys.path[:] = sys_path
-    resource.setrlimit(resource.RLIMIT_NOFILE, open_files)
+    if resource.getrlimit(resource.RLIMIT_NOFILE) != open_files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, open_files)
     if needs_asyncio:
         import runner.worker.async_runner  # noqa: F401  async tasks' workers need it, and asyncio
     names = list(modules)

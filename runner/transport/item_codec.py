@@ -27,6 +27,7 @@ from typing import Any
 from runner.errors import NotPicklable, TooLarge
 from runner.shm import reader
 from runner.shm.writer import MIN_SHARED_BYTES, ArenaWriter
+from runner.transport import array_pickles
 
 SMALL_TYPES = frozenset({int, float, bool, type(None)})
 PLAIN_TYPES = frozenset({str, bytes})
@@ -97,7 +98,7 @@ class ItemEncoder:
             return True, (block_ref,)
         self._block_refs = []
         try:
-            pieces = self._pickle_pieces(item)
+            pieces = self._kept_pickle(item) or self._pickle_pieces(item)
         except Exception as error:  # noqa: BLE001  whatever the user's __reduce__ raises
             self._block_refs = []
             raise NotPicklable(_unpicklable_text(item, error)) from None
@@ -114,9 +115,18 @@ class ItemEncoder:
         encoded = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return (encoded, tuple(block_refs)) if block_refs else (encoded,)
 
+    def _kept_pickle(self, item: Any) -> list[Any] | None:
+        """Return the pickle of an array like others before, whose buffer is in the arena now; else None."""
+        if self._arena_writer is None or (pickled := array_pickles.pickle_of(item)) is None:
+            return None
+        return None if self._keep_inside(pickle.PickleBuffer(item)) else [pickled]
+
     def _pickle_pieces(self, item: Any) -> list[Any]:
         if not self._is_large_pickle:
-            return [_dumps(item, 5, buffer_callback=self._keep_inside)]
+            pickled = _dumps(item, 5, buffer_callback=self._keep_inside)
+            if len(self._block_refs) == 1:
+                array_pickles.keep_pickle(item, pickled)
+            return [pickled]
         pieces = _PieceWriter()
         pickle.Pickler(pieces, 5, buffer_callback=self._keep_inside).dump(item)
         return [piece.raw() if type(piece) is pickle.PickleBuffer else piece for piece in pieces]
@@ -156,8 +166,10 @@ def encoded_size(encoded: Any, shared_discount: int = 1) -> int:
     if type(encoded) is tuple:
         size = len(encoded[0]) if type(encoded[0]) is bytes else 0
         if len(encoded) == 2:
-            size += sum(len(content) for block_ref in encoded[1] if len(block_ref) > 3 for _, content in block_ref[3])
-            size += sum(block_ref[2] for block_ref in encoded[1]) // shared_discount
+            for block_ref in encoded[1]:
+                size += block_ref[2] // shared_discount
+                if len(block_ref) > 3:
+                    size += sum([len(content) for _, content in block_ref[3]])
         return size + 8
     return len(encoded) + 8 if type(encoded) in PLAIN_TYPES else 8
 
@@ -324,7 +336,14 @@ def _decode_shared(pickled: Any, block_refs: tuple[Any, ...]) -> Any:
         return bytes(reader.peek(*block_refs[0]))
     if pickled is None:
         pickled, block_refs = reader.peek(*block_refs[0]), block_refs[1:]
-    return _loads(pickled, buffers=[reader.borrow(*block_ref) for block_ref in block_refs])
+    if type(pickled) is not bytes or len(block_refs) != 1:
+        return _loads(pickled, buffers=[reader.borrow(*block_ref) for block_ref in block_refs])
+    buffer = reader.borrow(*block_refs[0])
+    item = array_pickles.array_of(pickled, buffer)
+    if item is None:
+        item = _loads(pickled, buffers=[buffer])
+        array_pickles.keep_layout(pickled, item)
+    return item
 
 
 def _too_large_text(item: Any, size: int, max_bytes: int) -> str:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from types import AsyncGeneratorType
 
     from runner.shm.writer import ArenaWriter
+    from runner.transport.messages import Output
     from runner.worker.runtime import WorkerRuntime
 
 
@@ -63,6 +64,8 @@ class SourceOutput:
         self.credit_total = 0
         self.sent_items = 0
         self.nothing_in_flight = True
+        #: Bytes that were sent since the last credit, by items that are not to be confirmed.
+        self._unconfirmed_bytes = 0
         #: Waiting items from which they leave although others are in flight.
         self.push_threshold = 1
         #: Not empty: the next item leaves at once, or must not be made.
@@ -87,7 +90,7 @@ class SourceOutput:
     def waiting_items(self) -> int:
         """Return the number of items that have been made and not sent."""
         direct_buffer = self.output_buffer.direct_buffer
-        return self._counted_items if direct_buffer is None else len(direct_buffer)
+        return self._counted_items if direct_buffer is None else self.output_buffer.encoded_items + len(direct_buffer)
 
     def handle_message(self, message: Any) -> None:
         """Handle a message, in another thread than the function's."""
@@ -99,6 +102,7 @@ class SourceOutput:
                 self.credit_total = max(self.credit_total, message.total_items)
                 self.push_threshold = max(1, (self.credit_total - self.sent_items) // 2)
                 self.nothing_in_flight = True
+                self._unconfirmed_bytes = 0
                 if self.waiting_items:
                     self._send_waiting()
             self._set_flag()
@@ -128,17 +132,24 @@ class SourceOutput:
         items = self._counted_items if self.output_buffer.direct_buffer is None else sum(each.count for each in outputs)
         self._counted_items = 0
         self.sent_items += items
-        slow = (
-            items == 1 and now - self._sent_at > _SLOW_SOURCE_SECONDS and not self.output_buffer.item_encoder.uses_arena
-        )
-        self.nothing_in_flight = slow
+        slow = self.nothing_in_flight and items == 1 and now - self._sent_at > _SLOW_SOURCE_SECONDS
+        self.nothing_in_flight = slow and self._may_go_unconfirmed(outputs)
         if self._waiting_since is not None:  # the function's thread still waits: this is another one
             self._waited_seconds += now - self._waiting_since
             self._waiting_since = now
         busy = now - self._sent_at - self._waited_seconds
         self.runtime.measurements.record_items(busy, items)
-        self.runtime.port.send(Produced(items, outputs, busy, wants_ack=not slow))
+        self.runtime.port.send(Produced(items, outputs, busy, wants_ack=not self.nothing_in_flight))
         self._sent_at, self._waited_seconds = now, 0.0
+
+    def _may_go_unconfirmed(self, outputs: tuple[Output, ...]) -> bool:
+        """Return True unless too many bytes are unconfirmed, as a queue that is full confirms nothing.
+
+        Nor if this worker lends memory: what readers no longer need comes back with the credit.
+        """
+        for output in outputs:
+            self._unconfirmed_bytes += output.size
+        return self._unconfirmed_bytes <= MAX_CHUNK_BYTES and not self.output_buffer.item_encoder.uses_arena
 
     @property
     def is_due(self) -> bool:
@@ -253,6 +264,7 @@ class SourceOutput:
         """Take the items that may be made before there is something to do. False: that was all."""
         self.reserve_credit()
         with self.lock:
+            self.output_buffer.encode_full_chunk()
             before = self.sent_items + self.waiting_items
             limit = min(max(1, self._send_threshold() - self.waiting_items), _MAX_BURST)
             self.burst_key = partial(id if self.attention_flag else type)

@@ -766,7 +766,7 @@ BUGS: dict[str, Bug] = {
         "transport",
         f"{_CODEC}:encode_values",
         bools_as_numbers,
-        partial(with_example, test_collect.test_items_come_out_as_they_went_in, [1, True, 2]),
+        partial(with_example, test_collect.test_items_come_out_as_they_went_in, PICKLED, [1, True, 2]),
     ),
     "an item is encoded when its chunk leaves": Bug(
         "transport",

@@ -16,7 +16,7 @@ from runner.errors import NotPicklable, TooLarge
 from runner.shm import reader, writer
 from runner.shm.registry import ArenaRegistry, UnknownBlock
 from runner.shm.writer import MIN_SHARED_BYTES, PAGE_SIZE, ArenaWriter, PageAllocator
-from runner.transport import item_codec
+from runner.transport import array_pickles, item_codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,8 +91,11 @@ class Pair:
 
 
 @pytest.fixture
-def pair() -> Iterator[Pair]:
+def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
     made = Pair()
+    monkeypatch.setattr(reader, "_copies_left", 0)
+    array_pickles._pickles.clear()
+    array_pickles._layouts.clear()
     yield made
     gc.collect(1)
     made.close()
@@ -296,6 +299,24 @@ def test_pages_are_asked_about_after_a_page_fault_alone(
     assert quiet == counted, len(asked)
 
 
+def test_after_a_buffer_that_was_rewritten_the_next_ones_are_copies(pair: Pair) -> None:
+    size, mapped = 1 << 20, []
+    frozen = pair.send(Buffer(bytearray(b"x" * size)))
+    for number in range(70):
+        item = item_codec.decode_item(frozen)
+        mapped.append(type(item.data) is not bytearray)
+        with memoryview(item.data) as view:
+            assert bytes(view) == b"x" * size
+            view[:] = bytes([number]) * size
+        del item
+    assert [at for at, each in enumerate(mapped) if each] == [0, 32, 64]
+    for _ in range(32):  # what is only read is not copied any more
+        item_codec.decode_item(frozen)
+    item = item_codec.decode_item(frozen)
+    assert type(item.data) is not bytearray
+    assert pair.send(item)[1] == frozen[1]
+
+
 def test_a_process_that_may_not_map_reads_copies(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     frozen = pair.send(Buffer(bytearray(b"x" * BIG)))
     monkeypatch.setattr(reader.MappedArena, "map_memory", lambda self: None)
@@ -329,3 +350,98 @@ def test_a_refused_arena_leaves_no_descriptor_open() -> None:
     with pytest.raises(UnknownBlock, match="cannot have"):
         registry.register_arena(memory, memory.number, -1)
     registry.close()
+
+
+# -- arrays ----------------------------------------------------------------------------------------
+
+
+def _arrays() -> dict[str, Callable[[], Any]]:
+    import numpy as np
+
+    def read_only() -> Any:
+        array = np.arange(20_000.0)
+        array.flags.writeable = False
+        return array
+
+    class Own(np.ndarray):  # type: ignore[type-arg]  # numbers of any type
+        pass
+
+    globals()["Own"] = Own
+    Own.__qualname__, Own.__module__ = "Own", __name__
+    plain = {
+        dtype: lambda dtype=dtype: (np.arange(80_000) % 1000).astype(dtype)
+        for dtype in ("i8", "q", "f4", "f2", "c16", "?", ">i8", "M8[s]", "U4")
+    }
+    return {
+        **plain,
+        "two dimensions": lambda: np.arange(40_000.0).reshape(200, 200),
+        "one column": lambda: np.arange(20_000.0).reshape(-1, 1),
+        "as Fortran": lambda: np.asfortranarray(np.arange(40_000.0).reshape(200, 200)),
+        "with gaps": lambda: np.arange(80_000)[::2],
+        "with metadata": lambda: np.arange(20_000).view(np.dtype("i8", metadata={"unit": "m"})),
+        "fields": lambda: np.zeros(20_000, [("x", "i4"), ("y", "f8")]),
+        "read only": read_only,
+        "a subclass": lambda: np.arange(20_000).view(Own),
+    }
+
+
+@pytest.mark.parametrize("kind", list(_arrays()))
+def test_an_array_arrives_as_it_would_in_a_pickle(pair: Pair, kind: str) -> None:
+    for _ in range(4):  # the pickles of the first ones are kept
+        for name, make in _arrays().items():
+            if name not in {kind, "i8", "two dimensions"}:
+                continue
+            array = make()
+            pickled = pickle.dumps(array, 5, buffer_callback=lambda _: False)
+            frozen, expected = pair.send(array), pickle.loads(pickle.dumps(array, 5))
+            assert frozen[0] in {pickled, None} or len(frozen) == 1
+            found = item_codec.decode_item(frozen)
+            assert type(found) is type(expected)
+            assert (found.dtype, found.shape, found.strides) == (expected.dtype, expected.shape, expected.strides)
+            assert found.dtype.metadata == expected.dtype.metadata
+            assert found.flags.writeable == expected.flags.writeable
+            assert found.tobytes() == expected.tobytes()
+            again = item_codec.decode_item(pair.send(found))
+            assert again.tobytes() == expected.tobytes()
+            del found, again
+
+
+def test_a_plain_array_is_neither_pickled_nor_unpickled_again(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = _arrays()["i8"]
+    frozen = pair.send(make())
+    item_codec.decode_item(frozen)
+    for name in ("_dumps", "_loads"):
+        monkeypatch.setattr(item_codec, name, lambda *_, **__: pytest.fail("pickled"))
+    item = item_codec.decode_item(frozen)
+    item[5] = -1
+    encoded = pair.freezer.encode_item(item)
+    assert len(encoded) == 2
+    assert item_codec.decode_item(item_codec.mark_items_sent([encoded])[0][0])[5] == -1
+
+
+def test_an_array_that_the_user_pickles_in_a_way_of_theirs(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    import copyreg
+
+    import numpy as np
+
+    make = _arrays()["i8"]
+    item_codec.decode_item(pair.send(make()))
+    monkeypatch.setitem(copyreg.dispatch_table, np.ndarray, lambda array: (str, (f"{len(array)} numbers",)))
+    assert item_codec.decode_item(pair.send(make())) == "80000 numbers"
+
+
+def test_an_array_for_which_the_arena_has_no_room_is_pickled(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = _arrays()["i8"]
+    item_codec.decode_item(pair.send(make()))
+    monkeypatch.setattr(pair.store, "copy_in", lambda *_: None)
+    frozen = pair.send(make())
+    assert len(frozen) == 1
+    assert item_codec.decode_item(frozen).tobytes() == make().tobytes()
+
+
+def test_too_many_shapes_are_not_kept(pair: Pair) -> None:
+    import numpy as np
+
+    for length in range(20_000, 20_200):
+        assert item_codec.decode_item(pair.send(np.full(length, length))).sum() == length * length
+    assert len(array_pickles._pickles) <= array_pickles._MAX_KEPT >= len(array_pickles._layouts)

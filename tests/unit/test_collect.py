@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from helpers import examples
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runner.transport import item_codec
-from runner.transport.messages import PICKLED
+from runner.transport.messages import OBJECTS, PICKLED
 from runner.worker.outputs import MAX_CHUNK_ITEMS, OutputBuffer
 from runner.worker.spec import OutputGroup
 
@@ -21,14 +22,15 @@ STRETCHES = st.lists(st.tuples(st.one_of(st.integers(0, 3), st.just(MAX_CHUNK_IT
 BURST = st.tuples(st.sampled_from([1, 100, 512, MAX_CHUNK_ITEMS, MAX_CHUNK_ITEMS + 1]), VALUES).map(lambda one: [one])
 
 
+@pytest.mark.parametrize("kind", [OBJECTS, PICKLED], ids=["objects", "pickled"])
 @given(st.lists(st.one_of(VALUES, BURST, STRETCHES), max_size=12))
 @examples(50, 200)
 @example([[(100, 1)], [(100, 2.5)], [(100, 1)], 3, [(100, 1)]])
 @example([[(MAX_CHUNK_ITEMS - 1, 1)], [(1, 1)], [(1, 1)]])
 @example([[(MAX_CHUNK_ITEMS + 1, 1)], [(1, 1)]])
 @example([[(100, 1)], [(100, 1 << 64)], [(100, 1)]])
-def test_items_come_out_as_they_went_in(steps: list[Any]) -> None:
-    collector = OutputBuffer((OutputGroup("default", ("out",), PICKLED),))
+def test_items_come_out_as_they_went_in(kind: int, steps: list[Any]) -> None:
+    collector = OutputBuffer((OutputGroup("default", ("out",), kind),))
     put: list[Any] = []
     for step in steps:
         if type(step) is list:
@@ -43,9 +45,22 @@ def test_items_come_out_as_they_went_in(steps: list[Any]) -> None:
     outputs = collector.take_outputs()
     assert not collector.direct_buffer
     assert not collector.take_outputs()
-    out = [item_codec.decode_item(frozen) for output in outputs for frozen in item_codec.decode_payload(output.payload)]
+    chunks = [output.payload if kind == OBJECTS else item_codec.decode_payload(output.payload) for output in outputs]
+    out = [item_codec.decode_item(frozen) for chunk in chunks for frozen in chunk]
     assert [(type(item), item) for item in out] == [(type(item), item) for item in put]
-    assert [output.count for output in outputs] == [
-        len(item_codec.decode_payload(output.payload)) for output in outputs
-    ]
+    assert [output.count for output in outputs] == list(map(len, chunks))
     assert all(output.count <= MAX_CHUNK_ITEMS for output in outputs)
+
+
+def test_small_values_are_encoded_as_soon_as_they_fill_a_chunk() -> None:
+    buffer = OutputBuffer((OutputGroup("default", ("out",), PICKLED),))
+    assert buffer.direct_buffer is not None
+    waiting = []
+    for start in range(0, 20_480, 512):
+        buffer.emit_many(list(range(start, start + 512)), {int})
+        waiting.append(len(buffer.direct_buffer))
+    assert max(waiting) < MAX_CHUNK_ITEMS
+    outputs = buffer.take_outputs()
+    assert [output.count for output in outputs] == [MAX_CHUNK_ITEMS, MAX_CHUNK_ITEMS, 4096]
+    out = [item_codec.decode_item(each) for output in outputs for each in item_codec.decode_payload(output.payload)]
+    assert out == list(range(20_480))

@@ -12,7 +12,7 @@ from runner.transport import item_codec
 from runner.transport.messages import OBJECTS, PICKLED, Credit, MeasuredTimes, Produced, Stop
 from runner.worker import produce
 from runner.worker.measurements import Measurements
-from runner.worker.outputs import OutputBuffer
+from runner.worker.outputs import MAX_CHUNK_BYTES, OutputBuffer
 from runner.worker.produce import SourceOutput, SourceStopped
 from runner.worker.runtime import WorkerRuntime
 from runner.worker.spec import OutputGroup
@@ -153,6 +153,29 @@ def test_slow_items_are_not_confirmed_and_quick_ones_behind_them_wait_for_each_o
         (1, True),
         (3, True),
     ]
+
+
+def test_slow_items_are_confirmed_before_they_are_more_bytes_than_a_message_may_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, port = tap()
+    seconds = made._sent_at
+    monkeypatch.setattr(produce, "perf_counter", lambda: seconds)
+    text = "." * (MAX_CHUNK_BYTES // 3)
+
+    def items() -> Iterator[str]:
+        nonlocal seconds
+        for _ in range(5):
+            seconds += 1.0
+            yield text
+        assert len(port.items) == 3  # the third wants to be confirmed, and the others wait
+        port.ack()
+        assert len(port.items) == 5
+        seconds += 1.0
+        yield text
+
+    made.emit_all_from(items())
+    assert [message.wants_ack for message in port.messages] == [False, False, True, True, True]
 
 
 def test_what_waits_leaves_when_what_was_under_way_has_arrived_although_the_generator_is_at_work() -> None:
