@@ -172,9 +172,8 @@ def peek(number: int, offset: int, length: int) -> memoryview:
 def _mapped_arena(number: int) -> MappedArena:
     arena = _arenas.get(number)
     if arena is None:
-        raise OSError(
-            "the memory in which this item lies could not be opened here: too many open files (see `ulimit -n`)"
-        )
+        text = "the memory in which this item lies could not be opened here: too many open files (see `ulimit -n`)"
+        raise OSError(text)
     return arena
 
 

@@ -179,9 +179,8 @@ def _text_of(value: Any, hole: str) -> str:
     elif isinstance(value, (bytes, os.PathLike)):
         text = os.fsdecode(value)
     else:
-        raise TypeError(
-            f"`{hole}` of the command would be of type {type(value).__name__}; name a field of it, as {{name}}"
-        )
+        text = f"`{hole}` of the command would be of type {type(value).__name__}; name a field of it, as {{name}}"
+        raise TypeError(text)
     if "\0" in text:
         raise ValueError(f"`{hole}` of the command has a NUL in it, which no argument can have")
     return text
