@@ -305,5 +305,5 @@ def pypeln(
     module = getattr(pl, kind)
     stage, _ = grouped(source, len, size)
     for work, workers in stages:
-        stage = module.map_memory(grouped(list, work, size)[1], stage, workers=workers, maxsize=bound)
+        stage = module.map(grouped(list, work, size)[1], stage, workers=workers, maxsize=bound)
     sink(flat(stage, size))

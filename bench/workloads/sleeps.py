@@ -62,7 +62,7 @@ def pypeln_task(count: int) -> None:
     """pypeln on an event loop."""
     import pypeln as pl
 
-    consume(pl.task.map_memory(anap, even(count, SECONDS), workers=AT_A_TIME, maxsize=1000))
+    consume(pl.task.map(anap, even(count, SECONDS), workers=AT_A_TIME, maxsize=1000))
 
 
 def joblib_threads(count: int) -> None:
