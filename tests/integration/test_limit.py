@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.limit import CASES, busy_elsewhere, measure
+from bench.limit import CASES, LOUD, busy_elsewhere, measure
+from runner.report.bottleneck import other_programs_share
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -26,9 +27,13 @@ def right(outcome):
 
 @pytest.mark.parametrize("name", CASES)
 def test_what_it_says_comes_true(name):
-    outcome = measure(CASES[name], rounds=2)
-    if busy_elsewhere(outcome):
-        pytest.skip(
-            "other programs keep this machine's cores busy: there is nothing to gain by computing on more of them"
-        )
-    right(outcome)
+    for _ in range(3):
+        outcome = measure(CASES[name], rounds=2)
+        if busy_elsewhere(outcome):
+            continue
+        try:
+            return right(outcome)
+        except AssertionError:
+            if not any(other_programs_share(record) > LOUD for record in outcome.runs):
+                raise
+    pytest.skip("other programs keep this machine's cores busy: what is measured then says little")
