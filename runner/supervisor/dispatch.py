@@ -113,7 +113,7 @@ class Dispatcher:
             self._credit(task)
         elif available := self.ledger.available_items(task.name):
             if task.is_async:
-                self._feed_async(task)
+                available = self._feed_async(task, available)
             else:
                 available = self._feed_in_turn(task, available, flush=flush)
         if task.free_slots[0] or task.is_source or task.is_async:  # else no worker waits
@@ -164,8 +164,11 @@ class Dispatcher:
             task.update_free_slot(slot)
         return available
 
-    def _feed_async(self, task: TaskState) -> None:
-        """Grant one item for each lease; but a suspect alone, so that its next crash tells whose fault it was."""
+    def _feed_async(self, task: TaskState, available: int) -> int:
+        """Grant one item for each lease; but a suspect alone, so that its next crash tells whose fault it was.
+
+        Return how many of the `available` items are left.
+        """
         ready = [slot for slot in task.slots if slot.accepts_items]
         grants: dict[int, list[Grant]] = defaultdict(list)
         depths = range(1, task.max_leases_per_worker + 1)
@@ -174,15 +177,16 @@ class Dispatcher:
         ):  # each once before any twice
             if slot.isolated_lease in slot.leases or (slot.leases and self.ledger.suspect_first(task.name)):
                 continue
-            available = self.ledger.available_items(task.name)
             grant = self._grant_lease(task, slot, available, len(ready), flush=False) if available else None
             if grant is None:
                 break
+            available -= self.ledger.leases[grant.lease].count
             if any(part.crashes for part in grant.parts):
                 slot.isolated_lease = grant.lease
             grants[slot.index].append(grant)
         for index, (first, *others) in grants.items():
             task.engine.send(index, replace(first, other_grants=tuple(others)) if others else first)
+        return available
 
     def _grant_lease(
         self, task: TaskState, slot: WorkerSlot, available: int, takers: int, *, flush: bool

@@ -54,7 +54,8 @@ def _is_plain(item: Any) -> bool:
     numpy = sys.modules.get("numpy")
     if numpy is None or type(item) is not numpy.ndarray or numpy.ndarray in copyreg.dispatch_table:
         return False
-    return bool(item.flags.carray)  # in the order of C, aligned and writable
+    # In the order of C, aligned and writable. The one buffer beside an array of objects is that of an object in it.
+    return bool(item.flags.carray) and not item.dtype.hasobject
 
 
 def _plain_type(dtype: Any) -> Any:

@@ -2,10 +2,11 @@
 
     | magic 2 | - 2 | header length 4 | payload length 8 |  header  |  payloads ...  |
 
-The header is the message in MessagePack. Short payloads stand in it; if one is long, each stands as its length, and all
-of them follow. Reading a header executes nothing in the supervisor and cannot crash it, whatever a confused worker
-writes into its socket: bytes that are not a message are a `FrameError`, and their worker is given up. Of bytes in
-arenas only the place is told, and an `ArenaNotice`'s descriptor travels beside its message (`socket_link`).
+The header is the message in MessagePack. A few short payloads stand in it; if one is long, or there are many, each
+stands as its length, and all of them follow. Reading a header executes nothing in the supervisor and cannot crash it,
+whatever a confused worker writes into its socket: bytes that are not a message are a `FrameError`, and their worker is
+given up. Of bytes in arenas only the place is told, and an `ArenaNotice`'s descriptor travels beside its message
+(`socket_link`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from runner.errors import RunnerError
 from runner.transport.messages import FromWorker, Grant, Produced, Reply, SharedPayload, ToWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from runner.transport.messages import GrantedRange, Output
 
@@ -30,6 +31,8 @@ MAX_HEADER_BYTES = 1 << 28
 MAX_PAYLOAD_BYTES = 1 << 40
 #: A longer payload is not copied into the header. bench scale, wire: 1,000 numbers without it 16.2 us, with it 12.8
 MAX_INLINE_BYTES = 1 << 14
+#: Nor are more payloads: one call may yield a million items for a reader of single ones, and a header has a bound.
+MAX_INLINE_PAYLOADS = 64
 
 WireBuffer = bytes | bytearray | memoryview
 
@@ -46,9 +49,9 @@ def pack_message(message: ToWorker | FromWorker) -> list[WireBuffer]:
     payloads: list[WireBuffer] = []
     told: Any = message
     if type(message) is Grant:
-        if message.other_grants or _has_long_payload(message.parts):
+        if message.other_grants or _need_detaching(message.parts):
             told = _detach_grant(message, payloads)
-    elif (type(message) is Reply or type(message) is Produced) and _has_long_payload(message.outputs):
+    elif (type(message) is Reply or type(message) is Produced) and _need_detaching(message.outputs):
         payloads += [output.payload for output in message.outputs]
         told = replace(message, outputs=[replace(output, payload=len(output.payload)) for output in message.outputs])
     try:
@@ -58,8 +61,10 @@ def pack_message(message: ToWorker | FromWorker) -> list[WireBuffer]:
     return [PREFIX_STRUCT.pack(MAGIC_BYTES, len(header), sum(map(len, payloads))) + header, *payloads]
 
 
-def _has_long_payload(pieces: Iterable[GrantedRange | Output]) -> bool:
-    """Return True if a payload is to follow the header; those with bytes in arenas do, which a header cannot show."""
+def _need_detaching(pieces: Sequence[GrantedRange | Output]) -> bool:
+    """Return True if the payloads are to follow the header; those with bytes in arenas do, which it cannot show."""
+    if len(pieces) > MAX_INLINE_PAYLOADS:
+        return True
     for piece in pieces:  # noqa: SIM110  a generator would cost more than all the rest
         if len(piece.payload) > MAX_INLINE_BYTES or type(piece.payload) is SharedPayload:
             return True

@@ -84,7 +84,7 @@ class WorkerLink:
             data = self._read_into(memoryview(bytearray(end)), data, end)
         elif len(data) < end:
             data = self._read_into(self._read_buffer, data, end)
-        self._unread = data[end:]
+        self._unread = data[end:] if end < len(data) else _NOTHING  # it would keep a large message's memory alive
         if end <= len(self._read_buffer):  # copied, because items of this message are decoded after the next reading
             data = memoryview(bytes(data[:end]))
         message = framing.unpack_message(data[size : size + header], data[size + header : end])

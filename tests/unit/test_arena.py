@@ -419,6 +419,22 @@ def test_a_plain_array_is_neither_pickled_nor_unpickled_again(pair: Pair, monkey
     assert item_codec.decode_item(item_codec.mark_items_sent([encoded])[0][0])[5] == -1
 
 
+@pytest.mark.parametrize("length", [2, 20_000])
+def test_an_array_of_objects_of_which_one_is_large(pair: Pair, length: int) -> None:
+    import numpy as np
+
+    for number in range(3):
+        array = np.empty(length, object)
+        array[0] = np.full(20_000, 7.0)
+        array[1] = number
+        found = item_codec.decode_item(pair.send(array))
+        assert (found.dtype, found.shape, found[1]) == (array.dtype, array.shape, number)
+        assert (found[0] == array[0]).all()
+        equal = np.empty(length, object)
+        equal[0] = np.full(20_000, float(number))
+        assert (item_codec.decode_item(pair.send(equal))[0] == number).all()
+
+
 def test_an_array_that_the_user_pickles_in_a_way_of_theirs(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     import copyreg
 

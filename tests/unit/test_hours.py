@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from runner.supervisor.time_accounting import (
     TimeAccount,
     WaitReason,
 )
+from runner.tasks import Shape
 from runner.transport.messages import MeasuredTimes
 
 COST = 0.010
@@ -65,6 +67,18 @@ def test_before_a_slow_sink_all_wait_for_room() -> None:
     assert share(found["sink"], "executing") > 0.95
     assert share(found["middle"], "room") > 0.6
     assert share(found["source"], "room") > 0.8
+
+
+def test_a_worker_of_an_async_task_does_not_wait_for_the_room_that_another_ones_item_takes() -> None:
+    made = plan(
+        [task("source", (), ("a",)), task("middle", ("a",), ("b",), count=40), task("sink", ("b",), count=40)],
+        [QueueConfig("a", size=10), QueueConfig("b", size=1)],
+    )
+    made.tasks["middle"] = replace(made.tasks["middle"], shape=Shape("async"))
+    *_, seen = simulate(made, Script(1, cost=COST), 400)
+    found = {each.name: each for each in seen[-1].tasks}
+    assert share(found["middle"], "item") > 0.3
+    assert share(found["middle"], "room") < 0.05
 
 
 def test_a_rate_makes_workers_wait_for_their_turn() -> None:

@@ -82,6 +82,16 @@ def test_a_worker_reads_whole_messages_wherever_their_bytes_are_cut(sizes: list[
     assert all(same(one, other) for one, other in zip(heard, sent, strict=True))
 
 
+def test_a_worker_that_waits_keeps_no_large_message_alive() -> None:
+    ours, theirs = connected_pair()
+    with ours, theirs:
+        worker = WorkerLink(theirs)
+        SupervisorLink(ours).send(grant(1, 100_000))
+        memory = worker.receive().parts[0].payload.obj
+        memory.append(0)  # a BufferError while somebody has a view of it
+        assert len(memory) > 100_000
+
+
 @pytest.mark.parametrize("between", [0, 3])
 def test_descriptors_belong_to_their_messages_even_when_many_are_read_at_once(between: int) -> None:
     ours, theirs = connected_pair()

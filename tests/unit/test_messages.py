@@ -107,6 +107,19 @@ def test_payloads_are_neither_copied_nor_sent_twice() -> None:
     assert (back.parts[0].payload, back.parts[1].payload) == (payload, other)
 
 
+@pytest.mark.parametrize("kind", [Reply, Grant])
+def test_many_short_payloads_do_not_fill_the_header(kind: type) -> None:
+    """One call may yield a million items for a reader of single ones: as many chunks as have no bound."""
+    payload = b"x" * framing.MAX_INLINE_BYTES
+    message: Any = Reply((), (Output(0, 64, len(payload), payload),) * 1000, 0.0)
+    if kind is Grant:
+        message = Grant(1, 0.1, tuple(GrantedRange(at, 0, 64, 1, 0, PICKLED, bytes(payload)) for at in range(1000)))
+    frame = packed(message)
+    header, _ = framing.read_prefix(frame)
+    assert header < 1000 * 100
+    assert unpacked(frame) == message
+
+
 def test_what_a_worker_sends_is_copied_out_of_the_buffer_it_was_read_into() -> None:
     frame = bytearray(packed(Produced(1, (Output(0, 1, 3, b"abc"),), 0.0)))
     made = unpacked(frame)  # type: ignore[arg-type]
