@@ -21,6 +21,7 @@ import socket
 import sys
 from functools import partial
 from multiprocessing import util
+from multiprocessing.spawn import get_executable
 from typing import NoReturn
 
 import runner.engines.processes  # noqa: F401  what the command needs anyway is shared with the copy
@@ -86,6 +87,7 @@ def _become_fork_server(control_fd: int) -> NoReturn:
         flags = util._args_from_interpreter_flags  # type: ignore[attr-defined]  # as in `spawn`
         util._args_from_interpreter_flags = lambda: [*flags(), "-P"]  # type: ignore[attr-defined]  # for pools in tasks
         _set_title(b"runner: fork_server")
+        _set_short_name()
         fork_server.serve(control_fd)
     finally:
         os._exit(1)
@@ -113,3 +115,9 @@ def _set_title(title: bytes) -> None:
         if start:
             # Without a zero at its end `ps` would read on, into the environment.
             ctypes.memmove(start, title[: end - start - 1].ljust(end - start, b"\0"), end - start)
+
+
+def _set_short_name() -> None:
+    """Have `killall runner` see this process, and the workers, as it sees an interpreter: it is for the command."""
+    with contextlib.suppress(OSError), open("/proc/self/comm", "wb") as file:  # noqa: PTH123  paths take their time
+        file.write(os.path.basename(os.fsencode(get_executable())))  # noqa: PTH119  the same

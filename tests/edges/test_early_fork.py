@@ -162,6 +162,25 @@ def test_a_worker_inherits_what_another_plugin_has_changed(project):
     assert seen(outcome) == {"umask": 0o57, "nice": 5, "size": 1 << 30}
 
 
+def test_killall_does_not_find_workers_by_the_name_of_the_command(project):
+    """A worker that ends by SIGTERM loses the item that it has at hand; the command lets it finish."""
+    look = """
+        import os
+        from runner import task
+
+        @task
+        def look():
+            return {pid: open(f"/proc/{pid}/comm").read().strip() for pid in ("self", os.getppid())}
+    """
+    made = project({"tasks.toml": TASKS, "plugins/look.py": look, "plugins/other.py": OTHER})
+    command = Path(made.path, "begin-run")
+    command.write_text(f"#!{sys.executable}\nfrom runner.__main__ import main\nmain()\n")
+    command.chmod(0o700)
+    done = subprocess.run([command, "run"], cwd=made.path, capture_output=True, text=True, timeout=60, check=True)
+    found = ast.literal_eval(done.stdout[done.stdout.index("{") :].splitlines()[0])
+    assert set(found.values()) == {Path(sys.executable).name[:15]}
+
+
 def test_a_daemon_that_a_plugin_forks_at_import_does_not_keep_the_fork_server(project):
     daemon = """
         import os, signal, time
