@@ -20,10 +20,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner import events, shared_stdin
-from runner.clock import RealClock
 from runner.engines import process_setup
 from runner.engines.base import EngineContext
-from runner.engines.reactor import LocalReactor
+from runner.engines.reactor import LocalReactor, RealClock
 from runner.plugins.hooks import Listeners, offered_engines
 from runner.plugins.plugin import changed_environment
 from runner.report.console import Console

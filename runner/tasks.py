@@ -182,9 +182,6 @@ class Outbox(Generic[T]):
         self.put(item, block=False)
 
 
-# -- what a signature says --------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Shape:
     """The way a callable is to be called; all that the engine needs to know of it.
@@ -346,9 +343,6 @@ def _original_name(annotation: str, target: Any) -> str:
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "runner":
             names |= {each.asname: each.name for each in node.names if each.asname and each.name in _WORDS}
     return next((names[head] for head in _annotation_names(annotation) if head in names), annotation)
-
-
-# -- where a worker finds it ------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,8 +97,10 @@ def _add_common_options(command: Any, folder_options: list[Any]) -> None:
     for each in within:
         _add_common_options(each, folder_options)
     if not within:
-        if "Examples:" in (text := command.callback.__doc__ or ""):
-            command.help = _help_text(text)
+        head, mark, examples = inspect.cleandoc(command.callback.__doc__ or "").partition("Examples:\n")
+        if mark:  # they keep their lines: that is what the backspace says
+            lines = [line for line in examples.split("\n") if line.strip()]
+            command.help = f"{head}\b\n{mark}" + "\n".join(lines)
         if not any("-C" in param.opts for param in command.params):
             command.params += folder_options
         command.parse_args = functools.partial(_parse_with_hint, command, command.parse_args)
@@ -126,13 +128,6 @@ def _parse_with_hint(command: Any, usual: Any, ctx: Any, args: list[str]) -> Any
         if near := did_you_mean(wrong, [name for name in (*known, "--help") if name.startswith("--")]):
             error.message = f"{getattr(error, 'message', '')}; {near}"  # type: ignore[attr-defined]  # click's
         raise
-
-
-def _help_text(text: str) -> str:
-    """Return a docstring as help: the examples keep their lines (that is what the backspace says)."""
-    head, mark, examples = inspect.cleandoc(text).partition("Examples:\n")
-    lines = [line for line in examples.split("\n") if line.strip()]
-    return head + (f"\b\n{mark}" + "\n".join(lines) if mark else "")
 
 
 @functools.cache

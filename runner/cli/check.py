@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from runner.cli.shared_options import (
-    NoPluginOption,
-    NoPluginsOption,
-    OnlyPluginOption,
-    ParamOptions,
-    SetOptions,
-    complete_file,
-    file_or_default,
-    parse_pairs,
-    plugin_choice,
-)
+from runner.cli import shared_options as shared
 from runner.cli.streams import claim_stdout
 from runner.errors import ConfigError, UsageError
 from runner.text import count_with_noun
@@ -41,19 +31,19 @@ def check(
         Argument(
             metavar="FILE",
             help="The files; `-` is standard input. Default: tasks.toml here.",
-            autocompletion=complete_file,
+            autocompletion=shared.complete_file,
             show_default=False,
         ),
     ] = None,
-    param: ParamOptions = None,
-    set_: SetOptions = None,
+    param: shared.ParamOptions = None,
+    set_: shared.SetOptions = None,
     strict: Annotated[bool, Option("--strict", help="Warnings are errors.")] = False,
     static: Annotated[
         bool, Option("--static", help="Execute no code of the project: functions are not looked at.")
     ] = False,
-    no_plugin: NoPluginOption = None,
-    no_plugins: NoPluginsOption = False,
-    only_plugin: OnlyPluginOption = None,
+    no_plugin: shared.NoPluginOption = None,
+    no_plugins: shared.NoPluginsOption = False,
+    only_plugin: shared.OnlyPluginOption = None,
     format_: Annotated[
         str, Option("--format", metavar="text|json|github", help="How to write.", autocompletion=lambda: _FORMATS)
     ] = "text",
@@ -74,11 +64,11 @@ def check(
     from runner.problems import render_problems
 
     write = print if format_ == "text" else claim_stdout()
-    chosen = None if static else plugin_choice(no_plugin, no_plugins, only_plugin)
-    given, sets = dict(parse_pairs(param, "--param")), parse_pairs(set_, "--set")
+    chosen = None if static else shared.plugin_choice(no_plugin, no_plugins, only_plugin)
+    given, sets = dict(shared.parse_pairs(param, "--param")), shared.parse_pairs(set_, "--set")
     found: list[Problem] = []
     good: list[str] = []
-    for file in files or [file_or_default(None, "check")]:
+    for file in files or [shared.file_or_default(None, "check")]:
         problems, summary = _check_one(file, given, sets, chosen)
         found += problems
         if not problems:

@@ -75,9 +75,8 @@ def show(
             shown += 1
             print(_letter_text(letter))
     if item and not shown:
-        raise UsageError(
-            f"run {path.parent.name} has no dead letter for item {item}; see: runner dead list {path.parent.name}"
-        )
+        text = f"run {path.parent.name} has no dead letter for item {item}; see: runner dead list {path.parent.name}"
+        raise UsageError(text)
 
 
 @app.command("export")

@@ -11,18 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from typer import Argument, Option
 
-from runner.cli.shared_options import (
-    DEFAULT_FILE,
-    DEFAULT_STATE,
-    FileArgument,
-    NoPluginOption,
-    NoPluginsOption,
-    OnlyPluginOption,
-    ParamOptions,
-    SetOptions,
-    examine_file,
-    plugin_choice,
-)
+from runner.cli import shared_options as shared
+from runner.cli.shared_options import DEFAULT_FILE
 from runner.cli.streams import claim_stdout
 from runner.errors import ConfigError, UsageError
 from runner.store import records
@@ -39,16 +29,16 @@ def list_(
     what: Annotated[
         str, Argument(metavar="|".join(_LISTS), help="What to list.", autocompletion=lambda: [*_LISTS])
     ] = "tasks",
-    file: FileArgument = None,
-    param: ParamOptions = None,
-    set_: SetOptions = None,
-    no_plugin: NoPluginOption = None,
-    no_plugins: NoPluginsOption = False,
-    only_plugin: OnlyPluginOption = None,
+    file: shared.FileArgument = None,
+    param: shared.ParamOptions = None,
+    set_: shared.SetOptions = None,
+    no_plugin: shared.NoPluginOption = None,
+    no_plugins: shared.NoPluginsOption = False,
+    only_plugin: shared.OnlyPluginOption = None,
     load: Annotated[bool, Option("--load", help="plugins: import the installed ones too.")] = False,
     state: Annotated[
         Path, Option(metavar="FOLDER", help="runs: where they are kept (`state` in [run]).")
-    ] = DEFAULT_STATE,
+    ] = shared.DEFAULT_STATE,
     as_json: Annotated[bool, Option("--json", help="Write JSON.")] = False,
 ) -> None:
     """List tasks, functions, params or plugins, with signatures and help, or past runs.
@@ -70,11 +60,11 @@ def list_(
     document = claim_stdout() if as_json else None
     listed: Any = state
     if what != "runs":
-        listed = config = examine_file(file, f"list {what}", param, set_)
+        listed = config = shared.examine_file(file, f"list {what}", param, set_)
     if what in {"functions", "plugins"}:
         from runner.plugins import PluginSet
 
-        listed = PluginSet(config.folder, config.plugins, plugin_choice(no_plugin, no_plugins, only_plugin))
+        listed = PluginSet(config.folder, config.plugins, shared.plugin_choice(no_plugin, no_plugins, only_plugin))
         for plugin in listed.all_plugins if load or what == "functions" else ():
             plugin.load_functions()
     lines_of, records_of = _LISTS[what]

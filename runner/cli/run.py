@@ -13,19 +13,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from typer import Option
 
+from runner.cli import shared_options as shared
 from runner.cli import streams
-from runner.cli.shared_options import (
-    FileArgument,
-    NoPluginOption,
-    NoPluginsOption,
-    OnlyPluginOption,
-    ParamOptions,
-    SetOptions,
-    complete_task,
-    file_or_default,
-    parse_pairs,
-    plugin_choice,
-)
 from runner.config.overrides import select_tasks
 from runner.errors import RunnerError, UsageError
 from runner.text import count_with_noun, format_table
@@ -43,15 +32,16 @@ _MOST_NAMES = 8
 
 
 def run(
-    file: FileArgument = None,
-    param: ParamOptions = None,
-    set_: SetOptions = None,
+    file: shared.FileArgument = None,
+    param: shared.ParamOptions = None,
+    set_: shared.SetOptions = None,
     task: Annotated[
         list[str] | None,
-        Option("--task", "-t", metavar="NAME", help="Run only this task.", autocompletion=complete_task),
+        Option("--task", "-t", metavar="NAME", help="Run only this task.", autocompletion=shared.complete_task),
     ] = None,
     skip: Annotated[
-        list[str] | None, Option(metavar="NAME", help="Do not run this task.", autocompletion=complete_task)
+        list[str] | None,
+        Option(metavar="NAME", help="Do not run this task.", autocompletion=shared.complete_task),
     ] = None,
     grace: Annotated[str | None, Option(metavar="TIME", help="Time to drain after the first Ctrl-C, e.g. 30s.")] = None,
     halt: Annotated[
@@ -76,9 +66,9 @@ def run(
     help_params: Annotated[
         bool, Option("--help-params", help="List the params of the file, and start nothing.")
     ] = False,
-    no_plugin: NoPluginOption = None,
-    no_plugins: NoPluginsOption = False,
-    only_plugin: OnlyPluginOption = None,
+    no_plugin: shared.NoPluginOption = None,
+    no_plugins: shared.NoPluginsOption = False,
+    only_plugin: shared.OnlyPluginOption = None,
     dead_ok: Annotated[bool, Option("--dead-ok", help="Exit 0 although some items are dead.")] = False,
     events: Annotated[str | None, Option(metavar="FILE", help="Write the run's events to FILE, as JSON lines.")] = None,
     as_json: Annotated[
@@ -118,10 +108,10 @@ def run(
     document = streams.claim_stdout() if as_json else None
     if progress not in _DISPLAYS:
         raise UsageError(f"--progress knows {', '.join(_DISPLAYS)}, not {progress[:40]!r}")
-    given, file = dict(parse_pairs(param, "--param")), file_or_default(file, "run")
+    given, file = dict(shared.parse_pairs(param, "--param")), shared.file_or_default(file, "run")
     keys = {"grace": grace, "log": log, "halt": halt, "deadline": deadline, "record": "0" if no_record else None}
     written = {key: value for key, value in keys.items() if value is not None}
-    sets = parse_pairs(set_, "--set")  # which are TOML: a number stays one
+    sets = shared.parse_pairs(set_, "--set")  # which are TOML: a number stays one
     sets += [(f"run.{key}", value if value.isdigit() else json.dumps(value)) for key, value in written.items()]
     loaded = select_tasks(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
     if help_params:
@@ -141,7 +131,7 @@ def run(
         gc_tuning.freeze_imported()
         early_fork.fork_early()
     gc_tuning.freeze_imported()
-    plan = runs.prepare_plan(loaded, plugin_choice(no_plugin, no_plugins, only_plugin))
+    plan = runs.prepare_plan(loaded, shared.plugin_choice(no_plugin, no_plugins, only_plugin))
     if dry_run:
         print("\n".join(_describe_plan(loaded, plan)))
         return

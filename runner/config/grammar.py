@@ -16,27 +16,19 @@ from runner.model import Backoff, Lifespan, Restarts
 #: A time that must not be 0.
 _SOME_TIME = types.duration(0.001)
 
+# Formatted by hand, as a table: a key and its type, and what it means with its default.
+# fmt: off
 RUN = KeyTable(
     "run",
-    Key(
-        "halt",
-        types.HALT,
+    Key("halt", types.HALT,
         'the dead items that stop the run: "first", a count, or a percentage (counted once 20 items have ended)',
-        '"never"',
-    ),
-    Key(
-        "deadline",
-        _SOME_TIME,
-        "when the run has ended, drained or not (draining begins before it, at most `grace`); exit 124",
-    ),
+        '"never"'),
+    Key("deadline", _SOME_TIME,
+        "when the run has ended, drained or not (draining begins before it, at most `grace`); exit 124"),
     Key("grace", types.duration(), "time to drain after the first Ctrl-C or SIGTERM", '"10s"'),
     Key("engine", types.ENGINE, 'where processes live: `"local"`, or an engine of a plugin', '"local"'),
-    Key(
-        "log",
-        types.choice("prefix", "raw"),
-        "lines of output carry the name of their worker, or are left alone",
-        '"prefix"',
-    ),
+    Key("log", types.choice("prefix", "raw"),
+        "lines of output carry the name of their worker, or are left alone", '"prefix"'),
     Key("state", types.PATH, "folder of ledgers, dead letters and reports, relative to the file", '".runner"'),
     Key("record", types.integer(0), "the number of runs that are kept in `state`, this one included; 0: none", "20"),
     Key("max_item", types.SIZE, "the largest item that may travel between processes", '"256MiB"'),
@@ -46,11 +38,8 @@ QUEUE = KeyTable(
     "queue",
     Key("size", types.integer(), "the most items that it holds; while it is full, writers wait", "1000"),
     Key("bytes", types.SIZE, "the most bytes that it holds; the bound that is reached first counts", '"64MB"'),
-    Key(
-        "fanout",
-        types.choice("share", "copy"),
-        "required when two tasks read the queue: they compete, or each gets every item",
-    ),
+    Key("fanout", types.choice("share", "copy"),
+        "required when two tasks read the queue: they compete, or each gets every item"),
     Key("loop", types.BOOLEAN, "this queue closes a cycle; it never blocks its writers", "false"),
 )
 
@@ -84,74 +73,39 @@ LIFESPAN = KeyTable(
 TASK = KeyTable(
     "task",
     Key("call", types.CALL, "function, plugin.function or package.module:function", "the task's own name"),
-    Key(
-        "args",
-        types.ARGS,
-        "positional arguments, checked and converted by the function's signature and type hints",
-        "[]",
-    ),
+    Key("args", types.ARGS,
+        "positional arguments, checked and converted by the function's signature and type hints", "[]"),
     Key("with", types.KWARGS, "keyword arguments, as `args`", "{}"),
     Key("inputs", types.QUEUES, "queues it reads; a single one may be a string", "[]"),
-    Key(
-        "outputs",
-        types.PORTS,
-        "queues it writes: every item goes to each; as a table, named ports, and the function picks",
-        "[]",
-    ),
+    Key("outputs", types.PORTS,
+        "queues it writes: every item goes to each; as a table, named ports, and the function picks", "[]"),
     Key("mode", types.choice("thread", "process"), "how its workers run", 'what the function declares, else "process"'),
     Key("workers", types.WORKERS, 'a number, a list of names, or "auto" (one for each core)', "1"),
     Key("concurrency", types.integer(1, 1_000_000), "`async def` only: items in flight in one worker", "100"),
-    Key(
-        "batch",
-        types.batch_of(BATCH),
-        "the function takes a list of items, at most this number; the rest is flushed at the end",
-    ),
+    Key("batch", types.batch_of(BATCH),
+        "the function takes a list of items, at most this number; the rest is flushed at the end"),
     Key("ordered", types.BOOLEAN, "results leave in the order in which their items came", "false"),
-    Key(
-        "timeout",
-        _SOME_TIME,
-        "for one item, or without inputs for the whole call; processes only, as a thread cannot be killed",
-    ),
+    Key("timeout", _SOME_TIME,
+        "for one item, or without inputs for the whole call; processes only, as a thread cannot be killed"),
     Key("attempts", types.integer(1, 1_000_000), "tries in all", "1"),
     Key("backoff", types.table_of(BACKOFF, Backoff), "waits before retries"),
-    Key(
-        "retry_on",
-        types.EXCEPTIONS,
-        "names of exceptions that are tried again; any other error is final at once",
-        "every Exception",
-    ),
-    Key(
-        "on_error",
-        types.choice("dead", "skip", "fail", "stop"),
+    Key("retry_on", types.EXCEPTIONS,
+        "names of exceptions that are tried again; any other error is final at once", "every Exception"),
+    Key("on_error", types.choice("dead", "skip", "fail", "stop"),
         "when tries are used up: a dead letter; dropped and counted; the task has failed; the whole run stops",
-        'with inputs "dead", without "fail"',
-    ),
+        'with inputs "dead", without "fail"'),
     Key("dead", types.DEAD_QUEUE, "a queue that receives the items given up, as `DeadLetter`", "the run's own store"),
     Key("rate", types.RATE, "the most items in a period, over all workers"),
-    Key(
-        "after",
-        types.AFTER,
-        'tasks that must have ended well first; or a table, name → "started", "ended" or "ok"',
-        "[]",
-    ),
-    Key(
-        "restarts",
-        types.table_of(RESTARTS, Restarts),
-        "deaths of workers, not blamed on an item, before the task fails",
-    ),
-    Key(
-        "lifespan",
-        types.table_of(LIFESPAN, Lifespan),
-        "a worker is replaced after a number of items, or above an amount of memory",
-    ),
+    Key("after", types.AFTER,
+        'tasks that must have ended well first; or a table, name → "started", "ended" or "ok"', "[]"),
+    Key("restarts", types.table_of(RESTARTS, Restarts),
+        "deaths of workers, not blamed on an item, before the task fails"),
+    Key("lifespan", types.table_of(LIFESPAN, Lifespan),
+        "a worker is replaced after a number of items, or above an amount of memory"),
     Key("enabled", types.BOOLEAN, "if false, it is not part of the run", "true"),
     Key("help", types.TEXT, "a line for people"),
-    Key(
-        "env",
-        types.ENVIRONMENT,
-        "environment variables of its workers; for processes only (E214), because threads share one environment",
-        "{}",
-    ),
+    Key("env", types.ENVIRONMENT,
+        "environment variables of its workers; for processes only (E214), because threads share one environment", "{}"),
 )
 
 #: What belongs to one task only cannot be a default for all of them.
@@ -166,12 +120,8 @@ DEFAULTS = KeyTable(
 
 PARAM = KeyTable(
     "param",
-    Key(
-        "type",
-        types.choice("str", "int", "float", "bool", "path", "duration", "size", "list"),
-        "what the value is",
-        "the type of `default`",
-    ),
+    Key("type", types.choice("str", "int", "float", "bool", "path", "duration", "size", "list"),
+        "what the value is", "the type of `default`"),
     Key("default", types.ANY, "the value if none is given"),
     Key("required", types.BOOLEAN, "without a value the run does not start", "false"),
     Key("choices", types.LIST, "the only values allowed"),
@@ -192,6 +142,7 @@ TOP = KeyTable(
     Key("tasks", types.named_tables(TASK), "the tasks"),
     Key("defaults", types.table_of(DEFAULTS), "values for all tasks, all queues"),
 )
+# fmt: on
 
 TABLES: dict[str, KeyTable] = {
     table.name: table

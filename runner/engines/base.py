@@ -65,6 +65,13 @@ class EngineContext(Struct, frozen=True):
     folder: Path
 
 
+class Clock(Protocol):
+    """The source of time for the supervisor. Only monotonic time decides anything; seconds as float."""
+
+    def now(self) -> float:
+        """Return the seconds on a clock that never goes back."""
+
+
 class Reactor(Protocol):
     """The events that the supervisor waits for."""
 

@@ -151,9 +151,8 @@ def raise_open_files_limit(processes: int, workers: int) -> None:
     from runner.transport.progress_page import MAX_PROGRESS_SLOTS  # not for a command that only says its version
 
     if workers > MAX_PROGRESS_SLOTS:
-        raise ResourceError(
-            f"{workers:,} workers are more than one run can have ({MAX_PROGRESS_SLOTS:,}); lower `workers`"
-        )
+        text = f"{workers:,} workers are more than one run can have ({MAX_PROGRESS_SLOTS:,}); lower `workers`"
+        raise ResourceError(text)
     try:
         import resource
     except ImportError:  # Windows has no such limit

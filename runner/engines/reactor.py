@@ -31,6 +31,13 @@ _HAS_EPOLL = hasattr(select, "epoll")
 _LIMIT_UNITS = 1 if _HAS_EPOLL else 1000
 
 
+class RealClock:
+    """The machine's monotonic clock."""
+
+    #: Seconds since some fixed moment. The function itself: it is asked several times for each message.
+    now = staticmethod(time.monotonic)
+
+
 class LocalReactor:
     """The descriptors that are watched, and a queue of events that threads post."""
 

@@ -55,8 +55,6 @@ class Ledger:
         #: Whether any item may be asleep.
         self._sleepers = False
 
-    # -- coming in -----------------------------------------------------------------------------
-
     def make_chunk(self, payload: Any, count_: int, size: int, shared_bytes: int = 0) -> Chunk:
         """Number a new chunk."""
         return Chunk(next(self._chunks), payload, count_, size, shared_bytes)
@@ -94,8 +92,6 @@ class Ledger:
             self._send(task, self.release_orders[task].release_outputs(settled_only=False))
         for line in self.subscriptions_by_task[task]:
             line.remove_reader(task, over)
-
-    # -- going out -----------------------------------------------------------------------------
 
     def grant_lease(
         self,
@@ -192,8 +188,6 @@ class Ledger:
         if not self._sleepers:
             return None
         return min((line.sleeping_ranges[0][0] for line in self.subscriptions if line.sleeping_ranges), default=None)
-
-    # -- settling ------------------------------------------------------------------------------
 
     def settle_lease(
         self,
@@ -334,8 +328,6 @@ class Ledger:
         if (entry := lease.order_entry) is not None:
             result.fed_queues = self._send(lease.task, entry.release_order.settle_entry(entry, []))
         return result
-
-    # -- the end -------------------------------------------------------------------------------
 
     def count_left(self) -> None:
         """Count what is still queued, leased or held back as left. Call once, when nothing runs any more."""

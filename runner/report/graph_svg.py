@@ -161,9 +161,6 @@ class _Part:
         return f'<path class="{edge.style}" d="{data}" marker-end="url(#arrow)"/>'
 
 
-# -- places -----------------------------------------------------------------------------------
-
-
 @dataclass(slots=True)
 class DiagramLayout:
     """Layers of boxes and bends from left to right, the centre of each, and each edge's way from layer to layer.

@@ -202,9 +202,6 @@ def fit_escaped(text: str, most: int) -> str:
     return text
 
 
-# -- what the page draws, and the tables beside it: small, however long the run ----------------
-
-
 def build_plots(record: RunRecord) -> dict[str, Any]:
     """Return everything that is drawn, for JSON."""
     series = record.series

@@ -117,9 +117,8 @@ def parse_record(text: str, where: str) -> RunRecord:
         found = None
     version = found.get("version") if isinstance(found, dict) else None
     if isinstance(version, int) and version > RECORD_VERSION:
-        raise UsageError(
-            f"{where}: a record of version {version}, and this runner knows {RECORD_VERSION}: use a newer one"
-        )
+        text = f"{where}: a record of version {version}, and this runner knows {RECORD_VERSION}: use a newer one"
+        raise UsageError(text)
     try:
         record = msgspec.convert(found, RunRecord)
     except msgspec.ValidationError as error:

@@ -104,9 +104,6 @@ _last_faults = -1
 _copies_left = 0
 
 
-# -- arenas --------------------------------------------------------------------------------------
-
-
 def open_arena(number: int, fd: int, blocks: Any = None) -> None:
     """Add an arena whose descriptor has arrived, and own that from now on. `blocks[offset]` lives with a view."""
     _arenas[number] = MappedArena(number, fd, blocks)
@@ -120,9 +117,6 @@ def forget_arena(number: int) -> None:
         arena.close()
     if not _arenas:
         _close_pagemap()
-
-
-# -- views ---------------------------------------------------------------------------------------
 
 
 def borrow(number: int, offset: int, length: int, changes: PageChanges = ()) -> Any:
@@ -178,9 +172,8 @@ def peek(number: int, offset: int, length: int) -> memoryview:
 def _mapped_arena(number: int) -> MappedArena:
     arena = _arenas.get(number)
     if arena is None:
-        raise OSError(
-            "the memory in which this item lies could not be opened here: too many open files (see `ulimit -n`)"
-        )
+        text = "the memory in which this item lies could not be opened here: too many open files (see `ulimit -n`)"
+        raise OSError(text)
     return arena
 
 
@@ -234,9 +227,6 @@ def take_view_changes() -> tuple[tuple[BlockKey, ...], tuple[BlockKey, ...]]:
     _reported_views.difference_update(released)
     _reported_views.update(still_viewed)
     return still_viewed, released
-
-
-# -- what was written ------------------------------------------------------------------------------
 
 
 def _page_faults() -> int:

@@ -91,7 +91,11 @@ class Shell:
 
     def __call__(self, item: Any) -> Any:
         """Run the command for one item."""
-        arguments = self._command_arguments(item)
+        arguments = [fill_template(each, item) for each in self._templates]
+        if self._shell:
+            import shlex
+
+            arguments = ["/bin/sh", "-c", fill_template(self._templates[0], item, shlex.quote)]
         data = fill_template(self._stdin, item).encode(self._encoding, "surrogateescape")
         began = time.monotonic()
         done = Command(self._group, self._most, self._limit).run(arguments, data, self._cwd, self._env)
@@ -104,13 +108,6 @@ class Shell:
             return out
         err = self._decode_output(bytes(done.err), "replace")
         return {"item": item, "code": done.exit_code, "out": out, "err": err, "seconds": seconds}
-
-    def _command_arguments(self, item: Any) -> list[str]:
-        if self._shell:
-            import shlex
-
-            return ["/bin/sh", "-c", fill_template(self._templates[0], item, shlex.quote)]
-        return [fill_template(each, item) for each in self._templates]
 
     def _decode_output(self, data: bytes | bytearray, errors: str) -> str | bytes:
         if not self._text:
@@ -136,9 +133,6 @@ class Shell:
 def _last_lines(err: bytearray) -> str:
     lines = err.decode("utf-8", "replace").rstrip().splitlines()[-_SHOWN_LINES:]
     return "".join(f"\n  {line}" for line in lines)
-
-
-# -- a command's template, filled from an item -------------------------------------------------
 
 
 def fill_template(template: str, item: Any, quote: Callable[[str], str] = str) -> str:
@@ -185,9 +179,8 @@ def _text_of(value: Any, hole: str) -> str:
     elif isinstance(value, (bytes, os.PathLike)):
         text = os.fsdecode(value)
     else:
-        raise TypeError(
-            f"`{hole}` of the command would be of type {type(value).__name__}; name a field of it, as {{name}}"
-        )
+        text = f"`{hole}` of the command would be of type {type(value).__name__}; name a field of it, as {{name}}"
+        raise TypeError(text)
     if "\0" in text:
         raise ValueError(f"`{hole}` of the command has a NUL in it, which no argument can have")
     return text

@@ -158,9 +158,6 @@ def _tell_total(context: Context | None, items: int) -> None:
         context.progress(SENT_ITEMS, items)
 
 
-# -- reading ----------------------------------------------------------------------------------
-
-
 def _shown_path(path: str) -> str:
     return "<stdin>" if path == "-" else path
 

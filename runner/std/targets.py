@@ -263,9 +263,6 @@ def _copy_mode(fd: int, target: str) -> None:
         os.fchmod(fd, stat.S_IMODE(there.st_mode) & 0o777)
 
 
-# -- the part beside the file -----------------------------------------------------------------
-
-
 class _CannotLock(Exception):
     """The file with the part's name cannot be examined, or this file system has no locks."""
 

@@ -99,9 +99,6 @@ def _local_time() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
-# -- reading ----------------------------------------------------------------------------------
-
-
 def runs_with_dead_letters(state: Path) -> list[str]:
     """Return the runs that have dead letters, the oldest first."""
     return run_folders.runs_with_files(state, _FILE)

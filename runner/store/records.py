@@ -91,9 +91,6 @@ def write_page(state: Path, run: str, text: str) -> str:
     return str(path)
 
 
-# -- reading ----------------------------------------------------------------------------------
-
-
 def recorded_runs(state: Path) -> list[str]:
     """Return the runs that have a record, the oldest first; of runs that began together, by name."""
     return run_folders.runs_with_files(state, RECORD_FILE)

@@ -48,8 +48,6 @@ class Dispatcher:
         self.expected_items: dict[str, int] = defaultdict(int)
         self._owed: dict[int, tuple[tuple[str, ...], int]] = {}
 
-    # -- room ----------------------------------------------------------------------------------
-
     def free_room(self, task: TaskState) -> tuple[int, bool]:
         """Return how many items this task may still produce, by the bounds of all its outputs, less what others will.
 
@@ -107,8 +105,6 @@ class Dispatcher:
         queues, items = self._owed[lease]
         self._owed[lease] = (queues, items - done)
         self._expect_items(queues, -done)
-
-    # -- grants --------------------------------------------------------------------------------
 
     def feed_task(self, task: TaskState, *, flush: bool = False) -> None:
         """Grant what may be granted. `flush`: a batch need not be full."""
@@ -287,8 +283,6 @@ class Dispatcher:
                 piece.chunk.number, payload.index, 1, *tries, payload.kind, payload.payload, payload.text
             )
         return GrantedRange(piece.chunk.number, piece.start, piece.count, *tries, self.payload_kinds[queue], payload)
-
-    # -- credit --------------------------------------------------------------------------------
 
     def _credit(self, task: TaskState) -> None:
         if not task.output_groups:

@@ -29,8 +29,7 @@ from runner.transport.messages import Failed, Finished, Ready
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from runner.clock import Clock
-    from runner.engines.base import Engine, Reactor
+    from runner.engines.base import Clock, Engine, Reactor
     from runner.engines.engine_events import EngineEvent
     from runner.supervisor.outcome import RunOutcome
     from runner.supervisor.plan import Plan, TaskPlan

@@ -11,15 +11,7 @@ from runner.supervisor.audit import count_finished
 from runner.supervisor.dead_letters import DeadLetterPayload
 from runner.supervisor.run_state import Phase
 from runner.supervisor.time_accounting import EXECUTING, WAITING_FOR_REASON
-from runner.transport.messages import (
-    Ack,
-    MeasuredTimes,
-    Output,
-    Produced,
-    ProgressReport,
-    Reply,
-    SuspectPreview,
-)
+from runner.transport import messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -47,11 +39,11 @@ class ReplyHandler(Struct, eq=False):
 
     def __post_init__(self) -> None:
         self.handlers |= {
-            Reply: self._on_reply,
-            Produced: self._on_produced,
-            SuspectPreview: self._on_preview,
-            MeasuredTimes: self._on_times,
-            ProgressReport: self._on_progress,
+            messages.Reply: self._on_reply,
+            messages.Produced: self._on_produced,
+            messages.SuspectPreview: self._on_preview,
+            messages.MeasuredTimes: self._on_times,
+            messages.ProgressReport: self._on_progress,
         }
 
     def handle_message(self, event: MessageReceived) -> None:
@@ -63,20 +55,20 @@ class ReplyHandler(Struct, eq=False):
         if handler is not None:
             handler(slot, event.message)
 
-    def _on_preview(self, slot: WorkerSlot, message: SuspectPreview) -> None:
+    def _on_preview(self, slot: WorkerSlot, message: messages.SuspectPreview) -> None:
         slot.preview = message.preview
 
-    def _on_times(self, slot: WorkerSlot, message: MeasuredTimes) -> None:
+    def _on_times(self, slot: WorkerSlot, message: messages.MeasuredTimes) -> None:
         slot.time_account.add_measured(message)
         times = slot.task.time_histogram
         for key, items in message.time_histogram:
             times[key] = times.get(key, 0) + items
 
-    def _on_progress(self, slot: WorkerSlot, message: ProgressReport) -> None:
+    def _on_progress(self, slot: WorkerSlot, message: messages.ProgressReport) -> None:
         now = self.state.clock.now()
         self.state.emit(events.WorkerProgress(now, slot.task.name, slot.name, message.done, message.total))
 
-    def _on_reply(self, slot: WorkerSlot, reply: Reply) -> None:
+    def _on_reply(self, slot: WorkerSlot, reply: messages.Reply) -> None:
         task, state = slot.task, self.state
         outputs = self._make_chunks(task, reply.outputs)
         done = 0
@@ -102,7 +94,7 @@ class ReplyHandler(Struct, eq=False):
         if task.plan.config.lifespan is not None:
             self.timeout_watchdog.check_lifespan(slot)
 
-    def _make_chunks(self, task: TaskState, outputs: Iterable[Output]) -> list[tuple[str, Chunk]]:
+    def _make_chunks(self, task: TaskState, outputs: Iterable[messages.Output]) -> list[tuple[str, Chunk]]:
         ledger, sent_by_queue = self.state.ledger, self.state.audit.sent_by_queue
         made: list[tuple[str, Chunk]] = []
         for output in outputs:
@@ -115,7 +107,7 @@ class ReplyHandler(Struct, eq=False):
                 made.append((queue, chunk))
         return made
 
-    def _settle_ack(self, slot: WorkerSlot, ack: Ack, outputs: list[tuple[str, Chunk]]) -> int:
+    def _settle_ack(self, slot: WorkerSlot, ack: messages.Ack, outputs: list[tuple[str, Chunk]]) -> int:
         lease = self.state.ledger.leases.get(ack.lease)
         if lease is None:
             return 0
@@ -177,7 +169,7 @@ class ReplyHandler(Struct, eq=False):
         kind = self.dispatcher.payload_kinds[given_up.queue]
         return DeadLetterPayload(payload, piece.start, kind, number, evidence.text)
 
-    def _on_produced(self, slot: WorkerSlot, message: Produced) -> None:
+    def _on_produced(self, slot: WorkerSlot, message: messages.Produced) -> None:
         task = slot.task
         self.dispatcher.count_arrived(task, slot, message.item_count, wants_ack=message.wants_ack)
         self.state.ledger.source_items[task.name] += message.item_count

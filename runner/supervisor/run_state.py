@@ -14,8 +14,7 @@ from runner.supervisor.time_accounting import TimeAccount, WaitReason
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from runner.clock import Clock
-    from runner.engines.base import Engine
+    from runner.engines.base import Clock, Engine
     from runner.events import Event
     from runner.ledger.ledger import Ledger
     from runner.supervisor.audit import BalanceAudit

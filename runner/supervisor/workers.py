@@ -228,7 +228,8 @@ class WorkerPool(Struct, eq=False):
             fatal = f"worker `{slot.name}` {why} in its tear-down" if is_class else ""
         elif not blamed and not overdue:
             fatal = self._why_not_restarted(slot, event, why, was_ready=was_ready)
-            pause = self._restart_pause(task)
+            earlier = len(task.death_times) + task.failed_starts - 1  # none for a first death in the window
+            pause = min(_MOST_PAUSE, _FIRST_PAUSE * 2.0 ** min(earlier - 1, 20)) if earlier > 0 else 0.0
         again = again and not fatal
         item = blamed[0] if blamed else ""
         what = (item, again, self._preview(slot, item), max(1, len(blamed)), told)
@@ -363,11 +364,3 @@ class WorkerPool(Struct, eq=False):
             task.death_times.popleft()
         often = f"more than {restarts.times} such deaths within {format_seconds(restarts.window)}"
         return "" if len(task.death_times) <= restarts.times else f"{died}; {often} (`restarts` in the file)"
-
-    @staticmethod
-    def _restart_pause(task: TaskState) -> float:
-        """Return the seconds before the next worker: none for a first death in the window, then longer each time."""
-        earlier = len(task.death_times) + task.failed_starts - 1
-        if earlier < 1:
-            return 0.0
-        return min(_MOST_PAUSE, _FIRST_PAUSE * 2.0 ** min(earlier - 1, 20))

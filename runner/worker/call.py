@@ -17,7 +17,7 @@ from runner.transport import item_codec
 from runner.transport.messages import OBJECTS, Ack, Failure, Grant, Reply
 from runner.transport.progress_page import pack_burst
 from runner.worker.failure import WORKER_ENDING_ERRORS, decide_verdict, make_failure
-from runner.worker.pace import MAX_BURST, ClockPace
+from runner.worker.measurements import MAX_BURST, ClockPace
 from runner.worker.returned_values import exhaust_result, needs_inspection
 from runner.worker.runtime import (
     WorkerRuntime,

@@ -1,4 +1,4 @@
-"""A worker's measurements of itself: how long its items take, its processor time, its memory.
+"""A worker's measurements of itself: how long its items take, its processor time, its memory; and how often it looks.
 
 Sent four times a second at most, and at its end, in messages of their own: replies stay as small as they are.
 """
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 _REPORT_INTERVAL = 0.25
 _SHORTEST_SECONDS = 1e-9
+#: An interval that took less than this many seconds is doubled, and one that took more than that many is quartered.
+QUICK_SECONDS, SLOW_SECONDS = 0.0005, 0.002
+#: Items of one burst at most: all of them are suspects when the worker dies.
+MAX_BURST = 512
 
 
 class Measurements:
@@ -58,3 +62,29 @@ def peak_memory() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+class ClockPace:
+    """The number of items that a body executes between two readings of the clock: about a millisecond's.
+
+    A reading costs as much as a small item does on its way. The time that has passed decides how many items there are
+    until the next one.
+
+    >>> pace = ClockPace(max_interval=4)
+    >>> for seconds in (0.0001, 0.0001, 0.0001): pace.adapt_interval(seconds)
+    >>> pace.clock_check_interval, pace.adapt_interval(0.1), pace.clock_check_interval
+    (4, None, 1)
+    """
+
+    __slots__ = ("_max_interval", "clock_check_interval")
+
+    def __init__(self, max_interval: int = MAX_BURST) -> None:
+        self.clock_check_interval = 1
+        self._max_interval = max_interval
+
+    def adapt_interval(self, seconds: float) -> None:
+        """Set the next interval; the present one took `seconds`."""
+        if seconds < QUICK_SECONDS:
+            self.clock_check_interval = min(self._max_interval, 2 * self.clock_check_interval)
+        elif seconds > SLOW_SECONDS:
+            self.clock_check_interval = max(1, self.clock_check_interval // 4)

@@ -22,9 +22,9 @@ from runner.transport import item_codec
 from runner.transport.messages import Ack, Failure, Reply
 from runner.transport.progress_page import pack_burst
 from runner.worker.failure import WORKER_ENDING_ERRORS, make_failure
+from runner.worker.measurements import SLOW_SECONDS, ClockPace
 from runner.worker.outbox_threads import outbox_until_released
 from runner.worker.outputs import OutputBuffer
-from runner.worker.pace import SLOW_SECONDS, ClockPace
 from runner.worker.returned_values import check_result
 from runner.worker.runtime import decode_if_possible, encoded_items, item_decoder
 

@@ -54,9 +54,7 @@ class WorkerRuntime:
     def event_loop(self) -> WorkerEventLoop:
         """Return the worker's event loop, made now if it was not needed before."""
         if self._event_loop is None:
-            from runner.worker.event_loop import (
-                WorkerEventLoop,  # asyncio takes 20 ms to import, and few workers need it
-            )
+            from runner.worker.event_loop import WorkerEventLoop  # with asyncio, 20 ms, and few workers need it
 
             self._event_loop = WorkerEventLoop()
         return self._event_loop

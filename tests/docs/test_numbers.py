@@ -32,7 +32,7 @@ SHARED = [
     ("explanation/scale", "from {} workers on, the time slice grows", ["runner.chunk_sizing:CROWD_WORKERS"]),
     ("explanation/performance", "A chunk** is about {} ms of work", ["ms runner.chunk_sizing:TIME_SLICE"]),
     ("explanation/performance", "at most {} items, and at most {} MiB of copied bytes", ["runner.worker.outputs:MAX_CHUNK_ITEMS", "MiB runner.worker.outputs:MAX_CHUNK_BYTES"]),
-    ("explanation/performance", "in bursts of {},", ["runner.worker.pace:MAX_BURST"]),
+    ("explanation/performance", "in bursts of {},", ["runner.worker.measurements:MAX_BURST"]),
     ("explanation/performance", "reads the clock after {} items", ["runner.worker.pull:_ITEMS_PER_CLOCK_CHECK"]),
     ("explanation/performance", "runner sets that interval to {} ms", ["ms runner.runs:_SWITCH"]),
     ("reference/glossary", "should take its worker, about {} ms", ["ms runner.chunk_sizing:TIME_SLICE"]),

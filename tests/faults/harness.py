@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from helpers import descendants, existing, still_there
 
-from runner.clock import RealClock
 from runner.engines.processes import ProcessEngine
-from runner.engines.reactor import LocalReactor
+from runner.engines.reactor import LocalReactor, RealClock
 from runner.engines.spawn import Spawner
 from runner.engines.threads import ThreadEngine
 from runner.model import Backoff, Batch, OutputPort, QueueConfig, Restarts, RunSettings, TaskConfig

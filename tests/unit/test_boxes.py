@@ -18,7 +18,7 @@ from runner.tasks import Inbox, Outbox, Shape
 from runner.transport.messages import OBJECTS, PICKLED
 from runner.transport.progress_page import unpack_position
 from runner.worker import pull
-from runner.worker.pace import MAX_BURST
+from runner.worker.measurements import MAX_BURST
 
 if TYPE_CHECKING:
     from runner.worker.runtime import WorkerRuntime

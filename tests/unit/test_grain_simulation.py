@@ -21,7 +21,7 @@ from runner.ledger.ledger import Ledger
 from runner.ledger.subscriptions import Subscription
 from runner.model import Batch, QueueConfig
 from runner.supervisor.dispatch import MAX_ELASTIC_ITEMS
-from runner.worker.pace import MAX_BURST, SLOW_SECONDS
+from runner.worker.measurements import MAX_BURST, SLOW_SECONDS
 
 #: Whoever has to be quick enough must be so in this time.
 SOON = 0.050
