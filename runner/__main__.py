@@ -25,8 +25,11 @@ def main() -> None:
 
 def _run_command() -> int:
     # Imported here, for Ctrl-C may come while they are.
+    import atexit
     import signal
 
+    # What this process was started by, or `sitecustomize`, will do at its exit: a copy of it would do that too.
+    others_at_exit = atexit._ncallbacks()
     interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if interruptible:  # nothing has begun; and Python drops a KeyboardInterrupt in a callback of its importer
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
@@ -48,6 +51,7 @@ def _run_command() -> int:
     gc_tuning.freeze_imported()
     if interruptible:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    CommandLeft.is_awaited = not others_at_exit
     try:
         return app.main()
     except CommandLeft as left:

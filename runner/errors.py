@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,6 +139,9 @@ class NotPicklable(RunnerError):
 
 class CommandLeft(BaseException):
     """Leaves all frames of the command, in a copy of its process, which goes on with `go_on`."""
+
+    #: There is who catches it, and a copy of this process holds nothing but runner's.
+    is_awaited: ClassVar[bool] = False
 
     def __init__(self, go_on: Callable[[], NoReturn]) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ interpreter that each run of processes starts.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -143,6 +144,7 @@ def become(files: list[int], args: list[str], cwd: str, env: dict[str, Any]) -> 
         os.dup2(file, number)
         os.close(file)
     tracker: Any = resource_tracker._resource_tracker  # private
+    atexit._ncallbacks = lambda: 0  # as in an interpreter that has imported nothing yet
     tracker._pid = None  # the server's: it is used, and neither waited for nor ended
     os.chdir(cwd)
     os.environ.clear()

@@ -21,13 +21,14 @@ import socket
 import sys
 from functools import partial
 from multiprocessing import util
+from multiprocessing.spawn import get_executable
 from typing import NoReturn
 
 import runner.engines.processes  # noqa: F401  what the command needs anyway is shared with the copy
 from runner import gc_tuning
 from runner.engines import fork_server, process_setup, spawn
 from runner.errors import CommandLeft
-from runner.forked_copies import close_descriptors, exit_fd
+from runner.forked_copies import exit_fd
 
 _STDERR = 2
 #: Where /proc/PID/stat has the addresses of the command line, counted from after the name.
@@ -39,7 +40,7 @@ def fork_early() -> None:
 
     # bench start, in a process: without 1.25 of the CPU time of a bare typer command, with 0.94; bench small: 6 MB
     """
-    if spawn.Spawner().start_method != "forkserver" or not _is_sound():
+    if not CommandLeft.is_awaited or spawn.Spawner().start_method != "forkserver" or not _is_sound():
         return
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -48,6 +49,7 @@ def fork_early() -> None:
 
 
 def _fork() -> None:
+    attributes = process_setup.inherited_attributes()
     control, their_end = socket.socketpair()
     with their_end, spawn.blocked_terminal_signals():
         pid = os.fork()
@@ -55,12 +57,18 @@ def _fork() -> None:
             process_setup.ignore_terminal_signals()
             control.close()
             raise CommandLeft(partial(_become_fork_server, their_end.detach()))
-    spawn.early_server = spawn.ForkedServer(pid, control)
+    spawn.early_server = spawn.ForkedServer(pid, control, attributes)
+    os.register_at_fork(after_in_child=spawn.abandon_early_server)
     atexit.register(spawn.end_early_server)
 
 
 def _is_sound() -> bool:
-    """Return True if this process has one thread; False if that, or the end of a process, cannot be known."""
+    """Return True if this process has one thread; False if that, or the end of a process, cannot be known.
+
+    False as well if it is traced or profiled: the workers would be too.
+    """
+    if sys.gettrace() is not None or sys.getprofile() is not None:
+        return False
     if (fd := exit_fd(os.getpid())) is None:
         return False
     os.close(fd)
@@ -73,16 +81,30 @@ def _is_sound() -> bool:
 def _become_fork_server(control_fd: int) -> NoReturn:
     """Be what `fork_server.serve` is in an interpreter that has been started for it."""
     try:
-        open_fds = [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208  paths take their time
-        close_descriptors(*(fd for fd in open_fds if fd > _STDERR and fd != control_fd))
+        _let_go_of_files(control_fd)
         gc_tuning.freeze_until_exit(False)
         sys.excepthook = sys.__excepthook__  # typer has another
         flags = util._args_from_interpreter_flags  # type: ignore[attr-defined]  # as in `spawn`
         util._args_from_interpreter_flags = lambda: [*flags(), "-P"]  # type: ignore[attr-defined]  # for pools in tasks
         _set_title(b"runner: fork_server")
+        _set_short_name()
         fork_server.serve(control_fd)
     finally:
         os._exit(1)
+
+
+def _let_go_of_files(control_fd: int) -> None:
+    """Have the null device in place of each file that is open, but for the standard streams and the socket.
+
+    Objects that hold text for them, or close them once, are in the workers too (a file that `sitecustomize` has
+    opened): were the numbers free, they would write into what has them next.
+    """
+    open_fds = [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208  paths take their time
+    null = process_setup.open_placeholder()  # with the number that the listing had
+    for fd in open_fds:
+        if fd > _STDERR and fd not in {control_fd, null}:
+            os.dup2(null, fd, inheritable=False)
+    os.close(null)
 
 
 def _set_title(title: bytes) -> None:
@@ -91,4 +113,11 @@ def _set_title(title: bytes) -> None:
         with open("/proc/self/stat", "rb") as file:  # noqa: PTH123  paths take their time
             start, end = map(int, file.read().rpartition(b")")[2].split()[_ARGUMENTS_IN_STAT])
         if start:
-            ctypes.memmove(start, title.ljust(end - start, b"\0"), end - start)
+            # Without a zero at its end `ps` would read on, into the environment.
+            ctypes.memmove(start, title[: end - start - 1].ljust(end - start, b"\0"), end - start)
+
+
+def _set_short_name() -> None:
+    """Have `killall runner` see this process, and the workers, as it sees an interpreter: it is for the command."""
+    with contextlib.suppress(OSError), open("/proc/self/comm", "wb") as file:  # noqa: PTH123  paths take their time
+        file.write(os.path.basename(os.fsencode(get_executable())))  # noqa: PTH119  the same

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import forked_copies
-from runner.engines.process_setup import TERMINAL_SIGNALS
+from runner.engines.process_setup import TERMINAL_SIGNALS, inherited_attributes
 from runner.structs import dataclass
 from runner.transport.progress_page import memory_file
 
@@ -81,9 +81,10 @@ class StartedProcess:
 class ForkedServer:
     """A fork server that is a copy of this process, made by `early_fork`; used as `subprocess.Popen` is."""
 
-    def __init__(self, pid: int, control: socket.socket) -> None:
+    def __init__(self, pid: int, control: socket.socket, attributes: tuple[Any, ...]) -> None:
         self.pid, self.control = pid, control
-        self.maker_pid = os.getpid()
+        #: What it has inherited.
+        self.attributes = attributes
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
@@ -258,16 +259,32 @@ class Spawner:
 
 
 def _take_early_server() -> tuple[ForkedServer, socket.socket] | None:
-    global early_server
-    server, early_server = early_server, None
-    return None if server is None or server.maker_pid != os.getpid() else (server, server.control)
+    """Take the server that `early_fork` has made, unless a plugin has changed since what a child inherits."""
+    global early_server  # noqa: PLW0603  a fact about the process
+    with contextlib.suppress(OSError):
+        server = early_server
+        if server is not None and server.attributes == inherited_attributes():
+            early_server = None
+            return server, server.control
+    end_early_server()
+    return None
+
+
+def abandon_early_server() -> None:
+    """Let go of it in a copy of this process, such as a daemon that a plugin forks while it is imported."""
+    global early_server  # noqa: PLW0603  the same
+    if early_server is not None:
+        early_server.control.close()
+        early_server = None
 
 
 def end_early_server() -> None:
     """End what `early_fork` has made and no run has taken."""
-    if (server := _take_early_server()) is not None:
-        server[1].close()
-        wait_until_ended(server[0])
+    global early_server
+    server, early_server = early_server, None
+    if server is not None:
+        server.control.close()
+        wait_until_ended(server)
 
 
 def _start_server() -> tuple[subprocess.Popen[bytes], socket.socket]:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import os
 import resource
+import select
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,9 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the fork server is always an interpreter")
+
+#: Not a limit of how quick something is: after that it hangs.
+HANG_SECONDS = 30
 
 LOOK = """
     import json, os, resource, sys, traceback
@@ -102,6 +110,125 @@ def test_a_command_that_has_threads_already_starts_an_interpreter(project):
     )
     outcome = made.start(env={"PYTHONPATH": str(made.path)}).finish()
     assert "-c" in seen(outcome)["server"].split("\0")
+
+
+def test_what_sitecustomize_has_written_ends_in_its_own_file(project):
+    """It waits in the buffer of a file whose number a worker would use again."""
+    site = """
+        kept = [open(f"log-{number}.txt", "a") for number in range(20)]
+        for each in kept:
+            each.write("begun\\n")
+    """
+    write = """
+        from runner import task
+        kept = []
+
+        @task
+        def write():
+            kept.append(open("out.txt", "w"))
+            kept[0].write("written\\n")
+    """
+    made = project({"tasks.toml": '[tasks.x]\ncall = "x.write"\n', "plugins/x.py": write, "sitecustomize.py": site})
+    outcome = made.start(env={"PYTHONPATH": str(made.path)}).finish()
+    assert outcome.exit == 0, outcome
+    assert "Error" not in outcome.out + outcome.err, outcome
+    assert Path(made.path, "out.txt").read_text() == "written\n"
+    assert Path(made.path, "log-0.txt").read_text() == "begun\n"
+
+
+def test_a_worker_inherits_what_another_plugin_has_changed(project):
+    look = """
+        import os, resource
+        from runner import task
+
+        @task
+        def look():
+            umask = os.umask(0)
+            return {"umask": umask, "nice": os.nice(0), "size": resource.getrlimit(resource.RLIMIT_FSIZE)[0]}
+    """
+    change = """
+        import os, resource
+        from runner import task
+        os.umask(0o57)
+        os.nice(3)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
+
+        @task
+        def nothing():
+            pass
+    """
+    made = project({"tasks.toml": TASKS, "plugins/look.py": look, "plugins/other.py": change})
+    outcome = made.start(preexec_fn=lambda: os.nice(2)).finish()
+    assert seen(outcome) == {"umask": 0o57, "nice": 5, "size": 1 << 30}
+
+
+def test_killall_does_not_find_workers_by_the_name_of_the_command(project):
+    """A worker that ends by SIGTERM loses the item that it has at hand; the command lets it finish."""
+    look = """
+        import os
+        from runner import task
+
+        @task
+        def look():
+            return {pid: open(f"/proc/{pid}/comm").read().strip() for pid in ("self", os.getppid())}
+    """
+    made = project({"tasks.toml": TASKS, "plugins/look.py": look, "plugins/other.py": OTHER})
+    command = Path(made.path, "begin-run")
+    command.write_text(f"#!{sys.executable}\nfrom runner.__main__ import main\nmain()\n")
+    command.chmod(0o700)
+    done = subprocess.run([command, "run"], cwd=made.path, capture_output=True, text=True, timeout=60, check=True)
+    found = ast.literal_eval(done.stdout[done.stdout.index("{") :].splitlines()[0])
+    assert set(found.values()) == {Path(sys.executable).name[:15]}
+
+
+def test_a_daemon_that_a_plugin_forks_at_import_does_not_keep_the_fork_server(project):
+    daemon = """
+        import os, signal, time
+        from pathlib import Path
+
+        children = Path("/proc/self/task", str(os.getpid()), "children").read_text()
+        told, tell = os.pipe()
+        if not os.fork():
+            os.setsid()
+            signal.alarm(60)
+            Path("said").write_text(f"{os.getpid()} {children}")
+            os.close(tell)
+            signal.pause()
+        os.close(tell)
+        os.read(told, 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    made = project({"tasks.toml": '[tasks.x]\ncall = "x.x"\n', "plugins/x.py": daemon})
+    command = [sys.executable, "-m", "runner", "run"]
+    done = subprocess.run(command, cwd=made.path, stdout=subprocess.DEVNULL, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    daemon_pid, server_pid = map(int, Path(made.path, "said").read_text().split())
+    try:
+        with contextlib.suppress(ProcessLookupError), os.fdopen(os.pidfd_open(server_pid)) as server:
+            assert select.select([server], [], [], HANG_SECONDS)[0]
+    finally:
+        os.kill(daemon_pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("start", "exits"),
+    [
+        ("from runner.cli.app import app; app(prog_name='runner')", 0),
+        (
+            "import atexit; atexit.register(print, 'exit', flush=True); from runner.__main__ import main; main()",
+            1,
+        ),
+        ("import sys; sys.setprofile(lambda *_: None); from runner.__main__ import main; main()", 0),
+    ],
+)
+def test_a_program_that_has_more_than_the_command_in_it_is_not_copied(project, start, exits):
+    made = project({"tasks.toml": TASKS, "plugins/look.py": LOOK, "plugins/other.py": OTHER})
+    done = subprocess.run(
+        [sys.executable, "-c", start, "run"], cwd=made.path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "-c" in ast.literal_eval(done.stdout[done.stdout.index("{") :].splitlines()[0])["server"].split("\0")
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count("exit") == exits
 
 
 @pytest.mark.parametrize(
