@@ -153,7 +153,7 @@ class DeskFleet(FakeEngine):
                 at=self.hub.clock.now(),
                 task=spec.task,
                 slot=slot,
-                first=item_codec.decode_payload(message.parts[0].payload, message.parts[0].start, 1)[0],
+                first=item_codec.decode_payload(message.parts[0].payload)[message.parts[0].start],
                 items=lease.count,
                 bytes=sum(piece.size for _, piece in lease.item_ranges),
                 left=self.supervisor.ledger.available_items(spec.task),

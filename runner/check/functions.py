@@ -331,9 +331,6 @@ def _is_exception(found: Any) -> bool:
     return issubclass(type(found), type) and issubclass(found, BaseException)
 
 
-# -- functions that ship with runner ----------------------------------------------------------
-
-
 def find_std_problems(
     config: Config, task: TaskConfig, function: TaskFunction, arguments: Arguments
 ) -> Iterator[Problem]:

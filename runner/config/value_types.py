@@ -43,8 +43,6 @@ _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 _CALL = r"[^\W\d][\w-]*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?"
 _EXCEPTION = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 
-# -- schemas ----------------------------------------------------------------------------------
-
 
 def _or_reference(*schemas: Schema) -> Schema:
     """Return the schema of a value that may be, or hold, `${param}`; what comes out of that only runner knows."""
@@ -75,8 +73,6 @@ def _names_or(values: Schema) -> Schema:
 
 _NAME_SCHEMA = _or_reference(_pattern_schema(NAME_PATTERN))
 _WORKER_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 64}
-
-# -- plain values -----------------------------------------------------------------------------
 
 
 def _plain(type_: type, wanted: str, schema: Schema, description: str = "") -> ValueType:
@@ -151,8 +147,6 @@ def _convert_environment(value: Any, at: ValuePlace) -> dict[str, str]:
 
 
 ENVIRONMENT = ValueType(_convert_environment, _object_schema({"type": "string"}, _VARIABLE), "a table of strings")
-
-# -- numbers, with and without units ----------------------------------------------------------
 
 
 def _show_number(value: float) -> str:
@@ -254,8 +248,6 @@ HALT = ValueType(
     '`"never"`, `"first"`, a whole number, a percentage',
 )
 
-# -- workers ----------------------------------------------------------------------------------
-
 
 def usable_cores() -> int:
     """Return the number of processors that this process may use."""
@@ -347,8 +339,6 @@ STRINGS = ValueType(
 EXCEPTIONS = ValueType(
     _convert_exceptions, _one_or_more(_or_reference(_pattern_schema(_EXCEPTION))), "names", expand=_expand_single
 )
-
-# -- queues and tasks of the file -------------------------------------------------------------
 
 
 def _convert_dead_queue(value: Any, at: ValuePlace) -> str:

@@ -63,13 +63,8 @@ def _fork() -> None:
 
 
 def _is_sound() -> bool:
-    """Return True if this process has one thread; False if that, or the end of a process, cannot be known.
-
-    False as well if it is traced or profiled: the workers would be too.
-    """
-    if sys.gettrace() is not None or sys.getprofile() is not None:
-        return False
-    if (fd := exit_fd(os.getpid())) is None:
+    """Return True if this process has one thread and is not traced, and the end of a process can be known."""
+    if sys.gettrace() or sys.getprofile() or (fd := exit_fd(os.getpid())) is None:
         return False
     os.close(fd)
     try:
@@ -86,8 +81,7 @@ def _become_fork_server(control_fd: int) -> NoReturn:
         sys.excepthook = sys.__excepthook__  # typer has another
         flags = util._args_from_interpreter_flags  # type: ignore[attr-defined]  # as in `spawn`
         util._args_from_interpreter_flags = lambda: [*flags(), "-P"]  # type: ignore[attr-defined]  # for pools in tasks
-        _set_title(b"runner: fork_server")
-        _set_short_name()
+        _set_names(b"runner: fork_server")
         fork_server.serve(control_fd)
     finally:
         os._exit(1)
@@ -107,17 +101,16 @@ def _let_go_of_files(control_fd: int) -> None:
     os.close(null)
 
 
-def _set_title(title: bytes) -> None:
-    """Have `ps` and `pkill -f` see this process by another name than the command's, as far as that is as long."""
+def _set_names(title: bytes) -> None:
+    """Have `ps` and `pkill -f` see a title, as far as the command line is as long, and `killall` an interpreter.
+
+    The short name is for the command alone: `killall runner` would end its workers in the middle of an item.
+    """
     with contextlib.suppress(OSError, ValueError):
         with open("/proc/self/stat", "rb") as file:  # noqa: PTH123  paths take their time
             start, end = map(int, file.read().rpartition(b")")[2].split()[_ARGUMENTS_IN_STAT])
         if start:
             # Without a zero at its end `ps` would read on, into the environment.
             ctypes.memmove(start, title[: end - start - 1].ljust(end - start, b"\0"), end - start)
-
-
-def _set_short_name() -> None:
-    """Have `killall runner` see this process, and the workers, as it sees an interpreter: it is for the command."""
     with contextlib.suppress(OSError), open("/proc/self/comm", "wb") as file:  # noqa: PTH123  paths take their time
         file.write(os.path.basename(os.fsencode(get_executable())))  # noqa: PTH119  the same

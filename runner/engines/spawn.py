@@ -78,14 +78,14 @@ class StartedProcess:
                 self.exit_code = _read_status(self.status_fd, seconds)
 
 
+@dataclass(eq=False)
 class ForkedServer:
     """A fork server that is a copy of this process, made by `early_fork`; used as `subprocess.Popen` is."""
 
-    def __init__(self, pid: int, control: socket.socket, attributes: tuple[Any, ...]) -> None:
-        self.pid, self.control = pid, control
-        #: What it has inherited.
-        self.attributes = attributes
-        self.returncode: int | None = None
+    pid: int
+    control: socket.socket
+    attributes: tuple[Any, ...]  # what it has inherited
+    returncode: int | None = None
 
     def poll(self) -> int | None:
         """Return the exit code once it has ended; 0 if another has waited for it."""

@@ -51,9 +51,6 @@ MIN_GAIN = 1.1
 ShareKey = tuple[str, str]
 
 
-# -- tasks as pipelines: those that queues connect, when they were at work, how much of it they did ---
-
-
 class TaskLoad:
     """One task's work; `work_seconds`, `cpu_seconds` and `item_seconds` are of all its workers together.
 
@@ -147,9 +144,6 @@ def find_pipelines(record: RunRecord) -> list[Pipeline]:
     return [Pipeline([loads[name] for name in names]) for names in connected_groups(loads, pairs)]
 
 
-# -- shares and gains -------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class ResourceShares:
     """The share of the time in which each thing could not have done more, in one pipeline of a run of `seconds`.
@@ -231,9 +225,6 @@ def _resource_shares(main: Pipeline, beside: Iterable[Pipeline], record: RunReco
     if own < threads and threads + own <= MAX_INTERPRETER_SHARE:
         of["interpreter", ""] = threads + own
     return ResourceShares(of, main, record.seconds, stop, cores, ours, theirs)
-
-
-# -- the sentences ----------------------------------------------------------------------------
 
 
 def _lone_task(main: Pipeline, record: RunRecord, stop: float) -> Bottleneck | None:

@@ -133,8 +133,6 @@ class Printer:
         self._selector.close()
         self.run_on_thread = lambda *_, **__: None  # type: ignore[method-assign]  # in the copy alone
 
-    # -- for others ----------------------------------------------------------------------------
-
     def attach_pipe(self, name: str, fd: int, stream: str) -> WorkerStream:
         """Print what arrives in a pipe, whose read end is the printer's from now on."""
         os.set_blocking(fd, False)
@@ -252,8 +250,6 @@ class Printer:
         if self._given_up:
             self._run_actions()
         self._wake_thread()
-
-    # -- the thread ----------------------------------------------------------------------------
 
     def _wake_thread(self) -> None:
         with contextlib.suppress(OSError):

@@ -118,7 +118,7 @@ class Dispatcher:
                 available = self._feed_in_turn(task, available, flush=flush)
         if task.free_slots[0] or task.is_source or task.is_async:  # else no worker waits
             reason = self._why_free(task, available)
-            if reason != task.wait_reason.reason:
+            if reason != task.wait_reason.current[0]:
                 task.wait_reason.set_reason(reason, self.clock.now())
 
     def _why_free(self, task: TaskState, available: int) -> int:
@@ -140,10 +140,7 @@ class Dispatcher:
         return ITEM  # what is there is not yet a full batch
 
     def _feed_in_turn(self, task: TaskState, available: int, *, flush: bool) -> int:
-        """Give each worker one lease before any gets two; busy workers are not looked at, however many they are.
-
-        Return how many of the `available` items are left.
-        """
+        """Give each worker one lease before any gets two; return how many of the `available` items are left."""
         if task.accepting_workers is None:
             task.accepting_workers = sum(slot.accepts_items for slot in task.slots)
         refused: list[WorkerSlot] = []
@@ -165,10 +162,7 @@ class Dispatcher:
         return available
 
     def _feed_async(self, task: TaskState, available: int) -> int:
-        """Grant one item for each lease; but a suspect alone, so that its next crash tells whose fault it was.
-
-        Return how many of the `available` items are left.
-        """
+        """Grant one item for each lease, but a suspect alone; return how many of the `available` items are left."""
         ready = [slot for slot in task.slots if slot.accepts_items]
         grants: dict[int, list[Grant]] = defaultdict(list)
         depths = range(1, task.max_leases_per_worker + 1)

@@ -25,18 +25,16 @@ WAITING_FOR_REASON = -1
 class WaitReason:
     """The reason for which the free workers of a task wait, and how long each reason has held since the run began."""
 
-    __slots__ = ("current", "reason")
+    __slots__ = ("current",)
 
     def __init__(self) -> None:
-        self.reason = ITEM
         #: The reason, since when it holds, and how long each had held until then; another object after each change.
         self.current: tuple[int, float, tuple[float, float, float]] = (ITEM, 0.0, (0.0, 0.0, 0.0))
 
     def set_reason(self, reason: int, now: float) -> None:
         """Let them wait for this reason from now on."""
-        if reason != self.reason:
+        if reason != self.current[0]:
             self.current = (reason, now, totals_until(self.current, now))
-            self.reason = reason
 
 
 def totals_until(current: tuple[int, float, tuple[float, float, float]], now: float) -> tuple[float, float, float]:
@@ -118,5 +116,5 @@ class TimeAccount:
 
     def worker_now(self, name: str, pid: int, now: float) -> WorkerNow:
         """Return the worker as events show it."""
-        state = STATES[self._waiting.reason if self.state == WAITING_FOR_REASON else self.state]
+        state = STATES[self._waiting.current[0] if self.state == WAITING_FOR_REASON else self.state]
         return WorkerNow(name, state, self.spent_until(now), pid, self.items, self.cpu, self.memory)

@@ -30,7 +30,7 @@ def pickle_of(item: Any) -> bytes | None:
 
 def keep_pickle(item: Any, pickled: bytes) -> None:
     """Keep a pickle beside which one buffer lies, if it is that of a plain array."""
-    if len(_pickles) < _MAX_KEPT and _is_plain(item) and item.dtype is _plain_type(item.dtype):
+    if len(_pickles) < _MAX_KEPT and _is_plain(item) and item.dtype is sys.modules["numpy"].dtype(item.dtype.str):
         _pickles[id(item.dtype), item.shape] = pickled
 
 
@@ -44,7 +44,7 @@ def keep_layout(pickled: bytes, item: Any) -> None:
     """Keep what a pickle with one buffer has made, if it is that of a plain array: then it is pickled so again."""
     if len(_layouts) >= _MAX_KEPT or pickled in _layouts or not _is_plain(item):
         return
-    plain_type = _plain_type(item.dtype)
+    plain_type = sys.modules["numpy"].dtype(item.dtype.str)  # numpy's own object
     again = pickle.dumps(item.view(plain_type), 5, buffer_callback=lambda _: False)
     _layouts[pickled] = (plain_type, item.shape) if again == pickled else None
 
@@ -56,8 +56,3 @@ def _is_plain(item: Any) -> bool:
         return False
     # In the order of C, aligned and writable. The one buffer beside an array of objects is that of an object in it.
     return bool(item.flags.carray) and not item.dtype.hasobject
-
-
-def _plain_type(dtype: Any) -> Any:
-    """Return numpy's own object for a type of plain numbers."""
-    return sys.modules["numpy"].dtype(dtype.str)

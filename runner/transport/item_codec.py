@@ -242,17 +242,13 @@ def encode_words(values: list[Any], types: set[type]) -> bytes | None:
     return None
 
 
-def decode_payload(payload: Any, start: int = 0, count: int | None = None) -> EncodedItems:
-    """Return encoded items of a payload: all of them, or `count` from `start`.
+def decode_payload(payload: Any) -> EncodedItems:
+    """Return the encoded items of a payload: of a tuple some must be decoded when their turn comes, of a list none.
 
-    Of a tuple some must be decoded when their turn comes, of a list none.
-
-    >>> decode_payload(encode_values([5, 6, 7], {int}), 1, 2)
-    [6, 7]
-    >>> decode_payload(encode_payload(["a", "b"]), 1)
-    ('b',)
+    >>> decode_payload(encode_values([5, 6], {int})), decode_payload(encode_payload(["a"]))
+    ([5, 6], ('a',))
     """
-    items = lazy_items(payload, start, count)
+    items = lazy_items(payload)
     return items_between(items, 0, len(items))
 
 
