@@ -12,10 +12,10 @@ WORK = """
     from runner import Inbox, Outbox, task
 
     @task
-    def numbers(count, *, nap=0.0):
+    def numbers(count, *, nap=0.0, rest=0.0):
         for number in range(count):
             if nap:
-                time.sleep(nap)
+                time.sleep(rest if number == count // 2 and rest else nap)
             yield number
 
     @task
@@ -146,7 +146,8 @@ SLOW = """
     a = { size = 5 }
 
     [tasks.numbers]
-    with = { count = 60, nap = 0.01 }
+    # Workers are looked at four times a second: what is shown of them must not depend on the very moment.
+    with = { count = 60, nap = 0.01, rest = 0.8 }
     outputs = "a"
 
     [tasks.plain]
