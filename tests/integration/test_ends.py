@@ -572,8 +572,8 @@ def test_ctrl_c_at_any_moment_of_a_run_leaves_a_balance(tmp_path, mode, part):
     if part % 5 == 4:
         running.process.send_signal(signal.SIGTERM)
     outcome = running.finish(40)
-    if outcome.exit == -signal.SIGINT and not outcome.err:
-        return  # on a busy machine it comes before runner is there to hear it
+    if outcome.exit in {-signal.SIGINT, -signal.SIGTERM} and not outcome.err:
+        return  # on a busy machine they come before runner is there to hear them
     assert outcome.exit in {130, 143}, outcome
     assert "standstill" not in outcome.err
     if "read" in outcome.err:  # else it had not begun
