@@ -420,7 +420,7 @@ def limited(folder: Path, command: str) -> None:
                 run("x")
             assert time.monotonic() - began < 10
         with contextlib.suppress(psutil.NoSuchProcess):
-            psutil.Process(int(appears(child))).wait(30)
+            psutil.Process(int(appears(child))).wait(5)
     except psutil.TimeoutExpired:
         raise AssertionError("it lives on") from None
     finally:
