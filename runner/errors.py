@@ -137,6 +137,12 @@ class NotPicklable(RunnerError):
     """An item cannot be sent to another process; the message names its type and the path to the culprit."""
 
 
+class OtherItems(RunnerError):
+    """A source that was called again, because its worker had died, gave other items than before."""
+
+    exit_code = 1
+
+
 class CommandLeft(BaseException):
     """Leaves all frames of the command, in a copy of its process, which goes on with `go_on`."""
 

@@ -143,6 +143,17 @@ class Context(Protocol):
     def stopping(self) -> bool:
         """True once the run has been asked to stop: a long loop should look at it and return."""
 
+    def save(self, place: Any) -> None:
+        """Keep a place, as JSON of at most 4 KiB, from which a task without inputs goes on if its worker dies.
+
+        The function is then called again, in a new worker, and finds it in `saved`; what it had given after the place
+        was kept is passed over. RuntimeError in a task with inputs.
+        """
+
+    @property
+    def saved(self) -> Any:
+        """The place that was kept last by a worker of this name that has died; None at the beginning."""
+
     def progress(self, done: float, total: float | None = None) -> None:
         """Report how far this worker is, for the displays: `done` of `total`, in any unit."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,8 @@ class Script:
     kills: float = 0.0
     poison: float = 0.0
     random_deaths: float = 0.0
+    #: Of a source's workers so many die, twice each at most, and others go on in their place.
+    source_deaths: float = 0.0
     hangs: float = 0.0
     handback: bool = True
 
@@ -167,6 +170,9 @@ class FakeEngine:
         self.random = random.Random(script.seed)
         #: Says which single items of sources are not to be confirmed.
         self.slow_items = random.Random(f"slow {script.seed}")
+        #: Says which workers of sources die, and when.
+        self.source_deaths = random.Random(f"source deaths {script.seed}")
+        self.source_lives: Counter[str] = Counter()
         self.deaths = 0
         self.started = 0
 
@@ -182,6 +188,12 @@ class FakeEngine:
             return None
         if self.script.random_deaths and self.random.random() < self.script.random_deaths:
             self.hub.at(self.random.uniform(0, 0.05), lambda: self._strike(worker))
+        name = worker.spec.name
+        if not worker.spec.inputs and self.source_deaths.random() < self.script.source_deaths:
+            self.source_lives[name] += 1
+            if self.source_lives[name] <= 2:
+                when = self.source_deaths.choice([0.0, 0.001, 0.05, 1.0])
+                self.hub.at(when, lambda: self._die(worker) if worker.alive and not worker.finished else None)
         return MessageReceived(worker.spec.slot, worker.life, Ready(1))
 
     def _strike(self, worker: FakeWorker) -> Any:
@@ -211,8 +223,9 @@ class FakeEngine:
     def _make(self, worker: FakeWorker) -> None:
         if worker.busy or not worker.alive:
             return
-        room = min(worker.total, self.source_items) - worker.made
-        if worker.stop or worker.made >= self.source_items:
+        left = self.source_items - worker.spec.source_start.given_items
+        room = min(worker.total, left) - worker.made
+        if worker.stop or worker.made >= left:
             self._leave(worker, last=True)
             self._finish(worker)
         elif room > 0:
@@ -237,7 +250,8 @@ class FakeEngine:
         wants_ack = self.slow_items.random() < 0.5 if count == 1 else True
         worker.idle = not wants_ack
         name = worker.spec.name
-        items = [(name, index) for index in range(worker.made - count, worker.made)]
+        end = worker.spec.source_start.given_items + worker.made
+        items = [(name, index) for index in range(end - count, end)]
         outputs = tuple(Output(group, count, 10 * count, items) for group in range(len(worker.spec.output_groups)))
         made = Produced(count, outputs, self.script.cost * count * 0.1, wants_ack=wants_ack)
         worker.under_way += 1
@@ -349,7 +363,8 @@ class FakeEngine:
             return WorkerExited(worker.spec.slot, worker.life, ExitStatus(code=0), Position(0, 0))
 
         # A source that is stopped has more, as a real one says.
-        early = not worker.spec.inputs and worker.made < self.source_items
+        made = worker.spec.source_start.given_items + worker.made
+        early = not worker.spec.inputs and made < self.source_items
         end = MessageReceived(worker.spec.slot, worker.life, Finished(returned_early=early))
         self.hub.at(0, lambda: end if worker.alive else None)
         self.hub.at(0.0001, gone)

@@ -108,7 +108,7 @@ class Console:
         }.get(event.verdict, "")
         level = "ERROR" if event.verdict in {"dead", "fatal"} else "WARNING"
         self.print_message(f"{where}{item}{batch}{verdict}: {event.error[:500]}", level)
-        if self._failures[kind] == event.count and event.traceback:
+        if self._failures[kind] == event.count and "\n" in event.traceback.strip():  # else it says the same once more
             self.print_message(_indent_lines(event.traceback), level)
         if self._failures[kind] >= MAX_SHOWN_FAILURES and event.verdict != "fatal":
             self.print_message(f"task `{event.task}`: further {kind[1]} failures are counted, not shown")

@@ -16,7 +16,7 @@ from runner.structs import dataclass, field
 from runner.topology import TaskNode, Topology
 from runner.transport.messages import OBJECTS, PICKLED, SHARED
 from runner.version import __version__
-from runner.worker.spec import OutputGroup, WorkerSpec
+from runner.worker.spec import OutputGroup, SourceStart, WorkerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from runner.tasks import Reference, Shape
 
 _NO_BOUND = 1 << 60
+_BEGINNING = SourceStart()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class Plan:
             for group in ([[one] for one in readers[name]] if queue.fanout == "copy" else [readers[name]])
         ]
 
-    def worker_spec(self, task: TaskPlan, name: str, slot: int) -> WorkerSpec:
+    def worker_spec(self, task: TaskPlan, name: str, slot: int, source_start: SourceStart = _BEGINNING) -> WorkerSpec:
         """Return what one worker of a task is told."""
         config, engine = task.config, self.settings.engine
         return WorkerSpec(
@@ -164,6 +165,7 @@ class Plan:
             timed=config.timeout is not None,
             max_item_bytes=self.settings.max_item,
             shared_discount=self.shared_discount(config),
+            source_start=source_start,
             grace=self.settings.grace,
             env={} if task.mode == "thread" else dict(config.env),  # threads share that of the whole run
             mode="thread" if task.mode == "thread" else "process" if engine == "local" else engine,

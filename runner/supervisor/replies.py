@@ -41,6 +41,7 @@ class ReplyHandler(Struct, eq=False):
         self.handlers |= {
             messages.Reply: self._on_reply,
             messages.Produced: self._on_produced,
+            messages.PlaceReport: self._on_place,
             messages.SuspectPreview: self._on_preview,
             messages.MeasuredTimes: self._on_times,
             messages.ProgressReport: self._on_progress,
@@ -57,6 +58,9 @@ class ReplyHandler(Struct, eq=False):
 
     def _on_preview(self, slot: WorkerSlot, message: messages.SuspectPreview) -> None:
         slot.preview = message.preview
+
+    def _on_place(self, slot: WorkerSlot, message: messages.PlaceReport) -> None:
+        slot.source_history.add_report(message)
 
     def _on_times(self, slot: WorkerSlot, message: messages.MeasuredTimes) -> None:
         slot.time_account.add_measured(message)

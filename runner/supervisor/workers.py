@@ -104,7 +104,8 @@ class WorkerPool(Struct, eq=False):
 
     def _start_worker(self, slot: WorkerSlot) -> None:
         slot.begin_generation()
-        spec = self.state.plan.worker_spec(slot.task.plan, slot.name, slot.index)
+        start = slot.source_history.source_start()
+        spec = self.state.plan.worker_spec(slot.task.plan, slot.name, slot.index, start)
         try:
             slot.pid = slot.task.engine.start(spec, slot.generation)
         except SpawnError as error:
@@ -176,8 +177,11 @@ class WorkerPool(Struct, eq=False):
             task.failed_starts += 1
             return task.failed_starts < MAX_FAILED_STARTS, task.failed_starts
         attempt = slot.attempt
-        if message.failed_phase != "call" or not task.is_source or slot.received_items or message.verdict == "reject":
+        if message.failed_phase != "call" or not task.is_source or message.verdict == "reject":
             return False, attempt
+        history = slot.source_history
+        if history.saved is None and history.given_items + slot.received_items:
+            return False, attempt  # it has not said that it can go on, and a thread's items are not compared
         slot.attempt += 1
         return may_retry(task.plan.config, attempt, message.error, asked=message.verdict == "retry"), attempt
 
@@ -337,15 +341,17 @@ class WorkerPool(Struct, eq=False):
         return ErrorText(TimedOut.__name__, text, stack, class_names(TimedOut))
 
     def _why_source_failed(self, slot: WorkerSlot, event: WorkerExited, why: str, *, was_ready: bool) -> str:
-        """Return why a task without inputs is not restarted, or "": what it has sent cannot be taken back."""
+        """Return why a task without inputs is not restarted, or ""; what it has sent, it passes over."""
         died = f"worker `{slot.name}` {why}"
-        if slot.received_items:
-            return f"{died} after it had sent {slot.received_items:,} items; a source cannot go on where it was"
+        history = slot.source_history
+        given = history.given_items + slot.received_items
+        is_farther, history.items_at_death = given > history.items_at_death, given
         if slot.overdue_position:
             slot.attempt += 1
             error = self._timed_out(slot.task, event.stack)
             return "" if may_retry(slot.task.plan.config, slot.attempt - 1, error) else died
-        if not was_ready or not event.position.lease:
+        if is_farther or not was_ready or not event.position.lease:
+            slot.death_count = 0
             return self._why_not_restarted(slot, event, why, was_ready=was_ready)
         slot.death_count += 1
         return "" if slot.death_count < MAX_CRASHES else f"{died}; that call has now killed {MAX_CRASHES} workers"

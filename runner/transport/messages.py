@@ -2,7 +2,7 @@
 
 supervisor ─▶ worker   Grant (items, on a lease) · Credit (a source may make so many) · Stop · ArenaNotice
 worker ─▶ supervisor   Ready · Reply (outputs + acks, one message) · Produced (a source's items) · SuspectPreview
-                       · ProgressReport · MeasuredTimes · Finished · Failed · ArenaNotice
+                       · PlaceReport · ProgressReport · MeasuredTimes · Finished · Failed · ArenaNotice
 
 A message with a `tag` travels by itself; the others are parts of one. `framing` turns them into bytes and back.
 """
@@ -180,6 +180,18 @@ class Produced(WireStruct, frozen=True, tag=7):
     wants_ack: bool = True
 
 
+class PlaceReport(WireStruct, frozen=True, tag=13):
+    """Where a source is, for the worker that follows if this one dies; sent after the items that it tells of.
+
+    `digests` are (number of the item from 0, digest) pairs. `saved` is what `Context.save` was given, as JSON, when the
+    source had given `saved_items`.
+    """
+
+    digests: tuple[tuple[int, int], ...] = ()
+    saved: str | None = None
+    saved_items: int = 0
+
+
 class SuspectPreview(WireStruct, frozen=True, tag=8):
     """Text that shows an item over which workers have died before, sent before the item is executed once more."""
 
@@ -228,5 +240,14 @@ class Failed(WireStruct, frozen=True, tag=12):
 
 ToWorker = Grant | Credit | Stop | ArenaNotice
 FromWorker = (
-    ArenaNotice | Ready | Reply | Produced | SuspectPreview | ProgressReport | MeasuredTimes | Finished | Failed
+    ArenaNotice
+    | Ready
+    | Reply
+    | Produced
+    | PlaceReport
+    | SuspectPreview
+    | ProgressReport
+    | MeasuredTimes
+    | Finished
+    | Failed
 )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.error_text import describe_error
 from runner.transport.messages import ProgressReport
 from runner.worker.failure import decide_verdict
+from runner.worker.given_items import saved_text
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Callable
 
     from runner.transport.messages import GrantedRange
     from runner.worker.spec import WorkerPort, WorkerSpec
@@ -34,6 +37,8 @@ class WorkerContext:
         self._spec = spec
         self._port = port
         self._reported_at = 0.0
+        #: Keeps a place; None in a task with inputs.
+        self.keep_place: Callable[[str], None] | None = None
 
     @property
     def log(self) -> logging.Logger:
@@ -54,6 +59,18 @@ class WorkerContext:
     def item_id(self) -> str:
         """Return the same name for the same item, however often it is given."""
         return f"{self.chunk_number}.{self.index}" if self.chunk_number else ""
+
+    @property
+    def saved(self) -> Any:
+        """Return the place that a worker of this name kept last before it died; None at the beginning."""
+        text = self._spec.source_start.saved
+        return None if text is None else json.loads(text)
+
+    def save(self, place: Any) -> None:
+        """Keep a place to go on from. TypeError or ValueError unless it is at most 4 KiB of JSON."""
+        if self.keep_place is None:
+            raise RuntimeError("`save` is for tasks without inputs: it keeps the place from which the function goes on")
+        self.keep_place(saved_text(place))
 
     def progress(self, done: float, total: float | None = None) -> None:
         """Report the worker's progress; sent at most four times a second."""

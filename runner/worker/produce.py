@@ -8,6 +8,8 @@ An item leaves at once when nothing of this worker is under way; what is made me
 next credit. Items that come slowly, each by itself, are not confirmed: there is nothing that waits for that. The credit
 is read in a thread of its own, so that nothing stays behind while the generator blocks. Nothing is made without credit,
 so a queue's bound holds exactly here.
+
+A worker that follows a dead one calls the function again, and passes over what has arrived before (`given_items`).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from runner.shm.writer import READER_WAIT_SECONDS
 from runner.tasks import Outbox
 from runner.transport import item_codec
 from runner.transport.messages import Credit, Produced
+from runner.worker.given_items import GivenItems, PlaceReporter
 from runner.worker.outbox_threads import outbox_until_released
 from runner.worker.outputs import MAX_CHUNK_BYTES
 from runner.worker.returned_values import check_result
@@ -80,6 +83,10 @@ class SourceOutput:
         #: Seconds since then that were spent waiting for room, and since when it waits now.
         self._waited_seconds = 0.0
         self._waiting_since: float | None = None
+        #: What is to be passed over, and where this source is.
+        self.given_items = GivenItems(runtime.spec.source_start)
+        self.place_reporter = PlaceReporter(runtime.port, may_die=runtime.spec.mode != "thread")
+        runtime.context.keep_place = self.keep_place
         #: The function has returned: nothing is taken any more.
         self.function_returned = False
         self._owner = threading.get_ident()
@@ -141,6 +148,20 @@ class SourceOutput:
         self.runtime.measurements.record_items(busy, items)
         self.runtime.port.send(Produced(items, outputs, busy, wants_ack=not self.nothing_in_flight))
         self._sent_at, self._waited_seconds = now, 0.0
+        self.place_reporter.report_when_due(now)
+
+    def keep_place(self, text: str) -> None:
+        """Keep a place of the function's own, which it has come to with the last item that it gave."""
+        with self.lock:
+            self.place_reporter.note_place(self.next_number, text)
+            if not self.output_buffer.output_groups:  # no message will follow that it could go with
+                self.place_reporter.report()
+
+    @property
+    def next_number(self) -> int:
+        """Return the number of the next item over all lives, from 0."""
+        given = self.given_items
+        return given.passed if given.left > 0 else given.count + self.sent_items + self.waiting_items
 
     def _may_go_unconfirmed(self, outputs: tuple[Output, ...]) -> bool:
         """Return True unless too many bytes are unconfirmed, as a queue that is full confirms nothing.
@@ -213,13 +234,32 @@ class SourceOutput:
     def emit_reserved(self, item: Any) -> None:
         """Take one item, for which credit has been reserved."""
         with self.lock:
+            if self.place_reporter.wants_digest:
+                self.place_reporter.note_item(self.next_number, item)
             self.output_buffer.emit_item(item)
             self._counted_items += 1
+
+    def _pass_over(self, items: Iterator[Any]) -> None:
+        """Take the items that were given before."""
+        for item in islice(items, self.given_items.left):
+            self.was_given(item)
+            del item
+
+    def was_given(self, item: Any) -> bool:
+        """Return True if an item was given before, and is passed over now."""
+        if self.given_items.left <= 0:
+            return False
+        if self.runtime.context.stopping:
+            raise SourceStopped
+        self.given_items.pass_over(item)
+        return True
 
     def put(self, item: Any, timeout: float | None = None) -> None:
         """Take one item of an Outbox, from any thread; `queue.Full` if there is no room within `timeout` seconds."""
         with self.credit_condition:
             try:
+                if self.was_given(item):
+                    return
                 has_credit = self._reserve_locked(timeout)
             except SourceStopped:
                 if threading.get_ident() == self._owner:
@@ -229,6 +269,8 @@ class SourceOutput:
                 raise ShutDown("the function has returned: nothing can be put into its Outbox any more")
             if not has_credit:
                 raise queue.Full
+            if self.place_reporter.wants_digest:
+                self.place_reporter.note_item(self.next_number, item)
             self.output_buffer.emit_item(item)
             self._counted_items += 1
             if self.is_due:
@@ -242,6 +284,7 @@ class SourceOutput:
             self.credit_condition.notify_all()
             if self.waiting_items:
                 self._send_waiting()
+            self.place_reporter.report()
 
     def emit_all_from(self, items: Iterator[Any]) -> None:
         """Take all items of an iterator."""
@@ -249,7 +292,9 @@ class SourceOutput:
             for item in items:
                 self.put(item)
                 del item  # else it lives while the next one is made
-        elif self.output_buffer.direct_buffer is None:
+            return
+        self._pass_over(items)
+        if self.output_buffer.direct_buffer is None:
             self.reserve_credit()
             for item in items:
                 self.emit_reserved(item)
@@ -263,6 +308,8 @@ class SourceOutput:
     def _emit_some(self, items: Iterator[Any], direct: list[Any]) -> bool:
         """Take the items that may be made before there is something to do. False: that was all."""
         self.reserve_credit()
+        if self.place_reporter.wants_digest:
+            return self._emit_first(items)
         with self.lock:
             self.output_buffer.encode_full_chunk()
             before = self.sent_items + self.waiting_items
@@ -273,6 +320,13 @@ class SourceOutput:
         more = self._emit_one_by_one(islice(items, limit), direct)
         with self.lock:
             return more or self.sent_items + self.waiting_items - before == limit
+
+    def _emit_first(self, items: Iterator[Any]) -> bool:
+        """Take the next item alone, and its digest. False: there are no more."""
+        for item in items:
+            self.emit_reserved(item)
+            return True
+        return False
 
     def _emit_one_by_one(self, items: Iterable[Any], direct: list[Any]) -> bool:
         """Take items one by one; True if the messages that came end that before the items do."""
@@ -338,11 +392,15 @@ def call_source(
     runtime.show_position((1 << 63) | runtime.spec.slot)
     try:
         if not runtime.call_shape.outboxes:
-            return _send_result(source_output, target(*args, **kwargs))
-        with outbox_until_released(
-            runtime, SourceOutbox(source_output), lambda: source_output.sent_items + source_output.waiting_items
-        ) as outboxes:
-            return _send_result(source_output, target(*args, **kwargs, **outboxes))
+            result = _send_result(source_output, target(*args, **kwargs))
+        else:
+            with outbox_until_released(
+                runtime, SourceOutbox(source_output), lambda: source_output.next_number
+            ) as outboxes:
+                result = _send_result(source_output, target(*args, **kwargs, **outboxes))
+        if not runtime.context.stopping:
+            source_output.given_items.check_all_passed()
+        return result
     except SourceStopped:
         return None
     except ShutDown:
@@ -388,6 +446,8 @@ async def _send_async_items(source_output: SourceOutput, items: AsyncGeneratorTy
     try:
         await loop.run_in_executor(None, source_output.reserve_credit)
         async for item in items:
+            if source_output.was_given(item):
+                continue
             source_output.emit_reserved(item)
             del item
             if source_output.is_due or source_output.output_buffer.gathered_bytes >= MAX_CHUNK_BYTES:

@@ -28,6 +28,18 @@ class OutputGroup(Struct, frozen=True):
     is_read_singly: bool = False
 
 
+class SourceStart(Struct, frozen=True):
+    """Where the function of a task without inputs goes on: what earlier workers of the same name have given.
+
+    `digests` are (number of the item from 0, digest) pairs; `saved` is JSON, of when `saved_items` had been given.
+    """
+
+    given_items: int = 0
+    digests: tuple[tuple[int, int], ...] = ()
+    saved: str | None = None
+    saved_items: int = 0
+
+
 class WorkerSpec(Struct, frozen=True):
     """Everything a worker needs. `arguments` is a pickle of (args, kwargs), read after the function was loaded.
 
@@ -55,6 +67,7 @@ class WorkerSpec(Struct, frozen=True):
     max_item_bytes: int = 256 << 20
     #: Bytes in arenas weigh so much less than those that are copied on their way.
     shared_discount: int = 1
+    source_start: SourceStart = SourceStart()
     #: Seconds that its orderly end may take.
     grace: float = 10.0
     env: dict[str, str] = field(default_factory=dict)

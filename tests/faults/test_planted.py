@@ -266,6 +266,20 @@ def all_taken(original: Any, self: Any) -> None:
     original(self)
 
 
+def one_too_few(original: Any, self: Any) -> Any:
+    start = original(self)
+    return msgspec.structs.replace(start, given_items=max(0, start.given_items - 1))
+
+
+def never_compared(original: Any, self: Any, item: Any) -> None:
+    self._digests.clear()
+    original(self, item)
+
+
+def a_place_ahead(original: Any, self: Any, number: int, text: str) -> None:
+    original(self, number + 1, text)
+
+
 def one_ahead(original: Any, self: Any, items: Iterator[Any]) -> None:
     """The generator is asked for the next item before this one is encoded."""
 
@@ -459,6 +473,21 @@ BUGS: dict[str, Bug] = {
         f"{_LEDGER}.count_left",
         nothing,
         test_ledger.test_what_is_queued_leased_or_held_back_at_the_end_is_left,
+    ),
+    "a source that is called again passes over one item too few": Bug(
+        "crashes", "runner.supervisor.source_history:SourceHistory.source_start", one_too_few, simulation
+    ),
+    "items that were given before are not compared": Bug(
+        "worker",
+        "runner.worker.given_items:GivenItems.pass_over",
+        never_compared,
+        partial(test_source.test_items_that_were_given_are_compared, 31),
+    ),
+    "a place is one item ahead": Bug(
+        "worker",
+        "runner.worker.given_items:PlaceReporter.note_place",
+        a_place_ahead,
+        test_source.test_a_place_is_reported_behind_the_items_that_it_tells_of,
     ),
     # dispatch
     "a bound is one too large": Bug(

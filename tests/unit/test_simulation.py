@@ -57,6 +57,7 @@ def scenario(seed: int) -> tuple[Any, Script, int]:
         random_deaths=draw.choice([0, 0, 0.2]),
         hangs=hangs,
         pause=random.Random(f"pause {seed}").choice([0, 0, 100.0]),
+        source_deaths=random.Random(f"source deaths {seed}").choice([0, 0, 0.3, 0.9]),
     )
     return random_plan(seed, **options), script, draw.choice([0, 1, 5, 20])
 

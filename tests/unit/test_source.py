@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runner.tasks import Shape
+from runner.errors import OtherItems
+from runner.tasks import Reference, Shape
 from runner.transport import item_codec
-from runner.transport.messages import OBJECTS, PICKLED, Credit, MeasuredTimes, Produced, Stop
+from runner.transport.messages import OBJECTS, PICKLED, Credit, MeasuredTimes, PlaceReport, Produced, Stop
 from runner.worker import produce
+from runner.worker.given_items import item_digest
 from runner.worker.measurements import Measurements
 from runner.worker.outputs import MAX_CHUNK_BYTES, OutputBuffer
 from runner.worker.produce import SourceOutput, SourceStopped
 from runner.worker.runtime import WorkerRuntime
-from runner.worker.spec import OutputGroup
+from runner.worker.spec import OutputGroup, SourceStart, WorkerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+BEGINNING = SourceStart()
 LENGTHS = [0, 1, 2, 31, 32, 33, 64, 513, 1024, 4095, 4096, 4097, 5000, 20_000]
 
 
@@ -32,12 +35,18 @@ class Port:
         self.kind, self.credit, self.acks = kind, credit, acks
         self.items: list[Any] = []
         self.messages: list[Produced] = []
+        self.reports: list[PlaceReport] = []
+        self.given = 0
 
     def start_listening(self, deliver: Any) -> None:
         self.deliver = deliver
 
     def send(self, message: Any) -> None:
         if isinstance(message, MeasuredTimes):
+            return
+        if isinstance(message, PlaceReport):
+            assert all(number < self.given + len(self.items) for number, _ in message.digests)
+            self.reports.append(message)
             return
         assert isinstance(message, Produced)
         self.messages.append(message)
@@ -53,12 +62,15 @@ class Port:
 
 class Context:
     stopping = False
+    keep_place: Any = None
 
 
-def tap(kind: int = PICKLED, credit: int = 100_000) -> tuple[SourceOutput, Port]:
+def tap(kind: int = PICKLED, credit: int = 100_000, start: SourceStart = BEGINNING) -> tuple[SourceOutput, Port]:
     port = Port(kind, credit)
+    port.given = start.given_items
+    spec = WorkerSpec("read", "read", "run", 0, Reference("read", "read"), b"", source_start=start)
     collector = OutputBuffer((OutputGroup("default", ("out",), kind),))
-    bench = WorkerRuntime(None, port, [0, 0], collector, Context(), Shape("function"), Measurements(port, "process"))  # type: ignore[arg-type]
+    bench = WorkerRuntime(spec, port, [0, 0], collector, Context(), Shape("function"), Measurements(port, "process"))  # type: ignore[arg-type]
     made = SourceOutput(bench)
     port.ack()
     return made, port
@@ -125,6 +137,78 @@ def test_while_nothing_is_under_way_an_item_leaves_before_the_next_one_is_made()
     poured(made, port, items())
     assert port.items == list(range(20_700))
     assert late == []
+
+
+@pytest.mark.parametrize("given", LENGTHS)
+@pytest.mark.parametrize("kind", [OBJECTS, PICKLED], ids=["objects", "pickled"])
+def test_what_was_given_before_is_passed_over(given: int, kind: int) -> None:
+    made, port = tap(kind, start=SourceStart(given))
+    poured(made, port, iter(range(given + 100)))
+    assert port.items == list(range(given, given + 100))
+    assert made.next_number == given + 100
+    made.given_items.check_all_passed()
+
+
+@pytest.mark.parametrize("given", [1, 31, 5000, 20_000])
+def test_items_that_were_given_are_compared(given: int) -> None:
+    made, port = tap()
+    poured(made, port, iter(range(given)))
+    made.close()
+    digests = tuple(pair for report in port.reports for pair in report.digests)
+    assert digests[0][0] == 0, "the first item is always compared"
+    again, port = tap(start=SourceStart(given, digests))
+    poured(again, port, iter(range(given + 1)))
+    assert port.items == [given]
+    last = digests[-1][0]
+    other, port = tap(start=SourceStart(given, digests))
+    with pytest.raises(OtherItems, match=f"item {last + 1:,} is not the one"):
+        poured(other, port, iter([*range(last), -1, *range(last + 1, given + 1)]))
+    assert port.items == []
+    with pytest.raises(OtherItems, match="is not the one"):
+        other.given_items.check_all_passed()
+    fewer, port = tap(start=SourceStart(given, digests))
+    poured(fewer, port, iter(range(given - 1)))
+    with pytest.raises(OtherItems, match=f"it gave {given:,} items before its worker died, and only {given - 1:,} now"):
+        fewer.given_items.check_all_passed()
+
+
+def test_what_was_given_after_the_place_was_kept_is_passed_over() -> None:
+    start = SourceStart(given_items=50, digests=((45, item_digest(45) or 0),), saved='{"at":40}', saved_items=40)
+    made, port = tap(start=start)
+    poured(made, port, iter(range(40, 60)))
+    assert port.items == list(range(50, 60))
+
+
+def test_a_place_is_reported_behind_the_items_that_it_tells_of() -> None:
+    made, port = tap()
+
+    def items() -> Iterator[int]:
+        for number in range(200):
+            yield number
+            made.keep_place(str(number + 1))
+            assert all(report.saved_items <= len(port.items) for report in port.reports)
+
+    poured(made, port, items())
+    made.close()
+    last = [report for report in port.reports if report.saved is not None][-1]
+    assert (last.saved, last.saved_items) == ("200", 200)
+
+
+def test_a_source_that_passes_items_over_ends_when_the_run_stops() -> None:
+    made, port = tap(start=SourceStart(1000))
+    asked: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(1000):
+            asked.append(number)
+            if number == 10:
+                made.handle_message(Stop(inputs_ended=False))
+            yield number
+
+    with pytest.raises(SourceStopped):
+        made.emit_all_from(items())
+    assert len(asked) == 11
+    assert port.items == []
 
 
 def test_slow_items_are_not_confirmed_and_quick_ones_behind_them_wait_for_each_other(
