@@ -1,4 +1,6 @@
-"""`python -m bench.flame FILE.svg`: where the time of small items goes, in runner and in its workers, as a flame graph.
+"""`python -m bench.flame FILE.svg [WORKLOAD]`: where the time goes, in runner and in its workers, as a flame graph.
+
+The workload is `small`, with a called sink, unless another is named.
 
 py-spy samples every process of one run; the samples of what does the same are put together, and drawn widest first.
 """
@@ -10,15 +12,17 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.workloads import find
 
-ITEMS = 6_000_000
+if TYPE_CHECKING:
+    from bench.kinds import Workload
+
 #: What a stack is about: the first of these files that it goes through.
 ROLES = {
     "worker/produce.py": "the source's process",
-    "worker/call.py": "workers: a process each for the squares, a thread for the total",
+    "worker/call.py": "the other workers",
     "supervisor/loop.py": "the supervisor",
 }
 _FRAME = re.compile(r"(?P<name>.+?) \((?P<file>[^)]+?)(:\d+)?\)$")
@@ -26,13 +30,13 @@ _FRAME = re.compile(r"(?P<name>.+?) \((?P<file>[^)]+?)(:\d+)?\)$")
 Tree = dict[str, Any]
 
 
-def samples(count: int) -> list[tuple[list[str], int]]:
-    """Stacks of a run of the workload `small`, the outermost frame first, and how often each was seen."""
+def samples(workload: Workload) -> list[tuple[list[str], int]]:
+    """Stacks of a run twice as long as in the tables, the outermost frame first, and how often each was seen."""
     with tempfile.TemporaryDirectory() as folder:
         file, raw = Path(folder, "tasks.toml"), Path(folder, "raw")
-        text = find("small").row("runner").toml
+        text = workload.row("runner").toml
         assert text is not None
-        file.write_text(f'[run]\nstate = "{folder}/state"\n{text(count)}')
+        file.write_text(f'[run]\nstate = "{folder}/state"\n{text(2 * workload.items)}')
         command = ["py-spy", "record", "-r", "250", "-f", "raw", "--subprocesses", "-o", str(raw), "--"]
         run = [sys.executable, "-m", "runner", "run", str(file), "-q"]
         subprocess.run([*command, *run], check=True, env=_environment(folder), stdout=subprocess.DEVNULL)
@@ -107,4 +111,4 @@ def _lane(axis: Any, frames: Tree, left: float, depth: int, whole: int) -> int:
 
 
 if __name__ == "__main__":
-    draw(Path(sys.argv[1]), tree(samples(ITEMS)))
+    draw(Path(sys.argv[1]), tree(samples(find(*sys.argv[2:] or ["small"]))))

@@ -26,6 +26,8 @@ class Outcome:
     output: str = ""
     series: Sequence[tuple[float, int, int]] = ()  # (when, resident bytes of the main process, of the tree)
     pss: int = 0  # each page of the tree counted once; 0 where the kernel does not tell
+    page_faults: int = 0
+    context_switches: int = 0
 
     def first(self, event: str) -> Stamp:
         """The first stamp of that name; KeyError when there is none."""

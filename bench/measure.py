@@ -1,7 +1,8 @@
 """Run a command in a fresh process and account for it: wall and CPU time and peak memory of the whole tree.
 
 CPU time is the operating system's own count of everything that ended (`RUSAGE_CHILDREN`): while it measures,
-this process adopts the orphans of what it started, so no worker escapes the sum. Memory is sampled, twice: the resident
+this process adopts the orphans of what it started, so no worker escapes the sum; so are page faults and context
+switches. Memory is sampled, twice: the resident
 sets of the tree added up, shared pages counted in each process, as every monitor shows them; and less often their
 proportional shares (PSS), each page counted once, as the machine has it.
 """
@@ -149,7 +150,10 @@ def run(
         text = output.read()[-20_000:].decode(errors="replace")
     cpu = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
     main_peak, peak = (max((each[column] for each in sampler.series), default=0) for column in (1, 2))
-    return Outcome(wall, cpu, peak, main_peak, result, _read(stamps), began, orphans, text, sampler.series, sampler.pss)
+    faults = after.ru_minflt + after.ru_majflt - used.ru_minflt - used.ru_majflt
+    switches = after.ru_nvcsw + after.ru_nivcsw - used.ru_nvcsw - used.ru_nivcsw
+    sampled = (sampler.series, sampler.pss)
+    return Outcome(wall, cpu, peak, main_peak, result, _read(stamps), began, orphans, text, *sampled, faults, switches)
 
 
 def ended_within(pid: int, timeout: float) -> bool:

@@ -46,6 +46,8 @@ class Line:
             "cpu": median(lambda each: each.cpu),
             "peak": median(lambda each: each.peak),
             "pss": median(lambda each: each.pss),
+            "faults": median(lambda each: each.page_faults),
+            "switches": median(lambda each: each.context_switches),
         }
 
 

@@ -25,9 +25,12 @@ def number(value: float) -> str:
     return f"{round(value, digits):,.{max(0, digits)}f}"
 
 
+_EFFORTS = ["wall s", "CPU s", "peak MB", "PSS MB", "faults, 1,000", "switches, 1,000"]
+
+
 def render(sheet: dict[str, Any]) -> str:
     """One workload as Markdown."""
-    heads = ["", sheet["unit"], "min–max", "× limit", *sheet["extra"], "wall s", "CPU s", "peak MB", "PSS MB", "items"]
+    heads = ["", sheet["unit"], "min–max", "× limit", *sheet["extra"], *_EFFORTS, "items"]
     out = [f"## {sheet['title']}", "", sheet["about"], ""]
     out += [_line(heads), _line(["---"] + ["--:"] * (len(heads) - 1))]
     out += [_line(_cells(line, len(heads))) for line in sheet["lines"]]
@@ -48,6 +51,8 @@ def _cells(line: dict[str, Any], width: int) -> list[str]:
         number(line["cpu"]),
         number(line["peak"] / MIB),
         number(line["pss"] / MIB) if line.get("pss") else "",
+        number(line["faults"] / 1000) if line.get("faults") else "",
+        number(line["switches"] / 1000) if line.get("switches") else "",
         f"{line['count']:,}",
     ]
 
@@ -62,7 +67,7 @@ def machine() -> str:
         f"Python {platform.python_version()}, Linux, {os.cpu_count()} cores. Medians of several rounds, the contenders "
         "in turn, each run in a fresh process and its results checked. × limit: the figure divided by the limit row's "
         "of the same round. CPU and memory: the whole process tree; in the peak shared pages count in each process, in "
-        "PSS once.\n"
+        "PSS once. Page faults and context switches, in thousands: of all processes.\n"
     )
 
 

@@ -96,7 +96,7 @@ def test_a_sheet(tmp_path):
     text = table.document([json.loads(json.dumps(sheet))])
     assert "| limit | " in text
     assert "it is / broken" in text
-    assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {10}
+    assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {12}
 
 
 def test_wrong_results_are_no_figure():
