@@ -10,6 +10,7 @@ import itertools
 import multiprocessing
 import pickle
 import queue
+import select
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -116,6 +117,45 @@ class CopyPipes(Pipes):
             pickled = pickle.dumps(item, -1)
             for end in ends:
                 end.send_bytes(pickled)
+
+
+def star(source: Source, work: Work, sink: Sink) -> None:
+    """Every message through the process in the middle, as with runner, which does nothing but pass on its bytes.
+
+    So it has runner's wake-ups, four for an item, and Python's code for a message at its least.
+    """
+    (made, source_end), (worker, worker_end), (results, sink_end) = [_fork.Pipe() for _ in range(3)]
+    functions = (
+        lambda: [source_end.send(item) for item in itertools.chain(source(), [END])],
+        lambda: [worker_end.send(END if item is END else work(item)) for item in _until_end(worker_end)],
+        lambda: sink(itertools.takewhile(lambda item: item is not END, _until_end(sink_end))),
+    )
+    crew = [_fork.Process(target=function) for function in functions]
+    for each in crew:
+        each.start()
+    ways = {made.fileno(): (made, worker), worker.fileno(): (worker, results)}
+    poller = select.epoll()
+    for fd in ways:
+        poller.register(fd, select.EPOLLIN)
+    ended = pickle.dumps(END)
+    while ways:
+        for fd, _ in poller.poll():
+            read, write = ways[fd]
+            data = read.recv_bytes()
+            write.send_bytes(data)
+            if data == ended:
+                poller.unregister(fd)
+                del ways[fd]
+    for each in crew:
+        each.join()
+
+
+def _until_end(end: Any) -> Iterator[Any]:
+    """What arrives, with the END."""
+    while True:
+        yield (item := end.recv())
+        if item is END:
+            return
 
 
 class Queues:

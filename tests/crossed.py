@@ -25,7 +25,7 @@ from runner.tasks import Reference, Shape
 from runner.transport.messages import Ack, Failure, Output, Produced, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from runner.supervisor.plan import Plan
     from runner.transport.messages import Grant, GrantedRange
@@ -438,13 +438,16 @@ def script(seed: int) -> Script:
 # -- a run, and the oracle ---------------------------------------------------------------------
 
 
-def run(made: Plan, play: Script, items: int) -> tuple[Any, CrossedFleet, Supervisor]:
-    """Run a plan to its end."""
+def run(
+    made: Plan, play: Script, items: int, watch: Callable[[Supervisor], None] | None = None
+) -> tuple[Any, CrossedFleet, Supervisor]:
+    """Run a plan to its end; `watch` looks at the supervisor whenever it waits."""
     hub = FakeReactor(FakeClock())
     fleet = CrossedFleet(hub, play, items, made)
     seen: list[Any] = []
     supervisor = Supervisor(made, {"process": fleet, "thread": fleet}, hub, fleet.hub.clock, seen.append)
-    put, book, decide = supervisor.ledger.put, fleet.book, supervisor.retry_policy.decide_verdict
+    put, pass_item, book = supervisor.ledger.put, supervisor.ledger.pass_item, fleet.book
+    decide = supervisor.retry_policy.decide_verdict
 
     def decided(slot: Any, piece: Any, failure: Any, *, worker_died: bool = False) -> Any:
         verdict = decide(slot, piece, failure, worker_died=worker_died)
@@ -467,7 +470,15 @@ def run(made: Plan, play: Script, items: int) -> tuple[Any, CrossedFleet, Superv
             book.by_sender[sender or "", queue] += found
         put(queue, chunks, sender)
 
+    def passed(line: Any, payload: Any, size: int, sender: str, task_: str, worker: int) -> Any:
+        book.put[line.queue] += payload
+        book.by_sender[sender, line.queue] += payload
+        return pass_item(line, payload, size, sender, task_, worker)
+
     supervisor.ledger.put = watched  # type: ignore[method-assign]
+    supervisor.ledger.pass_item = passed  # type: ignore[method-assign]
+    if watch is not None:
+        hub.check = lambda: watch(supervisor)
     result = supervisor.run()
     check_end(result, seen[-1])
     return result, fleet, supervisor

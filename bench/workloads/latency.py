@@ -51,6 +51,7 @@ WORKLOADS = (
         unit="p50 ms",
         rows=(
             Row(LIMIT, lambda n: peers.processes(of(n), STAGES, time_delays, pipes=True)),
+            Row("by hand: a star", lambda n: peers.star(of(n), pass_on, time_delays)),
             Row("runner", toml=toml),
             Row("multiprocessing.Queue", lambda n: peers.processes(of(n), STAGES, time_delays)),
             Row("faster-fifo", lambda n: peers.fifo(of(n), STAGES, time_delays), needs=("faster_fifo",)),

@@ -131,6 +131,26 @@ class Ledger:
         self.leased_items[task] += taken
         return lease
 
+    def pass_item(self, line: Subscription, payload: Any, size: int, sender: str, task: str, worker: int) -> Lease:
+        """Grant one new item of `sender` at once: `make_chunk`, `put` and `grant_lease`, for a line that is empty.
+
+        >>> lines = [Subscription("q", ("eat",)) for _ in range(2)]
+        >>> one, other = map(Ledger, zip(lines))
+        >>> lease = one.pass_item(lines[0], b"a", 1, "bake", "eat", 0)
+        >>> other.put("q", [other.make_chunk(b"a", 1, 1)], "bake")
+        >>> lease == other.grant_lease("eat", 0, 1), lines[0] == lines[1]
+        (True, True)
+        """
+        line.counts.put += 1
+        line.last_ticket += 1
+        line.leased_items += 1
+        self.sent_items[sender] += 1
+        piece = ItemRange(Chunk(next(self._chunks), payload, 1, size), 0, 1, ticket=line.last_ticket)
+        lease = Lease(next(self._leases), task, worker, [(line, piece)], 1)
+        self.leases[lease.id] = lease
+        self.leased_items[task] += 1
+        return lease
+
     def _turn(self, task: str, lines: list[Subscription], least: int) -> list[Subscription]:
         if least > 1 and self.available_items(task) < least:
             upcoming = [line.next_range(task) for line in lines]

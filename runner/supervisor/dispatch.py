@@ -207,9 +207,9 @@ class Dispatcher:
             return None
         if task.rate_limiter is not None:
             task.rate_limiter.take_tokens(lease.count)
-        return self._record_lease(task, slot, lease)
+        return self.record_lease(task, slot, lease)
 
-    def _record_lease(self, task: TaskState, slot: WorkerSlot, lease: Lease) -> Grant:
+    def record_lease(self, task: TaskState, slot: WorkerSlot, lease: Lease) -> Grant:
         """Note what is expected of a lease; return what to tell its worker."""
         if not slot.leases:
             slot.time_account.enter_state(EXECUTING, self.clock.now())

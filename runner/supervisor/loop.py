@@ -14,6 +14,7 @@ from runner.ledger.ledger import Ledger
 from runner.supervisor.audit import BalanceAudit
 from runner.supervisor.dead_letters import DeadLetterSink
 from runner.supervisor.dispatch import Dispatcher
+from runner.supervisor.fast_path import FastPath
 from runner.supervisor.outcome import ProcessorMeter, ProgressReporter, conclude_run
 from runner.supervisor.rate_limit import TokenBucket
 from runner.supervisor.replies import ReplyHandler
@@ -85,6 +86,7 @@ class Supervisor:
         self.worker_pool = pool = WorkerPool(state, dispatcher, watchdog, shutdown, retry_policy, replies)
         replies.handlers |= {Ready: pool.on_ready, Finished: pool.on_finished, Failed: pool.on_failed}
         self.suspect_readers = SuspectReaders(state, dispatcher, pool, able=suspect_readers)
+        self.fast_path = FastPath(state, dispatcher, replies, self.suspect_readers.readers)
         shutdown.on_kill = self.suspect_readers.end_readers
         self.progress_reporter = ProgressReporter(state, listening=listening)
         #: Of each part that will make something happen by itself: when the first of it is. Then those that only watch.
@@ -109,9 +111,12 @@ class Supervisor:
             self.step()
             if self.topology.all_finished():
                 break
-            for event in self.reactor.wait(self.seconds_until_next_timer()):
-                self._handle_event(event)
-                del event  # it holds a thread's items, or a block of shared memory
+            received = self.reactor.wait(self.seconds_until_next_timer())
+            if len(received) != 1 or not self.fast_path.forward_item(received[0]):
+                for event in received:
+                    self._handle_event(event)
+                    del event  # it holds a thread's items, or a block of shared memory
+            del received
             self._feed_dirty()  # before anything else is looked at: a worker may wait for just that
         if self.progress_reporter.next_time() is not None:
             self.progress_reporter.report_progress(self.clock.now())

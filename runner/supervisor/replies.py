@@ -78,11 +78,16 @@ class ReplyHandler(Struct, eq=False):
         done = 0
         for at, ack in enumerate(reply.acks):
             last = at == len(reply.acks) - 1
-            done += self._settle_ack(slot, ack, outputs if last else [])
+            done += self.settle_ack(slot, ack, outputs if last else [])
         if not reply.acks:  # what a function with boxes put after its inputs had ended
             for queue, chunk in outputs:
                 state.ledger.put(queue, [chunk], sender=task.name)
                 state.dirty_tasks.add_readers(queue)
+        self.note_work(slot, reply, done)
+
+    def note_work(self, slot: WorkerSlot, reply: messages.Reply, done: int) -> None:
+        """Note that a worker has done so many items, and what they took; and that its task is to be looked at."""
+        task, state = slot.task, self.state
         task.chunk_sizer.learn_cost(done, reply.busy_seconds)
         task.unhindered_items += done
         self.dispatcher.update_elastic_size(task)
@@ -111,7 +116,11 @@ class ReplyHandler(Struct, eq=False):
                 made.append((queue, chunk))
         return made
 
-    def _settle_ack(self, slot: WorkerSlot, ack: messages.Ack, outputs: list[tuple[str, Chunk]]) -> int:
+    def settle_ack(self, slot: WorkerSlot, ack: messages.Ack, outputs: list[tuple[str, Chunk]]) -> int:
+        """Settle what a worker says of one lease, with the outputs that came with it; return how many items are over.
+
+        0: the lease is not open any more.
+        """
         lease = self.state.ledger.leases.get(ack.lease)
         if lease is None:
             return 0
@@ -174,12 +183,16 @@ class ReplyHandler(Struct, eq=False):
         return DeadLetterPayload(payload, piece.start, kind, number, evidence.text)
 
     def _on_produced(self, slot: WorkerSlot, message: messages.Produced) -> None:
+        for queue, chunk in self._make_chunks(slot.task, message.outputs):
+            self.state.ledger.put(queue, [chunk], sender=slot.task.name)
+            self.state.dirty_tasks.add_readers(queue)
+        self.note_arrival(slot, message)
+
+    def note_arrival(self, slot: WorkerSlot, message: messages.Produced) -> None:
+        """Note that items of a source have arrived; and that the source is to be looked at."""
         task = slot.task
         self.dispatcher.count_arrived(task, slot, message.item_count, wants_ack=message.wants_ack)
         self.state.ledger.source_items[task.name] += message.item_count
-        for queue, chunk in self._make_chunks(task, message.outputs):
-            self.state.ledger.put(queue, [chunk], sender=task.name)
-            self.state.dirty_tasks.add_readers(queue)
         slot.items += message.item_count
         slot.time_account.items += message.item_count
         slot.time_account.add_work(self.state.clock.now(), message.busy_seconds, 0.0)

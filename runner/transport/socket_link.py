@@ -66,12 +66,12 @@ class WorkerLink:
     def send(self, message: FromWorker) -> None:
         """Write a whole message."""
         left = framing.pack_message(message)
+        if type(message) is not ArenaNotice and len(left) == 1:
+            self._socket.sendall(left[0])
+            return
         ancillary = _fd_message(message) if type(message) is ArenaNotice else []
         while left:
-            sent = self._socket.sendmsg(left[:_MAX_IOV], ancillary)
-            if len(left) == 1 and sent == len(left[0]):
-                return
-            left, ancillary = _unsent_buffers(left, sent), []
+            left, ancillary = _unsent_buffers(left, self._socket.sendmsg(left[:_MAX_IOV], ancillary)), []
 
     def receive(self) -> Any:
         """Return the next message; `EOFError` when the supervisor is gone."""

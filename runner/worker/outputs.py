@@ -183,15 +183,19 @@ class OutputBuffer:
 
     def take_outputs(self) -> tuple[Output, ...]:
         """Take everything gathered so far, as chunks. Safe beside another thread that appends."""
-        outputs, self._encoded_chunks, self.encoded_items = self._encoded_chunks, [], 0
-        outputs += [Output(0, len(words) // 8, len(words), bytes(words)) for words in self._word_chunks]
-        outputs += [Output(0, len(values), _PLAIN_BYTES * len(values), values) for values in self._value_chunks]
-        self._word_chunks, self._value_chunks = [], []
+        outputs: list[Output] = []
+        if self._encoded_chunks or self._word_chunks or self._value_chunks:
+            outputs, self._encoded_chunks, self.encoded_items = self._encoded_chunks, [], 0
+            outputs += [Output(0, len(words) // 8, len(words), bytes(words)) for words in self._word_chunks]
+            outputs += [Output(0, len(values), _PLAIN_BYTES * len(values), values) for values in self._value_chunks]
+            self._word_chunks, self._value_chunks = [], []
         for index, buffer in enumerate(self.buffers):
             count = len(buffer)
-            if count:
+            if count == 1 and self.output_groups[index].payload_kind != OBJECTS:  # bench: see `call`
+                outputs.append(self._encode_output(index, buffer[:1]))
+            elif count:
                 outputs.extend(self._cut_chunks(index, count))
-                del buffer[:count]
+            del buffer[:count]
         self.gathered_bytes = 0
         self.has_large_items = self.has_encoded_items = False
         return tuple(outputs)
@@ -200,27 +204,30 @@ class OutputBuffer:
         group, buffer = self.output_groups[index], self.buffers[index]
         objects = group.payload_kind == OBJECTS
         max_items = MAX_SINGLY_READ_ITEMS if group.is_read_singly and not objects else MAX_CHUNK_ITEMS
-        block_refs: tuple[tuple[int, int, int], ...] = ()
         start = 0
         while start < count:
             piece = buffer[start : min(count, start + max_items)]
             if objects:
-                payload: Any = piece
-                size = self._chunk_size(piece, whole=len(piece) == count)
+                yield Output(index, len(piece), self._chunk_size(piece, whole=len(piece) == count), piece)
             else:
                 if self.gathered_bytes + _SMALL_BYTES * len(piece) > MAX_CHUNK_BYTES:
                     piece = _within_bytes(piece, self.shared_discount)
-                travelling, block_refs = (
-                    item_codec.mark_items_sent(piece) if self.item_encoder.uses_arena else (piece, ())
-                )
-                payload = (
-                    item_codec.encode_payload(travelling)
-                    if self.has_encoded_items
-                    else item_codec.encode_values(piece, set() if self.has_large_items else self.small_types)
-                )
-                size = len(payload) + sum(length for _, _, length in block_refs)
-            yield Output(index, len(piece), size, payload, block_refs)
+                yield self._encode_output(index, piece)
             start += len(piece)
+
+    def _encode_output(self, index: int, piece: list[Any]) -> Output:
+        """Return encoded items as a chunk for another process."""
+        if self.item_encoder.uses_arena:
+            piece, block_refs = item_codec.mark_items_sent(piece)
+            size = sum([length for _, _, length in block_refs])
+        else:
+            block_refs, size = (), 0
+        payload = (
+            item_codec.encode_payload(piece)
+            if self.has_encoded_items
+            else item_codec.encode_values(piece, set() if self.has_large_items else self.small_types)
+        )
+        return Output(index, len(piece), size + len(payload), payload, block_refs)
 
     def _chunk_size(self, piece: list[Any], *, whole: bool) -> int:
         """Return the size of objects; what was measured when it was emitted is not measured again."""

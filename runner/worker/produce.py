@@ -136,7 +136,9 @@ class SourceOutput:
         now = perf_counter()
         outputs = self.output_buffer.take_outputs()
         # Counted from what was taken: the function's thread may append meanwhile.
-        items = self._counted_items if self.output_buffer.direct_buffer is None else sum(each.count for each in outputs)
+        items = self._counted_items
+        if self.output_buffer.direct_buffer is not None:
+            items = outputs[0].count if len(outputs) == 1 else sum([each.count for each in outputs])
         self._counted_items = 0
         self.sent_items += items
         slow = self.nothing_in_flight and items == 1 and now - self._sent_at > _SLOW_SOURCE_SECONDS
@@ -145,8 +147,8 @@ class SourceOutput:
             self._waited_seconds += now - self._waiting_since
             self._waiting_since = now
         busy = now - self._sent_at - self._waited_seconds
-        self.runtime.measurements.record_items(busy, items)
         self.runtime.port.send(Produced(items, outputs, busy, wants_ack=not self.nothing_in_flight))
+        self.runtime.measurements.record_items(busy, items)
         self._sent_at, self._waited_seconds = now, 0.0
         self.place_reporter.report_when_due(now)
 
@@ -185,17 +187,17 @@ class SourceOutput:
 
     def reserve_credit(self, timeout: float | None = None) -> bool:
         """Wait for credit for one more item; send what is there first, because the credit may depend on it."""
-        with self.credit_condition:
+        with self.lock:  # the condition's own, whose `with` would be two calls of Python more
             return self._reserve_locked(timeout)
 
     def _reserve_locked(self, timeout: float | None) -> bool:
-        if threading.get_ident() == self._owner:
-            self.runtime.measurements.report_when_due(perf_counter())
         waiting = self.waiting_items
         if waiting and (
             self.nothing_in_flight or waiting >= min(self.push_threshold, self.credit_total - self.sent_items)
         ):
             self._send_waiting()
+        if threading.get_ident() == self._owner:
+            self.runtime.measurements.report_when_due(perf_counter())
         arena_writer = self.runtime.port.arena_writer
         if arena_writer is not None and timeout is None and arena_writer.should_wait_for_readers():
             self._wait_for_readers(arena_writer)
@@ -317,9 +319,10 @@ class SourceOutput:
             self.burst_key = partial(id if self.attention_flag else type)
         if self._may_burst and limit >= _MIN_BURST:
             return self._emit_burst(items, direct, limit)
-        more = self._emit_one_by_one(islice(items, limit), direct)
+        if self._emit_one_by_one(islice(items, limit), direct):
+            return True
         with self.lock:
-            return more or self.sent_items + self.waiting_items - before == limit
+            return self.sent_items + self.waiting_items - before == limit
 
     def _emit_first(self, items: Iterator[Any]) -> bool:
         """Take the next item alone, and its digest. False: there are no more."""

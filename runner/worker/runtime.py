@@ -84,10 +84,12 @@ class WorkerRuntime:
 
     def handle_message(self, message: Any) -> Grant | None:
         """Take in a message as every body does; return it if it is a grant."""
-        if isinstance(message, Stop):
+        if type(message) is Grant:
+            return message
+        if type(message) is Stop:
             self.inputs_ended = self.inputs_ended or message.inputs_ended
             self.context.stopping = self.context.stopping or not message.inputs_ended
-        return message if isinstance(message, Grant) else None
+        return None
 
     def send_suspect_preview(self, lease: int, part: GrantedRange, encoded: Any) -> None:
         """Send a preview of an item if workers have died over it, before it is executed once more."""
@@ -138,7 +140,11 @@ class WorkerRuntime:
             for ack in reply.acks:
                 self.show_position(ack.lease, pack_burst(self.answered_items, max(1, ack.done)))
             raise
-        self.answered_items = sum(self.answered_items + ack.done for ack in reply.acks if ack.keeps_rest)
+        answered = 0
+        for ack in reply.acks:
+            if ack.keeps_rest:
+                answered += self.answered_items + ack.done
+        self.answered_items = answered
         self.measurements.report_when_due(perf_counter())
 
 

@@ -9,18 +9,24 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import replace
+from itertools import zip_longest
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import crossed
 import fake_engine
 import pytest
-from fake_engine import Script, random_plan, simulate
+from fake_engine import FakeEngine, Script, random_plan, simulate
 
 from runner import events
 from runner.model import Batch, Halt, Lifespan, QueueConfig, Rate
+from runner.supervisor.fast_path import FastPath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    from runner.ledger.subscriptions import ItemRange
+    from runner.supervisor.loop import Supervisor
 
 SEEDS = 400
 MORE_SEEDS = 20_000
@@ -123,6 +129,80 @@ def check(seed: int) -> None:
             assert Counter(fleet.received.get(name, [])) == expected.get(name, Counter()), f"seed {seed}, task {name}"
 
 
+# -- with the fast path and without it -----------------------------------------------------------------
+
+
+counts_of = attrgetter("put", "done", "dead", "dropped", "left")
+
+
+def piece_state(piece: ItemRange) -> tuple[Any, ...]:
+    """Return a piece without its payload, and without its place in a chain that leads to all others."""
+    marks = (piece.attempts, piece.crashes, piece.granted_alone, piece.order_entry is None, piece.ticket)
+    return piece.item_id, piece.count, piece.size, marks
+
+
+def ledger_state(supervisor: Supervisor) -> tuple[Any, ...]:
+    """Return all that the ledger knows, and what is built on it: pieces, leases, counts, expectations, workers."""
+    book, audit = supervisor.ledger, supervisor.state.audit
+    lines = [
+        (
+            *(line.name, *counts_of(line.counts), line.count, line.size, line.held_bytes, line.leased_items),
+            tuple(map(piece_state, line.ready_ranges)),
+            sorted((until, piece_state(piece)) for until, _, _, piece, _ in line.sleeping_ranges),
+        )
+        for line in book.subscriptions
+    ]
+    leases = [
+        (lease.id, lease.worker, lease.count, [piece_state(piece) for _, piece in lease.item_ranges])
+        for lease in book.leases.values()
+    ]
+    counts = [dict(each) for each in (book.sent_items, book.source_items, book.taken_items, book.leased_items)]
+    counts += [dict(each) for each in (supervisor.dispatcher.expected_items, audit.sent_by_queue, audit.ended_by_task)]
+    workers = [
+        (slot.phase, tuple(slot.leases), slot.items, slot.credit, slot.received_items, account.state, *account._totals)
+        for slot in supervisor.state.slots
+        for account in [slot.time_account]
+    ]
+    tasks = [
+        (task.chunk_sizer.item_seconds, task.chunk_sizer.last_items, task.unhindered_items, task.wait_reason.current)
+        for task in supervisor.tasks.values()
+    ]
+    ended = [(name, counts_of(each)) for name, each in book.task_counts.items()]
+    return lines, leases, counts, workers, tasks, ended
+
+
+def steps_of(simulated: Callable[[Callable[[Supervisor], None]], Any], *, forwards: bool) -> tuple[list[Any], int]:
+    """Run a schedule; return the ledger's state after each step with all that was sent, and the forwarded items."""
+    steps: list[Any] = []
+    forwarded, forward = 0, FastPath.forward_item
+    send = FakeEngine.send
+
+    def forward_or_not(self: FastPath, event: Any) -> bool:
+        nonlocal forwarded
+        done = forwards and forward(self, event)
+        forwarded += done
+        return done
+
+    def noted(self: FakeEngine, slot: int, message: Any) -> None:
+        steps.append((slot, message))
+        send(self, slot, message)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FastPath, "forward_item", forward_or_not)
+        patch.setattr(FakeEngine, "send", noted)
+        simulated(lambda supervisor: steps.append((supervisor.clock.now(), ledger_state(supervisor))))
+    return steps, forwarded
+
+
+def same_with_fast_path(simulated: Callable[[Callable[[Supervisor], None]], Any], seed: int) -> int:
+    """Compare a schedule with the fast path to the same without it, step by step; return the forwarded items."""
+    (fast, forwarded), (general, none) = (steps_of(simulated, forwards=forwards) for forwards in (True, False))
+    for at, (one, other) in enumerate(zip_longest(fast, general)):
+        assert one == other, f"seed {seed}, step {at}"
+    assert not none
+    return forwarded
+
+
 def blocks(count: int, quick: int) -> list[Any]:
     """So many parts of the seeds, of which the first are quick."""
     return [pytest.param(block, marks=pytest.mark.slow if block >= quick else ()) for block in range(count)]
@@ -132,6 +212,17 @@ def blocks(count: int, quick: int) -> list[Any]:
 def test_random_schedules_keep_every_promise(block: int) -> None:
     for seed in range(block * SEEDS // 8, (block + 1) * SEEDS // 8):
         check(seed)
+
+
+@pytest.mark.parametrize("block", blocks(16, quick=1))
+def test_the_fast_path_does_what_the_general_path_does(block: int) -> None:
+    forwarded = 0
+    for seed in range(block * SEEDS // 16, (block + 1) * SEEDS // 16):
+        plan, script, items = scenario(seed)
+        forwarded += same_with_fast_path(lambda watch: simulate(plan, script, items, watch=watch), seed)  # noqa: B023
+        made, play = crossed.topology(seed), crossed.script(seed)
+        forwarded += same_with_fast_path(lambda watch: crossed.run(made, play, 20, watch), seed)  # noqa: B023
+    assert forwarded > 100
 
 
 @pytest.mark.parametrize("seed", CORPUS)
