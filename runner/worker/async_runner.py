@@ -193,7 +193,7 @@ class AsyncRunner:
     def _end_turn(self) -> None:
         """Give the places of what has ended to the next items, and reply once these are under way.
 
-        bench async, a worker's loop alone: without it 1.23, with it 1 (and no `asyncio.timeout` where there is no limit).
+        bench async, a worker's loop alone: without it (and with `asyncio.timeout` around all items) 1.23, with it 1.
         """
         self.turn_due = False
         self.tasks.difference_update(self.ended_tasks)
