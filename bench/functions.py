@@ -151,10 +151,13 @@ def nap(seconds: Any) -> int:
     return 1
 
 
-async def anap(seconds: float) -> int:
+async def anap(seconds: Any) -> int:
     """The same on an event loop."""
     import asyncio  # here: a worker that has no event loop does not import it
 
+    if seconds.__class__ is Warm:
+        seconds.touch()
+        return 0
     await asyncio.sleep(seconds)
     return 1
 

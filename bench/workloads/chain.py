@@ -6,7 +6,7 @@ from functools import partial
 
 from bench import peers
 from bench.files import Task, pipeline
-from bench.functions import WARM, add_one, consume, numbers
+from bench.functions import WARM, Total, add_one, consume, numbers
 from bench.kinds import Outcome, Row, Workload, rate
 from bench.loops import LOOP
 from bench.workloads.small import staged
@@ -39,6 +39,10 @@ WORKLOADS = (
         unit="items/s",
         rows=(
             Row(LIMIT, lambda n: peers.processes(partial(numbers, n), STAGES, consume, size=1000, pipes=True)),
+            Row(
+                "by hand: private pipes, lists of 1,000, a call for each item",
+                lambda n: peers.processes(*peers.item_by_item(partial(numbers, n), STAGES, Total), pipes=True),
+            ),
             Row("runner", toml=toml),
             Row("runner, its sink a loop", toml=partial(toml, sink=LOOP)),
             Row(

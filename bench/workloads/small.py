@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bench import peers
 from bench.files import Task, pipeline
-from bench.functions import WARM, consume, numbers, square
+from bench.functions import WARM, Total, consume, numbers, square
 from bench.kinds import Outcome, Row, Workload, rate
 from bench.loops import LOOP
 
@@ -106,6 +106,12 @@ def staged(stages: list[tuple[Callable[[int], int], int]]) -> tuple[Row, ...]:
     )
 
 
+def by_item(count: int) -> None:
+    """Private pipes; each item is called and answered for."""
+    source, ((work, _),), sink = peers.item_by_item(partial(numbers, count), STAGES, Total)
+    peers.Pipes(source, work, sink, size=1)
+
+
 LIMIT = "by hand: a private pipe per worker, lists of 1,000"
 
 WORKLOADS = (
@@ -117,6 +123,7 @@ WORKLOADS = (
         rows=(
             Row("plain `for` loop in one process", plain),
             Row(LIMIT, lambda n: peers.Pipes(partial(numbers, n), square, consume)),
+            Row("by hand: private pipes, lists of 1,000, a call for each item", by_item),
             Row("runner", toml=toml),
             Row("runner, its sink a loop", toml=partial(toml, sink=LOOP)),
             Row(

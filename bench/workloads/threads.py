@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from bench import peers
-from bench.functions import consume, numbers, square
+from bench.functions import Total, consume, numbers, square
 from bench.kinds import Row, Workload, rate
 from bench.loops import LOOP
 from bench.workloads.small import STAGES, check, plain, toml
@@ -25,6 +25,10 @@ WORKLOADS = (
             Row(
                 "SimpleQueue, lists of 1,000 by hand",
                 lambda n: peers.threads(partial(numbers, n), STAGES, consume, size=1000, simple=True),
+            ),
+            Row(
+                "SimpleQueue, lists of 1,000 by hand, a call for each item",
+                lambda n: peers.threads(*peers.item_by_item(partial(numbers, n), STAGES, Total), simple=True),
             ),
             Row(
                 "queue.Queue, one item per put",

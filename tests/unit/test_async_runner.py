@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -132,6 +133,21 @@ def test_no_more_are_in_flight_than_the_file_says_and_as_many_are() -> None:
     worked(port, function, concurrency=7)
     assert most == 7
     assert sorted(port.made) == list(range(100))
+
+
+def test_what_an_item_sets_in_its_context_is_not_seen_by_the_next_one() -> None:
+    port, seen = Port(list(range(30))), []
+    variable = contextvars.ContextVar("variable", default=-1)
+
+    async def function(item: int) -> int:
+        seen.append(variable.get())
+        variable.set(item)
+        await asyncio.sleep(0)
+        return variable.get()
+
+    worked(port, function, concurrency=3)
+    assert seen == [-1] * 30
+    assert sorted(port.made) == list(range(30))
 
 
 def test_a_time_limit_is_one_items() -> None:
