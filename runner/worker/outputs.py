@@ -106,12 +106,29 @@ class OutputBuffer:
         assert self.direct_buffer is not None
         if types <= item_codec.SMALL_TYPES:
             self.small_types |= types
-            if not self.direct_buffer and (self._pack_numbers(items, types) or self._gather_values(items)):
+            if self._take_small(items, types):
                 return
         else:
             self.has_large_items = True
             self.gathered_bytes += sum(map(item_codec.memory_size, items))
         self.direct_buffer.extend(items)
+
+    def _take_small(self, values: list[Any], types: set[type]) -> bool:
+        """Take small values in the form in which they travel. False: they must wait as the objects that they are.
+
+        A few before them that were taken one by one (a part of a grant may be one item) go the same way: else all that
+        a message has would wait behind them, 40 bytes each. # bench small: without it 53 to 55 MB of PSS, with it 50
+        """
+        waiting = self.direct_buffer
+        if waiting:
+            if self.has_large_items or len(waiting) + len(values) > MAX_CHUNK_ITEMS:
+                return False
+            values = waiting + values
+            types = item_codec.types_of(values)
+        taken = self._pack_numbers(values, types) or self._gather_values(values)
+        if taken and waiting:
+            waiting.clear()
+        return taken
 
     def encode_full_chunk(self) -> None:
         """Encode the oldest of a source's small values for its one group once they fill a chunk.

@@ -64,3 +64,18 @@ def test_small_values_are_encoded_as_soon_as_they_fill_a_chunk() -> None:
     assert [output.count for output in outputs] == [MAX_CHUNK_ITEMS, MAX_CHUNK_ITEMS, 4096]
     out = [item_codec.decode_item(each) for output in outputs for each in item_codec.decode_payload(output.payload)]
     assert out == list(range(20_480))
+
+
+@pytest.mark.parametrize("kind", [OBJECTS, PICKLED], ids=["objects", "pickled"])
+def test_what_comes_behind_single_items_is_packed_as_well(kind: int) -> None:
+    buffer = OutputBuffer((OutputGroup("default", ("out",), kind),))
+    assert buffer.direct_buffer is not None
+    put: list[Any] = []
+    for start in range(0, 5_120, 1024):
+        buffer.emit_item(start)  # a part of a grant may be one item
+        assert len(buffer.direct_buffer) == 1
+        buffer.emit_many(list(range(start, start + 512)), {int})
+        assert not buffer.direct_buffer
+        put += [start, *range(start, start + 512)]
+    (output,) = buffer.take_outputs()
+    assert put == (output.payload if kind == OBJECTS else item_codec.decode_payload(output.payload))
