@@ -42,6 +42,7 @@ class RunSettings:
     log: Log = "prefix"
     state: Path = Path(".runner")
     record: int = 20
+    dead_items: int = 64_000_000
     max_item: int = 256 * MIB
 
 

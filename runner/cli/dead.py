@@ -17,6 +17,9 @@ from runner.errors import UsageError
 from runner.store import dead_letters as store
 from runner.text import printable_line, printable_text
 
+#: What a letter says of the item's bytes in its run's folder.
+_OF_THE_RUN = {"kept", "not_kept", "letter"}
+
 app = typer.Typer(help="Dead letters: the items that a run has given up.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -96,7 +99,10 @@ def export(
 
       runner dead export last -o dead.jsonl
     """
-    lines = (json.dumps(letter) + "\n" for letter in store.read_letters(_find_letters(state, run)))
+    letters = store.read_letters(_find_letters(state, run))
+    lines = (
+        json.dumps({key: value for key, value in each.items() if key not in _OF_THE_RUN}) + "\n" for each in letters
+    )
     if output == "-":
         sys.stdout.writelines(lines)
         return
@@ -129,6 +135,8 @@ def _letter_text(letter: dict[str, Any]) -> str:
     lines = [f"{name}  of queue `{_field_text(letter, 'queue')}`"]
     lines += [f"  {key:<9} {_field_text(letter, key)}" for key in ("task", "worker", "attempts", "at", "error")]
     lines += [f"  value     {_field_text(letter, 'preview')}"]
+    if "not_kept" in letter:
+        lines += [f"  not kept  {_field_text(letter, 'not_kept')}"]
     for word, key in (("traceback", "traceback"), ("its worker printed last", "output")):
         if letter.get(key):
             body = printable_text(str(letter[key])).rstrip("\n").splitlines()

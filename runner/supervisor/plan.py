@@ -163,6 +163,7 @@ class Plan:
             is_only_worker=task.is_only_worker,
             timed=config.timeout is not None,
             max_item_bytes=self.settings.max_item,
+            max_kept_bytes=self.settings.dead_items if config.dead is None and config.on_error != "skip" else 0,
             shared_discount=self.shared_discount(config),
             grace=self.settings.grace,
             env={} if task.mode == "thread" else dict(config.env),  # threads share that of the whole run

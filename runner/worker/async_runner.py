@@ -17,7 +17,7 @@ from runner.forked_copies import ExitOnTouch
 from runner.transport.messages import PICKLED, Ack, Reply
 from runner.worker.failure import WORKER_ENDING_ERRORS, make_failure
 from runner.worker.returned_values import check_result, yields_items
-from runner.worker.runtime import all_encoded_items, decode_item
+from runner.worker.runtime import all_encoded_items, decode_item, object_of
 from runner.worker.spec import SupervisorGone
 
 if TYPE_CHECKING:
@@ -134,13 +134,13 @@ class AsyncRunner:
         except BaseException as error:  # whatever the user's function raises
             if self.loop_ended:
                 raise
-            failure = make_failure(runtime.spec, 0, 1, error, item, part.attempt)
+            failure = make_failure(runtime.spec, 0, 1, error, item, part.attempt, objects=[object_of(part, encoded)])
             if failure.verdict == "retry":
                 outputs.clear()
             failures = (failure,)
         busy = perf_counter() - began
         runtime.measurements.record_items(busy, 1)
-        self._finish_item(lease, outputs, failures, busy, item, part)
+        self._finish_item(lease, outputs, failures, busy, item, part, encoded)
 
     async def _collect_results(self, item: Any, kwargs: dict[str, Any], outputs: list[Any]) -> None:
         """Call the function within its time limit; what came before an error stays in `outputs`."""
@@ -163,7 +163,14 @@ class AsyncRunner:
             raise TimedOut(f"it took longer than its time limit of {limit:g} s") from None
 
     def _finish_item(
-        self, lease: int, outputs: list[Any], failures: tuple[Any, ...], busy: float, item: Any, part: GrantedRange
+        self,
+        lease: int,
+        outputs: list[Any],
+        failures: tuple[Any, ...],
+        busy: float,
+        item: Any,
+        part: GrantedRange,
+        encoded: Any,
     ) -> None:
         output_buffer = self.runtime.output_buffer
         mark = output_buffer.rollback_mark()
@@ -174,7 +181,9 @@ class AsyncRunner:
         except WORKER_ENDING_ERRORS:
             raise
         except BaseException as error:  # noqa: BLE001  it cannot be pickled, or names no port
-            failure = make_failure(self.runtime.spec, 0, 1, error, item, part.attempt)
+            failure = make_failure(
+                self.runtime.spec, 0, 1, error, item, part.attempt, objects=[object_of(part, encoded)]
+            )
             if failure.verdict == "retry":
                 output_buffer.roll_back_to(mark)
             failures = (failure,)

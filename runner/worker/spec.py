@@ -53,6 +53,8 @@ class WorkerSpec(Struct, frozen=True):
     #: It is its task's only worker: no other could go on with what it hands back, so it keeps everything.
     is_only_worker: bool = False
     max_item_bytes: int = 256 << 20
+    #: Bytes that a dead item may have to be kept; 0: they are not kept at all.
+    max_kept_bytes: int = 0
     #: Bytes in arenas weigh so much less than those that are copied on their way.
     shared_discount: int = 1
     #: Seconds that its orderly end may take.
