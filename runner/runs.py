@@ -11,6 +11,7 @@ The command (`cli.run`), `runner.run` and `runner.testing` all go through `perfo
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
 import signal
@@ -20,6 +21,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner import events, shared_stdin
+from runner.config.toml import STDIN
 from runner.engines import process_setup
 from runner.engines.base import EngineContext
 from runner.engines.reactor import LocalReactor, RealClock
@@ -108,6 +110,7 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
         tasks[name] = TaskPlan(task, task.mode or "process", function.reference, shape, arguments)
     used = {queue for task in found.tasks.values() for queue in (*task.inputs, *task.outputs_and_dead)}
     queues = {name: queue for name, queue in config.queues.items() if name in used}
+    mask = SecretMask(config.params[name] for name, param in config.declared_params.items() if param.secret)
     return Plan(
         config.title or config.file,
         _run_id(),
@@ -118,8 +121,45 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
         plugins=found.plugins,
         description=describe_run(config, tasks, queues.values()),
         notices=tuple(each.message for each in found.problems if each.code == check.BROKEN_PLUGIN),
-        secret_mask=SecretMask(config.params[name] for name, param in config.declared_params.items() if param.secret),
+        secret_mask=mask,
+        origin=_describe_origin(config, mask),
     )
+
+
+#: Settings of one command, not of the file.
+_OF_THE_COMMAND = {f"run.{key}" for key in ("grace", "halt", "deadline", "log", "record")}
+
+
+def _describe_origin(config: Config, mask: SecretMask) -> dict[str, Any]:
+    """Return all that another run of the file has to be given, as JSON; of secrets the names (`withheld`)."""
+    given, params, sets, withheld = config.given, {}, [], []
+    for name, value in given.params.items():
+        text = value if isinstance(value, (str, int, float)) else json.dumps(value, default=str)
+        if config.declared_params[name].secret or mask(str(text)) != str(text):
+            withheld.append(f"-p {name}")
+        else:
+            params[name] = value if isinstance(value, (str, int, float, list)) else str(value)
+    for path, text in given.sets:
+        declared = config.declared_params.get(path.removeprefix("params.")) if path.startswith("params.") else None
+        if (declared is not None and declared.secret) or mask(text) != text:
+            withheld.append(f"--set {path}")
+        elif path not in _OF_THE_COMMAND:
+            sets.append([path, text])
+    try:
+        folder, file = os.getcwd(), os.path.abspath(config.file)  # noqa: PTH100, PTH109  a str may be any path
+    except OSError:  # the folder is gone
+        folder = file = ""
+    return {
+        "file": config.file if config.file == STDIN else file,
+        "folder": folder,
+        "given": {
+            "params": params,
+            "sets": sets,
+            "only": list(given.only),
+            "skip": list(given.skip),
+            "withheld": withheld,
+        },
+    }
 
 
 def _run_id() -> str:
@@ -297,7 +337,7 @@ class _RunDeadLetters(DeadLetterSink):
     """The run's own store of dead letters."""
 
     def __init__(self, plan: Plan, printer: Printer) -> None:
-        self.file = DeadLetterFile(plan.settings.state, plan.run_id, {"title": plan.title})
+        self.file = DeadLetterFile(plan.settings.state, plan.run_id, {"title": plan.title, **plan.origin})
         self._items = DeadItemFile(plan.settings.state, plan.run_id, plan.settings.dead_items)
         self._payloads = KeptPayloads()
         self._plan = plan
