@@ -59,6 +59,12 @@ class UnsafeFolder(RunnerError):
     exit_code = 3
 
 
+class RetryRefused(RunnerError):
+    """Dead items cannot be given to a new run; nothing was started."""
+
+    exit_code = 3
+
+
 class Retry(Exception):
     """Raised by a task function: give me this item again, after `after` seconds (default: the back-off).
 

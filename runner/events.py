@@ -63,13 +63,17 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """A run as planned: the file's path, its resolved text with secrets hidden, its tasks and queues, the machine."""
+    """A run as planned: the file's path, its resolved text with secrets hidden, its tasks and queues, the machine.
+
+    `retried_run`: its items are dead ones of that earlier run (`runner dead retry`).
+    """
 
     file: str = ""
     resolved: str = ""
     tasks: tuple[TaskPlanned, ...] = ()
     queues: tuple[QueuePlanned, ...] = ()
     machine: Machine = field(default_factory=Machine)
+    retried_run: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ class RunSettings:
     log: Log = "prefix"
     state: Path = Path(".runner")
     record: int = 20
+    dead_items: int = 64_000_000
     max_item: int = 256 * MIB
 
 
@@ -166,6 +167,19 @@ class Param:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenValues:
+    """What a command gave to its file, so that another run can be given the same.
+
+    `params` by name, from `-p` or the environment; `sets` as (path, TOML); `only` and `skip` are names of tasks.
+    """
+
+    params: dict[str, Any] = field(default_factory=dict)
+    sets: tuple[tuple[str, str], ...] = ()
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One checked file: what `runner run` needs to know."""
 
@@ -184,6 +198,7 @@ class Config:
     declared_params: dict[str, Param] = field(default_factory=dict)  # `[params]`
     param_sources: dict[str, str] = field(default_factory=dict)  # param -> what gave its value, if not the file
     param_references: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict, repr=False)  # by path
+    given: GivenValues = field(default_factory=GivenValues, repr=False, compare=False)
     raw_tables: dict[str, Any] = field(default_factory=dict, repr=False)  # what the file says
     filled_tables: dict[str, Any] = field(default_factory=dict, repr=False)  # the same with the values of params
 

@@ -11,6 +11,7 @@ The command (`cli.run`), `runner.run` and `runner.testing` all go through `perfo
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
 import signal
@@ -20,9 +21,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner import events, shared_stdin
+from runner.config.toml import STDIN
 from runner.engines import process_setup
 from runner.engines.base import EngineContext
 from runner.engines.reactor import LocalReactor, RealClock
+from runner.errors import UnsafeFolder
 from runner.plugins.hooks import Listeners, offered_engines
 from runner.plugins.plugin import changed_environment
 from runner.report.console import Console
@@ -30,14 +33,17 @@ from runner.report.printer import Printer
 from runner.report.record_builder import Recorder
 from runner.secret_masks import SecretMask
 from runner.store import run_folders
+from runner.store.dead_items import DeadItemFile
 from runner.store.dead_letters import DeadLetterFile
 from runner.store.records import RecordFile
 from runner.structs import dataclass
-from runner.supervisor.dead_letters import DeadLetterSink
+from runner.supervisor.dead_letters import DeadLetterPayload, DeadLetterSink
 from runner.supervisor.loop import Supervisor
 from runner.supervisor.outcome import EXIT_DEAD, EXIT_FAILED
 from runner.supervisor.plan import Plan, TaskPlan, describe_run
 from runner.tasks import inspect_shape
+from runner.transport.kept_items import KeptPayloads, NotKept, too_large
+from runner.transport.messages import PICKLED
 from runner.transport.progress_page import ProgressPage
 
 if TYPE_CHECKING:
@@ -51,6 +57,7 @@ if TYPE_CHECKING:
     from runner.supervisor.dead_letters import FailureEvidence
     from runner.supervisor.outcome import RunOutcome
     from runner.tasks import Reference
+    from runner.transport.messages import KeptItem
 
 _SIGNALS = [
     getattr(signal, name)
@@ -103,6 +110,7 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
         tasks[name] = TaskPlan(task, task.mode or "process", function.reference, shape, arguments)
     used = {queue for task in found.tasks.values() for queue in (*task.inputs, *task.outputs_and_dead)}
     queues = {name: queue for name, queue in config.queues.items() if name in used}
+    mask = SecretMask(config.params[name] for name, param in config.declared_params.items() if param.secret)
     return Plan(
         config.title or config.file,
         _run_id(),
@@ -113,8 +121,45 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
         plugins=found.plugins,
         description=describe_run(config, tasks, queues.values()),
         notices=tuple(each.message for each in found.problems if each.code == check.BROKEN_PLUGIN),
-        secret_mask=SecretMask(config.params[name] for name, param in config.declared_params.items() if param.secret),
+        secret_mask=mask,
+        origin=_describe_origin(config, mask),
     )
+
+
+#: Settings of one command, not of the file.
+_OF_THE_COMMAND = {f"run.{key}" for key in ("grace", "halt", "deadline", "log", "record")}
+
+
+def _describe_origin(config: Config, mask: SecretMask) -> dict[str, Any]:
+    """Return all that another run of the file has to be given, as JSON; of secrets the names (`withheld`)."""
+    given, params, sets, withheld = config.given, {}, [], []
+    for name, value in given.params.items():
+        text = value if isinstance(value, (str, int, float)) else json.dumps(value, default=str)
+        if config.declared_params[name].secret or mask(str(text)) != str(text):
+            withheld.append(f"-p {name}")
+        else:
+            params[name] = value if isinstance(value, (str, int, float, list)) else str(value)
+    for path, text in given.sets:
+        declared = config.declared_params.get(path.removeprefix("params.")) if path.startswith("params.") else None
+        if (declared is not None and declared.secret) or mask(text) != text:
+            withheld.append(f"--set {path}")
+        elif path not in _OF_THE_COMMAND:
+            sets.append([path, text])
+    try:
+        folder, file = os.getcwd(), os.path.abspath(config.file)  # noqa: PTH100, PTH109  a str may be any path
+    except OSError:  # the folder is gone
+        folder = file = ""
+    return {
+        "file": config.file if config.file == STDIN else file,
+        "folder": folder,
+        "given": {
+            "params": params,
+            "sets": sets,
+            "only": list(given.only),
+            "skip": list(given.skip),
+            "withheld": withheld,
+        },
+    }
 
 
 def _run_id() -> str:
@@ -236,7 +281,7 @@ def execute_plan(
     with contextlib.ExitStack() as stack:
         stack.enter_context(process_setup.deliver_signals())
         letters = _RunDeadLetters(plan, printer)
-        stack.callback(letters.file.close)
+        stack.callback(letters.close)
         reactor = reactor or LocalReactor()
         stack.callback(reactor.close)
         page = ProgressPage()
@@ -261,6 +306,7 @@ def execute_plan(
         ended=_hide_secrets(outcome.ended, plan.secret_mask),
         left_behind=tuple(left),
         letters_kept=letters.file.written_count,
+        items_not_kept=letters.not_kept,
         trouble=letters.file.write_error,
     )
 
@@ -291,16 +337,63 @@ class _RunDeadLetters(DeadLetterSink):
     """The run's own store of dead letters."""
 
     def __init__(self, plan: Plan, printer: Printer) -> None:
-        self.file = DeadLetterFile(plan.settings.state, plan.run_id, {"title": plan.title})
+        self.file = DeadLetterFile(plan.settings.state, plan.run_id, {"title": plan.title, **plan.origin})
+        self._items = DeadItemFile(plan.settings.state, plan.run_id, plan.settings.dead_items)
+        self._payloads = KeptPayloads()
+        self._plan = plan
         self._printer = printer
+        #: Letters whose items could have been kept, and are not.
+        self.not_kept = 0
 
-    def store_letter(self, given_up: GivenUp, preview: str) -> None:
-        """Write it down."""
+    def close(self) -> None:
+        """Close its files."""
+        self.file.close()
+        self._items.close()
+
+    def store_letter(self, given_up: GivenUp, preview: str, kept: KeptItem | None = None) -> None:
+        """Write it down, and the item's bytes."""
         evidence: FailureEvidence = given_up.evidence
         letter = {"id": given_up.item_range.item_id, "queue": given_up.queue}
         for word in ("task", "worker", "attempts", "error", "traceback"):
             letter[word] = getattr(evidence.text, word)
-        self.file.append({**letter, "preview": preview, "output": evidence.output})
+        self.file.append({**letter, "preview": preview, "output": evidence.output, **self._keep_item(given_up, kept)})
+
+    def _keep_item(self, given_up: GivenUp, kept: KeptItem | None) -> dict[str, Any]:
+        """Keep the item's bytes; return what its letter says of them: where they are, or why they are not kept."""
+        if not self._plan.settings.dead_items:
+            return {"not_kept": "`dead_items` in [run] is 0"}
+        piece = given_up.item_range
+        payload, index, kind = piece.chunk.payload, piece.start, self._plan.payload_kinds[given_up.queue]
+        text = None
+        if isinstance(payload, DeadLetterPayload):
+            payload, index, kind, text = payload.payload, payload.index, payload.kind, payload.text
+        try:
+            data = self._item_bytes(payload, index, kind, kept)
+            place: dict[str, Any] = {"kept": self._items.append(data)}
+        except (NotKept, OSError, UnsafeFolder) as error:
+            self.not_kept += 1
+            return {"not_kept": self._plan.secret_mask(getattr(error, "strerror", None) or str(error))}
+        if text is not None:  # it was a letter in a queue, and is one when it is given again
+            place["letter"] = [text.error, text.traceback, text.task, text.worker, text.attempts]
+        return place
+
+    def _item_bytes(self, payload: Any, index: int, kind: int, kept: KeptItem | None) -> bytes:
+        room = self._items.room
+        if not room:
+            raise NotKept("`dead_items` in [run] is used up")
+        if kept is not None and kept.why:
+            raise NotKept(kept.why)
+        if kind == PICKLED:
+            data = self._payloads.one_item_payload(payload, index, room)
+        elif kept is not None:
+            data = kept.data
+        else:
+            raise NotKept("its worker, a thread, has ended, and the item is an object without bytes")
+        if len(data) > room:
+            raise too_large(len(data), room)
+        if self._plan.secret_mask.is_in(data):
+            raise NotKept("it holds the value of a secret param, which is never written to disk")
+        return data
 
     def last_output(self, worker: str, *, fresh: bool = False) -> str:
         """Return the last lines that it printed."""

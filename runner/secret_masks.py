@@ -42,6 +42,14 @@ class SecretMask:
         """Return output, which need not be text, without secrets."""
         return self._bytes_pattern.sub(MASKED_TEXT.encode(), data) if self._known_forms else data
 
+    def is_in(self, data: bytes) -> bool:
+        """Return True if bytes hold a secret.
+
+        >>> SecretMask(["s3cr3t"]).is_in(b"a s3cr3t"), SecretMask([]).is_in(b"a")
+        (True, False)
+        """
+        return bool(self._known_forms) and self._bytes_pattern.search(data) is not None
+
     @cached_property
     def _text_pattern(self) -> re.Pattern[str]:
         return re.compile(forms_pattern(self._known_forms))

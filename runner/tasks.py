@@ -123,12 +123,14 @@ class Context(Protocol):
     """A task function's view of its own run; annotate a parameter with it to receive it.
 
     `attempt` counts from 1; with `item_id` it is the key for making side effects idempotent: the id of an item
-    stays the same when the item is given again.
+    stays the same when the item is given again. `retried_run` is the id of an earlier run whose dead items this run is
+    given (`runner dead retry`), else empty: a sink adds then to what that run has written.
     """
 
     task: str
     worker: str
     run: str
+    retried_run: str
     log: logging.Logger
 
     @property

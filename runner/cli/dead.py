@@ -11,13 +11,19 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
+from runner.cli.retry import retry
 from runner.cli.shared_options import DEFAULT_STATE, RunArgument, StateOption
 from runner.error_text import item_name
 from runner.errors import UsageError
 from runner.store import dead_letters as store
+from runner.store.retries import LetterFate, read_fates
 from runner.text import printable_line, printable_text
 
+#: What a letter says of the item's bytes in its run's folder.
+_OF_THE_RUN = {"kept", "not_kept", "letter"}
+
 app = typer.Typer(help="Dead letters: the items that a run has given up.", no_args_is_help=True, rich_markup_mode=None)
+app.command("retry")(retry)
 
 
 @app.command("list")
@@ -35,6 +41,7 @@ def list_(
     """
     path = _find_letters(state, run)
     kinds: Counter[tuple[str, str]] = Counter()
+    fates, seen = read_fates(path.parents[2], path.parent.name), Counter[LetterFate]()
     heading = store.read_heading(path)
     if bad := store.count_unreadable_lines(path):
         sys.stderr.write(f"{path}: {bad:,} lines are not dead letters, and are skipped\n")
@@ -42,15 +49,20 @@ def list_(
     sys.stderr.write(f"run {path.parent.name}  {title}  began {began}\n")
     for count, letter in enumerate(store.read_letters(path), 1):
         kinds[_field_text(letter, "task"), _field_text(letter, "error").partition(":")[0]] += 1
+        if (fate := fates.get(letter["id"])) is not None:
+            seen[fate] += 1
         if not limit or count <= limit:
             item, task, error, preview = (_field_text(letter, key) for key in ("id", "task", "error", "preview"))
             tries = "1 try" if letter.get("attempts") == 1 else f"{letter.get('attempts')} tries"
-            print(f"{item:<10} {task:<12} {tries:<8} {error[:100]}   {preview[:60]}")
+            what = f"   [retried: {fate.how}]" if fate is not None else ""
+            print(f"{item:<10} {task:<12} {tries:<8} {error[:100]}   {preview[:60]}{what}")
     total = sum(kinds.values())
     if limit and total > limit:
         print(f"... and {total - limit:,} more (--limit 0 shows all)")
     for (task, error), count in kinds.most_common(10):
         print(f"{count:>8,}  {error} in task `{task}`")
+    for fate, count in seen.items():
+        print(f"{count:>8,}  retried in run {fate.run}: {fate.how}")
 
 
 @app.command("show")
@@ -70,10 +82,13 @@ def show(
         run, item = "last", run
     path = _find_letters(state, run)
     shown = 0
+    fates = read_fates(path.parents[2], path.parent.name)
     for letter in store.read_letters(path):
         if not item or letter["id"] == item:
             shown += 1
             print(_letter_text(letter))
+            if (fate := fates.get(letter["id"])) is not None:
+                print(f"  retried   in run {fate.run}: {fate.how}")
     if item and not shown:
         text = f"run {path.parent.name} has no dead letter for item {item}; see: runner dead list {path.parent.name}"
         raise UsageError(text)
@@ -96,7 +111,10 @@ def export(
 
       runner dead export last -o dead.jsonl
     """
-    lines = (json.dumps(letter) + "\n" for letter in store.read_letters(_find_letters(state, run)))
+    letters = store.read_letters(_find_letters(state, run))
+    lines = (
+        json.dumps({key: value for key, value in each.items() if key not in _OF_THE_RUN}) + "\n" for each in letters
+    )
     if output == "-":
         sys.stdout.writelines(lines)
         return
@@ -129,6 +147,8 @@ def _letter_text(letter: dict[str, Any]) -> str:
     lines = [f"{name}  of queue `{_field_text(letter, 'queue')}`"]
     lines += [f"  {key:<9} {_field_text(letter, key)}" for key in ("task", "worker", "attempts", "at", "error")]
     lines += [f"  value     {_field_text(letter, 'preview')}"]
+    if "not_kept" in letter:
+        lines += [f"  not kept  {_field_text(letter, 'not_kept')}"]
     for word, key in (("traceback", "traceback"), ("its worker printed last", "output")):
         if letter.get(key):
             body = printable_text(str(letter[key])).rstrip("\n").splitlines()

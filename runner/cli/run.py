@@ -16,7 +16,7 @@ from typer import Option
 from runner.cli import shared_options as shared
 from runner.cli import streams
 from runner.config.overrides import select_tasks
-from runner.errors import RunnerError, UsageError
+from runner.errors import RunnerError
 from runner.text import count_with_noun, format_table
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from runner.model import Config
     from runner.report.record import RunRecord
     from runner.runs import OutputOptions
+    from runner.supervisor.outcome import RunOutcome
     from runner.supervisor.plan import Plan, TaskPlan
 
-_DISPLAYS = ("auto", "live", "plain", "json", "none")
 _MOST_NAMES = 8
 
 
@@ -43,11 +43,9 @@ def run(
         list[str] | None,
         Option(metavar="NAME", help="Do not run this task.", autocompletion=shared.complete_task),
     ] = None,
-    grace: Annotated[str | None, Option(metavar="TIME", help="Time to drain after the first Ctrl-C, e.g. 30s.")] = None,
-    halt: Annotated[
-        str | None, Option(metavar="N|P%|first|never", help="Stop once N items, or P % of a task's items, are dead.")
-    ] = None,
-    deadline: Annotated[str | None, Option(metavar="TIME", help="Stop after this time, e.g. 2h; exit 124.")] = None,
+    grace: shared.GraceOption = None,
+    halt: shared.HaltOption = None,
+    deadline: shared.DeadlineOption = None,
     log: Annotated[
         str | None, Option(metavar="prefix|raw", help="Prefix each line that tasks print, or leave it alone.")
     ] = None,
@@ -69,28 +67,15 @@ def run(
     no_plugin: shared.NoPluginOption = None,
     no_plugins: shared.NoPluginsOption = False,
     only_plugin: shared.OnlyPluginOption = None,
-    dead_ok: Annotated[bool, Option("--dead-ok", help="Exit 0 although some items are dead.")] = False,
-    events: Annotated[str | None, Option(metavar="FILE", help="Write the run's events to FILE, as JSON lines.")] = None,
-    as_json: Annotated[
-        bool, Option("--json", help="Write the summary as JSON to standard output, all else to standard error.")
-    ] = False,
-    progress: Annotated[
-        str,
-        Option(
-            metavar="auto|live|plain|json|none",
-            help="How to show how far it is: on the terminal, as lines for people or programs, not at all.",
-            autocompletion=lambda: _DISPLAYS,
-        ),
-    ] = "auto",
+    dead_ok: shared.DeadOkOption = False,
+    events: shared.EventsOption = None,
+    as_json: shared.JsonOption = False,
+    progress: shared.ProgressOption = "auto",
     report: Annotated[bool, Option("--report", help="Write the report at the end, beside the record.")] = False,
     html: Annotated[str | None, Option(metavar="FILE", help="Write the report to FILE.")] = None,
-    no_record: Annotated[bool, Option("--no-record", help="Keep no record of this run.")] = False,
-    quiet: Annotated[
-        bool, Option("--quiet", "-q", help="Only errors, and the balance when something is wrong.")
-    ] = False,
-    verbose: Annotated[
-        bool, Option("--verbose", "-v", help="Print what each task did, even if the run was short and went well.")
-    ] = False,
+    no_record: shared.NoRecordOption = False,
+    quiet: shared.QuietOption = False,
+    verbose: shared.VerboseOption = False,
 ) -> None:
     """Run the tasks of a file.
 
@@ -106,8 +91,7 @@ def run(
     from runner import config
 
     document = streams.claim_stdout() if as_json else None
-    if progress not in _DISPLAYS:
-        raise UsageError(f"--progress knows {', '.join(_DISPLAYS)}, not {progress[:40]!r}")
+    shared.check_progress(progress)
     given, file = dict(shared.parse_pairs(param, "--param")), shared.file_or_default(file, "run")
     keys = {"grace": grace, "log": log, "halt": halt, "deadline": deadline, "record": "0" if no_record else None}
     written = {key: value for key, value in keys.items() if value is not None}
@@ -151,7 +135,7 @@ def run(
         log_file=log_file,
         write_page=write_page,
     )
-    _execute_and_leave(plan, options, document)
+    execute_and_leave(plan, options, document)
 
 
 def _describe_plan(config: Config, plan: Plan) -> list[str]:
@@ -193,14 +177,24 @@ def _written_arguments(config: Config, task: str) -> str:
     return ", ".join([*listed, *(f"{name}={to_toml(value)}" for name, value in kwargs.items())])
 
 
-def _execute_and_leave(plan: Plan, options: OutputOptions, document: Callable[[str], None] | None) -> NoReturn:
-    """Run the plan, say how it ended, and leave with its exit code; `document` writes the summary as JSON."""
+def execute_and_leave(
+    plan: Plan,
+    options: OutputOptions,
+    document: Callable[[str], None] | None,
+    on_end: Callable[[RunOutcome], None] | None = None,
+) -> NoReturn:
+    """Run the plan, say how it ended, and leave with its exit code.
+
+    `document` writes the summary as JSON, `on_end` is told of the end.
+    """
     from runner import runs
 
     # What tasks print has a way of its own, the printer's, or stays raw.
     with streams.escaped_output(False), streams.strict_output():
         outcome, record = runs.perform(plan, options)
     code = outcome.exit_code
+    if on_end is not None:
+        on_end(outcome)
     if document is not None and record is not None:
         code = _write_summary(record, document, code)
     if outcome.was_killed or outcome.left_behind:

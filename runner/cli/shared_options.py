@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT_FILE = "tasks.toml"
 DEFAULT_STATE = Path(".runner")
+DISPLAYS = ("auto", "live", "plain", "json", "none")
 
 
 def complete_file(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: ARG001  typer's signature
@@ -107,6 +108,29 @@ RunArgument = Annotated[
         help="A run's id, or the beginning of one; `last~1` is the one before the last. Default: the last run.",
     ),
 ]
+GraceOption = Annotated[str | None, Option(metavar="TIME", help="Time to drain after the first Ctrl-C, e.g. 30s.")]
+HaltOption = Annotated[
+    str | None, Option(metavar="N|P%|first|never", help="Stop once N items, or P % of a task's items, are dead.")
+]
+DeadlineOption = Annotated[str | None, Option(metavar="TIME", help="Stop after this time, e.g. 2h; exit 124.")]
+DeadOkOption = Annotated[bool, Option("--dead-ok", help="Exit 0 although some items are dead.")]
+EventsOption = Annotated[str | None, Option(metavar="FILE", help="Write the run's events to FILE, as JSON lines.")]
+JsonOption = Annotated[
+    bool, Option("--json", help="Write the summary as JSON to standard output, all else to standard error.")
+]
+ProgressOption = Annotated[
+    str,
+    Option(
+        metavar="auto|live|plain|json|none",
+        help="How to show how far it is: on the terminal, as lines for people or programs, not at all.",
+        autocompletion=lambda: DISPLAYS,
+    ),
+]
+NoRecordOption = Annotated[bool, Option("--no-record", help="Keep no record of this run.")]
+QuietOption = Annotated[bool, Option("--quiet", "-q", help="Only errors, and the balance when something is wrong.")]
+VerboseOption = Annotated[
+    bool, Option("--verbose", "-v", help="Print what each task did, even if the run was short and went well.")
+]
 StateOption = Annotated[Path, Option(metavar="FOLDER", help="Where runs are kept (`state` in [run]).")]
 
 
@@ -117,6 +141,12 @@ def file_or_default(file: str | None, verb: str) -> str:
     if not Path(DEFAULT_FILE).exists():
         raise UsageError(f"there is no {DEFAULT_FILE} here; name a file: runner {verb} FILE")
     return DEFAULT_FILE
+
+
+def check_progress(progress: str) -> None:
+    """UsageError for a display that there is not."""
+    if progress not in DISPLAYS:
+        raise UsageError(f"--progress knows {', '.join(DISPLAYS)}, not {progress[:40]!r}")
 
 
 def parse_pairs(texts: Iterable[str] | None, option: str) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from runner.config.reader import Reader, TooManyProblems, describe_value
 from runner.config.source_map import VALUE_PART, SourceMap
 from runner.config.units import plain_value
 from runner.errors import ConfigError
-from runner.model import Config, QueueConfig, RunSettings, TaskConfig
+from runner.model import Config, GivenValues, QueueConfig, RunSettings, TaskConfig
 from runner.problems import Location, Problem, quote_name, render_problems
 from runner.text import did_you_mean
 
@@ -58,7 +58,18 @@ def examine(
     except TooManyProblems:
         found = reader.finished_problems()
         raise ConfigError(render_problems(found), found) from None
-    return replace(config, problems=tuple(reader.finished_problems()), unknown_paths=frozenset(reader.unknown_paths))
+    variables = os.environ if env is None else env
+    from_environment = {
+        name: variables[param.env]
+        for name, param in config.declared_params.items()
+        if param.env is not None and config.param_sources.get(name) == f"environment variable {param.env}"
+    }
+    return replace(
+        config,
+        problems=tuple(reader.finished_problems()),
+        unknown_paths=frozenset(reader.unknown_paths),
+        given=GivenValues({**(params or {}), **from_environment}, tuple(sets)),
+    )
 
 
 _QUOTED_TEXT = re.compile(r"\"[^\"]*\"?|'[^']*'?")

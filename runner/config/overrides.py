@@ -79,4 +79,5 @@ def select_tasks(config: Config, only: Collection[str] | None, skip: Collection[
     if len(wanted) == len(config.tasks):
         return config
     tasks = {word: replace(task, enabled=task.enabled and word in wanted) for word, task in config.tasks.items()}
-    return replace(config, tasks=tasks)
+    given = replace(config.given, only=tuple(only or ()), skip=tuple(skip or ()))
+    return replace(config, tasks=tasks, given=given)

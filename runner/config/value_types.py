@@ -212,13 +212,19 @@ def duration(low: float = 0.0) -> ValueType:
     return ValueType(convert, _or_reference(_pattern_schema(units.DURATION_PATTERN)), "a time")
 
 
-def _convert_size(value: Any, at: ValuePlace) -> int:
-    if not isinstance(value, units.WrittenSize):
-        value = _parse_unit(value, units.WrittenSize, "a size")
-    return int(_check_range(value, 1, MAX_COUNT, describe_value(str(value)), lambda bound: f"{_show_number(bound)}B"))
+def size(low: int = 1) -> ValueType:
+    """Return the type of sizes; in the model, bytes."""
+
+    def convert(value: Any, at: ValuePlace) -> int:
+        if not isinstance(value, units.WrittenSize):
+            value = _parse_unit(value, units.WrittenSize, "a size")
+        shown = describe_value(str(value))
+        return int(_check_range(value, low, MAX_COUNT, shown, lambda bound: f"{_show_number(bound)}B"))
+
+    return ValueType(convert, _or_reference(_pattern_schema(units.SIZE_PATTERN)), "a size")
 
 
-SIZE = ValueType(_convert_size, _or_reference(_pattern_schema(units.SIZE_PATTERN)), "a size")
+SIZE = size()
 
 
 RATE = ValueType(

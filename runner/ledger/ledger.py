@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping
 
 
+#: The sender of items that were dead in an earlier run: no task has this name.
+EARLIER_RUN = ""
 #: A piece on its way back, and the time before which it must not be granted.
 _Returned = tuple[Subscription, ItemRange, "float | None"]
 
@@ -66,6 +68,18 @@ class Ledger:
                 line.admit_chunk(chunk)
                 if sender is not None:
                     self.sent_items[sender] += chunk.count
+
+    def put_retried(self, queue: str, reader: str, chunk: Chunk) -> str:
+        """Take a chunk of an earlier run into the one line it comes from, and return that line's name.
+
+        It counts as read, like what sources make.
+        """
+        line = next(line for line in self.subscriptions_by_task[reader] if line.queue == queue)
+        line.admit_chunk(chunk)
+        if queue not in self.dead_letter_queues:
+            self.sent_items[EARLIER_RUN] += chunk.count
+            self.source_items[EARLIER_RUN] += chunk.count
+        return line.name
 
     def free_room_in(self, queue: str) -> int:
         """Return how many items this queue can still take, whatever its readers; 0 means that its writers wait."""

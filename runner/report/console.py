@@ -146,6 +146,9 @@ class Console:
             is_here = state.resolve() == Path(".runner").resolve()  # where `runner dead` looks by itself
             where = "last" if is_here else f"{self._plan.run_id} --state {state}"
             self.print_message(f"{indent}  {result.letters_kept:,} dead: runner dead list {where}")
+        if result.items_not_kept:
+            items = count_with_noun(result.items_not_kept, "dead item")
+            self.print_message(f"{indent}  {items} not kept for a retry: runner dead show says why")
 
 
 def _problem_lines(result: RunOutcome) -> Iterator[str]:

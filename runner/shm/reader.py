@@ -169,6 +169,11 @@ def peek(number: int, offset: int, length: int) -> memoryview:
     return memory[offset : offset + length].toreadonly()
 
 
+def copy_block(number: int, offset: int, length: int, changes: PageChanges = ()) -> bytearray:
+    """Return a copy of a buffer's bytes, whoever looks at the buffer."""
+    return _read_copy(_mapped_arena(number), offset, length, changes)
+
+
 def _mapped_arena(number: int) -> MappedArena:
     arena = _arenas.get(number)
     if arena is None:

@@ -1,5 +1,6 @@
 """Sinks: a text file, a CSV file, a file of JSON lines, standard output; `targets` says how a file is written.
 
+A run that is given the dead items of an earlier one (`runner dead retry`) adds to the file.
 Whole or nothing: under its own name the file is either what it was before, or has every item of the run that is not
 dead or dropped because of what it is. An item that the operating system does not take leaves no file.
 """
@@ -48,8 +49,19 @@ class _FileSink:
         if is_process_worker():
             # A killed process's items are given again, and those of its last chunk would be in the file twice.
             raise ValueError(f'{self.path}: files are written by threads only: say `mode = "thread"`, or nothing')
-        self._to = open_target(self.path, str(getattr(self._context, "run", "")))
+        is_retry = bool(getattr(self._context, "retried_run", ""))
+        self._to = open_target(self.path, str(getattr(self._context, "run", "")), append=is_retry)
+        if self._to.has_content:
+            self._headed = True
+            try:
+                self._take_head()
+            except BaseException:
+                self._to.close()
+                raise
         return self
+
+    def _take_head(self) -> None:
+        """Read what must be known of a file that is added to."""
 
     def __call__(self, item: Any) -> None:
         is_batch = isinstance(item, list) and getattr(self._context, "batched", False)
@@ -205,6 +217,18 @@ class WriteCsv(_FileSink):
         self._fields, self._delimiter, self._header = fields, delimiter, header
         if fields is not None:
             _check_columns(fields)
+
+    def _take_head(self) -> None:
+        """Take the columns from the file's first row."""
+        if self._header:
+            import csv
+
+            with open(self.path, encoding=self.encoding, newline="") as file:  # noqa: PTH123  a str may be any path
+                columns = next(csv.reader(file, delimiter=self._delimiter), [])
+            if self._fields is not None and columns != self._fields:
+                raise ValueError(f"{printable_path(self.path)} has the columns {columns}, and not {self._fields}")
+            _check_columns(columns)
+            self._fields = columns
 
     def _header_text(self) -> str:
         return self._csv_rows([self._fields]) if self._header and self._fields is not None else ""

@@ -39,6 +39,8 @@ class SinkTarget:
     """Takes bytes; `commit` when all have come, `close` in any case. `is_atomic`: nothing is there before `commit`."""
 
     is_atomic = False
+    #: It begins with what was there before.
+    has_content = False
 
     def write(self, data: bytes) -> None:
         """Write all of it, or raise OSError."""
@@ -51,10 +53,10 @@ class SinkTarget:
         """Let go of everything; never raises."""
 
 
-def open_target(path: str, run: str) -> SinkTarget:
+def open_target(path: str, run: str, *, append: bool = False) -> SinkTarget:
     """Return the target that a path means, `-` being standard output; OSError says why there is none.
 
-    `run` is the run's id, or empty: within one run a file is begun once.
+    `run` is the run's id, or empty: within one run a file is begun once. `append`: a file begins with what is there.
     """
     number = 1 if path == "-" else fd_of_path(path)
     if number in {1, 2}:
@@ -69,7 +71,7 @@ def open_target(path: str, run: str) -> SinkTarget:
             raise OSError(f"{printable_path(path)}: this is a socket, which cannot be opened like a file")
         if not stat.S_ISREG(mode):
             return DescriptorTarget(path, os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY))
-    return AtomicFileTarget(path, run)
+    return AtomicFileTarget(path, run, append=append)
 
 
 def printable_path(path: str) -> str:
@@ -164,7 +166,7 @@ class AtomicFileTarget(SinkTarget):
 
     is_atomic = True
 
-    def __init__(self, path: str, run: str) -> None:
+    def __init__(self, path: str, run: str, *, append: bool = False) -> None:
         self._path = printable_path(path)
         self._target = os.path.realpath(path)
         self._folder, name = os.path.split(self._target)
@@ -181,6 +183,7 @@ class AtomicFileTarget(SinkTarget):
         try:
             self._fd, self._aside = _open_part(self._folder, name, self._path)
             _copy_mode(self._fd, self._target)
+            self.has_content = append and self._copy_content()
         except OSError as error:
             self.close()
             if error.errno is None:
@@ -188,6 +191,17 @@ class AtomicFileTarget(SinkTarget):
             _raise_with_context(error, f"{self._path}: no file can be made in {printable_path(self._folder)}")
         if run:
             _BEGUN[self._target] = run
+
+    def _copy_content(self) -> bool:
+        """Begin with what is there; return True if that is anything."""
+        last = b""
+        with contextlib.suppress(FileNotFoundError), open(self._target, "rb") as there:  # noqa: PTH123  as above
+            while piece := there.read(1 << 20):
+                self.write(piece)
+                last = piece
+        if last and not last.endswith(b"\n"):
+            self.write(b"\n")
+        return bool(last)
 
     def write(self, data: bytes) -> None:
         """Append; an error leaves no half of it."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-_FILE = "dead.jsonl"
+DEAD_FILE = "dead.jsonl"
 #: A letter's traceback and output, in the file: enough to understand it, and a million of them still fit a disk.
 _MOST_TEXT = 16 * 1024
 #: A line that is longer is none of ours: a letter has a handful of such texts.
@@ -32,7 +32,7 @@ class DeadLetterFile:
     """
 
     def __init__(self, state: Path, run: str, heading: Mapping[str, Any]) -> None:
-        self.path = state / "runs" / run / _FILE
+        self.path = state / "runs" / run / DEAD_FILE
         self.count = self.written_count = 0
         self._state, self._run = state, run
         self._heading = {"run": run, **heading}
@@ -63,13 +63,13 @@ class DeadLetterFile:
 
     def _open_file(self) -> None:
         with run_folders.open_run_folder(self._state, self._run, make=True) as at:
-            self._fd = run_folders.create_file(at, _FILE)
+            self._fd = run_folders.create_file(at, DEAD_FILE)
             try:
                 self._write_line({**self._heading, "began": _local_time()})
             except OSError:
                 self.close()
                 with contextlib.suppress(OSError):
-                    os.unlink(_FILE, dir_fd=at)
+                    os.unlink(DEAD_FILE, dir_fd=at)
                 raise
 
     def _write_line(self, found: Mapping[str, Any]) -> None:
@@ -101,7 +101,7 @@ def _local_time() -> str:
 
 def runs_with_dead_letters(state: Path) -> list[str]:
     """Return the runs that have dead letters, the oldest first."""
-    return run_folders.runs_with_files(state, _FILE)
+    return run_folders.runs_with_files(state, DEAD_FILE)
 
 
 def find_dead_letters(state: Path, run: str = "last") -> Path:
@@ -111,8 +111,8 @@ def find_dead_letters(state: Path, run: str = "last") -> Path:
     """
     kept = runs_with_dead_letters(state)
     if run.partition("~")[0] == "last":
-        kept = run_folders.runs_with_files(state, _FILE, records.RECORD_FILE) or kept
-    return run_folders.select_run(state, kept, run, "dead letters") / _FILE
+        kept = run_folders.runs_with_files(state, DEAD_FILE, records.RECORD_FILE) or kept
+    return run_folders.select_run(state, kept, run, "dead letters") / DEAD_FILE
 
 
 def read_heading(path: Path) -> dict[str, Any]:

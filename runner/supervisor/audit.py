@@ -30,11 +30,13 @@ class BalanceAudit:
     def __init__(self) -> None:
         self.sent_by_queue: dict[str, int] = defaultdict(int)
         self.ended_by_task: dict[str, int] = defaultdict(int)
+        #: What an earlier run's dead letters put into each line.
+        self.retried_by_line: dict[str, int] = defaultdict(int)
 
     def find_faults(self, ledger: Ledger, topology: Topology, *, cut_short: bool) -> Iterator[tuple[str, str]]:
         """Yield what does not add up once what is left has been counted: a queue's or task's name, and a sentence."""
         for line in ledger.subscriptions:
-            tally, sent = line.counts, self.sent_by_queue[line.queue]
+            tally, sent = line.counts, self.sent_by_queue[line.queue] + self.retried_by_line[line.name]
             if tally.missing:
                 known = tally.put - tally.missing
                 yield line.name, f"`{line.name}` was put {tally.put:,} items, and {known:,} are accounted for"

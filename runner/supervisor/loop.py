@@ -12,7 +12,7 @@ from runner import events
 from runner.engines.engine_events import MessageReceived, SignalReceived
 from runner.ledger.ledger import Ledger
 from runner.supervisor.audit import BalanceAudit
-from runner.supervisor.dead_letters import DeadLetterSink
+from runner.supervisor.dead_letters import DeadLetterPayload, DeadLetterSink
 from runner.supervisor.dispatch import Dispatcher
 from runner.supervisor.fast_path import FastPath
 from runner.supervisor.outcome import ProcessorMeter, ProgressReporter, conclude_run
@@ -25,7 +25,7 @@ from runner.supervisor.suspect_previews import SuspectReaders
 from runner.supervisor.timeouts import TimeoutWatchdog
 from runner.supervisor.workers import WorkerPool
 from runner.topology import Stage
-from runner.transport.messages import Failed, Finished, Ready
+from runner.transport.messages import PICKLED, Failed, Finished, Ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from runner.engines.base import Clock, Engine, Reactor
     from runner.engines.engine_events import EngineEvent
     from runner.supervisor.outcome import RunOutcome
-    from runner.supervisor.plan import Plan, TaskPlan
+    from runner.supervisor.plan import Plan, RetriedItem, TaskPlan
 
 
 class Supervisor:
@@ -107,6 +107,8 @@ class Supervisor:
         head = (self.plan.run_id, self.plan.title, tuple(self.tasks))
         self.state.emit(events.RunStarted(self.state.began_at, *head, self.plan.description, time.time(), os.getpid()))
         self.shutdown.start_deadline()
+        for item in self.plan.retried_items:
+            self._put_retried(item)
         while True:
             self.step()
             if self.topology.all_finished():
@@ -121,6 +123,12 @@ class Supervisor:
         if self.progress_reporter.next_time() is not None:
             self.progress_reporter.report_progress(self.clock.now())
         return conclude_run(self.state, self.shutdown, processors, self.progress_reporter.longest_queues)
+
+    def _put_retried(self, item: RetriedItem) -> None:
+        """Put an item of an earlier run where it came from; no task runs yet, so nothing is before it."""
+        payload = DeadLetterPayload(item.payload, 0, PICKLED, 0, item.text)
+        chunk = self.ledger.make_chunk(payload, 1, len(item.payload))
+        self.state.audit.retried_by_line[self.ledger.put_retried(item.queue, item.reader, chunk)] += 1
 
     def step(self) -> None:
         """Do everything that follows from what has happened, until nothing more follows."""

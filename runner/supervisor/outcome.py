@@ -144,6 +144,8 @@ class RunOutcome:
     #: It was ended at once: by a second signal, or because the grace was over.
     was_killed: bool = False
     letters_kept: int = 0
+    #: Dead items that cannot be given again, although the file wants them kept.
+    items_not_kept: int = 0
     trouble: str = ""
 
     @property

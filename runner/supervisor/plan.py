@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from runner.chunk_sizing import shared_discount_for
 from runner.config import resolved
@@ -14,7 +16,7 @@ from runner.ledger.subscriptions import Subscription
 from runner.secret_masks import SecretMask
 from runner.structs import dataclass, field
 from runner.topology import TaskNode, Topology
-from runner.transport.messages import OBJECTS, PICKLED, SHARED
+from runner.transport.messages import OBJECTS, PICKLED, SHARED, FailureText
 from runner.version import __version__
 from runner.worker.spec import OutputGroup, SourceStart, WorkerSpec
 
@@ -67,6 +69,18 @@ class TaskPlan:
         return bool(self.config.inputs) and self.shape.is_async and not self.has_boxes
 
 
+class RetriedItem(Struct, frozen=True):
+    """An item that a dead letter of an earlier run has kept, and the queue and the reader that it is for.
+
+    `payload` is that of a chunk with one item; with `text` it was a letter in a queue, and is one again.
+    """
+
+    queue: str
+    reader: str
+    payload: bytes
+    text: FailureText | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A whole run."""
@@ -87,6 +101,11 @@ class Plan:
     notices: tuple[str, ...] = ()
     #: The secrets of the file, for every text that is shown or kept.
     secret_mask: SecretMask = field(default_factory=SecretMask, repr=False, compare=False)
+    #: Where the run comes from, for the heading of its dead letters.
+    origin: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    #: The dead items of an earlier run, its id, that this run begins with.
+    retried_run: str = ""
+    retried_items: tuple[RetriedItem, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         topology = self.build_topology()
@@ -163,7 +182,9 @@ class Plan:
             timeout=config.timeout if task.is_async else None,
             is_only_worker=task.is_only_worker,
             timed=config.timeout is not None,
+            retried_run=self.retried_run,
             max_item_bytes=self.settings.max_item,
+            max_kept_bytes=self.settings.dead_items if config.dead is None and config.on_error != "skip" else 0,
             shared_discount=self.shared_discount(config),
             source_start=source_start,
             grace=self.settings.grace,

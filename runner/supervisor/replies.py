@@ -162,7 +162,8 @@ class ReplyHandler(Struct, eq=False):
             dead = self.state.tasks[evidence.text.task].plan.config.dead
             if dead is None:
                 preview = evidence.previews[place] if evidence.previews else evidence.preview
-                self.state.dead_letters.store_letter(given_up, preview)
+                kept = evidence.kept[place] if evidence.kept else None
+                self.state.dead_letters.store_letter(given_up, preview, kept)
             else:
                 letter = self._dead_letter(given_up, evidence)
                 self.state.audit.sent_by_queue[dead] += 1

@@ -43,7 +43,8 @@ class RetryPolicy:
         text = FailureText(mask(str(error)), mask(error.traceback), task.name, slot.name, attempt + piece.crashes)
         output = mask(self.state.dead_letters.last_output(slot.name, fresh=worker_died))
         previews = tuple(map(mask, failure.previews))
-        return Dead(FailureEvidence(text, mask(failure.preview), output, piece.item_id, previews), failure.count)
+        evidence = FailureEvidence(text, mask(failure.preview), output, piece.item_id, previews, failure.kept)
+        return Dead(evidence, failure.count)
 
     def report_verdict(
         self, slot: WorkerSlot, piece: ItemRange, failure: Failure, verdict: Verdict, count: int

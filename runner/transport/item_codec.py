@@ -11,7 +11,8 @@ with one), and any part can be read without the rest. bench small: without it 1.
 
 With an arena at hand (`ItemEncoder`) the large buffers of an item lie there, and the item stands in the list as a
 2-tuple: its pickle and their references. A pickle that is large itself (of bytes, of text) lies there as a whole: then
-None stands in its place, or True when the item is those bytes.
+None stands in its place, or True when the item is those bytes. An item that was kept by its dead letter
+(`kept_items`) brings its buffers along, in a 3-tuple.
 """
 
 from __future__ import annotations
@@ -165,6 +166,8 @@ def encoded_size(encoded: Any, shared_discount: int = 1) -> int:
     """Return about how many bytes an encoded item takes in its payload and in arenas; those in arenas weigh less."""
     if type(encoded) is tuple:
         size = len(encoded[0]) if type(encoded[0]) is bytes else 0
+        if len(encoded) == 3:
+            size += sum(map(len, encoded[2]))
         if len(encoded) == 2:
             for block_ref in encoded[1]:
                 size += block_ref[2] // shared_discount
@@ -242,6 +245,11 @@ def encode_words(values: list[Any], types: set[type]) -> bytes | None:
     return None
 
 
+def is_pickle(payload: bytes) -> bool:
+    """Return True if a payload is a pickle, and not machine words."""
+    return payload[0] not in _TYPE_CODES
+
+
 def decode_payload(payload: Any) -> EncodedItems:
     """Return the encoded items of a payload: of a tuple some must be decoded when their turn comes, of a list none.
 
@@ -282,7 +290,9 @@ def decode_item(encoded: Any) -> Any:
     if type(encoded) is not tuple:
         return encoded
     try:
-        return _loads(encoded[0]) if len(encoded) == 1 else _decode_shared(*encoded)
+        if len(encoded) == 1:
+            return _loads(encoded[0])
+        return _decode_shared(*encoded) if len(encoded) == 2 else _loads(encoded[0], buffers=map(bytearray, encoded[2]))
     except StopIteration as error:  # as in generators: an iterator over items must not end because of one of them
         raise RuntimeError("unpickling the item raised StopIteration") from error
 

@@ -124,11 +124,19 @@ class Output(WireStruct, frozen=True):
     block_refs: tuple[tuple[int, int, int], ...] = ()
 
 
+class KeptItem(WireStruct, frozen=True):
+    """A dead item as bytes that can be given again, or `why` there are none; neither: they are in its chunk."""
+
+    data: bytes = b""
+    why: str = ""
+
+
 class Failure(WireStruct, frozen=True):
     """Items of a lease that have failed together: `count` from `index` (one, unless they were a batch).
 
     `retry_after` is what a `Retry` asked for; the verdict "reject" says that a `Reject` was raised. `preview` shows
-    the item, and `previews` each item of a batch.
+    the item, and `previews` each item of a batch. `kept` is of each what a thread's objects
+    that are given up are as bytes.
     """
 
     index: int
@@ -138,6 +146,7 @@ class Failure(WireStruct, frozen=True):
     verdict: Literal["error", "retry", "reject"] = "error"
     retry_after: float | None = None
     previews: tuple[str, ...] = ()
+    kept: tuple[KeptItem, ...] = ()
 
 
 class Ack(WireStruct, frozen=True):

@@ -18,7 +18,7 @@ from runner.forked_copies import ExitOnTouch
 from runner.transport.messages import PICKLED, Ack, Reply
 from runner.worker.failure import WORKER_ENDING_ERRORS, make_failure
 from runner.worker.returned_values import check_result, yields_items
-from runner.worker.runtime import all_encoded_items, decode_item
+from runner.worker.runtime import all_encoded_items, decode_item, object_of
 from runner.worker.spec import SupervisorGone
 
 if TYPE_CHECKING:
@@ -134,13 +134,13 @@ class AsyncRunner:
         except BaseException as error:  # whatever the user's function raises
             if self.loop_ended:
                 raise
-            failure = make_failure(runtime.spec, 0, 1, error, item, part.attempt)
+            failure = make_failure(runtime.spec, 0, 1, error, item, part.attempt, objects=[object_of(part, encoded)])
             if failure.verdict == "retry":
                 outputs.clear()
             failures = (failure,)
         busy = perf_counter() - began
         if outputs:
-            failures = self._emit_outputs(outputs, item, part) or failures
+            failures = self._emit_outputs(outputs, item, part, encoded) or failures
         self.ended_tasks.append(asyncio.current_task())
         self.finished_items.append((lease, busy, failures))
         if runtime.spec.ordered:
@@ -173,7 +173,7 @@ class AsyncRunner:
         else:
             outputs.append(result)
 
-    def _emit_outputs(self, outputs: list[Any], item: Any, part: GrantedRange) -> tuple[Failure, ...]:
+    def _emit_outputs(self, outputs: list[Any], item: Any, part: GrantedRange, encoded: Any) -> tuple[Failure, ...]:
         """Take what an item has given, as it is now; return the failure of an item whose outputs cannot be sent."""
         output_buffer = self.runtime.output_buffer
         mark = output_buffer.rollback_mark()
@@ -184,7 +184,9 @@ class AsyncRunner:
         except WORKER_ENDING_ERRORS:
             raise
         except BaseException as error:  # noqa: BLE001  it cannot be pickled, or names no port
-            failure = make_failure(self.runtime.spec, 0, 1, error, item, part.attempt)
+            failure = make_failure(
+                self.runtime.spec, 0, 1, error, item, part.attempt, objects=[object_of(part, encoded)]
+            )
             if failure.verdict == "retry":
                 output_buffer.roll_back_to(mark)
             return (failure,)

@@ -26,6 +26,7 @@ from runner.worker.runtime import (
     each_encoded_item,
     encoded_items,
     item_decoder,
+    object_of,
 )
 
 if TYPE_CHECKING:
@@ -156,7 +157,8 @@ class PerItem:
 
     def _record_failure(self, part: GrantedRange, encoded: Any, index: int, error: BaseException) -> Failure:
         item = decode_if_possible(part, encoded)
-        failure = make_failure(self.runtime.spec, index, 1, error, item, part.attempt)
+        objects = [object_of(part, encoded)]
+        failure = make_failure(self.runtime.spec, index, 1, error, item, part.attempt, objects=objects)
         self.runtime.output_buffer.end_failed_call(again=failure.verdict == "retry")
         # Its frames hold what the call has made, and perhaps the error itself.
         BaseException.with_traceback(error, None)
@@ -310,10 +312,11 @@ def execute_batches(runtime: WorkerRuntime, target: Callable[[Any], Any], grant:
         except BaseException as error:  # noqa: BLE001  whatever the user's function raises
             # What could not be decoded is shown as it travelled.
             shown = items or [encoded for _, _, encoded in batch]
-            failure = make_failure(spec, done, len(batch), error, shown, first_range.attempt, shown)
+            objects = [object_of(part, encoded) for part, _, encoded in batch]
+            failure = make_failure(spec, done, len(batch), error, shown, first_range.attempt, shown, objects)
             runtime.output_buffer.end_failed_call(again=failure.verdict == "retry")
             failures.append(failure)
-            del shown
+            del shown, objects
         done += len(batch)
         now = perf_counter()
         runtime.measurements.record_items(now - last, len(batch))

@@ -29,6 +29,7 @@ class WorkerContext:
         self.task = spec.task
         self.worker = spec.name
         self.run = spec.run
+        self.retried_run = spec.retried_run
         self.chunk_number = 0
         self.index = 0
         self.attempt = 1

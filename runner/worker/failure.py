@@ -8,11 +8,12 @@ from runner.error_text import describe_error
 from runner.errors import Reject, Retry, retry_delay
 from runner.forked_copies import ExitOnTouch, exit_copy
 from runner.text import cut_middle
-from runner.transport.messages import Failure
+from runner.transport.kept_items import pickle_object
+from runner.transport.messages import Failure, KeptItem
 from runner.worker.spec import SupervisorGone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from runner.error_text import ErrorText
     from runner.model import TaskConfig
@@ -24,12 +25,24 @@ WORKER_ENDING_ERRORS = (SystemExit, SupervisorGone)
 
 #: Characters of an item in its dead letter, and of all the items of a batch.
 _MAX_PREVIEW, _MAX_BATCH_PREVIEW = 8192, 1 << 18
+#: In place of an object: the supervisor has the item's bytes.
+HAS_BYTES = object()
 
 
 def make_failure(
-    spec: WorkerSpec, index: int, count: int, error: BaseException, item: Any, attempt: int, batch: Iterable[Any] = ()
+    spec: WorkerSpec,
+    index: int,
+    count: int,
+    error: BaseException,
+    item: Any,
+    attempt: int,
+    batch: Iterable[Any] = (),
+    objects: Sequence[Any] = (),
 ) -> Failure:
-    """Describe the failure of `count` items from `index`: dead, or to be tried again. `batch`: each of them."""
+    """Describe the failure of `count` items from `index`: dead, or to be tried again. `batch`: each of them.
+
+    `objects` are the same as they travelled between threads, or HAS_BYTES: those are pickled if they are given up.
+    """
     if isinstance(spec, ExitOnTouch):  # in a copy that the function has forked
         exit_copy(error)
     text = describe_error(error)
@@ -37,11 +50,13 @@ def make_failure(
     try:
         pause = retry_pause(error) if verdict == "retry" else None
     except (TypeError, ValueError) as invalid:  # it was set after the Retry had been made
-        return make_failure(spec, index, count, invalid, item, attempt, batch)
+        return make_failure(spec, index, count, invalid, item, attempt, batch, objects)
     max_length = min(_MAX_PREVIEW, _MAX_BATCH_PREVIEW // count)
-    return Failure(
-        index, count, text, preview_item(item), verdict, pause, tuple(preview_item(each, max_length) for each in batch)
-    )
+    previews = tuple(preview_item(each, max_length) for each in batch)
+    kept: tuple[KeptItem, ...] = ()
+    if spec.max_kept_bytes and verdict != "retry" and any(each is not HAS_BYTES for each in objects):
+        kept = tuple(KeptItem() if each is HAS_BYTES else pickle_object(each, spec.max_kept_bytes) for each in objects)
+    return Failure(index, count, text, preview_item(item), verdict, pause, previews, kept)
 
 
 def retry_pause(error: BaseException) -> float | None:

@@ -26,7 +26,7 @@ from runner.worker.measurements import SLOW_SECONDS, ClockPace
 from runner.worker.outbox_threads import outbox_until_released
 from runner.worker.outputs import OutputBuffer
 from runner.worker.returned_values import check_result
-from runner.worker.runtime import decode_if_possible, encoded_items, item_decoder
+from runner.worker.runtime import decode_if_possible, encoded_items, item_decoder, object_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -199,7 +199,8 @@ class PullInbox(Inbox[Any]):
         encoded = self._burst[taken - 1 - self._burst_start]
         self.done_items = taken - 1
         item = decode_if_possible(part, encoded)
-        failure = make_failure(self.runtime.spec, self.done_items, 1, error, item, part.attempt)
+        objects = [object_of(part, encoded)]
+        failure = make_failure(self.runtime.spec, self.done_items, 1, error, item, part.attempt, objects=objects)
         if failure.verdict == "retry":
             self.mark_outputs()
             self.runtime.output_buffer.roll_back_to(self._rollback_mark)

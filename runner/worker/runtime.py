@@ -14,7 +14,7 @@ from runner.tasks import DeadLetter
 from runner.transport import item_codec
 from runner.transport.messages import OBJECTS, PICKLED, SHARED, Grant, GrantedRange, SharedPayload, Stop, SuspectPreview
 from runner.transport.progress_page import pack_burst
-from runner.worker.failure import preview_item
+from runner.worker.failure import HAS_BYTES, preview_item
 from runner.worker.returned_values import check_result, yields_items
 from runner.worker.spec import SupervisorGone
 
@@ -203,6 +203,11 @@ def decode_if_possible(part: GrantedRange, encoded: Any) -> Any:
         return decode_item(part, encoded)
     except BaseException:  # noqa: BLE001  whatever the user's __setstate__ raises
         return encoded
+
+
+def object_of(part: GrantedRange, encoded: Any) -> Any:
+    """Return an item that travelled as an object, between threads; HAS_BYTES for another one."""
+    return HAS_BYTES if part.payload_kind == PICKLED else encoded
 
 
 def each_encoded_item(grant: Grant) -> Iterator[tuple[GrantedRange, int, Any]]:

@@ -64,7 +64,11 @@ class WorkerSpec(Struct, frozen=True):
     timed: bool = False
     #: It is its task's only worker: no other could go on with what it hands back, so it keeps everything.
     is_only_worker: bool = False
+    #: The run whose dead items this one is given.
+    retried_run: str = ""
     max_item_bytes: int = 256 << 20
+    #: Bytes that a dead item may have to be kept; 0: they are not kept at all.
+    max_kept_bytes: int = 0
     #: Bytes in arenas weigh so much less than those that are copied on their way.
     shared_discount: int = 1
     source_start: SourceStart = SourceStart()

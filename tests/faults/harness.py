@@ -53,7 +53,7 @@ class _Keeping(DeadLetterSink):
     def __init__(self) -> None:
         self.records: list[Any] = []
 
-    def store_letter(self, given_up: Any, preview: str) -> None:
+    def store_letter(self, given_up: Any, preview: str, kept: Any = None) -> None:
         self.records.append(SimpleNamespace(text=given_up.evidence.text, preview=preview))
 
 
