@@ -477,13 +477,13 @@ BUGS: dict[str, Bug] = {
     "a source that is called again passes over one item too few": Bug(
         "crashes", "runner.supervisor.source_history:SourceHistory.source_start", one_too_few, simulation
     ),
-    "items that were given before are not compared": Bug(
+    "produce: items that were given before are not compared": Bug(
         "worker",
         "runner.worker.given_items:GivenItems.pass_over",
         never_compared,
         partial(test_source.test_items_that_were_given_are_compared, 31),
     ),
-    "a place is one item ahead": Bug(
+    "produce: a place is one item ahead": Bug(
         "worker",
         "runner.worker.given_items:PlaceReporter.note_place",
         a_place_ahead,
