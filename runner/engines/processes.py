@@ -166,8 +166,9 @@ class ProcessEngine:
         worker = self._workers.get(slot)
         if worker is not None:
             message, arenas = shared_payloads.lend_payloads(self._arena_registry, worker.worker_memory, message)
-            for each in (*arenas, message):
+            for each in arenas:
                 worker.link.send(each)
+            worker.link.send(message)
             if worker.link.wants_to_write:
                 self._watch_writing(worker)
 
@@ -192,7 +193,7 @@ class ProcessEngine:
                     self._arena_registry.register_arena(worker.worker_memory, message.number, message.fd)
                 else:
                     held = shared_payloads.hold_payloads(self._arena_registry, worker.worker_memory, message)
-                    worker.sent_last_message = type(message) in {Finished, Failed}
+                    worker.sent_last_message = type(message) is Finished or type(message) is Failed
                     self._reactor.post_event(MessageReceived(slot, worker.generation, held))
         except UnknownBlock as error:
             self._distrust_worker(worker, f"named {error}")

@@ -167,8 +167,19 @@ class SupervisorLink:
 
     def send(self, message: ToWorker) -> None:
         """Hand a message over; what the socket does not take now goes out with `flush`."""
+        buffers = framing.pack_message(message)
         ancillary = _fd_message(message) if type(message) is ArenaNotice else []
-        self._unsent.append((framing.pack_message(message), ancillary))
+        if len(buffers) == 1 and not ancillary and not self._unsent:
+            try:
+                sent = self._socket.send(buffers[0])
+            except BlockingIOError:
+                sent = 0
+            except OSError:  # see `flush`
+                return
+            if sent == len(buffers[0]):
+                return
+            buffers = _unsent_buffers(buffers, sent)
+        self._unsent.append((buffers, ancillary))
         self.flush()
 
     def flush(self) -> None:
@@ -220,6 +231,9 @@ class SupervisorLink:
                 return
             whole, self.partial_message = self.partial_message, bytearray()
             data = memoryview(whole)
+        elif (message := framing.unpack_single(data)) is not None and type(message) is not ArenaNotice:
+            messages.append(message)
+            return
         at = 0
         size = framing.PREFIX_STRUCT.size
         while (left := len(data) - at) >= size:

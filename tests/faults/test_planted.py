@@ -50,6 +50,7 @@ from runner.ledger.leases import Dropped, Lease, Settlement
 from runner.ledger.subscriptions import Subscription
 from runner.model import Halt, QueueConfig
 from runner.shm.writer import MIN_SHARED_BYTES
+from runner.supervisor.fast_path import FastPath
 from runner.supervisor.run_state import TaskState
 from runner.topology import Stage
 from runner.transport.messages import OBJECTS, PICKLED, Grant
@@ -238,6 +239,21 @@ def only_the_first(original: Any, self: Any, slot: Any) -> None:
 def only_when_there_are_two(original: Any, self: Any, task_: Any, **options: Any) -> None:
     if task_.is_source or self.ledger.available_items(task_.name) != 1 or self.ledger.leases:
         original(self, task_, **options)
+
+
+def without_fast_path(check: Callable[..., object], *args: Any) -> None:
+    """A check of what the general path does with single items."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FastPath, "forward_item", lambda self, event: False)
+        check(*args)
+
+
+def past_what_waits(original: Any, self: Any, way: Any) -> Any:
+    """A line that seems to hold nothing, and a reader that nothing bounds."""
+    waiting, way.line.count = way.line.count, 0
+    slot = original(self, msgspec.structs.replace(way, bounding_lines=[]))
+    way.line.count = waiting
+    return slot
 
 
 def first_signal_only(original: Any, self: Any, number: int) -> None:
@@ -559,7 +575,15 @@ BUGS: dict[str, Bug] = {
         "dispatch",
         "runner.supervisor.dispatch:Dispatcher.feed_task",
         only_when_there_are_two,
-        partial(test_grain_simulation.test_a_slow_sources_items_are_each_granted_as_they_arrive, 1e-3, 2),
+        partial(
+            without_fast_path, test_grain_simulation.test_a_slow_sources_items_are_each_granted_as_they_arrive, 1e-3, 2
+        ),
+    ),
+    "the fast path goes past what waits and beyond the bound": Bug(
+        "dispatch",
+        "runner.supervisor.fast_path:FastPath._free_worker",
+        past_what_waits,
+        partial(test_simulation.check_fast_path, 16),
     ),
     "bytes are not looked at when items are granted": Bug(
         "dispatch",
