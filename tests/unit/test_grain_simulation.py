@@ -20,7 +20,7 @@ from runner.ledger.leases import Again
 from runner.ledger.ledger import Ledger
 from runner.ledger.subscriptions import Subscription
 from runner.model import Batch, QueueConfig
-from runner.supervisor.dispatch import MAX_ELASTIC_ITEMS
+from runner.supervisor.dispatch import max_elastic_items
 from runner.worker.measurements import MAX_BURST, SLOW_SECONDS
 
 #: Whoever has to be quick enough must be so in this time.
@@ -37,8 +37,9 @@ def test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(cost: float, worker
     count = min(700_000 * workers, max(10 * workers, int(0.2 * workers / cost)))
     done = work(count, lambda _: cost, workers)
     # A slice of work; or all that a queue holds for each worker, which for the quickest items is less.
-    right = max(1, min(round(TIME_SLICE / cost), -(-MAX_ELASTIC_ITEMS // workers)))
-    enough = min(workers * right, MAX_ELASTIC_ITEMS // 2)  # with so many queued a fair share is no less
+    most = max_elastic_items(workers)
+    right = max(1, min(round(TIME_SLICE / cost), -(-most // workers)))
+    enough = min(workers * right, most // 2)  # with so many queued a fair share is no less
     least = right // 2 if workers * right <= enough else enough // workers // 8
     later = [call for call in done.given if call.at >= done.began + SOON]
     settled = [call for call in later if call.left + call.items >= enough]
