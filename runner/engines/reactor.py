@@ -72,10 +72,10 @@ class LocalReactor:
         self._close_descriptors()
         self._poller = forked_copies.ExitOnTouch()
 
-    def post_event(self, event: EngineEvent) -> None:
-        """Report an event from any thread."""
+    def post_event(self, event: EngineEvent, *, wake: bool = True) -> None:
+        """Report an event from any thread; without `wake` the loop hears of it when something else wakes it."""
         self._posted_events.append(event)
-        if self._sleeping:
+        if wake and self._sleeping:
             self.wake_up()
 
     def wake_up(self) -> None:
