@@ -271,8 +271,8 @@ def to_the_end(original: Any, self: Any, grant: Any) -> Any:
     return original(self, Grant(grant.lease, 1e9, grant.parts))
 
 
-def of_the_next(original: Any, spec: Any, index: int, *args: Any) -> Any:
-    return original(spec, index + 1, *args)
+def of_the_next(original: Any, spec: Any, index: int, *args: Any, **options: Any) -> Any:
+    return original(spec, index + 1, *args, **options)
 
 
 def all_taken(original: Any, self: Any) -> None:
@@ -498,6 +498,7 @@ BUGS: dict[str, Bug] = {
         "runner.worker.given_items:GivenItems.pass_over",
         never_compared,
         partial(test_source.test_items_that_were_given_are_compared, 31),
+        NOT_RAISED,
     ),
     "produce: a place is one item ahead": Bug(
         "worker",
