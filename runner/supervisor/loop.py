@@ -113,12 +113,10 @@ class Supervisor:
             self.step()
             if self.topology.all_finished():
                 break
-            received = self.reactor.wait(self.seconds_until_next_timer())
-            if len(received) != 1 or not self.fast_path.forward_item(received[0]):
-                for event in received:
+            for event in self.reactor.wait(self.seconds_until_next_timer()):
+                if not self.fast_path.forward_item(event):  # it forwards only while nothing else is to be looked at
                     self._handle_event(event)
-                    del event  # it holds a thread's items, or a block of shared memory
-            del received
+                del event  # it holds a thread's items, or a block of shared memory
             self._feed_dirty()  # before anything else is looked at: a worker may wait for just that
         if self.progress_reporter.next_time() is not None:
             self.progress_reporter.report_progress(self.clock.now())

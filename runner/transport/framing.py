@@ -82,7 +82,8 @@ def read_prefix(data: WireBuffer, at: int = 0) -> tuple[int, int]:
 def unpack_single(data: memoryview) -> Any:
     """Return the message if these bytes are exactly one, with nothing behind its header; else None: see `read_prefix`.
 
-    # bench latency, from wake-up to grant: without it and the sending of one buffer 136 and 81 us, with them 114 and 72
+    # bench latency, wake-up to grant: without it and the sending of one buffer 136 and 81 us, with them 114 and 72.
+    # A grant of one number from end to end: without it in the worker 8.8 us, with it 7.8.
     """
     if len(data) < PREFIX_STRUCT.size:
         return None

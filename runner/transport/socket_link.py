@@ -78,6 +78,9 @@ class WorkerLink:
         size, data = framing.PREFIX_STRUCT.size, self._unread
         if len(data) < size:
             data = self._read_into(self._read_buffer, data, size)
+            if (single := framing.unpack_single(data)) is not None and type(single) is not ArenaNotice:
+                self._unread = _NOTHING
+                return single
         header, payload = framing.read_prefix(data)
         end = size + header + payload
         if end > len(self._read_buffer):
