@@ -243,12 +243,11 @@ class Dispatcher:
         if full and not self.ledger.returned_first(task.name):
             self._reset_unhindered(task)
             return 0
-        held = sum([self.ledger.leases[lease].count for lease in slot.leases]) if slot.leases else 0
-        wanted = (
-            1
-            if task.is_async
-            else task.chunk_sizer.items_to_grant(available, takers, self.ledger.leased_items[task.name], held)
-        )
+        if task.is_async:  # each of its leases is one item
+            held, wanted = len(slot.leases), 1
+        else:
+            held = sum([self.ledger.leases[lease].count for lease in slot.leases]) if slot.leases else 0
+            wanted = task.chunk_sizer.items_to_grant(available, takers, self.ledger.leased_items[task.name], held)
         lifespan = task.plan.config.lifespan
         if lifespan is not None and lifespan.items is not None:
             wanted = min(wanted, lifespan.items - slot.items - held)
