@@ -305,7 +305,8 @@ def _with_items(plan: Plan, chosen: ChosenLetters, items: tuple[RetriedItem, ...
     if not items:
         raise RetryRefused(f"nothing can be given again: {why}")
     live = _tasks_from(plan, items)
-    ends = _recorded_ends(chosen.path)
+    record = records.read_unchecked(chosen.path.with_name(records.RECORD_FILE))
+    ends = _recorded_ends(record)
     live |= _tasks_to_begin_again(plan, live, ends)
     for name in live:
         for other, wanted in plan.tasks[name].config.after.items():
@@ -321,6 +322,7 @@ def _with_items(plan: Plan, chosen: ChosenLetters, items: tuple[RetriedItem, ...
         retried_run=chosen.run,
     )
     told = [f"{count_with_noun(len(items), 'dead item')} of run {chosen.run} given again"]
+    told += [text] if (text := _unfinished_text(chosen.run, record)) else []
     return replace(
         plan,
         settings=replace(plan.settings, state=chosen.state),
@@ -351,19 +353,33 @@ def _tasks_from(plan: Plan, items: Iterable[RetriedItem]) -> set[str]:
     return found
 
 
-def _recorded_ends(path: Path) -> dict[str, str]:
-    """Return how the tasks of a run had ended; of one whose record is not kept nothing is known."""
-    tasks = records.read_unchecked(path.with_name(records.RECORD_FILE)).get("tasks")
+def _recorded_ends(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return how the tasks of a run had ended, or how far they were when it was killed.
+
+    Of a run whose record is not kept nothing is known.
+    """
+    tasks = record.get("tasks")
     found = tasks if isinstance(tasks, list) else []
-    return {task["name"]: str(task.get("how")) for task in found if isinstance(task, dict) and "name" in task}
+    return {str(task["name"]): str(task.get("how")) for task in found if isinstance(task, dict) and "name" in task}
+
+
+def _unfinished_text(run: str, record: Mapping[str, Any]) -> str:
+    """Return what an earlier run has left, which no retry gives again; empty if that is nothing, or not known."""
+    if record and record.get("exit_code") is None:
+        return f"run {run} was killed; what it had not done is not given again"
+    balance = record.get("balance")
+    left = balance.get("left") if isinstance(balance, dict) else None
+    if record.get("unfinished") or (isinstance(left, int) and left):
+        return f"run {run} was cut short; what it left, and what its sources still had, is not given again"
+    return ""
 
 
 def _tasks_to_begin_again(plan: Plan, live: Collection[str], ends: Mapping[str, str]) -> set[str]:
-    """Return the tasks without queues that had failed or were skipped, and that may begin now."""
+    """Return the tasks without queues that had not ended well, and that may begin now."""
     candidates = {
         name
         for name, task in plan.tasks.items()
-        if not task.config.inputs and not task.config.outputs_and_dead and ends.get(name) in {"failed", "skipped"}
+        if not task.config.inputs and not task.config.outputs_and_dead and ends.get(name, "ok") != "ok"
     }
     while True:
         there = {*live, *candidates}
@@ -380,4 +396,4 @@ def _tasks_to_begin_again(plan: Plan, live: Collection[str], ends: Mapping[str, 
 
 def _held(how: str, wanted: AfterState) -> bool:
     """Return True if the recorded end of a task is what another one waits for."""
-    return wanted == "ended" or how == "ok" or (wanted == "started" and how == "failed")
+    return wanted == "ended" or how == "ok" or (wanted == "started" and how in {"failed", "running"})

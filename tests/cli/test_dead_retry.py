@@ -480,6 +480,37 @@ def test_what_was_skipped_because_a_task_failed_over_its_item_follows(project: A
     assert "29" in noted(made, "two")
 
 
+def test_what_comes_after_a_source_that_had_failed_is_not_started_behind_its_back(project: Any) -> None:
+    made = make(project, LINE + '    after = ["make"]\n', "one 3")
+    work = (made.path / "plugins" / "work.py").read_text()
+    bad_source = work.replace('    note("made", "x")', '    yield 3\n    yield 4\n    raise OSError("gone")', 1)
+    (made.path / "plugins" / "work.py").write_text(bad_source)
+    assert made.run().exit == 1
+    (made.path / "bad").unlink()
+    outcome = retry(made)
+    assert outcome.exit == 3, outcome
+    assert "task `two` comes after `make`, which had not ended as it must" in outcome.err
+    assert noted(made, "one") == ["4"]
+
+
+def test_the_dead_items_of_a_run_that_was_killed_are_given_again_and_what_it_left_is_said(project: Any) -> None:
+    tasks = LINE + '    [tasks.last]\n    call = "alone"\n    after = ["two"]\n'
+    made = make(project, tasks, "one 3")
+    work = (made.path / "plugins" / "work.py").read_text()
+    endless = work.replace("        yield {", "        if number == 20: time.sleep(60)\n        yield {", 1)
+    (made.path / "plugins" / "work.py").write_text(endless)
+    running = made.start()
+    wait_for(lambda: list(made.path.glob(".runner/runs/*/dead.jsonl")))
+    running.process.kill()
+    running.finish()
+    (made.path / "bad").unlink()
+    outcome = retry(made)
+    assert outcome.exit == 0, outcome
+    assert "was killed; what it had not done is not given again" in outcome.err
+    assert noted(made, "one")[-1] == "3"
+    assert noted(made, "made") == ["x"]
+
+
 # -- which letters ------------------------------------------------------------------------------------
 
 
