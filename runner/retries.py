@@ -11,10 +11,14 @@ Nothing here unpickles an item: that is its new worker's to do.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
 
 from runner.config.toml import STDIN
 from runner.errors import RetryRefused, UsageError
@@ -24,7 +28,7 @@ from runner.store.dead_items import read_items
 from runner.structs import dataclass, field
 from runner.supervisor.plan import RetriedItem
 from runner.text import count_with_noun, printable_line
-from runner.transport.messages import FailureText
+from runner.transport.messages import FailureText  # noqa: TC001  msgspec reads the hints of what it converts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -33,8 +37,42 @@ if TYPE_CHECKING:
     from runner.model import AfterState, Config
     from runner.supervisor.plan import Plan
 
-_ITEM_ID = re.compile(r"[0-9]+\.[0-9]+")
+_ITEM_ID = re.compile(r"[0-9]{1,18}\.[0-9]{1,18}")
 _MOST_NAMES = 10
+
+
+class _KeptLetter(Struct):
+    """What must be known of a letter; `letter` is the text of one that was an item of a queue of dead letters."""
+
+    id: str
+    queue: str
+    task: str
+    kept: dict[str, int] | None = None
+    not_kept: str = "an older runner wrote its letter"
+    letter: FailureText | None = None
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """The item's place in the earlier run: its chunk, and the index in that."""
+        return tuple(map(int, self.id.split(".")))
+
+
+class _GivenBefore(Struct):
+    """What a run was given, as the heading of its letters has it."""
+
+    params: dict[str, Any]
+    sets: list[tuple[str, str]]
+    only: list[str]
+    skip: list[str]
+    withheld: list[str]
+
+
+class _Heading(Struct):
+    """The heading of a run's letters, as far as another run needs it."""
+
+    file: str
+    folder: str
+    given: _GivenBefore
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +97,7 @@ class ChosenLetters:
     """Letters of one run that are to be given again, and how many were wanted and are not, by what became of them."""
 
     path: Path
-    letters: tuple[dict[str, Any], ...]
+    letters: tuple[_KeptLetter, ...]
     passed_over: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @property
@@ -124,8 +162,12 @@ def choose_letters(state: Path, run: str, wanted: Selection) -> ChosenLetters:
 
 
 def _choose_from(state: Path, path: Path, wanted: Selection) -> ChosenLetters:
-    found = [letter for letter in dead_letters.read_letters(path) if wanted.keeps(letter)]
-    known = {letter["id"] for letter in found}
+    found = []
+    for each in dead_letters.read_letters(path):
+        with contextlib.suppress(msgspec.ValidationError):  # written by hand
+            if is_item_id(str(each["id"])) and wanted.keeps(each):
+                found.append(msgspec.convert(each, _KeptLetter))
+    known = {letter.id for letter in found}
     if missing := [item for item in wanted.items if item not in known]:
         raise UsageError(f"run {path.parent.name} has no such dead letter: {', '.join(missing[:_MOST_NAMES])}")
     if not found:
@@ -133,7 +175,7 @@ def _choose_from(state: Path, path: Path, wanted: Selection) -> ChosenLetters:
     fates = {} if wanted.items else retries.read_fates(state, path.parent.name)
     chosen, passed_over = [], dict[tuple[str, str], int]()
     for letter in found:
-        fate = fates.get(letter["id"])
+        fate = fates.get(letter.id)
         if fate is None or fate.how == retries.NOT_FINISHED:
             chosen.append(letter)
         else:
@@ -167,11 +209,13 @@ def examine_again(
     from runner import config
     from runner.config.overrides import select_tasks
 
-    heading = dead_letters.read_heading(path)
-    file, folder, given = heading.get("file"), heading.get("folder"), heading.get("given")
     run = path.parent.name
-    if not isinstance(file, str) or not isinstance(folder, str) or not isinstance(given, dict) or not folder:
-        raise RetryRefused(f"the letters of run {run} do not say of which file it was: an older runner wrote them")
+    try:
+        heading = msgspec.convert(dead_letters.read_heading(path), _Heading)
+    except msgspec.ValidationError:
+        text = f"the letters of run {run} do not say of which file it was: an older runner wrote them"
+        raise RetryRefused(text) from None
+    file, folder, given = heading.file, heading.folder, heading.given
     if file == STDIN:
         raise RetryRefused(f"run {run} was given its file on standard input, which is gone")
     try:
@@ -182,19 +226,17 @@ def examine_again(
     os.environ["PWD"] = folder  # what programs that its tasks start go by
     set_now = {name for name, _ in sets}
     kept_sets = [
-        (name, text)
-        for name, text in given.get("sets", [])
-        if name not in set_now and name.removeprefix("params.") not in params
+        (name, text) for name, text in given.sets if name not in set_now and name.removeprefix("params.") not in params
     ]
-    kept_params = {name: value for name, value in given.get("params", {}).items() if f"params.{name}" not in set_now}
+    kept_params = {name: value for name, value in given.params.items() if f"params.{name}" not in set_now}
     shown = os.path.relpath(file)
     shown = file if shown.startswith("..") else shown
     found = config.examine(shown, params={**kept_params, **params}, sets=[*kept_sets, *sets, *more_sets])
     try:
-        found = select_tasks(found, given.get("only", []), given.get("skip", []))
+        found = select_tasks(found, given.only, given.skip)
     except UsageError as error:
         raise RetryRefused(f"{shown} has changed since run {run}: {error}") from None
-    _refuse_withheld(run, found, given.get("withheld", []), set_now)
+    _refuse_withheld(run, found, given.withheld, set_now)
     return found
 
 
@@ -218,27 +260,25 @@ def retry_plan(plan: Plan, chosen: ChosenLetters) -> tuple[Plan, dict[str, str]]
 
     RetryRefused: the graph has changed, or no item was kept.
     """
-    letters = sorted(chosen.letters, key=lambda letter: tuple(map(int, letter["id"].split("."))))
+    letters = sorted(chosen.letters, key=lambda letter: letter.place)
     _refuse_changed_graph(plan, chosen.run, letters)
-    kept = [letter for letter in letters if isinstance(letter.get("kept"), dict)]
-    payloads = read_items(chosen.path.parent, [letter["kept"] for letter in kept]) if kept else []
-    lost = (letter for letter in letters if not isinstance(letter.get("kept"), dict))
-    refused = [str(letter.get("not_kept", "an older runner wrote its letter")) for letter in lost]
+    kept = [letter for letter in letters if letter.kept is not None]
+    payloads = read_items(chosen.path.parent, [letter.kept or {} for letter in kept]) if kept else []
+    refused = [letter.not_kept for letter in letters if letter.kept is None]
     refused += [payload for payload in payloads if isinstance(payload, str)]
     items, new_ids = [], {}
     for letter, payload in zip(kept, payloads, strict=True):
         if isinstance(payload, bytes):
-            text = letter.get("letter")
-            items.append(RetriedItem(letter["queue"], letter["task"], payload, FailureText(*text) if text else None))
-            new_ids[letter["id"]] = f"{len(items)}.0"
+            items.append(RetriedItem(letter.queue, letter.task, payload, letter.letter))
+            new_ids[letter.id] = f"{len(items)}.0"
     return _with_items(plan, chosen, tuple(items), refused), new_ids
 
 
-def _refuse_changed_graph(plan: Plan, run: str, letters: Iterable[Mapping[str, Any]]) -> None:
+def _refuse_changed_graph(plan: Plan, run: str, letters: Iterable[_KeptLetter]) -> None:
     """Raise RetryRefused if a queue, or the task that read it, is not there any more."""
     problems: dict[str, int] = {}
     for letter in letters:
-        queue, task = str(letter.get("queue")), str(letter.get("task"))
+        queue, task = letter.queue, letter.task
         if queue not in plan.queues:
             text = f"there is no queue {quote_name(queue)} any more"
         elif task not in plan.tasks:
@@ -265,7 +305,8 @@ def _with_items(plan: Plan, chosen: ChosenLetters, items: tuple[RetriedItem, ...
     if not items:
         raise RetryRefused(f"nothing can be given again: {why}")
     live = _tasks_from(plan, items)
-    ends = _recorded_ends(chosen.path)
+    record = records.read_unchecked(chosen.path.with_name(records.RECORD_FILE))
+    ends = _recorded_ends(record)
     live |= _tasks_to_begin_again(plan, live, ends)
     for name in live:
         for other, wanted in plan.tasks[name].config.after.items():
@@ -281,6 +322,7 @@ def _with_items(plan: Plan, chosen: ChosenLetters, items: tuple[RetriedItem, ...
         retried_run=chosen.run,
     )
     told = [f"{count_with_noun(len(items), 'dead item')} of run {chosen.run} given again"]
+    told += [text] if (text := _unfinished_text(chosen.run, record)) else []
     return replace(
         plan,
         settings=replace(plan.settings, state=chosen.state),
@@ -311,19 +353,33 @@ def _tasks_from(plan: Plan, items: Iterable[RetriedItem]) -> set[str]:
     return found
 
 
-def _recorded_ends(path: Path) -> dict[str, str]:
-    """Return how the tasks of a run had ended; of one whose record is not kept nothing is known."""
-    tasks = records.read_unchecked(path.with_name(records.RECORD_FILE)).get("tasks")
+def _recorded_ends(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return how the tasks of a run had ended, or how far they were when it was killed.
+
+    Of a run whose record is not kept nothing is known.
+    """
+    tasks = record.get("tasks")
     found = tasks if isinstance(tasks, list) else []
-    return {task["name"]: str(task.get("how")) for task in found if isinstance(task, dict) and "name" in task}
+    return {str(task["name"]): str(task.get("how")) for task in found if isinstance(task, dict) and "name" in task}
+
+
+def _unfinished_text(run: str, record: Mapping[str, Any]) -> str:
+    """Return what an earlier run has left, which no retry gives again; empty if that is nothing, or not known."""
+    if record and record.get("exit_code") is None:
+        return f"run {run} was killed; what it had not done is not given again"
+    balance = record.get("balance")
+    left = balance.get("left") if isinstance(balance, dict) else None
+    if record.get("unfinished") or (isinstance(left, int) and left):
+        return f"run {run} was cut short; what it left, and what its sources still had, is not given again"
+    return ""
 
 
 def _tasks_to_begin_again(plan: Plan, live: Collection[str], ends: Mapping[str, str]) -> set[str]:
-    """Return the tasks without queues that had failed or were skipped, and that may begin now."""
+    """Return the tasks without queues that had not ended well, and that may begin now."""
     candidates = {
         name
         for name, task in plan.tasks.items()
-        if not task.config.inputs and not task.config.outputs_and_dead and ends.get(name) in {"failed", "skipped"}
+        if not task.config.inputs and not task.config.outputs_and_dead and ends.get(name, "ok") != "ok"
     }
     while True:
         there = {*live, *candidates}
@@ -340,4 +396,4 @@ def _tasks_to_begin_again(plan: Plan, live: Collection[str], ends: Mapping[str, 
 
 def _held(how: str, wanted: AfterState) -> bool:
     """Return True if the recorded end of a task is what another one waits for."""
-    return wanted == "ended" or how == "ok" or (wanted == "started" and how == "failed")
+    return wanted == "ended" or how == "ok" or (wanted == "started" and how in {"failed", "running"})

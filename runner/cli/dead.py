@@ -49,7 +49,7 @@ def list_(
     sys.stderr.write(f"run {path.parent.name}  {title}  began {began}\n")
     for count, letter in enumerate(store.read_letters(path), 1):
         kinds[_field_text(letter, "task"), _field_text(letter, "error").partition(":")[0]] += 1
-        if (fate := fates.get(letter["id"])) is not None:
+        if (fate := fates.get(str(letter["id"]))) is not None:
             seen[fate] += 1
         if not limit or count <= limit:
             item, task, error, preview = (_field_text(letter, key) for key in ("id", "task", "error", "preview"))
@@ -87,7 +87,7 @@ def show(
         if not item or letter["id"] == item:
             shown += 1
             print(_letter_text(letter))
-            if (fate := fates.get(letter["id"])) is not None:
+            if (fate := fates.get(str(letter["id"]))) is not None:
                 print(f"  retried   in run {fate.run}: {fate.how}")
     if item and not shown:
         text = f"run {path.parent.name} has no dead letter for item {item}; see: runner dead list {path.parent.name}"

@@ -131,6 +131,13 @@ def read_letters(path: Path) -> Iterator[dict[str, Any]]:
         yield {"item": None, "id": ""} | found | {"item": value_from_repr(str(found.get("preview", "")))}
 
 
+def letter_ids(path: Path) -> Iterator[str]:
+    """Yield the ids of the letters' items."""
+    objects = _readable_objects(path)
+    next(objects, None)
+    return (str(found.get("id", "")) for found in objects)
+
+
 def value_from_repr(shown: str) -> Any:
     """Return an item by its `repr`: the value where JSON can say it, else the `repr` as text.
 

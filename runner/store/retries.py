@@ -88,9 +88,9 @@ def read_fates(state: Path, run: str) -> dict[str, LetterFate]:
         if claim.get("run") != run or not isinstance(claim.get("items"), dict):
             continue
         letters = state / "runs" / later / dead_letters.DEAD_FILE
-        dead = {str(letter["id"]) for letter in dead_letters.read_letters(letters)}
+        dead = set(dead_letters.letter_ids(letters))
         for old, new in claim["items"].items():
-            how = DEAD_AGAIN if new in dead else DONE if claim.get("ended") is True else NOT_FINISHED
+            how = DEAD_AGAIN if str(new) in dead else DONE if claim.get("ended") is True else NOT_FINISHED
             if old not in fates or fates[old].how == NOT_FINISHED or how != NOT_FINISHED:
                 fates[old] = LetterFate(later, how)
     return fates

@@ -166,9 +166,8 @@ def encoded_size(encoded: Any, shared_discount: int = 1) -> int:
     """Return about how many bytes an encoded item takes in its payload and in arenas; those in arenas weigh less."""
     if type(encoded) is tuple:
         size = len(encoded[0]) if type(encoded[0]) is bytes else 0
-        if len(encoded) == 3:
-            size += sum(map(len, encoded[2]))
-        if len(encoded) == 2:
+        if len(encoded) > 1:
+            size += sum(map(len, encoded[2])) if len(encoded) == 3 else 0
             for block_ref in encoded[1]:
                 size += block_ref[2] // shared_discount
                 if len(block_ref) > 3:

@@ -67,6 +67,10 @@ WORK = """
     async def eat_async(item): eat(item)
 
     @task
+    def leave(item):
+        if number_of(item) in (3, 30): raise SystemExit
+
+    @task
     def kill(item):
         if number_of(item) in (3, 30): os._exit(9)
 """
@@ -162,6 +166,13 @@ def test_an_object_of_a_thread_that_cannot_be_pickled_is_not_kept_and_harms_nobo
     assert [letter["not_kept"] for letter in letters] == ["it cannot be pickled: SystemExit: no pickle of this"] * 3
     assert not (folder / ITEMS_FILE).exists()
     assert "3 dead items not kept" in said
+
+
+def test_an_object_that_ended_its_thread_is_not_kept_and_its_letter_says_so(project: Any) -> None:
+    _, letters, _ = died(project, "loaves", "thread", "leave")
+    assert [letter["not_kept"] for letter in letters] == [
+        "its worker, a thread, has ended, and the item is an object without bytes"
+    ] * 2
 
 
 def test_a_secret_is_not_written_into_the_file_either(project: Any) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -479,6 +480,37 @@ def test_what_was_skipped_because_a_task_failed_over_its_item_follows(project: A
     assert "29" in noted(made, "two")
 
 
+def test_what_comes_after_a_source_that_had_failed_is_not_started_behind_its_back(project: Any) -> None:
+    made = make(project, LINE + '    after = ["make"]\n', "one 3")
+    work = (made.path / "plugins" / "work.py").read_text()
+    bad_source = work.replace('    note("made", "x")', '    yield 3\n    yield 4\n    raise OSError("gone")', 1)
+    (made.path / "plugins" / "work.py").write_text(bad_source)
+    assert made.run().exit == 1
+    (made.path / "bad").unlink()
+    outcome = retry(made)
+    assert outcome.exit == 3, outcome
+    assert "task `two` comes after `make`, which had not ended as it must" in outcome.err
+    assert noted(made, "one") == ["4"]
+
+
+def test_the_dead_items_of_a_run_that_was_killed_are_given_again_and_what_it_left_is_said(project: Any) -> None:
+    tasks = LINE + '    [tasks.last]\n    call = "alone"\n    after = ["two"]\n'
+    made = make(project, tasks, "one 3")
+    work = (made.path / "plugins" / "work.py").read_text()
+    endless = work.replace("        yield {", "        if number == 20: time.sleep(60)\n        yield {", 1)
+    (made.path / "plugins" / "work.py").write_text(endless)
+    running = made.start()
+    wait_for(lambda: list(made.path.glob(".runner/runs/*/dead.jsonl")))
+    running.process.kill()
+    running.finish()
+    (made.path / "bad").unlink()
+    outcome = retry(made)
+    assert outcome.exit == 0, outcome
+    assert "was killed; what it had not done is not given again" in outcome.err
+    assert noted(made, "one")[-1] == "3"
+    assert noted(made, "made") == ["x"]
+
+
 # -- which letters ------------------------------------------------------------------------------------
 
 
@@ -538,6 +570,52 @@ def test_letters_can_be_chosen_by_task_and_by_error(project: Any) -> None:
     assert len(runs(made)) == 3
     assert retry(made).exit == 0
     assert Counter(noted(made, "two")) == ALL
+
+
+def test_an_export_has_the_words_of_a_queue_of_letters_and_is_read_by_another_run(project: Any) -> None:
+    file = """
+    [queues]
+    letters = {}
+    [tasks.read]
+    call = "std.jsonl"
+    with = { path = "dead.jsonl" }
+    outputs = "letters"
+    [tasks.write]
+    call = "std.write_jsonl"
+    with = { path = "written.jsonl" }
+    inputs = "letters"
+    """
+    tasks = """
+    with = { kind = "list" }
+    [tasks.one]
+    call = "work"
+    inputs = "a"
+    dead = "b"
+    [tasks.two]
+    call = "std.write_jsonl"
+    with = { path = "queue.jsonl" }
+    inputs = "b"
+    """
+    made = make(project, tasks, "one 3, one 4", **{"again.toml": file})
+    assert made.run().exit == 4
+    text = (made.path / "tasks.toml").read_text()
+    (made.path / "tasks.toml").write_text(
+        text.replace('dead = "b"', "").partition("[tasks.two]")[0].replace("b = {}", "")
+    )
+    assert made.run().exit == 4
+    assert made.run("export", "-o", "dead.jsonl", verb="dead").exit == 0
+    assert made.run("again.toml").exit == 0
+    queued, exported = (
+        [json.loads(line) for line in (made.path / name).read_text().splitlines()]
+        for name in ("queue.jsonl", "written.jsonl")
+    )
+    assert [
+        {**letter, **{word: each[word] for word in each}} for letter, each in zip(exported, queued, strict=True)
+    ] == exported
+    assert [letter["item"] for letter in exported] == [[3, "text"], [4, "text"]]
+    ids = [letter["id"] for letter in dead_letters.read_letters(runs(made)[-2] / "dead.jsonl")]
+    assert [letter["id"] for letter in exported] == ids
+    assert not {"kept", "not_kept"} & set(exported[0])
 
 
 # -- refusals -----------------------------------------------------------------------------------------
@@ -609,6 +687,36 @@ def test_letters_of_an_older_runner_are_refused(project: Any) -> None:
     outcome = retry(made)
     assert outcome.exit == 3
     assert "an older runner" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        {"file": "tasks.toml", "folder": ".", "given": {"params": 3}},
+        {"file": 3},
+        {"file": "tasks.toml", "folder": "/nowhere/there", "given": None},
+    ],
+)
+@pytest.mark.parametrize(
+    "letter",
+    [
+        {"id": "1.0", "queue": "a", "task": "one", "kept": {"at": -1, "size": 9, "crc": 0}},
+        {"id": "9" * 5000 + ".0", "queue": "a", "task": "one"},
+        {"id": ["x"], "queue": 3},
+        {"id": "1.0", "queue": "a", "task": "one", "kept": "x", "letter": [1]},
+    ],
+)
+def test_letters_that_were_written_by_hand_are_refused(project: Any, heading: Any, letter: Any) -> None:
+    made = make(project, LINE, "")
+    folder = made.path / ".runner" / "runs" / "20200101-000000-00"
+    folder.mkdir(parents=True)
+    given = {"params": {}, "sets": [], "only": [], "skip": [], "withheld": []}
+    heading = {**heading, "given": heading.get("given") or given}
+    (folder / "dead.jsonl").write_text(f"{json.dumps(heading)}\n{json.dumps(letter)}\n")
+    (folder / "retry.json").write_text(json.dumps({"run": "20200101-000000-00", "items": {"1.0": ["x"]}, "ended": 3}))
+    outcome = retry(made)
+    assert outcome.exit in {2, 3}, outcome
+    assert made.run("list", verb="dead").exit == 0
 
 
 def test_a_file_from_standard_input_is_gone(project: Any) -> None:
@@ -719,6 +827,61 @@ def test_a_retry_that_is_cut_short_is_taken_up_again_by_the_next_one(project: An
     assert set(noted(made, "one")) == set(noted(made, "two")) == set(ALL)
     assert retry(made).exit == 0
     assert len(runs(made)) == 3
+
+
+def disturbed_retry(made: Project, chance: random.Random) -> None:
+    """Retry, and send a signal at some moment."""
+    slow, begun = made.path / "slow", made.path / "begun"
+    slow.write_text("")
+    begun.unlink(missing_ok=True)
+    least = len(noted(made, "one")) + len(noted(made, "two")) + chance.randrange(10)
+    running = made.start("retry", "--grace", "1s", verb="dead")
+
+    def goes_on() -> bool:
+        return running.process.poll() is None
+
+    wait_for(lambda: begun.exists() or not goes_on())
+    if chance.random() < 0.6:
+        slow.unlink()
+        wait_for(lambda: len(noted(made, "one")) + len(noted(made, "two")) >= least or not goes_on())
+    running.process.send_signal(chance.choice([signal.SIGINT, signal.SIGKILL, signal.SIGTERM]))
+    running.finish()
+    slow.unlink(missing_ok=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["thread", "process"])
+@pytest.mark.parametrize("seed", range(8))
+def test_nothing_is_forgotten_whenever_and_however_often_retries_are_killed(project: Any, seed: int, mode: str) -> None:
+    chance = random.Random(seed)
+    tasks = "".join(
+        f"""
+    [tasks.{name}]
+    call = "work"
+    mode = "{mode}"
+    workers = 2
+    {queues}"""
+        for name, queues in (
+            ("one", 'inputs = "a"\n    outputs = ["b", "c"]'),
+            ("two", 'inputs = "b"'),
+            ("three", 'inputs = "c"'),
+        )
+    )
+    bad = [f"{task} {number}" for task in ("one", "two", "three") for number in range(30) if chance.random() < 0.3]
+    made = make(project, tasks, "\n".join(bad))
+    assert made.run().exit == 4
+    for _ in range(8):
+        (made.path / "bad").write_text("\n".join(each for each in bad if chance.random() < 0.3))
+        disturbed_retry(made, chance)
+    (made.path / "bad").unlink()
+    for _ in range(40):
+        outcome = retry(made)
+        assert outcome.exit == 0, outcome
+        if "nothing is left to retry" in outcome.err:
+            break
+    assert "nothing is left to retry" in outcome.err
+    assert all(set(noted(made, task)) == set(ALL) for task in ("one", "two", "three"))
+    assert noted(made, "made") == ["x"]
 
 
 def test_a_run_that_goes_on_is_not_retried_yet(project: Any) -> None:
