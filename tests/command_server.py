@@ -1,6 +1,7 @@
 """A command of runner without the time that a new interpreter takes to import it: the greater part of most commands.
 
-A server process, one for each process of pytest, imports what every command imports, and forks itself for each command.
+A server process, one for each process of pytest, imports what every command imports, and forks itself for each command;
+and for each fork server that a run inside the process of pytest needs (`conftest.fork_server`).
 The command is a process of its own all the same: with its own session, streams, folder, environment, PYTHONPATH and
 exit. What else is decided when an interpreter starts (encodings, switches in `PYTHON...`) is the server's;
 `Project.start` executes. All commands of a server have one resource tracker, which would otherwise be the second
@@ -14,41 +15,85 @@ import contextlib
 import json
 import os
 import runpy
+import select
 import selectors
 import signal
 import socket
 import subprocess
 import sys
 import time
-from multiprocessing import resource_tracker
-from typing import TYPE_CHECKING, Any
+from multiprocessing import resource_tracker, util
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-#: What nearly every command imports.
+#: What nearly every command imports: with what these import, all that a run of threads does.
 MODULES = (
     "runner.cli.app",
     "runner.cli.run",
-    "runner.supervisor",
-    "runner.engines.processes",
+    "runner.runs",
+    "runner.check",
+    "runner.engines.early_fork",
     "runner.engines.threads",
+    "runner.plugins.hooks",
+    "runner.plugins.lookup",
+    "runner.report.console",
+    "runner.report.displays",
+    "runner.report.journal",
+    "runner.report.log",
+    "runner.std.commands",
+    "runner.std.shell",
+    "runner.supervisor.loop",
+    "typer._adapters",  # private; for verbs that take a path
 )
 
 
-class ForkedCommand:
-    """A command that a server has forked; used as `subprocess.Popen` is."""
+class ForkedProcess:
+    """A process that a server has forked; used as `subprocess.Popen` is."""
 
-    def __init__(self, link: socket.socket, args: list[str], files: list[int], pid: int) -> None:
-        self.args, self.pid = args, pid
+    def __init__(self, answer: int) -> None:
+        self._answer = answer
         self.returncode: int | None = None
-        self._link = link
-        self._chunks: dict[int, list[bytes]] = {file: [] for file in files}
-        self._open = set(files)
+        self.pid = self._read_number(60)
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
+
+    def poll(self) -> int | None:
+        """Return the exit code once it has ended."""
+        with contextlib.suppress(TimeoutError):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; return the exit code."""
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(self._read_number(timeout))
+            os.close(self._answer)
+        return self.returncode
+
+    def kill(self) -> None:
+        """Send SIGKILL unless it has ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):  # it has, and the server has not said so yet
+                self.send_signal(signal.SIGKILL)
+
+    def _read_number(self, timeout: float | None) -> int:
+        if not select.select([self._answer], [], [], timeout)[0]:
+            raise TimeoutError
+        return int.from_bytes(os.read(self._answer, 4), "little")
+
+
+class ForkedCommand(ForkedProcess):
+    """A command that a server has forked."""
+
+    def __init__(self, answer: int, args: list[str], files: list[int]) -> None:
+        super().__init__(answer)
+        self.args = args
+        self._chunks: dict[int, list[bytes]] = {file: [] for file in files}
+        self._open = set(files)
 
     def communicate(self, input: str | None = None, timeout: float | None = None) -> tuple[str, str]:  # noqa: A002  as Popen's
         """Return what it wrote to standard output and error when both are closed; TimeoutExpired when they are not."""
@@ -68,9 +113,8 @@ class ForkedCommand:
                         waiting.unregister(key.fd)
                         self._open.remove(key.fd)
                         os.close(key.fd)
-        self._link.settimeout(None if end is None else max(0.1, end - time.monotonic()))
         try:
-            self.returncode = os.waitstatus_to_exitcode(int(self._link.recv(64)))
+            self.wait(None if end is None else max(0.1, end - time.monotonic()))
         except TimeoutError:
             raise subprocess.TimeoutExpired(self.args, timeout or 0) from None
         texts = [b"".join(chunks).decode("utf-8", "replace") for chunks in self._chunks.values()]
@@ -79,7 +123,7 @@ class ForkedCommand:
 
 
 class CommandServer:
-    """The client's end: starts the server, and asks it for commands, one at a time."""
+    """The client's end: starts the server, and asks it for processes."""
 
     def __init__(self) -> None:
         self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -92,16 +136,27 @@ class CommandServer:
 
     def start(self, args: list[str], cwd: Path, env: Mapping[str, str], one_output: bool = False) -> ForkedCommand:
         """Start `python -m runner ARGS`; nothing is on its standard input, and `one_output` is that of both streams."""
-        request = json.dumps({"args": args, "cwd": str(cwd), "env": dict(env)}).encode()
         stdin, nothing = os.pipe()
         os.close(nothing)
         read_ends, write_ends = zip(*(os.pipe() for _ in range(1 if one_output else 2)), strict=True)
-        socket.send_fds(self._link, [request], [stdin, write_ends[0], write_ends[-1]])
+        request = {"args": args, "cwd": str(cwd), "env": dict(env)}
+        answer = self._ask(request, [stdin, write_ends[0], write_ends[-1]])
         for file in (stdin, *write_ends):
             os.close(file)
-        self._link.settimeout(60)
-        pid = int(self._link.recv(64))
-        return ForkedCommand(self._link, [sys.executable, "-m", "runner", *args], list(read_ends), pid)
+        return ForkedCommand(answer, [sys.executable, "-m", "runner", *args], list(read_ends))
+
+    def start_fork_server(self) -> tuple[ForkedProcess, socket.socket]:
+        """Start a fork server for a run in this process, with the socket that leads to it, as `engines.spawn` does."""
+        control, theirs = socket.socketpair()
+        with theirs:
+            return ForkedProcess(self._ask({}, [0, 1, 2, theirs.fileno()])), control
+
+    def _ask(self, request: dict[str, Any], files: list[int]) -> int:
+        """Return where the number of a process arrives, and how it has ended."""
+        answer, theirs = os.pipe()
+        socket.send_fds(self._link, [json.dumps(request).encode()], [theirs, *files])
+        os.close(theirs)
+        return answer
 
     def close(self) -> None:
         """End the server."""
@@ -119,30 +174,50 @@ def running() -> Iterator[CommandServer]:
         server.close()
 
 
-def serve(link: socket.socket) -> None:
-    """Fork once for each request, and answer with the process and with its end; return in the process of a command."""
+def serve(link: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Fork once for each request, and answer with the process and with its end; return, in the process, the request."""
+    wakeup, notify = os.pipe()
+    os.set_blocking(notify, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(notify, warn_on_full_buffer=False)
+    answers: dict[int, int] = {}
     while True:
-        message, files, _, _ = socket.recv_fds(link, 1 << 20, 3)
+        ready = select.select([link.fileno(), wakeup], [], [])[0]
+        if wakeup in ready:
+            os.read(wakeup, 1 << 12)
+            for pid in [*answers]:
+                if (ended := os.waitpid(pid, os.WNOHANG))[0]:
+                    write_number(answers[pid], ended[1])
+                    os.close(answers.pop(pid))
+        if link.fileno() not in ready:
+            continue
+        message, files, _, _ = socket.recv_fds(link, 1 << 20, 5)
         if not message:
             os._exit(0)
+        answer, *files = files
         pid = os.fork()
         if not pid:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             link.close()
-            become(files, **json.loads(message))
-            return
+            for file in (answer, wakeup, notify, *answers.values()):
+                os.close(file)
+            return json.loads(message), files
+        answers[pid] = answer
+        write_number(answer, pid)
         for file in files:
             os.close(file)
-        with contextlib.suppress(BrokenPipeError):  # the test session was killed
-            link.send(str(pid).encode())
-            link.send(str(os.waitpid(pid, 0)[1]).encode())
 
 
-def become(files: list[int], args: list[str], cwd: str, env: dict[str, Any]) -> None:
+def write_number(answer: int, number: int) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the test session was killed
+        os.write(answer, number.to_bytes(4, "little"))
+
+
+def become_command(files: list[int], args: list[str], cwd: str, env: dict[str, Any]) -> None:
     """Be the process of a command: everything in which it differs from the server's."""
     os.setsid()
-    for number, file in enumerate(files):
-        os.dup2(file, number)
-        os.close(file)
+    take_streams(files)
     tracker: Any = resource_tracker._resource_tracker  # private
     atexit._ncallbacks = lambda: 0  # as in an interpreter that has imported nothing yet
     tracker._pid = None  # the server's: it is used, and neither waited for nor ended
@@ -154,6 +229,24 @@ def become(files: list[int], args: list[str], cwd: str, env: dict[str, Any]) -> 
     sys.path[1:1] = [folder for folder in env.get("PYTHONPATH", "").split(os.pathsep) if folder]
 
 
+def become_fork_server(files: list[int], control: int) -> NoReturn:
+    """Be what an interpreter is that `engines.spawn` has started for it; the first message says the rest."""
+    take_streams(files)
+    early_fork._let_go_of_files(control)
+    tracker: Any = resource_tracker._resource_tracker  # private
+    tracker._fd = tracker._pid = None  # each run has its own
+    vars(sys.modules["__main__"]).update(__spec__=None, __file__=None)  # a pool in a task would execute it again
+    flags = util._args_from_interpreter_flags  # type: ignore[attr-defined]  # private, as in `engines.early_fork`
+    util._args_from_interpreter_flags = lambda: [*flags(), "-P"]  # type: ignore[attr-defined]
+    fork_server.serve(control)
+
+
+def take_streams(files: list[int]) -> None:
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     to_client = socket.socket(fileno=int(sys.argv[1]))
@@ -161,5 +254,11 @@ if __name__ == "__main__":
     to_client.send(b"ready")
     for module in MODULES:
         __import__(module)
-    serve(to_client)
-    runpy.run_module("runner", run_name="__main__", alter_sys=True)
+    from runner.engines import early_fork, fork_server
+
+    request, descriptors = serve(to_client)
+    if request:
+        become_command(descriptors, **request)
+        runpy.run_module("runner", run_name="__main__", alter_sys=True)
+    else:
+        become_fork_server(descriptors[:3], descriptors[3])

@@ -19,8 +19,7 @@ from command_server import running as command_server_running
 from helpers import ROOT, SERVERS, WORKER, Census, Project, lasting, shared_memory
 from hypothesis import settings
 
-from runner.engines.spawn import Spawner
-from runner.tasks import Reference
+from runner.engines import spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -136,16 +135,14 @@ def census(command_server: None) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def fork_server() -> Iterator[None]:
-    """Have one fork server for all runs of a module that are made in this process.
+def fork_server(command_server: None) -> Iterator[None]:
+    """Have the fork servers of runs in this process forked from one that has imported runner, as commands are.
 
-    Runs use one that they find, and end one that they have started: its start takes 0.15 s of CPU, with its resource
-    tracker. For modules whose subject is not how workers start; those of commands have a server each.
+    The start of one as an interpreter takes 0.2 s of CPU. For modules whose subject is not how workers start.
     """
-    spawner = Spawner("forkserver")
-    spawner.start_fork_server([Reference("faults.functions", "source")], needs_asyncio=True)
-    yield
-    spawner.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spawn, "_start_server", SERVERS[-1].start_fork_server)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -292,16 +292,15 @@ def descendants() -> set[int]:
 
     Asked twice by each test, so it reads /proc of a process only when that is new, or has lost its parent.
     """
-    if not Path("/proc/self").is_dir():
+    if not os.path.isdir("/proc/self"):  # noqa: PTH112  twice for each test: paths take their time
         return {process.pid for process in psutil.Process().children(recursive=True)}
-    with os.scandir("/proc") as entries:
-        here = {int(entry.name) for entry in entries if entry.name.isdecimal()}
+    here = {int(name) for name in os.listdir("/proc") if name.isdecimal()}  # noqa: PTH208  the same
     for pid in _parents.keys() - here:
         del _parents[pid]
     for pid in here:
-        if _parents.get(pid) not in here:
-            with contextlib.suppress(OSError):  # it has gone
-                _parents[pid] = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+        if (parent := _parents.get(pid)) != 0 and parent not in here:  # 0: the first processes have none
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  the same
+                _parents[pid] = int(file.read().rpartition(b")")[2].split()[1])
     found, generation = set[int](), {os.getpid()}
     while generation:
         generation = {pid for pid, parent in _parents.items() if parent in generation}
@@ -312,10 +311,10 @@ def descendants() -> set[int]:
 def descriptors() -> Counter[str]:
     """What the open descriptors of this process point at (Linux; empty elsewhere)."""
     found: Counter[str] = Counter()
-    with contextlib.suppress(FileNotFoundError), os.scandir("/proc/self/fd") as entries:
-        for entry in entries:
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  the same
             with contextlib.suppress(OSError):  # the one that lists the folder has gone
-                found[str(Path(entry).readlink())] += 1
+                found[os.readlink(f"/proc/self/fd/{name}")] += 1  # noqa: PTH115  the same
     return found
 
 
@@ -326,8 +325,7 @@ def shared_memory() -> set[str]:
     name, or the leak of one test would fail the tests of all workers; the session that started the workers looks for
     the others when all tests have ended (`conftest.py`).
     """
-    folder = Path("/dev/shm")
-    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    names = os.listdir("/dev/shm") if os.path.isdir("/dev/shm") else []  # noqa: PTH112, PTH208  the same
     named = {name for name in names if name.startswith(("psm_", "sem.mp-", "mp-", "pym-", "runner"))}
     return {name for name in named if f"-{WORKER}-" in name} if WORKER else named
 

@@ -24,6 +24,8 @@ from runner.model import QueueConfig, Restarts
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.usefixtures("fork_server")
+
 
 class Killer:
     """Kills a random ready worker again and again, from a thread of its own, until enough are dead."""
