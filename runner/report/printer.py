@@ -65,7 +65,7 @@ class WorkerStream:
 
         A pipe has room for so many pages, of which each may be filled by half only: so less than half may be all.
         """
-        with contextlib.suppress(OSError, AttributeError):  # closed meanwhile; or a system that cannot tell
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed meanwhile; or a system that cannot tell
             waiting = array.array("i", [0])
             fcntl.ioctl(self.fd, termios.FIONREAD, waiting)
             return waiting[0] >= fcntl.fcntl(self.fd, fcntl.F_GETPIPE_SZ) * 7 // 16
