@@ -97,7 +97,16 @@ def unpack_message(header: memoryview, payload: memoryview) -> Any:
     """Return the message of a header and the payloads behind it; raise `FrameError` if they are not one."""
     try:
         message = _decode_header(header)
-        if _has_all_payloads(message):
+        pieces: Iterable[GrantedRange | Output] = ()
+        is_whole = True
+        if type(message) is Reply or type(message) is Produced:
+            pieces = message.outputs
+        elif type(message) is Grant:
+            pieces, is_whole = message.parts, not message.other_grants
+        for piece in pieces:
+            if type(piece.payload) is not bytes:
+                is_whole = False
+        if is_whole:
             if payload:
                 raise FrameError(f"{len(payload)} bytes of payload more than the header says")
             return message
@@ -117,21 +126,6 @@ def _detach_grant(grant: Grant, payloads: list[WireBuffer]) -> Grant:
             length = len(data)
         parts.append(replace(part, payload=length))
     return replace(grant, parts=parts, other_grants=[_detach_grant(other, payloads) for other in grant.other_grants])
-
-
-def _has_all_payloads(message: Any) -> bool:
-    """Return True if there is nothing that has to be put together."""
-    pieces: Iterable[GrantedRange | Output] = ()
-    if type(message) is Grant:
-        if message.other_grants:
-            return False
-        pieces = message.parts
-    elif type(message) is Reply or type(message) is Produced:
-        pieces = message.outputs
-    for piece in pieces:  # noqa: SIM110  the same
-        if type(piece.payload) is not bytes:
-            return False
-    return True
 
 
 def _attach_payloads(message: Any, payloads: _PayloadReader) -> Any:
