@@ -141,7 +141,7 @@ def test_env_is_there_at_the_first_import(project, method):
     env = '{ MODE = "production", LEVEL = "9", TZ = "Asia/Tokyo" }'
     made = project({"plugins/work.py": text, "tasks.toml": f"[tasks.work]\nenv = {env}"})
     assert results(made.run("--json", env={spawn.START_METHOD_VARIABLE: method})) == [["production", 9, "JST"]]
-    made.write({"plugins/work.py": text.replace('"MODE"', '"MORE"')})
+    made.write({"plugins/work.py": text.replace('"MODE"', '"NO_MODE"')})
     assert "E310" in made.run("tasks.toml", verb="check").out
 
 

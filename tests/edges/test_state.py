@@ -121,7 +121,9 @@ def check_failing(made: Any, capfd: Any, monkeypatch: Any, number: int) -> int:
     return 500
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, pytest.param(errno.EIO, marks=pytest.mark.slow)], ids=errno.errorcode.get
+)
 def test_whatever_the_disk_refuses_the_run_ends_well_and_says_what_it_kept(made, capfd, monkeypatch, number):
     assert 15 < check_failing(made, capfd, monkeypatch, number) < 200
 

@@ -144,7 +144,7 @@ def storm(seed: int, kills: int, count: int) -> int:
     return killer.killed
 
 
-@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 5))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))])
 def test_a_storm(seed: int) -> None:
     assert storm(seed, kills=25, count=1500) >= 1
 

@@ -165,7 +165,7 @@ def test_the_same_thing_again_is_counted() -> None:
 # -- over time --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("moments", [0, 1, 2, 3, 399, 400, 401, 799, 800, 1601, 40_000])
+@pytest.mark.parametrize("moments", [0, 1, 2, 3, 399, 400, 401, 799, 800, 1601, 4_000])
 def test_intervals_are_few_and_add_up(moments: int) -> None:
     every = 0.25
     happened = [progress(100.0 + every * (at + 1), done=at, queue=at % 7) for at in range(moments)]
