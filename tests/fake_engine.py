@@ -223,7 +223,7 @@ class FakeEngine:
     def _make(self, worker: FakeWorker) -> None:
         if worker.busy or not worker.alive:
             return
-        left = self.source_items - worker.spec.source_start.given_items
+        left = self.source_items - worker.spec.restart_point.given_items
         room = min(worker.total, left) - worker.made
         if worker.stop or worker.made >= left:
             self._leave(worker, last=True)
@@ -250,7 +250,7 @@ class FakeEngine:
         wants_ack = self.slow_items.random() < 0.5 if count == 1 else True
         worker.idle = not wants_ack
         name = worker.spec.name
-        end = worker.spec.source_start.given_items + worker.made
+        end = worker.spec.restart_point.given_items + worker.made
         items = [(name, index) for index in range(end - count, end)]
         outputs = tuple(Output(group, count, 10 * count, items) for group in range(len(worker.spec.output_groups)))
         made = Produced(count, outputs, self.script.cost * count * 0.1, wants_ack=wants_ack)
@@ -363,7 +363,7 @@ class FakeEngine:
             return WorkerExited(worker.spec.slot, worker.life, ExitStatus(code=0), Position(0, 0))
 
         # A source that is stopped has more, as a real one says.
-        made = worker.spec.source_start.given_items + worker.made
+        made = worker.spec.restart_point.given_items + worker.made
         early = not worker.spec.inputs and made < self.source_items
         end = MessageReceived(worker.spec.slot, worker.life, Finished(returned_early=early))
         self.hub.at(0, lambda: end if worker.alive else None)

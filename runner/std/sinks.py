@@ -33,6 +33,8 @@ class _FileSink:
         self.path, self.encoding, self.partial = path, encoding, partial
         self._context = context
         self._to: SinkTarget | None = None
+        #: What an earlier worker has saved.
+        self._place: dict[str, Any] | None = None
         self._headed = False
         #: Why an item is missing that the operating system did not take, for good.
         self._lost: OSError | None = None
@@ -46,22 +48,24 @@ class _FileSink:
         return ""
 
     def __enter__(self) -> _FileSink:
-        if is_process_worker():
-            # A killed process's items are given again, and those of its last chunk would be in the file twice.
-            raise ValueError(f'{self.path}: files are written by threads only: say `mode = "thread"`, or nothing')
-        is_retry = bool(getattr(self._context, "retried_run", ""))
-        self._to = open_target(self.path, str(getattr(self._context, "run", "")), append=is_retry)
+        run, is_retry = str(getattr(self._context, "run", "")), bool(getattr(self._context, "retried_run", ""))
+        self._place = getattr(self._context, "saved", None)
+        self._to = open_target(self.path, run, append=is_retry, place=self._place, only_files=is_process_worker())
         if self._to.has_content:
             self._headed = True
             try:
-                self._take_head()
+                self._take_head(self._to)
             except BaseException:
                 self._to.close()
                 raise
         return self
 
-    def _take_head(self) -> None:
-        """Read what must be known of a file that is added to."""
+    def _take_head(self, to: SinkTarget) -> None:
+        """Learn what must be known of a file that is added to."""
+
+    def save(self) -> dict[str, Any] | None:
+        """Return where the file ends now; the next process, if this one is killed, cuts off what comes after that."""
+        return None if self._to is None else self._to.place()
 
     def __call__(self, item: Any) -> None:
         is_batch = isinstance(item, list) and getattr(self._context, "batched", False)
@@ -215,15 +219,23 @@ class WriteCsv(_FileSink):
         if len(delimiter) != 1:
             raise ValueError(f"delimiter must be a single character, not {delimiter!r}")
         self._fields, self._delimiter, self._header = fields, delimiter, header
+        self._given_fields = fields
         if fields is not None:
             _check_columns(fields)
 
-    def _take_head(self) -> None:
-        """Take the columns from the file's first row."""
-        if self._header:
+    def save(self) -> dict[str, Any] | None:
+        """Return the same, with columns that stand nowhere else."""
+        place = super().save()
+        return place if place is None or self._header or self._given_fields else {**place, "fields": self._fields}
+
+    def _take_head(self, to: SinkTarget) -> None:
+        """Take the columns from the file's first row, or from what was saved."""
+        if not self._header:
+            self._fields = self._fields or (self._place or {}).get("fields")
+        else:
             import csv
 
-            with open(self.path, encoding=self.encoding, newline="") as file:  # noqa: PTH123  a str may be any path
+            with open(to.content_path, encoding=self.encoding, newline="") as file:  # noqa: PTH123  a str may be any path
                 columns = next(csv.reader(file, delimiter=self._delimiter), [])
             if self._fields is not None and columns != self._fields:
                 raise ValueError(f"{printable_path(self.path)} has the columns {columns}, and not {self._fields}")

@@ -17,9 +17,12 @@ import re
 import select
 import stat
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from runner.forked_copies import close_descriptors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _FD = re.compile(r"/(?:dev|proc/(?P<pid>[0-9]+)(?:/task/[0-9]+)?)/fd/(?P<number>[0-9]{1,9})")
 #: The longest name that every file system takes (eCryptfs; most take 255 bytes).
@@ -39,12 +42,17 @@ class SinkTarget:
     """Takes bytes; `commit` when all have come, `close` in any case. `is_atomic`: nothing is there before `commit`."""
 
     is_atomic = False
-    #: It begins with what was there before.
+    #: It begins with what was there before, which can be read there.
     has_content = False
+    content_path = ""
 
     def write(self, data: bytes) -> None:
         """Write all of it, or raise OSError."""
         raise NotImplementedError
+
+    def place(self) -> dict[str, Any] | None:
+        """Return what another process needs in order to go on here; None where nothing can be taken back."""
+        return None
 
     def commit(self) -> None:
         """Keep what has come, which is all; where it is not `is_atomic` that is there already."""
@@ -53,12 +61,19 @@ class SinkTarget:
         """Let go of everything; never raises."""
 
 
-def open_target(path: str, run: str, *, append: bool = False) -> SinkTarget:
+def open_target(
+    path: str, run: str, *, append: bool = False, place: Mapping[str, Any] | None = None, only_files: bool = False
+) -> SinkTarget:
     """Return the target that a path means, `-` being standard output; OSError says why there is none.
 
     `run` is the run's id, or empty: within one run a file is begun once. `append`: a file begins with what is there.
+    `place` is where an earlier worker has ended; this one goes on there. `only_files`: ValueError for everything else,
+    of which a killed process's last items, which are given again, cannot be taken back.
     """
     number = 1 if path == "-" else fd_of_path(path)
+    if only_files and (number is not None or _is_special(path)):
+        text = 'written by threads only (it is no file): say `mode = "thread"`, or nothing'
+        raise ValueError(f"{printable_path(path)}: {text}")
     if number in {1, 2}:
         return StreamTarget("stdout" if number == 1 else "stderr")
     if number is not None:
@@ -71,7 +86,16 @@ def open_target(path: str, run: str, *, append: bool = False) -> SinkTarget:
             raise OSError(f"{printable_path(path)}: this is a socket, which cannot be opened like a file")
         if not stat.S_ISREG(mode):
             return DescriptorTarget(path, os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY))
-    return AtomicFileTarget(path, run, append=append)
+    return AtomicFileTarget(path, run, append=append, place=place)
+
+
+def _is_special(path: str) -> bool:
+    """Return True for a pipe or a device."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116  as above
+    except OSError:  # there is nothing yet
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
 
 
 def printable_path(path: str) -> str:
@@ -166,7 +190,7 @@ class AtomicFileTarget(SinkTarget):
 
     is_atomic = True
 
-    def __init__(self, path: str, run: str, *, append: bool = False) -> None:
+    def __init__(self, path: str, run: str, *, append: bool = False, place: Mapping[str, Any] | None = None) -> None:
         self._path = printable_path(path)
         self._target = os.path.realpath(path)
         self._folder, name = os.path.split(self._target)
@@ -181,9 +205,13 @@ class AtomicFileTarget(SinkTarget):
             text = "an earlier worker of this run has written a part of this file, which would be lost"
             raise FileExistsError(f"{self._path}: {text}")
         try:
-            self._fd, self._aside = _open_part(self._folder, name, self._path)
-            _copy_mode(self._fd, self._target)
-            self.has_content = append and self._copy_content()
+            if place is not None:
+                self._reopen_part(place)
+            else:
+                self._fd, self._aside = _open_part(self._folder, name, self._path)
+                _copy_mode(self._fd, self._target)
+                self.has_content = append and self._copy_content()
+            self.content_path = self._aside
         except OSError as error:
             self.close()
             if error.errno is None:
@@ -202,6 +230,35 @@ class AtomicFileTarget(SinkTarget):
         if last and not last.endswith(b"\n"):
             self.write(b"\n")
         return bool(last)
+
+    def place(self) -> dict[str, Any] | None:
+        """Return the part's name, its number in the file system, and its length."""
+        length = os.lseek(self._fd, 0, os.SEEK_CUR)
+        return {"part": os.path.basename(self._aside), "inode": os.fstat(self._fd).st_ino, "length": length}  # noqa: PTH119
+
+    def _reopen_part(self, place: Mapping[str, Any]) -> None:
+        """Go on with an earlier worker's part, which may be in its place already; cut off what came after `place`."""
+        aside = os.path.join(self._folder, place["part"])  # noqa: PTH118
+        for there in (aside, self._target):
+            with contextlib.suppress(FileNotFoundError):
+                self._fd = os.open(there, _LOOK_AT)
+                found = os.fstat(self._fd)
+                if found.st_ino == place["inode"] and found.st_size >= place["length"]:
+                    try:
+                        _lock_file(self._fd)
+                    except BlockingIOError:
+                        raise FileExistsError(errno.EEXIST, "another worker is writing this file") from None
+                    except OSError:  # a file system without locks
+                        pass
+                    os.set_blocking(self._fd, True)
+                    os.ftruncate(self._fd, place["length"])
+                    os.lseek(self._fd, place["length"], os.SEEK_SET)
+                    os.replace(there, aside)  # noqa: PTH105
+                    self._aside, self.has_content = aside, place["length"] > 0
+                    return
+                close_descriptors(self._fd)
+                self._fd = -1
+        raise FileNotFoundError(errno.ENOENT, "what an earlier worker of this run has written is gone")
 
     def write(self, data: bytes) -> None:
         """Append; an error leaves no half of it."""

@@ -18,7 +18,7 @@ from runner.structs import dataclass, field
 from runner.topology import TaskNode, Topology
 from runner.transport.messages import OBJECTS, PICKLED, SHARED, FailureText
 from runner.version import __version__
-from runner.worker.spec import OutputGroup, SourceStart, WorkerSpec
+from runner.worker.spec import OutputGroup, RestartPoint, WorkerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from runner.tasks import Reference, Shape
 
 _NO_BOUND = 1 << 60
-_BEGINNING = SourceStart()
+_BEGINNING = RestartPoint()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class Plan:
             for group in ([[one] for one in readers[name]] if queue.fanout == "copy" else [readers[name]])
         ]
 
-    def worker_spec(self, task: TaskPlan, name: str, slot: int, source_start: SourceStart = _BEGINNING) -> WorkerSpec:
+    def worker_spec(self, task: TaskPlan, name: str, slot: int, restart_point: RestartPoint = _BEGINNING) -> WorkerSpec:
         """Return what one worker of a task is told."""
         config, engine = task.config, self.settings.engine
         return WorkerSpec(
@@ -186,7 +186,7 @@ class Plan:
             max_item_bytes=self.settings.max_item,
             max_kept_bytes=self.settings.dead_items if config.dead is None and config.on_error != "skip" else 0,
             shared_discount=self.shared_discount(config),
-            source_start=source_start,
+            restart_point=restart_point,
             grace=self.settings.grace,
             env={} if task.mode == "thread" else dict(config.env),  # threads share that of the whole run
             mode="thread" if task.mode == "thread" else "process" if engine == "local" else engine,

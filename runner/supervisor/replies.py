@@ -60,7 +60,7 @@ class ReplyHandler(Struct, eq=False):
         slot.preview = message.preview
 
     def _on_place(self, slot: WorkerSlot, message: messages.PlaceReport) -> None:
-        slot.source_history.add_report(message)
+        slot.history.add_report(message)
 
     def _on_times(self, slot: WorkerSlot, message: messages.MeasuredTimes) -> None:
         slot.time_account.add_measured(message)
@@ -88,6 +88,8 @@ class ReplyHandler(Struct, eq=False):
     def note_work(self, slot: WorkerSlot, reply: messages.Reply, done: int) -> None:
         """Note that a worker has done so many items, and what they took; and that its task is to be looked at."""
         task, state = slot.task, self.state
+        if reply.saved is not None:
+            slot.history.saved = reply.saved
         task.chunk_sizer.learn_cost(done, reply.busy_seconds)
         task.unhindered_items += done
         self.dispatcher.update_elastic_size(task)

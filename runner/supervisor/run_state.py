@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from runner.chunk_sizing import ChunkSizer
 from runner.structs import dataclass, field
-from runner.supervisor.source_history import SourceHistory
+from runner.supervisor.slot_history import SlotHistory
 from runner.supervisor.time_accounting import TimeAccount, WaitReason
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class WorkerSlot:
     credit: int = 0
     received_items: int = 0
     credit_unacknowledged: bool = False
-    source_history: SourceHistory = field(default_factory=SourceHistory)
+    history: SlotHistory = field(default_factory=SlotHistory)
     start_at: float = 0.0
     #: It could not go on, and is started once more at `start_at`.
     restart_requested: bool = False
@@ -85,7 +85,7 @@ class WorkerSlot:
         """Make the place ready for a new worker."""
         self.generation += 1
         self.phase = Phase.STARTING
-        self.source_history.given_items += self.received_items
+        self.history.given_items += self.received_items
         self.credit = self.received_items = self.items = 0
         self.credit_unacknowledged = self.retiring = self.restart_requested = False
         self.last_position = self.overdue_position = None

@@ -104,7 +104,7 @@ class WorkerPool(Struct, eq=False):
 
     def _start_worker(self, slot: WorkerSlot) -> None:
         slot.begin_generation()
-        start = slot.source_history.source_start()
+        start = slot.history.restart_point()
         spec = self.state.plan.worker_spec(slot.task.plan, slot.name, slot.index, start)
         try:
             slot.pid = slot.task.engine.start(spec, slot.generation)
@@ -179,7 +179,7 @@ class WorkerPool(Struct, eq=False):
         attempt = slot.attempt
         if message.failed_phase != "call" or not task.is_source or message.verdict == "reject":
             return False, attempt
-        history = slot.source_history
+        history = slot.history
         if history.saved is None and history.given_items + slot.received_items:
             return False, attempt  # it has not said that it can go on, and a thread's items are not compared
         slot.attempt += 1
@@ -343,7 +343,7 @@ class WorkerPool(Struct, eq=False):
     def _why_source_failed(self, slot: WorkerSlot, event: WorkerExited, why: str, *, was_ready: bool) -> str:
         """Return why a task without inputs is not restarted, or ""; what it has sent, it passes over."""
         died = f"worker `{slot.name}` {why}"
-        history = slot.source_history
+        history = slot.history
         given = history.given_items + slot.received_items
         is_farther, history.items_at_death = given > history.items_at_death, given
         if slot.overdue_position:

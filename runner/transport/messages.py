@@ -175,6 +175,8 @@ class Reply(WireStruct, frozen=True, tag=6):
     codec_seconds: float = 0.0
     still_viewed: tuple[tuple[int, int], ...] = ()
     released: tuple[tuple[int, int], ...] = ()
+    #: What the `save` of a callable class has returned, as JSON: the place of these acks.
+    saved: str | None = None
 
 
 class Produced(WireStruct, frozen=True, tag=7):

@@ -64,14 +64,15 @@ class WorkerContext:
     @property
     def saved(self) -> Any:
         """Return the place that a worker of this name kept last before it died; None at the beginning."""
-        text = self._spec.source_start.saved
+        text = self._spec.restart_point.saved
         return None if text is None else json.loads(text)
 
     def save(self, place: Any) -> None:
         """Keep a place to go on from. TypeError or ValueError unless it is at most 4 KiB of JSON."""
         if self.keep_place is None:
             raise RuntimeError("`save` is for tasks without inputs: it keeps the place from which the function goes on")
-        self.keep_place(saved_text(place))
+        if (text := saved_text(place)) is not None:
+            self.keep_place(text)
 
     def progress(self, done: float, total: float | None = None) -> None:
         """Report the worker's progress; sent at most four times a second."""

@@ -18,7 +18,7 @@ from runner.errors import OtherItems
 from runner.transport.messages import PlaceReport
 
 if TYPE_CHECKING:
-    from runner.worker.spec import SourceStart, WorkerPort
+    from runner.worker.spec import RestartPoint, WorkerPort
 
 #: How often the supervisor is told where a source is.
 _REPORT_SECONDS = 0.25
@@ -31,7 +31,7 @@ _EDGE_BYTES = 4096
 class GivenItems:
     """The items that are still to be passed over, by a function that is called once more."""
 
-    def __init__(self, start: SourceStart) -> None:
+    def __init__(self, start: RestartPoint) -> None:
         #: How many there were, and how many of them have been passed over: with a saved place, those before it.
         self.count = start.given_items
         self.passed = start.saved_items
@@ -119,12 +119,14 @@ def item_digest(item: Any) -> int | None:
     return digest
 
 
-def saved_text(place: Any) -> str:
+def saved_text(place: Any) -> str | None:
     """Return a place as it is kept. TypeError for what is not JSON, ValueError for more than 4 KiB of it.
 
     >>> saved_text({"page": 3})
     '{"page":3}'
     """
+    if place is None:
+        return None
     text = json.dumps(place, separators=(",", ":"))
     if len(text.encode()) > MAX_SAVED_BYTES:
         raise ValueError(

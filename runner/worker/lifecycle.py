@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import pickle
@@ -92,6 +93,9 @@ def _load_and_perform(spec: WorkerSpec, port: WorkerPort, progress_slot: memoryv
             with _reporting_errors(port, "setup"):
                 target, leave_instance = _enter_instance(runtime, target, partial(target, *args, **kwargs))
             args, kwargs = (), {}
+            if spec.inputs and spec.mode != "thread":
+                with _reporting_errors(port, "setup"):
+                    runtime.save_instance = _save_method(runtime, target)
         if shape.context:
             kwargs = {**kwargs, shape.context: context}
         port.send(Ready(os.getpid()))
@@ -182,6 +186,18 @@ def _enter_instance(
     entered = type(instance).__enter__(instance)
     returned_values.check_item(entered)
     return instance if entered is None else entered, partial(type(instance).__exit__, instance)
+
+
+def _save_method(runtime: WorkerRuntime, instance: Any) -> Callable[[], Any] | None:
+    """Return the instance's `save`, if it has one that takes nothing. TypeError where it would save half an item."""
+    save = getattr(instance, "save", None)
+    try:
+        inspect.signature(save).bind()  # type: ignore[arg-type]  # of None it is a TypeError, too
+    except (TypeError, ValueError):
+        return None
+    if runtime.call_shape.is_async:
+        raise TypeError("`save` is for items that are done one after another: this class is called for many at a time")
+    return save
 
 
 @contextlib.contextmanager

@@ -84,7 +84,7 @@ class SourceOutput:
         self._waited_seconds = 0.0
         self._waiting_since: float | None = None
         #: What is to be passed over, and where this source is.
-        self.given_items = GivenItems(runtime.spec.source_start)
+        self.given_items = GivenItems(runtime.spec.restart_point)
         self.place_reporter = PlaceReporter(runtime.port, may_die=runtime.spec.mode != "thread")
         runtime.context.keep_place = self.keep_place
         #: The function has returned: nothing is taken any more.

@@ -8,6 +8,8 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from runner.forked_copies import DiscardingChannel, ExitOnTouch
 from runner.structs import dataclass, field
 from runner.tasks import DeadLetter
@@ -15,6 +17,7 @@ from runner.transport import item_codec
 from runner.transport.messages import OBJECTS, PICKLED, SHARED, Grant, GrantedRange, SharedPayload, Stop, SuspectPreview
 from runner.transport.progress_page import pack_burst
 from runner.worker.failure import HAS_BYTES, preview_item
+from runner.worker.given_items import saved_text
 from runner.worker.returned_values import check_result, yields_items
 from runner.worker.spec import SupervisorGone
 
@@ -49,6 +52,8 @@ class WorkerRuntime:
     measurements: Measurements
     inputs_ended: bool = False
     answered_items: int = 0
+    #: The `save` of a callable class, whose worker may die: called before each reply.
+    save_instance: Callable[[], Any] | None = None
     _event_loop: WorkerEventLoop | None = None
 
     def event_loop(self) -> WorkerEventLoop:
@@ -134,6 +139,8 @@ class WorkerRuntime:
         and this worker's end is theirs.
         """
         self.show_position(0)
+        if self.save_instance is not None:
+            reply = replace(reply, saved=saved_text(self.save_instance()))
         try:
             self.port.send(reply)
         except SupervisorGone:

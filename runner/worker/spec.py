@@ -28,8 +28,8 @@ class OutputGroup(Struct, frozen=True):
     is_read_singly: bool = False
 
 
-class SourceStart(Struct, frozen=True):
-    """Where the function of a task without inputs goes on: what earlier workers of the same name have given.
+class RestartPoint(Struct, frozen=True):
+    """What earlier workers of the same name have given and saved: this one goes on there.
 
     `digests` are (number of the item from 0, digest) pairs; `saved` is JSON, of when `saved_items` had been given.
     """
@@ -71,7 +71,7 @@ class WorkerSpec(Struct, frozen=True):
     max_kept_bytes: int = 0
     #: Bytes in arenas weigh so much less than those that are copied on their way.
     shared_discount: int = 1
-    source_start: SourceStart = SourceStart()
+    restart_point: RestartPoint = RestartPoint()
     #: Seconds that its orderly end may take.
     grace: float = 10.0
     env: dict[str, str] = field(default_factory=dict)

@@ -25,7 +25,7 @@ import msgspec
 import psutil
 import pytest
 from edges import test_functions, test_state
-from faults import functions, harness, test_items
+from faults import functions, harness, test_items, test_saving
 from faults.harness import plan, run, task
 from unit import (
     test_arena,
@@ -491,7 +491,7 @@ BUGS: dict[str, Bug] = {
         test_ledger.test_what_is_queued_leased_or_held_back_at_the_end_is_left,
     ),
     "a source that is called again passes over one item too few": Bug(
-        "crashes", "runner.supervisor.source_history:SourceHistory.source_start", one_too_few, simulation
+        "crashes", "runner.supervisor.slot_history:SlotHistory.restart_point", one_too_few, simulation
     ),
     "produce: items that were given before are not compared": Bug(
         "worker",
@@ -505,6 +505,12 @@ BUGS: dict[str, Bug] = {
         "runner.worker.given_items:PlaceReporter.note_place",
         a_place_ahead,
         test_source.test_a_place_is_reported_behind_the_items_that_it_tells_of,
+    ),
+    "what a class has saved is forgotten": Bug(
+        "crashes",
+        "runner.supervisor.slot_history:SlotHistory.restart_point",
+        lambda original, self: msgspec.structs.replace(original(self), saved=None),
+        partial(with_folder, test_saving.test_a_loop_over_an_inbox),
     ),
     # dispatch
     "a bound is one too large": Bug(

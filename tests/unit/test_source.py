@@ -17,12 +17,12 @@ from runner.worker.measurements import Measurements
 from runner.worker.outputs import MAX_CHUNK_BYTES, OutputBuffer
 from runner.worker.produce import SourceOutput, SourceStopped
 from runner.worker.runtime import WorkerRuntime
-from runner.worker.spec import OutputGroup, SourceStart, WorkerSpec
+from runner.worker.spec import OutputGroup, RestartPoint, WorkerSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BEGINNING = SourceStart()
+BEGINNING = RestartPoint()
 LENGTHS = [0, 1, 2, 31, 32, 33, 64, 513, 1024, 4095, 4096, 4097, 5000, 20_000]
 
 
@@ -65,10 +65,10 @@ class Context:
     keep_place: Any = None
 
 
-def tap(kind: int = PICKLED, credit: int = 100_000, start: SourceStart = BEGINNING) -> tuple[SourceOutput, Port]:
+def tap(kind: int = PICKLED, credit: int = 100_000, start: RestartPoint = BEGINNING) -> tuple[SourceOutput, Port]:
     port = Port(kind, credit)
     port.given = start.given_items
-    spec = WorkerSpec("read", "read", "run", 0, Reference("read", "read"), b"", source_start=start)
+    spec = WorkerSpec("read", "read", "run", 0, Reference("read", "read"), b"", restart_point=start)
     collector = OutputBuffer((OutputGroup("default", ("out",), kind),))
     bench = WorkerRuntime(spec, port, [0, 0], collector, Context(), Shape("function"), Measurements(port, "process"))  # type: ignore[arg-type]
     made = SourceOutput(bench)
@@ -142,7 +142,7 @@ def test_while_nothing_is_under_way_an_item_leaves_before_the_next_one_is_made()
 @pytest.mark.parametrize("given", LENGTHS)
 @pytest.mark.parametrize("kind", [OBJECTS, PICKLED], ids=["objects", "pickled"])
 def test_what_was_given_before_is_passed_over(given: int, kind: int) -> None:
-    made, port = tap(kind, start=SourceStart(given))
+    made, port = tap(kind, start=RestartPoint(given))
     poured(made, port, iter(range(given + 100)))
     assert port.items == list(range(given, given + 100))
     assert made.next_number == given + 100
@@ -156,24 +156,24 @@ def test_items_that_were_given_are_compared(given: int) -> None:
     made.close()
     digests = tuple(pair for report in port.reports for pair in report.digests)
     assert digests[0][0] == 0, "the first item is always compared"
-    again, port = tap(start=SourceStart(given, digests))
+    again, port = tap(start=RestartPoint(given, digests))
     poured(again, port, iter(range(given + 1)))
     assert port.items == [given]
     last = digests[-1][0]
-    other, port = tap(start=SourceStart(given, digests))
+    other, port = tap(start=RestartPoint(given, digests))
     with pytest.raises(OtherItems, match=f"item {last + 1:,} is not the one"):
         poured(other, port, iter([*range(last), -1, *range(last + 1, given + 1)]))
     assert port.items == []
     with pytest.raises(OtherItems, match="is not the one"):
         other.given_items.check_all_passed()
-    fewer, port = tap(start=SourceStart(given, digests))
+    fewer, port = tap(start=RestartPoint(given, digests))
     poured(fewer, port, iter(range(given - 1)))
     with pytest.raises(OtherItems, match=f"it gave {given:,} items before its worker died, and only {given - 1:,} now"):
         fewer.given_items.check_all_passed()
 
 
 def test_what_was_given_after_the_place_was_kept_is_passed_over() -> None:
-    start = SourceStart(given_items=50, digests=((45, item_digest(45) or 0),), saved='{"at":40}', saved_items=40)
+    start = RestartPoint(given_items=50, digests=((45, item_digest(45) or 0),), saved='{"at":40}', saved_items=40)
     made, port = tap(start=start)
     poured(made, port, iter(range(40, 60)))
     assert port.items == list(range(50, 60))
@@ -195,7 +195,7 @@ def test_a_place_is_reported_behind_the_items_that_it_tells_of() -> None:
 
 
 def test_a_source_that_passes_items_over_ends_when_the_run_stops() -> None:
-    made, port = tap(start=SourceStart(1000))
+    made, port = tap(start=RestartPoint(1000))
     asked: list[int] = []
 
     def items() -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""What is known of a source's worker for the one that follows if it dies: the function is called again, and goes on."""
+"""What a worker has given and saved, for the one that follows if it dies and goes on where it was."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
-from runner.worker.spec import SourceStart
+from runner.worker.spec import RestartPoint
 
 if TYPE_CHECKING:
     from runner.transport.messages import PlaceReport
 
 
-class SourceHistory(Struct, eq=False):
-    """One worker's items over all its lives: how many have arrived, digests of some, and the place it has saved.
+class SlotHistory(Struct, eq=False):
+    """One slot's workers together: items of a source that have arrived, digests of some, and what was saved last.
 
     >>> from runner.transport.messages import PlaceReport
-    >>> history = SourceHistory()
+    >>> history = SlotHistory()
     >>> for number in (0, 90, 100, 170, 250):
     ...     history.add_report(PlaceReport(((number, number + 1),)))
     >>> history.digests
@@ -40,7 +40,7 @@ class SourceHistory(Struct, eq=False):
         if report.saved is not None:
             self.saved, self.saved_items = report.saved, report.saved_items
 
-    def source_start(self) -> SourceStart:
+    def restart_point(self) -> RestartPoint:
         """Return where the next worker goes on."""
         digests = tuple(pair for pair in self.digests if self.saved_items <= pair[0] < self.given_items)
-        return SourceStart(self.given_items, digests, self.saved, self.saved_items)
+        return RestartPoint(self.given_items, digests, self.saved, self.saved_items)
