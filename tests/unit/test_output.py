@@ -85,6 +85,13 @@ def test_what_was_written_before_a_kill_comes_out(printer: Printer, screen: Scre
     assert printer.last_output("w") == "one\ntwo\nhalf\n"
 
 
+def test_a_pipe_that_was_closed_is_not_full(printer: Printer, screen: Screen) -> None:
+    """The supervisor asks while its worker is dead already, and what follows from that has still to come."""
+    process, source = child(printer, "w", "print('last words')")
+    assert finish(printer, screen, (process, source)) == ["w | last words"]
+    assert source.full() is False  # type: ignore[attr-defined]
+
+
 def test_a_grandchild_that_holds_the_pipe_holds_nobody_up(printer: Printer, screen: Screen) -> None:
     code = (
         "import subprocess, sys, os\n"
