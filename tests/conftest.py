@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import helpers
 import pytest
+from _pytest.assertion import rewrite
 from command_server import running as command_server_running
 from helpers import ROOT, SERVERS, WORKER, Census, Project, lasting, shared_memory
 from hypothesis import settings
@@ -66,10 +67,41 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """
     if not WORKER:
         session.stash[shared_before] = shared_memory()
-        if sys.dont_write_bytecode:
-            compileall.compile_dir(ROOT / "runner", quiet=2)
+        compileall.compile_dir(ROOT / "runner", quiet=2)
+        if session.config.option.dist != "no":
+            rewrite_asserts(session.config)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def rewrite_asserts(config: pytest.Config) -> None:
+    """Rewrite the asserts of all files once, before the workers do so at the same time, each for itself.
+
+    The start of a session in a fresh clone: 31 s of CPU without, 23 s with; of any other: 15 s.
+    """
+    names = [path for path in (ROOT / "tests").rglob("*.py") if path.name.startswith(("test_", "conftest"))]
+    if config.option.markexpr == "quick":
+        names = [path for path in names if path.relative_to(ROOT).as_posix().startswith(QUICK)]
+    share = os.cpu_count() or 1
+    children = []
+    for number in range(share):
+        if not (pid := os.fork()):
+            try:
+                for path in names[number::share]:
+                    rewrite_file(path, config)
+            finally:  # whatever happened: this is private to pytest, and what is not there the workers rewrite
+                os._exit(0)
+        children.append(pid)
+    for pid in children:
+        os.waitpid(pid, 0)
+
+
+def rewrite_file(path: Path, config: pytest.Config) -> None:
+    folder = rewrite.get_cache_dir(path)
+    cached = folder / f"{path.stem}{rewrite.PYC_TAIL}"
+    if rewrite.try_makedirs(folder) and rewrite._read_pyc(path, cached) is None:
+        source, code = rewrite._rewrite_test(path, config)
+        rewrite._write_pyc(config.stash[rewrite.assertstate_key], code, source, cached)
 
 
 @pytest.hookimpl(wrapper=True)

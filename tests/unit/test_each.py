@@ -38,6 +38,26 @@ def test_an_error_in_a_stretch_is_its_items(kind: int, makes: bool, error: type[
     assert "in function" in port.failures[0].error.traceback
 
 
+@KINDS
+@pytest.mark.parametrize("makes", [True, False], ids=["results", "sink"])
+def test_items_that_are_granted_one_by_one_end_as_those_of_a_large_grant_do(kind: int, makes: bool) -> None:
+    ends = []
+    for size in (1, 100):
+        port = Port([at if at % 3 else (at,) for at in range(100)], kind, lambda size=size: size)  # type: ignore[misc]
+        calls: list[Any] = []
+
+        def function(item: Any, calls: list[Any] = calls) -> Any:
+            calls.append(item)
+            if len(calls) in {1, 50, 100}:
+                raise StopIteration
+            return iter([item, item]) if len(calls) % 7 == 0 else item
+
+        worked(port, call.call_granted_items, function, makes=makes)
+        ends.append((calls, port.dead, port.done, port.made, [failure.error.type for failure in port.failures]))
+    assert ends[0] == ends[1]
+    assert len(ends[0][1]) == 3
+
+
 @pytest.mark.parametrize("makes", [True, False], ids=["results", "sink"])
 def test_an_item_whose_unpickling_raises_stop_iteration_fails(makes: bool) -> None:
     bad = {0, 30_000, 30_001}
