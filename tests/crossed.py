@@ -71,7 +71,7 @@ class CrossedFleet(FakeEngine):
         self.plan = made
         self.book = Book()
         self.names: dict[str, Item] = {}
-        self.flying: dict[tuple[int, int], list[tuple[Any, GrantedRange, Item]]] = defaultdict(list)
+        self.flying: dict[tuple[int, int], list[tuple[Any, Any]]] = defaultdict(list)
         #: Workers that are being killed: nothing that they say counts.
         self.hushed: set[tuple[int, int]] = set()
 
@@ -240,16 +240,21 @@ class CrossedFleet(FakeEngine):
         flying = self.flying[_who(worker)]
         while worker.waiting and len(flying) < worker.spec.concurrency:
             grant = worker.waiting.pop(0)
-            ((part, item),) = self._flat(grant)
-            flying.append((grant, part, item))
+            work = list(self._flat(grant))
+            flying.append((grant, work))
             worker.busy = True
-            worker.suspect = worker.suspect or part.crashes > 0
-            outcome = self.script.outcome(worker.spec.task, item, part.attempt, part.crashes)
-            outcome = "fail" if outcome == "hang" else outcome  # its own loop ends it
-            seconds = self.script.seconds(worker.spec.task, item)
+            worker.suspect = worker.suspect or any(part.crashes for part, _ in work)
+            outcome = self._outcome_of(worker, work)
+            seconds = sum(self.script.seconds(worker.spec.task, item) for _, item in work)
             self.hub.at(seconds, lambda each=flying[-1], outcome=outcome: self._land(worker, each, outcome))
 
-    def _land(self, worker: FakeWorker, each: tuple[Any, GrantedRange, Item], outcome: str) -> Any:
+    def _outcome_of(self, worker: FakeWorker, work: list[tuple[GrantedRange, Item]]) -> str:
+        """What becomes of an item, or a batch of them; one that hangs is ended by its own loop."""
+        attempt = work[0][0].attempt
+        found = [self.script.outcome(worker.spec.task, item, attempt, part.crashes) for part, item in work]
+        return min(("fail" if each == "hang" else each for each in found), key=("kill", "fail", "ok").index)
+
+    def _land(self, worker: FakeWorker, each: tuple[Any, Any], outcome: str) -> Any:
         flying = self.flying[_who(worker)]
         if not worker.alive or not any(other is each for other in flying):  # it has landed with another one
             return None
@@ -259,18 +264,19 @@ class CrossedFleet(FakeEngine):
         if not worker.spec.ordered and self.random.random() < 0.5:  # some that land in the same turn
             landed += [other for other in flying if other is not each and self._lands_well(worker, other)][:3]
         acks, done, failed = [], [], []
-        for grant, part, item in landed:
+        for grant, work in landed:
             failures: tuple[Failure, ...] = ()
+            items = [item for _, item in work]
             if outcome == "fail" and grant is each[0]:
-                again = part.attempt < worker.spec.attempts
-                failures = (_failure(0, 1, again=again),)
-                failed.append((item, again))
+                again = work[0][0].attempt < worker.spec.attempts
+                failures = (_failure(0, len(work), again=again),)
+                failed += [(item, again) for item in items]
             else:
-                done.append(item)
-            acks.append(Ack(grant.lease, 1, failures))
+                done += items
+            acks.append(Ack(grant.lease, len(work), failures))
         flying[:] = [other for other in flying if not any(other is one for one in landed)]
         worker.busy = bool(flying)
-        worker.suspect = any(part.crashes for _, part, _ in flying)
+        worker.suspect = any(part.crashes for _, work in flying for part, _ in work)
         given = [pair for item in done for pair in self.come(worker, item)]
         answer = Reply(tuple(acks), self.outputs(worker, given), 0.001)
         self._launch(worker)
@@ -278,9 +284,8 @@ class CrossedFleet(FakeEngine):
             self._finish(worker)
         return self._say(worker, answer, done, failed)
 
-    def _lands_well(self, worker: FakeWorker, each: tuple[Any, GrantedRange, Item]) -> bool:
-        _, part, item = each
-        return self.script.outcome(worker.spec.task, item, part.attempt, part.crashes) == "ok"
+    def _lands_well(self, worker: FakeWorker, each: tuple[Any, Any]) -> bool:
+        return self._outcome_of(worker, each[1]) == "ok"
 
     def kill(self, slot: int) -> bool:
         self.hushed.add(_who(self.workers[slot]))
@@ -391,6 +396,9 @@ def _options(draw: random.Random, *, letters: bool) -> dict[str, Any]:
         options["batch"] = Batch(draw.choice([1, 3, 10, 64]), wait=draw.choice([None, 0.05]))
     if form == "async":
         options["concurrency"] = draw.choice([1, 2, 10])
+        batches = random.Random(repr(draw.getstate()))  # beside the draws that the seeds stand for
+        if batches.random() < 0.4:
+            options["batch"] = Batch(batches.choice([1, 3, 10]), wait=batches.choice([None, 0.05]))
     if draw.random() < 0.6:
         options["attempts"] = draw.choice([2, 3, 5])
     options["on_error"] = draw.choice(["dead", "dead", "skip"])

@@ -125,7 +125,7 @@ class Dispatcher:
             self._credit(task)
         elif available := self.ledger.available_items(task.name):
             if task.is_async:
-                available = self._feed_async(task, available)
+                available = self._feed_async(task, available, flush=flush)
             else:
                 available = self._feed_in_turn(task, available, flush=flush)
         if task.free_slots[0] or task.is_source or task.is_async:  # else no worker waits
@@ -173,8 +173,8 @@ class Dispatcher:
             task.update_free_slot(slot)
         return available
 
-    def _feed_async(self, task: TaskState, available: int) -> int:
-        """Grant one item for each lease, but a suspect alone; return how many of the `available` items are left."""
+    def _feed_async(self, task: TaskState, available: int, *, flush: bool) -> int:
+        """Grant an item or a batch for each lease, a suspect alone; return how many `available` items are left."""
         ready = [slot for slot in task.slots if slot.accepts_items]
         grants: dict[int, list[Grant]] = defaultdict(list)
         depths = range(1, task.max_leases_per_worker + 1)
@@ -183,7 +183,7 @@ class Dispatcher:
         ):  # each once before any twice
             if slot.isolated_lease in slot.leases or (slot.leases and self.ledger.suspect_first(task.name)):
                 continue
-            grant = self._grant_lease(task, slot, available, len(ready), flush=False) if available else None
+            grant = self._grant_lease(task, slot, available, len(ready), flush=flush) if available else None
             if grant is None:
                 break
             available -= self.ledger.leases[grant.lease].count

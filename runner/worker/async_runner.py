@@ -1,7 +1,8 @@
 """`async def`: many items at a time on the worker's event loop.
 
-Every item is a lease of its own, so each is acked when it has finished, in whatever order. Those that finish in the
-same turn of the loop leave in one message, unless the task is ordered: then each takes its own outputs along.
+Every item, or batch, is a lease of its own, so each is acked when it has finished, in whatever order. Those that
+finish in the same turn of the loop leave in one message, unless the task is ordered: then each takes its own outputs
+along.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ import asyncio
 import contextlib
 import contextvars
 from collections import deque
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import TimedOut
 from runner.forked_copies import ExitOnTouch
 from runner.transport.messages import PICKLED, Ack, Reply
+from runner.worker.call import split_batches
 from runner.worker.failure import WORKER_ENDING_ERRORS, make_failure
 from runner.worker.returned_values import check_result, yields_items
-from runner.worker.runtime import all_encoded_items, decode_item, object_of
+from runner.worker.runtime import all_encoded_items, decode_if_possible, decode_item, object_of
 from runner.worker.spec import SupervisorGone
 
 if TYPE_CHECKING:
@@ -57,11 +60,12 @@ class AsyncRunner:
         #: The tasks of items in flight; those that have ended in this turn of the loop still have their places.
         self.tasks: set[asyncio.Task[Any]] = set()
         self.ended_tasks: list[asyncio.Task[Any] | None] = []
-        #: What has ended since the last reply: its lease, how long it took, and its failure.
-        self.finished_items: list[tuple[int, float, tuple[Failure, ...]]] = []
+        #: What has ended since the last reply, and how long it took.
+        self.finished_items: list[tuple[Ack, float]] = []
         self.arrived_messages: deque[Any] = deque()
         #: Granted and not started: the next ones are here when a place gets free.
-        self.waiting_items: deque[tuple[int, GrantedRange, int, Any]] = deque()
+        self.waiting_items: deque[tuple[Any, ...]] = deque()
+        self._run_waiting = self._run_item if runtime.spec.batch is None else self._run_batches
         self.wake_event = asyncio.Event()
         self.turn_due = self.wake_pending = self.loop_ended = False
         #: The payload that was decoded last, of the present message.
@@ -102,6 +106,9 @@ class AsyncRunner:
         self._payload, self._items = None, ()  # they must not live as long as the worker waits
 
     def _queue_grant(self, grant: Grant) -> None:
+        if self.runtime.spec.batch is not None:
+            self.waiting_items.append((grant,))
+            return
         for part in grant.parts:
             # bench async: without it 1.04, with it 1. Neighbours come from one payload, decoded once, not for each.
             if part.payload is not self._payload or part.payload_kind != PICKLED:
@@ -113,7 +120,7 @@ class AsyncRunner:
         """Start what waits, up to the task's `concurrency`."""
         loop = asyncio.get_running_loop()
         while self.waiting_items and len(self.tasks) < self._concurrency:
-            self.tasks.add(loop.create_task(self._run_item(*self.waiting_items.popleft())))
+            self.tasks.add(loop.create_task(self._run_waiting(*self.waiting_items.popleft())))
 
     async def _run_item(self, lease: int, part: GrantedRange, index: int, encoded: Any) -> None:
         runtime = self.runtime
@@ -141,9 +148,72 @@ class AsyncRunner:
         busy = perf_counter() - began
         if outputs:
             failures = self._emit_outputs(outputs, item, part, encoded) or failures
+        self._note_end(Ack(lease, 1, failures), busy)
+
+    async def _run_batches(self, grant: Grant) -> None:
+        """Execute a grant's batch; if its bytes are too many for one, several, one after another.
+
+        What they give is taken when all have ended, so that it leaves with the end of the lease.
+        """
+        ordered = self.runtime.spec.ordered
+        began = perf_counter()
+        failures: dict[int, Failure] = {}
+        given: list[tuple[int, list[Any], Callable[[BaseException], Failure]]] = []
+        done = 0
+        for batch in split_batches(self.runtime.spec, grant):
+            if failures and ordered:  # the rest is handed back
+                break
+            failure_of: Callable[[BaseException], Failure] = partial(self._batch_failure, batch, done)
+            outputs: list[Any] = []
+            if failure := await self._run_batch(grant, batch, outputs, failure_of):
+                failures[done] = failure
+            given.append((done, outputs, failure_of))
+            done += len(batch)
+        busy = perf_counter() - began
+        for at, outputs, failure_of in given:  # without an `await` between this and the reply
+            if failure := self._emit_all(outputs, failure_of):
+                failures[at] = failure
+                if ordered:
+                    done = at + failure.count
+                    break
+        self._note_end(Ack(grant.lease, done, tuple(failures[at] for at in sorted(failures) if at < done)), busy)
+
+    async def _run_batch(
+        self,
+        grant: Grant,
+        batch: list[tuple[GrantedRange, int, Any]],
+        outputs: list[Any],
+        failure_of: Callable[[BaseException], Failure],
+    ) -> Failure | None:
+        """Call the function for one batch; return its failure. What it gives is in `outputs`."""
+        runtime, kwargs = self.runtime, self.kwargs
+        part, index, encoded = batch[0]
+        if runtime.call_shape.context:
+            kwargs = {**kwargs, runtime.call_shape.context: runtime.context.copy_for_item(part, index)}
+        runtime.send_suspect_preview(grant.lease, part, encoded)
+        try:
+            await self._collect([decode_item(each, travelled) for each, _, travelled in batch], kwargs, outputs)
+        except WORKER_ENDING_ERRORS:
+            raise
+        except BaseException as error:  # whatever the user's function raises
+            if self.loop_ended:
+                raise
+            failure = failure_of(error)
+            if failure.verdict == "retry":
+                outputs.clear()
+            return failure
+        return None
+
+    def _batch_failure(self, batch: list[tuple[GrantedRange, int, Any]], at: int, error: BaseException) -> Failure:
+        shown = [decode_if_possible(part, encoded) for part, _, encoded in batch]
+        objects = [object_of(part, encoded) for part, _, encoded in batch]
+        return make_failure(self.runtime.spec, at, len(batch), error, shown, batch[0][0].attempt, shown, objects)
+
+    def _note_end(self, ack: Ack, busy: float) -> None:
+        """Note that an item, or a batch, has ended in the present task of the loop."""
         self.ended_tasks.append(asyncio.current_task())
-        self.finished_items.append((lease, busy, failures))
-        if runtime.spec.ordered:
+        self.finished_items.append((ack, busy))
+        if self.runtime.spec.ordered:
             self._send_finished()
         if not self.turn_due:
             self.turn_due = True
@@ -175,6 +245,15 @@ class AsyncRunner:
 
     def _emit_outputs(self, outputs: list[Any], item: Any, part: GrantedRange, encoded: Any) -> tuple[Failure, ...]:
         """Take what an item has given, as it is now; return the failure of an item whose outputs cannot be sent."""
+
+        def failure_of(error: BaseException) -> Failure:
+            objects = [object_of(part, encoded)]
+            return make_failure(self.runtime.spec, 0, 1, error, item, part.attempt, objects=objects)
+
+        failure = self._emit_all(outputs, failure_of)
+        return () if failure is None else (failure,)
+
+    def _emit_all(self, outputs: list[Any], failure_of: Callable[[BaseException], Failure]) -> Failure | None:
         output_buffer = self.runtime.output_buffer
         mark = output_buffer.rollback_mark()
         emit = output_buffer.emit_item if self.runtime.spec.output_groups else check_result
@@ -184,13 +263,11 @@ class AsyncRunner:
         except WORKER_ENDING_ERRORS:
             raise
         except BaseException as error:  # noqa: BLE001  it cannot be pickled, or names no port
-            failure = make_failure(
-                self.runtime.spec, 0, 1, error, item, part.attempt, objects=[object_of(part, encoded)]
-            )
+            failure = failure_of(error)
             if failure.verdict == "retry":
                 output_buffer.roll_back_to(mark)
-            return (failure,)
-        return ()
+            return failure
+        return None
 
     def _end_turn(self) -> None:
         """Give the places of what has ended to the next items, and reply once these are under way.
@@ -210,9 +287,9 @@ class AsyncRunner:
             return
         finished, self.finished_items = self.finished_items, []
         busy_seconds = 0.0
-        for _, busy, _ in finished:
-            self.runtime.measurements.record_items(busy, 1)
+        for ack, busy in finished:
+            self.runtime.measurements.record_items(busy, ack.done)
             busy_seconds += busy
-        acks = tuple([Ack(lease, 1, failures) for lease, _, failures in finished])
+        acks = tuple([ack for ack, _ in finished])
         self.runtime.port.send(Reply(acks, self.runtime.output_buffer.take_outputs(), busy_seconds))
         self.runtime.measurements.report_when_due(perf_counter())

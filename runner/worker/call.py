@@ -296,7 +296,7 @@ def execute_batches(runtime: WorkerRuntime, target: Callable[[Any], Any], grant:
     began = last = perf_counter()
     failures: list[Failure] = []
     done = 0
-    for batch in _split_batches(spec, grant):
+    for batch in split_batches(spec, grant):
         if done and (last - began > 2 * grant.time_slice or (failures and spec.ordered)):
             break
         runtime.show_position(grant.lease, done)
@@ -324,7 +324,7 @@ def execute_batches(runtime: WorkerRuntime, target: Callable[[Any], Any], grant:
     return _make_reply(runtime, grant, done, failures, began)
 
 
-def _split_batches(spec: WorkerSpec, grant: Grant) -> Iterator[list[tuple[GrantedRange, int, Any]]]:
+def split_batches(spec: WorkerSpec, grant: Grant) -> Iterator[list[tuple[GrantedRange, int, Any]]]:
     """Cut the grant into batches, by number and by bytes."""
     batch: list[tuple[GrantedRange, int, Any]] = []
     size = more = 0

@@ -113,8 +113,17 @@ def died(
     return folder, lines[1:], outcome.err
 
 
-@pytest.mark.parametrize("mode", ["thread", "process"])
-@pytest.mark.parametrize("source", ["numbers", "texts", "loaves", "arrays", "blobs", "long_texts", "pairs"])
+@pytest.mark.parametrize(
+    ("source", "mode"),
+    [
+        *(("numbers", "process"), ("loaves", "thread"), ("arrays", "process"), ("pairs", "thread")),
+        *(
+            pytest.param(source, mode, marks=pytest.mark.slow)
+            for source in ("numbers", "texts", "loaves", "arrays", "blobs", "long_texts", "pairs")
+            for mode in ("thread", "process")
+        ),
+    ],
+)
 def test_each_kind_of_item_is_kept_by_itself(project: Any, source: str, mode: str) -> None:
     folder, letters, _ = died(project, source, mode)
     assert len(letters) == 2

@@ -128,6 +128,20 @@ def numbers(*ranges: Any) -> Counter[str]:
     return Counter(str(number) for one in ranges for number in one)
 
 
+def also_slow(value: Any) -> Any:
+    """A case that says little more than its neighbours."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
+#: Of each mode and each form one.
+QUICK_TOPOLOGIES = {
+    "async, thread",
+    "arrays, process",
+    "only threads, thread source",
+    "boxes, process",
+    "fan-out",
+    "letters",
+}
 ALL = numbers(range(30))
 #: Name → tasks, what is bad, and what each task must have done, once, after run and retry together.
 TOPOLOGIES: dict[str, tuple[str, str, dict[str, Counter[str]]]] = {}
@@ -301,7 +315,7 @@ TOPOLOGIES |= {
 }
 
 
-@pytest.mark.parametrize("name", TOPOLOGIES)
+@pytest.mark.parametrize("name", [name if name in QUICK_TOPOLOGIES else also_slow(name) for name in TOPOLOGIES])
 def test_all_that_failed_is_done_once_whatever_the_topology(project: Any, name: str) -> None:
     tasks, bad, wanted = TOPOLOGIES[name]
     made = make(project, tasks, bad)
@@ -459,7 +473,7 @@ LINE = """
 """
 
 
-@pytest.mark.parametrize("task", ['after = ["one"]', 'after = ["two", "make"]', ""])
+@pytest.mark.parametrize("task", ['after = ["one"]', also_slow('after = ["two", "make"]'), also_slow("")])
 def test_what_had_ended_well_is_not_begun_again(project: Any, task: str) -> None:
     made = make(project, f'{LINE}\n[tasks.last]\n    call = "alone"\n    {task}', "one 3, two 4")
     assert made.run().exit == 4
@@ -802,7 +816,7 @@ def test_a_worker_that_is_killed_in_the_retry_costs_nothing(project: Any) -> Non
     assert "repeated" in outcome.err
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [also_slow(signal.SIGINT), signal.SIGKILL])
 def test_a_retry_that_is_cut_short_is_taken_up_again_by_the_next_one(project: Any, how: signal.Signals) -> None:
     made = make(project, LINE, "one 3, one 4, one 5, one 6", slow="")
     assert made.run().exit == 4

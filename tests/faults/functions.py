@@ -23,7 +23,7 @@ from runner.tasks import Context, Inbox, Outbox  # noqa: TC001  read at run time
 from runner.transport import framing, messages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 
@@ -158,6 +158,35 @@ class Late:
         for each in self.stage(item):
             item = each
         return item
+
+
+class LateListed(Late):
+    """The same, with `batch`."""
+
+    async def __call__(self, items: list[int]) -> list[int]:  # type: ignore[override]
+        return [await Late.__call__(self, item) for item in items]
+
+
+class LateSpread(LateListed):
+    """The same, which gives each of them by itself."""
+
+    async def __call__(self, items: list[int]) -> AsyncIterator[int]:  # type: ignore[override]
+        for item in items:
+            yield await Late.__call__(self, item)
+
+
+async def picky(numbers: list[int], *, retried: int, rejected: int, folder: Path) -> AsyncIterator[int]:
+    """A batch that fails once, one that is given up, and others."""
+    import asyncio
+
+    await asyncio.sleep(0.001 * (numbers[0] % 3))
+    for number in numbers:
+        if number == rejected:
+            raise Reject("not this one")
+        if number == retried and not (folder / "tried").exists():
+            (folder / "tried").touch()
+            raise Retry(after=0.0)
+        yield number
 
 
 def boxed(inbox: Inbox[int], outbox: Outbox[int], *, name: str, fault: Fault) -> None:

@@ -10,7 +10,7 @@ from faults.harness import plan, run, task
 from faults.sinks import collector
 
 from runner import events
-from runner.model import Backoff, Halt, Lifespan, QueueConfig, Rate, Restarts
+from runner.model import Backoff, Batch, Halt, Lifespan, QueueConfig, Rate, Restarts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -414,3 +414,28 @@ def test_a_worker_that_names_memory_it_cannot_have_is_killed_and_replaced(tmp_pa
     (death,) = outcome.of(events.WorkerDied)
     assert death.why == "named a buffer in an arena that there is not, and was killed"
     assert death.will_restart
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("mode", ["thread", "process"])
+@pytest.mark.parametrize("batch", [Batch(1), Batch(10), Batch(64, wait=0.01), Batch(10, bytes=40)])
+def test_an_async_function_takes_batches(batch: Batch, mode: str, ordered: bool, tmp_path: Path) -> None:
+    """Until now such a task did not end; what it left of a last batch came never."""
+    collected: list[Any] = []
+    options: dict[str, Any] = {"batch": batch, "ordered": ordered, "attempts": 2, "concurrency": 4, "mode": mode}
+    given = {"retried": 31, "rejected": 57, "folder": tmp_path}
+    made = plan(
+        [
+            task("source", functions.numbers, outputs="a", args=(95,), mode=mode),
+            task("middle", functions.picky, "a", "b", with_=given, **options),
+            collector(collected, "b"),
+        ]
+    )
+    outcome = run(made, collected)
+    assert outcome.result.exit_code == 4, outcome.result
+    dead = outcome.result.tasks["middle"].dead
+    missing = sorted({*range(95)} - {*collected})
+    assert 57 in missing
+    assert 1 <= len(missing) <= dead <= batch.items, "of a batch that is given up, what it had yielded counts"
+    assert (collected if ordered else sorted(collected)) == sorted(collected)
+    assert (tmp_path / "tried").exists()
