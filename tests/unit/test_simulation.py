@@ -222,9 +222,14 @@ def test_random_schedules_keep_every_promise(block: int) -> None:
         check(seed)
 
 
-@pytest.mark.parametrize("block", blocks(50, quick=1))
-def test_the_fast_path_does_what_the_general_path_does(block: int) -> None:
-    assert sum(map(check_fast_path, range(block * SEEDS // 50, (block + 1) * SEEDS // 50))) > 5
+def test_the_fast_path_does_what_the_general_path_does() -> None:
+    assert sum(map(check_fast_path, (9, 11, 16, 17, 18))) > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(16))
+def test_the_fast_path_does_what_the_general_path_does_in_many_schedules(block: int) -> None:
+    assert sum(map(check_fast_path, range(block * SEEDS // 16, (block + 1) * SEEDS // 16))) > 20
 
 
 @pytest.mark.parametrize("seed", CORPUS)
