@@ -15,9 +15,11 @@ import contextlib
 import os
 import re
 from dataclasses import replace
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import psutil
 from msgspec import Struct
 
 from runner.config.toml import STDIN
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 _ITEM_ID = re.compile(r"[0-9]{1,18}\.[0-9]{1,18}")
 _MOST_NAMES = 10
+#: So long the workers of a killed run may take to die.
+_DYING_SECONDS = 2.0
 
 
 class _KeptLetter(Struct):
@@ -189,8 +193,14 @@ def _runs_text(state: Path) -> str:
 
 
 def _goes_on(path: Path) -> bool:
+    """Return True if a run goes on. Workers of one that was just killed hold its lock for a moment more."""
     record = path.with_name(records.RECORD_FILE)
-    return records.is_going_on(record, records.read_unchecked(record))
+    until = monotonic() + _DYING_SECONDS
+    while records.is_going_on(record, found := records.read_unchecked(record)):
+        if monotonic() > until or psutil.pid_exists(found["pid"]):
+            return True
+        sleep(0.02)
+    return False
 
 
 def refuse_running(chosen: ChosenLetters) -> None:
