@@ -484,7 +484,7 @@ def run(
         return pass_item(line, payload, size, sender, task_, worker)
 
     supervisor.ledger.put = watched  # type: ignore[method-assign]
-    supervisor.ledger.pass_item = passed  # type: ignore[method-assign]
+    supervisor.ledger.pass_item = passed  # type: ignore[method-assign, assignment]
     if watch is not None:
         hub.check = lambda: watch(supervisor)
     result = supervisor.run()
