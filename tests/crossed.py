@@ -241,6 +241,7 @@ class CrossedFleet(FakeEngine):
         while worker.waiting and len(flying) < worker.spec.concurrency:
             grant = worker.waiting.pop(0)
             work = list(self._flat(grant))
+            assert len(work) <= (worker.spec.batch or 1), "one item for each lease, or one batch"
             flying.append((grant, work))
             worker.busy = True
             worker.suspect = worker.suspect or any(part.crashes for part, _ in work)
