@@ -136,9 +136,11 @@ def is_item_id(text: str) -> bool:
 
 
 def choose_letters(state: Path, run: str, wanted: Selection) -> ChosenLetters:
-    """Return the open letters of a run, or of the last one that has any; UsageError says which runs there are.
+    """Return the open letters of a run; UsageError says which runs there are.
 
-    An item that is named is taken whatever became of it.
+    Without one, of the last run that has letters; if that was a retry whose letters are done, of what it had retried.
+    What an earlier run of its own has left is not given again unless that run is named: it may be old. An item that is
+    named is taken whatever became of it.
     """
     if run:
         path = dead_letters.find_dead_letters(state, run)
@@ -160,9 +162,16 @@ def choose_letters(state: Path, run: str, wanted: Selection) -> ChosenLetters:
         if chosen.letters:
             return chosen
         first = first or chosen
+        if not _was_retry(path):
+            break
     if first is None:
         raise UsageError(f"no run that has ended has such a dead letter; {_runs_text(state)}")
     return first
+
+
+def _was_retry(path: Path) -> bool:
+    plan = records.read_unchecked(path.with_name(records.RECORD_FILE)).get("plan")
+    return isinstance(plan, dict) and bool(plan.get("retried_run"))
 
 
 def _choose_from(state: Path, path: Path, wanted: Selection) -> ChosenLetters:

@@ -514,7 +514,7 @@ def test_the_dead_items_of_a_run_that_was_killed_are_given_again_and_what_it_lef
     endless = work.replace("        yield {", "        if number == 20: time.sleep(60)\n        yield {", 1)
     (made.path / "plugins" / "work.py").write_text(endless)
     running = made.start()
-    wait_for(lambda: list(made.path.glob(".runner/runs/*/dead.jsonl")))
+    wait_for(lambda: any(each.read_text().count("\n") > 1 for each in made.path.glob(".runner/runs/*/dead.jsonl")))
     running.process.kill()
     running.finish()
     (made.path / "bad").unlink()
@@ -550,6 +550,21 @@ def test_each_letter_is_given_again_until_it_is_done_and_the_list_says_so(projec
     outcome = retry(made)
     assert (outcome.exit, len(runs(made))) == (0, 3)
     assert "done in run" in outcome.err
+
+
+def test_letters_of_an_earlier_run_are_given_again_only_if_it_is_named(project: Any) -> None:
+    made = make(project, LINE, "one 3")
+    assert made.run().exit == 4
+    assert made.run().exit == 4
+    (first, second) = (path.name for path in runs(made))
+    (made.path / "bad").unlink()
+    assert retry(made).exit == 0
+    outcome = retry(made)
+    assert (outcome.exit, len(runs(made))) == (0, 3), outcome
+    assert "nothing is left to retry" in outcome.err
+    assert f"1 item of run {second}: done in run" in outcome.err
+    assert retry(made, first).exit == 0
+    assert len(runs(made)) == 4
 
 
 def test_named_items_are_given_again_whatever_became_of_them(project: Any) -> None:
@@ -908,7 +923,7 @@ def test_a_run_that_goes_on_is_not_retried_yet(project: Any) -> None:
     work += "\n@task\ndef rest_of(context: Context):\n    while not context.stopping and not Path('end').exists(): time.sleep(0.01)\n    yield 1\n"
     (made.path / "plugins" / "work.py").write_text(work)
     running = made.start()
-    wait_for(lambda: list(made.path.glob(".runner/runs/*/dead.jsonl")))
+    wait_for(lambda: any(each.read_text().count("\n") > 1 for each in made.path.glob(".runner/runs/*/dead.jsonl")))
     outcome = retry(made, "last")
     assert outcome.exit == 3, outcome
     assert "still goes on" in outcome.err
