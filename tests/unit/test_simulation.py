@@ -227,9 +227,10 @@ def test_the_fast_path_does_what_the_general_path_does() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", range(16))
+@pytest.mark.parametrize("block", range(8))
 def test_the_fast_path_does_what_the_general_path_does_in_many_schedules(block: int) -> None:
-    assert sum(map(check_fast_path, range(block * SEEDS // 16, (block + 1) * SEEDS // 16))) > 20
+    for seed in range(block, SEEDS, 40):
+        check_fast_path(seed)
 
 
 @pytest.mark.parametrize("seed", CORPUS)
