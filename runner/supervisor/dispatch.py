@@ -243,14 +243,14 @@ class Dispatcher:
         if full and not self.ledger.returned_first(task.name):
             self._reset_unhindered(task)
             return 0
-        if task.is_async:  # each of its leases is one item
-            held, wanted = len(slot.leases), 1
+        if task.is_async:  # it may hold hundreds of leases
+            wanted = 1
         else:
-            held = sum([self.ledger.leases[lease].count for lease in slot.leases]) if slot.leases else 0
+            held = self._held_items(slot)
             wanted = task.chunk_sizer.items_to_grant(available, takers, self.ledger.leased_items[task.name], held)
         lifespan = task.plan.config.lifespan
         if lifespan is not None and lifespan.items is not None:
-            wanted = min(wanted, lifespan.items - slot.items - held)
+            wanted = min(wanted, lifespan.items - slot.items - self._held_items(slot))
             if wanted <= 0:
                 return 0
         if room <= 0:
@@ -261,6 +261,9 @@ class Dispatcher:
             least_bound = min(map(self.ledger.size_bound, task.bounding_queues))
             return max(1, min(wanted, least_bound // (_IDLE_PARTS * takers)))
         return min(wanted, room)
+
+    def _held_items(self, slot: WorkerSlot) -> int:
+        return sum([self.ledger.leases[lease].count for lease in slot.leases]) if slot.leases else 0
 
     def _rate_allowance(self, task: TaskState, throttle: TokenBucket, least: int) -> int:
         """Return how many items the task's `rate` allows now; when there are none, look again in time."""

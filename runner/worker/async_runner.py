@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import TimedOut
 from runner.forked_copies import ExitOnTouch
 from runner.transport.messages import PICKLED, Ack, Reply
-from runner.worker.call import split_batches
+from runner.worker.call import make_batch_failure, split_batches
 from runner.worker.failure import WORKER_ENDING_ERRORS, make_failure
 from runner.worker.returned_values import check_result, yields_items
-from runner.worker.runtime import all_encoded_items, decode_if_possible, decode_item, object_of
+from runner.worker.runtime import all_encoded_items, decode_item, object_of
 from runner.worker.spec import SupervisorGone
 
 if TYPE_CHECKING:
@@ -155,15 +155,15 @@ class AsyncRunner:
 
         What they give is taken when all have ended, so that it leaves with the end of the lease.
         """
-        ordered = self.runtime.spec.ordered
+        spec, ordered = self.runtime.spec, self.runtime.spec.ordered
         began = perf_counter()
         failures: dict[int, Failure] = {}
         given: list[tuple[int, list[Any], Callable[[BaseException], Failure]]] = []
         done = 0
-        for batch in split_batches(self.runtime.spec, grant):
+        for batch in split_batches(spec, grant):
             if failures and ordered:  # the rest is handed back
                 break
-            failure_of: Callable[[BaseException], Failure] = partial(self._batch_failure, batch, done)
+            failure_of: Callable[[BaseException], Failure] = partial(make_batch_failure, spec, batch, done)
             outputs: list[Any] = []
             if failure := await self._run_batch(grant, batch, outputs, failure_of):
                 failures[done] = failure
@@ -203,11 +203,6 @@ class AsyncRunner:
                 outputs.clear()
             return failure
         return None
-
-    def _batch_failure(self, batch: list[tuple[GrantedRange, int, Any]], at: int, error: BaseException) -> Failure:
-        shown = [decode_if_possible(part, encoded) for part, _, encoded in batch]
-        objects = [object_of(part, encoded) for part, _, encoded in batch]
-        return make_failure(self.runtime.spec, at, len(batch), error, shown, batch[0][0].attempt, shown, objects)
 
     def _note_end(self, ack: Ack, busy: float) -> None:
         """Note that an item, or a batch, has ended in the present task of the loop."""

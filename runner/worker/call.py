@@ -302,26 +302,32 @@ def execute_batches(runtime: WorkerRuntime, target: Callable[[Any], Any], grant:
         runtime.show_position(grant.lease, done)
         first_range, first_index, first = batch[0]
         runtime.context.set_item(first_range, first_index)
-        items: item_codec.EncodedItems = []
         runtime.send_suspect_preview(grant.lease, first_range, first)
         try:
-            items = [decode_item(part, encoded) for part, _, encoded in batch]
-            emit(target(items))
+            emit(target([decode_item(part, encoded) for part, _, encoded in batch]))
         except WORKER_ENDING_ERRORS:
             raise
         except BaseException as error:  # noqa: BLE001  whatever the user's function raises
-            # What could not be decoded is shown as it travelled.
-            shown = items or [encoded for _, _, encoded in batch]
-            objects = [object_of(part, encoded) for part, _, encoded in batch]
-            failure = make_failure(spec, done, len(batch), error, shown, first_range.attempt, shown, objects)
+            failure = make_batch_failure(spec, batch, done, error)
             runtime.output_buffer.end_failed_call(again=failure.verdict == "retry")
             failures.append(failure)
-            del shown, objects
         done += len(batch)
         now = perf_counter()
         runtime.measurements.record_items(now - last, len(batch))
         last = now
     return _make_reply(runtime, grant, done, failures, began)
+
+
+def make_batch_failure(
+    spec: WorkerSpec, batch: list[tuple[GrantedRange, int, Any]], at: int, error: BaseException
+) -> Failure:
+    """Describe the failure of a batch, `at` that place of its lease; its items are shown as they came.
+
+    The function may have changed the list that it was given.
+    """
+    shown = [decode_if_possible(part, encoded) for part, _, encoded in batch]
+    objects = [object_of(part, encoded) for part, _, encoded in batch]
+    return make_failure(spec, at, len(batch), error, shown, batch[0][0].attempt, shown, objects)
 
 
 def split_batches(spec: WorkerSpec, grant: Grant) -> Iterator[list[tuple[GrantedRange, int, Any]]]:

@@ -175,6 +175,13 @@ class LateSpread(LateListed):
             yield await Late.__call__(self, item)
 
 
+def emptying(items: list[int]) -> None:
+    """Takes items out of its batch, and fails."""
+    while len(items) > 1:
+        items.pop()
+    raise ValueError("no")
+
+
 async def picky(numbers: list[int], *, retried: int, rejected: int, folder: Path) -> AsyncIterator[int]:
     """A batch that fails once, one that is given up, and others."""
     import asyncio

@@ -439,3 +439,17 @@ def test_an_async_function_takes_batches(batch: Batch, mode: str, ordered: bool,
     assert 1 <= len(missing) <= dead <= batch.items, "of a batch that is given up, what it had yielded counts"
     assert (collected if ordered else sorted(collected)) == sorted(collected)
     assert (tmp_path / "tried").exists()
+
+
+def test_a_batch_that_its_function_has_emptied_fails_item_by_item() -> None:
+    collected: list[Any] = []
+    made = plan(
+        [
+            task("source", functions.numbers, outputs="a", args=(6,), mode="thread"),
+            task("middle", functions.emptying, "a", "b", batch=3, mode="thread"),
+            collector(collected, "b"),
+        ]
+    )
+    outcome = run(made, collected)
+    assert outcome.result.exit_code == 4, outcome.result
+    assert sorted(letter.preview for letter in outcome.letters) == [str(number) for number in range(6)]
