@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -83,18 +82,18 @@ def retry(
         re.compile(error)
     except re.error as wrong:
         raise UsageError(f"--error {error[:60]!r} is not a regular expression: {wrong}") from None
-    keys = {"grace": grace, "halt": halt, "deadline": deadline, "record": "0" if no_record else None}
-    sets = [(f"run.{key}", value if value.isdigit() else json.dumps(value)) for key, value in keys.items() if value]
+    sets = shared.run_settings(grace=grace, halt=halt, deadline=deadline, record="0" if no_record else None)
     params, given = dict(shared.parse_pairs(param, "--param")), shared.parse_pairs(set_, "--set")
     events = os.path.abspath(events) if events and events != "-" else events  # noqa: PTH100  a str may be any path
-    chosen = retries.choose_letters(Path(os.path.abspath(state)), run, retries.Selection(task, error, items))  # noqa: PTH100  as above
+    wanted = retries.Selection(task, error, items)
+    chosen = retries.choose_letters(Path(os.path.abspath(state)), run, wanted)  # noqa: PTH100  as above
     if not chosen.letters:
         _leave_without_run(chosen)
     from runner import gc_tuning, runs
 
     with lock_letters(chosen.path):
         # Once more: another retry may have taken them meanwhile.
-        chosen = retries.choose_letters(chosen.state, chosen.run, retries.Selection(task, error, items))
+        chosen = retries.choose_letters(chosen.state, chosen.run, wanted)
         retries.refuse_running(chosen)
         if not chosen.letters:
             _leave_without_run(chosen)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections import Counter
@@ -93,10 +92,9 @@ def run(
     document = streams.claim_stdout() if as_json else None
     shared.check_progress(progress)
     given, file = dict(shared.parse_pairs(param, "--param")), shared.file_or_default(file, "run")
-    keys = {"grace": grace, "log": log, "halt": halt, "deadline": deadline, "record": "0" if no_record else None}
-    written = {key: value for key, value in keys.items() if value is not None}
-    sets = shared.parse_pairs(set_, "--set")  # which are TOML: a number stays one
-    sets += [(f"run.{key}", value if value.isdigit() else json.dumps(value)) for key, value in written.items()]
+    sets = shared.parse_pairs(set_, "--set")
+    record = "0" if no_record else None
+    sets += shared.run_settings(grace=grace, log=log, halt=halt, deadline=deadline, record=record)
     loaded = select_tasks(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
     if help_params:
         from runner import check

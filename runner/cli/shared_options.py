@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -147,6 +148,16 @@ def check_progress(progress: str) -> None:
     """UsageError for a display that there is not."""
     if progress not in DISPLAYS:
         raise UsageError(f"--progress knows {', '.join(DISPLAYS)}, not {progress[:40]!r}")
+
+
+def run_settings(**values: str | None) -> list[tuple[str, str]]:
+    """Return what options say of `[run]`, as `--set` would: TOML, in which a number stays one.
+
+    >>> run_settings(halt="20", grace="5s", log=None)
+    [('run.halt', '20'), ('run.grace', '"5s"')]
+    """
+    given = {key: value for key, value in values.items() if value is not None}
+    return [(f"run.{key}", value if value.isdigit() else json.dumps(value)) for key, value in given.items()]
 
 
 def parse_pairs(texts: Iterable[str] | None, option: str) -> list[tuple[str, str]]:

@@ -71,9 +71,8 @@ def open_target(
     of which a killed process's last items, which are given again, cannot be taken back.
     """
     number = 1 if path == "-" else fd_of_path(path)
-    if only_files and (number is not None or _is_special(path)):
-        text = 'written by threads only (it is no file): say `mode = "thread"`, or nothing'
-        raise ValueError(f"{printable_path(path)}: {text}")
+    if only_files and number is not None:
+        raise _only_threads(path)
     if number in {1, 2}:
         return StreamTarget("stdout" if number == 1 else "stderr")
     if number is not None:
@@ -85,17 +84,15 @@ def open_target(
         if stat.S_ISSOCK(mode):
             raise OSError(f"{printable_path(path)}: this is a socket, which cannot be opened like a file")
         if not stat.S_ISREG(mode):
+            if only_files:
+                raise _only_threads(path)
             return DescriptorTarget(path, os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY))
     return AtomicFileTarget(path, run, append=append, place=place)
 
 
-def _is_special(path: str) -> bool:
-    """Return True for a pipe or a device."""
-    try:
-        mode = os.stat(path).st_mode  # noqa: PTH116  as above
-    except OSError:  # there is nothing yet
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+def _only_threads(path: str) -> ValueError:
+    text = 'written by threads only (it is no file): say `mode = "thread"`, or nothing'
+    return ValueError(f"{printable_path(path)}: {text}")
 
 
 def printable_path(path: str) -> str:

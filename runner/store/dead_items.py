@@ -34,15 +34,8 @@ class DeadItemFile:
         if self._fd is None:
             with run_folders.open_run_folder(self._state, self._run, make=True) as at:
                 self._fd = run_folders.create_file(at, ITEMS_FILE)
-        try:
-            run_folders.write_all(self._fd, data)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, self._size)
-                os.lseek(self._fd, self._size, os.SEEK_SET)
-            raise
         place = {"at": self._size, "size": len(data), "crc": zlib.crc32(data)}
-        self._size += len(data)
+        self._size = run_folders.append_whole(self._fd, data, self._size)
         self.room -= len(data)
         return place
 

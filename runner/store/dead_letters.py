@@ -75,15 +75,7 @@ class DeadLetterFile:
     def _write_line(self, found: Mapping[str, Any]) -> None:
         """Write one line, or none."""
         assert self._fd is not None
-        data = json.dumps(found).encode() + b"\n"
-        try:
-            run_folders.write_all(self._fd, data)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, self._size)
-                os.lseek(self._fd, self._size, os.SEEK_SET)
-            raise
-        self._size += len(data)
+        self._size = run_folders.append_whole(self._fd, json.dumps(found).encode() + b"\n", self._size)
 
     def close(self) -> None:
         """Close the file."""

@@ -120,6 +120,18 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def append_whole(fd: int, data: bytes, size: int) -> int:
+    """Write all of it behind the `size` bytes of a file, or nothing; return the new size. OSError: nothing."""
+    try:
+        write_all(fd, data)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, size)
+            os.lseek(fd, size, os.SEEK_SET)
+        raise
+    return size + len(data)
+
+
 def _write_new(at: int, name: str, data: bytes) -> None:
     fd = create_file(at, name)
     try:
