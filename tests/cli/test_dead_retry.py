@@ -497,7 +497,9 @@ def test_what_was_skipped_because_a_task_failed_over_its_item_follows(project: A
 def test_what_comes_after_a_source_that_had_failed_is_not_started_behind_its_back(project: Any) -> None:
     made = make(project, LINE + '    after = ["make"]\n', "one 3")
     work = (made.path / "plugins" / "work.py").read_text()
-    bad_source = work.replace('    note("made", "x")', '    yield 3\n    yield 4\n    raise OSError("gone")', 1)
+    until_dead = '    while not list(Path(".runner").glob("runs/*/dead.jsonl")): time.sleep(0.01)\n'
+    wrong = "    yield 3\n" + until_dead + '    yield 4\n    raise OSError("gone")'
+    bad_source = work.replace('    note("made", "x")', wrong, 1)
     (made.path / "plugins" / "work.py").write_text(bad_source)
     assert made.run().exit == 1
     (made.path / "bad").unlink()
