@@ -163,9 +163,10 @@ class AsyncRunner:
         for batch in split_batches(spec, grant):
             if failures and ordered:  # the rest is handed back
                 break
-            failure_of: Callable[[BaseException], Failure] = partial(make_batch_failure, spec, batch, done)
+            items: list[Any] = []
             outputs: list[Any] = []
-            if failure := await self._run_batch(grant, batch, outputs, failure_of):
+            failure_of: Callable[[BaseException], Failure] = partial(make_batch_failure, spec, batch, items, done)
+            if failure := await self._run_batch(grant, batch, items, outputs, failure_of):
                 failures[done] = failure
             given.append((done, outputs, failure_of))
             done += len(batch)
@@ -182,17 +183,19 @@ class AsyncRunner:
         self,
         grant: Grant,
         batch: list[tuple[GrantedRange, int, Any]],
+        items: list[Any],
         outputs: list[Any],
         failure_of: Callable[[BaseException], Failure],
     ) -> Failure | None:
-        """Call the function for one batch; return its failure. What it gives is in `outputs`."""
+        """Call the function for one batch, in `items`; return its failure. What it gives is in `outputs`."""
         runtime, kwargs = self.runtime, self.kwargs
         part, index, encoded = batch[0]
         if runtime.call_shape.context:
             kwargs = {**kwargs, runtime.call_shape.context: runtime.context.copy_for_item(part, index)}
         runtime.send_suspect_preview(grant.lease, part, encoded)
         try:
-            await self._collect([decode_item(each, travelled) for each, _, travelled in batch], kwargs, outputs)
+            items.extend([decode_item(each, travelled) for each, _, travelled in batch])
+            await self._collect(items, kwargs, outputs)
         except WORKER_ENDING_ERRORS:
             raise
         except BaseException as error:  # whatever the user's function raises

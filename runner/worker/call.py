@@ -302,13 +302,15 @@ def execute_batches(runtime: WorkerRuntime, target: Callable[[Any], Any], grant:
         runtime.show_position(grant.lease, done)
         first_range, first_index, first = batch[0]
         runtime.context.set_item(first_range, first_index)
+        items: list[Any] = []
         runtime.send_suspect_preview(grant.lease, first_range, first)
         try:
-            emit(target([decode_item(part, encoded) for part, _, encoded in batch]))
+            items = [decode_item(part, encoded) for part, _, encoded in batch]
+            emit(target(items))
         except WORKER_ENDING_ERRORS:
             raise
         except BaseException as error:  # noqa: BLE001  whatever the user's function raises
-            failure = make_batch_failure(spec, batch, done, error)
+            failure = make_batch_failure(spec, batch, items, done, error)
             runtime.output_buffer.end_failed_call(again=failure.verdict == "retry")
             failures.append(failure)
         done += len(batch)
@@ -319,13 +321,15 @@ def execute_batches(runtime: WorkerRuntime, target: Callable[[Any], Any], grant:
 
 
 def make_batch_failure(
-    spec: WorkerSpec, batch: list[tuple[GrantedRange, int, Any]], at: int, error: BaseException
+    spec: WorkerSpec, batch: list[tuple[GrantedRange, int, Any]], items: list[Any], at: int, error: BaseException
 ) -> Failure:
-    """Describe the failure of a batch, `at` that place of its lease; its items are shown as they came.
+    """Describe the failure of a batch, `at` that place of its lease.
 
-    The function may have changed the list that it was given.
+    `items` is the list that the function was given: if it has taken some out, or one could not be decoded, they are
+    shown as they came. Else they are not decoded twice, because the error's frames keep the first ones alive.
     """
-    shown = [decode_if_possible(part, encoded) for part, _, encoded in batch]
+    is_whole = len(items) == len(batch)
+    shown = items if is_whole else [decode_if_possible(part, encoded) for part, _, encoded in batch]
     objects = [object_of(part, encoded) for part, _, encoded in batch]
     return make_failure(spec, at, len(batch), error, shown, batch[0][0].attempt, shown, objects)
 
