@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from runner import events
 
 #: No run of a test takes so long: one that does hangs.
-LIMIT = 30.0
+LIMIT = 90.0
 
 
 @dataclass

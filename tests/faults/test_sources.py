@@ -83,8 +83,11 @@ def test_it_goes_on_where_it_was(form: str, size: int, tmp_path: Path) -> None:
 def test_wherever_it_dies(seed: int, tmp_path: Path) -> None:
     draw = random.Random(seed)
     function, count, key, expected = FORMS[draw.choice(list(FORMS))]
+    size = draw.choice([1, 50, 1000, 100_000])
+    if size == 1:  # each item is a message of its own: 20,000 of them take half a minute on a busy machine
+        count, expected = min(count, 2000), list(expected)[:2000]
     deaths = deaths_among(count, f"deaths {seed}")
-    outcome = outcome_of(function, (count, tmp_path, deaths), draw.choice([1, 50, 1000, 100_000]), key)
+    outcome = outcome_of(function, (count, tmp_path, deaths), size, key)
     assert outcome.result.exit_code == 0, outcome.result
     assert sorted(outcome.collected) == sorted(expected)
     assert len(outcome.of(events.WorkerDied)) == len(deaths)
