@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from virtual_disk import VirtualDisk, VirtualKeeper
+
 from runner.engines.engine_events import ExitStatus, MessageReceived, SignalReceived, WorkerExited
 from runner.error_text import ErrorText
 from runner.events import STATES, RunEnded
@@ -140,6 +142,8 @@ class FakeWorker:
     index: int = 0
     total: int = 0
     made: int = 0
+    #: A source's items that were given in an earlier life of the run.
+    skip: int = 0
     stop: bool = False
     finished: bool = False
     suspect: bool = False
@@ -211,8 +215,9 @@ class FakeEngine:
     def _make(self, worker: FakeWorker) -> None:
         if worker.busy or not worker.alive:
             return
-        room = min(worker.total, self.source_items) - worker.made
-        if worker.stop or worker.made >= self.source_items:
+        more = self.source_items - worker.skip
+        room = min(worker.total, more) - worker.made
+        if worker.stop or worker.made >= more:
             self._leave(worker, last=True)
             self._finish(worker)
         elif room > 0:
@@ -237,7 +242,8 @@ class FakeEngine:
         wants_ack = self.slow_items.random() < 0.5 if count == 1 else True
         worker.idle = not wants_ack
         name = worker.spec.name
-        items = [(name, index) for index in range(worker.made - count, worker.made)]
+        first = worker.skip + worker.made - count
+        items = [(name, index) for index in range(first, first + count)]
         outputs = tuple(Output(group, count, 10 * count, items) for group in range(len(worker.spec.output_groups)))
         made = Produced(count, outputs, self.script.cost * count * 0.1, wants_ack=wants_ack)
         worker.under_way += 1
@@ -349,7 +355,7 @@ class FakeEngine:
             return WorkerExited(worker.spec.slot, worker.life, ExitStatus(code=0), Position(0, 0))
 
         # A source that is stopped has more, as a real one says.
-        early = not worker.spec.inputs and worker.made < self.source_items
+        early = not worker.spec.inputs and worker.made < self.source_items - worker.skip
         end = MessageReceived(worker.spec.slot, worker.life, Finished(returned_early=early))
         self.hub.at(0, lambda: end if worker.alive else None)
         self.hub.at(0.0001, gone)
@@ -418,16 +424,18 @@ def simulate(
     source_items: int = 50,
     signals: Iterable[tuple[float, int]] = (),
     watch: Callable[[Supervisor], None] | None = None,
+    durable: bool = False,
 ) -> tuple[Any, FakeEngine, Supervisor, list[Any]]:
     """Run a plan on the fake engine, the balance checked at every step; `signals` are times and numbers.
 
-    `watch` looks at the supervisor whenever it waits.
+    `watch` looks at the supervisor whenever it waits. `durable`: with a disk, which takes its time.
     """
     clock = FakeClock()
     hub = FakeReactor(clock)
     fleet = FakeEngine(hub, script, source_items)
     seen: list[Any] = []
-    supervisor = Supervisor(plan_, {"process": fleet, "thread": fleet}, hub, clock, seen.append)
+    keeper = VirtualKeeper(hub, VirtualDisk(), script.seed, slowness=0.02) if durable else None
+    supervisor = Supervisor(plan_, {"process": fleet, "thread": fleet}, hub, clock, seen.append, keeper=keeper)
 
     def check() -> None:
         for line in supervisor.ledger.subscriptions:
@@ -436,7 +444,8 @@ def simulate(
             assert tally.put == held, f"{line.name}: {tally} queued={line.count} leased={line.leased_items}"
             assert line.count >= 0
             assert line.leased_items >= 0
-        kept_beside_idle(fleet, supervisor)
+        if not durable:  # there they may wait for the disk
+            kept_beside_idle(fleet, supervisor)
         for queue, expected in supervisor.dispatcher.expected_items.items():
             assert expected >= 0, f"{queue}: expected {expected}"
         if watch is not None:

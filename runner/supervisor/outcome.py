@@ -166,6 +166,7 @@ def conclude_run(
     # Before what is left is counted: a worker that was ended still holds its leases.
     tasks = tuple(_summarize_task(state, task, now) for task in state.tasks.values())
     ledger.count_left()
+    state.audit.take_back(ledger.taken_back)
     faults = list(state.audit.find_faults(ledger, state.topology, cut_short=state.stopping))
     for _, sentence in faults:
         state.emit(events.Notice(now, sentence))

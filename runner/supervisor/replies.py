@@ -150,12 +150,14 @@ class ReplyHandler(Struct, eq=False):
             if dead is None:
                 preview = evidence.previews[place] if evidence.previews else evidence.preview
                 self.state.dead_letters.store_letter(given_up, preview)
+                self.state.ledger.bury_item(given_up, evidence.text.task, preview)
             else:
                 letter = self._dead_letter(given_up, evidence)
                 self.state.audit.sent_by_queue[dead] += 1
-                self.state.ledger.put(
-                    dead, [self.state.ledger.make_chunk(letter, 1, 64 + len(evidence.text.traceback))]
-                )
+                chunk = given_up.item_range.chunk
+                size = 64 + len(evidence.text.traceback)
+                letters = self.state.ledger.make_chunk(letter, 1, size, origin=chunk.origin or chunk.number)
+                self.state.ledger.put(dead, [letters])
                 self.state.dirty_tasks.add_readers(dead)
         if settlement.dead_items:
             evidence = settlement.dead_items[-1].evidence
@@ -172,7 +174,7 @@ class ReplyHandler(Struct, eq=False):
     def _on_produced(self, slot: WorkerSlot, message: messages.Produced) -> None:
         task = slot.task
         self.dispatcher.count_arrived(task, slot, message.item_count, wants_ack=message.wants_ack)
-        self.state.ledger.source_items[task.name] += message.item_count
+        self.state.ledger.count_produced(task.name, slot.name, message.item_count)
         for queue, chunk in self._make_chunks(task, message.outputs):
             self.state.ledger.put(queue, [chunk], sender=task.name)
             self.state.dirty_tasks.add_readers(queue)

@@ -127,10 +127,22 @@ def finish_task(state: RunState, task: TaskState, stage: Stage) -> None:
     task.ended_at = now
     state.check_starts = state.check_ends = True
     state.emit(events.TaskEnded(now, name, stage.value, task.failure_reason))
+    if state.ledger.journal is not None and stage is Stage.OK and _is_over_for_good(state, task):
+        state.ledger.journal.ended(name)
     state.ledger.remove_reader(name, state.topology.ended_tasks)
     state.dirty_tasks.add_input_writers(name)
     for queue in state.topology.nodes[name].outputs:
         state.dirty_tasks.add_readers(queue)
+
+
+def _is_over_for_good(state: RunState, task: TaskState) -> bool:
+    """Return True if a task that ended well need not begin again when the run goes on.
+
+    A source has come to its own end, and a tear-down was not told that the run is being stopped.
+    """
+    if task.is_source:
+        return all(slot.ended_by_itself for slot in task.slots)
+    return not state.stopping
 
 
 class Shutdown(Struct, eq=False):

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import durable_lives
 import fake_engine
 import msgspec
 import psutil
@@ -33,8 +34,10 @@ from unit import (
     test_boxes,
     test_chunking,
     test_collect,
+    test_durable_simulation,
     test_each,
     test_grain_simulation,
+    test_journal,
     test_ledger,
     test_link,
     test_simulation,
@@ -61,10 +64,12 @@ pytestmark = pytest.mark.usefixtures("short_diffs")
 #: Schedules that are simulated, of those of the default set: each bug for which the simulation is named is noticed in
 #: one of them at least, most in several.
 SEEDS = (0, 1, 3, 9, 13, 15, 17, 29, 30, 31, 33, 37, 41, 68, 75, 92, 93, 145)
+#: The same of runs that crash and go on.
+LIVES = (3, 4, 10, 13, 9, 38)
 #: Events after which a simulated run hangs; those of these schedules have less than half as many.
 LIMIT = 4_000
 #: The floors of the engine; each has at least so many planted bugs.
-FLOORS = ("ledger", "dispatch", "crashes", "shutdown", "worker", "shm", "transport", "store", "retries")
+FLOORS = ("ledger", "journal", "dispatch", "crashes", "shutdown", "worker", "shm", "transport", "store", "retries")
 LEAST = 4
 
 # -- who notices -----------------------------------------------------------------------------------
@@ -74,6 +79,12 @@ def simulation() -> None:
     """The seeded schedules; the first one that notices ends it."""
     for seed in SEEDS:
         test_simulation.check(seed)
+
+
+def lives() -> None:
+    """Durable runs whose supervisor crashes; the first one that notices ends it."""
+    for seed in LIVES:
+        durable_lives.check_lives(seed)
 
 
 def bounded_run() -> None:
@@ -176,6 +187,25 @@ def lose_the_outputs(
 def out_of_order(original: Any, self: Any, entry: Any, outputs: Any) -> Any:
     original(self, entry, [])
     return outputs
+
+
+def acked_at_once(original: Any, self: Any, lease: Any, start: int, length: int) -> None:
+    """The journal is told of an ordered task's acks before its results leave."""
+    entry, lease.order_entry = lease.order_entry, None
+    original(self, lease, start, length)
+    lease.order_entry = entry
+
+
+def written_in_between(original: Any, self: Any, *args: Any, **options: Any) -> Any:
+    """What comes before in the step is in a group of its own."""
+    if self.journal is not None:
+        durable_lives.CURRENT[0].hand_over()
+    return original(self, *args, **options)
+
+
+def written_before_its_chunks(original: Any, self: Any, *args: Any) -> None:
+    original(self, *args)
+    durable_lives.CURRENT[0].hand_over()
 
 
 def never_repeated(original: Any, self: Any, *args: Any) -> Any:
@@ -410,6 +440,7 @@ class Bug:
 
 NOT_RAISED = pytest.fail.Exception
 _LEDGER = "runner.ledger.ledger:Ledger"
+_JOURNAL = "runner.ledger.journal:Journal"
 _LINE = "runner.ledger.subscriptions:Subscription"
 _SIZER = "runner.chunk_sizing:ChunkSizer"
 _SHUTDOWN = "runner.supervisor.shutdown:Shutdown"
@@ -422,6 +453,7 @@ _MANY_THEN_ERROR = partial(test_items.test_a_generator_that_raises_half_way, "th
 _BACKING_OFF = test_items.test_a_waiting_retry_holds_no_worker_and_backs_off
 _LETTERS = partial(with_folder, test_store.test_letters_are_in_the_file_at_once_and_come_back_as_they_were)
 _HALT = partial(test_simulation.test_halt_leaves_the_rest, Halt(count=1))
+_OWED_RANGES = test_journal.test_what_is_owed_is_told_by_ranges_with_its_attempts_and_crashes
 _SLICE = test_grain_simulation.test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds
 
 BUGS: dict[str, Bug] = {
@@ -459,6 +491,59 @@ BUGS: dict[str, Bug] = {
         f"{_LEDGER}.count_left",
         nothing,
         test_ledger.test_what_is_queued_leased_or_held_back_at_the_end_is_left,
+    ),
+    # journal
+    "items are granted before they are on disk": Bug(
+        "journal", f"{_LINE}.admit_asleep", lambda original, self, chunk, group: self.admit_chunk(chunk), lives
+    ),
+    "an ack is on disk without its outputs": Bug("journal", f"{_LEDGER}._send", written_in_between, lives),
+    "a source's place is on disk before its chunks": Bug(
+        "journal", f"{_LEDGER}.count_produced", written_before_its_chunks, lives
+    ),
+    "a chunk's memory is given back before its removal is on disk": Bug(
+        "journal",
+        f"{_JOURNAL}._take_removed",
+        lambda original, self: dict.fromkeys(original(self)),
+        partial(test_journal.test_what_lies_in_arenas_is_held_until_its_removal_is_on_disk, 1),
+    ),
+    "an ordered task's acks are written at once": Bug("journal", f"{_LEDGER}._done", acked_at_once, lives),
+    "attempts are lost with the supervisor": Bug(
+        "journal",
+        f"{_JOURNAL}.mark",
+        lambda original, self, line, piece, task_: original(
+            self, line, msgspec.structs.replace(piece, attempts=0), task_
+        ),
+        _OWED_RANGES,
+    ),
+    "crashes are lost with the supervisor": Bug(
+        "journal",
+        f"{_JOURNAL}.mark",
+        lambda original, self, line, piece, task_: original(
+            self, line, msgspec.structs.replace(piece, crashes=0), task_
+        ),
+        _OWED_RANGES,
+    ),
+    "a chunk's number is used again": Bug("journal", f"{_LEDGER}.number_chunks_from", nothing, lives),
+    "a letter's item is removed": Bug(
+        "journal",
+        f"{_LEDGER}.make_chunk",
+        lambda original, self, *args, origin=0: original(self, *args),
+        lives,
+    ),
+    "what an order held back leaves out of order when the run ends": Bug(
+        "journal", "runner.ledger.chunks:ReleaseOrder.take_left_ranges", always([]), lives
+    ),
+    "a task begins again although it has ended": Bug(
+        "journal",
+        "runner.supervisor.resume:_finish_ended_tasks",
+        nothing,
+        test_durable_simulation.test_what_has_ended_well_does_not_begin_again,
+    ),
+    "a task has ended although more will come": Bug(
+        "journal",
+        "runner.topology:Topology.is_closed",
+        lambda original, self, queue, inside=(): original(self, queue, inside) or bool(inside),
+        test_durable_simulation.test_what_has_ended_well_does_not_begin_again,
     ),
     # dispatch
     "a bound is one too large": Bug(
