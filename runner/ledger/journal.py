@@ -116,6 +116,15 @@ class LedgerImage(Struct):
             counts = self.line_counts.get(line, ItemCounts())
             if missing := counts.missing - owed[line]:
                 faults.append(f"`{line}` was put {counts.put:,} items, and {counts.put - missing:,} are accounted for")
+        made: dict[str, int] = defaultdict(int)
+        for (task, _), place in self.sources.items():
+            made[task] += place.made
+        read = {task: tally.read for task, tally in self.task_tallies.items()}
+        faults += [
+            f"task `{task}` has given {read.get(task, 0):,} items, and its workers {made[task]:,}"
+            for task in {*made, *read}
+            if read.get(task, 0) != made[task]
+        ]
         faults += [
             f"a dead item of `{dead.queue}` is in chunk {dead.chunk_number}, which is not there"
             for dead in self.dead_items.values()
