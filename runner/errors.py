@@ -65,6 +65,10 @@ class LedgerRefused(RunnerError):
     exit_code = 3
 
 
+class SourceChanged(RunnerError):
+    """A source gives other items than in an earlier life of its durable run."""
+
+
 class Retry(Exception):
     """Raised by a task function: give me this item again, after `after` seconds (default: the back-off).
 

@@ -43,6 +43,7 @@ class RunSettings:
     state: Path = Path(".runner")
     record: int = 20
     max_item: int = 256 * MIB
+    durable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class Mill:
         assert ledger.journal is not None
         if draw.random() < 0.5:
             count = draw.randint(1, 5)
-            ledger.count_produced("source", "source", count)
+            ledger.count_produced("source", "source", count, draw.getrandbits(32), {1: 5})
             ledger.put("a", [ledger.make_chunk(self.payload(count), count, 10 * count)], sender="source")
         elif lease := ledger.grant_lease("work", 0, draw.randint(1, 7)):
             done = draw.randint(1, lease.count)

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from runner.model import Config
     from runner.report.record import RunRecord
     from runner.runs import OutputOptions
+    from runner.store.durable_folder import DurableFolder
     from runner.supervisor.plan import Plan, TaskPlan
 
-_DISPLAYS = ("auto", "live", "plain", "json", "none")
+DISPLAYS = ("auto", "live", "plain", "json", "none")
 _MOST_NAMES = 8
 
 
@@ -62,6 +64,9 @@ def run(
     log_file: Annotated[
         str | None, Option(metavar="FILE", help="Append all output to FILE as well, as log lines.")
     ] = None,
+    durable: Annotated[
+        bool | None, Option("--durable/--no-durable", help="Keep a ledger on disk, for `runner resume`, or none.")
+    ] = None,
     dry_run: Annotated[bool, Option("--dry-run", "-n", help="Say what would be started, and start nothing.")] = False,
     help_params: Annotated[
         bool, Option("--help-params", help="List the params of the file, and start nothing.")
@@ -79,7 +84,7 @@ def run(
         Option(
             metavar="auto|live|plain|json|none",
             help="How to show how far it is: on the terminal, as lines for people or programs, not at all.",
-            autocompletion=lambda: _DISPLAYS,
+            autocompletion=lambda: DISPLAYS,
         ),
     ] = "auto",
     report: Annotated[bool, Option("--report", help="Write the report at the end, beside the record.")] = False,
@@ -106,13 +111,14 @@ def run(
     from runner import config
 
     document = streams.claim_stdout() if as_json else None
-    if progress not in _DISPLAYS:
-        raise UsageError(f"--progress knows {', '.join(_DISPLAYS)}, not {progress[:40]!r}")
+    if progress not in DISPLAYS:
+        raise UsageError(f"--progress knows {', '.join(DISPLAYS)}, not {progress[:40]!r}")
     given, file = dict(shared.parse_pairs(param, "--param")), shared.file_or_default(file, "run")
     keys = {"grace": grace, "log": log, "halt": halt, "deadline": deadline, "record": "0" if no_record else None}
     written = {key: value for key, value in keys.items() if value is not None}
     sets = shared.parse_pairs(set_, "--set")  # which are TOML: a number stays one
     sets += [(f"run.{key}", value if value.isdigit() else json.dumps(value)) for key, value in written.items()]
+    sets += [] if durable is None else [("run.durable", json.dumps(durable))]
     loaded = select_tasks(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
     if help_params:
         from runner import check
@@ -132,6 +138,10 @@ def run(
         early_fork.fork_early()
     gc_tuning.freeze_imported()
     plan = runs.prepare_plan(loaded, shared.plugin_choice(no_plugin, no_plugins, only_plugin))
+    if plan.settings.durable:
+        from runner.cli.durable_command import describe_command
+
+        plan = replace(plan, command=describe_command(loaded, given, sets, task, skip))
     if dry_run:
         print("\n".join(_describe_plan(loaded, plan)))
         return
@@ -151,7 +161,7 @@ def run(
         log_file=log_file,
         write_page=write_page,
     )
-    _execute_and_leave(plan, options, document)
+    execute_and_leave(plan, options, document)
 
 
 def _describe_plan(config: Config, plan: Plan) -> list[str]:
@@ -193,13 +203,21 @@ def _written_arguments(config: Config, task: str) -> str:
     return ", ".join([*listed, *(f"{name}={to_toml(value)}" for name, value in kwargs.items())])
 
 
-def _execute_and_leave(plan: Plan, options: OutputOptions, document: Callable[[str], None] | None) -> NoReturn:
-    """Run the plan, say how it ended, and leave with its exit code; `document` writes the summary as JSON."""
+def execute_and_leave(
+    plan: Plan,
+    options: OutputOptions,
+    document: Callable[[str], None] | None = None,
+    earlier: DurableFolder | None = None,
+) -> NoReturn:
+    """Run the plan, say how it ended, and leave with its exit code; `document` writes the summary as JSON.
+
+    `earlier`: the ledger of the durable run that goes on.
+    """
     from runner import runs
 
     # What tasks print has a way of its own, the printer's, or stays raw.
     with streams.escaped_output(False), streams.strict_output():
-        outcome, record = runs.perform(plan, options)
+        outcome, record = runs.perform(plan, options, earlier=earlier)
     code = outcome.exit_code
     if document is not None and record is not None:
         code = _write_summary(record, document, code)

@@ -31,6 +31,8 @@ RUN = KeyTable(
         "lines of output carry the name of their worker, or are left alone", '"prefix"'),
     Key("state", types.PATH, "folder of ledgers, dead letters and reports, relative to the file", '".runner"'),
     Key("record", types.integer(0), "the number of runs that are kept in `state`, this one included; 0: none", "20"),
+    Key("durable", types.BOOLEAN,
+        "keep the ledger on disk: after a crash, or a stop, `runner resume` goes on where the run was", "false"),
     Key("max_item", types.SIZE, "the largest item that may travel between processes", '"256MiB"'),
 )
 

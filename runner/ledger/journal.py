@@ -40,9 +40,11 @@ OwedKey = tuple[str, int]
 
 
 class SourcePlace(Struct, frozen=True):
-    """How far a source's worker has come: how many items it has given."""
+    """How far a source's worker has come: items that it has given, a CRC of them, and those of the first 1, 2, 4 ..."""
 
     made: int = 0
+    crc: int = 0
+    checks: dict[int, int] = field(default_factory=dict)
 
 
 class DeadItem(Struct, frozen=True):
@@ -59,7 +61,8 @@ class DeadItem(Struct, frozen=True):
 class JournalGroup(Struct, frozen=True):
     """What has changed, to be written in one transaction: of each thing its last state.
 
-    `removed_chunks` maps numbers to whatever holds their payloads. `ended_tasks`: whether a task has ended well.
+    `removed_chunks` maps numbers to whatever holds their payloads. `saved_places`: what workers have saved with their
+    acks, by task and worker. `ended_tasks`: whether a task has ended well.
     """
 
     number: int
@@ -70,6 +73,7 @@ class JournalGroup(Struct, frozen=True):
     line_counts: dict[str, ItemCounts]
     task_tallies: dict[str, TaskTally]
     sources: dict[tuple[str, str], SourcePlace]
+    saved_places: dict[tuple[str, str], str]
     ended_tasks: dict[str, bool]
     dead_items: list[DeadItem]
 
@@ -83,6 +87,7 @@ class LedgerImage(Struct):
     line_counts: dict[str, ItemCounts] = field(default_factory=dict)
     task_tallies: dict[str, TaskTally] = field(default_factory=dict)
     sources: dict[tuple[str, str], SourcePlace] = field(default_factory=dict)
+    saved_places: dict[tuple[str, str], str] = field(default_factory=dict)
     ended_tasks: set[str] = field(default_factory=set)
     dead_items: dict[tuple[str, int, int], DeadItem] = field(default_factory=dict)
 
@@ -99,6 +104,7 @@ class LedgerImage(Struct):
         self.line_counts |= group.line_counts
         self.task_tallies |= group.task_tallies
         self.sources |= group.sources
+        self.saved_places |= group.saved_places
         for name, has_ended in group.ended_tasks.items():
             (self.ended_tasks.add if has_ended else self.ended_tasks.discard)(name)
         self.dead_items |= {(item.task, item.chunk_number, item.index): item for item in group.dead_items}
@@ -147,6 +153,7 @@ class Journal:
         self._line_counts = defaultdict(ItemCounts, {name: _copied(each) for name, each in image.line_counts.items()})
         self._task_tallies = defaultdict(TaskTally, {name: replace(each) for name, each in image.task_tallies.items()})
         self._sources = dict(image.sources)
+        self._saved_places = dict(image.saved_places)
         #: How many subscriptions, letters and dead items refer to each chunk.
         self._references: dict[int, int] = defaultdict(int)
         for _, number in self._owed:
@@ -166,6 +173,7 @@ class Journal:
         self._changed_lines: set[str] = set()
         self._changed_tasks: set[str] = set()
         self._changed_sources: set[tuple[str, str]] = set()
+        self._newly_saved: dict[tuple[str, str], str] = {}
         self._unreferenced: dict[int, Chunk] = {}
         self._ended_tasks: dict[str, bool] = {}
         self._dead_items: list[DeadItem] = []
@@ -235,11 +243,11 @@ class Journal:
             del self._owed[key]
             self._drop_reference(chunk.number, chunk)
 
-    def made(self, task: str, worker: str, items: int) -> None:
+    def made(self, task: str, worker: str, items: int, crc: int, checks: Mapping[int, int]) -> None:
         """Note the items that a source has given, in the step in which they are put."""
         key = (task, worker)
         before = self.source_place(*key)
-        self._sources[key] = replace(before, made=before.made + items)
+        self._sources[key] = SourcePlace(before.made + items, crc, {**before.checks, **checks})
         self._changed_sources.add(key)
         self._task_tallies[task].read += items
         self._changed_tasks.add(task)
@@ -248,6 +256,15 @@ class Journal:
     def source_place(self, task: str, worker: str) -> SourcePlace:
         """Return how far a source's worker has come, in this life of the run and the earlier ones."""
         return self._sources.get((task, worker), SourcePlace())
+
+    def save_place(self, task: str, worker: str, saved: str) -> None:
+        """Note what a worker has saved, in the step in which its acks are applied."""
+        self._saved_places[task, worker] = self._newly_saved[task, worker] = saved
+        self._changed = True
+
+    def saved_place(self, task: str, worker: str) -> str:
+        """Return what a worker has saved last, in this life of the run or an earlier one; "" for nothing."""
+        return self._saved_places.get((task, worker), "")
 
     def ended(self, task: str, *, has_ended: bool = True) -> None:
         """Note that a task has ended well, or begins again."""
@@ -281,13 +298,14 @@ class Journal:
             line_counts={name: _copied(self._line_counts[name]) for name in self._changed_lines},
             task_tallies={name: self._task_tally(name) for name in self._changed_tasks},
             sources={key: self._sources[key] for key in self._changed_sources},
+            saved_places=self._newly_saved,
             ended_tasks=self._ended_tasks,
             dead_items=self._dead_items,
         )
         self._groups_under_way.append(group)
         self.group_number += 1
         self._changed = False
-        self._new_chunks, self._ended_tasks, self._dead_items = [], {}, []
+        self._new_chunks, self._ended_tasks, self._dead_items, self._newly_saved = [], {}, [], {}
         for changed in (self._changed_owed, self._changed_lines, self._changed_tasks, self._changed_sources):
             changed.clear()
         return group

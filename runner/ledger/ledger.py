@@ -81,11 +81,11 @@ class Ledger:
                 if sender is not None:
                     self.sent_items[sender] += chunk.count
 
-    def count_produced(self, task: str, worker: str, items: int) -> None:
-        """Count a source's items, whose chunks are put in the same step."""
+    def count_produced(self, task: str, worker: str, items: int, crc: int, checks: Mapping[int, int]) -> None:
+        """Count a source's items, whose chunks are put in the same step; see `journal.SourcePlace`."""
         self.source_items[task] += items
         if self.journal is not None:
-            self.journal.made(task, worker, items)
+            self.journal.made(task, worker, items, crc, checks)
 
     def wake_kept(self, upto: int) -> list[str]:
         """Let the items be granted that have come with the groups up to this one, which are on disk; return queues."""

@@ -36,7 +36,8 @@ def restore_ledger(ledger: Ledger, image: LedgerImage) -> None:
     """
     lines = {line.name: line for line in ledger.subscriptions}
     for name, counts in image.line_counts.items():
-        line = lines[name]
+        if (line := lines.get(name)) is None:
+            continue  # a queue that the file no longer has; nothing of it is owed
         line.counts.put, line.counts.done = counts.put, counts.done
         line.counts.dead, line.counts.dropped = counts.dead, counts.dropped
     places = {number: place for place, number in enumerate(image.chunks)}

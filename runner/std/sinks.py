@@ -48,8 +48,19 @@ class _FileSink:
         if is_process_worker():
             # A killed process's items are given again, and those of its last chunk would be in the file twice.
             raise ValueError(f'{self.path}: files are written by threads only: say `mode = "thread"`, or nothing')
-        self._to = open_target(self.path, str(getattr(self._context, "run", "")))
+        saved = getattr(self._context, "saved", None) or {}
+        length = saved.get("length") or 0 if getattr(self._context, "durable", False) else None
+        self._to = open_target(self.path, str(getattr(self._context, "run", "")), length)
+        self._go_on(saved)
         return self
+
+    def _go_on(self, saved: dict[str, Any]) -> None:
+        """Go on after what was saved in an earlier life of a durable run."""
+        self._headed = bool(saved.get("headed"))
+
+    def save(self) -> dict[str, Any]:
+        """Make safe what was written, and return how far it is: it comes back in the next life of a durable run."""
+        return {"length": None if self._to is None else self._to.save(), "headed": self._headed}
 
     def __call__(self, item: Any) -> None:
         is_batch = isinstance(item, list) and getattr(self._context, "batched", False)
@@ -93,6 +104,8 @@ class _FileSink:
             why = os.strerror(self._lost.errno) if self._lost.errno else str(self._lost)
             raise OSError(self._lost.errno, f"{printable_path(self.path)} {is_not}: {why}")
         if to.is_atomic and cut and not self.partial:
+            if getattr(self._context, "durable", False):
+                return  # what has come is kept aside, for `runner resume`
             why = "the run was stopped, or a task that feeds it has failed; `partial = true` keeps what has come"
             sys.stderr.write(f"{printable_path(self.path)} is not written: {why}\n")
             return
@@ -205,6 +218,14 @@ class WriteCsv(_FileSink):
         self._fields, self._delimiter, self._header = fields, delimiter, header
         if fields is not None:
             _check_columns(fields)
+
+    def _go_on(self, saved: dict[str, Any]) -> None:
+        super()._go_on(saved)
+        self._fields = saved.get("fields") or self._fields
+
+    def save(self) -> dict[str, Any]:
+        """Save the columns as well, which may be those of the first item."""
+        return {**super().save(), "fields": self._fields}
 
     def _header_text(self) -> str:
         return self._csv_rows([self._fields]) if self._header and self._fields is not None else ""

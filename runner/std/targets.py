@@ -44,6 +44,10 @@ class SinkTarget:
         """Write all of it, or raise OSError."""
         raise NotImplementedError
 
+    def save(self) -> int | None:
+        """Make safe what has come; return its length, to which it can be cut in the next life of a durable run."""
+        return None
+
     def commit(self) -> None:
         """Keep what has come, which is all; where it is not `is_atomic` that is there already."""
 
@@ -51,10 +55,11 @@ class SinkTarget:
         """Let go of everything; never raises."""
 
 
-def open_target(path: str, run: str) -> SinkTarget:
+def open_target(path: str, run: str, saved_length: int | None = None) -> SinkTarget:
     """Return the target that a path means, `-` being standard output; OSError says why there is none.
 
-    `run` is the run's id, or empty: within one run a file is begun once.
+    `run` is the run's id, or empty: within one run a file is begun once. `saved_length`: the run is durable, and an
+    earlier life has saved so many bytes of the file.
     """
     number = 1 if path == "-" else fd_of_path(path)
     if number in {1, 2}:
@@ -69,7 +74,7 @@ def open_target(path: str, run: str) -> SinkTarget:
             raise OSError(f"{printable_path(path)}: this is a socket, which cannot be opened like a file")
         if not stat.S_ISREG(mode):
             return DescriptorTarget(path, os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY))
-    return AtomicFileTarget(path, run)
+    return AtomicFileTarget(path, run) if saved_length is None else DurableFileTarget(path, run, saved_length)
 
 
 def printable_path(path: str) -> str:
@@ -179,7 +184,7 @@ class AtomicFileTarget(SinkTarget):
             text = "an earlier worker of this run has written a part of this file, which would be lost"
             raise FileExistsError(f"{self._path}: {text}")
         try:
-            self._fd, self._aside = _open_part(self._folder, name, self._path)
+            self._fd, self._aside = self._open_file(name)
             _copy_mode(self._fd, self._target)
         except OSError as error:
             self.close()
@@ -188,6 +193,10 @@ class AtomicFileTarget(SinkTarget):
             _raise_with_context(error, f"{self._path}: no file can be made in {printable_path(self._folder)}")
         if run:
             _BEGUN[self._target] = run
+
+    def _open_file(self, name: str) -> tuple[int, str]:
+        """Return what is written to, locked, and its path."""
+        return _open_part(self._folder, name, self._path)
 
     def write(self, data: bytes) -> None:
         """Append; an error leaves no half of it."""
@@ -232,6 +241,53 @@ class AtomicFileTarget(SinkTarget):
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
             close_descriptors(self._fd)
         self._aside, self._fd = "", -1
+
+
+class DurableFileTarget(AtomicFileTarget):
+    """The file of a durable run: what is written aside stays there until the run has ended well.
+
+    In the next life it is cut to what was saved with the acks of its items, so each of them is there once. Other runs
+    leave it alone, because its name has the run's id.
+    """
+
+    def __init__(self, path: str, run: str, saved_length: int) -> None:
+        self._run, self._saved_length = run, saved_length
+        super().__init__(path, "")
+
+    def _open_file(self, name: str) -> tuple[int, str]:
+        aside = os.path.join(self._folder, part_name(f"{name}.{self._run}"))  # noqa: PTH118
+        if not self._saved_length:
+            return _open_part(self._folder, f"{name}.{self._run}", self._path)
+        if not os.path.exists(aside) and _size_of(self._target) == self._saved_length:  # noqa: PTH110
+            os.rename(self._target, aside)  # noqa: PTH104  it was in its place already when the run was killed
+        fd = os.open(aside, _LOOK_AT)
+        try:
+            _lock_file(fd)
+            if os.fstat(fd).st_size < self._saved_length:
+                raise OSError(errno.EIO, f"{printable_path(aside)} is shorter than what was saved")  # noqa: TRY301  as others
+            os.ftruncate(fd, self._saved_length)
+            os.lseek(fd, self._saved_length, os.SEEK_SET)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd, aside
+
+    def save(self) -> int:
+        """Sync what was written; return its length."""
+        os.fdatasync(self._fd)
+        return os.lseek(self._fd, 0, os.SEEK_CUR)
+
+    def close(self) -> None:
+        """Leave what is not in its place where it is: the run may go on."""
+        self._aside = ""
+        super().close()
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116
+    except OSError:
+        return -1
 
 
 def _raise_with_context(error: OSError, what: str) -> NoReturn:

@@ -55,7 +55,9 @@ CREATE TABLE line(name TEXT PRIMARY KEY, put INTEGER, done INTEGER, dead INTEGER
     WITHOUT ROWID;
 CREATE TABLE task(name TEXT PRIMARY KEY, done INTEGER, dead INTEGER, dropped INTEGER, repeated INTEGER, taken INTEGER,
     sent INTEGER, read INTEGER, crc INTEGER) WITHOUT ROWID;
-CREATE TABLE source(task TEXT, worker TEXT, made INTEGER, crc INTEGER, PRIMARY KEY(task, worker)) WITHOUT ROWID;
+CREATE TABLE source(task TEXT, worker TEXT, made INTEGER, made_crc INTEGER, checks TEXT, crc INTEGER,
+    PRIMARY KEY(task, worker)) WITHOUT ROWID;
+CREATE TABLE place(task TEXT, worker TEXT, saved TEXT, crc INTEGER, PRIMARY KEY(task, worker)) WITHOUT ROWID;
 CREATE TABLE ended(task TEXT PRIMARY KEY, has_ended INTEGER, crc INTEGER) WITHOUT ROWID;
 CREATE TABLE dead(task TEXT, number INTEGER, at INTEGER, queue TEXT, preview TEXT, letter BLOB, crc INTEGER,
     PRIMARY KEY(task, number, at)) WITHOUT ROWID;
@@ -67,7 +69,8 @@ _COLUMNS = {
     "owed": "line, number, ranges",
     "line": "name, put, done, dead, dropped",
     "task": "name, done, dead, dropped, repeated, taken, sent, read",
-    "source": "task, worker, made",
+    "source": "task, worker, made, made_crc, checks",
+    "place": "task, worker, saved",
     "ended": "task, has_ended",
     "dead": "task, number, at, queue, preview, letter",
 }
@@ -234,7 +237,10 @@ class LedgerFile:
             image.owed[line, number] = found
         image.line_counts = {name: ItemCounts(*counts) for name, *counts in self._rows("line")}
         image.task_tallies = {name: TaskTally(*counts) for name, *counts in self._rows("task")}
-        image.sources = {(task, worker): SourcePlace(made) for task, worker, made in self._rows("source")}
+        for task, worker, made, made_crc, checks in self._rows("source"):
+            decoded = msgspec.json.decode(checks, type=dict[int, int])
+            image.sources[task, worker] = SourcePlace(made, made_crc, decoded)
+        image.saved_places = {(task, worker): saved for task, worker, saved in self._rows("place")}
         image.ended_tasks = {task for task, has_ended in self._rows("ended") if has_ended}
         for task, number, at, queue, preview, letter in self._rows("dead"):
             evidence = self._packer.unpack_evidence(letter)
@@ -297,11 +303,13 @@ class LedgerFile:
         lines = {name: counts for group in groups for name, counts in group.line_counts.items()}
         tallies = {name: tally for group in groups for name, tally in group.task_tallies.items()}
         sources = {key: place for group in groups for key, place in group.sources.items()}
+        places = {key: saved for group in groups for key, saved in group.saved_places.items()}
         ended = {task: has_ended for group in groups for task, has_ended in group.ended_tasks.items()}
         self._upsert("owed", ((*key, _as_text(ranges)) for key, ranges in owed.items() if ranges != ()))
         self._upsert("line", ((name, each.put, each.done, each.dead, each.dropped) for name, each in lines.items()))
         self._upsert("task", ((name, *msgspec.structs.astuple(tally)) for name, tally in tallies.items()))
-        self._upsert("source", ((*key, place.made) for key, place in sources.items()))
+        self._upsert("source", ((*key, at.made, at.crc, _as_text(at.checks)) for key, at in sources.items()))
+        self._upsert("place", ((*key, saved) for key, saved in places.items()))
         self._upsert("ended", ((task, int(has_ended)) for task, has_ended in ended.items()))
         pack = self._packer.pack_evidence
         dead = (each for group in groups for each in group.dead_items)
@@ -324,5 +332,5 @@ class LedgerFile:
             self._segments.close()
 
 
-def _as_text(ranges: Any) -> str | None:
-    return None if ranges is None else msgspec.json.encode(ranges).decode()
+def _as_text(value: Any) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()

@@ -198,7 +198,11 @@ class Supervisor:
             self.worker_pool.on_death(event)
 
     def _on_kept(self, event: GroupKept) -> None:
-        """Let what has come to disk be granted."""
+        """Let what has come to disk be granted; or say what is wrong with the disk."""
+        assert self.keeper is not None
+        if not event.group_number:
+            self.shutdown.report_disk_trouble(self.keeper.trouble, is_broken=self.keeper.is_broken)
+            return
         for queue in self.ledger.wake_kept(event.group_number):
             self.dirty_tasks.add_readers(queue)
 

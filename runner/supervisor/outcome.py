@@ -144,7 +144,15 @@ class RunOutcome:
     #: It was ended at once: by a second signal, or because the grace was over.
     was_killed: bool = False
     letters_kept: int = 0
+    #: Of a durable run: something is left with which `runner resume` goes on.
+    is_resumable: bool = False
     trouble: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Return True if nothing is left to be done: all tasks have ended well, and no source was cut short."""
+        all_ok = all(task.how == Stage.OK.value for task in self.ended.tasks)
+        return all_ok and not self.headline.left and not self.ended.unfinished
 
     @property
     def tasks(self) -> dict[str, events.TaskSummary]:
@@ -185,7 +193,7 @@ def conclude_run(
         128 + (signal or 0): signal is not None,
         EXIT_DEADLINE: shutdown.deadline_passed or (shutdown.draining_for_deadline and was_cut),
         EXIT_HALTED: state.halted,
-        EXIT_FAILED: bool(stages & {Stage.FAILED, Stage.SKIPPED}),
+        EXIT_FAILED: bool(stages & {Stage.FAILED, Stage.SKIPPED}) or shutdown.disk_failed,
         EXIT_DEAD: balance.dead > 0,
         EXIT_OK: True,
     }

@@ -84,6 +84,8 @@ class Plan:
     description: RunPlan = field(default_factory=RunPlan, repr=False, compare=False)
     #: What people should know before it begins.
     notices: tuple[str, ...] = ()
+    #: What a durable run notes of the command that began it, to be read when it goes on.
+    command: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     #: The secrets of the file, for every text that is shown or kept.
     secret_mask: SecretMask = field(default_factory=SecretMask, repr=False, compare=False)
 
@@ -95,8 +97,9 @@ class Plan:
             dead = {letters for name in names if (letters := self.tasks[name].config.dead) is not None}
             writing = [name for name in topology.writers.get(queue, ()) if queue in self.tasks[name].config.outputs]
             ends = (*writing, *names, *(name for letters in dead for name in readers[letters]))
-            # Objects travel as they are only between threads.
-            self.payload_kinds[queue] = OBJECTS if all(self.tasks[n].mode == "thread" for n in ends) else PICKLED
+            # Objects travel as they are only between threads, and a ledger on disk holds bytes.
+            threads = not self.settings.durable and all(self.tasks[n].mode == "thread" for n in ends)
+            self.payload_kinds[queue] = OBJECTS if threads else PICKLED
         for queue in self._shared({name: len(names) for name, names in readers.items()}):
             if self.payload_kinds[queue] == OBJECTS:
                 self.payload_kinds[queue] = SHARED
@@ -169,6 +172,7 @@ class Plan:
             mode="thread" if task.mode == "thread" else "process" if engine == "local" else engine,
             hooks=self.worker_hooks,
             prefixes_hook_output=self.settings.log == "prefix",
+            durable=self.settings.durable,
         )
 
     def shared_discount(self, config: TaskConfig) -> int:

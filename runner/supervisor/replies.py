@@ -75,6 +75,8 @@ class ReplyHandler(Struct, eq=False):
         for at, ack in enumerate(reply.acks):
             last = at == len(reply.acks) - 1
             done += self._settle_ack(slot, ack, outputs if last else [])
+        if reply.saved and state.ledger.journal is not None:
+            state.ledger.journal.save_place(task.name, slot.name, reply.saved)
         if not reply.acks:  # what a function with boxes put after its inputs had ended
             for queue, chunk in outputs:
                 state.ledger.put(queue, [chunk], sender=task.name)
@@ -174,7 +176,7 @@ class ReplyHandler(Struct, eq=False):
     def _on_produced(self, slot: WorkerSlot, message: messages.Produced) -> None:
         task = slot.task
         self.dispatcher.count_arrived(task, slot, message.item_count, wants_ack=message.wants_ack)
-        self.state.ledger.count_produced(task.name, slot.name, message.item_count)
+        self.state.ledger.count_produced(task.name, slot.name, message.item_count, message.crc, message.checks)
         for queue, chunk in self._make_chunks(task, message.outputs):
             self.state.ledger.put(queue, [chunk], sender=task.name)
             self.state.dirty_tasks.add_readers(queue)

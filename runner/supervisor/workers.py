@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from runner import events
 from runner.chunk_sizing import time_slice_for
@@ -105,6 +106,10 @@ class WorkerPool(Struct, eq=False):
     def _start_worker(self, slot: WorkerSlot) -> None:
         slot.begin_generation()
         spec = self.state.plan.worker_spec(slot.task.plan, slot.name, slot.index)
+        if (journal := self.state.ledger.journal) is not None:
+            place = journal.source_place(slot.task.name, slot.name)
+            spec = replace(spec, source_made=place.made, source_crc=place.crc, source_checks=place.checks)
+            spec = replace(spec, saved=journal.saved_place(slot.task.name, slot.name))
         try:
             slot.pid = slot.task.engine.start(spec, slot.generation)
         except SpawnError as error:
@@ -339,7 +344,7 @@ class WorkerPool(Struct, eq=False):
     def _why_source_failed(self, slot: WorkerSlot, event: WorkerExited, why: str, *, was_ready: bool) -> str:
         """Return why a task without inputs is not restarted, or "": what it has sent cannot be taken back."""
         died = f"worker `{slot.name}` {why}"
-        if slot.received_items:
+        if slot.received_items and self.state.ledger.journal is None:  # a durable run knows what it has given
             return f"{died} after it had sent {slot.received_items:,} items; a source cannot go on where it was"
         if slot.overdue_position:
             slot.attempt += 1

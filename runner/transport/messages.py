@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from runner.error_text import ErrorText  # noqa: TC001  msgspec reads the hints of what it decodes
@@ -166,6 +167,8 @@ class Reply(WireStruct, frozen=True, tag=6):
     codec_seconds: float = 0.0
     still_viewed: tuple[tuple[int, int], ...] = ()
     released: tuple[tuple[int, int], ...] = ()
+    #: In a durable run: what a callable class has saved for its next life, as JSON.
+    saved: str = ""
 
 
 class Produced(WireStruct, frozen=True, tag=7):
@@ -178,6 +181,9 @@ class Produced(WireStruct, frozen=True, tag=7):
     outputs: tuple[Output, ...]
     busy_seconds: float
     wants_ack: bool = True
+    #: In a durable run: the CRC of all its items until here, and those at powers of two among these (`SourcePosition`).
+    crc: int = 0
+    checks: dict[int, int] = msgspec.field(default_factory=dict)
 
 
 class SuspectPreview(WireStruct, frozen=True, tag=8):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.error_text import describe_error
 from runner.transport.messages import ProgressReport
@@ -31,6 +32,9 @@ class WorkerContext:
         self.attempt = 1
         self.stopping = False
         self.batched = spec.batch is not None
+        #: The run is durable; and what the worker's callable class has saved in an earlier life (`save`).
+        self.durable = spec.durable
+        self.saved: Any = json.loads(spec.saved) if spec.saved else None
         self._spec = spec
         self._port = port
         self._reported_at = 0.0

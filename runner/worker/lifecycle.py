@@ -80,6 +80,8 @@ def _load_and_perform(spec: WorkerSpec, port: WorkerPort, progress_slot: memoryv
     """Load the function, set up, work, tear down; return the worker's last message."""
     with _reporting_errors(port, "load"):
         target, args, kwargs = _load_target(spec)
+    if spec.durable:  # the ledger on disk holds bytes, not places in memory
+        port.arena_writer = None
     shape, context = inspect_shape(target), WorkerContext(spec, port)
     output_buffer = OutputBuffer(spec.output_groups, spec.max_item_bytes, port.arena_writer, spec.shared_discount)
     measurements = Measurements(port, spec.mode)
@@ -91,6 +93,10 @@ def _load_and_perform(spec: WorkerSpec, port: WorkerPort, progress_slot: memoryv
                 kwargs = {**kwargs, shape.constructor_context: context}
             with _reporting_errors(port, "setup"):
                 target, leave_instance = _enter_instance(runtime, target, partial(target, *args, **kwargs))
+                if spec.durable and hasattr(type(target), "save") and spec.inputs and not shape.is_async:
+                    if spec.ordered:
+                        raise ValueError("in a durable run a class with `save` cannot be `ordered`")
+                    runtime.save = target.save
             args, kwargs = (), {}
         if shape.context:
             kwargs = {**kwargs, shape.context: context}

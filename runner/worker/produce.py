@@ -29,6 +29,7 @@ from runner.transport.messages import Credit, Produced
 from runner.worker.outbox_threads import outbox_until_released
 from runner.worker.outputs import MAX_CHUNK_BYTES
 from runner.worker.returned_values import check_result
+from runner.worker.source_position import SourcePosition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -54,8 +55,10 @@ class SourceStopped(BaseException):
 class SourceOutput:
     """The way out for a source's items, within its credit."""
 
-    def __init__(self, runtime: WorkerRuntime) -> None:
+    def __init__(self, runtime: WorkerRuntime, position: SourcePosition | None = None) -> None:
         self.runtime = runtime
+        #: Of a durable run.
+        self.position = position
         self.output_buffer = runtime.output_buffer
         self.lock = threading.Lock()
         self.credit_condition = threading.Condition(self.lock)
@@ -139,7 +142,11 @@ class SourceOutput:
             self._waiting_since = now
         busy = now - self._sent_at - self._waited_seconds
         self.runtime.measurements.record_items(busy, items)
-        self.runtime.port.send(Produced(items, outputs, busy, wants_ack=not self.nothing_in_flight))
+        wants_ack = not self.nothing_in_flight
+        if self.position is None:
+            self.runtime.port.send(Produced(items, outputs, busy, wants_ack))
+        else:
+            self.runtime.port.send(Produced(items, outputs, busy, wants_ack, *self.position.count_sent(items)))
         self._sent_at, self._waited_seconds = now, 0.0
 
     def _may_go_unconfirmed(self, outputs: tuple[Output, ...]) -> bool:
@@ -219,6 +226,10 @@ class SourceOutput:
     def put(self, item: Any, timeout: float | None = None) -> None:
         """Take one item of an Outbox, from any thread; `queue.Full` if there is no room within `timeout` seconds."""
         with self.credit_condition:
+            position = self.position
+            if position is not None and position.is_passing_over and not self.runtime.context.stopping:
+                position.is_new(item)
+                return
             try:
                 has_credit = self._reserve_locked(timeout)
             except SourceStopped:
@@ -229,6 +240,8 @@ class SourceOutput:
                 raise ShutDown("the function has returned: nothing can be put into its Outbox any more")
             if not has_credit:
                 raise queue.Full
+            if position is not None:
+                position.is_new(item)
             self.output_buffer.emit_item(item)
             self._counted_items += 1
             if self.is_due:
@@ -245,6 +258,8 @@ class SourceOutput:
 
     def emit_all_from(self, items: Iterator[Any]) -> None:
         """Take all items of an iterator."""
+        if self.position is not None and not self.runtime.call_shape.outboxes:
+            items = self._new_items(self.position, items)
         if self.runtime.call_shape.outboxes:  # what it puts meanwhile, in whichever thread, comes in between
             for item in items:
                 self.put(item)
@@ -259,6 +274,15 @@ class SourceOutput:
             while self._emit_some(items, self.output_buffer.direct_buffer):
                 pass
         self.flush()
+
+    def _new_items(self, position: SourcePosition, items: Iterator[Any]) -> Iterator[Any]:
+        """Yield the items that no earlier life of the run has given."""
+        for item in items:
+            if position.is_new(item):
+                yield item
+            elif self.runtime.context.stopping:
+                raise SourceStopped
+            del item  # else it lives while the next one is made
 
     def _emit_some(self, items: Iterator[Any], direct: list[Any]) -> bool:
         """Take the items that may be made before there is something to do. False: that was all."""
@@ -334,15 +358,19 @@ def call_source(
     runtime: WorkerRuntime, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Call the function once and send what it makes; its result, when it is none of that."""
-    source_output = SourceOutput(runtime)
-    runtime.show_position((1 << 63) | runtime.spec.slot)
+    spec, position = runtime.spec, None
+    if spec.durable and spec.output_groups:
+        position = SourcePosition(spec.task, spec.source_made, spec.source_crc, spec.source_checks)
+    source_output = SourceOutput(runtime, position)
+    runtime.show_position((1 << 63) | spec.slot)
     try:
         if not runtime.call_shape.outboxes:
-            return _send_result(source_output, target(*args, **kwargs))
+            return _end_well(source_output, _send_result(source_output, target(*args, **kwargs)))
         with outbox_until_released(
             runtime, SourceOutbox(source_output), lambda: source_output.sent_items + source_output.waiting_items
         ) as outboxes:
-            return _send_result(source_output, target(*args, **kwargs, **outboxes))
+            result = _send_result(source_output, target(*args, **kwargs, **outboxes))
+        return _end_well(source_output, result)
     except SourceStopped:
         return None
     except ShutDown:
@@ -352,6 +380,13 @@ def call_source(
     finally:
         source_output.close()
         runtime.show_position(0)
+
+
+def _end_well(source_output: SourceOutput, result: Any) -> Any:
+    """Return the result of a function that has returned, unless it gave less than in an earlier life of the run."""
+    if source_output.position is not None and not source_output.runtime.context.stopping:
+        source_output.position.check_end()
+    return result
 
 
 def _send_result(source_output: SourceOutput, result: Any) -> Any:
@@ -387,7 +422,12 @@ async def _send_async_items(source_output: SourceOutput, items: AsyncGeneratorTy
     loop = asyncio.get_running_loop()
     try:
         await loop.run_in_executor(None, source_output.reserve_credit)
+        position = source_output.position
         async for item in items:
+            if position is not None and not position.is_new(item):
+                if source_output.runtime.context.stopping:
+                    raise SourceStopped
+                continue
             source_output.emit_reserved(item)
             del item
             if source_output.is_due or source_output.output_buffer.gathered_bytes >= MAX_CHUNK_BYTES:

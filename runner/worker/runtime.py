@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import deque
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from runner.forked_copies import DiscardingChannel, ExitOnTouch
 from runner.structs import dataclass, field
@@ -47,6 +50,8 @@ class WorkerRuntime:
     context: WorkerContext
     call_shape: Shape
     measurements: Measurements
+    #: Of a durable run: what makes safe what a callable class has written, and returns its place.
+    save: Callable[[], Any] | None = None
     inputs_ended: bool = False
     answered_items: int = 0
     _event_loop: WorkerEventLoop | None = None
@@ -132,6 +137,8 @@ class WorkerRuntime:
         and this worker's end is theirs.
         """
         self.show_position(0)
+        if self.save is not None:
+            reply = replace(reply, saved=json.dumps(self.save()))
         try:
             self.port.send(reply)
         except SupervisorGone:

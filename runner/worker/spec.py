@@ -64,6 +64,14 @@ class WorkerSpec(Struct, frozen=True):
     hooks: tuple[WorkerHook, ...] = ()
     #: What they print bears their plugin's name (`log = "prefix"`).
     prefixes_hook_output: bool = False
+    #: The run is durable: nothing lies in arenas, and a source counts its items.
+    durable: bool = False
+    #: What a source has given in earlier lives of the run: items, their CRC, and those at powers of two.
+    source_made: int = 0
+    source_crc: int = 0
+    source_checks: dict[int, int] = field(default_factory=dict)
+    #: What its callable class has saved in an earlier life, as JSON.
+    saved: str = ""
     #: It executes nothing, and shows items instead (`worker.suspect_preview`).
     previews_suspects: bool = False
 

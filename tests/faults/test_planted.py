@@ -35,6 +35,7 @@ from unit import (
     test_boxes,
     test_chunking,
     test_collect,
+    test_durable_ends,
     test_durable_simulation,
     test_each,
     test_grain_simulation,
@@ -55,6 +56,7 @@ from runner.ledger.leases import Dropped, Lease, Settlement
 from runner.ledger.subscriptions import Subscription
 from runner.model import Halt, QueueConfig
 from runner.shm.writer import MIN_SHARED_BYTES
+from runner.std.sinks import WriteLines
 from runner.supervisor.run_state import TaskState
 from runner.topology import Stage
 from runner.transport.messages import OBJECTS, PICKLED, Grant
@@ -563,6 +565,25 @@ BUGS: dict[str, Bug] = {
         "runner.topology:Topology.is_closed",
         lambda original, self, queue, inside=(): original(self, queue, inside) or bool(inside),
         test_durable_simulation.test_what_has_ended_well_does_not_begin_again,
+    ),
+    "what a source gave before is not compared": Bug(
+        "journal",
+        "zlib:crc32",
+        always(7),
+        partial(test_durable_ends.test_another_item_is_noticed_wherever_it_is, 4),
+        NOT_RAISED,
+    ),
+    "a file is cut to one byte more than was saved": Bug(
+        "journal",
+        "os:ftruncate",
+        lambda original, fd, length: original(fd, length + 1),
+        partial(
+            with_folder,
+            test_durable_ends.test_each_item_is_there_once_over_three_lives,
+            WriteLines,
+            ["a", "b"],
+            "a\nb\n",
+        ),
     ),
     # dispatch
     "a bound is one too large": Bug(
