@@ -82,6 +82,7 @@ class VirtualKeeper:
 
     trouble = ""
     is_broken = False
+    fault: BaseException | None = None
 
     def __init__(self, hub: Any, disk: VirtualDisk, seed: object, slowness: float) -> None:
         self.hub, self.disk, self.slowness = hub, disk, slowness

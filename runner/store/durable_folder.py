@@ -33,6 +33,14 @@ class DurableFolder:
 
     def __init__(self, state: Path, run: str, packer: PayloadPacker, *, is_new: bool) -> None:
         self.path = state / "runs" / run
+        self.keeper: LedgerKeeper | None = None
+        try:
+            self._open(state, packer, is_new=is_new)
+        except OSError as error:
+            raise LedgerRefused(f"{self.path} cannot hold a ledger: {error.strerror or error}") from None
+
+    def _open(self, state: Path, packer: PayloadPacker, *, is_new: bool) -> None:
+        run = self.path.name
         if is_new:
             with run_folders.open_run_folder(state, run, make=True):
                 pass
@@ -43,7 +51,6 @@ class DurableFolder:
         else:
             with run_folders.open_state_folder(state, "runs", run):
                 refuse_network_disk(self.path)
-        self.keeper: LedgerKeeper | None = None
         self._lock = RunLock(self.path)
         try:
             self._file = LedgerFile(self.path, packer, make=is_new)

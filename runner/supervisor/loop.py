@@ -201,6 +201,8 @@ class Supervisor:
         """Let what has come to disk be granted; or say what is wrong with the disk."""
         assert self.keeper is not None
         if not event.group_number:
+            if self.keeper.fault is not None:
+                self.shutdown.internal_fault = True
             self.shutdown.report_disk_trouble(self.keeper.trouble, is_broken=self.keeper.is_broken)
             return
         for queue in self.ledger.wake_kept(event.group_number):

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 class GroupKeeper(Protocol):
     """Writes the groups of the journal to disk, in their order, and posts `GroupKept`.
 
-    `trouble` says why it cannot at the moment, and goes on trying; with `is_broken` it does not try any more.
+    `trouble` says why it cannot at the moment, and goes on trying; with `is_broken` it does not try any more, with a
+    `fault` that is runner's own.
     """
 
     trouble: str
     is_broken: bool
+    fault: BaseException | None
 
     def keep(self, group: JournalGroup) -> None:
         """Write a group; never blocks."""

@@ -301,6 +301,28 @@ def test_a_source_that_gives_other_items_than_before_is_an_error_and_what_was_qu
     assert sorted(made.lines()) == sorted(lines)
 
 
+def test_a_run_that_ended_with_dead_items_has_nothing_to_go_on_with_and_says_how_it_had_ended(project: Any) -> None:
+    made = Durable(
+        project, LETTERS.replace('dead = "bad"\n', "").partition("[tasks.letters]")[0].replace("bad = {}\n", ""), 1000
+    )
+    outcome = made.go("run")
+    assert outcome.exit == 4, outcome
+    assert made.runs(), "its dead items are kept"
+    executed = made.lines()
+    again = made.go("resume")
+    assert again.exit == 4, again
+    assert "1,000 read = 500 done + 500 dead + 0 dropped + 0 left" in again.err
+    assert made.lines() == executed
+
+
+def test_a_folder_that_cannot_be_written_is_refused(project: Any) -> None:
+    made = Durable(project, line(count=10), 10)
+    (made.path / ".runner").write_text("not a folder")
+    outcome = made.project.run("--no-record")
+    assert outcome.exit == 3, outcome
+    assert not (made.path / "out.txt").exists()
+
+
 def test_halt_counts_the_dead_of_this_life(project: Any) -> None:
     text = LETTERS.replace("[queues]", "halt = 300\n[queues]", 1)
     made = Durable(project, text, 1000)

@@ -7,7 +7,7 @@ ordered results have left in order, and an id has never named two items. Replay 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import crossed
 import durable_lives
@@ -17,6 +17,7 @@ from unit import test_simulation
 from virtual_disk import VirtualDisk, VirtualKeeper
 
 from runner import events
+from runner.engines.engine_events import GroupKept
 from runner.ledger.journal import LedgerImage
 from runner.model import QueueConfig
 from runner.supervisor.loop import Supervisor
@@ -68,6 +69,42 @@ def lives_on(made: Plan, image: LedgerImage) -> tuple[set[str], set[str]]:
     keeper = VirtualKeeper(hub, disk, 1, 0.01)
     Supervisor(made, {"process": engine}, hub, hub.clock, seen.append, keeper=keeper, image=image).run()
     return {event.task for event in seen if isinstance(event, events.TaskStarted)}, disk.image.ended_tasks
+
+
+class FailingKeeper(VirtualKeeper):
+    """A disk that refuses some of the commits: for a while, for ever, or because of a fault of runner's own."""
+
+    refusals = 0
+    how = "full"
+
+    def _commit(self) -> Any:
+        if not self.refusals:
+            self.trouble = ""
+            return super()._commit()
+        self.refusals -= 1
+        self.trouble = "the ledger cannot be written"
+        self.is_broken = self.how != "full"
+        self.fault = ValueError("why") if self.how == "fault" else None
+        if not self.is_broken:
+            self.hub.at(1.0, self._commit)
+        return GroupKept(0)
+
+
+@pytest.mark.parametrize(("how", "code"), [("full", 0), ("broken", 1), ("fault", 70)])
+def test_a_disk_that_refuses_is_waited_for_or_ends_the_run(how: str, code: int) -> None:
+    tasks = [task("source", (), ("q",)), task("work", ("q",), ("r",)), task("sink", ("r",))]
+    hub, disk, seen = FakeReactor(FakeClock()), VirtualDisk(), []
+    engine = FakeEngine(hub, Script(1), 50)
+    keeper = FailingKeeper(hub, disk, 1, 0.01)
+    keeper.refusals, keeper.how = 5, how
+    made = plan(tasks, [QueueConfig(name) for name in "qr"])
+    result = Supervisor(made, {"process": engine}, hub, hub.clock, seen.append, keeper=keeper).run()
+    assert result.exit_code == code
+    told = [event.text for event in seen if isinstance(event, events.Notice)]
+    assert told == ["the ledger cannot be written" + ("; trying again each second" if how == "full" else "")]
+    assert hub.clock.now() > 5 if how == "full" else hub.clock.now() < 5
+    if how == "full":
+        assert disk.image.line_counts["r"].done == 50
 
 
 @pytest.mark.parametrize("seed", range(8))
