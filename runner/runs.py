@@ -279,6 +279,7 @@ def execute_plan(
         )
         outcome = supervisor.run()
         if durable is not None:
+            durable.is_complete = outcome.is_complete
             durable.is_over = outcome.is_complete and not outcome.headline.dead
     left: Sequence[str] = getattr(engines.get("thread"), "names_left_running", tuple)()
     return replace(
@@ -294,13 +295,13 @@ def execute_plan(
 class _DurableRun:
     """A durable run while it is executed: the ledger of an earlier life, or a new one, and what writes it.
 
-    `is_over`: nothing of it need be kept.
+    `is_complete`: nothing is left to be done. `is_over`: nothing of it need be kept.
     """
 
     def __init__(self, plan: Plan, reactor: LocalReactor, earlier: DurableFolder | None) -> None:
         from runner.store.durable_folder import DurableFolder  # few runs need SQLite
 
-        self.is_over = False
+        self.is_over = self.is_complete = False
         self.folder = earlier or DurableFolder(plan.settings.state, plan.run_id, MessagePacker(), is_new=True)
         self.folder.write_meta(plan.command)
         replace_damaged(self.folder.image, self.folder.damaged_chunks)
@@ -308,7 +309,7 @@ class _DurableRun:
 
     def close(self) -> None:
         """Write what waits, and close everything."""
-        self.folder.close(remove=self.is_over)
+        self.folder.close(remove=self.is_over, is_complete=self.is_complete)
 
 
 #: What events say in the words of functions, errors and tracebacks. Names are not looked at.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from runner.model import Config
+    from runner.plugins import PluginPolicy
     from runner.store.durable_folder import DurableFolder
     from runner.supervisor.plan import Plan
 
@@ -37,8 +38,21 @@ def describe_command(
     return {"file": str(Path(config.file).absolute()), "command": json.dumps(command)}
 
 
+def open_unfinished_run(config: Config) -> DurableFolder | None:
+    """Open the last durable run of this file that has something to go on with; None if there is none."""
+    from runner.store.durable_folder import DurableFolder, last_unfinished_run
+    from runner.supervisor.resume import MessagePacker
+
+    state = config.folder / config.run.state
+    run = last_unfinished_run(state, {"file": str(Path(config.file).absolute())})
+    return None if run is None else DurableFolder(state, run, MessagePacker(), is_new=False)
+
+
 def plan_of_earlier_run(
-    folder: DurableFolder, params: Sequence[tuple[str, str]], sets: Sequence[tuple[str, str]]
+    folder: DurableFolder,
+    params: Sequence[tuple[str, str]],
+    sets: Sequence[tuple[str, str]],
+    choice: PluginPolicy | None = None,
 ) -> Plan:
     """Return the plan of the run that goes on, from its file as it is now; LedgerRefused if that does not fit."""
     from runner import config, runs
@@ -54,7 +68,7 @@ def plan_of_earlier_run(
     loaded = select_tasks(
         config.examine(folder.meta["file"], params=given, sets=keys), noted["tasks"] or None, noted["skipped"] or None
     )
-    plan = runs.prepare_plan(loaded)
+    plan = runs.prepare_plan(loaded, choice)
     if changes := find_graph_changes(plan, folder.image):
         text = f"the file no longer fits {count_with_noun(len(changes), 'thing')} of run {run}"
         raise LedgerRefused("\n".join([f"{text}:", *(f"  {change}" for change in changes)]))

@@ -67,6 +67,9 @@ def run(
     durable: Annotated[
         bool | None, Option("--durable/--no-durable", help="Keep a ledger on disk, for `runner resume`, or none.")
     ] = None,
+    resume: Annotated[
+        bool, Option("--resume", help="Go on with the last durable run of this file that was cut short, or begin one.")
+    ] = False,
     dry_run: Annotated[bool, Option("--dry-run", "-n", help="Say what would be started, and start nothing.")] = False,
     help_params: Annotated[
         bool, Option("--help-params", help="List the params of the file, and start nothing.")
@@ -118,7 +121,7 @@ def run(
     written = {key: value for key, value in keys.items() if value is not None}
     sets = shared.parse_pairs(set_, "--set")  # which are TOML: a number stays one
     sets += [(f"run.{key}", value if value.isdigit() else json.dumps(value)) for key, value in written.items()]
-    sets += [] if durable is None else [("run.durable", json.dumps(durable))]
+    sets += [] if durable is None and not resume else [("run.durable", json.dumps(durable is not False))]
     loaded = select_tasks(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
     if help_params:
         from runner import check
@@ -137,8 +140,14 @@ def run(
         gc_tuning.freeze_imported()
         early_fork.fork_early()
     gc_tuning.freeze_imported()
-    plan = runs.prepare_plan(loaded, shared.plugin_choice(no_plugin, no_plugins, only_plugin))
-    if plan.settings.durable:
+    choice, earlier = shared.plugin_choice(no_plugin, no_plugins, only_plugin), None
+    plan = runs.prepare_plan(loaded, choice)
+    if resume and not dry_run and plan.settings.durable:
+        from runner.cli import durable_command
+
+        if (earlier := durable_command.open_unfinished_run(loaded)) is not None:
+            plan = durable_command.plan_of_earlier_run(earlier, [*given.items()], sets, choice)
+    if earlier is None and plan.settings.durable:
         from runner.cli.durable_command import describe_command
 
         plan = replace(plan, command=describe_command(loaded, given, sets, task, skip))
@@ -161,7 +170,7 @@ def run(
         log_file=log_file,
         write_page=write_page,
     )
-    execute_and_leave(plan, options, document)
+    execute_and_leave(plan, options, document, earlier)
 
 
 def _describe_plan(config: Config, plan: Plan) -> list[str]:

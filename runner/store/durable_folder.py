@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sqlite3
 from typing import TYPE_CHECKING
 
 from runner.errors import LedgerRefused
 from runner.store import run_folders
 from runner.store.keeper import LedgerKeeper
-from runner.store.ledger_file import LEDGER_FILE, LedgerFile
+from runner.store.ledger_file import LEDGER_FILE, LedgerFile, read_notes
 from runner.store.run_lock import RunLock, refuse_network_disk
 from runner.store.segments import SEGMENT_BYTES
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from runner.ledger.journal import LedgerImage
     from runner.store.ledger_file import PayloadPacker
 
+#: Noted of a run that has come to its end.
+COMPLETE_KEY = "complete"
 #: A run does not begin with less room than that.
 _LEAST_ROOM = SEGMENT_BYTES + (64 << 20)
 
@@ -78,10 +81,16 @@ class DurableFolder:
         self.keeper = LedgerKeeper(self._file, self.path, post)
         return self.keeper
 
-    def close(self, *, remove: bool = False) -> None:
-        """Close everything; `remove`: nothing is left, so nothing of the ledger needs to be kept."""
+    def close(self, *, remove: bool = False, is_complete: bool = False) -> None:
+        """Close everything; `remove`: nothing is left, so nothing of the ledger needs to be kept.
+
+        `is_complete`: nothing is left to go on with, and the ledger is kept because of its dead items.
+        """
         if self.keeper is not None:
             self.keeper.close()
+        if is_complete and not remove:
+            with contextlib.suppress(OSError, sqlite3.Error):  # then it is gone on with, and has nothing to do
+                self._file.write_meta({COMPLETE_KEY: "yes"})
         self._file.close()
         if remove:
             for suffix in ("", "-wal", "-shm"):
@@ -93,6 +102,18 @@ class DurableFolder:
             with contextlib.suppress(OSError):  # there may be a record
                 self.path.rmdir()
         self._lock.close()
+
+
+def last_unfinished_run(state: Path, wanted: Mapping[str, str]) -> str | None:
+    """Return the last run with something to go on with, of those whose notes say what is `wanted`; None if none has.
+
+    Ledgers that cannot be read are left out.
+    """
+    for run in reversed(resumable_runs(state)):
+        meta = read_notes(state / "runs" / run)
+        if COMPLETE_KEY not in meta and wanted.items() <= meta.items():
+            return run
+    return None
 
 
 def resumable_runs(state: Path) -> list[str]:

@@ -332,5 +332,15 @@ class LedgerFile:
             self._segments.close()
 
 
+def read_notes(folder: Path) -> dict[str, str]:
+    """Return what a ledger notes of its run, without opening it for writing; nothing if it cannot be read."""
+    try:
+        database = sqlite3.connect(f"{(folder / LEDGER_FILE).absolute().as_uri()}?mode=ro", uri=True)
+        with contextlib.closing(database):
+            return dict(database.execute("SELECT key, value FROM meta"))
+    except (sqlite3.Error, OSError):
+        return {}
+
+
 def _as_text(value: Any) -> str | None:
     return None if value is None else msgspec.json.encode(value).decode()

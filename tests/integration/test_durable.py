@@ -315,6 +315,37 @@ def test_a_run_that_ended_with_dead_items_has_nothing_to_go_on_with_and_says_how
     assert made.lines() == executed
 
 
+def test_run_resume_goes_on_with_what_was_cut_short_or_begins(project: Any) -> None:
+    made = Durable(project, line(), 3000)
+    made.go("run", lambda: made.size_of("out.txt") > 100)
+    (first,) = made.runs()
+    (made.path / "other.toml").write_text(HEAD + line(count=5).replace("out.txt", "other.txt"))
+    other = made.project.run("other.toml", "--resume", "--progress", "none")
+    assert other.exit == 0, other
+    assert "5 read = 5 done" in other.err, "it is another file's"
+    assert made.runs() == [first]
+    outcome = made.project.run("--resume", "--progress", "none")
+    assert outcome.exit == 0, outcome
+    assert "3,000 read = 3,000 done" in outcome.err
+    assert sorted(made.lines(), key=int) == numbers(3000)
+    assert not made.runs()
+    (made.path / "executed").unlink()
+    again = made.project.run("--resume", "--progress", "none")
+    assert again.exit == 0, again
+    assert len(made.lines("executed")) == 3000, "nothing was left, so it has begun again"
+
+
+def test_a_run_that_has_only_dead_items_left_is_not_gone_on_with_by_run_resume(project: Any) -> None:
+    text = "[queues]\na = {}\n[tasks.numbers]\nwith = { count = 10 }\noutputs = 'a'\n[tasks.odd]\ninputs = 'a'\n"
+    made = Durable(project, text, 10)
+    assert made.project.run("--resume", "--progress", "none").exit == 4
+    assert len(made.runs()) == 1
+    outcome = made.project.run("--resume", "--progress", "none")
+    assert outcome.exit == 4, outcome
+    assert "10 read = 5 done + 5 dead" in outcome.err
+    assert len(made.runs()) == 2
+
+
 def test_a_folder_that_cannot_be_written_is_refused(project: Any) -> None:
     made = Durable(project, line(count=10), 10)
     (made.path / ".runner").write_text("not a folder")
