@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -125,8 +126,8 @@ def test_a_place_is_free_only_when_its_removal_is_on_disk(tmp_path: Path) -> Non
     ledger.put("a", [ledger.make_chunk(b"c" * LARGE_BYTES, 1, LARGE_BYTES)])
     write()
     rows = file._db.execute("SELECT number, position FROM chunk ORDER BY number").fetchall()
-    assert rows == [(2, LARGE_BYTES), (3, 0)]
     file.close()
+    assert rows == [(2, LARGE_BYTES), (3, 0)]
     assert [chunk.payload[:1] for chunk in read(tmp_path).chunks.values()] == [b"b", b"c"]
 
 
@@ -230,16 +231,14 @@ def test_a_ledger_that_was_cut_off_before_it_began_is_none(tmp_path: Path, monke
 
 
 def test_a_run_is_gone_on_with_by_one_process(tmp_path: Path) -> None:
-    lock = RunLock(tmp_path)
-    with pytest.raises(LedgerRefused, match=f"is going on: process {os.getpid()} on "):
-        RunLock(tmp_path)
-    lock.close()
-    lock.close()
-    again = RunLock(tmp_path)
-    os.truncate(tmp_path / "lock", 0)
-    with pytest.raises(LedgerRefused, match="another process has it"):
-        RunLock(tmp_path)
-    again.close()
+    with contextlib.closing(RunLock(tmp_path)) as lock:
+        with pytest.raises(LedgerRefused, match=f"is going on: process {os.getpid()} on "):
+            RunLock(tmp_path).close()
+        lock.close()
+    with contextlib.closing(RunLock(tmp_path)):
+        os.truncate(tmp_path / "lock", 0)
+        with pytest.raises(LedgerRefused, match="another process has it"):
+            RunLock(tmp_path).close()
 
 
 def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
