@@ -270,7 +270,7 @@ def check_orders(lives: Lives) -> None:
         times = Counter(came)  # what has come by two ways cannot be told apart
         places = {item: place for place, item in enumerate(came) if times[item] == 1}
         for output in config.outputs:
-            line = next(name for name in lives.disk.put if name.partition("->")[0] == output) if came else ""
+            line = next((name for name in lives.disk.put if name.partition("->")[0] == output), "")
             sent = [item for item in lives.disk.put.get(line, []) if item[:-1] in places]
             writers = [other for other in lives.plan.tasks.values() if output in other.config.outputs]
             if len(writers) == 1:
