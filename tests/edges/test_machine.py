@@ -544,7 +544,7 @@ def planted_blame(monkeypatch: pytest.MonkeyPatch) -> None:
     from runner.transport.messages import Ack, Reply
     from runner.worker.spec import SupervisorGone
 
-    bench = SimpleNamespace(port=Port(), progress_slot=[7, 4], answered_items=0)
+    bench = SimpleNamespace(port=Port(), progress_slot=[7, 4], answered_items=0, save=None)
     bench.show_position = lambda lease, index=0: WorkerRuntime.show_position(bench, lease, index)  # type: ignore[arg-type]
     with pytest.raises(SupervisorGone):
         WorkerRuntime.send_reply(bench, Reply((Ack(7, 5, ()),), (), 0.0))  # type: ignore[arg-type]
