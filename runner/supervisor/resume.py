@@ -11,7 +11,6 @@ from runner.ledger.balance import ItemCounts
 from runner.ledger.restore import restore_ledger
 from runner.supervisor.dead_letters import DeadLetterPayload, FailureEvidence
 from runner.topology import Stage
-from runner.transport import item_codec
 from runner.transport.messages import FailureText
 
 if TYPE_CHECKING:
@@ -84,6 +83,7 @@ class MessagePacker:
     """Packs payloads and evidence for the ledger on disk.
 
     >>> from runner.ledger.chunks import Chunk
+    >>> from runner.transport.messages import PICKLED
     >>> packer, item = MessagePacker(), Chunk(1, b"payload", 1, 7)
     >>> letter = DeadLetterPayload(b"payload", 0, PICKLED, 1, FailureText("e", "t", "work", "work", 1))
     >>> packed = packer.pack_payload(Chunk(2, letter, 1, 64, origin=1))
@@ -127,6 +127,8 @@ def _raise_damaged() -> NoReturn:
 
 def replace_damaged(image: LedgerImage, damaged_chunks: set[int]) -> None:
     """Put items that cannot be read in the place of damaged ones: each becomes a dead letter that says so."""
+    from runner.transport import item_codec  # few runs need it here
+
     encoded = item_codec.ItemEncoder(1 << 20).encode_item(_DamagedItem())
     for number in damaged_chunks:
         chunk = image.chunks[number]

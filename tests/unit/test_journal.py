@@ -14,6 +14,8 @@ from runner.ledger.leases import Again, Dead, Dropped
 from runner.ledger.ledger import Ledger
 from runner.ledger.restore import restore_ledger
 from runner.ledger.subscriptions import Subscription
+from runner.supervisor.resume import replace_damaged
+from runner.transport.item_codec import decode_item, decode_payload
 
 
 class Payload(list[Any]):
@@ -207,3 +209,14 @@ def test_an_image_says_what_does_not_add_up() -> None:
     image.line_counts["a"].put = 2
     del image.chunks[1]
     assert image.find_faults()[0] == "`a` is owed items of chunk 1, which is not there"
+
+
+def test_a_damaged_chunk_becomes_dead_letters_that_say_so() -> None:
+    book = DurableLedger()
+    book.come_in(1, 2)
+    replace_damaged(book.image, {1})
+    chunk = book.image.chunks[1]
+    assert chunk.count == 2
+    for encoded in decode_payload(chunk.payload):
+        with pytest.raises(ValueError, match="this item is damaged on disk"):
+            decode_item(encoded)
