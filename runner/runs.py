@@ -325,7 +325,8 @@ def execute_plan(
         outcome = supervisor.run()
         if durable is not None:
             durable.is_complete = outcome.is_complete
-            durable.is_over = outcome.is_complete and not outcome.headline.dead
+            has_keys = any(task.config.key for task in plan.tasks.values())  # `resume --again` needs them
+            durable.is_over = outcome.is_complete and not outcome.headline.dead and not has_keys
     left: Sequence[str] = getattr(engines.get("thread"), "names_left_running", tuple)()
     return replace(
         outcome,

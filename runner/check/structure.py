@@ -202,14 +202,16 @@ def _find_unused_keys(config: Config, task: TaskConfig) -> Iterator[Problem]:
         if not port.queues:
             place = config.place("tasks", task.name, "outputs", port.name)
             yield Problem("E212", f"port {quote_name(port.name)} of task {named} leads to no queue", place)
-    unused: tuple[str, ...] = ()
     if config.is_unknown("tasks", task.name, "inputs"):
         return
+    unused: dict[str, str] = {}
     if not task.inputs:
-        unused, why = ("batch", "ordered", "dead"), "the task has no inputs"
-    elif task.on_error == "skip":
-        unused, why = ("dead",), '`on_error = "skip"` drops what fails'
-    for key in unused:
+        unused = dict.fromkeys(("batch", "ordered", "dead"), "the task has no inputs")
+        unused |= {} if task.ports or config.is_unknown("tasks", task.name, "outputs") else {"key": "it has no outputs"}
+    else:
+        unused = {"key": "the task has inputs"}
+        unused |= {"dead": '`on_error = "skip"` drops what fails'} if task.on_error == "skip" else {}
+    for key, why in unused.items():
         if getattr(task, key) and _has_own_key(config, task.name, key):
             text = f"`{key}` of task {named} has no effect: {why}"
             yield Problem("E210", text, config.place("tasks", task.name, key))

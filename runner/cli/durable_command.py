@@ -53,8 +53,13 @@ def plan_of_earlier_run(
     params: Sequence[tuple[str, str]],
     sets: Sequence[tuple[str, str]],
     choice: PluginPolicy | None = None,
+    *,
+    again: bool = False,
 ) -> Plan:
-    """Return the plan of the run that goes on, from its file as it is now; LedgerRefused if that does not fit."""
+    """Return the plan of the run that goes on, from its file as it is now; LedgerRefused if that does not fit.
+
+    `again`: sources with a `key` are read once more. UsageError if there are none.
+    """
     from runner import config, runs
     from runner.config.overrides import select_tasks
     from runner.supervisor.resume import find_graph_changes
@@ -72,5 +77,11 @@ def plan_of_earlier_run(
     if changes := find_graph_changes(plan, folder.image):
         text = f"the file no longer fits {count_with_noun(len(changes), 'thing')} of run {run}"
         raise LedgerRefused("\n".join([f"{text}:", *(f"  {change}" for change in changes)]))
+    if again:
+        folder.image.again = {name for name, task in plan.tasks.items() if task.config.key}
+        if not folder.image.again:
+            raise UsageError(
+                "--again is for sources with a `key`, by which what was given is passed over; none has one"
+            )
     settings = replace(plan.settings, state=folder.path.parents[1])
     return replace(plan, run_id=run, settings=settings, command=folder.meta)

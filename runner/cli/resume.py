@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
+
+from typer import Option
 
 from runner.cli import shared_options as shared
 from runner.cli.durable_command import plan_of_earlier_run
@@ -12,6 +15,9 @@ from runner.cli.durable_command import plan_of_earlier_run
 def resume(
     run: shared.RunArgument = "last",
     state: shared.StateOption = shared.DEFAULT_STATE,
+    again: Annotated[
+        bool, Option("--again", help="Read sources with a `key` once more, and take what they have not given yet.")
+    ] = False,
     param: shared.ParamOptions = None,
     set_: shared.SetOptions = None,
     grace: shared.GraceOption = None,
@@ -33,6 +39,8 @@ def resume(
       runner resume
 
       runner resume 20261123-101500
+
+      runner resume --again
     """
     from runner import gc_tuning, runs
     from runner.cli import streams
@@ -49,7 +57,7 @@ def resume(
     try:
         sets = shared.parse_pairs(set_, "--set") + shared.run_settings(grace=grace, halt=halt, deadline=deadline)
         choice = shared.plugin_choice(no_plugin, no_plugins, only_plugin)
-        plan = plan_of_earlier_run(folder, shared.parse_pairs(param, "--param"), sets, choice)
+        plan = plan_of_earlier_run(folder, shared.parse_pairs(param, "--param"), sets, choice, again=again)
         gc_tuning.freeze_imported()
         options = runs.OutputOptions(
             quiet=quiet,

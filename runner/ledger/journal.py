@@ -43,6 +43,7 @@ class SourcePlace(Struct, frozen=True):
     """How far a source's worker has come: items that it has given, a CRC of them, and those of the first 1, 2, 4 ...
 
     `saved` is the place that it keeps itself, as JSON, of when it had given `saved_items`, whose CRC is `saved_crc`.
+    Of `keyed` items the keys are on disk.
     """
 
     made: int = 0
@@ -51,6 +52,7 @@ class SourcePlace(Struct, frozen=True):
     saved: str | None = None
     saved_items: int = 0
     saved_crc: int = 0
+    keyed: int = 0
 
 
 class DeadItem(Struct, frozen=True):
@@ -68,7 +70,8 @@ class JournalGroup(Struct, frozen=True):
     """What has changed, to be written in one transaction: of each thing its last state.
 
     `removed_chunks` maps numbers to whatever holds their payloads. `saved_places`: what workers have saved with their
-    acks, by task and worker. `ended_tasks`: whether a task has ended well.
+    acks, by task and worker. `ended_tasks`: whether a task has ended well. `keys`: digests of 16 bytes, to be added to
+    those of a source's worker.
     """
 
     number: int
@@ -82,10 +85,15 @@ class JournalGroup(Struct, frozen=True):
     saved_places: dict[tuple[str, str], str]
     ended_tasks: dict[str, bool]
     dead_items: list[DeadItem]
+    keys: dict[tuple[str, str], bytes] = field(default_factory=dict)
 
 
 class LedgerImage(Struct):
-    """The ledger on disk, as data: a run goes on from it. The chunks are in the order in which they came in."""
+    """The ledger on disk, as data: a run goes on from it. The chunks are in the order in which they came in.
+
+    `key_files` are of the sources' workers whose items have keys: too many to be read here. `again`: tasks that begin
+    again although they have ended.
+    """
 
     last_chunk: int = 0
     chunks: dict[int, Chunk] = field(default_factory=dict)
@@ -96,6 +104,8 @@ class LedgerImage(Struct):
     saved_places: dict[tuple[str, str], str] = field(default_factory=dict)
     ended_tasks: set[str] = field(default_factory=set)
     dead_items: dict[tuple[str, int, int], DeadItem] = field(default_factory=dict)
+    key_files: dict[tuple[str, str], str] = field(default_factory=dict)
+    again: set[str] = field(default_factory=set)
 
     def apply_group(self, group: JournalGroup) -> None:
         """Write a group: this is what a ledger on disk has to do, in one transaction."""
@@ -159,6 +169,7 @@ class Journal:
         self._line_counts = defaultdict(ItemCounts, {name: _copied(each) for name, each in image.line_counts.items()})
         self._task_tallies = defaultdict(TaskTally, {name: replace(each) for name, each in image.task_tallies.items()})
         self._sources = dict(image.sources)
+        self.key_files = dict(image.key_files)
         self._saved_places = dict(image.saved_places)
         #: How many subscriptions, letters and dead items refer to each chunk.
         self._references: dict[int, int] = defaultdict(int)
@@ -183,6 +194,7 @@ class Journal:
         self._unreferenced: dict[int, Chunk] = {}
         self._ended_tasks: dict[str, bool] = {}
         self._dead_items: list[DeadItem] = []
+        self._keys: dict[tuple[str, str], bytes] = {}
 
     @property
     def is_idle(self) -> bool:
@@ -249,11 +261,17 @@ class Journal:
             del self._owed[key]
             self._drop_reference(chunk.number, chunk)
 
-    def made(self, task: str, worker: str, items: int, crc: int, checks: Mapping[int, int]) -> None:
+    def made(self, task: str, worker: str, items: int, crc: int, checks: Mapping[int, int], keys: bytes = b"") -> None:
         """Note the items that a source has given, in the step in which they are put."""
         key = (task, worker)
         before = self.source_place(*key)
-        self._sources[key] = replace(before, made=before.made + items, crc=crc, checks={**before.checks, **checks})
+        keyed = before.keyed
+        if keys:
+            keyed += items
+            self._keys[key] = self._keys.get(key, b"") + keys
+        self._sources[key] = replace(
+            before, made=before.made + items, crc=crc, checks={**before.checks, **checks}, keyed=keyed
+        )
         self._changed_sources.add(key)
         self._task_tallies[task].read += items
         self._changed_tasks.add(task)
@@ -314,11 +332,12 @@ class Journal:
             saved_places=self._newly_saved,
             ended_tasks=self._ended_tasks,
             dead_items=self._dead_items,
+            keys=self._keys,
         )
         self._groups_under_way.append(group)
         self.group_number += 1
         self._changed = False
-        self._new_chunks, self._ended_tasks, self._dead_items, self._newly_saved = [], {}, [], {}
+        self._new_chunks, self._ended_tasks, self._dead_items, self._newly_saved, self._keys = [], {}, [], {}, {}
         for changed in (self._changed_owed, self._changed_lines, self._changed_tasks, self._changed_sources):
             changed.clear()
         return group

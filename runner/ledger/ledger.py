@@ -95,11 +95,13 @@ class Ledger:
             self.source_items[EARLIER_RUN] += chunk.count
         return line.name
 
-    def count_produced(self, task: str, worker: str, items: int, crc: int, checks: Mapping[int, int]) -> None:
+    def count_produced(
+        self, task: str, worker: str, items: int, crc: int, checks: Mapping[int, int], keys: bytes = b""
+    ) -> None:
         """Count a source's items, whose chunks are put in the same step; see `journal.SourcePlace`."""
         self.source_items[task] += items
         if self.journal is not None:
-            self.journal.made(task, worker, items, crc, checks)
+            self.journal.made(task, worker, items, crc, checks, keys)
 
     def wake_kept(self, upto: int) -> list[str]:
         """Let the items be granted that have come with the groups up to this one, which are on disk; return queues."""

@@ -84,13 +84,13 @@ class DurableFolder:
     def close(self, *, remove: bool = False, is_complete: bool = False) -> None:
         """Close everything; `remove`: nothing is left, so nothing of the ledger needs to be kept.
 
-        `is_complete`: nothing is left to go on with, and the ledger is kept because of its dead items.
+        `is_complete`: nothing is left to go on with, and the ledger is kept because of its dead items, or its keys.
         """
         if self.keeper is not None:
             self.keeper.close()
-        if is_complete and not remove:
+        if not remove:
             with contextlib.suppress(OSError, sqlite3.Error):  # then it is gone on with, and has nothing to do
-                self._file.write_meta({COMPLETE_KEY: "yes"})
+                self._file.write_meta({COMPLETE_KEY: "yes" if is_complete else ""})
         self._file.close()
         if remove:
             for suffix in ("", "-wal", "-shm"):
@@ -111,11 +111,11 @@ def last_unfinished_run(state: Path, wanted: Mapping[str, str]) -> str | None:
     """
     for run in reversed(resumable_runs(state)):
         meta = read_notes(state / "runs" / run)
-        if COMPLETE_KEY not in meta and wanted.items() <= meta.items():
+        if not meta.get(COMPLETE_KEY) and wanted.items() <= meta.items():
             return run
     return None
 
 
 def resumable_runs(state: Path) -> list[str]:
     """Return the runs that have a ledger, the oldest first."""
-    return run_folders.runs_with_files(state, LEDGER_FILE)
+    return run_folders.runs_with_files(state, LEDGER_FILE, f"{LEDGER_FILE}-wal")
