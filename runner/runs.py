@@ -408,6 +408,8 @@ class _RunDeadLetters(DeadLetterSink):
 
     def _keep_item(self, given_up: GivenUp, kept: KeptItem | None) -> dict[str, Any]:
         """Keep the item's bytes; return what its letter says of them: where they are, or why they are not kept."""
+        if self._plan.settings.durable:
+            return {"not_kept": "the ledger of its run has it"}
         if not self._plan.settings.dead_items:
             return {"not_kept": "`dead_items` in [run] is 0"}
         piece = given_up.item_range

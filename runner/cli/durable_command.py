@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.errors import LedgerRefused, UsageError
+from runner.errors import LedgerRefused, RetryRefused, UsageError
+from runner.problems import quote_name
 from runner.text import count_with_noun
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
     from runner.model import Config
     from runner.plugins import PluginPolicy
@@ -85,3 +87,55 @@ def plan_of_earlier_run(
             )
     settings = replace(plan.settings, state=folder.path.parents[1])
     return replace(plan, run_id=run, settings=settings, command=folder.meta)
+
+
+def retry_in_ledger(
+    letters: Path,
+    ids: Collection[tuple[str, str]],
+    params: Sequence[tuple[str, str]],
+    sets: Sequence[tuple[str, str]],
+    choice: PluginPolicy,
+    *,
+    dry_run: bool,
+) -> tuple[DurableFolder, Plan, list[str]]:
+    """Put dead items, (queue, item id) pairs, back to the queues in which they were; the run can go on then.
+
+    Return its ledger, its plan, and what is put where, for people. `dry_run`: nothing is put, and all is closed.
+    LedgerRefused, or RetryRefused: the file does not fit any more.
+    """
+    from runner.store.durable_folder import DurableFolder
+    from runner.supervisor.resume import MessagePacker
+
+    folder = DurableFolder(letters.parents[2], letters.parent.name, MessagePacker(), is_new=False)
+    try:
+        plan = plan_of_earlier_run(folder, params, sets, choice)
+        lines = {
+            (line.queue, reader): line.name
+            for line in plan.subscriptions(plan.build_topology().readers)
+            for reader in line.readers
+        }
+        dead = [item for item in folder.image.dead_items.values() if (item.queue, item.item_id) in ids]
+        _refuse_unread(folder.path.name, [(item.queue, item.task) for item in dead], lines)
+        rows = [
+            f"  {count_with_noun(count, 'item')} into {queue} for {task}"
+            for (queue, task), count in Counter((item.queue, item.task) for item in dead).items()
+        ]
+        if dry_run:
+            folder.close(leave_notes=True)
+        else:
+            folder.retry_dead((lines[item.queue, item.task], item) for item in dead)
+    except BaseException:
+        folder.close(leave_notes=True)
+        raise
+    return folder, plan, [f"{plan.title}: run {folder.path.name} would go on with", *rows]
+
+
+def _refuse_unread(run: str, places: Iterable[tuple[str, str]], lines: Container[tuple[str, str]]) -> None:
+    """Raise RetryRefused for (queue, task) pairs of items where the task does not read the queue any more."""
+    gone = Counter(place for place in places if place not in lines)
+    listed = "; ".join(
+        f"task {quote_name(task)} does not read queue {quote_name(queue)} any more ({count_with_noun(count, 'item')})"
+        for (queue, task), count in gone.items()
+    )
+    if gone:
+        raise RetryRefused(f"the file has changed since run {run}: {listed}")

@@ -68,6 +68,6 @@ def resume(
             events_file=events,
         )
     except BaseException:
-        folder.close()
+        folder.close(leave_notes=True)
         raise
     execute_and_leave(plan, options, document, earlier=folder)

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from runner.ledger.balance import ItemCounts, TaskTally
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from runner.ledger.chunks import Chunk
     from runner.ledger.leases import GivenUp
@@ -65,6 +65,16 @@ class DeadItem(Struct, frozen=True):
     evidence: Any
     preview: str
 
+    @property
+    def item_id(self) -> str:
+        """The id of the item."""
+        return f"{self.chunk_number}.{self.index}"
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What no other dead item of the run has."""
+        return self.task, self.chunk_number, self.index
+
 
 class JournalGroup(Struct, frozen=True):
     """What has changed, to be written in one transaction: of each thing its last state.
@@ -86,6 +96,8 @@ class JournalGroup(Struct, frozen=True):
     ended_tasks: dict[str, bool]
     dead_items: list[DeadItem]
     keys: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    #: Dead items that are not dead any more.
+    given_again: list[DeadItem] = field(default_factory=list)
 
 
 class LedgerImage(Struct):
@@ -123,7 +135,38 @@ class LedgerImage(Struct):
         self.saved_places |= group.saved_places
         for name, has_ended in group.ended_tasks.items():
             (self.ended_tasks.add if has_ended else self.ended_tasks.discard)(name)
-        self.dead_items |= {(item.task, item.chunk_number, item.index): item for item in group.dead_items}
+        self.dead_items |= {item.key: item for item in group.dead_items}
+        for item in group.given_again:
+            del self.dead_items[item.key]
+
+    def retry_dead(self, items: Iterable[tuple[str, DeadItem]]) -> JournalGroup:
+        """Let dead items be owed again to the subscriptions named with them, as if they had never been tried.
+
+        Return what has changed, for the ledger on disk.
+
+        >>> from runner.ledger.chunks import Chunk
+        >>> dead = DeadItem("q", 1, 1, "eat", None, "'b'")
+        >>> image = LedgerImage(1, {1: Chunk(1, b"", 2, 2)}, {}, {"q": ItemCounts(2, 1, 1)})
+        >>> image.task_tallies, image.dead_items = {"eat": TaskTally(done=1, dead=1)}, {dead.key: dead}
+        >>> _ = image.retry_dead([("q", dead)])
+        >>> image.owed, image.dead_items, image.find_faults()
+        ({('q', 1): ((1, 1, 0, 0),)}, {}, [])
+        """
+        owed: dict[OwedKey, OwedRanges] = {}
+        counts, tallies, given = dict[str, ItemCounts](), dict[str, TaskTally](), []
+        for line, item in items:
+            key = (line, item.chunk_number)
+            ranges = owed.get(key, self.owed.get(key, ()))
+            assert ranges is not None, "a dead item that is owed"
+            owed[key] = tuple(sorted([*ranges, (item.index, 1, 0, 0)]))
+            counts.setdefault(line, _copied(self.line_counts[line])).dead -= 1
+            tallies.setdefault(item.task, replace(self.task_tallies[item.task])).dead -= 1
+            given.append(item)
+        group = JournalGroup(
+            0, self.last_chunk, [], owed, {}, counts, tallies, {}, {}, {}, dead_items=[], given_again=given
+        )
+        self.apply_group(group)
+        return group
 
     def find_faults(self) -> list[str]:
         """Return what does not add up: items that came in are over or owed, and what is owed is there."""

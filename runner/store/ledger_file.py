@@ -22,6 +22,7 @@ from runner.errors import LedgerRefused
 from runner.ledger.balance import ItemCounts, TaskTally
 from runner.ledger.chunks import Chunk
 from runner.ledger.journal import DeadItem, LedgerImage, SourcePlace
+from runner.store.dead_letters import LEDGER_FILE
 from runner.store.key_digests import DIGEST_BYTES, sort_digests
 from runner.store.segments import LARGE_BYTES, SegmentFolder, SegmentPlace, sync_folder
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from runner.ledger.journal import JournalGroup
 
-LEDGER_FILE = "ledger.db"
 #: Beginnings of the names of the files in which workers look keys up; they are written anew at each open.
 KEY_FILES = "keys-"
 _SEGMENTS = "big"
@@ -341,6 +341,8 @@ class LedgerFile:
         pack = self._packer.pack_evidence
         dead = (each for group in groups for each in group.dead_items)
         self._upsert("dead", ((d.task, d.chunk_number, d.index, d.queue, d.preview, pack(d.evidence)) for d in dead))
+        given_again = [item.key for group in groups for item in group.given_again]
+        self._db.executemany("DELETE FROM dead WHERE task = ? AND number = ? AND at = ?", given_again)
         if groups[-1].last_chunk != self._last_chunk:
             self._upsert("meta", [("last_chunk", str(groups[-1].last_chunk))])
         over = [key for key, ranges in owed.items() if ranges == ()]
@@ -367,6 +369,19 @@ def read_notes(folder: Path) -> dict[str, str]:
             return dict(database.execute("SELECT key, value FROM meta"))
     except (sqlite3.Error, OSError):
         return {}
+
+
+def read_dead_ids(folder: Path) -> set[tuple[str, str]] | None:
+    """Return the (queue, item id) pairs of the dead items of a ledger; None where there is no ledger to read."""
+    try:
+        database = sqlite3.connect(f"{(folder / LEDGER_FILE).absolute().as_uri()}?mode=ro", uri=True)
+        with contextlib.closing(database):
+            return {
+                (queue, f"{number}.{at}")
+                for queue, number, at in database.execute("SELECT queue, number, at FROM dead")
+            }
+    except (sqlite3.Error, OSError):
+        return None
 
 
 def _source_values(at: SourcePlace) -> tuple[Any, ...]:
