@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -37,16 +38,21 @@ def describe_command(
     declared = config.declared_params
     noted = {name: value for name, value in params.items() if name not in declared or not declared[name].secret}
     command = {"params": noted, "sets": list(sets), "tasks": tasks or [], "skipped": skipped or []}
-    return {"file": str(Path(config.file).absolute()), "command": json.dumps(command)}
+    return {**_place_of(config), "command": json.dumps(command)}
+
+
+def _place_of(config: Config) -> dict[str, str]:
+    """Return the file, and the folder from which its relative paths begin."""
+    return {"file": str(Path(config.file).absolute()), "folder": str(Path.cwd())}
 
 
 def open_unfinished_run(config: Config) -> DurableFolder | None:
-    """Open the last durable run of this file that has something to go on with; None if there is none."""
+    """Open the last durable run of this file, in this folder, that has something to go on with, or return None."""
     from runner.store.durable_folder import DurableFolder, last_unfinished_run
     from runner.supervisor.resume import MessagePacker
 
     state = config.folder / config.run.state
-    run = last_unfinished_run(state, {"file": str(Path(config.file).absolute())})
+    run = last_unfinished_run(state, _place_of(config))
     return None if run is None else DurableFolder(state, run, MessagePacker(), is_new=False)
 
 
@@ -60,6 +66,7 @@ def plan_of_earlier_run(
 ) -> Plan:
     """Return the plan of the run that goes on, from its file as it is now; LedgerRefused if that does not fit.
 
+    This process goes to the folder in which that run was started.
     `again`: sources with a `key` are read once more. UsageError if there are none.
     """
     from runner import config, runs
@@ -69,6 +76,12 @@ def plan_of_earlier_run(
     run = folder.path.name
     if "file" not in folder.meta:
         raise LedgerRefused(f"run {run} was not begun by a command: it cannot go on")
+    try:
+        os.chdir(folder.meta["folder"])
+    except OSError as error:
+        text = f"the folder in which run {run} was started is gone: {folder.meta['folder']}"
+        raise LedgerRefused(f"{text}: {error.strerror}") from None
+    os.environ["PWD"] = folder.meta["folder"]  # what programs that its tasks start go by
     noted: dict[str, Any] = json.loads(folder.meta["command"])
     given = {**noted["params"], **dict(params)}
     keys = [*map(tuple, noted["sets"]), *sets, ("run.durable", "true")]

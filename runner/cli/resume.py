@@ -52,6 +52,7 @@ def resume(
     document = streams.claim_stdout() if as_json else None
     shared.check_progress(progress)
     state = state.absolute()
+    events = os.path.abspath(events) if events and events != "-" else events  # noqa: PTH100  a str may be any path
     path = run_folders.select_run(state, resumable_runs(state), run, "a ledger to go on with")
     folder = DurableFolder(state, path.name, MessagePacker(), is_new=False)
     try:
