@@ -14,7 +14,6 @@ from typer import Option
 
 from runner.cli import shared_options as shared
 from runner.cli import streams
-from runner.config.overrides import select_tasks
 from runner.errors import RunnerError
 from runner.text import count_with_noun, format_table
 
@@ -95,7 +94,7 @@ def run(
     sets = shared.parse_pairs(set_, "--set")
     record = "0" if no_record else None
     sets += shared.run_settings(grace=grace, log=log, halt=halt, deadline=deadline, record=record)
-    loaded = select_tasks(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
+    loaded = config.select_tasks(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
     if help_params:
         from runner import check
         from runner.cli.listing import param_lines
