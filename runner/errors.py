@@ -65,6 +65,12 @@ class RetryRefused(RunnerError):
     exit_code = 3
 
 
+class LedgerRefused(RunnerError):
+    """The ledger of a durable run cannot be used: another process has it, or what is on disk is not what it was."""
+
+    exit_code = 3
+
+
 class Retry(Exception):
     """Raised by a task function: give me this item again, after `after` seconds (default: the back-off).
 

@@ -44,6 +44,7 @@ class RunSettings:
     record: int = 20
     dead_items: int = 64_000_000
     max_item: int = 256 * MIB
+    durable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

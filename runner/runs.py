@@ -24,6 +24,7 @@ from runner import events, shared_stdin
 from runner.config.toml import STDIN
 from runner.engines import process_setup
 from runner.engines.base import EngineContext
+from runner.engines.engine_events import GroupKept
 from runner.engines.reactor import LocalReactor, RealClock
 from runner.errors import UnsafeFolder
 from runner.plugins.hooks import Listeners, offered_engines
@@ -41,6 +42,7 @@ from runner.supervisor.dead_letters import DeadLetterPayload, DeadLetterSink
 from runner.supervisor.loop import Supervisor
 from runner.supervisor.outcome import EXIT_DEAD, EXIT_FAILED
 from runner.supervisor.plan import Plan, TaskPlan, describe_run
+from runner.supervisor.resume import MessagePacker, replace_damaged
 from runner.tasks import inspect_shape
 from runner.transport.kept_items import KeptPayloads, NotKept, too_large
 from runner.transport.messages import PICKLED
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from runner.model import Config
     from runner.plugins import PluginPolicy
     from runner.report.record import RunRecord
+    from runner.store.durable_folder import DurableFolder
     from runner.supervisor.dead_letters import FailureEvidence
     from runner.supervisor.outcome import RunOutcome
     from runner.tasks import Reference
@@ -168,16 +171,20 @@ def _run_id() -> str:
 
 
 def perform(
-    plan: Plan, options: OutputOptions, reactor: LocalReactor | None = None
+    plan: Plan, options: OutputOptions, reactor: LocalReactor | None = None, earlier: DurableFolder | None = None
 ) -> tuple[RunOutcome, RunRecord | None]:
     """Run a plan, show what happens, and return how it ended and its record, if one is kept, once all is written.
+
+    `earlier`: the ledger of the durable run that goes on.
 
     UnsafeFolder or UsageError, before anything is started: the record, the events or the log cannot be written.
     """
     output = _RunOutput(plan, options)
     try:
         try:
-            outcome = execute_plan(plan, output.printer, output.publish, reactor, watched=options.keep_record)
+            outcome = execute_plan(
+                plan, output.printer, output.publish, reactor, watched=options.keep_record, earlier=earlier
+            )
         finally:
             output.end_display()
         with process_setup.interrupt_on_signals():
@@ -271,10 +278,12 @@ def execute_plan(
     reactor: LocalReactor | None = None,
     *,
     watched: bool = False,
+    earlier: DurableFolder | None = None,
 ) -> RunOutcome:
     """Run a plan; everything that was started is gone when this returns, the reactor as well.
 
     The caller can post events to its `reactor` meanwhile. `watched`: `Progress` is emitted even if no plugin listens.
+    `earlier`: the ledger of the durable run that goes on, which is closed at the end.
     """
     counts = [(len(task.config.workers), task.mode) for task in plan.tasks.values()]
     process_setup.raise_open_files_limit(sum(n for n, mode in counts if mode == "process"), sum(n for n, _ in counts))
@@ -293,13 +302,30 @@ def execute_plan(
         emit = _masked_emit(plan.secret_mask, emit)
         for text in plan.notices:
             emit(events.Notice(clock.now(), text))
+        durable = _DurableRun(plan, reactor, earlier) if plan.settings.durable else None
+        if durable is not None:
+            stack.callback(durable.close)
         listeners = Listeners(plan.plugins.hooks if plan.plugins else None, emit)
         if listeners.has_listeners and plan.settings.log == "prefix" and not hasattr(sys.stdout, "speaking"):
             _capture_threads(printer, stack)  # what hooks print bears their plugin's name
         listening = watched or listeners.has_listeners
         tell = _masked_emit(plan.secret_mask, listeners.publish_event)
-        supervisor = Supervisor(plan, engines, reactor, clock, tell, letters, listening=listening, suspect_readers=True)
+        supervisor = Supervisor(
+            plan,
+            engines,
+            reactor,
+            clock,
+            tell,
+            letters,
+            listening=listening,
+            suspect_readers=True,
+            keeper=None if durable is None else durable.keeper,
+            image=None if durable is None else durable.folder.image,
+        )
         outcome = supervisor.run()
+        if durable is not None:
+            durable.is_complete = outcome.is_complete
+            durable.is_over = outcome.is_complete and not outcome.headline.dead
     left: Sequence[str] = getattr(engines.get("thread"), "names_left_running", tuple)()
     return replace(
         outcome,
@@ -308,7 +334,28 @@ def execute_plan(
         letters_kept=letters.file.written_count,
         items_not_kept=letters.not_kept,
         trouble=letters.file.write_error,
+        is_resumable=durable is not None and not outcome.is_complete,
     )
+
+
+class _DurableRun:
+    """A durable run while it is executed: the ledger of an earlier life, or a new one, and what writes it.
+
+    `is_complete`: nothing is left to be done. `is_over`: nothing of it need be kept.
+    """
+
+    def __init__(self, plan: Plan, reactor: LocalReactor, earlier: DurableFolder | None) -> None:
+        from runner.store.durable_folder import DurableFolder  # few runs need SQLite
+
+        self.is_over = self.is_complete = False
+        self.folder = earlier or DurableFolder(plan.settings.state, plan.run_id, MessagePacker(), is_new=True)
+        self.folder.write_meta(plan.command)
+        replace_damaged(self.folder.image, self.folder.damaged_chunks)
+        self.keeper = self.folder.start_keeper(lambda number: reactor.post_event(GroupKept(number)))
+
+    def close(self) -> None:
+        """Write what waits, and close everything."""
+        self.folder.close(remove=self.is_over, is_complete=self.is_complete)
 
 
 #: What events say in the words of functions, errors and tracebacks. Names are not looked at.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fake_engine import FakeClock, FakeEngine, FakeReactor, FakeWorker, Script, check_end, plan, task
+from virtual_disk import VirtualDisk, VirtualKeeper
 
 from runner.engines.engine_events import MessageReceived, WorkerExited
 from runner.error_text import ErrorText
@@ -448,13 +449,19 @@ def script(seed: int) -> Script:
 
 
 def run(
-    made: Plan, play: Script, items: int, watch: Callable[[Supervisor], None] | None = None
+    made: Plan,
+    play: Script,
+    items: int,
+    watch: Callable[[Supervisor], None] | None = None,
+    *,
+    durable: bool = False,
 ) -> tuple[Any, CrossedFleet, Supervisor]:
     """Run a plan to its end; `watch` looks at the supervisor whenever it waits."""
     hub = FakeReactor(FakeClock())
     fleet = CrossedFleet(hub, play, items, made)
     seen: list[Any] = []
-    supervisor = Supervisor(made, {"process": fleet, "thread": fleet}, hub, fleet.hub.clock, seen.append)
+    keeper = VirtualKeeper(hub, VirtualDisk(), play.seed, slowness=0.02) if durable else None
+    supervisor = Supervisor(made, {"process": fleet, "thread": fleet}, hub, fleet.hub.clock, seen.append, keeper=keeper)
     put, pass_item, book = supervisor.ledger.put, supervisor.ledger.pass_item, fleet.book
     decide = supervisor.retry_policy.decide_verdict
 
@@ -493,11 +500,11 @@ def run(
     return result, fleet, supervisor
 
 
-def check(seed: int) -> None:
+def check(seed: int, *, durable: bool = False) -> None:
     """One seed is one schedule; nothing may be lost, doubled, out of order or left in it."""
     items = random.Random(f"items {seed}").choice([1, 5, 20, 100])
     made = topology(seed)
-    result, fleet, _ = run(made, script(seed), items)
+    result, fleet, _ = run(made, script(seed), items, durable=durable)
     book = fleet.book
     dead = sum(len(found) for name, found in book.failed.items() if made.tasks[name].config.on_error == "dead")
     assert all(each.how == "ok" for each in result.tasks.values()), f"seed {seed}: {result}"

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from virtual_disk import VirtualDisk, VirtualKeeper
+
 from runner.engines.engine_events import ExitStatus, MessageReceived, SignalReceived, WorkerExited
 from runner.error_text import ErrorText
 from runner.events import STATES, RunEnded
@@ -143,6 +145,7 @@ class FakeWorker:
     index: int = 0
     total: int = 0
     made: int = 0
+    #: A source's items that were given in an earlier life of the run.
     stop: bool = False
     finished: bool = False
     suspect: bool = False
@@ -433,16 +436,18 @@ def simulate(
     source_items: int = 50,
     signals: Iterable[tuple[float, int]] = (),
     watch: Callable[[Supervisor], None] | None = None,
+    durable: bool = False,
 ) -> tuple[Any, FakeEngine, Supervisor, list[Any]]:
     """Run a plan on the fake engine, the balance checked at every step; `signals` are times and numbers.
 
-    `watch` looks at the supervisor whenever it waits.
+    `watch` looks at the supervisor whenever it waits. `durable`: with a disk, which takes its time.
     """
     clock = FakeClock()
     hub = FakeReactor(clock)
     fleet = FakeEngine(hub, script, source_items)
     seen: list[Any] = []
-    supervisor = Supervisor(plan_, {"process": fleet, "thread": fleet}, hub, clock, seen.append)
+    keeper = VirtualKeeper(hub, VirtualDisk(), script.seed, slowness=0.02) if durable else None
+    supervisor = Supervisor(plan_, {"process": fleet, "thread": fleet}, hub, clock, seen.append, keeper=keeper)
 
     def check() -> None:
         for line in supervisor.ledger.subscriptions:
@@ -451,7 +456,8 @@ def simulate(
             assert tally.put == held, f"{line.name}: {tally} queued={line.count} leased={line.leased_items}"
             assert line.count >= 0
             assert line.leased_items >= 0
-        kept_beside_idle(fleet, supervisor)
+        if not durable:  # there they may wait for the disk
+            kept_beside_idle(fleet, supervisor)
         for queue, expected in supervisor.dispatcher.expected_items.items():
             assert expected >= 0, f"{queue}: expected {expected}"
         if watch is not None:

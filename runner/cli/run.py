@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from runner.model import Config
     from runner.report.record import RunRecord
     from runner.runs import OutputOptions
+    from runner.store.durable_folder import DurableFolder
     from runner.supervisor.outcome import RunOutcome
     from runner.supervisor.plan import Plan, TaskPlan
 
@@ -58,6 +60,12 @@ def run(
     log_file: Annotated[
         str | None, Option(metavar="FILE", help="Append all output to FILE as well, as log lines.")
     ] = None,
+    durable: Annotated[
+        bool | None, Option("--durable/--no-durable", help="Keep a ledger on disk, for `runner resume`, or none.")
+    ] = None,
+    resume: Annotated[
+        bool, Option("--resume", help="Go on with the last durable run of this file that was cut short, or begin one.")
+    ] = False,
     dry_run: Annotated[bool, Option("--dry-run", "-n", help="Say what would be started, and start nothing.")] = False,
     help_params: Annotated[
         bool, Option("--help-params", help="List the params of the file, and start nothing.")
@@ -94,6 +102,7 @@ def run(
     sets = shared.parse_pairs(set_, "--set")
     record = "0" if no_record else None
     sets += shared.run_settings(grace=grace, log=log, halt=halt, deadline=deadline, record=record)
+    sets += [] if durable is None and not resume else [("run.durable", "false" if durable is False else "true")]
     loaded = config.select_tasks(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
     if help_params:
         from runner import check
@@ -112,7 +121,17 @@ def run(
         gc_tuning.freeze_imported()
         early_fork.fork_early()
     gc_tuning.freeze_imported()
-    plan = runs.prepare_plan(loaded, shared.plugin_choice(no_plugin, no_plugins, only_plugin))
+    choice, earlier = shared.plugin_choice(no_plugin, no_plugins, only_plugin), None
+    plan = runs.prepare_plan(loaded, choice)
+    if resume and not dry_run and plan.settings.durable:
+        from runner.cli import durable_command
+
+        if (earlier := durable_command.open_unfinished_run(loaded)) is not None:
+            plan = durable_command.plan_of_earlier_run(earlier, [*given.items()], sets, choice)
+    if earlier is None and plan.settings.durable:
+        from runner.cli.durable_command import describe_command
+
+        plan = replace(plan, command=describe_command(loaded, given, sets, task, skip))
     if dry_run:
         print("\n".join(_describe_plan(loaded, plan)))
         return
@@ -132,7 +151,7 @@ def run(
         log_file=log_file,
         write_page=write_page,
     )
-    execute_and_leave(plan, options, document)
+    execute_and_leave(plan, options, document, earlier=earlier)
 
 
 def _describe_plan(config: Config, plan: Plan) -> list[str]:
@@ -177,18 +196,20 @@ def _written_arguments(config: Config, task: str) -> str:
 def execute_and_leave(
     plan: Plan,
     options: OutputOptions,
-    document: Callable[[str], None] | None,
+    document: Callable[[str], None] | None = None,
     on_end: Callable[[RunOutcome], None] | None = None,
+    earlier: DurableFolder | None = None,
 ) -> NoReturn:
     """Run the plan, say how it ended, and leave with its exit code.
 
-    `document` writes the summary as JSON, `on_end` is told of the end.
+    `document` writes the summary as JSON, `on_end` is told of the end. `earlier`: the ledger of the durable run that
+    goes on.
     """
     from runner import runs
 
     # What tasks print has a way of its own, the printer's, or stays raw.
     with streams.escaped_output(False), streams.strict_output():
-        outcome, record = runs.perform(plan, options)
+        outcome, record = runs.perform(plan, options, earlier=earlier)
     code = outcome.exit_code
     if on_end is not None:
         on_end(outcome)

@@ -34,6 +34,8 @@ RUN = KeyTable(
     Key("record", types.integer(0), "the number of runs that are kept in `state`, this one included; 0: none", "20"),
     Key("dead_items", units.size(0),
         'bytes of dead items that are kept, so that `runner dead retry` can give them again; "0B": none', '"64MB"'),
+    Key("durable", types.BOOLEAN,
+        "keep the ledger on disk: after a crash, or a stop, `runner resume` goes on where the run was", "false"),
     Key("max_item", units.SIZE, "the largest item that may travel between processes", '"256MiB"'),
 )
 

@@ -32,7 +32,6 @@ class PlannedFeature(NamedTuple):
 PLANNED: dict[tuple[str, str], PlannedFeature] = {
     ("top", "tests"): PlannedFeature("[[tests]]", "tests in the file", lambda value: value != []),
     ("top", "ray"): PlannedFeature("[ray]", "the engine ray"),
-    ("run", "durable"): PlannedFeature("durable = true", "durable runs", lambda value: value is not False),
     ("run", "engine"): PlannedFeature('engine = "ray"', "the engine ray", lambda value: value == "ray"),
     ("queue", "lane"): PlannedFeature("lane", "lanes"),
     ("queue", "full"): PlannedFeature(

@@ -1,4 +1,4 @@
-"""Events of the engines: what workers say and how they end, and signals; the supervisor's loop takes them."""
+"""Events for the supervisor's loop: what workers say and how they end, signals, and what is on disk."""
 
 from __future__ import annotations
 
@@ -56,4 +56,10 @@ class SignalReceived(Struct, frozen=True):
     signal_number: int
 
 
-EngineEvent = MessageReceived | WorkerExited | SignalReceived
+class GroupKept(Struct, frozen=True):
+    """The groups of the journal up to this one are on disk; 0: none is, look at the keeper for what is wrong."""
+
+    group_number: int
+
+
+EngineEvent = MessageReceived | WorkerExited | SignalReceived | GroupKept

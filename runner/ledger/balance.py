@@ -7,6 +7,8 @@ copied) are counted as *made*.
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from runner.structs import dataclass
 
 
@@ -28,6 +30,18 @@ class ItemCounts:
         0
         """
         return self.put - self.done - self.dead - self.dropped - self.left
+
+
+class TaskTally(Struct):
+    """Counts of items of one task, as a ledger on disk has them: how they ended, and what the balance is made of."""
+
+    done: int = 0
+    dead: int = 0
+    dropped: int = 0
+    repeated: int = 0
+    taken: int = 0
+    sent: int = 0
+    read: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ class Chunk(Struct, frozen=True):
 
     `shared_bytes` of these bytes are in shared memory: they count for a queue's bound, and next to nothing for how
     many are moved at once.
-    `number` is unique in a run and never changes, so `number.index` names an item for good.
+    `number` is unique in a run and never changes, so `number.index` names an item for good. `origin` is the number of
+    the chunk whose payload a dead letter shares.
     """
 
     number: int
@@ -31,14 +32,19 @@ class Chunk(Struct, frozen=True):
     count: int
     size: int
     shared_bytes: int = 0
+    origin: int = 0
 
 
 @dataclass(slots=True, eq=False)
 class OrderEntry:
-    """One place in the order, with the results that wait in it: (queue, chunk) pairs."""
+    """One place in the order, with the results that wait in it: (queue, chunk) pairs.
+
+    `acked_ranges`: what is done, as (subscription, item range) pairs; a journal is told when their results leave.
+    """
 
     release_order: ReleaseOrder
     outputs: list[tuple[str, Chunk]] = field(default_factory=list)
+    acked_ranges: list[tuple[Any, Any]] = field(default_factory=list)
     settled: bool = False
     next_entry: OrderEntry | None = None
 
@@ -58,6 +64,8 @@ class ReleaseOrder:
     head: OrderEntry | None = None
     tail: OrderEntry | None = None
     held_results: dict[str, int] = field(default_factory=dict)
+    #: What was acked in entries that have left since it was taken.
+    left_ranges: list[tuple[Any, Any]] = field(default_factory=list)
 
     def append_entry(self) -> OrderEntry:
         """Return a new entry at the end."""
@@ -82,9 +90,15 @@ class ReleaseOrder:
         leaving: list[tuple[str, Chunk]] = []
         while self.head is not None and (self.head.settled or not settled_only):
             leaving.extend(self.head.outputs)
+            self.left_ranges.extend(self.head.acked_ranges)
             self.head = self.head.next_entry
         if self.head is None:
             self.tail = None
         for queue, chunk in leaving:
             self.held_results[queue] -= chunk.count
         return leaving
+
+    def take_left_ranges(self) -> list[tuple[Any, Any]]:
+        """Return what was acked in the entries that have left since the last time."""
+        left, self.left_ranges = self.left_ranges, []
+        return left

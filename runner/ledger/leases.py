@@ -87,3 +87,12 @@ class Settlement:
 
     dead_items: list[GivenUp] = field(default_factory=list)
     fed_queues: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """What an ordered task had done whose results cannot leave: items, and what was sent into which queues."""
+
+    task: str
+    done: int
+    sent: list[tuple[str, int]]

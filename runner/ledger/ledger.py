@@ -10,11 +10,13 @@ from msgspec.structs import replace
 
 from runner.ledger.balance import Balance, ItemCounts
 from runner.ledger.chunks import Chunk, ReleaseOrder
-from runner.ledger.leases import Again, Dead, GivenUp, Lease, Settlement, Verdict
+from runner.ledger.leases import Again, Dead, GivenUp, Lease, Settlement, TakenBack, Verdict
 from runner.ledger.subscriptions import ItemRange, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping
+
+    from runner.ledger.journal import Journal
 
 
 #: The sender of items that were dead in an earlier run: no task has this name.
@@ -54,18 +56,30 @@ class Ledger:
         self.leased_items: dict[str, int] = defaultdict(int)
         self._chunks = count(1)
         self._leases = count(1)
+        #: Of a durable run (`restore.restore_ledger`).
+        self.journal: Journal | None = None
+        #: Of a durable run: what ordered tasks had done, and had to be given back because its results cannot leave.
+        self.taken_back: list[TakenBack] = []
         #: Whether any item may be asleep.
         self._sleepers = False
 
-    def make_chunk(self, payload: Any, count_: int, size: int, shared_bytes: int = 0) -> Chunk:
+    def make_chunk(self, payload: Any, count_: int, size: int, shared_bytes: int = 0, origin: int = 0) -> Chunk:
         """Number a new chunk."""
-        return Chunk(next(self._chunks), payload, count_, size, shared_bytes)
+        return Chunk(next(self._chunks), payload, count_, size, shared_bytes, origin)
+
+    def number_chunks_from(self, number: int) -> None:
+        """Number chunks from here on: smaller numbers are those of an earlier life of the run."""
+        self._chunks = count(number)
 
     def put(self, queue: str, chunks: Iterable[Chunk], sender: str | None = None) -> None:
         """Take chunks into every line of a queue; `sender` is the task they are counted for."""
+        journal = self.journal
         for line in self.subscriptions_by_queue[queue]:
             for chunk in chunks:
-                line.admit_chunk(chunk)
+                if journal is None:
+                    line.admit_chunk(chunk)
+                else:
+                    line.admit_asleep(chunk, journal.put(line, chunk, sender))
                 if sender is not None:
                     self.sent_items[sender] += chunk.count
 
@@ -80,6 +94,22 @@ class Ledger:
             self.sent_items[EARLIER_RUN] += chunk.count
             self.source_items[EARLIER_RUN] += chunk.count
         return line.name
+
+    def count_produced(self, task: str, worker: str, items: int, crc: int, checks: Mapping[int, int]) -> None:
+        """Count a source's items, whose chunks are put in the same step; see `journal.SourcePlace`."""
+        self.source_items[task] += items
+        if self.journal is not None:
+            self.journal.made(task, worker, items, crc, checks)
+
+    def wake_kept(self, upto: int) -> list[str]:
+        """Let the items be granted that have come with the groups up to this one, which are on disk; return queues."""
+        assert self.journal is not None
+        self.journal.release(upto)
+        return [line.queue for line in self.subscriptions if line.wake_kept(upto)]
+
+    def waits_for_disk(self, task: str) -> bool:
+        """Return True if items for this task are not on disk yet."""
+        return any(line.unkept_ranges for line in self.subscriptions_by_task[task])
 
     def free_room_in(self, queue: str) -> int:
         """Return how many items this queue can still take, whatever its readers; 0 means that its writers wait."""
@@ -102,10 +132,29 @@ class Ledger:
 
     def remove_reader(self, task: str, over: Container[str]) -> None:
         """Remove a task that reads no more; send what its order held back, leave lines whose readers are all `over`."""
-        if task in self.release_orders:
-            self._send(task, self.release_orders[task].release_outputs(settled_only=False))
+        self._end_order(task)
         for line in self.subscriptions_by_task[task]:
             line.remove_reader(task, over)
+
+    def _end_order(self, task: str) -> None:
+        """Send what the order of a task held back, if it has one; in a durable run, take back what it had done.
+
+        There it is owed, and is executed again when the run goes on: results that left now would be out of order.
+        """
+        if (order := self.release_orders.get(task)) is None:
+            return
+        outputs = order.release_outputs(settled_only=False)
+        if self.journal is None:
+            self._send(task, outputs)
+            return
+        done = 0
+        for line, piece in order.take_left_ranges():
+            line.take_back(piece, task)
+            done += piece.count
+            if not line.carries_dead_letters:
+                self.taken_items[task] -= piece.count
+        self.task_counts[task].done -= done
+        self.taken_back.append(TakenBack(task, done, [(queue, chunk.count) for queue, chunk in outputs]))
 
     def grant_lease(
         self,
@@ -258,11 +307,21 @@ class Ledger:
         if again:
             self._give_back(lease, again)
         sent = list(outputs)
-        if (entry := lease.order_entry) is not None:
-            sent = entry.release_order.settle_entry(entry, sent)
+        if lease.order_entry is not None:
+            sent = self._settle_entry(lease, sent)
         if sent:
             result.fed_queues = self._send(lease.task, sent)
         return result
+
+    def _settle_entry(self, lease: Lease, outputs: list[tuple[str, Chunk]]) -> list[tuple[str, Chunk]]:
+        """Settle the entry of an ordered task's lease; return what may leave now."""
+        entry = lease.order_entry
+        assert entry is not None
+        leaving = entry.release_order.settle_entry(entry, outputs)
+        if self.journal is not None:
+            for line, piece in entry.release_order.take_left_ranges():
+                self.journal.settle(line, piece, lease.task, "done")
+        return leaving
 
     def _judge(self, lease: Lease, done: int, verdicts: Mapping[int, Verdict], result: Settlement) -> list[_Returned]:
         again: list[_Returned] = []
@@ -282,7 +341,12 @@ class Ledger:
         """Carry out the verdict on a piece that failed; return the piece when it is given again."""
         if isinstance(verdict, Again):
             self.repeated_items[task] += piece.count
-            return [(line, replace(piece, attempts=piece.attempts + 1), verdict.until)]
+            again = replace(piece, attempts=piece.attempts + 1)
+            if self.journal is not None:
+                self.journal.mark(line, again, task)
+            return [(line, again, verdict.until)]
+        if self.journal is not None:  # also of an ordered task: such an item makes nothing that could wait
+            self.journal.settle(line, piece, task, "dead" if isinstance(verdict, Dead) else "dropped")
         line.leased_items -= piece.count
         for counts in (line.counts, self.task_counts[task]):
             if isinstance(verdict, Dead):
@@ -302,6 +366,11 @@ class Ledger:
             self.task_counts[lease.task].done += piece.count
             if line.queue not in self.dead_letter_queues:
                 self.taken_items[lease.task] += piece.count
+            if self.journal is not None:
+                if lease.order_entry is None:
+                    self.journal.settle(line, piece, lease.task, "done")
+                else:
+                    lease.order_entry.acked_ranges.append((line, piece))
 
     def _give_back(self, lease: Lease, again: list[_Returned]) -> None:
         if (entry := lease.order_entry) is not None:
@@ -328,6 +397,11 @@ class Ledger:
             fed.add(queue)
         return fed
 
+    def bury_item(self, given_up: GivenUp, task: str, preview: str) -> None:
+        """Keep an item that is dead, and that no queue takes, if the run is durable."""
+        if self.journal is not None:
+            self.journal.bury(given_up, task, preview)
+
     def release_lease(self, lease_id: int) -> None:
         """Take a lease back whose items were never started: they go where they were, unmarked."""
         self.settle_lease(lease_id, 0, {}, [])
@@ -353,22 +427,25 @@ class Ledger:
                 verdict = judge(piece)
                 if verdict is None:
                     self.repeated_items[lease.task] += 1
-                    again.append((line, replace(piece, crashes=piece.crashes + 1, granted_alone=True), None))
+                    suspect = replace(piece, crashes=piece.crashes + 1, granted_alone=True)
+                    if self.journal is not None:
+                        self.journal.mark(line, suspect, lease.task)
+                    again.append((line, suspect, None))
                 else:
                     again += self._apply(lease.task, line, piece, verdict, result)
         rest = lease.locate_ranges(suspects.stop, lease.count - suspects.stop)
         again += [(line, piece, None) for line, piece in rest]
         self._give_back(lease, again)
-        if (entry := lease.order_entry) is not None:
-            result.fed_queues = self._send(lease.task, entry.release_order.settle_entry(entry, []))
+        if lease.order_entry is not None:
+            result.fed_queues = self._send(lease.task, self._settle_entry(lease, []))
         return result
 
     def count_left(self) -> None:
         """Count what is still queued, leased or held back as left. Call once, when nothing runs any more."""
         for lease_id in list(self.leases):
             self.release_lease(lease_id)
-        for task, order in self.release_orders.items():
-            self._send(task, order.release_outputs(settled_only=False))
+        for task in self.release_orders:
+            self._end_order(task)
         for line in self.subscriptions:
             line.counts.left += line.count
 

@@ -15,7 +15,7 @@ from runner.ledger.balance import ItemCounts
 from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Iterable
 
     from runner.ledger.chunks import Chunk, OrderEntry
 
@@ -103,6 +103,8 @@ class Subscription:
     sleeping_ranges: list[tuple[float, int, int, ItemRange, str]] = field(default_factory=list)
     #: What is kept, by task. Like `ready` by tickets, and no task has none.
     kept_for_task: dict[str, deque[ItemRange]] = field(default_factory=dict)
+    #: What has come in, and is not on disk yet, with the groups of the journal for which it waits.
+    unkept_ranges: deque[tuple[int, ItemRange]] = field(default_factory=deque)
     #: The readers that read no more.
     finished_readers: set[str] = field(default_factory=set)
     sleeping_items: int = 0
@@ -138,6 +140,37 @@ class Subscription:
         self.held_bytes += chunk.size
         self.ready_ranges.append(ItemRange(chunk, 0, chunk.count, ticket=self.last_ticket))
 
+    def admit_asleep(self, chunk: Chunk, group: int) -> None:
+        """Take a chunk in that must not be granted before a group of the journal is on disk."""
+        self.admit_chunk(chunk)
+        if not self.abandoned:
+            self.sleeping_items += chunk.count
+            self.unkept_ranges.append((group, self.ready_ranges.pop()))
+
+    def wake_kept(self, upto: int) -> bool:
+        """Make available what has come with the groups up to this one; return True if there was any."""
+        if not self.unkept_ranges or self.unkept_ranges[0][0] > upto:
+            return False
+        while self.unkept_ranges and self.unkept_ranges[0][0] <= upto:
+            _, piece = self.unkept_ranges.popleft()
+            self.sleeping_items -= piece.count
+            self.ready_ranges.append(piece)
+        return True
+
+    def restore_ranges(self, pieces: Iterable[ItemRange]) -> None:
+        """Take in what an earlier run left of one chunk, and counted."""
+        self.last_ticket += 1
+        for piece in pieces:
+            self.count += piece.count
+            self.held_bytes += piece.size
+            self.ready_ranges.append(replace(piece, ticket=self.last_ticket))
+
+    def take_back(self, piece: ItemRange, task: str) -> None:
+        """Return items that were done, because what they made has not left."""
+        self.counts.done -= piece.count
+        self.leased_items += piece.count
+        self.give_back(replace(piece, order_entry=None), task)
+
     def remove_reader(self, task: str, over: Container[str]) -> None:
         """Remove a task that reads no more: what was kept for it is for the others.
 
@@ -153,6 +186,7 @@ class Subscription:
             self.count = self.held_bytes = self.sleeping_items = 0
             self.ready_ranges.clear()
             self.sleeping_ranges.clear()
+            self.unkept_ranges.clear()
             self.kept_for_task.clear()
         for piece in self.kept_for_task.pop(task, ()):
             self._requeue(piece, task)

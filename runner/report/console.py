@@ -141,6 +141,8 @@ class Console:
             width = max(SUMMARY_WIDTH, len(indent) + 42)  # a long title leaves the sentence room
             for line in wrap(record.limit.sentence, width - len(indent) - 2):
                 self.print_message(f"{indent}  {line}")
+        if result.is_resumable:
+            self.print_message(f"{indent}  kept: runner resume {self._plan.run_id}")
         if result.letters_kept:
             state = self._plan.settings.state
             is_here = state.resolve() == Path(".runner").resolve()  # where `runner dead` looks by itself

@@ -50,7 +50,14 @@ class _FileSink:
     def __enter__(self) -> _FileSink:
         run, is_retry = str(getattr(self._context, "run", "")), bool(getattr(self._context, "retried_run", ""))
         self._place = getattr(self._context, "saved", None)
-        self._to = open_target(self.path, run, append=is_retry, place=self._place, only_files=is_process_worker())
+        self._to = open_target(
+            self.path,
+            run,
+            append=is_retry,
+            place=self._place,
+            only_files=is_process_worker(),
+            durable=getattr(self._context, "durable", False),
+        )
         if self._to.has_content:
             self._headed = True
             try:
@@ -109,6 +116,8 @@ class _FileSink:
             why = os.strerror(self._lost.errno) if self._lost.errno else str(self._lost)
             raise OSError(self._lost.errno, f"{printable_path(self.path)} {is_not}: {why}")
         if to.is_atomic and cut and not self.partial:
+            if getattr(self._context, "durable", False):
+                return  # what has come is kept aside, for `runner resume`
             why = "the run was stopped, or a task that feeds it has failed; `partial = true` keeps what has come"
             sys.stderr.write(f"{printable_path(self.path)} is not written: {why}\n")
             return

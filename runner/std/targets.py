@@ -62,13 +62,19 @@ class SinkTarget:
 
 
 def open_target(
-    path: str, run: str, *, append: bool = False, place: Mapping[str, Any] | None = None, only_files: bool = False
+    path: str,
+    run: str,
+    *,
+    append: bool = False,
+    place: Mapping[str, Any] | None = None,
+    only_files: bool = False,
+    durable: bool = False,
 ) -> SinkTarget:
     """Return the target that a path means, `-` being standard output; OSError says why there is none.
 
     `run` is the run's id, or empty: within one run a file is begun once. `append`: a file begins with what is there.
     `place` is where an earlier worker has ended; this one goes on there. `only_files`: ValueError for everything else,
-    of which a killed process's last items, which are given again, cannot be taken back.
+    of which a killed process's last items, which are given again, cannot be taken back. `durable`: the run is.
     """
     number = 1 if path == "-" else fd_of_path(path)
     if only_files and number is not None:
@@ -87,7 +93,8 @@ def open_target(
             if only_files:
                 raise _only_threads(path)
             return DescriptorTarget(path, os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY))
-    return AtomicFileTarget(path, run, append=append, place=place)
+    kind = DurableFileTarget if durable else AtomicFileTarget
+    return kind(path, run, append=append, place=place)
 
 
 def _only_threads(path: str) -> ValueError:
@@ -186,6 +193,8 @@ class AtomicFileTarget(SinkTarget):
     """A file that has, under its own name, what was there before until `commit` has put all in its place."""
 
     is_atomic = True
+    #: What is written aside stays there, under a name with the run's id, until the run has ended well.
+    keeps_part = False
 
     def __init__(self, path: str, run: str, *, append: bool = False, place: Mapping[str, Any] | None = None) -> None:
         self._path = printable_path(path)
@@ -198,14 +207,15 @@ class AtomicFileTarget(SinkTarget):
             raise FileNotFoundError(f"{self._path}: there is no folder {printable_path(self._folder)}; make it first")
         if os.path.exists(self._target) and not os.access(self._target, os.W_OK):  # noqa: PTH110
             raise PermissionError(f"{self._path}: this file may not be written; see its permissions")
-        if run and _BEGUN.get(self._target) == run:
+        if run and not self.keeps_part and _BEGUN.get(self._target) == run:
             text = "an earlier worker of this run has written a part of this file, which would be lost"
             raise FileExistsError(f"{self._path}: {text}")
         try:
             if place is not None:
                 self._reopen_part(place)
             else:
-                self._fd, self._aside = _open_part(self._folder, name, self._path)
+                part = f"{name}.{run}" if self.keeps_part else name
+                self._fd, self._aside = _open_part(self._folder, part, self._path)
                 _copy_mode(self._fd, self._target)
                 self.has_content = append and self._copy_content()
             self.content_path = self._aside
@@ -240,7 +250,9 @@ class AtomicFileTarget(SinkTarget):
             with contextlib.suppress(FileNotFoundError):
                 self._fd = os.open(there, _LOOK_AT)
                 found = os.fstat(self._fd)
-                if found.st_ino == place["inode"] and found.st_size >= place["length"]:
+                # In its place it may have got its head at the end; anything more is another's.
+                is_ours = place["length"] in ((0, found.st_size) if there == self._target else range(found.st_size + 1))
+                if found.st_ino == place["inode"] and is_ours:
                     try:
                         _lock_file(self._fd)
                     except BlockingIOError:
@@ -292,7 +304,7 @@ class AtomicFileTarget(SinkTarget):
 
     def close(self) -> None:
         """Remove what is not in its place; what is there has been synced, so closing cannot fail it any more."""
-        if self._aside:
+        if self._aside and not self.keeps_part:
             with contextlib.suppress(OSError):
                 os.unlink(self._aside)  # noqa: PTH108
         if self._fd >= 0:
@@ -300,6 +312,17 @@ class AtomicFileTarget(SinkTarget):
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
             close_descriptors(self._fd)
         self._aside, self._fd = "", -1
+
+
+class DurableFileTarget(AtomicFileTarget):
+    """The file of a durable run, in whose next life it is cut to what was saved: each item is there once."""
+
+    keeps_part = True
+
+    def place(self) -> dict[str, Any] | None:
+        """Return the same, once what was written is safe."""
+        os.fdatasync(self._fd)
+        return super().place()
 
 
 def _raise_with_context(error: OSError, what: str) -> NoReturn:

@@ -63,7 +63,12 @@ class DeadLetterFile:
 
     def _open_file(self) -> None:
         with run_folders.open_run_folder(self._state, self._run, make=True) as at:
-            self._fd = run_folders.create_file(at, DEAD_FILE)
+            try:
+                self._fd = run_folders.create_file(at, DEAD_FILE)
+            except FileExistsError:  # of an earlier life of a durable run
+                self._fd = run_folders.append_to_file(at, DEAD_FILE, self.path)
+                self._size = os.fstat(self._fd).st_size
+                return
             try:
                 self._write_line({**self._heading, "began": _local_time()})
             except OSError:

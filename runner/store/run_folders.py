@@ -24,6 +24,7 @@ _RUNS = "runs"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: A pipe that stands where a file should be is opened without waiting for its other end, and then refused.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_APPEND = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _WAY_OUT = "name another folder with `state` in [run], or keep no record with --no-record"
@@ -111,6 +112,13 @@ def _refuse_foreign(found: os.stat_result, path: Path) -> None:
 def create_file(at: int, name: str) -> int:
     """Return a new file in a folder, for its owner alone; what has that name already is an OSError."""
     return os.open(name, _CREATE, 0o600, dir_fd=at)
+
+
+def append_to_file(at: int, name: str, path: Path) -> int:
+    """Return a file of a folder, at its end. OSError, or UnsafeFolder: it must not be used."""
+    fd = _open_own(at, name, path, _APPEND)
+    os.lseek(fd, 0, os.SEEK_END)
+    return fd
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -19,7 +19,7 @@ from runner.topology import Stage
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from runner.ledger.leases import Verdict
+    from runner.ledger.leases import TakenBack, Verdict
     from runner.ledger.ledger import Ledger
     from runner.topology import Topology
 
@@ -32,6 +32,13 @@ class BalanceAudit:
         self.ended_by_task: dict[str, int] = defaultdict(int)
         #: What an earlier run's dead letters put into each line.
         self.retried_by_line: dict[str, int] = defaultdict(int)
+
+    def take_back(self, taken_back: Iterable[TakenBack]) -> None:
+        """Count what an ordered task had done as neither ended nor sent: it is owed, and will be executed again."""
+        for each in taken_back:
+            self.ended_by_task[each.task] -= each.done
+            for queue, items in each.sent:
+                self.sent_by_queue[queue] -= items
 
     def find_faults(self, ledger: Ledger, topology: Topology, *, cut_short: bool) -> Iterator[tuple[str, str]]:
         """Yield what does not add up once what is left has been counted: a queue's or task's name, and a sentence."""

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from runner.error_text import item_name
+from runner.transport.messages import FailureText, KeptItem  # noqa: TC001  msgspec reads the hints of what it decodes
 
 if TYPE_CHECKING:
     from runner.ledger.leases import GivenUp
-    from runner.transport.messages import FailureText, KeptItem
 
 
 class FailureEvidence(Struct, frozen=True):

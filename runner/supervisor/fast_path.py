@@ -52,7 +52,8 @@ class FastPath:
         self._replies = replies
         self._suspect_readers = suspect_readers
         ways = {name: self._way_of(task) for name, task in state.tasks.items()}
-        self._ways = {name: way for name, way in ways.items() if way is not None}
+        is_durable = state.ledger.journal is not None  # nothing is granted before it is on disk
+        self._ways = {name: way for name, way in ways.items() if way is not None and not is_durable}
 
     def _way_of(self, task: TaskState) -> _Way | None:
         """Return the way of the task's items; None: they may need something of the general path."""

@@ -9,7 +9,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.engines.engine_events import MessageReceived, SignalReceived
+from runner.engines.engine_events import GroupKept, MessageReceived, SignalReceived
+from runner.ledger.journal import LedgerImage
 from runner.ledger.ledger import Ledger
 from runner.supervisor.audit import BalanceAudit
 from runner.supervisor.dead_letters import DeadLetterPayload, DeadLetterSink
@@ -18,6 +19,7 @@ from runner.supervisor.fast_path import FastPath
 from runner.supervisor.outcome import ProcessorMeter, ProgressReporter, conclude_run
 from runner.supervisor.rate_limit import TokenBucket
 from runner.supervisor.replies import ReplyHandler
+from runner.supervisor.resume import restore_run
 from runner.supervisor.retry_policy import RetryPolicy
 from runner.supervisor.run_state import DirtyTasks, RunState, TaskState
 from runner.supervisor.shutdown import Shutdown, dismiss_task, skip_task
@@ -34,12 +36,14 @@ if TYPE_CHECKING:
     from runner.engines.engine_events import EngineEvent
     from runner.supervisor.outcome import RunOutcome
     from runner.supervisor.plan import Plan, RetriedItem, TaskPlan
+    from runner.supervisor.resume import GroupKeeper
 
 
 class Supervisor:
     """One run. `run` returns its result; `emit` is told of everything that a person may want to know.
 
     `engines` maps a mode to the engine whose workers have it. `suspect_readers`: workers can show items.
+    With a `keeper` the run is durable, and goes on from the `image` of its ledger.
     """
 
     def __init__(
@@ -53,6 +57,8 @@ class Supervisor:
         *,
         listening: bool = False,
         suspect_readers: bool = False,
+        keeper: GroupKeeper | None = None,
+        image: LedgerImage | None = None,
     ) -> None:
         self.plan = plan
         self.reactor = reactor
@@ -74,6 +80,10 @@ class Supervisor:
             dirty_tasks=self.dirty_tasks,
             began_at=clock.now(),
         )
+        #: Of a durable run.
+        self.keeper = keeper
+        if keeper is not None:
+            restore_run(state, LedgerImage() if image is None else image)
         #: A worker that was at work when that was last asked: an index of `state.slots`.
         self._witness = 0
         self._batching = [task for task in self.tasks.values() if task.plan.config.batch is not None]
@@ -113,11 +123,17 @@ class Supervisor:
             self.step()
             if self.topology.all_finished():
                 break
+            if self.keeper is not None:
+                self._hand_over(self.keeper)
             for event in self.reactor.wait(self.seconds_until_next_timer()):
                 if not self.fast_path.forward_item(event):  # it forwards only while nothing else is to be looked at
                     self._handle_event(event)
                 del event  # it holds a thread's items, or a block of shared memory
+            if self.keeper is not None:  # before feeding: the disk is the slowest
+                self._hand_over(self.keeper)
             self._feed_dirty()  # before anything else is looked at: a worker may wait for just that
+        if self.keeper is not None:
+            self._await_disk(self.keeper)
         if self.progress_reporter.next_time() is not None:
             self.progress_reporter.report_progress(self.clock.now())
         return conclude_run(self.state, self.shutdown, processors, self.progress_reporter.longest_queues)
@@ -127,6 +143,22 @@ class Supervisor:
         payload = DeadLetterPayload(item.payload, 0, PICKLED, 0, item.text)
         chunk = self.ledger.make_chunk(payload, 1, len(item.payload))
         self.state.audit.retried_by_line[self.ledger.put_retried(item.queue, item.reader, chunk)] += 1
+
+    def _hand_over(self, keeper: GroupKeeper) -> None:
+        """Hand what has changed to the keeper: between two steps, so that what one step does is in one group."""
+        assert self.ledger.journal is not None
+        if (group := self.ledger.journal.hand_over()) is not None:
+            keeper.keep(group)
+
+    def _await_disk(self, keeper: GroupKeeper) -> None:
+        """Wait until all is on disk; a second signal ends that when the disk refuses."""
+        journal = self.ledger.journal
+        assert journal is not None
+        self._hand_over(keeper)
+        while not journal.is_idle and not keeper.is_broken and not (self.state.killing and keeper.trouble):
+            for event in self.reactor.wait(None):
+                self._handle_event(event)
+            self._hand_over(keeper)
 
     def step(self) -> None:
         """Do everything that follows from what has happened, until nothing more follows."""
@@ -164,14 +196,28 @@ class Supervisor:
             self._close_exhausted()
 
     def _handle_event(self, event: EngineEvent) -> None:
-        if isinstance(event, SignalReceived):
-            self.shutdown.handle_signal(event.signal_number)
+        if isinstance(event, (SignalReceived, GroupKept)):
+            if isinstance(event, SignalReceived):
+                self.shutdown.handle_signal(event.signal_number)
+            else:
+                self._on_kept(event)
         elif event.slot in self.suspect_readers.readers:
             self.suspect_readers.handle_message(event)
         elif isinstance(event, MessageReceived):
             self.reply_handler.handle_message(event)
         elif not self.suspect_readers.ask_reader(event):
             self.worker_pool.on_death(event)
+
+    def _on_kept(self, event: GroupKept) -> None:
+        """Let what has come to disk be granted; or say what is wrong with the disk."""
+        assert self.keeper is not None
+        if not event.group_number:
+            if self.keeper.fault is not None:
+                self.shutdown.internal_fault = True
+            self.shutdown.report_disk_trouble(self.keeper.trouble, is_broken=self.keeper.is_broken)
+            return
+        for queue in self.ledger.wake_kept(event.group_number):
+            self.dirty_tasks.add_readers(queue)
 
     def seconds_until_next_timer(self) -> float | None:
         """Return how long there is nothing to do unless a worker speaks."""
@@ -228,6 +274,8 @@ class Supervisor:
                 self.dirty_tasks.add_tasks((task.name,))
 
     def _may_flush(self, task: TaskState) -> bool:
+        if self.keeper is not None and self.ledger.waits_for_disk(task.name):
+            return self.clock.now() >= self._flush_time(task)
         # A queue that is full before the batch is: its writers wait, so nothing more would come.
         full = any(self.ledger.free_room_in(queue) == 0 for queue in self.topology.nodes[task.name].inputs)
         return full or self.clock.now() >= self._flush_time(task) or self._nothing_can_come(task.name)
@@ -266,6 +314,8 @@ class Supervisor:
     def _is_stalled(self) -> bool:
         """Return True if no worker works, nothing is due, and yet it is not over: nothing will ever happen again."""
         if self.ledger.leases or self.dirty_tasks or self.state.check_ends or self.topology.all_finished():
+            return False
+        if (journal := self.ledger.journal) is not None and not journal.is_idle:
             return False
         return not self._is_any_working() and all(ask() is None for ask in self._timers)
 

@@ -146,7 +146,15 @@ class RunOutcome:
     letters_kept: int = 0
     #: Dead items that cannot be given again, although the file wants them kept.
     items_not_kept: int = 0
+    #: Of a durable run: something is left with which `runner resume` goes on.
+    is_resumable: bool = False
     trouble: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Return True if nothing is left to be done: all tasks have ended well, and no source was cut short."""
+        all_ok = all(task.how == Stage.OK.value for task in self.ended.tasks)
+        return all_ok and not self.headline.left and not self.ended.unfinished
 
     @property
     def tasks(self) -> dict[str, events.TaskSummary]:
@@ -168,6 +176,7 @@ def conclude_run(
     # Before what is left is counted: a worker that was ended still holds its leases.
     tasks = tuple(_summarize_task(state, task, now) for task in state.tasks.values())
     ledger.count_left()
+    state.audit.take_back(ledger.taken_back)
     faults = list(state.audit.find_faults(ledger, state.topology, cut_short=state.stopping))
     for _, sentence in faults:
         state.emit(events.Notice(now, sentence))
@@ -186,7 +195,7 @@ def conclude_run(
         128 + (signal or 0): signal is not None,
         EXIT_DEADLINE: shutdown.deadline_passed or (shutdown.draining_for_deadline and was_cut),
         EXIT_HALTED: state.halted,
-        EXIT_FAILED: bool(stages & {Stage.FAILED, Stage.SKIPPED}),
+        EXIT_FAILED: bool(stages & {Stage.FAILED, Stage.SKIPPED}) or shutdown.disk_failed,
         EXIT_DEAD: balance.dead > 0,
         EXIT_OK: True,
     }

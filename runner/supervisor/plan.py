@@ -99,6 +99,8 @@ class Plan:
     description: RunPlan = field(default_factory=RunPlan, repr=False, compare=False)
     #: What people should know before it begins.
     notices: tuple[str, ...] = ()
+    #: What a durable run notes of the command that began it, to be read when it goes on.
+    command: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     #: The secrets of the file, for every text that is shown or kept.
     secret_mask: SecretMask = field(default_factory=SecretMask, repr=False, compare=False)
     #: Where the run comes from, for the heading of its dead letters.
@@ -115,8 +117,9 @@ class Plan:
             dead = {letters for name in names if (letters := self.tasks[name].config.dead) is not None}
             writing = [name for name in topology.writers.get(queue, ()) if queue in self.tasks[name].config.outputs]
             ends = (*writing, *names, *(name for letters in dead for name in readers[letters]))
-            # Objects travel as they are only between threads.
-            self.payload_kinds[queue] = OBJECTS if all(self.tasks[n].mode == "thread" for n in ends) else PICKLED
+            # Objects travel as they are only between threads, and a ledger on disk holds bytes.
+            threads = not self.settings.durable and all(self.tasks[n].mode == "thread" for n in ends)
+            self.payload_kinds[queue] = OBJECTS if threads else PICKLED
         for queue in self._shared({name: len(names) for name, names in readers.items()}):
             if self.payload_kinds[queue] == OBJECTS:
                 self.payload_kinds[queue] = SHARED
@@ -184,7 +187,7 @@ class Plan:
             timed=config.timeout is not None,
             retried_run=self.retried_run,
             max_item_bytes=self.settings.max_item,
-            max_kept_bytes=self.settings.dead_items if config.dead is None and config.on_error != "skip" else 0,
+            max_kept_bytes=self._max_kept_bytes(config),
             shared_discount=self.shared_discount(config),
             restart_point=restart_point,
             grace=self.settings.grace,
@@ -192,7 +195,13 @@ class Plan:
             mode="thread" if task.mode == "thread" else "process" if engine == "local" else engine,
             hooks=self.worker_hooks,
             prefixes_hook_output=self.settings.log == "prefix",
+            durable=self.settings.durable,
         )
+
+    def _max_kept_bytes(self, config: TaskConfig) -> int:
+        """Return the bytes that a dead item may have to be kept; a durable run keeps its items itself."""
+        is_kept = config.dead is None and config.on_error != "skip" and not self.settings.durable
+        return self.settings.dead_items if is_kept else 0
 
     def shared_discount(self, config: TaskConfig) -> int:
         """Return how much less bytes in arenas weigh than copied ones; a queue's bound must still mean something.

@@ -61,6 +61,8 @@ class ReplyHandler(Struct, eq=False):
 
     def _on_place(self, slot: WorkerSlot, message: messages.PlaceReport) -> None:
         slot.history.add_report(message)
+        if (journal := self.state.ledger.journal) is not None and message.saved is not None:
+            journal.save_source_place(slot.task.name, slot.name, message.saved, message.saved_items, message.saved_crc)
 
     def _on_times(self, slot: WorkerSlot, message: messages.MeasuredTimes) -> None:
         slot.time_account.add_measured(message)
@@ -90,6 +92,8 @@ class ReplyHandler(Struct, eq=False):
         task, state = slot.task, self.state
         if reply.saved is not None:
             slot.history.saved = reply.saved
+            if state.ledger.journal is not None:
+                state.ledger.journal.save_place(task.name, slot.name, reply.saved)
         task.chunk_sizer.learn_cost(done, reply.busy_seconds)
         task.unhindered_items += done
         self.dispatcher.update_elastic_size(task)
@@ -166,12 +170,14 @@ class ReplyHandler(Struct, eq=False):
                 preview = evidence.previews[place] if evidence.previews else evidence.preview
                 kept = evidence.kept[place] if evidence.kept else None
                 self.state.dead_letters.store_letter(given_up, preview, kept)
+                self.state.ledger.bury_item(given_up, evidence.text.task, preview)
             else:
                 letter = self._dead_letter(given_up, evidence)
                 self.state.audit.sent_by_queue[dead] += 1
-                self.state.ledger.put(
-                    dead, [self.state.ledger.make_chunk(letter, 1, 64 + len(evidence.text.traceback))]
-                )
+                chunk = given_up.item_range.chunk
+                size = 64 + len(evidence.text.traceback)
+                letters = self.state.ledger.make_chunk(letter, 1, size, origin=chunk.origin or chunk.number)
+                self.state.ledger.put(dead, [letters])
                 self.state.dirty_tasks.add_readers(dead)
         if settlement.dead_items:
             evidence = settlement.dead_items[-1].evidence
@@ -195,7 +201,8 @@ class ReplyHandler(Struct, eq=False):
         """Note that items of a source have arrived; and that the source is to be looked at."""
         task = slot.task
         self.dispatcher.count_arrived(task, slot, message.item_count, wants_ack=message.wants_ack)
-        self.state.ledger.source_items[task.name] += message.item_count
+        self.state.ledger.count_produced(task.name, slot.name, message.item_count, message.crc, message.checks)
+        slot.history.add_checks(message)
         slot.items += message.item_count
         slot.time_account.items += message.item_count
         slot.time_account.add_work(self.state.clock.now(), message.busy_seconds, 0.0)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from runner.engines.base import Clock, Engine
     from runner.events import Event
+    from runner.ledger.balance import ItemCounts
     from runner.ledger.ledger import Ledger
     from runner.supervisor.audit import BalanceAudit
     from runner.supervisor.dead_letters import DeadLetterSink
@@ -235,6 +236,8 @@ class RunState:
     dirty_tasks: DirtyTasks
     #: All workers, by their index.
     slots: list[WorkerSlot] = field(default_factory=list)
+    #: Of a durable run that goes on: what had ended before, by task, and how; `halt` does not count it again.
+    earlier_counts: dict[str, ItemCounts] = field(default_factory=dict)
     began_at: float = 0.0
     #: When the loop came by last.
     last_step_at: float = 0.0

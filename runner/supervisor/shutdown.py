@@ -127,10 +127,22 @@ def finish_task(state: RunState, task: TaskState, stage: Stage) -> None:
     task.ended_at = now
     state.check_starts = state.check_ends = True
     state.emit(events.TaskEnded(now, name, stage.value, task.failure_reason))
+    if state.ledger.journal is not None and stage is Stage.OK and _is_over_for_good(state, task):
+        state.ledger.journal.ended(name)
     state.ledger.remove_reader(name, state.topology.ended_tasks)
     state.dirty_tasks.add_input_writers(name)
     for queue in state.topology.nodes[name].outputs:
         state.dirty_tasks.add_readers(queue)
+
+
+def _is_over_for_good(state: RunState, task: TaskState) -> bool:
+    """Return True if a task that ended well need not begin again when the run goes on.
+
+    A source has come to its own end, and a tear-down was not told that the run is being stopped.
+    """
+    if task.is_source:
+        return all(slot.ended_by_itself for slot in task.slots)
+    return not state.stopping
 
 
 class Shutdown(Struct, eq=False):
@@ -143,6 +155,9 @@ class Shutdown(Struct, eq=False):
     received_signal: int | None = None
     deadline_passed: bool = False
     internal_fault: bool = False
+    #: The ledger of a durable run can be written no more.
+    disk_failed: bool = False
+    _told_trouble: str = ""
     reasons: list[str] = field(default_factory=list)
     _deadline: float = inf
     #: Draining began because of the deadline, and how often it is looked at whether it must begin.
@@ -269,6 +284,17 @@ class Shutdown(Struct, eq=False):
         if self.on_kill is not None:
             self.on_kill()
 
+    def report_disk_trouble(self, trouble: str, *, is_broken: bool) -> None:
+        """Say what is wrong with the disk of a durable run; end it at once if that will not pass."""
+        if trouble and trouble != self._told_trouble:
+            self._told_trouble = trouble
+            why = trouble if is_broken else f"{trouble}; trying again each second"
+            self.state.emit(events.Notice(self.state.clock.now(), why))
+        if is_broken:
+            self.disk_failed = True
+            self.reasons.append(trouble)
+            self.kill_all(trouble)
+
     def report_stall(self, where: str) -> None:
         """Say what waits for what, and end: nothing can ever happen again."""
         self.internal_fault = True
@@ -283,14 +309,18 @@ class Shutdown(Struct, eq=False):
             return
         if halt.count is not None:
             dead = sum(tally.dead for tally in self.state.ledger.task_counts.values())
+            dead -= sum(tally.dead for tally in self.state.earlier_counts.values())
             if dead >= halt.count:
                 are = "item is" if dead == 1 else "items are"
                 self._halt_run(f"{dead:,} {are} dead, and `halt` allows {halt.count - 1:,}", last)
         elif halt.share is not None:
             tally = self.state.ledger.task_counts[task.name]
-            ended = tally.done + tally.dead + tally.dropped
-            if ended >= _ENOUGH and tally.dead > halt.share * ended:
-                share = f"{tally.dead:,} of {ended:,} items of task `{task.name}` are dead"
+            ended, dead = tally.done + tally.dead + tally.dropped, tally.dead
+            if (earlier := self.state.earlier_counts.get(task.name)) is not None:
+                ended -= earlier.done + earlier.dead + earlier.dropped
+                dead -= earlier.dead
+            if ended >= _ENOUGH and dead > halt.share * ended:
+                share = f"{dead:,} of {ended:,} items of task `{task.name}` are dead"
                 self._halt_run(f"{share}, and `halt` allows {halt.share:.3g} of them", last)
 
     def _halt_run(self, why: str, last: str) -> None:

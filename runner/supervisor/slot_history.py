@@ -9,7 +9,8 @@ from msgspec import Struct, field
 from runner.worker.spec import RestartPoint
 
 if TYPE_CHECKING:
-    from runner.transport.messages import PlaceReport
+    from runner.ledger.journal import SourcePlace
+    from runner.transport.messages import PlaceReport, Produced
 
 
 class SlotHistory(Struct, eq=False):
@@ -28,6 +29,10 @@ class SlotHistory(Struct, eq=False):
     digests: list[tuple[int, int]] = field(default_factory=list)
     saved: str | None = None
     saved_items: int = 0
+    #: In a durable run, of all items: their CRC, those at powers of two, and that of the items before the place.
+    crc: int = 0
+    checks: dict[int, int] = field(default_factory=dict)
+    saved_crc: int = 0
     #: How many there were when a worker died last.
     items_at_death: int = 0
 
@@ -38,9 +43,28 @@ class SlotHistory(Struct, eq=False):
                 self.digests.pop()
             self.digests.append((number, digest))
         if report.saved is not None:
-            self.saved, self.saved_items = report.saved, report.saved_items
+            self.saved, self.saved_items, self.saved_crc = report.saved, report.saved_items, report.saved_crc
+
+    def add_checks(self, message: Produced) -> None:
+        """Note the CRCs with which items of a durable run have come; in others there are none."""
+        if message.crc:
+            self.crc = message.crc
+            self.checks |= message.checks
 
     def restart_point(self) -> RestartPoint:
         """Return where the next worker goes on."""
         digests = tuple(pair for pair in self.digests if self.saved_items <= pair[0] < self.given_items)
-        return RestartPoint(self.given_items, digests, self.saved, self.saved_items)
+        checks = {count: crc for count, crc in self.checks.items() if count > self.saved_items}
+        return RestartPoint(self.given_items, digests, self.saved, self.saved_items, self.crc, checks, self.saved_crc)
+
+
+def history_on_disk(place: SourcePlace, saved: str | None) -> SlotHistory:
+    """Return the history of a worker in earlier lives of a durable run; `saved` is of one that has inputs."""
+    return SlotHistory(
+        given_items=place.made,
+        saved=saved if place.saved is None else place.saved,
+        saved_items=place.saved_items,
+        crc=place.crc,
+        checks=dict(place.checks),
+        saved_crc=place.saved_crc,
+    )

@@ -18,6 +18,7 @@ from runner.errors import SpawnError, TimedOut
 from runner.supervisor.audit import count_finished
 from runner.supervisor.run_state import Phase, WorkerSlot
 from runner.supervisor.shutdown import dismiss_worker, fail_task, finish_if_over, skip_task
+from runner.supervisor.slot_history import history_on_disk
 from runner.supervisor.time_accounting import ENDED, EXECUTING, ITEM, ROOM, STARTING, WAITING_FOR_REASON, TimeAccount
 from runner.text import format_seconds
 from runner.transport.messages import Failure, Stop
@@ -97,6 +98,10 @@ class WorkerPool(Struct, eq=False):
         for name in names:
             account = TimeAccount(task.wait_reason, self.state.began_at, now, ROOM if task.is_source else ITEM)
             slot = WorkerSlot(len(self.state.slots), name, task, start_at=now, time_account=account)
+            if (journal := self.state.ledger.journal) is not None:
+                slot.history = history_on_disk(
+                    journal.source_place(task.name, name), journal.saved_place(task.name, name)
+                )
             self.state.slots.append(slot)
             task.slots.append(slot)
         self._due += task.slots

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from runner.error_text import ErrorText  # noqa: TC001  msgspec reads the hints of what it decodes
@@ -189,18 +190,22 @@ class Produced(WireStruct, frozen=True, tag=7):
     outputs: tuple[Output, ...]
     busy_seconds: float
     wants_ack: bool = True
+    #: In a durable run: the CRC of all its items until here, and those at powers of two among these (`SourceCrc`).
+    crc: int = 0
+    checks: dict[int, int] = msgspec.field(default_factory=dict)
 
 
 class PlaceReport(WireStruct, frozen=True, tag=13):
     """Where a source is, for the worker that follows if this one dies; sent after the items that it tells of.
 
     `digests` are (number of the item from 0, digest) pairs. `saved` is what `Context.save` was given, as JSON, when the
-    source had given `saved_items`.
+    source had given `saved_items`, whose CRC is `saved_crc` in a durable run.
     """
 
     digests: tuple[tuple[int, int], ...] = ()
     saved: str | None = None
     saved_items: int = 0
+    saved_crc: int = 0
 
 
 class SuspectPreview(WireStruct, frozen=True, tag=8):

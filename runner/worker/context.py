@@ -35,6 +35,7 @@ class WorkerContext:
         self.attempt = 1
         self.stopping = False
         self.batched = spec.batch is not None
+        self.durable = spec.durable
         self._spec = spec
         self._port = port
         self._reported_at = 0.0

@@ -4,7 +4,8 @@
     second life   a b c d e f g …     as far as e nothing is sent, and a and c must be the same as before
 
 A digest of one item is reported four times a second, which costs nothing that could be measured; so not every item is
-compared, but one that has moved makes all those after it move.
+compared, but one that has moved makes all those after it move. In a durable run, whose inputs may be edited between two
+lives, every item is (`source_crc`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from runner.errors import OtherItems
 from runner.transport.messages import PlaceReport
 
 if TYPE_CHECKING:
+    from runner.worker.source_crc import SourceCrc
     from runner.worker.spec import RestartPoint, WorkerPort
 
 #: How often the supervisor is told where a source is.
@@ -29,13 +31,20 @@ _EDGE_BYTES = 4096
 
 
 class GivenItems:
-    """The items that are still to be passed over, by a function that is called once more."""
+    """The items that are still to be passed over, by a function that is called once more.
 
-    def __init__(self, start: RestartPoint) -> None:
+    `crc` is that of all items in a durable run.
+    """
+
+    def __init__(self, start: RestartPoint, crc: SourceCrc | None = None) -> None:
         #: How many there were, and how many of them have been passed over: with a saved place, those before it.
         self.count = start.given_items
         self.passed = start.saved_items
         self._digests = dict(start.digests)
+        self._crc, self._checks = crc, {**start.checks, start.given_items: start.crc}
+        self._when = "before its worker died" if crc is None else "before"
+        #: The items from which on CRCs have not been compared yet.
+        self._agreed = start.saved_items
         self._error: OtherItems | None = None
 
     @property
@@ -45,37 +54,50 @@ class GivenItems:
 
     def pass_over(self, item: Any) -> None:
         """Take one of them; `OtherItems` if it is not the item that was given in its place before."""
-        before = self._digests.pop(self.passed, None)
-        if before is not None and item_digest(item) != before:
+        if self._error is None and (other := self._other_item(item)):
             self._error = OtherItems(
-                f"item {self.passed + 1:,} is not the one that it gave before its worker died; a function that is "
+                f"{other} is not the one that it gave {self._when}; a function that is "
                 "called again must give the same items, or go on from a place that it keeps with `context.save`"
             )
         if self._error is not None:  # for each item that a thread of the function's own puts, too
             raise self._error
         self.passed += 1
 
+    def _other_item(self, item: Any) -> str:
+        """Return what is known of an item that differs from the one before; "" if none does."""
+        number = self.passed + 1
+        before = self._digests.pop(self.passed, None)
+        if before is not None and item_digest(item) != before:
+            return f"item {number:,}"
+        if self._crc is not None:
+            self._crc.add(item)
+            if number in self._checks:
+                first, self._agreed = self._agreed + 1, number
+                if self._checks[number] != self._crc.value:
+                    return f"item {number:,}" if first == number else f"one of the items {first:,} to {number:,}"
+        return ""
+
     def check_all_passed(self) -> None:
         """Raise `OtherItems` if the function has ended before it came to where it was."""
         if self._error is not None:
             raise self._error
         if self.left > 0:
-            raise OtherItems(f"it gave {self.count:,} items before its worker died, and only {self.passed:,} now")
+            raise OtherItems(f"it gave {self.count:,} items {self._when}, and only {self.passed:,} now")
 
 
 class PlaceReporter:
     """Tells the supervisor where a source is, behind the items that this tells of, and not with each message.
 
-    `may_die`: it is no thread, so digests are of use.
+    `with_digests`: they are of use, because the worker may die, and not every item is compared.
     """
 
-    def __init__(self, port: WorkerPort, *, may_die: bool) -> None:
-        self._port, self._may_die = port, may_die
+    def __init__(self, port: WorkerPort, *, with_digests: bool) -> None:
+        self._port, self._with_digests = port, with_digests
         #: The digest of the next item is to be noted.
-        self.wants_digest = may_die
+        self.wants_digest = with_digests
         self._digests: list[tuple[int, int]] = []
         self._saved: str | None = None
-        self._saved_items = 0
+        self._saved_items = self._saved_crc = 0
         self._due_at = 0.0
 
     def note_item(self, number: int, item: Any) -> None:
@@ -85,20 +107,20 @@ class PlaceReporter:
         if digest is not None:
             self._digests.append((number, digest))
 
-    def note_place(self, number: int, text: str) -> None:
-        """Note a place of the function's own, which it has come to when it had given so many items."""
-        self._saved, self._saved_items = text, number
+    def note_place(self, number: int, text: str, crc: int = 0) -> None:
+        """Note a place of the function's own, to which it has come with so many items, and their CRC."""
+        self._saved, self._saved_items, self._saved_crc = text, number, crc
 
     def report_when_due(self, now: float) -> None:
         """Send what was noted, if that was not done just now."""
         if now >= self._due_at:
-            self._due_at, self.wants_digest = now + _REPORT_SECONDS, self._may_die
+            self._due_at, self.wants_digest = now + _REPORT_SECONDS, self._with_digests
             self.report()
 
     def report(self) -> None:
         """Send what was noted."""
         if self._digests or self._saved is not None:
-            self._port.send(PlaceReport(tuple(self._digests), self._saved, self._saved_items))
+            self._port.send(PlaceReport(tuple(self._digests), self._saved, self._saved_items, self._saved_crc))
             self._digests, self._saved = [], None
 
 

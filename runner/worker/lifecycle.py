@@ -81,6 +81,8 @@ def _load_and_perform(spec: WorkerSpec, port: WorkerPort, progress_slot: memoryv
     """Load the function, set up, work, tear down; return the worker's last message."""
     with _reporting_errors(port, "load"):
         target, args, kwargs = _load_target(spec)
+    if spec.durable:  # the ledger on disk holds bytes, not places in memory
+        port.arena_writer = None
     shape, context = inspect_shape(target), WorkerContext(spec, port)
     output_buffer = OutputBuffer(spec.output_groups, spec.max_item_bytes, port.arena_writer, spec.shared_discount)
     measurements = Measurements(port, spec.mode)
@@ -93,7 +95,7 @@ def _load_and_perform(spec: WorkerSpec, port: WorkerPort, progress_slot: memoryv
             with _reporting_errors(port, "setup"):
                 target, leave_instance = _enter_instance(runtime, target, partial(target, *args, **kwargs))
             args, kwargs = (), {}
-            if spec.inputs and spec.mode != "thread":
+            if spec.inputs and (spec.mode != "thread" or spec.durable):
                 with _reporting_errors(port, "setup"):
                     runtime.save_instance = _save_method(runtime, target)
         if shape.context:
@@ -197,6 +199,8 @@ def _save_method(runtime: WorkerRuntime, instance: Any) -> Callable[[], Any] | N
         return None
     if runtime.call_shape.is_async:
         raise TypeError("`save` is for items that are done one after another: this class is called for many at a time")
+    if runtime.spec.durable and runtime.spec.ordered:
+        raise ValueError("in a durable run a class with `save` cannot be `ordered`: what is done waits for its turn")
     return save
 
 

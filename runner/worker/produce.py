@@ -32,6 +32,7 @@ from runner.worker.given_items import GivenItems, PlaceReporter
 from runner.worker.outbox_threads import outbox_until_released
 from runner.worker.outputs import MAX_CHUNK_BYTES
 from runner.worker.returned_values import check_result
+from runner.worker.source_crc import SourceCrc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -84,8 +85,10 @@ class SourceOutput:
         self._waited_seconds = 0.0
         self._waiting_since: float | None = None
         #: What is to be passed over, and where this source is.
-        self.given_items = GivenItems(runtime.spec.restart_point)
-        self.place_reporter = PlaceReporter(runtime.port, may_die=runtime.spec.mode != "thread")
+        spec = runtime.spec
+        self.crc = SourceCrc(spec.restart_point) if spec.durable and spec.output_groups else None
+        self.given_items = GivenItems(spec.restart_point, self.crc)
+        self.place_reporter = PlaceReporter(runtime.port, with_digests=spec.mode != "thread" and not spec.durable)
         runtime.context.keep_place = self.keep_place
         #: The function has returned: nothing is taken any more.
         self.function_returned = False
@@ -147,7 +150,8 @@ class SourceOutput:
             self._waited_seconds += now - self._waiting_since
             self._waiting_since = now
         busy = now - self._sent_at - self._waited_seconds
-        self.runtime.port.send(Produced(items, outputs, busy, wants_ack=not self.nothing_in_flight))
+        crcs = (0, {}) if self.crc is None else self.crc.take_sent(items)
+        self.runtime.port.send(Produced(items, outputs, busy, not self.nothing_in_flight, *crcs))
         self.runtime.measurements.record_items(busy, items)
         self._sent_at, self._waited_seconds = now, 0.0
         self.place_reporter.report_when_due(now)
@@ -155,7 +159,7 @@ class SourceOutput:
     def keep_place(self, text: str) -> None:
         """Keep a place of the function's own, which it has come to with the last item that it gave."""
         with self.lock:
-            self.place_reporter.note_place(self.next_number, text)
+            self.place_reporter.note_place(self.next_number, text, 0 if self.crc is None else self.crc.value)
             if not self.output_buffer.output_groups:  # no message will follow that it could go with
                 self.place_reporter.report()
 
@@ -271,6 +275,8 @@ class SourceOutput:
                 raise ShutDown("the function has returned: nothing can be put into its Outbox any more")
             if not has_credit:
                 raise queue.Full
+            if self.crc is not None:
+                self.crc.add(item)
             if self.place_reporter.wants_digest:
                 self.place_reporter.note_item(self.next_number, item)
             self.output_buffer.emit_item(item)
@@ -296,6 +302,8 @@ class SourceOutput:
                 del item  # else it lives while the next one is made
             return
         self._pass_over(items)
+        if self.crc is not None:
+            items = map(self.crc.add, items)
         if self.output_buffer.direct_buffer is None:
             self.reserve_credit()
             for item in items:
@@ -451,6 +459,8 @@ async def _send_async_items(source_output: SourceOutput, items: AsyncGeneratorTy
         async for item in items:
             if source_output.was_given(item):
                 continue
+            if source_output.crc is not None:
+                source_output.crc.add(item)
             source_output.emit_reserved(item)
             del item
             if source_output.is_due or source_output.output_buffer.gathered_bytes >= MAX_CHUNK_BYTES:

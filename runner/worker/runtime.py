@@ -52,7 +52,7 @@ class WorkerRuntime:
     measurements: Measurements
     inputs_ended: bool = False
     answered_items: int = 0
-    #: The `save` of a callable class, whose worker may die: called before each reply.
+    #: The `save` of a callable class, whose worker may die, or whose run is durable: called before each reply.
     save_instance: Callable[[], Any] | None = None
     _event_loop: WorkerEventLoop | None = None
 

@@ -32,12 +32,16 @@ class RestartPoint(Struct, frozen=True):
     """What earlier workers of the same name have given and saved: this one goes on there.
 
     `digests` are (number of the item from 0, digest) pairs; `saved` is JSON, of when `saved_items` had been given.
+    In a durable run: `crc` of all items, `checks` at powers of two, and `saved_crc` of the first `saved_items`.
     """
 
     given_items: int = 0
     digests: tuple[tuple[int, int], ...] = ()
     saved: str | None = None
     saved_items: int = 0
+    crc: int = 0
+    checks: dict[int, int] = field(default_factory=dict)
+    saved_crc: int = 0
 
 
 class WorkerSpec(Struct, frozen=True):
@@ -81,6 +85,8 @@ class WorkerSpec(Struct, frozen=True):
     hooks: tuple[WorkerHook, ...] = ()
     #: What they print bears their plugin's name (`log = "prefix"`).
     prefixes_hook_output: bool = False
+    #: The run is durable: nothing lies in arenas, and a source counts its items.
+    durable: bool = False
     #: It executes nothing, and shows items instead (`worker.suspect_preview`).
     previews_suspects: bool = False
 

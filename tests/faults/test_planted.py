@@ -9,6 +9,7 @@ or which nothing executes, fails as loudly as one that is not noticed: give it i
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import inspect
@@ -20,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import durable_lives
 import fake_engine
 import msgspec
 import psutil
@@ -33,9 +35,13 @@ from unit import (
     test_boxes,
     test_chunking,
     test_collect,
+    test_durable_ends,
+    test_durable_simulation,
     test_each,
     test_grain_simulation,
+    test_journal,
     test_ledger,
+    test_ledger_file,
     test_link,
     test_simulation,
     test_source,
@@ -50,6 +56,7 @@ from runner.ledger.leases import Dropped, Lease, Settlement
 from runner.ledger.subscriptions import Subscription
 from runner.model import Halt, QueueConfig
 from runner.shm.writer import MIN_SHARED_BYTES
+from runner.std.sinks import WriteLines
 from runner.supervisor.fast_path import FastPath
 from runner.supervisor.run_state import TaskState
 from runner.topology import Stage
@@ -62,10 +69,12 @@ pytestmark = pytest.mark.usefixtures("short_diffs")
 #: Schedules that are simulated, of those of the default set: each bug for which the simulation is named is noticed in
 #: one of them at least, most in several.
 SEEDS = (0, 1, 3, 9, 13, 15, 17, 29, 30, 31, 33, 37, 41, 68, 75, 92, 93, 145)
+#: The same of runs that crash and go on.
+LIVES = (3, 4, 10, 13, 9, 38)
 #: Events after which a simulated run hangs; those of these schedules have less than half as many.
 LIMIT = 4_000
 #: The floors of the engine; each has at least so many planted bugs.
-FLOORS = ("ledger", "dispatch", "crashes", "shutdown", "worker", "shm", "transport", "store", "retries")
+FLOORS = ("ledger", "journal", "dispatch", "crashes", "shutdown", "worker", "shm", "transport", "store", "retries")
 LEAST = 4
 
 # -- who notices -----------------------------------------------------------------------------------
@@ -81,6 +90,12 @@ def compared_schedules() -> None:
     """Schedules in which the fast path would go wrong whatever the order of sets (`PYTHONHASHSEED`) is."""
     for seed in (52, 157):
         test_simulation.check_fast_path(seed)
+
+
+def lives() -> None:
+    """Durable runs whose supervisor crashes; the first one that notices ends it."""
+    for seed in LIVES:
+        durable_lives.check_lives(seed)
 
 
 def bounded_run() -> None:
@@ -183,6 +198,28 @@ def lose_the_outputs(
 def out_of_order(original: Any, self: Any, entry: Any, outputs: Any) -> Any:
     original(self, entry, [])
     return outputs
+
+
+def acked_at_once(original: Any, self: Any, lease: Any, start: int, length: int) -> None:
+    """The journal is told of an ordered task's acks before its results leave."""
+    entry, lease.order_entry = lease.order_entry, None
+    original(self, lease, start, length)
+    lease.order_entry = entry
+
+
+def written_in_between(original: Any, self: Any, *args: Any, **options: Any) -> Any:
+    """What comes before in the step is in a group of its own."""
+    if self.journal is not None:
+        durable_lives.CURRENT[0].hand_over()
+    return original(self, *args, **options)
+
+
+def written_before_its_chunks(_: Any, self: Any, slot: Any, message: Any) -> None:
+    self.note_arrival(slot, message)
+    durable_lives.CURRENT[0].hand_over()
+    for queue, chunk in self._make_chunks(slot.task, message.outputs):
+        self.state.ledger.put(queue, [chunk], sender=slot.task.name)
+        self.state.dirty_tasks.add_readers(queue)
 
 
 def never_repeated(original: Any, self: Any, *args: Any) -> Any:
@@ -298,8 +335,8 @@ def never_compared(original: Any, self: Any, item: Any) -> None:
     original(self, item)
 
 
-def a_place_ahead(original: Any, self: Any, number: int, text: str) -> None:
-    original(self, number + 1, text)
+def a_place_ahead(original: Any, self: Any, number: int, *args: Any) -> None:
+    original(self, number + 1, *args)
 
 
 def one_ahead(original: Any, self: Any, items: Iterator[Any]) -> None:
@@ -400,6 +437,23 @@ def in_place(original: Any, at: int, name: str, data: bytes) -> None:
         os.close(fd)
 
 
+def freed_at_once(original: Any, self: Any, groups: Any, written: Any) -> Any:
+    for group in groups:
+        for number in group.removed_chunks:
+            if number in self._segment_places:
+                self._segments.free(self._segment_places.pop(number))
+    return original(self, groups, written)
+
+
+@contextlib.contextmanager
+def without_transaction(original: Any, self: Any) -> Iterator[None]:
+    """What has been done stays when it is cut off."""
+    if not self._db.execute("PRAGMA user_version").fetchone()[0]:
+        self._db.execute("PRAGMA user_version=1")
+        self._db.execute("PRAGMA application_id=0x726e6c67")
+    yield
+
+
 def uncounted_attempts(original: Any, self: Any, piece: Any, task_: str, until: float | None) -> None:
     original(self, piece if until is None else msgspec.structs.replace(piece, attempts=0), task_, until)
 
@@ -446,6 +500,7 @@ class Bug:
 
 NOT_RAISED = pytest.fail.Exception
 _LEDGER = "runner.ledger.ledger:Ledger"
+_JOURNAL = "runner.ledger.journal:Journal"
 _LINE = "runner.ledger.subscriptions:Subscription"
 _SIZER = "runner.chunk_sizing:ChunkSizer"
 _SHUTDOWN = "runner.supervisor.shutdown:Shutdown"
@@ -458,6 +513,7 @@ _MANY_THEN_ERROR = partial(test_items.test_a_generator_that_raises_half_way, "th
 _BACKING_OFF = test_items.test_a_waiting_retry_holds_no_worker_and_backs_off
 _LETTERS = partial(with_folder, test_store.test_letters_are_in_the_file_at_once_and_come_back_as_they_were)
 _HALT = partial(test_simulation.test_halt_leaves_the_rest, Halt(count=1))
+_OWED_RANGES = test_journal.test_what_is_owed_is_told_by_ranges_with_its_attempts_and_crashes
 _SLICE = test_grain_simulation.test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds
 
 BUGS: dict[str, Bug] = {
@@ -517,6 +573,78 @@ BUGS: dict[str, Bug] = {
         "runner.supervisor.slot_history:SlotHistory.restart_point",
         lambda original, self: msgspec.structs.replace(original(self), saved=None),
         partial(with_folder, test_saving.test_a_loop_over_an_inbox),
+    ),
+    # journal
+    "items are granted before they are on disk": Bug(
+        "journal", f"{_LINE}.admit_asleep", lambda original, self, chunk, group: self.admit_chunk(chunk), lives
+    ),
+    "an ack is on disk without its outputs": Bug("journal", f"{_LEDGER}._send", written_in_between, lives),
+    "a source's place is on disk before its chunks": Bug(
+        "journal", "runner.supervisor.replies:ReplyHandler._on_produced", written_before_its_chunks, lives
+    ),
+    "a chunk's memory is given back before its removal is on disk": Bug(
+        "journal",
+        f"{_JOURNAL}._take_removed",
+        lambda original, self: dict.fromkeys(original(self)),
+        partial(test_journal.test_what_lies_in_arenas_is_held_until_its_removal_is_on_disk, 1),
+    ),
+    "an ordered task's acks are written at once": Bug("journal", f"{_LEDGER}._done", acked_at_once, lives),
+    "attempts are lost with the supervisor": Bug(
+        "journal",
+        f"{_JOURNAL}.mark",
+        lambda original, self, line, piece, task_: original(
+            self, line, msgspec.structs.replace(piece, attempts=0), task_
+        ),
+        _OWED_RANGES,
+    ),
+    "crashes are lost with the supervisor": Bug(
+        "journal",
+        f"{_JOURNAL}.mark",
+        lambda original, self, line, piece, task_: original(
+            self, line, msgspec.structs.replace(piece, crashes=0), task_
+        ),
+        _OWED_RANGES,
+    ),
+    "a chunk's number is used again": Bug("journal", f"{_LEDGER}.number_chunks_from", nothing, lives),
+    "a letter's item is removed": Bug(
+        "journal",
+        f"{_LEDGER}.make_chunk",
+        lambda original, self, *args, origin=0: original(self, *args),
+        lives,
+    ),
+    "what an order held back leaves out of order when the run ends": Bug(
+        "journal", "runner.ledger.chunks:ReleaseOrder.take_left_ranges", always([]), lives
+    ),
+    "a task begins again although it has ended": Bug(
+        "journal",
+        "runner.supervisor.resume:_finish_ended_tasks",
+        nothing,
+        test_durable_simulation.test_what_has_ended_well_does_not_begin_again,
+    ),
+    "a task has ended although more will come": Bug(
+        "journal",
+        "runner.topology:Topology.is_closed",
+        lambda original, self, queue, inside=(): original(self, queue, inside) or bool(inside),
+        test_durable_simulation.test_what_has_ended_well_does_not_begin_again,
+    ),
+    "what a source gave before is not compared": Bug(
+        "journal",
+        "zlib:crc32",
+        always(7),
+        partial(test_durable_ends.test_another_item_is_noticed_wherever_it_is, 4),
+        NOT_RAISED,
+    ),
+    "a file is cut to one byte more than was saved": Bug(
+        "journal",
+        "os:ftruncate",
+        lambda original, fd, length: original(fd, length + 1),
+        partial(
+            with_folder,
+            test_durable_ends.test_each_item_is_there_once_over_three_lives,
+            WriteLines,
+            ["a", "b"],
+            "a\nb\n",
+        ),
     ),
     # dispatch
     "a bound is one too large": Bug(
@@ -877,6 +1005,33 @@ BUGS: dict[str, Bug] = {
             test_store.test_a_letter_that_the_disk_refuses_leaves_no_half_and_is_counted,
             patched=True,
         ),
+    ),
+    "CRCs of rows are not compared": Bug(
+        "store",
+        "runner.store.ledger_file:_crc_of",
+        always(0),
+        partial(with_folder, test_ledger_file.test_a_flipped_byte_is_refused_or_one_damaged_chunk_or_nothing, 500),
+        Exception,  # whatever it is to read nonsense
+    ),
+    "a place in a segment is free before its removal is on disk": Bug(
+        "store",
+        "runner.store.ledger_file:LedgerFile._chunk_rows",
+        freed_at_once,
+        partial(with_folder, test_ledger_file.test_a_place_is_free_only_when_its_removal_is_on_disk),
+    ),
+    "tables are made one by one, and the format first": Bug(
+        "store",
+        "runner.store.ledger_file:LedgerFile._transaction",
+        without_transaction,
+        partial(with_folder, test_ledger_file.test_a_ledger_that_was_cut_off_before_it_began_is_none, patched=True),
+        Exception,
+    ),
+    "a run is gone on with without its lock": Bug(
+        "store",
+        "fcntl:flock",
+        nothing,
+        partial(with_folder, test_ledger_file.test_a_run_is_gone_on_with_by_one_process),
+        NOT_RAISED,
     ),
     "a record is written in place": Bug(
         "store",

@@ -113,9 +113,9 @@ def deterministic(plan: Any) -> bool:
     return all(count == 1 or plan.queues[queue].fanout == "copy" for queue, count in readers.items())
 
 
-def check(seed: int) -> None:
+def check(seed: int, *, durable: bool = False) -> None:
     plan, script, items = scenario(seed)
-    result, fleet, _, _ = simulate(plan, script, items)
+    result, fleet, _, _ = simulate(plan, script, items, durable=durable)
     faults = script.fails or script.poison or script.hangs
     if not faults and not script.random_deaths:
         assert result.exit_code == 0, result
@@ -238,7 +238,7 @@ def test_what_was_found_once(seed: int) -> None:
     check(seed)
 
 
-def cut_short(seed: int) -> None:
+def cut_short(seed: int, *, durable: bool = False) -> None:
     """Tasks fail, stop the run, and wait for each other, signals come: whatever is left over, the run ends by itself."""
     plan, script, _ = scenario(seed)
     draw = random.Random(-seed - 1)
@@ -252,7 +252,7 @@ def cut_short(seed: int) -> None:
         plan.tasks[name] = replace(task, config=replace(task.config, on_error=on_error, after=after))
     script = replace(script, fails=draw.choice([0, 0.01, 0.2]))
     signals = [(10 ** draw.uniform(-4, 0), draw.choice([2, 15])) for _ in range(draw.choice([0, 0, 1, 2]))]
-    result, _, _, _ = simulate(plan, script, draw.choice([1, 20, 300]), signals)
+    result, _, _, _ = simulate(plan, script, draw.choice([1, 20, 300]), signals, durable=durable)
     assert result.exit_code in {0, 1, 4, *({130, 143} if signals else {})}, f"seed {seed}: {result}"
 
 

@@ -1,0 +1,117 @@
+"""The lock of a durable run: one process at a time goes on with it, and on a disk of its own machine.
+
+The processes that runner forks hold it too, so nobody goes on while a worker of a killed run still acts.
+
+`flock` ends with its process however that ends, so no lock is left behind; what is written in the file only names who
+has it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+from time import monotonic, sleep
+
+import msgspec
+import psutil
+
+from runner.errors import LedgerRefused
+
+_LOCK_FILE = "lock"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MOUNTS = Path("/proc/self/mountinfo")
+#: File systems whose locks, or whose shared memory, do not hold between machines: SQLite's WAL needs both.
+_CLUSTER = {"afs", "beegfs", "ceph", "glusterfs", "gpfs", "lustre", "ocfs2"}
+_NETWORK = {*_CLUSTER, "9p", "cifs", "nfs", "nfs4", "rclone", "smb3", "smbfs", "sshfs"}
+
+
+#: So long the workers of a killed run may take to die.
+_DYING_SECONDS = 5.0
+
+
+class RunLock:
+    """The lock on a run's folder, until `close`. LedgerRefused: another process has it."""
+
+    def __init__(self, folder: Path) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self.fd = os.open(folder / _LOCK_FILE, flags, 0o600)
+        try:
+            self._take(folder)
+            holder = _Holder(os.getpid(), socket.gethostname(), _boot_id())
+            os.ftruncate(self.fd, 0)
+            os.pwrite(self.fd, msgspec.json.encode(holder), 0)
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    def _take(self, folder: Path) -> None:
+        """Take the lock; wait a moment for the workers of a holder that is dead."""
+        until = monotonic() + _DYING_SECONDS
+        while True:
+            try:
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = _read_holder(self.fd)
+                if monotonic() > until or holder is None or holder.may_live():
+                    who = "another process" if holder is None else f"process {holder.pid} on {holder.host}"
+                    raise LedgerRefused(f"run {folder.name} is going on: {who} has it") from None
+                sleep(0.02)
+            else:
+                return
+
+    def close(self) -> None:
+        """Give the lock back; a second time does nothing."""
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+
+
+class _Holder(msgspec.Struct, frozen=True):
+    """Who has the lock, as the file says."""
+
+    pid: int
+    host: str
+    boot: str
+
+    def may_live(self) -> bool:
+        """Return False if it is known to be dead."""
+        is_here = self.host == socket.gethostname() and self.boot == _boot_id()
+        return not is_here or psutil.pid_exists(self.pid)
+
+
+def _read_holder(fd: int) -> _Holder | None:
+    try:
+        return msgspec.json.decode(os.pread(fd, 4096, 0), type=_Holder)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def refuse_network_disk(folder: Path) -> None:
+    """Raise LedgerRefused when the folder is on a network file system."""
+    kind = _file_system_of(folder)
+    if kind.removeprefix("fuse.") in _NETWORK:
+        text = f"{folder} is on a network file system ({kind}), where a ledger would not be safe"
+        raise LedgerRefused(f"{text}; name a folder on a local disk with `state` in [run]")
+
+
+def _file_system_of(folder: Path) -> str:
+    """Return the kind of the file system that holds a folder; empty where that is not known."""
+    try:
+        device = folder.stat().st_dev
+        wanted = f"{os.major(device)}:{os.minor(device)}"
+        with _MOUNTS.open(encoding="utf-8", errors="replace") as lines:
+            for words in map(str.split, lines):
+                if words[2] == wanted:
+                    return words[words.index("-") + 1]
+    except (OSError, ValueError, IndexError):
+        pass
+    return ""

@@ -1,0 +1,132 @@
+"""Durable runs whose supervisor crashes at random steps, on virtual time: nothing is lost, and nothing counts twice.
+
+One seed is one run with all its lives. At the end each item is over once, what was executed contains what had to be,
+ordered results have left in order, and an id has never named two items. Replay a seed with
+`python -c "import durable_lives; durable_lives.check_lives(SEED)"` in `tests/`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import crossed
+import durable_lives
+import pytest
+from fake_engine import FakeClock, FakeEngine, FakeReactor, Script, plan, task
+from unit import test_simulation
+from virtual_disk import VirtualDisk, VirtualKeeper
+
+from runner import events
+from runner.engines.engine_events import GroupKept
+from runner.ledger.journal import LedgerImage
+from runner.model import QueueConfig
+from runner.supervisor.loop import Supervisor
+
+if TYPE_CHECKING:
+    from runner.supervisor.plan import Plan
+
+SEEDS = 60
+MORE_SEEDS = 400
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_runs_that_crash_go_on_where_they_were(block: int) -> None:
+    for seed in range(block * SEEDS // 4, (block + 1) * SEEDS // 4):
+        durable_lives.check_lives(seed)
+
+
+def test_supervisors_do_crash_and_disks_do_commit() -> None:
+    lives = [durable_lives.check_lives(seed) for seed in range(10)]
+    assert sum(each.crashes for each in lives) >= 10
+    assert all(each.disk.commits for each in lives)
+
+
+def test_what_has_ended_well_does_not_begin_again() -> None:
+    """Two sources into a transform, of which one is over; and a sink of its own behind each."""
+    tasks = [
+        task("short", (), ("q",)),
+        task("long", (), ("r",)),
+        task("work", ("q",), ("w",)),
+        task("slow", ("r",)),
+        task("sink", ("w",)),
+    ]
+    made = plan(tasks, [QueueConfig(name) for name in "qrw"])
+    image = LedgerImage()
+    image.ended_tasks = {"short", "work", "sink"}
+    started, ended = lives_on(made, image)
+    assert started == {"long", "slow"}
+    image.ended_tasks = {"long", "work", "sink"}  # to which something can come: its source has not ended
+    started, ended = lives_on(made, image)
+    assert started == {"short", "work", "slow", "sink"}
+    assert ended == {"long", "short", "work", "slow", "sink"}
+
+
+def lives_on(made: Plan, image: LedgerImage) -> tuple[set[str], set[str]]:
+    """The tasks that are started when a run goes on from an image, and those that have ended on disk at its end."""
+    hub, disk, seen = FakeReactor(FakeClock()), VirtualDisk(), []
+    disk.image = image
+    engine = FakeEngine(hub, Script(1), 5)
+    keeper = VirtualKeeper(hub, disk, 1, 0.01)
+    Supervisor(made, {"process": engine}, hub, hub.clock, seen.append, keeper=keeper, image=image).run()
+    return {event.task for event in seen if isinstance(event, events.TaskStarted)}, disk.image.ended_tasks
+
+
+class FailingKeeper(VirtualKeeper):
+    """A disk that refuses some of the commits: for a while, for ever, or because of a fault of runner's own."""
+
+    refusals = 0
+    how = "full"
+
+    def _commit(self) -> Any:
+        if not self.refusals:
+            self.trouble = ""
+            return super()._commit()
+        self.refusals -= 1
+        self.trouble = "the ledger cannot be written"
+        self.is_broken = self.how != "full"
+        self.fault = ValueError("why") if self.how == "fault" else None
+        if not self.is_broken:
+            self.hub.at(1.0, self._commit)
+        return GroupKept(0)
+
+
+@pytest.mark.parametrize(("how", "code"), [("full", 0), ("broken", 1), ("fault", 70)])
+def test_a_disk_that_refuses_is_waited_for_or_ends_the_run(how: str, code: int) -> None:
+    tasks = [task("source", (), ("q",)), task("work", ("q",), ("r",)), task("sink", ("r",))]
+    hub, disk, seen = FakeReactor(FakeClock()), VirtualDisk(), []
+    engine = FakeEngine(hub, Script(1), 50)
+    keeper = FailingKeeper(hub, disk, 1, 0.01)
+    keeper.refusals, keeper.how = 5, how
+    made = plan(tasks, [QueueConfig(name) for name in "qr"])
+    result = Supervisor(made, {"process": engine}, hub, hub.clock, seen.append, keeper=keeper).run()
+    assert result.exit_code == code
+    told = [event.text for event in seen if isinstance(event, events.Notice)]
+    assert told == ["the ledger cannot be written" + ("; trying again each second" if how == "full" else "")]
+    assert hub.clock.now() > 5 if how == "full" else hub.clock.now() < 5
+    if how == "full":
+        assert disk.image.line_counts["r"].done == 50
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_holds_without_a_disk_holds_with_one(seed: int) -> None:
+    test_simulation.check(seed, durable=True)
+    test_simulation.cut_short(seed, durable=True)
+    crossed.check(seed, durable=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("block", range(8))
+def test_many_more_lives(block: int) -> None:
+    for seed in range(1000 + block * MORE_SEEDS // 8, 1000 + (block + 1) * MORE_SEEDS // 8):
+        durable_lives.check_lives(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("block", range(8))
+def test_many_more_schedules_with_a_disk(block: int) -> None:
+    for seed in range(1000 + block * MORE_SEEDS // 8, 1000 + (block + 1) * MORE_SEEDS // 8):
+        test_simulation.check(seed, durable=True)
+        test_simulation.cut_short(seed, durable=True)
+        crossed.check(seed, durable=True)
