@@ -51,6 +51,12 @@ def _has_own_key(config: Config, task: str, *key: str) -> bool:
     return config.locations.get(("tasks", task, *key)) is not None
 
 
+def is_set_in_file(config: Config, task: str, key: str) -> bool:
+    """Return True if the file has this key of a task, in its own table or for all tasks."""
+    tables = (config.filled_tables.get("tasks", {}).get(task), config.filled_tables.get("defaults", {}).get("task"))
+    return any(isinstance(table, dict) and key in table for table in tables)
+
+
 def _check_ends(config: Config, graph: Topology) -> Iterator[Problem]:
     # A reported mistake must not cause a second one: what is not there may be what is misspelt.
     unknown = {

@@ -70,7 +70,6 @@ def plan_of_earlier_run(
     `again`: sources with a `key` are read once more. UsageError if there are none.
     """
     from runner import config, runs
-    from runner.config.overrides import select_tasks
     from runner.supervisor.resume import find_graph_changes
 
     run = folder.path.name
@@ -85,9 +84,8 @@ def plan_of_earlier_run(
     noted: dict[str, Any] = json.loads(folder.meta["command"])
     given = {**noted["params"], **dict(params)}
     keys = [*map(tuple, noted["sets"]), *sets, ("run.durable", "true")]
-    loaded = select_tasks(
-        config.examine(folder.meta["file"], params=given, sets=keys), noted["tasks"] or None, noted["skipped"] or None
-    )
+    loaded = config.examine(folder.meta["file"], params=given, sets=keys)
+    loaded = config.select_tasks(loaded, noted["tasks"] or None, noted["skipped"] or None)
     plan = runs.prepare_plan(loaded, choice)
     if changes := find_graph_changes(plan, folder.image):
         text = f"the file no longer fits {count_with_noun(len(changes), 'thing')} of run {run}"

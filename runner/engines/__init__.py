@@ -5,6 +5,6 @@ processes.py       processes: a private socket, a lifeline, a pidfd and two outp
 spawn.py           the start of a process, behind one function;  fork_server.py  the process that forks them
 early_fork.py      the fork server as a copy of a command's process
 child.py           the first thing that a process worker does
-shared_payloads.py holds and lends the shared memory that messages name
+shared_payloads.py holds the shared memory that outputs name
 reactor.py         waits for all of them at once
 """

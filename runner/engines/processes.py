@@ -20,6 +20,8 @@ import signal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from runner import forked_copies
 from runner.engines import shared_payloads
 from runner.engines.child import worker_main
@@ -29,7 +31,7 @@ from runner.error_text import clean_stack, describe_refusal
 from runner.errors import SpawnError
 from runner.shm.registry import UnknownBlock, WorkerMemory
 from runner.structs import dataclass, field
-from runner.transport.messages import ArenaNotice, Failed, Finished
+from runner.transport.messages import ArenaNotice, Credit, Failed, Finished, Grant, Produced, Reply, SharedPayload
 from runner.transport.progress_page import memory_file
 from runner.transport.socket_link import SupervisorLink, connected_pair
 
@@ -165,12 +167,27 @@ class ProcessEngine:
         """Hand a message over; what the socket does not take yet goes out when it does."""
         worker = self._workers.get(slot)
         if worker is not None:
-            message, arenas = shared_payloads.lend_payloads(self._arena_registry, worker.worker_memory, message)
-            for each in arenas:
-                worker.link.send(each)
-            worker.link.send(message)
+            worker.link.send(self._lend_payloads(worker, message))
             if worker.link.wants_to_write:
                 self._watch_writing(worker)
+
+    def _lend_payloads(self, worker: _Worker, message: ToWorker) -> ToWorker:
+        """Lend what of a grant lies in arenas, and give the worker these first; add the offsets that are free."""
+        worker_memory = worker.worker_memory
+        if type(message) is Grant:
+            for grant in (message, *message.other_grants):
+                blocks: list[Any] = []
+                for part in grant.parts:
+                    if type(part.payload) is SharedPayload:
+                        blocks += part.payload.blocks
+                if blocks:
+                    for number, fd in self._arena_registry.lend_blocks(worker_memory, grant.lease, blocks):
+                        worker.link.send(ArenaNotice(number, fd))
+        elif type(message) is not Credit:
+            return message
+        if worker_memory.arena is not None and worker_memory.arena.freed_offsets:
+            message = replace(message, freed_offsets=worker_memory.arena.take_freed_offsets())
+        return message
 
     def _watch_writing(self, worker: _Worker) -> None:
         wants = worker.link.wants_to_write
@@ -192,7 +209,7 @@ class ProcessEngine:
                 if type(message) is ArenaNotice:
                     self._arena_registry.register_arena(worker.worker_memory, message.number, message.fd)
                 else:
-                    held = shared_payloads.hold_payloads(self._arena_registry, worker.worker_memory, message)
+                    held = self._hold_payloads(worker, message)
                     worker.sent_last_message = type(message) is Finished or type(message) is Failed
                     self._reactor.post_event(MessageReceived(slot, worker.generation, held))
         except UnknownBlock as error:
@@ -204,6 +221,25 @@ class ProcessEngine:
             self._reactor.call_later(_BROKEN_SOCKET_SECONDS, partial(self._check_closed_socket, slot, worker))
         elif worker.link.partial_message and worker.bytes_at_check < 0:
             self._watch_partial_message(slot, worker)
+
+    def _hold_payloads(self, worker: _Worker, message: Any) -> Any:
+        """Hold what of a message's outputs lies in arenas; let go of what the worker itself no longer needs."""
+        if type(message) is not Reply and type(message) is not Produced:
+            return message
+        registry, worker_memory = self._arena_registry, worker.worker_memory
+        for output in message.outputs:
+            if output.block_refs:
+                outputs = shared_payloads.hold_payloads(registry, worker_memory, message.outputs)
+                message = replace(message, outputs=outputs)
+                break
+        if type(message) is Reply and (worker_memory.lent_blocks or message.still_viewed or message.released):
+            registry.note_views(worker_memory, message.still_viewed, message.released)
+            for ack in message.acks:
+                if not ack.keeps_rest:
+                    worker_memory.lent_blocks.pop(ack.lease, None)
+        if registry.orphans:
+            registry.close_orphans()
+        return message
 
     def _distrust_worker(self, worker: _Worker, why: str) -> None:
         worker.socket_broken = f"{why}, and was killed"

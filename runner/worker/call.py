@@ -59,15 +59,15 @@ def call_granted_items(
     execute = (
         partial(execute_batches, runtime, target) if runtime.spec.batch else PerItem(runtime, target).execute_grant
     )
-    while True:
-        grant = runtime.handle_message(runtime.port.receive())
-        if grant is not None:
-            runtime.send_reply(execute(grant))
+    while not runtime.inputs_ended:
+        message = runtime.port.receive()
+        if type(message) is Grant:
+            runtime.send_reply(execute(message))
             # A thread's grant holds the items themselves: not until the next one arrives.
             runtime.burst_items = iter(())
-            del grant
-        elif runtime.inputs_ended:
-            return
+        else:
+            runtime.handle_message(message)
+        del message
 
 
 def _make_reply(
