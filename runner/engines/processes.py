@@ -113,7 +113,7 @@ class ProcessEngine:
         with forked_copies.fork_lock:
             worker = self._try_to_launch(spec, generation)
             self._workers[spec.slot] = worker
-        self._reactor.watch_fd(worker.link.fileno(), READ, lambda _: self._read_messages(spec.slot, worker))
+        self._reactor.watch_fd(worker.link.fileno(), READ, partial(self._read_messages, spec.slot, worker))
         self._reactor.watch_fd(worker.link.outgoing_fileno(), 0, partial(self._on_outgoing, spec.slot, worker))
         self._reactor.watch_fd(worker.death_fd, READ, lambda _: self._on_death(spec.slot, worker))
         return worker.process.pid
@@ -168,9 +168,10 @@ class ProcessEngine:
         """Hand a message over; what the socket does not take yet goes out when it does."""
         worker = self._workers.get(slot)
         if worker is not None:
-            message, arenas = shared_payloads.lend_payloads(self._arena_registry, worker.worker_memory, message)
-            for each in arenas:
-                worker.link.send(each)
+            if self._arena_registry.is_used:
+                message, arenas = shared_payloads.lend_payloads(self._arena_registry, worker.worker_memory, message)
+                for each in arenas:
+                    worker.link.send(each)
             worker.link.send(message)
             if worker.link.wants_to_write:
                 self._watch_writing(worker)
@@ -191,7 +192,7 @@ class ProcessEngine:
         self._reactor.unwatch_fd(fd)  # the pidfd tells the rest
         self._reactor.call_later(_BROKEN_SOCKET_SECONDS, partial(self._check_closed_socket, slot, worker))
 
-    def _read_messages(self, slot: int, worker: _Worker) -> None:
+    def _read_messages(self, slot: int, worker: _Worker, _mask: int = READ) -> None:
         messages, alive = worker.link.receive()
         try:
             for message in () if worker.socket_broken else messages:

@@ -236,8 +236,13 @@ class SupervisorLink:
             if not got:
                 return messages, False
             self.received_bytes += got
+            data = _READ_BUFFER[:got]
             try:
-                self._parse_messages(_READ_BUFFER[:got], messages)
+                single = None if self.partial_message else framing.unpack_single(data)
+                if single is None or type(single) is ArenaNotice:
+                    self._parse_messages(data, messages)
+                else:
+                    messages.append(single)
             except framing.FrameError:
                 self.is_garbled = True
                 return messages, False
@@ -252,9 +257,6 @@ class SupervisorLink:
                 return
             whole, self.partial_message = self.partial_message, bytearray()
             data = memoryview(whole)
-        elif (message := framing.unpack_single(data)) is not None and type(message) is not ArenaNotice:
-            messages.append(message)
-            return
         at = 0
         size = framing.PREFIX_STRUCT.size
         while (left := len(data) - at) >= size:
