@@ -237,9 +237,11 @@ class Ledger:
 
     def suspect_first(self, task: str) -> bool:
         """Return True if workers have died over what would be granted next."""
-        return any(
-            (piece := line.next_range(task)) is not None and piece.crashes for line in self.subscriptions_by_task[task]
-        )
+        for line in self.subscriptions_by_task[task]:  # asked for each item of an async task: no generator
+            piece = line.next_range(task)
+            if piece is not None and piece.crashes:
+                return True
+        return False
 
     def available_items(self, task: str) -> int:
         """Return how many items could be granted to this task now."""

@@ -94,7 +94,7 @@ def test_a_worker_is_as_if_its_fork_server_were_an_interpreter_of_its_own(projec
         "main": None,
         "hook": True,
         "held": False,
-        "files": 104,  # as the command has raised it
+        "files": 108,  # as the command has raised it
         "set": "yes",
         "unset": None,
     }

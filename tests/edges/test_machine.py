@@ -82,6 +82,10 @@ def work(item, how):
     if item == 13:
         if how == "close":
             os.closerange(3, 256)
+        elif how == "close one":
+            os.close(next(sockets()))
+        elif how == "close other":
+            os.close(list(sockets())[-1])
         elif how == "dup":
             kept.append(socket.socketpair())
             for fd in list(sockets()):
@@ -312,9 +316,18 @@ def blamed(made: Any, how: str, **options: Any) -> None:
     assert "13" in listed.out, listed
 
 
-@pytest.mark.parametrize("how", ["close", "junk", str(2**64 - 1)])
+@pytest.mark.parametrize("how", ["close", "close one", "junk", str(2**64 - 1)])
 def test_who_closes_or_writes_into_the_socket_is_blamed(made: Any, how: str) -> None:
     blamed(made, how)
+
+
+def test_who_closes_the_socket_of_what_it_is_given_is_replaced(made: Any) -> None:
+    """What it did with the item arrives by the other one."""
+    outcome = made.run("-p", "how=close other")
+    assert outcome.exit == 0, outcome
+    assert "30 read = 30 done" in outcome.err
+    assert "exited with code 0; a new one takes its place" in outcome.err
+    assert sorted((made.path / "out.txt").read_text().split(), key=int) == [str(n) for n in range(30)]
 
 
 @pytest.mark.slow

@@ -292,7 +292,7 @@ def test_too_few_descriptors_are_raised(line: Any) -> None:
 def test_or_refused_with_numbers(line: Any) -> None:
     outcome = line("pause", "workers = 16").run(preexec_fn=limited(80, 80))
     assert outcome.exit == 3, outcome
-    assert "16 process workers need about 224 open files, and this shell allows 80" in outcome.err
+    assert "16 process workers need about 240 open files, and this shell allows 80" in outcome.err
 
 
 @pytest.mark.parametrize("full", ["stdout", "stderr"])
