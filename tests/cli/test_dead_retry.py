@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 WORK = """
     import os, time
     from pathlib import Path
-    import numpy
     from runner import Context, DeadLetter, Inbox, Outbox, task
 
     def note(name, text):
@@ -40,13 +39,18 @@ WORK = """
             return False
 
     def number_of(item):
-        return int(item[0]) if isinstance(item, (list, tuple, numpy.ndarray)) else int(item)
+        return item if isinstance(item, int) else int(item[0])
 
     @task
     def make(*, kind: str = "int"):
         note("made", "x")
         for number in range(30):
-            yield {"int": number, "list": [number, "text"], "array": numpy.full(20_000, number)}[kind]
+            yield number if kind == "int" else [number, "text"] if kind == "list" else array(number)
+
+    def array(number):
+        import numpy  # here, as most runs do without
+
+        return numpy.full(20_000, number)
 
     @task
     def work(item, context: Context):
@@ -513,9 +517,9 @@ def test_the_dead_items_of_a_run_that_was_killed_are_given_again_and_what_it_lef
     tasks = LINE + '    [tasks.last]\n    call = "alone"\n    after = ["two"]\n'
     made = make(project, tasks, "one 3")
     work = (made.path / "plugins" / "work.py").read_text()
-    endless = work.replace("        yield {", "        if number == 20: time.sleep(60)\n        yield {", 1)
+    endless = work.replace("        yield number", "        if number == 20: time.sleep(60)\n        yield number", 1)
     (made.path / "plugins" / "work.py").write_text(endless)
-    running = made.start()
+    running = made.fork()
     wait_for(lambda: any(each.read_text().count("\n") > 1 for each in made.path.glob(".runner/runs/*/dead.jsonl")))
     running.process.kill()
     running.finish()
@@ -838,7 +842,7 @@ def test_a_retry_that_is_cut_short_is_taken_up_again_by_the_next_one(project: An
     made = make(project, LINE, "one 3, one 4, one 5, one 6", slow="")
     assert made.run().exit == 4
     (made.path / "bad").unlink()
-    running = made.start("retry", "--grace", "0.5s", verb="dead")
+    running = made.fork("retry", "--grace", "0.5s", verb="dead")
     wait_for(lambda: (made.path / "begun").exists())
     other = retry(made, runs(made)[0].name)
     assert other.exit == 3, other
@@ -866,7 +870,7 @@ def disturbed_retry(made: Project, chance: random.Random) -> None:
     slow.write_text("")
     begun.unlink(missing_ok=True)
     least = len(noted(made, "one")) + len(noted(made, "two")) + chance.randrange(10)
-    running = made.start("retry", "--grace", "1s", verb="dead")
+    running = made.fork("retry", "--grace", "1s", verb="dead")
 
     def goes_on() -> bool:
         return running.process.poll() is None
@@ -924,7 +928,7 @@ def test_a_run_that_goes_on_is_not_retried_yet(project: Any) -> None:
     work = (made.path / "plugins" / "work.py").read_text()
     work += "\n@task\ndef rest_of(context: Context):\n    while not context.stopping and not Path('end').exists(): time.sleep(0.01)\n    yield 1\n"
     (made.path / "plugins" / "work.py").write_text(work)
-    running = made.start()
+    running = made.fork()
     wait_for(lambda: any(each.read_text().count("\n") > 1 for each in made.path.glob(".runner/runs/*/dead.jsonl")))
     outcome = retry(made, "last")
     assert outcome.exit == 3, outcome

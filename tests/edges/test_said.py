@@ -280,7 +280,7 @@ def test_the_deadline_is_the_end_and_what_had_more_is_said(project: Make, mode: 
 
 def test_a_signal_and_a_failure_say_what_had_more(project: Make) -> None:
     made = project({"tasks.toml": ENDLESS.format(mode="thread", options=""), "plugins/work.py": WORK})
-    running = made.start("--events", "events")
+    running = made.fork("--events", "events")
     while not (made.path / "events").exists() or "WorkerReady" not in (made.path / "events").read_text():
         assert running.process.poll() is None
     running.process.send_signal(signal.SIGINT)

@@ -694,7 +694,7 @@ def test_no_command_outlives_a_killed_runner(mode, project):
 @pytest.mark.parametrize("mode", ["thread", "process"])
 def test_no_command_outlives_a_run_that_is_ended(mode, project):
     made = project({"tasks.toml": HANGS.replace("MODE", mode)})
-    running = made.start("tasks.toml", "--grace", "100ms")
+    running = made.fork("tasks.toml", "--grace", "100ms")
     appears(made.path / "child")
     running.process.send_signal(signal.SIGTERM)
     outcome = running.finish()
