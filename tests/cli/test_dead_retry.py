@@ -404,16 +404,20 @@ def test_tries_are_counted_anew_and_a_dead_letter_is_given_again_as_the_letter_i
 
 
 SINKS = """
+    mode = "thread"
     [tasks.one]
     call = "work"
+    mode = "thread"
     inputs = "a"
     outputs = ["b", "c"]
     [tasks.two]
     call = "std.write_lines"
+    mode = "thread"
     with = { path = "lines" }
     inputs = "b"
     [tasks.three]
     call = "std.write_jsonl"
+    mode = "thread"
     with = { path = "new.jsonl" }
     inputs = "c"
 """
@@ -466,15 +470,20 @@ def test_rows_are_added_below_the_columns_that_are_there(project: Any) -> None:
 # -- what runs, and what does not ---------------------------------------------------------------------
 
 
+#: Which letters are chosen, and what is said of them, has nothing to do with processes.
 LINE = """
+    mode = "thread"
     [tasks.one]
     call = "work"
+    mode = "thread"
     inputs = "a"
     outputs = "b"
     [tasks.two]
     call = "work"
+    mode = "thread"
     inputs = "b"
 """
+LINE_OF_PROCESSES = LINE.replace("thread", "process")
 
 
 @pytest.mark.parametrize("task", ['after = ["one"]', also_slow('after = ["two", "make"]'), also_slow("")])
@@ -514,7 +523,7 @@ def test_what_comes_after_a_source_that_had_failed_is_not_started_behind_its_bac
 
 
 def test_the_dead_items_of_a_run_that_was_killed_are_given_again_and_what_it_left_is_said(project: Any) -> None:
-    tasks = LINE + '    [tasks.last]\n    call = "alone"\n    after = ["two"]\n'
+    tasks = LINE_OF_PROCESSES + '    [tasks.last]\n    call = "alone"\n    after = ["two"]\n'
     made = make(project, tasks, "one 3")
     work = (made.path / "plugins" / "work.py").read_text()
     endless = work.replace("        yield number", "        if number == 20: time.sleep(60)\n        yield number", 1)
@@ -724,21 +733,25 @@ def test_letters_of_an_older_runner_are_refused(project: Any) -> None:
     assert "an older runner" in outcome.err
 
 
+HEADINGS = [
+    {"file": "tasks.toml", "folder": "/nowhere/there", "given": None},
+    {"file": "tasks.toml", "folder": ".", "given": {"params": 3}},
+    {"file": 3},
+]
+LETTERS = [
+    {"id": "1.0", "queue": "a", "task": "one", "kept": {"at": -1, "size": 9, "crc": 0}},
+    {"id": "9" * 5000 + ".0", "queue": "a", "task": "one"},
+    {"id": ["x"], "queue": 3},
+    {"id": "1.0", "queue": "a", "task": "one", "kept": "x", "letter": [1]},
+]
+
+
 @pytest.mark.parametrize(
-    "heading",
+    ("heading", "letter"),
     [
-        {"file": "tasks.toml", "folder": ".", "given": {"params": 3}},
-        {"file": 3},
-        {"file": "tasks.toml", "folder": "/nowhere/there", "given": None},
-    ],
-)
-@pytest.mark.parametrize(
-    "letter",
-    [
-        {"id": "1.0", "queue": "a", "task": "one", "kept": {"at": -1, "size": 9, "crc": 0}},
-        {"id": "9" * 5000 + ".0", "queue": "a", "task": "one"},
-        {"id": ["x"], "queue": 3},
-        {"id": "1.0", "queue": "a", "task": "one", "kept": "x", "letter": [1]},
+        pytest.param(heading, letter, marks=pytest.mark.slow if at and by else ())
+        for at, heading in enumerate(HEADINGS)
+        for by, letter in enumerate(LETTERS)
     ],
 )
 def test_letters_that_were_written_by_hand_are_refused(project: Any, heading: Any, letter: Any) -> None:
@@ -772,9 +785,11 @@ PARAMS = """
     [queues]
     a = {}
     [tasks.make]
+    mode = "thread"
     with = { count = 2 }
     outputs = "a"
     [tasks.say]
+    mode = "thread"
     with = { word = "${word}", token = "${token}" }
     inputs = "a"
 """
@@ -828,7 +843,7 @@ def test_a_param_of_the_environment_is_kept_and_so_is_the_folder(project: Any, t
 
 
 def test_a_worker_that_is_killed_in_the_retry_costs_nothing(project: Any) -> None:
-    made = make(project, LINE, "one 3, one 4, one 5", kill="")
+    made = make(project, LINE_OF_PROCESSES, "one 3, one 4, one 5", kill="")
     assert made.run().exit == 4
     (made.path / "bad").unlink()
     outcome = retry(made)
@@ -839,7 +854,7 @@ def test_a_worker_that_is_killed_in_the_retry_costs_nothing(project: Any) -> Non
 
 @pytest.mark.parametrize("how", [also_slow(signal.SIGINT), signal.SIGKILL])
 def test_a_retry_that_is_cut_short_is_taken_up_again_by_the_next_one(project: Any, how: signal.Signals) -> None:
-    made = make(project, LINE, "one 3, one 4, one 5, one 6", slow="")
+    made = make(project, LINE_OF_PROCESSES, "one 3, one 4, one 5, one 6", slow="")
     assert made.run().exit == 4
     (made.path / "bad").unlink()
     running = made.fork("retry", "--grace", "0.5s", verb="dead")

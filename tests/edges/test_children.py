@@ -168,7 +168,7 @@ inputs = "out_{name}"
 """
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["process", pytest.param("thread", marks=pytest.mark.slow)])
 def test_a_copy_that_comes_back_counts_for_nothing(mode: str, project: Make) -> None:
     forms = [chain(form, mode, more="batch = 5" if form == "batches" else "") for form in FORMS]
     forms.append(chain("tears", mode, "Tears"))

@@ -157,7 +157,9 @@ def test_what_leaves_has_the_order_of_what_came(ran, queue):
     assert ran.kept(queue) == EXPECTED[queue]
 
 
-@pytest.mark.parametrize("modes", ["thread", "process", "mixed"])
+@pytest.mark.parametrize(
+    "modes", ["mixed", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("thread", "process"))]
+)
 def test_order_holds_through_a_chain(tmp_path, modes):
     """Between ordered tasks with several workers stand tasks with one, which say nothing of order."""
     places = {
