@@ -242,6 +242,7 @@ def test_planted_a_failed_write_is_forgotten(monkeypatch):
     assert found()
 
 
+@pytest.mark.slow
 def test_planted_the_place_is_taken_without_a_look(monkeypatch):
     def keep(self):
         Path(self._aside).replace(self._target)

@@ -595,8 +595,9 @@ def read_one_line(running: Running) -> str:
         return out.readline()
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("log", ["prefix", "raw"])
+@pytest.mark.parametrize(
+    ("log", "mode"), [("prefix", "process"), ("raw", "thread"), slow("prefix", "thread"), slow("raw", "process")]
+)
 def test_a_reader_who_has_read_enough(tmp_path, mode, log):
     project = make(tmp_path, task_file({"chatter": {"args": [20_000]}}, mode=mode), FILES)
     errors = tmp_path / "errors.txt"
