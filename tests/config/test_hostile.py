@@ -103,7 +103,12 @@ LIMIT = 20.0
 
 
 #: As long as each other, and longer than all that is quick together.
-LARGE = {"fifty thousand tables", "fifty thousand good tasks and a bad one", "two thousand tasks in a row"}
+LARGE = {
+    "fifty thousand tables",
+    "fifty thousand good tasks and a bad one",
+    "two thousand tasks in a row",
+    "fifty thousand wrong keys",
+}
 
 
 @pytest.mark.parametrize(

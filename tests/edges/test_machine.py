@@ -231,7 +231,7 @@ open("code", "w").write(str(result.exit_code))
 """
 
 
-@pytest.mark.parametrize("closed", ["", "closed"])
+@pytest.mark.parametrize("closed", [pytest.param("", marks=pytest.mark.slow), "closed"])
 def test_a_service_without_streams(made: Any, closed: str) -> None:
     made.write({"service.py": STREAMS_OF_PYTHON})
     code, text = shell(made, f"{sys.executable} service.py {closed}")()
@@ -270,7 +270,7 @@ os.execv(sys.executable, [sys.executable, "-m", "runner", *sys.argv[1:]])
 """
 
 
-@pytest.mark.parametrize("mode", ["process", "thread"])
+@pytest.mark.parametrize("mode", ["process", pytest.param("thread", marks=pytest.mark.slow)])
 def test_ends_of_children_are_heard_although_the_starter_did_not_want_to(made: Any, mode: str) -> None:
     made.write({"exits.toml": EXITS.replace("MODE", mode), "start.py": IGNORING})
     code, text = shell(made, f"{sys.executable} start.py run exits.toml")()

@@ -265,8 +265,15 @@ ENDLESS = """
 """
 
 
-@pytest.mark.parametrize("mode", ["thread", "process"])
-@pytest.mark.parametrize("grace", ["300ms", "10s"])
+@pytest.mark.parametrize(
+    ("grace", "mode"),
+    [
+        ("300ms", "process"),
+        ("10s", "thread"),
+        pytest.param("300ms", "thread", marks=pytest.mark.slow),
+        pytest.param("10s", "process", marks=pytest.mark.slow),
+    ],
+)
 def test_the_deadline_is_the_end_and_what_had_more_is_said(project: Make, mode: str, grace: str) -> None:
     made = project({"tasks.toml": ENDLESS.format(mode=mode, options=""), "plugins/work.py": WORK})
     outcome = made.run("--deadline", "2s", "--grace", grace, "--json")

@@ -419,6 +419,7 @@ def test_kinds_of_items(together: Together, kinds: tuple[str, ...], no_arena: st
     )
 
 
+@pytest.mark.slow  # an arena of few pages is full in `unit/test_arena.py`
 def test_more_than_an_arena_holds(run: Callable[..., Outcome]) -> None:
     """A sink that keeps 400 MB: what has no room travels in the pickle."""
     source = "arrays process with = { count = 1200 }"

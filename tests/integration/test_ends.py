@@ -367,7 +367,7 @@ def start(path: Path, tasks: dict[str, dict[str, Any]], mode: str, *args: str) -
         ("thread", "endless"),
         slow("thread", "endless_boxed"),
         ("thread", "endless_async"),
-        ("process", "endless"),
+        slow("process", "endless"),
         ("process", "endless_boxed"),
         slow("process", "endless_async"),
     ],
@@ -468,7 +468,7 @@ def test_when_the_grace_ends_it_ends_and_says_what_is_left(tmp_path, mode):
     ("mode", "first", "second"),
     [
         ("thread", signal.SIGINT, signal.SIGINT),
-        ("thread", signal.SIGTERM, signal.SIGTERM),
+        slow("thread", signal.SIGTERM, signal.SIGTERM),
         slow("thread", signal.SIGINT, signal.SIGTERM),
         ("process", signal.SIGINT, signal.SIGINT),
         ("process", signal.SIGTERM, signal.SIGINT),

@@ -139,7 +139,7 @@ TASKS = {
 }
 
 
-@pytest.fixture(scope="module", params=["thread", "process"])
+@pytest.fixture(scope="module", params=[pytest.param("thread", marks=pytest.mark.slow), "process"])
 def ran(request, tmp_path_factory) -> Finished:
     sinks = {f"keep_{queue}": keeper(queue) for queue in EXPECTED}
     small = {"plain": {"size": 1}, "many": {"size": 5}, "aplain": {"size": 3}, "some": {"size": 20}}

@@ -344,7 +344,7 @@ def loops() -> dict[str, dict[str, Any]]:
 LOOPS = {name: {"loop": True} for name in ("again", "children", "ring3", "short", "back", "calm2")}
 
 
-@pytest.fixture(scope="module", params=MIXED[:3])
+@pytest.fixture(scope="module", params=[pytest.param("threads", marks=pytest.mark.slow), *MIXED[1:3]])
 def looped(request, tmp_path_factory) -> Finished:
     tasks, modes = loops(), MIXES[request.param]
     for number, table in enumerate(tasks.values()):

@@ -261,9 +261,9 @@ def test_runs_cut_short_that_did_not_end_once(seed: int) -> None:
     cut_short(seed)
 
 
-@pytest.mark.parametrize("block", blocks(8, quick=1))
+@pytest.mark.parametrize("block", blocks(16, quick=1))
 def test_runs_that_are_cut_short_end_by_themselves(block: int) -> None:
-    for seed in range(block * 50, (block + 1) * 50):
+    for seed in range(block * 25, (block + 1) * 25):
         cut_short(seed)
 
 
