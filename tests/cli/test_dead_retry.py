@@ -141,7 +141,6 @@ def also_slow(value: Any) -> Any:
 QUICK_TOPOLOGIES = {
     "async, thread",
     "arrays, process",
-    "only threads, thread source",
     "boxes, process",
     "fan-out",
     "letters",
@@ -683,8 +682,10 @@ def test_there_is_no_such_run(project: Any) -> None:
     ("old", "new", "said"),
     [
         ('inputs = "b"', 'inputs = "c"', "there is no queue `b` any more (1 item)"),
-        ("[tasks.two]", "[tasks.three]", "there is no task `two` any more (1 item)"),
-        ("[tasks.one]", "[tasks.one", "E102"),
+        pytest.param(
+            "[tasks.two]", "[tasks.three]", "there is no task `two` any more (1 item)", marks=pytest.mark.slow
+        ),
+        pytest.param("[tasks.one]", "[tasks.one", "E102", marks=pytest.mark.slow),
         ('call = "work"', 'call = "wrok"', "E301"),
     ],
 )

@@ -259,7 +259,7 @@ def test_a_pool_that_a_thread_task_forks_works_and_dies_with_runner(project: Mak
     running.finish()  # fails when a process is left
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["process", pytest.param("thread", marks=pytest.mark.slow)])
 def test_a_daemon_does_not_hold_up_the_end(mode: str, project: Make) -> None:
     made = project({"tasks.toml": f'[tasks.daemon]\nmode = "{mode}"\n', "plugins/pooling.py": pooling})
     running = made.start("tasks.toml", **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL))

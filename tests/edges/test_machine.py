@@ -166,13 +166,13 @@ OUTPUTS = [
 ]
 
 
-@pytest.mark.parametrize(("condition", "run", "good", "bad"), OUTPUTS[2:4])
+@pytest.mark.parametrize(("condition", "run", "good", "bad"), OUTPUTS[3:4])
 def test_outputs_that_are_closed_or_full(made: Any, condition: str, run: int, good: int, bad: int) -> None:
     outputs(made, condition, run, good, bad)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("condition", "run", "good", "bad"), OUTPUTS[:2] + OUTPUTS[4:])
+@pytest.mark.parametrize(("condition", "run", "good", "bad"), OUTPUTS[:3] + OUTPUTS[4:])
 def test_more_outputs_that_are_closed_or_full(made: Any, condition: str, run: int, good: int, bad: int) -> None:
     outputs(made, condition, run, good, bad)
     for command in ("run --json", "run -q", "list functions", "graph", "show", "explain", "report", "schema"):
@@ -312,13 +312,15 @@ def blamed(made: Any, how: str, **options: Any) -> None:
     assert "13" in listed.out, listed
 
 
-@pytest.mark.parametrize("how", ["close", "junk", str(2**64 - 1)])
+@pytest.mark.parametrize("how", ["close", "junk"])
 def test_who_closes_or_writes_into_the_socket_is_blamed(made: Any, how: str) -> None:
     blamed(made, how)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["dup", "elsewhere", "0", str(2**31), str(2**39), "stopped server", "killed server"])
+@pytest.mark.parametrize(
+    "how", ["dup", "elsewhere", "0", str(2**31), str(2**39), str(2**64 - 1), "stopped server", "killed server"]
+)
 def test_more_ways_to_close_or_write_into_the_socket(made: Any, how: str) -> None:
     blamed(made, how)
 
@@ -465,6 +467,7 @@ def test_a_reader_who_stops_is_waited_for_until_a_signal(made: Any) -> None:
     made.write({"tasks.toml": SPEAKING})
     running = made.start("-p", "mode=thread", "--no-record")
     assert running.process.stdout is not None
+    assert select.select([running.process.stdout], [], [], 60)[0]
     with contextlib.suppress(subprocess.TimeoutExpired):
         running.process.wait(1.5)
     assert running.process.poll() is None

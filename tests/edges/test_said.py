@@ -125,7 +125,7 @@ def record(made: Project) -> dict[str, Any]:
     ("call", "options", "env"),
     [
         ("sleeps", "", {}),
-        ("sleeps_in", "", {}),
+        pytest.param("sleeps_in", "", {}, marks=pytest.mark.slow),
         ("sleeps_on", "", {}),
         ("sleeps_over", "batch = 3", {}),
         pytest.param("sleeps", "ordered = true\nworkers = 2", {}, marks=pytest.mark.slow),
@@ -159,7 +159,7 @@ def test_what_is_no_exception_is_its_items_error_without_frames_of_ours(project:
     assert not [text for text in outcome.err.splitlines() if "runner/" in text or "multiprocessing" in text]
 
 
-@pytest.mark.parametrize("call", ["dies", "dies_on"])
+@pytest.mark.parametrize("call", [pytest.param("dies", marks=pytest.mark.slow), "dies_on"])
 def test_the_first_death_names_the_value(project: Make, call: str) -> None:
     made, outcome = line(project, call, "")
     assert outcome.exit == 4, outcome

@@ -253,6 +253,7 @@ def test_no_orphan_after_any_death_of_runner(line: Any, method: str, how: str) -
     assert took < 20, "the bar is 0.2 s on a machine that does nothing else"
 
 
+@pytest.mark.slow  # `edges/test_children.py` is process 1 as well
 def test_as_process_1_of_a_container(line: Any) -> None:
     unshare = shutil.which("unshare")
     if (

@@ -166,7 +166,7 @@ def test_a_source_that_has_sent_nothing_starts_again(way: str, tmp_path: Path) -
     assert sorted(collected) == list(range(COUNT))
 
 
-@pytest.mark.parametrize("way", ["SIGKILL", "SIGSEGV", "_exit(0)", "sys.exit"])
+@pytest.mark.parametrize("way", ["SIGKILL", "SIGSEGV", *map(also_slow, ("_exit(0)", "sys.exit"))])
 def test_an_item_that_kills_three_workers_is_a_dead_letter(way: str, tmp_path: Path) -> None:
     fault = Fault("item", way, "middle", COUNT // 2, tmp_path, times=3)
     made, collected = stages(fault)
