@@ -229,6 +229,7 @@ def found() -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_planted_a_failed_write_is_forgotten(monkeypatch):
     real = sinks._FileSink._write_items
 

@@ -578,6 +578,7 @@ def test_planted_run_ids_of_time_and_pid(monkeypatch):
     check_noticed(lambda: check_run_ids(monkeypatch))
 
 
+@pytest.mark.slow
 def test_planted_letters_that_are_lost_in_silence(made, monkeypatch, capfd):
     monkeypatch.setattr(store.DeadLetterFile, "write_error", "")
     check_noticed(lambda: check_failing(made, capfd, monkeypatch, errno.ENOSPC))
