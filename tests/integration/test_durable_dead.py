@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from integration.test_durable import Durable, line, numbers
 
 TEXT = line(count=1000).replace("[tasks.work]", '[tasks.work]\ncall = "${which}"')
@@ -42,6 +43,7 @@ def test_dead_items_are_given_again_in_the_same_run(project: Any) -> None:
     assert not (made.path / ".runner" / "runs" / run / "dead.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_what_is_dead_again_is_one_letter(project: Any) -> None:
     made = dead_run(project)
     outcome = command(made, "retry", "--error", "odd: 7$", "--progress", "none")
@@ -50,6 +52,7 @@ def test_what_is_dead_again_is_one_letter(project: Any) -> None:
     assert sorted(each["item"] for each in exported) == list(range(1, 1000, 2))
 
 
+@pytest.mark.slow
 def test_a_retry_that_is_killed_goes_on_and_nothing_is_given_twice(project: Any) -> None:
     made = dead_run(project)
     running = made.project.start("retry", "-p", "which=work", "--progress", "none", verb="dead")
