@@ -332,7 +332,7 @@ def execute_plan(
         outcome,
         ended=_hide_secrets(outcome.ended, plan.secret_mask),
         left_behind=tuple(left),
-        letters_kept=letters.file.written_count,
+        letters_kept=letters.file.written_count + (0 if durable is None else len(durable.folder.image.dead_items)),
         items_not_kept=letters.not_kept,
         trouble=letters.file.write_error,
         is_resumable=durable is not None and not outcome.is_complete,

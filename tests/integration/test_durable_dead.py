@@ -33,6 +33,7 @@ def test_dead_items_are_given_again_in_the_same_run(project: Any) -> None:
     assert outcome.exit == 4, outcome
     assert "1,000 read = 505 done + 495 dead + 0 dropped + 0 left" in outcome.err
     assert sorted(made.lines(), key=int) == sorted([*EVEN, *"13579"], key=int)
+    assert "495 dead: runner dead list last" in outcome.err
     listed = command(made, "list", "--limit", "0").out.splitlines()
     assert len([text for text in listed if "ValueError" in text]) == 495 + 1, "and one for their kind"
     outcome = command(made, "retry", "-p", "which=work", "--progress", "none")
