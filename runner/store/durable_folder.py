@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from runner.errors import LedgerRefused
 from runner.store import run_folders
 from runner.store.keeper import LedgerKeeper
-from runner.store.ledger_file import LEDGER_FILE, LedgerFile, read_notes
+from runner.store.ledger_file import LEDGER_FILE, LedgerFile
+from runner.store.ledger_summary import COMPLETE_KEY, read_notes
 from runner.store.run_lock import RunLock, refuse_network_disk
 from runner.store.segments import SEGMENT_BYTES
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from runner.ledger.journal import LedgerImage
     from runner.store.ledger_file import PayloadPacker
 
-#: Noted of a run that has come to its end.
-COMPLETE_KEY = "complete"
 #: A run does not begin with less room than that.
 _LEAST_ROOM = SEGMENT_BYTES + (64 << 20)
 
@@ -117,5 +116,6 @@ def last_unfinished_run(state: Path, wanted: Mapping[str, str]) -> str | None:
 
 
 def resumable_runs(state: Path) -> list[str]:
-    """Return the runs that have a ledger, the oldest first."""
-    return run_folders.runs_with_files(state, LEDGER_FILE)
+    """Return the runs that have a ledger, the oldest first; of one that was killed, its `-wal` file says when."""
+    with_ledger = set(run_folders.runs_with_files(state, LEDGER_FILE))
+    return [run for run in run_folders.runs_with_files(state, LEDGER_FILE, f"{LEDGER_FILE}-wal") if run in with_ledger]

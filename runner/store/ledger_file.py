@@ -22,6 +22,7 @@ from runner.errors import LedgerRefused
 from runner.ledger.balance import ItemCounts, TaskTally
 from runner.ledger.chunks import Chunk
 from runner.ledger.journal import DeadItem, LedgerImage, SourcePlace
+from runner.store import run_folders
 from runner.store.segments import LARGE_BYTES, SegmentFolder, SegmentPlace, sync_folder
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
     from runner.ledger.journal import JournalGroup
 
-LEDGER_FILE = "ledger.db"
-_SEGMENTS = "big"
+LEDGER_FILE = run_folders.LEDGER_FILE
+SEGMENTS = "big"
 #: "rnlg"; and the format: another one is refused, as no run lives long enough to be converted.
 _APPLICATION, FORMAT = 0x726E6C67, 1
 _PRAGMAS = (
@@ -117,7 +118,7 @@ class LedgerFile:
         self._path = folder / LEDGER_FILE
         self._packer = packer
         self.damaged_chunks: set[int] = set()
-        self._segments = SegmentFolder(folder / _SEGMENTS) if make else None
+        self._segments = SegmentFolder(folder / SEGMENTS) if make else None
         #: Where the payloads of chunks are that are not in their rows; the place of the next chunk.
         self._segment_places: dict[int, SegmentPlace] = {}
         self._next_place = 1
@@ -216,9 +217,9 @@ class LedgerFile:
         places = {number: SegmentPlace(*place) for number, _, _, _, _, *place, _, _, _ in rows if place[0] is not None}
         self._segment_places = places
         try:
-            self._segments = SegmentFolder(self._folder / _SEGMENTS, places.values())
+            self._segments = SegmentFolder(self._folder / SEGMENTS, places.values())
         except (OSError, KeyError) as error:
-            raise LedgerRefused(f"{self._folder / _SEGMENTS} lacks segments of the ledger: {error}") from None
+            raise LedgerRefused(f"{self._folder / SEGMENTS} lacks segments of the ledger: {error}") from None
         for number, place, count, size, origin, _, _, _, payload_crc, letter, payload in rows:
             self._next_place = max(self._next_place, place + 1)
             if number in places:
@@ -330,16 +331,6 @@ class LedgerFile:
             self._db.close()
         if self._segments is not None:
             self._segments.close()
-
-
-def read_notes(folder: Path) -> dict[str, str]:
-    """Return what a ledger notes of its run, without opening it for writing; nothing if it cannot be read."""
-    try:
-        database = sqlite3.connect(f"{(folder / LEDGER_FILE).absolute().as_uri()}?mode=ro", uri=True)
-        with contextlib.closing(database):
-            return dict(database.execute("SELECT key, value FROM meta"))
-    except (sqlite3.Error, OSError):
-        return {}
 
 
 def _source_values(at: SourcePlace) -> tuple[Any, ...]:

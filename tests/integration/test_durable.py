@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
+import socket
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from topology_runs import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
 PLUGIN = """
 import os, time
@@ -406,6 +410,64 @@ def test_what_refuses_to_go_on(project: Any) -> None:
     assert f"run {run} is going on: process {first.process.pid} on " in second.err
     assert first.finish().exit == 0
     assert sorted(made.lines(), key=int) == numbers(3000)
+
+
+def files_of(folder: Path) -> dict[str, tuple[int, int]]:
+    return {path.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def test_the_list_of_runs_says_what_is_left_and_who_has_a_run_and_touches_nothing(project: Any) -> None:
+    made = Durable(project, line(), 3000)
+    made.go("run", lambda: made.size_of("out.txt") > 100)
+    (run,) = made.runs()
+    folder = made.path / ".runner/runs" / run
+    (made.path / "executed").unlink()
+    before = files_of(folder)
+    assert "ledger.db-wal" in before
+    shown = made.project.run("runs", verb="list").out
+    (entry,) = made.project.run("runs", "--json", verb="list").json
+    assert {name: at for name, at in files_of(folder).items() if not name.endswith("-shm")} == {
+        name: at for name, at in before.items() if not name.endswith("-shm")
+    }
+    ledger = entry["ledger"]
+    assert ledger["resumable"]
+    assert ledger["unfinished"] in ([], ["numbers"])
+    assert re.search(rf" killed .* left {ledger['left']:,} · \d.* MB · runner resume {run}$", shown, re.MULTILINE)
+    other = made.project.run("runs", "-C", ".runner", "--state", ".", verb="list")
+    assert f"runner resume {run} --state ." in other.out
+    running = made.project.start("--progress", "none", verb="resume")
+    wait_for(lambda: f'"pid":{running.process.pid}' in (folder / "lock").read_text())
+    (entry,) = made.project.run("runs", "--json", verb="list").json
+    assert (entry["end"], entry["ledger"]["going_on"]) == (
+        "going on",
+        {"pid": running.process.pid, "host": socket.gethostname()},
+    )
+    assert f"going on ({running.process.pid}, {socket.gethostname()})" in made.project.run("runs", verb="list").out
+    running.process.send_signal(signal.SIGINT)
+    assert running.finish().exit in {0, 130}
+    if made.runs():
+        before = files_of(folder)
+        assert not {"ledger.db-wal", "ledger.db-shm"} & before.keys(), "it was closed"
+        assert f"runner resume {run}" in made.project.run("runs", verb="list").out
+        assert files_of(folder) == before
+        assert made.go("resume").exit == 0
+    assert sorted(made.lines(), key=int) == numbers(3000)
+    (entry,) = made.project.run("runs", "--json", verb="list").json
+    assert (entry["end"], entry["ledger"]) == ("ended", None)
+
+
+def test_a_run_without_a_record_and_a_ledger_that_cannot_be_read_are_listed(project: Any) -> None:
+    made = Durable(project, line(count=300), 300)
+    running = made.project.start("tasks.toml", "--no-record", "--progress", "none")
+    wait_for(lambda: made.size_of("out.txt") > 10)
+    running.process.kill()
+    running.finish()
+    (run,) = made.runs()
+    assert "no record" in made.project.run("runs", verb="list").out
+    (made.path / ".runner/runs" / run / "ledger.db-wal").unlink()
+    (made.path / ".runner/runs" / run / "ledger.db").write_text("nonsense " * 100)
+    assert " left ? · 0.0 MB" in made.project.run("runs", verb="list").out
+    assert made.go("resume").exit == 3
 
 
 def test_no_durable_on_the_command_line_keeps_no_ledger(project: Any) -> None:
