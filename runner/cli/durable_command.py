@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import LedgerRefused, UsageError
 from runner.text import count_with_noun
+from runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ def describe_command(
     declared = config.declared_params
     noted = {name: value for name, value in params.items() if name not in declared or not declared[name].secret}
     command = {"params": noted, "sets": list(sets), "tasks": tasks or [], "skipped": skipped or []}
-    return {"file": str(Path(config.file).absolute()), "command": json.dumps(command)}
+    return {"file": str(Path(config.file).absolute()), "command": json.dumps(command), "runner": __version__}
 
 
 def open_unfinished_run(config: Config) -> DurableFolder | None:

@@ -218,7 +218,7 @@ def past_runs(state: Path) -> list[dict[str, Any]]:
         told = {key: _checked_value(record, key) for key in _KINDS}
         ledger = _ledger_record(path.parent) if run in durable else None
         end = _describe_end(path, record, ledger)
-        found.append({"run": run, "end": end, **told, "outcome": _outcome_line(record), "ledger": ledger})
+        found.append({"run": run, "end": end, **told, "outcome": describe_outcome_of(record), "ledger": ledger})
     return found
 
 
@@ -257,7 +257,7 @@ def _describe_end(path: Path, record: dict[str, Any], ledger: dict[str, Any] | N
     return "going on" if records.is_going_on(path, record) else "killed"
 
 
-def _outcome_line(record: dict[str, Any]) -> str:
+def describe_outcome_of(record: dict[str, Any]) -> str:
     """Return the last line of its summary; without a name of a task that was not written by runner."""
     from runner.ledger.balance import Balance
     from runner.report.console import describe_outcome

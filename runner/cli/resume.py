@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 
 from runner.cli import shared_options as shared
 from runner.cli.durable_command import plan_of_earlier_run
+from runner.cli.ended_run import leave_ended_run, select_durable_run
 
 
 def resume(
@@ -37,16 +39,22 @@ def resume(
     from runner import gc_tuning, runs
     from runner.cli import streams
     from runner.cli.run import execute_and_leave
-    from runner.store import run_folders
-    from runner.store.durable_folder import DurableFolder, resumable_runs
+    from runner.store.durable_folder import DurableFolder
+    from runner.store.ledger_summary import COMPLETE_KEY
+    from runner.store.run_folders import LEDGER_FILE
     from runner.supervisor.resume import MessagePacker
 
     document = streams.claim_stdout() if as_json else None
     shared.check_progress(progress)
     state = state.absolute()
-    path = run_folders.select_run(state, resumable_runs(state), run, "a ledger to go on with")
+    path = select_durable_run(state, run)
+    leave = partial(leave_ended_run, path, dead_ok=dead_ok, document=document, others=run == "last")
+    if not (path / LEDGER_FILE).exists():
+        leave("")
     folder = DurableFolder(state, path.name, MessagePacker(), is_new=False)
     try:
+        if (outcome := folder.meta.get(COMPLETE_KEY)) is not None:
+            leave(outcome)
         sets = shared.parse_pairs(set_, "--set") + shared.run_settings(grace=grace, halt=halt, deadline=deadline)
         choice = shared.plugin_choice(no_plugin, no_plugins, only_plugin)
         plan = plan_of_earlier_run(folder, shared.parse_pairs(param, "--param"), sets, choice)

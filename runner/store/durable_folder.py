@@ -80,16 +80,16 @@ class DurableFolder:
         self.keeper = LedgerKeeper(self._file, self.path, post)
         return self.keeper
 
-    def close(self, *, remove: bool = False, is_complete: bool = False) -> None:
+    def close(self, *, remove: bool = False, outcome: str = "") -> None:
         """Close everything; `remove`: nothing is left, so nothing of the ledger needs to be kept.
 
-        `is_complete`: nothing is left to go on with, and the ledger is kept because of its dead items.
+        `outcome`: how the run has ended with which nothing is left to go on, if its ledger is kept for its dead items.
         """
         if self.keeper is not None:
             self.keeper.close()
-        if is_complete and not remove:
+        if outcome and not remove:
             with contextlib.suppress(OSError, sqlite3.Error):  # then it is gone on with, and has nothing to do
-                self._file.write_meta({COMPLETE_KEY: "yes"})
+                self._file.write_meta({COMPLETE_KEY: outcome})
         self._file.close()
         if remove:
             for suffix in ("", "-wal", "-shm"):

@@ -181,7 +181,12 @@ class LedgerFile:
         if application != _APPLICATION:
             raise LedgerRefused(f"{self._path} is not a ledger of runner")
         if version != FORMAT:
-            raise LedgerRefused(f"{self._path} has format {version}, and this version of runner reads format {FORMAT}")
+            can = ""
+            with contextlib.suppress(sqlite3.Error, TypeError):  # another format may have no such table, or no such row
+                (writer,) = self._db.execute("SELECT value FROM meta WHERE key = 'runner'").fetchone()
+                can = f"; runner {writer}, which has written it, can go on with it"
+            text = f"{self._path} has format {version}, and this version of runner reads format {FORMAT}"
+            raise LedgerRefused(f"{text}{can}")
         faults = [text for (text,) in self._db.execute("PRAGMA quick_check(3)") if text != "ok"]
         if faults:
             raise LedgerRefused(f"{self._path} is damaged: {'; '.join(faults)}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-#: Noted of a run that has come to its end.
+#: Noted of a run that has come to its end: its balance.
 COMPLETE_KEY = "complete"
 _WAL = f"{LEDGER_FILE}-wal"
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
+import sqlite3
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -15,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from topology_runs import wait_for
+
+from runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -313,9 +318,21 @@ def test_a_run_that_ended_with_dead_items_has_nothing_to_go_on_with_and_says_how
     assert outcome.exit == 4, outcome
     assert made.runs(), "its dead items are kept"
     executed = made.lines()
+    (run,) = made.runs()
+    record = made.path / ".runner/runs" / run / "record.json"
+    before = record.read_text()
+    (made.path / "tasks.toml").unlink()
     again = made.go("resume")
     assert again.exit == 4, again
-    assert "1,000 read = 500 done + 500 dead + 0 dropped + 0 left" in again.err
+    assert again.err == (
+        f"nothing is left of run {run} to go on with: it has ended\n"
+        "1,000 read = 500 done + 500 dead + 0 dropped + 0 left\n"
+    )
+    assert made.project.run("--dead-ok", "--json", verb="resume").json["exit_code"] == 4
+    assert made.project.run(run[:-3], "--dead-ok", verb="resume").exit == 0
+    record.unlink()
+    assert made.go("resume").exit == 4
+    record.write_text(before)
     assert made.lines() == executed
 
 
@@ -468,6 +485,58 @@ def test_a_run_without_a_record_and_a_ledger_that_cannot_be_read_are_listed(proj
     (made.path / ".runner/runs" / run / "ledger.db").write_text("nonsense " * 100)
     assert " left ? · 0.0 MB" in made.project.run("runs", verb="list").out
     assert made.go("resume").exit == 3
+
+
+def test_a_run_without_a_ledger_has_ended_or_was_not_durable(project: Any) -> None:
+    made = Durable(project, line(count=10), 10)
+    ended = made.project.run("--dead-ok", "--json").json
+    run = ended["run"]
+    again = made.project.run(run, verb="resume")
+    assert again.exit == 0, again
+    assert f"nothing is left of run {run} to go on with: it has ended\n10 read = 10 done" in again.err
+    assert made.project.run(verb="resume").exit == 2, "no run has a ledger"
+    other = made.project.run("--no-durable", "--json").json["run"]
+    refused = made.project.run(other, verb="resume")
+    assert (refused.exit, refused.err) == (3, f"run {other} was not durable: it has no ledger to go on with\n")
+
+
+def test_a_run_that_cannot_go_on_is_refused_and_left_as_it_is(project: Any) -> None:
+    made = Durable(project, line(), 3000)
+    made.go("run", lambda: made.size_of("out.txt") > 100)
+    (run,) = made.runs()
+    folder, file = made.path / ".runner/runs" / run, made.path / "tasks.toml"
+    unknown = made.project.run("nobody", verb="resume")
+    assert (unknown.exit, unknown.err) == (
+        2,
+        f"runs with a ledger to go on with: {run}; `nobody` matches none of them\n",
+    )
+    text = file.read_text()
+    file.unlink()
+    gone = made.go("resume")
+    assert gone.exit == 3, gone
+    assert "the file does not exist" in gone.err
+    file.write_text(text.replace("inputs", "imputs"))
+    wrong = made.go("resume")
+    assert wrong.exit == 3, wrong
+    assert "did you mean `inputs`?" in wrong.err
+    file.write_text(text)
+    shutil.copytree(folder, made.path / "copy")
+    with contextlib.closing(sqlite3.connect(folder / "ledger.db")) as other:
+        other.execute("PRAGMA user_version=9")
+    refused = made.go("resume")
+    assert refused.exit == 3, refused
+    assert f"has format 9, and this version of runner reads format 1; runner {__version__}, which has" in refused.err
+    shutil.rmtree(folder)
+    shutil.copytree(made.path / "copy", folder)
+    with contextlib.closing(sqlite3.connect(folder / "ledger.db", isolation_level=None)) as other:
+        other.execute("UPDATE line SET done = done + 1")
+    refused = made.go("resume")
+    assert refused.exit == 3, refused
+    assert "is damaged: a row of `line` is not what it was" in refused.err
+    shutil.rmtree(folder)
+    shutil.copytree(made.path / "copy", folder)
+    assert made.go("resume").exit == 0
+    assert sorted(made.lines(), key=int) == numbers(3000)
 
 
 def test_no_durable_on_the_command_line_keeps_no_ledger(project: Any) -> None:
