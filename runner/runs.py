@@ -349,7 +349,12 @@ class _DurableRun:
 
         self.is_over, self.outcome = False, ""
         self.folder = earlier or DurableFolder(plan.settings.state, plan.run_id, MessagePacker(), is_new=True)
-        self.folder.write_meta(plan.command)
+        letters = {task.config.dead for task in plan.tasks.values() if task.config.dead is not None}
+        try:
+            self.folder.begin_life(plan.command, letters)
+        except BaseException:
+            self.folder.close()
+            raise
         replace_damaged(self.folder.image, self.folder.damaged_chunks)
         self.keeper = self.folder.start_keeper(lambda number: reactor.post_event(GroupKept(number)))
 

@@ -54,8 +54,12 @@ def plan_of_earlier_run(
     params: Sequence[tuple[str, str]],
     sets: Sequence[tuple[str, str]],
     choice: PluginPolicy | None = None,
+    drop: Sequence[str] = (),
 ) -> Plan:
-    """Return the plan of the run that goes on, from its file as it is now; LedgerRefused if that does not fit."""
+    """Return the plan of the run that goes on, from its file as it is now; LedgerRefused if that does not fit.
+
+    What is in the queues of `drop` is dropped when the run begins to go on.
+    """
     from runner import config, runs
     from runner.config.overrides import select_tasks
     from runner.supervisor.resume import find_graph_changes
@@ -70,8 +74,11 @@ def plan_of_earlier_run(
         config.examine(folder.meta["file"], params=given, sets=keys), noted["tasks"] or None, noted["skipped"] or None
     )
     plan = runs.prepare_plan(loaded, choice)
-    if changes := find_graph_changes(plan, folder.image):
+    dropped = folder.lines_of_queues(drop)
+    if changes := find_graph_changes(plan, folder.image, dropped):
         text = f"the file no longer fits {count_with_noun(len(changes), 'thing')} of run {run}"
         raise LedgerRefused("\n".join([f"{text}:", *(f"  {change}" for change in changes)]))
     settings = replace(plan.settings, state=folder.path.parents[1])
-    return replace(plan, run_id=run, settings=settings, command=folder.meta)
+    folder.drop_items(dropped)
+    notices = [f"{count_with_noun(count, 'item')} of `{line}` dropped" for line, count in dropped.items()]
+    return replace(plan, run_id=run, settings=settings, command={}, notices=(*plan.notices, *notices))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
+from typing import Annotated
+
+from typer import Option
 
 from runner.cli import shared_options as shared
 from runner.cli.durable_command import plan_of_earlier_run
@@ -16,6 +19,10 @@ def resume(
     state: shared.StateOption = shared.DEFAULT_STATE,
     param: shared.ParamOptions = None,
     set_: shared.SetOptions = None,
+    drop: Annotated[
+        list[str] | None,
+        Option(metavar="QUEUE", help="Count what is in this queue as dropped, also if the file no longer has it."),
+    ] = None,
     grace: shared.GraceOption = None,
     halt: shared.HaltOption = None,
     deadline: shared.DeadlineOption = None,
@@ -35,6 +42,8 @@ def resume(
       runner resume
 
       runner resume 20261123-101500
+
+      runner resume --drop thumbs
     """
     from runner import gc_tuning, runs
     from runner.cli import streams
@@ -57,7 +66,7 @@ def resume(
             leave(outcome)
         sets = shared.parse_pairs(set_, "--set") + shared.run_settings(grace=grace, halt=halt, deadline=deadline)
         choice = shared.plugin_choice(no_plugin, no_plugins, only_plugin)
-        plan = plan_of_earlier_run(folder, shared.parse_pairs(param, "--param"), sets, choice)
+        plan = plan_of_earlier_run(folder, shared.parse_pairs(param, "--param"), sets, choice, drop or ())
         gc_tuning.freeze_imported()
         options = runs.OutputOptions(
             quiet=quiet,

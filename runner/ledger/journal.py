@@ -96,6 +96,15 @@ class LedgerImage(Struct):
     saved_places: dict[tuple[str, str], str] = field(default_factory=dict)
     ended_tasks: set[str] = field(default_factory=set)
     dead_items: dict[tuple[str, int, int], DeadItem] = field(default_factory=dict)
+    #: Queues that carry dead letters, or did so in an earlier life: what they were put was counted where it died.
+    letter_queues: set[str] = field(default_factory=set)
+
+    def count_owed(self) -> dict[str, int]:
+        """Return how many items each subscription is owed."""
+        owed: dict[str, int] = defaultdict(int)
+        for (line, number), ranges in self.owed.items():
+            owed[line] += self.chunks[number].count if ranges is None else sum(count for _, count, *_ in ranges)
+        return owed
 
     def apply_group(self, group: JournalGroup) -> None:
         """Write a group: this is what a ledger on disk has to do, in one transaction."""

@@ -8,19 +8,23 @@ import shutil
 import sqlite3
 from typing import TYPE_CHECKING
 
-from runner.errors import LedgerRefused
+import msgspec
+
+from runner.errors import LedgerRefused, UsageError
+from runner.ledger.restore import drop_owed_items
+from runner.ledger.subscriptions import queue_of_line
 from runner.store import run_folders
 from runner.store.keeper import LedgerKeeper
-from runner.store.ledger_file import LEDGER_FILE, LedgerFile
+from runner.store.ledger_file import LEDGER_FILE, LETTERS_KEY, LedgerFile
 from runner.store.ledger_summary import COMPLETE_KEY, read_notes
 from runner.store.run_lock import RunLock, refuse_network_disk
 from runner.store.segments import SEGMENT_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping
     from pathlib import Path
 
-    from runner.ledger.journal import LedgerImage
+    from runner.ledger.journal import JournalGroup, LedgerImage
     from runner.store.ledger_file import PayloadPacker
 
 #: A run does not begin with less room than that.
@@ -36,6 +40,7 @@ class DurableFolder:
     def __init__(self, state: Path, run: str, packer: PayloadPacker, *, is_new: bool) -> None:
         self.path = state / "runs" / run
         self.keeper: LedgerKeeper | None = None
+        self._dropping: JournalGroup | None = None
         try:
             self._open(state, packer, is_new=is_new)
         except OSError as error:
@@ -71,9 +76,35 @@ class DurableFolder:
         """Return the chunks whose payloads are not what they were."""
         return self._file.damaged_chunks
 
-    def write_meta(self, values: Mapping[str, str]) -> None:
-        """Note something of the run itself, before the keeper begins."""
-        self._file.write_meta(values)
+    def lines_of_queues(self, names: Iterable[str]) -> dict[str, int]:
+        """Return the lines of queues, or single lines of copied ones, with the items that they are owed.
+
+        UsageError: the run had no such queue.
+        """
+        owed, found = self.image.count_owed(), dict[str, int]()
+        for name in names:
+            lines = [line for line in self.image.line_counts if name in {line, queue_of_line(line)}]
+            if not lines:
+                known = ", ".join(sorted({queue_of_line(line) for line in self.image.line_counts})) or "none"
+                raise UsageError(f"--drop: no item came into a queue `{name}` of this run; queues: {known}")
+            found |= {line: owed.get(line, 0) for line in lines}
+        return found
+
+    def drop_items(self, lines: Container[str]) -> None:
+        """Count what is owed to these lines as dropped; that is written when the run begins to go on."""
+        self._dropping = drop_owed_items(self.image, lines)
+
+    def begin_life(self, notes: Mapping[str, str], letter_queues: Iterable[str]) -> None:
+        """Note what a life of the run begins with, and what is dropped before it. LedgerRefused: it cannot begin."""
+        self.image.letter_queues |= set(letter_queues)
+        letters = msgspec.json.encode(sorted(self.image.letter_queues)).decode()
+        try:
+            self._file.write_meta({**notes, LETTERS_KEY: letters})
+            if self._dropping is not None:
+                self._file.write_groups([self._dropping])
+                self.image.apply_group(self._dropping)
+        except (OSError, sqlite3.Error) as error:
+            raise LedgerRefused(f"{self.path} cannot be written: {error}") from None
 
     def start_keeper(self, post: Callable[[int], None]) -> LedgerKeeper:
         """Return what writes from here on."""

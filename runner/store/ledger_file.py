@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 LEDGER_FILE = run_folders.LEDGER_FILE
 SEGMENTS = "big"
+#: Noted of the run: its queues of dead letters, in all lives.
+LETTERS_KEY = "letter_queues"
 #: "rnlg"; and the format: another one is refused, as no run lives long enough to be converted.
 _APPLICATION, FORMAT = 0x726E6C67, 1
 _PRAGMAS = (
@@ -238,6 +240,7 @@ class LedgerFile:
     def _read_rest(self, image: LedgerImage) -> None:
         meta = dict(self._rows("meta"))
         image.last_chunk = int(meta.get("last_chunk", 0))
+        image.letter_queues = set(msgspec.json.decode(meta.get(LETTERS_KEY, "[]"), type=list[str]))
         for line, number, ranges in self._rows("owed"):
             found = None if ranges is None else msgspec.json.decode(ranges, type=tuple[tuple[int, int, int, int], ...])
             image.owed[line, number] = found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import msgspec
@@ -10,10 +11,13 @@ from msgspec.structs import replace
 from runner.ledger.balance import ItemCounts
 from runner.ledger.restore import restore_ledger
 from runner.supervisor.dead_letters import DeadLetterPayload, FailureEvidence
+from runner.text import count_with_noun
 from runner.topology import Stage
 from runner.transport.messages import FailureText
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from runner.ledger.chunks import Chunk
     from runner.ledger.journal import JournalGroup, LedgerImage
     from runner.supervisor.plan import Plan
@@ -38,19 +42,25 @@ class GroupKeeper(Protocol):
 def restore_run(state: RunState, image: LedgerImage) -> None:
     """Fill the state of a run that has not begun; an empty image is that of a new run."""
     restore_ledger(state.ledger, image)
-    for line in state.ledger.subscriptions:  # a copied queue has a line for each reader, which were put the same
-        state.audit.sent_by_queue[line.queue] = line.counts.put
+    for line in state.ledger.subscriptions:  # a copied queue has a line for each reader, of which one may be new
+        state.audit.retried_by_line[line.name] = line.counts.put
     for name, tally in image.task_tallies.items():
         state.audit.ended_by_task[name] = tally.done + tally.dead + tally.dropped
         state.earlier_counts[name] = ItemCounts(done=tally.done, dead=tally.dead, dropped=tally.dropped)
     _finish_ended_tasks(state, image)
 
 
-def find_graph_changes(plan: Plan, image: LedgerImage) -> list[str]:
-    """Return what the ledger needs and the plan does not have: queues that hold items, and sources that gave some."""
+def find_graph_changes(plan: Plan, image: LedgerImage, dropped: Collection[str] = ()) -> list[str]:
+    """Return what the ledger needs and the plan does not have: queues that hold items, and sources that gave some.
+
+    `dropped` are lines whose items are counted as dropped first.
+    """
     lines = {line.name for line in plan.subscriptions(plan.build_topology().readers)}
-    missing = {line for line, _ in image.owed} - lines
-    changes = [f"queue `{line}`, which holds items, is not there" for line in sorted(missing)]
+    changes = [
+        f"queue `{line}`, which holds {count_with_noun(count, 'item')}, is not there; --drop {shlex.quote(line)}"
+        for line, count in sorted(image.count_owed().items())
+        if line not in lines and line not in dropped
+    ]
     for task, worker in sorted(image.sources):
         if task not in plan.tasks or plan.tasks[task].config.inputs:
             changes.append(f"source `{task}`, which has given items, is not there")

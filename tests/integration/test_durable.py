@@ -539,6 +539,30 @@ def test_a_run_that_cannot_go_on_is_refused_and_left_as_it_is(project: Any) -> N
     assert sorted(made.lines(), key=int) == numbers(3000)
 
 
+def test_what_is_in_a_queue_that_is_gone_can_be_dropped(project: Any) -> None:
+    made = Durable(project, LETTERS.replace("count = 1000", "count = 600"), 600)
+    made.go("run", lambda: made.size_of("out.txt") > 50)
+    text = (made.path / "tasks.toml").read_text()
+    text = text.replace('inputs = "a"', 'inputs = "c"').replace('outputs = "a"', 'outputs = "c"')
+    (made.path / "tasks.toml").write_text(text.replace("a = {}", "c = {}"))
+    refused = made.go("resume")
+    assert refused.exit == 3, refused
+    found = re.search(r"queue `a`, which holds ([\d,]+) items, is not there; --drop a$", refused.err, re.MULTILINE)
+    assert found, refused
+    unknown = made.project.run("--drop", "x", verb="resume")
+    assert unknown.exit == 2, unknown
+    assert "no item came into a queue `x` of this run; queues: a, b" in unknown.err
+    outcome = made.project.run("--drop", "a", "--progress", "none", verb="resume")
+    assert outcome.exit == 4, outcome
+    assert f"{found[1]} items of `a` dropped" in outcome.err
+    balance = re.search(r"600 read = (\d+) done \+ (\d+) dead \+ (\d+) dropped \+ 0 left", outcome.err)
+    assert balance, outcome
+    done, dead, dropped = map(int, balance.groups())
+    assert (done + dead + dropped, dropped) == (600, int(found[1]))
+    assert len(made.lines()) == done
+    assert len(made.lines("bad.jsonl")) == dead
+
+
 def test_no_durable_on_the_command_line_keeps_no_ledger(project: Any) -> None:
     made = Durable(project, line(count=10), 10)
     outcome = made.project.run("--no-durable", "--no-record")
