@@ -55,10 +55,12 @@ def plan_of_earlier_run(
     sets: Sequence[tuple[str, str]],
     choice: PluginPolicy | None = None,
     drop: Sequence[str] = (),
+    *,
+    drains: bool = False,
 ) -> Plan:
     """Return the plan of the run that goes on, from its file as it is now; LedgerRefused if that does not fit.
 
-    What is in the queues of `drop` is dropped when the run begins to go on.
+    What is in the queues of `drop` is dropped when the run begins to go on. `drains`: sources are not started.
     """
     from runner import config, runs
     from runner.config.overrides import select_tasks
@@ -73,7 +75,7 @@ def plan_of_earlier_run(
     loaded = select_tasks(
         config.examine(folder.meta["file"], params=given, sets=keys), noted["tasks"] or None, noted["skipped"] or None
     )
-    plan = runs.prepare_plan(loaded, choice)
+    plan = replace(runs.prepare_plan(loaded, choice), drains=drains)
     dropped = folder.lines_of_queues(drop)
     if changes := find_graph_changes(plan, folder.image, dropped):
         text = f"the file no longer fits {count_with_noun(len(changes), 'thing')} of run {run}"

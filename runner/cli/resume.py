@@ -23,6 +23,9 @@ def resume(
         list[str] | None,
         Option(metavar="QUEUE", help="Count what is in this queue as dropped, also if the file no longer has it."),
     ] = None,
+    drain: Annotated[
+        bool, Option("--drain", help="Start no sources: only what is queued is executed, and the run can go on later.")
+    ] = False,
     grace: shared.GraceOption = None,
     halt: shared.HaltOption = None,
     deadline: shared.DeadlineOption = None,
@@ -42,6 +45,8 @@ def resume(
       runner resume
 
       runner resume 20261123-101500
+
+      runner resume --drain
 
       runner resume --drop thumbs
     """
@@ -66,7 +71,7 @@ def resume(
             leave(outcome)
         sets = shared.parse_pairs(set_, "--set") + shared.run_settings(grace=grace, halt=halt, deadline=deadline)
         choice = shared.plugin_choice(no_plugin, no_plugins, only_plugin)
-        plan = plan_of_earlier_run(folder, shared.parse_pairs(param, "--param"), sets, choice, drop or ())
+        plan = plan_of_earlier_run(folder, shared.parse_pairs(param, "--param"), sets, choice, drop or (), drains=drain)
         gc_tuning.freeze_imported()
         options = runs.OutputOptions(
             quiet=quiet,

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from runner.ledger.balance import ItemCounts
 from runner.ledger.restore import restore_ledger
 from runner.supervisor.dead_letters import DeadLetterPayload, FailureEvidence
+from runner.supervisor.shutdown import skip_task
 from runner.text import count_with_noun
 from runner.topology import Stage
 from runner.transport.messages import FailureText
@@ -48,12 +49,22 @@ def restore_run(state: RunState, image: LedgerImage) -> None:
         state.audit.ended_by_task[name] = tally.done + tally.dead + tally.dropped
         state.earlier_counts[name] = ItemCounts(done=tally.done, dead=tally.dead, dropped=tally.dropped)
     _finish_ended_tasks(state, image)
+    if state.plan.drains:
+        given = {task for task, _ in image.sources} - state.tasks.keys() - image.ended_tasks
+        unfinished = {name for name, task in state.tasks.items() if task.is_source and not task.dismissed}
+        state.drained_sources |= given | unfinished
+
+
+def skip_drained_sources(state: RunState) -> None:
+    """End the sources that are not started, before anything else begins."""
+    for name in sorted(state.drained_sources & state.tasks.keys()):
+        skip_task(state, state.tasks[name], "--drain starts no task without inputs")
 
 
 def find_graph_changes(plan: Plan, image: LedgerImage, dropped: Collection[str] = ()) -> list[str]:
     """Return what the ledger needs and the plan does not have: queues that hold items, and sources that gave some.
 
-    `dropped` are lines whose items are counted as dropped first.
+    `dropped` are lines whose items are counted as dropped first. A run that is drained needs no source.
     """
     lines = {line.name for line in plan.subscriptions(plan.build_topology().readers)}
     changes = [
@@ -61,11 +72,11 @@ def find_graph_changes(plan: Plan, image: LedgerImage, dropped: Collection[str] 
         for line, count in sorted(image.count_owed().items())
         if line not in lines and line not in dropped
     ]
-    for task, worker in sorted(image.sources):
+    for task, worker in () if plan.drains else sorted(image.sources):
         if task not in plan.tasks or plan.tasks[task].config.inputs:
-            changes.append(f"source `{task}`, which has given items, is not there")
+            changes.append(f"source `{task}`, which has given items, is not there; --drain goes on without it")
         elif worker not in plan.tasks[task].config.workers:
-            changes.append(f"source `{task}` has no worker `{worker}`, which has given items")
+            changes.append(f"source `{task}` has no worker `{worker}`, which has given items; --drain goes on without")
     return list(dict.fromkeys(changes))
 
 

@@ -563,6 +563,32 @@ def test_what_is_in_a_queue_that_is_gone_can_be_dropped(project: Any) -> None:
     assert len(made.lines("bad.jsonl")) == dead
 
 
+def test_a_run_can_be_drained_without_its_source_and_go_on_later(project: Any) -> None:
+    made = Durable(project, line(a="size = 50"), 3000)
+    made.go("run", lambda: made.size_of("out.txt") > 100)
+    (run,) = made.runs()
+    text = (made.path / "tasks.toml").read_text()
+    head, _, tail = text.partition("[tasks.numbers]")
+    (made.path / "tasks.toml").write_text(
+        head + "[tasks.other]" + tail.replace("with =", 'call = "numbers"\nwith =', 1)
+    )
+    refused = made.go("resume")
+    assert refused.exit == 3, refused
+    assert "source `numbers`, which has given items, is not there; --drain goes on without it" in refused.err
+    (made.path / "tasks.toml").write_text(text)
+    drained = made.project.run("--drain", "--progress", "none", verb="resume")
+    assert drained.exit == 0, drained
+    read = re.search(r"([\d,]+) read = \1 done .* 0 left(?: .*)?; `numbers` had not ended$", drained.err, re.MULTILINE)
+    assert read, drained
+    assert drained.err.endswith(f"kept: runner resume {run}\n")
+    assert sorted(made.lines(), key=int) == numbers(int(read[1].replace(",", ""))), "the file is in its place"
+    listed = made.project.run("runs", verb="list").out
+    assert re.search(rf"`numbers` had not ended · [\d.]+ MB · runner resume {run}$", listed, re.MULTILINE), listed
+    outcome = made.go("resume")
+    assert outcome.exit == 0, outcome
+    assert sorted(made.lines(), key=int) == numbers(3000)
+
+
 def test_no_durable_on_the_command_line_keeps_no_ledger(project: Any) -> None:
     made = Durable(project, line(count=10), 10)
     outcome = made.project.run("--no-durable", "--no-record")

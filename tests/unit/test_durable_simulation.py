@@ -41,6 +41,11 @@ def test_runs_that_crash_go_on_where_they_were(block: int) -> None:
         durable_lives.check_lives(seed)
 
 
+def test_lives_that_only_drain_lose_nothing() -> None:
+    lives = [durable_lives.check_lives(seed, drain_share=0.5) for seed in range(500, 530)]
+    assert sum(each.drained for each in lives) >= 10
+
+
 def test_supervisors_do_crash_and_disks_do_commit() -> None:
     lives = [durable_lives.check_lives(seed) for seed in range(10)]
     assert sum(each.crashes for each in lives) >= 10
@@ -175,7 +180,7 @@ def test_what_holds_without_a_disk_holds_with_one(seed: int) -> None:
 @pytest.mark.parametrize("block", range(8))
 def test_many_more_lives(block: int) -> None:
     for seed in range(1000 + block * MORE_SEEDS // 8, 1000 + (block + 1) * MORE_SEEDS // 8):
-        durable_lives.check_lives(seed)
+        durable_lives.check_lives(seed, drain_share=seed % 2 / 2)
         check_lives_with_drops(seed)
 
 
