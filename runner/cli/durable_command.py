@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.cli.run_basis import BASIS_KEY, describe_basis, encode_basis, tell_differences
 from runner.errors import LedgerRefused, UsageError
 from runner.text import count_with_noun
 from runner.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
     from runner.model import Config
     from runner.plugins import PluginPolicy
@@ -20,23 +21,23 @@ if TYPE_CHECKING:
     from runner.supervisor.plan import Plan
 
 
-def describe_command(
-    config: Config,
-    params: Mapping[str, str],
-    sets: Sequence[tuple[str, str]],
-    tasks: Sequence[str] | None,
-    skipped: Sequence[str] | None,
-) -> dict[str, str]:
-    """Return what a ledger notes of the command that began its run. Secrets are not noted.
+def describe_command(config: Config, plan: Plan) -> dict[str, str]:
+    """Return what a ledger notes of the command that began its run. Of secrets only the names are noted.
 
     UsageError: the file would not be there when the run goes on.
     """
     if config.file == "-":
         raise UsageError("a durable run needs a file that is there when it goes on, not standard input")
-    declared = config.declared_params
-    noted = {name: value for name, value in params.items() if name not in declared or not declared[name].secret}
-    command = {"params": noted, "sets": list(sets), "tasks": tasks or [], "skipped": skipped or []}
-    return {"file": str(Path(config.file).absolute()), "command": json.dumps(command), "runner": __version__}
+    given: dict[str, Any] = plan.origin["given"]
+    known = {*map(tuple, given["sets"]), *(text.partition(" ")[2] for text in given["withheld"])}
+    settings = [pair for pair in config.given.sets if pair not in known and pair[0] not in known]  # of [run]
+    command = {**given, "sets": [*given["sets"], *settings]}
+    return {"file": str(Path(config.file).absolute()), "command": json.dumps(command), **_notes_of_life(plan)}
+
+
+def _notes_of_life(plan: Plan) -> dict[str, str]:
+    """Return what each life of a run notes of itself."""
+    return {"title": plan.title, "runner": __version__, BASIS_KEY: encode_basis(describe_basis(plan))}
 
 
 def open_unfinished_run(config: Config) -> DurableFolder | None:
@@ -70,11 +71,19 @@ def plan_of_earlier_run(
     if "file" not in folder.meta:
         raise LedgerRefused(f"run {run} was not begun by a command: it cannot go on")
     noted: dict[str, Any] = json.loads(folder.meta["command"])
-    given = {**noted["params"], **dict(params)}
-    keys = [*map(tuple, noted["sets"]), *sets, ("run.durable", "true")]
-    loaded = select_tasks(
-        config.examine(folder.meta["file"], params=given, sets=keys), noted["tasks"] or None, noted["skipped"] or None
-    )
+    now, params_now = {name for name, _ in sets}, dict(params)
+    kept = {name: value for name, value in noted["params"].items() if f"params.{name}" not in now}
+    keys = [
+        *((name, text) for name, text in noted["sets"] if name.removeprefix("params.") not in params_now),
+        *sets,
+        ("run.durable", "true"),
+    ]
+    loaded = config.examine(folder.meta["file"], params={**kept, **params_now}, sets=keys)
+    try:
+        loaded = select_tasks(loaded, noted["only"] or None, noted["skip"] or None)
+    except UsageError as error:
+        raise LedgerRefused(f"the file no longer fits run {run}: {error}") from None
+    _refuse_missing_secrets(run, loaded, noted["withheld"], now)
     plan = replace(runs.prepare_plan(loaded, choice), drains=drains)
     dropped = folder.lines_of_queues(drop)
     if changes := find_graph_changes(plan, folder.image, dropped):
@@ -83,4 +92,23 @@ def plan_of_earlier_run(
     settings = replace(plan.settings, state=folder.path.parents[1])
     folder.drop_items(dropped)
     notices = [f"{count_with_noun(count, 'item')} of `{line}` dropped" for line, count in dropped.items()]
-    return replace(plan, run_id=run, settings=settings, command={}, notices=(*plan.notices, *notices))
+    if differences := tell_differences(folder.meta.get(BASIS_KEY), describe_basis(plan)):
+        notices.append(differences)
+    notices = [*plan.notices, *notices]
+    return replace(plan, run_id=run, settings=settings, command=_notes_of_life(plan), notices=tuple(notices))
+
+
+def _refuse_missing_secrets(run: str, config: Config, withheld: Sequence[str], set_now: Collection[str]) -> None:
+    """Raise LedgerRefused for secrets that the run was begun with, and that are not given again."""
+    missing = []
+    for option, _, name in (text.partition(" ") for text in withheld):
+        param = config.declared_params.get(name)
+        is_given = name in set_now
+        if option == "-p":
+            is_given = param is None or name in config.param_sources or f"params.{name}" in set_now
+        if not is_given:
+            variable = f", or in {param.env}" if param is not None and param.env else ""
+            missing.append(f"{option} {name}=VALUE{variable}")
+    if missing:
+        text = f"run {run} was given a secret, and secrets are not kept"
+        raise LedgerRefused(f"{text}: give it again with {' and with '.join(missing)}")

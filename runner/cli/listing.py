@@ -216,26 +216,29 @@ def past_runs(state: Path) -> list[dict[str, Any]]:
         path = state / "runs" / run / records.RECORD_FILE
         record = records.read_unchecked(path)
         told = {key: _checked_value(record, key) for key in _KINDS}
-        ledger = _ledger_record(path.parent) if run in durable else None
+        ledger, title = _ledger_record(path.parent) if run in durable else (None, None)
+        told["title"] = told["title"] or title
         end = _describe_end(path, record, ledger)
         found.append({"run": run, "end": end, **told, "outcome": describe_outcome_of(record), "ledger": ledger})
     return found
 
 
-def _ledger_record(folder: Path) -> dict[str, Any] | None:
+def _ledger_record(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """Return what a run's ledger says of it, and the title that it notes."""
     from runner.store import ledger_summary  # few runs need SQLite
 
     found = ledger_summary.summarize_ledger(folder)
     if found is None:
-        return None
+        return None, None
     holder = None if found.holder is None else {"pid": found.holder.pid, "host": found.holder.host}
-    return {
+    shown = {
         "going_on": holder,
         "left": found.left,
         "unfinished": list(found.unfinished),
         "bytes": found.bytes,
         "resumable": found.holder is None and not found.is_complete,
     }
+    return shown, found.title or None
 
 
 def _checked_value(record: dict[str, Any], key: str) -> Any:

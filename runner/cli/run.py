@@ -132,7 +132,7 @@ def run(
     if earlier is None and plan.settings.durable:
         from runner.cli.durable_command import describe_command
 
-        plan = replace(plan, command=describe_command(loaded, given, sets, task, skip))
+        plan = replace(plan, command=describe_command(loaded, plan))
     if dry_run:
         print("\n".join(_describe_plan(loaded, plan)))
         return

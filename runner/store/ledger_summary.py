@@ -38,6 +38,7 @@ class LedgerSummary(Struct, frozen=True):
     left: int | None = None
     unfinished: tuple[str, ...] = ()
     is_complete: bool = False
+    title: str = ""
 
 
 def summarize_ledger(folder: Path) -> LedgerSummary | None:
@@ -64,7 +65,8 @@ def _read_summary(folder: Path, size: int) -> LedgerSummary:
             (left,) = database.execute("SELECT total(put - done - dead - dropped) FROM line").fetchone()
             ended = "SELECT task FROM ended WHERE has_ended"
             sources = database.execute(f"SELECT DISTINCT task FROM source WHERE task NOT IN ({ended})")  # noqa: S608  ours
-            return LedgerSummary(size, None, int(left), tuple(task for (task,) in sources), COMPLETE_KEY in notes)
+            unfinished = tuple(task for (task,) in sources)
+            return LedgerSummary(size, None, int(left), unfinished, COMPLETE_KEY in notes, notes.get("title", ""))
     except (sqlite3.Error, OSError, UnicodeDecodeError, ValueError, TypeError):
         return LedgerSummary(size)
 
