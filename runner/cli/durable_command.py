@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from runner.text import count_with_noun
 from runner.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from runner.model import Config
     from runner.plugins import PluginPolicy
@@ -32,7 +33,8 @@ def describe_command(config: Config, plan: Plan) -> dict[str, str]:
     known = {*map(tuple, given["sets"]), *(text.partition(" ")[2] for text in given["withheld"])}
     settings = [pair for pair in config.given.sets if pair not in known and pair[0] not in known]  # of [run]
     command = {**given, "sets": [*given["sets"], *settings]}
-    return {"file": str(Path(config.file).absolute()), "command": json.dumps(command), **_notes_of_life(plan)}
+    place = {"file": plan.origin["file"], "folder": plan.origin["folder"]}
+    return {**place, "command": json.dumps(command), **_notes_of_life(plan)}
 
 
 def _notes_of_life(plan: Plan) -> dict[str, str]:
@@ -40,14 +42,28 @@ def _notes_of_life(plan: Plan) -> dict[str, str]:
     return {"title": plan.title, "runner": __version__, BASIS_KEY: encode_basis(describe_basis(plan))}
 
 
-def open_unfinished_run(config: Config) -> DurableFolder | None:
-    """Open the last durable run of this file that has something to go on with; None if there is none."""
-    from runner.store.durable_folder import DurableFolder, last_unfinished_run
+def find_unfinished_run(config: Config) -> Path | None:
+    """Return the folder of the last durable run of this file that was cut short; None if there is none."""
+    from runner.store.durable_folder import last_unfinished_run
+
+    state = Path(os.path.abspath(config.folder / config.run.state))  # noqa: PTH100  without `..`, as it is said
+    run = last_unfinished_run(state, {"file": os.path.abspath(config.file)})  # noqa: PTH100  as it is noted
+    return None if run is None else state / "runs" / run
+
+
+def was_begun_here(path: Path) -> bool:
+    """Return True if a run was begun in the folder in which this process is."""
+    from runner.store.ledger_summary import read_notes
+
+    return read_notes(path).get("folder") == os.getcwd()  # noqa: PTH109  it is noted as text
+
+
+def open_run(path: Path) -> DurableFolder:
+    """Open the ledger of a run that goes on."""
+    from runner.store.durable_folder import DurableFolder
     from runner.supervisor.resume import MessagePacker
 
-    state = config.folder / config.run.state
-    run = last_unfinished_run(state, {"file": str(Path(config.file).absolute())})
-    return None if run is None else DurableFolder(state, run, MessagePacker(), is_new=False)
+    return DurableFolder(path.parents[1], path.name, MessagePacker(), is_new=False)
 
 
 def plan_of_earlier_run(
@@ -61,6 +77,7 @@ def plan_of_earlier_run(
 ) -> Plan:
     """Return the plan of the run that goes on, from its file as it is now; LedgerRefused if that does not fit.
 
+    This process goes to the folder in which the run was begun: paths in the file may be relative to that.
     What is in the queues of `drop` is dropped when the run begins to go on. `drains`: sources are not started.
     """
     from runner import config, runs
@@ -78,7 +95,7 @@ def plan_of_earlier_run(
         *sets,
         ("run.durable", "true"),
     ]
-    loaded = config.examine(folder.meta["file"], params={**kept, **params_now}, sets=keys)
+    loaded = config.examine(_enter_noted_folder(run, folder.meta), params={**kept, **params_now}, sets=keys)
     try:
         loaded = select_tasks(loaded, noted["only"] or None, noted["skip"] or None)
     except UsageError as error:
@@ -96,6 +113,19 @@ def plan_of_earlier_run(
         notices.append(differences)
     notices = [*plan.notices, *notices]
     return replace(plan, run_id=run, settings=settings, command=_notes_of_life(plan), notices=tuple(notices))
+
+
+def _enter_noted_folder(run: str, meta: Mapping[str, str]) -> str:
+    """Go to the folder in which a run was begun; return its file, as it is called from there."""
+    file, folder = meta["file"], meta["folder"]
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        text = f"the folder in which run {run} was begun is gone: {folder}: {error.strerror or error}"
+        raise LedgerRefused(text) from None
+    os.environ["PWD"] = folder  # what programs that its tasks start go by
+    shown = os.path.relpath(file)
+    return file if shown.startswith("..") else shown
 
 
 def _refuse_missing_secrets(run: str, config: Config, withheld: Sequence[str], set_now: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 from typer import Option
 
 from runner.cli import shared_options as shared
-from runner.cli.durable_command import plan_of_earlier_run
+from runner.cli.durable_command import open_run, plan_of_earlier_run
 from runner.cli.ended_run import leave_ended_run, select_durable_run
 
 
@@ -53,19 +53,17 @@ def resume(
     from runner import gc_tuning, runs
     from runner.cli import streams
     from runner.cli.run import execute_and_leave
-    from runner.store.durable_folder import DurableFolder
     from runner.store.ledger_summary import COMPLETE_KEY
     from runner.store.run_folders import LEDGER_FILE
-    from runner.supervisor.resume import MessagePacker
 
     document = streams.claim_stdout() if as_json else None
     shared.check_progress(progress)
-    state = state.absolute()
+    state, events = state.absolute(), shared.absolute_file(events)  # the run goes on in its own folder
     path = select_durable_run(state, run)
     leave = partial(leave_ended_run, path, dead_ok=dead_ok, document=document, others=run == "last")
     if not (path / LEDGER_FILE).exists():
         leave("")
-    folder = DurableFolder(state, path.name, MessagePacker(), is_new=False)
+    folder = open_run(path)
     try:
         if (outcome := folder.meta.get(COMPLETE_KEY)) is not None:
             leave(outcome)

@@ -619,6 +619,19 @@ def test_what_has_changed_is_told_and_secrets_are_not_kept(project: Any) -> None
     assert sorted(made.lines(), key=int) == numbers(4000)
 
 
+@pytest.mark.parametrize("verb", ["run", "resume"])
+def test_a_run_goes_on_in_the_folder_in_which_it_was_begun(project: Any, verb: str) -> None:
+    made = Durable(project, line(), 3000)
+    made.go("run", lambda: made.size_of("out.txt") > 100)
+    other = made.path / "other"
+    other.mkdir()
+    args = ("../tasks.toml", "--resume") if verb == "run" else ("--state", "../.runner")
+    outcome = made.project.run("-C", other, *args, "--events", "events", "--progress", "none", verb=verb)
+    assert outcome.exit == 0, outcome
+    assert sorted(made.lines(), key=int) == numbers(3000)
+    assert [path.name for path in other.iterdir()] == ["events"]
+
+
 def test_no_durable_on_the_command_line_keeps_no_ledger(project: Any) -> None:
     made = Durable(project, line(count=10), 10)
     outcome = made.project.run("--no-durable", "--no-record")
