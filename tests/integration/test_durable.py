@@ -400,7 +400,7 @@ def test_a_source_whose_worker_dies_goes_on(project: Any) -> None:
             process.kill()
     outcome = running.finish()
     assert outcome.exit == 0, outcome
-    assert sorted(made.lines(), key=int) == numbers(4000)
+    assert sorted(made.lines(), key=int) == numbers(2000)
 
 
 def test_what_refuses_to_go_on(project: Any) -> None:
