@@ -324,7 +324,7 @@ def execute_plan(
         )
         outcome = supervisor.run()
         if durable is not None:
-            durable.is_complete = outcome.is_complete
+            durable.outcome = str(outcome.headline) if outcome.is_complete else ""
             has_keys = any(task.config.key for task in plan.tasks.values())  # `resume --again` needs them
             durable.is_over = outcome.is_complete and not outcome.headline.dead and not has_keys
     left: Sequence[str] = getattr(engines.get("thread"), "names_left_running", tuple)()
@@ -342,21 +342,26 @@ def execute_plan(
 class _DurableRun:
     """A durable run while it is executed: the ledger of an earlier life, or a new one, and what writes it.
 
-    `is_complete`: nothing is left to be done. `is_over`: nothing of it need be kept.
+    `outcome`: how it has ended, if nothing is left to be done. `is_over`: nothing of it need be kept.
     """
 
     def __init__(self, plan: Plan, reactor: LocalReactor, earlier: DurableFolder | None) -> None:
         from runner.store.durable_folder import DurableFolder  # few runs need SQLite
 
-        self.is_over = self.is_complete = False
+        self.is_over, self.outcome = False, ""
         self.folder = earlier or DurableFolder(plan.settings.state, plan.run_id, MessagePacker(), is_new=True)
-        self.folder.write_meta(plan.command)
+        letters = {task.config.dead for task in plan.tasks.values() if task.config.dead is not None}
+        try:
+            self.folder.begin_life(plan.command, letters)
+        except BaseException:
+            self.folder.close()
+            raise
         replace_damaged(self.folder.image, self.folder.damaged_chunks)
         self.keeper = self.folder.start_keeper(lambda number: reactor.post_event(GroupKept(number)))
 
     def close(self) -> None:
         """Write what waits, and close everything."""
-        self.folder.close(remove=self.is_over, is_complete=self.is_complete)
+        self.folder.close(remove=self.is_over, outcome=self.outcome)
 
 
 #: What events say in the words of functions, errors and tracebacks. Names are not looked at.

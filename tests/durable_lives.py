@@ -61,7 +61,9 @@ class Lives:
         self.disk = VirtualDisk()
         self.executed: dict[str, list[Any]] = {}
         self.named: dict[str, Any] = {}
-        self.crashes = self.cuts = 0
+        self.crashes = self.cuts = self.drained = 0
+        #: How many of its lives only drain.
+        self.drain_share = 0.0
         #: For a planted bug: hands over what has changed in the middle of a step.
         self.hand_over: Any = None
         self.result: Any = None
@@ -83,7 +85,8 @@ class Lives:
             last = life == LIVES
             crash_at = None if last or self.draw.random() < 0.2 else int(10 ** self.draw.uniform(0, 3))
             signals = [] if last or self.draw.random() < 0.8 else self._signals()
-            if self._live_once(life, crash_at, signals):
+            drains = not last and self.draw.random() < self.drain_share
+            if self._live_once(life, crash_at, signals, drains=drains) and not drains:
                 return
         raise AssertionError("it does not end in its last life")
 
@@ -91,7 +94,9 @@ class Lives:
         when = 10 ** self.draw.uniform(-2, 0.5)
         return [(when, 2), (when + 0.01, 2)][: self.draw.choice([1, 2])]
 
-    def _live_once(self, life: int, crash_at: int | None, signals: list[tuple[float, int]]) -> bool:
+    def _live_once(
+        self, life: int, crash_at: int | None, signals: list[tuple[float, int]], *, drains: bool = False
+    ) -> bool:
         """Whether the run has come to its end."""
         clock = FakeClock()
         hub = FakeReactor(clock)
@@ -100,7 +105,7 @@ class Lives:
         seen: list[Any] = []
         engines: Any = {"process": engine, "thread": engine}
         engine.supervisor = supervisor = Supervisor(
-            self.plan, engines, hub, clock, seen.append, keeper=keeper, image=self.disk.image
+            replace(self.plan, drains=drains), engines, hub, clock, seen.append, keeper=keeper, image=self.disk.image
         )
 
         def check() -> None:
@@ -125,7 +130,21 @@ class Lives:
         check_end(self.result, seen[-1])
         self._check_disk(supervisor)
         self.cuts += self.result.exit_code >= 128
+        if drains and self.result.exit_code < 128:
+            self._check_drained(supervisor)
         return bool(self.result.exit_code < 128)
+
+    def _check_drained(self, supervisor: Supervisor) -> None:
+        """A life that started no source has nothing left but what these have."""
+        self.drained += 1
+        assert self.result.exit_code in {0, 4}
+        assert not self.result.headline.left
+        open_sources = {
+            name for name, each in self.plan.tasks.items() if not each.config.inputs
+        } - self.disk.image.ended_tasks
+        assert set(self.result.ended.unfinished) == open_sources
+        assert self.result.is_complete == (not open_sources)
+        assert not any(supervisor.tasks[name].slots for name in open_sources)
 
     def _check_disk(self, supervisor: Supervisor) -> None:
         """What a life that has ended in an orderly way says is what is on disk."""
@@ -218,9 +237,10 @@ def expected_items(lives: Lives) -> tuple[dict[str, Counter[Any]], dict[str, Cou
     return put, done
 
 
-def check_lives(seed: int) -> Lives:
+def check_lives(seed: int, drain_share: float = 0.0) -> Lives:
     """One seed is one run with all its lives."""
     lives = scenario(seed)
+    lives.drain_share = drain_share
     CURRENT[:] = [lives]
     lives.live()
     put, done = expected_items(lives)

@@ -17,9 +17,9 @@ from runner.ledger.leases import Again, Dead
 from runner.ledger.ledger import Ledger
 from runner.ledger.restore import restore_ledger
 from runner.ledger.subscriptions import Subscription
-from runner.store.dead_letters import LEDGER_FILE
 from runner.store.keeper import LedgerKeeper
 from runner.store.ledger_file import LedgerFile
+from runner.store.run_folders import LEDGER_FILE
 
 if TYPE_CHECKING:
     from runner.ledger.chunks import Chunk

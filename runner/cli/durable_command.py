@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.cli.run_basis import BASIS_KEY, describe_basis, encode_basis, tell_differences
 from runner.errors import LedgerRefused, RetryRefused, UsageError
 from runner.problems import quote_name
 from runner.text import count_with_noun
+from runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable, Mapping, Sequence
@@ -22,38 +24,48 @@ if TYPE_CHECKING:
     from runner.supervisor.plan import Plan
 
 
-def describe_command(
-    config: Config,
-    params: Mapping[str, str],
-    sets: Sequence[tuple[str, str]],
-    tasks: Sequence[str] | None,
-    skipped: Sequence[str] | None,
-) -> dict[str, str]:
-    """Return what a ledger notes of the command that began its run. Secrets are not noted.
+def describe_command(config: Config, plan: Plan) -> dict[str, str]:
+    """Return what a ledger notes of the command that began its run. Of secrets only the names are noted.
 
     UsageError: the file would not be there when the run goes on.
     """
     if config.file == "-":
         raise UsageError("a durable run needs a file that is there when it goes on, not standard input")
-    declared = config.declared_params
-    noted = {name: value for name, value in params.items() if name not in declared or not declared[name].secret}
-    command = {"params": noted, "sets": list(sets), "tasks": tasks or [], "skipped": skipped or []}
-    return {**_place_of(config), "command": json.dumps(command)}
+    given: dict[str, Any] = plan.origin["given"]
+    known = {*map(tuple, given["sets"]), *(text.partition(" ")[2] for text in given["withheld"])}
+    settings = [pair for pair in config.given.sets if pair not in known and pair[0] not in known]  # of [run]
+    command = {**given, "sets": [*given["sets"], *settings]}
+    place = {"file": plan.origin["file"], "folder": plan.origin["folder"]}
+    return {**place, "command": json.dumps(command), **_notes_of_life(plan)}
 
 
-def _place_of(config: Config) -> dict[str, str]:
-    """Return the file, and the folder from which its relative paths begin."""
-    return {"file": str(Path(config.file).absolute()), "folder": str(Path.cwd())}
+def _notes_of_life(plan: Plan) -> dict[str, str]:
+    """Return what each life of a run notes of itself."""
+    return {"title": plan.title, "runner": __version__, BASIS_KEY: encode_basis(describe_basis(plan))}
 
 
-def open_unfinished_run(config: Config) -> DurableFolder | None:
-    """Open the last durable run of this file, in this folder, that has something to go on with, or return None."""
-    from runner.store.durable_folder import DurableFolder, last_unfinished_run
+def find_unfinished_run(config: Config) -> Path | None:
+    """Return the folder of the last durable run of this file that was cut short; None if there is none."""
+    from runner.store.durable_folder import last_unfinished_run
+
+    state = Path(os.path.abspath(config.folder / config.run.state))  # noqa: PTH100  without `..`, as it is said
+    run = last_unfinished_run(state, {"file": os.path.abspath(config.file)})  # noqa: PTH100  as it is noted
+    return None if run is None else state / "runs" / run
+
+
+def was_begun_here(path: Path) -> bool:
+    """Return True if a run was begun in the folder in which this process is."""
+    from runner.store.ledger_summary import read_notes
+
+    return read_notes(path).get("folder") == os.getcwd()  # noqa: PTH109  it is noted as text
+
+
+def open_run(path: Path) -> DurableFolder:
+    """Open the ledger of a run that goes on."""
+    from runner.store.durable_folder import DurableFolder
     from runner.supervisor.resume import MessagePacker
 
-    state = config.folder / config.run.state
-    run = last_unfinished_run(state, _place_of(config))
-    return None if run is None else DurableFolder(state, run, MessagePacker(), is_new=False)
+    return DurableFolder(path.parents[1], path.name, MessagePacker(), is_new=False)
 
 
 def plan_of_earlier_run(
@@ -61,13 +73,16 @@ def plan_of_earlier_run(
     params: Sequence[tuple[str, str]],
     sets: Sequence[tuple[str, str]],
     choice: PluginPolicy | None = None,
+    drop: Sequence[str] = (),
     *,
+    drains: bool = False,
     again: bool = False,
 ) -> Plan:
     """Return the plan of the run that goes on, from its file as it is now; LedgerRefused if that does not fit.
 
-    This process goes to the folder in which that run was started.
-    `again`: sources with a `key` are read once more. UsageError if there are none.
+    This process goes to the folder in which the run was begun: paths in the file may be relative to that.
+    What is in the queues of `drop` is dropped when the run begins to go on. `drains`: sources are not started.
+    `again`: sources with a `key` are read once more; UsageError if there are none.
     """
     from runner import config, runs
     from runner.supervisor.resume import find_graph_changes
@@ -75,19 +90,23 @@ def plan_of_earlier_run(
     run = folder.path.name
     if "file" not in folder.meta:
         raise LedgerRefused(f"run {run} was not begun by a command: it cannot go on")
-    try:
-        os.chdir(folder.meta["folder"])
-    except OSError as error:
-        text = f"the folder in which run {run} was started is gone: {folder.meta['folder']}"
-        raise LedgerRefused(f"{text}: {error.strerror}") from None
-    os.environ["PWD"] = folder.meta["folder"]  # what programs that its tasks start go by
     noted: dict[str, Any] = json.loads(folder.meta["command"])
-    given = {**noted["params"], **dict(params)}
-    keys = [*map(tuple, noted["sets"]), *sets, ("run.durable", "true")]
-    loaded = config.examine(folder.meta["file"], params=given, sets=keys)
-    loaded = config.select_tasks(loaded, noted["tasks"] or None, noted["skipped"] or None)
-    plan = runs.prepare_plan(loaded, choice)
-    if changes := find_graph_changes(plan, folder.image):
+    now, params_now = {name for name, _ in sets}, dict(params)
+    kept = {name: value for name, value in noted["params"].items() if f"params.{name}" not in now}
+    keys = [
+        *((name, text) for name, text in noted["sets"] if name.removeprefix("params.") not in params_now),
+        *sets,
+        ("run.durable", "true"),
+    ]
+    loaded = config.examine(_enter_noted_folder(run, folder.meta), params={**kept, **params_now}, sets=keys)
+    try:
+        loaded = config.select_tasks(loaded, noted["only"] or None, noted["skip"] or None)
+    except UsageError as error:
+        raise LedgerRefused(f"the file no longer fits run {run}: {error}") from None
+    _refuse_missing_secrets(run, loaded, noted["withheld"], now)
+    plan = replace(runs.prepare_plan(loaded, choice), drains=drains)
+    dropped = folder.lines_of_queues(drop)
+    if changes := find_graph_changes(plan, folder.image, dropped):
         text = f"the file no longer fits {count_with_noun(len(changes), 'thing')} of run {run}"
         raise LedgerRefused("\n".join([f"{text}:", *(f"  {change}" for change in changes)]))
     if again:
@@ -97,7 +116,41 @@ def plan_of_earlier_run(
                 "--again is for sources with a `key`, by which what was given is passed over; none has one"
             )
     settings = replace(plan.settings, state=folder.path.parents[1])
-    return replace(plan, run_id=run, settings=settings, command=folder.meta)
+    folder.drop_items(dropped)
+    notices = [f"{count_with_noun(count, 'item')} of `{line}` dropped" for line, count in dropped.items()]
+    if differences := tell_differences(folder.meta.get(BASIS_KEY), describe_basis(plan)):
+        notices.append(differences)
+    notices = [*plan.notices, *notices]
+    return replace(plan, run_id=run, settings=settings, command=_notes_of_life(plan), notices=tuple(notices))
+
+
+def _enter_noted_folder(run: str, meta: Mapping[str, str]) -> str:
+    """Go to the folder in which a run was begun; return its file, as it is called from there."""
+    file, folder = meta["file"], meta["folder"]
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        text = f"the folder in which run {run} was begun is gone: {folder}: {error.strerror or error}"
+        raise LedgerRefused(text) from None
+    os.environ["PWD"] = folder  # what programs that its tasks start go by
+    shown = os.path.relpath(file)
+    return file if shown.startswith("..") else shown
+
+
+def _refuse_missing_secrets(run: str, config: Config, withheld: Sequence[str], set_now: Collection[str]) -> None:
+    """Raise LedgerRefused for secrets that the run was begun with, and that are not given again."""
+    missing = []
+    for option, _, name in (text.partition(" ") for text in withheld):
+        param = config.declared_params.get(name)
+        is_given = name in set_now
+        if option == "-p":
+            is_given = param is None or name in config.param_sources or f"params.{name}" in set_now
+        if not is_given:
+            variable = f", or in {param.env}" if param is not None and param.env else ""
+            missing.append(f"{option} {name}=VALUE{variable}")
+    if missing:
+        text = f"run {run} was given a secret, and secrets are not kept"
+        raise LedgerRefused(f"{text}: give it again with {' and with '.join(missing)}")
 
 
 def retry_in_ledger(
@@ -114,10 +167,7 @@ def retry_in_ledger(
     Return its ledger, its plan, and what is put where, for people. `dry_run`: nothing is put, and all is closed.
     LedgerRefused, or RetryRefused: the file does not fit any more.
     """
-    from runner.store.durable_folder import DurableFolder
-    from runner.supervisor.resume import MessagePacker
-
-    folder = DurableFolder(letters.parents[2], letters.parent.name, MessagePacker(), is_new=False)
+    folder = open_run(letters.parent)
     try:
         plan = plan_of_earlier_run(folder, params, sets, choice)
         lines = {
@@ -132,11 +182,11 @@ def retry_in_ledger(
             for (queue, task), count in Counter((item.queue, item.task) for item in dead).items()
         ]
         if dry_run:
-            folder.close(leave_notes=True)
+            folder.close()
         else:
             folder.retry_dead((lines[item.queue, item.task], item) for item in dead)
     except BaseException:
-        folder.close(leave_notes=True)
+        folder.close()
         raise
     return folder, plan, [f"{plan.title}: run {folder.path.name} would go on with", *rows]
 

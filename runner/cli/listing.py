@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ from runner.cli import shared_options as shared
 from runner.cli.shared_options import DEFAULT_FILE
 from runner.cli.streams import claim_stdout
 from runner.errors import ConfigError, UsageError
-from runner.store import records
+from runner.store import records, run_folders
 from runner.text import count_with_noun, format_duration, format_table, printable_line
 
 if TYPE_CHECKING:
@@ -205,14 +206,39 @@ _KINDS: dict[str, Any] = {
 
 
 def past_runs(state: Path) -> list[dict[str, Any]]:
-    """Return one entry for each run, the last one first: how it ended, or "going on", or "killed"."""
+    """Return one entry for each run, the last one first: how it ended, or "going on", or "killed".
+
+    `ledger` is null unless the run is durable and its ledger is there.
+    """
     found = []
-    for run in reversed(records.recorded_runs(state)):
+    durable = set(run_folders.runs_with_files(state, run_folders.LEDGER_FILE))
+    for run in reversed(run_folders.runs_with_files(state, records.RECORD_FILE, run_folders.LEDGER_FILE)):
         path = state / "runs" / run / records.RECORD_FILE
         record = records.read_unchecked(path)
         told = {key: _checked_value(record, key) for key in _KINDS}
-        found.append({"run": run, "end": _describe_end(path, record), **told, "outcome": _outcome_line(record)})
+        ledger, title = _ledger_record(path.parent) if run in durable else (None, None)
+        told["title"] = told["title"] or title
+        end = _describe_end(path, record, ledger)
+        found.append({"run": run, "end": end, **told, "outcome": describe_outcome_of(record), "ledger": ledger})
     return found
+
+
+def _ledger_record(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """Return what a run's ledger says of it, and the title that it notes."""
+    from runner.store import ledger_summary  # few runs need SQLite
+
+    found = ledger_summary.summarize_ledger(folder)
+    if found is None:
+        return None, None
+    holder = None if found.holder is None else {"pid": found.holder.pid, "host": found.holder.host}
+    shown = {
+        "going_on": holder,
+        "left": found.left,
+        "unfinished": list(found.unfinished),
+        "bytes": found.bytes,
+        "resumable": found.holder is None and not found.is_complete,
+    }
+    return shown, found.title or None
 
 
 def _checked_value(record: dict[str, Any], key: str) -> Any:
@@ -223,16 +249,18 @@ def _checked_value(record: dict[str, Any], key: str) -> Any:
         return None
 
 
-def _describe_end(path: Path, record: dict[str, Any]) -> str:
+def _describe_end(path: Path, record: dict[str, Any], ledger: dict[str, Any] | None) -> str:
+    if ledger is not None and ledger["going_on"] is not None:
+        return "going on"
     code = record.get("exit_code")
     if isinstance(code, int):
         return _ENDS.get(code, "stopped")
     if not record:
-        return "unreadable"
+        return "no record" if ledger is not None and not path.exists() else "unreadable"
     return "going on" if records.is_going_on(path, record) else "killed"
 
 
-def _outcome_line(record: dict[str, Any]) -> str:
+def describe_outcome_of(record: dict[str, Any]) -> str:
     """Return the last line of its summary; without a name of a task that was not written by runner."""
     from runner.ledger.balance import Balance
     from runner.report.console import describe_outcome
@@ -253,9 +281,34 @@ def _run_lines(state: Path) -> list[str]:
             took = format_duration(float(entry["seconds"]))
         except (TypeError, ValueError, KeyError, OverflowError, OSError):  # written by another program, or by hand
             began = took = "?"
-        title = printable_line(entry["title"] or "?")[:30]
-        rows.append((entry["run"], began, entry["end"], took, title, entry["outcome"]))
+        title, end, outcome = printable_line(entry["title"] or "?")[:30], entry["end"], entry["outcome"]
+        if (ledger := entry["ledger"]) is not None:
+            if (holder := ledger["going_on"]) is not None:
+                end = f"going on ({holder['pid'] or '?'}, {printable_line(holder['host'] or '?')})"
+            elif ledger["resumable"]:
+                outcome = _resumable_line(state, entry["run"], ledger)
+        rows.append((entry["run"], began, end, took, title, outcome))
     return format_table(rows) or [f"no run in {state} has a record"]
+
+
+def _resumable_line(state: Path, run: str, ledger: dict[str, Any]) -> str:
+    """Return what is left of a durable run, and the command that goes on with it."""
+    from runner.report.console import list_names
+
+    left = "left ?" if ledger["left"] is None else f"left {ledger['left']:,}"
+    if not ledger["left"] and ledger["unfinished"]:
+        left = f"{list_names(ledger['unfinished'])} had not ended"
+    return f"{left} · {_format_megabytes(ledger['bytes'])} · {resume_command(state, run)}"
+
+
+def _format_megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB" if size >= 9_950_000 else f"{size / 1e6:.1f} MB"
+
+
+def resume_command(state: Path, run: str) -> str:
+    """Return the command that goes on with a run."""
+    is_here = state.resolve() == shared.DEFAULT_STATE.resolve()
+    return f"runner resume {run}" if is_here else f"runner resume {run} --state {shlex.quote(str(state))}"
 
 
 _LISTS: dict[str, tuple[Callable[[Any], list[str]], Callable[[Any], list[dict[str, Any]]]]] = {

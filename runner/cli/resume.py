@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from typing import Annotated
 
 from typer import Option
 
 from runner.cli import shared_options as shared
-from runner.cli.durable_command import plan_of_earlier_run
+from runner.cli.durable_command import open_run, plan_of_earlier_run
+from runner.cli.ended_run import leave_ended_run, select_durable_run
 
 
 def resume(
@@ -20,6 +22,13 @@ def resume(
     ] = False,
     param: shared.ParamOptions = None,
     set_: shared.SetOptions = None,
+    drop: Annotated[
+        list[str] | None,
+        Option(metavar="QUEUE", help="Count what is in this queue as dropped, also if the file no longer has it."),
+    ] = None,
+    drain: Annotated[
+        bool, Option("--drain", help="Start no sources: only what is queued is executed, and the run can go on later.")
+    ] = False,
     grace: shared.GraceOption = None,
     halt: shared.HaltOption = None,
     deadline: shared.DeadlineOption = None,
@@ -41,24 +50,32 @@ def resume(
       runner resume 20261123-101500
 
       runner resume --again
+
+      runner resume --drain
+
+      runner resume --drop thumbs
     """
     from runner import gc_tuning, runs
     from runner.cli import streams
     from runner.cli.run import execute_and_leave
-    from runner.store import run_folders
-    from runner.store.durable_folder import DurableFolder, resumable_runs
-    from runner.supervisor.resume import MessagePacker
+    from runner.store.ledger_summary import COMPLETE_KEY
+    from runner.store.run_folders import LEDGER_FILE
 
     document = streams.claim_stdout() if as_json else None
     shared.check_progress(progress)
-    state = state.absolute()
-    events = os.path.abspath(events) if events and events != "-" else events  # noqa: PTH100  a str may be any path
-    path = run_folders.select_run(state, resumable_runs(state), run, "a ledger to go on with")
-    folder = DurableFolder(state, path.name, MessagePacker(), is_new=False)
+    state, events = state.absolute(), shared.absolute_file(events)  # the run goes on in its own folder
+    path = select_durable_run(state, run)
+    leave = partial(leave_ended_run, path, dead_ok=dead_ok, document=document, others=run == "last")
+    if not (path / LEDGER_FILE).exists():
+        leave("")
+    folder = open_run(path)
     try:
+        if (outcome := folder.meta.get(COMPLETE_KEY)) and not again:
+            leave(outcome)
         sets = shared.parse_pairs(set_, "--set") + shared.run_settings(grace=grace, halt=halt, deadline=deadline)
         choice = shared.plugin_choice(no_plugin, no_plugins, only_plugin)
-        plan = plan_of_earlier_run(folder, shared.parse_pairs(param, "--param"), sets, choice, again=again)
+        params = shared.parse_pairs(param, "--param")
+        plan = plan_of_earlier_run(folder, params, sets, choice, drop or (), drains=drain, again=again)
         gc_tuning.freeze_imported()
         options = runs.OutputOptions(
             quiet=quiet,
@@ -69,6 +86,6 @@ def resume(
             events_file=events,
         )
     except BaseException:
-        folder.close(leave_notes=True)
+        folder.close()
         raise
     execute_and_leave(plan, options, document, earlier=folder)

@@ -113,8 +113,15 @@ def run(
         return
     from runner import gc_tuning, runs
 
+    unfinished = None
+    if resume and not dry_run and loaded.run.durable and not loaded.problems:
+        from runner.cli import durable_command
+
+        unfinished = durable_command.find_unfinished_run(loaded)
+    # A copy of this process stays in its folder, and an unfinished run goes on in its own.
+    stays = unfinished is None or durable_command.was_begun_here(unfinished)
     modes = {task.mode or "process" for task in loaded.tasks.values()}  # as far as the file alone says it
-    if not dry_run and not loaded.problems and loaded.run.engine == "local" and "process" in modes:
+    if stays and not dry_run and not loaded.problems and loaded.run.engine == "local" and "process" in modes:
         from runner import check  # what is imported before the fork is shared with the workers
         from runner.engines import early_fork
 
@@ -123,15 +130,14 @@ def run(
     gc_tuning.freeze_imported()
     choice, earlier = shared.plugin_choice(no_plugin, no_plugins, only_plugin), None
     plan = runs.prepare_plan(loaded, choice)
-    if resume and not dry_run and plan.settings.durable:
-        from runner.cli import durable_command
-
-        if (earlier := durable_command.open_unfinished_run(loaded)) is not None:
-            plan = durable_command.plan_of_earlier_run(earlier, [*given.items()], sets, choice)
+    if unfinished is not None:
+        earlier = durable_command.open_run(unfinished)
+        events, log_file, html = map(shared.absolute_file, (events, log_file, html))
+        plan = durable_command.plan_of_earlier_run(earlier, [*given.items()], sets, choice)
     if earlier is None and plan.settings.durable:
         from runner.cli.durable_command import describe_command
 
-        plan = replace(plan, command=describe_command(loaded, given, sets, task, skip))
+        plan = replace(plan, command=describe_command(loaded, plan))
     if dry_run:
         print("\n".join(_describe_plan(loaded, plan)))
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -166,6 +167,15 @@ def parse_pairs(texts: Iterable[str] | None, option: str) -> list[tuple[str, str
     if not all(name and equals for name, equals, _ in pairs):
         raise UsageError(f"{option} needs NAME=VALUE")  # a value may be a secret: none is repeated
     return [(name, value) for name, _, value in pairs]
+
+
+def absolute_file(path: str | None) -> str | None:
+    """Return a file for output that keeps its place when this process goes to another folder; `-` is no file.
+
+    >>> absolute_file("-"), absolute_file(None), absolute_file("/a/b")
+    ('-', None, '/a/b')
+    """
+    return os.path.abspath(path) if path and path != "-" else path  # noqa: PTH100  a str may be any path
 
 
 def plugin_choice(no_plugin: list[str] | None, no_plugins: bool, only_plugin: list[str] | None) -> PluginPolicy:

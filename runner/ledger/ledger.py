@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from runner.ledger.balance import Balance, ItemCounts
 from runner.ledger.chunks import Chunk, ReleaseOrder
 from runner.ledger.leases import Again, Dead, GivenUp, Lease, Settlement, TakenBack, Verdict
-from runner.ledger.subscriptions import ItemRange, Subscription
+from runner.ledger.subscriptions import ItemRange, Subscription, queue_of_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping
@@ -56,8 +56,11 @@ class Ledger:
         self.leased_items: dict[str, int] = defaultdict(int)
         self._chunks = count(1)
         self._leases = count(1)
-        #: Of a durable run (`restore.restore_ledger`).
+        #: Of a durable run (`restore.restore_ledger`). The lines that its file no longer has, all of whose items are
+        #: over, and queues whose items were letters.
         self.journal: Journal | None = None
+        self.former_counts: dict[str, ItemCounts] = {}
+        self.former_letter_queues: set[str] = set()
         #: Of a durable run: what ordered tasks had done, and had to be given back because its results cannot leave.
         self.taken_back: list[TakenBack] = []
         #: Whether any item may be asleep.
@@ -465,6 +468,9 @@ class Ledger:
             made += max(0, surplus)
             done += max(0, -surplus)
         counts = [line.counts for line in self.subscriptions if line.queue not in self.dead_letter_queues]
+        counts += [
+            each for line, each in self.former_counts.items() if queue_of_line(line) not in self.former_letter_queues
+        ]
         return Balance(
             read=sum(self.source_items.values()),
             made=made,

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 _queue_position = attrgetter("ticket", "start")
 
 
+def queue_of_line(name: str) -> str:
+    """Return the queue of a subscription's name.
+
+    >>> queue_of_line("bread"), queue_of_line("bread->eat")
+    ('bread', 'bread')
+    """
+    return name.partition("->")[0]
+
+
 class ItemRange(Struct, frozen=True):
     """Some neighbouring items of a chunk: the same bytes with an offset and a count.
 

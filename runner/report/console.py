@@ -265,7 +265,7 @@ def describe_outcome(balance: Balance, hows: Mapping[str, str], unfinished: Iter
     '2 tasks ok, 1 failed'
     """
     cut = list(unfinished)
-    had = f"{_list_names(cut)} had not ended" if cut else ""
+    had = f"{list_names(cut)} had not ended" if cut else ""
     if queues:
         return f"{balance}; {had}" if had else str(balance)
     ended = Counter(how for name, how in hows.items() if name not in cut)
@@ -276,10 +276,10 @@ def describe_outcome(balance: Balance, hows: Mapping[str, str], unfinished: Iter
     return ", ".join([*parts, *([had] if had else [])]) or "no task"
 
 
-def _list_names(names: Sequence[str]) -> str:
+def list_names(names: Sequence[str]) -> str:
     """Name some tasks.
 
-    >>> _list_names(["a"]), _list_names(["a", "b", "c", "d", "e"])
+    >>> list_names(["a"]), list_names(["a", "b", "c", "d", "e"])
     ('`a`', '`a`, `b`, `c` and 2 more')
     """
     shown = ", ".join(f"`{printable_line(name)}`" for name in names[:3])

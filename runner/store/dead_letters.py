@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEAD_FILE = "dead.jsonl"
-#: The ledger of a durable run.
-LEDGER_FILE = "ledger.db"
 #: A letter's traceback and output, in the file: enough to understand it, and a million of them still fit a disk.
 _MOST_TEXT = 16 * 1024
 #: A line that is longer is none of ours: a letter has a handful of such texts.
@@ -136,7 +134,7 @@ def letter_ids(path: Path) -> Iterator[str]:
 
 def has_ledger(path: Path) -> bool:
     """Return True if the run with these letters is durable, and its ledger says what is dead."""
-    return path.with_name(LEDGER_FILE).exists()
+    return path.with_name(run_folders.LEDGER_FILE).exists()
 
 
 def _letter_objects(path: Path) -> Iterator[dict[str, Any]]:
@@ -149,7 +147,7 @@ def _letter_objects(path: Path) -> Iterator[dict[str, Any]]:
     if not has_ledger(path):
         yield from objects
         return
-    from runner.store.ledger_file import read_dead_ids
+    from runner.store.ledger_summary import read_dead_ids
 
     if (dead := read_dead_ids(path.parent)) is None:
         yield from objects

@@ -8,23 +8,26 @@ import shutil
 import sqlite3
 from typing import TYPE_CHECKING
 
-from runner.errors import LedgerRefused
+import msgspec
+
+from runner.errors import LedgerRefused, UsageError
+from runner.ledger.restore import drop_owed_items
+from runner.ledger.subscriptions import queue_of_line
 from runner.store import run_folders
-from runner.store.dead_letters import DEAD_FILE, LEDGER_FILE
+from runner.store.dead_letters import DEAD_FILE
 from runner.store.keeper import LedgerKeeper
-from runner.store.ledger_file import KEY_FILES, LedgerFile, read_notes
+from runner.store.ledger_file import KEY_FILES, LEDGER_FILE, LETTERS_KEY, LedgerFile
+from runner.store.ledger_summary import COMPLETE_KEY, read_notes
 from runner.store.run_lock import RunLock, refuse_network_disk
 from runner.store.segments import SEGMENT_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping
     from pathlib import Path
 
-    from runner.ledger.journal import DeadItem, LedgerImage
+    from runner.ledger.journal import DeadItem, JournalGroup, LedgerImage
     from runner.store.ledger_file import PayloadPacker
 
-#: Noted of a run that has come to its end.
-COMPLETE_KEY = "complete"
 #: A run does not begin with less room than that.
 _LEAST_ROOM = SEGMENT_BYTES + (64 << 20)
 
@@ -38,6 +41,7 @@ class DurableFolder:
     def __init__(self, state: Path, run: str, packer: PayloadPacker, *, is_new: bool) -> None:
         self.path = state / "runs" / run
         self.keeper: LedgerKeeper | None = None
+        self._first_group: JournalGroup | None = None
         try:
             self._open(state, packer, is_new=is_new)
         except OSError as error:
@@ -73,30 +77,55 @@ class DurableFolder:
         """Return the chunks whose payloads are not what they were."""
         return self._file.damaged_chunks
 
-    def write_meta(self, values: Mapping[str, str]) -> None:
-        """Note something of the run itself, before the keeper begins."""
-        self._file.write_meta(values)
+    def lines_of_queues(self, names: Iterable[str]) -> dict[str, int]:
+        """Return the lines of queues, or single lines of copied ones, with the items that they are owed.
+
+        UsageError: the run had no such queue.
+        """
+        owed, found = self.image.count_owed(), dict[str, int]()
+        for name in names:
+            lines = [line for line in self.image.line_counts if name in {line, queue_of_line(line)}]
+            if not lines:
+                known = ", ".join(sorted({queue_of_line(line) for line in self.image.line_counts})) or "none"
+                raise UsageError(f"--drop: no item came into a queue `{name}` of this run; queues: {known}")
+            found |= {line: owed.get(line, 0) for line in lines}
+        return found
+
+    def drop_items(self, lines: Container[str]) -> None:
+        """Count what is owed to these lines as dropped; that is written when the run begins to go on."""
+        self._first_group = drop_owed_items(self.image, lines)
+
+    def begin_life(self, notes: Mapping[str, str], letter_queues: Iterable[str]) -> None:
+        """Note what a life of the run begins with, and what is dropped before it. LedgerRefused: it cannot begin."""
+        self.image.letter_queues |= set(letter_queues)
+        letters = msgspec.json.encode(sorted(self.image.letter_queues)).decode()
+        try:
+            self._file.write_meta({**notes, LETTERS_KEY: letters, COMPLETE_KEY: ""})
+            if self._first_group is not None:
+                self._file.write_groups([self._first_group])
+                self.image.apply_group(self._first_group)
+        except (OSError, sqlite3.Error) as error:
+            raise LedgerRefused(f"{self.path} cannot be written: {error}") from None
 
     def retry_dead(self, items: Iterable[tuple[str, DeadItem]]) -> None:
-        """Let dead items be owed again to the subscriptions named with them, before the keeper begins."""
-        self._file.write_groups([self.image.retry_dead(items)])
+        """Let dead items be owed again to the subscriptions named with them; that is written as with `drop_items`."""
+        self._first_group = self.image.retry_dead(items)
 
     def start_keeper(self, post: Callable[[int], None]) -> LedgerKeeper:
         """Return what writes from here on."""
         self.keeper = LedgerKeeper(self._file, self.path, post)
         return self.keeper
 
-    def close(self, *, remove: bool = False, is_complete: bool = False, leave_notes: bool = False) -> None:
+    def close(self, *, remove: bool = False, outcome: str = "") -> None:
         """Close everything; `remove`: nothing is left, so nothing of the ledger needs to be kept.
 
-        `is_complete`: nothing is left to go on with, and the ledger is kept because of its dead items, or its keys.
-        `leave_notes`: the run has not gone on, so that is as it was.
+        `outcome`: how the run has ended with which nothing is left to go on, if its ledger is kept for its dead items.
         """
         if self.keeper is not None:
             self.keeper.close()
-        if not remove and not leave_notes:
+        if outcome and not remove:
             with contextlib.suppress(OSError, sqlite3.Error):  # then it is gone on with, and has nothing to do
-                self._file.write_meta({COMPLETE_KEY: "yes" if is_complete else ""})
+                self._file.write_meta({COMPLETE_KEY: outcome})
         self._file.close()
         if remove:
             for suffix in ("", "-wal", "-shm"):
@@ -124,5 +153,6 @@ def last_unfinished_run(state: Path, wanted: Mapping[str, str]) -> str | None:
 
 
 def resumable_runs(state: Path) -> list[str]:
-    """Return the runs that have a ledger, the oldest first."""
-    return run_folders.runs_with_files(state, LEDGER_FILE, f"{LEDGER_FILE}-wal")
+    """Return the runs that have a ledger, the oldest first; of one that was killed, its `-wal` file says when."""
+    with_ledger = set(run_folders.runs_with_files(state, LEDGER_FILE))
+    return [run for run in run_folders.runs_with_files(state, LEDGER_FILE, f"{LEDGER_FILE}-wal") if run in with_ledger]

@@ -22,7 +22,7 @@ from runner.errors import LedgerRefused
 from runner.ledger.balance import ItemCounts, TaskTally
 from runner.ledger.chunks import Chunk
 from runner.ledger.journal import DeadItem, LedgerImage, SourcePlace
-from runner.store.dead_letters import LEDGER_FILE
+from runner.store import run_folders
 from runner.store.key_digests import DIGEST_BYTES, sort_digests
 from runner.store.segments import LARGE_BYTES, SegmentFolder, SegmentPlace, sync_folder
 
@@ -32,9 +32,12 @@ if TYPE_CHECKING:
 
     from runner.ledger.journal import JournalGroup
 
+LEDGER_FILE = run_folders.LEDGER_FILE
 #: Beginnings of the names of the files in which workers look keys up; they are written anew at each open.
 KEY_FILES = "keys-"
-_SEGMENTS = "big"
+SEGMENTS = "big"
+#: Noted of the run: its queues of dead letters, in all lives.
+LETTERS_KEY = "letter_queues"
 #: "rnlg"; and the format: another one is refused, as no run lives long enough to be converted.
 _APPLICATION, FORMAT = 0x726E6C67, 1
 _PRAGMAS = (
@@ -123,7 +126,7 @@ class LedgerFile:
         self._path = folder / LEDGER_FILE
         self._packer = packer
         self.damaged_chunks: set[int] = set()
-        self._segments = SegmentFolder(folder / _SEGMENTS) if make else None
+        self._segments = SegmentFolder(folder / SEGMENTS) if make else None
         #: Where the payloads of chunks are that are not in their rows; the place of the next chunk.
         self._segment_places: dict[int, SegmentPlace] = {}
         self._next_place = 1
@@ -186,7 +189,12 @@ class LedgerFile:
         if application != _APPLICATION:
             raise LedgerRefused(f"{self._path} is not a ledger of runner")
         if version != FORMAT:
-            raise LedgerRefused(f"{self._path} has format {version}, and this version of runner reads format {FORMAT}")
+            can = ""
+            with contextlib.suppress(sqlite3.Error, TypeError):  # another format may have no such table, or no such row
+                (writer,) = self._db.execute("SELECT value FROM meta WHERE key = 'runner'").fetchone()
+                can = f"; runner {writer}, which has written it, can go on with it"
+            text = f"{self._path} has format {version}, and this version of runner reads format {FORMAT}"
+            raise LedgerRefused(f"{text}{can}")
         faults = [text for (text,) in self._db.execute("PRAGMA quick_check(3)") if text != "ok"]
         if faults:
             raise LedgerRefused(f"{self._path} is damaged: {'; '.join(faults)}")
@@ -223,9 +231,9 @@ class LedgerFile:
         places = {number: SegmentPlace(*place) for number, _, _, _, _, *place, _, _, _ in rows if place[0] is not None}
         self._segment_places = places
         try:
-            self._segments = SegmentFolder(self._folder / _SEGMENTS, places.values())
+            self._segments = SegmentFolder(self._folder / SEGMENTS, places.values())
         except (OSError, KeyError) as error:
-            raise LedgerRefused(f"{self._folder / _SEGMENTS} lacks segments of the ledger: {error}") from None
+            raise LedgerRefused(f"{self._folder / SEGMENTS} lacks segments of the ledger: {error}") from None
         for number, place, count, size, origin, _, _, _, payload_crc, letter, payload in rows:
             self._next_place = max(self._next_place, place + 1)
             if number in places:
@@ -239,6 +247,7 @@ class LedgerFile:
     def _read_rest(self, image: LedgerImage) -> None:
         meta = dict(self._rows("meta"))
         image.last_chunk = int(meta.get("last_chunk", 0))
+        image.letter_queues = set(msgspec.json.decode(meta.get(LETTERS_KEY, "[]"), type=list[str]))
         for line, number, ranges in self._rows("owed"):
             found = None if ranges is None else msgspec.json.decode(ranges, type=tuple[tuple[int, int, int, int], ...])
             image.owed[line, number] = found
@@ -359,29 +368,6 @@ class LedgerFile:
             self._db.close()
         if self._segments is not None:
             self._segments.close()
-
-
-def read_notes(folder: Path) -> dict[str, str]:
-    """Return what a ledger notes of its run, without opening it for writing; nothing if it cannot be read."""
-    try:
-        database = sqlite3.connect(f"{(folder / LEDGER_FILE).absolute().as_uri()}?mode=ro", uri=True)
-        with contextlib.closing(database):
-            return dict(database.execute("SELECT key, value FROM meta"))
-    except (sqlite3.Error, OSError):
-        return {}
-
-
-def read_dead_ids(folder: Path) -> set[tuple[str, str]] | None:
-    """Return the (queue, item id) pairs of the dead items of a ledger; None where there is no ledger to read."""
-    try:
-        database = sqlite3.connect(f"{(folder / LEDGER_FILE).absolute().as_uri()}?mode=ro", uri=True)
-        with contextlib.closing(database):
-            return {
-                (queue, f"{number}.{at}")
-                for queue, number, at in database.execute("SELECT queue, number, at FROM dead")
-            }
-    except (sqlite3.Error, OSError):
-        return None
 
 
 def _source_values(at: SourcePlace) -> tuple[Any, ...]:

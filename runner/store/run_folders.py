@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _RUNS = "runs"
+#: The ledger of a durable run, in the run's folder.
+LEDGER_FILE = "ledger.db"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: A pipe that stands where a file should be is opened without waiting for its other end, and then refused.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

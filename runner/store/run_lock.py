@@ -17,7 +17,8 @@ from time import monotonic, sleep
 import msgspec
 import psutil
 
-from runner.errors import LedgerRefused
+from runner.errors import LedgerRefused, UnsafeFolder
+from runner.store import run_folders
 
 _LOCK_FILE = "lock"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -27,8 +28,9 @@ _CLUSTER = {"afs", "beegfs", "ceph", "glusterfs", "gpfs", "lustre", "ocfs2"}
 _NETWORK = {*_CLUSTER, "9p", "cifs", "nfs", "nfs4", "rclone", "smb3", "smbfs", "sshfs"}
 
 
-#: So long the workers of a killed run may take to die.
-_DYING_SECONDS = 5.0
+#: So long the workers of a killed run may take to die; and so long it is tried in any case: a command that only looks
+#: whether the lock is held, holds it for that moment.
+_DYING_SECONDS, _LOOK_SECONDS = 5.0, 0.1
 
 
 class RunLock:
@@ -39,7 +41,7 @@ class RunLock:
         self.fd = os.open(folder / _LOCK_FILE, flags, 0o600)
         try:
             self._take(folder)
-            holder = _Holder(os.getpid(), socket.gethostname(), _boot_id())
+            holder = LockHolder(os.getpid(), socket.gethostname(), _boot_id())
             os.ftruncate(self.fd, 0)
             os.pwrite(self.fd, msgspec.json.encode(holder), 0)
         except BaseException:
@@ -48,14 +50,15 @@ class RunLock:
 
     def _take(self, folder: Path) -> None:
         """Take the lock; wait a moment for the workers of a holder that is dead."""
-        until = monotonic() + _DYING_SECONDS
+        began = monotonic()
         while True:
             try:
                 fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = _read_holder(self.fd)
-                if monotonic() > until or holder is None or holder.may_live():
-                    who = "another process" if holder is None else f"process {holder.pid} on {holder.host}"
+                patience = _LOOK_SECONDS if holder is None or holder.may_live() else _DYING_SECONDS
+                if monotonic() > began + patience:
+                    who = holder or "another process"
                     raise LedgerRefused(f"run {folder.name} is going on: {who} has it") from None
                 sleep(0.02)
             else:
@@ -68,12 +71,29 @@ class RunLock:
             os.close(fd)
 
 
-class _Holder(msgspec.Struct, frozen=True):
-    """Who has the lock, as the file says."""
+def find_lock_holder(folder: Path) -> LockHolder | None:
+    """Return who has a run; None if no process has it, or only workers that outlive their run by a moment."""
+    try:
+        with run_folders.open_run_file(folder / _LOCK_FILE) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = _read_holder(file.fileno()) or LockHolder(0, "", "")
+                return holder if holder.may_live() else None
+    except (OSError, UnsafeFolder):
+        pass
+    return None
+
+
+class LockHolder(msgspec.Struct, frozen=True):
+    """Who has the lock, as the file says; without a pid if the file does not say it."""
 
     pid: int
     host: str
     boot: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}" if self.pid else "another process"
 
     def may_live(self) -> bool:
         """Return False if it is known to be dead."""
@@ -81,9 +101,9 @@ class _Holder(msgspec.Struct, frozen=True):
         return not is_here or psutil.pid_exists(self.pid)
 
 
-def _read_holder(fd: int) -> _Holder | None:
+def _read_holder(fd: int) -> LockHolder | None:
     try:
-        return msgspec.json.decode(os.pread(fd, 4096, 0), type=_Holder)
+        return msgspec.json.decode(os.pread(fd, 4096, 0), type=LockHolder)
     except msgspec.MsgspecError:
         return None
 

@@ -30,7 +30,7 @@ class BalanceAudit:
     def __init__(self) -> None:
         self.sent_by_queue: dict[str, int] = defaultdict(int)
         self.ended_by_task: dict[str, int] = defaultdict(int)
-        #: What an earlier run's dead letters put into each line.
+        #: What an earlier run's dead letters put into each line, and what earlier lives of this run did.
         self.retried_by_line: dict[str, int] = defaultdict(int)
 
     def take_back(self, taken_back: Iterable[TakenBack]) -> None:
@@ -53,7 +53,7 @@ class BalanceAudit:
             tally, ended = ledger.task_counts[name], self.ended_by_task[name]
             if (counted := tally.done + tally.dead + tally.dropped) != ended:
                 yield name, f"task `{name}` counts {counted:,} items as ended, and its workers ended {ended:,}"
-        tallies = [line.counts for line in ledger.subscriptions]
+        tallies = [*(line.counts for line in ledger.subscriptions), *ledger.former_counts.values()]
         counted, ended = sum(each.put - each.left for each in tallies), sum(self.ended_by_task.values())
         if counted != ended:
             yield "all queues", f"{counted:,} items have left all queues, and tasks have ended {ended:,}"

@@ -19,7 +19,7 @@ from runner.supervisor.fast_path import FastPath
 from runner.supervisor.outcome import ProcessorMeter, ProgressReporter, conclude_run
 from runner.supervisor.rate_limit import TokenBucket
 from runner.supervisor.replies import ReplyHandler
-from runner.supervisor.resume import restore_run
+from runner.supervisor.resume import restore_run, skip_drained_sources
 from runner.supervisor.retry_policy import RetryPolicy
 from runner.supervisor.run_state import DirtyTasks, RunState, TaskState
 from runner.supervisor.shutdown import Shutdown, dismiss_task, skip_task
@@ -117,6 +117,7 @@ class Supervisor:
         head = (self.plan.run_id, self.plan.title, tuple(self.tasks))
         self.state.emit(events.RunStarted(self.state.began_at, *head, self.plan.description, time.time(), os.getpid()))
         self.shutdown.start_deadline()
+        skip_drained_sources(self.state)
         for item in self.plan.retried_items:
             self._put_retried(item)
         while True:

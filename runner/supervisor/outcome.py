@@ -186,16 +186,19 @@ def conclude_run(
         for name, task in state.tasks.items()
         if task.is_source and not task.failure_reason and not all(slot.ended_by_itself for slot in task.slots)
     )
+    unfinished += tuple(sorted(state.drained_sources))
     stages = set(state.topology.stages.values())
     was_cut = bool(unfinished or balance.left) or Stage.SKIPPED in stages
     signal = shutdown.received_signal
+    # What --drain does not start, and what comes after that, has not failed.
+    failures = {Stage.FAILED} if state.plan.drains else {Stage.FAILED, Stage.SKIPPED}
     # When several hold, the first wins.
     codes = {
         EXIT_FAULT: bool(faults) or balance.missing != 0 or shutdown.internal_fault,
         128 + (signal or 0): signal is not None,
         EXIT_DEADLINE: shutdown.deadline_passed or (shutdown.draining_for_deadline and was_cut),
         EXIT_HALTED: state.halted,
-        EXIT_FAILED: bool(stages & {Stage.FAILED, Stage.SKIPPED}) or shutdown.disk_failed,
+        EXIT_FAILED: bool(stages & failures) or shutdown.disk_failed,
         EXIT_DEAD: balance.dead > 0,
         EXIT_OK: True,
     }

@@ -101,6 +101,8 @@ class Plan:
     notices: tuple[str, ...] = ()
     #: What a durable run notes of the command that began it, to be read when it goes on.
     command: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    #: Of a durable run that goes on: tasks without inputs are not started, and what is queued is executed.
+    drains: bool = False
     #: The secrets of the file, for every text that is shown or kept.
     secret_mask: SecretMask = field(default_factory=SecretMask, repr=False, compare=False)
     #: Where the run comes from, for the heading of its dead letters.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import msgspec
@@ -10,10 +11,14 @@ from msgspec.structs import replace
 from runner.ledger.balance import ItemCounts
 from runner.ledger.restore import restore_ledger
 from runner.supervisor.dead_letters import DeadLetterPayload, FailureEvidence
+from runner.supervisor.shutdown import skip_task
+from runner.text import count_with_noun
 from runner.topology import Stage
 from runner.transport.messages import FailureText
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from runner.ledger.chunks import Chunk
     from runner.ledger.journal import JournalGroup, LedgerImage
     from runner.supervisor.plan import Plan
@@ -38,24 +43,40 @@ class GroupKeeper(Protocol):
 def restore_run(state: RunState, image: LedgerImage) -> None:
     """Fill the state of a run that has not begun; an empty image is that of a new run."""
     restore_ledger(state.ledger, image)
-    for line in state.ledger.subscriptions:  # a copied queue has a line for each reader, which were put the same
-        state.audit.sent_by_queue[line.queue] = line.counts.put
+    for line in state.ledger.subscriptions:  # a copied queue has a line for each reader, of which one may be new
+        state.audit.retried_by_line[line.name] = line.counts.put
     for name, tally in image.task_tallies.items():
         state.audit.ended_by_task[name] = tally.done + tally.dead + tally.dropped
         state.earlier_counts[name] = ItemCounts(done=tally.done, dead=tally.dead, dropped=tally.dropped)
     _finish_ended_tasks(state, image)
+    if state.plan.drains:
+        given = {task for task, _ in image.sources} - state.tasks.keys() - image.ended_tasks
+        unfinished = {name for name, task in state.tasks.items() if task.is_source and not task.dismissed}
+        state.drained_sources |= given | unfinished
 
 
-def find_graph_changes(plan: Plan, image: LedgerImage) -> list[str]:
-    """Return what the ledger needs and the plan does not have: queues that hold items, and sources that gave some."""
+def skip_drained_sources(state: RunState) -> None:
+    """End the sources that are not started, before anything else begins."""
+    for name in sorted(state.drained_sources & state.tasks.keys()):
+        skip_task(state, state.tasks[name], "--drain starts no task without inputs")
+
+
+def find_graph_changes(plan: Plan, image: LedgerImage, dropped: Collection[str] = ()) -> list[str]:
+    """Return what the ledger needs and the plan does not have: queues that hold items, and sources that gave some.
+
+    `dropped` are lines whose items are counted as dropped first. A run that is drained needs no source.
+    """
     lines = {line.name for line in plan.subscriptions(plan.build_topology().readers)}
-    missing = {line for line, _ in image.owed} - lines
-    changes = [f"queue `{line}`, which holds items, is not there" for line in sorted(missing)]
-    for task, worker in sorted(image.sources):
+    changes = [
+        f"queue `{line}`, which holds {count_with_noun(count, 'item')}, is not there; --drop {shlex.quote(line)}"
+        for line, count in sorted(image.count_owed().items())
+        if line not in lines and line not in dropped
+    ]
+    for task, worker in () if plan.drains else sorted(image.sources):
         if task not in plan.tasks or plan.tasks[task].config.inputs:
-            changes.append(f"source `{task}`, which has given items, is not there")
+            changes.append(f"source `{task}`, which has given items, is not there; --drain goes on without it")
         elif worker not in plan.tasks[task].config.workers:
-            changes.append(f"source `{task}` has no worker `{worker}`, which has given items")
+            changes.append(f"source `{task}` has no worker `{worker}`, which has given items; --drain goes on without")
         else:
             place, has_key = image.sources[task, worker], bool(plan.tasks[task].config.key)
             if has_key and place.keyed < place.made:

@@ -238,6 +238,9 @@ class RunState:
     slots: list[WorkerSlot] = field(default_factory=list)
     #: Of a durable run that goes on: what had ended before, by task, and how; `halt` does not count it again.
     earlier_counts: dict[str, ItemCounts] = field(default_factory=dict)
+    #: Of a durable run that is only drained: the sources that count as ended, although they may have more to give; the
+    #: file need not have them any more.
+    drained_sources: set[str] = field(default_factory=set)
     began_at: float = 0.0
     #: When the loop came by last.
     last_step_at: float = 0.0

@@ -69,7 +69,8 @@ def dismiss_worker(state: RunState, slot: WorkerSlot) -> None:
     slot.phase = Phase.ENDING
     slot.time_account.enter_state(ENDED, state.clock.now())
     # So that its tear-down knows that a task has failed whose items could have come here, perhaps through others.
-    if state.stopping or any(state.tasks[name].failure_reason for name in state.topology.leading_to([slot.task.name])):
+    writers = state.topology.leading_to([slot.task.name]) - state.drained_sources
+    if state.stopping or any(state.tasks[name].failure_reason for name in writers):
         engine.send(slot.index, Stop(inputs_ended=False))
     engine.send(slot.index, Stop(inputs_ended=True))
 

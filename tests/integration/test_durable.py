@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import re
+import shutil
 import signal
+import socket
+import sqlite3
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from topology_runs import wait_for
+
+from runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
 PLUGIN = """
 import os, time
@@ -323,9 +332,21 @@ def test_a_run_that_ended_with_dead_items_has_nothing_to_go_on_with_and_says_how
     assert outcome.exit == 4, outcome
     assert made.runs(), "its dead items are kept"
     executed = made.lines()
+    (run,) = made.runs()
+    record = made.path / ".runner/runs" / run / "record.json"
+    before = record.read_text()
+    (made.path / "tasks.toml").unlink()
     again = made.go("resume")
     assert again.exit == 4, again
-    assert "1,000 read = 500 done + 500 dead + 0 dropped + 0 left" in again.err
+    assert again.err == (
+        f"nothing is left of run {run} to go on with: it has ended\n"
+        "1,000 read = 500 done + 500 dead + 0 dropped + 0 left\n"
+    )
+    assert made.project.run("--dead-ok", "--json", verb="resume").json["exit_code"] == 4
+    assert made.project.run(run[:-3], "--dead-ok", verb="resume").exit == 0
+    record.unlink()
+    assert made.go("resume").exit == 4
+    record.write_text(before)
     assert made.lines() == executed
 
 
@@ -424,6 +445,209 @@ def test_what_refuses_to_go_on(project: Any) -> None:
     assert f"run {run} is going on: process {first.process.pid} on " in second.err
     assert first.finish().exit == 0
     assert sorted(made.lines(), key=int) == numbers(3000)
+
+
+def files_of(folder: Path) -> dict[str, tuple[int, int]]:
+    return {path.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def test_the_list_of_runs_says_what_is_left_and_who_has_a_run_and_touches_nothing(project: Any) -> None:
+    made = Durable(project, line(), 3000)
+    made.go("run", lambda: made.size_of("out.txt") > 100)
+    (run,) = made.runs()
+    folder = made.path / ".runner/runs" / run
+    (made.path / "executed").unlink()
+    before = files_of(folder)
+    assert "ledger.db-wal" in before
+    shown = made.project.run("runs", verb="list").out
+    (entry,) = made.project.run("runs", "--json", verb="list").json
+    assert {name: at for name, at in files_of(folder).items() if not name.endswith("-shm")} == {
+        name: at for name, at in before.items() if not name.endswith("-shm")
+    }
+    ledger = entry["ledger"]
+    assert ledger["resumable"]
+    assert ledger["unfinished"] in ([], ["numbers"])
+    assert re.search(rf" killed .* left {ledger['left']:,} · \d.* MB · runner resume {run}$", shown, re.MULTILINE)
+    other = made.project.run("runs", "-C", ".runner", "--state", ".", verb="list")
+    assert f"runner resume {run} --state ." in other.out
+    running = made.project.start("--progress", "none", verb="resume")
+    wait_for(lambda: f'"pid":{running.process.pid}' in (folder / "lock").read_text())
+    (entry,) = made.project.run("runs", "--json", verb="list").json
+    assert (entry["end"], entry["ledger"]["going_on"]) == (
+        "going on",
+        {"pid": running.process.pid, "host": socket.gethostname()},
+    )
+    assert f"going on ({running.process.pid}, {socket.gethostname()})" in made.project.run("runs", verb="list").out
+    running.process.send_signal(signal.SIGINT)
+    assert running.finish().exit in {0, 130}
+    if made.runs():
+        before = files_of(folder)
+        assert not {"ledger.db-wal", "ledger.db-shm"} & before.keys(), "it was closed"
+        assert f"runner resume {run}" in made.project.run("runs", verb="list").out
+        assert files_of(folder) == before
+        assert made.go("resume").exit == 0
+    assert sorted(made.lines(), key=int) == numbers(3000)
+    (entry,) = made.project.run("runs", "--json", verb="list").json
+    assert (entry["end"], entry["ledger"]) == ("ended", None)
+
+
+def test_a_run_without_a_record_and_a_ledger_that_cannot_be_read_are_listed(project: Any) -> None:
+    made = Durable(project, line(count=300), 300)
+    running = made.project.start("tasks.toml", "--no-record", "--progress", "none")
+    wait_for(lambda: made.size_of("out.txt") > 10)
+    running.process.kill()
+    running.finish()
+    (run,) = made.runs()
+    assert re.search(r"  no record +\?  D  ", made.project.run("runs", verb="list").out)
+    (made.path / ".runner/runs" / run / "ledger.db-wal").unlink()
+    (made.path / ".runner/runs" / run / "ledger.db").write_text("nonsense " * 100)
+    assert " left ? · 0.0 MB" in made.project.run("runs", verb="list").out
+    assert made.go("resume").exit == 3
+
+
+def test_a_run_without_a_ledger_has_ended_or_was_not_durable(project: Any) -> None:
+    made = Durable(project, line(count=10), 10)
+    ended = made.project.run("--dead-ok", "--json").json
+    run = ended["run"]
+    again = made.project.run(run, verb="resume")
+    assert again.exit == 0, again
+    assert f"nothing is left of run {run} to go on with: it has ended\n10 read = 10 done" in again.err
+    assert made.project.run(verb="resume").exit == 2, "no run has a ledger"
+    other = made.project.run("--no-durable", "--json").json["run"]
+    refused = made.project.run(other, verb="resume")
+    assert (refused.exit, refused.err) == (3, f"run {other} was not durable: it has no ledger to go on with\n")
+
+
+def test_a_run_that_cannot_go_on_is_refused_and_left_as_it_is(project: Any) -> None:
+    made = Durable(project, line(), 3000)
+    made.go("run", lambda: made.size_of("out.txt") > 100)
+    (run,) = made.runs()
+    folder, file = made.path / ".runner/runs" / run, made.path / "tasks.toml"
+    unknown = made.project.run("nobody", verb="resume")
+    assert (unknown.exit, unknown.err) == (
+        2,
+        f"runs with a ledger to go on with: {run}; `nobody` matches none of them\n",
+    )
+    text = file.read_text()
+    file.unlink()
+    gone = made.go("resume")
+    assert gone.exit == 3, gone
+    assert "the file does not exist" in gone.err
+    file.write_text(text.replace("inputs", "imputs"))
+    wrong = made.go("resume")
+    assert wrong.exit == 3, wrong
+    assert "did you mean `inputs`?" in wrong.err
+    file.write_text(text)
+    shutil.copytree(folder, made.path / "copy")
+    with contextlib.closing(sqlite3.connect(folder / "ledger.db")) as other:
+        other.execute("PRAGMA user_version=9")
+    refused = made.go("resume")
+    assert refused.exit == 3, refused
+    assert f"has format 9, and this version of runner reads format 1; runner {__version__}, which has" in refused.err
+    shutil.rmtree(folder)
+    shutil.copytree(made.path / "copy", folder)
+    with contextlib.closing(sqlite3.connect(folder / "ledger.db", isolation_level=None)) as other:
+        other.execute("UPDATE line SET done = done + 1")
+    refused = made.go("resume")
+    assert refused.exit == 3, refused
+    assert "is damaged: a row of `line` is not what it was" in refused.err
+    shutil.rmtree(folder)
+    shutil.copytree(made.path / "copy", folder)
+    assert made.go("resume").exit == 0
+    assert sorted(made.lines(), key=int) == numbers(3000)
+
+
+def test_what_is_in_a_queue_that_is_gone_can_be_dropped(project: Any) -> None:
+    made = Durable(project, LETTERS.replace("count = 1000", "count = 600"), 600)
+    made.go("run", lambda: made.size_of("out.txt") > 50)
+    text = (made.path / "tasks.toml").read_text()
+    text = text.replace('inputs = "a"', 'inputs = "c"').replace('outputs = "a"', 'outputs = "c"')
+    (made.path / "tasks.toml").write_text(text.replace("a = {}", "c = {}"))
+    refused = made.go("resume")
+    assert refused.exit == 3, refused
+    found = re.search(r"queue `a`, which holds ([\d,]+) items, is not there; --drop a$", refused.err, re.MULTILINE)
+    assert found, refused
+    unknown = made.project.run("--drop", "x", verb="resume")
+    assert unknown.exit == 2, unknown
+    assert "no item came into a queue `x` of this run; queues: a, b" in unknown.err
+    outcome = made.project.run("--drop", "a", "--progress", "none", verb="resume")
+    assert outcome.exit == 4, outcome
+    assert f"{found[1]} items of `a` dropped" in outcome.err
+    balance = re.search(r"600 read = (\d+) done \+ (\d+) dead \+ (\d+) dropped \+ 0 left", outcome.err)
+    assert balance, outcome
+    done, dead, dropped = map(int, balance.groups())
+    assert (done + dead + dropped, dropped) == (600, int(found[1]))
+    assert len(made.lines()) == done
+    assert len(made.lines("bad.jsonl")) == dead
+
+
+def test_a_run_can_be_drained_without_its_source_and_go_on_later(project: Any) -> None:
+    made = Durable(project, line(a="size = 50"), 3000)
+    made.go("run", lambda: made.size_of("out.txt") > 100)
+    (run,) = made.runs()
+    text = (made.path / "tasks.toml").read_text()
+    head, _, tail = text.partition("[tasks.numbers]")
+    (made.path / "tasks.toml").write_text(
+        head + "[tasks.other]" + tail.replace("with =", 'call = "numbers"\nwith =', 1)
+    )
+    refused = made.go("resume")
+    assert refused.exit == 3, refused
+    assert "source `numbers`, which has given items, is not there; --drain goes on without it" in refused.err
+    (made.path / "tasks.toml").write_text(text)
+    drained = made.project.run("--drain", "--progress", "none", verb="resume")
+    assert drained.exit == 0, drained
+    read = re.search(r"([\d,]+) read = \1 done .* 0 left(?: .*)?; `numbers` had not ended$", drained.err, re.MULTILINE)
+    assert read, drained
+    assert drained.err.endswith(f"kept: runner resume {run}\n")
+    assert sorted(made.lines(), key=int) == numbers(int(read[1].replace(",", ""))), "the file is in its place"
+    listed = made.project.run("runs", verb="list").out
+    assert re.search(rf"`numbers` had not ended · [\d.]+ MB · runner resume {run}$", listed, re.MULTILINE), listed
+    outcome = made.go("resume")
+    assert outcome.exit == 0, outcome
+    assert sorted(made.lines(), key=int) == numbers(3000)
+
+
+def test_what_has_changed_is_told_and_secrets_are_not_kept(project: Any) -> None:
+    text = '[params]\ntoken = { default = "none", secret = true, env = "SECRET_TOKEN" }\nn = { default = 3000 }\n'
+    made = Durable(
+        project, (text + line(more='env = { TOKEN = "${token}" }')).replace("count = 3000", 'count = "${n}"'), 3000
+    )
+    running = made.project.start("--progress", "none", "-p", "token=swordfish", "-p", "n=4000", "--halt", "7")
+    wait_for(lambda: made.size_of("out.txt") > 100)
+    running.process.kill()
+    running.finish()
+    assert not any(b"swordfish" in path.read_bytes() for path in made.path.rglob("*") if path.is_file())
+    refused = made.go("resume")
+    assert refused.exit == 3, refused
+    assert "was given a secret, and secrets are not kept: give it again with -p token=VALUE, or in SECRET_TOKEN" in (
+        refused.err
+    )
+    file, plugin = made.path / "tasks.toml", made.path / "plugins/jobs.py"
+    file.write_text(file.read_text().replace("workers = 2", "workers = 3"))
+    plugin.write_text(plugin.read_text() + "\n# another\n")
+    given = made.project.start("--progress", "none", "-p", "token=pikefish", verb="resume")
+    wait_for(lambda: len(made.lines("executed")) > 500)
+    given.process.send_signal(signal.SIGINT)
+    outcome = given.finish()
+    assert "changed since the last time: tasks.work.workers is 3 (was 2); plugins/jobs.py\n" in outcome.err
+    assert not any(b"fish" in path.read_bytes() for path in (made.path / ".runner").rglob("*") if path.is_file())
+    outcome = made.project.run("--progress", "none", verb="resume", env={"SECRET_TOKEN": "codfish"})
+    assert outcome.exit == 0, outcome
+    assert "changed" not in outcome.err
+    assert sorted(made.lines(), key=int) == numbers(4000)
+
+
+@pytest.mark.parametrize("verb", ["run", "resume"])
+def test_a_run_goes_on_in_the_folder_in_which_it_was_begun(project: Any, verb: str) -> None:
+    made = Durable(project, line(), 3000)
+    made.go("run", lambda: made.size_of("out.txt") > 100)
+    other = made.path / "other"
+    other.mkdir()
+    args = ("../tasks.toml", "--resume") if verb == "run" else ("--state", "../.runner")
+    outcome = made.project.run("-C", other, *args, "--events", "events", "--progress", "none", verb=verb)
+    assert outcome.exit == 0, outcome
+    assert sorted(made.lines(), key=int) == numbers(3000)
+    assert [path.name for path in other.iterdir()] == ["events"]
 
 
 def test_no_durable_on_the_command_line_keeps_no_ledger(project: Any) -> None:

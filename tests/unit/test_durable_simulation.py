@@ -7,6 +7,9 @@ ordered results have left in order, and an id has never named two items. Replay 
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import crossed
@@ -19,8 +22,11 @@ from virtual_disk import VirtualDisk, VirtualKeeper
 from runner import events
 from runner.engines.engine_events import GroupKept
 from runner.ledger.journal import LedgerImage
+from runner.ledger.restore import drop_owed_items
+from runner.ledger.subscriptions import queue_of_line
 from runner.model import QueueConfig
 from runner.supervisor.loop import Supervisor
+from runner.supervisor.resume import find_graph_changes
 
 if TYPE_CHECKING:
     from runner.supervisor.plan import Plan
@@ -35,10 +41,65 @@ def test_runs_that_crash_go_on_where_they_were(block: int) -> None:
         durable_lives.check_lives(seed)
 
 
+def test_lives_that_only_drain_lose_nothing() -> None:
+    lives = [durable_lives.check_lives(seed, drain_share=0.5) for seed in range(500, 530)]
+    assert sum(each.drained for each in lives) >= 10
+
+
 def test_supervisors_do_crash_and_disks_do_commit() -> None:
     lives = [durable_lives.check_lives(seed) for seed in range(10)]
     assert sum(each.crashes for each in lives) >= 10
     assert all(each.disk.commits for each in lives)
+
+
+def renamed(made: Plan, old: str, new: str) -> Plan:
+    """A plan in which a queue has another name."""
+
+    def other(name: str | None) -> str | None:
+        return new if name == old else name
+
+    tasks = [
+        replace(
+            each.config,
+            inputs=tuple(map(other, each.config.inputs)),
+            ports=tuple(replace(port, queues=tuple(map(other, port.queues))) for port in each.config.ports),
+            dead=other(each.config.dead),
+        )
+        for each in made.tasks.values()
+    ]
+    return plan(tasks, [replace(queue, name=other(name)) for name, queue in made.queues.items()])
+
+
+def check_lives_with_drops(seed: int) -> int:
+    """Between its lives, some queues of a run are dropped, and some of these have another name then."""
+    lives = durable_lives.scenario(seed)
+    draw, image, dropped = random.Random(f"drops {seed}"), lives.disk.image, 0
+    for life in range(1, durable_lives.LIVES + 1):
+        image.letter_queues |= {each.config.dead for each in lives.plan.tasks.values() if each.config.dead}
+        crash_at = None if life == durable_lives.LIVES else int(10 ** draw.uniform(0, 3))
+        if lives._live_once(life, crash_at, []):
+            break
+        queues = {queue for queue in lives.plan.queues if draw.random() < 0.4}
+        lines = {line for line in image.line_counts if queue_of_line(line) in queues}
+        if (group := drop_owed_items(image, lines)) is not None:
+            lives.disk.commit(group)
+            dropped += 1
+        for queue in queues:
+            if draw.random() < 0.5:
+                lives.plan = renamed(lives.plan, queue, f"{queue}_{life}")
+        assert find_graph_changes(lives.plan, image) == []
+    assert lives.result.exit_code in {0, 4}, lives.result
+    assert not lives.result.headline.left
+    for line, items in lives.disk.put.items():
+        assert Counter(items) == lives.disk.over[line], f"seed {seed}: {line}"
+    counts = [each for line, each in image.line_counts.items() if queue_of_line(line) not in image.letter_queues]
+    assert lives.result.headline.dropped == sum(each.dropped for each in counts)
+    assert lives.result.headline.dead == sum(each.dead for each in counts)
+    return dropped
+
+
+def test_queues_that_are_dropped_between_two_lives_are_counted_and_may_be_gone() -> None:
+    assert sum(map(check_lives_with_drops, range(40))) > 20
 
 
 def test_what_has_ended_well_does_not_begin_again() -> None:
@@ -119,7 +180,8 @@ def test_what_holds_without_a_disk_holds_with_one(seed: int) -> None:
 @pytest.mark.parametrize("block", range(8))
 def test_many_more_lives(block: int) -> None:
     for seed in range(1000 + block * MORE_SEEDS // 8, 1000 + (block + 1) * MORE_SEEDS // 8):
-        durable_lives.check_lives(seed)
+        durable_lives.check_lives(seed, drain_share=seed % 2 / 2)
+        check_lives_with_drops(seed)
 
 
 @pytest.mark.slow
