@@ -57,6 +57,7 @@ from runner.ledger.subscriptions import Subscription
 from runner.model import Halt, QueueConfig
 from runner.shm.writer import MIN_SHARED_BYTES
 from runner.std.sinks import WriteLines
+from runner.supervisor import shutdown
 from runner.supervisor.fast_path import FastPath
 from runner.supervisor.run_state import TaskState
 from runner.topology import Stage
@@ -96,6 +97,18 @@ def lives() -> None:
     """Durable runs whose supervisor crashes; the first one that notices ends it."""
     for seed in LIVES:
         durable_lives.check_lives(seed)
+
+
+def lives_that_drain() -> None:
+    """Durable runs half of whose lives start no source."""
+    for seed in range(500, 520):
+        durable_lives.check_lives(seed, drain_share=0.5)
+
+
+def lives_with_drops() -> None:
+    """Durable runs some of whose queues are dropped between two lives, and have another name then."""
+    for seed in range(10):
+        test_durable_simulation.check_lives_with_drops(seed)
 
 
 def bounded_run() -> None:
@@ -212,6 +225,16 @@ def written_in_between(original: Any, self: Any, *args: Any, **options: Any) -> 
     if self.journal is not None:
         durable_lives.CURRENT[0].hand_over()
     return original(self, *args, **options)
+
+
+def drained_sources_end_well(_: Any, state: Any) -> None:
+    for name in sorted(state.drained_sources):
+        shutdown.finish_task(state, state.tasks[name], Stage.OK)
+
+
+def former_queues_are_forgotten(original: Any, self: Any) -> Any:
+    self.former_counts.clear()
+    return original(self)
 
 
 def written_before_its_chunks(_: Any, self: Any, slot: Any, message: Any) -> None:
@@ -626,6 +649,12 @@ BUGS: dict[str, Bug] = {
         "runner.topology:Topology.is_closed",
         lambda original, self, queue, inside=(): original(self, queue, inside) or bool(inside),
         test_durable_simulation.test_what_has_ended_well_does_not_begin_again,
+    ),
+    "a source that is only drained has ended for good": Bug(
+        "journal", "runner.supervisor.loop:skip_drained_sources", drained_sources_end_well, lives_that_drain
+    ),
+    "a queue that the file no longer has is left out of the balance": Bug(
+        "journal", f"{_LEDGER}.compute_run_balance", former_queues_are_forgotten, lives_with_drops
     ),
     "what a source gave before is not compared": Bug(
         "journal",

@@ -96,9 +96,11 @@ class Durable:
         parts = [self.path / name, *self.path.glob(f".{name}.*.part")]
         return sum(part.stat().st_size for part in parts if part.exists())
 
-    def go(self, verb: str, kill_when: Callable[[], bool] | None = None, number: int = signal.SIGKILL) -> Any:
+    def go(
+        self, verb: str, kill_when: Callable[[], bool] | None = None, number: int = signal.SIGKILL, *more: str
+    ) -> Any:
         """Begin, or go on; kill it when it is time, unless it has ended before that."""
-        args = ["tasks.toml"] if verb == "run" else []
+        args = ["tasks.toml"] if verb == "run" else [*more]
         running = self.project.start("--progress", "none", *args, verb=verb)
         if kill_when is not None:
             end = time.monotonic() + 60
@@ -673,8 +675,9 @@ def test_kills_at_random_moments(project: Any, seed: int) -> None:
     verb = "run"
     for _ in range(draw.randint(1, 6)):
         until = time.monotonic() + draw.uniform(0.1, 2.5)
-        outcome = made.go(verb, lambda until=until: time.monotonic() > until)
-        if outcome.exit >= 0:
+        drains = ["--drain"] if draw.random() < 0.3 and verb == "resume" else []
+        outcome = made.go(verb, lambda until=until: time.monotonic() > until, signal.SIGKILL, *drains)
+        if outcome.exit > 0 or (outcome.exit == 0 and not made.runs()):
             break
         verb = "resume" if made.runs() else "run"
     else:
