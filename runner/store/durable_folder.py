@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from runner.ledger.journal import LedgerImage
+    from runner.ledger.journal import JournalGroup, LedgerImage
     from runner.store.ledger_file import PayloadPacker
 
 #: Noted of a run that has come to its end.
 COMPLETE_KEY = "complete"
+#: The last life of the run whose items have got their crashes.
+_BLAMED_KEY = "blamed"
 #: A run does not begin with less room than that.
 _LEAST_ROOM = SEGMENT_BYTES + (64 << 20)
 
@@ -75,6 +77,20 @@ class DurableFolder:
     def write_meta(self, values: Mapping[str, str]) -> None:
         """Note something of the run itself, before the keeper begins."""
         self._file.write_meta(values)
+
+    def write_crashes(self, group: JournalGroup, life: str) -> bool:
+        """Write the crashes of what was executed when a life of the run was ended, before the keeper begins.
+
+        False: that was written before.
+        """
+        if self.meta.get(_BLAMED_KEY) == life:
+            return False
+        try:
+            self._file.write_groups([group], {_BLAMED_KEY: life})
+        except (sqlite3.Error, OSError) as error:
+            raise LedgerRefused(f"{self.path} cannot be written: {error}") from None
+        self.image.apply_group(group)
+        return True
 
     def start_keeper(self, post: Callable[[int], None]) -> LedgerKeeper:
         """Return what writes from here on."""

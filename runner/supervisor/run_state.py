@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from runner.supervisor.plan import Plan, TaskPlan
     from runner.supervisor.rate_limit import TokenBucket
     from runner.topology import Topology
+    from runner.transport.lease_page import LeasePage
     from runner.transport.progress_page import Position
     from runner.worker.spec import OutputGroup
 
@@ -238,6 +239,8 @@ class RunState:
     slots: list[WorkerSlot] = field(default_factory=list)
     #: Of a durable run that goes on: what had ended before, by task, and how; `halt` does not count it again.
     earlier_counts: dict[str, ItemCounts] = field(default_factory=dict)
+    #: Of a durable run: where it is noted what each lease holds.
+    lease_page: LeasePage | None = None
     began_at: float = 0.0
     #: When the loop came by last.
     last_step_at: float = 0.0
