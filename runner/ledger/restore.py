@@ -40,7 +40,7 @@ def mark_executed(image: LedgerImage, executed: Iterable[tuple[OwedKey, range]])
     indices: dict[OwedKey, set[int]] = defaultdict(set)
     for key, items in executed:
         if key in image.owed:
-            indices[key].update(items)
+            indices[key].update(range(items.start, min(items.stop, image.chunks[key[1]].count)))
     owed: dict[OwedKey, OwedRanges] = {}
     names: list[str] = []
     for key, shown in indices.items():

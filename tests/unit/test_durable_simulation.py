@@ -41,6 +41,12 @@ def test_supervisors_do_crash_and_disks_do_commit() -> None:
     assert all(each.disk.commits for each in lives)
 
 
+@pytest.mark.parametrize("block", range(2))
+def test_items_that_end_everything_are_dead_after_the_third_time_and_no_others(block: int) -> None:
+    lives = [durable_lives.check_lives(seed, fatal=0.02) for seed in range(block * 15, (block + 1) * 15)]
+    assert sum(len(each.ends) for each in lives) >= 10
+
+
 def test_what_has_ended_well_does_not_begin_again() -> None:
     """Two sources into a transform, of which one is over; and a sink of its own behind each."""
     tasks = [
