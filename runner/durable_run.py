@@ -28,7 +28,8 @@ class DurableRun:
     """The ledger of an earlier life, or a new one, and what writes it.
 
     `is_complete`: nothing is left to be done. `is_over`: nothing of it need be kept. `notice` says what was executed
-    when all processes of the earlier life died. There is no `lease_page` on a disk that is full.
+    when all processes of the earlier life died. There is no `lease_page` on a disk that is full, or if nothing names
+    the boot of the machine.
     """
 
     keeper: LedgerKeeper
@@ -46,9 +47,10 @@ class DurableRun:
         replace_damaged(self.folder.image, self.folder.damaged_chunks)
         path, boot = self.folder.path / CELLS_FILE, boot_id()
         self._blame_executed(path, boot)
-        lines = tuple(line.name for line in plan.subscriptions(plan.build_topology().readers))
-        with contextlib.suppress(OSError):
-            self.lease_page = LeasePage(path, LeasePageHead(os.urandom(8).hex(), boot, lines))
+        if boot:
+            lines = tuple(line.name for line in plan.subscriptions(plan.build_topology().readers))
+            with contextlib.suppress(OSError):
+                self.lease_page = LeasePage(path, LeasePageHead(os.urandom(8).hex(), boot, lines))
 
     def _blame_executed(self, page: Path, boot: str) -> None:
         """Give a crash to each item that was executed when all processes of the earlier life died."""

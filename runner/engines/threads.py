@@ -191,6 +191,9 @@ class ThreadEngine:
         deadline = time.monotonic() + _EXIT_SECONDS
         for slot, thread in self._threads.items():
             thread.join(0 if self.current_position(slot).lease else max(0.0, deadline - time.monotonic()))
+            progress_slot = self._progress_slots[slot]
+            if isinstance(progress_slot, memoryview) and not thread.is_alive():
+                progress_slot.release()
 
     def names_left_running(self) -> list[str]:
         """Return the names of threads that could not be ended."""
