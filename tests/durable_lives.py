@@ -90,7 +90,7 @@ class DurableEngine(FakeEngine):
             assert len(self.supervisor.ledger.leases) == 1, "something else is executed beside it"
 
     def end_everything(self, task: str, item: Any) -> None:
-        self.lives.ends[task, item] += 1
+        self.lives.ends[task, item] += self.supervisor.shutdown.received_signal is None
         raise SupervisorCrash
 
 
@@ -128,7 +128,7 @@ class Lives:
         for life in range(1, (MORE_LIVES if deadly else LIVES) + 1):
             last = deadly or life == LIVES
             crash_at = None if last or self.draw.random() < 0.2 else int(10 ** self.draw.uniform(0, 3))
-            signals = [] if last or self.draw.random() < 0.8 else self._signals()
+            signals = [] if (last and not deadly) or self.draw.random() < 0.8 else self._signals()
             if self._live_once(life, crash_at, signals):
                 return
         raise AssertionError("it does not end in its last life")
@@ -169,6 +169,7 @@ class Lives:
             self.crashes += 1
             keeper.crash()
             if self.script.fatal:
+                assert page.counts == (supervisor.shutdown.received_signal is None), "who ends a run is known"
                 group, _ = mark_executed(self.disk.image, page.executed(engine.workers.values()))
                 self.disk.commit(group)
             return False

@@ -66,11 +66,11 @@ class LeasePage:
         #: Places of entries: those that are free, and those of each open lease.
         self._free = [_ENTRIES_AT + number * _ENTRY.size for number in reversed(range(_MAX_ENTRIES))]
         self._places: dict[int, list[int]] = {}
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
         text = msgspec.msgpack.encode(head)
         if len(text) > _HEAD_BYTES - _HEAD.size:
             raise OSError("the names of the queues are too many for it")
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(self.fd, 0, _FILE_BYTES)  # with holes, a full disk would be SIGBUS

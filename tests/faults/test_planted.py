@@ -73,7 +73,7 @@ SEEDS = (0, 1, 3, 9, 13, 15, 17, 29, 30, 31, 33, 37, 41, 68, 75, 92, 93, 145)
 #: The same of runs that crash and go on.
 LIVES = (3, 4, 10, 13, 9, 38)
 #: The same of runs in which items end everything.
-DEADLY_LIVES = (4, 10, 13, 18)
+DEADLY_LIVES = (15, 4, 10, 18)
 #: Events after which a simulated run hangs; those of these schedules have less than half as many.
 LIMIT = 4_000
 #: The floors of the engine; each has at least so many planted bugs.
@@ -832,6 +832,9 @@ BUGS: dict[str, Bug] = {
         f"{_TOPOLOGY}.without_readers",
         always([]),
         test_topology.test_a_writer_without_readers_left_works_in_vain,
+    ),
+    "a run that is being stopped blames what it executes": Bug(
+        "shutdown", f"{_SHUTDOWN}._renounce_positions", nothing, deadly_lives
     ),
     # worker bodies
     "call: nothing is handed back": Bug(
