@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 from runner.errors import LedgerRefused
 from runner.store import run_folders
+from runner.store.dead_letters import DEAD_FILE, LEDGER_FILE
 from runner.store.keeper import LedgerKeeper
-from runner.store.ledger_file import LEDGER_FILE, LedgerFile, read_notes
+from runner.store.ledger_file import KEY_FILES, LedgerFile, read_notes
 from runner.store.run_lock import RunLock, refuse_network_disk
 from runner.store.segments import SEGMENT_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-    from runner.ledger.journal import JournalGroup, LedgerImage
+    from runner.ledger.journal import DeadItem, JournalGroup, LedgerImage
     from runner.store.ledger_file import PayloadPacker
 
 #: Noted of a run that has come to its end.
@@ -92,29 +93,35 @@ class DurableFolder:
         self.image.apply_group(group)
         return True
 
+    def retry_dead(self, items: Iterable[tuple[str, DeadItem]]) -> None:
+        """Let dead items be owed again to the subscriptions named with them, before the keeper begins."""
+        self._file.write_groups([self.image.retry_dead(items)])
+
     def start_keeper(self, post: Callable[[int], None]) -> LedgerKeeper:
         """Return what writes from here on."""
         self.keeper = LedgerKeeper(self._file, self.path, post)
         return self.keeper
 
-    def close(self, *, remove: bool = False, is_complete: bool = False) -> None:
+    def close(self, *, remove: bool = False, is_complete: bool = False, leave_notes: bool = False) -> None:
         """Close everything; `remove`: nothing is left, so nothing of the ledger needs to be kept.
 
-        `is_complete`: nothing is left to go on with, and the ledger is kept because of its dead items.
+        `is_complete`: nothing is left to go on with, and the ledger is kept because of its dead items, or its keys.
+        `leave_notes`: the run has not gone on, so that is as it was.
         """
         if self.keeper is not None:
             self.keeper.close()
-        if is_complete and not remove:
+        if not remove and not leave_notes:
             with contextlib.suppress(OSError, sqlite3.Error):  # then it is gone on with, and has nothing to do
-                self._file.write_meta({COMPLETE_KEY: "yes"})
+                self._file.write_meta({COMPLETE_KEY: "yes" if is_complete else ""})
         self._file.close()
         if remove:
             for suffix in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     (self.path / f"{LEDGER_FILE}{suffix}").unlink()
             shutil.rmtree(self.path / "big", ignore_errors=True)
-            with contextlib.suppress(FileNotFoundError):
-                (self.path / "lock").unlink()
+            for name in ("lock", DEAD_FILE, *(path.name for path in self.path.glob(f"{KEY_FILES}*"))):
+                with contextlib.suppress(FileNotFoundError):  # letters of items that have been done since
+                    (self.path / name).unlink()
             with contextlib.suppress(OSError):  # there may be a record
                 self.path.rmdir()
         self._lock.close()
@@ -127,11 +134,11 @@ def last_unfinished_run(state: Path, wanted: Mapping[str, str]) -> str | None:
     """
     for run in reversed(resumable_runs(state)):
         meta = read_notes(state / "runs" / run)
-        if COMPLETE_KEY not in meta and wanted.items() <= meta.items():
+        if not meta.get(COMPLETE_KEY) and wanted.items() <= meta.items():
             return run
     return None
 
 
 def resumable_runs(state: Path) -> list[str]:
     """Return the runs that have a ledger, the oldest first."""
-    return run_folders.runs_with_files(state, LEDGER_FILE)
+    return run_folders.runs_with_files(state, LEDGER_FILE, f"{LEDGER_FILE}-wal")
