@@ -38,11 +38,19 @@ class DurableRun:
 
     def __init__(self, plan: Plan, earlier: DurableFolder | None) -> None:
         from runner.store.durable_folder import DurableFolder  # few runs need SQLite
-        from runner.store.run_lock import boot_id
-        from runner.transport.lease_page import CELLS_FILE, LeasePage, LeasePageHead
 
         self.is_complete, self.is_over = False, earlier is None  # until it begins
         self.folder = earlier or DurableFolder(plan.settings.state, plan.run_id, MessagePacker(), is_new=True)
+        try:
+            self._begin_life(plan)
+        except BaseException:
+            self.folder.close(remove=self.is_over)
+            raise
+
+    def _begin_life(self, plan: Plan) -> None:
+        from runner.store.run_lock import boot_id
+        from runner.transport.lease_page import CELLS_FILE, LeasePage, LeasePageHead
+
         self.folder.write_meta(plan.command)
         replace_damaged(self.folder.image, self.folder.damaged_chunks)
         path, boot = self.folder.path / CELLS_FILE, boot_id()
@@ -72,4 +80,6 @@ class DurableRun:
 
     def close(self) -> None:
         """Write what waits, and close everything."""
+        if self.lease_page is not None:
+            self.lease_page.close()
         self.folder.close(remove=self.is_over, is_complete=self.is_complete)

@@ -107,7 +107,12 @@ class LeasePage:
         _HEAD.pack_into(self._map, PAGE_BYTES, _MAGIC, 0, 0)
 
     def close(self) -> None:
-        """Remove the page: this life has come to an orderly end. `fd` belongs to whoever has made a `ProgressPage`."""
+        """Remove the page: this life has come to an orderly end; a second time does nothing.
+
+        `fd` belongs to the `ProgressPage` that is made of it.
+        """
+        if self._map.closed:
+            return
         self.renounce()
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
