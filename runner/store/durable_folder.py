@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from runner.ledger.journal import DeadItem, JournalGroup, LedgerImage
     from runner.store.ledger_file import PayloadPacker
 
+#: The last life of the run whose items have got their crashes.
+_BLAMED_KEY = "blamed"
 #: A run does not begin with less room than that.
 _LEAST_ROOM = SEGMENT_BYTES + (64 << 20)
 
@@ -106,6 +108,20 @@ class DurableFolder:
                 self.image.apply_group(self._first_group)
         except (OSError, sqlite3.Error) as error:
             raise LedgerRefused(f"{self.path} cannot be written: {error}") from None
+
+    def write_crashes(self, group: JournalGroup, life: str) -> bool:
+        """Write the crashes of what was executed when a life of the run was ended, before the keeper begins.
+
+        False: that was written before.
+        """
+        if self.meta.get(_BLAMED_KEY) == life:
+            return False
+        try:
+            self._file.write_groups([group], {_BLAMED_KEY: life})
+        except (sqlite3.Error, OSError) as error:
+            raise LedgerRefused(f"{self.path} cannot be written: {error}") from None
+        self.image.apply_group(group)
+        return True
 
     def retry_dead(self, items: Iterable[tuple[str, DeadItem]]) -> None:
         """Let dead items be owed again to the subscriptions named with them; that is written as with `drop_items`."""

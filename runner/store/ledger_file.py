@@ -292,8 +292,11 @@ class LedgerFile:
         with self._transaction():
             self._db.executemany(_UPSERTS["meta"], [_checked_row(item) for item in values.items()])
 
-    def write_groups(self, groups: Sequence[JournalGroup]) -> None:
-        """Write groups in one transaction. sqlite3.Error or OSError: nothing of them is written."""
+    def write_groups(self, groups: Sequence[JournalGroup], notes: Mapping[str, str] | None = None) -> None:
+        """Write groups in one transaction, and what is noted of the run itself (`meta`) with them.
+
+        sqlite3.Error or OSError: nothing of them is written.
+        """
         assert self._segments is not None, "read_image comes first"
         written: dict[int, SegmentPlace] = {}
         try:
@@ -303,6 +306,7 @@ class LedgerFile:
             with self._transaction():
                 self._db.executemany(_INSERT_CHUNK, rows)
                 self._write_changes(groups)
+                self._upsert("meta", (notes or {}).items())
         except BaseException:
             for place in written.values():
                 self._segments.free(place)
