@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +23,6 @@ from runner.worker import orderly_exit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 LINES = {name: Subscription(name, ("work",)) for name in "ab"}
 
@@ -173,7 +172,8 @@ def test_a_worker_that_ends_does_not_take_the_page_for_a_file_of_the_users(
     life: Life, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would look at each of its objects for what is to be flushed."""
-    numbers = [name for name in os.listdir("/proc/self/fd") if orderly_exit._file_of(int(name)) == str(life.path)]
+    every = [path.name for path in Path("/proc/self/fd").iterdir()]
+    numbers = [name for name in every if orderly_exit._file_of(int(name)) == str(life.path)]
     assert len(numbers) > 1, "a map of the file has a descriptor of its own"
     monkeypatch.setattr(orderly_exit.os, "listdir", lambda _: numbers)
     assert not orderly_exit._has_open_files({life.page.fd})
