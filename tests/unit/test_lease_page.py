@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,10 +19,10 @@ from runner.supervisor.resume import MessagePacker
 from runner.transport import lease_page
 from runner.transport.lease_page import ExecutingRange, LeasePage, LeasePageHead, read_executing
 from runner.transport.progress_page import ProgressPage, pack_burst
+from runner.worker import orderly_exit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 LINES = {name: Subscription(name, ("work",)) for name in "ab"}
 
@@ -165,6 +166,18 @@ def test_a_file_that_was_cut_or_is_not_what_it_was_is_nothing_or_names_other_ite
         assert all(isinstance(each, ExecutingRange) for each in found)
         image = LedgerImage(chunks={5: Chunk(5, b"", 100, 100)}, owed={("a", 5): None})
         mark_executed(image, [((e.line, e.chunk_number), range(e.start, e.start + e.count)) for e in found])
+
+
+def test_a_worker_that_ends_does_not_take_the_page_for_a_file_of_the_users(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would look at each of its objects for what is to be flushed."""
+    every = [path.name for path in Path("/proc/self/fd").iterdir()]
+    numbers = [name for name in every if orderly_exit._file_of(int(name)) == str(life.path)]
+    assert len(numbers) > 1, "a map of the file has a descriptor of its own"
+    monkeypatch.setattr(orderly_exit.os, "listdir", lambda _: numbers)
+    assert not orderly_exit._has_open_files({life.page.fd})
+    assert orderly_exit._has_open_files(set())
 
 
 # -- crashes -------------------------------------------------------------------------------------
