@@ -34,9 +34,10 @@ def resume(
 
       runner resume 20261123-101500
     """
-    from runner import gc_tuning, runs
+    from runner import check, gc_tuning, runs  # noqa: F401  what is imported before the fork is shared with the workers
     from runner.cli import streams
     from runner.cli.run import execute_and_leave
+    from runner.engines import early_fork
     from runner.store import run_folders
     from runner.store.durable_folder import DurableFolder, resumable_runs
     from runner.supervisor.resume import MessagePacker
@@ -45,6 +46,8 @@ def resume(
     shared.check_progress(progress)
     state = state.absolute()
     path = run_folders.select_run(state, resumable_runs(state), run, "a ledger to go on with")
+    gc_tuning.freeze_imported()
+    early_fork.fork_early()  # before the ledger is open: the copy must have no part in it
     folder = DurableFolder(state, path.name, MessagePacker(), is_new=False)
     try:
         sets = shared.parse_pairs(set_, "--set") + shared.run_settings(grace=grace, halt=halt, deadline=deadline)
