@@ -245,3 +245,21 @@ def compute() -> None:
     while not has_stamped("ended") and time.monotonic() < limit:
         for _ in range(200_000):
             pass
+
+
+# --- what waits in the ledger of a durable run
+
+
+def texts(count: int) -> Iterator[str]:
+    """Items of some size, and a moment when all of them have left."""
+    for index in range(count):
+        yield f"{index:0200d}"
+    stamp("all")
+
+
+class FirstItem:
+    """A task that says when its first item has come, and takes its time with it."""
+
+    def __call__(self, item: str) -> None:
+        stamp("first")
+        time.sleep(60)

@@ -153,7 +153,9 @@ def run(
     faults = after.ru_minflt + after.ru_majflt - used.ru_minflt - used.ru_majflt
     switches = after.ru_nvcsw + after.ru_nivcsw - used.ru_nvcsw - used.ru_nivcsw
     sampled = (sampler.series, sampler.pss)
-    return Outcome(wall, cpu, peak, main_peak, result, _read(stamps), began, orphans, text, *sampled, faults, switches)
+    return Outcome(
+        wall, cpu, peak, main_peak, result, read_stamps(stamps), began, orphans, text, *sampled, faults, switches
+    )
 
 
 def ended_within(pid: int, timeout: float) -> bool:
@@ -188,7 +190,8 @@ def _bury(before: set[int]) -> int:
     return len(stubborn)
 
 
-def _read(stamps: Path) -> list[Stamp]:
+def read_stamps(stamps: Path) -> list[Stamp]:
+    """Return the moments that processes have noted in a file so far."""
     if not stamps.exists():
         return []
     return [json.loads(line) for line in stamps.read_text().splitlines()]

@@ -10,7 +10,7 @@ from typing import Annotated
 from typer import Option
 
 from runner.cli import shared_options as shared
-from runner.cli.durable_command import open_run, plan_of_earlier_run
+from runner.cli.durable_command import open_run, plan_of_earlier_run, was_begun_here
 from runner.cli.ended_run import leave_ended_run, select_durable_run
 
 
@@ -55,9 +55,10 @@ def resume(
 
       runner resume --drop thumbs
     """
-    from runner import gc_tuning, runs
+    from runner import check, gc_tuning, runs  # noqa: F401  what is imported before the fork is shared with the workers
     from runner.cli import streams
     from runner.cli.run import execute_and_leave
+    from runner.engines import early_fork
     from runner.store.ledger_summary import COMPLETE_KEY
     from runner.store.run_folders import LEDGER_FILE
 
@@ -68,6 +69,9 @@ def resume(
     leave = partial(leave_ended_run, path, dead_ok=dead_ok, document=document, others=run == "last")
     if not (path / LEDGER_FILE).exists():
         leave("")
+    if was_begun_here(path):  # a copy of this process stays in its folder, and the run goes on in its own
+        gc_tuning.freeze_imported()
+        early_fork.fork_early()  # before the ledger is open: the copy must have no part in it
     folder = open_run(path)
     try:
         if (outcome := folder.meta.get(COMPLETE_KEY)) and not again:

@@ -294,11 +294,7 @@ class AtomicFileTarget(SinkTarget):
             _raise_with_context(error, f"{self._path} is not written, what was there before stays")
         self._aside = ""
         try:
-            folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                _sync_file(folder)
-            finally:
-                os.close(folder)
+            _sync_folder(self._folder)
         except OSError as error:
             _raise_with_context(error, f"{self._path} is written, but a power failure might still undo that")
 
@@ -318,10 +314,15 @@ class DurableFileTarget(AtomicFileTarget):
     """The file of a durable run, in whose next life it is cut to what was saved: each item is there once."""
 
     keeps_part = True
+    _is_named = False
 
     def place(self) -> dict[str, Any] | None:
-        """Return the same, once what was written is safe."""
+        """Return the same, once what was written is safe, and the part's name with it."""
         os.fdatasync(self._fd)
+        if not self._is_named:
+            with contextlib.suppress(PermissionError):  # of a folder that may be written, and not read
+                _sync_folder(self._folder)
+            self._is_named = True
         return super().place()
 
 
@@ -335,6 +336,14 @@ def _sync_file(fd: int) -> None:
     except OSError as error:
         if error.errno not in _NO_SYNC:
             raise
+
+
+def _sync_folder(path: str) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _sync_file(folder)
+    finally:
+        os.close(folder)
 
 
 def _copy_mode(fd: int, target: str) -> None:

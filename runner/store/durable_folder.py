@@ -19,7 +19,7 @@ from runner.store.keeper import LedgerKeeper
 from runner.store.ledger_file import KEY_FILES, LEDGER_FILE, LETTERS_KEY, LedgerFile
 from runner.store.ledger_summary import COMPLETE_KEY, read_notes
 from runner.store.run_lock import RunLock, refuse_network_disk
-from runner.store.segments import SEGMENT_BYTES
+from runner.store.segments import SEGMENT_BYTES, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping
@@ -58,6 +58,9 @@ class DurableFolder:
             free = os.statvfs(self.path)
             if free.f_bavail * free.f_frsize < _LEAST_ROOM:
                 raise LedgerRefused(f"{state} has less than {_LEAST_ROOM >> 20} MiB of room, which a ledger needs")
+            for folder in (state, state.parent):  # their names may be new; the ledger syncs those below
+                with contextlib.suppress(PermissionError):  # of a folder that may be written, and not read
+                    sync_folder(folder)
         else:
             with run_folders.open_state_folder(state, "runs", run):
                 refuse_network_disk(self.path)

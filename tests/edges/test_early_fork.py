@@ -100,6 +100,23 @@ def test_a_worker_is_as_if_its_fork_server_were_an_interpreter_of_its_own(projec
     }
 
 
+def test_a_run_that_goes_on_has_a_copy_as_well(project):
+    fails_once = """
+    @task
+    def look_again():
+        if not os.path.exists("failed"):
+            open("failed", "w").close()
+            raise ValueError
+        return look()
+    """
+    text = "[run]\ndurable = true\n" + TASKS.replace("look.look", "look.look_again").replace("workers = 4", "")
+    made = project({"tasks.toml": text, "plugins/look.py": LOOK + fails_once, "plugins/other.py": OTHER})
+    assert made.run().exit == 1
+    found = seen(made.start(verb="resume").finish())
+    assert found["server"].startswith("runner: fork_server")
+    assert found["typer"] == []
+
+
 def test_a_command_that_has_threads_already_starts_an_interpreter(project):
     threads = """
         import threading

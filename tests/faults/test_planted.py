@@ -44,6 +44,7 @@ from unit import (
     test_ledger,
     test_ledger_file,
     test_link,
+    test_power_cuts,
     test_simulation,
     test_source,
     test_store,
@@ -167,6 +168,12 @@ def with_folder(test: Callable[..., None], *args: Any, patched: bool = False) ->
     """A test that wants a folder, and perhaps something to patch with."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         test(Path(folder), *args, *([patch] if patched else []))
+
+
+def power_cuts() -> None:
+    """Images of power cuts of one recorded ledger."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        test_power_cuts.test_a_power_cut_leaves_a_transaction_that_was_kept_or_the_next_one(Path(folder), patch, 1)
 
 
 def with_example(test: Any, *args: Any) -> None:
@@ -475,6 +482,31 @@ def freed_at_once(original: Any, self: Any, groups: Any, written: Any) -> Any:
             if number in self._segment_places:
                 self._segments.free(self._segment_places.pop(number))
     return original(self, groups, written)
+
+
+def synced_after_the_commit(original: Any, self: Any, groups: Any) -> None:
+    sync = self._segments.sync
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(self._segments, "sync", lambda: None)
+        original(self, groups)
+    sync()
+
+
+def one_by_one(original: Any, self: Any, groups: Any) -> None:
+    """The chunks of some groups are in one transaction, and all else of them in the next."""
+    for group in groups:
+        empty = {
+            name: type(value)()
+            for name in group.__struct_fields__
+            if not isinstance(value := getattr(group, name), int)
+        }
+        original(self, [msgspec.structs.replace(group, **{**empty, "chunks": group.chunks})])
+        original(self, [msgspec.structs.replace(group, chunks=[])])
+
+
+def damage_unnoticed(original: Any, self: Any, *args: Any, **options: Any) -> None:
+    original(self, *args, **options)
+    self.damaged_chunks = _Forgetful()
 
 
 @contextlib.contextmanager
@@ -1074,6 +1106,29 @@ BUGS: dict[str, Bug] = {
         "runner.store.ledger_file:LedgerFile._chunk_rows",
         freed_at_once,
         partial(with_folder, test_ledger_file.test_a_place_is_free_only_when_its_removal_is_on_disk),
+    ),
+    "a commit is not synced": Bug(
+        "store",
+        "runner.store.ledger_file:_PRAGMAS",
+        lambda original: tuple(each.replace("=FULL", "=NORMAL") for each in original),
+        power_cuts,
+    ),
+    "a segment is synced after the commit that names it": Bug(
+        "store", "runner.store.ledger_file:LedgerFile.write_groups", synced_after_the_commit, power_cuts
+    ),
+    "the name of a new segment is not synced": Bug("store", "runner.store.segments:sync_folder", nothing, power_cuts),
+    "a group is written in two transactions": Bug(
+        "store", "runner.store.ledger_file:LedgerFile.write_groups", one_by_one, power_cuts
+    ),
+    "a payload that is not what it was is no damage": Bug(
+        "store",
+        "runner.store.ledger_file:LedgerFile.__init__",
+        damage_unnoticed,
+        partial(
+            with_folder,
+            test_ledger_file.test_a_segment_that_was_cut_damages_its_chunks_and_one_that_is_gone_is_refused,
+        ),
+        Exception,  # whatever it is to read nonsense
     ),
     "tables are made one by one, and the format first": Bug(
         "store",

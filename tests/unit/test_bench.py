@@ -10,12 +10,12 @@ import time
 
 import pytest
 
-from bench import faults, files, functions, measure, peers, suite, table
+from bench import durable, faults, files, functions, measure, peers, suite, table
 from bench.kinds import Outcome, Row, Workload, rate
 from bench.workloads import MODULES, find
 
 
-@pytest.mark.parametrize("module", [faults, files, functions, peers, table])
+@pytest.mark.parametrize("module", [durable, faults, files, functions, peers, table])
 def test_doctests(module):
     touch = functions.Warm.touch
     try:
@@ -119,3 +119,11 @@ def test_runner_and_a_peer_come_to_the_same_results():
         outcome = measure.contender(small, row, 2000, timeout=60)
         assert suite.wrong_with(small, row, outcome, 2000) == "", outcome.output
         assert small.figure(outcome, 2000) > 0
+
+
+def test_chunks_go_through_a_ledger_on_disk_and_through_a_peer(tmp_path):
+    line = durable.LedgerLine(tmp_path / "ledger")
+    assert line.hop(b"payload", 3, 20, under_way=4) > 0
+    assert line.ledger.subscriptions[0].counts.done == 60
+    durable.by_hand(tmp_path, 5)
+    assert durable.open_seconds(tmp_path / "owed") > 0

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from runner.errors import OtherItems
 from runner.std.sinks import WriteCsv, WriteJsonl, WriteLines
-from runner.std.targets import part_name
+from runner.std.targets import open_target, part_name
+from runner.store.durable_folder import DurableFolder
+from runner.supervisor.resume import MessagePacker
 from runner.worker.given_items import GivenItems
 from runner.worker.source_crc import SourceCrc
 from runner.worker.spec import RestartPoint
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Source:
@@ -210,3 +212,39 @@ def test_a_run_that_is_not_durable_leaves_the_part_of_one_that_is(tmp_path: Path
     assert path.read_text() == "other\n"
     life(WriteLines, path, ["b"], place, ends=True)
     assert path.read_text() == "a\nb\n"
+
+
+# -- names, after a power cut ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is synced, in order."""
+    found: list[str] = []
+
+    def record(sync: Any) -> Any:
+        def recorded(fd: int) -> None:
+            found.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+            sync(fd)
+
+        return recorded
+
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, record(getattr(os, name)))
+    return found
+
+
+def test_the_name_of_a_part_is_safe_before_its_place_is_told(tmp_path: Path, synced: list[str]) -> None:
+    with contextlib.closing(open_target(str(tmp_path / "out"), "run", durable=True)) as target:
+        target.write(b"1\n")
+        assert target.place()
+        assert synced == [str(tmp_path / part_name("out.run")), str(tmp_path)]
+        assert target.place()
+        assert len(synced) == 3, "a name is synced once"
+
+
+def test_the_names_of_a_new_runs_folders_are_safe(tmp_path: Path, synced: list[str]) -> None:
+    state = tmp_path / "state"
+    with contextlib.closing(DurableFolder(state, "run", MessagePacker(), is_new=True)):
+        names = [tmp_path, state, state / "runs", state / "runs" / "run"]
+        assert {str(each) for each in names} <= set(synced)
