@@ -165,7 +165,7 @@ def run(
         raise UsageError("`params` and `set` apply while a file is read; give them to `load`")
     config = file if isinstance(file, Config) else read_config(file, params, set)
     from runner import runs
-    from runner.config.overrides import select_tasks
+    from runner.config import select_tasks
 
     tasks, skip = ([given] if isinstance(given, str) else given for given in (tasks, skip))
     config = select_tasks(config, tasks, skip)

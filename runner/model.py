@@ -126,6 +126,7 @@ class TaskConfig:
     concurrency: int = 100
     batch: Batch | None = None
     ordered: bool = False
+    key: str = ""
     timeout: float | None = None
     attempts: int = 1
     backoff: Backoff = Backoff()

@@ -226,7 +226,6 @@ def examine_again(
     This process goes to the folder in which that run was started. `more_sets` are settings of this run alone.
     """
     from runner import config
-    from runner.config.overrides import select_tasks
 
     run = path.parent.name
     try:
@@ -252,7 +251,7 @@ def examine_again(
     shown = file if shown.startswith("..") else shown
     found = config.examine(shown, params={**kept_params, **params}, sets=[*kept_sets, *sets, *more_sets])
     try:
-        found = select_tasks(found, given.only, given.skip)
+        found = config.select_tasks(found, given.only, given.skip)
     except UsageError as error:
         raise RetryRefused(f"{shown} has changed since run {run}: {error}") from None
     _refuse_withheld(run, found, given.withheld, set_now)

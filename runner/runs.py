@@ -324,14 +324,16 @@ def execute_plan(
         )
         outcome = supervisor.run()
         if durable is not None:
-            durable.outcome = str(outcome.headline) if outcome.is_complete else ""
-            durable.is_over = outcome.is_complete and not outcome.headline.dead
+            code = EXIT_DEAD if outcome.headline.dead else 0
+            durable.outcome = f"{code} {outcome.headline}" if outcome.is_complete else ""
+            has_keys = any(task.config.key for task in plan.tasks.values())  # `resume --again` needs them
+            durable.is_over = outcome.is_complete and not outcome.headline.dead and not has_keys
     left: Sequence[str] = getattr(engines.get("thread"), "names_left_running", tuple)()
     return replace(
         outcome,
         ended=_hide_secrets(outcome.ended, plan.secret_mask),
         left_behind=tuple(left),
-        letters_kept=letters.file.written_count,
+        letters_kept=letters.file.written_count + (0 if durable is None else len(durable.folder.image.dead_items)),
         items_not_kept=letters.not_kept,
         trouble=letters.file.write_error,
         is_resumable=durable is not None and not outcome.is_complete,
@@ -412,6 +414,8 @@ class _RunDeadLetters(DeadLetterSink):
 
     def _keep_item(self, given_up: GivenUp, kept: KeptItem | None) -> dict[str, Any]:
         """Keep the item's bytes; return what its letter says of them: where they are, or why they are not kept."""
+        if self._plan.settings.durable:
+            return {"not_kept": "the ledger of its run has it"}
         if not self._plan.settings.dead_items:
             return {"not_kept": "`dead_items` in [run] is 0"}
         piece = given_up.item_range

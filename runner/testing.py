@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from runner import api
-from runner.config.overrides import select_tasks
+from runner.config import select_tasks
 from runner.config.resolved import to_toml
 from runner.engines.engine_events import SignalReceived
 from runner.engines.reactor import LocalReactor

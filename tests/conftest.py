@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import helpers
 import pytest
 from _pytest.assertion import rewrite
+from _pytest.doctest import DoctestModule
 from command_server import running as command_server_running
 from helpers import ROOT, SERVERS, WORKER, Census, Project, lasting, shared_memory
 from hypothesis import settings
@@ -23,7 +24,7 @@ from hypothesis import settings
 from runner.engines import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
 #: Parallel workers of `-m quick`, whose tests compute.
 QUICK_WORKERS = min(8, os.cpu_count() or 1)
@@ -52,6 +53,15 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if not WORKER and folders and not alone and getattr(option, "numprocesses", 0) is None and option.dist == "no":
         option.numprocesses = QUICK_WORKERS if option.markexpr == "quick" else WORKERS
         option.dist = "worksteal"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(file_path: Path) -> Generator[None, list[Any], list[Any]]:
+    """Import a test file for its doctests only if it has any: 1 s of each worker's collection."""
+    found = yield
+    if ">>>" in file_path.read_text(encoding="utf-8"):
+        return found
+    return [each for each in found if not isinstance(each, DoctestModule)]
 
 
 def pytest_configure(config: pytest.Config) -> None:

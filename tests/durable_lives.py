@@ -150,8 +150,8 @@ class Lives:
         """What a life that has ended in an orderly way says is what is on disk."""
         image = self.disk.image
         owed: dict[str, int] = defaultdict(int)
-        for (line, number), ranges in image.owed.items():
-            owed[line] += len(indices(image.chunks[number], ranges))
+        for (name, number), ranges in image.owed.items():
+            owed[name] += len(indices(image.chunks[number], ranges))
         for line in supervisor.ledger.subscriptions:
             kept = image.line_counts.get(line.name)
             if kept is None:

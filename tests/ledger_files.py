@@ -18,7 +18,8 @@ from runner.ledger.ledger import Ledger
 from runner.ledger.restore import restore_ledger
 from runner.ledger.subscriptions import Subscription
 from runner.store.keeper import LedgerKeeper
-from runner.store.ledger_file import LEDGER_FILE, LedgerFile
+from runner.store.ledger_file import LedgerFile
+from runner.store.run_folders import LEDGER_FILE
 
 if TYPE_CHECKING:
     from runner.ledger.chunks import Chunk
@@ -63,7 +64,7 @@ def new_ledger(image: LedgerImage) -> Ledger:
 class Mill:
     """Random work on a ledger, a step at a time, each in one group."""
 
-    def __init__(self, image: LedgerImage, seed: object, *, large: float = 0.1) -> None:
+    def __init__(self, image: LedgerImage, seed: int | str, *, large: float = 0.1) -> None:
         self.ledger = new_ledger(image)
         self.draw = random.Random(seed)
         self.large = large

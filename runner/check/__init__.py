@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from runner.check import structure
 from runner.check.functions import check_functions, function_location
-from runner.config.overrides import apply_declared_options
+from runner.config import grammar
+from runner.config.reader import Reader
 from runner.config.source_map import VALUE_PART, SourceMap
 from runner.error_text import describe_error
 from runner.errors import ConfigError, PluginError
@@ -26,11 +27,12 @@ from runner.structs import dataclass
 from runner.text import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from runner.check.convert import Arguments
     from runner.model import Config, TaskConfig
     from runner.plugins import Plugin, PluginPolicy, TaskFunction
+    from runner.problems import Location
 
 __all__ = ["Findings", "check_everything", "check_file", "check_functions", "raise_if_errors"]
 
@@ -78,11 +80,29 @@ def check_everything(config: Config, choice: PluginPolicy | None = None) -> Find
                 problems.append(Problem(error.code, str(error), place, hint=error.hint))
             else:
                 where = function_location(function)
-                tasks[word], wrong = apply_declared_options(config, word, function.options, where, place)
+                tasks[word], wrong = _apply_declared_options(config, word, function.options, where, place)
                 problems += wrong
     found, arguments = check_functions(replace(config, tasks={**config.tasks, **tasks}), functions)
     problems += _find_broken_plugins(config, plugins, problems)
     return Findings(_shown_problems(config, (*problems, *found)), tasks, functions, arguments, plugins)
+
+
+def _apply_declared_options(
+    config: Config, name: str, options: Mapping[str, Any], where: str, place: Location
+) -> tuple[TaskConfig, list[Problem]]:
+    """Return the task with what its function declares at `where`; problems stand at `place`, which calls it."""
+    task = config.tasks[name]
+    if not options:
+        return task, []
+    reader = Reader(SourceMap(config.file, ""))
+    reader.names = {"queue": config.queues, "task": config.tasks}
+    owner = f"the declaration at {where}"
+    made = reader.convert_table(dict(options), grammar.TASK_DEFAULTS, ("defaults", "task"), owner)
+    found = [Problem("E309", each.message, place, hint=each.hint) for each in reader.problems]
+    keys = {key: value for key, value in made.items() if not structure.is_set_in_file(config, name, key)}
+    if "workers" in keys:
+        keys["workers"] = keys["workers"](name)
+    return replace(task, **keys), found
 
 
 def raise_if_errors(problems: Iterable[Problem], config: Config) -> None:

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.check import convert
-from runner.check.structure import thread_problems
+from runner.check.structure import is_set_in_file, thread_problems
 from runner.config import toml
-from runner.config.overrides import is_set_in_file
 from runner.config.source_map import VALUE_PART
 from runner.problems import Problem, quote_name
 from runner.structs import dataclass, field

@@ -51,6 +51,12 @@ def _has_own_key(config: Config, task: str, *key: str) -> bool:
     return config.locations.get(("tasks", task, *key)) is not None
 
 
+def is_set_in_file(config: Config, task: str, key: str) -> bool:
+    """Return True if the file has this key of a task, in its own table or for all tasks."""
+    tables = (config.filled_tables.get("tasks", {}).get(task), config.filled_tables.get("defaults", {}).get("task"))
+    return any(isinstance(table, dict) and key in table for table in tables)
+
+
 def _check_ends(config: Config, graph: Topology) -> Iterator[Problem]:
     # A reported mistake must not cause a second one: what is not there may be what is misspelt.
     unknown = {
@@ -202,14 +208,16 @@ def _find_unused_keys(config: Config, task: TaskConfig) -> Iterator[Problem]:
         if not port.queues:
             place = config.place("tasks", task.name, "outputs", port.name)
             yield Problem("E212", f"port {quote_name(port.name)} of task {named} leads to no queue", place)
-    unused: tuple[str, ...] = ()
     if config.is_unknown("tasks", task.name, "inputs"):
         return
+    unused: dict[str, str] = {}
     if not task.inputs:
-        unused, why = ("batch", "ordered", "dead"), "the task has no inputs"
-    elif task.on_error == "skip":
-        unused, why = ("dead",), '`on_error = "skip"` drops what fails'
-    for key in unused:
+        unused = dict.fromkeys(("batch", "ordered", "dead"), "the task has no inputs")
+        unused |= {} if task.ports or config.is_unknown("tasks", task.name, "outputs") else {"key": "it has no outputs"}
+    else:
+        unused = {"key": "the task has inputs"}
+        unused |= {"dead": '`on_error = "skip"` drops what fails'} if task.on_error == "skip" else {}
+    for key, why in unused.items():
         if getattr(task, key) and _has_own_key(config, task.name, key):
             text = f"`{key}` of task {named} has no effect: {why}"
             yield Problem("E210", text, config.place("tasks", task.name, key))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.cli.run_basis import BASIS_KEY, describe_basis, encode_basis, tell_differences
-from runner.errors import LedgerRefused, UsageError
+from runner.errors import LedgerRefused, RetryRefused, UsageError
+from runner.problems import quote_name
 from runner.text import count_with_noun
 from runner.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
     from runner.model import Config
     from runner.plugins import PluginPolicy
@@ -74,14 +76,15 @@ def plan_of_earlier_run(
     drop: Sequence[str] = (),
     *,
     drains: bool = False,
+    again: bool = False,
 ) -> Plan:
     """Return the plan of the run that goes on, from its file as it is now; LedgerRefused if that does not fit.
 
     This process goes to the folder in which the run was begun: paths in the file may be relative to that.
     What is in the queues of `drop` is dropped when the run begins to go on. `drains`: sources are not started.
+    `again`: sources with a `key` are read once more. UsageError if there are none.
     """
     from runner import config, runs
-    from runner.config.overrides import select_tasks
     from runner.supervisor.resume import find_graph_changes
 
     run = folder.path.name
@@ -97,7 +100,7 @@ def plan_of_earlier_run(
     ]
     loaded = config.examine(_enter_noted_folder(run, folder.meta), params={**kept, **params_now}, sets=keys)
     try:
-        loaded = select_tasks(loaded, noted["only"] or None, noted["skip"] or None)
+        loaded = config.select_tasks(loaded, noted["only"] or None, noted["skip"] or None)
     except UsageError as error:
         raise LedgerRefused(f"the file no longer fits run {run}: {error}") from None
     _refuse_missing_secrets(run, loaded, noted["withheld"], now)
@@ -106,6 +109,12 @@ def plan_of_earlier_run(
     if changes := find_graph_changes(plan, folder.image, dropped):
         text = f"the file no longer fits {count_with_noun(len(changes), 'thing')} of run {run}"
         raise LedgerRefused("\n".join([f"{text}:", *(f"  {change}" for change in changes)]))
+    if again:
+        folder.image.again = {name for name, task in plan.tasks.items() if task.config.key}
+        if not folder.image.again:
+            raise UsageError(
+                "--again is for sources with a `key`, by which what was given is passed over; none has one"
+            )
     settings = replace(plan.settings, state=folder.path.parents[1])
     folder.drop_items(dropped)
     notices = [f"{count_with_noun(count, 'item')} of `{line}` dropped" for line, count in dropped.items()]
@@ -142,3 +151,52 @@ def _refuse_missing_secrets(run: str, config: Config, withheld: Sequence[str], s
     if missing:
         text = f"run {run} was given a secret, and secrets are not kept"
         raise LedgerRefused(f"{text}: give it again with {' and with '.join(missing)}")
+
+
+def retry_in_ledger(
+    letters: Path,
+    ids: Collection[tuple[str, str]],
+    params: Sequence[tuple[str, str]],
+    sets: Sequence[tuple[str, str]],
+    choice: PluginPolicy,
+    *,
+    dry_run: bool,
+) -> tuple[DurableFolder, Plan, list[str]]:
+    """Put dead items, (queue, item id) pairs, back to the queues in which they were; the run can go on then.
+
+    Return its ledger, its plan, and what is put where, for people. `dry_run`: nothing is put, and all is closed.
+    LedgerRefused, or RetryRefused: the file does not fit any more.
+    """
+    folder = open_run(letters.parent)
+    try:
+        plan = plan_of_earlier_run(folder, params, sets, choice)
+        lines = {
+            (line.queue, reader): line.name
+            for line in plan.subscriptions(plan.build_topology().readers)
+            for reader in line.readers
+        }
+        dead = [item for item in folder.image.dead_items.values() if (item.queue, item.item_id) in ids]
+        _refuse_unread(folder.path.name, [(item.queue, item.task) for item in dead], lines)
+        rows = [
+            f"  {count_with_noun(count, 'item')} into {queue} for {task}"
+            for (queue, task), count in Counter((item.queue, item.task) for item in dead).items()
+        ]
+        if dry_run:
+            folder.close(leave_notes=True)
+        else:
+            folder.retry_dead((lines[item.queue, item.task], item) for item in dead)
+    except BaseException:
+        folder.close(leave_notes=True)
+        raise
+    return folder, plan, [f"{plan.title}: run {folder.path.name} would go on with", *rows]
+
+
+def _refuse_unread(run: str, places: Iterable[tuple[str, str]], lines: Container[tuple[str, str]]) -> None:
+    """Raise RetryRefused for (queue, task) pairs of items where the task does not read the queue any more."""
+    gone = Counter(place for place in places if place not in lines)
+    listed = "; ".join(
+        f"task {quote_name(task)} does not read queue {quote_name(queue)} any more ({count_with_noun(count, 'item')})"
+        for (queue, task), count in gone.items()
+    )
+    if gone:
+        raise RetryRefused(f"the file has changed since run {run}: {listed}")

@@ -47,9 +47,10 @@ def _ended_well(folder: Path) -> Path:
 def leave_ended_run(
     folder: Path, outcome: str, *, dead_ok: bool, document: Callable[[str], None] | None, others: bool
 ) -> NoReturn:
-    """Say how a run had ended that has nothing left, and end as it had; `outcome` is what its ledger notes of that.
+    """Say how a run had ended that has nothing left, and end as it had.
 
-    `others`: name the last run that does have something left.
+    `outcome`: what its ledger notes of that; empty without a ledger. `others`: name the last run that does have
+    something left.
     """
     from runner.cli.listing import describe_outcome_of, resume_command
     from runner.store.durable_folder import last_unfinished_run
@@ -57,7 +58,10 @@ def leave_ended_run(
 
     record = records.read_unchecked(folder / records.RECORD_FILE)
     state, code = folder.parents[1], record.get("exit_code")
-    code = EXIT_DEAD if outcome else code if isinstance(code, int) else 0
+    if outcome:
+        first, _, outcome = outcome.partition(" ")
+        code = int(first)
+    code = code if isinstance(code, int) else 0
     lines = [f"nothing is left of run {folder.name} to go on with: it has ended"]
     if others and (other := last_unfinished_run(state, {})) is not None:
         lines.append(f"another run has something left: {resume_command(state, other)}")

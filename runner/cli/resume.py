@@ -17,6 +17,9 @@ from runner.cli.ended_run import leave_ended_run, select_durable_run
 def resume(
     run: shared.RunArgument = "last",
     state: shared.StateOption = shared.DEFAULT_STATE,
+    again: Annotated[
+        bool, Option("--again", help="Read sources with a `key` once more, and take what they have not given yet.")
+    ] = False,
     param: shared.ParamOptions = None,
     set_: shared.SetOptions = None,
     drop: Annotated[
@@ -49,6 +52,8 @@ def resume(
       runner resume --drain
 
       runner resume --drop thumbs
+
+      runner resume --again
     """
     from runner import gc_tuning, runs
     from runner.cli import streams
@@ -65,11 +70,12 @@ def resume(
         leave("")
     folder = open_run(path)
     try:
-        if (outcome := folder.meta.get(COMPLETE_KEY)) is not None:
+        if (outcome := folder.meta.get(COMPLETE_KEY)) and not again:
             leave(outcome)
         sets = shared.parse_pairs(set_, "--set") + shared.run_settings(grace=grace, halt=halt, deadline=deadline)
         choice = shared.plugin_choice(no_plugin, no_plugins, only_plugin)
-        plan = plan_of_earlier_run(folder, shared.parse_pairs(param, "--param"), sets, choice, drop or (), drains=drain)
+        given = shared.parse_pairs(param, "--param")
+        plan = plan_of_earlier_run(folder, given, sets, choice, drop or (), drains=drain, again=again)
         gc_tuning.freeze_imported()
         options = runs.OutputOptions(
             quiet=quiet,
@@ -80,6 +86,6 @@ def resume(
             events_file=events,
         )
     except BaseException:
-        folder.close()
+        folder.close(leave_notes=True)
         raise
     execute_and_leave(plan, options, document, earlier=folder)

@@ -17,6 +17,7 @@ from runner.cli import shared_options as shared
 from runner.cli import streams
 from runner.cli.run import execute_and_leave
 from runner.errors import UsageError
+from runner.store.dead_letters import has_ledger
 from runner.store.retries import DONE, RetryClaim, lock_letters
 from runner.text import count_with_noun
 
@@ -91,6 +92,27 @@ def retry(
         _leave_without_run(chosen)
     from runner import gc_tuning, runs
 
+    choice = shared.plugin_choice(no_plugin, no_plugins, only_plugin)
+    options = runs.OutputOptions(
+        quiet=quiet,
+        verbose=verbose,
+        color=sys.stdout.isatty() and "NO_COLOR" not in os.environ,
+        dead_ok=dead_ok,
+        progress=progress,
+        events_file=events,
+    )
+    if has_ledger(chosen.path):
+        from runner.cli.durable_command import retry_in_ledger
+
+        ids = {(letter.queue, letter.id) for letter in chosen.letters}
+        folder, plan, rows = retry_in_ledger(
+            chosen.path, ids, [*params.items()], [*given, *sets], choice, dry_run=dry_run
+        )
+        if dry_run:
+            print("\n".join(rows))
+            return
+        gc_tuning.freeze_imported()
+        execute_and_leave(plan, options, document, earlier=folder)
     with lock_letters(chosen.path):
         # Once more: another retry may have taken them meanwhile.
         chosen = retries.choose_letters(chosen.state, chosen.run, wanted)
@@ -99,19 +121,11 @@ def retry(
             _leave_without_run(chosen)
         loaded = retries.examine_again(chosen.path, params, given, sets)
         gc_tuning.freeze_imported()
-        plan = runs.prepare_plan(loaded, shared.plugin_choice(no_plugin, no_plugins, only_plugin))
+        plan = runs.prepare_plan(loaded, choice)
         plan, new_ids = retries.retry_plan(plan, chosen)
         if dry_run:
             print("\n".join(_describe_retry(plan, chosen)))
             return
-        options = runs.OutputOptions(
-            quiet=quiet,
-            verbose=verbose,
-            color=sys.stdout.isatty() and "NO_COLOR" not in os.environ,
-            dead_ok=dead_ok,
-            progress=progress,
-            events_file=events,
-        )
         claim = RetryClaim(chosen.state, plan.run_id, chosen.run, new_ids)
         claim.write()
         execute_and_leave(plan, options, document, partial(_note_end, claim))

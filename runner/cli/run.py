@@ -15,7 +15,6 @@ from typer import Option
 
 from runner.cli import shared_options as shared
 from runner.cli import streams
-from runner.config.overrides import select_tasks
 from runner.errors import RunnerError
 from runner.text import count_with_noun, format_table
 
@@ -104,7 +103,7 @@ def run(
     record = "0" if no_record else None
     sets += shared.run_settings(grace=grace, log=log, halt=halt, deadline=deadline, record=record)
     sets += [] if durable is None and not resume else [("run.durable", "false" if durable is False else "true")]
-    loaded = select_tasks(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
+    loaded = config.select_tasks(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
     if help_params:
         from runner import check
         from runner.cli.listing import param_lines

@@ -1,4 +1,4 @@
-"""The whole way from a file to a `Config`; every problem of the file is reported at once."""
+"""The whole way from a file, and what a command changes of it, to a `Config`; every problem is reported at once."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.config import grammar, toml, value_types
-from runner.config.overrides import apply_overrides
 from runner.config.params import read_params
 from runner.config.reader import Reader, TooManyProblems, describe_value
 from runner.config.source_map import VALUE_PART, SourceMap
+from runner.config.toml import parse_value
 from runner.config.units import plain_value
-from runner.errors import ConfigError
+from runner.errors import ConfigError, UsageError
 from runner.model import Config, GivenValues, QueueConfig, RunSettings, TaskConfig
 from runner.problems import Location, Problem, quote_name, render_problems
-from runner.text import did_you_mean
+from runner.text import clean_text, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
 
@@ -51,7 +51,7 @@ def examine(
         raise ConfigError(render_problems([problem]), [problem]) from None
     reader = Reader(places, grammar.HOMES)
     try:
-        apply_overrides(raw, sets, reader)
+        _apply_sets(raw, sets, reader)
         builder = _Builder(raw, reader)
         builder.params.resolve_values(params or {}, os.environ if env is None else env, lenient=lenient)
         config = builder.config(folder)
@@ -72,11 +72,50 @@ def examine(
     )
 
 
+def select_tasks(config: Config, only: Collection[str] | None, skip: Collection[str] | None) -> Config:
+    """Return the file with only some of its tasks enabled: `--task` and `--skip`; UsageError for unknown names."""
+    for word in (*(only or ()), *(skip or ())):
+        if word not in config.tasks:
+            raise UsageError(f"unknown task {quote_name(word)}; {did_you_mean(word, config.tasks)}".rstrip("; "))
+    wanted = {word for word in config.tasks if (not only or word in only) and word not in (skip or ())}
+    if len(wanted) == len(config.tasks):
+        return config
+    tasks = {word: replace(task, enabled=task.enabled and word in wanted) for word, task in config.tasks.items()}
+    given = replace(config.given, only=tuple(only or ()), skip=tuple(skip or ()))
+    return replace(config, tasks=tasks, given=given)
+
+
 _QUOTED_TEXT = re.compile(r"\"[^\"]*\"?|'[^']*'?")
 #: Each task has workers, each queue a place in every drawing, each secret is looked for in all that is said; what is
 #: beyond was made by a mistake.
 MAX_TABLES = 2000
 _SECRET_KEYS = {("args",), ("with",), ("env",)}
+
+
+def _apply_sets(raw: dict[str, Any], sets: Sequence[tuple[str, str]], reader: Reader) -> None:
+    """Set the values of `--set` in `raw`; their locations are the options themselves."""
+    for word, text in sets:
+        path = tuple(word.split("."))
+        option = f"--set {clean_text(word, 60)}"
+        if not all(path) or len(path) > 16:
+            reader.source_map.given[(option,)] = option
+            reader.add_problem("E110", f"{quote_name(word)} is not a path such as `tasks.bake.workers`", (option,))
+            continue
+        reader.source_map.given[path] = option
+        table: Any = raw
+        for end, part in enumerate(path[:-1], 1):
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                message = f"{quote_name('.'.join(path[:end]))} is not a table, so it has no key {quote_name(path[end])}"
+                reader.add_problem("E110", message, path)
+                break
+        else:
+            made, declared = parse_value(text), table.get(path[-1])
+            if path[0] == "params" and len(path) == 2 and isinstance(declared, dict) and not isinstance(made, dict):
+                declared.pop("required", None)  # a param keeps its type, bounds and secrecy
+                declared["default"] = made
+            else:
+                table[path[-1]] = made
 
 
 class _Builder:

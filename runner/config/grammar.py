@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from runner.config import units
 from runner.config import value_types as types
 from runner.config.reader import Key, KeyTable
 from runner.model import Backoff, Lifespan, Restarts
 
 #: A time that must not be 0.
-_SOME_TIME = types.duration(0.001)
+_SOME_TIME = units.duration(0.001)
 
 # Formatted by hand, as a table: a key and its type, and what it means with its default.
 # fmt: off
@@ -25,23 +26,23 @@ RUN = KeyTable(
         '"never"'),
     Key("deadline", _SOME_TIME,
         "when the run has ended, drained or not (draining begins before it, at most `grace`); exit 124"),
-    Key("grace", types.duration(), "time to drain after the first Ctrl-C or SIGTERM", '"10s"'),
+    Key("grace", units.duration(), "time to drain after the first Ctrl-C or SIGTERM", '"10s"'),
     Key("engine", types.ENGINE, 'where processes live: `"local"`, or an engine of a plugin', '"local"'),
     Key("log", types.choice("prefix", "raw"),
         "lines of output carry the name of their worker, or are left alone", '"prefix"'),
     Key("state", types.PATH, "folder of ledgers, dead letters and reports, relative to the file", '".runner"'),
     Key("record", types.integer(0), "the number of runs that are kept in `state`, this one included; 0: none", "20"),
-    Key("dead_items", types.size(0),
+    Key("dead_items", units.size(0),
         'bytes of dead items that are kept, so that `runner dead retry` can give them again; "0B": none', '"64MB"'),
     Key("durable", types.BOOLEAN,
         "keep the ledger on disk: after a crash, or a stop, `runner resume` goes on where the run was", "false"),
-    Key("max_item", types.SIZE, "the largest item that may travel between processes", '"256MiB"'),
+    Key("max_item", units.SIZE, "the largest item that may travel between processes", '"256MiB"'),
 )
 
 QUEUE = KeyTable(
     "queue",
     Key("size", types.integer(), "the most items that it holds; while it is full, writers wait", "1000"),
-    Key("bytes", types.SIZE, "the most bytes that it holds; the bound that is reached first counts", '"64MB"'),
+    Key("bytes", units.SIZE, "the most bytes that it holds; the bound that is reached first counts", '"64MB"'),
     Key("fanout", types.choice("share", "copy"),
         "required when two tasks read the queue: they compete, or each gets every item"),
     Key("loop", types.BOOLEAN, "this queue closes a cycle; it never blocks its writers", "false"),
@@ -50,15 +51,15 @@ QUEUE = KeyTable(
 BATCH = KeyTable(
     "batch",
     Key("items", types.integer(), "the most items in a batch", required=True),
-    Key("bytes", types.SIZE, "the most bytes in a batch"),
-    Key("wait", types.duration(), "the longest time to wait for the batch to fill"),
+    Key("bytes", units.SIZE, "the most bytes in a batch"),
+    Key("wait", units.duration(), "the longest time to wait for the batch to fill"),
 )
 
 BACKOFF = KeyTable(
     "backoff",
-    Key("first", types.duration(), "before the first retry", '"100ms"'),
+    Key("first", units.duration(), "before the first retry", '"100ms"'),
     Key("factor", types.number(1, 1000), "each wait is the one before times this", "2"),
-    Key("max", types.duration(), "never longer than this", '"30s"'),
+    Key("max", units.duration(), "never longer than this", '"30s"'),
     Key("jitter", types.number(0, 1), "spread, as a share of the wait", "0.1"),
 )
 
@@ -71,7 +72,7 @@ RESTARTS = KeyTable(
 LIFESPAN = KeyTable(
     "lifespan",
     Key("items", types.integer(), "replace a worker after this number of items"),
-    Key("memory", types.SIZE, "replace a worker that has more memory than this"),
+    Key("memory", units.SIZE, "replace a worker that has more memory than this"),
 )
 
 TASK = KeyTable(
@@ -89,6 +90,9 @@ TASK = KeyTable(
     Key("batch", types.batch_of(BATCH),
         "the function takes a list of items, at most this number; the rest is flushed at the end"),
     Key("ordered", types.BOOLEAN, "results leave in the order in which their items came", "false"),
+    Key("key", types.TEXT,
+        'sources only: a field of the items by which a durable run knows them again; ".", the item itself',
+        "their order"),
     Key("timeout", _SOME_TIME,
         "for one item, or without inputs for the whole call; processes only, as a thread cannot be killed"),
     Key("attempts", types.integer(1, 1_000_000), "tries in all", "1"),
@@ -99,7 +103,7 @@ TASK = KeyTable(
         "when tries are used up: a dead letter; dropped and counted; the task has failed; the whole run stops",
         'with inputs "dead", without "fail"'),
     Key("dead", types.DEAD_QUEUE, "a queue that receives the items given up, as `DeadLetter`", "the run's own store"),
-    Key("rate", types.RATE, "the most items in a period, over all workers"),
+    Key("rate", units.RATE, "the most items in a period, over all workers"),
     Key("after", types.AFTER,
         'tasks that must have ended well first; or a table, name → "started", "ended" or "ok"', "[]"),
     Key("restarts", types.table_of(RESTARTS, Restarts),

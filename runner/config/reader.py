@@ -27,6 +27,8 @@ MAX_COLLECTED_PROBLEMS = 200
 _COMPARED = 10 * MAX_COMPARED_WORDS
 _HINTED = 50
 
+#: Whole numbers stay below this: what is beyond is a slip or an attack, and C code under us counts in 64 bits.
+MAX_COUNT = 10**15
 NAME_PATTERN = r"\w[\w-]{0,63}"
 NAME_WANTED = "a name is up to 64 letters, digits, `_` and `-`"
 #: Stands for a value that could not be found out; code that meets it stays silent, because the problem is reported.
@@ -74,6 +76,32 @@ def check_type(value: Any, type_: type, wanted: str) -> None:
     """Raise `wrong_type` if the value has another type; true and false are not numbers."""
     if not isinstance(value, type_) or (isinstance(value, bool) and type_ is int):
         raise wrong_type(wanted, value)
+
+
+def show_number(value: float) -> str:
+    """Return a number as a message shows it."""
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+
+
+def check_range(
+    value: Any, low: float, high: float, shown: str, show_bound: Callable[[float], str] = show_number
+) -> Any:
+    """Return the value if it is between both bounds, or on one; `shown` is the value in the message."""
+    if value < low:
+        raise InvalidValue("E105", f"must be at least {show_bound(low)}, not {shown}")
+    if value > high:
+        raise InvalidValue("E105", f"must be at most {show_bound(high)}, not {shown}")
+    return value
+
+
+def or_reference(*schemas: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a value that may be, or hold, `${param}`; what comes out of that only runner knows."""
+    return {"anyOf": [*schemas, {"type": "string", "pattern": r"\$\{"}]}
+
+
+def pattern_schema(pattern: str) -> dict[str, Any]:
+    """Return the schema of a string of a certain form."""
+    return {"type": "string", "pattern": f"^{pattern}$"}
 
 
 class ValueType(NamedTuple):

@@ -1,9 +1,18 @@
-"""Quantities with units: durations, sizes, rates, shares. Each function raises ValueError saying what it wants."""
+"""Quantities with units: durations, sizes, rates, shares; and the types of values that are such.
+
+What parses a text raises ValueError, saying what it wants.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from runner.config import reader
+from runner.model import Rate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SECONDS_PER_UNIT = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 BYTES_PER_UNIT = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -21,6 +30,7 @@ _PART = re.compile(_NUMBER + "([A-Za-zµ]+)")
 
 #: Numbers are short: a hostile one must not cost time.
 MAX_TEXT_LENGTH = 40
+MAX_DURATION = 10 * 365 * 86400
 
 
 class Written:
@@ -120,3 +130,52 @@ def _match(pattern: str, text: str, wanted: str) -> tuple[str, ...]:
     if found is None:
         raise ValueError(wanted)
     return found.groups()
+
+
+def _show_duration(value: float) -> str:
+    return f"{value / 86400:g}d" if value >= 86400 else f"{value * 1000:g}ms"
+
+
+def _show_size(value: float) -> str:
+    return f"{reader.show_number(value)}B"
+
+
+def _parse_unit(value: Any, parse: Callable[[str], Any], what: str) -> Any:
+    no_unit = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not no_unit:
+        reader.check_type(value, str, what)
+    try:
+        return parse(str(value))
+    except ValueError as wanted:
+        shown = reader.describe_value(value) + ", which has no unit" * no_unit
+        raise reader.InvalidValue("E106", f"must be {what}, not {shown}", str(wanted)) from None
+
+
+def duration(low: float = 0.0) -> reader.ValueType:
+    """Return the type of times; in the model, seconds."""
+
+    def convert(value: Any, at: reader.ValuePlace) -> float:
+        if not isinstance(value, WrittenDuration):
+            value = _parse_unit(value, WrittenDuration, "a duration")
+        return float(reader.check_range(value, low, MAX_DURATION, reader.describe_value(str(value)), _show_duration))
+
+    return reader.ValueType(convert, reader.or_reference(reader.pattern_schema(DURATION_PATTERN)), "a time")
+
+
+def size(low: int = 1) -> reader.ValueType:
+    """Return the type of sizes; in the model, bytes."""
+
+    def convert(value: Any, at: reader.ValuePlace) -> int:
+        if not isinstance(value, WrittenSize):
+            value = _parse_unit(value, WrittenSize, "a size")
+        return int(reader.check_range(value, low, reader.MAX_COUNT, reader.describe_value(str(value)), _show_size))
+
+    return reader.ValueType(convert, reader.or_reference(reader.pattern_schema(SIZE_PATTERN)), "a size")
+
+
+SIZE = size()
+RATE = reader.ValueType(
+    lambda value, at: Rate(*_parse_unit(value, parse_rate, "a rate")),
+    reader.or_reference(reader.pattern_schema(RATE_PATTERN)),
+    '`"50/s"`, `"100/min"`',
+)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.config import units
 from runner.config.reader import (
+    MAX_COUNT,
     NAME_PATTERN,
     NAME_WANTED,
     UNKNOWN,
@@ -18,12 +19,15 @@ from runner.config.reader import (
     InvalidValue,
     Key,
     ValueType,
+    check_range,
     check_type,
     describe_value,
     has_unknown,
+    or_reference,
+    pattern_schema,
     wrong_type,
 )
-from runner.model import DEFAULT_PORT, Batch, Halt, OutputPort, Rate
+from runner.model import DEFAULT_PORT, Batch, Halt, OutputPort
 from runner.problems import quote_name
 from runner.text import did_you_mean
 
@@ -34,23 +38,11 @@ if TYPE_CHECKING:
 
 Schema = dict[str, Any]
 
-#: Whole numbers stay below this: what is beyond is a slip or an attack, and C code under us counts in 64 bits.
-MAX_COUNT = 10**15
 MAX_WORKERS = 10_000
-MAX_DURATION = 10 * 365 * 86400
 
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 _CALL = r"[^\W\d][\w-]*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?"
 _EXCEPTION = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
-
-
-def _or_reference(*schemas: Schema) -> Schema:
-    """Return the schema of a value that may be, or hold, `${param}`; what comes out of that only runner knows."""
-    return {"anyOf": [*schemas, {"type": "string", "pattern": r"\$\{"}]}
-
-
-def _pattern_schema(pattern: str) -> Schema:
-    return {"type": "string", "pattern": f"^{pattern}$"}
 
 
 def _range_schema(low: float, high: float, type_: str = "integer") -> Schema:
@@ -71,7 +63,7 @@ def _names_or(values: Schema) -> Schema:
     return {"anyOf": [_one_or_more(_NAME_SCHEMA), _object_schema(values)]}
 
 
-_NAME_SCHEMA = _or_reference(_pattern_schema(NAME_PATTERN))
+_NAME_SCHEMA = or_reference(pattern_schema(NAME_PATTERN))
 _WORKER_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 64}
 
 
@@ -87,8 +79,8 @@ def _plain(type_: type, wanted: str, schema: Schema, description: str = "") -> V
 
 ANY = _plain(object, "anything", {})
 TEXT = _plain(str, "a string", {"type": "string"})
-BOOLEAN = _plain(bool, "true or false", _or_reference({"type": "boolean"}), "`true`, `false`")
-LIST = _plain(list, "a list", _or_reference({"type": "array", "items": {}}))
+BOOLEAN = _plain(bool, "true or false", or_reference({"type": "boolean"}), "`true`, `false`")
+LIST = _plain(list, "a list", or_reference({"type": "array", "items": {}}))
 
 
 def _matching(pattern: str, wanted: str, code: str, hint: str) -> ValueType:
@@ -100,7 +92,7 @@ def _matching(pattern: str, wanted: str, code: str, hint: str) -> ValueType:
             raise wrong_type(wanted, value, code, hint)
         return value
 
-    return ValueType(convert, _or_reference(_pattern_schema(pattern)), "a name")
+    return ValueType(convert, or_reference(pattern_schema(pattern)), "a name")
 
 
 ENGINE = _matching(NAME_PATTERN, "the name of an engine", "E105", NAME_WANTED)
@@ -129,7 +121,7 @@ def choice(*choices: str) -> ValueType:
             raise wrong_type(wanted, value, "E105", did_you_mean(value, choices))
         return value
 
-    return ValueType(convert, _or_reference({"enum": list(choices)}), ", ".join(f"`{word}`" for word in words))
+    return ValueType(convert, or_reference({"enum": list(choices)}), ", ".join(f"`{word}`" for word in words))
 
 
 def _convert_environment(value: Any, at: ValuePlace) -> dict[str, str]:
@@ -149,34 +141,15 @@ def _convert_environment(value: Any, at: ValuePlace) -> dict[str, str]:
 ENVIRONMENT = ValueType(_convert_environment, _object_schema({"type": "string"}, _VARIABLE), "a table of strings")
 
 
-def _show_number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
-
-
-def _show_duration(value: float) -> str:
-    return f"{value / 86400:g}d" if value >= 86400 else f"{value * 1000:g}ms"
-
-
-def _check_range(
-    value: Any, low: float, high: float, shown: str, show_bound: Callable[[float], str] = _show_number
-) -> Any:
-    """Return the value if it is between both bounds, or on one; `shown` is the value in the message."""
-    if value < low:
-        raise InvalidValue("E105", f"must be at least {show_bound(low)}, not {shown}")
-    if value > high:
-        raise InvalidValue("E105", f"must be at most {show_bound(high)}, not {shown}")
-    return value
-
-
 def integer(low: int = 1, high: int = MAX_COUNT) -> ValueType:
     """Return the type of whole numbers in a range."""
 
     def convert(value: Any, at: ValuePlace) -> int:
         check_type(value, int, "a whole number")
-        return int(_check_range(value, low, high, describe_value(value)))
+        return int(check_range(value, low, high, describe_value(value)))
 
     description = f"a whole number, at least {low}" if low else "a whole number"
-    return ValueType(convert, _or_reference(_range_schema(low, high)), description)
+    return ValueType(convert, or_reference(_range_schema(low, high)), description)
 
 
 def number(low: float, high: float) -> ValueType:
@@ -185,60 +158,16 @@ def number(low: float, high: float) -> ValueType:
     def convert(value: Any, at: ValuePlace) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
             raise wrong_type("a number", value)
-        return float(_check_range(value, low, high, describe_value(value)))
+        return float(check_range(value, low, high, describe_value(value)))
 
-    return ValueType(convert, _or_reference(_range_schema(low, high, "number")), "a number")
-
-
-def _parse_unit(value: Any, parse: Callable[[str], Any], what: str) -> Any:
-    no_unit = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not no_unit:
-        check_type(value, str, what)
-    try:
-        return parse(str(value))
-    except ValueError as wanted:
-        shown = describe_value(value) + ", which has no unit" * no_unit
-        raise InvalidValue("E106", f"must be {what}, not {shown}", str(wanted)) from None
-
-
-def duration(low: float = 0.0) -> ValueType:
-    """Return the type of times; in the model, seconds."""
-
-    def convert(value: Any, at: ValuePlace) -> float:
-        if not isinstance(value, units.WrittenDuration):
-            value = _parse_unit(value, units.WrittenDuration, "a duration")
-        return float(_check_range(value, low, MAX_DURATION, describe_value(str(value)), _show_duration))
-
-    return ValueType(convert, _or_reference(_pattern_schema(units.DURATION_PATTERN)), "a time")
-
-
-def size(low: int = 1) -> ValueType:
-    """Return the type of sizes; in the model, bytes."""
-
-    def convert(value: Any, at: ValuePlace) -> int:
-        if not isinstance(value, units.WrittenSize):
-            value = _parse_unit(value, units.WrittenSize, "a size")
-        shown = describe_value(str(value))
-        return int(_check_range(value, low, MAX_COUNT, shown, lambda bound: f"{_show_number(bound)}B"))
-
-    return ValueType(convert, _or_reference(_pattern_schema(units.SIZE_PATTERN)), "a size")
-
-
-SIZE = size()
-
-
-RATE = ValueType(
-    lambda value, at: Rate(*_parse_unit(value, units.parse_rate, "a rate")),
-    _or_reference(_pattern_schema(units.RATE_PATTERN)),
-    '`"50/s"`, `"100/min"`',
-)
+    return ValueType(convert, or_reference(_range_schema(low, high, "number")), "a number")
 
 
 def _convert_halt(value: Any, at: ValuePlace) -> Halt:
     if isinstance(value, str) and value in {"never", "first"}:
         return Halt(count=1 if value == "first" else None)
     if isinstance(value, int) and not isinstance(value, bool):
-        return Halt(count=_check_range(value, 1, MAX_COUNT, describe_value(value)))
+        return Halt(count=check_range(value, 1, MAX_COUNT, describe_value(value)))
     wanted = '"never", "first", a count or a percentage such as "10%"'
     check_type(value, str, wanted)
     try:
@@ -250,7 +179,7 @@ def _convert_halt(value: Any, at: ValuePlace) -> Halt:
 #: The number, or the share, of dead items that stops the run.
 HALT = ValueType(
     _convert_halt,
-    _or_reference({"enum": ["never", "first"]}, _range_schema(1, MAX_COUNT), _pattern_schema(units.SHARE_PATTERN)),
+    or_reference({"enum": ["never", "first"]}, _range_schema(1, MAX_COUNT), pattern_schema(units.SHARE_PATTERN)),
     '`"never"`, `"first"`, a whole number, a percentage',
 )
 
@@ -284,11 +213,11 @@ def _name_workers(value: Any, task: str) -> tuple[str, ...]:
     if isinstance(value, str):
         raise wrong_type(wanted, value, "E105", did_you_mean(value, ("auto",)))
     check_type(value, int, wanted)
-    return named_workers(task, _check_range(value, 1, MAX_WORKERS, describe_value(value)))
+    return named_workers(task, check_range(value, 1, MAX_WORKERS, describe_value(value)))
 
 
 def _listed_workers(value: list[Any]) -> tuple[str, ...]:
-    _check_range(len(value), 1, MAX_WORKERS, f"{len(value)} names")
+    check_range(len(value), 1, MAX_WORKERS, f"{len(value)} names")
     seen = set()
     for number, word in enumerate(value):
         shown, key = describe_value(word), str(number)
@@ -305,7 +234,7 @@ def _listed_workers(value: list[Any]) -> tuple[str, ...]:
 
 WORKERS = ValueType(
     _convert_workers,
-    _or_reference(
+    or_reference(
         _range_schema(1, MAX_WORKERS),
         {"type": "array", "items": _WORKER_SCHEMA, "uniqueItems": True, "minItems": 1},
         {"const": "auto"},
@@ -343,7 +272,7 @@ STRINGS = ValueType(
     _convert_strings, _one_or_more({"type": "string", "minLength": 1}), "strings", expand=_expand_single
 )
 EXCEPTIONS = ValueType(
-    _convert_exceptions, _one_or_more(_or_reference(_pattern_schema(_EXCEPTION))), "names", expand=_expand_single
+    _convert_exceptions, _one_or_more(or_reference(pattern_schema(_EXCEPTION))), "names", expand=_expand_single
 )
 
 
@@ -471,7 +400,7 @@ def batch_of(keys: KeyTable) -> ValueType:
     def expand(value: Any) -> Any:
         return {"items": value} if isinstance(value, int) else table.expand(value)
 
-    schema = _or_reference(_range_schema(1, MAX_COUNT), table.schema)
+    schema = or_reference(_range_schema(1, MAX_COUNT), table.schema)
     return ValueType(convert, schema, f"a number, or {table.description}", expand=expand, accepts_unknown=True)
 
 

@@ -36,19 +36,19 @@ if TYPE_CHECKING:
 
 
 class ProcessPort:
-    """The port of a process worker: its private socket, and what it needs to send and receive large buffers."""
+    """The port of a process worker: its private sockets, and what it needs to send and receive large buffers."""
 
     def __init__(self, link: WorkerLink, arena_number: int) -> None:
         self._link = link
         self._lock = threading.Lock()
         self.arena_writer: ArenaWriter | None = ArenaWriter(arena_number, self._announce_arena)
 
-    def fileno(self) -> int:
-        """Return the socket's descriptor."""
-        return self._link.fileno()
+    def filenos(self) -> set[int]:
+        """Return the sockets' descriptors."""
+        return self._link.filenos()
 
     def abandon_in_fork(self) -> None:
-        """Let go of the socket: this is a copy that a function has forked."""
+        """Let go of the sockets: this is a copy that a function has forked."""
         self._link.close()
         self._lock = threading.Lock()
         self._link = forked_copies.DiscardingChannel()  # type: ignore[assignment]  # that is what it stands for
@@ -105,6 +105,7 @@ def worker_main(
     arena_number: int,
     lifeline_fd: int,
     socket_fd: int,
+    incoming_fd: int,
     page_fd: int,
     stack_fd: int,
     out_fd: int | None = None,
@@ -125,7 +126,8 @@ def worker_main(
     stdio.redirect_worker_streams(out_fd, err_fd)
     os.environ["RUNNER_PID"] = str(runner_pid)
     progress_page = ProgressPage(page_fd)
-    port = ProcessPort(WorkerLink(socket.socket(fileno=socket_fd)), arena_number)
+    link = WorkerLink(socket.socket(fileno=socket_fd), socket.socket(fileno=incoming_fd))
+    port = ProcessPort(link, arena_number)
     forked_copies.ForkHook(port.abandon_in_fork)
     try:
         run(spec, port, progress_page.progress_slot(spec.slot))
@@ -136,6 +138,6 @@ def worker_main(
         raise SystemExit(1) from None
     finally:
         worker_title = f"runner: worker `{spec.name}` of task `{spec.task}`"
-        ours = {port.fileno(), resource_tracker._resource_tracker._fd}  # type: ignore[attr-defined]
+        ours = {*port.filenos(), resource_tracker._resource_tracker._fd}  # type: ignore[attr-defined]
         orderly_exit.exit_orderly(worker_title, spec.grace, ours)
         stdio.flush_standard_streams()

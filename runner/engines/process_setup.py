@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP)
 #: Blocked by who started this process (a service with a signalfd, a thread of a program), they would never arrive.
 _NEEDED_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGCONT}
-#: Of a process worker: socket, lifeline, pidfd, sentinel, stack file, two pipes of output, and its arena: one to lend,
-#: two (one of them `mmap`'s own) where thread workers read it.
-_FDS_PER_PROCESS = 10
+#: Of a process worker: two sockets, lifeline, pidfd, sentinel, stack file, two pipes of output, and its arena: one to
+#: lend, two (one of them `mmap`'s own) where thread workers read it.
+_FDS_PER_PROCESS = 11
 #: The rest: terminal, plugins' files, the reactor, the printer, the fork server, and what one start needs for a moment.
 _FDS_BASE = 64
 #: Of files in /proc/PID: the umask, users and groups, capabilities, seccomp, processors; limits; control groups.

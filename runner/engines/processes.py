@@ -1,7 +1,8 @@
 """Process workers.
 
     supervisor                                   worker (its own process group)
-       link  ◀──────── private socket ────────▶  port
+       link  ◀─── two private sockets, one ───▶  port
+                  for each direction
        lifeline, write end ─────────────────▶    armed: SIGKILL to the group when runner is gone
        pidfd  ◀─── the kernel: it has ended
        printer ◀──── two pipes ──────────────    standard output and error
@@ -20,6 +21,8 @@ import signal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from runner import forked_copies
 from runner.engines import shared_payloads
 from runner.engines.child import worker_main
@@ -29,9 +32,9 @@ from runner.error_text import clean_stack, describe_refusal
 from runner.errors import SpawnError
 from runner.shm.registry import UnknownBlock, WorkerMemory
 from runner.structs import dataclass, field
-from runner.transport.messages import ArenaNotice, Failed, Finished
+from runner.transport.messages import ArenaNotice, Credit, Failed, Finished, Grant, Produced, Reply, SharedPayload
 from runner.transport.progress_page import memory_file
-from runner.transport.socket_link import SupervisorLink, connected_pair
+from runner.transport.socket_link import SupervisorLink, connected_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +115,8 @@ class ProcessEngine:
         with forked_copies.fork_lock:
             worker = self._try_to_launch(spec, generation)
             self._workers[spec.slot] = worker
-        self._reactor.watch_fd(worker.link.fileno(), READ, partial(self._on_link, spec.slot, worker))
+        self._reactor.watch_fd(worker.link.fileno(), READ, partial(self._read_messages, spec.slot, worker))
+        self._reactor.watch_fd(worker.link.outgoing_fileno(), 0, partial(self._on_outgoing, spec.slot, worker))
         self._reactor.watch_fd(worker.death_fd, READ, lambda _: self._on_death(spec.slot, worker))
         return worker.process.pid
 
@@ -131,15 +135,16 @@ class ProcessEngine:
     def _launch_process(self, spec: WorkerSpec, generation: int) -> _Worker:
         # `ours` are closed again if anything below fails.
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
-            our_end, their_end = connected_pair()
-            ours.callback(our_end.close)
-            theirs.callback(their_end.close)
+            our_ends, their_ends = connected_pairs()
+            for our_end, their_end in zip(our_ends, their_ends, strict=True):
+                ours.callback(our_end.close)
+                theirs.callback(their_end.close)
             life_read, life_write = _make_pipe(theirs, ours)
             worker_memory = self._arena_registry.register_worker()
             ours.callback(self._arena_registry.forget_worker, worker_memory)
             stack_file = memory_file("runner-stack")
             ours.callback(os.close, stack_file)
-            given = [life_read, their_end.fileno(), self._progress_page.fd, stack_file]
+            given = [life_read, *(end.fileno() for end in their_ends), self._progress_page.fd, stack_file]
             outlets: list[tuple[int, str]] = []
             if self._attach_output is not None:
                 for stream in ("out", "err"):
@@ -153,7 +158,7 @@ class ProcessEngine:
         return _Worker(
             generation=generation,
             process=process,
-            link=SupervisorLink(our_end),
+            link=SupervisorLink(*our_ends),
             lifeline=life_write,
             death_fd=process.status_fd if pidfd is None else pidfd,
             worker_memory=worker_memory,
@@ -165,34 +170,52 @@ class ProcessEngine:
         """Hand a message over; what the socket does not take yet goes out when it does."""
         worker = self._workers.get(slot)
         if worker is not None:
-            message, arenas = shared_payloads.lend_payloads(self._arena_registry, worker.worker_memory, message)
-            for each in arenas:
-                worker.link.send(each)
-            worker.link.send(message)
+            worker.link.send(self._lend_payloads(worker, message) if self._arena_registry.is_used else message)
             if worker.link.wants_to_write:
                 self._watch_writing(worker)
+
+    def _lend_payloads(self, worker: _Worker, message: ToWorker) -> ToWorker:
+        """Lend what of a grant lies in arenas, and give the worker these first; add the offsets that are free."""
+        worker_memory = worker.worker_memory
+        if type(message) is Grant:
+            for grant in (message, *message.other_grants):
+                blocks: list[Any] = []
+                for part in grant.parts:
+                    if type(part.payload) is SharedPayload:
+                        blocks += part.payload.blocks
+                if blocks:
+                    for number, fd in self._arena_registry.lend_blocks(worker_memory, grant.lease, blocks):
+                        worker.link.send(ArenaNotice(number, fd))
+        elif type(message) is not Credit:
+            return message
+        if worker_memory.arena is not None and worker_memory.arena.freed_offsets:
+            message = replace(message, freed_offsets=worker_memory.arena.take_freed_offsets())
+        return message
 
     def _watch_writing(self, worker: _Worker) -> None:
         wants = worker.link.wants_to_write
         if wants != worker.watches_write:
             worker.watches_write = wants
-            self._reactor.change_fd_events(worker.link.fileno(), READ | WRITE if wants else READ)
+            self._reactor.change_fd_events(worker.link.outgoing_fileno(), WRITE if wants else 0)
 
-    def _on_link(self, slot: int, worker: _Worker, mask: int) -> None:
-        if mask & ~READ:
-            worker.link.flush()
-            self._watch_writing(worker)
+    def _on_outgoing(self, slot: int, worker: _Worker, mask: int) -> None:
+        worker.link.flush()
+        self._watch_writing(worker)
         if mask & ~WRITE:
-            self._read_messages(slot, worker)
+            self._on_closed_socket(slot, worker, worker.link.outgoing_fileno())
 
-    def _read_messages(self, slot: int, worker: _Worker) -> None:
+    def _on_closed_socket(self, slot: int, worker: _Worker, fd: int) -> None:
+        self._reactor.unwatch_fd(fd)  # the pidfd tells the rest
+        self._reactor.call_later(_BROKEN_SOCKET_SECONDS, partial(self._check_closed_socket, slot, worker))
+
+    def _read_messages(self, slot: int, worker: _Worker, _mask: int = READ) -> None:
         messages, alive = worker.link.receive()
         try:
             for message in () if worker.socket_broken else messages:
                 if type(message) is ArenaNotice:
                     self._arena_registry.register_arena(worker.worker_memory, message.number, message.fd)
                 else:
-                    held = shared_payloads.hold_payloads(self._arena_registry, worker.worker_memory, message)
+                    held = self._hold_payloads(worker, message)
                     worker.sent_last_message = type(message) is Finished or type(message) is Failed
                     self._reactor.post_event(MessageReceived(slot, worker.generation, held))
         except UnknownBlock as error:
@@ -200,10 +223,28 @@ class ProcessEngine:
         if worker.link.is_garbled:  # something wrote into it that is not ours: nothing it says can be trusted any more
             self._distrust_worker(worker, "wrote into the socket that it has to runner")
         if not alive:
-            self._reactor.unwatch_fd(worker.link.fileno())  # the pidfd tells the rest
-            self._reactor.call_later(_BROKEN_SOCKET_SECONDS, partial(self._check_closed_socket, slot, worker))
+            self._on_closed_socket(slot, worker, worker.link.fileno())
         elif worker.link.partial_message and worker.bytes_at_check < 0:
             self._watch_partial_message(slot, worker)
+
+    def _hold_payloads(self, worker: _Worker, message: Any) -> Any:
+        """Hold what of a message's outputs lies in arenas; let go of what the worker itself no longer needs."""
+        if type(message) is not Reply and type(message) is not Produced:
+            return message
+        registry, worker_memory = self._arena_registry, worker.worker_memory
+        for output in message.outputs:
+            if output.block_refs:
+                outputs = shared_payloads.hold_payloads(registry, worker_memory, message.outputs)
+                message = replace(message, outputs=outputs)
+                break
+        if type(message) is Reply and (worker_memory.lent_blocks or message.still_viewed or message.released):
+            registry.note_views(worker_memory, message.still_viewed, message.released)
+            for ack in message.acks:
+                if not ack.keeps_rest:
+                    worker_memory.lent_blocks.pop(ack.lease, None)
+        if registry.orphans:
+            registry.close_orphans()
+        return message
 
     def _distrust_worker(self, worker: _Worker, why: str) -> None:
         worker.socket_broken = f"{why}, and was killed"
@@ -274,6 +315,7 @@ class ProcessEngine:
 
     def _release_worker(self, worker: _Worker) -> None:
         self._reactor.unwatch_fd(worker.link.fileno())
+        self._reactor.unwatch_fd(worker.link.outgoing_fileno())
         worker.link.close()
         self._arena_registry.forget_worker(worker.worker_memory)
         os.close(worker.lifeline)

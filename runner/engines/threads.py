@@ -15,12 +15,14 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from runner import forked_copies
 from runner.engines import shared_payloads
 from runner.engines.engine_events import ExitStatus, MessageReceived, WorkerExited
 from runner.error_text import clean_stack, describe_error, describe_refusal
 from runner.errors import SpawnError
-from runner.transport.messages import MeasuredTimes
+from runner.transport.messages import MeasuredTimes, Produced, Reply
 from runner.transport.progress_page import Position, unpack_position
 from runner.worker.lifecycle import run
 from runner.worker.spec import SupervisorGone, WorkerSpec, WorkerThread
@@ -58,8 +60,13 @@ class ThreadPort:
 
     def send(self, message: FromWorker) -> None:
         """Report to the supervisor's loop."""
-        if self._arena_registry is not None:
-            message = shared_payloads.hold_payloads(self._arena_registry, None, message)
+        if (
+            self._arena_registry is not None
+            and (type(message) is Reply or type(message) is Produced)
+            and any(output.block_refs for output in message.outputs)
+        ):
+            outputs = shared_payloads.hold_payloads(self._arena_registry, None, message.outputs)
+            message = replace(message, outputs=outputs)
         # bench sleeps: if what a hundred threads measure wakes the loop, 1.13 of the processor time, else 1.
         self._post(MessageReceived(self._slot, self._generation, message), wake=type(message) is not MeasuredTimes)
 

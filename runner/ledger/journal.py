@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from runner.ledger.balance import ItemCounts, TaskTally
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from runner.ledger.chunks import Chunk
     from runner.ledger.leases import GivenUp
@@ -43,6 +43,7 @@ class SourcePlace(Struct, frozen=True):
     """How far a source's worker has come: items that it has given, a CRC of them, and those of the first 1, 2, 4 ...
 
     `saved` is the place that it keeps itself, as JSON, of when it had given `saved_items`, whose CRC is `saved_crc`.
+    Of `keyed` items the keys are on disk.
     """
 
     made: int = 0
@@ -51,6 +52,7 @@ class SourcePlace(Struct, frozen=True):
     saved: str | None = None
     saved_items: int = 0
     saved_crc: int = 0
+    keyed: int = 0
 
 
 class DeadItem(Struct, frozen=True):
@@ -63,12 +65,23 @@ class DeadItem(Struct, frozen=True):
     evidence: Any
     preview: str
 
+    @property
+    def item_id(self) -> str:
+        """The id of the item."""
+        return f"{self.chunk_number}.{self.index}"
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What no other dead item of the run has."""
+        return self.task, self.chunk_number, self.index
+
 
 class JournalGroup(Struct, frozen=True):
     """What has changed, to be written in one transaction: of each thing its last state.
 
     `removed_chunks` maps numbers to whatever holds their payloads. `saved_places`: what workers have saved with their
-    acks, by task and worker. `ended_tasks`: whether a task has ended well.
+    acks, by task and worker. `ended_tasks`: whether a task has ended well. `keys`: digests of 16 bytes, to be added to
+    those of a source's worker.
     """
 
     number: int
@@ -82,10 +95,17 @@ class JournalGroup(Struct, frozen=True):
     saved_places: dict[tuple[str, str], str]
     ended_tasks: dict[str, bool]
     dead_items: list[DeadItem]
+    keys: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    #: Dead items that are not dead any more.
+    given_again: list[DeadItem] = field(default_factory=list)
 
 
 class LedgerImage(Struct):
-    """The ledger on disk, as data: a run goes on from it. The chunks are in the order in which they came in."""
+    """The ledger on disk, as data: a run goes on from it. The chunks are in the order in which they came in.
+
+    `key_files` are of the sources' workers whose items have keys: too many to be read here. `again`: tasks that begin
+    again although they have ended.
+    """
 
     last_chunk: int = 0
     chunks: dict[int, Chunk] = field(default_factory=dict)
@@ -96,6 +116,8 @@ class LedgerImage(Struct):
     saved_places: dict[tuple[str, str], str] = field(default_factory=dict)
     ended_tasks: set[str] = field(default_factory=set)
     dead_items: dict[tuple[str, int, int], DeadItem] = field(default_factory=dict)
+    key_files: dict[tuple[str, str], str] = field(default_factory=dict)
+    again: set[str] = field(default_factory=set)
     #: Queues that carry dead letters, or did so in an earlier life: what they were put was counted where it died.
     letter_queues: set[str] = field(default_factory=set)
 
@@ -122,7 +144,38 @@ class LedgerImage(Struct):
         self.saved_places |= group.saved_places
         for name, has_ended in group.ended_tasks.items():
             (self.ended_tasks.add if has_ended else self.ended_tasks.discard)(name)
-        self.dead_items |= {(item.task, item.chunk_number, item.index): item for item in group.dead_items}
+        self.dead_items |= {item.key: item for item in group.dead_items}
+        for item in group.given_again:
+            del self.dead_items[item.key]
+
+    def retry_dead(self, items: Iterable[tuple[str, DeadItem]]) -> JournalGroup:
+        """Let dead items be owed again to the subscriptions named with them, as if they had never been tried.
+
+        Return what has changed, for the ledger on disk.
+
+        >>> from runner.ledger.chunks import Chunk
+        >>> dead = DeadItem("q", 1, 1, "eat", None, "'b'")
+        >>> image = LedgerImage(1, {1: Chunk(1, b"", 2, 2)}, {}, {"q": ItemCounts(2, 1, 1)})
+        >>> image.task_tallies, image.dead_items = {"eat": TaskTally(done=1, dead=1)}, {dead.key: dead}
+        >>> _ = image.retry_dead([("q", dead)])
+        >>> image.owed, image.dead_items, image.find_faults()
+        ({('q', 1): ((1, 1, 0, 0),)}, {}, [])
+        """
+        owed: dict[OwedKey, OwedRanges] = {}
+        counts, tallies, given = dict[str, ItemCounts](), dict[str, TaskTally](), []
+        for line, item in items:
+            key = (line, item.chunk_number)
+            ranges = owed.get(key, self.owed.get(key, ()))
+            assert ranges is not None, "a dead item that is owed"
+            owed[key] = tuple(sorted([*ranges, (item.index, 1, 0, 0)]))
+            counts.setdefault(line, _copied(self.line_counts[line])).dead -= 1
+            tallies.setdefault(item.task, replace(self.task_tallies[item.task])).dead -= 1
+            given.append(item)
+        group = JournalGroup(
+            0, self.last_chunk, [], owed, {}, counts, tallies, {}, {}, {}, dead_items=[], given_again=given
+        )
+        self.apply_group(group)
+        return group
 
     def find_faults(self) -> list[str]:
         """Return what does not add up: items that came in are over or owed, and what is owed is there."""
@@ -168,6 +221,7 @@ class Journal:
         self._line_counts = defaultdict(ItemCounts, {name: _copied(each) for name, each in image.line_counts.items()})
         self._task_tallies = defaultdict(TaskTally, {name: replace(each) for name, each in image.task_tallies.items()})
         self._sources = dict(image.sources)
+        self.key_files = dict(image.key_files)
         self._saved_places = dict(image.saved_places)
         #: How many subscriptions, letters and dead items refer to each chunk.
         self._references: dict[int, int] = defaultdict(int)
@@ -192,6 +246,7 @@ class Journal:
         self._unreferenced: dict[int, Chunk] = {}
         self._ended_tasks: dict[str, bool] = {}
         self._dead_items: list[DeadItem] = []
+        self._keys: dict[tuple[str, str], bytes] = {}
 
     @property
     def is_idle(self) -> bool:
@@ -258,11 +313,17 @@ class Journal:
             del self._owed[key]
             self._drop_reference(chunk.number, chunk)
 
-    def made(self, task: str, worker: str, items: int, crc: int, checks: Mapping[int, int]) -> None:
+    def made(self, task: str, worker: str, items: int, crc: int, checks: Mapping[int, int], keys: bytes = b"") -> None:
         """Note the items that a source has given, in the step in which they are put."""
         key = (task, worker)
         before = self.source_place(*key)
-        self._sources[key] = replace(before, made=before.made + items, crc=crc, checks={**before.checks, **checks})
+        keyed = before.keyed
+        if keys:
+            keyed += items
+            self._keys[key] = self._keys.get(key, b"") + keys
+        self._sources[key] = replace(
+            before, made=before.made + items, crc=crc, checks={**before.checks, **checks}, keyed=keyed
+        )
         self._changed_sources.add(key)
         self._task_tallies[task].read += items
         self._changed_tasks.add(task)
@@ -323,11 +384,12 @@ class Journal:
             saved_places=self._newly_saved,
             ended_tasks=self._ended_tasks,
             dead_items=self._dead_items,
+            keys=self._keys,
         )
         self._groups_under_way.append(group)
         self.group_number += 1
         self._changed = False
-        self._new_chunks, self._ended_tasks, self._dead_items, self._newly_saved = [], {}, [], {}
+        self._new_chunks, self._ended_tasks, self._dead_items, self._newly_saved, self._keys = [], {}, [], {}, {}
         for changed in (self._changed_owed, self._changed_lines, self._changed_tasks, self._changed_sources):
             changed.clear()
         return group

@@ -98,11 +98,13 @@ class Ledger:
             self.source_items[EARLIER_RUN] += chunk.count
         return line.name
 
-    def count_produced(self, task: str, worker: str, items: int, crc: int, checks: Mapping[int, int]) -> None:
+    def count_produced(
+        self, task: str, worker: str, items: int, crc: int, checks: Mapping[int, int], keys: bytes = b""
+    ) -> None:
         """Count a source's items, whose chunks are put in the same step; see `journal.SourcePlace`."""
         self.source_items[task] += items
         if self.journal is not None:
-            self.journal.made(task, worker, items, crc, checks)
+            self.journal.made(task, worker, items, crc, checks, keys)
 
     def wake_kept(self, upto: int) -> list[str]:
         """Let the items be granted that have come with the groups up to this one, which are on disk; return queues."""
@@ -238,9 +240,11 @@ class Ledger:
 
     def suspect_first(self, task: str) -> bool:
         """Return True if workers have died over what would be granted next."""
-        return any(
-            (piece := line.next_range(task)) is not None and piece.crashes for line in self.subscriptions_by_task[task]
-        )
+        for line in self.subscriptions_by_task[task]:  # asked for each item of an async task: no generator
+            piece = line.next_range(task)
+            if piece is not None and piece.crashes:
+                return True
+        return False
 
     def available_items(self, task: str) -> int:
         """Return how many items could be granted to this task now."""

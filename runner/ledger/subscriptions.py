@@ -243,6 +243,8 @@ class Subscription:
         the lease holds something else, so that such a piece must wait for its own. A batch that failed as a whole is
         parted for a task that takes fewer items at once.
         """
+        if most == 1 and together >= 1 and (one := self._take_one(task)) is not None:
+            return [one]
         taken_ranges: list[ItemRange] = []
         taken = 0
         while most > 0 and (piece := self.next_range(task)) is not None:
@@ -264,6 +266,24 @@ class Subscription:
             if single or (most_bytes <= 0 and taken >= together):
                 break
         return taken_ranges
+
+    def _take_one(self, task: str) -> ItemRange | None:
+        """Hand out one item, as it leaves whatever its bytes; None: there is none, or the next piece is not plain.
+
+        # bench async in a thread, processor time of the command: without it 1.05, with it 1
+        """
+        pieces = self.kept_for_task.get(task) or self.ready_ranges
+        if not pieces or (piece := pieces[0]).must_be_alone:
+            return None
+        if piece.count == 1:
+            self._leave_next(task, piece)
+            return piece
+        one = ItemRange(piece.chunk, piece.start, 1, ticket=piece.ticket)
+        pieces[0] = ItemRange(piece.chunk, piece.start + 1, piece.count - 1, ticket=piece.ticket)
+        self.count -= 1
+        self.held_bytes -= one.size
+        self.leased_items += 1
+        return one
 
     def next_range(self, task: str) -> ItemRange | None:
         """Return what would be handed out to a task next."""

@@ -100,6 +100,8 @@ class ArenaRegistry:
 
     def __init__(self) -> None:
         self._arenas: dict[int, RegisteredArena] = {}
+        #: There has been an arena: until then no payload has anything to lend.
+        self.is_used = False
         #: Arenas whose writers are gone.
         self.orphans: list[RegisteredArena] = []
         self._workers: list[WorkerMemory] = []
@@ -125,6 +127,7 @@ class ArenaRegistry:
 
     def _add_arena(self, arena: RegisteredArena) -> None:
         self._arenas[arena.number] = arena
+        self.is_used = True
         reader.open_arena(arena.number, os.dup(arena.fd), arena.blocks)
 
     def register_worker(self) -> WorkerMemory:

@@ -110,7 +110,7 @@ def jsonl(
             yield value
 
 
-@task(name="glob", mode="thread")
+@task(name="glob", mode="thread", key=".")
 def glob_paths(
     pattern: str,
     *,

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import UnsafeFolder, UsageError
@@ -122,17 +123,47 @@ def read_letters(path: Path) -> Iterator[dict[str, Any]]:
 
     In the words of a `DeadLetter`: `item` is the value, `id` the item's id.
     """
-    objects = _readable_objects(path)
-    next(objects, None)
-    for found in objects:
+    for found in _letter_objects(path):
         yield {"item": None, "id": ""} | found | {"item": value_from_repr(str(found.get("preview", "")))}
 
 
 def letter_ids(path: Path) -> Iterator[str]:
     """Yield the ids of the letters' items."""
+    return (str(found.get("id", "")) for found in _letter_objects(path))
+
+
+def has_ledger(path: Path) -> bool:
+    """Return True if the run with these letters is durable, and its ledger says what is dead."""
+    return path.with_name(run_folders.LEDGER_FILE).exists()
+
+
+def _letter_objects(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the letters as they are in the file; of a durable run the last one of each item that is dead now.
+
+    An item may have been given again since, or have died once more after a crash.
+    """
     objects = _readable_objects(path)
     next(objects, None)
-    return (str(found.get("id", "")) for found in objects)
+    if not has_ledger(path):
+        yield from objects
+        return
+    from runner.store.ledger_summary import read_dead_ids
+
+    if (dead := read_dead_ids(path.parent)) is None:
+        yield from objects
+        return
+    more = Counter(_item_key(found) for found in objects)
+    objects = _readable_objects(path)
+    next(objects, None)
+    for found in objects:
+        key = _item_key(found)
+        more[key] -= 1
+        if not more[key] and key in dead:
+            yield found
+
+
+def _item_key(letter: Mapping[str, Any]) -> tuple[str, str]:
+    return str(letter.get("queue")), str(letter.get("id"))
 
 
 def value_from_repr(shown: str) -> Any:

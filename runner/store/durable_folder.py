@@ -14,9 +14,11 @@ from runner.errors import LedgerRefused, UsageError
 from runner.ledger.restore import drop_owed_items
 from runner.ledger.subscriptions import queue_of_line
 from runner.store import run_folders
+from runner.store.dead_letters import DEAD_FILE
 from runner.store.keeper import LedgerKeeper
-from runner.store.ledger_file import LEDGER_FILE, LETTERS_KEY, LedgerFile
+from runner.store.ledger_file import KEY_FILES, LETTERS_KEY, LedgerFile
 from runner.store.ledger_summary import COMPLETE_KEY, read_notes
+from runner.store.run_folders import LEDGER_FILE
 from runner.store.run_lock import RunLock, refuse_network_disk
 from runner.store.segments import SEGMENT_BYTES
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping
     from pathlib import Path
 
-    from runner.ledger.journal import JournalGroup, LedgerImage
+    from runner.ledger.journal import DeadItem, JournalGroup, LedgerImage
     from runner.store.ledger_file import PayloadPacker
 
 #: A run does not begin with less room than that.
@@ -99,26 +101,32 @@ class DurableFolder:
         self.image.letter_queues |= set(letter_queues)
         letters = msgspec.json.encode(sorted(self.image.letter_queues)).decode()
         try:
-            self._file.write_meta({**notes, LETTERS_KEY: letters})
+            self._file.write_meta({**notes, LETTERS_KEY: letters, COMPLETE_KEY: ""})
             if self._dropping is not None:
                 self._file.write_groups([self._dropping])
                 self.image.apply_group(self._dropping)
         except (OSError, sqlite3.Error) as error:
             raise LedgerRefused(f"{self.path} cannot be written: {error}") from None
 
+    def retry_dead(self, items: Iterable[tuple[str, DeadItem]]) -> None:
+        """Let dead items be owed again to the subscriptions named with them, before the keeper begins."""
+        self._file.write_meta({COMPLETE_KEY: ""})  # first: a run that has come to its end is not gone on with
+        self._file.write_groups([self.image.retry_dead(items)])
+
     def start_keeper(self, post: Callable[[int], None]) -> LedgerKeeper:
         """Return what writes from here on."""
         self.keeper = LedgerKeeper(self._file, self.path, post)
         return self.keeper
 
-    def close(self, *, remove: bool = False, outcome: str = "") -> None:
+    def close(self, *, remove: bool = False, outcome: str = "", leave_notes: bool = False) -> None:
         """Close everything; `remove`: nothing is left, so nothing of the ledger needs to be kept.
 
-        `outcome`: how the run has ended with which nothing is left to go on, if its ledger is kept for its dead items.
+        `outcome`: how the run has ended with which nothing is left to go on, if its ledger is kept because of its dead
+        items, or its keys. `leave_notes`: the run has not gone on, so that is as it was.
         """
         if self.keeper is not None:
             self.keeper.close()
-        if outcome and not remove:
+        if not remove and not leave_notes:
             with contextlib.suppress(OSError, sqlite3.Error):  # then it is gone on with, and has nothing to do
                 self._file.write_meta({COMPLETE_KEY: outcome})
         self._file.close()
@@ -127,8 +135,9 @@ class DurableFolder:
                 with contextlib.suppress(FileNotFoundError):
                     (self.path / f"{LEDGER_FILE}{suffix}").unlink()
             shutil.rmtree(self.path / "big", ignore_errors=True)
-            with contextlib.suppress(FileNotFoundError):
-                (self.path / "lock").unlink()
+            for name in ("lock", DEAD_FILE, *(path.name for path in self.path.glob(f"{KEY_FILES}*"))):
+                with contextlib.suppress(FileNotFoundError):  # letters of items that have been done since
+                    (self.path / name).unlink()
             with contextlib.suppress(OSError):  # there may be a record
                 self.path.rmdir()
         self._lock.close()
@@ -141,7 +150,7 @@ def last_unfinished_run(state: Path, wanted: Mapping[str, str]) -> str | None:
     """
     for run in reversed(resumable_runs(state)):
         meta = read_notes(state / "runs" / run)
-        if COMPLETE_KEY not in meta and wanted.items() <= meta.items():
+        if not meta.get(COMPLETE_KEY) and wanted.items() <= meta.items():
             return run
     return None
 

@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from runner.store.ledger_file import LEDGER_FILE
+from runner.store.run_folders import LEDGER_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

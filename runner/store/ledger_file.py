@@ -22,7 +22,8 @@ from runner.errors import LedgerRefused
 from runner.ledger.balance import ItemCounts, TaskTally
 from runner.ledger.chunks import Chunk
 from runner.ledger.journal import DeadItem, LedgerImage, SourcePlace
-from runner.store import run_folders
+from runner.store.key_digests import DIGEST_BYTES, sort_digests
+from runner.store.run_folders import LEDGER_FILE
 from runner.store.segments import LARGE_BYTES, SegmentFolder, SegmentPlace, sync_folder
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 
     from runner.ledger.journal import JournalGroup
 
-LEDGER_FILE = run_folders.LEDGER_FILE
 SEGMENTS = "big"
+#: Beginnings of the names of the files in which workers look keys up; they are written anew at each open.
+KEY_FILES = "keys-"
 #: Noted of the run: its queues of dead letters, in all lives.
 LETTERS_KEY = "letter_queues"
 #: "rnlg"; and the format: another one is refused, as no run lives long enough to be converted.
@@ -59,7 +61,8 @@ CREATE TABLE line(name TEXT PRIMARY KEY, put INTEGER, done INTEGER, dead INTEGER
 CREATE TABLE task(name TEXT PRIMARY KEY, done INTEGER, dead INTEGER, dropped INTEGER, repeated INTEGER, taken INTEGER,
     sent INTEGER, read INTEGER, crc INTEGER) WITHOUT ROWID;
 CREATE TABLE source(task TEXT, worker TEXT, made INTEGER, made_crc INTEGER, checks TEXT, saved TEXT,
-    saved_items INTEGER, saved_crc INTEGER, crc INTEGER, PRIMARY KEY(task, worker)) WITHOUT ROWID;
+    saved_items INTEGER, saved_crc INTEGER, keyed INTEGER, crc INTEGER, PRIMARY KEY(task, worker)) WITHOUT ROWID;
+CREATE TABLE keys(seq INTEGER PRIMARY KEY, task TEXT, worker TEXT, digests BLOB, crc INTEGER);
 CREATE TABLE place(task TEXT, worker TEXT, saved TEXT, crc INTEGER, PRIMARY KEY(task, worker)) WITHOUT ROWID;
 CREATE TABLE ended(task TEXT PRIMARY KEY, has_ended INTEGER, crc INTEGER) WITHOUT ROWID;
 CREATE TABLE dead(task TEXT, number INTEGER, at INTEGER, queue TEXT, preview TEXT, letter BLOB, crc INTEGER,
@@ -72,7 +75,8 @@ _COLUMNS = {
     "owed": "line, number, ranges",
     "line": "name, put, done, dead, dropped",
     "task": "name, done, dead, dropped, repeated, taken, sent, read",
-    "source": "task, worker, made, made_crc, checks, saved, saved_items, saved_crc",
+    "source": "task, worker, made, made_crc, checks, saved, saved_items, saved_crc, keyed",
+    "keys": "seq, task, worker, digests",
     "place": "task, worker, saved",
     "ended": "task, has_ended",
     "dead": "task, number, at, queue, preview, letter",
@@ -82,6 +86,7 @@ _UPSERTS = {
     for name, columns in _COLUMNS.items()
     if name != "chunk"
 }
+_INSERT_KEYS = f"INSERT INTO keys({_COLUMNS['keys']}, crc) VALUES(?, ?, ?, ?, ?)"
 _INSERT_CHUNK = f"INSERT INTO chunk({_COLUMNS['chunk']}, crc, letter, payload) VALUES({', '.join('?' * 12)})"
 
 
@@ -202,6 +207,7 @@ class LedgerFile:
             try:
                 self._read_chunks(image)
                 self._read_rest(image)
+                self._write_key_files(image)
             except (msgspec.MsgspecError, TypeError, ValueError) as error:
                 raise LedgerRefused(f"{self._path} is damaged: {error}") from None
         if faults := image.find_faults():
@@ -254,6 +260,24 @@ class LedgerFile:
         for task, number, at, queue, preview, letter in self._rows("dead"):
             evidence = self._packer.unpack_evidence(letter)
             image.dead_items[task, number, at] = DeadItem(queue, number, at, task, evidence, preview)
+
+    def _write_key_files(self, image: LedgerImage) -> None:
+        """Write the keys of each source's worker into a file, sorted: workers look them up there."""
+        for number, (source, place) in enumerate(sorted(image.sources.items())):
+            if not place.keyed:
+                continue
+            rows = self._db.execute("SELECT task, worker, digests, crc FROM keys WHERE task = ? AND worker = ?", source)
+            blobs = []
+            for task, worker, digests, crc in rows:
+                if _crc_of((task, worker, digests)) != crc:
+                    raise LedgerRefused(f"{self._path} is damaged: a row of `keys` is not what it was")
+                blobs.append(digests)
+            if sum(map(len, blobs)) != place.keyed * DIGEST_BYTES:
+                raise LedgerRefused(f"{self._path} is damaged: keys of task `{source[0]}` are missing")
+            path = image.key_files[source] = f"{self._folder.absolute()}/{KEY_FILES}{number}"
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.writelines(sort_digests(blobs))
 
     def read_meta(self) -> dict[str, str]:
         """Return what is known of the run itself."""
@@ -318,11 +342,15 @@ class LedgerFile:
         self._upsert("line", ((name, each.put, each.done, each.dead, each.dropped) for name, each in lines.items()))
         self._upsert("task", ((name, *msgspec.structs.astuple(tally)) for name, tally in tallies.items()))
         self._upsert("source", ((*key, *_source_values(at)) for key, at in sources.items()))
+        keys = [(None, *key, digests) for group in groups for key, digests in group.keys.items()]
+        self._db.executemany(_INSERT_KEYS, [(*row, _crc_of(row[1:])) for row in keys])
         self._upsert("place", ((*key, saved) for key, saved in places.items()))
         self._upsert("ended", ((task, int(has_ended)) for task, has_ended in ended.items()))
         pack = self._packer.pack_evidence
         dead = (each for group in groups for each in group.dead_items)
         self._upsert("dead", ((d.task, d.chunk_number, d.index, d.queue, d.preview, pack(d.evidence)) for d in dead))
+        given_again = [item.key for group in groups for item in group.given_again]
+        self._db.executemany("DELETE FROM dead WHERE task = ? AND number = ? AND at = ?", given_again)
         if groups[-1].last_chunk != self._last_chunk:
             self._upsert("meta", [("last_chunk", str(groups[-1].last_chunk))])
         over = [key for key, ranges in owed.items() if ranges == ()]
@@ -342,7 +370,7 @@ class LedgerFile:
 
 
 def _source_values(at: SourcePlace) -> tuple[Any, ...]:
-    return at.made, at.crc, _as_text(at.checks), at.saved, at.saved_items, at.saved_crc
+    return at.made, at.crc, _as_text(at.checks), at.saved, at.saved_items, at.saved_crc, at.keyed
 
 
 def _as_text(value: Any) -> str | None:

@@ -15,14 +15,15 @@ from msgspec import Struct
 
 from runner.errors import UnsafeFolder
 from runner.store import run_folders
-from runner.store.ledger_file import LEDGER_FILE, SEGMENTS
+from runner.store.ledger_file import SEGMENTS
+from runner.store.run_folders import LEDGER_FILE
 from runner.store.run_lock import LockHolder, find_lock_holder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-#: Noted of a run that has come to its end: its balance.
+#: Noted of a run that has come to its end: its exit code and its balance; empty while it goes on.
 COMPLETE_KEY = "complete"
 _WAL = f"{LEDGER_FILE}-wal"
 
@@ -66,7 +67,9 @@ def _read_summary(folder: Path, size: int) -> LedgerSummary:
             ended = "SELECT task FROM ended WHERE has_ended"
             sources = database.execute(f"SELECT DISTINCT task FROM source WHERE task NOT IN ({ended})")  # noqa: S608  ours
             unfinished = tuple(task for (task,) in sources)
-            return LedgerSummary(size, None, int(left), unfinished, COMPLETE_KEY in notes, notes.get("title", ""))
+            return LedgerSummary(
+                size, None, int(left), unfinished, bool(notes.get(COMPLETE_KEY)), notes.get("title", "")
+            )
     except (sqlite3.Error, OSError, UnicodeDecodeError, ValueError, TypeError):
         return LedgerSummary(size)
 
@@ -81,6 +84,16 @@ def read_notes(folder: Path) -> dict[str, str]:
             return dict(_notes_of(database))
     except (sqlite3.Error, OSError, UnsafeFolder):
         return {}
+
+
+def read_dead_ids(folder: Path) -> set[tuple[str, str]] | None:
+    """Return the (queue, item id) pairs of the dead items of a ledger; None where there is no ledger to read."""
+    try:
+        with _open_read_only(folder) as database:
+            rows = database.execute("SELECT queue, number, at FROM dead")
+            return {(queue, f"{number}.{at}") for queue, number, at in rows}
+    except (sqlite3.Error, OSError):
+        return None
 
 
 def _notes_of(database: sqlite3.Connection) -> Mapping[str, str]:

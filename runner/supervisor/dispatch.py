@@ -187,8 +187,9 @@ class Dispatcher:
             if grant is None:
                 break
             available -= self.ledger.leases[grant.lease].count
-            if any(part.crashes for part in grant.parts):
-                slot.isolated_lease = grant.lease
+            for part in grant.parts:
+                if part.crashes:
+                    slot.isolated_lease = grant.lease
             grants[slot.index].append(grant)
         for index, (first, *others) in grants.items():
             task.engine.send(index, replace(first, other_grants=tuple(others)) if others else first)

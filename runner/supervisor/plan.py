@@ -198,6 +198,7 @@ class Plan:
             hooks=self.worker_hooks,
             prefixes_hook_output=self.settings.log == "prefix",
             durable=self.settings.durable,
+            key=config.key,
         )
 
     def _max_kept_bytes(self, config: TaskConfig) -> int:

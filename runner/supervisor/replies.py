@@ -201,7 +201,8 @@ class ReplyHandler(Struct, eq=False):
         """Note that items of a source have arrived; and that the source is to be looked at."""
         task = slot.task
         self.dispatcher.count_arrived(task, slot, message.item_count, wants_ack=message.wants_ack)
-        self.state.ledger.count_produced(task.name, slot.name, message.item_count, message.crc, message.checks)
+        source = (task.name, slot.name)
+        self.state.ledger.count_produced(*source, message.item_count, message.crc, message.checks, message.keys)
         slot.history.add_checks(message)
         slot.items += message.item_count
         slot.time_account.items += message.item_count

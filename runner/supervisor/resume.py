@@ -77,6 +77,12 @@ def find_graph_changes(plan: Plan, image: LedgerImage, dropped: Collection[str] 
             changes.append(f"source `{task}`, which has given items, is not there; --drain goes on without it")
         elif worker not in plan.tasks[task].config.workers:
             changes.append(f"source `{task}` has no worker `{worker}`, which has given items; --drain goes on without")
+        else:
+            place, has_key = image.sources[task, worker], bool(plan.tasks[task].config.key)
+            if has_key and place.keyed < place.made:
+                changes.append(f"source `{task}` has a `key` now, and none when it gave its first items")
+            elif place.keyed and not has_key:
+                changes.append(f"source `{task}` has no `key` any more, by which its items were known")
     return list(dict.fromkeys(changes))
 
 
@@ -88,6 +94,7 @@ def _finish_ended_tasks(state: RunState, image: LedgerImage) -> None:
         inputs = [queue for name in component for queue in topology.nodes[name].inputs]
         if (
             image.ended_tasks.issuperset(component)
+            and image.again.isdisjoint(component)
             and not any(map(state.ledger.queued_items, component))
             and all(topology.is_closed(queue, component) for queue in inputs)
         ):

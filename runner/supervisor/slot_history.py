@@ -33,6 +33,8 @@ class SlotHistory(Struct, eq=False):
     crc: int = 0
     checks: dict[int, int] = field(default_factory=dict)
     saved_crc: int = 0
+    #: Of a source with a `key`: those that earlier lives have given; the items of these are not counted here.
+    key_file: str = ""
     #: How many there were when a worker died last.
     items_at_death: int = 0
 
@@ -55,11 +57,14 @@ class SlotHistory(Struct, eq=False):
         """Return where the next worker goes on."""
         digests = tuple(pair for pair in self.digests if self.saved_items <= pair[0] < self.given_items)
         checks = {count: crc for count, crc in self.checks.items() if count > self.saved_items}
-        return RestartPoint(self.given_items, digests, self.saved, self.saved_items, self.crc, checks, self.saved_crc)
+        place = (self.given_items, digests, self.saved, self.saved_items)
+        return RestartPoint(*place, self.crc, checks, self.saved_crc, self.key_file)
 
 
-def history_on_disk(place: SourcePlace, saved: str | None) -> SlotHistory:
+def history_on_disk(place: SourcePlace, saved: str | None, key_file: str) -> SlotHistory:
     """Return the history of a worker in earlier lives of a durable run; `saved` is of one that has inputs."""
+    if key_file:
+        return SlotHistory(saved=place.saved, key_file=key_file)
     return SlotHistory(
         given_items=place.made,
         saved=saved if place.saved is None else place.saved,

@@ -99,9 +99,8 @@ class WorkerPool(Struct, eq=False):
             account = TimeAccount(task.wait_reason, self.state.began_at, now, ROOM if task.is_source else ITEM)
             slot = WorkerSlot(len(self.state.slots), name, task, start_at=now, time_account=account)
             if (journal := self.state.ledger.journal) is not None:
-                slot.history = history_on_disk(
-                    journal.source_place(task.name, name), journal.saved_place(task.name, name)
-                )
+                place, saved = journal.source_place(task.name, name), journal.saved_place(task.name, name)
+                slot.history = history_on_disk(place, saved, journal.key_files.get((task.name, name), ""))
             self.state.slots.append(slot)
             task.slots.append(slot)
         self._due += task.slots

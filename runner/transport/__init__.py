@@ -3,7 +3,7 @@
     messages        what is said: the same objects for every engine
     item_codec      items to chunk payloads and back; only workers use it
     framing         messages to bytes and back, with payloads beside the header, untouched
-    socket_link     the two ends of a process worker's private socket
+    socket_link     the two ends of a process worker's private sockets
     progress_page   the shared page on which each worker shows the item that it executes
     stdio           a process worker's standard output and error
 

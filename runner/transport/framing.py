@@ -48,27 +48,22 @@ def pack_message(message: ToWorker | FromWorker) -> list[WireBuffer]:
     """Return the buffers to write, in order; payloads are not copied."""
     payloads: list[WireBuffer] = []
     told: Any = message
+    pieces: Sequence[GrantedRange | Output] = ()
+    detached = False
     if type(message) is Grant:
-        if message.other_grants or _need_detaching(message.parts):
-            told = _detach_grant(message, payloads)
-    elif (type(message) is Reply or type(message) is Produced) and _need_detaching(message.outputs):
-        payloads += [output.payload for output in message.outputs]
-        told = replace(message, outputs=[replace(output, payload=len(output.payload)) for output in message.outputs])
+        pieces, detached = message.parts, bool(message.other_grants)
+    elif type(message) is Reply or type(message) is Produced:
+        pieces = message.outputs
+    for piece in pieces:  # no header shows bytes in arenas
+        if len(piece.payload) > MAX_INLINE_BYTES or type(piece.payload) is SharedPayload:
+            detached = True
+    if detached or len(pieces) > MAX_INLINE_PAYLOADS:
+        told = _detach_payloads(message, payloads)
     try:
         header = _encode_header(told)
     except (UnicodeEncodeError, TypeError):
         header = _encode_header(_with_plain_text(told))
     return [PREFIX_STRUCT.pack(MAGIC_BYTES, len(header), sum(map(len, payloads))) + header, *payloads]
-
-
-def _need_detaching(pieces: Sequence[GrantedRange | Output]) -> bool:
-    """Return True if the payloads are to follow the header; those with bytes in arenas do, which it cannot show."""
-    if len(pieces) > MAX_INLINE_PAYLOADS:
-        return True
-    for piece in pieces:  # noqa: SIM110  a generator would cost more than all the rest
-        if len(piece.payload) > MAX_INLINE_BYTES or type(piece.payload) is SharedPayload:
-            return True
-    return False
 
 
 def read_prefix(data: WireBuffer, at: int = 0) -> tuple[int, int]:
@@ -113,6 +108,14 @@ def unpack_message(header: memoryview, payload: memoryview) -> Any:
         return _attach_payloads(message, _PayloadReader(payload))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise FrameError(f"not a message: {error}") from None
+
+
+def _detach_payloads(message: Any, payloads: list[WireBuffer]) -> Any:
+    """Return the message with lengths for payloads, which are added to `payloads`."""
+    if type(message) is Grant:
+        return _detach_grant(message, payloads)
+    payloads += [output.payload for output in message.outputs]
+    return replace(message, outputs=[replace(output, payload=len(output.payload)) for output in message.outputs])
 
 
 def _detach_grant(grant: Grant, payloads: list[WireBuffer]) -> Grant:

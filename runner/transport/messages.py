@@ -190,9 +190,11 @@ class Produced(WireStruct, frozen=True, tag=7):
     outputs: tuple[Output, ...]
     busy_seconds: float
     wants_ack: bool = True
-    #: In a durable run: the CRC of all its items until here, and those at powers of two among these (`SourceCrc`).
+    #: In a durable run: the CRC of all its items until here, and those at powers of two among these (`SourceCrc`);
+    #: and digests of their keys, if it has a `key`.
     crc: int = 0
     checks: dict[int, int] = msgspec.field(default_factory=dict)
+    keys: bytes = b""
 
 
 class PlaceReport(WireStruct, frozen=True, tag=13):

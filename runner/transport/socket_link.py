@@ -1,7 +1,10 @@
-"""The two ends of a process worker's private socket.
+"""The two ends of a process worker's private sockets, one for each direction.
 
 The worker's end blocks. The supervisor's end never does: what does not fit into the socket waits in a buffer, and
 reading takes whatever has arrived, so that a slow or dead worker costs the others nothing.
+
+With one socket for both, the kernel would wake the worker whenever the supervisor has read what it sent: there is room
+to write then, and a thread that waits in `recv` is woken for that, too.
 """
 
 from __future__ import annotations
@@ -48,20 +51,28 @@ def connected_pair() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
-class WorkerLink:
-    """The worker's end: blocking, used by one thread for each direction."""
+def connected_pairs() -> tuple[tuple[socket.socket, socket.socket], tuple[socket.socket, socket.socket]]:
+    """Make what the supervisor's link takes, and what the worker's does: the socket of what the worker sends, first."""
+    (reading, their_writing), (writing, their_reading) = connected_pair(), connected_pair()
+    return (reading, writing), (their_writing, their_reading)
 
-    def __init__(self, sock: socket.socket) -> None:
+
+class WorkerLink:
+    """The worker's end: blocking, used by one thread for each direction. Without `incoming`, one socket has both."""
+
+    def __init__(self, sock: socket.socket, incoming: socket.socket | None = None) -> None:
         self._socket = sock
+        self._incoming = incoming or sock
         self._received_fds: deque[int] = deque()
         #: What has been read already of the messages that come next.
         self._unread = _NOTHING
         self._read_buffer = memoryview(bytearray(_READ_AHEAD_BYTES))
-        sock.setblocking(True)
+        for each in (sock, self._incoming):
+            each.setblocking(True)
 
-    def fileno(self) -> int:
-        """Return the socket's descriptor, for selectors and event loops."""
-        return self._socket.fileno()
+    def filenos(self) -> set[int]:
+        """Return the sockets' descriptors."""
+        return {self._socket.fileno(), self._incoming.fileno()}
 
     def send(self, message: FromWorker) -> None:
         """Write a whole message."""
@@ -95,14 +106,14 @@ class WorkerLink:
 
     def has_message(self, timeout: float = 0.0) -> bool:
         """Return True if a message (or its beginning) arrives within `timeout` seconds."""
-        return bool(self._unread) or bool(select.select([self._socket], [], [], timeout)[0])
+        return bool(self._unread) or bool(select.select([self._incoming], [], [], timeout)[0])
 
     def _read_into(self, buffer: memoryview, read: memoryview, length: int) -> memoryview:
         """Return what has been read, moved into a buffer, and at least so much more that it has `length` bytes."""
         end = len(read)
         buffer[:end] = read
         while end < length:
-            got, ancillary, flags, _ = self._socket.recvmsg_into([buffer[end:]], _ANCILLARY_BYTES, _RECEIVE_FLAGS)
+            got, ancillary, flags, _ = self._incoming.recvmsg_into([buffer[end:]], _ANCILLARY_BYTES, _RECEIVE_FLAGS)
             if ancillary or flags & _FDS_LOST:
                 self._received_fds.extend(_received_fds(ancillary))
             if not got:
@@ -111,8 +122,9 @@ class WorkerLink:
         return buffer[:end]
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the sockets."""
         self._socket.close()
+        self._incoming.close()
 
 
 def _unsent_buffers(buffers: list[framing.WireBuffer], sent: int) -> list[framing.WireBuffer]:
@@ -146,9 +158,11 @@ def _attach_fd(notice: ArenaNotice, fds: deque[int]) -> ArenaNotice:
 class SupervisorLink:
     """The supervisor's end: never blocks. Whole messages out, whatever has arrived in."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, outgoing: socket.socket | None = None) -> None:
         self._socket = sock
-        sock.setblocking(False)
+        self._outgoing = outgoing or sock
+        for each in (sock, self._outgoing):
+            each.setblocking(False)
         #: Messages that the socket has not taken whole: what is left of each, and the ancillary data beside it.
         self._unsent: deque[tuple[list[framing.WireBuffer], list[Any]]] = deque()
         self._received_fds: deque[int] = deque()
@@ -160,8 +174,12 @@ class SupervisorLink:
         self.is_garbled = False
 
     def fileno(self) -> int:
-        """Return the socket's descriptor, for the selector."""
+        """Return the descriptor to read from, for the selector."""
         return self._socket.fileno()
+
+    def outgoing_fileno(self) -> int:
+        """Return the descriptor to write to, for the selector."""
+        return self._outgoing.fileno()
 
     @property
     def wants_to_write(self) -> bool:
@@ -174,7 +192,7 @@ class SupervisorLink:
         ancillary = _fd_message(message) if type(message) is ArenaNotice else []
         if len(buffers) == 1 and not ancillary and not self._unsent:
             try:
-                sent = self._socket.send(buffers[0])
+                sent = self._outgoing.send(buffers[0])
             except BlockingIOError:
                 sent = 0
             except OSError:  # see `flush`
@@ -190,7 +208,7 @@ class SupervisorLink:
         while self._unsent:
             buffers, ancillary = self._unsent[0]
             try:
-                sent = self._socket.sendmsg(buffers[:_MAX_IOV], ancillary)
+                sent = self._outgoing.sendmsg(buffers[:_MAX_IOV], ancillary)
             except BlockingIOError:
                 return
             except OSError:
@@ -218,8 +236,13 @@ class SupervisorLink:
             if not got:
                 return messages, False
             self.received_bytes += got
+            data = _READ_BUFFER[:got]
             try:
-                self._parse_messages(_READ_BUFFER[:got], messages)
+                single = None if self.partial_message else framing.unpack_single(data)
+                if single is None or type(single) is ArenaNotice:
+                    self._parse_messages(data, messages)
+                else:
+                    messages.append(single)
             except framing.FrameError:
                 self.is_garbled = True
                 return messages, False
@@ -234,9 +257,6 @@ class SupervisorLink:
                 return
             whole, self.partial_message = self.partial_message, bytearray()
             data = memoryview(whole)
-        elif (message := framing.unpack_single(data)) is not None and type(message) is not ArenaNotice:
-            messages.append(message)
-            return
         at = 0
         size = framing.PREFIX_STRUCT.size
         while (left := len(data) - at) >= size:
@@ -253,7 +273,8 @@ class SupervisorLink:
             self.partial_message += data[at:]
 
     def close(self) -> None:
-        """Close the socket, and descriptors that came with nothing."""
+        """Close the sockets, and descriptors that came with nothing."""
         forked_copies.close_descriptors(*self._received_fds)
         self._received_fds.clear()
         self._socket.close()
+        self._outgoing.close()

@@ -59,15 +59,15 @@ def call_granted_items(
     execute = (
         partial(execute_batches, runtime, target) if runtime.spec.batch else PerItem(runtime, target).execute_grant
     )
-    while True:
-        grant = runtime.handle_message(runtime.port.receive())
-        if grant is not None:
-            runtime.send_reply(execute(grant))
+    while not runtime.inputs_ended:
+        message = runtime.port.receive()
+        if type(message) is Grant:
+            runtime.send_reply(execute(message))
             # A thread's grant holds the items themselves: not until the next one arrives.
             runtime.burst_items = iter(())
-            del grant
-        elif runtime.inputs_ended:
-            return
+        else:
+            runtime.handle_message(message)
+        del message
 
 
 def _make_reply(
@@ -150,10 +150,12 @@ class PerItem:
             raise
         except BaseException as error:  # noqa: BLE001  whatever the user's function raises
             failures.append(self._record_failure(part, items[0], 0, error))
-        seconds = perf_counter() - began
-        runtime.measurements.record_items(seconds, 1)
-        self.pace.adapt_interval(seconds)
-        return _make_reply(runtime, grant, 1, failures, began)
+        worked = perf_counter()
+        runtime.measurements.record_items(worked - began, 1)
+        self.pace.adapt_interval(worked - began)
+        outputs = runtime.output_buffer.take_outputs()
+        ended = perf_counter()
+        return Reply((Ack(grant.lease, 1, tuple(failures)),), outputs, ended - began, ended - worked)
 
     def _record_failure(self, part: GrantedRange, encoded: Any, index: int, error: BaseException) -> Failure:
         item = decode_if_possible(part, encoded)

@@ -55,10 +55,11 @@ class GivenItems:
     def pass_over(self, item: Any) -> None:
         """Take one of them; `OtherItems` if it is not the item that was given in its place before."""
         if self._error is None and (other := self._other_item(item)):
-            self._error = OtherItems(
-                f"{other} is not the one that it gave {self._when}; a function that is "
-                "called again must give the same items, or go on from a place that it keeps with `context.save`"
-            )
+            ways = "or go on from a place that it keeps with `context.save`"
+            if self._crc is not None:
+                ways = f"{ways}, or have a `key` by which its items are known"
+            text = f"{other} is not the one that it gave {self._when}; a function that is called again"
+            self._error = OtherItems(f"{text} must give the same items, {ways}")
         if self._error is not None:  # for each item that a thread of the function's own puts, too
             raise self._error
         self.passed += 1

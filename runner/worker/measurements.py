@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _REPORT_INTERVAL = 0.25
 _SHORTEST_SECONDS = 1e-9
+#: More of what was recorded would take memory.
+_MAX_RECORDED = 64
 #: An interval that took less than this many seconds is doubled, and one that took more than that many is quartered.
 QUICK_SECONDS, SLOW_SECONDS = 0.0005, 0.002
 #: Items of one burst at most: all of them are suspects when the worker dies.
@@ -32,22 +34,33 @@ class Measurements:
         self._cpu_clock = thread_time if self._is_thread else process_time
         self._reported_cpu = 0.0
         self._histogram: dict[int, int] = {}
+        #: What has been recorded and is not in the histogram yet: that waits until what was done has been sent.
+        self._recorded: list[tuple[float, int]] = []
         self._next_report = perf_counter() + _REPORT_INTERVAL
 
     def record_items(self, seconds: float, items: int) -> None:
         """Count `items` that took `seconds` together; what each of them took is not known better."""
-        if items > 0:
-            key = ceil(log2(max(seconds / items, _SHORTEST_SECONDS)) * CLASSES_PER_DOUBLING)
-            self._histogram[key] = self._histogram.get(key, 0) + items
+        self._recorded.append((seconds, items))
+        if len(self._recorded) >= _MAX_RECORDED:
+            self._fill_histogram()
+
+    def _fill_histogram(self) -> None:
+        for seconds, items in self._recorded:
+            if items > 0:
+                key = ceil(log2(max(seconds / items, _SHORTEST_SECONDS)) * CLASSES_PER_DOUBLING)
+                self._histogram[key] = self._histogram.get(key, 0) + items
+        self._recorded.clear()
 
     def report_when_due(self, now: float) -> None:
         """Send what was measured, if that was not done just now. In the thread that executes."""
+        self._fill_histogram()
         if now >= self._next_report:
             self._next_report = now + _REPORT_INTERVAL
             self.report_now()
 
     def report_now(self) -> None:
         """Send what was measured since the last time."""
+        self._fill_histogram()
         times, self._histogram = self._histogram, {}
         used = self._cpu_clock()
         used, self._reported_cpu = max(0.0, used - self._reported_cpu), used

@@ -17,7 +17,7 @@ from __future__ import annotations
 import queue
 import threading
 from functools import partial
-from itertools import groupby, islice
+from itertools import filterfalse, groupby, islice
 from time import perf_counter
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from runner.tasks import Outbox
 from runner.transport import item_codec
 from runner.transport.messages import Credit, Produced
 from runner.worker.given_items import GivenItems, PlaceReporter
+from runner.worker.item_keys import ItemKeys
 from runner.worker.outbox_threads import outbox_until_released
 from runner.worker.outputs import MAX_CHUNK_BYTES
 from runner.worker.returned_values import check_result
@@ -86,7 +87,9 @@ class SourceOutput:
         self._waiting_since: float | None = None
         #: What is to be passed over, and where this source is.
         spec = runtime.spec
-        self.crc = SourceCrc(spec.restart_point) if spec.durable and spec.output_groups else None
+        is_compared = spec.durable and bool(spec.output_groups)
+        self.keys = ItemKeys(spec.key, spec.restart_point.key_file) if is_compared and spec.key else None
+        self.crc = SourceCrc(spec.restart_point, self.keys) if is_compared else None
         self.given_items = GivenItems(spec.restart_point, self.crc)
         self.place_reporter = PlaceReporter(runtime.port, with_digests=spec.mode != "thread" and not spec.durable)
         runtime.context.keep_place = self.keep_place
@@ -150,7 +153,7 @@ class SourceOutput:
             self._waited_seconds += now - self._waiting_since
             self._waiting_since = now
         busy = now - self._sent_at - self._waited_seconds
-        crcs = (0, {}) if self.crc is None else self.crc.take_sent(items)
+        crcs = (0, {}, b"") if self.crc is None else self.crc.take_sent(items)
         self.runtime.port.send(Produced(items, outputs, busy, not self.nothing_in_flight, *crcs))
         self.runtime.measurements.record_items(busy, items)
         self._sent_at, self._waited_seconds = now, 0.0
@@ -251,6 +254,12 @@ class SourceOutput:
             self.was_given(item)
             del item
 
+    def was_given_by_key(self, item: Any) -> bool:
+        """Return True if an earlier life of a durable run has given an item with this key."""
+        if self.runtime.context.stopping:
+            raise SourceStopped
+        return self.keys is not None and self.keys.was_given(item)
+
     def was_given(self, item: Any) -> bool:
         """Return True if an item was given before, and is passed over now."""
         if self.given_items.left <= 0:
@@ -264,7 +273,7 @@ class SourceOutput:
         """Take one item of an Outbox, from any thread; `queue.Full` if there is no room within `timeout` seconds."""
         with self.credit_condition:
             try:
-                if self.was_given(item):
+                if self.was_given_by_key(item) or self.was_given(item):
                     return
                 has_credit = self._reserve_locked(timeout)
             except SourceStopped:
@@ -301,6 +310,8 @@ class SourceOutput:
                 self.put(item)
                 del item  # else it lives while the next one is made
             return
+        if self.keys is not None:
+            items = filterfalse(self.was_given_by_key, items)
         self._pass_over(items)
         if self.crc is not None:
             items = map(self.crc.add, items)
@@ -457,7 +468,7 @@ async def _send_async_items(source_output: SourceOutput, items: AsyncGeneratorTy
     try:
         await loop.run_in_executor(None, source_output.reserve_credit)
         async for item in items:
-            if source_output.was_given(item):
+            if source_output.was_given_by_key(item) or source_output.was_given(item):
                 continue
             if source_output.crc is not None:
                 source_output.crc.add(item)

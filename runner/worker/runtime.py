@@ -160,9 +160,12 @@ def encoded_items(part: GrantedRange) -> item_codec.EncodedItems | memoryview:
 
     Machine words are read by `codec.some`, when their turn comes.
     """
+    payload = part.payload
     if part.payload_kind == PICKLED:
-        return item_codec.lazy_items(_pickled_payload(part), part.start, part.count)
-    return item_codec.items_between(part.payload, part.start, part.start + part.count)
+        return item_codec.lazy_items(
+            payload.data if type(payload) is SharedPayload else payload, part.start, part.count
+        )
+    return item_codec.items_between(payload, part.start, part.start + part.count)
 
 
 def all_encoded_items(part: GrantedRange) -> item_codec.EncodedItems:

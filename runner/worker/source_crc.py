@@ -10,7 +10,10 @@ import marshal
 import zlib
 from typing import TYPE_CHECKING, Any
 
+from runner.tasks import To
+
 if TYPE_CHECKING:
+    from runner.worker.item_keys import ItemKeys
     from runner.worker.spec import RestartPoint
 
 _PLAIN_TYPES = frozenset({int, float, str, bytes, bool, type(None)})
@@ -25,6 +28,8 @@ def item_mark(item: Any) -> bytes:
     (True, False, True)
     """
     kind = type(item)
+    if kind is To:
+        return bytes(item.port, "utf-8") + item_mark(item.item)
     if kind in _PLAIN_TYPES:
         return marshal.dumps(item, _MARSHAL_VERSION)
     values: Any = (*item, *item.values()) if kind is dict else item if kind is list or kind is tuple else (item,)
@@ -34,7 +39,7 @@ def item_mark(item: Any) -> bytes:
 
 
 class SourceCrc:
-    """The CRC of the items so far, and of those that have been sent.
+    """The CRC of the items so far, and of those that have been sent; with `keys`, their keys as well.
 
     >>> from runner.worker.spec import RestartPoint
     >>> crc = SourceCrc(RestartPoint())
@@ -44,13 +49,15 @@ class SourceCrc:
     ([1, 2], [])
     """
 
-    def __init__(self, start: RestartPoint) -> None:
+    def __init__(self, start: RestartPoint, keys: ItemKeys | None = None) -> None:
+        self._keys = keys
         #: How many items there were, those included that are passed over, and their CRC.
         self._count, self.value = start.saved_items, start.saved_crc
         self._given = self._sent_count = start.given_items
         self._sent_value = start.crc
-        #: CRCs after each item that has not been sent; those at powers of two with their counts.
+        #: CRCs after each item that has not been sent, and their keys; those at powers of two with their counts.
         self._unsent: list[int] = []
+        self._unsent_keys: list[bytes] = []
         self._unsent_checks: list[tuple[int, int]] = []
 
     def add(self, item: Any) -> Any:
@@ -58,17 +65,21 @@ class SourceCrc:
         self._count += 1
         self.value = zlib.crc32(item_mark(item), self.value)
         if self._count > self._given:
+            if self._keys is not None:
+                self._unsent_keys.append(self._keys.digest(item))
             self._unsent.append(self.value)
             if not self._count & (self._count - 1):
                 self._unsent_checks.append((self._count, self.value))
         return item
 
-    def take_sent(self, items: int) -> tuple[int, dict[int, int]]:
-        """Return the CRC after the next `items` that leave, and those at powers of two among them."""
+    def take_sent(self, items: int) -> tuple[int, dict[int, int], bytes]:
+        """Return the CRC after the next `items` that leave, those at powers of two among them, and their keys."""
         if items:
             self._sent_value = self._unsent[items - 1]
             del self._unsent[:items]
             self._sent_count += items
         checks = {count: crc for count, crc in self._unsent_checks if count <= self._sent_count}
         del self._unsent_checks[: len(checks)]
-        return self._sent_value, checks
+        keys = b"".join(self._unsent_keys[:items])
+        del self._unsent_keys[:items]
+        return self._sent_value, checks, keys

@@ -32,7 +32,8 @@ class RestartPoint(Struct, frozen=True):
     """What earlier workers of the same name have given and saved: this one goes on there.
 
     `digests` are (number of the item from 0, digest) pairs; `saved` is JSON, of when `saved_items` had been given.
-    In a durable run: `crc` of all items, `checks` at powers of two, and `saved_crc` of the first `saved_items`.
+    In a durable run: `crc` of all items, `checks` at powers of two, and `saved_crc` of the first `saved_items`; and a
+    file of the keys that earlier lives of the run have given, which are not counted here.
     """
 
     given_items: int = 0
@@ -42,6 +43,7 @@ class RestartPoint(Struct, frozen=True):
     crc: int = 0
     checks: dict[int, int] = field(default_factory=dict)
     saved_crc: int = 0
+    key_file: str = ""
 
 
 class WorkerSpec(Struct, frozen=True):
@@ -87,6 +89,8 @@ class WorkerSpec(Struct, frozen=True):
     prefixes_hook_output: bool = False
     #: The run is durable: nothing lies in arenas, and a source counts its items.
     durable: bool = False
+    #: The field by which a durable run knows its items again (`item_keys`).
+    key: str = ""
     #: It executes nothing, and shows items instead (`worker.suspect_preview`).
     previews_suspects: bool = False
 

@@ -226,7 +226,7 @@ def test_a_signal_drains_the_run_and_goes_on_to_the_program(project, number, cap
         assert got == ["SIGTERM"]
 
 
-@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("method", [pytest.param("forkserver", marks=pytest.mark.slow), "spawn"])
 def test_a_script_without_a_guard(counting, method):
     script = counting / "script.py"
     script.write_text(
@@ -312,7 +312,7 @@ def test_the_collector_is_as_it_was(project, frozen):
     assert result.tasks["collects"].results == {"collects": True}
 
 
-@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("method", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_functions_run_with_the_collector_on(project, method):
     tasks = "[tasks.thread]\ncall = 'collects'\nmode = 'thread'\n[tasks.process]\ncall = 'collects'\nmode = 'process'\n"
     made = project({"tasks.toml": tasks, "plugins/collecting.py": COLLECTING})

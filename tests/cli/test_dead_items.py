@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 WORK = """
     import sys, threading, os
-    import numpy
     from runner import task
 
     class Loaf:
@@ -29,6 +28,11 @@ WORK = """
     class Stone:
         def __reduce__(self): raise SystemExit("no pickle of this")
 
+    def array(number):
+        import numpy  # here, as most runs do without
+
+        return numpy.full(30_000, number)
+
     @task
     def numbers(): yield from range(40)
     @task
@@ -36,13 +40,13 @@ WORK = """
     @task
     def loaves(): yield from map(Loaf, range(40))
     @task
-    def arrays(): yield from (numpy.full(30_000, number) for number in range(40))
+    def arrays(): yield from map(array, range(40))
     @task
     def blobs(): yield from (bytes([number]) * 100_000 for number in range(40))
     @task
     def long_texts(): yield from (chr(65 + number) * 100_000 for number in range(40))
     @task
-    def pairs(): yield from ((number, numpy.full(30_000, number), bytearray(100_000)) for number in range(40))
+    def pairs(): yield from ((number, array(number), bytearray(100_000)) for number in range(40))
     @task
     def stones(): yield from (Stone() for number in range(3))
     @task

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 WORK = """
     import os, time
     from pathlib import Path
-    import numpy
     from runner import Context, DeadLetter, Inbox, Outbox, task
 
     def note(name, text):
@@ -40,13 +39,18 @@ WORK = """
             return False
 
     def number_of(item):
-        return int(item[0]) if isinstance(item, (list, tuple, numpy.ndarray)) else int(item)
+        return item if isinstance(item, int) else int(item[0])
 
     @task
     def make(*, kind: str = "int"):
         note("made", "x")
         for number in range(30):
-            yield {"int": number, "list": [number, "text"], "array": numpy.full(20_000, number)}[kind]
+            yield number if kind == "int" else [number, "text"] if kind == "list" else array(number)
+
+    def array(number):
+        import numpy  # here, as most runs do without
+
+        return numpy.full(20_000, number)
 
     @task
     def work(item, context: Context):
@@ -137,7 +141,6 @@ def also_slow(value: Any) -> Any:
 QUICK_TOPOLOGIES = {
     "async, thread",
     "arrays, process",
-    "only threads, thread source",
     "boxes, process",
     "fan-out",
     "letters",
@@ -400,16 +403,20 @@ def test_tries_are_counted_anew_and_a_dead_letter_is_given_again_as_the_letter_i
 
 
 SINKS = """
+    mode = "thread"
     [tasks.one]
     call = "work"
+    mode = "thread"
     inputs = "a"
     outputs = ["b", "c"]
     [tasks.two]
     call = "std.write_lines"
+    mode = "thread"
     with = { path = "lines" }
     inputs = "b"
     [tasks.three]
     call = "std.write_jsonl"
+    mode = "thread"
     with = { path = "new.jsonl" }
     inputs = "c"
 """
@@ -462,15 +469,20 @@ def test_rows_are_added_below_the_columns_that_are_there(project: Any) -> None:
 # -- what runs, and what does not ---------------------------------------------------------------------
 
 
+#: Which letters are chosen, and what is said of them, has nothing to do with processes.
 LINE = """
+    mode = "thread"
     [tasks.one]
     call = "work"
+    mode = "thread"
     inputs = "a"
     outputs = "b"
     [tasks.two]
     call = "work"
+    mode = "thread"
     inputs = "b"
 """
+LINE_OF_PROCESSES = LINE.replace("thread", "process")
 
 
 @pytest.mark.parametrize("task", ['after = ["one"]', also_slow('after = ["two", "make"]'), also_slow("")])
@@ -510,12 +522,12 @@ def test_what_comes_after_a_source_that_had_failed_is_not_started_behind_its_bac
 
 
 def test_the_dead_items_of_a_run_that_was_killed_are_given_again_and_what_it_left_is_said(project: Any) -> None:
-    tasks = LINE + '    [tasks.last]\n    call = "alone"\n    after = ["two"]\n'
+    tasks = LINE_OF_PROCESSES + '    [tasks.last]\n    call = "alone"\n    after = ["two"]\n'
     made = make(project, tasks, "one 3")
     work = (made.path / "plugins" / "work.py").read_text()
-    endless = work.replace("        yield {", "        if number == 20: time.sleep(60)\n        yield {", 1)
+    endless = work.replace("        yield number", "        if number == 20: time.sleep(60)\n        yield number", 1)
     (made.path / "plugins" / "work.py").write_text(endless)
-    running = made.start()
+    running = made.fork()
     wait_for(lambda: any(each.read_text().count("\n") > 1 for each in made.path.glob(".runner/runs/*/dead.jsonl")))
     running.process.kill()
     running.finish()
@@ -670,8 +682,10 @@ def test_there_is_no_such_run(project: Any) -> None:
     ("old", "new", "said"),
     [
         ('inputs = "b"', 'inputs = "c"', "there is no queue `b` any more (1 item)"),
-        ("[tasks.two]", "[tasks.three]", "there is no task `two` any more (1 item)"),
-        ("[tasks.one]", "[tasks.one", "E102"),
+        pytest.param(
+            "[tasks.two]", "[tasks.three]", "there is no task `two` any more (1 item)", marks=pytest.mark.slow
+        ),
+        pytest.param("[tasks.one]", "[tasks.one", "E102", marks=pytest.mark.slow),
         ('call = "work"', 'call = "wrok"', "E301"),
     ],
 )
@@ -720,21 +734,25 @@ def test_letters_of_an_older_runner_are_refused(project: Any) -> None:
     assert "an older runner" in outcome.err
 
 
+HEADINGS = [
+    {"file": "tasks.toml", "folder": "/nowhere/there", "given": None},
+    {"file": "tasks.toml", "folder": ".", "given": {"params": 3}},
+    {"file": 3},
+]
+LETTERS = [
+    {"id": "1.0", "queue": "a", "task": "one", "kept": {"at": -1, "size": 9, "crc": 0}},
+    {"id": "9" * 5000 + ".0", "queue": "a", "task": "one"},
+    {"id": ["x"], "queue": 3},
+    {"id": "1.0", "queue": "a", "task": "one", "kept": "x", "letter": [1]},
+]
+
+
 @pytest.mark.parametrize(
-    "heading",
+    ("heading", "letter"),
     [
-        {"file": "tasks.toml", "folder": ".", "given": {"params": 3}},
-        {"file": 3},
-        {"file": "tasks.toml", "folder": "/nowhere/there", "given": None},
-    ],
-)
-@pytest.mark.parametrize(
-    "letter",
-    [
-        {"id": "1.0", "queue": "a", "task": "one", "kept": {"at": -1, "size": 9, "crc": 0}},
-        {"id": "9" * 5000 + ".0", "queue": "a", "task": "one"},
-        {"id": ["x"], "queue": 3},
-        {"id": "1.0", "queue": "a", "task": "one", "kept": "x", "letter": [1]},
+        pytest.param(heading, letter, marks=pytest.mark.slow if at and by else ())
+        for at, heading in enumerate(HEADINGS)
+        for by, letter in enumerate(LETTERS)
     ],
 )
 def test_letters_that_were_written_by_hand_are_refused(project: Any, heading: Any, letter: Any) -> None:
@@ -768,9 +786,11 @@ PARAMS = """
     [queues]
     a = {}
     [tasks.make]
+    mode = "thread"
     with = { count = 2 }
     outputs = "a"
     [tasks.say]
+    mode = "thread"
     with = { word = "${word}", token = "${token}" }
     inputs = "a"
 """
@@ -824,7 +844,7 @@ def test_a_param_of_the_environment_is_kept_and_so_is_the_folder(project: Any, t
 
 
 def test_a_worker_that_is_killed_in_the_retry_costs_nothing(project: Any) -> None:
-    made = make(project, LINE, "one 3, one 4, one 5", kill="")
+    made = make(project, LINE_OF_PROCESSES, "one 3, one 4, one 5", kill="")
     assert made.run().exit == 4
     (made.path / "bad").unlink()
     outcome = retry(made)
@@ -835,10 +855,10 @@ def test_a_worker_that_is_killed_in_the_retry_costs_nothing(project: Any) -> Non
 
 @pytest.mark.parametrize("how", [also_slow(signal.SIGINT), signal.SIGKILL])
 def test_a_retry_that_is_cut_short_is_taken_up_again_by_the_next_one(project: Any, how: signal.Signals) -> None:
-    made = make(project, LINE, "one 3, one 4, one 5, one 6", slow="")
+    made = make(project, LINE_OF_PROCESSES, "one 3, one 4, one 5, one 6", slow="")
     assert made.run().exit == 4
     (made.path / "bad").unlink()
-    running = made.start("retry", "--grace", "0.5s", verb="dead")
+    running = made.fork("retry", "--grace", "0.5s", verb="dead")
     wait_for(lambda: (made.path / "begun").exists())
     other = retry(made, runs(made)[0].name)
     assert other.exit == 3, other
@@ -866,7 +886,7 @@ def disturbed_retry(made: Project, chance: random.Random) -> None:
     slow.write_text("")
     begun.unlink(missing_ok=True)
     least = len(noted(made, "one")) + len(noted(made, "two")) + chance.randrange(10)
-    running = made.start("retry", "--grace", "1s", verb="dead")
+    running = made.fork("retry", "--grace", "1s", verb="dead")
 
     def goes_on() -> bool:
         return running.process.poll() is None
@@ -924,7 +944,7 @@ def test_a_run_that_goes_on_is_not_retried_yet(project: Any) -> None:
     work = (made.path / "plugins" / "work.py").read_text()
     work += "\n@task\ndef rest_of(context: Context):\n    while not context.stopping and not Path('end').exists(): time.sleep(0.01)\n    yield 1\n"
     (made.path / "plugins" / "work.py").write_text(work)
-    running = made.start()
+    running = made.fork()
     wait_for(lambda: any(each.read_text().count("\n") > 1 for each in made.path.glob(".runner/runs/*/dead.jsonl")))
     outcome = retry(made, "last")
     assert outcome.exit == 3, outcome

@@ -16,7 +16,8 @@ from runner.cli import new
 
 def pytest_in(folder, *, python=sys.executable, env=None):
     """Run the tests of a folder as its owner would; runner is importable from anywhere."""
-    path = {} if python != sys.executable else {"PYTHONPATH": str(ROOT)}
+    # Templates ask for no plugin of pytest; to import those of this environment takes longer than their tests.
+    path = {} if python != sys.executable else {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(
         [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=folder, env={**os.environ, **path, **(env or {})}, capture_output=True, text=True, timeout=100,

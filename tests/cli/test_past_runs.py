@@ -120,7 +120,7 @@ def test_events_are_enough_for_the_record(made):
 def test_events_into_a_pipe(made):
     pipe = made.path / "pipe"
     os.mkfifo(pipe)
-    running = made.start("tasks.toml", "--events", "pipe", "--no-record")
+    running = made.fork("tasks.toml", "--events", "pipe", "--no-record")
     names = [json.loads(line).get("event") for line in pipe.read_text().splitlines()]
     assert running.finish().exit == 4
     assert (names[1], names[-1]) == ("RunStarted", "RunEnded")
@@ -227,7 +227,7 @@ WAITS = """
 
 def test_a_run_that_goes_on_and_one_that_was_killed(project):
     made = project({"tasks.toml": SLOW, "plugins/work.py": WAITS})
-    running = made.start("tasks.toml")
+    running = made.fork("tasks.toml")
     wait_for((made.path / "taken").exists)
     (entry,) = made.run("runs", "--json", verb="list").json
     assert (entry["end"], entry["exit_code"]) == ("going on", None)

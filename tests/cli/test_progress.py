@@ -176,7 +176,12 @@ def test_a_terminal_that_takes_nothing_does_not_hold_up_the_run(terminal, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "how", [{"args": ["--progress", "none"]}, {"args": ["-q"]}, {"env": {"TERM": "dumb"}}], ids=str
+    "how",
+    [
+        {"args": ["--progress", "none"]},
+        *(pytest.param(how, marks=pytest.mark.slow) for how in ({"args": ["-q"]}, {"env": {"TERM": "dumb"}})),
+    ],
+    ids=str,
 )
 def test_where_it_is_not_wanted_nothing_is_drawn(terminal, tmp_path, how):
     run = terminal(*how.get("args", ()), env=how.get("env"))

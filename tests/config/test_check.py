@@ -140,6 +140,11 @@ def said(folder, text):
         ),
         ("[tasks.a]\nbatch = 3", [("E210", 2, 1, "`batch` of task `a` has no effect: the task has no inputs")]),
         (
+            '[queues]\nq = {}\n[tasks.a]\noutputs = "q"\nkey = "."\n[tasks.b]\ninputs = "q"\nkey = "."',
+            [("E210", 8, 1, "`key` of task `b` has no effect: the task has inputs")],
+        ),
+        ('[tasks.a]\nkey = "."', [("E210", 2, 1, "`key` of task `a` has no effect: it has no outputs")]),
+        (
             '[queues]\nq = {}\nd = {}\n[tasks.a]\noutputs = ["q", "d"]\n'
             '[tasks.b]\ninputs = "q"\ndead = "d"\n[tasks.c]\ninputs = "d"',
             [("E212", 5, 17, "task `a` writes items to `d`, which holds the dead letters of task `b`")],

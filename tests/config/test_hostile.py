@@ -102,7 +102,18 @@ def said(path) -> str:
 LIMIT = 20.0
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+#: As long as each other, and longer than all that is quick together.
+LARGE = {
+    "fifty thousand tables",
+    "fifty thousand good tasks and a bad one",
+    "two thousand tasks in a row",
+    "fifty thousand wrong keys",
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in HOSTILE]
+)
 def test_a_clean_error_within_a_second(name, tmp_path):
     file = tmp_path / "tasks.toml"
     file.write_bytes(HOSTILE[name])

@@ -94,7 +94,7 @@ def test_a_worker_is_as_if_its_fork_server_were_an_interpreter_of_its_own(projec
         "main": None,
         "hook": True,
         "held": False,
-        "files": 104,  # as the command has raised it
+        "files": 108,  # as the command has raised it
         "set": "yes",
         "unset": None,
     }
@@ -218,7 +218,11 @@ def test_a_daemon_that_a_plugin_forks_at_import_does_not_keep_the_fork_server(pr
             "import atexit; atexit.register(print, 'exit', flush=True); from runner.__main__ import main; main()",
             1,
         ),
-        ("import sys; sys.setprofile(lambda *_: None); from runner.__main__ import main; main()", 0),
+        pytest.param(
+            "import sys; sys.setprofile(lambda *_: None); from runner.__main__ import main; main()",
+            0,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_program_that_has_more_than_the_command_in_it_is_not_copied(project, start, exits):

@@ -298,8 +298,8 @@ if __name__ == "__main__":
                 os._exit(0 if sys.exc_info()[0] is None else sys.excepthook(*sys.exc_info()) or 1)
         os.waitpid(pid, 0)
 """
-CASES = [("executor", "spawn"), ("pool", "fork"), ("copy", "forkserver")]
-REST = [("executor", "fork"), ("executor", "forkserver"), ("pool", "spawn"), ("pool", "forkserver")]
+CASES = [("executor", "spawn"), ("copy", "forkserver")]
+REST = [("pool", "fork"), ("executor", "fork"), ("executor", "forkserver"), ("pool", "spawn"), ("pool", "forkserver")]
 
 
 @pytest.mark.parametrize(("kind", "method"), [*CASES, *(pytest.param(*each, marks=pytest.mark.slow) for each in REST)])

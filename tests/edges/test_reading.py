@@ -107,7 +107,13 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param(shape, marks=pytest.mark.slow) if shape in {"wide bipartite", "star", "loose"} else shape
+        for shape in SHAPES
+    ],
+)
 def test_a_graph_of_a_thousand_tasks(shape):
     made = graph(SHAPES[shape])
     began = time.monotonic()

@@ -125,7 +125,7 @@ def record(made: Project) -> dict[str, Any]:
     ("call", "options", "env"),
     [
         ("sleeps", "", {}),
-        ("sleeps_in", "", {}),
+        pytest.param("sleeps_in", "", {}, marks=pytest.mark.slow),
         ("sleeps_on", "", {}),
         ("sleeps_over", "batch = 3", {}),
         pytest.param("sleeps", "ordered = true\nworkers = 2", {}, marks=pytest.mark.slow),
@@ -159,7 +159,7 @@ def test_what_is_no_exception_is_its_items_error_without_frames_of_ours(project:
     assert not [text for text in outcome.err.splitlines() if "runner/" in text or "multiprocessing" in text]
 
 
-@pytest.mark.parametrize("call", ["dies", "dies_on"])
+@pytest.mark.parametrize("call", [pytest.param("dies", marks=pytest.mark.slow), "dies_on"])
 def test_the_first_death_names_the_value(project: Make, call: str) -> None:
     made, outcome = line(project, call, "")
     assert outcome.exit == 4, outcome
@@ -265,8 +265,15 @@ ENDLESS = """
 """
 
 
-@pytest.mark.parametrize("mode", ["thread", "process"])
-@pytest.mark.parametrize("grace", ["300ms", "10s"])
+@pytest.mark.parametrize(
+    ("grace", "mode"),
+    [
+        ("300ms", "process"),
+        ("10s", "thread"),
+        pytest.param("300ms", "thread", marks=pytest.mark.slow),
+        pytest.param("10s", "process", marks=pytest.mark.slow),
+    ],
+)
 def test_the_deadline_is_the_end_and_what_had_more_is_said(project: Make, mode: str, grace: str) -> None:
     made = project({"tasks.toml": ENDLESS.format(mode=mode, options=""), "plugins/work.py": WORK})
     outcome = made.run("--deadline", "2s", "--grace", grace, "--json")
@@ -280,7 +287,7 @@ def test_the_deadline_is_the_end_and_what_had_more_is_said(project: Make, mode: 
 
 def test_a_signal_and_a_failure_say_what_had_more(project: Make) -> None:
     made = project({"tasks.toml": ENDLESS.format(mode="thread", options=""), "plugins/work.py": WORK})
-    running = made.start("--events", "events")
+    running = made.fork("--events", "events")
     while not (made.path / "events").exists() or "WorkerReady" not in (made.path / "events").read_text():
         assert running.process.poll() is None
     running.process.send_signal(signal.SIGINT)

@@ -229,6 +229,7 @@ def found() -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_planted_a_failed_write_is_forgotten(monkeypatch):
     real = sinks._FileSink._write_items
 
@@ -242,6 +243,7 @@ def test_planted_a_failed_write_is_forgotten(monkeypatch):
     assert found()
 
 
+@pytest.mark.slow
 def test_planted_the_place_is_taken_without_a_look(monkeypatch):
     def keep(self):
         Path(self._aside).replace(self._target)

@@ -99,9 +99,9 @@ def kept_letters(made: Any) -> int:
     return sum(1 for _ in store.read_letters(store.find_dead_letters(made.path / ".runner"))) if found else 0
 
 
-def check_failing(made: Any, capfd: Any, monkeypatch: Any, number: int) -> int:
-    """Fail the first call, the second, ... until a run passes; how many there were."""
-    for at in range(1, 500):
+def check_failing(made: Any, capfd: Any, monkeypatch: Any, number: int, step: int = 1) -> int:
+    """Fail one call of each `step`, the first, the next, ... until a run passes; how many there were."""
+    for at in range(1, 500, step):
         shutil.rmtree(made.path / ".runner", ignore_errors=True)
         failing = Failing(at, number)
         monkeypatch.setattr(run_folders, "os", failing)
@@ -122,15 +122,23 @@ def check_failing(made: Any, capfd: Any, monkeypatch: Any, number: int) -> int:
 
 
 @pytest.mark.parametrize(
-    "number", [errno.ENOSPC, pytest.param(errno.EIO, marks=pytest.mark.slow)], ids=errno.errorcode.get
+    ("number", "step"),
+    [(errno.ENOSPC, 3), *(pytest.param(number, 1, marks=pytest.mark.slow) for number in (errno.ENOSPC, errno.EIO))],
 )
-def test_whatever_the_disk_refuses_the_run_ends_well_and_says_what_it_kept(made, capfd, monkeypatch, number):
-    assert 15 < check_failing(made, capfd, monkeypatch, number) < 200
+def test_whatever_the_disk_refuses_the_run_ends_well_and_says_what_it_kept(made, capfd, monkeypatch, number, step):
+    assert 15 < check_failing(made, capfd, monkeypatch, number, step) < 200
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root and unshare")
-@pytest.mark.parametrize("mode", ["thread", "process"])
-@pytest.mark.parametrize("size", ["8k", "16k"])
+@pytest.mark.parametrize(
+    ("size", "mode"),
+    [
+        ("8k", "thread"),
+        ("16k", "process"),
+        pytest.param("8k", "process", marks=pytest.mark.slow),
+        pytest.param("16k", "thread", marks=pytest.mark.slow),
+    ],
+)
 def test_a_full_disk(made, mode, size):
     text = (made.path / "tasks.toml").read_text().replace('mode    = "thread"', f'mode = "{mode}"')
     (made.path / "tasks.toml").write_text(text)
@@ -570,6 +578,7 @@ def test_planted_run_ids_of_time_and_pid(monkeypatch):
     check_noticed(lambda: check_run_ids(monkeypatch))
 
 
+@pytest.mark.slow
 def test_planted_letters_that_are_lost_in_silence(made, monkeypatch, capfd):
     monkeypatch.setattr(store.DeadLetterFile, "write_error", "")
     check_noticed(lambda: check_failing(made, capfd, monkeypatch, errno.ENOSPC))

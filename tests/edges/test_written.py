@@ -508,16 +508,10 @@ def test_json_and_nothing_else(mode, project):
         ["report", "--json", "--trace", "trace.json"],
     ]
     for command in commands:
-        done = subprocess.run(
-            [sys.executable, "-m", "runner", *command],
-            cwd=made.path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done
-        assert json.loads(done.stdout) is not None, command
+        verb, *args = command
+        outcome = made.run(*args, verb=verb)
+        assert outcome.exit == 0, outcome
+        assert json.loads(outcome.out) is not None, command
 
 
 # -- planted bugs -----------------------------------------------------------------------------

@@ -416,9 +416,15 @@ def test_a_worker_that_names_memory_it_cannot_have_is_killed_and_replaced(tmp_pa
     assert death.will_restart
 
 
-@pytest.mark.parametrize("ordered", [False, True])
-@pytest.mark.parametrize("mode", ["thread", "process"])
-@pytest.mark.parametrize("batch", [Batch(1), Batch(10), Batch(64, wait=0.01), Batch(10, bytes=40)])
+@pytest.mark.parametrize(
+    ("batch", "mode", "ordered"),
+    [
+        pytest.param(batch, mode, ordered, marks=() if (at + by + ordered) % 2 else pytest.mark.slow)
+        for at, batch in enumerate([Batch(1), Batch(10), Batch(64, wait=0.01), Batch(10, bytes=40)])
+        for by, mode in enumerate(["thread", "process"])
+        for ordered in (False, True)
+    ],
+)
 def test_an_async_function_takes_batches(batch: Batch, mode: str, ordered: bool, tmp_path: Path) -> None:
     """Until now such a task did not end; what it left of a last batch came never."""
     collected: list[Any] = []

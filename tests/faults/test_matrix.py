@@ -63,6 +63,21 @@ def cells() -> list[Any]:
     return found
 
 
+FORMS = ["batch", "async", "async batch", "boxes", "ordered", "one at a time"]
+
+
+def cells_of_forms() -> list[Any]:
+    """Every form at every moment in two ways; quick is each form at two of the moments, in turn."""
+    found = []
+    for at, form in enumerate(FORMS):
+        quick = {"item", ("amid Reply", "after Reply")[at % 2]}
+        for moment in ("item", "encode", "before Reply", "amid Reply", "after Reply"):
+            for way in ("SIGKILL", "_exit(0)"):
+                marks = () if way == "SIGKILL" and moment in quick else pytest.mark.slow
+                found.append(pytest.param(form, moment, way, marks=marks))
+    return found
+
+
 def stages(fault: Fault, middle: Any = functions.Stage, **options: Any) -> tuple[Any, list[Any]]:
     collected: list[Any] = []
     return plan(
@@ -97,7 +112,7 @@ def test_a_worker_dies(victim: str, moment: str, way: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("method", ["spawn"])
-@pytest.mark.parametrize("moment", ["setup", also_slow("item"), "amid Reply", also_slow("after Reply")])
+@pytest.mark.parametrize("moment", [*map(also_slow, ("setup", "item", "after Reply")), "amid Reply"])
 def test_a_spawned_worker_dies(moment: str, method: str, tmp_path: Path) -> None:
     fault = Fault(moment, "SIGKILL", "middle", COUNT // 2, tmp_path)
     made, collected = stages(fault)
@@ -107,11 +122,7 @@ def test_a_spawned_worker_dies(moment: str, method: str, tmp_path: Path) -> None
     assert sorted(collected) == list(range(COUNT))
 
 
-@pytest.mark.parametrize("way", [pytest.param("SIGKILL"), pytest.param("_exit(0)", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "moment", ["item", also_slow("encode"), also_slow("before Reply"), "amid Reply", "after Reply"]
-)
-@pytest.mark.parametrize("form", ["batch", "async", "async batch", "boxes", "ordered", "one at a time"])
+@pytest.mark.parametrize(("form", "moment", "way"), cells_of_forms())
 def test_in_every_form_of_a_task(form: str, moment: str, way: str, tmp_path: Path) -> None:
     fault = Fault(moment, way, "middle", COUNT // 2, tmp_path)
     given: dict[str, Any] = {
@@ -155,7 +166,7 @@ def test_a_source_that_has_sent_nothing_starts_again(way: str, tmp_path: Path) -
     assert sorted(collected) == list(range(COUNT))
 
 
-@pytest.mark.parametrize("way", ["SIGKILL", "SIGSEGV", "_exit(0)", "sys.exit"])
+@pytest.mark.parametrize("way", ["SIGKILL", "SIGSEGV", *map(also_slow, ("_exit(0)", "sys.exit"))])
 def test_an_item_that_kills_three_workers_is_a_dead_letter(way: str, tmp_path: Path) -> None:
     fault = Fault("item", way, "middle", COUNT // 2, tmp_path, times=3)
     made, collected = stages(fault)

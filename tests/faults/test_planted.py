@@ -1183,7 +1183,19 @@ def key_of(check: Callable[[], object]) -> str:
 CHECKS = {key_of(bug.check): bug.check for bug in BUGS.values()}
 
 
-@pytest.mark.parametrize("check", CHECKS)
+def is_a_test(check: Callable[[], object]) -> bool:
+    """Whether the default set has the check as it is, as a test of its own."""
+    return inspect.isfunction(check) and check.__name__.startswith("test_") and check.__module__ != __name__
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(key, marks=pytest.mark.slow if check is compared_schedules else ())
+        for key, check in CHECKS.items()
+        if not is_a_test(check)
+    ],
+)
 def test_without_a_bug_it_passes(check: str) -> None:
     CHECKS[check]()
 

@@ -307,6 +307,8 @@ FALLBACK = pytest.mark.parametrize(
     "no_arena", ["", pytest.param("1", marks=pytest.mark.slow)], ids=["arenas", "fallback"]
 )
 
+ALSO_THREAD = pytest.mark.parametrize("mode", ["process", pytest.param("thread", marks=pytest.mark.slow)])
+
 
 @FALLBACK
 @pytest.mark.parametrize("middle", MIDDLES, ids=lambda value: value.replace("\n", " "))
@@ -335,7 +337,7 @@ def test_an_array_that_is_changed_after_it_was_yielded(run: Callable[..., Outcom
     assert rows(outcome) == sorted(expected(30) + [[-7] * 5 + [-7 * SIZE]] * 30, key=lambda row: json.dumps(row))
 
 
-@pytest.mark.parametrize("mode", ["process", "thread"])
+@ALSO_THREAD
 def test_every_reader_of_a_copied_queue_has_its_own(run: Callable[..., Outcome], mode: str) -> None:
     readers = "".join(
         f'[tasks.{name}]\ncall = "{name}"\nmode = "{mode}"\ninputs = ["made"]\noutputs = ["changed"]\n'
@@ -358,16 +360,16 @@ def test_after_a_death_an_item_is_what_was_sent(run: Callable[..., Outcome], tmp
     assert rows(run(line(source, "same process", middle, "weigh process"))) == expected(6)
 
 
-@pytest.mark.parametrize("sink", ["process", "thread"])
+@pytest.mark.parametrize("sink", ["process", pytest.param("thread", marks=pytest.mark.slow)])
 def test_the_dead_leave_no_arena_behind(run: Callable[..., Outcome], tmp_path: Any, sink: str) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()
     middle = f'die_often process with = {{ marks = "{marks}" }}'
-    source = "arrays process with = { count = 60 }"
+    source = "arrays process with = { count = 30 }"
     outcome = run(line(source, middle, f"Arenas {sink}", queues="size = 4"))
-    assert "60 read = 60 done" in outcome.err
-    assert len(list(marks.iterdir())) == 12
-    assert 1 <= int(outcome.out) <= 4, "thirteen workers have lived"
+    assert "30 read = 30 done" in outcome.err
+    assert len(list(marks.iterdir())) == 6
+    assert 1 <= int(outcome.out) <= 4, "seven workers have lived"
 
 
 @pytest.mark.parametrize("no_arena", ["", "1"])
@@ -376,13 +378,13 @@ def test_the_switch(run: Callable[..., Outcome], no_arena: str) -> None:
     assert int(outcome.out) == (0 if no_arena else 1), "passed on unchanged: the source's own and no other"
 
 
-@pytest.mark.parametrize("mode", ["process", "thread"])
+@ALSO_THREAD
 def test_a_second_try_is_given_what_was_sent(run: Callable[..., Outcome], mode: str) -> None:
     middle = f'fails_once {mode} attempts = 2\nbackoff = {{ first = "1ms" }}'
     assert rows(run(line(PROCESS, middle, "weigh process"))) == expected(30)
 
 
-@pytest.mark.parametrize("mode", ["process", "thread"])
+@ALSO_THREAD
 def test_dead_letters_carry_the_item_as_it_was_sent(run: Callable[..., Outcome], mode: str) -> None:
     text = (
         "[queues]\nmade = {}\ndead = {}\nitems = {}\n"
@@ -417,6 +419,7 @@ def test_kinds_of_items(together: Together, kinds: tuple[str, ...], no_arena: st
     )
 
 
+@pytest.mark.slow  # an arena of few pages is full in `unit/test_arena.py`
 def test_more_than_an_arena_holds(run: Callable[..., Outcome]) -> None:
     """A sink that keeps 400 MB: what has no room travels in the pickle."""
     source = "arrays process with = { count = 1200 }"

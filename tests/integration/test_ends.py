@@ -367,7 +367,7 @@ def start(path: Path, tasks: dict[str, dict[str, Any]], mode: str, *args: str) -
         ("thread", "endless"),
         slow("thread", "endless_boxed"),
         ("thread", "endless_async"),
-        ("process", "endless"),
+        slow("process", "endless"),
         ("process", "endless_boxed"),
         slow("process", "endless_async"),
     ],
@@ -468,7 +468,7 @@ def test_when_the_grace_ends_it_ends_and_says_what_is_left(tmp_path, mode):
     ("mode", "first", "second"),
     [
         ("thread", signal.SIGINT, signal.SIGINT),
-        ("thread", signal.SIGTERM, signal.SIGTERM),
+        slow("thread", signal.SIGTERM, signal.SIGTERM),
         slow("thread", signal.SIGINT, signal.SIGTERM),
         ("process", signal.SIGINT, signal.SIGINT),
         ("process", signal.SIGTERM, signal.SIGINT),
@@ -595,8 +595,9 @@ def read_one_line(running: Running) -> str:
         return out.readline()
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("log", ["prefix", "raw"])
+@pytest.mark.parametrize(
+    ("log", "mode"), [("prefix", "process"), ("raw", "thread"), slow("prefix", "thread"), slow("raw", "process")]
+)
 def test_a_reader_who_has_read_enough(tmp_path, mode, log):
     project = make(tmp_path, task_file({"chatter": {"args": [20_000]}}, mode=mode), FILES)
     errors = tmp_path / "errors.txt"

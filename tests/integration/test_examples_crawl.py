@@ -80,7 +80,7 @@ def crawled(path):
     return sorted((json.loads(line) for line in path.read_text().splitlines()), key=lambda line: line["url"])
 
 
-@pytest.mark.parametrize("file", ["tasks.toml", "tasks-async.toml"])
+@pytest.mark.parametrize("file", [pytest.param("tasks.toml", marks=pytest.mark.slow), "tasks-async.toml"])
 def test_the_same_pages_as_the_serial_crawler(file, site, project, tmp_path):
     mine, serial = tmp_path / "mine.jsonl", tmp_path / "serial.jsonl"
     script = [sys.executable, EXAMPLE / "serial.py", site.start, serial]

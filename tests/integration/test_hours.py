@@ -108,7 +108,7 @@ def told(made):
     return lines[0], lines[1:-1], lines[-1]
 
 
-@pytest.mark.parametrize("mode", ["thread", "process"])
+@pytest.mark.parametrize("mode", [pytest.param("thread", marks=pytest.mark.slow), "process"])
 def test_every_form_says_how_long_its_items_took(project, mode):
     began = time.time()
     made = project({"tasks.toml": forms(mode), "plugins/work.py": WORK, "plugins/tell.py": TELL})

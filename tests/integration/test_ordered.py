@@ -139,7 +139,7 @@ TASKS = {
 }
 
 
-@pytest.fixture(scope="module", params=["thread", "process"])
+@pytest.fixture(scope="module", params=[pytest.param("thread", marks=pytest.mark.slow), "process"])
 def ran(request, tmp_path_factory) -> Finished:
     sinks = {f"keep_{queue}": keeper(queue) for queue in EXPECTED}
     small = {"plain": {"size": 1}, "many": {"size": 5}, "aplain": {"size": 3}, "some": {"size": 20}}
@@ -157,7 +157,9 @@ def test_what_leaves_has_the_order_of_what_came(ran, queue):
     assert ran.kept(queue) == EXPECTED[queue]
 
 
-@pytest.mark.parametrize("modes", ["thread", "process", "mixed"])
+@pytest.mark.parametrize(
+    "modes", ["mixed", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("thread", "process"))]
+)
 def test_order_holds_through_a_chain(tmp_path, modes):
     """Between ordered tasks with several workers stand tasks with one, which say nothing of order."""
     places = {

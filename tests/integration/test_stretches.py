@@ -128,7 +128,7 @@ def expected():
             yield None
 
 
-@pytest.mark.parametrize("mode", ["thread", "process"])
+@pytest.mark.parametrize("mode", [pytest.param("thread", marks=pytest.mark.slow), "process"])
 def test_what_becomes_something_else_is_treated_as_such(project, mode):
     made = project({"tasks.toml": (LINE + BESIDE).format(mode=mode, attempts=1), "plugins/work.py": WORK})
     outcome = made.run("tasks.toml", "--dead-ok")
@@ -175,7 +175,7 @@ AGAIN = """
 """
 
 
-@pytest.mark.parametrize("mode", ["thread", "process"])
+@pytest.mark.parametrize("mode", ["thread", pytest.param("process", marks=pytest.mark.slow)])
 def test_what_failed_in_a_stretch_takes_back_what_it_had_made_and_nothing_else(project, mode):
     """Its neighbours' results came after it: taken back with it they were lost, or it stayed and came twice."""
     outcome = project({"tasks.toml": LINE.format(mode=mode, attempts=2), "plugins/work.py": AGAIN}).run("tasks.toml")

@@ -161,6 +161,8 @@ MIXES = {
     "alternating": ["thread", "process"],
     "two and two": ["process", "process", "thread", "thread"],
 }
+#: In the quick ones each mode is next to itself and next to the other.
+MIXED = [name if name in {"threads", "alternating"} else pytest.param(name, marks=pytest.mark.slow) for name in MIXES]
 
 
 def chains() -> dict[str, dict[str, Any]]:
@@ -244,7 +246,7 @@ WEB_QUEUES = {
 }
 
 
-@pytest.fixture(scope="module", params=[*list(MIXES)[:3], pytest.param("two and two", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=MIXED)
 def web(request, tmp_path_factory) -> Finished:
     tasks = {**chains(), **webs()}
     modes = MIXES[request.param]
@@ -342,7 +344,7 @@ def loops() -> dict[str, dict[str, Any]]:
 LOOPS = {name: {"loop": True} for name in ("again", "children", "ring3", "short", "back", "calm2")}
 
 
-@pytest.fixture(scope="module", params=list(MIXES)[:3])
+@pytest.fixture(scope="module", params=[pytest.param("threads", marks=pytest.mark.slow), *MIXED[1:3]])
 def looped(request, tmp_path_factory) -> Finished:
     tasks, modes = loops(), MIXES[request.param]
     for number, table in enumerate(tasks.values()):

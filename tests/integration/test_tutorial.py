@@ -8,8 +8,15 @@ from helpers import ROOT
 LOAVES = sorted(f"{baker}{number}" for baker in ("pa", "pb", "pc") for number in range(3))
 
 
-@pytest.mark.parametrize("folder", [".", "examples/tutorial"])
-@pytest.mark.parametrize("log", ["prefix", "raw"])
+@pytest.mark.parametrize(
+    ("folder", "log"),
+    [
+        (".", "prefix"),
+        ("examples/tutorial", "raw"),
+        pytest.param(".", "raw", marks=pytest.mark.slow),
+        pytest.param("examples/tutorial", "prefix", marks=pytest.mark.slow),
+    ],
+)
 def test_who_baked_who_bought_who_danced(project, folder, log):
     running = project({}).start(ROOT / folder / "tasks.toml", "--log", log)
     main = running.process.pid

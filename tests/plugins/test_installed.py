@@ -286,7 +286,9 @@ WRONG_HOOKS = {
 }
 
 
-@pytest.mark.parametrize("wrong", WRONG_HOOKS)
+@pytest.mark.parametrize(
+    "wrong", [pytest.param(name, marks=pytest.mark.slow if at % 2 else ()) for at, name in enumerate(WRONG_HOOKS)]
+)
 def test_broken_hooks_are_named_and_harm_nobody(site, wrong):
     text, expected = WRONG_HOOKS[wrong]
     made = site(

@@ -680,7 +680,7 @@ inputs = ["b"]
 """
 
 
-@pytest.mark.parametrize("mode", ["thread", "process"])
+@pytest.mark.parametrize("mode", [pytest.param("thread", marks=pytest.mark.slow), "process"])
 def test_no_command_outlives_a_killed_runner(mode, project):
     made = project({"tasks.toml": HANGS.replace("MODE", mode), "out.jsonl": "old\n"})
     running = made.start("tasks.toml")
@@ -691,10 +691,10 @@ def test_no_command_outlives_a_killed_runner(mode, project):
     assert (made.path / "out.jsonl").read_text() == "old\n"
 
 
-@pytest.mark.parametrize("mode", ["thread", "process"])
+@pytest.mark.parametrize("mode", ["thread", pytest.param("process", marks=pytest.mark.slow)])
 def test_no_command_outlives_a_run_that_is_ended(mode, project):
     made = project({"tasks.toml": HANGS.replace("MODE", mode)})
-    running = made.start("tasks.toml", "--grace", "100ms")
+    running = made.fork("tasks.toml", "--grace", "100ms")
     appears(made.path / "child")
     running.process.send_signal(signal.SIGTERM)
     outcome = running.finish()

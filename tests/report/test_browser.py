@@ -99,6 +99,7 @@ def check(browser, pages, name, width, *, dark):
         browser.picture(Path(folder) / f"{name}-{width}-{'dark' if dark else 'light'}.png")
 
 
+@pytest.mark.slow
 def test_the_policy_holds(browser, pages, tmp_path):
     """What it forbids is refused, and would be noticed by the test above."""
     text = (pages / "usual.html").read_text(encoding="utf-8")

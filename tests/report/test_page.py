@@ -66,6 +66,7 @@ def test_a_run_of_ten_million_items_stays_below_a_megabyte(big):
     assert len(big.encode()) < 1_000_000
 
 
+@pytest.mark.slow
 def test_no_number_of_anything_makes_it_big():
     record = past_runs.past_run(tasks=60, workers=240, queues=120, bins=400, failures=400, trace='"<&>"' * 10_000)
     moments = record.moments * 1_000

@@ -15,6 +15,7 @@ from helpers import ROOT, Project
 from runner.cli import new
 
 pytest.importorskip("mypy", reason="mypy comes with the extra `dev`")
+pytestmark = pytest.mark.slow  # .ci/run has a step for it
 
 SHOWN = [page for page in PAGES if any(block.language in ("python", "pycon") for block in blocks(page))]
 SAMPLES = """

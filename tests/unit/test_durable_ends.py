@@ -40,7 +40,7 @@ class Source:
                 place = (count, crc.value)
         given.check_all_passed()
         leaves = len(new) if sent is None else sent
-        value, checks = crc.take_sent(leaves)
+        value, checks, _ = crc.take_sent(leaves)
         made = self.start.given_items + leaves
         self.start = RestartPoint(made, (), None, place[0], value, {**self.start.checks, **checks}, place[1])
         return new

@@ -28,10 +28,14 @@ SOON = 0.050
 COSTS = [1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]
 
 
+def also_slow(*values: object) -> list[object]:
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 # -- 1. the right grain is found ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("cost", [*COSTS[::2], *also_slow(*COSTS[1::2])])
 @pytest.mark.parametrize("workers", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(cost: float, workers: int) -> None:
     count = min(700_000 * workers, max(10 * workers, int(0.2 * workers / cost)))
@@ -217,7 +221,7 @@ def test_as_many_items_as_workers_are_one_for_each() -> None:
 # -- 5. capped in bytes ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [100, 10_000, 300_000, MAX_GRANT_BYTES, 3 * MAX_GRANT_BYTES])
+@pytest.mark.parametrize("size", [100, 300_000, 3 * MAX_GRANT_BYTES, *also_slow(10_000, MAX_GRANT_BYTES)])
 def test_no_grant_holds_more_than_a_mebibyte_unless_it_is_one_item(size: int) -> None:
     done = work(3000, lambda _: 1e-6, size=size, queue=QueueConfig("", size=3000, bytes=1 << 40))
     assert all(call.bytes <= MAX_GRANT_BYTES or call.items == 1 for call in done.given)

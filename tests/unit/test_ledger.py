@@ -146,7 +146,7 @@ class OrderedMachine(LedgerMachine):
 
 TestLedger = LedgerMachine.TestCase
 TestOrdered = OrderedMachine.TestCase
-TestLedger.settings = TestOrdered.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLedger.settings = TestOrdered.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 
 
 def fifo() -> Ledger:

@@ -8,6 +8,7 @@ import select
 import socket
 import threading
 from itertools import cycle, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,7 +30,7 @@ from runner.transport.messages import (
     Reply,
     Stop,
 )
-from runner.transport.socket_link import SupervisorLink, WorkerLink, connected_pair
+from runner.transport.socket_link import SupervisorLink, WorkerLink, connected_pair, connected_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -304,3 +305,29 @@ def test_bytes_that_are_no_message_end_the_link_and_what_came_before_them_counts
         assert heard == [Ready(1)]
         assert not goes_on
         assert supervisor.is_garbled
+
+
+def times_asleep(thread: int) -> int:
+    """How often a thread has begun to wait."""
+    status = Path(f"/proc/self/task/{thread}/status").read_text()
+    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="what threads do is read there")
+def test_a_waiting_worker_sleeps_on_when_the_supervisor_reads() -> None:
+    """With one socket for both directions it woke for each message that it had sent, as there was room again."""
+    ours, theirs = connected_pairs()
+    supervisor, worker = SupervisorLink(*ours), WorkerLink(*theirs)
+    reader = threading.Thread(target=worker.receive)
+    reader.start()
+    assert reader.native_id is not None
+    before = times_asleep(reader.native_id)
+    for number in range(200):
+        worker.send(Ready(number))
+        assert supervisor.receive() == ([Ready(number)], True)
+    after = times_asleep(reader.native_id)
+    supervisor.send(Stop(inputs_ended=True))
+    reader.join()
+    supervisor.close()
+    worker.close()
+    assert after - before < 50, (before, after)

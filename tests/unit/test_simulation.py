@@ -216,20 +216,20 @@ def blocks(count: int, quick: int) -> list[Any]:
     return [pytest.param(block, marks=pytest.mark.slow if block >= quick else ()) for block in range(count)]
 
 
-@pytest.mark.parametrize("block", blocks(8, quick=4))
+@pytest.mark.parametrize("block", blocks(8, quick=2))
 def test_random_schedules_keep_every_promise(block: int) -> None:
     for seed in range(block * SEEDS // 8, (block + 1) * SEEDS // 8):
         check(seed)
 
 
 def test_the_fast_path_does_what_the_general_path_does() -> None:
-    assert sum(map(check_fast_path, (9, 11, 16, 17, 18))) > 100
+    assert sum(map(check_fast_path, (11, 16, 17))) > 100
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(8))
 def test_the_fast_path_does_what_the_general_path_does_in_many_schedules(block: int) -> None:
-    for seed in range(block, SEEDS, 40):
+    for seed in (block + 9, block + 18, *range(block, SEEDS, 40)):
         check_fast_path(seed)
 
 
@@ -261,13 +261,15 @@ def test_runs_cut_short_that_did_not_end_once(seed: int) -> None:
     cut_short(seed)
 
 
-@pytest.mark.parametrize("block", blocks(8, quick=1))
+@pytest.mark.parametrize("block", blocks(16, quick=1))
 def test_runs_that_are_cut_short_end_by_themselves(block: int) -> None:
-    for seed in range(block * 50, (block + 1) * 50):
+    for seed in range(block * 25, (block + 1) * 25):
         cut_short(seed)
 
 
-@pytest.mark.parametrize("seed", [*CROSSED, *range(100, 108)])
+@pytest.mark.parametrize(
+    "seed", [*CROSSED, *range(100, 104), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(104, 108))]
+)
 def test_all_features_crossed(seed: int) -> None:
     crossed.check(seed)
 
