@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from runner import events, shared_stdin
 from runner.config.toml import STDIN
+from runner.durable_run import DurableRun
 from runner.engines import process_setup
 from runner.engines.base import EngineContext
-from runner.engines.engine_events import GroupKept
 from runner.engines.reactor import LocalReactor, RealClock
 from runner.errors import UnsafeFolder
 from runner.plugins.hooks import Listeners, offered_engines
@@ -42,7 +42,6 @@ from runner.supervisor.dead_letters import DeadLetterPayload, DeadLetterSink
 from runner.supervisor.loop import Supervisor
 from runner.supervisor.outcome import EXIT_DEAD, EXIT_FAILED
 from runner.supervisor.plan import Plan, TaskPlan, describe_run
-from runner.supervisor.resume import MessagePacker, replace_damaged
 from runner.tasks import inspect_shape
 from runner.transport.kept_items import KeptPayloads, NotKept, too_large
 from runner.transport.messages import PICKLED
@@ -293,7 +292,11 @@ def execute_plan(
         stack.callback(letters.close)
         reactor = reactor or LocalReactor()
         stack.callback(reactor.close)
-        page = ProgressPage()
+        durable = DurableRun(plan, earlier) if plan.settings.durable else None
+        if durable is not None:
+            stack.callback(durable.close)
+        lease_page = None if durable is None else durable.lease_page
+        page = ProgressPage(None if lease_page is None else lease_page.fd)
         stack.callback(page.close)
         stack.enter_context(changed_environment({"RUNNER_PID": str(os.getpid())}))  # for programs of its tasks
         engines = _open_engines(plan, reactor, page, printer, stack)
@@ -302,9 +305,12 @@ def execute_plan(
         emit = _masked_emit(plan.secret_mask, emit)
         for text in plan.notices:
             emit(events.Notice(clock.now(), text))
-        durable = _DurableRun(plan, reactor, earlier) if plan.settings.durable else None
         if durable is not None:
-            stack.callback(durable.close)
+            durable.start_keeper(reactor)
+            if durable.notice:
+                emit(events.Notice(clock.now(), durable.notice))
+        if lease_page is not None:  # first of all: whatever comes now is an orderly end
+            stack.callback(lease_page.close)
         listeners = Listeners(plan.plugins.hooks if plan.plugins else None, emit)
         if listeners.has_listeners and plan.settings.log == "prefix" and not hasattr(sys.stdout, "speaking"):
             _capture_threads(printer, stack)  # what hooks print bears their plugin's name
@@ -321,11 +327,11 @@ def execute_plan(
             suspect_readers=True,
             keeper=None if durable is None else durable.keeper,
             image=None if durable is None else durable.folder.image,
+            lease_page=lease_page,
         )
         outcome = supervisor.run()
         if durable is not None:
-            code = EXIT_DEAD if outcome.headline.dead else 0
-            durable.outcome = f"{code} {outcome.headline}" if outcome.is_complete else ""
+            durable.outcome = str(outcome.headline) if outcome.is_complete else ""
             has_keys = any(task.config.key for task in plan.tasks.values())  # `resume --again` needs them
             durable.is_over = outcome.is_complete and not outcome.headline.dead and not has_keys
     left: Sequence[str] = getattr(engines.get("thread"), "names_left_running", tuple)()
@@ -338,31 +344,6 @@ def execute_plan(
         trouble=letters.file.write_error,
         is_resumable=durable is not None and not outcome.is_complete,
     )
-
-
-class _DurableRun:
-    """A durable run while it is executed: the ledger of an earlier life, or a new one, and what writes it.
-
-    `outcome`: how it has ended, if nothing is left to be done. `is_over`: nothing of it need be kept.
-    """
-
-    def __init__(self, plan: Plan, reactor: LocalReactor, earlier: DurableFolder | None) -> None:
-        from runner.store.durable_folder import DurableFolder  # few runs need SQLite
-
-        self.is_over, self.outcome = False, ""
-        self.folder = earlier or DurableFolder(plan.settings.state, plan.run_id, MessagePacker(), is_new=True)
-        letters = {task.config.dead for task in plan.tasks.values() if task.config.dead is not None}
-        try:
-            self.folder.begin_life(plan.command, letters)
-        except BaseException:
-            self.folder.close()
-            raise
-        replace_damaged(self.folder.image, self.folder.damaged_chunks)
-        self.keeper = self.folder.start_keeper(lambda number: reactor.post_event(GroupKept(number)))
-
-    def close(self) -> None:
-        """Write what waits, and close everything."""
-        self.folder.close(remove=self.is_over, outcome=self.outcome)
 
 
 #: What events say in the words of functions, errors and tracebacks. Names are not looked at.
@@ -497,7 +478,7 @@ def _open_engines(
             stack.callback(sys.setswitchinterval, interval)
         stack.callback(Lifeline().close)
         stack.enter_context(shared_stdin.hide_stdin())
-        engines["thread"] = ThreadEngine(reactor, name_thread, arenas)
+        engines["thread"] = ThreadEngine(reactor, name_thread, arenas, page if plan.settings.durable else None)
         stack.callback(engines["thread"].close)
     return engines
 

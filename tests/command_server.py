@@ -59,7 +59,8 @@ class ForkedProcess:
         self.pid = self._read_number(60)
 
     def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # as `subprocess.Popen` does
+            os.kill(self.pid, number)
 
     def poll(self) -> int | None:
         """Return the exit code once it has ended."""

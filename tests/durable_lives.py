@@ -14,15 +14,20 @@ from fake_engine import FakeClock, FakeEngine, FakeReactor, Script, check_end, p
 from virtual_disk import VirtualDisk, VirtualKeeper, indices
 
 from runner.engines.engine_events import SignalReceived
+from runner.ledger.restore import MAX_CRASHES, mark_executed
 from runner.model import Backoff, QueueConfig, Restarts
 from runner.supervisor.loop import Supervisor
 from runner.transport.messages import Grant
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from runner.ledger.leases import Lease
     from runner.supervisor.plan import Plan
 
-#: A supervisor has so many lives at most; in the last one nothing kills it.
-LIVES = 5
+#: A supervisor has so many lives at most; in the last one nothing kills it. Where items end it, each of them does so
+#: three times.
+LIVES, MORE_LIVES = 5, 400
 LETTERS = "letters"
 #: The run that is being simulated, for planted bugs.
 CURRENT: list[Lives] = []
@@ -30,6 +35,34 @@ CURRENT: list[Lives] = []
 
 class SupervisorCrash(Exception):
     """The supervisor is gone, with all that is not on disk."""
+
+
+class VirtualLeasePage:
+    """What each open lease holds, and whether that counts in the next life."""
+
+    def __init__(self) -> None:
+        self.leases: dict[int, Lease] = {}
+        self.counts = True
+
+    def note_lease(self, lease: Lease, slot: int, *, all_at_once: bool) -> None:
+        assert not all_at_once, "nothing here is executed side by side"
+        self.leases[lease.id] = lease
+
+    def forget_lease(self, lease: int) -> None:
+        self.leases.pop(lease, None)
+
+    def renounce(self) -> None:
+        self.counts = False
+
+    def executed(self, workers: Iterable[Any]) -> list[tuple[tuple[str, int], range]]:
+        """What the workers show, if it counts."""
+        shown = []
+        for worker in workers if self.counts else ():
+            lease = self.leases.get(worker.lease) if worker.alive else None
+            if lease is not None:
+                for line, piece in lease.locate_ranges(worker.index - lease.finished_items, 1):
+                    shown.append(((line.name, piece.chunk.number), range(piece.start, piece.start + 1)))
+        return shown
 
 
 class DurableEngine(FakeEngine):
@@ -48,7 +81,17 @@ class DurableEngine(FakeEngine):
             for grant in (message, *message.other_grants):
                 for part in grant.parts:
                     self.lives.note_grant(spec, part)
+                    self._check_isolated(part)
         super().send(slot, message)
+
+    def _check_isolated(self, part: Any) -> None:
+        """What everything has died over twice is executed by itself, or one of several could not be told."""
+        if part.crashes >= MAX_CRASHES - 1 and self.supervisor.ledger.isolates:
+            assert len(self.supervisor.ledger.leases) == 1, "something else is executed beside it"
+
+    def end_everything(self, task: str, item: Any) -> None:
+        self.lives.ends[task, item] += self.supervisor.shutdown.received_signal is None
+        raise SupervisorCrash
 
 
 class Lives:
@@ -64,6 +107,8 @@ class Lives:
         self.crashes = self.cuts = self.drained = 0
         #: How many of its lives only drain.
         self.drain_share = 0.0
+        #: By task and item: how often it has ended everything.
+        self.ends: Counter[Any] = Counter()
         #: For a planted bug: hands over what has changed in the middle of a step.
         self.hand_over: Any = None
         self.result: Any = None
@@ -81,10 +126,11 @@ class Lives:
 
     def live(self) -> None:
         """Live until the run has ended by itself."""
-        for life in range(1, LIVES + 1):
-            last = life == LIVES
+        deadly = self.script.fatal > 0
+        for life in range(1, (MORE_LIVES if deadly else LIVES) + 1):
+            last = deadly or life == LIVES
             crash_at = None if last or self.draw.random() < 0.2 else int(10 ** self.draw.uniform(0, 3))
-            signals = [] if last or self.draw.random() < 0.8 else self._signals()
+            signals = [] if (last and not deadly) or self.draw.random() < 0.8 else self._signals()
             drains = not last and self.draw.random() < self.drain_share
             if self._live_once(life, crash_at, signals, drains=drains) and not drains:
                 return
@@ -101,11 +147,19 @@ class Lives:
         clock = FakeClock()
         hub = FakeReactor(clock)
         engine = DurableEngine(hub, self.script, self.source_items, self, life)
+        page: Any = VirtualLeasePage()
         keeper = VirtualKeeper(hub, self.disk, f"{self.seed} {life}", self.slowness)
         seen: list[Any] = []
         engines: Any = {"process": engine, "thread": engine}
         engine.supervisor = supervisor = Supervisor(
-            replace(self.plan, drains=drains), engines, hub, clock, seen.append, keeper=keeper, image=self.disk.image
+            replace(self.plan, drains=drains),
+            engines,
+            hub,
+            clock,
+            seen.append,
+            keeper=keeper,
+            image=self.disk.image,
+            lease_page=page,
         )
 
         def check() -> None:
@@ -126,6 +180,10 @@ class Lives:
         except SupervisorCrash:
             self.crashes += 1
             keeper.crash()
+            if self.script.fatal:
+                assert page.counts == (supervisor.shutdown.received_signal is None), "who ends a run is known"
+                group, _ = mark_executed(self.disk.image, page.executed(engine.workers.values()))
+                self.disk.commit(group)
             return False
         check_end(self.result, seen[-1])
         self._check_disk(supervisor)
@@ -170,8 +228,8 @@ class Lives:
 # -- scenarios -----------------------------------------------------------------------------------
 
 
-def scenario(seed: int) -> Lives:
-    """A random run: retries, deaths, hand-backs, orders, copies, dead letters."""
+def scenario(seed: int, fatal: float = 0.0) -> Lives:
+    """A random run: retries, deaths, hand-backs, orders, copies, dead letters; `fatal` items end everything."""
     draw = random.Random(f"durable {seed}")
     options: dict[str, Any] = {"restarts": Restarts(10_000, 1.0)}
     if draw.random() < 0.4:
@@ -196,6 +254,7 @@ def scenario(seed: int) -> Lives:
         fails=draw.choice([0, 0.05, 0.2]),
         kills=draw.choice([0, 0, 0.03]),
         poison=draw.choice([0, 0, 0.01]),
+        fatal=fatal,
         random_deaths=draw.choice([0, 0, 0.1]),
     )
     return Lives(plan(tasks, list(queues.values())), script, draw.choice([1, 5, 20, 60]), seed)
@@ -237,9 +296,9 @@ def expected_items(lives: Lives) -> tuple[dict[str, Counter[Any]], dict[str, Cou
     return put, done
 
 
-def check_lives(seed: int, drain_share: float = 0.0) -> Lives:
+def check_lives(seed: int, drain_share: float = 0.0, fatal: float = 0.0) -> Lives:
     """One seed is one run with all its lives."""
-    lives = scenario(seed)
+    lives = scenario(seed, fatal)
     lives.drain_share = drain_share
     CURRENT[:] = [lives]
     lives.live()
@@ -266,6 +325,9 @@ def check_lives(seed: int, drain_share: float = 0.0) -> Lives:
             lost = sum(((put[line] - done[line]) for line in lines), Counter())
             assert disk.dead[each.name] == lost, f"seed {seed}: dead in {each.name}"
     check_orders(lives)
+    for (name, item), times in lives.ends.items():
+        came = sum(items[item] for line, items in put.items() if readers[line] == name)
+        assert times <= MAX_CRASHES * came, f"seed {seed}: {item} has ended everything {times} times"
     dead = {each.chunk_number for each in disk.image.dead_items.values()}
     origins = {disk.image.chunks[number].origin for number in dead} - {0}
     assert disk.image.chunks.keys() == dead | origins, "what nothing refers to is removed"

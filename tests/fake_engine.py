@@ -66,6 +66,8 @@ class Script:
     fails: float = 0.0
     kills: float = 0.0
     poison: float = 0.0
+    #: Of items so many end everything, the supervisor as well.
+    fatal: float = 0.0
     random_deaths: float = 0.0
     #: Of a source's workers so many die, twice each at most, and others go on in their place.
     source_deaths: float = 0.0
@@ -86,6 +88,8 @@ class Script:
         return self.cost * (2000 if draw.random() < self.skew else draw.uniform(0.5, 1.5))
 
     def outcome(self, task: str, item: tuple[Any, ...], attempt: int, crashes: int) -> str:
+        if self.fatal and self.draw("fatal", task, item).random() < self.fatal:
+            return "end"
         draw = self.draw("outcome", task, item)
         if draw.random() < self.poison:
             return "kill"
@@ -294,6 +298,8 @@ class FakeEngine:
         def done() -> Any:
             if not worker.alive:
                 return None
+            if outcome == "end":
+                self.end_everything(task, item)
             if outcome == "kill":
                 return self._die(worker)
             if outcome == "fail":
@@ -308,6 +314,10 @@ class FakeEngine:
 
         if outcome != "hang":
             self.hub.at(seconds, done)
+
+    def end_everything(self, task: str, item: Any) -> None:
+        """An item has ended the supervisor as well: a subclass raises what stands for that."""
+        raise NotImplementedError
 
     def _say_so_far(self, worker: FakeWorker, grant: Grant, at: int, outs: Any, fails: Any, spent: float) -> None:
         """An only worker's answer for what is over; it goes on with the rest."""

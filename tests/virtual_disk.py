@@ -61,6 +61,7 @@ class VirtualDisk:
             gone = was - indices(chunk, group.owed[line, number])
             self.over[line].update(item_at(chunk, index) for index in gone)
         for dead in group.dead_items:
+            assert dead.chunk_number in chunks, "a dead item's chunk is not there"
             self.dead[dead.task][item_at(chunks[dead.chunk_number], dead.index)] += 1
         image.apply_group(group)
         letters = [chunk for chunk in group.chunks if isinstance(chunk.payload, DeadLetterPayload)]

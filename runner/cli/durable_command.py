@@ -82,7 +82,7 @@ def plan_of_earlier_run(
 
     This process goes to the folder in which the run was begun: paths in the file may be relative to that.
     What is in the queues of `drop` is dropped when the run begins to go on. `drains`: sources are not started.
-    `again`: sources with a `key` are read once more. UsageError if there are none.
+    `again`: sources with a `key` are read once more; UsageError if there are none.
     """
     from runner import config, runs
     from runner.supervisor.resume import find_graph_changes
@@ -182,11 +182,11 @@ def retry_in_ledger(
             for (queue, task), count in Counter((item.queue, item.task) for item in dead).items()
         ]
         if dry_run:
-            folder.close(leave_notes=True)
+            folder.close()
         else:
             folder.retry_dead((lines[item.queue, item.task], item) for item in dead)
     except BaseException:
-        folder.close(leave_notes=True)
+        folder.close()
         raise
     return folder, plan, [f"{plan.title}: run {folder.path.name} would go on with", *rows]
 

@@ -47,10 +47,9 @@ def _ended_well(folder: Path) -> Path:
 def leave_ended_run(
     folder: Path, outcome: str, *, dead_ok: bool, document: Callable[[str], None] | None, others: bool
 ) -> NoReturn:
-    """Say how a run had ended that has nothing left, and end as it had.
+    """Say how a run had ended that has nothing left, and end as it had; `outcome` is what its ledger notes of that.
 
-    `outcome`: what its ledger notes of that; empty without a ledger. `others`: name the last run that does have
-    something left.
+    `others`: name the last run that does have something left.
     """
     from runner.cli.listing import describe_outcome_of, resume_command
     from runner.store.durable_folder import last_unfinished_run
@@ -58,10 +57,8 @@ def leave_ended_run(
 
     record = records.read_unchecked(folder / records.RECORD_FILE)
     state, code = folder.parents[1], record.get("exit_code")
-    if outcome:
-        first, _, outcome = outcome.partition(" ")
-        code = int(first)
-    code = code if isinstance(code, int) else 0
+    if outcome or not isinstance(code, int):  # of an ended run the ledger knows more than its record
+        code = EXIT_DEAD if outcome and "+ 0 dead " not in outcome else 0
     lines = [f"nothing is left of run {folder.name} to go on with: it has ended"]
     if others and (other := last_unfinished_run(state, {})) is not None:
         lines.append(f"another run has something left: {resume_command(state, other)}")

@@ -17,7 +17,6 @@ from runner.cli.shared_options import DEFAULT_FILE
 from runner.cli.streams import claim_stdout
 from runner.errors import ConfigError, UsageError
 from runner.store import records, run_folders
-from runner.store.run_folders import LEDGER_FILE
 from runner.text import count_with_noun, format_duration, format_table, printable_line
 
 if TYPE_CHECKING:
@@ -212,8 +211,8 @@ def past_runs(state: Path) -> list[dict[str, Any]]:
     `ledger` is null unless the run is durable and its ledger is there.
     """
     found = []
-    durable = set(run_folders.runs_with_files(state, LEDGER_FILE))
-    for run in reversed(run_folders.runs_with_files(state, records.RECORD_FILE, LEDGER_FILE)):
+    durable = set(run_folders.runs_with_files(state, run_folders.LEDGER_FILE))
+    for run in reversed(run_folders.runs_with_files(state, records.RECORD_FILE, run_folders.LEDGER_FILE)):
         path = state / "runs" / run / records.RECORD_FILE
         record = records.read_unchecked(path)
         told = {key: _checked_value(record, key) for key in _KINDS}

@@ -49,11 +49,11 @@ def resume(
 
       runner resume 20261123-101500
 
+      runner resume --again
+
       runner resume --drain
 
       runner resume --drop thumbs
-
-      runner resume --again
     """
     from runner import gc_tuning, runs
     from runner.cli import streams
@@ -74,8 +74,8 @@ def resume(
             leave(outcome)
         sets = shared.parse_pairs(set_, "--set") + shared.run_settings(grace=grace, halt=halt, deadline=deadline)
         choice = shared.plugin_choice(no_plugin, no_plugins, only_plugin)
-        given = shared.parse_pairs(param, "--param")
-        plan = plan_of_earlier_run(folder, given, sets, choice, drop or (), drains=drain, again=again)
+        params = shared.parse_pairs(param, "--param")
+        plan = plan_of_earlier_run(folder, params, sets, choice, drop or (), drains=drain, again=again)
         gc_tuning.freeze_imported()
         options = runs.OutputOptions(
             quiet=quiet,
@@ -86,6 +86,6 @@ def resume(
             events_file=events,
         )
     except BaseException:
-        folder.close(leave_notes=True)
+        folder.close()
         raise
     execute_and_leave(plan, options, document, earlier=folder)

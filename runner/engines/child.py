@@ -138,6 +138,6 @@ def worker_main(
         raise SystemExit(1) from None
     finally:
         worker_title = f"runner: worker `{spec.name}` of task `{spec.task}`"
-        ours = {*port.filenos(), resource_tracker._resource_tracker._fd}  # type: ignore[attr-defined]
+        ours = {*port.filenos(), page_fd, resource_tracker._resource_tracker._fd}  # type: ignore[attr-defined]
         orderly_exit.exit_orderly(worker_title, spec.grace, ours)
         stdio.flush_standard_streams()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from runner.engines.reactor import LocalReactor
     from runner.shm.registry import ArenaRegistry
     from runner.transport.messages import FromWorker, ToWorker
+    from runner.transport.progress_page import ProgressPage
 
 
 #: Seconds that threads which are ending get together.
@@ -99,16 +100,20 @@ class ThreadPort:
 
 
 class ThreadEngine:
-    """Threads of this process. In `arena_registry` they share large buffers with processes, if there are any."""
+    """Threads of this process. In `arena_registry` they share large buffers with processes, if there are any.
+
+    `progress_page`: they show there what they execute, so that it can be seen when this process is gone.
+    """
 
     def __init__(
         self,
         reactor: LocalReactor,
         name_thread: Callable[[str], Any] | None = None,
         arena_registry: ArenaRegistry | None = None,
+        progress_page: ProgressPage | None = None,
     ) -> None:
-        self._reactor, self._arena_registry = reactor, arena_registry
-        self._progress_slots: dict[int, list[int]] = {}
+        self._reactor, self._arena_registry, self._progress_page = reactor, arena_registry, progress_page
+        self._progress_slots: dict[int, list[int] | memoryview] = {}
         self._name_thread = name_thread
         self._ports: dict[int, ThreadPort] = {}
         self._threads: dict[int, threading.Thread] = {}
@@ -116,7 +121,7 @@ class ThreadEngine:
     def start(self, spec: WorkerSpec, generation: int) -> int:
         """Start a thread that bears the worker's name."""
         port = ThreadPort(self._reactor.post_event, spec.slot, generation, self._arena_registry)
-        self._progress_slots[spec.slot] = [0, 0]
+        self._progress_slots[spec.slot] = self._new_progress_slot(spec.slot)
         args = self._run_worker, spec, port, generation
         thread = WorkerThread(target=contextvars.Context().run, args=args, name=spec.name, daemon=True)
         self._ports[spec.slot] = port
@@ -127,6 +132,12 @@ class ThreadEngine:
             raise SpawnError(f"worker `{spec.name}` of task `{spec.task}` could not be started: {why}") from None
         self._threads[spec.slot] = thread
         return os.getpid()
+
+    def _new_progress_slot(self, slot: int) -> list[int] | memoryview:
+        if self._progress_page is None:
+            return [0, 0]
+        self._progress_page.clear(slot)
+        return self._progress_page.progress_slot(slot)
 
     def _run_worker(self, spec: WorkerSpec, port: ThreadPort, generation: int) -> None:
         exit_status, stack = ExitStatus(code=0), ""
@@ -151,7 +162,12 @@ class ThreadEngine:
         self._ports[slot].deliver_message(message)
 
     def kill(self, slot: int) -> bool:
-        """Tell the worker that the supervisor is gone; return False: a thread cannot be ended."""
+        """Tell the worker that the supervisor is gone; return False: a thread cannot be ended.
+
+        True: no thread has ever been started there.
+        """
+        if slot not in self._ports:
+            return True
         self._ports[slot].deliver_message(None)
         return False
 
@@ -164,7 +180,8 @@ class ThreadEngine:
 
     def read_stack(self, slot: int) -> str:
         """Return the stack of what the thread executes now."""
-        frame = sys._current_frames().get(self._threads[slot].ident or 0)
+        thread = self._threads.get(slot)
+        frame = None if thread is None else sys._current_frames().get(thread.ident or 0)
         return "" if frame is None else clean_stack("".join(traceback.format_stack(frame)))
 
     def resident_bytes(self, slot: int) -> int:  # noqa: ARG002  the same for all kinds of workers
@@ -181,6 +198,9 @@ class ThreadEngine:
         deadline = time.monotonic() + _EXIT_SECONDS
         for slot, thread in self._threads.items():
             thread.join(0 if self.current_position(slot).lease else max(0.0, deadline - time.monotonic()))
+            progress_slot = self._progress_slots[slot]
+            if isinstance(progress_slot, memoryview) and not thread.is_alive():
+                progress_slot.release()
 
     def names_left_running(self) -> list[str]:
         """Return the names of threads that could not be ended."""

@@ -149,15 +149,13 @@ class LedgerImage(Struct):
             del self.dead_items[item.key]
 
     def retry_dead(self, items: Iterable[tuple[str, DeadItem]]) -> JournalGroup:
-        """Let dead items be owed again to the subscriptions named with them, as if they had never been tried.
-
-        Return what has changed, for the ledger on disk.
+        """Return what lets dead items be owed again to the subscriptions named with them, as if never tried.
 
         >>> from runner.ledger.chunks import Chunk
         >>> dead = DeadItem("q", 1, 1, "eat", None, "'b'")
         >>> image = LedgerImage(1, {1: Chunk(1, b"", 2, 2)}, {}, {"q": ItemCounts(2, 1, 1)})
         >>> image.task_tallies, image.dead_items = {"eat": TaskTally(done=1, dead=1)}, {dead.key: dead}
-        >>> _ = image.retry_dead([("q", dead)])
+        >>> image.apply_group(image.retry_dead([("q", dead)]))
         >>> image.owed, image.dead_items, image.find_faults()
         ({('q', 1): ((1, 1, 0, 0),)}, {}, [])
         """
@@ -171,11 +169,9 @@ class LedgerImage(Struct):
             counts.setdefault(line, _copied(self.line_counts[line])).dead -= 1
             tallies.setdefault(item.task, replace(self.task_tallies[item.task])).dead -= 1
             given.append(item)
-        group = JournalGroup(
+        return JournalGroup(
             0, self.last_chunk, [], owed, {}, counts, tallies, {}, {}, {}, dead_items=[], given_again=given
         )
-        self.apply_group(group)
-        return group
 
     def find_faults(self) -> list[str]:
         """Return what does not add up: items that came in are over or owed, and what is owed is there."""

@@ -63,6 +63,8 @@ class Ledger:
         self.former_letter_queues: set[str] = set()
         #: Of a durable run: what ordered tasks had done, and had to be given back because its results cannot leave.
         self.taken_back: list[TakenBack] = []
+        #: Of a durable run: one lease at a time is granted, because an item waits over which everything has died twice.
+        self.isolates = False
         #: Whether any item may be asleep.
         self._sleepers = False
 
@@ -176,6 +178,8 @@ class Ledger:
         `most_bytes` bounds what is granted beyond `together` items: a batch is not parted for its bytes.
         Marked pieces (an item that failed before) come alone and ignore `least`.
         """
+        if self.isolates and self.leases:
+            return None
         lines = self.subscriptions_by_task[task]
         pieces: list[tuple[Subscription, ItemRange]] = []
         taken = 0
@@ -198,6 +202,23 @@ class Ledger:
         self.leases[lease.id] = lease
         self.leased_items[task] += taken
         return lease
+
+    def lease_lost_items(self, task: str, worker: int, crashes: int) -> Lease | None:
+        """Lease the items that have so many crashes from earlier lives: the last of these is still to be judged."""
+        pieces: list[tuple[Subscription, ItemRange]] = []
+        for line in self.subscriptions_by_task[task]:
+            pieces += [(line, replace(piece, crashes=crashes - 1)) for piece in line.take_crashed(crashes)]
+        if not pieces:
+            return None
+        entry = self.release_orders[task].append_entry() if task in self.release_orders else None
+        lease = Lease(next(self._leases), task, worker, pieces, len(pieces), entry)
+        self.leases[lease.id] = lease
+        self.leased_items[task] += lease.count
+        return lease
+
+    def has_crashed(self, crashes: int) -> bool:
+        """Return True if anything that waits has so many crashes."""
+        return any(line.has_crashed(crashes) for line in self.subscriptions)
 
     def pass_item(self, line: Subscription, payload: Any, size: int, sender: str, task: str, worker: int) -> Lease:
         """Grant one new item of `sender` at once: `make_chunk`, `put` and `grant_lease`, for a line that is empty.

@@ -1,24 +1,73 @@
 """A ledger from its image: what was queued, or in the hands of a worker, waits; what has ended is counted.
 
 What was owed is ready at once, in the order in which it came in: attempts and crashes survive, pauses do not, and an
-ordered task begins its order with what it still owes.
+ordered task begins its order with what it still owes. What was executed when all processes died at once gets a crash
+before (`mark_executed`); over what has two of them such a death must find nothing else being executed.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from runner.ledger.journal import Journal
+from runner.ledger.journal import Journal, JournalGroup
 from runner.ledger.subscriptions import ItemRange, Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
-    from runner.ledger.journal import JournalGroup, LedgerImage, OwedKey
+    from runner.ledger.journal import LedgerImage, OwedKey, OwedRange, OwedRanges
     from runner.ledger.ledger import Ledger
 
 #: The task for which items are counted that a user has dropped: no task has this name.
 NO_TASK = ""
+#: Deaths that an item may cause before it is a dead letter.
+MAX_CRASHES = 3
+
+
+def mark_executed(image: LedgerImage, executed: Iterable[tuple[OwedKey, range]]) -> tuple[JournalGroup, list[str]]:
+    """Return a group that gives each of these items a crash, if it is still owed, and their names.
+
+    Each is owed by itself then, and is given alone.
+
+    >>> from runner.ledger.chunks import Chunk
+    >>> from runner.ledger.journal import LedgerImage
+    >>> image = LedgerImage(chunks={7: Chunk(7, b"", 5, 5)}, owed={("q", 7): None})
+    >>> group, names = mark_executed(image, [(("q", 7), range(1, 3)), (("gone", 7), range(1))])
+    >>> group.owed
+    {('q', 7): ((0, 1, 0, 0), (1, 1, 0, 1), (2, 1, 0, 1), (3, 2, 0, 0))}
+    >>> names
+    ['7.1', '7.2']
+    """
+    indices: dict[OwedKey, set[int]] = defaultdict(set)
+    for key, items in executed:
+        if key in image.owed:
+            indices[key].update(range(items.start, min(items.stop, image.chunks[key[1]].count)))
+    owed: dict[OwedKey, OwedRanges] = {}
+    names: list[str] = []
+    for key, shown in indices.items():
+        line, number = key
+        ranges = image.owed[key]
+        if ranges is None:
+            ranges = ((0, image.chunks[number].count, 0, 0),)
+        marked = {index for start, count, *_ in ranges for index in shown.intersection(range(start, start + count))}
+        if marked:
+            owed[line, number] = tuple(each for old in ranges for each in _with_crashes(old, marked))
+            names += [f"{number}.{index}" for index in sorted(marked)]
+    return JournalGroup(0, image.last_chunk, [], owed, {}, {}, {}, {}, {}, {}, []), names
+
+
+def _with_crashes(owed: OwedRange, marked: set[int]) -> list[OwedRange]:
+    """Part a range, so that each of the marked items is a range of its own with one crash more."""
+    start, count, attempts, crashes = owed
+    parts: list[OwedRange] = []
+    for index in sorted(marked.intersection(range(start, start + count))):
+        if index > start:
+            parts.append((start, index - start, attempts, crashes))
+        parts.append((index, 1, attempts, crashes + 1))
+        count -= index + 1 - start
+        start = index + 1
+    return [*parts, (start, count, attempts, crashes)] if count else parts
 
 
 def restore_ledger(ledger: Ledger, image: LedgerImage) -> None:
@@ -59,6 +108,7 @@ def restore_ledger(ledger: Ledger, image: LedgerImage) -> None:
         ledger.source_items[name] = tally.read
     ledger.number_chunks_from(image.last_chunk + 1)
     ledger.journal = Journal(image, ledger.repeated_items)
+    ledger.isolates = ledger.has_crashed(MAX_CRASHES - 1)
 
 
 def _owed_pieces(image: LedgerImage, key: OwedKey) -> Iterator[ItemRange]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect
 from collections import deque
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -173,6 +174,21 @@ class Subscription:
             self.count += piece.count
             self.held_bytes += piece.size
             self.ready_ranges.append(replace(piece, ticket=self.last_ticket))
+
+    def has_crashed(self, crashes: int) -> bool:
+        """Return True if a piece that waits has so many crashes."""
+        asleep = (piece for *_, piece, _ in self.sleeping_ranges)
+        waiting = chain(self.ready_ranges, asleep, *self.kept_for_task.values())
+        return any(piece.crashes >= crashes for piece in waiting)
+
+    def take_crashed(self, crashes: int) -> list[ItemRange]:
+        """Hand out the pieces that have so many crashes; each is a single item."""
+        taken = [piece for piece in self.ready_ranges if piece.crashes >= crashes]
+        self.ready_ranges = deque(piece for piece in self.ready_ranges if piece.crashes < crashes)
+        self.count -= len(taken)
+        self.held_bytes -= sum(piece.size for piece in taken)
+        self.leased_items += len(taken)
+        return taken
 
     def take_back(self, piece: ItemRange, task: str) -> None:
         """Return items that were done, because what they made has not left."""

@@ -59,7 +59,8 @@ class Console:
             case events.ItemFailed():
                 self._print_failure(event)
             case events.WorkerDied(told=False):
-                worker = f"task `{event.task}`, worker `{event.worker}` (pid {event.pid})"
+                pid = f" (pid {event.pid})" if event.pid else ""  # it died in an earlier life of the run
+                worker = f"task `{event.task}`, worker `{event.worker}`{pid}"
                 then = "; a new one takes its place" if event.will_restart else ""
                 self.print_message(f"{worker}: {event.why}{describe_executed(event)}{then}", "WARNING")
             case events.Stack() if self._is_first_stack(event):

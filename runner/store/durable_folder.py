@@ -16,9 +16,8 @@ from runner.ledger.subscriptions import queue_of_line
 from runner.store import run_folders
 from runner.store.dead_letters import DEAD_FILE
 from runner.store.keeper import LedgerKeeper
-from runner.store.ledger_file import KEY_FILES, LETTERS_KEY, LedgerFile
+from runner.store.ledger_file import KEY_FILES, LEDGER_FILE, LETTERS_KEY, LedgerFile
 from runner.store.ledger_summary import COMPLETE_KEY, read_notes
-from runner.store.run_folders import LEDGER_FILE
 from runner.store.run_lock import RunLock, refuse_network_disk
 from runner.store.segments import SEGMENT_BYTES
 
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from runner.ledger.journal import DeadItem, JournalGroup, LedgerImage
     from runner.store.ledger_file import PayloadPacker
 
+#: The last life of the run whose items have got their crashes.
+_BLAMED_KEY = "blamed"
 #: A run does not begin with less room than that.
 _LEAST_ROOM = SEGMENT_BYTES + (64 << 20)
 
@@ -42,7 +43,7 @@ class DurableFolder:
     def __init__(self, state: Path, run: str, packer: PayloadPacker, *, is_new: bool) -> None:
         self.path = state / "runs" / run
         self.keeper: LedgerKeeper | None = None
-        self._dropping: JournalGroup | None = None
+        self._first_group: JournalGroup | None = None
         try:
             self._open(state, packer, is_new=is_new)
         except OSError as error:
@@ -94,7 +95,7 @@ class DurableFolder:
 
     def drop_items(self, lines: Container[str]) -> None:
         """Count what is owed to these lines as dropped; that is written when the run begins to go on."""
-        self._dropping = drop_owed_items(self.image, lines)
+        self._first_group = drop_owed_items(self.image, lines)
 
     def begin_life(self, notes: Mapping[str, str], letter_queues: Iterable[str]) -> None:
         """Note what a life of the run begins with, and what is dropped before it. LedgerRefused: it cannot begin."""
@@ -102,31 +103,43 @@ class DurableFolder:
         letters = msgspec.json.encode(sorted(self.image.letter_queues)).decode()
         try:
             self._file.write_meta({**notes, LETTERS_KEY: letters, COMPLETE_KEY: ""})
-            if self._dropping is not None:
-                self._file.write_groups([self._dropping])
-                self.image.apply_group(self._dropping)
+            if self._first_group is not None:
+                self._file.write_groups([self._first_group])
+                self.image.apply_group(self._first_group)
         except (OSError, sqlite3.Error) as error:
             raise LedgerRefused(f"{self.path} cannot be written: {error}") from None
 
+    def write_crashes(self, group: JournalGroup, life: str) -> bool:
+        """Write the crashes of what was executed when a life of the run was ended, before the keeper begins.
+
+        False: that was written before.
+        """
+        if self.meta.get(_BLAMED_KEY) == life:
+            return False
+        try:
+            self._file.write_groups([group], {_BLAMED_KEY: life})
+        except (sqlite3.Error, OSError) as error:
+            raise LedgerRefused(f"{self.path} cannot be written: {error}") from None
+        self.image.apply_group(group)
+        return True
+
     def retry_dead(self, items: Iterable[tuple[str, DeadItem]]) -> None:
-        """Let dead items be owed again to the subscriptions named with them, before the keeper begins."""
-        self._file.write_meta({COMPLETE_KEY: ""})  # first: a run that has come to its end is not gone on with
-        self._file.write_groups([self.image.retry_dead(items)])
+        """Let dead items be owed again to the subscriptions named with them; that is written as with `drop_items`."""
+        self._first_group = self.image.retry_dead(items)
 
     def start_keeper(self, post: Callable[[int], None]) -> LedgerKeeper:
         """Return what writes from here on."""
         self.keeper = LedgerKeeper(self._file, self.path, post)
         return self.keeper
 
-    def close(self, *, remove: bool = False, outcome: str = "", leave_notes: bool = False) -> None:
+    def close(self, *, remove: bool = False, outcome: str = "") -> None:
         """Close everything; `remove`: nothing is left, so nothing of the ledger needs to be kept.
 
-        `outcome`: how the run has ended with which nothing is left to go on, if its ledger is kept because of its dead
-        items, or its keys. `leave_notes`: the run has not gone on, so that is as it was.
+        `outcome`: how the run has ended with which nothing is left to go on, if its ledger is kept for its dead items.
         """
         if self.keeper is not None:
             self.keeper.close()
-        if not remove and not leave_notes:
+        if outcome and not remove:
             with contextlib.suppress(OSError, sqlite3.Error):  # then it is gone on with, and has nothing to do
                 self._file.write_meta({COMPLETE_KEY: outcome})
         self._file.close()

@@ -22,8 +22,8 @@ from runner.errors import LedgerRefused
 from runner.ledger.balance import ItemCounts, TaskTally
 from runner.ledger.chunks import Chunk
 from runner.ledger.journal import DeadItem, LedgerImage, SourcePlace
+from runner.store import run_folders
 from runner.store.key_digests import DIGEST_BYTES, sort_digests
-from runner.store.run_folders import LEDGER_FILE
 from runner.store.segments import LARGE_BYTES, SegmentFolder, SegmentPlace, sync_folder
 
 if TYPE_CHECKING:
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
     from runner.ledger.journal import JournalGroup
 
-SEGMENTS = "big"
+LEDGER_FILE = run_folders.LEDGER_FILE
 #: Beginnings of the names of the files in which workers look keys up; they are written anew at each open.
 KEY_FILES = "keys-"
+SEGMENTS = "big"
 #: Noted of the run: its queues of dead letters, in all lives.
 LETTERS_KEY = "letter_queues"
 #: "rnlg"; and the format: another one is refused, as no run lives long enough to be converted.
@@ -291,8 +292,11 @@ class LedgerFile:
         with self._transaction():
             self._db.executemany(_UPSERTS["meta"], [_checked_row(item) for item in values.items()])
 
-    def write_groups(self, groups: Sequence[JournalGroup]) -> None:
-        """Write groups in one transaction. sqlite3.Error or OSError: nothing of them is written."""
+    def write_groups(self, groups: Sequence[JournalGroup], notes: Mapping[str, str] | None = None) -> None:
+        """Write groups in one transaction, and what is noted of the run itself (`meta`) with them.
+
+        sqlite3.Error or OSError: nothing of them is written.
+        """
         assert self._segments is not None, "read_image comes first"
         written: dict[int, SegmentPlace] = {}
         try:
@@ -302,6 +306,7 @@ class LedgerFile:
             with self._transaction():
                 self._db.executemany(_INSERT_CHUNK, rows)
                 self._write_changes(groups)
+                self._upsert("meta", (notes or {}).items())
         except BaseException:
             for place in written.values():
                 self._segments.free(place)

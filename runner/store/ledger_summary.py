@@ -15,15 +15,14 @@ from msgspec import Struct
 
 from runner.errors import UnsafeFolder
 from runner.store import run_folders
-from runner.store.ledger_file import SEGMENTS
-from runner.store.run_folders import LEDGER_FILE
+from runner.store.ledger_file import LEDGER_FILE, SEGMENTS
 from runner.store.run_lock import LockHolder, find_lock_holder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-#: Noted of a run that has come to its end: its exit code and its balance; empty while it goes on.
+#: Noted of a run that has come to its end: its balance.
 COMPLETE_KEY = "complete"
 _WAL = f"{LEDGER_FILE}-wal"
 
@@ -87,12 +86,12 @@ def read_notes(folder: Path) -> dict[str, str]:
 
 
 def read_dead_ids(folder: Path) -> set[tuple[str, str]] | None:
-    """Return the (queue, item id) pairs of the dead items of a ledger; None where there is no ledger to read."""
+    """Return the (queue, item id) pairs of the dead items of a ledger; None where there is none to read."""
     try:
         with _open_read_only(folder) as database:
             rows = database.execute("SELECT queue, number, at FROM dead")
             return {(queue, f"{number}.{at}") for queue, number, at in rows}
-    except (sqlite3.Error, OSError):
+    except (sqlite3.Error, OSError, UnicodeDecodeError):
         return None
 
 

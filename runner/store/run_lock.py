@@ -41,7 +41,7 @@ class RunLock:
         self.fd = os.open(folder / _LOCK_FILE, flags, 0o600)
         try:
             self._take(folder)
-            holder = LockHolder(os.getpid(), socket.gethostname(), _boot_id())
+            holder = LockHolder(os.getpid(), socket.gethostname(), boot_id())
             os.ftruncate(self.fd, 0)
             os.pwrite(self.fd, msgspec.json.encode(holder), 0)
         except BaseException:
@@ -97,7 +97,7 @@ class LockHolder(msgspec.Struct, frozen=True):
 
     def may_live(self) -> bool:
         """Return False if it is known to be dead."""
-        is_here = self.host == socket.gethostname() and self.boot == _boot_id()
+        is_here = self.host == socket.gethostname() and self.boot == boot_id()
         return not is_here or psutil.pid_exists(self.pid)
 
 
@@ -108,7 +108,8 @@ def _read_holder(fd: int) -> LockHolder | None:
         return None
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Return the name of this boot of the machine; empty where that is not known."""
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:

@@ -52,6 +52,7 @@ class Dispatcher:
         self.ledger = state.ledger
         self.payload_kinds = state.plan.payload_kinds
         self.clock = state.clock
+        self.lease_page = state.lease_page
         #: Told of each grant, because of time limits.
         self.timeout_watchdog = timeout_watchdog
         #: Tasks whose `rate` makes them wait, and until when.
@@ -109,6 +110,8 @@ class Dispatcher:
         queues, items = self._owed.pop(lease, ((), 0))
         if self.timeout_watchdog.timed_tasks:
             self.timeout_watchdog.forget_lease(lease)
+        if self.lease_page is not None:
+            self.lease_page.forget_lease(lease)
         for queue in queues:
             self.expected_items[queue] -= items
 
@@ -227,6 +230,8 @@ class Dispatcher:
         if not slot.leases:
             slot.time_account.enter_state(EXECUTING, self.clock.now())
         slot.leases.append(lease.id)
+        if self.lease_page is not None:
+            self.lease_page.note_lease(lease, slot.index, all_at_once=task.is_async)
         if task.plan.config.timeout is not None:
             self.timeout_watchdog.watch_lease(task, lease.id)
         self._owed[lease.id] = (task.bounding_queues, lease.count)

@@ -12,6 +12,7 @@ from runner import events
 from runner.engines.engine_events import GroupKept, MessageReceived, SignalReceived
 from runner.ledger.journal import LedgerImage
 from runner.ledger.ledger import Ledger
+from runner.ledger.restore import MAX_CRASHES
 from runner.supervisor.audit import BalanceAudit
 from runner.supervisor.dead_letters import DeadLetterPayload, DeadLetterSink
 from runner.supervisor.dispatch import Dispatcher
@@ -37,13 +38,14 @@ if TYPE_CHECKING:
     from runner.supervisor.outcome import RunOutcome
     from runner.supervisor.plan import Plan, RetriedItem, TaskPlan
     from runner.supervisor.resume import GroupKeeper
+    from runner.transport.lease_page import LeasePage
 
 
 class Supervisor:
     """One run. `run` returns its result; `emit` is told of everything that a person may want to know.
 
     `engines` maps a mode to the engine whose workers have it. `suspect_readers`: workers can show items.
-    With a `keeper` the run is durable, and goes on from the `image` of its ledger.
+    With a `keeper` the run is durable, and goes on from the `image` of its ledger; its leases are on a `lease_page`.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Supervisor:
         suspect_readers: bool = False,
         keeper: GroupKeeper | None = None,
         image: LedgerImage | None = None,
+        lease_page: LeasePage | None = None,
     ) -> None:
         self.plan = plan
         self.reactor = reactor
@@ -79,6 +82,7 @@ class Supervisor:
             audit=BalanceAudit(),
             dirty_tasks=self.dirty_tasks,
             began_at=clock.now(),
+            lease_page=lease_page,
         )
         #: Of a durable run.
         self.keeper = keeper
@@ -97,6 +101,7 @@ class Supervisor:
         replies.handlers |= {Ready: pool.on_ready, Finished: pool.on_finished, Failed: pool.on_failed}
         self.suspect_readers = SuspectReaders(state, dispatcher, pool, able=suspect_readers)
         self.fast_path = FastPath(state, dispatcher, replies, self.suspect_readers.readers)
+        pool.on_earlier_death = self._handle_event
         shutdown.on_kill = self.suspect_readers.end_readers
         self.progress_reporter = ProgressReporter(state, listening=listening)
         #: Of each part that will make something happen by itself: when the first of it is. Then those that only watch.
@@ -249,6 +254,8 @@ class Supervisor:
     def _feed_dirty(self) -> None:
         """Feed what is dirty, the farthest from the sources first: finish what is in flight before more comes in."""
         dirty = self.dirty_tasks
+        if self.ledger.isolates and not self._may_feed_isolated():
+            return
         while dirty.heap:
             name = dirty.pop_farthest()
             if self.topology.stages[name] is not Stage.RUNNING or self.state.halted:
@@ -258,6 +265,16 @@ class Supervisor:
             self.dispatcher.feed_task(task, flush=task.plan.config.batch is not None and self._may_flush(task))
             if self.ledger.leased_items[name] != before:
                 self.dirty_tasks.add_input_writers(name)
+                if self.ledger.isolates:
+                    return  # the others are looked at when this lease is over
+
+    def _may_feed_isolated(self) -> bool:
+        """Return True if a lease may be granted, the only one: or any number, once nothing waits that asks for that."""
+        if self.ledger.leases:
+            return False
+        self.ledger.isolates = self.ledger.has_crashed(MAX_CRASHES - 1)
+        self.dirty_tasks.add_tasks(self.tasks)
+        return True
 
     def _waits_for_batch(self, task: TaskState) -> bool:
         batch = task.plan.config.batch

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from runner.supervisor.plan import Plan, TaskPlan
     from runner.supervisor.rate_limit import TokenBucket
     from runner.topology import Topology
+    from runner.transport.lease_page import LeasePage
     from runner.transport.progress_page import Position
     from runner.worker.spec import OutputGroup
 
@@ -241,6 +242,8 @@ class RunState:
     #: Of a durable run that is only drained: the sources that count as ended, although they may have more to give; the
     #: file need not have them any more.
     drained_sources: set[str] = field(default_factory=set)
+    #: Of a durable run: where it is noted what each lease holds.
+    lease_page: LeasePage | None = None
     began_at: float = 0.0
     #: When the loop came by last.
     last_step_at: float = 0.0

@@ -234,6 +234,7 @@ class Shutdown(Struct, eq=False):
             return self._suspend_run()
         if number == signals.SIGCONT:  # after a SIGSTOP, which no process can catch
             return self._shift_times(max(0.0, self.state.clock.now() - self.state.last_step_at - _BEAT))
+        self._renounce_positions()
         name = "Ctrl-C" if number == signals.SIGINT else signals.Signals(number).name
         if self.received_signal is None:
             self.received_signal = signals.SIGTERM if number == signals.SIGHUP else number
@@ -269,6 +270,7 @@ class Shutdown(Struct, eq=False):
         """End at once: kill every worker; threads are left behind."""
         if self.state.killing:
             return
+        self._renounce_positions()
         self.state.killing = self.state.stopping = True
         self._grace_ends = inf
         now = self.state.clock.now()
@@ -284,6 +286,11 @@ class Shutdown(Struct, eq=False):
             finish_if_over(self.state, task)
         if self.on_kill is not None:
             self.on_kill()
+
+    def _renounce_positions(self) -> None:
+        """Let no item be blamed in a later life of the run: who ends it, and may go on to kill it, is known."""
+        if self.state.lease_page is not None:
+            self.state.lease_page.renounce()
 
     def report_disk_trouble(self, trouble: str, *, is_broken: bool) -> None:
         """Say what is wrong with the disk of a durable run; end it at once if that will not pass."""

@@ -13,8 +13,10 @@ from msgspec import Struct, field
 
 from runner import events
 from runner.chunk_sizing import time_slice_for
+from runner.engines.engine_events import ExitStatus, WorkerExited
 from runner.error_text import ErrorText, class_names
 from runner.errors import SpawnError, TimedOut
+from runner.ledger.restore import MAX_CRASHES
 from runner.supervisor.audit import count_finished
 from runner.supervisor.run_state import Phase, WorkerSlot
 from runner.supervisor.shutdown import dismiss_worker, fail_task, finish_if_over, skip_task
@@ -22,10 +24,12 @@ from runner.supervisor.slot_history import history_on_disk
 from runner.supervisor.time_accounting import ENDED, EXECUTING, ITEM, ROOM, STARTING, WAITING_FOR_REASON, TimeAccount
 from runner.text import format_seconds
 from runner.transport.messages import Failure, Stop
+from runner.transport.progress_page import Position
 from runner.worker.failure import may_retry
 
 if TYPE_CHECKING:
-    from runner.engines.engine_events import WorkerExited
+    from collections.abc import Callable
+
     from runner.ledger.leases import Lease, Verdict
     from runner.ledger.subscriptions import ItemRange
     from runner.supervisor.dispatch import Dispatcher
@@ -36,8 +40,6 @@ if TYPE_CHECKING:
     from runner.supervisor.timeouts import TimeoutWatchdog
     from runner.transport.messages import Failed, Finished, Ready
 
-#: Deaths of workers that an item may cause before it is a dead letter.
-MAX_CRASHES = 3
 #: Deaths before the first worker of a task was ready: its set-up is broken.
 MAX_FAILED_STARTS = 3
 _FIRST_PAUSE, _MOST_PAUSE = 0.1, 5.0
@@ -55,6 +57,8 @@ class WorkerPool(Struct, eq=False):
     shutdown: Shutdown
     retry_policy: RetryPolicy
     reply_handler: ReplyHandler
+    #: Told of the death of a worker that executed in an earlier life of the run.
+    on_earlier_death: Callable[[WorkerExited], None] | None = None
     _due: list[WorkerSlot] = field(default_factory=list)
     _exit_deadlines: dict[int, float] = field(default_factory=dict)
 
@@ -105,6 +109,19 @@ class WorkerPool(Struct, eq=False):
             task.slots.append(slot)
         self._due += task.slots
         self.state.check_ends = True
+        if self.state.ledger.journal is not None:
+            self._end_earlier_worker(task)
+
+    def _end_earlier_worker(self, task: TaskState) -> None:
+        """Judge the items at which everything died for the last time: the task's first worker died over them, too."""
+        slot = task.slots[0]
+        lease = self.state.ledger.lease_lost_items(task.name, slot.index, MAX_CRASHES)
+        if lease is None or self.on_earlier_death is None:
+            return
+        slot.leases.append(lease.id)
+        slot.phase, slot.death_pending = Phase.ENDING, True
+        exit_status, position = ExitStatus(text="died together with runner"), Position(lease.id, 0, lease.count)
+        self.on_earlier_death(WorkerExited(slot.index, slot.generation, exit_status, position))
 
     def _start_worker(self, slot: WorkerSlot) -> None:
         slot.begin_generation()
@@ -291,7 +308,6 @@ class WorkerPool(Struct, eq=False):
 
     def _suspects(self, slot: WorkerSlot, lease: Lease, event: WorkerExited) -> tuple[range, int]:
         """Return the items of a lease that may have killed the worker, and how many before them it had finished."""
-        config = slot.task.plan.config
         if slot.task.is_async:  # all of them were in flight: each is suspect, and is given again alone
             return range(lease.count), 0
         if event.socket_broken:  # what it did since its last answer was not heard: any of these items may have done it
@@ -300,8 +316,7 @@ class WorkerPool(Struct, eq=False):
         at = position.index - lease.finished_items
         if lease.id != position.lease or not 0 <= at < lease.count:
             return range(0), 0
-        width = config.batch.items if config.batch else position.width
-        return range(at, min(at + width, lease.count)), at
+        return range(at, min(at + position.width, lease.count)), at
 
     def _judge_suspects(
         self, slot: WorkerSlot, lease_id: int, suspects: range, finished: int, event: WorkerExited, why: str

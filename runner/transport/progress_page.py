@@ -2,11 +2,13 @@
 
 A worker writes its own slot before each item (about 40 ns); the supervisor reads it when the worker dies or
 exceeds a time limit, and so blames one item, not a chunk. Nothing waits here, and a slot is meaningful
-without any lock: lease 0 means idle, and a lease that is no longer open is ignored.
+without any lock: lease 0 means idle, and a lease that is no longer open is ignored. In a durable run the page is the
+beginning of a file (`lease_page`), and threads write into it as well.
 """
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import tempfile
@@ -15,6 +17,8 @@ from msgspec import Struct
 
 MAX_PROGRESS_SLOTS = 4096
 _WORDS_PER_SLOT = 2
+SLOT_BYTES = _WORDS_PER_SLOT * 8
+PAGE_BYTES = MAX_PROGRESS_SLOTS * SLOT_BYTES
 _INDEX_BITS = 40
 
 
@@ -54,11 +58,10 @@ class ProgressPage:
     """
 
     def __init__(self, fd: int | None = None) -> None:
-        size = MAX_PROGRESS_SLOTS * _WORDS_PER_SLOT * 8
         self.fd = memory_file("runner-cells") if fd is None else fd
         if fd is None:
-            os.ftruncate(self.fd, size)
-        self._map = mmap.mmap(self.fd, size)
+            os.ftruncate(self.fd, PAGE_BYTES)
+        self._map = mmap.mmap(self.fd, PAGE_BYTES)
         self._words = memoryview(self._map).cast("Q")
 
     def progress_slot(self, slot: int) -> memoryview:
@@ -76,7 +79,8 @@ class ProgressPage:
     def close(self) -> None:
         """Give the memory back; workers that still have it mapped keep theirs until they end."""
         self._words.release()
-        self._map.close()
+        with contextlib.suppress(BufferError):  # a thread that is left behind still shows what it executes
+            self._map.close()
         os.close(self.fd)
 
 

@@ -301,7 +301,7 @@ def execute_batches(runtime: WorkerRuntime, target: Callable[[Any], Any], grant:
     for batch in split_batches(spec, grant):
         if done and (last - began > 2 * grant.time_slice or (failures and spec.ordered)):
             break
-        runtime.show_position(grant.lease, done)
+        runtime.show_position(grant.lease, pack_burst(done, len(batch)))
         first_range, first_index, first = batch[0]
         runtime.context.set_item(first_range, first_index)
         items: list[Any] = []

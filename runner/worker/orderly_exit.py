@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Seconds after which the user is told what the process waits for.
 _NOTICE_SECONDS = 1.0
+#: Where descriptors lead behind which nothing of the user's is buffered.
+_NO_FILES = ("anon_inode:", "/memfd:runner", "/proc/", os.devnull)
 _STDERR = 2
 
 
@@ -142,17 +144,29 @@ def _may_write(file: io.IOBase) -> bool:
 
 
 def _has_open_files(keep: Collection[int]) -> bool:
-    """Return True if anything is open for writing that is not ours; if this is unknown, nothing is closed."""
+    """Return True if anything is open for writing that is not ours; if this is unknown, nothing is closed.
+
+    A file that is also open under one of `keep` is ours: a map of it has a descriptor of its own.
+    """
     with contextlib.suppress(OSError):
+        ours = {_file_of(fd) for fd in keep} - {""}
         for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  at the end of each worker: paths take their time
             fd = int(name)
             with contextlib.suppress(OSError):  # the one that lists them
                 if fd <= _STDERR or fd in keep or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
                     continue
-                where = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115  the same
-                if not where.startswith(("anon_inode:", "/memfd:runner", "/proc/", os.devnull)):
+                where = _file_of(fd)
+                if where and where not in ours and not where.startswith(_NO_FILES):
                     return True
     return False
+
+
+def _file_of(fd: int) -> str:
+    """Return what a descriptor is open for; empty for one that is closed."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115  at the end of each worker: paths take their time
+    except OSError:
+        return ""
 
 
 def _name_list(names: list[str], kind: str = "thread") -> str:

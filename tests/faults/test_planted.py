@@ -40,6 +40,7 @@ from unit import (
     test_each,
     test_grain_simulation,
     test_journal,
+    test_lease_page,
     test_ledger,
     test_ledger_file,
     test_link,
@@ -72,6 +73,8 @@ pytestmark = pytest.mark.usefixtures("short_diffs")
 SEEDS = (0, 1, 3, 9, 13, 15, 17, 29, 30, 31, 33, 37, 41, 68, 75, 92, 93, 145)
 #: The same of runs that crash and go on.
 LIVES = (3, 4, 10, 13, 9, 38)
+#: The same of runs in which items end everything.
+DEADLY_LIVES = (15, 4, 10, 18)
 #: Events after which a simulated run hangs; those of these schedules have less than half as many.
 LIMIT = 4_000
 #: The floors of the engine; each has at least so many planted bugs.
@@ -109,6 +112,12 @@ def lives_with_drops() -> None:
     """Durable runs some of whose queues are dropped between two lives, and have another name then."""
     for seed in range(10):
         test_durable_simulation.check_lives_with_drops(seed)
+
+
+def deadly_lives() -> None:
+    """Durable runs in which items end everything; the first one that notices ends it."""
+    for seed in DEADLY_LIVES:
+        durable_lives.check_lives(seed, fatal=0.02)
 
 
 def bounded_run() -> None:
@@ -780,6 +789,21 @@ BUGS: dict[str, Bug] = {
         always(False),
         test_ledger.test_a_crash_blames_one_item_and_gives_it_alone,
     ),
+    "what was executed when everything died is not blamed": Bug(
+        "crashes", "runner.ledger.restore:_with_crashes", lambda original, owed, marked: [owed], deadly_lives
+    ),
+    "what everything died over twice is executed beside others": Bug(
+        "crashes", f"{_LEDGER}.has_crashed", always(False), deadly_lives
+    ),
+    "what everything died over three times is executed again": Bug(
+        "crashes", f"{_LEDGER}.lease_lost_items", always(None), deadly_lives
+    ),
+    "the crashes of a life are written twice": Bug(
+        "crashes",
+        "runner.store.ledger_file:LedgerFile.write_groups",
+        lambda original, self, groups, notes=None: original(self, groups),
+        partial(with_folder, test_lease_page.test_the_crashes_of_one_life_are_written_once),
+    ),
     "a death is not fenced": Bug(
         "crashes", "runner.engines.processes:ProcessEngine._on_death", without_the_fence, leaking_run
     ),
@@ -837,6 +861,9 @@ BUGS: dict[str, Bug] = {
         f"{_TOPOLOGY}.without_readers",
         always([]),
         test_topology.test_a_writer_without_readers_left_works_in_vain,
+    ),
+    "a run that is being stopped blames what it executes": Bug(
+        "shutdown", f"{_SHUTDOWN}._renounce_positions", nothing, deadly_lives
     ),
     # worker bodies
     "call: nothing is handed back": Bug(

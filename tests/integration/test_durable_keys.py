@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from integration.test_durable import Durable, line
 
-TEXT = line().replace(
+TEXT = line(a="size = 100").replace(
     "[tasks.numbers]\nwith = { count = 3000 }", '[tasks.read]\ncall = "std.lines"\nwith = { path = "in" }\nkey = "."'
 )
 OLD = [f"line {number}" for number in range(1500)] + ["twice", "twice"]

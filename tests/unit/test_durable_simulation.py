@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 import crossed
 import durable_lives
 import pytest
-from fake_engine import FakeClock, FakeEngine, FakeReactor, Script, plan, task
+from fake_engine import FakeClock, FakeEngine, FakeReactor, Script, check_end, plan, task
 from unit import test_simulation
 from virtual_disk import VirtualDisk, VirtualKeeper
 
 from runner import events
 from runner.engines.engine_events import GroupKept
-from runner.ledger.journal import LedgerImage
+from runner.ledger.balance import ItemCounts, TaskTally
+from runner.ledger.chunks import Chunk
+from runner.ledger.journal import LedgerImage, SourcePlace
 from runner.ledger.restore import drop_owed_items
 from runner.ledger.subscriptions import queue_of_line
 from runner.model import QueueConfig
@@ -102,6 +104,12 @@ def test_queues_that_are_dropped_between_two_lives_are_counted_and_may_be_gone()
     assert sum(map(check_lives_with_drops, range(40))) > 20
 
 
+@pytest.mark.parametrize("block", range(2))
+def test_items_that_end_everything_are_dead_after_the_third_time_and_no_others(block: int) -> None:
+    lives = [durable_lives.check_lives(seed, fatal=0.02) for seed in range(block * 15, (block + 1) * 15)]
+    assert sum(len(each.ends) for each in lives) >= 10
+
+
 def test_what_has_ended_well_does_not_begin_again() -> None:
     """Two sources into a transform, of which one is over; and a sink of its own behind each."""
     tasks = [
@@ -130,6 +138,33 @@ def lives_on(made: Plan, image: LedgerImage) -> tuple[set[str], set[str]]:
     keeper = VirtualKeeper(hub, disk, 1, 0.01)
     Supervisor(made, {"process": engine}, hub, hub.clock, seen.append, keeper=keeper, image=image).run()
     return {event.task for event in seen if isinstance(event, events.TaskStarted)}, disk.image.ended_tasks
+
+
+@pytest.mark.parametrize(
+    ("on_error", "dead", "code", "left"), [("dead", 1, 4, 0), ("skip", 0, 0, 0), ("fail", 1, 1, 4), ("stop", 1, 1, 4)]
+)
+def test_what_everything_died_over_three_times_is_judged_as_the_file_says(
+    on_error: str, dead: int, code: int, left: int
+) -> None:
+    image = LedgerImage(last_chunk=7)
+    image.chunks = {7: Chunk(7, [("source", at) for at in range(5)], 5, 50)}
+    image.owed = {("q", 7): ((0, 2, 0, 0), (2, 1, 0, 3), (3, 1, 0, 2), (4, 1, 0, 0))}
+    image.line_counts, image.sources = {"q": ItemCounts(put=5)}, {("source", "source"): SourcePlace(5)}
+    image.task_tallies = {"source": TaskTally(sent=5, read=5)}
+    hub, disk, seen = FakeReactor(FakeClock()), VirtualDisk(), []
+    disk.image = image
+    engine, keeper = FakeEngine(hub, Script(1), 5), VirtualKeeper(hub, disk, 1, 0.01)
+    made = plan([task("source", (), ("q",)), task("work", ("q",), count=2, on_error=on_error)], [QueueConfig("q")])
+    result = Supervisor(made, {"process": engine}, hub, hub.clock, seen.append, keeper=keeper, image=image).run()
+    assert (result.exit_code, result.headline.dead, result.headline.left) == (code, dead, left)
+    executed = sorted(item[1] for item in engine.received.get("work", []))
+    assert executed == ([0, 1, 3, 4] if not left else [])
+    (death,) = [event for event in seen if isinstance(event, events.WorkerDied)]
+    assert (death.item, death.why, death.will_restart) == ("7.2", "died together with runner", not left)
+    check_end(result, seen[-1])
+    assert disk.image.line_counts["q"] == ItemCounts(
+        5, 5 - dead - left - (on_error == "skip"), dead, on_error == "skip"
+    )
 
 
 class FailingKeeper(VirtualKeeper):

@@ -23,8 +23,7 @@ from virtual_disk import VirtualDisk
 from runner.errors import LedgerRefused
 from runner.store import run_lock
 from runner.store.keeper import LedgerKeeper
-from runner.store.ledger_file import LedgerFile
-from runner.store.run_folders import LEDGER_FILE
+from runner.store.ledger_file import LEDGER_FILE, LedgerFile
 from runner.store.run_lock import RunLock
 from runner.store.segments import LARGE_BYTES
 
