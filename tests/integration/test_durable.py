@@ -480,6 +480,7 @@ def test_the_list_of_runs_says_what_is_left_and_who_has_a_run_and_touches_nothin
         {"pid": running.process.pid, "host": socket.gethostname()},
     )
     assert f"going on ({running.process.pid}, {socket.gethostname()})" in made.project.run("runs", verb="list").out
+    wait_for((made.path / "executed").exists)  # before it executes, a signal may end it at once
     running.process.send_signal(signal.SIGINT)
     assert running.finish().exit in {0, 130}
     if made.runs():
