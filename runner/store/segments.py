@@ -58,9 +58,13 @@ class SegmentFolder:
         for number, name in names.items():
             if number not in by_segment:
                 os.unlink(path / name)  # noqa: PTH108  as everywhere in the store
-        for number, held in by_segment.items():
-            fd = self._fds[number] = os.open(path / names[number], os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-            self._pages[number] = _allocator_with(os.fstat(fd).st_size, held)
+        try:
+            for number, held in by_segment.items():
+                fd = self._fds[number] = os.open(path / names[number], os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+                self._pages[number] = _allocator_with(os.fstat(fd).st_size, held)
+        except BaseException:  # one is missing
+            self.close()
+            raise
 
     def write(self, data: bytes) -> SegmentPlace:
         """Write a payload, and return its place; it is safe after `sync`. OSError: the disk refuses."""

@@ -83,6 +83,10 @@ durable = true
 """
 
 
+def slow(*values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 class Durable:
     """A project whose run is killed and goes on. `kill_when` is asked again and again."""
 
@@ -160,15 +164,11 @@ def line(
     return LINE.format(source=source, count=count, workers=workers, mode=mode, more=more, a=a)
 
 
-def slow(*values: Any) -> Any:
-    return pytest.param(*values, marks=pytest.mark.slow)
-
-
 @pytest.mark.parametrize(
     ("source", "mode"),
     [
         ("numbers", "process"),
-        ("many_numbers", "thread"),
+        slow("many_numbers", "thread"),
         slow("put_numbers", "process"),
         slow("many_numbers", "process"),
         slow("numbers", "thread"),
@@ -190,6 +190,7 @@ def test_a_line_that_is_killed_goes_on_and_each_line_is_there_once(project: Any,
         assert names.setdefault(item_id, item) == item, "an id names two items"
 
 
+@pytest.mark.slow
 def test_an_ordered_task_keeps_its_order_over_all_lives(project: Any) -> None:
     made = Durable(project, line(count=1200, workers=3, more="ordered = true"), 1200)
     outcome = made.to_the_end([100, 1500])
@@ -284,6 +285,7 @@ inputs = "b"
 """
 
 
+@pytest.mark.slow
 def test_large_items_are_there_once(project: Any) -> None:
     made = Durable(project, ARRAYS, 200)
     outcome = made.to_the_end([50, 1000])
@@ -305,6 +307,7 @@ def test_a_run_that_was_stopped_says_that_it_is_kept_and_goes_on(project: Any) -
     assert sorted(made.lines(), key=int) == numbers(2000)
 
 
+@pytest.mark.slow
 def test_a_source_that_gives_other_items_than_before_is_an_error_and_what_was_queued_is_executed(project: Any) -> None:
     lines = [f"line {number}" for number in range(3000)]
     text = line().replace(
@@ -521,6 +524,7 @@ def test_a_run_without_a_ledger_has_ended_or_was_not_durable(project: Any) -> No
     assert (refused.exit, refused.err) == (3, f"run {other} was not durable: it has no ledger to go on with\n")
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_go_on_is_refused_and_left_as_it_is(project: Any) -> None:
     made = Durable(project, line(), 3000)
     made.go("run", lambda: made.size_of("out.txt") > 100)
@@ -640,7 +644,7 @@ def test_what_has_changed_is_told_and_secrets_are_not_kept(project: Any) -> None
     assert sorted(made.lines(), key=int) == numbers(4000)
 
 
-@pytest.mark.parametrize("verb", ["run", "resume"])
+@pytest.mark.parametrize("verb", ["run", slow("resume")])
 def test_a_run_goes_on_in_the_folder_in_which_it_was_begun(project: Any, verb: str) -> None:
     made = Durable(project, line(), 3000)
     made.go("run", lambda: made.size_of("out.txt") > 100)
@@ -663,7 +667,7 @@ def test_no_durable_on_the_command_line_keeps_no_ledger(project: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(20))
 def test_kills_at_random_moments(project: Any, seed: int) -> None:
     draw = random.Random(seed)
     count = draw.choice([300, 3000])

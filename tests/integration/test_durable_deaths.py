@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from integration.test_durable import Durable, numbers
+from integration.test_durable import Durable, numbers, slow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,15 +111,15 @@ def poisonous(more: str) -> str:
     ("name", "mode", "more"),
     [
         ("each", "process", "workers = 3"),
-        ("each", "thread", "workers = 3"),
-        ("each", "process", "workers = 2\nordered = true"),
-        ("quick", "process", ""),
+        slow("each", "thread", "workers = 3"),
+        slow("each", "process", "workers = 2\nordered = true"),
+        slow("quick", "process", ""),
         ("quick", "thread", ""),
-        ("many", "process", "batch = 8\nworkers = 2"),
-        ("many", "thread", "batch = 8"),
-        ("pulled", "process", ""),
-        ("side_by_side", "process", "concurrency = 6"),
-        ("side_by_side", "thread", "concurrency = 6"),
+        slow("many", "process", "batch = 8\nworkers = 2"),
+        slow("many", "thread", "batch = 8"),
+        slow("pulled", "process", ""),
+        slow("side_by_side", "process", "concurrency = 6"),
+        slow("side_by_side", "thread", "concurrency = 6"),
     ],
 )
 def test_an_item_that_kills_everything_is_dead_after_the_third_time(
@@ -155,7 +155,7 @@ def crashes(made: Durable) -> list[int]:
     return [each[3] for text in texts for each in json.loads(text) if each[3]]
 
 
-@pytest.mark.parametrize("mode", ["process", "thread"])
+@pytest.mark.parametrize("mode", ["process", slow("thread")])
 def test_an_item_that_is_executed_when_runner_is_killed_gets_one_crash(project: Any, mode: str) -> None:
     made = deadly(project, "waits", mode, count=3)
     made.go("run", lambda: (made.path / "executed").exists())
@@ -169,8 +169,15 @@ def test_an_item_that_is_executed_when_runner_is_killed_gets_one_crash(project: 
     assert made.lines() == numbers(3)
 
 
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("mode", ["process", "thread"])
+@pytest.mark.parametrize(
+    ("mode", "second"),
+    [
+        ("process", signal.SIGKILL),
+        slow("process", signal.SIGINT),
+        slow("thread", signal.SIGINT),
+        slow("thread", signal.SIGKILL),
+    ],
+)
 def test_a_run_that_is_stopped_blames_nothing(project: Any, mode: str, second: int) -> None:
     made = deadly(project, "waits", mode, count=3)
     running = made.project.start("--progress", "none", "tasks.toml")
