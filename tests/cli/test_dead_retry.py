@@ -853,6 +853,7 @@ def test_a_worker_that_is_killed_in_the_retry_costs_nothing(project: Any) -> Non
     assert "repeated" in outcome.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [also_slow(signal.SIGINT), signal.SIGKILL])
 def test_a_retry_that_is_cut_short_is_taken_up_again_by_the_next_one(project: Any, how: signal.Signals) -> None:
     made = make(project, LINE_OF_PROCESSES, "one 3, one 4, one 5, one 6", slow="")

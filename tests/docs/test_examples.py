@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from doc_blocks import PAGES, blocks
@@ -42,7 +42,7 @@ def comparable(text: str) -> str:
     return text
 
 
-def examples(*languages: str, files: bool | None = None) -> list[object]:
+def examples(*languages: str, files: bool | None = None) -> list[Any]:
     """The blocks in these languages, with their page, for `parametrize`."""
     return [
         pytest.param(page, block, id=f"{page.relative_to(ROOT).as_posix()}:{block.line}")
@@ -126,7 +126,13 @@ def python(*args: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(("page", "block"), [one for one in examples("python", files=True) if is_test(one)])
+FILES_OF_TESTS = [one for one in examples("python", files=True) if is_test(one)]
+
+
+@pytest.mark.parametrize(
+    ("page", "block"),
+    [FILES_OF_TESTS[0], *(pytest.param(*one.values, id=one.id, marks=pytest.mark.slow) for one in FILES_OF_TESTS[1:])],
+)
 def test_a_file_of_tests_passes(page, block, tmp_path):
     written(page, tmp_path)
     done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", block.options["file"], folder=tmp_path)

@@ -457,6 +457,7 @@ def waits_for_room() -> None:
     assert (outcome.result.exit_code, outcome.result.headline.done) == (0, 8)
 
 
+@pytest.mark.slow
 def test_the_time_in_which_a_source_waits_for_room_is_not_its_own() -> None:
     waits_for_room()
 
@@ -590,6 +591,7 @@ BUGS: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_planted_bug_is_noticed(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:

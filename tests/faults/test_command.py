@@ -193,6 +193,7 @@ def test_sigquit_prints_every_stack_and_goes_on(line: Any, mode: str, how: str) 
     assert "runner/worker" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "seconds"), [((), 2.5), pytest.param(("--deadline", "9s"), 10, marks=pytest.mark.slow)]
 )

@@ -329,7 +329,7 @@ def test_a_share_below_the_limit_does_not_halt() -> None:
 
 
 @MODES
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_rate_holds_over_all_workers(mode: str, workers: int) -> None:
     made, collected = line(functions.identity, 41, mode=mode, workers=workers, rate=Rate(40, 1.0))
     outcome = run(made, collected)

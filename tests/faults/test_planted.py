@@ -1270,6 +1270,7 @@ def is_a_test(check: Callable[[], object]) -> bool:
     return inspect.isfunction(check) and check.__name__.startswith("test_") and check.__module__ != __name__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "check",
     [

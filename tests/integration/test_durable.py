@@ -255,6 +255,7 @@ inputs = "bad"
 """
 
 
+@pytest.mark.slow
 def test_dead_letters_are_there_once(project: Any) -> None:
     made = Durable(project, LETTERS, 1000)
     outcome = made.to_the_end([50, 1000])
@@ -497,6 +498,7 @@ def test_the_list_of_runs_says_what_is_left_and_who_has_a_run_and_touches_nothin
     assert (entry["end"], entry["ledger"]) == ("ended", None)
 
 
+@pytest.mark.slow
 def test_a_run_without_a_record_and_a_ledger_that_cannot_be_read_are_listed(project: Any) -> None:
     made = Durable(project, line(count=300), 300)
     running = made.project.start("tasks.toml", "--no-record", "--progress", "none")
@@ -564,6 +566,7 @@ def test_a_run_that_cannot_go_on_is_refused_and_left_as_it_is(project: Any) -> N
     assert sorted(made.lines(), key=int) == numbers(3000)
 
 
+@pytest.mark.slow
 def test_what_is_in_a_queue_that_is_gone_can_be_dropped(project: Any) -> None:
     made = Durable(project, LETTERS.replace("count = 1000", "count = 600"), 600)
     made.go("run", lambda: made.size_of("out.txt") > 50)
@@ -614,6 +617,7 @@ def test_a_run_can_be_drained_without_its_source_and_go_on_later(project: Any) -
     assert sorted(made.lines(), key=int) == numbers(3000)
 
 
+@pytest.mark.slow
 def test_what_has_changed_is_told_and_secrets_are_not_kept(project: Any) -> None:
     text = '[params]\ntoken = { default = "none", secret = true, env = "SECRET_TOKEN" }\nn = { default = 3000 }\n'
     made = Durable(
@@ -644,6 +648,7 @@ def test_what_has_changed_is_told_and_secrets_are_not_kept(project: Any) -> None
     assert sorted(made.lines(), key=int) == numbers(4000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["run", slow("resume")])
 def test_a_run_goes_on_in_the_folder_in_which_it_was_begun(project: Any, verb: str) -> None:
     made = Durable(project, line(), 3000)

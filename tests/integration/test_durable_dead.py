@@ -68,6 +68,7 @@ def test_a_retry_that_is_killed_goes_on_and_nothing_is_given_twice(project: Any)
     assert sorted(made.lines(), key=int) == numbers(1000)
 
 
+@pytest.mark.slow
 def test_a_file_that_does_not_fit_is_refused_and_leaves_all_as_it_was(project: Any) -> None:
     made = dead_run(project)
     file = made.path / "tasks.toml"

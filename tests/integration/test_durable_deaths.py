@@ -110,7 +110,7 @@ def poisonous(more: str) -> str:
 @pytest.mark.parametrize(
     ("name", "mode", "more"),
     [
-        ("each", "process", "workers = 3"),
+        slow("each", "process", "workers = 3"),
         slow("each", "thread", "workers = 3"),
         slow("each", "process", "workers = 2\nordered = true"),
         slow("quick", "process", ""),
@@ -155,6 +155,7 @@ def crashes(made: Durable) -> list[int]:
     return [each[3] for text in texts for each in json.loads(text) if each[3]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["process", slow("thread")])
 def test_an_item_that_is_executed_when_runner_is_killed_gets_one_crash(project: Any, mode: str) -> None:
     made = deadly(project, "waits", mode, count=3)

@@ -90,6 +90,7 @@ def test_five_other_lines_are_read_as_they_are(project: Any) -> None:
     assert sorted(made.lines()) == [*"123456789"]
 
 
+@pytest.mark.slow
 def test_only_sources_with_a_key_are_read_again(project: Any) -> None:
     made = Durable(project, TEXT.replace('key = "."', ""), len(OLD), **{"in": "\n".join(OLD) + "\n"})
     made.go("run", lambda: made.size_of("out.txt") > 500)
@@ -118,6 +119,7 @@ def test_a_key_that_is_a_field_and_what_has_none(project: Any) -> None:
     assert "this item has no `id`, which is the `key` of its task: {'name': 2}" in outcome.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after", "why"),
     [

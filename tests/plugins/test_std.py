@@ -457,6 +457,7 @@ def test_a_time_limit_kills_grandchildren_as_well(tmp_path):
         assert run("next") == "next"
 
 
+@pytest.mark.slow
 def test_what_holds_the_output_open_is_ended_with_its_command():
     with std.Shell("sleep 1000 & echo $!", shell=True, gives="out") as run:
         began = time.monotonic()
