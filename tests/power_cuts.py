@@ -97,7 +97,7 @@ class RecordedFile(apsw.VFSFile):
     def _refuse(self, code: int) -> None:
         full = self.recorder.failing.error == errno.ENOSPC
         error = (apsw.FullError if full else apsw.IOError)("refused")
-        error.extendedresult = apsw.SQLITE_FULL if full else code
+        error.extendedresult = apsw.SQLITE_FULL if full else code  # type: ignore[union-attr]  # apsw takes it from there, and its stubs do not know it
         raise error
 
     def xWrite(self, data: bytes, offset: int) -> None:
@@ -155,7 +155,7 @@ class RecordedConnection:
             yield
         except apsw.Error as error:
             translated = sqlite3.OperationalError(str(error))
-            translated.sqlite_errorcode = error.extendedresult
+            translated.sqlite_errorcode = error.extendedresult  # type: ignore[attr-defined]  # as above
             raise translated from error
 
     def execute(self, sql: str, *args: Any) -> Any:
