@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from runner.errors import RunnerError
     from runner.model import AfterState, Config
     from runner.supervisor.plan import Plan
 
@@ -254,12 +255,14 @@ def examine_again(
         found = config.select_tasks(found, given.only, given.skip)
     except UsageError as error:
         raise RetryRefused(f"{shown} has changed since run {run}: {error}") from None
-    _refuse_withheld(run, found, given.withheld, set_now)
+    refuse_missing_secrets(run, found, given.withheld, set_now, RetryRefused)
     return found
 
 
-def _refuse_withheld(run: str, config: Config, withheld: Iterable[str], set_now: Collection[str]) -> None:
-    """Raise RetryRefused for secrets that the earlier run was given and this one is not."""
+def refuse_missing_secrets(
+    run: str, config: Config, withheld: Iterable[str], set_now: Collection[str], refusal: type[RunnerError]
+) -> None:
+    """Raise a refusal for secrets that a run was given, which are not kept, and that are not given again."""
     missing = []
     for text in withheld:
         option, _, name = text.partition(" ")
@@ -270,7 +273,7 @@ def _refuse_withheld(run: str, config: Config, withheld: Iterable[str], set_now:
             missing.append(f"{option} {name}=VALUE{variable}")
     if missing:
         text = f"run {run} was given a secret, and secrets are not kept"
-        raise RetryRefused(f"{text}: give it again with {' and with '.join(missing)}")
+        raise refusal(f"{text}: give it again with {' and with '.join(missing)}")
 
 
 def retry_plan(plan: Plan, chosen: ChosenLetters) -> tuple[Plan, dict[str, str]]:

@@ -85,6 +85,7 @@ def plan_of_earlier_run(
     `again`: sources with a `key` are read once more; UsageError if there are none.
     """
     from runner import config, runs
+    from runner.retries import refuse_missing_secrets
     from runner.supervisor.resume import find_graph_changes
 
     run = folder.path.name
@@ -103,7 +104,7 @@ def plan_of_earlier_run(
         loaded = config.select_tasks(loaded, noted["only"] or None, noted["skip"] or None)
     except UsageError as error:
         raise LedgerRefused(f"the file no longer fits run {run}: {error}") from None
-    _refuse_missing_secrets(run, loaded, noted["withheld"], now)
+    refuse_missing_secrets(run, loaded, noted["withheld"], now, LedgerRefused)
     plan = replace(runs.prepare_plan(loaded, choice), drains=drains)
     dropped = folder.lines_of_queues(drop)
     if changes := find_graph_changes(plan, folder.image, dropped):
@@ -135,22 +136,6 @@ def _enter_noted_folder(run: str, meta: Mapping[str, str]) -> str:
     os.environ["PWD"] = folder  # what programs that its tasks start go by
     shown = os.path.relpath(file)
     return file if shown.startswith("..") else shown
-
-
-def _refuse_missing_secrets(run: str, config: Config, withheld: Sequence[str], set_now: Collection[str]) -> None:
-    """Raise LedgerRefused for secrets that the run was begun with, and that are not given again."""
-    missing = []
-    for option, _, name in (text.partition(" ") for text in withheld):
-        param = config.declared_params.get(name)
-        is_given = name in set_now
-        if option == "-p":
-            is_given = param is None or name in config.param_sources or f"params.{name}" in set_now
-        if not is_given:
-            variable = f", or in {param.env}" if param is not None and param.env else ""
-            missing.append(f"{option} {name}=VALUE{variable}")
-    if missing:
-        text = f"run {run} was given a secret, and secrets are not kept"
-        raise LedgerRefused(f"{text}: give it again with {' and with '.join(missing)}")
 
 
 def retry_in_ledger(

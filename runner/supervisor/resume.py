@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from runner.ledger.balance import ItemCounts
 from runner.ledger.restore import restore_ledger
+from runner.ledger.subscriptions import queue_of_line
 from runner.supervisor.dead_letters import DeadLetterPayload, FailureEvidence
 from runner.supervisor.shutdown import skip_task
 from runner.text import count_with_noun
@@ -64,6 +65,7 @@ def skip_drained_sources(state: RunState) -> None:
 def find_graph_changes(plan: Plan, image: LedgerImage, dropped: Collection[str] = ()) -> list[str]:
     """Return what the ledger needs and the plan does not have: queues that hold items, and sources that gave some.
 
+    A queue that was put items is one of dead letters, or none, as before: letters are counted where their items died.
     `dropped` are lines whose items are counted as dropped first. A run that is drained needs no source.
     """
     lines = {line.name for line in plan.subscriptions(plan.build_topology().readers)}
@@ -71,6 +73,13 @@ def find_graph_changes(plan: Plan, image: LedgerImage, dropped: Collection[str] 
         f"queue `{line}`, which holds {count_with_noun(count, 'item')}, is not there; --drop {shlex.quote(line)}"
         for line, count in sorted(image.count_owed().items())
         if line not in lines and line not in dropped
+    ]
+    letters = {task.config.dead for task in plan.tasks.values()}
+    was_put = {queue_of_line(line) for line, counts in image.line_counts.items() if counts.put}
+    changes += [
+        f"queue `{queue}` has carried {'dead letters, and does not now' if queue not in letters else 'no dead letters'}"
+        for queue in sorted(was_put.intersection(plan.queues))
+        if (queue in letters) != (queue in image.letter_queues)
     ]
     for task, worker in () if plan.drains else sorted(image.sources):
         if task not in plan.tasks or plan.tasks[task].config.inputs:

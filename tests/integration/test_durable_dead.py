@@ -80,3 +80,15 @@ def test_a_file_that_does_not_fit_is_refused_and_leaves_all_as_it_was(project: A
     file.write_text(text)
     outcome = command(made, "retry", "-p", "which=work", "--progress", "none")
     assert outcome.exit == 0, outcome
+
+
+@pytest.mark.slow
+def test_a_queue_cannot_begin_to_carry_dead_letters(project: Any) -> None:
+    """Its letters would be counted twice: where the items died, and here."""
+    made = dead_run(project)
+    file = made.path / "tasks.toml"
+    text = file.read_text().replace('outputs = "b"', 'outputs = "c"\ndead = "b"').replace("b = {}", "b = {}\nc = {}")
+    file.write_text(text + '[tasks.other]\ncall = "only"\ninputs = "c"\n')
+    outcome = command(made, "retry", "--progress", "none")
+    assert outcome.exit == 3, outcome
+    assert "queue `b` has carried no dead letters" in outcome.err
