@@ -62,8 +62,8 @@ class _KeptLetter(Struct):
         return tuple(map(int, self.id.split(".")))
 
 
-class _GivenBefore(Struct):
-    """What a run was given, as the heading of its letters has it."""
+class GivenBefore(Struct):
+    """What a run was given, as the heading of its letters and the ledger of a durable run have it."""
 
     params: dict[str, Any]
     sets: list[tuple[str, str]]
@@ -77,7 +77,7 @@ class _Heading(Struct):
 
     file: str
     folder: str
-    given: _GivenBefore
+    given: GivenBefore
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,22 +226,38 @@ def examine_again(
 
     This process goes to the folder in which that run was started. `more_sets` are settings of this run alone.
     """
-    from runner import config
-
     run = path.parent.name
     try:
         heading = msgspec.convert(dead_letters.read_heading(path), _Heading)
     except msgspec.ValidationError:
         text = f"the letters of run {run} do not say of which file it was: an older runner wrote them"
         raise RetryRefused(text) from None
-    file, folder, given = heading.file, heading.folder, heading.given
-    if file == STDIN:
+    if heading.file == STDIN:
         raise RetryRefused(f"run {run} was given its file on standard input, which is gone")
+    return examine_as_given(run, heading.file, heading.folder, heading.given, params, sets, more_sets, RetryRefused)
+
+
+def examine_as_given(
+    run: str,
+    file: str,
+    folder: str,
+    given: GivenBefore,
+    params: Mapping[str, str],
+    sets: Sequence[tuple[str, str]],
+    more_sets: Sequence[tuple[str, str]],
+    refusal: type[RunnerError],
+) -> Config:
+    """Return a file, read with what a run was given; `params` and `sets` go before that, `more_sets` before these.
+
+    This process goes to the folder in which that run was started. A `refusal` says what of it cannot be had again.
+    """
+    from runner import config
+
     try:
         os.chdir(folder)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise RetryRefused(f"the folder in which run {run} was started is gone: {folder}: {why}") from None
+        raise refusal(f"the folder in which run {run} was started is gone: {folder}: {why}") from None
     os.environ["PWD"] = folder  # what programs that its tasks start go by
     set_now = {name for name, _ in sets}
     kept_sets = [
@@ -254,12 +270,12 @@ def examine_again(
     try:
         found = config.select_tasks(found, given.only, given.skip)
     except UsageError as error:
-        raise RetryRefused(f"{shown} has changed since run {run}: {error}") from None
-    refuse_missing_secrets(run, found, given.withheld, set_now, RetryRefused)
+        raise refusal(f"{shown} has changed since run {run}: {error}") from None
+    _refuse_missing_secrets(run, found, given.withheld, set_now, refusal)
     return found
 
 
-def refuse_missing_secrets(
+def _refuse_missing_secrets(
     run: str, config: Config, withheld: Iterable[str], set_now: Collection[str], refusal: type[RunnerError]
 ) -> None:
     """Raise a refusal for secrets that a run was given, which are not kept, and that are not given again."""

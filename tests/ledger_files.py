@@ -88,7 +88,8 @@ class Mill:
             settlement = ledger.settle_lease(lease.id, done, verdicts, [("out", made)])
             assert settlement is not None
             for each in settlement.dead_items:
-                ledger.bury_item(each, "work", "item")
+                assert ledger.journal is not None
+                ledger.journal.bury(each, "work", "item")
             ledger.wake_sleepers(1.0)
         elif lease := ledger.grant_lease("sink", 0, 10):
             ledger.settle_lease(lease.id, lease.count, {}, [])

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from runner.cli.run_basis import BASIS_KEY, describe_basis, encode_basis, tell_differences
 from runner.errors import LedgerRefused, RetryRefused, UsageError
 from runner.problems import quote_name
@@ -16,7 +18,7 @@ from runner.text import count_with_noun
 from runner.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Container, Iterable, Sequence
 
     from runner.model import Config
     from runner.plugins import PluginPolicy
@@ -84,27 +86,16 @@ def plan_of_earlier_run(
     What is in the queues of `drop` is dropped when the run begins to go on. `drains`: sources are not started.
     `again`: sources with a `key` are read once more; UsageError if there are none.
     """
-    from runner import config, runs
-    from runner.retries import refuse_missing_secrets
+    from runner import runs
+    from runner.retries import GivenBefore, examine_as_given
     from runner.supervisor.resume import find_graph_changes
 
     run = folder.path.name
     if "file" not in folder.meta:
         raise LedgerRefused(f"run {run} was not begun by a command: it cannot go on")
-    noted: dict[str, Any] = json.loads(folder.meta["command"])
-    now, params_now = {name for name, _ in sets}, dict(params)
-    kept = {name: value for name, value in noted["params"].items() if f"params.{name}" not in now}
-    keys = [
-        *((name, text) for name, text in noted["sets"] if name.removeprefix("params.") not in params_now),
-        *sets,
-        ("run.durable", "true"),
-    ]
-    loaded = config.examine(_enter_noted_folder(run, folder.meta), params={**kept, **params_now}, sets=keys)
-    try:
-        loaded = config.select_tasks(loaded, noted["only"] or None, noted["skip"] or None)
-    except UsageError as error:
-        raise LedgerRefused(f"the file no longer fits run {run}: {error}") from None
-    refuse_missing_secrets(run, loaded, noted["withheld"], now, LedgerRefused)
+    given = msgspec.json.decode(folder.meta["command"], type=GivenBefore)
+    place, more_sets = (folder.meta["file"], folder.meta["folder"]), [("run.durable", "true")]
+    loaded = examine_as_given(run, *place, given, dict(params), sets, more_sets, LedgerRefused)
     plan = replace(runs.prepare_plan(loaded, choice), drains=drains)
     dropped = folder.lines_of_queues(drop)
     if changes := find_graph_changes(plan, folder.image, dropped):
@@ -123,19 +114,6 @@ def plan_of_earlier_run(
         notices.append(differences)
     notices = [*plan.notices, *notices]
     return replace(plan, run_id=run, settings=settings, command=_notes_of_life(plan), notices=tuple(notices))
-
-
-def _enter_noted_folder(run: str, meta: Mapping[str, str]) -> str:
-    """Go to the folder in which a run was begun; return its file, as it is called from there."""
-    file, folder = meta["file"], meta["folder"]
-    try:
-        os.chdir(folder)
-    except OSError as error:
-        text = f"the folder in which run {run} was begun is gone: {folder}: {error.strerror or error}"
-        raise LedgerRefused(text) from None
-    os.environ["PWD"] = folder  # what programs that its tasks start go by
-    shown = os.path.relpath(file)
-    return file if shown.startswith("..") else shown
 
 
 def retry_in_ledger(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from functools import partial
 from typing import Annotated
 
@@ -81,10 +79,9 @@ def resume(
         params = shared.parse_pairs(param, "--param")
         plan = plan_of_earlier_run(folder, params, sets, choice, drop or (), drains=drain, again=again)
         gc_tuning.freeze_imported()
-        options = runs.OutputOptions(
+        options = shared.output_options(
             quiet=quiet,
             verbose=verbose,
-            color=sys.stdout.isatty() and "NO_COLOR" not in os.environ,
             dead_ok=dead_ok,
             progress=progress,
             events_file=events,

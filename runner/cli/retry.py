@@ -85,18 +85,17 @@ def retry(
         raise UsageError(f"--error {error[:60]!r} is not a regular expression: {wrong}") from None
     sets = shared.run_settings(grace=grace, halt=halt, deadline=deadline, record="0" if no_record else None)
     params, given = dict(shared.parse_pairs(param, "--param")), shared.parse_pairs(set_, "--set")
-    events = os.path.abspath(events) if events and events != "-" else events  # noqa: PTH100  a str may be any path
+    events = shared.absolute_file(events)
     wanted = retries.Selection(task, error, items)
-    chosen = retries.choose_letters(Path(os.path.abspath(state)), run, wanted)  # noqa: PTH100  as above
+    chosen = retries.choose_letters(Path(os.path.abspath(state)), run, wanted)  # noqa: PTH100  without `..`, as it is said
     if not chosen.letters:
         _leave_without_run(chosen)
     from runner import gc_tuning, runs
 
     choice = shared.plugin_choice(no_plugin, no_plugins, only_plugin)
-    options = runs.OutputOptions(
+    options = shared.output_options(
         quiet=quiet,
         verbose=verbose,
-        color=sys.stdout.isatty() and "NO_COLOR" not in os.environ,
         dead_ok=dead_ok,
         progress=progress,
         events_file=events,

@@ -129,15 +129,16 @@ def run(
         early_fork.fork_early()
     gc_tuning.freeze_imported()
     choice, earlier = shared.plugin_choice(no_plugin, no_plugins, only_plugin), None
-    plan = runs.prepare_plan(loaded, choice)
     if unfinished is not None:
         earlier = durable_command.open_run(unfinished)
         events, log_file, html = map(shared.absolute_file, (events, log_file, html))
         plan = durable_command.plan_of_earlier_run(earlier, [*given.items()], sets, choice)
-    if earlier is None and plan.settings.durable:
-        from runner.cli.durable_command import describe_command
+    else:
+        plan = runs.prepare_plan(loaded, choice)
+        if plan.settings.durable:
+            from runner.cli.durable_command import describe_command
 
-        plan = replace(plan, command=describe_command(loaded, plan))
+            plan = replace(plan, command=describe_command(loaded, plan))
     if dry_run:
         print("\n".join(_describe_plan(loaded, plan)))
         return
@@ -146,10 +147,9 @@ def run(
         from runner.cli.report import choose_page_writer
 
         write_page = partial(write_report, write=choose_page_writer(plan, html), quiet=quiet)
-    options = runs.OutputOptions(
+    options = shared.output_options(
         quiet=quiet,
         verbose=verbose,
-        color=sys.stdout.isatty() and "NO_COLOR" not in os.environ,
         dead_ok=dead_ok,
         progress=progress,
         events_file=events,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from runner.model import Config
     from runner.plugins import PluginPolicy
+    from runner.runs import OutputOptions
 
 DEFAULT_FILE = "tasks.toml"
 DEFAULT_STATE = Path(".runner")
@@ -176,6 +178,13 @@ def absolute_file(path: str | None) -> str | None:
     ('-', None, '/a/b')
     """
     return os.path.abspath(path) if path and path != "-" else path  # noqa: PTH100  a str may be any path
+
+
+def output_options(**chosen: Any) -> OutputOptions:
+    """Return what the options of a command say of its output; colors where a terminal is, and nobody forbids them."""
+    from runner import runs
+
+    return runs.OutputOptions(color=sys.stdout.isatty() and "NO_COLOR" not in os.environ, **chosen)
 
 
 def plugin_choice(no_plugin: list[str] | None, no_plugins: bool, only_plugin: list[str] | None) -> PluginPolicy:

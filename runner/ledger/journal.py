@@ -39,6 +39,11 @@ OwedRanges = tuple[OwedRange, ...] | None
 OwedKey = tuple[str, int]
 
 
+def whole_ranges(chunk: Chunk, ranges: OwedRanges) -> tuple[OwedRange, ...]:
+    """Return what is owed of a chunk as ranges, also if that is all of it."""
+    return ((0, chunk.count, 0, 0),) if ranges is None else ranges
+
+
 class SourcePlace(Struct, frozen=True):
     """How far a source's worker has come: items that it has given, a CRC of them, and those of the first 1, 2, 4 ...
 
@@ -125,7 +130,7 @@ class LedgerImage(Struct):
         """Return how many items each subscription is owed."""
         owed: dict[str, int] = defaultdict(int)
         for (line, number), ranges in self.owed.items():
-            owed[line] += self.chunks[number].count if ranges is None else sum(count for _, count, *_ in ranges)
+            owed[line] += sum(count for _, count, *_ in whole_ranges(self.chunks[number], ranges))
         return owed
 
     def apply_group(self, group: JournalGroup) -> None:
@@ -181,7 +186,7 @@ class LedgerImage(Struct):
             if (chunk := self.chunks.get(number)) is None:
                 faults.append(f"`{line}` is owed items of chunk {number}, which is not there")
             else:
-                owed[line] += chunk.count if ranges is None else sum(count for _, count, *_ in ranges)
+                owed[line] += sum(count for _, count, *_ in whole_ranges(chunk, ranges))
         for line in {*owed, *self.line_counts}:
             counts = self.line_counts.get(line, ItemCounts())
             if missing := counts.missing - owed[line]:
@@ -291,9 +296,7 @@ class Journal:
     def _replace_range(self, line: str, piece: ItemRange, kept: tuple[OwedRange, ...]) -> None:
         """Put something else in the place of a piece, which is part of one range that is owed."""
         chunk, key = piece.chunk, (line, piece.chunk.number)
-        ranges = self._owed[key]
-        if ranges is None:
-            ranges = ((0, chunk.count, 0, 0),)
+        ranges = whole_ranges(chunk, self._owed[key])
         at = bisect_right(ranges, piece.start, key=_range_start) - 1
         start, count, attempts, crashes = ranges[at]
         end, piece_end = start + count, piece.start + piece.count

@@ -425,11 +425,6 @@ class Ledger:
             fed.add(queue)
         return fed
 
-    def bury_item(self, given_up: GivenUp, task: str, preview: str) -> None:
-        """Keep an item that is dead, and that no queue takes, if the run is durable."""
-        if self.journal is not None:
-            self.journal.bury(given_up, task, preview)
-
     def release_lease(self, lease_id: int) -> None:
         """Take a lease back whose items were never started: they go where they were, unmarked."""
         self.settle_lease(lease_id, 0, {}, [])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from runner.ledger.journal import Journal, JournalGroup
+from runner.ledger.journal import Journal, JournalGroup, whole_ranges
 from runner.ledger.subscriptions import ItemRange, Subscription
 
 if TYPE_CHECKING:
@@ -47,9 +47,7 @@ def mark_executed(image: LedgerImage, executed: Iterable[tuple[OwedKey, range]])
     names: list[str] = []
     for key, shown in indices.items():
         line, number = key
-        ranges = image.owed[key]
-        if ranges is None:
-            ranges = ((0, image.chunks[number].count, 0, 0),)
+        ranges = whole_ranges(image.chunks[number], image.owed[key])
         marked = {index for start, count, *_ in ranges for index in shown.intersection(range(start, start + count))}
         if marked:
             owed[line, number] = tuple(each for old in ranges for each in _with_crashes(old, marked))
@@ -112,8 +110,8 @@ def restore_ledger(ledger: Ledger, image: LedgerImage) -> None:
 
 
 def _owed_pieces(image: LedgerImage, key: OwedKey) -> Iterator[ItemRange]:
-    chunk, ranges = image.chunks[key[1]], image.owed[key]
-    for each in ((0, chunk.count, 0, 0),) if ranges is None else ranges:
+    chunk = image.chunks[key[1]]
+    for each in whole_ranges(chunk, image.owed[key]):
         yield ItemRange(chunk, *each)
 
 

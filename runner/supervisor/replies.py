@@ -170,7 +170,8 @@ class ReplyHandler(Struct, eq=False):
                 preview = evidence.previews[place] if evidence.previews else evidence.preview
                 kept = evidence.kept[place] if evidence.kept else None
                 self.state.dead_letters.store_letter(given_up, preview, kept)
-                self.state.ledger.bury_item(given_up, evidence.text.task, preview)
+                if (journal := self.state.ledger.journal) is not None:
+                    journal.bury(given_up, evidence.text.task, preview)
             else:
                 letter = self._dead_letter(given_up, evidence)
                 self.state.audit.sent_by_queue[dead] += 1
@@ -201,9 +202,10 @@ class ReplyHandler(Struct, eq=False):
         """Note that items of a source have arrived; and that the source is to be looked at."""
         task = slot.task
         self.dispatcher.count_arrived(task, slot, message.item_count, wants_ack=message.wants_ack)
-        source = (task.name, slot.name)
-        self.state.ledger.count_produced(*source, message.item_count, message.crc, message.checks, message.keys)
-        slot.history.add_checks(message)
+        items, crc = message.item_count, message.crc
+        self.state.ledger.count_produced(task.name, slot.name, items, crc, message.checks, message.keys)
+        if crc:  # of a durable run
+            slot.history.add_checks(message)
         slot.items += message.item_count
         slot.time_account.items += message.item_count
         slot.time_account.add_work(self.state.clock.now(), message.busy_seconds, 0.0)

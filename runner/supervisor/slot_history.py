@@ -48,10 +48,9 @@ class SlotHistory(Struct, eq=False):
             self.saved, self.saved_items, self.saved_crc = report.saved, report.saved_items, report.saved_crc
 
     def add_checks(self, message: Produced) -> None:
-        """Note the CRCs with which items of a durable run have come; in others there are none."""
-        if message.crc:
-            self.crc = message.crc
-            self.checks |= message.checks
+        """Note the CRCs with which items of a durable run have come."""
+        self.crc = message.crc
+        self.checks |= message.checks
 
     def restart_point(self) -> RestartPoint:
         """Return where the next worker goes on."""

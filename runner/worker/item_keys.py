@@ -12,18 +12,22 @@ import mmap
 import os
 from bisect import bisect_left
 from collections import defaultdict
-from hashlib import blake2b
+from functools import partial
 from typing import Any
 
+from runner.store.key_digests import DIGEST_BYTES
 from runner.tasks import To
 
-#: So long are they in the ledger on disk, too (`store.key_digests`).
-DIGEST_BYTES = 16
-_PLAIN_TYPES = frozenset({int, float, str, bytes, bool, type(None)})
-#: The format without references, which depend on more than the value.
+PLAIN_TYPES = frozenset({int, float, str, bytes, bool, type(None)})
+#: The format of `marshal` without references, which depend on more than the value.
 _MARSHAL_VERSION = 2
 #: Modules whose values have a `repr` that says all of them, in every process.
 _TELLING_MODULES = {"datetime", "decimal", "fractions", "ipaddress", "uuid"}
+
+
+def plain_bytes(value: Any) -> bytes:
+    """Return the bytes of plain values, alone or in lists, tuples and dicts, the same in every process."""
+    return marshal.dumps(value, _MARSHAL_VERSION)
 
 
 def key_bytes(value: Any) -> bytes:
@@ -33,8 +37,8 @@ def key_bytes(value: Any) -> bytes:
     (True, False, True)
     """
     kind = type(value)
-    if kind in _PLAIN_TYPES:
-        return marshal.dumps(value, _MARSHAL_VERSION)
+    if kind in PLAIN_TYPES:
+        return plain_bytes(value)
     if kind is tuple or kind is list:
         return b"(%d" % len(value) + b"".join(map(key_bytes, value))
     if isinstance(value, os.PathLike):
@@ -73,7 +77,9 @@ class ItemKeys:
     """
 
     def __init__(self, key: str, path: str) -> None:
-        self._key = key
+        from hashlib import blake2b  # 5 ms, which no source without a key should take to start
+
+        self._key, self._hash = key, partial(blake2b, digest_size=DIGEST_BYTES)
         self._given = _SortedDigests(path)
         #: Which of them have come again; of a key that was given several times, how often.
         self._seen = bytearray(len(self._given))
@@ -84,7 +90,7 @@ class ItemKeys:
         """Return the digest of an item's key."""
         last_item, digest = self._last
         if item is not last_item or not digest:
-            digest = blake2b(key_bytes(key_of(item, self._key)), digest_size=DIGEST_BYTES).digest()
+            digest = self._hash(key_bytes(key_of(item, self._key))).digest()
             self._last = (item, digest)
         return digest
 

@@ -256,9 +256,11 @@ class SourceOutput:
 
     def was_given_by_key(self, item: Any) -> bool:
         """Return True if an earlier life of a durable run has given an item with this key."""
+        if self.keys is None:
+            return False
         if self.runtime.context.stopping:
             raise SourceStopped
-        return self.keys is not None and self.keys.was_given(item)
+        return self.keys.was_given(item)
 
     def was_given(self, item: Any) -> bool:
         """Return True if an item was given before, and is passed over now."""
@@ -273,7 +275,7 @@ class SourceOutput:
         """Take one item of an Outbox, from any thread; `queue.Full` if there is no room within `timeout` seconds."""
         with self.credit_condition:
             try:
-                if self.was_given_by_key(item) or self.was_given(item):
+                if (self.keys is not None and self.was_given_by_key(item)) or self.was_given(item):
                     return
                 has_credit = self._reserve_locked(timeout)
             except SourceStopped:

@@ -6,19 +6,15 @@ their type, because pickles of equal objects may differ between two processes (s
 
 from __future__ import annotations
 
-import marshal
 import zlib
 from typing import TYPE_CHECKING, Any
 
 from runner.tasks import To
+from runner.worker.item_keys import PLAIN_TYPES, plain_bytes
 
 if TYPE_CHECKING:
     from runner.worker.item_keys import ItemKeys
     from runner.worker.spec import RestartPoint
-
-_PLAIN_TYPES = frozenset({int, float, str, bytes, bool, type(None)})
-#: The format without references, which depend on more than the value.
-_MARSHAL_VERSION = 2
 
 
 def item_mark(item: Any) -> bytes:
@@ -30,11 +26,11 @@ def item_mark(item: Any) -> bytes:
     kind = type(item)
     if kind is To:
         return bytes(item.port, "utf-8") + item_mark(item.item)
-    if kind in _PLAIN_TYPES:
-        return marshal.dumps(item, _MARSHAL_VERSION)
+    if kind in PLAIN_TYPES:
+        return plain_bytes(item)
     values: Any = (*item, *item.values()) if kind is dict else item if kind is list or kind is tuple else (item,)
-    if _PLAIN_TYPES.issuperset(map(type, values)):
-        return marshal.dumps(item, _MARSHAL_VERSION)
+    if PLAIN_TYPES.issuperset(map(type, values)):
+        return plain_bytes(item)
     return kind.__qualname__.encode()
 
 

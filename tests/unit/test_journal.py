@@ -124,7 +124,8 @@ def test_a_dead_item_keeps_its_chunk() -> None:
     book.come_in(1, 2)
     settlement = book.settle_lease(book.grant(2), 2, {1: Dead("why")}, [])
     assert settlement is not None
-    book.bury_item(settlement.dead_items[0], "work", "2")
+    assert book.journal is not None
+    book.journal.bury(settlement.dead_items[0], "work", "2")
     book.write()
     assert not book.image.owed
     assert list(book.image.chunks) == [1]

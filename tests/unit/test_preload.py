@@ -11,3 +11,12 @@ def test_the_fork_server_imports_what_every_worker_runs():
         "print(sorted(set(sys.modules) - before))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
+
+
+def test_it_imports_nothing_that_only_some_runs_need():
+    """`hashlib` loads OpenSSL, 5 ms, and is for sources with a key; the ledger of a durable run is the command's."""
+    code = (
+        "import sys, runner.engines.fork_server, runner.worker.produce;"
+        "print(sorted({'hashlib', 'sqlite3', 'runner.store.ledger_file'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
