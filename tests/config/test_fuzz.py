@@ -239,7 +239,7 @@ values = st.recursive(
 names = st.sampled_from([*"abcdefghijklmnopq", "rest", "more", "", "1"])
 
 
-@examples(40, 150, **COMMON)
+@examples(15, 150, **COMMON)
 @given(st.lists(values, max_size=4), st.dictionaries(names, values, max_size=16))
 def test_any_arguments(tmp_path_factory, args, kwargs):
     path = FOLDER(tmp_path_factory)

@@ -246,6 +246,7 @@ def pooling():
         os.system("setsid sleep 60 &")
 
 
+@pytest.mark.slow
 def test_a_pool_that_a_thread_task_forks_works_and_dies_with_runner(project: Make) -> None:
     text = '[tasks.pool]\nmode = "thread"\n[tasks.busy]\n'
     running = (made := project({"tasks.toml": text, "plugins/pooling.py": pooling})).start("tasks.toml")
@@ -428,6 +429,7 @@ def limited(folder: Path, command: str) -> None:
             os.kill(int(child.read_text()), signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("setsid"), reason="needs setsid")
 @pytest.mark.parametrize(
     "command",

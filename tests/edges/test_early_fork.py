@@ -179,6 +179,7 @@ def test_a_worker_inherits_what_another_plugin_has_changed(project):
     assert seen(outcome) == {"umask": 0o57, "nice": 5, "size": 1 << 30}
 
 
+@pytest.mark.slow
 def test_killall_does_not_find_workers_by_the_name_of_the_command(project):
     """A worker that ends by SIGTERM loses the item that it has at hand; the command lets it finish."""
     look = """
@@ -198,6 +199,7 @@ def test_killall_does_not_find_workers_by_the_name_of_the_command(project):
     assert set(found.values()) == {Path(sys.executable).name[:15]}
 
 
+@pytest.mark.slow
 def test_a_daemon_that_a_plugin_forks_at_import_does_not_keep_the_fork_server(project):
     daemon = """
         import os, signal, time
@@ -227,6 +229,7 @@ def test_a_daemon_that_a_plugin_forks_at_import_does_not_keep_the_fork_server(pr
         os.kill(daemon_pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "exits"),
     [

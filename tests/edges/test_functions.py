@@ -260,6 +260,7 @@ def late_thread() -> None:
         check({**CASE, "form": "boxed_threads", "count": 30, "size": 4}, "thread")
 
 
+@pytest.mark.slow
 def test_a_thread_may_go_on_putting_after_the_return() -> None:
     late_thread()
 

@@ -115,7 +115,7 @@ def verify(case: dict[str, Any], script: Script, collected: list[Any], outcome: 
     assert outcome.result.exit_code == (4 if dead else 0)
 
 
-QUICK = settings(max_examples=40, **COMMON)
+QUICK = settings(max_examples=20, **COMMON)
 
 
 @QUICK

@@ -310,6 +310,7 @@ def test_a_run_in_a_worker_of_a_pool(project, kind, method):
     assert done.stdout.splitlines()[-1:] == ["[[0, 0], [0, 0]]"], done
 
 
+@pytest.mark.slow
 def test_a_run_in_a_run(project):
     """In a worker process it is a process's only one; in a thread of the command it is the second."""
     text = """

@@ -282,6 +282,7 @@ def test_ends_of_children_are_heard_although_the_starter_did_not_want_to(made: A
     assert "3 read = 1 done + 2 dead" in text
 
 
+@pytest.mark.slow
 def test_a_signal_that_the_starter_blocks_is_heard(made: Any) -> None:
     made.write({"start.py": IGNORING})
     script = f"{sys.executable} start.py run -p how=slow & p=$!; until ls -A | grep -q part; do kill -0 $p || exit 9; sleep 0.05; done"
@@ -476,6 +477,7 @@ def test_no_more_threads_or_processes(made: Any, mode: str, most: int) -> None:
 SPEAKING = FILE.replace("[0, 30]", "[0, 600]").replace("[tasks.work]", '[tasks.work]\ncall = "speak"')
 
 
+@pytest.mark.slow
 def test_a_reader_who_stops_is_waited_for_until_a_signal(made: Any) -> None:
     made.write({"tasks.toml": SPEAKING})
     running = made.start("-p", "mode=thread", "--no-record")

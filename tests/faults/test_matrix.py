@@ -111,6 +111,7 @@ def test_a_worker_dies(victim: str, moment: str, way: str, tmp_path: Path) -> No
         assert len(outcome.of(events.WorkerDied)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn"])
 @pytest.mark.parametrize("moment", [*map(also_slow, ("setup", "item", "after Reply")), "amid Reply"])
 def test_a_spawned_worker_dies(moment: str, method: str, tmp_path: Path) -> None:

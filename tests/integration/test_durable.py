@@ -341,6 +341,7 @@ def test_a_source_that_gives_other_items_than_before_is_an_error_and_what_was_qu
     assert sorted(made.lines()) == sorted(lines)
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_with_dead_items_has_nothing_to_go_on_with_and_says_how_it_had_ended(project: Any) -> None:
     made = Durable(
         project, LETTERS.replace('dead = "bad"\n', "").partition("[tasks.letters]")[0].replace("bad = {}\n", ""), 1000
@@ -602,6 +603,7 @@ def test_what_is_in_a_queue_that_is_gone_can_be_dropped(project: Any) -> None:
     assert len(made.lines("bad.jsonl")) == dead
 
 
+@pytest.mark.slow
 def test_a_run_can_be_drained_without_its_source_and_go_on_later(project: Any) -> None:
     made = Durable(project, line(a="size = 50"), 3000)
     made.go("run", lambda: made.size_of("out.txt") > 100)

@@ -173,7 +173,7 @@ def test_an_item_that_is_executed_when_runner_is_killed_gets_one_crash(project: 
 @pytest.mark.parametrize(
     ("mode", "second"),
     [
-        ("process", signal.SIGKILL),
+        slow("process", signal.SIGKILL),
         slow("process", signal.SIGINT),
         slow("thread", signal.SIGINT),
         slow("thread", signal.SIGKILL),

@@ -73,6 +73,7 @@ def test_an_edited_input_is_read_again_and_what_was_given_is_passed_over(project
     assert fits(Counter(made.lines()), new)
 
 
+@pytest.mark.slow
 def test_five_other_lines_are_read_as_they_are(project: Any) -> None:
     """GNU Parallel resumes by position: it skips the first of the new lines, which it never did."""
     made = Durable(project, TEXT, 5, **{"in": "1\n2\n3\n4\n5\n"})

@@ -63,10 +63,6 @@ def pages(tmp_path_factory):
     return folder
 
 
-def test_it_is_drawn_without_a_word_or_a_request(browser, pages):
-    check(browser, pages, "usual", 1280, dark=False)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280], ids=["phone", "desktop"])

@@ -177,6 +177,7 @@ def test_rows_that_are_too_many_share():
     assert rows[0]["cells"] == "666666.."
 
 
+@pytest.mark.slow
 def test_a_long_timeline_has_longer_intervals():
     executing = tuple(float(state == "executing") for state in STATES)
     workers = {f"w{n}": (executing,) * 4000 for n in range(16)}

@@ -216,7 +216,7 @@ def blocks(count: int, quick: int) -> list[Any]:
     return [pytest.param(block, marks=pytest.mark.slow if block >= quick else ()) for block in range(count)]
 
 
-@pytest.mark.parametrize("block", blocks(8, quick=2))
+@pytest.mark.parametrize("block", blocks(8, quick=1))
 def test_random_schedules_keep_every_promise(block: int) -> None:
     for seed in range(block * SEEDS // 8, (block + 1) * SEEDS // 8):
         check(seed)
