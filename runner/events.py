@@ -48,6 +48,8 @@ class QueuePlanned:
     loop: bool = False
     letters: bool = False
     lane: str = ""
+    full: str = "wait"
+    order: str = "fifo"
 
 
 @dataclass(frozen=True, slots=True)

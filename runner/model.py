@@ -14,6 +14,8 @@ from runner.structs import dataclass, field
 
 Mode = Literal["thread", "process"]
 Fanout = Literal["share", "copy"]
+Full = Literal["wait", "drop-new", "drop-old"]
+Order = Literal["fifo", "lifo", "priority"]
 OnError = Literal["dead", "skip", "fail", "stop"]
 AfterState = Literal["started", "ended", "ok"]
 Log = Literal["prefix", "raw"]
@@ -55,9 +57,21 @@ class QueueConfig:
     size: int = 1000
     bytes: int = 64_000_000
     fanout: Fanout | None = None
+    full: Full = "wait"
+    order: Order = "fifo"
     #: The file says no `size`: more than the default may be under way where readers are quick.
     elastic: bool = False
     loop: bool = False
+
+    @property
+    def drops(self) -> bool:
+        """Return True if it drops items when it is full, and its writers never wait."""
+        return self.full != "wait"
+
+    @property
+    def is_ranked(self) -> bool:
+        """Return True if what is next is decided when it is granted: its readers take one item, or one batch."""
+        return self.order != "fifo"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,9 @@
 The oracle trusts no counter of the engine's. It writes down what the fake workers are given and what they answer, item
 by item, and what is decided over each item whose worker is gone. Then, for each queue and each group of its readers: what
 was sent into it is what has ended in them, once each; what an ordered task sends has the order of its inputs; an only
-worker ends what it reads in the order of the queue; and nothing is left.
+worker ends what it reads in the order of the queue; and nothing is left. Of queues that drop items, so many are missing
+as the balance says, and none of them was ever given to a worker; of queues with priorities, what is granted is never
+behind what waits.
 """
 
 from __future__ import annotations
@@ -72,6 +74,8 @@ class CrossedFleet(FakeEngine):
         self.plan = made
         self.book = Book()
         self.names: dict[str, Item] = {}
+        #: What workers were given, by task.
+        self.given: dict[str, set[Item]] = defaultdict(set)
         self.flying: dict[tuple[int, int], list[tuple[Any, Any]]] = defaultdict(list)
         #: Workers that are being killed: nothing that they say counts.
         self.hushed: set[tuple[int, int]] = set()
@@ -103,9 +107,14 @@ class CrossedFleet(FakeEngine):
             ports[port].append(item)
         found = []
         for at, group in enumerate(worker.spec.output_groups):
-            if items := ports[group.port]:
-                found.append(Output(at, len(items), 10 * len(items), items))
+            ranks: dict[float, list[Item]] = defaultdict(list)
+            for item in ports[group.port]:
+                ranks[self.rank(item) if group.has_priorities else 0.0].append(item)
+            found += [Output(at, len(items), 10 * len(items), items, (), rank) for rank, items in ranks.items()]
         return tuple(found)
+
+    def rank(self, item: Item) -> float:
+        return float(self.script.draw("rank", item).randrange(4))
 
     def _say(
         self, worker: FakeWorker, message: Any, ended: Iterable[Item], failures: Iterable[tuple[Item, bool]]
@@ -166,12 +175,13 @@ class CrossedFleet(FakeEngine):
         elif not worker.busy:
             worker.busy, worker.told = True, 0
             grant = worker.waiting.pop(0)
-            self._step(worker, grant, list(self._flat(grant)), 0, _Answered())
+            self._step(worker, grant, list(self._flat(worker.spec.task, grant)), 0, _Answered())
 
-    def _flat(self, grant: Grant) -> Iterator[tuple[GrantedRange, Item]]:
+    def _flat(self, task_name: str, grant: Grant) -> Iterator[tuple[GrantedRange, Item]]:
         for part in grant.parts:
             for at, item in enumerate(held_by(part)):
                 self.names[f"{part.chunk_number}.{0 if part.dead_letter is not None else part.start + at}"] = item
+                self.given[task_name].add(item)
                 yield part, item
 
     def _step(
@@ -241,7 +251,7 @@ class CrossedFleet(FakeEngine):
         flying = self.flying[_who(worker)]
         while worker.waiting and len(flying) < worker.spec.concurrency:
             grant = worker.waiting.pop(0)
-            work = list(self._flat(grant))
+            work = list(self._flat(worker.spec.task, grant))
             assert len(work) <= (worker.spec.batch or 1), "one item for each lease, or one batch"
             flying.append((grant, work))
             worker.busy = True
@@ -419,6 +429,22 @@ def _with(made: Any, **changes: Any) -> Any:
     return replace(made, **changes)
 
 
+def with_drops_and_orders(made: Plan, seed: int) -> Plan:
+    """The same topology, some of whose queues drop items, or hand them out in another order."""
+    draw = random.Random(f"drops {seed}")
+    tasks = [each.config for each in made.tasks.values()]
+    letters = {each.dead for each in tasks}
+    queues = {}
+    for name, queue in made.queues.items():
+        is_ordered = any(each.ordered for each in tasks if name in each.inputs)
+        orders = ["fifo"] if is_ordered else ["fifo", "lifo"] if name in letters else ["fifo", "lifo", "priority"]
+        full = "wait" if name in letters or queue.loop else draw.choice(["wait", "drop-new", "drop-old"])
+        elastic = queue.elastic and full == "wait"
+        queues[name] = _with(queue, full=full, order=draw.choice(orders), elastic=elastic)
+    ranked: Plan = _with(made, queues=queues)
+    return ranked
+
+
 def _planned(tasks: list[Any], queues: dict[str, QueueConfig]) -> Plan:
     made = plan(tasks, list(queues.values()))
     shapes = {each.name: Shape("async" if each.concurrency != 100 else "function") for each in tasks}
@@ -491,6 +517,18 @@ def run(
         book.by_sender[sender, line.queue] += payload
         return pass_item(line, payload, size, sender, task_, worker)
 
+    grant = supervisor.ledger.grant_lease
+
+    def granted(task_: str, *args: Any, **options: Any) -> Any:
+        lease = grant(task_, *args, **options)
+        for line, piece in lease.item_ranges if lease is not None else ():
+            order = made.queues[line.queue].order
+            for other in line.ready_ranges if order != "fifo" else ():
+                is_behind = other.ticket > piece.ticket if order == "lifo" else other.chunk.rank < piece.chunk.rank
+                assert not is_behind, f"{task_} was granted {piece}, and {other} waits"
+        return lease
+
+    supervisor.ledger.grant_lease = granted  # type: ignore[method-assign, assignment]
     supervisor.ledger.put = watched  # type: ignore[method-assign]
     supervisor.ledger.pass_item = passed  # type: ignore[method-assign, assignment]
     if watch is not None:
@@ -500,26 +538,31 @@ def run(
     return result, fleet, supervisor
 
 
-def check(seed: int, *, durable: bool = False) -> None:
-    """One seed is one schedule; nothing may be lost, doubled, out of order or left in it."""
+def check(seed: int, *, durable: bool = False, ranked: bool = False) -> int:
+    """One seed is one schedule; nothing may be lost, doubled, out of order or left in it. Return what was dropped.
+
+    `ranked`: some queues drop items, and some have another order.
+    """
     items = random.Random(f"items {seed}").choice([1, 5, 20, 100])
-    made = topology(seed)
+    made = with_drops_and_orders(topology(seed), seed) if ranked else topology(seed)
     result, fleet, _ = run(made, script(seed), items, durable=durable)
     book = fleet.book
     dead = sum(len(found) for name, found in book.failed.items() if made.tasks[name].config.on_error == "dead")
     assert all(each.how == "ok" for each in result.tasks.values()), f"seed {seed}: {result}"
     assert result.exit_code == (4 if dead else 0), f"seed {seed}: {result}"
     assert all(tally.left == 0 for tally in result.lines.values()), f"seed {seed}: {result.lines}"
-    everything_ends_once(made, book, seed)
+    dropped = everything_ends_once(made, fleet, result.lines, seed)
     for each in made.tasks.values():
         if each.config.inputs and each.config.ordered:
-            leaves_in_order(each, book, seed)
+            leaves_in_order(each, book, {name: queue.order for name, queue in made.queues.items()}, seed)
         if each.config.inputs and not each.config.ordered:
             ends_in_order(made, each, book, seed)
+    return dropped
 
 
-def everything_ends_once(made: Plan, book: Book, seed: int) -> None:
-    """What answers sent was put; and what was put has ended in each group of readers, once."""
+def everything_ends_once(made: Plan, fleet: CrossedFleet, lines: Any, seed: int) -> int:
+    """What answers sent was put; and what was put has ended in each group of readers, once, or was dropped unseen."""
+    book, total = fleet.book, 0
     groups: list[tuple[Counter[Item], set[str]]] = []
     for name, queue in made.queues.items():
         assert Counter(book.sent[name]) == Counter(book.put[name]), f"seed {seed}, `{name}`: {_odds(book, name)}"
@@ -533,7 +576,29 @@ def everything_ends_once(made: Plan, book: Book, seed: int) -> None:
     for counts, members in groups:
         ended = Counter(item for name in members for item in (*book.done[name], *book.failed[name]))
         odd = [*(counts - ended).items()][:3], [*(ended - counts).items()][:3]
-        assert counts == ended, f"seed {seed}, {sorted(members)}: missing {odd[0]}, unexpected {odd[1]}"
+        dropping = [name for name, queue in made.queues.items() if queue.drops]
+        dropped = sum(
+            tally.dropped
+            for name, tally in lines.items()
+            if name.partition("->")[0] in dropping and members.intersection(_readers_of(made, name))
+        )
+        skipped = sum(len(book.failed[name]) for name in members if made.tasks[name].config.on_error == "skip")
+        missing = counts - ended
+        assert ended <= counts, f"seed {seed}, {sorted(members)}: unexpected {odd[1]}"
+        if not dropping:
+            assert counts == ended, f"seed {seed}, {sorted(members)}: missing {odd[0]}"
+            continue
+        assert dropped - skipped <= missing.total() <= dropped, f"seed {seed}, {sorted(members)}: {missing}, {dropped}"
+        seen = {item for name in members for item in fleet.given[name]}
+        twice = {item for item, times in counts.items() if times > 1}  # of these nobody knows which was given
+        assert not seen & (missing.keys() - twice), f"seed {seed}: dropped after it was given to a worker"
+        total += missing.total()
+    return total
+
+
+def _readers_of(made: Plan, line: str) -> set[str]:
+    queue, _, reader = line.partition("->")
+    return {reader} if reader else {name for name, each in made.tasks.items() if queue in each.config.inputs}
 
 
 def _odds(book: Book, name: str) -> str:
@@ -541,13 +606,15 @@ def _odds(book: Book, name: str) -> str:
     return f"sent and not put {[*(sent - put)][:3]}, put and not sent {[*(put - sent)][:3]}"
 
 
-def leaves_in_order(each: Any, book: Book, seed: int) -> None:
+def leaves_in_order(each: Any, book: Book, orders: dict[str, str], seed: int) -> None:
     """An ordered task's results have the order of its inputs, queue by queue."""
     times = Counter(item for queue in each.config.inputs for item in book.put[queue])
     for queue in each.config.inputs:
         # Of an item that came twice nobody knows from where a result is.
         places = {item: at for at, item in enumerate(book.put[queue]) if times[item] == 1}
         for output in dict.fromkeys(each.config.outputs):
+            if orders[output] == "priority":  # what leaves together is parted by its priorities
+                continue
             left = [places[item[:-1]] for item in book.by_sender[each.name, output] if item[:-1] in places]
             assert left == sorted(left), f"seed {seed}: {each.name} sent {left} into `{output}`"
 
@@ -557,7 +624,7 @@ def ends_in_order(made: Plan, each: Any, book: Book, seed: int) -> None:
     (queue, *others), config = each.config.inputs, each.config
     readers = [other for other in made.tasks.values() if queue in other.config.inputs]
     competes = len(readers) > 1 and made.queues[queue].fanout != "copy"
-    if others or competes or each.is_async or len(config.workers) > 1:
+    if others or competes or each.is_async or len(config.workers) > 1 or made.queues[queue].is_ranked:
         return
     places = {item: at for at, item in enumerate(book.put[queue])}
     if len(places) == len(book.put[queue]):

@@ -37,6 +37,7 @@ def find_structure_problems(config: Config) -> Iterator[Problem]:
             yield from thread_problems(config, task, "but runs in threads")
         yield from _find_unused_keys(config, task)
     yield from _check_dead_queues(config, tasks)
+    yield from _check_drops_and_orders(config, tasks)
     yield from _find_warnings(config, tasks)
 
 
@@ -103,6 +104,31 @@ def _check_dead_queues(config: Config, tasks: list[TaskConfig]) -> Iterator[Prob
                 named = (port.name,) if _has_own_key(config, task.name, "outputs", port.name) else ()
                 place = config.place("tasks", task.name, "outputs", *named, str(port.queues.index(queue)))
                 yield Problem("E212", text, place, hint="give the dead letters their own queue")
+
+
+def _check_drops_and_orders(config: Config, tasks: list[TaskConfig]) -> Iterator[Problem]:
+    """Check that a queue drops nothing that must not be lost, and that its order fits those who read it."""
+    dead = {task.dead: task.name for task in tasks if task.dead}
+    ordered = {queue: task.name for task in tasks if task.ordered for queue in task.inputs}
+    for name, queue in config.queues.items():
+        named, place = quote_name(name), config.place("queues", name, "full")
+        if queue.drops and name in dead:
+            text = f"queue {named} drops items, and holds the dead letters of task {quote_name(dead[name])}"
+            yield Problem("E215", text, place, hint="leave `full` out: what has failed must not be lost as well")
+        elif queue.drops and queue.loop:
+            text = f"queue {named} has `loop = true`, so it has no bound, and drops items when it is full"
+            yield Problem("E215", text, place, hint="leave `full` out, or `loop`")
+        elif queue.drops and config.run.durable:
+            text = f"queue {named} drops items, and the run is durable: what it drops does not come back"
+            yield Problem("W409", text, place, "warning", '`full = "wait"` loses nothing')
+        place = config.place("queues", name, "order")
+        if queue.is_ranked and name in ordered:
+            text = f'queue {named} has `order = "{queue.order}"`, and task {quote_name(ordered[name])}, which reads it,'
+            text += " has `ordered = true`: results in the order in which the items came"
+            yield Problem("E216", text, place, hint="leave one of them out")
+        elif queue.order == "priority" and name in dead:
+            text = f'queue {named} has `order = "priority"`, and holds the dead letters of task'
+            yield Problem("E216", f"{text} {quote_name(dead[name])}, which have none", place, hint="leave `order` out")
 
 
 def _find_unclosed_cycles(config: Config, graph: Topology) -> Iterator[Problem]:

@@ -188,7 +188,8 @@ class _Builder:
     def _make_queue(self, word: str, raw: Any, defaults: dict[str, Any]) -> QueueConfig:
         made = self.reader.convert_table(raw, grammar.QUEUE, ("queues", word), f"queue {quote_name(word)}")
         given = {**defaults, **made}
-        return QueueConfig(word, **given, elastic="size" not in given)
+        full = given.get("full", "wait")
+        return QueueConfig(word, **given, elastic="size" not in given and full == "wait")
 
     def _make_task(self, word: str, raw: Any, defaults: dict[str, Any]) -> TaskConfig:
         made = {**defaults, **self.reader.convert_table(raw, grammar.TASK, ("tasks", word), f"task {quote_name(word)}")}

@@ -34,12 +34,6 @@ PLANNED: dict[tuple[str, str], PlannedFeature] = {
     ("top", "ray"): PlannedFeature("[ray]", "the engine ray"),
     ("run", "engine"): PlannedFeature('engine = "ray"', "the engine ray", lambda value: value == "ray"),
     ("queue", "lane"): PlannedFeature("lane", "lanes"),
-    ("queue", "full"): PlannedFeature(
-        'full = "drop-new"` or `"drop-old"', "queues that drop items", lambda value: value != "wait"
-    ),
-    ("queue", "order"): PlannedFeature(
-        'order = "lifo"` or `"priority"', 'other orders than "fifo"', lambda value: value != "fifo"
-    ),
     ("task", "workers"): PlannedFeature(
         'workers = "2..16"', "workers that adapt", lambda value: isinstance(value, str) and ".." in value
     ),

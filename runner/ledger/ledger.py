@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: The sender of items that were dead in an earlier run: no task has this name.
 EARLIER_RUN = ""
+#: The task for which items are counted that a queue, or a user, has dropped: no task has this name.
+NO_TASK = ""
 #: A piece on its way back, and the time before which it must not be granted.
 _Returned = tuple[Subscription, ItemRange, "float | None"]
 
@@ -65,12 +67,16 @@ class Ledger:
         self.taken_back: list[TakenBack] = []
         #: Of a durable run: one lease at a time is granted, because an item waits over which everything has died twice.
         self.isolates = False
+        #: Items that queues with `full = "drop-..."` have dropped, in this life of the run.
+        self.dropped_by_queue: dict[str, int] = defaultdict(int)
         #: Whether any item may be asleep.
         self._sleepers = False
 
-    def make_chunk(self, payload: Any, count_: int, size: int, shared_bytes: int = 0, origin: int = 0) -> Chunk:
+    def make_chunk(
+        self, payload: Any, count_: int, size: int, shared_bytes: int = 0, origin: int = 0, rank: float = 0.0
+    ) -> Chunk:
         """Number a new chunk."""
-        return Chunk(next(self._chunks), payload, count_, size, shared_bytes, origin)
+        return Chunk(next(self._chunks), payload, count_, size, shared_bytes, origin, rank)
 
     def number_chunks_from(self, number: int) -> None:
         """Number chunks from here on: smaller numbers are those of an earlier life of the run."""
@@ -81,12 +87,12 @@ class Ledger:
         journal = self.journal
         for line in self.subscriptions_by_queue[queue]:
             for chunk in chunks:
-                if journal is None:
-                    line.admit_chunk(chunk)
-                else:
-                    line.admit_asleep(chunk, journal.put(line, chunk, sender))
                 if sender is not None:
                     self.sent_items[sender] += chunk.count
+                for piece in line.admit_chunk(chunk, None if journal is None else journal.put(line, chunk, sender)):
+                    self.dropped_by_queue[line.queue] += piece.count
+                    if journal is not None:
+                        journal.settle(line, piece, NO_TASK, "dropped")
 
     def put_retried(self, queue: str, reader: str, chunk: Chunk) -> str:
         """Take a chunk of an earlier run into the one line it comes from, and return that line's name.

@@ -11,6 +11,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from runner.ledger.journal import Journal, JournalGroup, whole_ranges
+from runner.ledger.ledger import NO_TASK
 from runner.ledger.subscriptions import ItemRange, Subscription
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from runner.ledger.journal import LedgerImage, OwedKey, OwedRange, OwedRanges
     from runner.ledger.ledger import Ledger
 
-#: The task for which items are counted that a user has dropped: no task has this name.
-NO_TASK = ""
 #: Deaths that an item may cause before it is a dead letter.
 MAX_CRASHES = 3
 

@@ -16,12 +16,18 @@ from runner.ledger.balance import ItemCounts
 from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Callable, Container, Iterable
 
     from runner.ledger.chunks import Chunk, OrderEntry
+    from runner.model import Full, Order
 
-#: The place of a piece in its line.
-_queue_position = attrgetter("ticket", "start")
+#: The place of a piece in its line, by the order of its queue: the smallest is next.
+_POSITIONS: dict[str, Callable[[ItemRange], tuple[float, ...]]] = {
+    "fifo": attrgetter("ticket", "start"),
+    "lifo": lambda piece: (-piece.ticket, -piece.start),
+    "priority": attrgetter("chunk.rank", "ticket", "start"),
+}
+_ARRIVAL = _POSITIONS["fifo"]
 
 
 def queue_of_line(name: str) -> str:
@@ -38,7 +44,8 @@ class ItemRange(Struct, frozen=True):
 
     A piece with `attempts` (exceptions) or `crashes` (deaths of workers) is always a single item, or a batch
     that failed as a whole; `granted_alone`: nothing else may be granted with it. `order_entry` is its place in the
-    order of an ordered task, once it has been granted; `ticket` is its chunk's place in the line.
+    order of an ordered task, once it has been granted; `ticket` is its chunk's place in the line. In a queue that drops
+    items, one that `came_back` is not among them.
     """
 
     chunk: Chunk
@@ -49,6 +56,7 @@ class ItemRange(Struct, frozen=True):
     granted_alone: bool = False
     order_entry: OrderEntry | None = None
     ticket: int = 0
+    came_back: bool = False
 
     @property
     def size(self) -> int:
@@ -92,6 +100,9 @@ class Subscription:
     A queue that its readers share has one line, a copied one a line for each reader. What is given back goes where it
     was, whatever was given back before it. If one of the readers is ordered the line `keeps` it for the task that had
     it, as long as that reads: it has its place in the order of that task, and is too late for that of another.
+
+    A line whose queue is `full` to "drop-new" or "drop-old" takes whatever comes in, and drops what is too much: of
+    what comes in, or of what has waited longest. Its bounds count what waits; what comes back is never dropped.
     """
 
     queue: str
@@ -103,6 +114,8 @@ class Subscription:
     #: `size` is its bound, `min_size`, while its readers are slow, or not known yet.
     is_elastic: bool = False
     keeps_returned: bool = False
+    full: Full = "wait"
+    order: Order = "fifo"
     name: str = field(init=False)
     min_size: int = field(init=False)
     counts: ItemCounts = field(default_factory=ItemCounts)
@@ -120,10 +133,12 @@ class Subscription:
     sleeping_items: int = 0
     last_ticket: int = 0
     abandoned: bool = False
+    _position: Callable[[ItemRange], tuple[float, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.name = f"{self.queue}->{self.readers[0]}" if self.is_copy else self.queue
         self.min_size = self.size
+        self._position = _POSITIONS[self.order]
 
     def available_items(self, task: str) -> int:
         """Return how many items may be granted to this task now."""
@@ -139,23 +154,81 @@ class Subscription:
             return 0
         return max(0, self.size - self.count)
 
-    def admit_chunk(self, chunk: Chunk) -> None:
-        """Take a chunk in."""
+    def admit_chunk(self, chunk: Chunk, group: int | None = None) -> list[ItemRange]:
+        """Take a chunk in, and return what is dropped for it; asleep if it must be on disk first, with a journal group.
+
+        >>> from runner.ledger.chunks import Chunk
+        >>> line = Subscription("q", ("eat",), size=2, full="drop-old")
+        >>> [(piece.item_id, piece.count) for number in (1, 2) for piece in line.admit_chunk(Chunk(number, b"", 2, 2))]
+        [('1.0', 2)]
+        """
         self.counts.put += chunk.count
         if self.abandoned:
             self.counts.left += chunk.count
-            return
+            return []
         self.last_ticket += 1
-        self.count += chunk.count
-        self.held_bytes += chunk.size
-        self.ready_ranges.append(ItemRange(chunk, 0, chunk.count, ticket=self.last_ticket))
+        piece, dropped = ItemRange(chunk, 0, chunk.count, ticket=self.last_ticket), []
+        if self.full == "drop-new" and (room := self.free_room()) < chunk.count:
+            dropped = [piece.sub_range(room, chunk.count - room)]
+            if not room:
+                self.counts.dropped += chunk.count
+                return dropped
+            piece = piece.sub_range(0, room)
+        self.count += piece.count
+        self.held_bytes += piece.size
+        if group is not None:
+            self.sleeping_items += piece.count
+            self.unkept_ranges.append((group, piece))
+        elif self.order == "fifo":
+            self.ready_ranges.append(piece)
+        else:
+            self._insert(self.ready_ranges, piece)
+        if self.full == "drop-old":
+            dropped = self._drop_oldest()
+        for each in dropped:
+            self.counts.dropped += each.count
+        return dropped
 
-    def admit_asleep(self, chunk: Chunk, group: int) -> None:
-        """Take a chunk in that must not be granted before a group of the journal is on disk."""
-        self.admit_chunk(chunk)
-        if not self.abandoned:
-            self.sleeping_items += chunk.count
-            self.unkept_ranges.append((group, self.ready_ranges.pop()))
+    def _drop_oldest(self) -> list[ItemRange]:
+        """Take out what has waited longest, as far as the bounds are exceeded, and return it; one item stays."""
+        dropped: list[ItemRange] = []
+        while (excess := max(self.count - self.size, self._excess_by_bytes())) > 0:
+            group, at = 0, self._oldest_index()
+            if at is not None:
+                piece = self.ready_ranges[at]
+                del self.ready_ranges[at]
+            elif self.unkept_ranges:
+                group, piece = self.unkept_ranges.popleft()
+            else:  # all that waits came back
+                break
+            if excess < piece.count:
+                left, piece = piece.sub_range(excess, piece.count - excess), piece.sub_range(0, excess)
+                if at is not None:
+                    self.ready_ranges.insert(at, left)
+                else:
+                    self.unkept_ranges.appendleft((group, left))
+            self.sleeping_items -= piece.count if at is None else 0
+            self.count -= piece.count
+            self.held_bytes -= piece.size
+            dropped.append(piece)
+        return dropped
+
+    def _excess_by_bytes(self) -> int:
+        """Return about how many items are too much by their bytes."""
+        if self.held_bytes <= self.bytes or self.count <= 1:
+            return 0
+        return min(self.count - 1, -(-(self.held_bytes - self.bytes) * self.count // self.held_bytes))
+
+    def _oldest_index(self) -> int | None:
+        """Return where in `ready_ranges` that is which has waited longest and never came back."""
+        if self.order == "priority":
+            found = ((_ARRIVAL(each), at) for at, each in enumerate(self.ready_ranges) if not each.came_back)
+            return min(found, default=(None, None))[1]
+        places = range(len(self.ready_ranges)) if self.order == "fifo" else reversed(range(len(self.ready_ranges)))
+        return next((at for at in places if not self.ready_ranges[at].came_back), None)
+
+    def _insert(self, pieces: deque[ItemRange], piece: ItemRange) -> None:
+        pieces.insert(bisect(pieces, self._position(piece), key=self._position), piece)
 
     def wake_kept(self, upto: int) -> bool:
         """Make available what has come with the groups up to this one; return True if there was any."""
@@ -164,7 +237,7 @@ class Subscription:
         while self.unkept_ranges and self.unkept_ranges[0][0] <= upto:
             _, piece = self.unkept_ranges.popleft()
             self.sleeping_items -= piece.count
-            self.ready_ranges.append(piece)
+            self._insert(self.ready_ranges, piece)
         return True
 
     def restore_ranges(self, pieces: Iterable[ItemRange]) -> None:
@@ -173,7 +246,8 @@ class Subscription:
         for piece in pieces:
             self.count += piece.count
             self.held_bytes += piece.size
-            self.ready_ranges.append(replace(piece, ticket=self.last_ticket))
+            came_back = piece.attempts > 0 or piece.crashes > 0
+            self._insert(self.ready_ranges, replace(piece, ticket=self.last_ticket, came_back=came_back))
 
     def has_crashed(self, crashes: int) -> bool:
         """Return True if a piece that waits has so many crashes."""
@@ -221,6 +295,8 @@ class Subscription:
         self.leased_items -= piece.count
         self.count += piece.count
         self.held_bytes += piece.size
+        if self.full == "drop-old":
+            piece = replace(piece, came_back=True)
         if until is None:
             self._requeue(piece, task)
         else:
@@ -234,7 +310,7 @@ class Subscription:
             piece = replace(piece, order_entry=None)
         if self.keeps_returned and task not in self.finished_readers:
             pieces = self.kept_for_task.setdefault(task, deque())
-        pieces.insert(bisect(pieces, _queue_position(piece), key=_queue_position), piece)
+        self._insert(pieces, piece)
 
     def wake_sleepers(self, now: float) -> None:
         """Make the sleepers whose time has come available."""
@@ -289,7 +365,7 @@ class Subscription:
         # bench async in a thread, processor time of the command: without it 1.05, with it 1
         """
         pieces = self.kept_for_task.get(task) or self.ready_ranges
-        if not pieces or (piece := pieces[0]).must_be_alone:
+        if not pieces or (piece := pieces[0]).must_be_alone or self.order != "fifo" or piece.came_back:
             return None
         if piece.count == 1:
             self._leave_next(task, piece)
@@ -310,6 +386,8 @@ class Subscription:
         """Part the next piece, so that only `keep` items of it are next; in an order each part has its place."""
         pieces = self.kept_for_task.get(task) or self.ready_ranges
         taken, left = piece.sub_range(0, keep), piece.sub_range(keep, piece.count - keep)
+        if self.order == "lifo":
+            left, taken = piece.sub_range(0, piece.count - keep), piece.sub_range(piece.count - keep, keep)
         if piece.order_entry is not None:
             left = replace(left, order_entry=piece.order_entry.insert_behind())
         pieces[0] = left

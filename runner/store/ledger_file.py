@@ -39,7 +39,7 @@ SEGMENTS = "big"
 #: Noted of the run: its queues of dead letters, in all lives.
 LETTERS_KEY = "letter_queues"
 #: "rnlg"; and the format: another one is refused, as no run lives long enough to be converted.
-_APPLICATION, FORMAT = 0x726E6C67, 1
+_APPLICATION, FORMAT = 0x726E6C67, 2
 _PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -54,7 +54,7 @@ _PRAGMAS = (
 )
 _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT, crc INTEGER) WITHOUT ROWID;
-CREATE TABLE chunk(number INTEGER PRIMARY KEY, place INTEGER, count INTEGER, size INTEGER, origin INTEGER,
+CREATE TABLE chunk(number INTEGER PRIMARY KEY, place INTEGER, count INTEGER, size INTEGER, origin INTEGER, rank REAL,
     segment INTEGER, position INTEGER, length INTEGER, payload_crc INTEGER, crc INTEGER, letter BLOB, payload BLOB);
 CREATE TABLE owed(line TEXT, number INTEGER, ranges TEXT, crc INTEGER, PRIMARY KEY(line, number)) WITHOUT ROWID;
 CREATE TABLE line(name TEXT PRIMARY KEY, put INTEGER, done INTEGER, dead INTEGER, dropped INTEGER, crc INTEGER)
@@ -72,7 +72,7 @@ CREATE TABLE dead(task TEXT, number INTEGER, at INTEGER, queue TEXT, preview TEX
 #: The columns of each table that are read and written as they are; the CRC follows them.
 _COLUMNS = {
     "meta": "key, value",
-    "chunk": "number, place, count, size, origin, segment, position, length, payload_crc",
+    "chunk": "number, place, count, size, origin, rank, segment, position, length, payload_crc",
     "owed": "line, number, ranges",
     "line": "name, put, done, dead, dropped",
     "task": "name, done, dead, dropped, repeated, taken, sent, read",
@@ -88,7 +88,7 @@ _UPSERTS = {
     if name != "chunk"
 }
 _INSERT_KEYS = f"INSERT INTO keys({_COLUMNS['keys']}, crc) VALUES(?, ?, ?, ?, ?)"
-_INSERT_CHUNK = f"INSERT INTO chunk({_COLUMNS['chunk']}, crc, letter, payload) VALUES({', '.join('?' * 12)})"
+_INSERT_CHUNK = f"INSERT INTO chunk({_COLUMNS['chunk']}, crc, letter, payload) VALUES({', '.join('?' * 13)})"
 
 
 class PayloadPacker(Protocol):
@@ -228,13 +228,15 @@ class LedgerFile:
 
     def _read_chunks(self, image: LedgerImage) -> None:
         rows = sorted(self._rows("chunk", ", letter, payload"), key=lambda row: row[1])
-        places = {number: SegmentPlace(*place) for number, _, _, _, _, *place, _, _, _ in rows if place[0] is not None}
+        places = {
+            number: SegmentPlace(*place) for number, _, _, _, _, _, *place, _, _, _ in rows if place[0] is not None
+        }
         self._segment_places = places
         try:
             self._segments = SegmentFolder(self._folder / SEGMENTS, places.values())
         except (OSError, KeyError) as error:
             raise LedgerRefused(f"{self._folder / SEGMENTS} lacks segments of the ledger: {error}") from None
-        for number, place, count, size, origin, _, _, _, payload_crc, letter, payload in rows:
+        for number, place, count, size, origin, rank, _, _, _, payload_crc, letter, payload in rows:
             self._next_place = max(self._next_place, place + 1)
             if number in places:
                 payload = self._segments.read(places[number])  # noqa: PLW2901  the row has none
@@ -242,7 +244,7 @@ class LedgerFile:
                 self.damaged_chunks.add(number)
             first = image.chunks.get(origin)
             found = None if number in self.damaged_chunks else self._packer.unpack_payload(payload, letter, first)
-            image.chunks[number] = Chunk(number, found, count, size, 0, origin)
+            image.chunks[number] = Chunk(number, found, count, size, 0, origin, rank)
 
     def _read_rest(self, image: LedgerImage) -> None:
         meta = dict(self._rows("meta"))
@@ -331,8 +333,8 @@ class LedgerFile:
                 if len(payload) >= LARGE_BYTES:
                     found = written[chunk.number] = self._segments.write(payload)
                     place, payload = (found.segment, found.position, found.length), b""
-                head = (chunk.number, self._next_place + len(rows), chunk.count, chunk.size, chunk.origin, *place, crc)
-                rows.append((*_checked_row(head), letter, payload))
+                known = (chunk.number, self._next_place + len(rows), chunk.count, chunk.size, chunk.origin, chunk.rank)
+                rows.append((*_checked_row((*known, *place, crc)), letter, payload))
         return rows
 
     def _write_changes(self, groups: Sequence[JournalGroup]) -> None:

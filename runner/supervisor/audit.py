@@ -55,6 +55,7 @@ class BalanceAudit:
                 yield name, f"task `{name}` counts {counted:,} items as ended, and its workers ended {ended:,}"
         tallies = [*(line.counts for line in ledger.subscriptions), *ledger.former_counts.values()]
         counted, ended = sum(each.put - each.left for each in tallies), sum(self.ended_by_task.values())
+        counted -= sum(ledger.dropped_by_queue.values())
         if counted != ended:
             yield "all queues", f"{counted:,} items have left all queues, and tasks have ended {ended:,}"
         if cut_short:

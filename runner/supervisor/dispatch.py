@@ -249,7 +249,7 @@ class Dispatcher:
         if full and not self.ledger.returned_first(task.name):
             self._reset_unhindered(task)
             return 0
-        if task.is_async:  # it may hold hundreds of leases
+        if task.is_async or task.takes_singly:  # it may hold hundreds of leases; or the next item may be a better one
             wanted = 1
         else:
             held = self._held_items(slot)

@@ -114,6 +114,8 @@ class Supervisor:
         watching = (shutdown, self.suspect_readers, self.progress_reporter)
         self._all_timers = (*timers, *(part.next_time for part in watching))
         self._due = 0.0
+        #: The queues of which it was said that they drop items.
+        self._told_drops: set[str] = set()
 
     def run(self) -> RunOutcome:
         """Run until every task is over."""
@@ -144,6 +146,15 @@ class Supervisor:
             self.progress_reporter.report_progress(self.clock.now())
         return conclude_run(self.state, self.shutdown, processors, self.progress_reporter.longest_queues)
 
+    def _tell_drops(self) -> None:
+        """Say of each queue once that it drops items; how many, the balance says."""
+        for queue in self.ledger.dropped_by_queue.keys() - self._told_drops:
+            self._told_drops.add(queue)
+            self.progress_reporter.longest_queues[queue] = self.ledger.size_bound(queue)
+            what = "what comes in" if self.plan.queues[queue].full == "drop-new" else "what has waited longest"
+            text = f"queue `{queue}` is full, and {what} is dropped and counted, as its `full` says"
+            self.state.emit(events.Notice(self.clock.now(), text))
+
     def _put_retried(self, item: RetriedItem) -> None:
         """Put an item of an earlier run where it came from; no task runs yet, so nothing is before it."""
         payload = DeadLetterPayload(item.payload, 0, PICKLED, 0, item.text)
@@ -172,6 +183,8 @@ class Supervisor:
         self.state.last_step_at = now
         if now >= self._due or self.state.halted:
             self.check_timers(now)
+        if len(self.ledger.dropped_by_queue) > len(self._told_drops):
+            self._tell_drops()
         self.settle(now)
         while not self.ledger.leases and self._is_stalled() and not self.state.killing:
             self._break_stall()
@@ -373,7 +386,10 @@ def _task_state(plan: Plan, task: TaskPlan, engine: Engine) -> TaskState:
         task,
         engine,
         plan.output_groups(config),
-        bounding_queues=tuple(queue for queue in config.outputs_and_dead if not plan.queues[queue].loop),
+        bounding_queues=tuple(
+            queue for queue in config.outputs_and_dead if not (plan.queues[queue].loop or plan.queues[queue].drops)
+        ),
+        takes_singly=any(plan.queues[queue].is_ranked for queue in config.inputs),
         rate_limiter=None if config.rate is None else TokenBucket(config.rate.count, config.rate.period),
         shared_discount=plan.shared_discount(config),
     )

@@ -161,6 +161,8 @@ class Plan:
                 is_copy=queue.fanout == "copy",
                 carries_dead_letters=name in letters,
                 is_elastic=queue.elastic and not queue.loop,
+                full=queue.full,
+                order=queue.order,
             )
             for name, queue in self.queues.items()
             for group in ([[one] for one in readers[name]] if queue.fanout == "copy" else [readers[name]])
@@ -215,14 +217,18 @@ class Plan:
         return shared_discount_for(min(bounds, default=0))
 
     def output_groups(self, config: TaskConfig) -> tuple[OutputGroup, ...]:
-        """Return the queues of each port, grouped by what they receive; async readers take single items of a chunk."""
+        """Return the queues of each port, grouped by what they receive.
+
+        Async readers take single items of a chunk, and so do those of a queue with another order than "fifo".
+        """
         groups: list[OutputGroup] = []
         for port in config.ports:
-            sorts: dict[tuple[int, bool], list[str]] = {}
+            sorts: dict[tuple[int, bool, bool], list[str]] = {}
             for queue in port.queues:
                 kind = PICKLED if self.payload_kinds[queue] == PICKLED else OBJECTS
                 singly = any(task.is_async for task in self.tasks.values() if queue in task.config.inputs)
-                sorts.setdefault((kind, singly), []).append(queue)
+                order = self.queues[queue].order
+                sorts.setdefault((kind, singly or order != "fifo", order == "priority"), []).append(queue)
             groups += [OutputGroup(port.name, tuple(queues), *sort) for sort, queues in sorts.items()]
         return tuple(groups)
 
@@ -254,7 +260,9 @@ def _describe_task(task: TaskPlan) -> TaskPlanned:
 
 def _describe_queue(queue: QueueConfig, *, letters: bool) -> QueuePlanned:
     bound = None if queue.loop or queue.elastic else queue.size
-    return QueuePlanned(queue.name, bound, queue.bytes, queue.fanout or "", queue.loop, letters)
+    return QueuePlanned(
+        queue.name, bound, queue.bytes, queue.fanout or "", queue.loop, letters, full=queue.full, order=queue.order
+    )
 
 
 def describe_machine() -> Machine:

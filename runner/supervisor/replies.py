@@ -116,7 +116,7 @@ class ReplyHandler(Struct, eq=False):
             shared_bytes = 0
             for _, _, length in output.block_refs:
                 shared_bytes += length
-            chunk = ledger.make_chunk(output.payload, output.count, output.size, shared_bytes)
+            chunk = ledger.make_chunk(output.payload, output.count, output.size, shared_bytes, rank=output.rank)
             for queue in task.output_groups[output.group_index].queues:
                 sent_by_queue[queue] += output.count
                 made.append((queue, chunk))

@@ -115,7 +115,8 @@ class Ready(WireStruct, frozen=True, tag=5):
 class Output(WireStruct, frozen=True):
     """Items for the queues of one group (an index into the worker's output groups).
 
-    `block_refs` says where in arenas some of the `size` bytes lie: arena, offset and length of each block.
+    `block_refs` says where in arenas some of the `size` bytes lie: arena, offset and length of each block. All of them
+    have the priority `rank`.
     """
 
     group_index: int
@@ -123,6 +124,7 @@ class Output(WireStruct, frozen=True):
     size: int
     payload: Any
     block_refs: tuple[tuple[int, int, int], ...] = ()
+    rank: float = 0.0
 
 
 class KeptItem(WireStruct, frozen=True):

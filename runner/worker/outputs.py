@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from runner.tasks import To
 from runner.transport import item_codec
 from runner.transport.messages import OBJECTS, PICKLED, Output
 from runner.worker import returned_values
+from runner.worker.priorities import group_by_priority, read_priority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +44,9 @@ class OutputBuffer:
         self.shared_discount = shared_discount
         self.item_encoder = item_codec.ItemEncoder(max_item_bytes, arena_writer)
         self.buffers: list[list[Any]] = [[] for _ in output_groups]
+        #: If any group has priorities: that of each item in the buffers.
+        self._has_priorities = any(group.has_priorities for group in output_groups)
+        self._priorities: list[list[float]] = [[] for _ in output_groups]
         #: Chunks of a source's one group that are older than what its buffer holds.
         self._encoded_chunks: list[Output] = []
         self.encoded_items = 0
@@ -59,7 +65,7 @@ class OutputBuffer:
         first_port = output_groups[0].port if output_groups else ""
         self._default_groups = self._groups_by_port.get("default", self._groups_by_port.get(first_port, []))
         #: With one group this is its buffer, to which bodies append themselves.
-        is_one = len(output_groups) == 1
+        is_one = len(output_groups) == 1 and not output_groups[0].has_priorities
         self.direct_buffer: list[Any] | None = self.buffers[0] if is_one else None
         #: What comes before what is in that buffer: chunks of machine words, or of small values for threads; the last
         #: of them may grow.
@@ -83,6 +89,7 @@ class OutputBuffer:
                 known = ", ".join(sorted(self._groups_by_port))
                 raise ValueError(f"To({item.port!r}, ...): this task has no such port (its ports: {known})")
             item = item.item
+        priority = self._priority_of(item, targets) if self._has_priorities else 0.0
         encoded: Any = None
         if type(item) is not self._checked_type:
             returned_values.check_item(item)
@@ -99,7 +106,13 @@ class OutputBuffer:
             self.has_large_items = True
             self.has_encoded_items = self.has_encoded_items or type(encoded) is tuple
         for index in targets:
+            if self._has_priorities:  # first: another thread takes as many as there are items
+                self._priorities[index].append(priority)
             self.buffers[index].append(item if self.output_groups[index].payload_kind == OBJECTS else encoded)
+
+    def _priority_of(self, item: Any, targets: list[int]) -> float:
+        """Return an item's priority, if any of these groups has priorities. TypeError: it has none."""
+        return read_priority(item) if any(self.output_groups[index].has_priorities for index in targets) else 0.0
 
     def emit_many(self, items: list[Any], types: set[type]) -> None:
         """Take items of these types at once for the one group: small values, or objects for threads alone."""
@@ -139,7 +152,7 @@ class OutputBuffer:
         buffer = self.direct_buffer
         if buffer is None or len(buffer) < MAX_CHUNK_ITEMS or self.has_large_items or self.objects_only:
             return
-        self._encoded_chunks.extend(self._cut_chunks(0, MAX_CHUNK_ITEMS))
+        self._encoded_chunks.extend(self._cut_chunks(0, buffer[:MAX_CHUNK_ITEMS]))
         self.encoded_items += MAX_CHUNK_ITEMS
         del buffer[:MAX_CHUNK_ITEMS]
 
@@ -195,8 +208,9 @@ class OutputBuffer:
 
     def roll_back_to(self, mark: RollbackMark) -> None:
         """Forget what was emitted since `mark`."""
-        for buffer, length in zip(self.buffers, mark, strict=True):
+        for buffer, priorities, length in zip(self.buffers, self._priorities, mark, strict=True):
             del buffer[length:]
+            del priorities[length:]
 
     def take_outputs(self) -> tuple[Output, ...]:
         """Take everything gathered so far, as chunks. Safe beside another thread that appends."""
@@ -208,24 +222,32 @@ class OutputBuffer:
             self._word_chunks, self._value_chunks = [], []
         for index, buffer in enumerate(self.buffers):
             count = len(buffer)
-            if count == 1 and self.output_groups[index].payload_kind != OBJECTS:  # bench: see `call`
+            if self.output_groups[index].has_priorities:
+                for rank, items in group_by_priority(buffer[:count], self._priorities[index]):
+                    outputs += [replace(output, rank=rank) for output in self._cut_chunks(index, items)]
+            elif count == 1 and self.output_groups[index].payload_kind != OBJECTS:  # bench: see `call`
                 outputs.append(self._encode_output(index, buffer[:1]))
             elif count:
-                outputs.extend(self._cut_chunks(index, count))
-            del buffer[:count]
+                outputs.extend(self._cut_chunks(index, buffer[:count]))
+            del buffer[:count], self._priorities[index][:count]
         self.gathered_bytes = 0
         self.has_large_items = self.has_encoded_items = False
         return tuple(outputs)
 
-    def _cut_chunks(self, index: int, count: int) -> Iterator[Output]:
-        group, buffer = self.output_groups[index], self.buffers[index]
+    def _cut_chunks(self, index: int, buffer: list[Any]) -> Iterator[Output]:
+        group, count = self.output_groups[index], len(buffer)
         objects = group.payload_kind == OBJECTS
         max_items = MAX_SINGLY_READ_ITEMS if group.is_read_singly and not objects else MAX_CHUNK_ITEMS
         start = 0
         while start < count:
-            piece = buffer[start : min(count, start + max_items)]
+            piece = buffer[start : start + max_items]
             if objects:
-                yield Output(index, len(piece), self._chunk_size(piece, whole=len(piece) == count), piece)
+                yield Output(
+                    index,
+                    len(piece),
+                    self._chunk_size(piece, whole=len(piece) == count and not group.has_priorities),
+                    piece,
+                )
             else:
                 if self.gathered_bytes + _SMALL_BYTES * len(piece) > MAX_CHUNK_BYTES:
                     piece = _within_bytes(piece, self.shared_discount)

@@ -20,12 +20,14 @@ class OutputGroup(Struct, frozen=True):
     """Queues that receive the same chunk: one port's, of one kind (`OBJECTS` or `PICKLED`).
 
     `is_read_singly`: a reader takes single items of a chunk and is handed all its bytes each time: chunks stay small.
+    `has_priorities`: each item has a priority, and all items of a chunk the same.
     """
 
     port: str
     queues: tuple[str, ...]
     payload_kind: int
     is_read_singly: bool = False
+    has_priorities: bool = False
 
 
 class RestartPoint(Struct, frozen=True):

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import crossed
 import durable_lives
 import fake_engine
 import msgspec
@@ -35,6 +36,7 @@ from unit import (
     test_boxes,
     test_chunking,
     test_collect,
+    test_drops_and_orders,
     test_durable_ends,
     test_durable_simulation,
     test_each,
@@ -121,6 +123,17 @@ def deadly_lives() -> None:
         durable_lives.check_lives(seed, fatal=0.02)
 
 
+def drops_and_orders() -> None:
+    """Schedules some of whose queues drop items, or hand them out in another order."""
+    for seed in range(20):
+        crossed.check(seed, ranked=True, durable=seed % 3 == 0)
+
+
+def priorities() -> None:
+    """A worker's items through a queue with priorities, and the next life of that."""
+    test_drops_and_orders.test_the_order_survives_in_the_next_life()
+
+
 def bounded_run() -> None:
     """The source of a slow sink must wait at the bound."""
     seen: list[int] = []
@@ -134,8 +147,8 @@ def bounded_run() -> None:
     with pytest.MonkeyPatch.context() as patch:
         put = Subscription.admit_chunk
 
-        def admit(self: Subscription, chunk: Any) -> int:
-            dropped = put(self, chunk)
+        def admit(self: Subscription, chunk: Any, group: Any) -> Any:
+            dropped = put(self, chunk, group)
             seen.append(self.count)
             return dropped
 
@@ -336,6 +349,25 @@ def past_what_waits(original: Any, self: Any, way: Any) -> Any:
     slot = original(self, msgspec.structs.replace(way, bounding_lines=[]))
     way.line.count = waiting
     return slot
+
+
+def dropped_although_it_came_back(original: Any, self: Any) -> Any:
+    self.ready_ranges = type(self.ready_ranges)(
+        msgspec.structs.replace(piece, came_back=False) for piece in self.ready_ranges
+    )
+    return original(self)
+
+
+def dropped_in_silence(original: Any, self: Any, chunk: Any, *args: Any) -> Any:
+    return original(self, chunk, *args)[1:]
+
+
+def without_rank(original: Any, self: Any, *args: Any, **options: Any) -> Any:
+    return original(self, *args, **{**options, "rank": 0.0})
+
+
+def at_the_end(original: Any, self: Any, pieces: Any, piece: Any) -> None:
+    pieces.append(piece)
 
 
 def first_signal_only(original: Any, self: Any, number: int) -> None:
@@ -584,6 +616,12 @@ BUGS: dict[str, Bug] = {
     # ledger
     "a dead worker's items are forgotten": Bug("ledger", f"{_LEDGER}.settle_lost_lease", forget_the_lease, simulation),
     "items are given back twice": Bug("ledger", f"{_LINE}.give_back", give_back_twice, simulation),
+    "an item that came back is dropped": Bug(
+        "ledger", f"{_LINE}._drop_oldest", dropped_although_it_came_back, drops_and_orders
+    ),
+    "a drop is not counted": Bug("ledger", f"{_LINE}.admit_chunk", dropped_in_silence, drops_and_orders),
+    "a chunk has lost its priority": Bug("ledger", f"{_LEDGER}.make_chunk", without_rank, priorities),
+    "what comes back is last": Bug("ledger", f"{_LINE}._insert", at_the_end, drops_and_orders),
     "an answer is applied twice": Bug("ledger", f"{_LEDGER}.settle_lease", settle_twice, simulation),
     "an answer's outputs are lost": Bug("ledger", f"{_LEDGER}.settle_lease", lose_the_outputs, simulation),
     "a task ends while items are in flight": Bug(
@@ -640,7 +678,7 @@ BUGS: dict[str, Bug] = {
     ),
     # journal
     "items are granted before they are on disk": Bug(
-        "journal", f"{_LINE}.admit_asleep", lambda original, self, chunk, group: self.admit_chunk(chunk), lives
+        "journal", f"{_LINE}.admit_chunk", lambda original, self, chunk, group: original(self, chunk), lives
     ),
     "an ack is on disk without its outputs": Bug("journal", f"{_LEDGER}._send", written_in_between, lives),
     "a source's place is on disk before its chunks": Bug(
@@ -673,7 +711,7 @@ BUGS: dict[str, Bug] = {
     "a letter's item is removed": Bug(
         "journal",
         f"{_LEDGER}.make_chunk",
-        lambda original, self, *args, origin=0: original(self, *args),
+        lambda original, self, *args, origin=0, rank=0.0: original(self, *args),
         lives,
     ),
     "what an order held back leaves out of order when the run ends": Bug(

@@ -202,9 +202,9 @@ def test_a_file_that_is_no_ledger_is_refused_and_left_alone(tmp_path: Path) -> N
 def test_another_format_is_refused(tmp_path: Path) -> None:
     written(tmp_path)
     with sqlite3.connect(tmp_path / LEDGER_FILE) as other:
-        other.execute("PRAGMA user_version=2")
+        other.execute("PRAGMA user_version=1")
     other.close()
-    with pytest.raises(LedgerRefused, match="has format 2, and this version of runner reads format 1"):
+    with pytest.raises(LedgerRefused, match="has format 1, and this version of runner reads format 2"):
         open_ledger(tmp_path)
 
 
