@@ -8,14 +8,14 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer import Option
 
 from runner.cli import shared_options as shared
 from runner.cli import streams
-from runner.errors import RunnerError
+from runner.errors import RunnerError, UsageError
 from runner.text import count_with_noun, format_table
 
 if TYPE_CHECKING:
@@ -66,6 +66,12 @@ def run(
     resume: Annotated[
         bool, Option("--resume", help="Go on with the last durable run of this file that was cut short, or begin one.")
     ] = False,
+    limit: Annotated[
+        int | None, Option(metavar="N", min=1, help="A trial: stop each source after its first N items.")
+    ] = None,
+    params_file: Annotated[
+        str | None, Option("--params", metavar="FILE", help="Set params from a TOML, JSON or .env file; -p goes first.")
+    ] = None,
     dry_run: Annotated[bool, Option("--dry-run", "-n", help="Say what would be started, and start nothing.")] = False,
     help_params: Annotated[
         bool, Option("--help-params", help="List the params of the file, and start nothing.")
@@ -98,12 +104,14 @@ def run(
 
     document = streams.claim_stdout() if as_json else None
     shared.check_progress(progress)
-    given, file = dict(shared.parse_pairs(param, "--param")), shared.file_or_default(file, "run")
+    given, file = _given_params(param, params_file), shared.file_or_default(file, "run")
     sets = shared.parse_pairs(set_, "--set")
     record = "0" if no_record else None
     sets += shared.run_settings(grace=grace, log=log, halt=halt, deadline=deadline, record=record)
     sets += [] if durable is None and not resume else [("run.durable", "false" if durable is False else "true")]
     loaded = config.select_tasks(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
+    if limit is not None and loaded.run.durable:
+        raise UsageError("--limit is for a trial; a durable run goes on until its sources have ended: --no-durable")
     if help_params:
         from runner import check
         from runner.cli.listing import param_lines
@@ -134,7 +142,7 @@ def run(
         events, log_file, html = map(shared.absolute_file, (events, log_file, html))
         plan = durable_command.plan_of_earlier_run(earlier, [*given.items()], sets, choice)
     else:
-        plan = runs.prepare_plan(loaded, choice)
+        plan = replace(runs.prepare_plan(loaded, choice), limit=limit)
         if plan.settings.durable:
             from runner.cli.durable_command import describe_command
 
@@ -158,6 +166,16 @@ def run(
         write_page=write_page,
     )
     execute_and_leave(plan, options, document, earlier=earlier)
+
+
+def _given_params(param: list[str] | None, params_file: str | None) -> dict[str, Any]:
+    """Return the params of a file and of the command line, which goes first."""
+    given: dict[str, Any] = dict(shared.parse_pairs(param, "--param"))
+    if params_file is None:
+        return given
+    from runner.cli.params_file import read_params
+
+    return {**read_params(params_file), **given}
 
 
 def _describe_plan(config: Config, plan: Plan) -> list[str]:

@@ -52,6 +52,7 @@ class Dispatcher:
         self.ledger = state.ledger
         self.payload_kinds = state.plan.payload_kinds
         self.clock = state.clock
+        self.limit = state.plan.limit
         self.lease_page = state.lease_page
         #: Told of each grant, because of time limits.
         self.timeout_watchdog = timeout_watchdog
@@ -321,6 +322,8 @@ class Dispatcher:
         share = max(1, room // max(1, len(task.slots)))
         if room <= 0:
             share = 0 if outstanding else 1
+        if self.limit is not None:
+            share = min(share, self.limit - _promised_items(task))
         if outstanding >= max(1, share // 2) and not slot.credit_unacknowledged:
             return
         if share and task.rate_limiter is not None:
@@ -333,6 +336,12 @@ class Dispatcher:
         self._expect_items(task.bounding_queues, share)
         task.engine.send(slot.index, Credit(slot.credit, task.chunk_sizer.time_slice))
 
+    def has_reached_limit(self, task: TaskState) -> bool:
+        """Return True if a source has given all that it may."""
+        is_limited = self.limit is not None and task.is_source and bool(task.output_groups)
+        arrived = all(slot.credit == slot.received_items for slot in task.slots)
+        return is_limited and arrived and _promised_items(task) == self.limit
+
     def count_arrived(self, task: TaskState, slot: WorkerSlot, items: int, *, wants_ack: bool) -> None:
         """Count a source's items that have arrived."""
         slot.received_items += items
@@ -344,3 +353,8 @@ class Dispatcher:
         """Free the credit that a source has not used when it ended."""
         self._expect_items(task.bounding_queues, -max(0, slot.credit - slot.received_items))
         slot.credit = slot.received_items
+
+
+def _promised_items(task: TaskState) -> int:
+    """Return how many items a source's workers have given, and may give by their credit."""
+    return sum(slot.history.given_items + slot.credit for slot in task.slots)

@@ -339,7 +339,8 @@ class Supervisor:
                     self.topology.writers_done(name)
         for name in reversed(ended):
             dismiss_task(self.state, self.tasks[name])
-        for name in self.topology.without_readers():
+        limited = (name for name, task in self.tasks.items() if self.dispatcher.has_reached_limit(task))
+        for name in (*self.topology.without_readers(), *limited):
             dismiss_task(self.state, self.tasks[name])
 
     def _is_stalled(self) -> bool:

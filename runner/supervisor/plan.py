@@ -103,6 +103,8 @@ class Plan:
     command: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     #: Of a durable run that goes on: tasks without inputs are not started, and what is queued is executed.
     drains: bool = False
+    #: A trial: each source gives at most so many items, and ends.
+    limit: int | None = None
     #: The secrets of the file, for every text that is shown or kept.
     secret_mask: SecretMask = field(default_factory=SecretMask, repr=False, compare=False)
     #: Where the run comes from, for the heading of its dead letters.

@@ -210,3 +210,5 @@ class ReplyHandler(Struct, eq=False):
         slot.time_account.items += message.item_count
         slot.time_account.add_work(self.state.clock.now(), message.busy_seconds, 0.0)
         self.state.dirty_tasks.add_tasks((task.name,))
+        if self.state.plan.limit is not None:
+            self.state.check_ends = True

@@ -105,8 +105,8 @@ class WorkerSlot:
             return True
         if self.phase is not Phase.READY:
             return False
-        if self.task.is_source:
-            return not self.task.output_groups or self.credit > self.received_items
+        if self.task.is_source:  # one that was told to end says so, although it may make nothing more
+            return not self.task.output_groups or self.credit > self.received_items or self.task.dismissed
         return bool(self.leases)
 
 

@@ -1,0 +1,108 @@
+"""Options of `runner run` for trials: params from a file, and the first items of each source."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+FILE = """
+    [params.count]
+    type = "int"
+    required = true
+    [params.name]
+    default = "x"
+    [params.token]
+    default = ""
+    secret = true
+    [queues]
+    a = {}
+    [tasks.numbers]
+    with = { count = "${count}", name = "${name}" }
+    env = { TOKEN = "${token}" }
+    outputs = "a"
+    [tasks.keep]
+    call = "std.write_jsonl"
+    with = { path = "out.jsonl" }
+    inputs = "a"
+"""
+PLUGIN = """
+    from runner import task
+
+    @task
+    def numbers(count: int, name: str):
+        for number in range(count):
+            yield f"{name}{number}"
+"""
+
+
+def make(project: Any, **files: str) -> Any:
+    return project({"tasks.toml": FILE, "plugins/work.py": PLUGIN, **files})
+
+
+def written(made: Any) -> list[str]:
+    return [json.loads(line) for line in (made.path / "out.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("mode", ["process", pytest.param("thread", marks=pytest.mark.slow)])
+def test_a_trial_takes_the_first_items(project: Any, mode: str) -> None:
+    made = make(project)
+    sets = ["--set", f'tasks.numbers.mode="{mode}"', "--set", "tasks.numbers.env={}"]
+    outcome = made.run("--limit", "3", "-p", "count=1000000", *sets)
+    assert outcome.exit == 0, outcome
+    assert "3 read = 3 done + 0 dead + 0 dropped + 0 left; `numbers` had not ended" in outcome.err
+    assert written(made) == ["x0", "x1", "x2"]
+
+
+def test_a_trial_of_a_durable_run_is_refused(project: Any) -> None:
+    outcome = make(project).run("--limit", "3", "--durable", "-p", "count=9")
+    assert outcome.exit == 2, outcome
+    assert "--limit is for a trial" in outcome.err
+    outcome = make(project).run("--limit", "3", "--set", "run.durable=true", "-p", "count=9")
+    assert outcome.exit == 2, outcome
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.toml", 'count = 2\nname = "y"\n'),
+        ("p.json", '{"count": 2, "name": "y"}'),
+        ("p.env", "# of this job\nexport count=2\nname='y' # a name\n"),
+        ("noname", "count = 2\nname=y\n"),
+    ],
+)
+def test_params_come_from_a_file_and_the_command_line_goes_first(project: Any, name: str, text: str) -> None:
+    made = make(project, **{name: text})
+    outcome = made.run("--params", name)
+    assert outcome.exit == 0, outcome
+    assert written(made) == ["y0", "y1"]
+    outcome = made.run("--params", name, "-p", "name=z")
+    assert outcome.exit == 0, outcome
+    assert written(made) == ["z0", "z1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("p.toml", 'token = "hidden\n', "--params p.toml:1: it is not valid TOML"),
+        ("p.json", '{"token": "hidden"', "--params p.json:1: it is not JSON"),
+        ("p.json", '["hidden"]', "--params p.json: an object with the params' names is needed"),
+        ("p.env", "count=1\n=hidden\n", "--params p.env:2: it is not NAME=VALUE"),
+        ("other", "", "--params p.env: No such file or directory"),
+    ],
+)
+def test_a_file_that_has_none_is_refused_and_its_secrets_are_not_shown(
+    project: Any, name: str, text: str, said: str
+) -> None:
+    outcome = make(project, **{name: text}).run("--params", name if text else "p.env")
+    assert outcome.exit == 2, outcome
+    assert said in outcome.err
+    assert "hidden" not in outcome.err
+
+
+@pytest.mark.parametrize("text", ["count=1\nwrong=hidden\n", "count=hidden\n"])
+def test_a_param_that_does_not_fit_is_an_error_of_the_file(project: Any, text: str) -> None:
+    outcome = make(project, **{"p.env": text}).run("--params", "p.env")
+    assert outcome.exit == 3, outcome
+    assert "E111" in outcome.err or "E113" in outcome.err
