@@ -71,6 +71,12 @@ class LedgerRefused(RunnerError):
     exit_code = 3
 
 
+class RunRefused(RunnerError):
+    """A run of the same file is going on, and the file says that there may be only one."""
+
+    exit_code = 3
+
+
 class Retry(Exception):
     """Raised by a task function: give me this item again, after `after` seconds (default: the back-off).
 

@@ -19,6 +19,7 @@ Order = Literal["fifo", "lifo", "priority"]
 OnError = Literal["dead", "skip", "fail", "stop"]
 AfterState = Literal["started", "ended", "ok"]
 Log = Literal["prefix", "raw"]
+Overlap = Literal["allow", "refuse", "wait"]
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -47,6 +48,7 @@ class RunSettings:
     dead_items: int = 64_000_000
     max_item: int = 256 * MIB
     durable: bool = False
+    overlap: Overlap = "allow"
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ from runner.transport.messages import PICKLED
 from runner.transport.progress_page import ProgressPage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from runner.engines.base import Engine
     from runner.ledger.leases import GivenUp
@@ -181,9 +181,10 @@ def perform(
     output = _RunOutput(plan, options)
     try:
         try:
-            outcome = execute_plan(
-                plan, output.printer, output.publish, reactor, watched=options.keep_record, earlier=earlier
-            )
+            with _held_file(plan, output.publish):
+                outcome = execute_plan(
+                    plan, output.printer, output.publish, reactor, watched=options.keep_record, earlier=earlier
+                )
         finally:
             output.end_display()
         with process_setup.interrupt_on_signals():
@@ -192,6 +193,22 @@ def perform(
     finally:
         output.close()
     return replace(outcome, exit_code=output.exit_code(outcome)), record
+
+
+@contextlib.contextmanager
+def _held_file(plan: Plan, publish: Callable[[events.Event], None]) -> Iterator[None]:
+    """Hold the lock of the plan's file, if `overlap` asks for it; RunRefused if it says so."""
+    how, file = plan.settings.overlap, plan.origin.get("file", "-")
+    if how == "allow" or file == "-":
+        yield
+        return
+    from runner.store.file_lock import hold_file  # few files ask for it
+
+    def tell(text: str) -> None:
+        publish(events.Notice(RealClock().now(), text))
+
+    with hold_file(plan.settings.state, file, waits=how == "wait", tell=tell):
+        yield
 
 
 class _RunOutput:

@@ -36,6 +36,9 @@ RUN = KeyTable(
         'bytes of dead items that are kept, so that `runner dead retry` can give them again; "0B": none', '"64MB"'),
     Key("durable", types.BOOLEAN,
         "keep the ledger on disk: after a crash, or a stop, `runner resume` goes on where the run was", "false"),
+    Key("overlap", types.choice("allow", "refuse", "wait"),
+        "when a run of this file begins while another one goes on: both go on, it is refused (exit 3), or it waits",
+        '"allow"'),
     Key("max_item", units.SIZE, "the largest item that may travel between processes", '"256MiB"'),
 )
 

@@ -55,7 +55,7 @@ class RunLock:
             try:
                 fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = _read_holder(self.fd)
+                holder = read_holder(self.fd)
                 patience = _LOOK_SECONDS if holder is None or holder.may_live() else _DYING_SECONDS
                 if monotonic() > began + patience:
                     who = holder or "another process"
@@ -78,7 +78,7 @@ def find_lock_holder(folder: Path) -> LockHolder | None:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = _read_holder(file.fileno()) or LockHolder(0, "", "")
+                holder = read_holder(file.fileno()) or LockHolder(0, "", "")
                 return holder if holder.may_live() else None
     except (OSError, UnsafeFolder):
         pass
@@ -101,7 +101,8 @@ class LockHolder(msgspec.Struct, frozen=True):
         return not is_here or psutil.pid_exists(self.pid)
 
 
-def _read_holder(fd: int) -> LockHolder | None:
+def read_holder(fd: int) -> LockHolder | None:
+    """Return who has written the file; None if it does not say it."""
     try:
         return msgspec.json.decode(os.pread(fd, 4096, 0), type=LockHolder)
     except msgspec.MsgspecError:
