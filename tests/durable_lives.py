@@ -223,6 +223,7 @@ class Lives:
             assert (ended.done, ended.dead, ended.dropped) == (tally.done, tally.dead, tally.dropped)
             taken, sent = supervisor.ledger.taken_items[name], supervisor.ledger.sent_items[name]
             assert (taken, sent) == (tally.taken, tally.sent), name
+        assert image.count_done() == self.result.headline.done, "what is told of it in the next life"
 
 
 # -- scenarios -----------------------------------------------------------------------------------

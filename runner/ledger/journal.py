@@ -126,6 +126,10 @@ class LedgerImage(Struct):
     #: Queues that carry dead letters, or did so in an earlier life: what they were put was counted where it died.
     letter_queues: set[str] = field(default_factory=set)
 
+    def count_done(self) -> int:
+        """Return how many items are done, as the balance of the run has it."""
+        return sum(max(0, -tally.surplus) for tally in self.task_tallies.values())
+
     def count_owed(self) -> dict[str, int]:
         """Return how many items each subscription is owed."""
         owed: dict[str, int] = defaultdict(int)

@@ -119,8 +119,7 @@ class Supervisor:
         """Run until every task is over."""
         self.state.began_at = self.clock.now()
         processors = ProcessorMeter()
-        head = (self.plan.run_id, self.plan.title, tuple(self.tasks))
-        self.state.emit(events.RunStarted(self.state.began_at, *head, self.plan.description, time.time(), os.getpid()))
+        self._tell_start()
         self.shutdown.start_deadline()
         skip_drained_sources(self.state)
         for item in self.plan.retried_items:
@@ -143,6 +142,14 @@ class Supervisor:
         if self.progress_reporter.next_time() is not None:
             self.progress_reporter.report_progress(self.clock.now())
         return conclude_run(self.state, self.shutdown, processors, self.progress_reporter.longest_queues)
+
+    def _tell_start(self) -> None:
+        """Tell that the run begins; of one that goes on, also what was done before."""
+        plan, now = self.plan, self.state.began_at
+        head = (plan.run_id, plan.title, tuple(self.tasks), plan.description)
+        self.state.emit(events.RunStarted(now, *head, time.time(), os.getpid(), plan.lives))
+        if len(plan.lives) > 1 and self.progress_reporter.next_time() is not None:
+            self.progress_reporter.report_progress(now)
 
     def _put_retried(self, item: RetriedItem) -> None:
         """Put an item of an earlier run where it came from; no task runs yet, so nothing is before it."""
