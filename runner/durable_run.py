@@ -86,7 +86,7 @@ class DurableRun:
         """Note how this life has ended, and whether anything of the run need be kept."""
         self.outcome = str(outcome.headline) if outcome.is_complete else ""
         has_keys = any(task.config.key for task in self._plan.tasks.values())  # `resume --again` needs them
-        self.is_over = outcome.is_complete and not outcome.headline.dead and not has_keys
+        self.is_over = outcome.is_complete and not has_keys
         self.folder.end_life(outcome.ended.seconds, self._plan.secret_mask(describe_end(outcome.ended)))
 
     def close(self) -> None:

@@ -148,17 +148,24 @@ class DurableFolder:
         self.keeper = LedgerKeeper(self._file, self.path, post)
         return self.keeper
 
+    def _has_dead_items(self) -> bool:
+        try:
+            return self._file.has_dead_items()
+        except sqlite3.Error:
+            return True  # what is not known is kept
+
     def end_life(self, seconds: float, why: str) -> None:
         """Note when and why this life has ended; that is written at `close`."""
         self.lives = end_life(self.lives, seconds, why)
 
     def close(self, *, remove: bool = False, outcome: str = "") -> None:
-        """Close everything; `remove`: nothing is left, so nothing of the ledger needs to be kept.
+        """Close everything; `remove`: nothing is left, so nothing of the ledger needs to be kept but dead items.
 
-        `outcome`: how the run has ended with which nothing is left to go on, if its ledger is kept for its dead items.
+        `outcome`: how the run has ended with which nothing is left to go on, if its ledger is kept.
         """
         if self.keeper is not None:
             self.keeper.close()
+            remove = remove and not self._has_dead_items()
         is_broken = self.keeper is not None and self.keeper.is_broken  # after a failed sync nothing more is written
         if self.lives and self.lives[-1].end and not remove and not is_broken:
             with contextlib.suppress(OSError, sqlite3.Error):  # then it is gone on with, and has nothing to do

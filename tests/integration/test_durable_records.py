@@ -10,7 +10,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from integration.test_durable import Durable, line, numbers
+from integration.test_durable import LETTERS, Durable, line, numbers
+from topology_runs import wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,3 +121,52 @@ def forget_lives(folder: Path) -> None:
 
     with closing(sqlite3.connect(folder / "ledger.db", isolation_level=None)) as database:
         assert database.execute("DELETE FROM meta WHERE key = 'lives'").rowcount == 1
+
+
+def test_params_of_a_resume_are_kept_for_the_next_one(project: Any) -> None:
+    """The last one given wins; `--halt` and its like are for one time, except those of the command that began it."""
+    text = line(count=3000).replace("[tasks.work]", '[tasks.work]\nwith = { seconds = "${seconds}" }')
+    head = '[params]\nseconds = 0.001\nother = "a"\ntoken = { default = "none", secret = true }\n'
+    made = Durable(project, head + text, 3000)
+    running = made.project.start("--progress", "none", "-p", "other=b", "--halt", "7", "tasks.toml")
+    given = [("resume", ("-p", "seconds=0.002", "-p", "token=swordfish", "--deadline", "500s"))]
+    given += [("resume", ("--set", "tasks.work.workers=3", "-p", "token=swordfish")), ("resume", ("-p", "token=x"))]
+    for size, (verb, args) in zip((100, 2000, 4000), given, strict=True):
+        wait_for(lambda size=size: made.size_of("out.txt") > size)
+        running.process.kill()
+        running.finish()
+        for page in made.path.glob(".runner/runs/*/cells"):
+            page.unlink()
+        assert not any(
+            b"swordfish" in path.read_bytes() for path in (made.path / ".runner").rglob("*") if path.is_file()
+        )
+        if verb == "resume" and "-p" in args:
+            running = made.project.start("--progress", "none", *args, verb=verb)
+    wait_for(lambda: made.size_of("out.txt") > 5000)
+    command = json.loads(noted(record_of(made).parent, "command"))
+    assert command["params"] == {"other": "b", "seconds": "0.002"}
+    assert sorted(map(tuple, command["sets"])) == [("run.halt", "7"), ("tasks.work.workers", "3")]
+    assert command["withheld"] == ["-p token"]
+    outcome = running.finish()
+    assert outcome.exit == 0, outcome
+    assert "changed since the last time" not in outcome.err
+    assert sorted(made.lines(), key=int) == numbers(3000)
+
+
+def noted(folder: Path, key: str) -> str:
+    with closing(sqlite3.connect(f"file:{folder}/ledger.db?mode=ro", uri=True)) as database:
+        return str(database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
+
+
+def test_a_run_whose_letters_all_went_into_a_queue_keeps_no_ledger(project: Any) -> None:
+    made = Durable(project, LETTERS.replace("count = 1000", "count = 100"), 100)
+    outcome = made.go("run")
+    assert outcome.exit == 4, outcome
+    assert len(made.lines("bad.jsonl")) == 50
+    assert not made.runs()
+    again = made.go("resume")
+    assert again.exit == 2, "no run has a ledger"
+    again = made.project.run(record_of(made).parent.name, verb="resume")
+    assert again.exit == 4, again
+    assert "nothing is left of run" in again.err
+    assert "100 read = 50 done + 50 dead" in again.err
