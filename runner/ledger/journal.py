@@ -258,6 +258,10 @@ class Journal:
         """Return True if all that has happened is on disk."""
         return not self._changed and not self._groups_under_way
 
+    def has_unkept_ends(self, task: str) -> bool:
+        """Return True if the end of an item of this task is not on disk yet."""
+        return task in self._changed_tasks or any(task in group.task_tallies for group in self._groups_under_way)
+
     def put(self, line: Subscription, chunk: Chunk, sender: str | None) -> int:
         """Note a chunk that has come in; return the group until which it has to sleep."""
         number, references = chunk.number, self._references

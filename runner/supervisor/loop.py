@@ -90,6 +90,8 @@ class Supervisor:
             restore_run(state, LedgerImage() if image is None else image)
         #: A worker that was at work when that was last asked: an index of `state.slots`.
         self._witness = 0
+        #: A class is not torn down yet, because the ends of its items are not on disk.
+        self._holds_tear_down = False
         self._batching = [task for task in self.tasks.values() if task.plan.config.batch is not None]
         # Each part is given those that it calls, and none calls upwards, but for `on_kill` and `handlers`.
         self.timeout_watchdog = watchdog = TimeoutWatchdog(state)
@@ -231,6 +233,8 @@ class Supervisor:
             return
         for queue in self.ledger.wake_kept(event.group_number):
             self.dirty_tasks.add_readers(queue)
+        if self._holds_tear_down:
+            self.state.check_ends, self._holds_tear_down = True, False
 
     def seconds_until_next_timer(self) -> float | None:
         """Return how long there is nothing to do unless a worker speaks."""
@@ -325,7 +329,7 @@ class Supervisor:
         while fresh := [
             name
             for name in self.topology.exhausted_tasks(self.ledger.has_items)
-            if not self.tasks[name].dismissed and name not in ended
+            if not self.tasks[name].dismissed and name not in ended and self._may_tear_down(self.tasks[name])
         ]:
             ended.update(dict.fromkeys(fresh))
             for name in fresh:
@@ -335,6 +339,17 @@ class Supervisor:
             dismiss_task(self.state, self.tasks[name])
         for name in self.topology.without_readers():
             dismiss_task(self.state, self.tasks[name])
+
+    def _may_tear_down(self, task: TaskState) -> bool:
+        """Return False while a class has items whose ends are not on disk.
+
+        Its tear-down may put in its place what it has written: in the next life, that would be more than was saved.
+        """
+        journal = self.ledger.journal
+        if journal is None or task.plan.shape.kind != "class" or not journal.has_unkept_ends(task.name):
+            return True
+        self._holds_tear_down = True
+        return False
 
     def _is_stalled(self) -> bool:
         """Return True if no worker works, nothing is due, and yet it is not over: nothing will ever happen again."""

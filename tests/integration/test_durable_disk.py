@@ -120,6 +120,17 @@ def test_on_a_disk_that_takes_a_second_a_stop_ends_within_its_grace_and_the_run_
     assert sorted(made.lines(), key=int) == numbers(400)
 
 
+def test_a_file_is_put_in_its_place_only_when_the_end_of_its_items_is_on_disk(project: Any) -> None:
+    """Else it has more than was saved in the next life, which cannot be told from what another program has added."""
+    made = on_slow_disk(project, 0.3, "process", 30, pause=0.05)
+    outcome = made.go("run", (made.path / "out.txt").exists)
+    assert outcome.exit == -signal.SIGKILL, outcome
+    outcome = made.go("resume")
+    assert outcome.exit == 0, outcome
+    assert "30 read = 30 done + 0 dead + 0 dropped + 0 left" in outcome.err
+    assert sorted(made.lines(), key=int) == numbers(30)
+
+
 HOLDS = """
 import os, time
 from pathlib import Path
