@@ -4,9 +4,9 @@
                                    ── at a random moment ──▶ kill -9 to its process group, and the same command again
                                    ◀── it ends by itself: the files that it has written, and what was executed, are read
 
-A run is killed again and again until it ends before it is killed; then another one begins, of another form. Nothing of
-runner's own is asked: what is there is counted in the files that its sinks have written, and an id that has named two
-items is found in what its function has noted of each call.
+A run is killed some times, unless it ends before that, and then comes to its end; another one begins, of another form;
+in half of them each commit takes 5 or 20 ms longer. Nothing of runner's own is asked: what is there is counted in the
+files that its sinks have written, and an id of two items is found in what its function has noted of each call.
 """
 
 from __future__ import annotations
@@ -95,6 +95,18 @@ def failed(letter):
 def copied(item, *, context: Context):
     return note(item, context)
 """
+#: For the runs whose commits take longer: what is between an effect and its commit is then hit more often.
+SLOW_COMMITS = """
+from runner.store.ledger_file import LedgerFile
+
+write_groups = LedgerFile.write_groups
+
+def write_slowly(self, groups, notes=None):
+    time.sleep(SECONDS)
+    write_groups(self, groups, notes)
+
+LedgerFile.write_groups = write_slowly
+"""
 SOURCES = {
     "numbers": 'call = "numbers"\nwith = { count = COUNT }',
     "saved_numbers": 'call = "saved_numbers"\nwith = { count = COUNT }',
@@ -105,6 +117,8 @@ SOURCES = {
 }
 COUNT = 500
 ITEM_SECONDS = 0.0008
+#: A run is killed so often at most; by then most have come to their end.
+MOST_KILLS = 20
 #: So long after its first items a command is killed at most, in seconds.
 LONGEST_WORK = 0.25
 #: A command that has not ended by then hangs.
@@ -150,6 +164,13 @@ class Form(Struct, frozen=True):
     ordered: bool
     copied: bool
     fails: bool
+    commit_seconds: float
+
+    @property
+    def plugin(self) -> str:
+        """Return its plugin."""
+        slow = SLOW_COMMITS.replace("SECONDS", str(self.commit_seconds)) if self.commit_seconds else ""
+        return PLUGIN + slow
 
     @property
     def text(self) -> str:
@@ -192,9 +213,14 @@ def write_task(path: str, queue: str) -> str:
 def draw_form(draw: random.Random) -> Form:
     """Return a form by chance."""
     return Form(
-        draw.choice([*SOURCES]), draw.choice(["process", "thread"]), draw.randint(1, 3), draw.random() < 0.3,
-        draw.random() < 0.3, draw.random() < 0.3,
-    )  # fmt: skip
+        draw.choice([*SOURCES]),
+        draw.choice(["process", "thread"]),
+        draw.randint(1, 3),
+        ordered=draw.random() < 0.3,
+        copied=draw.random() < 0.3,
+        fails=draw.random() < 0.3,
+        commit_seconds=draw.choice([0.0, 0.0, 0.005, 0.02]),
+    )
 
 
 class Job:
@@ -212,22 +238,26 @@ class Job:
         while (left := kills - sum(tally.kills for tally in found.values())) > 0:
             number += 1
             form = draw_form(self._draw)
-            found[form.mode].add(self._kill_run(form, self.folder / str(number), left))
+            most = min(left, self._draw.randint(2, MOST_KILLS))
+            found[form.mode].add(self._kill_run(form, self.folder / str(number), most))
         return found
 
     def _kill_run(self, form: Form, folder: Path, most: int) -> Tally:
         """Kill one run, until it ends before that, or often enough; then let it end."""
         (folder / "plugins").mkdir(parents=True)
         (folder / "tasks.toml").write_text(form.text)
-        (folder / "plugins" / "jobs.py").write_text(PLUGIN)
+        (folder / "plugins" / "jobs.py").write_text(form.plugin)
         (folder / "in.txt").write_text("".join(f"{number}\n" for number in range(COUNT)))
         tally, code = Tally(runs=1), -signal.SIGKILL
         while code == -signal.SIGKILL:
-            after = self._start_seconds * self._draw.uniform(0.2, 1.0) + self._draw.uniform(0, LONGEST_WORK)
+            after = self._start_seconds * self._draw.uniform(0.3, 1.1) + self._draw.uniform(0, LONGEST_WORK)
             size = _size(folder / "executed")
             code = self._execute(folder, after if tally.kills < most else None)
             tally.kills += code == -signal.SIGKILL
-            tally.at_work += code == -signal.SIGKILL and _size(folder / "executed") > size
+            if code == -signal.SIGKILL and _size(folder / "executed") > size:
+                tally.at_work += 1
+            elif code == -signal.SIGKILL:  # perhaps it was killed too early; a busy machine is slower
+                self._start_seconds *= 1.03
             if tally.kills >= BLAMED_KILLS:
                 for page in folder.glob(".runner/runs/*/cells"):
                     page.unlink()

@@ -255,3 +255,26 @@ def test_moments_in_the_middle_are_counted() -> None:
     kept = earlier_lives.EarlierLives(replace(past_runs.past_run(run=RUN), moments=moments), RUN)
     assert len(kept.incidents) == earlier_lives.MAX_EARLIER_INCIDENTS
     assert kept.untold == 200
+
+
+def test_the_bottleneck_is_that_of_the_last_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[RunRecord] = []
+    monkeypatch.setattr(folding, "find_bottleneck", seen.append)
+    made = Lives(tmp_path)
+    made.live()
+    made.live(seconds=20.0)
+    assert [(record.seconds, record.tasks[0].taken, record.tasks[0].times) for record in seen] == [
+        (30.0, 300, ((0.5, 8), (1.0, 2))),
+        (20.0, 200, ((0.5, 8), (1.0, 2))),
+    ]
+
+
+def test_events_of_a_later_life_alone_make_a_record_that_begins_where_that_life_does(tmp_path: Path) -> None:
+    made = Lives(tmp_path)
+    made.live()
+    made.path.unlink()
+    record = made.live(seconds=10.0)
+    assert (record.seconds, record.series.at[0], record.series.at[-1]) == (40.0, 30.0, 40.0)
+    assert record.series.done["take"][0] == 300
+    for shares in record.series.workers["take"].values():
+        assert shares[0] == (0, 0, 0, 0, 0, 0, 1), "nothing is known of the life before"
