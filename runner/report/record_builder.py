@@ -33,8 +33,8 @@ _FROM_THE_END = {each.name for each in fields(events.RunEnded)} & {each.name for
 _TASK_COUNTS = ("done", "dead", "dropped", "repeated", "sent")
 #: The kind of those that are too many.
 _OTHER_KINDS = "other errors"
-#: Seconds between two writings of a run that goes on.
-WRITE_INTERVAL = 10.0
+#: Seconds between two writings of a run under way; and until the first one of a run that was cut short and goes on.
+WRITE_INTERVAL, RESUME_WRITE_DELAY = 10.0, 1.0
 #: Intervals that are kept at most (an even number), and rows of workers: what a page can show, in some megabytes.
 MAX_INTERVALS, MAX_WORKER_ROWS = 400, 256
 #: Between two lives, in seconds: a shorter interval is part of the one before it.
@@ -213,7 +213,7 @@ class Recorder(RecordBuilder):
         super().__init__()
         self._records = records
         self._keep = keep
-        self._written = 0.0
+        self._next_write = 0.0
 
     def handle_event(self, event: events.Event) -> None:
         """Take one more event, and write the record when the run begins and from time to time."""
@@ -226,9 +226,11 @@ class Recorder(RecordBuilder):
             return
         if begins:
             self._records.mark_running()
-        is_due = isinstance(event, events.Progress) and event.at - self._written >= WRITE_INTERVAL
-        if is_due or (begins and not goes_on):  # one that goes on says what was done before, and is written then
-            self._written = event.at
+        is_due = isinstance(event, events.Progress) and event.at >= self._next_write
+        if goes_on:  # a long record takes half a second, which is not to hold up the first item
+            self._next_write = event.at + RESUME_WRITE_DELAY
+        elif begins or is_due:
+            self._next_write = event.at + WRITE_INTERVAL
             self._records.write_record(dump_json(self.build_record()))
         if begins:
             self._records.prune_old_records(self._keep)
