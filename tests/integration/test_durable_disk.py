@@ -102,11 +102,13 @@ def test_on_a_slow_disk_nothing_is_granted_that_is_not_on_it(
     assert sorted(made.lines(), key=int) == numbers(count)
 
 
-@pytest.mark.parametrize("mode", ["process", slow("thread")])
-def test_on_a_disk_that_takes_a_second_a_stop_ends_within_its_grace_and_the_run_goes_on(
-    project: Any, mode: str
+@pytest.mark.parametrize(
+    ("seconds", "mode"), [(0.25, "process"), slow(0.25, "thread"), slow(1.0, "process"), slow(1.0, "thread")]
+)
+def test_on_a_very_slow_disk_a_stop_ends_within_its_grace_and_the_run_goes_on(
+    project: Any, seconds: float, mode: str
 ) -> None:
-    made = on_slow_disk(project, 1.0, mode, 400, pause=0.005)
+    made = on_slow_disk(project, seconds, mode, 200, pause=0.005)
     outcome = made.go("run", lambda: (made.path / "order").exists() and made.size_of("order") > 100, signal.SIGINT)
     assert outcome.exit == 130, outcome
     assert "kept: runner resume" in outcome.err
@@ -117,7 +119,7 @@ def test_on_a_disk_that_takes_a_second_a_stop_ends_within_its_grace_and_the_run_
     outcome = made.go("resume")
     assert outcome.exit == 0, outcome
     check_order(made)
-    assert sorted(made.lines(), key=int) == numbers(400)
+    assert sorted(made.lines(), key=int) == numbers(200)
 
 
 def test_a_file_is_put_in_its_place_only_when_the_end_of_its_items_is_on_disk(project: Any) -> None:

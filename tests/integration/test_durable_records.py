@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from integration.test_durable import LETTERS, Durable, line, numbers
+from integration.test_durable import LETTERS, Durable, line, numbers, slow
 from topology_runs import wait_for
 
 from runner.report import record_builder as folding
@@ -83,7 +83,8 @@ def test_a_run_that_is_killed_and_resumed_three_times_has_four_lives_in_its_reco
 
 
 @pytest.mark.parametrize(
-    "content", [None, "", '{"version": 1}', '{"run": "another", "title": "", "version": 1}', "[" * 100_000]
+    "content",
+    ["[" * 100_000, *map(slow, [None, "", '{"version": 1}', '{"run": "another", "title": "", "version": 1}'])],
 )
 def test_a_record_that_is_missing_or_damaged_begins_anew_and_the_run_goes_on(project: Any, content: str | None) -> None:
     made = Durable(project, line(count=400), 400)
@@ -100,6 +101,7 @@ def test_a_record_that_is_missing_or_damaged_begins_anew_and_the_run_goes_on(pro
     assert set(notices.values()) == {record["lives"][0]["seconds"]}, f"also what is told before it begins; {why}"
 
 
+@pytest.mark.slow
 def test_a_record_and_a_ledger_without_lives_are_continued(project: Any) -> None:
     """As an earlier version of runner has written them."""
     made = Durable(project, line(count=1200), 1200)
@@ -126,6 +128,7 @@ def forget_lives(folder: Path) -> None:
         assert database.execute("DELETE FROM meta WHERE key = 'lives'").rowcount == 1
 
 
+@pytest.mark.slow
 def test_params_of_a_resume_are_kept_for_the_next_one(project: Any) -> None:
     """The last one given wins; `--halt` and its like are for one time, except those of the command that began it."""
     text = line(count=3000).replace("[tasks.work]", '[tasks.work]\nwith = { seconds = "${seconds}" }')

@@ -139,11 +139,11 @@ def test_of_a_life_that_was_killed_the_last_written_record_is_known(tmp_path: Pa
 def test_a_hundred_and_more_lives_are_bounded(tmp_path: Path) -> None:
     made, sizes = Lives(tmp_path), []
     for number in range(MAX_LIVES + 40):
-        record = made.live(seconds=4.0, ends=bool(number % 3))
+        record = made.live(seconds=2.0, ends=bool(number % 3))
         sizes.append(made.path.stat().st_size)
     assert len(record.lives) == MAX_LIVES
     assert sum(life.count for life in record.lives) == MAX_LIVES + 40
-    assert sum(life.seconds for life in record.lives) == pytest.approx(4.0 * (MAX_LIVES + 40))
+    assert sum(life.seconds for life in record.lives) == pytest.approx(2.0 * (MAX_LIVES + 40))
     assert len(record.series.at) <= folding.MAX_INTERVALS
     assert len(record.moments) <= folding.MAX_INCIDENTS + 2
     assert max(sizes[MAX_LIVES:]) < 1.2 * sizes[MAX_LIVES]
@@ -193,7 +193,7 @@ def test_a_record_that_no_run_has_written_is_left_out(tmp_path: Path, key: str, 
     page.render_page(after)
 
 
-@examples(20, 200)
+@examples(8, 200)
 @given(st.data())
 def test_a_record_that_was_cut_or_overwritten_stops_nothing(tmp_path_factory: Any, data: Any) -> None:
     made = Lives(tmp_path_factory.mktemp("state"))
