@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from runner.engines.engine_events import GroupKept
 from runner.ledger.restore import mark_executed
+from runner.supervisor.outcome import describe_end
 from runner.supervisor.resume import MessagePacker, replace_damaged
 from runner.text import count_with_noun
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from runner.engines.reactor import LocalReactor
     from runner.store.durable_folder import DurableFolder
     from runner.store.keeper import LedgerKeeper
+    from runner.supervisor.outcome import RunOutcome
     from runner.supervisor.plan import Plan
     from runner.transport.lease_page import LeasePage
 
@@ -39,6 +41,7 @@ class DurableRun:
     def __init__(self, plan: Plan, earlier: DurableFolder | None) -> None:
         from runner.store.durable_folder import DurableFolder  # few runs need SQLite
 
+        self._plan = plan
         self.outcome, self.is_over = "", earlier is None  # until it begins
         self.folder = earlier or DurableFolder(plan.settings.state, plan.run_id, MessagePacker(), is_new=True)
         try:
@@ -78,6 +81,13 @@ class DurableRun:
         """Write from here on what is handed over: threads may be started now."""
         self.is_over = False
         self.keeper = self.folder.start_keeper(lambda number: reactor.post_event(GroupKept(number)))
+
+    def end_life(self, outcome: RunOutcome) -> None:
+        """Note how this life has ended, and whether anything of the run need be kept."""
+        self.outcome = str(outcome.headline) if outcome.is_complete else ""
+        has_keys = any(task.config.key for task in self._plan.tasks.values())  # `resume --again` needs them
+        self.is_over = outcome.is_complete and not has_keys
+        self.folder.end_life(outcome.ended.seconds, self._plan.secret_mask(describe_end(outcome.ended)))
 
     def close(self) -> None:
         """Write what waits, and close everything."""

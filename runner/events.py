@@ -79,8 +79,27 @@ class RunPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class RunLife:
+    """One life of a durable run: from the time at which the run began, or went on, to the end of that process.
+
+    `began` is the time of day in seconds since 1970, `done_before` how many items were done by then. `seconds` is how
+    long it lasted; of a life that was killed, how long at least. `end` says why it ended; empty: it has not. With
+    `count` above 1 this is so many lives in a row.
+    """
+
+    began: float = 0.0
+    seconds: float = 0.0
+    end: str = ""
+    done_before: int = 0
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class RunStarted(Event):
-    """The run begins: its id, its title, its tasks, the `plan`; `unix` is the time of day in seconds since 1970."""
+    """The run begins: its id, its title, its tasks, the `plan`; `unix` is the time of day in seconds since 1970.
+
+    `lives` are those of a durable run, the one that begins now last.
+    """
 
     run: str
     title: str
@@ -88,6 +107,7 @@ class RunStarted(Event):
     plan: RunPlan = field(default_factory=RunPlan)
     unix: float = 0.0
     pid: int = 0
+    lives: tuple[RunLife, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -324,6 +324,7 @@ def execute_plan(
             emit(events.Notice(clock.now(), text))
         if durable is not None:
             durable.start_keeper(reactor)
+            plan = replace(plan, lives=durable.folder.lives)
             if durable.notice:
                 emit(events.Notice(clock.now(), durable.notice))
         if lease_page is not None:  # first of all: whatever comes now is an orderly end
@@ -348,9 +349,7 @@ def execute_plan(
         )
         outcome = supervisor.run()
         if durable is not None:
-            durable.outcome = str(outcome.headline) if outcome.is_complete else ""
-            has_keys = any(task.config.key for task in plan.tasks.values())  # `resume --again` needs them
-            durable.is_over = outcome.is_complete and not outcome.headline.dead and not has_keys
+            durable.end_life(outcome)
     left: Sequence[str] = getattr(engines.get("thread"), "names_left_running", tuple)()
     return replace(
         outcome,

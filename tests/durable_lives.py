@@ -14,10 +14,12 @@ from fake_engine import FakeClock, FakeEngine, FakeReactor, Script, check_end, p
 from virtual_disk import VirtualDisk, VirtualKeeper, indices
 
 from runner.engines.engine_events import SignalReceived
+from runner.ledger.balance import TaskTally
 from runner.ledger.restore import MAX_CRASHES, mark_executed
 from runner.model import Backoff, QueueConfig, Restarts
 from runner.supervisor.loop import Supervisor
-from runner.transport.messages import Grant
+from runner.tasks import Shape
+from runner.transport.messages import Grant, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -82,7 +84,17 @@ class DurableEngine(FakeEngine):
                 for part in grant.parts:
                     self.lives.note_grant(spec, part)
                     self._check_isolated(part)
+        elif message == Stop(inputs_ended=True) and not self.supervisor.state.stopping:
+            self._check_tear_down(self.workers[slot].spec.task)
         super().send(slot, message)
+
+    def _check_tear_down(self, name: str) -> None:
+        """What a class has written is put in its place when it is torn down; all of it must be known in the next life."""
+        if self.supervisor.tasks[name].plan.shape.kind == "class" and not self.supervisor.ledger.has_items(name):
+            tally = self.supervisor.ledger.task_counts[name]
+            kept = self.lives.disk.image.task_tallies.get(name, TaskTally())
+            ended = (tally.done, tally.dead, tally.dropped)
+            assert ended == (kept.done, kept.dead, kept.dropped), f"{name} is torn down, and its acks are not on disk"
 
     def _check_isolated(self, part: Any) -> None:
         """What everything has died over twice is executed by itself, or one of several could not be told."""
@@ -98,7 +110,13 @@ class Lives:
     """One run over all its lives."""
 
     def __init__(self, made: Plan, script: Script, source_items: int, seed: int) -> None:
-        self.plan, self.script, self.source_items, self.seed = made, script, source_items, seed
+        self.script, self.source_items, self.seed = script, source_items, seed
+        kinds = random.Random(f"kinds {seed}")
+        tasks = {
+            name: replace(each, shape=Shape(kinds.choice(["function", "class"]))) if each.config.inputs else each
+            for name, each in made.tasks.items()
+        }
+        self.plan = replace(made, tasks=tasks)
         self.draw = random.Random(f"lives {seed}")
         self.slowness = self.draw.choice([0.0, 0.001, 0.05, 1.0])
         self.disk = VirtualDisk()
@@ -223,6 +241,7 @@ class Lives:
             assert (ended.done, ended.dead, ended.dropped) == (tally.done, tally.dead, tally.dropped)
             taken, sent = supervisor.ledger.taken_items[name], supervisor.ledger.sent_items[name]
             assert (taken, sent) == (tally.taken, tally.sent), name
+        assert image.count_done() == self.result.headline.done, "what is told of it in the next life"
 
 
 # -- scenarios -----------------------------------------------------------------------------------

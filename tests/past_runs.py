@@ -28,6 +28,14 @@ OSError: the "bucket" does not answer
 #: Everything that a name can do to a page or a reader.
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202egnp\x00'\"&{{ 7*7 }}]]>\ud800"
 
+#: Of the run of a minute below.
+LIVES = (
+    events.RunLife(1_795_000_000.0, 20.0, "Ctrl-C", 0),
+    events.RunLife(1_795_090_000.0, 25.5, "killed at an unknown moment after 25.5s", 3_214),
+    events.RunLife(1_795_200_000.0, 0.4, "killed at an unknown moment after 400ms", 7_902),
+    events.RunLife(1_795_200_100.0, 14.1, "ended, with dead items", 7_910),
+)
+
 
 def spent(seconds: float, shares: tuple[float, ...]) -> Spent:
     return Spent(*(seconds * share for share in shares))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from runner.model import Config
     from runner.plugins import PluginPolicy
+    from runner.retries import GivenBefore
     from runner.store.durable_folder import DurableFolder
     from runner.supervisor.plan import Plan
 
@@ -113,7 +114,20 @@ def plan_of_earlier_run(
     if differences := tell_differences(folder.meta.get(BASIS_KEY), describe_basis(plan)):
         notices.append(differences)
     notices = [*plan.notices, *notices]
-    return replace(plan, run_id=run, settings=settings, command=_notes_of_life(plan), notices=tuple(notices))
+    command = {"command": _command_of_next_life(given, plan), **_notes_of_life(plan)}
+    return replace(plan, run_id=run, settings=settings, command=command, notices=tuple(notices))
+
+
+def _command_of_next_life(before: GivenBefore, plan: Plan) -> str:
+    """Return what the run is given when it goes on again: the `-p` and `--set` of all its lives, the last one wins.
+
+    Options such as `--deadline` are those of the command that began it.
+    """
+    given: dict[str, Any] = plan.origin["given"]
+    sets = [pair for pair in given["sets"] if not pair[0].startswith("run.")]
+    sets += [list(pair) for pair in before.sets if pair[0].startswith("run.")]
+    withheld = list(dict.fromkeys([*before.withheld, *given["withheld"]]))
+    return json.dumps({**given, "sets": sets, "withheld": withheld})
 
 
 def retry_in_ledger(

@@ -16,6 +16,7 @@ from runner.cli import shared_options as shared
 from runner.cli.shared_options import DEFAULT_FILE
 from runner.cli.streams import claim_stdout
 from runner.errors import ConfigError, UsageError
+from runner.events import RunLife
 from runner.store import records, run_folders
 from runner.text import count_with_noun, format_duration, format_table, printable_line
 
@@ -208,7 +209,7 @@ _KINDS: dict[str, Any] = {
 def past_runs(state: Path) -> list[dict[str, Any]]:
     """Return one entry for each run, the last one first: how it ended, or "going on", or "killed".
 
-    `ledger` is null unless the run is durable and its ledger is there.
+    `ledger` is null unless the run is durable and its ledger is there; `lives` is how many its record knows.
     """
     found = []
     durable = set(run_folders.runs_with_files(state, run_folders.LEDGER_FILE))
@@ -218,8 +219,9 @@ def past_runs(state: Path) -> list[dict[str, Any]]:
         told = {key: _checked_value(record, key) for key in _KINDS}
         ledger, title = _ledger_record(path.parent) if run in durable else (None, None)
         told["title"] = told["title"] or title
-        end = _describe_end(path, record, ledger)
-        found.append({"run": run, "end": end, **told, "outcome": describe_outcome_of(record), "ledger": ledger})
+        end, lives = _describe_end(path, record, ledger), _count_lives(record)
+        more = {"outcome": describe_outcome_of(record), "lives": lives, "ledger": ledger}
+        found.append({"run": run, "end": end, **told, **more})
     return found
 
 
@@ -239,6 +241,13 @@ def _ledger_record(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
         "resumable": found.holder is None and not found.is_complete,
     }
     return shown, found.title or None
+
+
+def _count_lives(record: dict[str, Any]) -> int:
+    try:
+        return sum(life.count for life in msgspec.convert(record.get("lives", ()), list[RunLife])) or 1
+    except msgspec.ValidationError:  # written by another program, or by hand
+        return 1
 
 
 def _checked_value(record: dict[str, Any], key: str) -> Any:
@@ -281,6 +290,7 @@ def _run_lines(state: Path) -> list[str]:
             took = format_duration(float(entry["seconds"]))
         except (TypeError, ValueError, KeyError, OverflowError, OSError):  # written by another program, or by hand
             began = took = "?"
+        took += f" in {entry['lives']:,} lives" if entry["lives"] > 1 else ""
         title, end, outcome = printable_line(entry["title"] or "?")[:30], entry["end"], entry["outcome"]
         if (ledger := entry["ledger"]) is not None:
             if (holder := ledger["going_on"]) is not None:

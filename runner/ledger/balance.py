@@ -43,6 +43,15 @@ class TaskTally(Struct):
     sent: int = 0
     read: int = 0
 
+    @property
+    def surplus(self) -> int:
+        """Return what it sent beyond what it took or read; below 0, what has come to its end there.
+
+        >>> TaskTally(taken=5, sent=2).surplus
+        -3
+        """
+        return self.sent - self.taken - self.read
+
 
 @dataclass(frozen=True, slots=True)
 class Balance:

@@ -126,6 +126,10 @@ class LedgerImage(Struct):
     #: Queues that carry dead letters, or did so in an earlier life: what they were put was counted where it died.
     letter_queues: set[str] = field(default_factory=set)
 
+    def count_done(self) -> int:
+        """Return how many items are done, as the balance of the run has it."""
+        return sum(max(0, -tally.surplus) for tally in self.task_tallies.values())
+
     def count_owed(self) -> dict[str, int]:
         """Return how many items each subscription is owed."""
         owed: dict[str, int] = defaultdict(int)
@@ -253,6 +257,10 @@ class Journal:
     def is_idle(self) -> bool:
         """Return True if all that has happened is on disk."""
         return not self._changed and not self._groups_under_way
+
+    def has_unkept_ends(self, task: str) -> bool:
+        """Return True if the end of an item of this task is not on disk yet."""
+        return task in self._changed_tasks or any(task in group.task_tallies for group in self._groups_under_way)
 
     def put(self, line: Subscription, chunk: Chunk, sender: str | None) -> int:
         """Note a chunk that has come in; return the group until which it has to sleep."""

@@ -52,10 +52,13 @@ class Console:
         self._quiet = quiet
         self._verbose = verbose
         self._failures: Counter[tuple[str, str]] = Counter()
+        self._lives: tuple[events.RunLife, ...] = ()
 
     def handle_event(self, event: events.Event) -> None:
         """Say what a person should know of it."""
         match event:
+            case events.RunStarted():
+                self._lives = event.lives
             case events.ItemFailed():
                 self._print_failure(event)
             case events.WorkerDied(told=False):
@@ -142,6 +145,8 @@ class Console:
             width = max(SUMMARY_WIDTH, len(indent) + 42)  # a long title leaves the sentence room
             for line in wrap(record.limit.sentence, width - len(indent) - 2):
                 self.print_message(f"{indent}  {line}")
+        if len(self._lives) > 1:
+            self.print_message(f"{indent}  {describe_lives(self._lives, ended.seconds)}")
         if result.is_resumable:
             self.print_message(f"{indent}  kept: runner resume {self._plan.run_id}")
         if result.letters_kept:
@@ -275,6 +280,16 @@ def describe_outcome(balance: Balance, hows: Mapping[str, str], unfinished: Iter
         if ended[how]:
             parts.append(f"{ended[how]} {word}" if parts else f"{count_with_noun(ended[how], 'task')} {word}")
     return ", ".join([*parts, *([had] if had else [])]) or "no task"
+
+
+def describe_lives(lives: Sequence[events.RunLife], seconds: float) -> str:
+    """Say how many lives a durable run has had, with one of so many seconds that has ended just now.
+
+    >>> describe_lives([events.RunLife(seconds=60), events.RunLife(done_before=8685)], 12)
+    'life 2 of this run, 1m12s in all: 8,685 done before it'
+    """
+    number, total = sum(life.count for life in lives), sum(life.seconds for life in lives[:-1]) + seconds
+    return f"life {number:,} of this run, {format_duration(total)} in all: {lives[-1].done_before:,} done before it"
 
 
 def list_names(names: Sequence[str]) -> str:

@@ -125,6 +125,8 @@ def progress_json(run: str, snapshot: ProgressSnapshot) -> str:
         for task in snapshot.tasks
     }
     queues = {queue.name: {"length": queue.length, "size": queue.size} for queue in snapshot.queues.values()}
-    told = {"done": snapshot.done, "total": snapshot.total, "eta": snapshot.eta}
+    told: dict[str, float | None] = {"done": snapshot.done, "total": snapshot.total, "eta": snapshot.eta}
+    if snapshot.life > 1:
+        told |= {"life": snapshot.life, "done_before": snapshot.done_before}
     head = {"progress": run, "title": snapshot.title, "seconds": round(snapshot.seconds, 3), **told}
     return json.dumps({**head, "tasks": tasks, "queues": queues})

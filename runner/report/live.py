@@ -58,8 +58,9 @@ class LiveRenderer:
 
     def _heading_line(self, snapshot: ProgressSnapshot, width: int) -> str:
         parts = [printable_line(snapshot.title), format_duration(snapshot.seconds)]
-        parts += snapshot.describe_done() or [f"{format_count(snapshot.items_read)} read"]
         share = snapshot.done_share
+        parts += [f"{format_count(snapshot.items_read)} read"] if share is None else []
+        parts += snapshot.describe_done()
         parts += [f"{format_count(snapshot.dead)} dead"] if snapshot.dead else []
         parts += [f"stopping: {printable_line(snapshot.stop_reason)}"] if snapshot.stop_reason else []
         text = "  ".join(parts)

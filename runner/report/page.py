@@ -43,7 +43,7 @@ from runner.text import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from runner.events import TaskSummary
+    from runner.events import RunLife, TaskSummary
     from runner.report.record import FailureGroup, RunRecord, Series
 
 #: So much text of each kind goes into a page; with the plots and the program it stays below a megabyte.
@@ -113,6 +113,7 @@ def render_page(record: RunRecord, before: RunRecord | None = None) -> str:
         "resolved": fit_escaped(record.plan.resolved, _MOST_RESOLVED),
         "moments": [replace(moment, text=fit_escaped(moment.text, 600)) for moment in record.moments[:_MOST_SHOWN]],
         "comparison": None if before is None else compare_records(before, record),
+        "lives": _shown_lives(record.lives),
         "bounds": {queue.name: queue for queue in record.plan.queues},
     }
     return str(_page_template().render(policy=policy, scripts=scripts, style=style, **view))
@@ -175,6 +176,22 @@ def _local_time(seconds: float) -> datetime | None:
         return None
 
 
+def _shown_lives(lives: Sequence[RunLife]) -> list[dict[str, Any]]:
+    """Return the rows of the table of lives; none if there is one life."""
+    ends = list(itertools.accumulate(life.count for life in lives))
+    rows = [
+        {
+            "number": f"{end:,}" if life.count == 1 else f"{end - life.count + 1:,} to {end:,}",
+            "began": _local_time(life.began),
+            "done": life.done_before,
+            "seconds": life.seconds,
+            "end": fit_escaped(life.end, 300),
+        }
+        for life, end in zip(lives, ends, strict=True)
+    ]
+    return rows[-_MOST_SHOWN:] if len(rows) > 1 else []
+
+
 def _shown_failures(groups: tuple[FailureGroup, ...]) -> list[FailureGroup]:
     """Return the first groups, each text within its share of the page, and the first item with its value."""
     shown = groups[:_MOST_SHOWN]
@@ -209,11 +226,19 @@ def build_plots(record: RunRecord) -> dict[str, Any]:
     return {
         "at": [round(at, 3) for at in series.at],
         "every": width,
+        "lives": life_marks(record),
         "rates": throughput_plot(record, width),
         "fill": queue_fill_plot(record, width),
         "timeline": timeline_rows(series),
         "times": item_times_plot(record.tasks),
     }
+
+
+def life_marks(record: RunRecord) -> list[list[float]]:
+    """Return where in the run each life but the first began, and the number of that life."""
+    ends = itertools.accumulate(life.seconds for life in record.lives)
+    counts = itertools.accumulate(life.count for life in record.lives)
+    return [[round(at, 3), number + 1] for at, number in zip(ends, counts, strict=True)][:-1]
 
 
 def task_rates(record: RunRecord, picks: Iterable[int]) -> dict[str, list[float]]:

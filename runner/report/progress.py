@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 from runner import events
 from runner.structs import dataclass, field
 from runner.text import format_count, format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: Rates are of so many seconds.
 RATE_WINDOW = 5.0
@@ -35,7 +39,10 @@ class QueueRow:
 
 @dataclass(frozen=True, slots=True)
 class ProgressSnapshot:
-    """The run now. `done` of `total` is what its sources have told (`Context.progress`), `eta` in seconds."""
+    """The run now. `done` of `total` is what its sources have told (`Context.progress`), `eta` in seconds.
+
+    Of a durable run that goes on, `life` is the number of this life, and `done_before` the items done before it.
+    """
 
     title: str
     seconds: float
@@ -47,6 +54,8 @@ class ProgressSnapshot:
     total: float | None = None
     eta: float | None = None
     stop_reason: str = ""
+    life: int = 1
+    done_before: int = 0
 
     @property
     def done_share(self) -> float | None:
@@ -57,10 +66,11 @@ class ProgressSnapshot:
 
     def describe_done(self) -> list[str]:
         """Return how much is done and when the rest will be, in words; nothing where that is not known."""
+        before = [f"{format_count(self.done_before)} done before"] if self.done_before else []
         if self.done_share is None or not self.total:
-            return []
+            return before
         left = [] if self.eta is None else [f"about {format_duration(self.eta)} left"]
-        return [f"{self.done_share:.0%} of {format_count(int(self.total))}", *left]
+        return [f"{self.done_share:.0%} of {format_count(int(self.total))}", *left, *before]
 
 
 class ProgressTracker:
@@ -73,14 +83,18 @@ class ProgressTracker:
         self._told: dict[tuple[str, str], tuple[float, float | None]] = {}
         self._told_past: deque[tuple[float, float]] = deque()
         self._stopping = ""
+        #: What each task had sent when a durable run went on.
+        self._sent_before: dict[str, int] = {}
 
     def handle_event(self, event: events.Event) -> bool:
         """Take one more event; return True when there is something new to show."""
         if isinstance(event, events.Progress):
+            if len(self.started.lives) > 1 and not self._past:
+                self._sent_before = {name: counts.sent for name, counts in event.tasks.items()}
             self._past.append(event)
             while self._past[0].at < event.at - RATE_WINDOW:
                 self._past.popleft()
-            self._told_past.append((event.at, sum(self._worker_done(*key) for key in self._told)))
+            self._told_past.append((event.at, self._told_done(self._told)))
             while self._told_past[0][0] < event.at - 2 * RATE_WINDOW:
                 self._told_past.popleft()
             return True
@@ -102,6 +116,7 @@ class ProgressTracker:
         sources = [name for name, task in planned.items() if not task.inputs and task.outputs]
         sizes = {queue.name: queue.size for queue in plan.queues}
         done, total = self._source_totals(sources)
+        lives = self.started.lives
         return ProgressSnapshot(
             title=title,
             seconds=now.at - self.started.at,
@@ -113,6 +128,8 @@ class ProgressTracker:
             total=total,
             eta=self._estimate_remaining(done, total),
             stop_reason=self._stopping,
+            life=sum(life.count for life in lives) or 1,
+            done_before=lives[-1].done_before if lives else 0,
         )
 
     def _task_row(self, name: str, counts: events.TaskCounts, planned: events.TaskPlanned | None) -> TaskRow:
@@ -132,7 +149,14 @@ class ProgressTracker:
         totals = [total for key in found if (total := self._told[key][1]) is not None]
         if not found or len(totals) < len(found) or {task for task, _ in found} != set(sources):
             return None, None
-        return sum(self._worker_done(*key) for key in found), sum(totals)
+        return self._told_done(found), sum(totals)
+
+    def _told_done(self, keys: Iterable[tuple[str, str]]) -> float:
+        """Return what these workers have told to be done; those that count what they send have sent some before."""
+        keys = list(keys)
+        counting = {task for task, worker in keys if self._told[task, worker][0] < 0}
+        before = sum(self._sent_before.get(task, 0) for task in counting)
+        return before + sum(self._worker_done(*key) for key in keys)
 
     def _worker_done(self, task: str, worker: str) -> float:
         """Return what a worker has told to be done; below 0 it is what it has sent."""

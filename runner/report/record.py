@@ -66,6 +66,8 @@ class Bottleneck:
 class Series:
     """All that was seen over time: `at` are the ends of the intervals, in seconds since the run began.
 
+    The time between two lives of a durable run is left out of that.
+
     Everything else has one entry for each of them. `done` and `sent` are cumulative counts by task, `queues` lengths
     by queue, `workers` by task and worker: for each interval the shares of it (0 to 1) in the order of
     `events.STATES`.
@@ -81,6 +83,10 @@ class Series:
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """One run. `began` is seconds since 1970; without an `exit_code` it is going on, or was killed.
+
+    Of a durable run that has gone on it tells all its `lives` (empty: it is not durable): `seconds` is how long these
+    were together, and times within the run leave out what is between them. Counts, `times` and `cpu` are those of all
+    lives, `limit`, `reasons`, `idle` and `pid` those of the last one.
 
     `idle` is the share of the processors' time in which they had nothing to do, neither for the run nor for others;
     `cpu` the processor time, in seconds, of runner's own process, with its threads, and `pid` its number.
@@ -106,6 +112,7 @@ class RunRecord:
     pid: int = 0
     #: Tasks without inputs that had not ended by themselves: a source among them had more.
     unfinished: tuple[str, ...] = ()
+    lives: tuple[events.RunLife, ...] = ()
     version: int = RECORD_VERSION
 
 

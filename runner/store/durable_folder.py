@@ -6,11 +6,13 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from runner.errors import LedgerRefused, UsageError
+from runner.events import RunLife
 from runner.ledger.restore import drop_owed_items
 from runner.ledger.subscriptions import queue_of_line
 from runner.store import run_folders
@@ -18,6 +20,8 @@ from runner.store.dead_letters import DEAD_FILE
 from runner.store.keeper import LedgerKeeper
 from runner.store.ledger_file import KEY_FILES, LEDGER_FILE, LETTERS_KEY, LedgerFile
 from runner.store.ledger_summary import COMPLETE_KEY, read_notes
+from runner.store.records import RECORD_FILE
+from runner.store.run_lives import LIVES_KEY, add_life, encode_lives, end_life, read_lives
 from runner.store.run_lock import RunLock, refuse_network_disk
 from runner.store.segments import SEGMENT_BYTES, sync_folder
 
@@ -37,13 +41,16 @@ _LEAST_ROOM = SEGMENT_BYTES + (64 << 20)
 class DurableFolder:
     """The open ledger of one run. `is_new`: it is begun; else it goes on. LedgerRefused: neither can be.
 
-    `image` is what the ledger held when it was opened, `meta` what was noted of the run itself.
+    `image` is what the ledger held when it was opened, `meta` what was noted of the run itself, `lives` its lives with
+    the one that begins. An earlier life was alive at `_last_written`.
     """
 
     def __init__(self, state: Path, run: str, packer: PayloadPacker, *, is_new: bool) -> None:
         self.path = state / "runs" / run
         self.keeper: LedgerKeeper | None = None
+        self.lives: tuple[RunLife, ...] = ()
         self._first_group: JournalGroup | None = None
+        self._last_written = 0.0
         try:
             self._open(state, packer, is_new=is_new)
         except OSError as error:
@@ -65,6 +72,7 @@ class DurableFolder:
             with run_folders.open_state_folder(state, "runs", run):
                 refuse_network_disk(self.path)
         self._lock = RunLock(self.path)
+        self._last_written = _last_change(self.path)
         try:
             self._file = LedgerFile(self.path, packer, make=is_new)
             try:
@@ -104,8 +112,13 @@ class DurableFolder:
         """Note what a life of the run begins with, and what is dropped before it. LedgerRefused: it cannot begin."""
         self.image.letter_queues |= set(letter_queues)
         letters = msgspec.json.encode(sorted(self.image.letter_queues)).decode()
+        earlier = read_lives(self.meta.get(LIVES_KEY))
+        if not earlier and self.meta:  # a version of runner that noted no lives has begun it
+            earlier = (RunLife(end="not known"),)
+        self.lives = add_life(earlier, time.time(), self._last_written, self.image.count_done())
+        kept = {LETTERS_KEY: letters, LIVES_KEY: encode_lives(self.lives), COMPLETE_KEY: ""}
         try:
-            self._file.write_meta({**notes, LETTERS_KEY: letters, COMPLETE_KEY: ""})
+            self._file.write_meta({**notes, **kept})
             if self._first_group is not None:
                 self._file.write_groups([self._first_group])
                 self.image.apply_group(self._first_group)
@@ -135,16 +148,28 @@ class DurableFolder:
         self.keeper = LedgerKeeper(self._file, self.path, post)
         return self.keeper
 
-    def close(self, *, remove: bool = False, outcome: str = "") -> None:
-        """Close everything; `remove`: nothing is left, so nothing of the ledger needs to be kept.
+    def _has_dead_items(self) -> bool:
+        try:
+            return self._file.has_dead_items()
+        except sqlite3.Error:
+            return True  # what is not known is kept
 
-        `outcome`: how the run has ended with which nothing is left to go on, if its ledger is kept for its dead items.
+    def end_life(self, seconds: float, why: str) -> None:
+        """Note when and why this life has ended; that is written at `close`."""
+        self.lives = end_life(self.lives, seconds, why)
+
+    def close(self, *, remove: bool = False, outcome: str = "") -> None:
+        """Close everything; `remove`: nothing is left, so nothing of the ledger needs to be kept but dead items.
+
+        `outcome`: how the run has ended with which nothing is left to go on, if its ledger is kept.
         """
         if self.keeper is not None:
             self.keeper.close()
-        if outcome and not remove:
+            remove = remove and not self._has_dead_items()
+        is_broken = self.keeper is not None and self.keeper.is_broken  # after a failed sync nothing more is written
+        if self.lives and self.lives[-1].end and not remove and not is_broken:
             with contextlib.suppress(OSError, sqlite3.Error):  # then it is gone on with, and has nothing to do
-                self._file.write_meta({COMPLETE_KEY: outcome})
+                self._file.write_meta({COMPLETE_KEY: outcome, LIVES_KEY: encode_lives(self.lives)})
         self._file.close()
         if remove:
             for suffix in ("", "-wal", "-shm"):
@@ -157,6 +182,15 @@ class DurableFolder:
             with contextlib.suppress(OSError):  # there may be a record
                 self.path.rmdir()
         self._lock.close()
+
+
+def _last_change(folder: Path) -> float:
+    """Return when the files that a run writes while it goes on were last changed; 0 if there are none."""
+    times = [0.0]
+    for name in (LEDGER_FILE, f"{LEDGER_FILE}-wal", RECORD_FILE):
+        with contextlib.suppress(FileNotFoundError):
+            times.append((folder / name).stat().st_mtime)
+    return max(times)
 
 
 def last_unfinished_run(state: Path, wanted: Mapping[str, str]) -> str | None:

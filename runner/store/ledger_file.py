@@ -289,6 +289,10 @@ class LedgerFile:
 
     # -- writing -------------------------------------------------------------------------------
 
+    def has_dead_items(self) -> bool:
+        """Return True if it holds dead items, which can be given again."""
+        return self._db.execute("SELECT 1 FROM dead LIMIT 1").fetchone() is not None
+
     def write_meta(self, values: Mapping[str, str]) -> None:
         """Note something of the run itself."""
         with self._transaction():

@@ -48,6 +48,10 @@ class RecordFile:
             except OSError:  # where the disk has no locks, the number of its process has to do
                 os.unlink(_GOING, dir_fd=at)
 
+    def read_record(self) -> str:
+        """Return the text of the record of a run that goes on. UsageError, or UnsafeFolder: it cannot be read."""
+        return read_record(self._state / "runs" / self._run / RECORD_FILE)
+
     def write_record(self, text: str) -> None:
         """Replace the record; a reader sees the old one or the new one, whole."""
         try:
@@ -132,8 +136,9 @@ def is_going_on(path: Path, record: dict[str, Any]) -> bool:
     import psutil
 
     try:
-        return bool(psutil.Process(record["pid"]).create_time() <= float(record.get("began") or 0.0) + 1.0)
-    except (psutil.Error, ValueError, TypeError, OverflowError):
+        began = record["lives"][-1]["began"] if record.get("lives") else record.get("began")
+        return bool(psutil.Process(record["pid"]).create_time() <= float(began or 0.0) + 1.0)
+    except (psutil.Error, ValueError, TypeError, OverflowError, LookupError):
         return False
 
 

@@ -1,6 +1,7 @@
 """The lock of a durable run: one process at a time goes on with it, and on a disk of its own machine.
 
-The processes that runner forks hold it too, so nobody goes on while a worker of a killed run still acts.
+No other process holds it: not the workers, which end with their run (`engines/lifeline`), nor a copy of runner that a
+task's function has forked: a daemon of that kind would keep the run from going on for as long as it lives.
 
 `flock` ends with its process however that ends, so no lock is left behind; what is written in the file only names who
 has it.
@@ -18,6 +19,7 @@ import msgspec
 import psutil
 
 from runner.errors import LedgerRefused, UnsafeFolder
+from runner.forked_copies import ForkHook, close_descriptors
 from runner.store import run_folders
 
 _LOCK_FILE = "lock"
@@ -39,14 +41,18 @@ class RunLock:
     def __init__(self, folder: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self.fd = os.open(folder / _LOCK_FILE, flags, 0o600)
+        self._fork_hook = ForkHook(self._abandon_in_fork)
         try:
             self._take(folder)
             holder = LockHolder(os.getpid(), socket.gethostname(), boot_id())
             os.ftruncate(self.fd, 0)
             os.pwrite(self.fd, msgspec.json.encode(holder), 0)
         except BaseException:
-            os.close(self.fd)
+            self.close()
             raise
+
+    def _abandon_in_fork(self) -> None:
+        close_descriptors(self.fd)  # it stays locked in this process's parent
 
     def _take(self, folder: Path) -> None:
         """Take the lock; wait a moment for the workers of a holder that is dead."""
@@ -67,6 +73,7 @@ class RunLock:
     def close(self) -> None:
         """Give the lock back; a second time does nothing."""
         if self.fd >= 0:
+            self._fork_hook.close()
             fd, self.fd = self.fd, -1
             os.close(fd)
 

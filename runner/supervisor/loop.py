@@ -90,6 +90,8 @@ class Supervisor:
             restore_run(state, LedgerImage() if image is None else image)
         #: A worker that was at work when that was last asked: an index of `state.slots`.
         self._witness = 0
+        #: A class is not torn down yet, because the ends of its items are not on disk.
+        self._holds_tear_down = False
         self._batching = [task for task in self.tasks.values() if task.plan.config.batch is not None]
         # Each part is given those that it calls, and none calls upwards, but for `on_kill` and `handlers`.
         self.timeout_watchdog = watchdog = TimeoutWatchdog(state)
@@ -121,8 +123,7 @@ class Supervisor:
         """Run until every task is over."""
         self.state.began_at = self.clock.now()
         processors = ProcessorMeter()
-        head = (self.plan.run_id, self.plan.title, tuple(self.tasks))
-        self.state.emit(events.RunStarted(self.state.began_at, *head, self.plan.description, time.time(), os.getpid()))
+        self._tell_start()
         self.shutdown.start_deadline()
         skip_drained_sources(self.state)
         for item in self.plan.retried_items:
@@ -154,6 +155,14 @@ class Supervisor:
             what = "what comes in" if self.plan.queues[queue].full == "drop-new" else "what has waited longest"
             text = f"queue `{queue}` is full, and {what} is dropped and counted, as its `full` says"
             self.state.emit(events.Notice(self.clock.now(), text))
+
+    def _tell_start(self) -> None:
+        """Tell that the run begins; of one that goes on, also what was done before."""
+        plan, now = self.plan, self.state.began_at
+        head = (plan.run_id, plan.title, tuple(self.tasks), plan.description)
+        self.state.emit(events.RunStarted(now, *head, time.time(), os.getpid(), plan.lives))
+        if len(plan.lives) > 1 and self.progress_reporter.next_time() is not None:
+            self.progress_reporter.report_progress(now)
 
     def _put_retried(self, item: RetriedItem) -> None:
         """Put an item of an earlier run where it came from; no task runs yet, so nothing is before it."""
@@ -237,6 +246,8 @@ class Supervisor:
             return
         for queue in self.ledger.wake_kept(event.group_number):
             self.dirty_tasks.add_readers(queue)
+        if self._holds_tear_down:
+            self.state.check_ends, self._holds_tear_down = True, False
 
     def seconds_until_next_timer(self) -> float | None:
         """Return how long there is nothing to do unless a worker speaks."""
@@ -331,7 +342,7 @@ class Supervisor:
         while fresh := [
             name
             for name in self.topology.exhausted_tasks(self.ledger.has_items)
-            if not self.tasks[name].dismissed and name not in ended
+            if not self.tasks[name].dismissed and name not in ended and self._may_tear_down(self.tasks[name])
         ]:
             ended.update(dict.fromkeys(fresh))
             for name in fresh:
@@ -342,6 +353,17 @@ class Supervisor:
         limited = (name for name, task in self.tasks.items() if self.dispatcher.has_reached_limit(task))
         for name in (*self.topology.without_readers(), *limited):
             dismiss_task(self.state, self.tasks[name])
+
+    def _may_tear_down(self, task: TaskState) -> bool:
+        """Return False while a class has items whose ends are not on disk.
+
+        Its tear-down may put in its place what it has written: in the next life, that would be more than was saved.
+        """
+        journal = self.ledger.journal
+        if journal is None or task.plan.shape.kind != "class" or not journal.has_unkept_ends(task.name):
+            return True
+        self._holds_tear_down = True
+        return False
 
     def _is_stalled(self) -> bool:
         """Return True if no worker works, nothing is due, and yet it is not over: nothing will ever happen again."""

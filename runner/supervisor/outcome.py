@@ -221,6 +221,22 @@ def conclude_run(
     return RunOutcome(ended, ended.exit_code, balance, lines, was_killed=state.killing)
 
 
+def describe_end(ended: events.RunEnded) -> str:
+    """Say why a run has ended, in a few words.
+
+    >>> describe_end(events.RunEnded(9.0, "r", 130, 9.0, 5, 0, 3, 0, 0, 2, 0, reasons=("Ctrl-C",)))
+    'Ctrl-C'
+    >>> describe_end(events.RunEnded(9.0, "r", 4, 9.0, 5, 0, 3, 2, 0, 0, 0))
+    'ended, with dead items'
+    """
+    if ended.reasons:
+        return "; ".join(ended.reasons)
+    failed = ", ".join(f"`{task.name}`" for task in ended.tasks if task.how == Stage.FAILED.value)
+    known = {EXIT_OK: "ended", EXIT_DEAD: "ended, with dead items", EXIT_FAILED: f"failed: {failed}"}
+    how = known.get(ended.exit_code, f"exit code {ended.exit_code}")
+    return f"{how}; sources had more" if ended.unfinished and ended.exit_code in {EXIT_OK, EXIT_DEAD} else how
+
+
 def _summarize_task(state: RunState, task: TaskState, now: float) -> events.TaskSummary:
     ledger, name = state.ledger, task.name
     tally, left = ledger.task_counts[name], ledger.leased_items[name]

@@ -11,7 +11,7 @@ from msgspec import Struct
 from runner.chunk_sizing import shared_discount_for
 from runner.config import resolved
 from runner.config.value_types import usable_cores
-from runner.events import Machine, QueuePlanned, RunPlan, TaskPlanned
+from runner.events import Machine, QueuePlanned, RunLife, RunPlan, TaskPlanned
 from runner.ledger.subscriptions import Subscription
 from runner.secret_masks import SecretMask
 from runner.structs import dataclass, field
@@ -105,6 +105,8 @@ class Plan:
     drains: bool = False
     #: A trial: each source gives at most so many items, and ends.
     limit: int | None = None
+    #: Of a durable run: its lives, this one last.
+    lives: tuple[RunLife, ...] = ()
     #: The secrets of the file, for every text that is shown or kept.
     secret_mask: SecretMask = field(default_factory=SecretMask, repr=False, compare=False)
     #: Where the run comes from, for the heading of its dead letters.

@@ -29,6 +29,9 @@ MAX_SAVED_BYTES = 4096
 #: Of a large buffer so much is looked at, at each of its ends.
 _EDGE_BYTES = 4096
 
+#: The next step, if neither can be had.
+_DRAIN = "or end the run without it, with `runner resume --drain`"
+
 
 class GivenItems:
     """The items that are still to be passed over, by a function that is called once more.
@@ -57,7 +60,7 @@ class GivenItems:
         if self._error is None and (other := self._other_item(item)):
             ways = "or go on from a place that it keeps with `context.save`"
             if self._crc is not None:
-                ways = f"{ways}, or have a `key` by which its items are known"
+                ways = f"{ways}, or have a `key` by which its items are known; {_DRAIN}"
             text = f"{other} is not the one that it gave {self._when}; a function that is called again"
             self._error = OtherItems(f"{text} must give the same items, {ways}")
         if self._error is not None:  # for each item that a thread of the function's own puts, too
@@ -83,7 +86,8 @@ class GivenItems:
         if self._error is not None:
             raise self._error
         if self.left > 0:
-            raise OtherItems(f"it gave {self.count:,} items {self._when}, and only {self.passed:,} now")
+            more = "" if self._crc is None else f"; {_DRAIN}"
+            raise OtherItems(f"it gave {self.count:,} items {self._when}, and only {self.passed:,} now{more}")
 
 
 class PlaceReporter:

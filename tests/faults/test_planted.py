@@ -707,6 +707,9 @@ BUGS: dict[str, Bug] = {
         ),
         _OWED_RANGES,
     ),
+    "a class is torn down before its acks are on disk": Bug(
+        "journal", "runner.supervisor.loop:Supervisor._may_tear_down", always(True), lives
+    ),
     "a chunk's number is used again": Bug("journal", f"{_LEDGER}.number_chunks_from", nothing, lives),
     "a letter's item is removed": Bug(
         "journal",

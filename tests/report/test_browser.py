@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import past_runs
@@ -58,6 +59,7 @@ def browser(tmp_path_factory):
 def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     records = {"usual": past_runs.past_run(), "hostile": past_runs.hostile(), "big": past_runs.big()}
+    records["lives"] = replace(records["usual"], lives=past_runs.LIVES)
     for name, record in records.items():
         (folder / f"{name}.html").write_text(page.render_page(record, records["usual"]), encoding="utf-8")
     return folder
@@ -66,7 +68,7 @@ def pages(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280], ids=["phone", "desktop"])
-@pytest.mark.parametrize("name", ["usual", "hostile", "big"])
+@pytest.mark.parametrize("name", ["usual", "hostile", "big", "lives"])
 def test_so_it_is_on_every_screen(browser, pages, name, width, dark):
     check(browser, pages, name, width, dark=dark)
 

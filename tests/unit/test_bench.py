@@ -5,17 +5,19 @@ from __future__ import annotations
 import doctest
 import json
 import os
+import subprocess
 import sys
 import time
 
 import pytest
+from helpers import ROOT
 
-from bench import durable, faults, files, functions, measure, peers, suite, table
+from bench import durable, faults, files, functions, kills, measure, peers, suite, table
 from bench.kinds import Outcome, Row, Workload, rate
 from bench.workloads import MODULES, find
 
 
-@pytest.mark.parametrize("module", [durable, faults, files, functions, peers, table])
+@pytest.mark.parametrize("module", [durable, faults, files, functions, kills, peers, table])
 def test_doctests(module):
     touch = functions.Warm.touch
     try:
@@ -127,3 +129,54 @@ def test_chunks_go_through_a_ledger_on_disk_and_through_a_peer(tmp_path):
     assert line.ledger.subscriptions[0].counts.done == 60
     durable.by_hand(tmp_path, 5)
     assert durable.open_seconds(tmp_path / "owed") > 0
+
+
+FORM = kills.Form("numbers", "thread", 1, ordered=False, copied=True, fails=True, commit_seconds=0.0)
+
+
+def written_run(folder, **files):
+    """What a run of that form leaves, with some files changed."""
+    good = {name: [str(number) for number in sorted(numbers)] for name, numbers in FORM.expected.items()}
+    good["executed"] = [f"run:1.{number} {number}" for number in range(kills.COUNT)]
+    for name, lines in good.items():
+        key = name.partition(".")[0]
+        changed = files.get(key, list)(lines)
+        (folder / name).write_text("".join(f"{line}\n" for line in changed))
+    tally = kills.Tally()
+    kills._count(FORM, folder, tally)
+    return tally
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, {}),
+        ({"out": lambda lines: lines[1:]}, {"lost": 1}),
+        ({"bad": lambda lines: lines[:-2]}, {"lost": 2}),
+        ({"copy": lambda lines: [*lines, lines[-1]]}, {"twice": 1}),
+        ({"out": lambda lines: [*lines, "3"]}, {"twice": 1, "disorder": 1}),
+        ({"out": lambda lines: [lines[1], lines[0], *lines[2:]]}, {"disorder": 1}),
+        ({"executed": lambda lines: [*lines, lines[5]]}, {}),
+        ({"executed": lambda lines: [*lines, "run:1.5 6"]}, {"ids": 1}),
+    ],
+)
+def test_what_kills_are_said_to_do(tmp_path, files, expected):
+    tally = written_run(tmp_path, **files)
+    found = {name: getattr(tally, name) for name in ("lost", "twice", "ids", "disorder")}
+    assert {name: count for name, count in found.items() if count} == expected
+    assert tally.is_good == (not expected)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_hundred_kills_lose_nothing(tmp_path):
+    told = subprocess.run(
+        [sys.executable, "-m", "bench.kills", "--kills", "200", "--jobs", "2"],
+        cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=500, check=False,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stdout + told.stderr
+    both = next(line for line in told.stdout.splitlines() if line.startswith("| both"))
+    counts = [int(cell.replace(",", "")) for cell in both.split("|")[2:-1]]
+    assert counts[0] == 200
+    assert counts[1] > 50, "most of them while it executed"
+    assert counts[4:] == [0] * 5

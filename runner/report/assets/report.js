@@ -89,9 +89,34 @@
         ],
         legend,
         cursor: { sync: { key: "time" }, drag: { x: true, y: false } },
+        hooks: { draw: [marks] },
       },
       data: [x, ...found.map((one) => one.values)],
     };
+  }
+
+  // A line where a life of the run began, with its number where there is room for it.
+  function marks(u) {
+    const ink = u.ctx;
+    ink.save();
+    ink.strokeStyle = ink.fillStyle = colour("quiet");
+    ink.font = font(11 * devicePixelRatio);
+    ink.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
+    let free = u.bbox.left;
+    data.lives.forEach(([at, number]) => {
+      const x = Math.round(u.valToPos(at, "x", true));
+      if (x < u.bbox.left || x > u.bbox.left + u.bbox.width) return;
+      ink.beginPath();
+      ink.moveTo(x, u.bbox.top);
+      ink.lineTo(x, u.bbox.top + u.bbox.height);
+      ink.stroke();
+      const text = `life ${number}`;
+      const wide = ink.measureText(text).width + 6 * devicePixelRatio;
+      if (x < free || x + wide > u.bbox.left + u.bbox.width) return;
+      ink.fillText(text, x + 3 * devicePixelRatio, u.bbox.top + 11 * devicePixelRatio);
+      free = x + wide;
+    });
+    ink.restore();
   }
 
   function rates() {
@@ -183,7 +208,7 @@
         ],
         series: [{}, { paths: () => null, points: { show: false } }],
         cursor: { sync: { key: "time" }, y: true, points: { show: false }, drag: { x: true, y: false } },
-        hooks: { draw: [(u) => paint(u, rows, x)], setCursor: [(u) => tell(u, rows, x)] },
+        hooks: { draw: [(u) => paint(u, rows, x), marks], setCursor: [(u) => tell(u, rows, x)] },
       },
       data: [x, x.map(() => 0)],
     };
