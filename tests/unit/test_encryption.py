@@ -74,6 +74,29 @@ def connected(identity, agent):
     return listener.verdict(), theirs
 
 
+def test_a_proof_alone_leaves_the_connection_plain(identities):
+    """What the agent says at once comes in one piece with the end of its proof."""
+    agent, supervisor = socket.socketpair()
+    sides = [
+        Handshake(agent, client_context(identities[1]), "n1"),
+        Handshake(supervisor, server_context(identities[0]), "n1"),
+    ]
+    assert [side.step() for side in sides] == [encryption.READ, encryption.READ]
+    assert sides[0].step() == 0
+    ours, (early, late) = sides[0].stream(encrypted=False), (b"x" * 300, b"more")
+    ours.send(early)
+    assert sides[1].step() == 0
+    theirs = sides[1].stream(encrypted=False)
+    assert read(theirs, 100) + read(theirs, 1000) == early
+    ours.sendmsg([late])
+    assert read(theirs) == late
+    theirs.send(b"answer")
+    assert read(ours) == b"answer"
+    ours.close()
+    assert read(theirs) == b""
+    theirs.close()
+
+
 def read(stream, most=1 << 16):
     """Read what comes next, waiting for it."""
     buffer = memoryview(bytearray(most))
