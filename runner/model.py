@@ -112,6 +112,15 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class Resources:
+    """What each worker of a task needs of its machine: CPUs, GPUs (or a share of one), bytes of memory (0: any)."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TaskConfig:
     """One `[tasks.NAME]` table. `mode` is None until the function's own declaration is known."""
 
