@@ -14,6 +14,7 @@ import json
 import math
 import os
 import queue
+import socket
 import sys
 import threading
 import time
@@ -122,7 +123,7 @@ class RayLauncher:
 
     def __init__(self, ray: Any, join: str, out: Any) -> None:
         self.ray, self.join, self.out = ray, join, out
-        self.events: queue.SimpleQueue[tuple[str, Any, Any]] = queue.SimpleQueue()
+        self.events: queue.SimpleQueue[tuple[str, str, Any]] = queue.SimpleQueue()
         self.wanted: Counter[Shape] = Counter()
         self.most = 0
         self.next_number = 1
@@ -155,14 +156,16 @@ class RayLauncher:
 
     def _read_input(self) -> None:
         for line in sys.stdin:
-            for kind, value in json.loads(line).items():
-                self.events.put((kind, value, None))
-        self.events.put(("end", None, None))
+            message = json.loads(line)
+            self.events.put(("stop", message["stop"], None) if "stop" in message else ("want", "", message))
+        self.events.put(("end", "", None))
 
-    def on_want(self, wanted: list[dict[str, Any]], _: Any) -> None:
+    def on_want(self, _: str, message: dict[str, Any]) -> None:
         """Ask for what is missing; where less is wanted, what has no place yet is asked for anew."""
+        self.most = message["nodes"]
+        self.next_number = max(self.next_number, message["first"])
         self.wanted = Counter()
-        for each in wanted:
+        for each in message["want"]:
             self.wanted[each["cpus"], each["gpus"], each["memory"]] += each["workers"]
         left = Counter(self.wanted)
         for agent in self.agents.values():
@@ -170,17 +173,6 @@ class RayLauncher:
         if min(left.values(), default=0) < 0:
             self.drop_waiting()
         self.ask_for_missing()
-
-    def on_nodes(self, most: int, _: Any) -> None:
-        """Note how many agents there may be; it comes behind `want`."""
-        if most != self.most:
-            self.most = most
-            self.drop_waiting()
-            self.ask_for_missing()
-
-    def on_first(self, number: int, _: Any) -> None:
-        """Note the number of the next agent."""
-        self.next_number = max(self.next_number, number)
 
     def on_stop(self, name: str, _: Any) -> None:
         """End an agent; its end is told as any other."""
@@ -348,6 +340,13 @@ def in_words(needs: Any) -> str:
     return ", ".join(parts)
 
 
+def check_address(address: str) -> None:
+    """Raise OSError at once for `host:port` where nothing listens; Ray would try for some minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
 def main() -> None:
     """Connect, and do what is wanted until the end of the input."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -357,6 +356,7 @@ def main() -> None:
     ray = importlib.import_module("ray")
     local = {"include_dashboard": False} if address == "local" else {}
     try:
+        check_address(address)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
     except Exception as error:  # noqa: BLE001  whatever it is, the supervisor is told its words
         sys.exit(f"Ray at {address}: {' '.join(str(error).split())}")
