@@ -47,6 +47,20 @@ class RunSettings:
     durable: bool = False
 
 
+#: Names of engines that a plugin cannot have.
+OWN_ENGINES = ("local", "agents", "ray")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """The `[agents]` table: of a run whose processes are on other machines. `nodes` None: as many as join."""
+
+    nodes: int | None = None
+    listen: str = ""
+    lost: float = 10.0
+    folder: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class QueueConfig:
     """One `[queues.NAME]` table."""
@@ -202,6 +216,7 @@ class Config:
     queues: dict[str, QueueConfig]
     tasks: dict[str, TaskConfig]
     plugins: tuple[str, ...] | None = None
+    agents: AgentSettings = AgentSettings()
     locations: dict[tuple[str, ...], Location] = field(default_factory=dict, repr=False, compare=False)
     unused_params: tuple[str, ...] = ()  # params that nothing refers to
     problems: tuple[Problem, ...] = ()  # what `examine` has found; never an error in what `load` returns

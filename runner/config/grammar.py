@@ -27,7 +27,8 @@ RUN = KeyTable(
     Key("deadline", _SOME_TIME,
         "when the run has ended, drained or not (draining begins before it, at most `grace`); exit 124"),
     Key("grace", units.duration(), "time to drain after the first Ctrl-C or SIGTERM", '"10s"'),
-    Key("engine", types.ENGINE, 'where processes live: `"local"`, or an engine of a plugin', '"local"'),
+    Key("engine", types.ENGINE,
+        'where processes live: `"local"`; `"agents"`, on machines that join; or an engine of a plugin', '"local"'),
     Key("log", types.choice("prefix", "raw"),
         "lines of output carry the name of their worker, or are left alone", '"prefix"'),
     Key("state", types.PATH, "folder of ledgers, dead letters and reports, relative to the file", '".runner"'),
@@ -37,6 +38,15 @@ RUN = KeyTable(
     Key("durable", types.BOOLEAN,
         "keep the ledger on disk: after a crash, or a stop, `runner resume` goes on where the run was", "false"),
     Key("max_item", units.SIZE, "the largest item that may travel between processes", '"256MiB"'),
+)
+
+AGENTS = KeyTable(
+    "agents",
+    Key("nodes", types.integer(), "the most machines that may join", "as many as do"),
+    Key("listen", types.ADDRESS, "where agents dial in, host and port; port 0 is any that is free",
+        "the address by which other machines reach this one"),
+    Key("lost", units.duration(2.0), "silence after which a machine counts as gone", '"10s"'),
+    Key("folder", types.TEXT, "the folder in which workers begin, on the nodes", "that of here, where there is one"),
 )
 
 QUEUE = KeyTable(
@@ -145,6 +155,7 @@ TOP = KeyTable(
     Key("title", types.TEXT, "a name of the whole, for people"),
     Key("plugins", types.STRINGS, "files, folders, module names; default: the folder plugins/ beside the file"),
     Key("run", types.table_of(RUN), "settings of the run"),
+    Key("agents", types.table_of(AGENTS), "settings of the engine of that name"),
     Key("params", types.declarations(PARAM), "values that the command line may give"),
     Key("queues", types.named_tables(QUEUE), "the queues"),
     Key("tasks", types.named_tables(TASK), "the tasks"),
@@ -154,10 +165,10 @@ TOP = KeyTable(
 
 TABLES: dict[str, KeyTable] = {
     table.name: table
-    for table in (TOP, RUN, QUEUE, TASK, TASK_DEFAULTS, DEFAULTS, PARAM, BATCH, BACKOFF, RESTARTS, LIFESPAN)
+    for table in (TOP, RUN, AGENTS, QUEUE, TASK, TASK_DEFAULTS, DEFAULTS, PARAM, BATCH, BACKOFF, RESTARTS, LIFESPAN)
 }
 #: Where a key belongs that stands in another of these tables.
-HOMES = {"the top of the file": TOP, "[run]": RUN, "queues": QUEUE, "tasks": TASK}
+HOMES = {"the top of the file": TOP, "[run]": RUN, "[agents]": AGENTS, "queues": QUEUE, "tasks": TASK}
 
 
 def build_schema() -> dict[str, Any]:

@@ -50,6 +50,8 @@ def _resolved_lines(config: Config) -> Iterator[tuple[tuple[str, ...], str, str,
         if key in filled:
             yield (), key, to_toml(filled[key]), _describe_origin(config, (key,))
     yield from _table_lines(config, ("run",), grammar.RUN, filled.get("run"))
+    if config.run.engine == "agents" or "agents" in filled:
+        yield from _table_lines(config, ("agents",), grammar.AGENTS, filled.get("agents"))
     for table, names in ((grammar.QUEUE, config.queues), (grammar.TASK, config.tasks)):
         for name in names:
             path = (f"{table.name}s", name)

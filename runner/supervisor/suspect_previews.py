@@ -108,8 +108,8 @@ class SuspectReaders(Struct, eq=False):
                 return reader
         index = MAX_PROGRESS_SLOTS - 1 - len(self.readers)
         workers = sum(len(each.plan.config.workers) for each in self.state.tasks.values())
-        ours = task.plan.mode == "thread" or self.state.plan.settings.engine == "local"
-        if index < workers or not ours:  # all places are taken; or workers live elsewhere
+        ours = task.plan.mode == "thread" or self.state.plan.settings.engine in {"local", "agents"}
+        if index < workers or not ours:  # all places are taken; or a plugin's engine has no such workers
             return None
         reader = self.readers[index] = _Reader(task, index)
         return reader
