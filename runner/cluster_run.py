@@ -8,15 +8,17 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
+from runner.cluster.authority import make_identities
+from runner.cluster.encryption import Handshake, server_context
 from runner.engines.nodes import open_listener
 from runner.engines.remote import RemoteEngine
 from runner.store import run_folders
 from runner.transport.agent_messages import AgentPlan
 from runner.transport.join_file import JOIN_FILE, JoinFile, write_join_file
-from runner.transport.key_proof import KEY_BYTES, KeyProof
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Callable
     from contextlib import ExitStack
 
@@ -36,18 +38,14 @@ def open_remote_engine(
     settings = plan.agents
     listener, address = open_listener(settings.listen)
     stack.callback(listener.close)
-    key = os.urandom(KEY_BYTES)
     state, run = plan.settings.state, plan.run_id
-    with run_folders.open_run_folder(state, run, make=True) as at:
-        made = JoinFile(address, run, key.hex(), settings.lost)
-        run_folders.replace_file(at, JOIN_FILE, write_join_file(made))
-    stack.callback(_remove_join_file, plan)
+    ours, theirs = make_identities(run)
     tasks = [task for task in plan.tasks.values() if task.mode == "process"]
     weighed = [task.name for task in tasks if task.config.lifespan and task.config.lifespan.memory is not None]
     engine = RemoteEngine(
         reactor,
         listener,
-        partial(_prove, key),
+        partial(_prove, server_context(ours)),
         _agent_plan(plan),
         lost=settings.lost,
         invitation=f"agents join with: runner agent --join {state / 'runs' / run / JOIN_FILE}",
@@ -58,11 +56,15 @@ def open_remote_engine(
         max_nodes=settings.nodes,
     )
     stack.callback(engine.close)
+    made = JoinFile(address, run, settings.lost, identity=theirs.as_text())
+    stack.callback(_remove_join_file, plan)
+    with run_folders.open_run_folder(state, run, make=True) as at:
+        run_folders.replace_file(at, JOIN_FILE, write_join_file(made))
     return engine
 
 
-def _prove(key: bytes, sock: socket.socket, peer: str) -> KeyProof:
-    return KeyProof(sock, key, peer, is_agent=False)
+def _prove(context: ssl.SSLContext, sock: socket.socket, peer: str) -> Handshake:
+    return Handshake(sock, context, peer)
 
 
 def _agent_plan(plan: Plan) -> AgentPlan:

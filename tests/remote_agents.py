@@ -39,7 +39,7 @@ class Machines:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         self.join_file = folder / "join"
         self.join_file.touch(0o600)
-        self.join_file.write_bytes(write_join_file(JoinFile(address, "test", self.key.hex(), lost)))
+        self.join_file.write_bytes(write_join_file(JoinFile(address, "test", lost, self.key.hex())))
         self.agents: list[subprocess.Popen[bytes]] = []
         stack.callback(self.await_ends)
 

@@ -32,6 +32,8 @@ from runner.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runner.transport.frame_link import ByteStream
+
 #: Seconds in which the join file must be there and the run reachable, and between two tries.
 DEFAULT_WAIT, _RETRY = 60.0, 0.1
 _CONNECT_SECONDS = 10.0
@@ -117,8 +119,21 @@ def _connect(options: AgentOptions, reactor: LocalReactor) -> tuple[FrameLink, J
                 raise UsageError(f"{what}: {error.strerror or error}") from None
             reactor.wait(_RETRY)
     watch_silence(sock, join_file.lost / 2)  # it has killed its workers before their items are given again
-    proof = KeyProof(sock, bytes.fromhex(join_file.key), f"the run at {join_file.address}", is_agent=True)
-    return FrameLink(proof.finish(), frames.TO_AGENT), join_file
+    return FrameLink(_prove(sock, join_file), frames.TO_AGENT), join_file
+
+
+def _prove(sock: socket.socket, join_file: JoinFile) -> ByteStream:
+    """Prove to be of the run, and have the other end prove the same; return the connection."""
+    run = f"the run at {join_file.address}"
+    if not join_file.identity:
+        return KeyProof(sock, bytes.fromhex(join_file.key), run, is_agent=True).finish()
+    from runner.cluster.encryption import Handshake, Identity, client_context
+
+    try:
+        identity = Identity.from_text(join_file.identity)
+    except ValueError as error:
+        raise UsageError(f"the identity in the join file is {error}") from None
+    return Handshake(sock, client_context(identity), run).finish()
 
 
 def describe_machine(options: AgentOptions) -> Hello:

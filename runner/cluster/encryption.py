@@ -123,7 +123,7 @@ class Handshake:
         except OSError as error:
             raise PeerRefused(f"{self.peer} was refused: {describe_tls_error(error)}") from None
 
-    def finish(self, seconds: float = HANDSHAKE_SECONDS, *, encrypted: bool = True) -> EncryptedStream | PlainStream:
+    def finish(self, seconds: float = HANDSHAKE_SECONDS) -> EncryptedStream:
         """Take all steps, waiting at most `seconds`; PeerRefused, and the socket is closed, if that does not do."""
         until = time.monotonic() + seconds
         poll = select.poll()
@@ -136,20 +136,15 @@ class Handshake:
         except PeerRefused:
             self.close()
             raise
-        return self.stream(encrypted=encrypted)
+        return self._stream
 
     def timed_out(self, seconds: float = HANDSHAKE_SECONDS) -> PeerRefused:
         """Return the refusal of a peer that has taken longer."""
         return PeerRefused(f"{self.peer} was refused: it has not proved who it is within {seconds:g} s")
 
-    def stream(self, *, encrypted: bool = True) -> EncryptedStream | PlainStream:
-        """Return the connection, after the last step. It may have read what follows already.
-
-        Not `encrypted`, which both sides must want: what follows the proof is plain, and one who can change what the
-        network carries can take a side's place.
-        # bench.encryption, CPU ms for a MiB at the writer: encrypted 0.99, plain 0.17
-        """
-        return self._stream if encrypted else self._stream.without_encryption()
+    def stream(self) -> EncryptedStream:
+        """Return the connection, after the last step. It may have read what follows already."""
+        return self._stream
 
     def close(self) -> None:
         """Close the socket of a peer that is refused."""
@@ -175,9 +170,8 @@ def describe_tls_error(error: Exception) -> str:
 class EncryptedStream:
     """A proved connection that never blocks, with the calls of a socket: `send`, `sendmsg` and `recv_into`.
 
-    BlockingIOError: not now; wait for the descriptor, and offer the same bytes again. Other OSError: it has ended. The
-    connection reads more than it hands out, which no selector sees: a reader goes on until BlockingIOError, for the
-    first time as soon as it has the stream.
+    BlockingIOError: not now; wait for the descriptor, and offer the same bytes again. Other OSError: it has ended. What
+    came right behind the proof has been read already, which no selector sees: a reader begins as soon as it has this.
     """
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
@@ -221,10 +215,6 @@ class EncryptedStream:
             except BlockingIOError:
                 return READ
 
-    def without_encryption(self) -> PlainStream:
-        """Return the same connection for plain bytes; those that have been read behind the handshake come first."""
-        return PlainStream(self._socket, self._incoming.read())
-
     def send(self, data: Any) -> int:
         """Write what the connection takes; return how many bytes."""
         return self.sendmsg([data])
@@ -244,26 +234,29 @@ class EncryptedStream:
         return sent
 
     def recv_into(self, buffer: memoryview) -> int:
-        """Read what has arrived, as much as there is room for; return how many bytes, 0 at the end."""
+        """Read what has arrived, as much as there is room for; return how many bytes, 0 at the end.
+
+        A buffer of two pieces or more takes all that has been read: then a selector sees what is left.
+        """
+        got = self._decrypt_into(buffer)
+        while not got:
+            if not self._receive():
+                return 0
+            got = self._decrypt_into(buffer)
+        return got
+
+    def _decrypt_into(self, buffer: memoryview) -> int:
+        """Hand out what has been read; return how many bytes, 0 if there is no whole record."""
         got = 0
-        while got < len(buffer):
-            try:
+        try:
+            while got < len(buffer):
                 more: Any = self._tls.read(len(buffer) - got, buffer[got:])
                 got += more
-            except ssl.SSLWantReadError:
-                try:
-                    if not self._receive():
-                        break
-                except OSError:
-                    if not got:
-                        raise
-                    break  # the next call meets it again
-            except ssl.SSLZeroReturnError:
-                break
-            except ssl.SSLError as error:
-                if not got:
-                    raise ConnectionResetError(describe_tls_error(error)) from None
-                break
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            if not got:  # else the next call meets it again
+                raise ConnectionResetError(describe_tls_error(error)) from None
         return got
 
     def _receive(self) -> int:
@@ -282,20 +275,3 @@ class EncryptedStream:
     def close(self) -> None:
         """Close it, without farewell: the peer's frames say what is whole."""
         self._socket.close()
-
-
-class PlainStream:
-    """A proved connection that is not encrypted, with the same calls."""
-
-    def __init__(self, sock: socket.socket, read_before: bytes) -> None:
-        self._socket = sock
-        self._read_before = read_before
-        self.fileno, self.send, self.sendmsg, self.close = sock.fileno, sock.send, sock.sendmsg, sock.close
-
-    def recv_into(self, buffer: memoryview) -> int:
-        """Read what has arrived; return how many bytes, 0 at the end."""
-        if not self._read_before:
-            return self._socket.recv_into(buffer)
-        got = min(len(buffer), len(self._read_before))
-        buffer[:got], self._read_before = self._read_before[:got], self._read_before[got:]
-        return got

@@ -1,6 +1,7 @@
 """The join file of a run: all that an agent needs to become part of it. Whoever reads it can, so it is 0600.
 
-`name` is the run, `key` what both ends prove to have (`key_proof`); with `identity`, PEM texts, the connection is TLS.
+`name` is the run. With `identity`, PEM texts, the connection is TLS (`cluster.encryption`); else both ends prove to
+have `key`, in hexadecimal (`key_proof`).
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ _LAST = "last"
 
 
 class JoinFile(Struct, frozen=True):
-    """What the file says. `address` is `host:port`, `key` is hexadecimal, `lost` the seconds of `[agents] lost`."""
+    """What the file says. `address` is `host:port`, `lost` the seconds of `[agents] lost`."""
 
     address: str
     name: str
-    key: str
     lost: float
+    key: str = ""
     identity: str = ""
 
     def __repr__(self) -> str:
@@ -56,7 +57,7 @@ def read_join_file(path: Path) -> JoinFile:
         text = file.read(_MAX_BYTES)
     with contextlib.suppress(msgspec.MsgspecError, ValueError):
         made = msgspec.json.decode(text, type=JoinFile)
-        if made.host_and_port[1] > 0 and len(bytes.fromhex(made.key)) >= _MIN_KEY_BYTES:
+        if made.host_and_port[1] > 0 and (made.identity or len(bytes.fromhex(made.key)) >= _MIN_KEY_BYTES):
             return made
     # What is in it is not repeated.
     raise UsageError(f"{path} is not a join file, as `runner run --engine agents` writes it")

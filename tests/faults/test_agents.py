@@ -6,6 +6,7 @@ Whatever happens, every item arrives once, the balance holds, and no process is 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -20,6 +21,7 @@ from faults.sinks import collector
 from helpers import descendants
 
 from runner import events
+from runner.cluster.authority import make_identities
 from runner.model import Restarts
 
 if TYPE_CHECKING:
@@ -248,7 +250,7 @@ def test_a_command_with_its_agents(way: str, project: Any, tmp_path: Path) -> No
     running = made.start("tasks.toml")
     wait_for(lambda: len(list(tmp_path.glob("holds-*"))) == 2)
     (join,) = tmp_path.glob(".runner/runs/*/join")
-    key = join.read_text().partition('"key": "')[2][:64]
+    key = json.loads(join.read_text())["identity"].splitlines()[-3]
     assert join.stat().st_mode & 0o777 == 0o600
     if way == "ends":
         (tmp_path / "go").touch()
@@ -278,15 +280,15 @@ def test_workers_without_a_machine_wait_and_a_signal_ends_that(project: Any) -> 
     assert "`numbers` had not ended" in outcome.err
 
 
-def test_who_has_another_key_is_refused_and_the_run_goes_on(project: Any, tmp_path: Path) -> None:
+def test_who_is_of_another_run_is_refused_and_the_run_goes_on(project: Any, tmp_path: Path) -> None:
     made = project({"tasks.toml": TASKS, "plugins/work.py": WORK, "go": ""})
     running = made.start("tasks.toml")
     wait_for(lambda: list(tmp_path.glob(".runner/runs/*/join")))
     (join,) = tmp_path.glob(".runner/runs/*/join")
-    text = join.read_text()
-    key = text.partition('"key": "')[2][:64]
     (tmp_path / "wrong").touch(0o600)
-    (tmp_path / "wrong").write_text(text.replace(key, "ab" * 32))
+    (tmp_path / "wrong").write_text(
+        json.dumps({**json.loads(join.read_text()), "identity": make_identities("other")[1].as_text()})
+    )
     refused = made.run("--join", "wrong", verb="agent")
     assert refused.exit == 1
     assert "was refused" in refused.err
@@ -294,4 +296,5 @@ def test_who_has_another_key_is_refused_and_the_run_goes_on(project: Any, tmp_pa
     outcome = running.finish()
     assert agent.finish().exit == 0
     assert outcome.exit == 0, outcome
-    assert outcome.err.count("an agent at 127.0.0.1 was refused: it does not have the key of the run") == 1
+    words = "it is of another run, whose authority did not make our certificate"
+    assert outcome.err.count(f"an agent at 127.0.0.1 was refused: {words}") == 1

@@ -74,27 +74,38 @@ def connected(identity, agent):
     return listener.verdict(), theirs
 
 
-def test_a_proof_alone_leaves_the_connection_plain(identities):
-    """What the agent says at once comes in one piece with the end of its proof."""
+def test_what_comes_right_behind_the_proof_is_there_at_once(identities):
+    """The agent's first message comes in one piece with the end of its proof."""
     agent, supervisor = socket.socketpair()
-    sides = [
-        Handshake(agent, client_context(identities[1]), "n1"),
-        Handshake(supervisor, server_context(identities[0]), "n1"),
-    ]
+    contexts = client_context(identities[1]), server_context(identities[0])
+    sides = [Handshake(*each, "n1") for each in zip((agent, supervisor), contexts, strict=True)]
     assert [side.step() for side in sides] == [encryption.READ, encryption.READ]
     assert sides[0].step() == 0
-    ours, (early, late) = sides[0].stream(encrypted=False), (b"x" * 300, b"more")
+    ours, early = sides[0].stream(), bytes(range(256)) * 200
     ours.send(early)
     assert sides[1].step() == 0
-    theirs = sides[1].stream(encrypted=False)
-    assert read(theirs, 100) + read(theirs, 1000) == early
-    ours.sendmsg([late])
-    assert read(theirs) == late
-    theirs.send(b"answer")
-    assert read(ours) == b"answer"
+    theirs = sides[1].stream()
+    buffer = memoryview(bytearray(1 << 18))
+    assert bytes(buffer[: theirs.recv_into(buffer)]) == early
+    assert not select.select([supervisor], [], [], 0)[0]
     ours.close()
-    assert read(theirs) == b""
     theirs.close()
+
+
+def test_nothing_that_was_read_is_left_behind_in_a_large_buffer(identities):
+    """A selector would not see it."""
+    ours, theirs = connected(*identities)
+    sent, got, buffer = b"x" * 2_000_000, 0, memoryview(bytearray(1 << 18))
+    at = 0
+    while got < len(sent):
+        with contextlib.suppress(BlockingIOError):
+            at += ours.send(sent[at:]) if at < len(sent) else 0
+        assert select.select([theirs], [], [], HANG)[0]
+        got += theirs.recv_into(buffer)
+        assert theirs._tls.pending() == 0
+    assert got == len(sent)
+    for stream in (ours, theirs):
+        stream.close()
 
 
 def read(stream, most=1 << 16):
