@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from runner.cluster.authority import make_identities
 from runner.cluster.encryption import Handshake, server_context
+from runner.cluster.sent_code import imported_paths, pack_code, plugin_paths
+from runner.cluster.versions import installed_versions
 from runner.engines.nodes import open_listener
 from runner.engines.remote import RemoteEngine
 from runner.store import run_folders
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import ExitStack
 
+    from runner.cluster.versions import NodeVersions
     from runner.engines.reactor import LocalReactor
     from runner.engines.remote import PrintOutput
     from runner.supervisor.plan import Plan
@@ -47,6 +50,7 @@ def open_remote_engine(
         listener,
         partial(_prove, server_context(ours)),
         _agent_plan(plan),
+        versions=_versions(plan),
         lost=settings.lost,
         invitation=f"agents join with: runner agent --join {state / 'runs' / run / JOIN_FILE}",
         worker_count=sum(len(task.config.workers) for task in tasks),
@@ -69,6 +73,7 @@ def _prove(context: ssl.SSLContext, sock: socket.socket, peer: str) -> Handshake
 
 def _agent_plan(plan: Plan) -> AgentPlan:
     tasks = [task for task in plan.tasks.values() if task.mode == "process"]
+    code, shared = _local_code(plan)
     return AgentPlan(
         run=plan.run_id,
         folder=plan.agents.folder or os.getcwd(),  # noqa: PTH109  what workers of this machine begin in
@@ -76,7 +81,28 @@ def _agent_plan(plan: Plan) -> AgentPlan:
         preload=tuple((each.module, each.path) for each in plan.process_references),
         needs_asyncio=any(task.shape.is_async for task in tasks),
         has_env=any(task.config.env for task in tasks),
+        code=code,
+        shared=shared,
     )
+
+
+def _local_code(plan: Plan) -> tuple[bytes, str]:
+    """Return what is sent of the project's code, and the folder that is not, because the nodes have it."""
+    if plan.plugins is None:
+        return b"", ""
+    project = plan.plugins.folder
+    paths = plugin_paths(project, plan.plugins.named, plan.process_references)
+    paths += imported_paths(project, sys.modules.values())
+    if not plan.agents.folder:
+        return pack_code(paths), ""
+    return pack_code(path for path in paths if not path.is_relative_to(project)), str(project)
+
+
+def _versions(plan: Plan) -> NodeVersions:
+    """Return the versions that nodes must have: of runner, Python, and the installed plugins that are used."""
+    plugins = plan.plugins.installed_plugins if plan.plugins else ()
+    used = [each for each in plugins if not each.blocked_by and (each.loaded or each.hooks)]
+    return installed_versions(each.distribution.name for each in used if each.distribution)
 
 
 def _remove_join_file(plan: Plan) -> None:

@@ -6,14 +6,15 @@ first of those that are left (the head is not among them), and the end of the in
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 
-from ray.cluster_utils import Cluster
-
 
 def main() -> None:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster = importlib.import_module("ray.cluster_utils").Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
     print(cluster.address, flush=True)
     nodes = []
     for line in sys.stdin:

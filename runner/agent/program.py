@@ -30,7 +30,7 @@ from runner.transport.key_proof import KeyProof
 from runner.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from runner.transport.frame_link import ByteStream
 
@@ -149,4 +149,14 @@ def describe_machine(options: AgentOptions) -> Hello:
         places=options.places or cpus,
         runner=__version__,
         python=platform.python_version(),
+        distributions=tuple(_metadata_folders()),
     )
+
+
+def _metadata_folders() -> Iterator[str]:
+    """Yield the folders of metadata of all that is installed here, in the order in which modules are looked for."""
+    for site in dict.fromkeys(sys.path):
+        with contextlib.suppress(OSError):
+            for name in sorted(os.listdir(site or ".")):  # noqa: PTH208  a Path for each of hundreds costs more
+                if name.endswith((".dist-info", ".egg-info")):
+                    yield plain_text(name)

@@ -7,10 +7,14 @@ import os
 import pickle
 import sys
 import time
+from dataclasses import replace as dataclass_replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
+from runner.cluster.sent_code import CodeRefused, open_code
 from runner.engines.engine_events import MessageReceived, SignalReceived, WorkerExited
 from runner.engines.processes import ProcessEngine
 from runner.engines.reactor import READ, WRITE
@@ -28,6 +32,7 @@ from runner.transport.stdio import is_pipe_full
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runner.cluster.sent_code import CodeFolder
     from runner.engines.engine_events import EngineEvent
     from runner.engines.reactor import LocalReactor
     from runner.transport.frame_link import Frame, FrameLink
@@ -115,6 +120,8 @@ class Relay:
         self._spawner = Spawner()
         self._engine = ProcessEngine(reactor, self._page, self._spawner, self._attach_output, arenas)
         self._stack.callback(self._engine.close)
+        #: Local plugins that this machine does not have as the supervisor has them.
+        self._code: CodeFolder | None = None
         self._workers: dict[int, _RelayedWorker] = {}
         self._pipes: set[_RelayedPipe] = set()
         self._output_room = OUTPUT_WINDOW
@@ -163,12 +170,30 @@ class Relay:
         plan = decode_body(frame.body, AgentPlan)
         if plan.folder and Path(plan.folder).is_dir():
             os.chdir(plan.folder)
-        sys.path += [each for each in plan.sys_path if each not in sys.path and Path(each).exists()]
-        references = [Reference(module, "", path) for module, path in plan.preload]
+        try:
+            self._code = open_code(plan.code, plan.shared, plan.folder)
+        except CodeRefused as error:
+            self.failure, self.is_over = str(error), True
+            self.send(frames.UNABLE, 0, 0, plain_text(error).encode())
+            return
+        found = [self._locate(each) for each in plan.sys_path]
+        sys.path += [each for each in found if each not in sys.path and Path(each).exists()]
+        if self._code is not None:
+            self._stack.callback(self._code.close)
+            sys.path.append(self._code.import_entry)
+        references = [Reference(module, "", path and self._locate(path)) for module, path in plan.preload]
         self._spawner.start_fork_server(references, plan.needs_asyncio, [{"": ""}] if plan.has_env else [])
+
+    def _locate(self, path: str) -> str:
+        return path if self._code is None else self._code.locate(path)
 
     def _start_worker(self, frame: Frame) -> None:
         spec, is_weighed = pickle.loads(frame.body)  # noqa: S301  the supervisor has proved who it is
+        if (code := self._code) is not None:
+            hooks = tuple(
+                dataclass_replace(each, reference=code.locate_reference(each.reference)) for each in spec.hooks
+            )
+            spec = replace(spec, reference=code.locate_reference(spec.reference), hooks=hooks)
         self._starting = frame.slot, frame.generation
         try:
             self._engine.start(spec, frame.generation)

@@ -20,7 +20,7 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.errors import ResourceError
 from runner.local_modules import FOLDER_PREFIX, SENT_CODE, located
@@ -52,6 +52,22 @@ def plugin_paths(folder: Path, named: Iterable[str] | None, references: Iterable
         if path is not None and not any(path.is_relative_to(each) for each in there):
             there.append(path.parent if path.name == "__init__.py" else path)
     return [Path(os.path.abspath(path)) for path in there]  # noqa: PTH100  `resolve` would follow links
+
+
+def imported_paths(folder: Path, modules: Iterable[Any]) -> list[Path]:
+    """Return modules beside a file, and packages there, as far as they have been imported: plugins import them by name.
+
+    What is installed in an environment below `folder` is not meant.
+    """
+    found: dict[Path, None] = {}
+    for module in list(modules):
+        file, name = getattr(module, "__file__", None), getattr(module, "__name__", "")
+        if not isinstance(file, str) or "." in name or not Path(file).is_relative_to(folder):
+            continue
+        path = Path(file).parent if Path(file).name == "__init__.py" else Path(file)
+        if path.parent == folder and path.suffix in {"", ".py"}:
+            found[path] = None
+    return list(found)
 
 
 def pack_code(paths: Iterable[Path]) -> bytes:
@@ -167,14 +183,53 @@ class CodeFolder:
         except OSError:
             raise CodeRefused(f"{printable_line(theirs)} was sent, and is to be shared as well") from None
 
+    def locate(self, path: str) -> str:
+        """Return where a file or folder of the supervisor's is here; the same path if it was not sent."""
+        return located(path, [self.import_entry])
+
     def locate_reference(self, reference: Reference) -> Reference:
         """Return a reference of the supervisor's as it is here: the same module, from the file that is here."""
-        return replace(reference, path=reference.path and located(reference.path, [self.import_entry]))
+        return replace(reference, path=reference.path and self.locate(reference.path))
 
     def close(self) -> None:
         """Remove it, whatever the code has written there."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
+
+
+def open_code(data: bytes, shared: str, here: str) -> CodeFolder | None:
+    """Return a folder with the code that was sent, and with `shared` at `here`; None if all of it is here as it is.
+
+    So on the supervisor's machine, and where the nodes have the project under the same path, files keep their names,
+    in tracebacks too.
+    """
+    if (not shared or shared == here) and (not data or _is_here(data)):
+        return None
+    folder = CodeFolder()
+    try:
+        if data:
+            folder.unpack(data)
+        if shared:
+            folder.share(shared, here)
+    except BaseException:
+        folder.close()
+        raise
+    return folder
+
+
+def _is_here(data: bytes) -> bool:
+    """Return True if this machine has the same files under the same paths; what is not a tar is left to `unpack`."""
+    import tarfile
+
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
+            for member in tar:
+                content = tar.extractfile(member) if member.isreg() and member.size <= MAX_CODE_BYTES else None
+                if content is None or Path(f"/{member.name}").read_bytes() != content.read():
+                    return False
+    except (tarfile.TarError, EOFError, OSError, ValueError):
+        return False
+    return True
 
 
 def _make_folders(path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from runner.plugins.distributions import find_distributions, normalized_name
+from runner.plugins.distributions import find_distributions, name_and_version, normalized_name
 from runner.text import printable_line
 from runner.version import __version__
 
@@ -43,15 +43,29 @@ def installed_versions(distributions: Iterable[str]) -> NodeVersions:
     return NodeVersions(__version__, ".".join(map(str, sys.version_info[:2])), wanted)
 
 
+def told_versions(runner: str, python: str, folders: Iterable[str], wanted: Iterable[str]) -> NodeVersions:
+    """Return the versions on a machine that has told its folders of metadata; of two for one name the first counts.
+
+    >>> told_versions("1.0", "3.11.7", ["acme-2.1.dist-info", "acme-2.0.dist-info", "zoo-1.dist-info"], ["acme", "x"])
+    NodeVersions(runner='1.0', python='3.11', distributions={'acme': '2.1', 'x': ''})
+    """
+    found: dict[str, str] = {}
+    for folder in folders:
+        name, version = name_and_version(folder)
+        found.setdefault(normalized_name(name), version)
+    distributions = {name: found.get(name, "") for name in map(normalized_name, wanted)}
+    return NodeVersions(runner, ".".join(python.split(".")[:2]), distributions)
+
+
 def describe_differences(ours: NodeVersions, nodes: Mapping[str, NodeVersions]) -> str:
     """Return one text with everything that is other on some node than here; empty if nothing is.
 
     >>> here, there = NodeVersions("1.0", "3.11", {"acme": "2.1"}), NodeVersions("1.0", "3.12", {"acme": ""})
     >>> print(describe_differences(here, {"n1": there, "n2": here, "n3": there}))
-    2 of 3 nodes have other versions than this machine:
+    2 of 3 nodes have other versions than this run:
       Python 3.11: 3.12 on n1, n3
       acme 2.1: missing on n1, n3
-    install there what is installed here
+    install on all what this run has
     """
     found: dict[str, dict[str, list[str]]] = {}
     different = set()
@@ -62,13 +76,13 @@ def describe_differences(ours: NodeVersions, nodes: Mapping[str, NodeVersions]) 
                 different.add(node)
     if not different:
         return ""
-    lines = [f"{len(different)} of {len(nodes)} nodes have other versions than this machine:"]
+    lines = [f"{len(different)} of {len(nodes)} nodes have other versions than this run:"]
     if len(nodes) == 1:
-        lines = [f"{_node_list(different)} has other versions than this machine:"]
+        lines = [f"{_node_list(different)} has other versions than this run:"]
     for what, versions in found.items():
         there = "; ".join(f"{text or 'missing'} on {_node_list(names)}" for text, names in sorted(versions.items()))
         lines.append(printable_line(f"  {what}: {there}"))
-    return "\n".join([*lines, "install there what is installed here"])
+    return "\n".join([*lines, "install on all what this run has"])
 
 
 def _compared(ours: NodeVersions, theirs: NodeVersions) -> Iterable[tuple[str, str, str]]:

@@ -7,11 +7,11 @@ listening ──▶ proof, in steps ──▶ first frame: HELLO ──▶ a nod
 from __future__ import annotations
 
 import contextlib
-import platform
 import socket
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from runner.cluster.versions import describe_differences, told_versions
 from runner.engines.reactor import READ, WRITE
 from runner.errors import ResourceError, RunnerError
 from runner.structs import dataclass, field
@@ -20,17 +20,19 @@ from runner.transport.agent_messages import AgentPlan, Hello, decode_body, encod
 from runner.transport.frame_link import FrameLink, watch_silence
 from runner.transport.framing import FrameError
 from runner.transport.key_proof import PROOF_SECONDS
-from runner.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runner.cluster.versions import NodeVersions
     from runner.engines.reactor import LocalReactor
     from runner.transport.frame_link import ByteStream, Frame
 
 #: Peers that prove who they are at the same time; a scanner must not use up our descriptors.
 _MAX_PEERS = 64
 _BACKLOG = 128
+#: Seconds in which refused nodes are gathered: a cluster's come together, and have the same fault.
+_GATHER_SECONDS = 1.0
 #: Different refusals that are told.
 _MAX_TOLD = 20
 #: A documentation address: no packet is sent to find out by which of its addresses this machine would reach it.
@@ -108,16 +110,6 @@ def open_listener(listen: str) -> tuple[socket.socket, str]:
     )
 
 
-def version_difference(hello: Hello) -> str:
-    """Return why an agent cannot be part of this run; empty if it can."""
-    if hello.runner != __version__:
-        return f"it has runner {hello.runner}, and this run has {__version__}"
-    ours = platform.python_version()
-    if hello.python.split(".")[:2] != ours.split(".")[:2]:
-        return f"it has Python {hello.python}, and this run has {ours}"
-    return ""
-
-
 class NodeDoor:
     """Lets machines in. `prove` begins the proof of a connection; `on_joined` is given what said HELLO."""
 
@@ -126,12 +118,16 @@ class NodeDoor:
         reactor: LocalReactor,
         listener: socket.socket,
         prove: Callable[[socket.socket, str], PeerProof],
+        versions: NodeVersions,
         lost: float,
         on_joined: Callable[[FrameLink, Hello, str, list[Frame]], None],
         tell: Callable[[str], None],
     ) -> None:
         self._reactor, self._listener, self._prove, self._lost = reactor, listener, prove, lost
         self._on_joined, self._tell = on_joined, tell
+        #: What nodes must have, and nodes that have something else, as far as they have not been told yet.
+        self._versions = versions
+        self._other_versions: dict[str, NodeVersions] = {}
         #: Peers that have not said HELLO, by descriptor: what closes each.
         self._peers: dict[int, Callable[[], None]] = {}
         self._told: set[str] = set()
@@ -180,17 +176,36 @@ class NodeDoor:
         except FrameError as error:
             self._refuse(fd, f"{peer} was refused: {error}")
             return
-        if why := version_difference(hello):
+        theirs = told_versions(hello.runner, hello.python, hello.distributions, self._versions.distributions)
+        if why := describe_differences(self._versions, {hello.node: theirs}):
             link.send(frames.CLOSE, body=[f"refused: {why}".encode()])
-            self._refuse(fd, f"{peer} was refused: {why}")
+            self._refuse_versions(fd, hello.node, theirs)
             return
         del self._peers[fd]
         self._reactor.unwatch_fd(fd)
         self._on_joined(link, hello, peer, got[1:])
 
-    def _refuse(self, fd: int, why: str) -> None:
+    def _refuse_versions(self, fd: int, node: str, theirs: NodeVersions) -> None:
+        """Refuse a node; what is other on several that come one after the other is told in one text."""
+        self._forget_peer(fd)
+        if not self._other_versions:
+            self._reactor.call_later(_GATHER_SECONDS, self._tell_versions)
+        self._other_versions[node] = theirs
+
+    def _tell_versions(self) -> None:
+        text = describe_differences(self._versions, self._other_versions)
+        self._other_versions.clear()
+        self._tell_once(f"refused: {text}")
+
+    def _forget_peer(self, fd: int) -> None:
         self._reactor.unwatch_fd(fd)
         self._peers.pop(fd)()
+
+    def _refuse(self, fd: int, why: str) -> None:
+        self._forget_peer(fd)
+        self._tell_once(why)
+
+    def _tell_once(self, why: str) -> None:
         if why not in self._told and len(self._told) < _MAX_TOLD:
             self._told.add(why)
             self._tell(why)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from runner import forked_copies
+from runner.cluster.versions import installed_versions
 from runner.engines.engine_events import Announcement, ExitStatus, MessageReceived, WorkerExited, WorkerLeaving
 from runner.engines.nodes import Node, NodeDoor, send_plan
 from runner.engines.reactor import READ, WRITE
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable
 
+    from runner.cluster.versions import NodeVersions
     from runner.engines.nodes import PeerProof
     from runner.engines.reactor import LocalReactor
     from runner.events import Event
@@ -87,6 +89,7 @@ class RemoteEngine:
         prove: Callable[[socket.socket, str], PeerProof],
         plan: AgentPlan,
         *,
+        versions: NodeVersions | None = None,
         lost: float,
         invitation: str,
         worker_count: int,
@@ -117,7 +120,8 @@ class RemoteEngine:
             frames.STACK: self._on_stack,
         }
         reactor.before_wait.append(self._confirm_output)
-        self._door = NodeDoor(reactor, listener, prove, lost, self._on_joined, self._tell)
+        versions = versions or installed_versions(())
+        self._door = NodeDoor(reactor, listener, prove, versions, lost, self._on_joined, self._tell)
         self._tell(invitation)
         self._fork_hook = forked_copies.ForkHook(self.abandon_in_fork)
 
@@ -335,6 +339,9 @@ class RemoteEngine:
             worker = self._workers.get(frame.slot)
             if frame.kind == frames.LEAVING:
                 self._on_leaving(node)
+            elif frame.kind == frames.UNABLE:
+                node.link.end_reason = bytes(frame.body).decode("utf-8", "replace")
+                return
             elif worker is None or worker.node is not node or worker.generation != frame.generation:
                 continue  # of a worker that is not there any more
             elif (take := self._takes.get(frame.kind)) is not None:

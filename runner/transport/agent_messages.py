@@ -3,7 +3,8 @@
 supervisor ─▶ agent   PLAN (what workers will need) · START (a worker) · SEND (a message for it) · KILL · DUMP (its
                       stack) · PAUSE · WRITTEN (output was taken) · CLOSE
 agent ─▶ supervisor   HELLO (who it is) · HEARD (a worker's message) · DIED · REFUSED (a start) · OUTPUT · SHOWS (its
-                      position) · WEIGHS (its memory) · STACK · LEAVING (the machine is to be taken away)
+                      position) · WEIGHS (its memory) · STACK · LEAVING (the machine is to be taken away) · UNABLE (it
+                      can do nothing with the plan)
 
 What an agent says executes nothing in the supervisor. A `START` is a pickle, so an agent reads nothing before the
 supervisor has proved who it is.
@@ -19,7 +20,7 @@ from msgspec import Struct
 from runner.transport.framing import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, FrameError, WireBuffer
 
 PLAN, START, SEND, KILL, DUMP, PAUSE, WRITTEN, CLOSE = range(1, 9)
-HELLO, HEARD, DIED, REFUSED, OUTPUT, SHOWS, WEIGHS, STACK, LEAVING = range(33, 42)
+HELLO, HEARD, DIED, REFUSED, OUTPUT, SHOWS, WEIGHS, STACK, LEAVING, UNABLE = range(33, 43)
 
 _SHORT, _TEXT = 1 << 16, 1 << 20
 _MESSAGE = MAX_HEADER_BYTES + MAX_PAYLOAD_BYTES
@@ -28,7 +29,7 @@ TO_AGENT = {PLAN: 1 << 28, START: 1 << 28, SEND: _MESSAGE, CLOSE: _TEXT}
 TO_AGENT |= dict.fromkeys((KILL, DUMP, PAUSE, WRITTEN), _SHORT)
 #: What the supervisor takes.
 FROM_AGENT = {HEARD: _MESSAGE, HELLO: _TEXT, DIED: _TEXT, REFUSED: _TEXT, OUTPUT: _TEXT, STACK: _TEXT}
-FROM_AGENT |= dict.fromkeys((SHOWS, WEIGHS, LEAVING), _SHORT)
+FROM_AGENT |= dict.fromkeys((SHOWS, WEIGHS, LEAVING, UNABLE), _SHORT)
 
 
 class _AgentStruct(Struct, frozen=True, array_like=True):
@@ -36,7 +37,10 @@ class _AgentStruct(Struct, frozen=True, array_like=True):
 
 
 class Hello(_AgentStruct, frozen=True):
-    """An agent, and the machine that it is on. `places`: how many workers it takes, besides the first of each task."""
+    """An agent, and the machine that it is on. `places`: how many workers it takes, besides the first of each task.
+
+    `distributions` are the folders of metadata of what is installed there.
+    """
 
     node: str
     host: str
@@ -46,12 +50,14 @@ class Hello(_AgentStruct, frozen=True):
     places: int
     runner: str
     python: str
+    distributions: tuple[str, ...] = ()
 
 
 class AgentPlan(_AgentStruct, frozen=True):
     """What the workers of a run will need, for the agent's fork server; `preload` are (module, file) pairs.
 
     `folder` is where they begin, if the agent's machine has it, and `sys_path` where the supervisor finds modules.
+    `code` are the local plugins (`cluster.sent_code`); `shared` is the supervisor's folder that is `folder` there.
     """
 
     run: str
@@ -60,6 +66,8 @@ class AgentPlan(_AgentStruct, frozen=True):
     preload: tuple[tuple[str, str | None], ...] = ()
     needs_asyncio: bool = False
     has_env: bool = False
+    code: bytes = b""
+    shared: str = ""
 
 
 class DeathReport(_AgentStruct, frozen=True):

@@ -9,6 +9,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -19,10 +21,14 @@ from faults.functions import Fault
 from faults.harness import plan, run, task
 from faults.sinks import collector
 from helpers import descendants
+from remote_agents import open_remote
 
 from runner import events
 from runner.cluster.authority import make_identities
+from runner.engines.engine_events import Announcement
+from runner.engines.reactor import LocalReactor
 from runner.model import Restarts
+from runner.version import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -298,3 +304,69 @@ def test_who_is_of_another_run_is_refused_and_the_run_goes_on(project: Any, tmp_
     assert outcome.exit == 0, outcome
     words = "it is of another run, whose authority did not make our certificate"
     assert outcome.err.count(f"an agent at 127.0.0.1 was refused: {words}") == 1
+
+
+def test_plugins_are_sent_to_machines_that_do_not_have_them(project: Any, tmp_path: Path) -> None:
+    """What the machine has under the same path is another version; and a module beside the file comes along."""
+    made = project({"tasks.toml": TASKS, "plugins/work.py": WORK, "go": "", "beside.py": "WORD = 'held'"})
+    work = tmp_path / "plugins" / "work.py"
+    work.write_text("import beside\n" + work.read_text().replace('"held"', "beside.WORD, __file__"))
+    running = made.start("tasks.toml")
+    wait_for(lambda: list(tmp_path.glob(".runner/runs/*/join")))
+    for path in (work, tmp_path / "beside.py"):
+        path.write_text("raise RuntimeError('not this one')")
+    (tmp_path / "tmp").mkdir()
+    agent = made.start("--join", ".runner/runs/last/join", verb="agent", env={"TMPDIR": str(tmp_path / "tmp")})
+    outcome, end = running.finish(), agent.finish()
+    assert outcome.exit == end.exit == 0, (outcome, end)
+    (sent,) = {line.split()[3] for line in outcome.out.splitlines() if " | held " in line}
+    assert sent.startswith(str(tmp_path / "tmp" / "runner-agent-"))
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_folder_that_the_machines_share_takes_the_place_of_the_project_s(project: Any, tmp_path: Path) -> None:
+    tasks = TASKS.replace("[queues.q]", f'folder = "{tmp_path}/shared"\n    [queues.q]')
+    made = project({"tasks.toml": tasks, "plugins/work.py": WORK, "shared/go": "", "shared/plugins/work.py": WORK})
+    running = made.start("tasks.toml")
+    wait_for(lambda: list(tmp_path.glob(".runner/runs/*/join")))
+    (tmp_path / "plugins" / "work.py").write_text("raise RuntimeError('not this one')")
+    (agent,) = agents_of(made, 1)
+    outcome, end = running.finish(), agent.finish()
+    assert outcome.exit == end.exit == 0, (outcome, end)
+    assert len(list((tmp_path / "shared").glob("holds-*"))) == 4
+
+
+def test_a_machine_without_that_folder_says_so(project: Any, tmp_path: Path) -> None:
+    tasks = TASKS.replace("[queues.q]", 'folder = "/no/where"\n    [queues.q]')
+    made = project({"tasks.toml": tasks, "plugins/work.py": WORK})
+    running = made.start("tasks.toml", "--grace", "0s")
+    (agent,) = agents_of(made, 1)
+    end = agent.finish()
+    running.process.send_signal(signal.SIGINT)
+    outcome = running.finish()
+    words = "/no/where, `folder` of [agents], is not a folder on this machine"
+    assert end.exit == 3
+    assert words in end.err
+    assert words in outcome.err
+
+
+def test_machines_with_other_versions_are_refused_in_one_text(tmp_path: Path) -> None:
+    old = "import runner.version; runner.version.__version__ = '0.0.1'; from runner.__main__ import main; main()"
+    (tmp_path / "old.py").write_text(old)
+    with contextlib.ExitStack() as stack:
+        reactor = LocalReactor()
+        stack.callback(reactor.close)
+        _, machines = open_remote(reactor, stack, agents=0)
+        command = [sys.executable, "-P", tmp_path / "old.py", "agent", "--join", machines.join_file, "--name"]
+        agents = [subprocess.Popen([*command, name], stderr=subprocess.PIPE, text=True) for name in ("n1", "n2")]
+        told: list[str] = []
+        until = time.monotonic() + 60
+        while "0.0.1 on n1, n2" not in "".join(told) and time.monotonic() < until:
+            heard = reactor.wait(0.1)
+            told += [str(each.event.text) for each in heard if isinstance(each, Announcement)]  # type: ignore[attr-defined]
+        said = [agent.communicate(timeout=60)[1] for agent in agents]
+    assert [agent.returncode for agent in agents] == [3, 3], said
+    assert all("has other versions than this run" in text and f"runner {__version__}: 0.0.1" in text for text in said)
+    assert (
+        f"refused: 2 of 2 nodes have other versions than this run:\n  runner {__version__}: 0.0.1 on n1, n2" in told[-1]
+    )

@@ -27,18 +27,18 @@ def test_all_differences_of_all_nodes_are_one_text():
     bare = NodeVersions("0.1.0", "3.11")
     nodes = {**{f"n{number}": old for number in range(1, 8)}, "n8": bare, "n9": HERE}
     assert describe_differences(HERE, nodes) == (
-        "8 of 9 nodes have other versions than this machine:\n"
+        "8 of 9 nodes have other versions than this run:\n"
         "  runner 0.1.0: 0.0.9 on n1, n2, n3, n4, n5 and 2 more\n"
         "  Python 3.11: 3.12 on n1, n2, n3, n4, n5 and 2 more\n"
         "  acme 2.1: missing on n8; 2.0 on n1, n2, n3, n4, n5 and 2 more\n"
         "  zoo 1: missing on n8\n"
-        "install there what is installed here"
+        "install on all what this run has"
     )
 
 
 def test_one_node_is_named():
     text = describe_differences(HERE, {"n1": NodeVersions("0.2.0", "3.11", HERE.distributions)})
-    assert text.splitlines()[0] == "n1 has other versions than this machine:"
+    assert text.splitlines()[0] == "n1 has other versions than this run:"
 
 
 def test_a_node_s_words_do_not_reach_the_terminal_as_they_are():
