@@ -47,7 +47,7 @@ class Machines:
         """Start an agent."""
         name = name or f"n{len(self.agents) + 1}"
         command = [sys.executable, "-P", "-m", "runner.agent", f"--join={self.join_file}", f"--places={places}"]
-        self.agents.append(subprocess.Popen([*command, f"--name={name}", "--wait=30"]))
+        self.agents.append(subprocess.Popen([*command, f"--name={name}", "--wait=10"]))
         return self.agents[-1]
 
     def await_ends(self) -> None:
