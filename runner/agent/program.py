@@ -7,6 +7,7 @@ at once, and small. What it does not understand it leaves to the command line, w
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import signal
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from runner.agent.relay import Relay
+from runner.cluster.placement import visible_gpus
 from runner.engines import process_setup
 from runner.engines.reactor import LocalReactor
 from runner.errors import ResourceError, RunnerError, UsageError
@@ -37,14 +39,17 @@ if TYPE_CHECKING:
 #: Seconds in which the join file must be there and the run reachable, and between two tries.
 DEFAULT_WAIT, _RETRY = 60.0, 0.1
 _CONNECT_SECONDS = 10.0
+#: No machine lends more.
+MAX_PLACES = 100_000
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class AgentOptions(Struct, frozen=True):
-    """What the command line says: the join file; how many workers this machine takes; its name; how long to try."""
+    """What the command line says: the join file, the CPUs and bytes to lend (0: all), a name, how long to try."""
 
     join: str
-    places: int = 0
+    places: float = 0.0
+    memory: int = 0
     name: str = ""
     wait: float = DEFAULT_WAIT
 
@@ -53,7 +58,7 @@ def parse_options(words: Sequence[str]) -> AgentOptions | None:
     """Return what plain options say; None for anything else: the command line has the words for that.
 
     >>> parse_options(["--join", "f", "--places=2"])
-    AgentOptions(join='f', places=2, name='', wait=60.0)
+    AgentOptions(join='f', places=2.0, memory=0, name='', wait=60.0)
     >>> parse_options(["--places", "2"]), parse_options(["--help"])
     (None, None)
     """
@@ -61,12 +66,14 @@ def parse_options(words: Sequence[str]) -> AgentOptions | None:
     left = list(words)
     while left:
         name, equals, value = left.pop(0).partition("=")
-        if name not in {"--join", "--places", "--name", "--wait"} or not (equals or left):
+        if name not in {"--join", "--places", "--memory", "--name", "--wait"} or not (equals or left):
             return None
         found[name[2:]] = value if equals else left.pop(0)
     try:
-        places, wait = int(found.pop("places", "0")), float(found.pop("wait", DEFAULT_WAIT))
-        return AgentOptions(places=places, wait=wait, **found) if "join" in found and places >= 0 else None
+        places, wait = float(found.pop("places", "0")), float(found.pop("wait", DEFAULT_WAIT))
+        memory = int(found.pop("memory", "0"))
+        is_plain = "join" in found and 0 <= places < MAX_PLACES and memory >= 0
+        return AgentOptions(places=places, memory=memory, wait=wait, **found) if is_plain else None
     except ValueError:
         return None
 
@@ -93,7 +100,7 @@ def run_agent(options: AgentOptions) -> None:
         stack.callback(link.close)
         hello = describe_machine(options)
         with contextlib.suppress(ResourceError):  # fewer than it says; a start beyond that is refused
-            process_setup.raise_open_files_limit(2 * hello.places, 0)
+            process_setup.raise_open_files_limit(2 * math.ceil(hello.places), 0)
         os.environ["RUNNER_PID"] = str(os.getpid())
         link.send(frames.HELLO, body=[encode_body(hello)])
         relay = Relay(link, reactor)
@@ -145,11 +152,12 @@ def describe_machine(options: AgentOptions) -> Hello:
         host=host,
         pid=os.getpid(),
         cpus=cpus,
-        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory=options.memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         places=options.places or cpus,
         runner=__version__,
         python=platform.python_version(),
         distributions=tuple(_metadata_folders()),
+        gpus=visible_gpus(os.environ, os.listdir("/dev")),  # noqa: PTH208  names are all that is wanted
     )
 
 

@@ -13,9 +13,10 @@ def agent(
         str, Option(metavar="FILE", help="The join file of a run: .runner/runs/RUN/join; RUN may be last.")
     ],
     places: Annotated[
-        int,
-        Option(min=0, metavar="N", help="The most workers here, besides the first of each task. Default: its CPUs."),
-    ] = 0,
+        float,
+        Option(min=0, max=100_000, metavar="N", help="The CPUs to lend, one to a worker. Default: all of them."),
+    ] = 0.0,
+    memory: Annotated[int, Option(min=0, metavar="BYTES", help="The memory to lend. Default: all of it.")] = 0,
     name: Annotated[str, Option(metavar="NAME", help="The name of this node. Default: that of the machine.")] = "",
     wait: Annotated[float, Option(min=0, metavar="SECONDS", help="How long the run may take to be there.")] = 60.0,
 ) -> None:
@@ -28,4 +29,4 @@ def agent(
     """
     from runner.agent.program import AgentOptions, run_program
 
-    raise typer.Exit(run_program(AgentOptions(join, places, name, wait)))
+    raise typer.Exit(run_program(AgentOptions(join, places, memory, name, wait)))

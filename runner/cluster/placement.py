@@ -53,6 +53,11 @@ class MachineShares:
         self._free_gpus = [_PARTS] * len(self.gpus)
         self._shares: dict[int, _Share] = {}
 
+    @property
+    def is_empty(self) -> bool:
+        """Return True if no worker has a share."""
+        return not self._shares
+
     def could_fit(self, wanted: Resources) -> bool:
         """Return True if a worker would have room here, were the machine empty."""
         return (

@@ -24,6 +24,7 @@ from runner.transport.key_proof import PROOF_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runner.cluster.placement import MachineShares
     from runner.cluster.versions import NodeVersions
     from runner.engines.reactor import LocalReactor
     from runner.transport.frame_link import ByteStream, Frame
@@ -63,21 +64,16 @@ class PeerProof(Protocol):
 
 @dataclass(eq=False)
 class Node:
-    """A machine that has joined. `slots` are its workers, and `taken` those of them that count for its places."""
+    """A machine that has joined. `slots` are its workers, and `shares` what those of tasks have of it."""
 
     name: str
     peer: str
     hello: Hello
     link: FrameLink
+    shares: MachineShares
     slots: set[int] = field(default_factory=set)
-    taken: int = 0
     is_leaving: bool = False
     watches_write: bool = False
-
-    @property
-    def free_places(self) -> int:
-        """Return how many workers it would still take."""
-        return 0 if self.is_leaving else self.hello.places - self.taken
 
 
 def outward_address() -> str:

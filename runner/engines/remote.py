@@ -24,14 +24,14 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from runner import forked_copies
+from runner.cluster.placement import MachineShares
 from runner.cluster.versions import installed_versions
 from runner.engines.engine_events import Announcement, ExitStatus, MessageReceived, WorkerExited, WorkerLeaving
 from runner.engines.nodes import Node, NodeDoor, send_plan
+from runner.engines.places import RemoteWorker, WorkerPlaces
 from runner.engines.reactor import READ, WRITE
 from runner.errors import SpawnError
 from runner.events import NodeJoined, NodeLost, Notice
-from runner.structs import dataclass
-from runner.text import count_with_noun
 from runner.transport import agent_messages as frames
 from runner.transport import framing
 from runner.transport.agent_messages import DeathReport, ShownPosition, decode_body
@@ -41,17 +41,20 @@ from runner.transport.progress_page import Position
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from runner.cluster.versions import NodeVersions
+    from runner.engines.launcher import Launcher, LaunchReport, WorkerBundle
     from runner.engines.nodes import PeerProof
     from runner.engines.reactor import LocalReactor
     from runner.events import Event
+    from runner.model import Resources
     from runner.transport.agent_messages import AgentPlan, Hello
     from runner.transport.frame_link import Frame, FrameLink
     from runner.transport.messages import ToWorker
     from runner.worker.spec import WorkerSpec
 
+    OpenLauncher = Callable[[Callable[[], Sequence[WorkerBundle]], Callable[[LaunchReport], None]], Launcher]
     PrintOutput = Callable[[str, bytes, str, Callable[[], object]], None]
 #: After the end of a connection: until the kernel of the other machine has killed the workers of an agent that died.
 _FENCE_SECONDS = 0.1
@@ -60,18 +63,6 @@ _WAITING_SECONDS = 10.0
 #: Agents have so long to end, together.
 _END_SECONDS = 3.0
 _NOWHERE = Position(0, 0)
-
-
-@dataclass(slots=True, eq=False)
-class _RemoteWorker:
-    """A worker that is to be: without a `node` it waits for a place, or its machine is gone."""
-
-    spec: WorkerSpec
-    generation: int
-    node: Node | None = None
-    shown: ShownPosition = ShownPosition(0, 0)
-    stack: str = ""
-    weight: int = 0
 
 
 class RemoteEngine:
@@ -97,20 +88,23 @@ class RemoteEngine:
         finish_output: Callable[[str], None],
         weighed_tasks: Iterable[str] = (),
         max_nodes: int | None = None,
+        resources: Mapping[str, Resources] | None = None,
     ) -> None:
         self._reactor, self._plan, self._lost = reactor, plan, lost
         self._invitation, self._worker_count = invitation, worker_count
         self._print_output, self._finish_output = print_output, finish_output
         self._weighed_tasks, self._max_nodes = frozenset(weighed_tasks), max_nodes
-        self._workers: dict[int, _RemoteWorker] = {}
-        #: Those that wait for a place, in turn; and since when one has, for what people are told.
-        self._waiting: dict[int, _RemoteWorker] = {}
+        self._workers: dict[int, RemoteWorker] = {}
+        self._places = WorkerPlaces(resources or {})
+        self._nodes, self._waiting = self._places.nodes, self._places.waiting
         self._is_waiting_watched = False
-        self._nodes: dict[str, Node] = {}
-        self._placed_by_task: Counter[str] = Counter()
+        #: What starts machines, if something does; whether that must be told what is wanted; and what it has said.
+        self._launcher: Launcher | None = None
+        self._is_launcher_behind = False
+        self._launcher_waits_for = self._launcher_refusal = ""
         #: Output that has been printed, by node: appended to by the printer's thread.
         self._printed: deque[tuple[Node, int]] = deque()
-        self._takes: dict[int, Callable[[_RemoteWorker, Frame], None]] = {
+        self._takes: dict[int, Callable[[RemoteWorker, Frame], None]] = {
             frames.HEARD: self._on_message,
             frames.DIED: self._on_death,
             frames.REFUSED: self._on_refusal,
@@ -135,15 +129,18 @@ class RemoteEngine:
 
     def start(self, spec: WorkerSpec, generation: int) -> int:
         """Start a worker where there is a place, or when there is one; return 0."""
-        worker = _RemoteWorker(replace(spec, inline_payloads=True), generation)
+        worker = RemoteWorker(replace(spec, inline_payloads=True), generation)
         if spec.previews_suspects:  # a reader of suspect items, which waits for nothing
-            if (node := self._emptiest_node()) is None:
+            if (node := self._places.emptiest_node()) is None:
                 raise SpawnError("there is no machine for it")
             self._workers[spec.slot] = worker
-            self._place(worker, node)
+            worker.node = node
+            self._start_placed(worker)
             return 0
         self._workers[spec.slot] = self._waiting[spec.slot] = worker
+        self._is_launcher_behind = True
         self._start_waiting()
+        self._refuse_waiting()
         self._watch_waiting()
         return 0
 
@@ -156,6 +153,7 @@ class RemoteEngine:
         if self._waiting.pop(slot, None) is None:
             return False
         del self._workers[slot]
+        self._is_launcher_behind = True
         return True
 
     def send(self, slot: int, message: ToWorker) -> None:
@@ -178,7 +176,7 @@ class RemoteEngine:
             self._reactor.call_later(self._lost, partial(self._check_killed, slot, worker, worker.node))
         return True
 
-    def _check_killed(self, slot: int, worker: _RemoteWorker, node: Node) -> None:
+    def _check_killed(self, slot: int, worker: RemoteWorker, node: Node) -> None:
         """Give up a machine whose agent has not killed a worker (it is stopped, perhaps): the run could never end."""
         if self._workers.get(slot) is worker and worker.node is node:
             self._lose_node(node, f"is given up: it has not ended a worker within {self._lost:g}s")
@@ -220,6 +218,8 @@ class RemoteEngine:
         self._fork_hook.close()
         self._door.close()
         self._reactor.before_wait.remove(self._confirm_output)
+        if self._launcher is not None:
+            self._reactor.before_wait.remove(self._tell_launcher)
         links = [node.link for node in self._nodes.values()]
         for link in links:
             self._reactor.unwatch_fd(link.fileno())
@@ -235,37 +235,24 @@ class RemoteEngine:
                 link.receive()
         for link in links:
             link.close()
+        if self._launcher is not None:  # its nodes have ended
+            self._launcher.close()
         self._nodes.clear()
         self._workers.clear()
         self._waiting.clear()
 
     # -- places ----------------------------------------------------------------------------------------------
 
-    def _emptiest_node(self) -> Node | None:
-        """Return the machine with the most free places, even if that is none; None if there is no machine."""
-        staying = [node for node in self._nodes.values() if not node.is_leaving]
-        return max(staying, key=lambda node: node.free_places, default=None)
-
     def _start_waiting(self) -> None:
-        """Start what waits as far as there are places; the first worker of a task wherever there is a machine.
+        """Start what waits as far as there are places."""
+        for worker in self._places.give_places():
+            self._start_placed(worker)
 
-        Tasks wait for each other's items: with all places taken by one of them, a run would stand still.
-        """
-        for slot, worker in list(self._waiting.items()):
-            node = self._emptiest_node()
-            if node is None:
-                return
-            if node.free_places > 0 or not self._placed_by_task[worker.spec.task]:
-                del self._waiting[slot]
-                node.taken += 1
-                self._placed_by_task[worker.spec.task] += 1
-                self._place(worker, node)
-
-    def _place(self, worker: _RemoteWorker, node: Node) -> None:
-        slot = worker.spec.slot
-        worker.node = node
+    def _start_placed(self, worker: RemoteWorker) -> None:
+        node, slot = worker.node, worker.spec.slot
+        assert node is not None
         node.slots.add(slot)
-        body = pickle.dumps((worker.spec, worker.spec.task in self._weighed_tasks), 5)
+        body = pickle.dumps((self._places.placed_spec(worker), worker.spec.task in self._weighed_tasks), 5)
         node.link.send(frames.START, slot, worker.generation, [body])
         self._watch_writing(node)
 
@@ -278,15 +265,40 @@ class RemoteEngine:
         """Say what is missing if workers have waited for all the time since."""
         self._is_waiting_watched = False
         if before & set(self._waiting):
-            places = sum(node.hello.places for node in self._nodes.values())
-            who = f"{len(self._waiting):,} of {count_with_noun(self._worker_count, 'worker')} wait for a place"
-            if self._nodes:
-                there = count_with_noun(len(self._nodes), "node")
-                self._tell(f"{who}: all {count_with_noun(places, 'place')} of {there} are taken")
-            else:
-                self._tell(f"{who}: no node has joined. {self._invitation}")
+            text = self._places.describe_waiting(self._worker_count, self._invitation)
+            self._tell(": ".join(each for each in (text, self._launcher_waits_for) if each))
         elif self._waiting:
             self._watch_waiting()
+
+    # -- what starts machines --------------------------------------------------------------------------------
+
+    def use_launcher(self, open_launcher: OpenLauncher) -> None:
+        """Have machines started by what `open_launcher(wanted, report)` returns; it is closed with this."""
+        self._launcher = open_launcher(
+            lambda: self._places.wanted_bundles(self._workers.values(), self._launcher.nodes if self._launcher else ()),
+            self._hear_launcher,
+        )
+        self._reactor.before_wait.append(self._tell_launcher)
+
+    def _tell_launcher(self) -> None:
+        if self._is_launcher_behind and self._launcher is not None:
+            self._is_launcher_behind = False
+            self._launcher.tell_wanted()
+
+    def _hear_launcher(self, said: LaunchReport) -> None:
+        if said.waiting is not None:
+            self._launcher_waits_for = said.waiting
+        if said.ended and said.ended not in self._nodes:
+            self._tell(f"node `{said.ended}` has ended: {said.why}")
+        if said.refused or said.failed:
+            self._launcher_refusal = said.refused or f"what starts nodes is gone: {said.failed}"
+            self._refuse_waiting()
+
+    def _refuse_waiting(self) -> None:
+        """End what waits for a place that it will never have: its task fails with the reason."""
+        for slot in list(self._waiting) if self._launcher_refusal else ():
+            worker = self._waiting.pop(slot)
+            self._exit(slot, worker, ExitStatus(text=f"could not be started: {self._launcher_refusal}"))
 
     def _tell(self, text: str) -> None:
         self._announce(Notice(time.monotonic(), text))
@@ -306,9 +318,10 @@ class RemoteEngine:
         while name in self._nodes:
             number += 1
             name = f"{hello.node}-{number}"
-        node = self._nodes[name] = Node(name, peer, hello, link)
+        shares = MachineShares(hello.places, hello.gpus, hello.memory)
+        node = self._nodes[name] = Node(name, peer, hello, link, shares)
         self._reactor.watch_fd(link.fileno(), READ, partial(self._on_ready, node))
-        self._announce(NodeJoined(time.monotonic(), name, hello.host, hello.places, hello.cpus, hello.memory))
+        self._announce(NodeJoined(time.monotonic(), name, hello.host, int(hello.places), hello.cpus, hello.memory))
         send_plan(link, self._plan)
         self._hear(node, more)
         self._start_waiting()
@@ -328,7 +341,7 @@ class RemoteEngine:
         """Have the reactor say when what waits can be written; see to a connection that has ended."""
         if node.link.end_reason:
             self._lose_node(
-                node, "has left" if node.is_leaving and not node.taken else f"is gone: {node.link.end_reason}"
+                node, "has left" if node.is_leaving and node.shares.is_empty else f"is gone: {node.link.end_reason}"
             )
         elif node.link.wants_to_write != node.watches_write and self._nodes.get(node.name) is node:
             node.watches_write = node.link.wants_to_write
@@ -371,26 +384,18 @@ class RemoteEngine:
         if lost:
             self._reactor.call_later(_FENCE_SECONDS, partial(self._tell_lost, node, lost))
 
-    def _tell_lost(self, node: Node, lost: list[tuple[int, _RemoteWorker]]) -> None:
+    def _tell_lost(self, node: Node, lost: list[tuple[int, RemoteWorker]]) -> None:
         for slot, worker in lost:
             shown = worker.shown
             position = Position(shown.lease, shown.index, shown.width) if shown.stands else _NOWHERE
-            self._forget_place(worker)
+            self._places.give_back(worker, None)
             self._exit(slot, worker, ExitStatus(text=f"was lost with node {node.name}"), position, lost=True)
         self._start_waiting()
-
-    def _forget_place(self, worker: _RemoteWorker, node: Node | None = None) -> None:
-        if node is not None:
-            node.slots.discard(worker.spec.slot)
-        if not worker.spec.previews_suspects:
-            self._placed_by_task[worker.spec.task] -= 1
-            if node is not None:
-                node.taken -= 1
 
     def _exit(
         self,
         slot: int,
-        worker: _RemoteWorker,
+        worker: RemoteWorker,
         exit_status: ExitStatus,
         position: Position = _NOWHERE,
         stack: str = "",
@@ -399,13 +404,14 @@ class RemoteEngine:
         lost: bool = False,
     ) -> None:
         del self._workers[slot]
+        self._is_launcher_behind = True
         self._finish_output(worker.spec.name)
         event = WorkerExited(slot, worker.generation, exit_status, position, stack, socket_broken, lost)
         self._reactor.post_event(event)
 
     # -- what workers say ------------------------------------------------------------------------------------
 
-    def _on_message(self, worker: _RemoteWorker, frame: Frame) -> None:
+    def _on_message(self, worker: RemoteWorker, frame: Frame) -> None:
         message: Any = framing.unpack_whole(frame.body)
         assert worker.node is not None
         if type(message) is Ready:
@@ -418,23 +424,23 @@ class RemoteEngine:
             return
         self._reactor.post_event(MessageReceived(frame.slot, frame.generation, message))
 
-    def _on_death(self, worker: _RemoteWorker, frame: Frame) -> None:
+    def _on_death(self, worker: RemoteWorker, frame: Frame) -> None:
         report = decode_body(frame.body, DeathReport)
-        self._forget_place(worker, worker.node)
+        self._places.give_back(worker, worker.node)
         exit_status = ExitStatus(report.code, report.signal, report.text)
         position = Position(report.lease, report.index, report.width)
         broken = report.socket_broken
         self._exit(frame.slot, worker, exit_status, position, report.stack, socket_broken=broken)
         self._start_waiting()
 
-    def _on_refusal(self, worker: _RemoteWorker, frame: Frame) -> None:
+    def _on_refusal(self, worker: RemoteWorker, frame: Frame) -> None:
         assert worker.node is not None
         text = bytes(frame.body).decode("utf-8", "replace").partition(" could not be started: ")[2]
-        self._forget_place(worker, worker.node)
+        self._places.give_back(worker, worker.node)
         self._exit(frame.slot, worker, ExitStatus(text=f"could not be started on node {worker.node.name}: {text}"))
         self._start_waiting()
 
-    def _on_output(self, worker: _RemoteWorker, frame: Frame) -> None:
+    def _on_output(self, worker: RemoteWorker, frame: Frame) -> None:
         node, data = worker.node, bytes(frame.body[1:])
         assert node is not None
         stream = "err" if bytes(frame.body[:1]) == b"e" else "out"
@@ -457,13 +463,13 @@ class RemoteEngine:
                 self._send(node, frames.WRITTEN, count)
 
     @staticmethod
-    def _on_position(worker: _RemoteWorker, frame: Frame) -> None:
+    def _on_position(worker: RemoteWorker, frame: Frame) -> None:
         worker.shown = decode_body(frame.body, ShownPosition)
 
     @staticmethod
-    def _on_weight(worker: _RemoteWorker, frame: Frame) -> None:
+    def _on_weight(worker: RemoteWorker, frame: Frame) -> None:
         worker.weight = decode_body(frame.body, int)
 
     @staticmethod
-    def _on_stack(worker: _RemoteWorker, frame: Frame) -> None:
+    def _on_stack(worker: RemoteWorker, frame: Frame) -> None:
         worker.stack = bytes(frame.body).decode("utf-8", "replace")

@@ -37,9 +37,10 @@ class _AgentStruct(Struct, frozen=True, array_like=True):
 
 
 class Hello(_AgentStruct, frozen=True):
-    """An agent, and the machine that it is on. `places`: how many workers it takes, besides the first of each task.
+    """An agent, and the machine that it is on. `places`: the CPUs that it lends, one to a worker in most cases.
 
-    `distributions` are the folders of metadata of what is installed there.
+    `memory`: the bytes that it lends; `gpus` as its programs name them; `distributions` are the folders of metadata of
+    what is installed there.
     """
 
     node: str
@@ -47,10 +48,11 @@ class Hello(_AgentStruct, frozen=True):
     pid: int
     cpus: int
     memory: int
-    places: int
+    places: float
     runner: str
     python: str
     distributions: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
 
 
 class AgentPlan(_AgentStruct, frozen=True):
