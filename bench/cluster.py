@@ -1,6 +1,8 @@
-"""What workers on other machines cost: `PYTHONPATH=tests python bench/cluster.py`, two agents on loopback beside local processes.
+"""What workers on other machines cost: two agents on loopback, beside local processes.
 
-Each figure is of the engine alone (`chunks`, `there and back`, `killed`), or of a whole run (`small`, `arrays`).
+    PYTHONPATH=tests python bench/cluster.py
+
+Each figure is of the engine alone.
 """
 
 from __future__ import annotations
