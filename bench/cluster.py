@@ -1,6 +1,8 @@
-"""What workers on other machines cost: `python bench/cluster.py`, two agents on loopback beside local processes.
+"""What workers on other machines cost: two agents on loopback, beside local processes.
 
-Each figure is of the engine alone (`chunks`, `there and back`, `killed`), or of a whole run (`small`, `arrays`).
+    PYTHONPATH=tests python bench/cluster.py
+
+Each figure is of the engine alone.
 """
 
 from __future__ import annotations
@@ -10,13 +12,9 @@ import os
 import pickle
 import signal
 import statistics
-import sys
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
-
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "tests")]
 
 from remote_agents import open_remote, wait_until
 

@@ -261,6 +261,17 @@ def collect(item: Any, into: list[Any]) -> None:
 # -- for the storm and single tests ----------------------------------------------------------------
 
 
+def hanging(item: int, bad: int) -> int:
+    threading.Event().wait(60 if item == bad else 0)
+    return item
+
+
+def deadly(item: int, bad: int) -> int:
+    if item == bad:
+        die("SIGKILL")
+    return item
+
+
 def gated(count: int, gate: Path) -> Iterator[int]:
     """Numbers, once a file is there."""
     while not gate.exists():

@@ -108,6 +108,8 @@ def run(
     on_start: Callable[[Supervisor, LocalReactor], None] | None = None,
     keep: bool = True,
     on_machines: Callable[[Machines], None] | None = None,
+    weighed: Sequence[str] = (),
+    suspect_readers: bool = False,
 ) -> Outcome:
     """Run it here, with a limit; what is printed goes where the test's output goes."""
     said: list[events.Event] = []
@@ -132,7 +134,9 @@ def run(
         references = [each.reference for each in process_tasks]
         if "process" in modes and method == "agents":
             needs_asyncio = any(each.shape.is_async for each in process_tasks)
-            fleets["process"], machines = open_remote(hub, stack, references, needs_asyncio=needs_asyncio)
+            fleets["process"], machines = open_remote(
+                hub, stack, references, needs_asyncio=needs_asyncio, weighed=weighed
+            )
             if on_machines is not None:
                 on_machines(machines)
         elif "process" in modes:
@@ -145,7 +149,7 @@ def run(
         if "thread" in modes:
             fleets["thread"] = ThreadEngine(hub)
             stack.callback(fleets["thread"].close)
-        supervisor = Supervisor(made, fleets, hub, RealClock(), emit, letters)
+        supervisor = Supervisor(made, fleets, hub, RealClock(), emit, letters, suspect_readers=suspect_readers)
         alarm = threading.Timer(LIMIT, _hung, (supervisor, hub))
         alarm.start()
         stack.callback(alarm.cancel)
