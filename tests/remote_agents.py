@@ -10,6 +10,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.cluster.authority import make_identities
+from runner.cluster.encryption import Handshake, server_context
+from runner.engines.launcher import JOIN_VARIABLE, Launcher
 from runner.engines.nodes import open_listener
 from runner.engines.remote import RemoteEngine
 from runner.transport.agent_messages import AgentPlan
@@ -17,9 +20,12 @@ from runner.transport.join_file import JoinFile, write_join_file
 from runner.transport.key_proof import KeyProof
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import socket
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import ExitStack
 
+    from runner.engines.nodes import PeerProof
+    from runner.model import Resources
     from runner.tasks import Reference
 
 #: No agent takes so long to join, or to end.
@@ -34,14 +40,22 @@ def print_at_once(name: str, data: bytes, stream: str, then: Callable[[], object
 class Machines:
     """Agents of one run, which are ended with it."""
 
-    def __init__(self, stack: ExitStack, address: str, lost: float) -> None:
-        self.key = os.urandom(32)
+    def __init__(self, stack: ExitStack, address: str, lost: float, *, encrypted: bool = False) -> None:
+        self.key, self.context, identity = os.urandom(32), None, ""
+        if encrypted:
+            ours, theirs = make_identities("test")
+            self.context, identity = server_context(ours), theirs.as_text()
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         self.join_file = folder / "join"
         self.join_file.touch(0o600)
-        self.join_file.write_bytes(write_join_file(JoinFile(address, "test", lost, self.key.hex())))
+        self.join_file.write_bytes(write_join_file(JoinFile(address, "test", lost, self.key.hex(), identity)))
         self.agents: list[subprocess.Popen[bytes]] = []
         stack.callback(self.await_ends)
+
+    def prove(self, sock: socket.socket, peer: str) -> PeerProof:
+        if self.context is not None:
+            return Handshake(sock, self.context, peer)
+        return KeyProof(sock, self.key, peer, is_agent=False)
 
     def add(self, name: str = "", places: int = 8) -> subprocess.Popen[bytes]:
         """Start an agent."""
@@ -74,10 +88,13 @@ def open_remote(
     weighed: Sequence[str] = (),
     needs_asyncio: bool = False,
     print_output: Callable[..., None] = print_at_once,
+    encrypted: bool = False,
+    resources: Mapping[str, Resources] | None = None,
+    launcher: Sequence[str] = (),
 ) -> tuple[RemoteEngine, Machines]:
     """Return an engine that listens, and so many agents that will join; `stack` closes all of it."""
     listener, address = open_listener("127.0.0.1:0")
-    machines = Machines(stack, address, lost)
+    machines = Machines(stack, address, lost, encrypted=encrypted)
     plan = AgentPlan(
         "test",
         str(Path.cwd()),
@@ -88,7 +105,7 @@ def open_remote(
     engine = RemoteEngine(
         hub,
         listener,
-        lambda sock, peer: KeyProof(sock, machines.key, peer, is_agent=False),
+        machines.prove,
         plan,
         lost=lost,
         invitation="join me",
@@ -96,8 +113,12 @@ def open_remote(
         print_output=print_output,
         finish_output=lambda name: None,
         weighed_tasks=weighed,
+        resources=resources,
     )
     stack.callback(engine.close)
+    if launcher:
+        environment = {JOIN_VARIABLE: machines.join_file.read_text()}
+        engine.use_launcher(lambda *calls: Launcher(launcher, environment, hub, *calls))
     for _ in range(agents):
         machines.add(places=places)
     return engine, machines

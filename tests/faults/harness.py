@@ -110,6 +110,7 @@ def run(
     on_machines: Callable[[Machines], None] | None = None,
     weighed: Sequence[str] = (),
     suspect_readers: bool = False,
+    **machines_options: Any,
 ) -> Outcome:
     """Run it here, with a limit; what is printed goes where the test's output goes."""
     said: list[events.Event] = []
@@ -135,7 +136,7 @@ def run(
         if "process" in modes and method == "agents":
             needs_asyncio = any(each.shape.is_async for each in process_tasks)
             fleets["process"], machines = open_remote(
-                hub, stack, references, needs_asyncio=needs_asyncio, weighed=weighed
+                hub, stack, references, needs_asyncio=needs_asyncio, weighed=weighed, **machines_options
             )
             if on_machines is not None:
                 on_machines(machines)
