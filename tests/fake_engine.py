@@ -172,6 +172,8 @@ class FakeWorker:
     #: Its machine; what it has executed since when.
     machine: int = 0
     since: float = 0.0
+    #: The supervisor has been told that it is to go.
+    has_notice: bool = False
 
     @property
     def due(self) -> bool:
@@ -261,12 +263,16 @@ class FakeEngine:
         if self.chance.random() < 0.4:
             self.leaving.add(number)
             for worker in self.on_machine(number):
-                leaving = WorkerLeaving(worker.spec.slot, worker.life)
-                self.hub.at(0, lambda leaving=leaving: leaving)
+                self.hub.at(0, lambda worker=worker: self._give_notice(worker))
             self._leave_when_idle(number)
             return None
         self._lose(number)
         return None
+
+    @staticmethod
+    def _give_notice(worker: FakeWorker) -> Any:
+        worker.has_notice = worker.alive
+        return WorkerLeaving(worker.spec.slot, worker.life)
 
     def _leave_when_idle(self, number: int) -> None:
         if self.on_machine(number):
@@ -308,6 +314,7 @@ class FakeEngine:
         if not worker.alive:
             return
         if isinstance(message, Grant):
+            assert not worker.has_notice, f"{worker.spec.name} is to go, and is given more"
             for grant in (message, *message.other_grants):
                 worker.waiting.append(grant)
                 self._begin(worker)
