@@ -47,8 +47,9 @@ class RunSettings:
     durable: bool = False
 
 
-#: Names of engines that a plugin cannot have.
-OWN_ENGINES = ("local", "agents", "ray")
+#: Engines whose workers live on machines that join, and all names of engines that a plugin cannot have.
+CLUSTER_ENGINES = ("agents", "ray")
+OWN_ENGINES = ("local", *CLUSTER_ENGINES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,14 @@ class AgentSettings:
     listen: str = ""
     lost: float = 10.0
     folder: str = ""
+    encrypt: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RaySettings:
+    """The `[ray]` table: the cluster whose machines have the processes of a run."""
+
+    address: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +172,7 @@ class TaskConfig:
     enabled: bool = True
     help: str = ""
     env: dict[str, str] = field(default_factory=dict)
+    resources: Resources | None = None
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -217,6 +227,7 @@ class Config:
     tasks: dict[str, TaskConfig]
     plugins: tuple[str, ...] | None = None
     agents: AgentSettings = AgentSettings()
+    ray: RaySettings = RaySettings()
     locations: dict[tuple[str, ...], Location] = field(default_factory=dict, repr=False, compare=False)
     unused_params: tuple[str, ...] = ()  # params that nothing refers to
     problems: tuple[Problem, ...] = ()  # what `examine` has found; never an error in what `load` returns

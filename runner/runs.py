@@ -27,6 +27,7 @@ from runner.engines import process_setup
 from runner.engines.base import EngineContext
 from runner.engines.reactor import LocalReactor, RealClock
 from runner.errors import UnsafeFolder
+from runner.model import CLUSTER_ENGINES
 from runner.plugins.hooks import Listeners, offered_engines
 from runner.plugins.plugin import changed_environment
 from runner.report.console import Console
@@ -120,6 +121,7 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
         tasks,
         worker_hooks=found.plugins.hooks.worker_hooks(),
         agents=config.agents,
+        ray=config.ray,
         plugins=found.plugins,
         description=describe_run(config, tasks, queues.values()),
         notices=tuple(each.message for each in found.problems if each.code == check.BROKEN_PLUGIN),
@@ -285,7 +287,7 @@ def execute_plan(
     `earlier`: the ledger of the durable run that goes on, which is closed at the end.
     """
     counts = [(len(task.config.workers), task.mode) for task in plan.tasks.values()]
-    here = sum(n for n, mode in counts if mode == "process" and plan.settings.engine != "agents")
+    here = sum(n for n, mode in counts if mode == "process" and plan.settings.engine not in CLUSTER_ENGINES)
     process_setup.raise_open_files_limit(here, sum(n for n, _ in counts))
     with contextlib.ExitStack() as stack:
         stack.enter_context(process_setup.deliver_signals())
@@ -464,7 +466,7 @@ def _open_engines(
     if local and "thread" not in modes:
         return engines
     name_thread = _capture_threads(printer, stack) if plan.settings.log == "prefix" else None
-    if "process" in modes and plan.settings.engine == "agents":
+    if "process" in modes and plan.settings.engine in CLUSTER_ENGINES:
         from runner.cluster_run import open_remote_engine
 
         engines["process"] = open_remote_engine(plan, reactor, printer.feed, printer.finish_name, stack)

@@ -19,7 +19,7 @@ from runner.config.reader import Reader
 from runner.config.source_map import VALUE_PART, SourceMap
 from runner.error_text import describe_error
 from runner.errors import ConfigError, PluginError
-from runner.model import OWN_ENGINES
+from runner.model import CLUSTER_ENGINES, OWN_ENGINES
 from runner.plugins import PluginSet
 from runner.plugins.hooks import offered_engines
 from runner.plugins.plugin import add_hook_note
@@ -146,10 +146,10 @@ def _check_engine(config: Config, plugins: PluginSet) -> Iterator[Problem]:
     if word not in found:
         known = [
             "`local`",
-            "`agents`",
+            *(f"`{each}`" for each in CLUSTER_ENGINES),
             *(f"`{each}` (of plugin {of.label})" for each, (of, _) in sorted(found.items())),
         ]
-        hint = f"{did_you_mean(word, ['local', 'agents', *found])} engines: {', '.join(known)}".lstrip()
+        hint = f"{did_you_mean(word, [*OWN_ENGINES, *found])} engines: {', '.join(known)}".lstrip()
         yield Problem("E313", f"unknown engine {quote_name(word)}", place, hint=hint)
     elif not callable(found[word][1]):
         text = f"engine {quote_name(word)} of plugin {found[word][0].label} is not an engine: it cannot be called"

@@ -47,7 +47,7 @@ def run(
     halt: shared.HaltOption = None,
     deadline: shared.DeadlineOption = None,
     engine: Annotated[
-        str | None, Option(metavar="NAME", help="Where processes live: local, agents, or an engine of a plugin.")
+        str | None, Option(metavar="NAME", help="Where processes live: local, agents, ray, or an engine of a plugin.")
     ] = None,
     log: Annotated[
         str | None, Option(metavar="prefix|raw", help="Prefix each line that tasks print, or leave it alone.")

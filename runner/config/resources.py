@@ -31,4 +31,6 @@ RESOURCES = KeyTable(
     Key("gpus", ValueType(_convert_gpus, _GPU_NUMBER.schema, "a number"), "GPUs, or a share of one", "0"),
     Key("memory", units.size(0), "memory; 0B: any", '"0B"'),
 )
-RESOURCES_TYPE = types.table_of(RESOURCES, Resources)
+_TABLE = types.table_of(RESOURCES, Resources)
+#: Left out, it stays so: a task that names no resources is not one that names the usual ones.
+RESOURCES_TYPE = _TABLE._replace(expand=lambda value: _TABLE.expand(value) if value else value)

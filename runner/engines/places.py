@@ -106,7 +106,7 @@ class WorkerPlaces:
         """Return what is missing, for people."""
         who = f"{len(self.waiting):,} of {count_with_noun(worker_count, 'worker')} wait for a place"
         if not self.nodes:
-            return f"{who}: no node has joined. {without_nodes}"
+            return f"{who}: no node has joined{'. ' * bool(without_nodes)}{without_nodes}"
         for worker in self.waiting.values():
             wanted = self._resources.get(worker.spec.task, _ONE_CPU)
             if not any(node.shares.could_fit(wanted) for node in self.nodes.values()):

@@ -116,7 +116,8 @@ class RemoteEngine:
         reactor.before_wait.append(self._confirm_output)
         versions = versions or installed_versions(())
         self._door = NodeDoor(reactor, listener, prove, versions, lost, self._on_joined, self._tell)
-        self._tell(invitation)
+        if invitation:
+            self._tell(invitation)
         self._fork_hook = forked_copies.ForkHook(self.abandon_in_fork)
 
     def abandon_in_fork(self) -> None:

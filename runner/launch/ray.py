@@ -233,7 +233,7 @@ class RayLauncher:
         if where:
             options["scheduling_strategy"] = self.node_affinity(where, soft=True)
         agent.actor = self.actor_class.options(**options).remote()
-        words = ["--name", name, "--places", str(load.total())]
+        words = ["--name", name, "--places", f"{cpus:g}", *(["--memory", f"{memory:.0f}"] if memory else [])]
         started = agent.actor.start.remote(self.join, _EXECUTE, words).future()
         ended = agent.actor.wait.remote().future()
         started.add_done_callback(lambda done: self.events.put(("started", name, done)))

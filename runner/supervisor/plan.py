@@ -13,7 +13,7 @@ from runner.config import resolved
 from runner.config.value_types import usable_cores
 from runner.events import Machine, QueuePlanned, RunPlan, TaskPlanned
 from runner.ledger.subscriptions import Subscription
-from runner.model import AgentSettings
+from runner.model import AgentSettings, RaySettings
 from runner.secret_masks import SecretMask
 from runner.structs import dataclass, field
 from runner.topology import TaskNode, Topology
@@ -96,6 +96,7 @@ class Plan:
     worker_hooks: tuple[WorkerHook, ...] = ()
     #: Of a run whose processes are on machines that join.
     agents: AgentSettings = AgentSettings()
+    ray: RaySettings = RaySettings()
     #: The plugins of the run, for the engine that executes it; None: there are none.
     plugins: PluginSet | None = field(default=None, repr=False, compare=False)
     #: The same for people, as events tell it.

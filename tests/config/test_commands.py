@@ -365,7 +365,7 @@ def complete(run, monkeypatch):
         ("runner run --set tasks.eat.tim", ["tasks.eat.timeout="]),
         ("runner run -t ", ["bake", "eat", "sing"]),
         ("runner run --skip s", ["sing"]),
-        ("runner explain W40", ["W401", "W403", "W404", "W406", "W407", "W408"]),
+        ("runner explain W40", ["W401", "W403", "W404", "W406", "W407", "W408", "W409"]),
         ("runner list f", ["functions"]),
         ("runner graph --format m", ["mermaid"]),
         ("runner check --st", ["--strict", "--static"]),

@@ -24,7 +24,8 @@ from helpers import existing, still_there
 from remote_agents import LIMIT, open_remote
 
 from runner import events
-from runner.engines import nodes, remote
+from runner.cluster import versions
+from runner.engines import remote
 from runner.engines.engine_events import Announcement, MessageReceived, WorkerExited, WorkerLeaving
 from runner.engines.reactor import LocalReactor
 from runner.model import Lifespan, Restarts
@@ -145,10 +146,10 @@ def test_two_machines_of_one_name_are_told_apart(rig):
 
 
 def test_another_version_is_refused_by_both_ends(rig, monkeypatch):
-    monkeypatch.setattr(nodes, "__version__", "9.9")
+    monkeypatch.setattr(versions, "__version__", "9.9")
     made = rig(agents=1)
     made.until(lambda: len(made.notices()) == 2)
-    assert "was refused: it has runner 0.1.0, and this run has 9.9" in made.notices()[1]
+    assert "refused: n1 has other versions than this run:\n  runner 9.9: 0.1.0 on n1" in made.notices()[1]
     assert made.machines.agents[0].wait(30) == 3
     assert not made.of(events.NodeJoined)
 
@@ -228,7 +229,7 @@ def test_an_agent_that_sends_what_is_not_a_message_is_given_up(rig, data):
     thread = threading.Thread(target=proof.finish)
     thread.start()
     made.until(lambda: not thread.is_alive())
-    hello = agent_messages.Hello("odd", "odd", 1, 1, 1, 1, nodes.__version__, platform.python_version())
+    hello = agent_messages.Hello("odd", "odd", 1, 1, 1, 1, versions.__version__, platform.python_version())
     body = agent_messages.encode_body(hello)
     sock.sendall(FRAME_HEAD.pack(agent_messages.HELLO, 0, 0, len(body)) + body)
     made.start(0)
