@@ -45,6 +45,11 @@ def _run_command() -> int:
     # The children of a pool in a thread task would execute the command's script again, or import what it does.
     vars(sys.modules["__main__"]).update(__spec__=None, __file__=None)
     streams.open_standard_streams()
+    if sys.argv[1:2] == ["agent"]:
+        from runner.agent import program
+
+        if (options := program.parse_options(sys.argv[2:])) is not None:
+            return program.run_program(options)
     gc_tuning.freeze_until_exit()
     with gc_tuning.gc_paused():
         from runner.cli import app

@@ -290,11 +290,12 @@ class TaskEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class WorkerReady(Event):
-    """A worker has loaded its function and is set up."""
+    """A worker has loaded its function and is set up. `node` is its machine, if that is not this one."""
 
     task: str
     worker: str
     pid: int
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +312,7 @@ class WorkerDied(Event):
     """A worker has ended as it should not. `item` is what it executed, `why` how it ended.
 
     `preview` shows the item; with `count` above 1 it is the first of `count` items, of which the worker executed one.
-    `told`: that and why was told in an `ItemFailed` before.
+    `told`: that and why was told before, in an `ItemFailed` or a `NodeLost`.
     """
 
     task: str
@@ -323,6 +324,7 @@ class WorkerDied(Event):
     preview: str = ""
     count: int = 1
     told: bool = False
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,6 +352,7 @@ class ItemTimedOut(Event):
     limit: float
     item: str = ""
     preview: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +364,7 @@ class Stack(Event):
     pid: int
     text: str
     why: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,6 +390,26 @@ class WorkerProgress(Event):
     worker: str
     done: float
     total: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeJoined(Event):
+    """A machine has become part of the run: its name, its host, and how many workers it takes."""
+
+    node: str
+    host: str
+    places: int
+    cpus: int = 0
+    memory: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLost(Event):
+    """A machine is not part of the run any more, and `why`; `workers` are those that were lost with it."""
+
+    node: str
+    why: str
+    workers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 #: How the names of local plugins' modules begin.
 LOCAL_PREFIX = f"{__name__}."
+#: How the private folders of agents begin, and where in them is code of another machine, under its paths there. An
+#: agent has its folder in `sys.path`, which its workers and their children inherit; no import finds anything in it.
+FOLDER_PREFIX, SENT_CODE = "runner-agent-", "sent-code"
 #: A package without a folder: the finder knows what is in it.
 __path__: list[str] = []
 
@@ -38,6 +41,20 @@ def module_name(folder: str, name: str) -> str:
     return LOCAL_PREFIX + ".".join(word.replace("%", "%25").replace(".", "%2E") for word in (folder, name))
 
 
+def located(path: str, import_path: Sequence[str]) -> str:
+    """Return the place on this machine of a file or folder of plugins: as it is, but for code that was sent here.
+
+    >>> located("/home/me/plugins", ["/usr/lib/python3"])
+    '/home/me/plugins'
+    """
+    for entry in import_path:
+        if FOLDER_PREFIX in entry and os.path.basename(entry).startswith(FOLDER_PREFIX):  # noqa: PTH119  as quick as can be
+            sent = f"{entry}/{SENT_CODE}{path}"
+            if os.path.exists(sent):  # noqa: PTH110
+                return sent
+    return path
+
+
 class _Finder:
     """A finder of folders as packages, and of the modules in them; Python finds by itself what is below those."""
 
@@ -50,6 +67,7 @@ class _Finder:
         if not name.startswith(LOCAL_PREFIX):
             return None
         words = [word.replace("%2E", ".").replace("%25", "%") for word in name.removeprefix(LOCAL_PREFIX).split(".")]
+        words[0] = located(words[0], sys.path)
         if len(words) == 1:
             package = ModuleSpec(name, None, is_package=True)
             package.submodule_search_locations = words

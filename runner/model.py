@@ -51,6 +51,29 @@ class RunSettings:
     overlap: Overlap = "allow"
 
 
+#: Engines whose workers live on machines that join, and all names of engines that a plugin cannot have.
+CLUSTER_ENGINES = ("agents", "ray")
+OWN_ENGINES = ("local", *CLUSTER_ENGINES)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """The `[agents]` table: of a run whose processes are on other machines. `nodes` None: as many as join."""
+
+    nodes: int | None = None
+    listen: str = ""
+    lost: float = 10.0
+    folder: str = ""
+    encrypt: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RaySettings:
+    """The `[ray]` table: the cluster whose machines have the processes of a run."""
+
+    address: str = "auto"
+
+
 @dataclass(frozen=True, slots=True)
 class QueueConfig:
     """One `[queues.NAME]` table."""
@@ -128,6 +151,15 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class Resources:
+    """What each worker of a task needs of its machine: CPUs, GPUs (or a share of one), bytes of memory (0: any)."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TaskConfig:
     """One `[tasks.NAME]` table. `mode` is None until the function's own declaration is known."""
 
@@ -156,6 +188,7 @@ class TaskConfig:
     enabled: bool = True
     help: str = ""
     env: dict[str, str] = field(default_factory=dict)
+    resources: Resources | None = None
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -209,6 +242,8 @@ class Config:
     queues: dict[str, QueueConfig]
     tasks: dict[str, TaskConfig]
     plugins: tuple[str, ...] | None = None
+    agents: AgentSettings = AgentSettings()
+    ray: RaySettings = RaySettings()
     locations: dict[tuple[str, ...], Location] = field(default_factory=dict, repr=False, compare=False)
     unused_params: tuple[str, ...] = ()  # params that nothing refers to
     problems: tuple[Problem, ...] = ()  # what `examine` has found; never an error in what `load` returns

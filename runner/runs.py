@@ -27,6 +27,7 @@ from runner.engines import process_setup
 from runner.engines.base import EngineContext
 from runner.engines.reactor import LocalReactor, RealClock
 from runner.errors import UnsafeFolder
+from runner.model import CLUSTER_ENGINES
 from runner.plugins.hooks import Listeners, offered_engines
 from runner.plugins.plugin import changed_environment
 from runner.report.console import Console
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
     from runner.store.durable_folder import DurableFolder
     from runner.supervisor.dead_letters import FailureEvidence
     from runner.supervisor.outcome import RunOutcome
-    from runner.tasks import Reference
     from runner.transport.messages import KeptItem
 
 _SIGNALS = [
@@ -120,6 +120,8 @@ def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
         queues,
         tasks,
         worker_hooks=found.plugins.hooks.worker_hooks(),
+        agents=config.agents,
+        ray=config.ray,
         plugins=found.plugins,
         description=describe_run(config, tasks, queues.values()),
         notices=tuple(each.message for each in found.problems if each.code == check.BROKEN_PLUGIN),
@@ -302,7 +304,8 @@ def execute_plan(
     `earlier`: the ledger of the durable run that goes on, which is closed at the end.
     """
     counts = [(len(task.config.workers), task.mode) for task in plan.tasks.values()]
-    process_setup.raise_open_files_limit(sum(n for n, mode in counts if mode == "process"), sum(n for n, _ in counts))
+    here = sum(n for n, mode in counts if mode == "process" and plan.settings.engine not in CLUSTER_ENGINES)
+    process_setup.raise_open_files_limit(here, sum(n for n, _ in counts))
     with contextlib.ExitStack() as stack:
         stack.enter_context(process_setup.deliver_signals())
         letters = _RunDeadLetters(plan, printer)
@@ -473,15 +476,19 @@ def _open_engines(
         stack.callback(arenas.close)
         spawner = Spawner()
         needs_asyncio = any(task.shape.is_async for task in process_tasks)
-        spawner.start_fork_server(_process_references(plan), needs_asyncio, [task.config.env for task in process_tasks])
+        spawner.start_fork_server(plan.process_references, needs_asyncio, [task.config.env for task in process_tasks])
         engines["process"] = ProcessEngine(reactor, page, spawner, attach, arenas)
         stack.callback(engines["process"].close)
     if local and "thread" not in modes:
         return engines
     name_thread = _capture_threads(printer, stack) if plan.settings.log == "prefix" else None
-    if "process" in modes and not local:
+    if "process" in modes and plan.settings.engine in CLUSTER_ENGINES:
+        from runner.cluster_run import open_remote_engine
+
+        engines["process"] = open_remote_engine(plan, reactor, printer.feed, printer.finish_name, stack)
+    elif "process" in modes and not local:
         assert plan.plugins is not None
-        context = EngineContext(reactor, _process_references(plan), attach, name_thread, plan.plugins.folder)
+        context = EngineContext(reactor, plan.process_references, attach, name_thread, plan.plugins.folder)
         engines["process"] = offered_engines(plan.plugins.hooks)[0][plan.settings.engine][1](context)
         stack.callback(engines["process"].close)
     if "thread" in modes:
@@ -504,8 +511,3 @@ def _capture_threads(printer: Printer, stack: contextlib.ExitStack) -> Callable[
     from runner.report.capture import ThreadCapture
 
     return stack.enter_context(ThreadCapture(printer)).name_thread
-
-
-def _process_references(plan: Plan) -> tuple[Reference, ...]:
-    functions = [task.reference for task in plan.tasks.values() if task.mode == "process"]
-    return (*functions, *(hook.reference for hook in plan.worker_hooks))

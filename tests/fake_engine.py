@@ -15,9 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from virtual_disk import VirtualDisk, VirtualKeeper
 
-from runner.engines.engine_events import ExitStatus, MessageReceived, SignalReceived, WorkerExited
+from runner.engines.engine_events import (
+    Announcement,
+    ExitStatus,
+    MessageReceived,
+    SignalReceived,
+    WorkerExited,
+    WorkerLeaving,
+)
 from runner.error_text import ErrorText
-from runner.events import STATES, RunEnded
+from runner.events import STATES, NodeJoined, RunEnded
 from runner.model import Backoff, OutputPort, QueueConfig, RunSettings, TaskConfig
 from runner.supervisor.loop import Supervisor
 from runner.supervisor.plan import Plan, TaskPlan
@@ -73,6 +80,8 @@ class Script:
     source_deaths: float = 0.0
     hangs: float = 0.0
     handback: bool = True
+    #: So many machines have the workers, each a place for two; they die, leave with notice, and join again.
+    machines: int = 0
 
     def draw(self, *key: object) -> random.Random:
         return random.Random(repr((self.seed, *key)))
@@ -160,6 +169,11 @@ class FakeWorker:
     push: int = 1
     #: Messages that have not arrived.
     under_way: int = 0
+    #: Its machine; what it has executed since when.
+    machine: int = 0
+    since: float = 0.0
+    #: The supervisor has been told that it is to go.
+    has_notice: bool = False
 
     @property
     def due(self) -> bool:
@@ -182,13 +196,101 @@ class FakeEngine:
         self.source_lives: Counter[str] = Counter()
         self.deaths = 0
         self.started = 0
+        #: Machines that are there, and those that are leaving; workers that wait for a place, in turn.
+        self.machines: set[int] = set()
+        self.leaving: set[int] = set()
+        self.waiting: list[FakeWorker] = []
+        self.chance = random.Random(f"machines {script.seed}")
+        self.lost_machines = 0
+        for number in range(1, script.machines + 1):
+            self._join_later(number)
 
     def start(self, spec: Any, life: int) -> int:
         worker = FakeWorker(spec, life)
         self.workers[spec.slot] = worker
         self.started += 1
+        if self.script.machines:
+            self.waiting.append(worker)
+            self._place()
+            return 0
         self.hub.at(self.random.uniform(0, 0.01), lambda: self._ready(worker))
         return 1000 + self.started
+
+    # -- machines ------------------------------------------------------------------------------
+
+    def _join_later(self, number: int) -> None:
+        def join() -> Any:
+            self.machines.add(number)
+            if self.lost_machines < 20:  # else it would never end
+                self.hub.at(self.chance.choice([0.01, 0.1, 1.0, 10.0]), lambda: self._go(number))
+            self._place()
+            return Announcement(NodeJoined(self.hub.clock.now(), str(number), "fake", 2))
+
+        self.hub.at(self.chance.choice([0, 0.001, 0.1, 3.0]), join)
+
+    def on_machine(self, number: int) -> list[FakeWorker]:
+        return [each for each in self.workers.values() if each.machine == number and each.alive]
+
+    def _place(self) -> None:
+        """Start what waits: two workers on a machine, and the first of each task wherever there is one."""
+        open_ = sorted(self.machines - self.leaving)
+        for worker in list(self.waiting) if open_ else ():
+            there = [each for number in self.machines for each in self.on_machine(number)]
+            number = min(open_, key=lambda each: len(self.on_machine(each)))
+            is_first = all(each.spec.task != worker.spec.task for each in there)
+            if is_first or len(self.on_machine(number)) < 2:
+                self.waiting.remove(worker)
+                worker.machine = number
+                self.hub.at(self.random.uniform(0, 0.01), lambda worker=worker: self._ready(worker))
+
+    def waits_for_place(self, slot: int) -> bool:
+        return self.workers[slot] in self.waiting
+
+    def withdraw_start(self, slot: int) -> bool:
+        worker = self.workers[slot]
+        if worker not in self.waiting:
+            return False
+        self.waiting.remove(worker)
+        worker.alive = False
+        return True
+
+    def _go(self, number: int) -> Any:
+        """A machine dies, or says that it will; one with an item over which workers have died stays."""
+        if any(worker.suspect for worker in self.on_machine(number)):
+            self.hub.at(0.01, lambda: self._go(number))
+            return None
+        self.lost_machines += 1
+        if self.chance.random() < 0.4:
+            self.leaving.add(number)
+            for worker in self.on_machine(number):
+                self.hub.at(0, lambda worker=worker: self._give_notice(worker))
+            self._leave_when_idle(number)
+            return None
+        self._lose(number)
+        return None
+
+    @staticmethod
+    def _give_notice(worker: FakeWorker) -> Any:
+        worker.has_notice = worker.alive
+        return WorkerLeaving(worker.spec.slot, worker.life)
+
+    def _leave_when_idle(self, number: int) -> None:
+        if self.on_machine(number):
+            self.hub.at(0.05, lambda: self._leave_when_idle(number))
+        else:
+            self.leaving.discard(number)
+            self._lose(number)
+
+    def _lose(self, number: int) -> None:
+        lost = self.on_machine(number)
+        self.machines.discard(number)
+        for worker in lost:
+            worker.alive = False
+            stood = worker.lease and self.hub.clock.now() - worker.since > 1.0
+            position = Position(worker.lease, worker.index) if stood else Position(0, 0)
+            gone = WorkerExited(worker.spec.slot, worker.life, ExitStatus(text="lost"), position, lost=True)
+            self.hub.at(0, lambda gone=gone: gone)
+        self._join_later(number)
 
     def _ready(self, worker: FakeWorker) -> Any:
         if not worker.alive:
@@ -212,6 +314,7 @@ class FakeEngine:
         if not worker.alive:
             return
         if isinstance(message, Grant):
+            assert not worker.has_notice, f"{worker.spec.name} is to go, and is given more"
             for grant in (message, *message.other_grants):
                 worker.waiting.append(grant)
                 self._begin(worker)
@@ -281,7 +384,7 @@ class FakeEngine:
         self._next(worker, grant, work, 0, [], [], 0.0)
 
     def _next(self, worker: FakeWorker, grant: Grant, work: Any, at: int, outs: Any, fails: Any, spent: float) -> None:
-        worker.lease, worker.index = grant.lease, at
+        worker.lease, worker.index, worker.since = grant.lease, at, self.hub.clock.now()
         late = self.script.handback and at and spent > 2 * grant.time_slice
         if at < len(work) and late and worker.spec.is_only_worker:
             self._say_so_far(worker, grant, at, outs, fails, spent)
@@ -373,6 +476,7 @@ class FakeEngine:
             if not worker.alive:
                 return None
             worker.alive = False
+            self._place()
             return WorkerExited(worker.spec.slot, worker.life, ExitStatus(code=0), Position(0, 0))
 
         # A source that is stopped has more, as a real one says.
@@ -387,6 +491,9 @@ class FakeEngine:
             return None
         worker.alive = False
         self.deaths += 1
+        if worker in self.waiting:
+            self.waiting.remove(worker)
+        self._place()
         return WorkerExited(worker.spec.slot, worker.life, ExitStatus(signal=9), Position(worker.lease, worker.index))
 
     def kill(self, slot: int) -> bool:

@@ -15,6 +15,11 @@ def count_to(count: int) -> Iterator[int]:
     yield from range(count)
 
 
+def shout(length: int) -> int:
+    print("x" * length)
+    return length
+
+
 def hang(item: Any) -> Any:
     go_on.wait(60)
     return item

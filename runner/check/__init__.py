@@ -19,6 +19,7 @@ from runner.config.reader import Reader
 from runner.config.source_map import VALUE_PART, SourceMap
 from runner.error_text import describe_error
 from runner.errors import ConfigError, PluginError
+from runner.model import CLUSTER_ENGINES, OWN_ENGINES
 from runner.plugins import PluginSet
 from runner.plugins.hooks import offered_engines
 from runner.plugins.plugin import add_hook_note
@@ -135,7 +136,7 @@ def _check_names(config: Config, plugins: PluginSet) -> Iterator[Problem]:
 
 def _check_engine(config: Config, plugins: PluginSet) -> Iterator[Problem]:
     word = config.run.engine
-    if word in {"local", "ray"}:
+    if word in OWN_ENGINES:
         return
     place = config.place("run", "engine")
     found, wrong = offered_engines(plugins.hooks)
@@ -143,8 +144,12 @@ def _check_engine(config: Config, plugins: PluginSet) -> Iterator[Problem]:
         trace = describe_error(error).traceback.rstrip() if error else "block one of them: --no-plugin NAME"
         yield Problem("E313", f"plugin {plugin.label} has a wrong engine: {text}", place, hint=trace)
     if word not in found:
-        known = ["`local`", *(f"`{each}` (of plugin {of.label})" for each, (of, _) in sorted(found.items()))]
-        hint = f"{did_you_mean(word, ['local', *found])} engines: {', '.join(known)}".lstrip()
+        known = [
+            "`local`",
+            *(f"`{each}`" for each in CLUSTER_ENGINES),
+            *(f"`{each}` (of plugin {of.label})" for each, (of, _) in sorted(found.items())),
+        ]
+        hint = f"{did_you_mean(word, [*OWN_ENGINES, *found])} engines: {', '.join(known)}".lstrip()
         yield Problem("E313", f"unknown engine {quote_name(word)}", place, hint=hint)
     elif not callable(found[word][1]):
         text = f"engine {quote_name(word)} of plugin {found[word][0].label} is not an engine: it cannot be called"

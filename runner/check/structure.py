@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from runner.config.value_types import usable_cores
+from runner.model import CLUSTER_ENGINES
 from runner.problems import Problem, quote_name
 from runner.topology import TaskNode, Topology, strongly_connected
 
@@ -225,6 +226,9 @@ def thread_problems(config: Config, task: TaskConfig, why: str) -> Iterator[Prob
     if task.env and _has_own_key(config, task.name, "env"):
         text = f"task {quote_name(task.name)} has an `env`, {why}; threads share the environment of the whole run"
         yield Problem("E214", text, _location_of_key(config, task.name, "env"), hint=f"{say} `env` out")
+    if task.resources is not None and _has_own_key(config, task.name, "resources"):
+        text = f"`resources` of task {quote_name(task.name)} has no effect: it runs in threads, which stay here"
+        yield Problem("E210", text, config.place("tasks", task.name, "resources"), hint=f"{say} `resources` out")
 
 
 def _find_unused_keys(config: Config, task: TaskConfig) -> Iterator[Problem]:
@@ -262,7 +266,12 @@ def _find_warnings(config: Config, tasks: list[TaskConfig]) -> Iterator[Problem]
                 hint = f"the workers have started by then: set {quote_name(word)} for runner itself"
                 place = config.place("tasks", task.name, "env", word)
                 yield Problem("W408", f"{text}, not for the workers", place, "warning", hint)
-        if len(task.workers) > most and _has_own_key(config, task.name, "workers"):
+        on_other_machines = config.run.engine in CLUSTER_ENGINES
+        if task.resources is not None and not on_other_machines and _has_own_key(config, task.name, "resources"):
+            text = f"`resources` of task {named} is not heeded by the engine {quote_name(config.run.engine)}"
+            hint = "it counts with the engines `agents` and `ray`, whose workers are placed by it"
+            yield Problem("W410", text, config.place("tasks", task.name, "resources"), "warning", hint)
+        if not on_other_machines and len(task.workers) > most and _has_own_key(config, task.name, "workers"):
             text = f"task {named} wants {len(task.workers)} processes on {usable_cores()} cores"
             hint = '`workers = "auto"` is one for each core'
             yield Problem("W403", text, config.place("tasks", task.name, "workers"), "warning", hint)

@@ -32,6 +32,7 @@ class RunnerGroup(typer.core.TyperGroup):
     verbs: ClassVar[dict[str, tuple[str, str]]] = {
         "run": ("runner.cli.run:run", "Run the tasks of a file."),
         "resume": ("runner.cli.resume:resume", "Go on with a durable run, where it was."),
+        "agent": ("runner.cli.agent:agent", "Lend this machine to a run on several."),
         "check": ("runner.cli.check:check", "Show all errors of the files, and start nothing."),
         "show": ("runner.cli.show:show", "Show the resolved file in its long form."),
         "graph": ("runner.cli.graph:graph", "Draw the tasks and queues of a file."),

@@ -46,6 +46,9 @@ def run(
     grace: shared.GraceOption = None,
     halt: shared.HaltOption = None,
     deadline: shared.DeadlineOption = None,
+    engine: Annotated[
+        str | None, Option(metavar="NAME", help="Where processes live: local, agents, ray, or an engine of a plugin.")
+    ] = None,
     log: Annotated[
         str | None, Option(metavar="prefix|raw", help="Prefix each line that tasks print, or leave it alone.")
     ] = None,
@@ -107,7 +110,7 @@ def run(
     given, file = _given_params(param, params_file), shared.file_or_default(file, "run")
     sets = shared.parse_pairs(set_, "--set")
     record = "0" if no_record else None
-    sets += shared.run_settings(grace=grace, log=log, halt=halt, deadline=deadline, record=record)
+    sets += shared.run_settings(grace=grace, engine=engine, log=log, halt=halt, deadline=deadline, record=record)
     sets += [] if durable is None and not resume else [("run.durable", "false" if durable is False else "true")]
     loaded = config.select_tasks(config.examine(file, params=given, sets=sets, lenient=help_params), task, skip)
     if limit is not None and loaded.run.durable:

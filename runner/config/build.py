@@ -14,7 +14,7 @@ from runner.config.source_map import VALUE_PART, SourceMap
 from runner.config.toml import parse_value
 from runner.config.units import plain_value
 from runner.errors import ConfigError, UsageError
-from runner.model import Config, GivenValues, QueueConfig, RunSettings, TaskConfig
+from runner.model import AgentSettings, Config, GivenValues, QueueConfig, RaySettings, RunSettings, TaskConfig
 from runner.problems import Location, Problem, quote_name, render_problems
 from runner.text import clean_text, did_you_mean
 
@@ -147,6 +147,8 @@ class _Builder:
             folder=folder,
             title=made.get("title", ""),
             run=RunSettings(**made.get("run", {})),
+            agents=AgentSettings(**made.get("agents", {})),
+            ray=RaySettings(**made.get("ray", {})),
             params={word: plain_value(value) for word, value in self.params.values.items()},
             queues={word: self._make_queue(word, table, defaults.get("queue", {})) for word, table in queues.items()},
             tasks={word: self._make_task(word, table, defaults.get("task", {})) for word, table in tasks.items()},

@@ -12,6 +12,7 @@ from typing import Any
 from runner.config import units
 from runner.config import value_types as types
 from runner.config.reader import Key, KeyTable
+from runner.config.resources import RESOURCES, RESOURCES_TYPE
 from runner.model import Backoff, Lifespan, Restarts
 
 #: A time that must not be 0.
@@ -27,7 +28,9 @@ RUN = KeyTable(
     Key("deadline", _SOME_TIME,
         "when the run has ended, drained or not (draining begins before it, at most `grace`); exit 124"),
     Key("grace", units.duration(), "time to drain after the first Ctrl-C or SIGTERM", '"10s"'),
-    Key("engine", types.ENGINE, 'where processes live: `"local"`, or an engine of a plugin', '"local"'),
+    Key("engine", types.ENGINE,
+        'where processes live: `"local"`; `"agents"`, on machines that join; `"ray"`, on a Ray cluster; or an engine'
+        " of a plugin", '"local"'),
     Key("log", types.choice("prefix", "raw"),
         "lines of output carry the name of their worker, or are left alone", '"prefix"'),
     Key("state", types.PATH, "folder of ledgers, dead letters and reports, relative to the file", '".runner"'),
@@ -40,6 +43,25 @@ RUN = KeyTable(
         "when a run of this file begins while another one goes on: both go on, it is refused (exit 3), or it waits",
         '"allow"'),
     Key("max_item", units.SIZE, "the largest item that may travel between processes", '"256MiB"'),
+)
+
+AGENTS = KeyTable(
+    "agents",
+    Key("nodes", types.integer(), "the most machines that may join", "as many as do"),
+    Key("listen", types.ADDRESS, "where agents dial in, host and port; port 0 is any that is free",
+        "the address by which other machines reach this one"),
+    Key("lost", units.duration(2.0), "silence after which a machine counts as gone", '"10s"'),
+    Key("folder", types.TEXT,
+        "where the nodes have the project's folder: workers begin there, and nothing is sent",
+        "local plugins are sent to the nodes"),
+    Key("encrypt", types.BOOLEAN,
+        "connections are TLS; if false, both ends prove to have the run's key, and what follows is plain", "true"),
+)
+
+RAY = KeyTable(
+    "ray",
+    Key("address", types.TEXT,
+        'the cluster, as Ray has it: `"auto"`, `"HOST:PORT"`; `"local"` starts one here for the run', '"auto"'),
 )
 
 QUEUE = KeyTable(
@@ -122,6 +144,8 @@ TASK = KeyTable(
     Key("help", types.TEXT, "a line for people"),
     Key("env", types.ENVIRONMENT,
         "environment variables of its workers; for processes only (E214), because threads share one environment", "{}"),
+    Key("resources", RESOURCES_TYPE, "what each worker needs of its node, with the engines `agents` and `ray`",
+        "one CPU"),
 )
 
 #: What belongs to one task only cannot be a default for all of them.
@@ -153,6 +177,8 @@ TOP = KeyTable(
     Key("title", types.TEXT, "a name of the whole, for people"),
     Key("plugins", types.STRINGS, "files, folders, module names; default: the folder plugins/ beside the file"),
     Key("run", types.table_of(RUN), "settings of the run"),
+    Key("agents", types.table_of(AGENTS), "settings of the engines `agents` and `ray`"),
+    Key("ray", types.table_of(RAY), "settings of the engine of that name"),
     Key("params", types.declarations(PARAM), "values that the command line may give"),
     Key("queues", types.named_tables(QUEUE), "the queues"),
     Key("tasks", types.named_tables(TASK), "the tasks"),
@@ -160,12 +186,12 @@ TOP = KeyTable(
 )
 # fmt: on
 
+_PARTS = (BATCH, BACKOFF, RESTARTS, LIFESPAN, RESOURCES)
 TABLES: dict[str, KeyTable] = {
-    table.name: table
-    for table in (TOP, RUN, QUEUE, TASK, TASK_DEFAULTS, DEFAULTS, PARAM, BATCH, BACKOFF, RESTARTS, LIFESPAN)
+    table.name: table for table in (TOP, RUN, AGENTS, RAY, QUEUE, TASK, TASK_DEFAULTS, DEFAULTS, PARAM, *_PARTS)
 }
 #: Where a key belongs that stands in another of these tables.
-HOMES = {"the top of the file": TOP, "[run]": RUN, "queues": QUEUE, "tasks": TASK}
+HOMES = {"the top of the file": TOP, "[run]": RUN, "[agents]": AGENTS, "[ray]": RAY, "queues": QUEUE, "tasks": TASK}
 
 
 def build_schema() -> dict[str, Any]:

@@ -31,11 +31,8 @@ class PlannedFeature(NamedTuple):
 #: By table and key.
 PLANNED: dict[tuple[str, str], PlannedFeature] = {
     ("top", "tests"): PlannedFeature("[[tests]]", "tests in the file", lambda value: value != []),
-    ("top", "ray"): PlannedFeature("[ray]", "the engine ray"),
-    ("run", "engine"): PlannedFeature('engine = "ray"', "the engine ray", lambda value: value == "ray"),
     ("queue", "lane"): PlannedFeature("lane", "lanes"),
     ("task", "workers"): PlannedFeature(
         'workers = "2..16"', "workers that adapt", lambda value: isinstance(value, str) and ".." in value
     ),
-    ("task", "resources"): PlannedFeature("resources", "the placing of workers"),
 }

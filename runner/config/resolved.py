@@ -12,6 +12,7 @@ from runner.config import grammar
 from runner.config.reader import UNKNOWN
 from runner.config.units import Written
 from runner.errors import UsageError
+from runner.model import CLUSTER_ENGINES
 from runner.problems import format_location
 from runner.text import clean_text
 
@@ -50,6 +51,10 @@ def _resolved_lines(config: Config) -> Iterator[tuple[tuple[str, ...], str, str,
         if key in filled:
             yield (), key, to_toml(filled[key]), _describe_origin(config, (key,))
     yield from _table_lines(config, ("run",), grammar.RUN, filled.get("run"))
+    if config.run.engine in CLUSTER_ENGINES or "agents" in filled:
+        yield from _table_lines(config, ("agents",), grammar.AGENTS, filled.get("agents"))
+    if config.run.engine == "ray" or "ray" in filled:
+        yield from _table_lines(config, ("ray",), grammar.RAY, filled.get("ray"))
     for table, names in ((grammar.QUEUE, config.queues), (grammar.TASK, config.tasks)):
         for name in names:
             path = (f"{table.name}s", name)

@@ -96,6 +96,7 @@ def _matching(pattern: str, wanted: str, code: str, hint: str) -> ValueType:
 
 
 ENGINE = _matching(NAME_PATTERN, "the name of an engine", "E105", NAME_WANTED)
+ADDRESS = _matching(r"[^\s]*:\d{1,5}", "an address", "E105", 'such as "10.0.0.7:0" (any port) or "0.0.0.0:7000"')
 CALL = _matching(_CALL, "the name of a function", "E107", '"function", "plugin.function" or "package.module:function"')
 
 

@@ -22,7 +22,11 @@ class Engine(Protocol):
     """The home of the workers of one kind. A slot is one worker's place; it has one worker at a time."""
 
     def start(self, spec: WorkerSpec, generation: int) -> int:
-        """Start the worker of `spec.slot`; return its process id. SpawnError when the machine refuses."""
+        """Start the worker of `spec.slot`; return its process id. SpawnError when the machine refuses.
+
+        0: the pid comes with `Ready`, a refusal as `WorkerExited`. Where there is no place for it, it is started when
+        there is; such an engine has `waits_for_place(slot)`, and `withdraw_start(slot)`: True if it waited.
+        """
 
     def send(self, slot: int, message: ToWorker) -> None:
         """Hand a message over; never blocks."""

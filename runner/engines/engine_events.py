@@ -9,6 +9,7 @@ from msgspec import Struct
 from runner.error_text import signal_name
 
 if TYPE_CHECKING:
+    from runner.events import Event
     from runner.transport.progress_page import Position
 
 
@@ -40,6 +41,8 @@ class WorkerExited(Struct, frozen=True):
 
     `position` is what its progress slot showed, `stack` what faulthandler wrote last, without frames of ours.
     `socket_broken`: it had closed its socket, or written into it what is not a message; later ones were not read.
+    `lost`: its machine is gone with all its workers. Then `position` is that of an item which it had executed for over
+    a second, or none.
     """
 
     slot: int
@@ -48,6 +51,20 @@ class WorkerExited(Struct, frozen=True):
     position: Position
     stack: str = ""
     socket_broken: bool = False
+    lost: bool = False
+
+
+class WorkerLeaving(Struct, frozen=True):
+    """The machine of a worker is to be taken away: it answers what it holds, and another worker goes on elsewhere."""
+
+    slot: int
+    generation: int
+
+
+class Announcement(Struct, frozen=True):
+    """Something of an engine's that people are to be told, in turn with what the supervisor tells."""
+
+    event: Event
 
 
 class SignalReceived(Struct, frozen=True):
@@ -62,4 +79,4 @@ class GroupKept(Struct, frozen=True):
     group_number: int
 
 
-EngineEvent = MessageReceived | WorkerExited | SignalReceived | GroupKept
+EngineEvent = MessageReceived | WorkerExited | WorkerLeaving | Announcement | SignalReceived | GroupKept

@@ -83,13 +83,23 @@ def find_distributions(path: Iterable[str] | None = None) -> Iterator[Distributi
         except OSError:
             continue
         for folder in sorted(names):
-            stem, _, kind = folder.rpartition(".")
-            if kind in {"dist-info", "egg-info"}:
-                name, dash, version = stem.rpartition("-") if kind == "dist-info" else stem.partition("-")
-                name, version = (name, version) if dash else (stem, "")
-                if normalized_name(name) not in seen:
-                    seen.add(normalized_name(name))
-                    yield Distribution(name, version, f"{site or '.'}/{folder}")
+            name, version = name_and_version(folder)
+            if name and normalized_name(name) not in seen:
+                seen.add(normalized_name(name))
+                yield Distribution(name, version, f"{site or '.'}/{folder}")
+
+
+def name_and_version(folder: str) -> tuple[str, str]:
+    """Return what the name of a folder of metadata says; two empty texts for any other folder.
+
+    >>> name_and_version("acme_tasks-2.1.dist-info"), name_and_version("acme_tasks")
+    (('acme_tasks', '2.1'), ('', ''))
+    """
+    stem, _, kind = folder.rpartition(".")
+    if kind not in {"dist-info", "egg-info"}:
+        return "", ""
+    name, dash, version = stem.rpartition("-") if kind == "dist-info" else stem.partition("-")
+    return (name, version) if dash else (stem, "")
 
 
 def _read_text(file: str) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from runner.error_text import describe_error
 from runner.events import Notice
 from runner.hookspecs import MARK, NAMES, PROJECT, Hooks, WorkerHook
+from runner.model import OWN_ENGINES
 from runner.plugins.plugin import add_hook_note
 from runner.tasks import Reference, TaskFunction, provided_functions
 from runner.text import did_you_mean
@@ -180,7 +181,7 @@ def offered_engines(
             wrong.append((plugin, "its hook runner_engines raised", add_hook_note(error, "runner_engines", plugin)))
             continue
         for name, obj in given.items():
-            if name in {"local", "ray"} or name in found:
+            if name in OWN_ENGINES or name in found:
                 owner = found[name][0].label if name in found else "runner itself"
                 wrong.append((plugin, f"it offers the engine `{name}`, and so does {owner}", None))
             else:

@@ -37,7 +37,7 @@ class PluginSet:
         choice: PluginPolicy | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        self.folder = folder.resolve()
+        self.folder, self.named = folder.resolve(), named
         choice = choice or PluginPolicy.read()
         if str(self.folder) not in sys.path:
             # At the end: modules beside the file are importable, and shadow nothing.

@@ -62,13 +62,13 @@ class Console:
             case events.ItemFailed():
                 self._print_failure(event)
             case events.WorkerDied(told=False):
-                pid = f" (pid {event.pid})" if event.pid else ""  # it died in an earlier life of the run
+                pid = f" (pid {_pid_text(event)})" if event.pid else ""  # it died in an earlier life of the run
                 worker = f"task `{event.task}`, worker `{event.worker}`{pid}"
                 then = "; a new one takes its place" if event.will_restart else ""
                 self.print_message(f"{worker}: {event.why}{describe_executed(event)}{then}", "WARNING")
             case events.Stack() if self._is_first_stack(event):
                 self.print_message(
-                    f"worker `{event.worker}` of task `{event.task}` (pid {event.pid}), {event.why}, executed:"
+                    f"worker `{event.worker}` of task `{event.task}` (pid {_pid_text(event)}), {event.why}, executed:"
                 )
                 self.print_message(_indent_lines(event.text) if event.text.strip() else "    nothing: the worker waits")
             case events.TaskEnded(how="failed"):
@@ -82,8 +82,17 @@ class Console:
                 )
             case events.RunKilled():
                 self.print_message(f"{event.why}: ending at once")
-            case events.Notice():
-                self.print_message(event.text)
+            case events.NodeJoined() | events.NodeLost() | events.Notice():
+                self._print_notice(event)
+
+    def _print_notice(self, event: events.NodeJoined | events.NodeLost | events.Notice) -> None:
+        if isinstance(event, events.Notice):
+            self.print_message(event.text)
+        elif isinstance(event, events.NodeJoined):
+            self.print_message(f"node `{event.node}` has joined: {count_with_noun(event.places, 'worker')} at most")
+        else:
+            lost = f"; {count_with_noun(len(event.workers), 'worker')} lost" if event.workers else ""
+            self.print_message(f"node `{event.node}` {event.why}{lost}", "WARNING" if lost else "INFO")
 
     def _is_first_stack(self, event: events.Stack) -> bool:
         """Return True for the first stack of its kind, and for all that a user has asked for."""
@@ -300,3 +309,8 @@ def list_names(names: Sequence[str]) -> str:
     """
     shown = ", ".join(f"`{printable_line(name)}`" for name in names[:3])
     return f"{shown} and {len(names) - 3:,} more" if len(names) > 3 else shown
+
+
+def _pid_text(event: events.WorkerDied | events.Stack) -> str:
+    """Return the worker's process, and its machine if that is another one."""
+    return f"{event.pid}@{event.node}" if event.node else str(event.pid)

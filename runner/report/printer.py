@@ -1,6 +1,7 @@
 """The printer: what tasks print reaches the terminal through it, line by line, whole, with its worker's name.
 
     process workers ── pipes ──▶ ┐
+    workers elsewhere ── feed ─▶ ┤
     thread workers ── write ───▶ ├ one thread ──▶ standard output and error
     runner's own messages ─────▶ ┘
 
@@ -11,15 +12,12 @@ after, so that nobody waits for it.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
-import fcntl
 import os
 import select
 import selectors
 import signal
-import termios
 import threading
 import time
 from collections import deque
@@ -31,6 +29,7 @@ from runner.report.log import LineSplitter, worker_prefix
 from runner.report.panel import TerminalPanel
 from runner.secret_masks import SecretMask
 from runner.text import printable_text
+from runner.transport.stdio import is_pipe_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,15 +60,8 @@ class WorkerStream:
         self._printer = printer
 
     def full(self) -> bool:
-        """Return True if its worker waits, because the printer does not read.
-
-        A pipe has room for so many pages, of which each may be filled by half only: so less than half may be all.
-        """
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed meanwhile; or a system that cannot tell
-            waiting = array.array("i", [0])
-            fcntl.ioctl(self.fd, termios.FIONREAD, waiting)
-            return waiting[0] >= fcntl.fcntl(self.fd, fcntl.F_GETPIPE_SZ) * 7 // 16
-        return False
+        """Return True if its worker waits, because the printer does not read."""
+        return is_pipe_full(self.fd)
 
     def finish(self) -> None:
         """Print what a dead worker has left in the pipe, and close it. Returns at once."""
@@ -152,6 +144,15 @@ class Printer:
         data = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
         key = (name, thread, stream)
         self.run_on_thread(lambda: self._feed_text(key, data), len(data), wait=True)
+
+    def feed(self, name: str, data: bytes, stream: str, on_printed: Callable[[], object]) -> None:
+        """Print output of a worker elsewhere; never waits, and calls `on_printed` in the printer's thread."""
+
+        def deed() -> None:
+            self._feed_text((name, 0, stream), data)
+            on_printed()
+
+        self.run_on_thread(deed, len(data))
 
     def write_data(self, data: bytes, stream: str) -> None:
         """Print whole lines as they are; waits like `write`."""

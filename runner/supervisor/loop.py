@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.engines.engine_events import GroupKept, MessageReceived, SignalReceived
+from runner.engines.engine_events import Announcement, GroupKept, MessageReceived, SignalReceived, WorkerExited
 from runner.ledger.journal import LedgerImage
 from runner.ledger.ledger import Ledger
 from runner.ledger.restore import MAX_CRASHES
@@ -224,17 +224,21 @@ class Supervisor:
             self._close_exhausted()
 
     def _handle_event(self, event: EngineEvent) -> None:
-        if isinstance(event, (SignalReceived, GroupKept)):
-            if isinstance(event, SignalReceived):
-                self.shutdown.handle_signal(event.signal_number)
-            else:
-                self._on_kept(event)
-        elif event.slot in self.suspect_readers.readers:
-            self.suspect_readers.handle_message(event)
-        elif isinstance(event, MessageReceived):
-            self.reply_handler.handle_message(event)
-        elif not self.suspect_readers.ask_reader(event):
-            self.worker_pool.on_death(event)
+        if isinstance(event, (MessageReceived, WorkerExited)):
+            if event.slot in self.suspect_readers.readers:
+                self.suspect_readers.handle_message(event)
+            elif isinstance(event, MessageReceived):
+                self.reply_handler.handle_message(event)
+            elif not self.suspect_readers.ask_reader(event):
+                self.worker_pool.on_death(event)
+        elif isinstance(event, SignalReceived):
+            self.shutdown.handle_signal(event.signal_number)
+        elif isinstance(event, GroupKept):
+            self._on_kept(event)
+        elif isinstance(event, Announcement):
+            self.state.emit(event.event)
+        else:
+            self.worker_pool.on_leaving(event)
 
     def _on_kept(self, event: GroupKept) -> None:
         """Let what has come to disk be granted; or say what is wrong with the disk."""

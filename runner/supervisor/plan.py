@@ -13,6 +13,7 @@ from runner.config import resolved
 from runner.config.value_types import usable_cores
 from runner.events import Machine, QueuePlanned, RunLife, RunPlan, TaskPlanned
 from runner.ledger.subscriptions import Subscription
+from runner.model import AgentSettings, RaySettings
 from runner.secret_masks import SecretMask
 from runner.structs import dataclass, field
 from runner.topology import TaskNode, Topology
@@ -93,6 +94,9 @@ class Plan:
     payload_kinds: dict[str, int] = field(default_factory=dict)
     #: Plugins' `runner_worker`.
     worker_hooks: tuple[WorkerHook, ...] = ()
+    #: Of a run whose processes are on machines that join.
+    agents: AgentSettings = AgentSettings()
+    ray: RaySettings = RaySettings()
     #: The plugins of the run, for the engine that executes it; None: there are none.
     plugins: PluginSet | None = field(default=None, repr=False, compare=False)
     #: The same for people, as events tell it.
@@ -140,6 +144,12 @@ class Plan:
         for task in self.tasks.values():  # a dead letter carries the item as it is in the queue it was in
             found |= set(task.config.inputs) if task.config.dead in found else set()
         return found
+
+    @property
+    def process_references(self) -> tuple[Reference, ...]:
+        """Return the functions and hooks that workers in processes will load."""
+        functions = [task.reference for task in self.tasks.values() if task.mode == "process"]
+        return (*functions, *(hook.reference for hook in self.worker_hooks))
 
     def build_topology(self) -> Topology:
         """Return the graph of tasks and queues, with nothing started."""

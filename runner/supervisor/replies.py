@@ -106,7 +106,7 @@ class ReplyHandler(Struct, eq=False):
         state.dirty_tasks.add_tasks((task.name,))
         if state.topology.may_end(task.name) and not state.ledger.has_items(task.name):
             state.check_ends = True
-        if task.plan.config.lifespan is not None:
+        if slot.retiring or task.plan.config.lifespan is not None:
             self.timeout_watchdog.check_lifespan(slot)
 
     def _make_chunks(self, task: TaskState, outputs: Iterable[messages.Output]) -> list[tuple[str, Chunk]]:

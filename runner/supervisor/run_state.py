@@ -50,6 +50,8 @@ class WorkerSlot:
     phase: Phase = Phase.WAITING
     generation: int = 0
     pid: int = 0
+    #: The machine that it lives on, where that is not this one.
+    node: str = ""
     leases: list[int] = field(default_factory=list)
     #: For a source: items it may have made in all, and items that have arrived.
     credit: int = 0
@@ -63,7 +65,7 @@ class WorkerSlot:
     #: Tries of a task without inputs: its call is the one item.
     attempt: int = 1
     death_count: int = 0
-    #: It is replaced once it holds nothing (`lifespan`).
+    #: It is replaced once it holds nothing (`lifespan`, or its machine is to be taken away).
     retiring: bool = False
     #: What its progress slot showed last, and since when.
     last_position: Position | None = None
@@ -101,13 +103,22 @@ class WorkerSlot:
     @property
     def is_working(self) -> bool:
         """Return True if something will still come from this worker by itself."""
-        if self.phase in (Phase.STARTING, Phase.ENDING, Phase.FINISHED):
+        if self.phase in (Phase.ENDING, Phase.FINISHED):
             return True
+        if self.phase is Phase.STARTING:
+            return not self._is_spare()
         if self.phase is not Phase.READY:
             return False
         if self.task.is_source:  # one that was told to end says so, although it may make nothing more
             return not self.task.output_groups or self.credit > self.received_items or self.task.dismissed
         return bool(self.leases)
+
+    def _is_spare(self) -> bool:
+        """Return True if it waits for a place, and another worker of its task is there already: it changes nothing."""
+        waits = getattr(self.task.engine, "waits_for_place", None)
+        if waits is None or not waits(self.index):
+            return False
+        return any(other.phase is Phase.READY for other in self.task.slots)
 
 
 @dataclass(slots=True, eq=False)

@@ -46,12 +46,23 @@ def dismiss_task(state: RunState, task: TaskState) -> None:
     for slot in task.slots:
         if slot.phase is Phase.READY:
             dismiss_worker(state, slot)
-        elif slot.phase is Phase.WAITING and not _must_still_run(state, slot):
-            slot.phase = Phase.GONE
+        elif not must_still_run(state, slot):
+            _renounce_start(state, slot)
     finish_if_over(state, task)
 
 
-def _must_still_run(state: RunState, slot: WorkerSlot) -> bool:
+def _renounce_start(state: RunState, slot: WorkerSlot) -> None:
+    """Start a worker no more, or not at all that waits for a place."""
+    if slot.phase is Phase.STARTING and (withdraw := getattr(slot.task.engine, "withdraw_start", None)) is not None:
+        if not withdraw(slot.index):
+            return
+        slot.time_account.enter_state(ENDED, state.clock.now())
+    elif slot.phase is not Phase.WAITING:
+        return
+    slot.phase = Phase.GONE
+
+
+def must_still_run(state: RunState, slot: WorkerSlot) -> bool:
     """Return True if the worker has to be started although no item will come.
 
     A class's set-up and tear-down do something of their own (a sink opens its file, and puts it in its place):
@@ -257,6 +268,10 @@ class Shutdown(Struct, eq=False):
             for slot in task.slots if task.is_source else ():
                 if slot.phase is Phase.READY:  # it ends at its next item; a call is told through `Context.stopping`
                     task.engine.send(slot.index, Stop(inputs_ended=False))
+                elif slot.phase is Phase.STARTING:
+                    _renounce_start(self.state, slot)
+            if task.is_source:
+                finish_if_over(self.state, task)
 
     def fail_or_stop_run(self, task: TaskState, why: str) -> None:
         """Fail a task; with `on_error = "stop"`, the whole run stops as well."""
@@ -352,7 +367,7 @@ class Shutdown(Struct, eq=False):
             return
         self._stacks_at = inf
         for slot, text in zip(slots, stacks, strict=True):
-            self.state.emit(events.Stack(now, slot.task.name, slot.name, slot.pid, text, "SIGQUIT"))
+            self.state.emit(events.Stack(now, slot.task.name, slot.name, slot.pid, text, "SIGQUIT", slot.node))
 
     def _suspend_run(self) -> None:
         """Stop workers with the run (Ctrl-Z); when it goes on, no time has passed for its limits."""

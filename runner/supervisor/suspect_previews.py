@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from runner.engines.engine_events import MessageReceived, WorkerExited
 from runner.errors import SpawnError
+from runner.model import OWN_ENGINES
 from runner.supervisor.run_state import Phase
 from runner.transport.messages import Grant, Ready, Reply, SuspectPreview
 from runner.transport.progress_page import MAX_PROGRESS_SLOTS
@@ -108,8 +109,8 @@ class SuspectReaders(Struct, eq=False):
                 return reader
         index = MAX_PROGRESS_SLOTS - 1 - len(self.readers)
         workers = sum(len(each.plan.config.workers) for each in self.state.tasks.values())
-        ours = task.plan.mode == "thread" or self.state.plan.settings.engine == "local"
-        if index < workers or not ours:  # all places are taken; or workers live elsewhere
+        ours = task.plan.mode == "thread" or self.state.plan.settings.engine in OWN_ENGINES
+        if index < workers or not ours:  # all places are taken; or a plugin's engine has no such workers
             return None
         reader = self.readers[index] = _Reader(task, index)
         return reader

@@ -147,11 +147,11 @@ class TimeoutWatchdog:
         self._granted = {lease: when + seconds for lease, when in self._granted.items()}
 
     def check_lifespan(self, slot: WorkerSlot) -> None:
-        """Retire a worker that has done its share, after a reply."""
+        """Retire a worker that has done its share, or whose machine is to be taken away, after a reply."""
         limits = slot.task.plan.config.lifespan
-        if limits is None or slot.phase is not Phase.READY or slot.task.dismissed or slot.task.is_source:
+        if slot.phase is not Phase.READY or slot.task.dismissed or slot.task.is_source:
             return
-        if not slot.retiring:
+        if limits is not None and not slot.retiring:
             worn_out = limits.items is not None and slot.items >= limits.items
             slot.retiring = worn_out or (
                 limits.memory is not None and slot.task.engine.resident_bytes(slot.index) > limits.memory

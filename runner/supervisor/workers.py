@@ -19,7 +19,7 @@ from runner.errors import SpawnError, TimedOut
 from runner.ledger.restore import MAX_CRASHES
 from runner.supervisor.audit import count_finished
 from runner.supervisor.run_state import Phase, WorkerSlot
-from runner.supervisor.shutdown import dismiss_worker, fail_task, finish_if_over, skip_task
+from runner.supervisor.shutdown import dismiss_worker, fail_task, finish_if_over, must_still_run, skip_task
 from runner.supervisor.slot_history import history_on_disk
 from runner.supervisor.time_accounting import ENDED, EXECUTING, ITEM, ROOM, STARTING, WAITING_FOR_REASON, TimeAccount
 from runner.text import format_seconds
@@ -30,6 +30,7 @@ from runner.worker.failure import may_retry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runner.engines.engine_events import WorkerLeaving
     from runner.ledger.leases import Lease, Verdict
     from runner.ledger.subscriptions import ItemRange
     from runner.supervisor.dispatch import Dispatcher
@@ -127,6 +128,7 @@ class WorkerPool(Struct, eq=False):
         slot.begin_generation()
         start = slot.history.restart_point()
         spec = self.state.plan.worker_spec(slot.task.plan, slot.name, slot.index, start)
+        slot.node = ""
         try:
             slot.pid = slot.task.engine.start(spec, slot.generation)
         except SpawnError as error:
@@ -137,6 +139,7 @@ class WorkerPool(Struct, eq=False):
         """Give work to a worker that is set up."""
         if slot.phase is Phase.STARTING:
             slot.phase = Phase.READY
+        slot.pid, slot.node = message.pid, message.node
         slot.task.update_free_slot(slot)
         slot.task.accepting_workers = None
         slot.task.failed_starts = 0
@@ -144,13 +147,32 @@ class WorkerPool(Struct, eq=False):
         self.state.check_starts = True
         now = self.state.clock.now()
         slot.time_account.enter_state(EXECUTING if slot.is_working else WAITING_FOR_REASON, now)
-        self.state.emit(events.WorkerReady(now, slot.task.name, slot.name, message.pid))
+        self.state.emit(events.WorkerReady(now, slot.task.name, slot.name, slot.pid, slot.node))
         self.timeout_watchdog.watch_lease(slot.task)
         if slot.task.dismissed:
             dismiss_worker(self.state, slot)
         elif self.state.stopping and slot.task.is_source:
             slot.task.engine.send(slot.index, Stop(inputs_ended=False))
+        elif slot.retiring:
+            self._retire(slot)
         self.state.dirty_tasks.add_tasks((slot.task.name,))
+
+    def on_leaving(self, event: WorkerLeaving) -> None:
+        """Give no more to a worker whose machine is to be taken away: once it holds nothing, another one follows it."""
+        if event.slot >= len(self.state.slots):  # a reader of suspect items: it is started again when it is needed
+            return
+        slot = self.state.slots[event.slot]
+        if slot.generation == event.generation and slot.phase in {Phase.STARTING, Phase.READY}:
+            slot.retiring = True
+            slot.task.accepting_workers = None
+            if slot.phase is Phase.READY:
+                self._retire(slot)
+
+    def _retire(self, slot: WorkerSlot) -> None:
+        if slot.task.is_source:  # its next worker goes on where it says that it ends
+            slot.task.engine.send(slot.index, Stop(inputs_ended=False))
+        else:
+            self.timeout_watchdog.check_lifespan(slot)
 
     def on_finished(self, slot: WorkerSlot, message: Finished) -> None:
         """Take the result of a worker whose work is over, and await its end."""
@@ -158,6 +180,8 @@ class WorkerPool(Struct, eq=False):
         if message.returned_early and not task.dismissed and not task.is_source:
             task.returned_early = True
         slot.ended_by_itself = not message.returned_early
+        if task.is_source and (slot.ended_by_itself or self.state.stopping):
+            slot.retiring = False  # its machine was to be taken away, and no other worker has to go on
         if message.result is not None:
             task.results[slot.name] = message.result
         self.dispatcher.forfeit_credit(task, slot)
@@ -242,31 +266,43 @@ class WorkerPool(Struct, eq=False):
         if overdue:
             why = f"exceeded its time limit of {format_seconds(task.plan.config.timeout or 0.0)} and was killed"
         blamed, told = self._settle_leases(slot, event, why)
-        again, fatal, pause, was_ready = True, "", 0.0, was is not Phase.STARTING
-        if task.failure_reason or self.state.killing:  # its item's death was the end of the task
-            again = False
-        elif task.is_source:
+        again, fatal, pause, was_ready = self._is_wanted_again(slot, event, was), "", 0.0, was is not Phase.STARTING
+        if not again:
+            pass
+        elif task.is_source and not event.lost:
             fatal = self._why_source_failed(slot, event, why, was_ready=was_ready)
             pause = self.retry_policy.retry_pause(task, slot.attempt + slot.death_count)
         elif task.dismissed and was is Phase.ENDING and not blamed:
             again, is_class = False, task.plan.shape.kind == "class"  # its tear-down may have had something to write
             fatal = f"worker `{slot.name}` {why} in its tear-down" if is_class else ""
-        elif not blamed and not overdue:
+        elif not blamed and not overdue and not event.lost:
             fatal = self._why_not_restarted(slot, event, why, was_ready=was_ready)
             earlier = len(task.death_times) + task.failed_starts - 1  # none for a first death in the window
             pause = min(_MOST_PAUSE, _FIRST_PAUSE * 2.0 ** min(earlier - 1, 20)) if earlier > 0 else 0.0
         again = again and not fatal
         item = blamed[0] if blamed else ""
+        told = told or (event.lost and not blamed)  # by its engine, in one word for all workers of the machine
         what = (item, again, self._preview(slot, item), max(1, len(blamed)), told)
-        self.state.emit(events.WorkerDied(now, task.name, slot.name, slot.pid, why, *what))
+        self.state.emit(events.WorkerDied(now, task.name, slot.name, slot.pid, why, *what, slot.node))
         if event.stack and not overdue:
-            self.state.emit(events.Stack(now, task.name, slot.name, slot.pid, event.stack, why))
+            self.state.emit(events.Stack(now, task.name, slot.name, slot.pid, event.stack, why, slot.node))
         if again:
             slot.phase, slot.start_at = Phase.WAITING, now + pause
         elif fatal and task.is_source:
             self.shutdown.fail_or_stop_run(task, fatal)
         elif fatal:
             fail_task(self.state, task, fatal)
+
+    def _is_wanted_again(self, slot: WorkerSlot, event: WorkerExited, was: Phase) -> bool:
+        """Return False if no worker has to follow one that died, whatever it died of."""
+        task = slot.task
+        if task.failure_reason or self.state.killing:  # its item's death was the end of the task
+            return False
+        if not event.lost or was is Phase.ENDING:
+            return True
+        # Another one might have to wait for a place.
+        is_stopped = task.is_source and self.state.stopping
+        return not is_stopped and (not task.dismissed or must_still_run(self.state, slot))
 
     def _settle_leases(self, slot: WorkerSlot, event: WorkerExited, why: str) -> tuple[list[str], bool]:
         """Settle every lease of a dead worker; return the items of which one is blamed, and whether that was told."""
@@ -275,7 +311,7 @@ class WorkerPool(Struct, eq=False):
             item = blamed[0] if blamed else ""
             what = (slot.task.name, slot.name, slot.pid, slot.task.plan.config.timeout or 0.0)
             now = self.state.clock.now()
-            self.state.emit(events.ItemTimedOut(now, *what, item, self._preview(slot, item)))
+            self.state.emit(events.ItemTimedOut(now, *what, item, self._preview(slot, item), slot.node))
         verdicts: list[tuple[Verdict, str]] = []
         for lease_id in list(slot.leases):
             self.dispatcher.forget_lease(lease_id)
@@ -309,7 +345,7 @@ class WorkerPool(Struct, eq=False):
     def _suspects(self, slot: WorkerSlot, lease: Lease, event: WorkerExited) -> tuple[range, int]:
         """Return the items of a lease that may have killed the worker, and how many before them it had finished."""
         if slot.task.is_async:  # all of them were in flight: each is suspect, and is given again alone
-            return range(lease.count), 0
+            return range(0 if event.lost else lease.count), 0
         if event.socket_broken:  # what it did since its last answer was not heard: any of these items may have done it
             return range(lease.count if lease.id == slot.leases[0] else 0), 0
         position = slot.overdue_position or event.position

@@ -88,6 +88,19 @@ def unpack_single(data: memoryview) -> Any:
     return unpack_message(data[PREFIX_STRUCT.size :], data[:0])
 
 
+def unpack_whole(data: memoryview) -> Any:
+    """Return the message that these bytes are, neither more nor less; else `FrameError`."""
+    if (single := unpack_single(data)) is not None:
+        return single
+    size = PREFIX_STRUCT.size
+    if len(data) < size:
+        raise FrameError("not a message: too short")
+    header, payload = read_prefix(data)
+    if size + header + payload != len(data):
+        raise FrameError(f"not a message: {len(data):,} bytes of {size + header + payload:,}")
+    return unpack_message(data[size : size + header], data[size + header :])
+
+
 def unpack_message(header: memoryview, payload: memoryview) -> Any:
     """Return the message of a header and the payloads behind it; raise `FrameError` if they are not one."""
     try:

@@ -107,9 +107,10 @@ class Stop(WireStruct, frozen=True, tag=3):
 
 
 class Ready(WireStruct, frozen=True, tag=5):
-    """Word of a worker that has loaded its function and is set up."""
+    """Word of a worker that has loaded its function and is set up. `node` is its machine, if that is another one."""
 
     pid: int
+    node: str = ""
 
 
 class Output(WireStruct, frozen=True):

@@ -81,7 +81,7 @@ def _load_and_perform(spec: WorkerSpec, port: WorkerPort, progress_slot: memoryv
     """Load the function, set up, work, tear down; return the worker's last message."""
     with _reporting_errors(port, "load"):
         target, args, kwargs = _load_target(spec)
-    if spec.durable:  # the ledger on disk holds bytes, not places in memory
+    if spec.durable or spec.inline_payloads:  # a ledger on disk, or another machine, needs bytes, not places in memory
         port.arena_writer = None
     shape, context = inspect_shape(target), WorkerContext(spec, port)
     output_buffer = OutputBuffer(spec.output_groups, spec.max_item_bytes, port.arena_writer, spec.shared_discount)

@@ -91,6 +91,8 @@ class WorkerSpec(Struct, frozen=True):
     prefixes_hook_output: bool = False
     #: The run is durable: nothing lies in arenas, and a source counts its items.
     durable: bool = False
+    #: Its machine has no memory in common with the supervisor's: large buffers travel in its messages.
+    inline_payloads: bool = False
     #: The field by which a durable run knows its items again (`item_keys`).
     key: str = ""
     #: It executes nothing, and shows items instead (`worker.suspect_preview`).

@@ -53,12 +53,17 @@ class Fault:
             die(self.way)
 
 
-def die(way: str) -> None:
-    if way == "SIGSEGV":
+def die(way: str) -> None:  # noqa: C901  one word after the other
+    if way.startswith("agent "):  # the agent of this machine
+        os.kill(int(os.environ["RUNNER_PID"]), getattr(signal, way.removeprefix("agent ")))
+        threading.Event().wait(30 if way == "agent SIGKILL" else 0)
+    elif way == "SIGSEGV":
         ctypes.string_at(0)
     elif way.startswith("SIG"):
         os.kill(os.getpid(), getattr(signal, way))
         threading.Event().wait(30)
+    elif way == "stop":  # and go on, once it is woken
+        os.kill(os.getpid(), signal.SIGSTOP)
     elif way == "abort":
         os.abort()
     elif way == "_exit(0)":
@@ -254,6 +259,24 @@ def collect(item: Any, into: list[Any]) -> None:
 
 
 # -- for the storm and single tests ----------------------------------------------------------------
+
+
+def hanging(item: int, bad: int) -> int:
+    threading.Event().wait(60 if item == bad else 0)
+    return item
+
+
+def deadly(item: int, bad: int) -> int:
+    if item == bad:
+        die("SIGKILL")
+    return item
+
+
+def gated(count: int, gate: Path) -> Iterator[int]:
+    """Numbers, once a file is there."""
+    while not gate.exists():
+        threading.Event().wait(0.01)
+    yield from range(count)
 
 
 def numbers(count: int) -> Iterator[int]:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from helpers import descendants, existing, still_there
+from remote_agents import open_remote
 
 from runner.engines.processes import ProcessEngine
 from runner.engines.reactor import LocalReactor, RealClock
@@ -28,6 +29,8 @@ from runner.transport.progress_page import ProgressPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from remote_agents import Machines
 
     from runner import events
 
@@ -104,6 +107,10 @@ def run(
     on_event: Callable[[events.Event], None] | None = None,
     on_start: Callable[[Supervisor, LocalReactor], None] | None = None,
     keep: bool = True,
+    on_machines: Callable[[Machines], None] | None = None,
+    weighed: Sequence[str] = (),
+    suspect_readers: bool = False,
+    **machines_options: Any,
 ) -> Outcome:
     """Run it here, with a limit; what is printed goes where the test's output goes."""
     said: list[events.Event] = []
@@ -124,17 +131,26 @@ def run(
         stack.callback(page.close)
         modes = {each.mode for each in made.tasks.values()}
         fleets: dict[str, Any] = {}
-        if "process" in modes:
+        process_tasks = [each for each in made.tasks.values() if each.mode == "process"]
+        references = [each.reference for each in process_tasks]
+        if "process" in modes and method == "agents":
+            needs_asyncio = any(each.shape.is_async for each in process_tasks)
+            fleets["process"], machines = open_remote(
+                hub, stack, references, needs_asyncio=needs_asyncio, weighed=weighed, **machines_options
+            )
+            if on_machines is not None:
+                on_machines(machines)
+        elif "process" in modes:
             arenas = ArenaRegistry()
             stack.callback(arenas.close)
             spawner = Spawner(method)
-            spawner.start_fork_server([each.reference for each in made.tasks.values() if each.mode == "process"])
+            spawner.start_fork_server(references)
             fleets["process"] = ProcessEngine(hub, page, spawner, None, arenas)
             stack.callback(fleets["process"].close)
         if "thread" in modes:
             fleets["thread"] = ThreadEngine(hub)
             stack.callback(fleets["thread"].close)
-        supervisor = Supervisor(made, fleets, hub, RealClock(), emit, letters)
+        supervisor = Supervisor(made, fleets, hub, RealClock(), emit, letters, suspect_readers=suspect_readers)
         alarm = threading.Timer(LIMIT, _hung, (supervisor, hub))
         alarm.start()
         stack.callback(alarm.cancel)

@@ -30,6 +30,7 @@ import pytest
 from edges import test_functions, test_state
 from faults import functions, harness, test_items, test_saving
 from faults.harness import plan, run, task
+from integration import test_agents
 from unit import (
     test_arena,
     test_async_runner,
@@ -40,6 +41,7 @@ from unit import (
     test_durable_ends,
     test_durable_simulation,
     test_each,
+    test_frame_link,
     test_grain_simulation,
     test_journal,
     test_lease_page,
@@ -82,6 +84,7 @@ DEADLY_LIVES = (15, 4, 10, 18)
 LIMIT = 4_000
 #: The floors of the engine; each has at least so many planted bugs.
 FLOORS = ("ledger", "journal", "dispatch", "crashes", "shutdown", "worker", "shm", "transport", "store", "retries")
+FLOORS += ("machines",)
 LEAST = 4
 
 # -- who notices -----------------------------------------------------------------------------------
@@ -91,6 +94,19 @@ def simulation() -> None:
     """The seeded schedules; the first one that notices ends it."""
     for seed in SEEDS:
         test_simulation.check(seed)
+
+
+def machines() -> None:
+    """Schedules in which machines join late, leave and are lost; the first one that notices ends it."""
+    for seed in (15, 46, 81, 92):
+        test_simulation.check(seed, machines=1 + seed % 3)
+        test_simulation.cut_short(seed, machines=1 + seed % 3)
+
+
+def with_agents(test: Callable[..., None]) -> None:
+    """A test that wants an engine with agents."""
+    with contextlib.ExitStack() as stack:
+        test(lambda **options: test_agents.Rig(stack, **options))
 
 
 def compared_schedules() -> None:
@@ -301,6 +317,15 @@ def believe_the_dead(original: Any, self: Any, lease_id: int, suspects: range, f
         return original(self, lease_id, suspects, finished, judge)
     self.settle_lease(lease_id, suspects.start, {}, [], more=True)
     return original(self, lease_id, range(len(suspects)), 0, judge)
+
+
+def counted_as_a_death(original: Any, self: Any, event: Any) -> None:
+    original(self, msgspec.structs.replace(event, lost=False))
+
+
+def heard_from_a_former_worker(original: Any, self: Any, node: Any, got: Any) -> None:
+    lives = {slot: worker.generation for slot, worker in self._workers.items()}
+    original(self, node, [frame._replace(generation=lives.get(frame.slot, 0)) for frame in got])
 
 
 def without_the_fence(original: Any, self: Any, slot: int, worker: Any) -> None:
@@ -844,6 +869,27 @@ BUGS: dict[str, Bug] = {
         partial(test_grain_simulation.test_no_grant_holds_more_than_a_mebibyte_unless_it_is_one_item, 10_000),
     ),
     # crashes
+    "a worker that was lost counts for `restarts`": Bug(
+        "machines", "runner.supervisor.workers:WorkerPool.on_death", counted_as_a_death, machines
+    ),
+    "a worker whose machine is to go is given more": Bug(
+        "machines", "runner.supervisor.workers:WorkerPool.on_leaving", nothing, machines
+    ),
+    "a worker without a place counts as at work": Bug(
+        "machines", "runner.supervisor.run_state:WorkerSlot._is_spare", always(False), machines
+    ),
+    "a late word of a former worker is heard": Bug(
+        "machines",
+        "runner.engines.remote:RemoteEngine._hear",
+        heard_from_a_former_worker,
+        partial(with_agents, test_agents.test_a_late_word_of_a_former_worker_is_not_heard),
+    ),
+    "another key will do": Bug(
+        "machines",
+        "runner.transport.key_proof:hmac.compare_digest",
+        always(True),
+        test_frame_link.test_another_key_is_refused_at_both_ends,
+    ),
     "the whole chunk is blamed": Bug("crashes", f"{_LEDGER}.settle_lost_lease", blame_the_lease, simulation),
     "the next item is blamed": Bug("crashes", f"{_LEDGER}.settle_lost_lease", blame_the_next, simulation),
     "nobody is blamed": Bug("crashes", f"{_LEDGER}.settle_lost_lease", blame_nobody, simulation),

@@ -287,7 +287,7 @@ def test_an_unknown_engine_is_an_error_that_lists_all(project):
     outcome = made.run("tasks.toml")
     assert outcome.exit == 3, outcome
     assert "tasks.toml:2:1: E313 unknown engine `garege`" in outcome.err
-    assert "did you mean `garage`? engines: `local`, `garage` (of plugin `fleet` (" in outcome.err
+    assert "did you mean `garage`? engines: `local`, `agents`, `ray`, `garage` (of plugin `fleet` (" in outcome.err
 
 
 @pytest.mark.parametrize("body", ['raise RuntimeError("no garage")', 'return {"garage": 3}', 'return {"local": dict}'])

@@ -1,4 +1,4 @@
-"""One suite for every engine: threads, processes and the scripted one keep the same promises to the supervisor."""
+"""One suite for every engine: threads, processes, those of other machines and the scripted one keep the same promises."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_engine import FakeClock, FakeEngine, FakeReactor, Script
+from remote_agents import open_remote
 
 from runner.engines.engine_events import MessageReceived, WorkerExited
 from runner.engines.processes import ProcessEngine
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 
-KINDS = ["thread", "forkserver", "spawn", "fake"]
+KINDS = ["thread", "forkserver", "spawn", "agents", "fake"]
 
 
 class Rig:
@@ -55,6 +56,9 @@ class Rig:
         stack.callback(self.hub.close)
         page = ProgressPage()
         stack.callback(page.close)
+        if kind == "agents":
+            self.fleet, _ = open_remote(self.hub, stack)
+            return
         if kind == "thread":
             self.fleet = ThreadEngine(self.hub)
         else:
@@ -67,7 +71,7 @@ class Rig:
 
     @property
     def form(self) -> int:
-        return PICKLED if self.kind in {"forkserver", "spawn"} else OBJECTS
+        return PICKLED if self.kind in {"forkserver", "spawn", "agents"} else OBJECTS
 
     def spec(self, function: str = "abs", **options: Any) -> WorkerSpec:
         module = options.pop("module", "builtins")
@@ -118,8 +122,14 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
 
 
 def test_a_worker_is_ready_answers_and_finishes(rig: Rig) -> None:
-    assert rig.fleet.start(rig.spec(), 1) > 0
-    rig.until(Ready)
+    pid = rig.fleet.start(rig.spec(), 1)
+    ready = rig.until(Ready)
+    if rig.kind == "agents":
+        assert pid == 0
+        assert ready.node in {"n1", "n2"}
+    else:
+        assert pid > 0
+        assert not ready.node
     rig.fleet.send(0, rig.grant(7, [-1, -2, -3]))
     answer = rig.until(Reply)
     assert [(ack.lease, ack.done, ack.failures) for ack in answer.acks] == [(7, 3, ())]
@@ -172,7 +182,7 @@ def test_a_source_makes_no_more_than_its_credit(rig: Rig) -> None:
 
 
 def test_a_kill_is_reported_as_a_death_with_its_position(rig: Rig) -> None:
-    rig.fleet.start(rig.spec("hang", module="sample_functions"), 1)
+    rig.fleet.start(rig.spec("hang", module="sample_functions", timed=True), 1)
     rig.until(Ready)
     rig.fleet.send(0, rig.grant(9, [(1,)]))
     if rig.kind == "thread":

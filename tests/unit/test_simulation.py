@@ -113,8 +113,9 @@ def deterministic(plan: Any) -> bool:
     return all(count == 1 or plan.queues[queue].fanout == "copy" for queue, count in readers.items())
 
 
-def check(seed: int, *, durable: bool = False) -> None:
+def check(seed: int, *, durable: bool = False, machines: int = 0) -> None:
     plan, script, items = scenario(seed)
+    script = replace(script, machines=machines)
     result, fleet, _, _ = simulate(plan, script, items, durable=durable)
     faults = script.fails or script.poison or script.hangs
     if not faults and not script.random_deaths:
@@ -238,7 +239,7 @@ def test_what_was_found_once(seed: int) -> None:
     check(seed)
 
 
-def cut_short(seed: int, *, durable: bool = False) -> None:
+def cut_short(seed: int, *, durable: bool = False, machines: int = 0) -> None:
     """Tasks fail, stop the run, and wait for each other, signals come: whatever is left over, the run ends by itself."""
     plan, script, _ = scenario(seed)
     draw = random.Random(-seed - 1)
@@ -250,7 +251,7 @@ def cut_short(seed: int, *, durable: bool = False) -> None:
             other: draw.choice(["started", "ended", "ok"]) for other in order[:at] if draw.random() < 0.5 / len(order)
         }
         plan.tasks[name] = replace(task, config=replace(task.config, on_error=on_error, after=after))
-    script = replace(script, fails=draw.choice([0, 0.01, 0.2]))
+    script = replace(script, fails=draw.choice([0, 0.01, 0.2]), machines=machines)
     signals = [(10 ** draw.uniform(-4, 0), draw.choice([2, 15])) for _ in range(draw.choice([0, 0, 1, 2]))]
     result, _, _, _ = simulate(plan, script, draw.choice([1, 20, 300]), signals, durable=durable)
     assert result.exit_code in {0, 1, 4, *({130, 143} if signals else {})}, f"seed {seed}: {result}"
@@ -265,6 +266,13 @@ def test_runs_cut_short_that_did_not_end_once(seed: int) -> None:
 def test_runs_that_are_cut_short_end_by_themselves(block: int) -> None:
     for seed in range(block * 25, (block + 1) * 25):
         cut_short(seed)
+
+
+@pytest.mark.parametrize("block", blocks(16, quick=2))
+def test_machines_that_join_late_leave_and_are_lost(block: int) -> None:
+    for seed in range(block * 25, (block + 1) * 25):
+        check(seed, machines=1 + seed % 3)
+        cut_short(seed, machines=1 + seed % 3)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,476 @@
+"""Process workers on other machines, each of which runs one agent.
+
+    supervisor ─ RemoteEngine ◀── one connection ──▶ agent: ProcessEngine ─▶ workers
+                     │ a place for each start, in turn; without one it waits until a machine joins, or a worker ends
+                     │ a machine that is gone: its workers are told as lost, after the fence
+
+What the agents know best they are asked for beforehand: positions of workers with a time limit, and of items that take
+over a second; memory, where there is a limit. A death carries all of it exactly.
+
+The fence: an agent that ends takes its workers with it, by their lifelines; one that is cut off kills them after half
+of the time (`lost`) in which the supervisor hears nothing and gives it up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import select
+import time
+from collections import Counter, deque
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from runner import forked_copies
+from runner.cluster.placement import MachineShares
+from runner.cluster.versions import installed_versions
+from runner.engines.engine_events import Announcement, ExitStatus, MessageReceived, WorkerExited, WorkerLeaving
+from runner.engines.nodes import Node, NodeDoor, send_plan
+from runner.engines.places import RemoteWorker, WorkerPlaces
+from runner.engines.reactor import READ, WRITE
+from runner.errors import SpawnError
+from runner.events import NodeJoined, NodeLost, Notice
+from runner.transport import agent_messages as frames
+from runner.transport import framing
+from runner.transport.agent_messages import DeathReport, ShownPosition, decode_body
+from runner.transport.framing import FrameError
+from runner.transport.messages import ArenaNotice, Produced, Ready, Reply
+from runner.transport.progress_page import Position
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from runner.cluster.versions import NodeVersions
+    from runner.engines.launcher import Launcher, LaunchReport, WorkerBundle
+    from runner.engines.nodes import PeerProof
+    from runner.engines.reactor import LocalReactor
+    from runner.events import Event
+    from runner.model import Resources
+    from runner.transport.agent_messages import AgentPlan, Hello
+    from runner.transport.frame_link import Frame, FrameLink
+    from runner.transport.messages import ToWorker
+    from runner.worker.spec import WorkerSpec
+
+    OpenLauncher = Callable[[Callable[[], Sequence[WorkerBundle]], Callable[[LaunchReport], None]], Launcher]
+    PrintOutput = Callable[[str, bytes, str, Callable[[], object]], None]
+#: After the end of a connection: until the kernel of the other machine has killed the workers of an agent that died.
+_FENCE_SECONDS = 0.1
+#: Workers wait so long for a place before that is told.
+_WAITING_SECONDS = 10.0
+#: Agents have so long to end, together.
+_END_SECONDS = 3.0
+_NOWHERE = Position(0, 0)
+
+
+class RemoteEngine:
+    """Workers on machines that join. `address` is where agents dial in, as people are told it.
+
+    `prove` begins the proof of a connection. `print_output(name, data, stream, then)` prints, and calls `then` in
+    another thread; `finish_output(name)` prints the line that a dead worker has not ended. `weighed_tasks` have a limit
+    of memory; `worker_count` is the number of all workers, for messages; as many machines as `max_nodes` may join.
+    """
+
+    def __init__(
+        self,
+        reactor: LocalReactor,
+        listener: socket.socket,
+        prove: Callable[[socket.socket, str], PeerProof],
+        plan: AgentPlan,
+        *,
+        versions: NodeVersions | None = None,
+        lost: float,
+        invitation: str,
+        worker_count: int,
+        print_output: PrintOutput,
+        finish_output: Callable[[str], None],
+        weighed_tasks: Iterable[str] = (),
+        max_nodes: int | None = None,
+        resources: Mapping[str, Resources] | None = None,
+    ) -> None:
+        self._reactor, self._plan, self._lost = reactor, plan, lost
+        self._invitation, self._worker_count = invitation, worker_count
+        self._print_output, self._finish_output = print_output, finish_output
+        self._weighed_tasks, self._max_nodes = frozenset(weighed_tasks), max_nodes
+        self._workers: dict[int, RemoteWorker] = {}
+        self._places = WorkerPlaces(resources or {})
+        self._nodes, self._waiting = self._places.nodes, self._places.waiting
+        self._is_waiting_watched = False
+        #: What starts machines, if something does; whether that must be told what is wanted; and what it has said.
+        self._launcher: Launcher | None = None
+        self._is_launcher_behind = False
+        self._launcher_waits_for = self._launcher_refusal = ""
+        #: Output that has been printed, by node: appended to by the printer's thread.
+        self._printed: deque[tuple[Node, int]] = deque()
+        self._takes: dict[int, Callable[[RemoteWorker, Frame], None]] = {
+            frames.HEARD: self._on_message,
+            frames.DIED: self._on_death,
+            frames.REFUSED: self._on_refusal,
+            frames.OUTPUT: self._on_output,
+            frames.SHOWS: self._on_position,
+            frames.WEIGHS: self._on_weight,
+            frames.STACK: self._on_stack,
+        }
+        reactor.before_wait.append(self._confirm_output)
+        versions = versions or installed_versions(())
+        self._door = NodeDoor(reactor, listener, prove, versions, lost, self._on_joined, self._tell)
+        if invitation:
+            self._tell(invitation)
+        self._fork_hook = forked_copies.ForkHook(self.abandon_in_fork)
+
+    def abandon_in_fork(self) -> None:
+        """Let go of the connections in a copy that code in this process has forked: agents end with the supervisor."""
+        for node in self._nodes.values():
+            node.link.close()
+        self._door.close_descriptors()
+
+    # -- what the supervisor asks for ------------------------------------------------------------------------
+
+    def start(self, spec: WorkerSpec, generation: int) -> int:
+        """Start a worker where there is a place, or when there is one; return 0."""
+        worker = RemoteWorker(replace(spec, inline_payloads=True), generation)
+        if spec.previews_suspects:  # a reader of suspect items, which waits for nothing
+            if (node := self._places.emptiest_node()) is None:
+                raise SpawnError("there is no machine for it")
+            self._workers[spec.slot] = worker
+            worker.node = node
+            self._start_placed(worker)
+            return 0
+        self._workers[spec.slot] = self._waiting[spec.slot] = worker
+        self._is_launcher_behind = True
+        self._start_waiting()
+        self._refuse_waiting()
+        self._watch_waiting()
+        return 0
+
+    def waits_for_place(self, slot: int) -> bool:
+        """Return True if the slot's worker has not been started because there is no place for it."""
+        return slot in self._waiting
+
+    def withdraw_start(self, slot: int) -> bool:
+        """Start it no more; False if it has been started."""
+        if self._waiting.pop(slot, None) is None:
+            return False
+        del self._workers[slot]
+        self._is_launcher_behind = True
+        return True
+
+    def send(self, slot: int, message: ToWorker) -> None:
+        """Hand a message over; never blocks."""
+        worker = self._workers.get(slot)
+        if worker is not None and worker.node is not None:
+            body = framing.pack_message(message)
+            worker.node.link.send(frames.SEND, slot, worker.generation, body)
+            if worker.node.link.wants_to_write:  # or it has ended
+                self._watch_writing(worker.node)
+
+    def kill(self, slot: int) -> bool:
+        """End the slot's worker at once; `WorkerExited` follows."""
+        worker = self._workers.get(slot)
+        if self._waiting.pop(slot, None) is not None:
+            assert worker is not None
+            self._exit(slot, worker, ExitStatus(text="was not started"))
+        elif worker is not None and worker.node is not None:
+            self._send(worker.node, frames.KILL, slot, worker.generation)
+            self._reactor.call_later(self._lost, partial(self._check_killed, slot, worker, worker.node))
+        return True
+
+    def _check_killed(self, slot: int, worker: RemoteWorker, node: Node) -> None:
+        """Give up a machine whose agent has not killed a worker (it is stopped, perhaps): the run could never end."""
+        if self._workers.get(slot) is worker and worker.node is node:
+            self._lose_node(node, f"is given up: it has not ended a worker within {self._lost:g}s")
+
+    def current_position(self, slot: int) -> Position:
+        """Return what was told last; it is told in time for workers that have a time limit."""
+        worker = self._workers.get(slot)
+        return _NOWHERE if worker is None else Position(worker.shown.lease, worker.shown.index, worker.shown.width)
+
+    def request_stack(self, slot: int) -> None:
+        """Ask the worker for its stack."""
+        worker = self._workers.get(slot)
+        if worker is not None and worker.node is not None:
+            worker.stack = ""
+            self._send(worker.node, frames.DUMP, slot, worker.generation)
+
+    def read_stack(self, slot: int) -> str:
+        """Return the stack that has come since it was asked for."""
+        worker = self._workers.get(slot)
+        return "" if worker is None else worker.stack
+
+    def resident_bytes(self, slot: int) -> int:
+        """Return what was told last."""
+        worker = self._workers.get(slot)
+        return 0 if worker is None else worker.weight
+
+    def is_output_blocked(self, slot: int) -> bool:
+        """Return True if the worker waits until its output is taken."""
+        worker = self._workers.get(slot)
+        return worker is not None and worker.shown.blocked
+
+    def pause_workers(self, *, going_on: bool) -> None:
+        """Stop all workers where they are, or let them go on."""
+        for node in list(self._nodes.values()):
+            self._send(node, frames.PAUSE, int(going_on))
+
+    def close(self) -> None:
+        """End all agents, and wait a moment for that: their ends say that their workers are dead."""
+        self._fork_hook.close()
+        self._door.close()
+        self._reactor.before_wait.remove(self._confirm_output)
+        if self._launcher is not None:
+            self._reactor.before_wait.remove(self._tell_launcher)
+        links = [node.link for node in self._nodes.values()]
+        for link in links:
+            self._reactor.unwatch_fd(link.fileno())
+            link.send(frames.CLOSE)
+        until = time.monotonic() + _END_SECONDS
+        while (left := [link for link in links if not link.end_reason]) and time.monotonic() < until:
+            poll = select.poll()
+            for link in left:
+                poll.register(link.fileno(), READ | (WRITE if link.wants_to_write else 0))
+            poll.poll(max(0.0, until - time.monotonic()) * 1000)
+            for link in left:
+                link.flush()
+                link.receive()
+        for link in links:
+            link.close()
+        if self._launcher is not None:  # its nodes have ended
+            self._launcher.close()
+        self._nodes.clear()
+        self._workers.clear()
+        self._waiting.clear()
+
+    # -- places ----------------------------------------------------------------------------------------------
+
+    def _start_waiting(self) -> None:
+        """Start what waits as far as there are places."""
+        for worker in self._places.give_places():
+            self._start_placed(worker)
+
+    def _start_placed(self, worker: RemoteWorker) -> None:
+        node, slot = worker.node, worker.spec.slot
+        assert node is not None
+        node.slots.add(slot)
+        body = pickle.dumps((self._places.placed_spec(worker), worker.spec.task in self._weighed_tasks), 5)
+        node.link.send(frames.START, slot, worker.generation, [body])
+        self._watch_writing(node)
+
+    def _watch_waiting(self) -> None:
+        if not self._is_waiting_watched and self._waiting:
+            self._is_waiting_watched = True
+            self._reactor.call_later(_WAITING_SECONDS, partial(self._tell_waiting, set(self._waiting)))
+
+    def _tell_waiting(self, before: set[int]) -> None:
+        """Say what is missing if workers have waited for all the time since."""
+        self._is_waiting_watched = False
+        if before & set(self._waiting):
+            text = self._places.describe_waiting(self._worker_count, self._invitation)
+            self._tell(": ".join(each for each in (text, self._launcher_waits_for) if each))
+        elif self._waiting:
+            self._watch_waiting()
+
+    # -- what starts machines --------------------------------------------------------------------------------
+
+    def use_launcher(self, open_launcher: OpenLauncher) -> None:
+        """Have machines started by what `open_launcher(wanted, report)` returns; it is closed with this."""
+        self._launcher = open_launcher(
+            lambda: self._places.wanted_bundles(self._workers.values(), self._launcher.nodes if self._launcher else ()),
+            self._hear_launcher,
+        )
+        self._reactor.before_wait.append(self._tell_launcher)
+
+    def _tell_launcher(self) -> None:
+        if self._is_launcher_behind and self._launcher is not None:
+            self._is_launcher_behind = False
+            self._launcher.tell_wanted()
+
+    def _hear_launcher(self, said: LaunchReport) -> None:
+        if said.waiting is not None:
+            self._launcher_waits_for = said.waiting
+        if said.ended and said.ended not in self._nodes:
+            self._tell(f"node `{said.ended}` has ended: {said.why}")
+        if said.refused or said.failed:
+            self._launcher_refusal = said.refused or f"what starts nodes is gone: {said.failed}"
+            self._refuse_waiting()
+
+    def _refuse_waiting(self) -> None:
+        """End what waits for a place that it will never have: its task fails with the reason."""
+        for slot in list(self._waiting) if self._launcher_refusal else ():
+            worker = self._waiting.pop(slot)
+            self._exit(slot, worker, ExitStatus(text=f"could not be started: {self._launcher_refusal}"))
+
+    def _tell(self, text: str) -> None:
+        self._announce(Notice(time.monotonic(), text))
+
+    def _announce(self, event: Event) -> None:
+        self._reactor.post_event(Announcement(event))
+
+    # -- machines --------------------------------------------------------------------------------------------
+
+    def _on_joined(self, link: FrameLink, hello: Hello, peer: str, more: list[Frame]) -> None:
+        if self._max_nodes is not None and len(self._nodes) >= self._max_nodes:
+            link.send(frames.CLOSE, body=[b"refused: the run has as many nodes as it may have"])
+            link.close()
+            self._tell(f"{peer} was refused: the run has as many nodes as it may have (`nodes` in [agents])")
+            return
+        name, number = hello.node, 1
+        while name in self._nodes:
+            number += 1
+            name = f"{hello.node}-{number}"
+        shares = MachineShares(hello.places, hello.gpus, hello.memory)
+        node = self._nodes[name] = Node(name, peer, hello, link, shares)
+        self._reactor.watch_fd(link.fileno(), READ, partial(self._on_ready, node))
+        self._announce(NodeJoined(time.monotonic(), name, hello.host, int(hello.places), hello.cpus, hello.memory))
+        send_plan(link, self._plan)
+        self._hear(node, more)
+        self._start_waiting()
+        self._watch_writing(node)
+
+    def _on_ready(self, node: Node, _mask: int) -> None:
+        self._hear(node, node.link.receive())
+        if node.link.wants_to_write:
+            node.link.flush()
+        self._watch_writing(node)
+
+    def _send(self, node: Node, kind: int, slot: int = 0, generation: int = 0) -> None:
+        node.link.send(kind, slot, generation)
+        self._watch_writing(node)
+
+    def _watch_writing(self, node: Node) -> None:
+        """Have the reactor say when what waits can be written; see to a connection that has ended."""
+        if node.link.end_reason:
+            self._lose_node(
+                node, "has left" if node.is_leaving and node.shares.is_empty else f"is gone: {node.link.end_reason}"
+            )
+        elif node.link.wants_to_write != node.watches_write and self._nodes.get(node.name) is node:
+            node.watches_write = node.link.wants_to_write
+            self._reactor.change_fd_events(node.link.fileno(), READ | (WRITE if node.watches_write else 0))
+
+    def _hear(self, node: Node, got: list[Frame]) -> None:
+        for frame in got:
+            worker = self._workers.get(frame.slot)
+            if frame.kind == frames.LEAVING:
+                self._on_leaving(node)
+            elif frame.kind == frames.UNABLE:
+                node.link.end_reason = bytes(frame.body).decode("utf-8", "replace")
+                return
+            elif worker is None or worker.node is not node or worker.generation != frame.generation:
+                continue  # of a worker that is not there any more
+            elif (take := self._takes.get(frame.kind)) is not None:
+                try:
+                    take(worker, frame)
+                except FrameError as error:  # its machine cannot be trusted any more
+                    node.link.end_reason = str(error)
+                    return
+
+    def _on_leaving(self, node: Node) -> None:
+        node.is_leaving = True
+        for slot in sorted(node.slots):
+            self._reactor.post_event(WorkerLeaving(slot, self._workers[slot].generation))
+
+    def _lose_node(self, node: Node, why: str) -> None:
+        """Tell that a machine is gone, and, after the fence, that its workers are."""
+        if self._nodes.get(node.name) is not node:
+            return
+        del self._nodes[node.name]
+        self._reactor.unwatch_fd(node.link.fileno())
+        node.link.close()
+        lost = [(slot, self._workers[slot]) for slot in sorted(node.slots)]
+        for _, worker in lost:
+            worker.node = None
+        names = tuple(worker.spec.name for _, worker in lost if not worker.spec.previews_suspects)
+        self._announce(NodeLost(time.monotonic(), node.name, why, names))
+        if lost:
+            self._reactor.call_later(_FENCE_SECONDS, partial(self._tell_lost, node, lost))
+
+    def _tell_lost(self, node: Node, lost: list[tuple[int, RemoteWorker]]) -> None:
+        for slot, worker in lost:
+            shown = worker.shown
+            position = Position(shown.lease, shown.index, shown.width) if shown.stands else _NOWHERE
+            self._places.give_back(worker, None)
+            self._exit(slot, worker, ExitStatus(text=f"was lost with node {node.name}"), position, lost=True)
+        self._start_waiting()
+
+    def _exit(
+        self,
+        slot: int,
+        worker: RemoteWorker,
+        exit_status: ExitStatus,
+        position: Position = _NOWHERE,
+        stack: str = "",
+        *,
+        socket_broken: bool = False,
+        lost: bool = False,
+    ) -> None:
+        del self._workers[slot]
+        self._is_launcher_behind = True
+        self._finish_output(worker.spec.name)
+        event = WorkerExited(slot, worker.generation, exit_status, position, stack, socket_broken, lost)
+        self._reactor.post_event(event)
+
+    # -- what workers say ------------------------------------------------------------------------------------
+
+    def _on_message(self, worker: RemoteWorker, frame: Frame) -> None:
+        message: Any = framing.unpack_whole(frame.body)
+        assert worker.node is not None
+        if type(message) is Ready:
+            message = Ready(message.pid, worker.node.name)
+        elif type(message) is Reply or type(message) is Produced:
+            for output in message.outputs:
+                if output.block_refs:
+                    raise FrameError("it sent a place in memory that this machine does not have")
+        elif type(message) is ArenaNotice:
+            return
+        self._reactor.post_event(MessageReceived(frame.slot, frame.generation, message))
+
+    def _on_death(self, worker: RemoteWorker, frame: Frame) -> None:
+        report = decode_body(frame.body, DeathReport)
+        self._places.give_back(worker, worker.node)
+        exit_status = ExitStatus(report.code, report.signal, report.text)
+        position = Position(report.lease, report.index, report.width)
+        broken = report.socket_broken
+        self._exit(frame.slot, worker, exit_status, position, report.stack, socket_broken=broken)
+        self._start_waiting()
+
+    def _on_refusal(self, worker: RemoteWorker, frame: Frame) -> None:
+        assert worker.node is not None
+        text = bytes(frame.body).decode("utf-8", "replace").partition(" could not be started: ")[2]
+        self._places.give_back(worker, worker.node)
+        self._exit(frame.slot, worker, ExitStatus(text=f"could not be started on node {worker.node.name}: {text}"))
+        self._start_waiting()
+
+    def _on_output(self, worker: RemoteWorker, frame: Frame) -> None:
+        node, data = worker.node, bytes(frame.body[1:])
+        assert node is not None
+        stream = "err" if bytes(frame.body[:1]) == b"e" else "out"
+
+        def confirm() -> None:
+            self._printed.append((node, len(data)))
+            with contextlib.suppress(OSError, ValueError):  # the run has ended
+                self._reactor.wake_up()
+
+        self._print_output(worker.spec.name, data, stream, confirm)
+
+    def _confirm_output(self) -> None:
+        """Tell agents that output of theirs has been printed: they read on."""
+        counts: Counter[Node] = Counter()
+        while self._printed:
+            node, count = self._printed.popleft()
+            counts[node] += count
+        for node, count in counts.items():
+            if self._nodes.get(node.name) is node:
+                self._send(node, frames.WRITTEN, count)
+
+    @staticmethod
+    def _on_position(worker: RemoteWorker, frame: Frame) -> None:
+        worker.shown = decode_body(frame.body, ShownPosition)
+
+    @staticmethod
+    def _on_weight(worker: RemoteWorker, frame: Frame) -> None:
+        worker.weight = decode_body(frame.body, int)
+
+    @staticmethod
+    def _on_stack(worker: RemoteWorker, frame: Frame) -> None:
+        worker.stack = bytes(frame.body).decode("utf-8", "replace")

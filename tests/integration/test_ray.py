@@ -1,0 +1,246 @@
+"""Agents on a Ray cluster, real Ray: several nodes of this machine. Slow, and only where the extra `ray` is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from helpers import ROOT
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(
+        importlib.util.find_spec("ray") is None, reason="Ray is not here: pip install 'toml-runner[ray]'"
+    ),
+]
+
+LAUNCHER = ROOT / "runner" / "launch" / "ray.py"
+#: One that means "it hangs". Ray takes its time on a busy machine: 10 s for a cluster.
+HANG = 120.0
+
+#: An agent that only notes that it is there.
+AGENT = """
+import os, pathlib, sys, time
+join = pathlib.Path(sys.argv[sys.argv.index("--join") + 1]).read_text()
+notes = pathlib.Path(os.environ["NOTES"])
+if join != "the way in" or "RUNNER_JOIN" in os.environ or "the way in" in " ".join(sys.orig_argv):
+    sys.exit("this is not the way in")
+if (notes / "refuse").exists():
+    sys.exit("an old version\\nrunner agent: other versions")
+(notes / sys.argv[sys.argv.index("--name") + 1]).write_text(f"{os.getpid()} {sys.argv[sys.argv.index('--places') + 1]}")
+while True:
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def notes(tmp_path):
+    """The folder of the agents' notes, and a package `runner` that has only them."""
+    (tmp_path / "fake" / "runner").mkdir(parents=True)
+    (tmp_path / "fake" / "runner" / "__init__.py").touch()
+    (tmp_path / "fake" / "runner" / "__main__.py").write_text(AGENT)
+    (tmp_path / "notes").mkdir()
+    return tmp_path / "notes"
+
+
+@pytest.fixture
+def environment(notes):
+    variables = {"PYTHONPATH": str(notes.parent / "fake"), "NOTES": str(notes), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    return {**os.environ, **variables, "RAY_health_check_period_ms": "500"}
+
+
+class Lines:
+    """A program that is spoken to in lines."""
+
+    def __init__(self, *command, env):
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=env,
+            cwd="/",
+            start_new_session=True,
+        )
+        self.lines = queue.Queue()
+        self.err = []
+        self.threads = [
+            threading.Thread(target=lambda: [self.lines.put(line.strip()) for line in self.process.stdout]),
+            threading.Thread(target=lambda: self.err.extend(self.process.stderr)),
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def tell(self, **message):
+        self.process.stdin.write(json.dumps(message) + "\n")
+        self.process.stdin.flush()
+
+    def line(self):
+        try:
+            return self.lines.get(timeout=HANG)
+        except queue.Empty:
+            pytest.fail(f"it said nothing more; its errors: {self.err[-20:]}")
+
+    def hear(self, word):
+        """Return the next message that has a word."""
+        while True:
+            said = json.loads(self.line())
+            if word in said:
+                return said
+
+    def end(self):
+        """End it; whatever is left of its session is killed, and returned."""
+        if not self.process.stdin.closed:
+            self.process.stdin.close()
+        code = self.process.wait(HANG)
+        for thread in self.threads:
+            thread.join(HANG)
+        for stream in (self.process.stdout, self.process.stderr):
+            stream.close()
+        return code
+
+
+@pytest.fixture
+def cluster(environment):
+    made = Lines(sys.executable, str(Path(__file__).parents[1] / "ray_cluster.py"), env=environment)
+    made.address = made.line()
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def launch(environment):
+    made = []
+
+    def start(address):
+        made.append(
+            Lines(sys.executable, "-P", str(LAUNCHER), address, env={**environment, "RUNNER_JOIN": "the way in"})
+        )
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.end()
+
+
+def workers(count, cpus=1.0, gpus=0.0, memory=0):
+    return {"workers": count, "cpus": cpus, "gpus": gpus, "memory": memory}
+
+
+def obey(cluster, **order):
+    cluster.tell(**order)
+    assert cluster.line() == "done"
+
+
+def agent(notes, name):
+    """Return the process of an agent, and its places, once it is there."""
+    end = time.monotonic() + HANG
+    while time.monotonic() < end:
+        if (notes / name).exists() and (words := (notes / name).read_text().split()):
+            return psutil.Process(int(words[0])), int(words[1])
+        threading.Event().wait(0.05)
+    raise AssertionError(f"no agent {name}")
+
+
+def gone(process):
+    return psutil.wait_procs([process], HANG)[1] == []
+
+
+def test_a_node_is_killed_and_another_one_is_added(cluster, launch, notes):
+    for _ in range(2):
+        obey(cluster, add=2)
+    launcher = launch(cluster.address)
+    launcher.tell(want=[workers(4)], nodes=0, first=1)
+    assert {launcher.hear("started")["started"] for _ in range(2)} == {"n1", "n2"}
+    first, second = agent(notes, "n1"), agent(notes, "n2")
+    assert (first[1], second[1]) == (2, 2)
+    obey(cluster, kill=0)
+    ended = launcher.hear("ended")
+    dead, alive = (first, second) if ended["ended"] == "n1" else (second, first)
+    assert gone(dead[0])
+    assert alive[0].is_running()
+    waiting = launcher.hear("waiting")["waiting"]
+    assert waiting.startswith("2 CPUs are not free; Ray has 0 of 2 CPUs free on ")
+    obey(cluster, add=2)
+    name = launcher.hear("started")["started"]
+    assert agent(notes, name)[1] == 2
+    assert launcher.hear("waiting")["waiting"] == ""
+    agents = [alive[0], agent(notes, name)[0]]
+    assert launcher.end() == 0
+    assert all(gone(each) for each in agents)
+
+
+def test_agents_end_with_their_launcher_however_it_ends(cluster, launch, notes):
+    obey(cluster, add=2)
+    launcher = launch(cluster.address)
+    launcher.tell(want=[workers(1)], nodes=0, first=7)
+    assert launcher.hear("started")["started"] == "n7"
+    process, _ = agent(notes, "n7")
+    launcher.process.kill()
+    assert gone(process)
+
+
+def test_an_agent_can_be_stopped_and_what_is_wanted_is_asked_for_again(cluster, launch, notes):
+    obey(cluster, add=2)
+    launcher = launch(cluster.address)
+    launcher.tell(want=[workers(1, 0.5)], nodes=0, first=1)
+    process, _ = agent(notes, launcher.hear("started")["started"])
+    launcher.tell(stop="n1")
+    assert launcher.hear("ended")["ended"] == "n1"
+    assert gone(process)
+    assert launcher.hear("started")["started"] == "n2"
+    second, _ = agent(notes, "n2")
+    second.send_signal(signal.SIGTERM)
+    assert launcher.hear("ended") == {"ended": "n2", "why": "its agent has ended with code -15"}
+
+
+def test_what_can_never_be_had_and_agents_that_end_at_once_are_told(cluster, launch, notes):
+    obey(cluster, add=2)
+    launcher = launch(cluster.address)
+    launcher.tell(want=[workers(1, 1, 1)], nodes=0, first=1)
+    assert launcher.hear("refused")["refused"].startswith("no machine has 1 CPU, 1 GPU; Ray has 2 of 2 CPUs free on ")
+    (notes / "refuse").touch()
+    launcher.tell(want=[workers(2)], nodes=1, first=1)
+    assert launcher.hear("ended")["why"] == "runner agent: other versions"
+    refused = launcher.hear("refused")["refused"]
+    assert refused == "3 agents in a row have ended at once; the last one: runner agent: other versions"
+
+
+def test_a_cluster_of_its_own_is_started_and_ended(launch, notes):
+    launcher = launch("local")
+    launcher.tell(want=[workers(1)], nodes=0, first=1)
+    assert launcher.hear("started")["started"] == "n1"
+    process, _ = agent(notes, "n1")
+    family = psutil.Process(launcher.process.pid).children(recursive=True)
+    assert launcher.end() == 0
+    assert gone(process)
+    assert psutil.wait_procs(family, HANG)[1] == []
+
+
+def test_a_cluster_of_its_own_dies_with_a_launcher_that_is_killed(launch, notes):
+    launcher = launch("local")
+    launcher.tell(want=[workers(1)], nodes=0, first=1)
+    process, _ = agent(notes, launcher.hear("started")["started"])
+    family = psutil.Process(launcher.process.pid).children(recursive=True)
+    os.killpg(launcher.process.pid, signal.SIGKILL)  # as the kernel does when runner dies
+    assert gone(process)
+    assert psutil.wait_procs(family, HANG)[1] == []
+
+
+def test_a_cluster_that_is_not_there_is_told(launch, notes):
+    launcher = launch("127.0.0.1:1")
+    assert launcher.process.wait(HANG) == 1
+    launcher.end()
+    assert launcher.err[-1] == "Ray at 127.0.0.1:1: [Errno 111] Connection refused\n"
