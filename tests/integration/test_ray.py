@@ -121,6 +121,19 @@ def cluster(environment):
 
 
 @pytest.fixture
+def real_cluster():
+    """A cluster whose nodes have runner itself."""
+    made = Lines(
+        sys.executable,
+        str(Path(__file__).parents[1] / "ray_cluster.py"),
+        env={**os.environ, "RAY_health_check_period_ms": "500"},
+    )
+    made.address = made.line()
+    yield made
+    made.end()
+
+
+@pytest.fixture
 def launch(environment):
     made = []
 
@@ -244,3 +257,112 @@ def test_a_cluster_that_is_not_there_is_told(launch, notes):
     assert launcher.process.wait(HANG) == 1
     launcher.end()
     assert launcher.err[-1] == "Ray at 127.0.0.1:1: [Errno 111] Connection refused\n"
+
+
+TASKS = """
+    [run]
+    engine = "ray"
+    [queues]
+    numbers = {}
+    squares = {}
+    [tasks.read]
+    call = "std.range"
+    args = [0, 400]
+    outputs = "numbers"
+    mode = "thread"
+    [tasks.square]
+    inputs = "numbers"
+    outputs = "squares"
+    workers = 4
+    resources = { cpus = 1 }
+    [tasks.write]
+    call = "std.write_lines"
+    with = { path = "squares.txt" }
+    inputs = "squares"
+    mode = "thread"
+"""
+WORK = """
+    import os, time
+    from pathlib import Path
+    from runner import task
+
+    @task
+    def square(item: int) -> int:
+        while item > 40 and not Path("GO").exists():
+            time.sleep(0.02)
+        return item * item
+"""
+
+
+def wait_for(holds, why):
+    end = time.monotonic() + HANG
+    while not (found := holds()):
+        assert time.monotonic() < end, why()
+        threading.Event().wait(0.1)
+    return found
+
+
+def squares(made):
+    return sorted(int(line) for line in (made.path / "squares.txt").read_text().split())
+
+
+def test_a_run_goes_on_when_a_node_is_killed_and_another_one_added(real_cluster, project):
+    made = project({"tasks.toml": TASKS, "plugins/work.py": WORK.replace("GO", "{}")})
+    work = made.path / "plugins" / "work.py"
+    work.write_text(work.read_text().replace("{}", str(made.path / "go")))
+    for _ in range(2):
+        obey(real_cluster, add=2)
+    running = made.start(
+        "tasks.toml", "--events", "events", "--set", f'ray.address="{real_cluster.address}"', "--no-record"
+    )
+
+    def events(kind):
+        lines = (made.path / "events").read_text().splitlines() if (made.path / "events").exists() else []
+        return [each for line in lines if line.endswith("}") and (each := json.loads(line)).get("event") == kind]
+
+    def said():
+        return events("NodeJoined"), events("Notice"), running.process.poll()
+
+    wait_for(lambda: len({each["worker"] for each in events("WorkerReady") if each["task"] == "square"}) == 4, said)
+    assert {each["node"] for each in events("WorkerReady") if each["task"] == "square"} == {"n1", "n2"}
+    secret = secret_of_launcher()
+    assert not [each for each in psutil.process_iter(["cmdline"]) if secret in " ".join(each.info["cmdline"] or ())]
+    obey(real_cluster, kill=0)
+    wait_for(lambda: events("NodeLost"), said)
+    obey(real_cluster, add=2)
+    wait_for(lambda: len(events("NodeJoined")) >= 3, said)
+    (made.path / "go").touch()
+    outcome = running.finish(timeout=HANG)
+    assert outcome.exit == 0, outcome
+    assert squares(made) == [number * number for number in range(400)]
+    assert secret not in outcome.out + outcome.err
+    for log in Path("/tmp/ray/session_latest/logs").rglob("*"):
+        assert not log.is_file() or secret.encode() not in log.read_bytes(), log
+
+
+def secret_of_launcher():
+    """Return a line of the agents' key, which the launcher has in its environment."""
+    for process in psutil.process_iter(["cmdline"]):
+        if str(LAUNCHER) in (process.info["cmdline"] or ()):
+            return json.loads(process.environ()["RUNNER_JOIN"])["identity"].splitlines()[-3]
+    raise AssertionError("no launcher")
+
+
+def test_a_run_without_a_cluster_starts_one_and_ends_it(project):
+    made = project(
+        {"tasks.toml": TASKS.replace('"ray"', '"ray"\n    [ray]\n    address = "local"'), "plugins/work.py": WORK}
+    )
+    (made.path / "plugins" / "work.py").write_text(
+        "from runner import task\n\n@task\ndef square(item: int) -> int:\n    return item * item\n"
+    )
+    outcome = made.start("tasks.toml").finish(timeout=HANG)
+    assert outcome.exit == 0, outcome
+    assert squares(made) == [number * number for number in range(400)]
+
+
+def test_what_no_machine_has_fails_the_task(project):
+    tasks = TASKS.replace('"ray"', '"ray"\n    [ray]\n    address = "local"').replace("cpus = 1", "gpus = 1")
+    made = project({"tasks.toml": tasks, "plugins/work.py": WORK})
+    outcome = made.start("tasks.toml").finish(timeout=HANG)
+    assert outcome.exit == 1, outcome
+    assert "no machine has 1 CPU, 1 GPU; Ray has " in outcome.err
