@@ -38,8 +38,8 @@ class Bench:
     def __init__(self, kind: str, stack: ExitStack, workers: int = WORKERS) -> None:
         self.hub = LocalReactor()
         stack.callback(self.hub.close)
-        if kind == "agents":
-            self.engine, self.machines = open_remote(self.hub, stack)
+        if kind != "local":
+            self.engine, self.machines = open_remote(self.hub, stack, encrypted=kind == "agents, TLS")
             wait_until(self.hub, lambda: len(self.engine._nodes) == 2)
         else:
             page = ProgressPage()
@@ -144,12 +144,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=3.0)
     seconds = parser.parse_args().seconds
-    for kind in ("local", "agents"):
+    for kind in ("local", "agents", "agents, TLS"):
         for items in (1, 1000):
             rate, cost = chunks(kind, items, seconds)
-            print(f"{kind:7} chunks of {items:5,}: {rate:8,.0f} a second, {cost:5.0f} us each here", flush=True)
-        print(f"{kind:7} there and back: {there_and_back(kind):.3f} ms", flush=True)
-        print(f"{kind:7} worker killed, successor ready: {killed(kind):.1f} ms", flush=True)
+            print(f"{kind:11} chunks of {items:5,}: {rate:8,.0f} a second, {cost:5.0f} us each here", flush=True)
+        print(f"{kind:11} there and back: {there_and_back(kind):.3f} ms", flush=True)
+        print(f"{kind:11} worker killed, successor ready: {killed(kind):.1f} ms", flush=True)
     print(f"agent killed, its workers told as lost: {agent_killed():.0f} ms")
 
 

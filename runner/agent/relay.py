@@ -198,7 +198,9 @@ class Relay:
         try:
             self._engine.start(spec, frame.generation)
         except SpawnError as error:
-            self.send(frames.REFUSED, frame.slot, frame.generation, plain_text(error).encode())
+            # In the next turn: a signal that has hurried the start is told first.
+            refusal = frames.REFUSED, frame.slot, frame.generation, plain_text(error).encode()
+            self._reactor.call_later(0.0, partial(self.send, *refusal))
             return
         self._workers[frame.slot] = _RelayedWorker(spec, frame.generation, is_weighed, since=time.monotonic())
         if not self._is_sampling:

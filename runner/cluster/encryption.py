@@ -31,6 +31,9 @@ READ, WRITE = select.POLLIN, select.POLLOUT
 #: Read and encrypted at once: enough that system calls cost little, and no more than stays in a processor's cache.
 #: bench.encryption, CPU ms for a MiB at the writer: 32 KiB 1.72, 64 KiB 0.99, 256 KiB 1.16
 _PIECE_BYTES = 1 << 16
+#: The most bytes of one record of TLS. What fits into one together is joined, as each write makes one of its own.
+#: bench, a frame of 100 B sent by a `FrameLink`: apart 24 us, joined 19
+_RECORD_BYTES = 1 << 14
 _PEM_BLOCK = re.compile(r"-----BEGIN ([A-Z ]+)-----\n[A-Za-z0-9+/=\n]+-----END \1-----\n")
 
 _REFUSALS = {
@@ -185,6 +188,9 @@ class EncryptedStream:
         #: Encrypted bytes that the socket has not taken, and the number of plain ones that are owed for them.
         self._unsent = memoryview(b"")
         self._owed = 0
+        #: What has been read has been handed out, but for the beginning of a record. To ask costs an exception.
+        #: bench, a frame of 100 B received by a `FrameLink`: without this 41 us, with it 22
+        self._is_drained = False
 
     def fileno(self) -> int:
         """Return the descriptor to wait for."""
@@ -223,6 +229,8 @@ class EncryptedStream:
         """Write what the connection takes of several buffers; return how many bytes. No descriptors travel."""
         assert not ancillary, "no descriptor leaves a machine"
         if not self._owed:
+            if sum(map(len, buffers)) <= _RECORD_BYTES:  # a frame's head and its body, in most cases
+                buffers = [b"".join(buffers)]
             for buffer in buffers:
                 room = _PIECE_BYTES - self._owed
                 if room <= 0:
@@ -238,7 +246,7 @@ class EncryptedStream:
 
         A buffer of two pieces or more takes all that has been read: then a selector sees what is left.
         """
-        got = self._decrypt_into(buffer)
+        got = 0 if self._is_drained else self._decrypt_into(buffer)
         while not got:
             if not self._receive():
                 return 0
@@ -248,12 +256,14 @@ class EncryptedStream:
     def _decrypt_into(self, buffer: memoryview) -> int:
         """Hand out what has been read; return how many bytes, 0 if there is no whole record."""
         got = 0
+        self._is_drained = False
         try:
-            while got < len(buffer):
+            while got < len(buffer) and not self._is_drained:
                 more: Any = self._tls.read(len(buffer) - got, buffer[got:])
                 got += more
+                self._is_drained = not self._incoming.pending and not self._tls.pending()
         except ssl.SSLWantReadError:
-            pass
+            self._is_drained = True
         except ssl.SSLError as error:
             if not got:  # else the next call meets it again
                 raise ConnectionResetError(describe_tls_error(error)) from None

@@ -438,7 +438,8 @@ class RemoteEngine:
         assert worker.node is not None
         text = bytes(frame.body).decode("utf-8", "replace").partition(" could not be started: ")[2]
         self._places.give_back(worker, worker.node)
-        self._exit(frame.slot, worker, ExitStatus(text=f"could not be started on node {worker.node.name}: {text}"))
+        exit_status = ExitStatus(text=f"could not be started on node {worker.node.name}: {text}")
+        self._exit(frame.slot, worker, exit_status, lost=worker.node.is_leaving)  # a machine that is to go hurries
         self._start_waiting()
 
     def _on_output(self, worker: RemoteWorker, frame: Frame) -> None:

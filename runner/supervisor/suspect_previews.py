@@ -65,6 +65,8 @@ class _Reader(Struct, eq=False):
     generation: int = 0
     alive: bool = False
     ready: bool = False
+    #: It is being killed: the next one takes its place once it is gone.
+    is_dying: bool = False
     until: float = 0.0
     asked: deque[_Question] = field(default_factory=deque)
 
@@ -117,7 +119,7 @@ class SuspectReaders(Struct, eq=False):
 
     def _ask_next(self, reader: _Reader) -> None:
         """Start the reader, or ask it the next question."""
-        if not reader.asked:
+        if not reader.asked or reader.is_dying:
             return None
         now = self.state.clock.now()
         if not reader.alive:
@@ -142,6 +144,9 @@ class SuspectReaders(Struct, eq=False):
     def handle_message(self, event: MessageReceived | WorkerExited) -> None:
         """Handle what a reader has said, or its death."""
         reader = self.readers[event.slot]
+        if event.generation == reader.generation and reader.is_dying and isinstance(event, WorkerExited):
+            reader.is_dying = False
+            self._ask_next(reader)
         if event.generation != reader.generation or not reader.alive:
             return
         if isinstance(event, WorkerExited):
@@ -161,7 +166,8 @@ class SuspectReaders(Struct, eq=False):
         """Return when a reader will have taken too long."""
         if not self.readers:
             return None
-        dues = [reader.asked[0].until or reader.until for reader in self.readers.values() if reader.asked]
+        asked = [reader for reader in self.readers.values() if reader.asked and not reader.is_dying]
+        dues = [reader.asked[0].until or reader.until for reader in asked]
         return min(dues, default=None)
 
     def check_readers(self, now: float) -> None:
@@ -169,7 +175,7 @@ class SuspectReaders(Struct, eq=False):
         for reader in self.readers.values():
             if reader.asked and reader.alive and now >= (reader.asked[0].until or reader.until):
                 reader.alive = False
-                reader.task.engine.kill(reader.index)
+                reader.is_dying = reader.task.engine.kill(reader.index)
                 limit = _LIMIT if reader.asked[0].until else _BOOT
                 self._settle_question(reader, f"showing it took more than {limit:g}s")
                 self._ask_next(reader)

@@ -182,18 +182,18 @@ def test_agents_killed_at_random_while_others_join(seed: int, tmp_path: Path) ->
     draw, collected = random.Random(seed), []
     made = plan(
         [
-            task("source", functions.numbers, outputs="a", args=(2000,)),
-            task("middle", functions.slowly, "a", "b", workers=4, args=(0.002,), restarts=Restarts(0)),
+            task("source", functions.numbers, outputs="a", args=(3000,)),
+            task("middle", functions.slowly, "a", "b", workers=4, args=(0.005,), restarts=Restarts(0)),
             collector(collected, "b"),
         ]
     )
-    over = threading.Event()
+    over, joined = threading.Event(), []
 
     def storm(machines: Any) -> None:
         while not over.wait(draw.uniform(0.1, 0.5)):
-            alive = [agent for agent in machines.agents if agent.poll() is None]
-            if alive and len(machines.agents) < 12:
-                os.kill(draw.choice(alive).pid, draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
+            if joined and len(machines.agents) < 12:
+                agent = machines.agents[int(joined.pop(draw.randrange(len(joined))).removeprefix("n")) - 1]
+                agent.send_signal(draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
                 machines.add()
 
     thread: list[threading.Thread] = []
@@ -203,14 +203,20 @@ def test_agents_killed_at_random_while_others_join(seed: int, tmp_path: Path) ->
         thread[0].start()
 
     def on_event(event: Any) -> None:
+        if isinstance(event, events.NodeJoined):
+            joined.append(event.node)
         if isinstance(event, events.RunEnded):
             over.set()
             thread[0].join(10)
 
     outcome = run(made, collected, "agents", on_event, on_machines=begin)
-    assert outcome.result.exit_code == 0, outcome.result
-    assert sorted(collected) == list(range(2000))
-    assert len(outcome.of(events.NodeLost)) > 2
+    assert outcome.result.exit_code == 0, (
+        outcome.of(events.TaskEnded),
+        outcome.of(events.WorkerDied),
+        outcome.of(events.ItemFailed),
+    )
+    assert sorted(collected) == list(range(3000))
+    assert outcome.of(events.NodeLost)
 
 
 TASKS = """

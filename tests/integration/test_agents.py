@@ -9,6 +9,8 @@ import platform
 import resource
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -383,3 +385,89 @@ def test_stacks_and_a_pause_reach_the_workers_over_there(project, tmp_path: Path
     assert {agent.finish().exit for agent in agents} == {0}
     assert outcome.err.count(" in see") == 2, outcome
     assert "@n" in outcome.err
+
+
+DURABLE = """
+    [run]
+    engine = "agents"
+    durable = true
+    [agents]
+    listen = "127.0.0.1:0"
+    [queues.q]
+    [queues.r]
+    [tasks.numbers]
+    call = "work.numbers"
+    outputs = "q"
+    [tasks.wait]
+    call = "work.wait"
+    inputs = "q"
+    outputs = "r"
+    workers = 2
+    [tasks.keep]
+    call = "std.write_lines"
+    with = { path = "out.txt" }
+    inputs = "r"
+    mode = "thread"
+"""
+
+
+def test_a_durable_run_goes_on_with_other_agents_after_the_death_of_its_supervisor(project, tmp_path: Path):
+    work = """
+        import time
+        from pathlib import Path
+        from runner import task
+
+        @task
+        def numbers():
+            yield from range(300)
+
+        @task
+        def wait(item: int) -> int:
+            time.sleep(0.002)
+            if item == 150:
+                Path("half").touch()
+            return item
+    """
+    made = project({"tasks.toml": DURABLE, "plugins/work.py": work})
+    agents = agents_of(made)
+    running = made.start("tasks.toml")
+    wait_for(lambda: (tmp_path / "half").exists())
+    running.process.kill()
+    assert running.finish().exit == -9
+    assert {agent.finish().exit for agent in agents} == {3}
+    agents = agents_of(made)
+    outcome = made.run(verb="resume")
+    assert outcome.exit == 0, outcome
+    assert {agent.finish().exit for agent in agents} == {0}
+    assert sorted(map(int, (tmp_path / "out.txt").read_text().split())) == list(range(300))
+    assert not list(tmp_path.glob(".runner/runs/*/join"))
+
+
+HEAVY = ("typer", "rich", "pydantic", "tomli", "pluggy", "jinja2", "runner.supervisor", "runner.cli.app")
+
+
+def loaded(program: str, *names: str) -> list[str]:
+    """Return which of some modules a program has imported at its end."""
+    text = f"import sys\n{program}\nprint(*[name for name in {names} if name in sys.modules])"
+    return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_an_agent_is_light_and_a_run_on_one_machine_knows_nothing_of_others():
+    agent = """
+sys.argv = ["runner", "agent", "--join", "nowhere/join", "--wait", "0"]
+from runner.__main__ import main
+try:
+    main()
+except SystemExit as end:
+    assert end.code == 2, end.code
+"""
+    assert loaded(agent, "runner.agent.relay", *HEAVY) == ["runner.agent.relay"]
+    local = "import runner.runs, runner.engines.processes, runner.supervisor.loop"
+    remote = (
+        "runner.engines.remote",
+        "runner.engines.nodes",
+        "runner.cluster_run",
+        "runner.transport.frame_link",
+        "ssl",
+    )
+    assert loaded(local, "runner.runs", *remote) == ["runner.runs"]
