@@ -153,9 +153,9 @@ def ahead(**work: Any) -> int:
     ]
     most, admit = 0, Subscription.admit_chunk
 
-    def watched(self: Subscription, chunk: Any) -> int:
+    def watched(self: Subscription, chunk: Any, group: Any) -> Any:
         nonlocal most
-        dropped = admit(self, chunk)
+        dropped = admit(self, chunk, group)
         most = max(most, self.count)
         return dropped
 

@@ -73,6 +73,7 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form",
     [form if form in {"items", "async", "ordered"} else pytest.param(form, marks=pytest.mark.slow) for form in FORMS],
@@ -333,6 +334,7 @@ def test_plugins_are_sent_to_machines_that_do_not_have_them(project: Any, tmp_pa
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_folder_that_the_machines_share_takes_the_place_of_the_project_s(project: Any, tmp_path: Path) -> None:
     tasks = TASKS.replace("[queues.q]", f'folder = "{tmp_path}/shared"\n    [queues.q]')
     made = project({"tasks.toml": tasks, "plugins/work.py": WORK, "shared/go": "", "shared/plugins/work.py": WORK})
@@ -345,6 +347,7 @@ def test_a_folder_that_the_machines_share_takes_the_place_of_the_project_s(proje
     assert len(list((tmp_path / "shared").glob("holds-*"))) == 4
 
 
+@pytest.mark.slow
 def test_a_machine_without_that_folder_says_so(project: Any, tmp_path: Path) -> None:
     tasks = TASKS.replace("[queues.q]", 'folder = "/no/where"\n    [queues.q]')
     made = project({"tasks.toml": tasks, "plugins/work.py": WORK})

@@ -49,6 +49,7 @@ def test_as_many_nodes_are_started_as_the_workers_need() -> None:
     assert {event.node for event in outcome.of(events.WorkerReady) if event.task != "collect"} == {"n1", "n2"}
 
 
+@pytest.mark.slow
 def test_workers_with_resources_take_more_room_and_are_told_what_they_have() -> None:
     outcome, collected = launched("2", workers=2, resources=Resources(2))
     arrived_once(outcome, collected)
@@ -71,6 +72,7 @@ class _Killer:
             os.kill(int(Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_another_node_is_started_for_one_that_dies() -> None:
     outcome, collected = launched("2", workers=1, on_event=_Killer())
     arrived_once(outcome, collected)
@@ -78,12 +80,14 @@ def test_another_node_is_started_for_one_that_dies() -> None:
     assert [event.node for event in outcome.of(events.NodeJoined)] == ["n1", "n2"]
 
 
+@pytest.mark.slow
 def test_a_launcher_that_dies_is_started_again(tmp_path: Path) -> None:
     outcome, collected = launched("2", "die", str(tmp_path / "died"))
     assert (tmp_path / "died").exists()
     arrived_once(outcome, collected)
 
 
+@pytest.mark.slow
 def test_a_launcher_that_dies_again_and_again_fails_the_tasks_that_wait() -> None:
     outcome, collected = launched("2", "die", "always")
     assert outcome.result.exit_code == 1

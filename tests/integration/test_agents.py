@@ -94,6 +94,7 @@ def rig() -> Iterator[Callable[..., Rig]]:
 # -- places --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_workers_wait_for_places_and_start_as_machines_join(rig, monkeypatch):
     monkeypatch.setattr(remote, "_WAITING_SECONDS", 0.05)
     made = rig(agents=0)
@@ -116,6 +117,7 @@ def test_workers_wait_for_places_and_start_as_machines_join(rig, monkeypatch):
     assert [ready.node for ready in made.of(Ready)] == ["small"] * 3 + ["large"]
 
 
+@pytest.mark.slow
 def test_a_place_is_free_again_when_its_worker_has_ended(rig):
     made = rig(agents=1, places=1)
     made.start(0)
@@ -129,6 +131,7 @@ def test_a_place_is_free_again_when_its_worker_has_ended(rig):
     assert made.of(WorkerExited)[1].exit_status.signal == signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_no_more_nodes_join_than_may(rig):
     made = rig(agents=0)
     made.engine._max_nodes = 1
@@ -139,6 +142,7 @@ def test_no_more_nodes_join_than_may(rig):
     made.until(lambda: "has as many nodes as it may have" in made.notices()[-1])
 
 
+@pytest.mark.slow
 def test_two_machines_of_one_name_are_told_apart(rig):
     made = rig(agents=0)
     for _ in range(2):
@@ -178,6 +182,7 @@ def test_a_machine_that_is_killed_takes_its_workers_and_blames_what_stood(rig, t
     assert not still_there(list(existing(pids)), limit=0)  # dead before that was told
 
 
+@pytest.mark.slow
 def test_a_late_word_of_a_former_worker_is_not_heard(rig):
     made = rig(agents=2)
     made.start(0)
@@ -210,6 +215,7 @@ def test_a_machine_that_leaves_gives_notice_and_ends_when_its_workers_have(rig):
     assert made.machines.agents[0].wait(30) == 0
 
 
+@pytest.mark.slow
 def test_a_frozen_agent_is_given_up_when_a_worker_of_its_must_die(rig):
     made = rig(agents=1, lost=2.0)
     made.start(0)
@@ -243,6 +249,7 @@ def test_an_agent_that_sends_what_is_not_a_message_is_given_up(rig, data):
     sock.close()
 
 
+@pytest.mark.slow
 def test_a_machine_that_cannot_start_a_worker_says_why(rig):
     made = rig(agents=1)
     made.until(lambda: made.of(events.NodeJoined))
@@ -304,6 +311,7 @@ def test_a_time_limit_kills_over_there_and_shows_the_stack():
     assert "hanging" in letter.text.traceback
 
 
+@pytest.mark.slow
 def test_a_limit_of_memory_replaces_workers_over_there():
     collected: list[Any] = []
     made = plan(
@@ -350,6 +358,7 @@ NEAR = """
 """
 
 
+@pytest.mark.slow
 def test_stacks_and_a_pause_reach_the_workers_over_there(project, tmp_path: Path):
     work = """
         import time

@@ -102,6 +102,7 @@ def test_on_a_slow_disk_nothing_is_granted_that_is_not_on_it(
     assert sorted(made.lines(), key=int) == numbers(count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seconds", "mode"), [(0.25, "process"), slow(0.25, "thread"), slow(1.0, "process"), slow(1.0, "thread")]
 )
@@ -122,6 +123,7 @@ def test_on_a_very_slow_disk_a_stop_ends_within_its_grace_and_the_run_goes_on(
     assert sorted(made.lines(), key=int) == numbers(200)
 
 
+@pytest.mark.slow
 def test_a_file_is_put_in_its_place_only_when_the_end_of_its_items_is_on_disk(project: Any) -> None:
     """Else it has more than was saved in the next life, which cannot be told from what another program has added."""
     made = on_slow_disk(project, 0.3, "process", 30, pause=0.05)

@@ -82,6 +82,7 @@ def test_a_run_that_is_killed_and_resumed_three_times_has_four_lives_in_its_reco
     assert '"lives":[[' in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     ["[" * 100_000, *map(slow, [None, "", '{"version": 1}', '{"run": "another", "title": "", "version": 1}'])],

@@ -136,6 +136,7 @@ def test_of_a_life_that_was_killed_the_last_written_record_is_known(tmp_path: Pa
     assert json.loads(trace.trace_json(record))["traceEvents"]
 
 
+@pytest.mark.slow
 def test_a_hundred_and_more_lives_are_bounded(tmp_path: Path) -> None:
     made, sizes = Lives(tmp_path), []
     for number in range(MAX_LIVES + 40):
@@ -155,6 +156,7 @@ def test_a_hundred_and_more_lives_are_bounded(tmp_path: Path) -> None:
     assert len(text) < 1_000_000
 
 
+@pytest.mark.slow
 def test_the_earlier_life_of_a_long_run_stays_in_the_plot(tmp_path: Path) -> None:
     made = Lives(tmp_path)
     made.live(seconds=800.0)

@@ -223,6 +223,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path):
     script = "child = subprocess.Popen(['sleep', '600']); say(started=f'{os.getpid()} {child.pid}')"
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "notes"), script]
