@@ -58,6 +58,27 @@ def test_workers_with_resources_take_more_room_and_are_told_what_they_have() -> 
     assert len(outcome.of(events.NodeJoined)) >= 2
 
 
+def test_each_worker_is_told_its_gpus_and_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One node, which may see two devices, and whose library threads would be four."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    collected: list[Any] = []
+    names = ["CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"]
+    made = plan(
+        [
+            task("source", functions.numbers, outputs="a", args=(60,)),
+            task("middle", functions.surroundings, "a", "b", workers=2, args=(names,), restarts=Restarts(0)),
+            collector(collected, "b"),
+        ]
+    )
+    outcome = run(
+        made, collected, "agents", agents=0, launcher=[sys.executable, PROGRAM, "4"],
+        resources={"middle": Resources(1.5, 1)},
+    )  # fmt: skip
+    assert outcome.result.exit_code == 0, outcome.result
+    assert len(collected) == 60
+    assert {each[1:] for each in collected} == {(4, 1), (5, 1)}
+
+
 class _Killer:
     """Kills the first worker's agent, once, when the worker is ready."""
 

@@ -366,3 +366,12 @@ def test_what_no_machine_has_fails_the_task(project):
     outcome = made.start("tasks.toml").finish(timeout=HANG)
     assert outcome.exit == 1, outcome
     assert "no machine has 1 CPU, 1 GPU; Ray has " in outcome.err
+
+
+def test_an_example_gives_the_same_file_as_on_one_machine(tmp_path):
+    command = [sys.executable, "-m", "runner", "run", str(ROOT / "examples/census/tasks.toml"), "--no-record"]
+    root = ["-p", f"root={Path(json.__file__).parent}"]
+    for engine in ("local", "ray"):
+        where = ["-p", f"out={tmp_path / engine}.json", "--engine", engine, "--set", 'ray.address="local"']
+        subprocess.run([*command, *root, *where], check=True, timeout=HANG, capture_output=True)
+    assert (tmp_path / "ray.json").read_bytes() == (tmp_path / "local.json").read_bytes() != b""
