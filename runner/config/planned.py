@@ -30,7 +30,6 @@ class PlannedFeature(NamedTuple):
 
 #: By table and key.
 PLANNED: dict[tuple[str, str], PlannedFeature] = {
-    ("top", "tests"): PlannedFeature("[[tests]]", "tests in the file", lambda value: value != []),
     ("top", "ray"): PlannedFeature("[ray]", "the engine ray"),
     ("run", "engine"): PlannedFeature('engine = "ray"', "the engine ray", lambda value: value == "ray"),
     ("queue", "lane"): PlannedFeature("lane", "lanes"),
