@@ -11,6 +11,7 @@ import contextlib
 import importlib.machinery
 import io
 import itertools
+import os
 import re
 import signal
 import sys
@@ -30,8 +31,11 @@ from runner.config import select_tasks
 from runner.config.resolved import to_toml
 from runner.engines.engine_events import SignalReceived
 from runner.engines.reactor import LocalReactor
-from runner.errors import PluginError
+from runner.errors import PluginError, UsageError
 from runner.fed_runs import FedQueues, is_added_task
+from runner.file_tests.processes import PlannedTest, run_tests
+from runner.file_tests.reading import read_tests
+from runner.file_tests.results import failure_lines
 from runner.structs import dataclass, field
 from runner.tasks import Reference, inspect_shape
 
@@ -45,7 +49,7 @@ if TYPE_CHECKING:
     from runner.supervisor.plan import Plan
     from runner.tasks import DeadLetter
 
-__all__ = ["Project", "Run", "Running", "TaskRun", "project", "run_file", "run_task"]
+__all__ = ["Project", "Run", "Running", "TaskRun", "file_tests", "project", "run_file", "run_task"]
 
 _LIMIT = 30.0
 _numbers = itertools.count()
@@ -110,6 +114,26 @@ def run_file(path: str | Path, **given: Any) -> Run:
     """Run a file as it is; the arguments are those of `Project.run`."""
     path = Path(path)
     return Project(path.parent).run(path.name, **given)
+
+
+def file_tests(path: str | Path) -> Callable[..., None]:
+    """Make each of the `[[tests]]` of a file a test for pytest, in one line: `test_tasks = file_tests("../tasks.toml")`.
+
+    `path` is relative to the module that calls this. ConfigError when the file or one of its tests is wrong.
+    """
+    here = Path(sys._getframe(1).f_globals.get("__file__") or "none").parent
+    file = os.path.normpath(here / path)
+    found = [PlannedTest(file, number, each) for number, each in enumerate(read_tests(file).tests)]
+    if not found:
+        raise UsageError(f"no test in {path}; a test is a table `[[tests]]`")
+
+    @pytest.mark.parametrize("planned", found, ids=lambda planned: planned.name)
+    def run_one(planned: PlannedTest) -> None:
+        [result] = run_tests([planned])
+        if not result.has_passed:
+            pytest.fail("\n".join([planned.name, *failure_lines(result)]), pytrace=False)
+
+    return run_one
 
 
 @dataclass(frozen=True)
