@@ -117,7 +117,7 @@ def run_file(path: str | Path, **given: Any) -> Run:
 
 
 def file_tests(path: str | Path) -> Callable[..., None]:
-    """Make each of the `[[tests]]` of a file a test for pytest, in one line: `test_tasks = file_tests("../tasks.toml")`.
+    """Return a test for pytest, with a case for each of the `[[tests]]` of a file: `test_tasks = ...` names it.
 
     `path` is relative to the module that calls this. ConfigError when the file or one of its tests is wrong.
     """

@@ -111,7 +111,6 @@ def execute_test(config: Config, test: FileTest, folder: Path) -> TestEnd:
         number = fault.after if fault.interrupt_run is None else fault.interrupt_run
         why = "; a stub that is `slow` gives it time" if fault.stop else ""
         found.append(Difference("fault", f"of {what}, after {number}", f"none: the run had ended before{why}"))
-    found += [Difference("fault", "a process", why) for why in injector.refused]
     return TestEnd(
         tuple((each.what, each.expected, each.got, each.first) for each in found),
         str(outcome.headline),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.engines.engine_events import MessageReceived, SignalReceived, WorkerExited
 from runner.engines.reactor import LocalReactor
+from runner.errors import UsageError
 from runner.fed_runs import is_added_task
 from runner.structs import dataclass
 from runner.transport.messages import Grant, Produced, Reply
@@ -41,7 +42,11 @@ _PATIENCE = 0.2
 
 
 def with_single_items(plan: Plan, faults: Collection[Fault]) -> Plan:
-    """Return the plan in which the tasks that meet a fault are given one item at a time."""
+    """Return the plan in which the tasks that meet a fault are given one item at a time; UsageError for threads."""
+    for fault in faults:
+        name = fault.kill or fault.stop
+        if name is not None and plan.tasks[name].mode == "thread":
+            raise UsageError(f"a fault of task `{name}`: its workers are threads, as its function declares")
     if not faults:
         return plan
     all_meet = any(fault.interrupt_run is not None for fault in faults)
@@ -71,8 +76,6 @@ class FaultInjector:
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.pending = list(faults)
         self.interrupted = False
-        #: Why a fault could not happen.
-        self.refused: list[str] = []
         self._workers: dict[int, _WatchedWorker] = {}
         self._ended: Counter[str] = Counter()
         #: Seconds that the last item of a task took.
@@ -147,9 +150,7 @@ class FaultInjector:
 
     def _meet_fault(self, slot: int, worker: _WatchedWorker, fault: Fault) -> None:
         self.pending.remove(fault)
-        if worker.pid == os.getpid():
-            self.refused.append(f"task `{worker.task}` runs in threads, which cannot be killed")
-        elif fault.kill:
+        if fault.kill:
             worker.is_alive = False
             worker.engine.kill(slot)
         else:
