@@ -202,6 +202,78 @@ class TaskConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Stub:
+    """The function that stands in for a task's own in a test: it waits `slow` seconds, fails, or gives `gives`.
+
+    The first `fails` tries of an item fail with `error`; all of them, if only an error is named. None: not in the file.
+    """
+
+    gives: Any = None
+    fails: int | None = None
+    error: str = ""
+    slow: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What befalls a test: a worker of `kill` is killed, of `stop` stopped, once `after` items of its task have ended.
+
+    `interrupt_run`: the run gets Ctrl-C once so many items have ended.
+    """
+
+    kill: str | None = None
+    stop: str | None = None
+    after: int | None = None
+    interrupt_run: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueExpectation:
+    """The items that a test expects in one queue; None: not said."""
+
+    count: int | None = None
+    any_order: list[Any] | None = None
+    ordered: list[Any] | None = None
+    contains: list[Any] | None = None
+    matches: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskExpectation:
+    """The counts that a test expects of one task; None: not said."""
+
+    done: int | None = None
+    dead: int | None = None
+    tries: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expectations:
+    """What a test expects of its run."""
+
+    exit: int = 0
+    queues: dict[str, QueueExpectation] = field(default_factory=dict)
+    tasks: dict[str, TaskExpectation] = field(default_factory=dict)
+    repeated: int | None = None
+    dropped: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileTest:
+    """One `[[tests]]` table; `expect` is None if it expects nothing but a good end. `place` is where it stands."""
+
+    name: str
+    only: tuple[str, ...] = ()
+    params: dict[str, Any] = field(default_factory=dict)
+    feed: dict[str, list[Any]] = field(default_factory=dict)
+    stub: dict[str, Stub] = field(default_factory=dict)
+    fault: tuple[Fault, ...] = ()
+    timeout: float = 10.0
+    expect: Expectations | None = None
+    place: Location = field(default_factory=lambda: Location(""), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Param:
     """One declared param; `config.params` converts values to its type."""
 
@@ -244,6 +316,7 @@ class Config:
     plugins: tuple[str, ...] | None = None
     agents: AgentSettings = AgentSettings()
     ray: RaySettings = RaySettings()
+    tests: tuple[FileTest, ...] = ()
     locations: dict[tuple[str, ...], Location] = field(default_factory=dict, repr=False, compare=False)
     unused_params: tuple[str, ...] = ()  # params that nothing refers to
     problems: tuple[Problem, ...] = ()  # what `examine` has found; never an error in what `load` returns

@@ -31,6 +31,7 @@ from runner.model import CLUSTER_ENGINES
 from runner.plugins.hooks import Listeners, offered_engines
 from runner.plugins.plugin import changed_environment
 from runner.report.console import Console
+from runner.report.masking import hide_secrets, masked_emit
 from runner.report.printer import Printer
 from runner.report.record_builder import Recorder
 from runner.secret_masks import SecretMask
@@ -172,11 +173,15 @@ def _run_id() -> str:
 
 
 def perform(
-    plan: Plan, options: OutputOptions, reactor: LocalReactor | None = None, earlier: DurableFolder | None = None
+    plan: Plan,
+    options: OutputOptions,
+    reactor: LocalReactor | None = None,
+    earlier: DurableFolder | None = None,
+    wrap_engine: Callable[[Engine], Engine] | None = None,
 ) -> tuple[RunOutcome, RunRecord | None]:
     """Run a plan, show what happens, and return how it ended and its record, if one is kept, once all is written.
 
-    `earlier`: the ledger of the durable run that goes on.
+    `earlier`: the ledger of the durable run that goes on. `wrap_engine` puts another engine around each engine.
 
     UnsafeFolder or UsageError, before anything is started: the record, the events or the log cannot be written.
     """
@@ -185,7 +190,13 @@ def perform(
         try:
             with _held_file(plan, output.publish):
                 outcome = execute_plan(
-                    plan, output.printer, output.publish, reactor, watched=options.keep_record, earlier=earlier
+                    plan,
+                    output.printer,
+                    output.publish,
+                    reactor,
+                    watched=options.keep_record,
+                    earlier=earlier,
+                    wrap_engine=wrap_engine,
                 )
         finally:
             output.end_display()
@@ -297,11 +308,12 @@ def execute_plan(
     *,
     watched: bool = False,
     earlier: DurableFolder | None = None,
+    wrap_engine: Callable[[Engine], Engine] | None = None,
 ) -> RunOutcome:
     """Run a plan; everything that was started is gone when this returns, the reactor as well.
 
     The caller can post events to its `reactor` meanwhile. `watched`: `Progress` is emitted even if no plugin listens.
-    `earlier`: the ledger of the durable run that goes on, which is closed at the end.
+    `earlier`: the ledger of the durable run that goes on, which is closed at the end. `wrap_engine`: see `perform`.
     """
     counts = [(len(task.config.workers), task.mode) for task in plan.tasks.values()]
     here = sum(n for n, mode in counts if mode == "process" and plan.settings.engine not in CLUSTER_ENGINES)
@@ -320,9 +332,10 @@ def execute_plan(
         stack.callback(page.close)
         stack.enter_context(changed_environment({"RUNNER_PID": str(os.getpid())}))  # for programs of its tasks
         engines = _open_engines(plan, reactor, page, printer, stack)
+        watched_engines = {name: wrap_engine(each) for name, each in engines.items()} if wrap_engine else engines
         reactor.catch_signals(_SIGNALS)
         clock = RealClock()
-        emit = _masked_emit(plan.secret_mask, emit)
+        emit = masked_emit(plan.secret_mask, emit)
         for text in plan.notices:
             emit(events.Notice(clock.now(), text))
         if durable is not None:
@@ -336,10 +349,10 @@ def execute_plan(
         if listeners.has_listeners and plan.settings.log == "prefix" and not hasattr(sys.stdout, "speaking"):
             _capture_threads(printer, stack)  # what hooks print bears their plugin's name
         listening = watched or listeners.has_listeners
-        tell = _masked_emit(plan.secret_mask, listeners.publish_event)
+        tell = masked_emit(plan.secret_mask, listeners.publish_event)
         supervisor = Supervisor(
             plan,
-            engines,
+            watched_engines,
             reactor,
             clock,
             tell,
@@ -356,35 +369,13 @@ def execute_plan(
     left: Sequence[str] = getattr(engines.get("thread"), "names_left_running", tuple)()
     return replace(
         outcome,
-        ended=_hide_secrets(outcome.ended, plan.secret_mask),
+        ended=hide_secrets(outcome.ended, plan.secret_mask),
         left_behind=tuple(left),
         letters_kept=letters.file.written_count + (0 if durable is None else len(durable.folder.image.dead_items)),
         items_not_kept=letters.not_kept,
         trouble=letters.file.write_error,
         is_resumable=durable is not None and not outcome.is_complete,
     )
-
-
-#: What events say in the words of functions, errors and tracebacks. Names are not looked at.
-_WORDS = ("error", "traceback", "preview", "why", "text", "result", "results", "reasons")
-
-
-def _masked_emit(mask: SecretMask, tell: Callable[[events.Event], None]) -> Callable[[events.Event], None]:
-    return (lambda event: tell(_hide_secrets(event, mask))) if mask else tell
-
-
-def _hide_secrets(told: Any, mask: SecretMask) -> Any:
-    """Return a text, texts, or an event with its texts masked, and those of its tasks."""
-    if isinstance(told, str):
-        return mask(told)
-    if isinstance(told, dict):
-        return {key: _hide_secrets(each, mask) for key, each in told.items()}
-    if isinstance(told, tuple):
-        return tuple(_hide_secrets(each, mask) for each in told)
-    if not mask or told is None or isinstance(told, events.Progress):
-        return told
-    words = (*_WORDS, "tasks") if isinstance(told, events.RunEnded) else _WORDS
-    return replace(told, **{word: _hide_secrets(getattr(told, word), mask) for word in words if hasattr(told, word)})
 
 
 class _RunDeadLetters(DeadLetterSink):

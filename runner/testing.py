@@ -11,6 +11,7 @@ import contextlib
 import importlib.machinery
 import io
 import itertools
+import os
 import re
 import signal
 import sys
@@ -31,7 +32,10 @@ from runner.config.resolved import to_toml
 from runner.engines.engine_events import SignalReceived
 from runner.engines.reactor import LocalReactor
 from runner.errors import PluginError, UsageError
-from runner.model import OutputPort, QueueConfig, TaskConfig
+from runner.fed_runs import FedQueues, is_added_task
+from runner.file_tests.processes import PlannedTest, run_tests
+from runner.file_tests.reading import read_tests
+from runner.file_tests.results import failure_lines
 from runner.structs import dataclass, field
 from runner.tasks import Reference, inspect_shape
 
@@ -45,14 +49,10 @@ if TYPE_CHECKING:
     from runner.supervisor.plan import Plan
     from runner.tasks import DeadLetter
 
-__all__ = ["Project", "Run", "Running", "TaskRun", "project", "run_file", "run_task"]
+__all__ = ["Project", "Run", "Running", "TaskRun", "file_tests", "project", "run_file", "run_task"]
 
 _LIMIT = 30.0
 _numbers = itertools.count()
-#: Begin the names of tasks that a test adds to a file; what they do is left out of what it gets to see.
-_FEED_PREFIX, _COLLECT_PREFIX = "feed-", "collect-"
-#: What the tasks that a test adds read from and write to, by a name of the run.
-_CHANNELS: dict[str, Any] = {}
 
 
 def run_task(
@@ -114,6 +114,26 @@ def run_file(path: str | Path, **given: Any) -> Run:
     """Run a file as it is; the arguments are those of `Project.run`."""
     path = Path(path)
     return Project(path.parent).run(path.name, **given)
+
+
+def file_tests(path: str | Path) -> Callable[..., None]:
+    """Return a test for pytest, with a case for each of the `[[tests]]` of a file: `test_tasks = ...` names it.
+
+    `path` is relative to the module that calls this. ConfigError when the file or one of its tests is wrong.
+    """
+    here = Path(sys._getframe(1).f_globals.get("__file__") or "none").parent
+    file = os.path.normpath(here / path)
+    found = [PlannedTest(file, number, each) for number, each in enumerate(read_tests(file).tests)]
+    if not found:
+        raise UsageError(f"no test in {path}; a test is a table `[[tests]]`")
+
+    @pytest.mark.parametrize("planned", found, ids=lambda planned: planned.name)
+    def run_one(planned: PlannedTest) -> None:
+        [result] = run_tests([planned])
+        if not result.has_passed:
+            pytest.fail("\n".join([planned.name, *failure_lines(result)]), pytrace=False)
+
+    return run_one
 
 
 @dataclass(frozen=True)
@@ -219,20 +239,16 @@ class Running:
         timeout: float,
         change: Callable[[Plan], Plan] | None = None,
     ) -> None:
-        self._collected: dict[str, list[Any]] = {queue: [] for queue in collect}
-        key = f"{id(self):x}"
-        self._channels: dict[str, Any] = {f"{key}-{_FEED_PREFIX}{queue}": items for queue, items in feed.items()}
-        self._channels |= {f"{key}-{_COLLECT_PREFIX}{queue}": found for queue, found in self._collected.items()}
         self._timeout = timeout if config.run.deadline is None else None
         if self._timeout is not None:
             config = replace(config, run=replace(config.run, deadline=timeout, grace=min(config.run.grace, 2.0)))
-        changed = _with_feeds_and_sinks(config, feed, collect, key)
+        self._queues = FedQueues(config, feed, collect)
         self._changed = threading.Condition()
         self._events: list[Event] = []
         self._outcome: Future[Run] = Future()
         self._reactor = LocalReactor()
         self._thread = threading.Thread(
-            target=self._run_in_thread, args=(changed, change), name="runner-test", daemon=True
+            target=self._run_in_thread, args=(self._queues.config, change), name="runner-test", daemon=True
         )
         self._thread.start()
 
@@ -287,70 +303,22 @@ class Running:
 
         out, err = io.StringIO(), io.StringIO()
         path = list(sys.path)
-        _CHANNELS.update(self._channels)
         try:
-            with api.only_run(), api.writable_descriptor(out) as one, api.writable_descriptor(err) as two:
+            with self._queues, api.only_run(), api.writable_descriptor(out) as one, api.writable_descriptor(err) as two:
                 options = OutputOptions(one, two, keep_record=False, on_event=self._record_event)
                 result = api.run_config(config, options, reactor=self._reactor, change=change)
         finally:
             sys.path[:] = path
-            for channel in self._channels:
-                del _CHANNELS[channel]
         if result.exit_code == 124 and self._timeout is not None:
             raise TimeoutError(f"the run has not ended within {self._timeout} s\n{out.getvalue()}{err.getvalue()}")
-        tasks = {name: task for name, task in result.tasks.items() if not _is_test_task(name)}
-        return Run(replace(result, tasks=tasks), self._collected, self.events, out.getvalue(), err.getvalue())
+        tasks = {name: task for name, task in result.tasks.items() if not is_added_task(name)}
+        return Run(replace(result, tasks=tasks), self._queues.collected, self.events, out.getvalue(), err.getvalue())
 
     def _record_event(self, event: Event) -> None:
-        if not _is_test_task(getattr(event, "task", "")):
+        if not is_added_task(getattr(event, "task", "")):
             with self._changed:
                 self._events.append(event)
                 self._changed.notify_all()
-
-
-def _feed_items(channel: str) -> Iterator[Any]:
-    yield from _CHANNELS[channel]
-
-
-def _collect_item(item: Any, channel: str) -> None:
-    _CHANNELS[channel].append(item)
-
-
-def _with_feeds_and_sinks(config: Config, feed: Mapping[str, Any], collect: Collection[str], key: str) -> Config:
-    """Return the file with a source for each queue that is fed and a sink for each that is collected."""
-    for queue in (*feed, *collect):
-        if queue not in config.queues:
-            known = ", ".join(config.queues) or "none"
-            raise UsageError(f"unknown queue `{queue}` in {config.file}; queues: {known}")
-    tasks = dict(config.tasks)
-    for name, task in tasks.items():
-        if task.enabled and not task.inputs and task.outputs and all(queue in feed for queue in task.outputs):
-            tasks[name] = replace(task, enabled=False)
-    queues = {name: _copied_queue(config, queue) if name in collect else queue for name, queue in config.queues.items()}
-    for queue in feed:
-        tasks[_FEED_PREFIX + queue] = _test_task(
-            _FEED_PREFIX + queue, "_feed_items", key, ports=(OutputPort("default", (queue,)),), on_error="fail"
-        )
-    for queue in collect:
-        tasks[_COLLECT_PREFIX + queue] = _test_task(_COLLECT_PREFIX + queue, "_collect_item", key, inputs=(queue,))
-    return replace(config, tasks=tasks, queues=queues)
-
-
-def _copied_queue(config: Config, queue: QueueConfig) -> QueueConfig:
-    readers = [task.name for task in config.tasks.values() if task.enabled and queue.name in task.inputs]
-    if len(readers) > 1 and queue.fanout == "share":
-        both = " and ".join(f"`{reader}`" for reader in readers)
-        raise UsageError(f"queue `{queue.name}` is shared by {both}, so it cannot be collected; skip one of them")
-    return replace(queue, fanout="copy") if readers else queue
-
-
-def _test_task(name: str, function: str, key: str, **more: Any) -> TaskConfig:
-    channel = {"channel": f"{key}-{name}"}
-    return TaskConfig(name, f"{__name__}:{function}", kwargs=channel, mode="thread", workers=(name,), **more)
-
-
-def _is_test_task(task: str) -> bool:
-    return task.startswith((_FEED_PREFIX, _COLLECT_PREFIX))
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.check import structure
 from runner.check.functions import check_functions, function_location
+from runner.check.tests import find_test_problems
 from runner.config import grammar
 from runner.config.reader import Reader
 from runner.config.source_map import VALUE_PART, SourceMap
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from runner.plugins import Plugin, PluginPolicy, TaskFunction
     from runner.problems import Location
 
-__all__ = ["Findings", "check_everything", "check_file", "check_functions", "raise_if_errors"]
+__all__ = ["Findings", "check_everything", "check_file", "check_functions", "find_test_problems", "raise_if_errors"]
 
 #: A plugin that finds more than this in one file is not read.
 _MOST = 100
@@ -48,7 +49,10 @@ def check_file(config: Config) -> list[Problem]:
 
     What `config.examine` has found comes with it; nothing is concluded from values that are wrong for a known reason.
     """
-    return _shown_problems(config, (*config.problems, *structure.find_structure_problems(config)))
+    found = [*config.problems, *structure.find_structure_problems(config)]
+    if all(each.severity != "error" for each in found):  # else what a test names may be what is wrong
+        found += find_test_problems(config)
+    return _shown_problems(config, found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,10 +43,10 @@ def list_(
     ] = shared.DEFAULT_STATE,
     as_json: Annotated[bool, Option("--json", help="Write JSON.")] = False,
 ) -> None:
-    """List tasks, functions, params or plugins, with signatures and help, or past runs.
+    """List tasks, tests, functions, params or plugins, with signatures and help, or past runs.
 
-    `tasks` and `params` execute nothing of the project; `functions` imports all plugins, `plugins` only those of the
-    project, and the hooks of installed ones.
+    `tasks`, `tests` and `params` execute nothing of the project; `functions` imports all plugins, `plugins` only those
+    of the project, and the hooks of installed ones.
 
     Examples:
       runner list
@@ -61,7 +61,12 @@ def list_(
         raise UsageError(f"list knows {', '.join(_LISTS)}, not {what[:40]!r}")
     document = claim_stdout() if as_json else None
     listed: Any = state
-    if what != "runs":
+    if what == "tests":
+        from runner.file_tests.reading import read_tests
+
+        given = dict(shared.parse_pairs(param, "--param"))
+        listed = read_tests(shared.file_or_default(file, "list tests"), given)
+    elif what != "runs":
         listed = config = shared.examine_file(file, f"list {what}", param, set_)
     if what in {"functions", "plugins"}:
         from runner.plugins import PluginSet
@@ -98,6 +103,35 @@ def _task_records(config: Config) -> list[dict[str, Any]]:
     return [
         {word: getattr(task, word) for word in words} | {"outputs": {port.name: port.queues for port in task.ports}}
         for task in config.tasks.values()
+    ]
+
+
+def test_lines(config: Config) -> list[str]:
+    """Return one line for each test: its name, where it stands, and what it feeds, stubs and expects."""
+    rows = []
+    for test in config.tests:
+        notes = [f"only {', '.join(test.only)}"] if test.only else []
+        notes += [f"feeds {', '.join(test.feed)}"] if test.feed else []
+        notes += [f"stubs {', '.join(test.stub)}"] if test.stub else []
+        notes += [count_with_noun(len(test.fault), "fault")] if test.fault else []
+        notes += [] if test.expect is not None else ["expects nothing but a good end"]
+        rows.append((test.name, f"{test.place.file}:{test.place.line}", "; ".join(notes)))
+    return format_table(rows) or ["the file has no tests"]
+
+
+def _test_records(config: Config) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": test.name,
+            "file": test.place.file,
+            "line": test.place.line,
+            "only": test.only,
+            "feed": list(test.feed),
+            "stub": list(test.stub),
+            "faults": len(test.fault),
+            "expects_nothing": test.expect is None,
+        }
+        for test in config.tests
     ]
 
 
@@ -323,6 +357,7 @@ def resume_command(state: Path, run: str) -> str:
 
 _LISTS: dict[str, tuple[Callable[[Any], list[str]], Callable[[Any], list[dict[str, Any]]]]] = {
     "tasks": (task_lines, _task_records),
+    "tests": (test_lines, _test_records),
     "functions": (function_lines, _function_records),
     "plugins": (plugin_lines, plugin_records),
     "params": (param_lines, _param_records),

@@ -41,6 +41,12 @@ def complete_task(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]]
     return [(task.name, task.help) for task in config.tasks.values()] if config else []
 
 
+def complete_test(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: ARG001  typer's signature
+    """Return names of tests in the file that the command line names."""
+    config = _examine_quietly(ctx)
+    return [test.name for test in config.tests if test.name.startswith(incomplete)] if config else []
+
+
 def complete_param(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001  typer's signature
     """`NAME=` of the file's params, and their choices once the name is there."""
     config = _examine_quietly(ctx)

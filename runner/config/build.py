@@ -132,13 +132,17 @@ class _Builder:
 
     def config(self, folder: Path) -> Config:
         """Return everything, converted; with reported errors, the result has holes."""
-        raw: dict[str, Any] = {key: self.params.fill_references(value, (key,)) for key, value in self.raw.items()}
+        raw: dict[str, Any] = {
+            # In tests `${item}` is the item that a stub is given.
+            key: value if key == "tests" else self.params.fill_references(value, (key,))
+            for key, value in self.raw.items()
+        }
         self._report_shown_secrets()
         queues, tasks = self._named_tables(raw, "queues"), self._named_tables(raw, "tasks")
         for table, kind, names in (("queues", "queue", queues), ("tasks", "task", tasks)):
             for name in names:
                 self.reader.check_name(name, kind, (table, name))
-        self.reader.names = {"queue": queues, "task": tasks}
+        self.reader.names = {"queue": queues, "task": tasks, "param": self.params.values | self.params.declared}
         top = {key: value for key, value in raw.items() if key not in {"queues", "tasks"}}
         made = self.reader.convert_table(top, grammar.TOP, (), "the file")
         defaults = made.get("defaults", {})
@@ -153,6 +157,7 @@ class _Builder:
             queues={word: self._make_queue(word, table, defaults.get("queue", {})) for word, table in queues.items()},
             tasks={word: self._make_task(word, table, defaults.get("task", {})) for word, table in tasks.items()},
             plugins=made.get("plugins"),
+            tests=made.get("tests", ()),
             locations=self.reader.source_map,
             unused_params=tuple(word for word in self.params.declared if word not in self.params.used_names),
             declared_params=self.params.declared,

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from runner.config import units
+from runner.config import test_types, units
 from runner.config import value_types as types
 from runner.config.reader import Key, KeyTable
 from runner.config.resources import RESOURCES, RESOURCES_TYPE
-from runner.model import Backoff, Lifespan, Restarts
+from runner.model import Backoff, Expectations, Fault, Lifespan, QueueExpectation, Restarts, Stub, TaskExpectation
 
 #: A time that must not be 0.
 _SOME_TIME = units.duration(0.001)
@@ -172,6 +172,71 @@ PARAM = KeyTable(
     Key("help", types.TEXT, "a line for people"),
 )
 
+STUB = KeyTable(
+    "stub",
+    Key("gives", types.ANY,
+        "what it gives for an item: any value, with `${item}` for the item, or `${item.key}` for a part of it; of a "
+        "task without inputs a list, the items; of a task with named ports a table, port → value",
+        "the item itself"),
+    Key("fails", types.integer(0), "the first tries of each item that fail", "none; all, with an `error`"),
+    Key("error", types.TEXT, 'the exception with which it fails: `"OSError"`, or `"OSError: disk full"`',
+        "RuntimeError"),
+    Key("slow", units.duration(), "the time that it takes for each item", '"0s"'),
+)
+
+FAULT = KeyTable(
+    "fault",
+    Key("kill", test_types.task_name("kills a worker of"), "a worker of this task is killed (SIGKILL)"),
+    Key("stop", test_types.task_name("stops a worker of"),
+        "a worker of this task is stopped (SIGSTOP): it hangs, until the `timeout` of its task"),
+    Key("after", types.integer(0), "with `kill` and `stop`: once this number of items of the task have ended"),
+    Key("interrupt_run", types.integer(0),
+        "the run is stopped, as by Ctrl-C, once this number of items have ended; a durable run then goes on"),
+)
+
+EXPECT_QUEUE = KeyTable(
+    "expected queue",
+    Key("count", types.integer(0), "the number of items that were put"),
+    Key("any_order", test_types.items_of("a list"), "the items, in any order"),
+    Key("ordered", test_types.items_of("a list"), "the items, in this order"),
+    Key("contains", test_types.items_of("a list"), "items that are among them"),
+    Key("matches", test_types.PATTERN, "is found in the text of each item; there is one at least"),
+)
+
+EXPECT_TASK = KeyTable(
+    "expected task",
+    Key("done", types.integer(0), "items that ended well; of a task without inputs, items that it sent"),
+    Key("dead", types.integer(0), "items that were given up"),
+    Key("tries", types.integer(0), "items that were begun, each try counted"),
+)
+
+EXPECT = KeyTable(
+    "expect",
+    Key("exit", types.integer(0, 255), "the exit code", "0"),
+    Key("queues", test_types.by_name("queue", "expects items in", types.table_of(EXPECT_QUEUE, QueueExpectation)),
+        "what went into queues, all of it"),
+    Key("tasks", test_types.by_name("task", "expects counts of", types.table_of(EXPECT_TASK, TaskExpectation)),
+        "counts of tasks"),
+    Key("repeated", types.integer(0), "items that were given again, in all"),
+    Key("dropped", types.integer(0), "items that were dropped, in all"),
+)
+
+TEST = KeyTable(
+    "test",
+    Key("name", test_types.TEST_NAME, "what the test shows; no two of a file have one name", required=True),
+    Key("only", test_types.task_names("has only"),
+        "the tasks that run; a queue that none of them reads is read by the test", "all"),
+    Key("params", test_types.by_name("param", "sets", types.ANY),
+        "values of params; `${folder}` is the folder of the file", "{}"),
+    Key("feed", test_types.by_name("queue", "feeds", test_types.items_of("a list of items")),
+        "items for queues; a source all of whose queues are fed does not run", "{}"),
+    Key("stub", test_types.by_name("task", "has a stub of", types.table_of(STUB, Stub)),
+        "functions that stand in for those of tasks", "{}"),
+    Key("fault", test_types.list_of_tables(FAULT, Fault), "what befalls the run", "[]"),
+    Key("timeout", _SOME_TIME, "a test that has not ended by then has failed; a limit for hangs only", '"10s"'),
+    Key("expect", types.table_of(EXPECT, Expectations), "what must have come of it", "exit 0, and the balance"),
+)
+
 TOP = KeyTable(
     "top",
     Key("title", types.TEXT, "a name of the whole, for people"),
@@ -183,12 +248,23 @@ TOP = KeyTable(
     Key("queues", types.named_tables(QUEUE), "the queues"),
     Key("tasks", types.named_tables(TASK), "the tasks"),
     Key("defaults", types.table_of(DEFAULTS), "values for all tasks, all queues"),
+    Key("tests", test_types.file_tests(TEST), "tests of the file, each a table `[[tests]]`, for `runner test`"),
+)
+#: A file that holds nothing but tests of another one: `NAME.test.toml`.
+TEST_FILE = KeyTable(
+    "test file",
+    Key("file", types.PATH, "the file that is tested, relative to this one", required=True),
+    TOP["tests"],
 )
 # fmt: on
 
 _PARTS = (BATCH, BACKOFF, RESTARTS, LIFESPAN, RESOURCES)
 TABLES: dict[str, KeyTable] = {
-    table.name: table for table in (TOP, RUN, AGENTS, RAY, QUEUE, TASK, TASK_DEFAULTS, DEFAULTS, PARAM, *_PARTS)
+    table.name: table
+    for table in (
+        *(TOP, RUN, AGENTS, RAY, QUEUE, TASK, TASK_DEFAULTS, DEFAULTS, PARAM, *_PARTS),
+        *(TEST, STUB, FAULT, EXPECT, EXPECT_QUEUE, EXPECT_TASK),
+    )
 }
 #: Where a key belongs that stands in another of these tables.
 HOMES = {"the top of the file": TOP, "[run]": RUN, "[agents]": AGENTS, "[ray]": RAY, "queues": QUEUE, "tasks": TASK}

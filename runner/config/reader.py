@@ -166,13 +166,13 @@ class ValuePlace(NamedTuple):
 class Reader:
     """Converts the tables of one file, and collects its problems with their places.
 
-    `homes` are the tables that a misplaced key may belong to; `names` are the queues and tasks that exist.
+    `homes` are the tables that a misplaced key may belong to; `names` are the queues, tasks and params that exist.
     """
 
     def __init__(self, source_map: SourceMap, homes: Mapping[str, KeyTable] | None = None) -> None:
         self.source_map = source_map
         self.homes = homes or {}
-        self.names: dict[str, Collection[str]] = {"queue": (), "task": ()}
+        self.names: dict[str, Collection[str]] = {"queue": (), "task": (), "param": ()}
         self.problems: list[Problem] = []
         #: Paths whose values are wrong or missing for a reason that is reported: nothing may be concluded from them.
         self.unknown_paths: set[KeyPath] = set()
@@ -279,7 +279,7 @@ class Reader:
         if word in self.names[kind] or (f"{kind}s",) in self.unknown_paths:
             return word
         hint = self.suggest_nearest(word, self.names[kind])
-        code = "E203" if kind == "queue" else "E201"
+        code = {"queue": "E203", "task": "E201", "param": "E111"}[kind]
         self.add_problem(code, f"{what} {kind} {quote_name(word)}, which does not exist", spot, hint)
         if not hint:
             self.unknown_paths.update((spot, spot[:3]))

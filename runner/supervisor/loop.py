@@ -416,7 +416,7 @@ def _task_state(plan: Plan, task: TaskPlan, engine: Engine) -> TaskState:
         bounding_queues=tuple(
             queue for queue in config.outputs_and_dead if not (plan.queues[queue].loop or plan.queues[queue].drops)
         ),
-        takes_singly=any(plan.queues[queue].is_ranked for queue in config.inputs),
+        takes_singly=task.takes_singly or any(plan.queues[queue].is_ranked for queue in config.inputs),
         rate_limiter=None if config.rate is None else TokenBucket(config.rate.count, config.rate.period),
         shared_discount=plan.shared_discount(config),
     )

@@ -42,6 +42,8 @@ class TaskPlan:
     reference: Reference
     shape: Shape
     arguments: bytes
+    #: Its workers are given one item at a time, as those of a queue that ranks its items: it meets a fault of a test.
+    takes_singly: bool = False
 
     @property
     def name(self) -> str:

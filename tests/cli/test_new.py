@@ -145,4 +145,5 @@ def test_from_new_to_green_tests_in_a_fresh_environment(fresh):
     )
     assert sorted(sh("runner run", user).splitlines()) == ["show | ONE!", "show | THREE!", "show | TWO!"]
     sh("runner new job errand", folder)
-    assert "2 passed" in sh("pytest -q", folder / "errand")
+    assert "5 passed" in sh("pytest -q", folder / "errand")
+    assert "3 passed" in sh("runner test", folder / "errand")

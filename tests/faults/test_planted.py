@@ -16,7 +16,7 @@ import inspect
 import os
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ import msgspec
 import psutil
 import pytest
 from edges import test_functions, test_state
-from faults import functions, harness, test_items, test_saving
+from faults import functions, harness, test_file_tests, test_items, test_saving
 from faults.harness import plan, run, task
 from integration import test_agents
 from unit import (
@@ -84,7 +84,7 @@ DEADLY_LIVES = (15, 4, 10, 18)
 LIMIT = 4_000
 #: The floors of the engine; each has at least so many planted bugs.
 FLOORS = ("ledger", "journal", "dispatch", "crashes", "shutdown", "worker", "shm", "transport", "store", "retries")
-FLOORS += ("machines",)
+FLOORS += ("machines", "file tests")
 LEAST = 4
 
 # -- who notices -----------------------------------------------------------------------------------
@@ -1282,6 +1282,37 @@ BUGS: dict[str, Bug] = {
     ),
     "time limits are never looked at": Bug(
         "retries", "runner.supervisor.timeouts:TimeoutWatchdog.check_timeouts", nothing, simulation
+    ),
+    # tests that stand in files
+    "a missing item is not missed": Bug(
+        "file tests",
+        "runner.file_tests.comparison:_unmatched",
+        lambda original, expected, got: ([], original(expected, got)[1]),
+        partial(with_folder, test_file_tests.test_what_is_missing_alone_is_told),
+    ),
+    "the exit code of a test is not looked at": Bug(
+        "file tests",
+        "runner.file_tests.execution:compare",
+        lambda original, expect, end: original(expect, replace(end, exit=expect.exit)),
+        partial(with_folder, test_file_tests.test_an_exit_code_that_was_not_expected_is_told),
+    ),
+    "a fault happens on paper only": Bug(
+        "file tests",
+        "runner.file_tests.faults:FaultInjector._meet_fault",
+        lambda original, self, slot, worker, fault: self.pending.remove(fault),
+        partial(with_folder, test_file_tests.test_a_killed_worker_dies_over_its_item),
+    ),
+    "a fault that did not happen is forgotten": Bug(
+        "file tests",
+        "runner.file_tests.faults:FaultInjector.__init__",
+        lambda original, self, faults: original(self, ()),
+        partial(with_folder, test_file_tests.test_a_fault_that_did_not_happen_is_told),
+    ),
+    "stubs do not stand in": Bug(
+        "file tests",
+        "runner.file_tests.execution:with_stubs",
+        lambda original, plan_, stubs: plan_,
+        partial(with_folder, test_file_tests.test_a_stub_stands_in),
     ),
 }
 

@@ -182,7 +182,6 @@ def test_a_machine_that_is_killed_takes_its_workers_and_blames_what_stood(rig, t
     assert not still_there(list(existing(pids)), limit=0)  # dead before that was told
 
 
-@pytest.mark.slow
 def test_a_late_word_of_a_former_worker_is_not_heard(rig):
     made = rig(agents=2)
     made.start(0)

@@ -1,0 +1,24 @@
+"""The tests that stand in the files of this repository; each file that runs has some."""
+
+import re
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+from runner.testing import file_tests
+
+test_the_tutorial = file_tests("../../tasks.toml")
+test_etl = file_tests("../../examples/etl/tasks.toml")
+test_the_classic_tutorial = pytest.mark.slow(file_tests("../../examples/tutorial/tasks.toml"))
+test_census = pytest.mark.slow(file_tests("../../examples/census/tasks.toml"))
+test_shell = pytest.mark.slow(file_tests("../../examples/shell/tasks.toml"))
+test_metrics = pytest.mark.slow(file_tests("../../examples/metrics/tasks.toml"))
+test_crawl = pytest.mark.slow(file_tests("../../examples/crawl/tasks.toml"))
+test_crawl_async = pytest.mark.slow(file_tests("../../examples/crawl/tasks-async.toml"))
+
+
+def test_each_file_is_here():
+    named = re.findall(r'= .*file_tests\("../../(.+)"\)', Path(__file__).read_text(encoding="utf-8"))
+    there = [ROOT / "tasks.toml", *(ROOT / "examples").rglob("*.toml")]
+    assert sorted(named) == sorted(path.relative_to(ROOT).as_posix() for path in there)
