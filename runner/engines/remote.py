@@ -448,9 +448,10 @@ class RemoteEngine:
         stream = "err" if bytes(frame.body[:1]) == b"e" else "out"
 
         def confirm() -> None:
-            self._printed.append((node, len(data)))
-            with contextlib.suppress(OSError, ValueError):  # the run has ended
-                self._reactor.wake_up()
+            if self._nodes.get(node.name) is node:  # else the run may have ended, and the reactor with it
+                self._printed.append((node, len(data)))
+                with contextlib.suppress(OSError, ValueError):
+                    self._reactor.wake_up()
 
         self._print_output(worker.spec.name, data, stream, confirm)
 

@@ -73,7 +73,10 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form",
+    [form if form in {"items", "async", "ordered"} else pytest.param(form, marks=pytest.mark.slow) for form in FORMS],
+)
 def test_every_form_of_a_task_whose_worker_dies(form: str, tmp_path: Path) -> None:
     fault = Fault("item", "SIGKILL", "middle", COUNT // 2, tmp_path)
     made, collected = stages(fault, **FORMS[form])
