@@ -30,7 +30,8 @@ def make_identities(run: str) -> tuple[Identity, Identity]:
     except ImportError:
         raise ResourceError(
             "connections of agents are encrypted, for which the library cryptography is needed, and it is not"
-            " installed: pip install 'toml-runner[cluster]'"
+            " installed: pip install 'toml-runner[cluster]'; or do without, on a network that is yours:"
+            " `encrypt = false` in [agents]"
         ) from None
     key = ec.generate_private_key(ec.SECP256R1())
     name = _x509_name(f"runner {run}")

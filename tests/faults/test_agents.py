@@ -316,6 +316,22 @@ def test_who_is_of_another_run_is_refused_and_the_run_goes_on(project: Any, tmp_
     assert outcome.err.count(f"an agent at 127.0.0.1 was refused: {words}") == 1
 
 
+def test_without_encryption_both_ends_prove_to_have_the_key(project: Any, tmp_path: Path) -> None:
+    made = project({"tasks.toml": TASKS, "plugins/work.py": WORK, "go": ""})
+    running = made.start("tasks.toml", "--set", "agents.encrypt=false")
+    wait_for(lambda: list(tmp_path.glob(".runner/runs/*/join")))
+    (join,) = tmp_path.glob(".runner/runs/*/join")
+    way_in = json.loads(join.read_text())
+    (tmp_path / "wrong").touch(0o600)
+    (tmp_path / "wrong").write_text(json.dumps({**way_in, "key": "ab" * 32}))
+    assert not way_in["identity"]
+    assert "was refused" in made.run("--join", "wrong", verb="agent").err
+    (agent,) = agents_of(made, 1)
+    outcome = running.finish()
+    assert agent.finish().exit == outcome.exit == 0, outcome
+    assert outcome.err.count("an agent at 127.0.0.1 was refused: it does not have the key of the run") == 1
+
+
 def test_plugins_are_sent_to_machines_that_do_not_have_them(project: Any, tmp_path: Path) -> None:
     """What the machine has under the same path is another version; and a module beside the file comes along."""
     made = project({"tasks.toml": TASKS, "plugins/work.py": WORK, "go": "", "beside.py": "WORD = 'held'"})
