@@ -1,6 +1,8 @@
 """`runner test`: the tests that stand in a file, on its real tasks, workers and supervisor."""
 
 import json
+import signal
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -239,6 +241,29 @@ def test_a_test_that_hangs_or_dies_is_over_all_the_same(project):
     assert status == 1
     assert found["hangs"]["differences"][0]["expected"] == "an end within 0.5 s"
     assert found["leaves"]["differences"][0]["got"] == "its process exited with code 3 before the run had ended"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_nothing_is_left_of_tests_when_the_command_ends(project, number):
+    tests = """
+    [[tests]]
+    name = "goes on"
+    only = "multiply"
+    feed.numbers = [1]
+    timeout = "1m"
+    stub.multiply = { slow = "50s" }
+    """
+    project.write({"tasks.toml": FILE.replace('timeout = "1s"', "") + tests})
+    running = project.start(verb="test", env={"TMPDIR": str(project.path)})
+    end = time.monotonic() + 60
+    while len(running.processes()) < 3 or not list(project.path.glob("runner-test-*/output")):
+        assert running.process.poll() is None
+        assert time.monotonic() < end
+    running.process.send_signal(number)
+    outcome = running.finish()  # fails if a process is left
+    assert outcome.exit == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    if number != signal.SIGKILL:
+        assert not list(project.path.glob("runner-test-*"))
 
 
 TWO = """
