@@ -71,7 +71,8 @@ def run_file_tests(
                     break
     except KeyboardInterrupt as end:
         interrupt = getattr(end, "number", signal.SIGINT)
-    found.sort(key=lambda each: planned.index(each.planned))
+    places = {id(each): place for place, each in enumerate(planned)}
+    found.sort(key=lambda each: places[id(each.planned)])
     print(results.describe_all(found, time.monotonic() - began, len(planned)))
     if junit is not None:
         _write_file(junit, results.junit_xml(found))

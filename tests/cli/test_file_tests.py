@@ -316,6 +316,19 @@ def test_a_file_of_tests_for_another_file(project):
     assert "numbers.test.toml:4:8: E201 test `a` has only task `cound`, which does not exist" in outcome.err
 
 
+def test_a_file_of_tests_is_checked(project):
+    project.write({"tasks.toml": FILE, "numbers.test.toml": 'file = "tasks.toml"\n[[tests]]\nname = "a"\n'})
+    outcome = project.run("numbers.test.toml", verb="check")
+    assert (outcome.exit, outcome.out) == (0, "numbers.test.toml: no problems (1 test of tasks.toml)\n")
+    project.write({"numbers.test.toml": '[[tests]]\nname = "a"\nfeed = { numbers = 3 }\n'})
+    outcome = project.run("numbers.test.toml", verb="check")
+    assert outcome.exit == 3
+    assert "E109 the file needs `file`" in outcome.out
+    assert "1 error, 0 warnings" not in outcome.out  # `feed.numbers` is wrong as well
+    assert "E103" in outcome.out
+    assert "E203" not in outcome.out
+
+
 def test_files_beside_the_file(project):
     file = """
     [params]
