@@ -117,8 +117,9 @@ def execute_test(config: Config, test: FileTest, folder: Path) -> TestEnd:
         number = fault.after if fault.interrupt_run is None else fault.interrupt_run
         why = "; a stub that is `slow` gives it time" if fault.stop else ""
         found.append(Difference("fault", f"of {what}, after {number}", f"none: the run had ended before{why}"))
+    mask = plan.secret_mask
     return TestEnd(
-        tuple((each.what, each.expected, each.got, each.first) for each in found),
+        tuple((mask(each.what), mask(each.expected), mask(each.got), mask(each.first)) for each in found),
         str(outcome.headline),
         outcome.exit_code,
         time.monotonic() - began,

@@ -370,6 +370,21 @@ def test_what_cannot_be_run(project, tests, args, status, said):
     assert said in outcome.out + outcome.err
 
 
+def test_a_secret_is_not_shown(project):
+    file = FILE.replace("factor = 2", 'factor = { default = 2, secret = true, type = "int" }')
+    tests = """
+    [[tests]]
+    name = "secret"
+    params.factor = 987654
+    feed.numbers = [1]
+    expect.queues.products.ordered = [1]
+    """
+    outcome = outcome_of(project, tests, "--json", file=file)
+    assert outcome.exit == 1
+    assert "expected 1, got ***" in outcome.json[0]["differences"][0]["first"]
+    assert "987654" not in outcome.out + outcome.err
+
+
 def test_names_of_tests_are_completed(project, monkeypatch):
     from types import SimpleNamespace
 
