@@ -89,8 +89,12 @@ def _check_one(
 ) -> tuple[Sequence[Problem], str]:
     from runner import check as checks
     from runner import config
+    from runner.file_tests.reading import TEST_FILE_ENDING, read_tests
 
     try:
+        if file.endswith(TEST_FILE_ENDING):
+            loaded = read_tests(file, params)
+            return (), f"{count_with_noun(len(loaded.tests), 'test')} of {loaded.file}"
         loaded = config.examine(file, params=params, sets=sets, lenient=True)
     except ConfigError as error:
         return error.problems, ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -42,9 +43,14 @@ def complete_task(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]]
 
 
 def complete_test(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: ARG001  typer's signature
-    """Return names of tests in the file that the command line names."""
-    config = _examine_quietly(ctx)
-    return [test.name for test in config.tests if test.name.startswith(incomplete)] if config else []
+    """Return names of tests in the files that the command line names."""
+    from runner.file_tests.reading import read_tests
+
+    found: list[str] = []
+    for file in ctx.params.get("files") or [DEFAULT_FILE]:
+        with contextlib.suppress(RunnerError, OSError):
+            found += [test.name for test in read_tests(file).tests if test.name.startswith(incomplete)]
+    return found
 
 
 def complete_param(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001  typer's signature

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -52,27 +54,32 @@ def run_file_tests(
 
       runner test -j 4 --repeat 20 --junit results.xml
     """
+    from runner.engines import process_setup
     from runner.file_tests import processes, results
 
     document = claim_stdout() if as_json else None
     planned = _plan_tests(files, word, repeat)
     began = time.monotonic()
     found: list[TestResult] = []
-    running = processes.run_tests(planned, jobs)
-    try:
-        for result in running:
-            found.append(result)
-            print("\n".join(results.describe_result(result)), flush=True)
-            if stop_early and not result.has_passed:
-                break
-    finally:
-        running.close()  # type: ignore[attr-defined]  # it is a generator: what goes on is ended
-    found.sort(key=lambda each: planned.index(each.planned))
+    interrupt = 0
+    try:  # a signal ends the tests that go on, and their folders go
+        with process_setup.interrupt_on_signals(), contextlib.closing(processes.run_tests(planned, jobs)) as running:
+            for result in running:
+                found.append(result)
+                print("\n".join(results.describe_result(result)), flush=True)
+                if stop_early and not result.has_passed:
+                    break
+    except KeyboardInterrupt as end:
+        interrupt = getattr(end, "number", signal.SIGINT)
+    places = {id(each): place for place, each in enumerate(planned)}
+    found.sort(key=lambda each: places[id(each.planned)])
     print(results.describe_all(found, time.monotonic() - began, len(planned)))
     if junit is not None:
         _write_file(junit, results.junit_xml(found))
     if document is not None:
         document(json.dumps([results.result_record(each) for each in found], indent=2))
+    if interrupt:
+        raise typer.Exit(128 + interrupt)
     raise typer.Exit(3 if any(each.is_error for each in found) else int(any(not each.has_passed for each in found)))
 
 

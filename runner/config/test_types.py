@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from runner.config.reader import KeyTable, ValuePlace
 
 
+#: Each is looked at beside every task.
+MAX_TESTS = 1000
+
+
 def _convert_name(value: Any, at: ValuePlace) -> str:
     check_type(value, str, "a string")
     if not value.strip() or not value.isprintable() or len(value) > 120:
@@ -135,6 +139,10 @@ def file_tests(keys: KeyTable) -> ValueType:
 
     def convert(value: Any, at: ValuePlace) -> tuple[FileTest, ...]:
         check_type(value, list, "a list of tables: `[[tests]]`")
+        if len(value) > MAX_TESTS:
+            text = f"the file has {len(value):,} tests, and at most {MAX_TESTS:,} make sense"
+            at.reader.add_problem("E117", text, at.path, "a file of tests, `NAME.test.toml`, has room for more")
+            raise AlreadyReported
         found = []
         for number, one in enumerate(value):
             path = (*at.path, str(number))

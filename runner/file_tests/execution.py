@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from runner import api, runs
 from runner.config import select_tasks
+from runner.engines.lifeline import arm_lifeline
 from runner.errors import RunnerError
 from runner.fed_runs import FedQueues, is_replaced_source, sharing_readers
 from runner.file_tests.comparison import Difference, RunEnd, TaskEnd, compare, plain
@@ -33,13 +34,17 @@ _GRACE = 2.0
 
 
 class TestRequest(Struct, frozen=True):
-    """What the process of a test is told: the file and the number of the test in it, and where to run it."""
+    """What the process of a test is told: the file and the number of the test in it, and where to run it.
+
+    `lifeline` is the end of a pipe that closes when the process that wants to know is gone.
+    """
 
     __test__ = False  # for pytest, which looks for classes of tests by their names
 
     file: str
     number: int
     folder: str
+    lifeline: int
 
 
 class TestEnd(Struct, frozen=True):
@@ -57,6 +62,7 @@ class TestEnd(Struct, frozen=True):
 def main() -> None:
     """Run the test that the first argument asks for; its end goes into a file, output where this process writes."""
     request = msgspec.json.decode(sys.argv[1], type=TestRequest)
+    arm_lifeline(request.lifeline)
     began = time.monotonic()
     try:
         config, test = _read_file(request)
@@ -111,8 +117,9 @@ def execute_test(config: Config, test: FileTest, folder: Path) -> TestEnd:
         number = fault.after if fault.interrupt_run is None else fault.interrupt_run
         why = "; a stub that is `slow` gives it time" if fault.stop else ""
         found.append(Difference("fault", f"of {what}, after {number}", f"none: the run had ended before{why}"))
+    mask = plan.secret_mask
     return TestEnd(
-        tuple((each.what, each.expected, each.got, each.first) for each in found),
+        tuple((mask(each.what), mask(each.expected), mask(each.got), mask(each.first)) for each in found),
         str(outcome.headline),
         outcome.exit_code,
         time.monotonic() - began,

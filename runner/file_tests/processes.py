@@ -22,7 +22,7 @@ from runner.file_tests.execution import TestEnd, TestRequest
 from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from runner.model import FileTest
 
@@ -82,7 +82,7 @@ class TestResult:
         return not self.differences
 
 
-def run_tests(planned: Sequence[PlannedTest], jobs: int = 1) -> Iterator[TestResult]:
+def run_tests(planned: Sequence[PlannedTest], jobs: int = 1) -> Generator[TestResult]:
     """Run tests, so many at a time, and yield each result as it comes; what is left is ended when this is closed."""
     waiting, running = deque(planned), list[_TestProcess]()
     try:
@@ -108,7 +108,8 @@ class _TestProcess:
         self._began = time.monotonic()
         self._folder = Path(tempfile.mkdtemp(prefix="runner-test-"))
         Path(self._folder, "work").mkdir()
-        request = TestRequest(planned.file, planned.number, str(self._folder))
+        lifeline, self._lifeline = os.pipe()  # closes when this process has gone, and the test goes with it
+        request = TestRequest(planned.file, planned.number, str(self._folder), lifeline)
         place = str(Path(runner.__file__).resolve().parent.parent)
         command = [sys.executable, "-c", _START, msgspec.json.encode(request).decode(), place]
         env = {**os.environ, "NO_COLOR": "1"}
@@ -120,7 +121,9 @@ class _TestProcess:
                 stderr=subprocess.STDOUT,
                 env=env,
                 start_new_session=True,
+                pass_fds=[lifeline],
             )
+        os.close(lifeline)
 
     def has_ended(self) -> bool:
         """Return True if it has, or has to: it is out of time."""
@@ -134,6 +137,7 @@ class _TestProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        os.close(self._lifeline)
         end = self._read_end(hangs=hangs)
         lines = self._read_last_lines()
         shutil.rmtree(self._folder, ignore_errors=True)

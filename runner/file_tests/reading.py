@@ -41,6 +41,8 @@ def read_tests(file: str, params: Mapping[str, Any] | None = None) -> Config:
         found = config.examine(target, params=given, lenient=True)
         check.raise_if_errors(check.check_file(found), found)
         reader.names = {"queue": found.queues, "task": found.tasks, "param": found.declared_params}
+    else:  # nothing can be said of the names in its tests
+        reader.unknown_paths |= {("queues",), ("tasks",), ("params",)}
     made = reader.convert_table(raw, grammar.TEST_FILE, (), "the file")
     problems = reader.finished_problems()
     if not problems:

@@ -33,5 +33,6 @@ def _stubbed(task: TaskPlan, stub: Stub) -> TaskPlan:
         function = functions.stub_sink
     else:
         kwargs["ports"] = [port.name for port in task.config.ports] != ["default"]
+        kwargs["batch"] = task.config.batch is not None
     reference = Reference(functions.__name__, function.__name__)
     return replace(task, reference=reference, shape=inspect_shape(function), arguments=pickle.dumps(((), kwargs), 5))

@@ -74,20 +74,25 @@ def _part_of(item: Any, path: str) -> Any:
 class StubFunction:
     """A task function with inputs: each item takes `slow` seconds, its first `fails` tries fail, then it gives.
 
-    `gives` is what it gives, or None: the item itself. `ports`: `gives` is a table, port → value.
+    `gives` is what it gives, or None: the item itself. `ports`: `gives` is a table, port → value. `batch`: it is called
+    with lists of items, and gives for each of them.
     """
 
-    def __init__(self, *, gives: Any, fails: int | None, error: str, slow: float, ports: bool) -> None:
-        self._gives, self._slow, self._ports = gives, slow, ports
+    def __init__(self, *, gives: Any, fails: int | None, error: str, slow: float, ports: bool, batch: bool) -> None:
+        self._gives, self._slow, self._ports, self._batch = gives, slow, ports, batch
         self._fails = fails if fails is not None else _ALWAYS if error else 0
         self._error = error
 
     def __call__(self, item: Any, context: Context) -> Iterator[Any]:
-        """Give what the test says for one item."""
+        """Give what the test says for one item, or for each of a batch."""
         if self._slow:
             time.sleep(self._slow)
         if context.attempt <= self._fails:
             raise make_error(self._error)
+        for each in item if self._batch else [item]:
+            yield from self._outputs_of(each)
+
+    def _outputs_of(self, item: Any) -> Iterator[Any]:
         if self._gives is None:
             yield item
         elif self._ports:

@@ -1,6 +1,8 @@
 """`runner test`: the tests that stand in a file, on its real tasks, workers and supervisor."""
 
 import json
+import signal
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -241,6 +243,29 @@ def test_a_test_that_hangs_or_dies_is_over_all_the_same(project):
     assert found["leaves"]["differences"][0]["got"] == "its process exited with code 3 before the run had ended"
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_nothing_is_left_of_tests_when_the_command_ends(project, number):
+    tests = """
+    [[tests]]
+    name = "goes on"
+    only = "multiply"
+    feed.numbers = [1]
+    timeout = "1m"
+    stub.multiply = { slow = "50s" }
+    """
+    project.write({"tasks.toml": FILE.replace('timeout = "1s"', "") + tests})
+    running = project.start(verb="test", env={"TMPDIR": str(project.path)})
+    end = time.monotonic() + 60
+    while len(running.processes()) < 3 or not list(project.path.glob("runner-test-*/output")):
+        assert running.process.poll() is None
+        assert time.monotonic() < end
+    running.process.send_signal(number)
+    outcome = running.finish()  # fails if a process is left
+    assert outcome.exit == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    if number != signal.SIGKILL:
+        assert not list(project.path.glob("runner-test-*"))
+
+
 TWO = """
     [[tests]]
     name = "multiplied by two"
@@ -291,6 +316,19 @@ def test_a_file_of_tests_for_another_file(project):
     assert "numbers.test.toml:4:8: E201 test `a` has only task `cound`, which does not exist" in outcome.err
 
 
+def test_a_file_of_tests_is_checked(project):
+    project.write({"tasks.toml": FILE, "numbers.test.toml": 'file = "tasks.toml"\n[[tests]]\nname = "a"\n'})
+    outcome = project.run("numbers.test.toml", verb="check")
+    assert (outcome.exit, outcome.out) == (0, "numbers.test.toml: no problems (1 test of tasks.toml)\n")
+    project.write({"numbers.test.toml": '[[tests]]\nname = "a"\nfeed = { numbers = 3 }\n'})
+    outcome = project.run("numbers.test.toml", verb="check")
+    assert outcome.exit == 3
+    assert "E109 the file needs `file`" in outcome.out
+    assert "1 error, 0 warnings" not in outcome.out  # `feed.numbers` is wrong as well
+    assert "E103" in outcome.out
+    assert "E203" not in outcome.out
+
+
 def test_files_beside_the_file(project):
     file = """
     [params]
@@ -330,6 +368,21 @@ def test_what_cannot_be_run(project, tests, args, status, said):
     outcome = outcome_of(project, tests, *args)
     assert outcome.exit == status, outcome
     assert said in outcome.out + outcome.err
+
+
+def test_a_secret_is_not_shown(project):
+    file = FILE.replace("factor = 2", 'factor = { default = 2, secret = true, type = "int" }')
+    tests = """
+    [[tests]]
+    name = "secret"
+    params.factor = 987654
+    feed.numbers = [1]
+    expect.queues.products.ordered = [1]
+    """
+    outcome = outcome_of(project, tests, "--json", file=file)
+    assert outcome.exit == 1
+    assert "expected 1, got ***" in outcome.json[0]["differences"][0]["first"]
+    assert "987654" not in outcome.out + outcome.err
 
 
 def test_names_of_tests_are_completed(project, monkeypatch):

@@ -163,3 +163,11 @@ def test_the_command_reads_a_pipe_and_standard_input(tmp_path):
     )
     os.close(read)
     assert done.returncode == 0, done
+
+
+def test_more_tests_than_make_sense(tmp_path):
+    text = "[tasks.a]\n" + "".join(f'[[tests]]\nname = "{number}"\n' for number in range(1001))
+    (tmp_path / "tasks.toml").write_text(text)
+    found = config.examine(tmp_path / "tasks.toml")
+    assert [problem.code for problem in found.problems] == ["E117"]
+    assert "the file has 1,001 tests, and at most 1,000 make sense" in found.problems[0].message

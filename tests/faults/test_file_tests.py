@@ -42,9 +42,9 @@ name = "the one"
 """
 
 
-def executed(folder: Path, test: str, *, call: str = "builtins:hex") -> TestEnd:
+def executed(folder: Path, test: str, outputs: str = 'outputs = "texts"', call: str = "builtins:hex") -> TestEnd:
     """Run one test of the file above."""
-    (folder / "tasks.toml").write_text(FILE.replace("builtins:hex", call) + test)
+    (folder / "tasks.toml").write_text(FILE.replace("builtins:hex", call).replace('outputs = "texts"', outputs) + test)
     config = api.read_config(folder / "tasks.toml", None, None)
     assert not config.problems
     path = list(sys.path)
@@ -54,9 +54,9 @@ def executed(folder: Path, test: str, *, call: str = "builtins:hex") -> TestEnd:
         sys.path[:] = path
 
 
-def differences(folder: Path, test: str) -> list[str]:
+def differences(folder: Path, test: str, outputs: str = 'outputs = "texts"') -> list[str]:
     """Return what differs, and where first."""
-    return [f"{what}: {first or got}" for what, _, got, first in executed(folder, test).differences]
+    return [f"{what}: {first or got}" for what, _, got, first in executed(folder, test, outputs).differences]
 
 
 def test_what_differs_is_told(tmp_path: Path) -> None:
@@ -97,6 +97,31 @@ def test_a_stub_stands_in(tmp_path: Path) -> None:
     expect.tasks.write = { dead = 4 }
     """
     assert differences(tmp_path, test) == []
+
+
+def test_stubs_of_batches_and_of_sinks(tmp_path: Path) -> None:
+    test = """
+    stub.write.gives = "n${item}"
+    stub.look = { fails = 2, error = "OSError: no", slow = "1ms" }
+    expect.queues.texts.any_order = ["n0", "n1", "n2", "n3"]
+    expect.tasks.look = { done = 4, tries = 12 }
+    [defaults.task]
+    batch = 2
+    attempts = 3
+    backoff = { first = "1ms" }
+    """
+    assert differences(tmp_path, test) == []
+
+
+def test_a_stub_of_a_task_with_ports(tmp_path: Path) -> None:
+    test = """
+    stub.write.gives = { even = "${item}", odd = { n = "${item}" } }
+    expect.queues.texts.contains = [0, { n = 3 }]
+    expect.queues.texts.count = 8
+    stub.look = {}
+    """
+    ports = 'outputs = { even = "texts", odd = "texts" }'
+    assert differences(tmp_path, test, ports) == []
 
 
 def test_a_killed_worker_dies_over_its_item(tmp_path: Path) -> None:
