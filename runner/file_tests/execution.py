@@ -21,7 +21,7 @@ from runner.file_tests.comparison import Difference, RunEnd, TaskEnd, compare, p
 from runner.file_tests.faults import FaultInjector, with_single_items
 from runner.file_tests.reading import read_tests
 from runner.file_tests.stubs import with_stubs
-from runner.model import Expectations
+from runner.model import CLUSTER_ENGINES, Expectations
 from runner.supervisor.outcome import EXIT_DEAD, EXIT_DEADLINE, EXIT_OK
 
 if TYPE_CHECKING:
@@ -100,7 +100,9 @@ def execute_test(config: Config, test: FileTest, folder: Path) -> TestEnd:
     own_deadline = config.run.deadline is not None and config.run.deadline <= test.timeout
     grace = min(config.run.grace, _GRACE, test.timeout / 4)
     deadline = config.run.deadline if own_deadline else test.timeout
-    settings = replace(config.run, deadline=deadline, grace=grace, state=folder / "state", record=0)
+    settings = replace(config.run, deadline=deadline, grace=grace, state=folder / "state", record=0, overlap="allow")
+    if settings.engine in CLUSTER_ENGINES:  # nobody joins a test
+        settings = replace(settings, engine="local")
     expect = test.expect or Expectations()
     queues = FedQueues(replace(config, run=settings), test.feed, _collected_queues(config, test, expect))
     injector = FaultInjector(test.fault)

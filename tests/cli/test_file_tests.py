@@ -403,3 +403,21 @@ def test_a_listing_for_programs(project):
         ("multiplied by two", False), ("by three", False), ("by four", True),
     ]  # fmt: skip
     assert all(Path(each["file"]).name == "tasks.toml" and each["line"] for each in listed)
+
+
+def test_a_file_for_many_machines_is_tested_on_this_one(project):
+    """And it waits for no run of the file that goes on."""
+    more = """
+    [run]
+    engine = "agents"
+    overlap = "refuse"
+
+    [[tests]]
+    name = "doubled"
+    feed.numbers = [1, 2]
+    expect.queues.products.any_order = [2, 4]
+    """
+    made = project({"tasks.toml": FILE + more, "plugins/work.py": PLUGIN})
+    outcome = made.run(verb="test")
+    assert outcome.exit == 0, outcome
+    assert "1 test: 1 passed" in outcome.out + outcome.err
