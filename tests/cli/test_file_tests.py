@@ -159,7 +159,7 @@ def test_a_killed_worker_costs_nothing_and_a_stopped_one_its_time_limit(project)
         """
     [[tests]]
     name = "killed while it executes"
-    stub.multiply = { slow = "100ms" }
+    stub.multiply = { slow = "300ms" }
     fault = [{ kill = "multiply", after = 1 }]
     expect.queues.products.any_order = [0, 1, 2]
     expect.repeated = 1
@@ -171,7 +171,7 @@ def test_a_killed_worker_costs_nothing_and_a_stopped_one_its_time_limit(project)
 
     [[tests]]
     name = "stopped"
-    stub.multiply = { slow = "100ms" }
+    stub.multiply = { slow = "300ms" }
     fault = [{ stop = "multiply", after = 1 }]
     expect.queues.products.any_order = [0, 1, 2]
     expect.tasks.multiply.tries = 4

@@ -126,7 +126,7 @@ def test_a_stub_of_a_task_with_ports(tmp_path: Path) -> None:
 
 def test_a_killed_worker_dies_over_its_item(tmp_path: Path) -> None:
     test = """
-    stub.write = { slow = "50ms", gives = "n${item}" }
+    stub.write = { slow = "300ms", gives = "n${item}" }
     fault = [{ kill = "write", after = 1 }]
     expect.queues.texts.any_order = ["n0", "n1", "n2", "n3"]
     expect.repeated = 1

@@ -8,7 +8,7 @@ import pytest
 
 from runner import ConfigError, RunnerError
 from runner.events import ItemFailed, TaskEnded, WorkerDied, WorkerReady
-from runner.testing import Project, run_file
+from runner.testing import Project, file_tests, run_file
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 
@@ -167,3 +167,31 @@ def test_a_worker_that_is_killed_is_replaced(numbers):
     assert running.wait_for(lambda event: isinstance(event, WorkerDied)).why == "killed by SIGKILL"
     gate.set()
     assert running.finish().outputs["products"] == [0, 2, 4]
+
+
+def test_the_tests_of_a_file_are_tests_of_pytest(numbers):
+    tests = """
+    [[tests]]
+    name = "good"
+    only = "count"
+
+    [[tests]]
+    name = "wrong"
+    feed.numbers = [1]
+    expect.queues.products.ordered = [3]
+    """
+    numbers.write({"tasks.toml": FILE + tests})
+    test = file_tests(numbers.path / "tasks.toml")
+    [mark] = test.pytestmark
+    good, wrong = mark.args[1]
+    assert [mark.kwargs["ids"](each) for each in (good, wrong)] == ["good", "wrong"]
+    test(good)
+    with pytest.raises(pytest.fail.Exception, match=r"first difference: item 1: expected 3, got 2"):
+        test(wrong)
+
+
+def test_a_file_without_tests_is_no_file_of_tests(numbers):
+    with pytest.raises(RunnerError, match="no test in"):
+        file_tests(numbers.path / "tasks.toml")
+    with pytest.raises(ConfigError, match="E101"):
+        file_tests("nowhere.toml")
