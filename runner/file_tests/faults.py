@@ -112,12 +112,14 @@ class FaultInjector:
             return
         message = event.message
         if type(message) is Reply:
+            was_missed = self._due_fault(worker) is not None
             ended = sum(ack.done - sum(failure.count for failure in ack.failures) for ack in message.acks)
             self._ended[worker.task] += ended
             self._all_ended += 0 if is_added_task(worker.task) else ended
             if not any(ack.keeps_rest for ack in message.acks):
                 worker.lease = 0
-                self._seconds[worker.task] = time.monotonic() - worker.granted_at
+                # An item that should have met it ended before it was seen: the next one is not waited for.
+                self._seconds[worker.task] = 0.0 if was_missed else time.monotonic() - worker.granted_at
         elif type(message) is Produced:
             self._ended[worker.task] += message.item_count
             if (fault := self._due_fault(worker)) is not None:

@@ -417,7 +417,7 @@ def test_a_file_for_many_machines_is_tested_on_this_one(project):
     feed.numbers = [1, 2]
     expect.queues.products.any_order = [2, 4]
     """
-    made = project({"tasks.toml": FILE + more, "plugins/work.py": PLUGIN})
-    outcome = made.run(verb="test")
+    project.write({"tasks.toml": FILE + more})
+    outcome = project.run(verb="test")
     assert outcome.exit == 0, outcome
     assert "1 test: 1 passed" in outcome.out + outcome.err

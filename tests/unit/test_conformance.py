@@ -90,7 +90,7 @@ class Rig:
         )
 
     def grant(self, lease: int, items: list[Any]) -> Grant:
-        return Grant(lease, 0.01, (GrantedRange(lease, 0, len(items), 1, 0, self.form, self.payload(items)),))
+        return Grant(lease, 1.0, (GrantedRange(lease, 0, len(items), 1, 0, self.form, self.payload(items)),))
 
     def items(self, message: Any) -> list[Any]:
         found: list[Any] = []
