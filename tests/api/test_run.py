@@ -243,6 +243,7 @@ def test_a_script_without_a_guard(counting, method):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_session_at_the_prompt(counting):
     typed = "import runner\nresult = runner.run('tasks.toml', quiet=True)\nprint(result.tasks['sum_up'].result)\n"
     done = subprocess.run(

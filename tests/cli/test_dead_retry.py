@@ -422,6 +422,7 @@ SINKS = """
 """
 
 
+@pytest.mark.slow
 def test_files_of_std_are_added_to_and_never_lost(project: Any) -> None:
     made = make(project, SINKS, "one 4, one 9")
     assert made.run().exit == 4
@@ -542,6 +543,7 @@ def test_the_dead_items_of_a_run_that_was_killed_are_given_again_and_what_it_lef
 # -- which letters ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_letter_is_given_again_until_it_is_done_and_the_list_says_so(project: Any) -> None:
     made = make(project, LINE, "one 3, one 4, two 5")
     assert made.run().exit == 4
@@ -705,6 +707,7 @@ def test_a_file_that_does_not_fit_any_more_is_refused(project: Any, old: str, ne
     assert (outcome.exit, "the file does not exist" in outcome.err) == (3, True)
 
 
+@pytest.mark.slow
 def test_items_that_were_not_kept_are_counted_and_named(project: Any) -> None:
     head = HEAD.replace("[queues]", '[run]\n    dead_items = "300KB"\n    [queues]') + '    with = { kind = "array" }\n'
     made = make(project, LINE, "one 3, one 4, one 5", head)
@@ -768,6 +771,7 @@ def test_letters_that_were_written_by_hand_are_refused(project: Any, heading: An
     assert made.run("list", verb="dead").exit == 0
 
 
+@pytest.mark.slow
 def test_a_file_from_standard_input_is_gone(project: Any) -> None:
     made = make(project, LINE, "one 3")
     assert made.run("-", input=(made.path / "tasks.toml").read_text()).exit == 4

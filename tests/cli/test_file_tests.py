@@ -153,6 +153,7 @@ def test_a_failing_test_says_all_that_is_wanted(project):
     assert "2 tests: 1 passed, 1 failed" in text.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing_and_a_stopped_one_its_time_limit(project):
     status, found = results(
         project,
@@ -199,6 +200,7 @@ def test_a_killed_worker_costs_nothing_and_a_stopped_one_its_time_limit(project)
     assert "killed by SIGKILL" in killed
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_with_130_and_goes_on_if_it_is_durable(project):
     source = """
     [[tests]]
@@ -280,6 +282,7 @@ TWO = """
 """
 
 
+@pytest.mark.slow
 def test_some_tests_again_and_again_until_one_fails(project):
     outcome = outcome_of(project, TWO, "-k", "MULTI", "--repeat", "2")
     assert outcome.exit == 0

@@ -144,6 +144,7 @@ def test_output_scrolls_whole_above_the_panel(terminal, tmp_path):
     assert b"\x1b[?25l" not in run.bytes, "the cursor is never hidden"
 
 
+@pytest.mark.slow
 def test_a_terminal_that_changes_its_size(terminal, tmp_path):
     run = terminal()
     wait_for(lambda: run.shows("make     running"))

@@ -89,6 +89,7 @@ def told(made: Project, *args: object, **more: Any) -> list[dict[str, Any]]:
     return [event for event in found if event.get("event") == "WorkerProgress"]
 
 
+@pytest.mark.slow
 def test_sources_say_how_much_there_is(project: Make) -> None:
     file = """
         [queues]

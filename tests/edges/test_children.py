@@ -168,6 +168,7 @@ inputs = "out_{name}"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["process", pytest.param("thread", marks=pytest.mark.slow)])
 def test_a_copy_that_comes_back_counts_for_nothing(mode: str, project: Make) -> None:
     forms = [chain(form, mode, more="batch = 5" if form == "batches" else "") for form in FORMS]
@@ -360,6 +361,7 @@ def test_a_time_limit_ends_an_item_that_waits_for_a_thread(project: Make) -> Non
     assert (outcome.exit, "TimedOut" in outcome.err) == (4, True), outcome
 
 
+@pytest.mark.slow
 def test_the_second_ctrl_c_is_at_once_with_async_thread_workers(project: Make) -> None:
     made = project(one("flies", "thread", "workers = 24", 100))
     running = made.start("tasks.toml", "--grace", "60s")

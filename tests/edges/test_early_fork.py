@@ -100,6 +100,7 @@ def test_a_worker_is_as_if_its_fork_server_were_an_interpreter_of_its_own(projec
     }
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_has_a_copy_as_well(project):
     fails_once = """
     @task
@@ -117,6 +118,7 @@ def test_a_run_that_goes_on_has_a_copy_as_well(project):
     assert found["typer"] == []
 
 
+@pytest.mark.slow
 def test_a_command_that_has_threads_already_starts_an_interpreter(project):
     threads = """
         import threading
@@ -153,6 +155,7 @@ def test_what_sitecustomize_has_written_ends_in_its_own_file(project):
     assert Path(made.path, "log-0.txt").read_text() == "begun\n"
 
 
+@pytest.mark.slow
 def test_a_worker_inherits_what_another_plugin_has_changed(project):
     look = """
         import os, resource

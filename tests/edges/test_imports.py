@@ -302,6 +302,7 @@ CASES = [("executor", "spawn"), ("copy", "forkserver")]
 REST = [("pool", "fork"), ("executor", "fork"), ("executor", "forkserver"), ("pool", "spawn"), ("pool", "forkserver")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "method"), [*CASES, *(pytest.param(*each, marks=pytest.mark.slow) for each in REST)])
 def test_a_run_in_a_worker_of_a_pool(project, kind, method):
     made = project({"prog.py": INSIDE, "plugins/work.py": busy, "tasks.toml": NUMBERS})

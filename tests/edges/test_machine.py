@@ -245,6 +245,7 @@ def test_a_service_without_streams(made: Any, closed: str) -> None:
 # -- signals ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_signals_that_the_starter_ignores_stay_ignored(made: Any) -> None:
     script = "trap '' HUP INT TERM; runner run -p how=slow & p=$!; while [ ! -e out.txt ] && ! ls -A | grep -q part;"
     script += " do kill -0 $p || exit 9; sleep 0.05; done; kill -HUP $p; kill -INT $p; kill -TERM $p; wait $p"
@@ -399,6 +400,7 @@ def test_the_end_of_a_stopped_fork_server_is_not_waited_for(monkeypatch: pytest.
     assert not psutil.pid_exists(server)
 
 
+@pytest.mark.slow
 def test_no_file_of_the_fork_server_is_left_and_its_folder_may_be_swept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -207,6 +207,7 @@ def test_what_stops_a_run_is_named(
 # -- letters -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_letters_have_the_words_of_a_queue_of_dead_letters_and_each_item_of_a_batch_its_own(project: Make) -> None:
     files = {
         "tasks.toml": """

@@ -310,6 +310,7 @@ GARBAGE = {
 }
 
 
+@pytest.mark.slow
 def test_old_records_that_are_none_stop_nothing(made, capfd, monkeypatch):
     for name, data in GARBAGE.items():
         with run_folders.open_run_folder(made.path / ".runner", name, make=True) as at:
@@ -513,6 +514,7 @@ def test_a_secret_is_nowhere_but_in_functions(project, mode):
     check_secrets(project, mode)
 
 
+@pytest.mark.slow
 def test_thousands_of_secrets_cost_no_more_than_reading_the_text():
     mask = SecretMask(f"secret-{number:05}" for number in range(3000))
     text = "a secret-02999, a secret-0299 and secrets " * 2000

@@ -176,6 +176,7 @@ inputs = ["b"]
 """
 
 
+@pytest.mark.slow
 def test_two_writers_of_one_file_by_whatever_names(project, monkeypatch):
     import runner
 
@@ -298,6 +299,7 @@ inputs = ["a"]
 """
 
 
+@pytest.mark.slow
 def test_the_standard_output_by_its_other_names(project):
     made = project({"tasks.toml": PIPED.replace("PATH", "${out}") + '[params]\nout = "-"\n'})
     run = f"{sys.executable} -m runner run -q tasks.toml -p out="

@@ -125,12 +125,15 @@ class Striker:
     def __init__(self, victim: str, way: str, moment: str, folder: Path, gate: Path) -> None:
         self.victim, self.way, self.moment, self.folder, self.gate = victim, way, moment, folder, gate
         self.ready: dict[str, int] = {}
+        self.joined: set[str] = set()
         self.agents: list[Any] = []
         self.thread = threading.Thread(target=self.act, daemon=True)
 
     def on_event(self, event: Any) -> None:
         if isinstance(event, events.WorkerReady):
             self.ready[event.worker] = event.pid
+        if isinstance(event, events.NodeJoined):
+            self.joined.add(event.node)
 
     def on_machines(self, machines: Any) -> None:
         self.agents = machines.agents
@@ -138,7 +141,7 @@ class Striker:
 
     def act(self) -> None:
         if self.moment == "idle":
-            wait_for(lambda: len(self.ready) == 5)
+            wait_for(lambda: len(self.ready) == 5 and len(self.joined) == 2)  # one may have had room for all
             pid = self.ready["middle-1"] if self.victim == "worker" else self.agents[0].pid
             number = {"SIGKILL": signal.SIGKILL, "SIGSTOP": signal.SIGSTOP, "exit": signal.SIGTERM}[self.way]
             os.kill(pid, number)
@@ -259,6 +262,7 @@ def agents_of(made: Any, count: int = 2) -> list[Any]:
     return [made.start("--join", ".runner/runs/last/join", f"--name=n{at}", verb="agent") for at in range(1, count + 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["ends", pytest.param("Ctrl-C", marks=pytest.mark.slow), "SIGKILL"])
 def test_a_command_with_its_agents(way: str, project: Any, tmp_path: Path) -> None:
     made = project({"tasks.toml": TASKS, "plugins/work.py": WORK})

@@ -419,6 +419,7 @@ DURABLE = """
 """
 
 
+@pytest.mark.slow
 def test_a_durable_run_goes_on_with_other_agents_after_the_death_of_its_supervisor(project, tmp_path: Path):
     work = """
         import time

@@ -311,7 +311,13 @@ ALSO_THREAD = pytest.mark.parametrize("mode", ["process", pytest.param("thread",
 
 
 @FALLBACK
-@pytest.mark.parametrize("middle", MIDDLES, ids=lambda value: value.replace("\n", " "))
+@pytest.mark.parametrize(
+    "middle",
+    [
+        pytest.param(middle, id=middle.replace("\n", " "), marks=pytest.mark.slow if at % 2 else ())
+        for at, middle in enumerate(MIDDLES)
+    ],
+)
 def test_forms(together: Together, middle: str, no_arena: str) -> None:
     found = together(tuple((PROCESS, each, "weigh process") for each in MIDDLES), no_arena)
     assert found[PROCESS, middle, "weigh process"] == expected(30, **MIDDLES[middle])

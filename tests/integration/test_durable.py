@@ -19,6 +19,7 @@ import psutil
 import pytest
 from topology_runs import wait_for
 
+from runner.store.ledger_file import FORMAT
 from runner.version import __version__
 
 if TYPE_CHECKING:
@@ -306,6 +307,7 @@ def test_large_items_are_there_once(project: Any) -> None:
     assert sorted(json.loads(each) for each in made.lines()) == [[number, 200_000] for number in range(200)]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_says_that_it_is_kept_and_goes_on(project: Any) -> None:
     made = Durable(project, line(count=2000), 2000)
     outcome = made.go("run", lambda: made.size_of("out.txt") > 100, signal.SIGINT)
@@ -525,6 +527,7 @@ def test_a_run_without_a_record_and_a_ledger_that_cannot_be_read_are_listed(proj
     assert made.go("resume").exit == 3
 
 
+@pytest.mark.slow
 def test_a_run_without_a_ledger_has_ended_or_was_not_durable(project: Any) -> None:
     made = Durable(project, line(count=10), 10)
     ended = made.project.run("--dead-ok", "--json").json
@@ -564,7 +567,10 @@ def test_a_run_that_cannot_go_on_is_refused_and_left_as_it_is(project: Any) -> N
         other.execute("PRAGMA user_version=9")
     refused = made.go("resume")
     assert refused.exit == 3, refused
-    assert f"has format 9, and this version of runner reads format 1; runner {__version__}, which has" in refused.err
+    assert (
+        f"has format 9, and this version of runner reads format {FORMAT}; runner {__version__}, which has"
+        in refused.err
+    )
     shutil.rmtree(folder)
     shutil.copytree(made.path / "copy", folder)
     with contextlib.closing(sqlite3.connect(folder / "ledger.db", isolation_level=None)) as other:

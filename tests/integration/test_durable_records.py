@@ -36,6 +36,7 @@ def record_of(made: Durable) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_resumed_three_times_has_four_lives_in_its_record(project: Any) -> None:
     made = Durable(project, line(count=COUNT), COUNT)
     killed(made, 100)

@@ -327,6 +327,7 @@ def test_objects_alive_when_the_next_is_made(tmp_path: Path) -> None:
     assert found == {**SOURCES, **MIDDLES, **SINKS, "feed": 0, "rest": 0}
 
 
+@pytest.mark.slow
 def test_a_thread_lets_go_of_an_object_though_none_follows(tmp_path: Path) -> None:
     tasks: dict[str, dict[str, Any]] = {}
     for middle, sink in product((name for name in MIDDLES if "fails" not in name), SINKS):

@@ -61,6 +61,7 @@ def test_it_is_refused_and_nothing_is_started(project: Any) -> None:
     assert made.run().exit == 0, "the first one has ended"
 
 
+@pytest.mark.slow
 def test_it_waits_for_the_end_of_the_other_one(project: Any) -> None:
     made = make(project)
     first = begin(made)

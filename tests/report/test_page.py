@@ -62,6 +62,7 @@ def test_what_ships_is_what_was_published():
     assert "MIT License" in page._read_asset("uPlot.LICENSE")
 
 
+@pytest.mark.slow
 def test_a_run_of_ten_million_items_stays_below_a_megabyte(big):
     assert len(big.encode()) < 1_000_000
 

@@ -142,6 +142,7 @@ def test_items_between_threads_are_the_objects_themselves():
     assert run_task(lambda item: item, [item]).items == [item]
 
 
+@pytest.mark.slow
 def test_an_item_that_kills_its_worker():
     run = run_task(die, ["poison"], mode="process")
     [letter] = run.dead
