@@ -50,7 +50,8 @@ from runner.transport.messages import PICKLED
 from runner.transport.progress_page import ProgressPage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from runner.engines.base import Engine
     from runner.ledger.leases import GivenUp
@@ -62,11 +63,8 @@ if TYPE_CHECKING:
     from runner.supervisor.outcome import RunOutcome
     from runner.transport.messages import KeptItem
 
-_SIGNALS = [
-    getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP", "SIGCONT")
-    if hasattr(signal, name)
-]
+_SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP", "SIGCONT")
+_SIGNALS = [getattr(signal, name) for name in _SIGNAL_NAMES if hasattr(signal, name)]
 #: With thread tasks that compute, the supervisor would otherwise wait 5 ms for the interpreter each time that it has
 #: something for a process. Shorter costs the threads more than it gives the processes; threads alone need none of it.
 _SWITCH = 0.002
@@ -208,20 +206,17 @@ def perform(
     return replace(outcome, exit_code=output.exit_code(outcome)), record
 
 
-@contextlib.contextmanager
-def _held_file(plan: Plan, publish: Callable[[events.Event], None]) -> Iterator[None]:
-    """Hold the lock of the plan's file, if `overlap` asks for it; RunRefused if it says so."""
+def _held_file(plan: Plan, publish: Callable[[events.Event], None]) -> AbstractContextManager[None]:
+    """Return what holds the lock of the plan's file, if `overlap` asks for it; RunRefused if it says so."""
     how, file = plan.settings.overlap, plan.origin.get("file", "-")
     if how == "allow" or file == "-":
-        yield
-        return
+        return contextlib.nullcontext()
     from runner.store.file_lock import hold_file  # few files ask for it
 
     def tell(text: str) -> None:
         publish(events.Notice(RealClock().now(), text))
 
-    with hold_file(plan.settings.state, file, waits=how == "wait", tell=tell):
-        yield
+    return hold_file(plan.settings.state, file, waits=how == "wait", tell=tell)
 
 
 class _RunOutput:

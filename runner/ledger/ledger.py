@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from runner.ledger.journal import Journal
 
 
-#: The sender of items that were dead in an earlier run: no task has this name.
-EARLIER_RUN = ""
-#: The task for which items are counted that a queue, or a user, has dropped: no task has this name.
+#: The sender of items that were dead in an earlier run, and the task of those that a queue, or a user, has dropped.
 NO_TASK = ""
 #: A piece on its way back, and the time before which it must not be granted.
 _Returned = tuple[Subscription, ItemRange, "float | None"]
@@ -73,10 +71,10 @@ class Ledger:
         self._sleepers = False
 
     def make_chunk(
-        self, payload: Any, count_: int, size: int, shared_bytes: int = 0, origin: int = 0, rank: float = 0.0
+        self, payload: Any, items: int, size: int, shared: int = 0, origin: int = 0, rank: float = 0
     ) -> Chunk:
-        """Number a new chunk."""
-        return Chunk(next(self._chunks), payload, count_, size, shared_bytes, origin, rank)
+        """Number a new chunk, of whose bytes so many are `shared`."""
+        return Chunk(next(self._chunks), payload, items, size, shared, origin, rank)
 
     def number_chunks_from(self, number: int) -> None:
         """Number chunks from here on: smaller numbers are those of an earlier life of the run."""
@@ -102,8 +100,8 @@ class Ledger:
         line = next(line for line in self.subscriptions_by_task[reader] if line.queue == queue)
         line.admit_chunk(chunk)
         if queue not in self.dead_letter_queues:
-            self.sent_items[EARLIER_RUN] += chunk.count
-            self.source_items[EARLIER_RUN] += chunk.count
+            self.sent_items[NO_TASK] += chunk.count
+            self.source_items[NO_TASK] += chunk.count
         return line.name
 
     def count_produced(
@@ -284,10 +282,7 @@ class Ledger:
 
     def queued_items(self, task: str) -> int:
         """Return how many items wait for this task, those included that sleep before a retry."""
-        queued = 0
-        for line in self.subscriptions_by_task[task]:
-            queued += line.count
-        return queued
+        return sum([line.count for line in self.subscriptions_by_task[task]])
 
     def has_items(self, task: str) -> bool:
         """Return True if this task has items, queued or in the hands of its workers."""
