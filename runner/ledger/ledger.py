@@ -71,7 +71,7 @@ class Ledger:
         self._sleepers = False
 
     def make_chunk(
-        self, payload: Any, items: int, size: int, shared: int = 0, origin: int = 0, rank: float = 0
+        self, payload: Any, items: int, size: int, shared: int = 0, origin: int = 0, rank: float = 0.0
     ) -> Chunk:
         """Number a new chunk, of whose bytes so many are `shared`."""
         return Chunk(next(self._chunks), payload, items, size, shared, origin, rank)

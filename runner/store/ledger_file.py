@@ -337,7 +337,14 @@ class LedgerFile:
                 if len(payload) >= LARGE_BYTES:
                     found = written[chunk.number] = self._segments.write(payload)
                     place, payload = (found.segment, found.position, found.length), b""
-                known = (chunk.number, self._next_place + len(rows), chunk.count, chunk.size, chunk.origin, chunk.rank)
+                known = (
+                    chunk.number,
+                    self._next_place + len(rows),
+                    chunk.count,
+                    chunk.size,
+                    chunk.origin,
+                    float(chunk.rank),
+                )
                 rows.append((*_checked_row((*known, *place, crc)), letter, payload))
         return rows
 
