@@ -10,15 +10,12 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import socket
 from time import sleep
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from runner.errors import RunRefused
 from runner.store import run_folders
-from runner.store.run_lock import LockHolder, boot_id, read_holder
+from runner.store.run_lock import read_holder, write_holder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,9 +35,7 @@ def hold_file(state: Path, file: str, *, waits: bool, tell: Callable[[str], None
         fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=folder)
     try:
         _take(fd, waits=waits, tell=tell)
-        holder = LockHolder(os.getpid(), socket.gethostname(), boot_id())
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, msgspec.json.encode(holder), 0)
+        write_holder(fd)
         yield
     finally:
         os.close(fd)

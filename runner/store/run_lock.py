@@ -44,9 +44,7 @@ class RunLock:
         self._fork_hook = ForkHook(self._abandon_in_fork)
         try:
             self._take(folder)
-            holder = LockHolder(os.getpid(), socket.gethostname(), boot_id())
-            os.ftruncate(self.fd, 0)
-            os.pwrite(self.fd, msgspec.json.encode(holder), 0)
+            write_holder(self.fd)
         except BaseException:
             self.close()
             raise
@@ -106,6 +104,13 @@ class LockHolder(msgspec.Struct, frozen=True):
         """Return False if it is known to be dead."""
         is_here = self.host == socket.gethostname() and self.boot == boot_id()
         return not is_here or psutil.pid_exists(self.pid)
+
+
+def write_holder(fd: int) -> None:
+    """Write into a file whose lock this process has taken that it has it."""
+    holder = LockHolder(os.getpid(), socket.gethostname(), boot_id())
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, msgspec.json.encode(holder), 0)
 
 
 def read_holder(fd: int) -> LockHolder | None:

@@ -338,9 +338,9 @@ class Dispatcher:
 
     def has_reached_limit(self, task: TaskState) -> bool:
         """Return True if a source has given all that it may."""
-        is_limited = self.limit is not None and task.is_source and bool(task.output_groups)
-        arrived = all(slot.credit == slot.received_items for slot in task.slots)
-        return is_limited and arrived and _promised_items(task) == self.limit
+        if self.limit is None or not task.is_source or not task.output_groups:
+            return False
+        return _promised_items(task) == self.limit and all(slot.credit == slot.received_items for slot in task.slots)
 
     def count_arrived(self, task: TaskState, slot: WorkerSlot, items: int, *, wants_ack: bool) -> None:
         """Count a source's items that have arrived."""
