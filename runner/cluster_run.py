@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from runner.cluster.versions import NodeVersions
-    from runner.engines.nodes import PeerProof
     from runner.engines.reactor import LocalReactor
     from runner.engines.remote import PrintOutput
     from runner.supervisor.plan import Plan
+    from runner.transport.frame_link import ByteStream
+    from runner.transport.peer_proof import PeerProof
 
 #: A program, not a module of ours: it is executed by its path, and imports nothing of runner's.
 _RAY_LAUNCHER = str(Path(__file__).parent / "launch" / "ray.py")
@@ -88,7 +89,7 @@ def open_remote_engine(
     return engine
 
 
-def _open_proof(plan: Plan, address: str) -> tuple[Callable[[socket.socket, str], PeerProof], JoinFile]:
+def _open_proof(plan: Plan, address: str) -> tuple[Callable[[socket.socket, str], PeerProof[ByteStream]], JoinFile]:
     """Return what proves who connects, and the join file that leads through it."""
     made = JoinFile(address, plan.run_id, plan.agents.lost)
     if not plan.agents.encrypt:

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import ExitStack
 
-    from runner.engines.nodes import PeerProof
     from runner.model import Resources
     from runner.tasks import Reference
+    from runner.transport.frame_link import ByteStream
+    from runner.transport.peer_proof import PeerProof
 
 #: No agent takes so long to join, or to end.
 LIMIT = 30.0
@@ -52,7 +53,7 @@ class Machines:
         self.agents: list[subprocess.Popen[bytes]] = []
         stack.callback(self.await_ends)
 
-    def prove(self, sock: socket.socket, peer: str) -> PeerProof:
+    def prove(self, sock: socket.socket, peer: str) -> PeerProof[ByteStream]:
         if self.context is not None:
             return Handshake(sock, self.context, peer)
         return KeyProof(sock, self.key, peer, is_agent=False)

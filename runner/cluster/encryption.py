@@ -10,14 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import ssl
-import time
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from runner.errors import RunnerError
+from runner.transport.peer_proof import READ, WRITE, PeerProof, PeerRefused
 from runner.transport.progress_page import memory_file
 
 if TYPE_CHECKING:
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
 
 #: The name in the supervisor's certificate, whatever the name of its machine.
 SUPERVISOR_NAME = "supervisor.runner"
-#: Seconds that a peer may take for the proof: three ways there and back, over the slowest network that is of use.
-HANDSHAKE_SECONDS = 10.0
-READ, WRITE = select.POLLIN, select.POLLOUT
 #: Read and encrypted at once: enough that system calls cost little, and no more than stays in a processor's cache.
 #: bench.encryption, CPU ms for a MiB at the writer: 32 KiB 1.72, 64 KiB 0.99, 256 KiB 1.16
 _PIECE_BYTES = 1 << 16
@@ -44,12 +39,6 @@ _REFUSALS = {
     "UNSUPPORTED_PROTOCOL": "it does not speak TLS 1.3",
     "TLSV1_ALERT_PROTOCOL_VERSION": "it does not speak TLS 1.3",
 }
-
-
-class PeerRefused(RunnerError):
-    """A peer that has not proved to be of this run; the message says who, and why."""
-
-    exit_code = 1
 
 
 class Identity(Struct, frozen=True):
@@ -105,14 +94,11 @@ def _make_context(protocol: int, identity: Identity) -> ssl.SSLContext:
     return context
 
 
-class Handshake:
-    """The proof at the beginning of a connection, in steps, for a loop that must not wait for one peer.
-
-    It owns the socket until `stream` is asked for, or it is closed. `peer` is the other side as messages name it.
-    """
+class Handshake(PeerProof["EncryptedStream"]):
+    """The proof by TLS."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, peer: str) -> None:
-        self.peer = peer
+        super().__init__(peer)
         self._stream = EncryptedStream(sock, context)
 
     def fileno(self) -> int:
@@ -124,26 +110,7 @@ class Handshake:
         try:
             return self._stream.go_on_proving()
         except OSError as error:
-            raise PeerRefused(f"{self.peer} was refused: {describe_tls_error(error)}") from None
-
-    def finish(self, seconds: float = HANDSHAKE_SECONDS) -> EncryptedStream:
-        """Take all steps, waiting at most `seconds`; PeerRefused, and the socket is closed, if that does not do."""
-        until = time.monotonic() + seconds
-        poll = select.poll()
-        try:
-            while wanted := self.step():
-                poll.register(self.fileno(), wanted)
-                left = until - time.monotonic()
-                if left <= 0 or not poll.poll(left * 1000):
-                    raise self.timed_out(seconds)
-        except PeerRefused:
-            self.close()
-            raise
-        return self._stream
-
-    def timed_out(self, seconds: float = HANDSHAKE_SECONDS) -> PeerRefused:
-        """Return the refusal of a peer that has taken longer."""
-        return PeerRefused(f"{self.peer} was refused: it has not proved who it is within {seconds:g} s")
+            raise self.refusal(describe_tls_error(error)) from None
 
     def stream(self) -> EncryptedStream:
         """Return the connection, after the last step. It may have read what follows already."""

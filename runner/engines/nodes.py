@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from runner.cluster.versions import describe_differences, told_versions
 from runner.engines.reactor import READ, WRITE
@@ -19,7 +19,7 @@ from runner.transport import agent_messages as frames
 from runner.transport.agent_messages import AgentPlan, Hello, decode_body, encode_body
 from runner.transport.frame_link import FrameLink, watch_silence
 from runner.transport.framing import FrameError
-from runner.transport.key_proof import PROOF_SECONDS
+from runner.transport.peer_proof import PROOF_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from runner.cluster.versions import NodeVersions
     from runner.engines.reactor import LocalReactor
     from runner.transport.frame_link import ByteStream, Frame
+    from runner.transport.peer_proof import PeerProof
 
 #: Peers that prove who they are at the same time; a scanner must not use up our descriptors.
 _MAX_PEERS = 64
@@ -39,27 +40,6 @@ _MAX_TOLD = 20
 #: A documentation address: no packet is sent to find out by which of its addresses this machine would reach it.
 _FAR_AWAY = ("192.0.2.1", 9)
 _ANY_ADDRESS = {"", "0.0.0.0", "::"}  # noqa: S104  recognized here, not bound
-
-
-class PeerProof(Protocol):
-    """The beginning of a connection, in steps: `key_proof.KeyProof`, or a TLS handshake."""
-
-    peer: str
-
-    def fileno(self) -> int:
-        """Return the descriptor to wait for."""
-
-    def step(self) -> int:
-        """Go on as far as possible; return what to wait for, or 0 at the end. RunnerError: it is refused."""
-
-    def timed_out(self) -> RunnerError:
-        """Return the refusal of a peer that has taken too long."""
-
-    def stream(self) -> ByteStream:
-        """Return the connection, after the last step."""
-
-    def close(self) -> None:
-        """Close it."""
 
 
 @dataclass(eq=False)
@@ -113,7 +93,7 @@ class NodeDoor:
         self,
         reactor: LocalReactor,
         listener: socket.socket,
-        prove: Callable[[socket.socket, str], PeerProof],
+        prove: Callable[[socket.socket, str], PeerProof[ByteStream]],
         versions: NodeVersions,
         lost: float,
         on_joined: Callable[[FrameLink, Hello, str, list[Frame]], None],
@@ -147,7 +127,7 @@ class NodeDoor:
             self._reactor.watch_fd(fd, READ | WRITE, partial(self._go_on, proof, fd))
             self._reactor.call_later(PROOF_SECONDS, partial(self._give_up, fd, proof.close, proof))
 
-    def _go_on(self, proof: PeerProof, fd: int, _mask: int) -> None:
+    def _go_on(self, proof: PeerProof[ByteStream], fd: int, _mask: int) -> None:
         try:
             wanted = proof.step()
         except RunnerError as error:
@@ -206,7 +186,7 @@ class NodeDoor:
             self._told.add(why)
             self._tell(why)
 
-    def _give_up(self, fd: int, close: Callable[[], None], proof: PeerProof) -> None:
+    def _give_up(self, fd: int, close: Callable[[], None], proof: PeerProof[ByteStream]) -> None:
         if self._peers.get(fd) == close:
             self._refuse(fd, str(proof.timed_out()))
 

@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 
     from runner.cluster.versions import NodeVersions
     from runner.engines.launcher import Launcher, LaunchReport, WorkerBundle
-    from runner.engines.nodes import PeerProof
     from runner.engines.reactor import LocalReactor
     from runner.events import Event
     from runner.model import Resources
     from runner.transport.agent_messages import AgentPlan, Hello
-    from runner.transport.frame_link import Frame, FrameLink
+    from runner.transport.frame_link import ByteStream, Frame, FrameLink
     from runner.transport.messages import ToWorker
+    from runner.transport.peer_proof import PeerProof
     from runner.worker.spec import WorkerSpec
 
     OpenLauncher = Callable[[Callable[[], Sequence[WorkerBundle]], Callable[[LaunchReport], None]], Launcher]
@@ -77,7 +77,7 @@ class RemoteEngine:
         self,
         reactor: LocalReactor,
         listener: socket.socket,
-        prove: Callable[[socket.socket, str], PeerProof],
+        prove: Callable[[socket.socket, str], PeerProof[ByteStream]],
         plan: AgentPlan,
         *,
         versions: NodeVersions | None = None,

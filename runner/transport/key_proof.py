@@ -13,39 +13,25 @@ from __future__ import annotations
 
 import hmac
 import os
-import select
-import time
 from typing import TYPE_CHECKING
 
-from runner.errors import RunnerError
+from runner.transport.peer_proof import READ, WRITE, PeerProof
 
 if TYPE_CHECKING:
     import socket
 
-READ, WRITE = select.POLLIN, select.POLLOUT
 #: The protocol and its version: other versions of runner end here.
 WORD = b"runner-agent-1\n"
 KEY_BYTES = NONCE_BYTES = 32
 _MAC_BYTES = 32
-#: Seconds that a peer may take.
-PROOF_SECONDS = 10.0
 
 
-class NotProved(RunnerError):
-    """A peer that has not proved to have the run's key; the message says who, and why."""
-
-    exit_code = 1
-
-
-class KeyProof:
-    """The proof in steps, for a loop that must not wait for one peer. It owns the socket until `stream` is asked for.
-
-    `peer` is the other side as messages name it.
-    """
+class KeyProof(PeerProof["socket.socket"]):
+    """The proof by a key."""
 
     def __init__(self, sock: socket.socket, key: bytes, peer: str, *, is_agent: bool) -> None:
         sock.setblocking(False)
-        self.peer = peer
+        super().__init__(peer)
         self._socket, self._key, self._is_agent = sock, key, is_agent
         self._nonce = os.urandom(NONCE_BYTES)
         self._unsent = b"" if is_agent else WORD + self._nonce
@@ -58,7 +44,7 @@ class KeyProof:
         return self._socket.fileno()
 
     def step(self) -> int:
-        """Go on as far as possible; return what to wait for, `READ` or `WRITE`, or 0 at the end. Else NotProved."""
+        """Go on as far as possible; return what to wait for, `READ` or `WRITE`, or 0 at the end. Else PeerRefused."""
         try:
             while True:
                 while self._unsent:
@@ -67,7 +53,7 @@ class KeyProof:
                     return 0
                 more = self._socket.recv(self._wanted - len(self._received))  # nothing of what comes after
                 if not more:
-                    raise self._refusal("it closed the connection, as one does that has another key")
+                    raise self.refusal("it closed the connection, as one does that has another key")
                 self._received += more
                 self._check_word()
                 if len(self._received) == self._wanted:
@@ -75,18 +61,18 @@ class KeyProof:
         except BlockingIOError:
             return WRITE if self._unsent else READ
         except OSError as error:
-            raise self._refusal(f"its connection ended: {error.strerror or error}") from None
+            raise self.refusal(f"its connection ended: {error.strerror or error}") from None
 
     def _check_word(self) -> None:
         if not self._expected_mac and not (WORD.startswith(self._received) or self._received.startswith(WORD)):
-            raise self._refusal("it does not speak the language of this version's agents")
+            raise self.refusal("it does not speak the language of this version's agents")
 
     def _go_on(self) -> None:
         """Take the next step: a whole part of the other side's has arrived."""
         received, self._received = self._received, b""
         if self._expected_mac:  # the agent's last one
             if not hmac.compare_digest(received, self._expected_mac):
-                raise self._refusal("it does not have the key of the run")
+                raise self.refusal("it does not have the key of the run")
             self._wanted = 0
             return
         nonce = received[len(WORD) :][:NONCE_BYTES]
@@ -98,29 +84,7 @@ class KeyProof:
         elif hmac.compare_digest(received[-_MAC_BYTES:], agents):
             self._unsent, self._wanted = supervisors, 0
         else:
-            raise self._refusal("it does not have the key of the run")
-
-    def finish(self, seconds: float = PROOF_SECONDS) -> socket.socket:
-        """Take all steps, waiting at most `seconds`; NotProved, and the socket is closed, if that does not do."""
-        until = time.monotonic() + seconds
-        poll = select.poll()
-        try:
-            while wanted := self.step():
-                poll.register(self.fileno(), wanted)
-                left = until - time.monotonic()
-                if left <= 0 or not poll.poll(left * 1000):
-                    raise self.timed_out(seconds)
-        except NotProved:
-            self.close()
-            raise
-        return self.stream()
-
-    def _refusal(self, why: str) -> NotProved:
-        return NotProved(f"{self.peer} was refused: {why}")
-
-    def timed_out(self, seconds: float = PROOF_SECONDS) -> NotProved:
-        """Return the refusal of a peer that has taken longer."""
-        return self._refusal(f"it has not proved who it is within {seconds:g} s")
+            raise self.refusal("it does not have the key of the run")
 
     def stream(self) -> socket.socket:
         """Return the connection, after the last step."""

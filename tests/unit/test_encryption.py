@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from runner.cluster import encryption
 from runner.cluster.authority import make_identities
-from runner.cluster.encryption import Handshake, Identity, PeerRefused, client_context, server_context
+from runner.cluster.encryption import Handshake, Identity, client_context, server_context
 from runner.errors import ResourceError
+from runner.transport.peer_proof import PeerRefused
 
 #: One that means "it hangs".
 HANG = 20.0

@@ -16,7 +16,8 @@ from runner.errors import UsageError
 from runner.transport import agent_messages, join_file
 from runner.transport.frame_link import FRAME_HEAD, Frame, FrameLink, watch_silence
 from runner.transport.framing import FrameError
-from runner.transport.key_proof import WORD, KeyProof, NotProved
+from runner.transport.key_proof import WORD, KeyProof
+from runner.transport.peer_proof import PeerRefused
 
 BOUNDS = {1: 1 << 20, 2: 100}
 
@@ -159,7 +160,7 @@ def prove(ours: bytes, theirs: bytes) -> tuple[Any, Any]:
             if ends[at] == 1:
                 try:
                     ends[at] = None if side.step() == 0 else 1
-                except NotProved as error:
+                except PeerRefused as error:
                     ends[at] = error
                     side.close()
     for side in sides:
@@ -173,7 +174,7 @@ def test_both_ends_prove_that_they_have_the_key():
 
 def test_another_key_is_refused_at_both_ends():
     for end in prove(b"k" * 32, b"l" * 32):
-        assert isinstance(end, NotProved)
+        assert isinstance(end, PeerRefused)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_what_is_not_an_agent_is_refused_at_its_first_bytes(data):
     with theirs:
         proof = KeyProof(ours, b"k" * 32, "a scanner", is_agent=False)
         theirs.sendall(data)
-        with pytest.raises(NotProved, match="a scanner was refused: it does not speak the language"):
+        with pytest.raises(PeerRefused, match="a scanner was refused: it does not speak the language"):
             proof.step()
         proof.close()
 
@@ -196,7 +197,7 @@ def test_an_agent_answers_nobody_who_cannot_prove_to_be_the_run():
         theirs.sendall(WORD + b"s" * 32)
         proof.step()
         theirs.sendall(b"m" * 32)
-        with pytest.raises(NotProved, match="does not have the key"):
+        with pytest.raises(PeerRefused, match="does not have the key"):
             proof.step()
         proof.close()
 
@@ -216,7 +217,7 @@ def test_a_proof_takes_nothing_of_what_comes_behind_it():
 
 def test_a_silent_peer_is_given_up():
     ours, theirs = socket.socketpair()
-    with theirs, pytest.raises(NotProved, match=r"has not proved who it is within 0\.01 s"):
+    with theirs, pytest.raises(PeerRefused, match=r"has not proved who it is within 0\.01 s"):
         KeyProof(ours, b"k" * 32, "x", is_agent=True).finish(0.01)
     assert ours.fileno() == -1
 
