@@ -67,6 +67,11 @@ class WorkerSlot:
     death_count: int = 0
     #: It is replaced once it holds nothing (`lifespan`, or its machine is to be taken away).
     retiring: bool = False
+    #: Its machine is to be taken away.
+    leaving: bool = False
+    #: Of a task with a range: it is above the least number; and there are too many, so none follows it.
+    is_extra: bool = False
+    surplus: bool = False
     #: What its progress slot showed last, and since when.
     last_position: Position | None = None
     last_position_at: float = 0.0
@@ -91,7 +96,7 @@ class WorkerSlot:
         self.phase = Phase.STARTING
         self.history.given_items += self.received_items
         self.credit = self.received_items = self.items = 0
-        self.credit_unacknowledged = self.retiring = self.restart_requested = False
+        self.credit_unacknowledged = self.retiring = self.leaving = self.restart_requested = False
         self.last_position = self.overdue_position = None
         self.preview, self.death_pending, self.suspect_previews, self.ended_by_itself = "", False, {}, False
 
@@ -143,6 +148,8 @@ class TaskState:
     free_slots: tuple[dict[int, WorkerSlot], dict[int, WorkerSlot]] = field(default_factory=lambda: ({}, {}))
     #: How many workers take items; None: they must be counted.
     accepting_workers: int | None = None
+    #: How many workers it is to have.
+    worker_count: int = 0
     #: So many of the first workers are gone for good.
     first_live: int = 0
     chunk_sizer: ChunkSizer = field(default_factory=ChunkSizer)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.supervisor.run_state import Phase
-from runner.supervisor.time_accounting import STARTING
+from runner.supervisor.time_accounting import ENDED, STARTING
 from runner.transport.messages import Stop
 from runner.transport.progress_page import Position
 
@@ -158,5 +158,5 @@ class TimeoutWatchdog:
             )
         if slot.retiring and not slot.leases:  # it is replaced once it holds nothing
             slot.phase = Phase.ENDING
-            slot.time_account.enter_state(STARTING, self.clock.now())
+            slot.time_account.enter_state(ENDED if slot.surplus else STARTING, self.clock.now())
             slot.task.engine.send(slot.index, Stop(inputs_ended=True))

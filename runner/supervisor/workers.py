@@ -49,6 +49,12 @@ _FIRST_PAUSE, _MOST_PAUSE = 0.1, 5.0
 _EXIT_GRACE = 5.0
 
 
+def set_worker_count(task: TaskState, count: int) -> None:
+    """Note how many workers a task is to have."""
+    task.worker_count, task.accepting_workers = count, None
+    task.chunk_sizer.time_slice = time_slice_for(count)
+
+
 class WorkerPool(Struct, eq=False):
     """All workers of a run."""
 
@@ -60,6 +66,8 @@ class WorkerPool(Struct, eq=False):
     reply_handler: ReplyHandler
     #: Told of the death of a worker that executed in an earlier life of the run.
     on_earlier_death: Callable[[WorkerExited], None] | None = None
+    #: Told of a worker above the least number of its task that could not be started, and why.
+    on_extra_lost: Callable[[TaskState, str], None] | None = None
     _due: list[WorkerSlot] = field(default_factory=list)
     _exit_deadlines: dict[int, float] = field(default_factory=dict)
 
@@ -95,23 +103,58 @@ class WorkerPool(Struct, eq=False):
         return min([*starts, *self._exit_deadlines.values()], default=None)
 
     def _start_task(self, task: TaskState, now: float) -> None:
-        names = task.plan.config.workers
+        names = task.plan.config.workers[: self._first_count(task)]
         self.state.topology.mark_started(task.name)
         task.began_at = now
-        task.chunk_sizer.time_slice = time_slice_for(len(names))
+        set_worker_count(task, len(names))
         self.state.emit(events.TaskStarted(now, task.name, names))
         for name in names:
-            account = TimeAccount(task.wait_reason, self.state.began_at, now, ROOM if task.is_source else ITEM)
-            slot = WorkerSlot(len(self.state.slots), name, task, start_at=now, time_account=account)
-            if (journal := self.state.ledger.journal) is not None:
-                place, saved = journal.source_place(task.name, name), journal.saved_place(task.name, name)
-                slot.history = history_on_disk(place, saved, journal.key_files.get((task.name, name), ""))
-            self.state.slots.append(slot)
-            task.slots.append(slot)
+            self.add_slot(task, name, now)
         self._due += task.slots
         self.state.check_ends = True
         if self.state.ledger.journal is not None:
             self._end_earlier_worker(task)
+
+    def _first_count(self, task: TaskState) -> int:
+        """Return how many workers a task begins with: of a range the least number, or as many as have saved a place."""
+        config, journal = task.plan.config, self.state.ledger.journal
+        count = config.least_workers or len(config.workers)
+        for position, name in enumerate(config.workers) if journal is not None and config.is_adaptive else ():
+            if journal is not None and journal.saved_place(task.name, name) is not None:
+                count = max(count, position + 1)
+        return count
+
+    def add_slot(self, task: TaskState, name: str, now: float) -> WorkerSlot:
+        """Make a place for a further worker of a task that has begun."""
+        began_at = now if task.began_at is None else task.began_at
+        account = TimeAccount(task.wait_reason, self.state.began_at, began_at, ROOM if task.is_source else ITEM)
+        if now > began_at:  # until now there was no such worker
+            account.enter_state(ENDED, began_at)
+            account.enter_state(STARTING, now)
+        slot = WorkerSlot(len(self.state.slots), name, task, start_at=now, time_account=account)
+        if (journal := self.state.ledger.journal) is not None:
+            place, saved = journal.source_place(task.name, name), journal.saved_place(task.name, name)
+            slot.history = history_on_disk(place, saved, journal.key_files.get((task.name, name), ""))
+        slot.is_extra = task.plan.config.is_adaptive and len(task.slots) >= task.plan.config.least_workers
+        self.state.slots.append(slot)
+        task.slots.append(slot)
+        return slot
+
+    def start_again(self, slot: WorkerSlot, now: float) -> None:
+        """Start a worker in a place that has none."""
+        slot.phase, slot.start_at = Phase.WAITING, now
+        slot.time_account.enter_state(STARTING, now)
+        self._due.append(slot)
+
+    def _renounce_extra(self, slot: WorkerSlot, why: str) -> bool:
+        """Do without a worker that cannot be started, if the task has others; return False if it must have it."""
+        if not slot.is_extra or self.on_extra_lost is None or slot.surplus:
+            return slot.surplus
+        if not any(other.phase is Phase.READY for other in slot.task.slots):
+            return False
+        slot.surplus = True
+        self.on_extra_lost(slot.task, why)
+        return True
 
     def _end_earlier_worker(self, task: TaskState) -> None:
         """Judge the items at which everything died for the last time: the task's first worker died over them, too."""
@@ -133,7 +176,10 @@ class WorkerPool(Struct, eq=False):
             slot.pid = slot.task.engine.start(spec, slot.generation)
         except SpawnError as error:
             slot.phase = Phase.GONE
-            fail_task(self.state, slot.task, str(error))
+            if self._renounce_extra(slot, str(error)):
+                slot.time_account.enter_state(ENDED, self.state.clock.now())
+            else:
+                fail_task(self.state, slot.task, str(error))
 
     def on_ready(self, slot: WorkerSlot, message: Ready) -> None:
         """Give work to a worker that is set up."""
@@ -163,7 +209,7 @@ class WorkerPool(Struct, eq=False):
             return
         slot = self.state.slots[event.slot]
         if slot.generation == event.generation and slot.phase in {Phase.STARTING, Phase.READY}:
-            slot.retiring = True
+            slot.retiring = slot.leaving = True
             slot.task.accepting_workers = None
             if slot.phase is Phase.READY:
                 self._retire(slot)
@@ -200,6 +246,8 @@ class WorkerPool(Struct, eq=False):
         """Restart a worker that cannot go on, or fail its task."""
         task, error = slot.task, message.error
         now = self._await_exit(slot)
+        if message.failed_phase == "setup" and self._renounce_extra(slot, str(error)):
+            return
         again, attempt = self._another_try(slot, message)
         word = "again" if again else "fatal"
         self.state.emit(events.ItemFailed(now, task.name, slot.name, "", str(error), error.traceback, attempt, word))
@@ -239,6 +287,7 @@ class WorkerPool(Struct, eq=False):
         self._exit_deadlines.pop(slot.index, None)
         expected = slot.phase is Phase.FINISHED or bool(task.failure_reason) or self.state.killing
         again = (slot.restart_requested or (slot.retiring and not task.dismissed)) and not task.failure_reason
+        again = again and not slot.surplus
         was, slot.phase = slot.phase, Phase.WAITING if again else Phase.GONE
         task.accepting_workers = None
         if expected or (again and slot.retiring):
@@ -297,6 +346,9 @@ class WorkerPool(Struct, eq=False):
         """Return False if no worker has to follow one that died, whatever it died of."""
         task = slot.task
         if task.failure_reason or self.state.killing:  # its item's death was the end of the task
+            return False
+        has_started = was is not Phase.STARTING or event.lost
+        if slot.surplus or (not has_started and self._renounce_extra(slot, str(event.exit_status))):
             return False
         if not event.lost or was is Phase.ENDING:
             return True
