@@ -10,9 +10,12 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from fake_engine import FakeClock, FakeEngine, FakeReactor, Script, check_end, plan, random_plan, task
+from ranges import RandomDecisions, with_ranges
 from virtual_disk import VirtualDisk, VirtualKeeper, indices
 
+from runner import worker_scaling
 from runner.engines.engine_events import SignalReceived
 from runner.ledger.balance import TaskTally
 from runner.ledger.restore import MAX_CRASHES, mark_executed
@@ -315,9 +318,20 @@ def expected_items(lives: Lives) -> tuple[dict[str, Counter[Any]], dict[str, Cou
     return put, done
 
 
-def check_lives(seed: int, drain_share: float = 0.0, fatal: float = 0.0) -> Lives:
+def check_ranges(seed: int) -> Lives:
+    """One seed is one run with all its lives, whose tasks have ranges of workers: any number at any time."""
+    decisions = RandomDecisions(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker_scaling, "INTERVAL", random.Random(f"interval {seed}").choice([0.01, 0.1]))
+        patch.setattr(worker_scaling.WorkerScaler, "decide", lambda self, load: decisions.decide(self, load))
+        return check_lives(seed, has_ranges=True)
+
+
+def check_lives(seed: int, drain_share: float = 0.0, fatal: float = 0.0, *, has_ranges: bool = False) -> Lives:
     """One seed is one run with all its lives."""
     lives = scenario(seed, fatal)
+    if has_ranges:
+        lives.plan = with_ranges(lives.plan, seed)
     lives.drain_share = drain_share
     CURRENT[:] = [lives]
     lives.live()

@@ -541,7 +541,7 @@ class FakeEngine:
 
 
 def task(name: str, inputs: tuple[str, ...] = (), outputs: tuple[str, ...] = (), **options: Any) -> TaskConfig:
-    count = options.pop("count", 1)
+    count = options.pop("count", max(1, options.get("least_workers", 1)))
     names = tuple(name if count == 1 else f"{name}-{at + 1}" for at in range(count))
     ports = (OutputPort("default", outputs),) if outputs else ()
     return TaskConfig(

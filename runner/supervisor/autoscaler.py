@@ -90,29 +90,35 @@ class Autoscaler:
         idle_share, self._meter = self._meter.idle_share(), ProcessorMeter()
         idle = None if idle_share is None else idle_share * self._cores
         for each in self.scaled_tasks:
-            if not self._is_open(each.task):
-                continue
-            if not each.spent:  # of a run that goes on, it may have begun with more than the least number
-                each.scaler.number = each.task.worker_count
-            load = self._sample_load(each, now, idle)
-            decision: ScalingDecision | None = None
-            if each.lost:
-                decision = each.scaler.lose(each.lost, now, f"a further one could not start: {each.loss_reason}")
-                each.lost = 0
-            elif load is not None and not is_stretched:
-                decision = each.scaler.decide(load)
-            if decision is None:
-                continue
-            resize_task(self._pool, each.task, decision.number, now)
-            if idle is not None and load is not None and decision.number > decision.before:
-                added = decision.number - decision.before
-                idle = max(0.0, idle - added * load.times.computing_share)
-            what = (each.task.name, decision.number, decision.before, decision.why)
-            self._state.emit(events.WorkersChanged(now, *what))
+            if self._is_open(each.task):
+                load = self._sample_load(each, now, idle)
+                idle = self._decide_task(each, now, None if is_stretched else load, idle)
+
+    def _decide_task(self, each: _ScaledTask, now: float, load: LoadSample | None, idle: float | None) -> float | None:
+        """Decide on one task; return the processors that are idle after that."""
+        for slot in each.task.slots:  # what it has done may have come to disk only now
+            if slot.surplus and slot.phase is Phase.READY and not slot.leases:
+                self._pool.timeout_watchdog.check_lifespan(slot)
+        decision: ScalingDecision | None = None
+        if each.lost:
+            decision = each.scaler.lose(each.lost, now, f"a further one could not start: {each.loss_reason}")
+            each.lost = 0
+        elif load is not None:
+            decision = each.scaler.decide(load)
+        if decision is None:
+            return idle
+        resize_task(self._pool, each.task, decision.number, now)
+        what = (each.task.name, decision.number, decision.before, decision.why)
+        self._state.emit(events.WorkersChanged(now, *what))
+        if idle is None or load is None:
+            return idle
+        return max(0.0, idle - max(0, decision.number - decision.before) * load.times.computing_share)
 
     def _sample_load(self, each: _ScaledTask, now: float, idle: float | None) -> LoadSample | None:
         """Return what was seen of a task since it was looked at last; None: no worker was ready."""
         task, config = each.task, each.task.plan.config
+        if not each.spent:  # of a run that goes on, it may have begun with more than the least number
+            each.scaler.number = task.worker_count
         interval, each.looked_at = now - each.looked_at, now
         worked, waited, hindered = self._time_spent(each, now)
         ready = worked + waited + hindered
