@@ -210,6 +210,8 @@ class FakeEngine:
         self.lost_machines = 0
         #: Tasks whose number of workers follows the load.
         self.adaptive_tasks: set[str] = set()
+        #: Workers that were killed, by task.
+        self.kills: Counter[str] = Counter()
         for number in range(1, script.machines + 1):
             self._join_later(number)
 
@@ -514,6 +516,7 @@ class FakeEngine:
 
     def kill(self, slot: int) -> bool:
         worker = self.workers[slot]
+        self.kills[worker.spec.task] += 1
         self.hub.at(0.0001, lambda: self._die(worker))
         return True
 

@@ -1,8 +1,8 @@
 """Ranges of workers in simulated runs, and the oracle that watches them by the engine's own count.
 
 Whatever decides: a task never has more workers than the most of its range, and, but for those that died and are being
-replaced, never fewer than the least; none that holds something is told to end; there are as many as was told, and those
-beyond are still at work; and the number changes at most once in an interval.
+replaced, never fewer than the least; none is killed; there are as many as was told, and those beyond are still at work;
+and the number changes at most once in an interval.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ class RangeOracle:
             for name, task in made.tasks.items()
             if task.config.least_workers
         }
+        #: Workers of these are never killed while the run goes on.
+        self.untimed = {name for name in self.ranges if made.tasks[name].config.timeout is None}
         #: Workers of these are also ended, or lost, for other reasons.
         self.loose = {name for name in self.ranges if made.tasks[name].config.lifespan or fleet.script.machines}
         self.told = {name: least for name, (least, _) in self.ranges.items()}
@@ -97,6 +99,7 @@ class RangeOracle:
                 continue
             if state.dismissed or supervisor.state.stopping:
                 continue
+            assert not (name in self.untimed and self.fleet.kills[name]), f"a worker of {name} was killed"
             staying = [each for each in workers if not each.stop]  # one that died is replaced
             ending = sum(each.stop and each.alive for each in workers)  # they can be followed by others
             there = f"{name} has {len(staying)} workers, and {ending} that end, of {self.told[name]}"

@@ -25,7 +25,7 @@ from runner.supervisor import autoscaler
 from runner.worker_scaling import ItemTimes, LoadSample, WorkerScaler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 @pytest.fixture(autouse=True)
@@ -219,15 +219,14 @@ def test_batches_that_wait_are_seen() -> None:
 # -- the same, crossed with everything ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 12))])
+@pytest.mark.parametrize("seed", [1, 2, 7, 9, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 40))])
 def test_any_number_at_any_time_loses_nothing(seed: int) -> None:
     assert crossed.check_ranges(seed, durable=seed % 3 == 0, ranked=seed % 4 == 0) >= 0
 
 
 @pytest.fixture
-def _often(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_scaling, "INTERVAL", 0.02)
-    yield
 
 
 def check_cut(seed: int, machines: int = 0) -> int:
