@@ -506,3 +506,27 @@ def names_foreign_memory_once(item: int, marker: str) -> int:
 
     child.ProcessPort.send = sending  # type: ignore[method-assign]
     return item
+
+
+class Connected:
+    """A class of which so many may be at the same time, as a server allows so many connections."""
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self.folder, self.most = folder, most
+
+    def __enter__(self) -> Connected:
+        for number in range(self.most):
+            try:
+                (self.folder / f"connection-{number}").mkdir()
+            except FileExistsError:
+                continue
+            self.mine = self.folder / f"connection-{number}"
+            return self
+        raise ConnectionRefusedError("too many connections")
+
+    def __exit__(self, *_: object) -> None:
+        self.mine.rmdir()
+
+    def __call__(self, item: int) -> int:
+        threading.Event().wait(0.01)
+        return item
