@@ -17,12 +17,14 @@ from runner.engines.engine_events import SignalReceived
 from runner.engines.processes import ProcessEngine
 from runner.errors import SpawnError
 from runner.model import Rate
-from runner.worker_scaling import WorkerScaler
+from runner.worker_scaling import ScalingDecision, WorkerScaler
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from faults.harness import Outcome
+
+    from runner.worker_scaling import LoadSample
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 
@@ -51,10 +53,18 @@ def line(middle: Any, count: int, *, least: int = 1, most: int = 6, **options: A
     return plan(tasks), collected
 
 
-@pytest.fixture
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decide often."""
-    monkeypatch.setattr(worker_scaling, "INTERVAL", 0.1)
+def by_order(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> None:
+    """Have these numbers of workers, one after the other, whatever the load is: this machine may be busy."""
+    left = list(numbers)
+
+    def decide(self: WorkerScaler, load: LoadSample) -> ScalingDecision | None:
+        if not left or load.unready:
+            return None
+        before, self.number = self.number, left.pop(0)
+        return ScalingDecision(self.number, before, "by order")
+
+    monkeypatch.setattr(worker_scaling, "INTERVAL", 0.05)
+    monkeypatch.setattr(WorkerScaler, "decide", decide)
 
 
 def by_chance(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
@@ -79,6 +89,9 @@ def check_forms(
     assert sorted(collected) == list(range(count))
     assert form != "ordered" or collected == sorted(collected)
     assert len(outcome.of(events.WorkersChanged)) > 5
+    for worker in (worker for each in outcome.result.ended.tasks for worker in each.workers):
+        spent = sum(getattr(worker.spent, state) for state in events.STATES)
+        assert abs(spent - outcome.result.ended.seconds) < 1e-6, worker
     assert len(outcome.of(events.WorkerDied)) == (mode == "process")
     return outcome, collected
 
@@ -101,23 +114,10 @@ def test_the_same_on_machines_that_have_room_for_three(
     check_forms(form, 2, tmp_path, monkeypatch, method="agents", agents=1, places=3)
 
 
-@pytest.mark.usefixtures("_quick")
-@pytest.mark.parametrize("mode", ["thread", pytest.param("process", marks=pytest.mark.slow)])
-def test_items_that_sleep_have_the_most(mode: str) -> None:
-    made, collected = line(functions.slowly, 150, most=4, args=(0.02,), mode=mode)
-    outcome = run(made, collected)
-    assert sorted(collected) == list(range(150))
-    assert [each.number for each in outcome.of(events.WorkersChanged)] == [2, 4]
-    spent = [worker.spent for each in outcome.of(events.RunEnded)[0].tasks for worker in each.workers]
-    assert all(abs(sum(vars_of(each)) - outcome.result.ended.seconds) < 1e-6 for each in spent)
-
-
-def vars_of(spent: events.Spent) -> list[float]:
-    return [getattr(spent, state) for state in events.STATES]
-
-
-@pytest.mark.usefixtures("_quick")
-def test_a_set_up_that_fails_for_the_fourth_worker_is_not_the_end_of_the_task(tmp_path: Path) -> None:
+def test_a_set_up_that_fails_for_the_fourth_worker_is_not_the_end_of_the_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_order(monkeypatch, 2, 4)
     made, collected = line(functions.Connected, 200, most=8, args=(tmp_path, 3))
     outcome = run(made, collected)
     assert outcome.result.exit_code == 0, outcome.result
@@ -128,8 +128,8 @@ def test_a_set_up_that_fails_for_the_fourth_worker_is_not_the_end_of_the_task(tm
     assert not outcome.of(events.ItemFailed)
 
 
-@pytest.mark.usefixtures("_quick")
 def test_a_machine_that_refuses_a_further_process_is_not_the_end_of_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_order(monkeypatch, 2, 4)
     start, started = ProcessEngine.start, []
 
     def refuse(self: ProcessEngine, spec: Any, generation: int) -> int:
@@ -140,17 +140,17 @@ def test_a_machine_that_refuses_a_further_process_is_not_the_end_of_the_task(mon
         return start(self, spec, generation)
 
     monkeypatch.setattr(ProcessEngine, "start", refuse)
-    made, collected = line(functions.slowly, 150, most=8, args=(0.01,))
+    made, collected = line(functions.slowly, 300, most=8, args=(0.01,))
     outcome = run(made, collected)
     assert outcome.result.exit_code == 0, outcome.result
-    assert sorted(collected) == list(range(150))
+    assert sorted(collected) == list(range(300))
     assert [each.number for each in outcome.of(events.WorkersChanged)] == [2, 4, 2]
 
 
-@pytest.mark.usefixtures("_quick")
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["thread", "process"])
-def test_ctrl_c_while_it_grows_drains(mode: str) -> None:
+def test_ctrl_c_while_it_grows_drains(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_order(monkeypatch, 2, 4, 8)
     made, collected = line(functions.slowly, 100_000, most=8, args=(0.01,), mode=mode)
     hubs: list[Any] = []
 
@@ -165,8 +165,8 @@ def test_ctrl_c_while_it_grows_drains(mode: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_quick")
-def test_machines_without_room_keep_it_waiting() -> None:
+def test_machines_without_room_keep_it_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_order(monkeypatch, 2, 4, 8)
     made, collected = line(functions.slowly, 300, most=8, args=(0.01,))
     outcome = run(made, collected, "agents", agents=1, places=2)
     assert outcome.result.exit_code == 0, outcome.result
@@ -176,8 +176,8 @@ def test_machines_without_room_keep_it_waiting() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_quick")
-def test_a_time_limit_among_them() -> None:
+def test_a_time_limit_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_order(monkeypatch, 2, 4)
     made, collected = line(functions.hanging, 200, most=4, args=(77,), timeout=1.0)
     outcome = run(made, collected)
     assert outcome.result.exit_code == 4
