@@ -22,8 +22,8 @@ INTERVAL = 1.0
 MAX_FREE_SHARE = 0.1
 #: What it waits for room, or for its turn, where neither holds it up.
 MAX_HINDERED_SHARE = 0.05
-#: From this share of its time on, an item needs a processor; below, it mostly waits for something else, and below the
-#: second one it does nothing but wait.
+#: From this share of its time on, an item computes; below the second one it does nothing but wait. In between, it may
+#: only seem to wait because other programs have the processors: then none is idle.
 COMPUTING_SHARE, SLEEPING_SHARE = 0.5, 0.1
 #: Samples in a row in which at least this share of the workers waited for items: then there are too many.
 QUIET_SAMPLES, MIN_FREE_SHARE = 10, 0.25
@@ -229,7 +229,6 @@ class WorkerScaler(Struct):
         wanted = first if is_long else max(first, 2 * self._last_size)
         if idle_cores != inf and computing_share >= SLEEPING_SHARE:
             room = int(idle_cores / computing_share + 0.5)
-            room = room if computing_share >= COMPUTING_SHARE else max(room, first)
         return int(min(wanted, self.most - self.number, room))
 
 

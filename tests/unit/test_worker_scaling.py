@@ -70,6 +70,10 @@ def test_items_that_compute_have_the_cores_and_no_more(cores: int) -> None:
     assert cores <= found[-1] == max(found) <= cores / 0.98
 
 
+def test_items_that_compute_beside_other_programs_do_not_seem_to_sleep() -> None:
+    assert numbers(WorkerScaler(1, 16), 30, lambda n: 0.3 * n, cores=0.0, computing=0.2)[-1] == 1
+
+
 @pytest.mark.parametrize("capacity", [1, 4, 12])
 def test_what_only_makes_items_slower_is_taken_back(capacity: int) -> None:
     """As threads that compute, or a server that has so much to give, and no more."""
