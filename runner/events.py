@@ -121,7 +121,8 @@ class Spent:
     `starting`: from its start until it is ready. `item`: ready, and waiting for an item, or an item is on its way.
     `executing`: in the task function (a source: making items). `encoding`: turning items into bytes and back.
     `room`: an output is at its bound. `turn`: its task has not begun (`after`), or `rate`, `lane`, `ordered` or a
-    back-off holds the next item back. `ended`: no more will come for it: it is torn down, or gone.
+    back-off holds the next item back. `ended`: no more will come for it: it is torn down, or gone; of a
+    range of workers, it was not there, or is not any more.
     """
 
     starting: float = 0.0
