@@ -175,7 +175,7 @@ def survives(path: Path, data: bytes) -> None:
         assert each.place.column <= len(lines[each.place.line - 1]) + 1 if each.place.line else True
 
 
-@examples(40, 120, **COMMON)
+@examples(25, 120, **COMMON)
 @given(mutated())
 def test_good_files_gone_wrong(tmp_path_factory, text):
     survives(FOLDER(tmp_path_factory), text.encode("utf-8", "replace"))

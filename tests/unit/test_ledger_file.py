@@ -82,7 +82,7 @@ class FileDisk(VirtualDisk):
         self.file.write_groups([group])
 
 
-@pytest.mark.parametrize("seed", [3, 8])
+@pytest.mark.parametrize("seed", [3, pytest.param(8, marks=pytest.mark.slow)])
 def test_whole_lives_are_on_disk_as_they_were(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = FileDisk(tmp_path)
     monkeypatch.setattr(durable_lives, "VirtualDisk", lambda: disk)
