@@ -143,7 +143,8 @@ class WorkerNow:
     """One worker: what it is doing now (one of `STATES`), and all it has done since the run began.
 
     `items` it took or made; `cpu` is its processor time in seconds, `memory` its peak in bytes, that of its process:
-    None for a thread.
+    None for a thread. `item_age` is how long it has been at its present item, in seconds, as seen a few times a second;
+    None where that is not known: it waits, it is a source, or it has many at a time (`async def`).
     """
 
     name: str
@@ -153,6 +154,7 @@ class WorkerNow:
     items: int = 0
     cpu: float = 0.0
     memory: int | None = None
+    item_age: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from runner.agent.relay import Relay
+from runner.cgroups import memory_limit, usable_cpus
 from runner.cluster.placement import visible_gpus
 from runner.engines import process_setup
 from runner.engines.reactor import LocalReactor
@@ -143,16 +144,22 @@ def _prove(sock: socket.socket, join_file: JoinFile) -> ByteStream:
     return Handshake(sock, client_context(identity), run).finish()
 
 
+def _usable_memory() -> int:
+    """Return the bytes of this machine, or those that its container may use."""
+    limit, there = memory_limit(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return there if limit is None else min(limit, there)
+
+
 def describe_machine(options: AgentOptions) -> Hello:
     """Return what the supervisor is told of this machine."""
     host = plain_text(socket.gethostname())
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = usable_cpus()
     return Hello(
         node=options.name or host.partition(".")[0],
         host=host,
         pid=os.getpid(),
         cpus=cpus,
-        memory=options.memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory=options.memory or _usable_memory(),
         places=options.places or cpus,
         runner=__version__,
         python=platform.python_version(),

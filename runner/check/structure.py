@@ -6,7 +6,7 @@ import itertools
 from collections import deque
 from typing import TYPE_CHECKING
 
-from runner.config.value_types import usable_cores
+from runner.cgroups import usable_cpus
 from runner.model import CLUSTER_ENGINES
 from runner.problems import Problem, quote_name
 from runner.topology import TaskNode, Topology, strongly_connected
@@ -256,7 +256,7 @@ def _find_unused_keys(config: Config, task: TaskConfig) -> Iterator[Problem]:
 def _find_warnings(config: Config, tasks: list[TaskConfig]) -> Iterator[Problem]:
     for param in config.unused_params:
         yield Problem("W401", f"param {quote_name(param)} is used nowhere", config.place("params", param), "warning")
-    most = _MANY * usable_cores()
+    most = _MANY * usable_cpus()
     for task in (task for task in tasks if task.mode != "thread"):
         named = quote_name(task.name)
         programs = task.call in {"shell", "std.shell"}  # nothing else is meant by their `env`
@@ -272,6 +272,6 @@ def _find_warnings(config: Config, tasks: list[TaskConfig]) -> Iterator[Problem]
             hint = "it counts with the engines `agents` and `ray`, whose workers are placed by it"
             yield Problem("W410", text, config.place("tasks", task.name, "resources"), "warning", hint)
         if not on_other_machines and len(task.workers) > most and _has_own_key(config, task.name, "workers"):
-            text = f"task {named} wants {len(task.workers)} processes on {usable_cores()} cores"
+            text = f"task {named} wants {len(task.workers)} processes on {usable_cpus()} cores"
             hint = '`workers = "auto"` is one for each core'
             yield Problem("W403", text, config.place("tasks", task.name, "workers"), "warning", hint)

@@ -39,9 +39,13 @@ class RunnerGroup(typer.core.TyperGroup):
         "list": ("runner.cli.listing:list_", "List tasks, tests, functions, params or plugins, or past runs."),
         "test": ("runner.cli.test:run_file_tests", "Run the tests that stand in files."),
         "dead": ("runner.cli.dead:app", "Dead letters: the items that a run has given up."),
+        "ps": ("runner.cli.ps:ps", "Show the runs that are going on, and their workers."),
+        "top": ("runner.cli.top:top", "Watch a run that is going on."),
+        "stop": ("runner.cli.stop:stop", "End a run that is going on."),
         "report": ("runner.cli.report:report", "Say what happened in a run."),
         "new": ("runner.cli.new:app", "Make a folder that runs: a job, or a plugin."),
         "schema": ("runner.cli.schema:schema", "Write the JSON Schema of the file, for editors."),
+        "doctor": ("runner.cli.doctor:doctor", "Say what is wrong with this machine, or slow."),
         "explain": ("runner.cli.explain:explain", "Say what an error means, with an example and the way out."),
     }
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.cgroups import usable_cpus
 from runner.config import units
 from runner.config.reader import (
     MAX_COUNT,
@@ -185,11 +185,6 @@ HALT = ValueType(
 )
 
 
-def usable_cores() -> int:
-    """Return the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def named_workers(task: str, count: int) -> tuple[str, ...]:
     """Return the names of `count` workers.
 
@@ -209,7 +204,7 @@ def _name_workers(value: Any, task: str) -> tuple[str, ...]:
     if isinstance(value, list):
         return _listed_workers(value)
     if value == "auto":
-        return named_workers(task, usable_cores())
+        return named_workers(task, usable_cpus())
     wanted = 'a number, a list of names or "auto"'
     if isinstance(value, str):
         raise wrong_type(wanted, value, "E105", did_you_mean(value, ("auto",)))

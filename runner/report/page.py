@@ -29,6 +29,7 @@ from runner.events import STATES
 from runner.report.compare import compare_records
 from runner.report.graph import diagram_of_run, to_text
 from runner.report.graph_svg import SVG_STYLE, DiagramTooLarge, to_svg
+from runner.report.record import describe_exit_code
 from runner.text import (
     count_with_noun,
     cut_middle,
@@ -50,18 +51,8 @@ if TYPE_CHECKING:
 _MOST_TRACEBACKS = 320_000
 _MOST_RESOLVED = 80_000
 _MOST_SHOWN, _MOST_WORKERS = 100, 200
-#: Ends of a run by its exit code; none of a run that goes on, or whose runner was killed.
-_MEANING: dict[int | None, tuple[str, str]] = {
-    None: ("warn", "going on, or was killed"),
-    0: ("ok", "ended well"),
-    1: ("bad", "failed"),
-    4: ("warn", "ended, and some items are dead"),
-    5: ("bad", "stopped: too many items were dead"),
-    70: ("bad", "a fault of runner's own"),
-    124: ("bad", "stopped by its deadline"),
-    130: ("warn", "stopped by Ctrl-C"),
-    143: ("warn", "stopped by SIGTERM"),
-}
+#: How the page colours an end; any other is bad.
+_RANKS: dict[int | None, str] = {None: "warn", 0: "ok", 4: "warn", 130: "warn", 143: "warn"}
 _WAITS = {
     "starting": "starting",
     "item": "waiting for an item",
@@ -99,7 +90,7 @@ def render_page(record: RunRecord, before: RunRecord | None = None) -> str:
     view = {
         "record": record,
         "lines": bool(drawn["rates"] or drawn["fill"]),
-        "status": _MEANING.get(record.exit_code, ("bad", f"ended with exit code {record.exit_code}")),
+        "status": (_RANKS.get(record.exit_code, "bad"), describe_exit_code(record.exit_code)),
         "began": _local_time(record.began),
         "picture": _draw_picture(record) if record.plan.tasks else "",
         "plots": {**drawn, "states": _WAITS},

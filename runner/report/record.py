@@ -17,6 +17,27 @@ from runner.structs import dataclass, field
 
 #: Of the JSON that people's scripts read: raised when a key is taken away or means something else.
 RECORD_VERSION = 1
+#: Ends of a run by its exit code; none of a run that goes on, or whose runner was killed.
+_ENDS_BY_CODE: dict[int | None, str] = {
+    None: "going on, or was killed",
+    0: "ended well",
+    1: "failed",
+    4: "ended, and some items are dead",
+    5: "stopped: too many items were dead",
+    70: "a fault of runner's own",
+    124: "stopped by its deadline",
+    130: "stopped by Ctrl-C",
+    143: "stopped by SIGTERM",
+}
+
+
+def describe_exit_code(code: int | None) -> str:
+    """Return what an exit code says of a run.
+
+    >>> describe_exit_code(143), describe_exit_code(77)
+    ('stopped by SIGTERM', 'ended with exit code 77')
+    """
+    return _ENDS_BY_CODE.get(code, f"ended with exit code {code}")
 
 
 @dataclass(frozen=True, slots=True)

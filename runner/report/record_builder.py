@@ -17,8 +17,9 @@ from runner.report.console import describe_executed
 from runner.report.earlier_lives import MORE, NOT_TOLD, EarlierLives, begin_moment
 from runner.report.journal import dump_json
 from runner.report.record import FailureGroup, Incident, RunRecord, Series, parse_record
+from runner.report.status import StatusWriter
 from runner.structs import dataclass
-from runner.supervisor.outcome import describe_end
+from runner.supervisor.outcome import busy_share, describe_end
 from runner.text import cut_middle, format_duration
 
 if TYPE_CHECKING:
@@ -190,20 +191,32 @@ class RecordBuilder:
             read=sum(counts[name].sent for name in sources if name in counts),
             **{name: sum(getattr(each, name) for each in counts.values()) for name in ("dead", "dropped", "repeated")},
         )
+        seconds = self._last - self._began
         tasks = tuple(
-            events.TaskSummary(
-                name,
-                each.stage,
-                taken=each.done + each.dead + each.dropped,
-                workers=progress.workers.get(name, ()),
-                **{count: getattr(each, count) for count in _TASK_COUNTS},
-            )
-            for name, each in counts.items()
+            _summarize_going_task(name, each, progress.workers.get(name, ()), seconds) for name, each in counts.items()
         )
         queues = tuple(
             events.QueueSummary(queue, left=length, most=self._most[queue]) for queue, length in progress.queues.items()
         )
-        return replace(known, seconds=self._last - self._began, balance=balance, tasks=tasks, queues=queues)
+        found = replace(known, seconds=seconds, balance=balance, tasks=tasks, queues=queues)
+        return replace(found, limit=find_bottleneck(replace(found, tasks=tuple(map(self._of_this_life, tasks)))))
+
+
+def _summarize_going_task(
+    name: str, counts: events.TaskCounts, workers: tuple[events.WorkerNow, ...], seconds: float
+) -> events.TaskSummary:
+    """Return a task of a run that has gone on for so many seconds, from what its workers have spent them with."""
+    spent = [worker.spent for worker in workers]
+    before, after = (min((getattr(each, state) for each in spent), default=0.0) for state in ("turn", "ended"))
+    return events.TaskSummary(
+        name,
+        counts.stage,
+        taken=counts.done + counts.dead + counts.dropped,
+        busy=busy_share(spent, before),
+        active=max(0.0, seconds - before - after) if workers else 0.0,
+        workers=workers,
+        **{count: getattr(counts, count) for count in _TASK_COUNTS},
+    )
 
 
 class Recorder(RecordBuilder):
@@ -212,6 +225,7 @@ class Recorder(RecordBuilder):
     def __init__(self, records: RecordFile | None = None, keep: int = 0) -> None:
         super().__init__()
         self._records = records
+        self._status = None if records is None else StatusWriter(records)
         self._keep = keep
         self._next_write = 0.0
 
@@ -222,10 +236,11 @@ class Recorder(RecordBuilder):
         if isinstance(event, events.RunStarted) and goes_on and self._records is not None:
             self._read_earlier(self._records, event.run)
         super().handle_event(event)
-        if self._records is None:
+        if self._records is None or self._status is None:
             return
         if begins:
             self._records.mark_running()
+        self._status.handle_event(event)
         is_due = isinstance(event, events.Progress) and event.at >= self._next_write
         if goes_on:  # a long record takes half a second, which is not to hold up the first item
             self._next_write = event.at + RESUME_WRITE_DELAY

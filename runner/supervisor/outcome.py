@@ -58,6 +58,8 @@ class ProgressReporter:
         for line in state.ledger.subscriptions:  # a copied queue has one for each reader: the longest one counts
             waiting[line.queue] = max(waiting.get(line.queue, 0), line.count)
         self.longest_queues = {queue: max(self.longest_queues.get(queue, 0), count) for queue, count in waiting.items()}
+        for task in state.tasks.values():
+            _sample_items(task, now)
         workers = {name: workers_of(task, now) for name, task in state.tasks.items()}
         tasks = {name: self._task_counts(task, workers[name]) for name, task in state.tasks.items()}
         state.emit(events.Progress(now, tasks, waiting, workers))
@@ -81,7 +83,19 @@ def workers_of(task: TaskState, now: float) -> tuple[events.WorkerNow, ...]:
     for slot in task.slots:
         if slot.phase is Phase.GONE:
             slot.time_account.enter_state(ENDED, now)
-    return tuple([slot.time_account.worker_now(slot.name, slot.pid, now) for slot in task.slots])
+    return tuple([slot.time_account.worker_now(slot.name, slot.pid, now, slot.item_age(now)) for slot in task.slots])
+
+
+def _sample_items(task: TaskState, now: float) -> None:
+    """Look which item each worker of a task is at, and since when."""
+    if task.is_source or task.is_async:
+        return
+    for slot in task.slots:
+        position = task.engine.current_position(slot.index) if slot.is_working else None
+        if position is None or not position.lease:
+            slot.sampled_item = None
+        elif slot.sampled_item is None or slot.sampled_item[:2] != (position.lease, position.index):
+            slot.sampled_item = position.lease, position.index, now
 
 
 def _read_ticks() -> tuple[int, int] | None:

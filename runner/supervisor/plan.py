@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from runner.cgroups import usable_cpus
 from runner.chunk_sizing import shared_discount_for
 from runner.config import resolved
-from runner.config.value_types import usable_cores
 from runner.events import Machine, QueuePlanned, RunLife, RunPlan, TaskPlanned
 from runner.ledger.subscriptions import Subscription
 from runner.model import AgentSettings, RaySettings
@@ -290,4 +290,4 @@ def describe_machine() -> Machine:
     names = os.uname()
     system = f"{names.sysname} {names.release} {names.machine}"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine(system, platform.python_version(), __version__, usable_cores(), memory)
+    return Machine(system, platform.python_version(), __version__, usable_cpus(), memory)

@@ -70,6 +70,8 @@ class WorkerSlot:
     #: What its progress slot showed last, and since when.
     last_position: Position | None = None
     last_position_at: float = 0.0
+    #: The item that it was seen at last: lease, index, and since when; None: at none.
+    sampled_item: tuple[int, int, float] | None = None
     #: What has taken too long. It is being killed for it, and nothing that it says any more counts: the request
     #: for its stack may have woken it, with half a result.
     overdue_position: Position | None = None
@@ -92,8 +94,12 @@ class WorkerSlot:
         self.history.given_items += self.received_items
         self.credit = self.received_items = self.items = 0
         self.credit_unacknowledged = self.retiring = self.restart_requested = False
-        self.last_position = self.overdue_position = None
+        self.last_position = self.overdue_position = self.sampled_item = None
         self.preview, self.death_pending, self.suspect_previews, self.ended_by_itself = "", False, {}, False
+
+    def item_age(self, now: float) -> float | None:
+        """Return how long it has been at the item that it was seen at last, in seconds."""
+        return None if self.sampled_item is None else max(0.0, now - self.sampled_item[2])
 
     @property
     def accepts_items(self) -> bool:
