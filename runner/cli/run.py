@@ -89,6 +89,7 @@ def run(
     report: Annotated[bool, Option("--report", help="Write the report at the end, beside the record.")] = False,
     html: Annotated[str | None, Option(metavar="FILE", help="Write the report to FILE.")] = None,
     no_record: shared.NoRecordOption = False,
+    notify: shared.NotifyOption = None,
     quiet: shared.QuietOption = False,
     verbose: shared.VerboseOption = False,
 ) -> None:
@@ -168,7 +169,7 @@ def run(
         log_file=log_file,
         write_page=write_page,
     )
-    execute_and_leave(plan, options, document, earlier=earlier)
+    execute_and_leave(plan, options, document, earlier=earlier, notify_command=notify)
 
 
 def _given_params(param: list[str] | None, params_file: str | None) -> dict[str, Any]:
@@ -226,11 +227,12 @@ def execute_and_leave(
     document: Callable[[str], None] | None = None,
     on_end: Callable[[RunOutcome], None] | None = None,
     earlier: DurableFolder | None = None,
+    notify_command: str | None = None,
 ) -> NoReturn:
     """Run the plan, say how it ended, and leave with its exit code.
 
     `document` writes the summary as JSON, `on_end` is told of the end. `earlier`: the ledger of the durable run that
-    goes on.
+    goes on. `notify_command` is executed once all is written.
     """
     from runner import runs
 
@@ -242,6 +244,10 @@ def execute_and_leave(
         on_end(outcome)
     if document is not None and record is not None:
         code = _write_summary(record, document, code)
+    if notify_command is not None:
+        from runner.cli.notify import notify, outcome_environment
+
+        notify(notify_command, outcome_environment(outcome, plan.title, code))
     if outcome.was_killed or outcome.left_behind:
         # A thread that cannot be ended would keep the interpreter from ending; all state is written.
         for stream in (sys.stdout, sys.stderr):

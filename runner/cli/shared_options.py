@@ -147,6 +147,10 @@ QuietOption = Annotated[bool, Option("--quiet", "-q", help="Only errors, and the
 VerboseOption = Annotated[
     bool, Option("--verbose", "-v", help="Print what each task did, even if the run was short and went well.")
 ]
+NotifyOption = Annotated[
+    str | None,
+    Option(metavar="COMMAND", help="Execute COMMAND of the shell at the end, with the outcome in its environment."),
+]
 StateOption = Annotated[Path, Option(metavar="FOLDER", help="Where runs are kept (`state` in [run]).")]
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from runner.cli import notify
+
 FILE = """
     [params.count]
     type = "int"
@@ -106,3 +108,28 @@ def test_a_param_that_does_not_fit_is_an_error_of_the_file(project: Any, text: s
     outcome = make(project, **{"p.env": text}).run("--params", "p.env")
     assert outcome.exit == 3, outcome
     assert "E111" in outcome.err or "E113" in outcome.err
+
+
+NOTIFY = 'env | grep ^RUNNER_ | sort > told; echo "$RUNNER_OUTCOME"'
+
+
+def test_a_command_is_told_how_the_run_has_ended(project: Any) -> None:
+    made = make(project)
+    outcome = made.run("-p", "count=3", "--notify", NOTIFY)
+    assert outcome.exit == 0, outcome
+    told = dict(line.split("=", 1) for line in (made.path / "told").read_text().splitlines())
+    assert told["RUNNER_EXIT_CODE"] == "0"
+    assert told["RUNNER_OUTCOME"] in outcome.out
+    assert told["RUNNER_OUTCOME"].startswith(f"{told['RUNNER_READ']} read = {told['RUNNER_DONE']} done")
+    assert told["RUNNER_RUN"] in [each.name for each in (made.path / ".runner" / "runs").iterdir()]
+
+
+def test_a_command_that_fails_or_hangs_changes_no_exit_code(
+    project: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make(project)
+    outcome = made.run("-p", "count=3", "--notify", "exit 7")
+    assert outcome.exit == 0, outcome
+    assert "--notify: exit 7: exit 7" in outcome.err
+    notify.notify("sleep 60 & sleep 60", {}, limit=0.05)
+    assert capsys.readouterr().err == "--notify: sleep 60 & sleep 60: ended after 50ms\n"
