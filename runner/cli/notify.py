@@ -22,7 +22,7 @@ TIME_LIMIT = 60.0
 
 def outcome_environment(outcome: RunOutcome, title: str, exit_code: int) -> dict[str, str]:
     """Return what the command finds in its environment: all that the last line of the run says."""
-    ended, balance = outcome.ended, outcome.balance
+    ended, balance = outcome.ended, outcome.headline
     hows = {task.name: task.how for task in ended.tasks}
     told = describe_outcome(balance, hows, list(ended.unfinished), queues=bool(ended.queues))
     counts = {name: getattr(ended, name) for name in ("read", "done", "dead", "dropped", "left", "repeated")}
@@ -42,9 +42,9 @@ def notify(command: str, environment: Mapping[str, str], limit: float = TIME_LIM
     sys.stdout.flush()
     shown = printable_line(command)[:200]
     try:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S602  it is the user's own command line, as in a crontab
             command,
-            shell=True,  # noqa: S602  it is the user's own command line, as in a crontab
+            shell=True,
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # what it has started ends with it
