@@ -19,7 +19,7 @@ from runner.errors import RunnerError, UsageError
 from runner.text import count_with_noun, format_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from runner.model import Config
     from runner.report.record import RunRecord
@@ -90,6 +90,12 @@ def run(
     html: Annotated[str | None, Option(metavar="FILE", help="Write the report to FILE.")] = None,
     no_record: shared.NoRecordOption = False,
     notify: shared.NotifyOption = None,
+    web: Annotated[
+        bool, Option("--web", help="Serve the page of the run while it goes on, on this machine only.")
+    ] = False,
+    port: Annotated[
+        int, Option(metavar="N", min=0, max=65535, help="The port of --web. Default: any that is free.")
+    ] = 0,
     quiet: shared.QuietOption = False,
     verbose: shared.VerboseOption = False,
 ) -> None:
@@ -169,7 +175,23 @@ def run(
         log_file=log_file,
         write_page=write_page,
     )
-    execute_and_leave(plan, options, document, earlier=earlier, notify_command=notify)
+    with _live_page(plan, port, is_wanted=web):
+        execute_and_leave(plan, options, document, earlier=earlier, notify_command=notify)
+
+
+@contextlib.contextmanager
+def _live_page(plan: Plan, port: int, *, is_wanted: bool) -> Iterator[None]:
+    """Have the page of the run served by a process of its own, if it is wanted; say where."""
+    if not is_wanted:
+        yield
+        return
+    from runner.cli.live_page import PageProcess
+
+    if not plan.settings.record:
+        raise UsageError("--web shows the record of the run, and none is kept")
+    with contextlib.closing(PageProcess(plan.settings.state, plan.run_id, port)) as page:
+        sys.stderr.write(f"live page: {page.address}\n")
+        yield
 
 
 def _given_params(param: list[str] | None, params_file: str | None) -> dict[str, Any]:

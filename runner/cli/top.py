@@ -42,6 +42,10 @@ def top(
     state: StateOption = DEFAULT_STATE,
     once: Annotated[bool, Option("--once", help="Show it once, and leave.")] = False,
     as_json: Annotated[bool, Option("--json", help="A line of JSON a second, as `run --progress json` does.")] = False,
+    web: Annotated[bool, Option("--web", help="Serve the page of the run, on this machine only.")] = False,
+    port: Annotated[
+        int, Option(metavar="N", min=0, max=65535, help="The port of --web. Default: any that is free.")
+    ] = 0,
 ) -> None:
     """Watch a run that is going on: tasks, queues, what limits it. Ctrl-C ends the watching, never the run.
 
@@ -53,14 +57,21 @@ def top(
       runner top 20261130-1200 --once
 
       runner top --json
+
+      runner top --web
     """
     from runner.store import run_folders
     from runner.store.running_runs import select_running
 
     run_folders.check_state_folder(state)
+    if web and (once or as_json):
+        raise UsageError("--web shows the run in a browser: without --once and --json")
     watch = RunWatch(select_running(state, run))
     with contextlib.suppress(KeyboardInterrupt):
-        if once:
+        if web:
+            _serve(watch, port)
+            sys.stderr.write(f"{watch.describe_end()}\n")
+        elif once:
             _show_once(watch, as_json=as_json)
         else:
             _follow(watch, as_json=as_json)
@@ -133,6 +144,18 @@ class RunWatch:
         if not isinstance(code, int):
             return f"run {self.run} has ended without a word: it was killed, or its record was not kept"
         return f"run {self.run} {describe_exit_code(code)} (exit {code})  {describe_outcome_of(record)}"
+
+
+def _serve(watch: RunWatch, port: int) -> None:
+    from runner.cli.live_page import serve_page
+    from runner.report.page_server import PageServer
+
+    server = PageServer(port)
+    try:
+        print(server.address, flush=True)
+        serve_page(watch.folder, server)
+    finally:
+        server.close()
 
 
 def _show_once(watch: RunWatch, *, as_json: bool) -> None:

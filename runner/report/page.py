@@ -6,7 +6,8 @@ but what ships with runner.
 
 Who does what: `_Text` shows foreign text as it is, without what steers a reader's eye (bidi marks, control characters);
 Jinja escapes it for HTML; data for the plots is JSON in which no tag can end; and should all of that fail, the policy
-in the page's head lets a browser load nothing and run only the two scripts whose hashes it names.
+in the page's head lets a browser load nothing and run only the two scripts whose hashes it names. A page that is served
+while its run goes on may ask its own server for the next one, and nobody else for anything.
 """
 
 from __future__ import annotations
@@ -77,18 +78,24 @@ _TABLE_ROWS = 12
 _QUANTILES = (0.1, 0.5, 0.9, 0.99, 1.0)
 
 
-def render_page(record: RunRecord, before: RunRecord | None = None) -> str:
-    """Write the page of a run; with a comparison when there is another run to compare with."""
+def render_page(record: RunRecord, before: RunRecord | None = None, *, live: bool = False) -> str:
+    """Write the page of a run; with a comparison when there is another run to compare with.
+
+    `live`: the page is served, and asks its server for the next one whenever there is one.
+    """
     scripts = (_read_asset("uPlot.iife.min.js"), _read_asset("report.js"))
     style = "\n".join((_read_asset("uPlot.min.css"), SVG_STYLE, _read_asset("report.css")))
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; "
         f"script-src {' '.join(_script_hash(script) for script in scripts)}; style-src {_script_hash(style)}"
     )
+    if live:
+        policy += "; connect-src 'self'"
     drawn = build_plots(record)
     results = [(task.name, worker, text) for task in record.tasks for worker, text in task.results.items()]
     view = {
         "record": record,
+        "live": live,
         "lines": bool(drawn["rates"] or drawn["fill"]),
         "status": (_RANKS.get(record.exit_code, "bad"), describe_exit_code(record.exit_code)),
         "began": _local_time(record.began),

@@ -5,6 +5,7 @@ Bounded, however long the run: kinds of failures and moments are counted when th
 
 from __future__ import annotations
 
+import time
 from array import array
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from runner.report.earlier_lives import MORE, NOT_TOLD, EarlierLives, begin_mome
 from runner.report.journal import dump_json
 from runner.report.record import FailureGroup, Incident, RunRecord, Series, parse_record
 from runner.report.status import StatusWriter
+from runner.store.records import RECORD_WATCHED_FILE
 from runner.structs import dataclass
 from runner.supervisor.outcome import busy_share, describe_end
 from runner.text import cut_middle, format_duration
@@ -36,6 +38,8 @@ _TASK_COUNTS = ("done", "dead", "dropped", "repeated", "sent")
 _OTHER_KINDS = "other errors"
 #: Seconds between two writings of a run under way; and until the first one of a run that was cut short and goes on.
 WRITE_INTERVAL, RESUME_WRITE_DELAY = 10.0, 1.0
+#: And of a run that is watched, unless more than this share of the time would go into it.
+WATCHED_INTERVAL, WATCHED_SHARE = 0.5, 0.01
 #: Intervals that are kept at most (an even number), and rows of workers: what a page can show, in some megabytes.
 MAX_INTERVALS, MAX_WORKER_ROWS = 400, 256
 #: Between two lives, in seconds: a shorter interval is part of the one before it.
@@ -227,7 +231,7 @@ class Recorder(RecordBuilder):
         self._records = records
         self._status = None if records is None else StatusWriter(records)
         self._keep = keep
-        self._next_write = 0.0
+        self._next_write = self._next_watched_write = 0.0
 
     def handle_event(self, event: events.Event) -> None:
         """Take one more event, and write the record when the run begins and from time to time."""
@@ -241,14 +245,24 @@ class Recorder(RecordBuilder):
         if begins:
             self._records.mark_running()
         self._status.handle_event(event)
-        is_due = isinstance(event, events.Progress) and event.at >= self._next_write
+        is_due = isinstance(event, events.Progress) and (event.at >= self._next_write or self._is_wanted(event.at))
         if goes_on:  # a long record takes half a second, which is not to hold up the first item
             self._next_write = event.at + RESUME_WRITE_DELAY
         elif begins or is_due:
             self._next_write = event.at + WRITE_INTERVAL
+            began = time.perf_counter()
             self._records.write_record(dump_json(self.build_record()))
+            self._next_watched_write = event.at + max(WATCHED_INTERVAL, (time.perf_counter() - began) / WATCHED_SHARE)
         if begins:
             self._records.prune_old_records(self._keep)
+
+    def _is_wanted(self, now: float) -> bool:
+        """Return True if somebody watches the record, and it is some time since it was written last."""
+        return (
+            self._records is not None
+            and now >= self._next_watched_write
+            and self._records.is_watched(RECORD_WATCHED_FILE)
+        )
 
     def _read_earlier(self, records: RecordFile, run: str) -> None:
         """Go on with the record of the earlier lives; without it, if it is missing, damaged, or of another run."""

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from runner.store.records import RecordFile
 
-#: Seconds between two writings; and while somebody watches, which is told for so many seconds at a time.
-WRITE_INTERVAL, WATCHED_INTERVAL, WATCH_SECONDS = 1.0, 0.25, 6.0
+#: Seconds between two writings; and while somebody watches.
+WRITE_INTERVAL, WATCHED_INTERVAL = 1.0, 0.25
 #: And after the disk has refused it.
 REFUSED_INTERVAL = 30.0
 #: A status that takes long to write, on a slow disk, is written less often: so much of the time goes into it at most.
@@ -48,11 +48,6 @@ class StatusWriter:
         #: Of the last seconds: the first of them says with the present one how fast everything is.
         self._past: deque[events.Progress] = deque()
         self._next_write = 0.0
-
-    @property
-    def is_watched(self) -> bool:
-        """Return True if somebody has looked at the run in the last seconds."""
-        return 0.0 <= time.time() - self._records.watched_at() < WATCH_SECONDS
 
     def handle_event(self, event: events.Event) -> None:
         """Take one more event, and write the status when it is time."""
@@ -79,7 +74,7 @@ class StatusWriter:
                 self._next_write = event.at + self._write(self._last)
 
     def _is_wanted(self, now: float) -> bool:
-        return self._next_write - now <= WRITE_INTERVAL - WATCHED_INTERVAL and self.is_watched
+        return self._next_write - now <= WRITE_INTERVAL - WATCHED_INTERVAL and self._records.is_watched()
 
     def _write(self, last: list[str]) -> float:
         """Write it; return the seconds until it is to be written again."""

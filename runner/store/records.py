@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import UnsafeFolder, UsageError
@@ -25,8 +26,10 @@ RECORD_FILE = "record.json"
 PAGE_FILE = "report.html"
 GOING_FILE = "going"
 #: How the run is now, as `ps` and `top` read it; and what they touch so that it is written more often.
-STATUS_FILE, WATCHED_FILE = "status.jsonl", "watched"
-_FILES_WHILE_GOING = (GOING_FILE, STATUS_FILE, WATCHED_FILE)
+STATUS_FILE, WATCHED_FILE, RECORD_WATCHED_FILE = "status.jsonl", "watched", "watched-record"
+_FILES_WHILE_GOING = (GOING_FILE, STATUS_FILE, WATCHED_FILE, RECORD_WATCHED_FILE)
+#: Whoever watches says so again before so many seconds are over.
+WATCH_SECONDS = 6.0
 #: A record is bounded, and far below this.
 _MOST = 64 * 1024 * 1024
 
@@ -78,12 +81,13 @@ class RecordFile:
         with run_folders.open_run_folder(self._state, self._run, make=True) as at:
             run_folders.replace_file(at, STATUS_FILE, data)
 
-    def watched_at(self) -> float:
-        """Return when somebody has looked last, in seconds since 1970; 0.0: nobody has."""
+    def is_watched(self, file: str = WATCHED_FILE) -> bool:
+        """Return True if the status of the run, or its record, was watched in the last seconds."""
         try:
-            return (self._state / "runs" / self._run / WATCHED_FILE).stat(follow_symlinks=False).st_mtime
+            when = (self._state / "runs" / self._run / file).stat(follow_symlinks=False).st_mtime
         except OSError:
-            return 0.0
+            return False
+        return 0.0 <= time.time() - when < WATCH_SECONDS
 
     def prune_old_records(self, keep: int) -> None:
         """Remove all but the last `keep` records; dead letters stay, and so do runs that go on."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from runner.errors import UnsafeFolder, UsageError
 from runner.store import run_folders
-from runner.store.records import GOING_FILE, STATUS_FILE, WATCHED_FILE, is_locked
+from runner.store.records import GOING_FILE, RECORD_WATCHED_FILE, STATUS_FILE, WATCHED_FILE, is_locked
 from runner.store.run_lock import LockHolder, read_holder
 from runner.structs import dataclass
 
@@ -92,16 +92,24 @@ def read_status(folder: Path) -> str:
     return _read_text(folder / STATUS_FILE)
 
 
-def watch_run(folder: Path) -> None:
-    """Have a run write its status more often for the next seconds. Where the folder is read-only, nothing happens."""
+def watch_run(folder: Path, *, record: bool = False) -> None:
+    """Have a run write its status more often for the next seconds, and its record as well.
+
+    Where the folder is read-only, nothing happens.
+    """
+    for file in (WATCHED_FILE, RECORD_WATCHED_FILE) if record else (WATCHED_FILE,):
+        _touch(folder, file)
+
+
+def _touch(folder: Path, file: str) -> None:
     with (
         contextlib.suppress(OSError, UnsafeFolder),
         run_folders.open_state_folder(folder.parents[1], "runs", folder.name) as at,
     ):
         try:
-            os.utime(WATCHED_FILE, (now := time.time(), now), dir_fd=at, follow_symlinks=False)
+            os.utime(file, (now := time.time(), now), dir_fd=at, follow_symlinks=False)
         except FileNotFoundError:
-            os.close(run_folders.create_file(at, WATCHED_FILE))
+            os.close(run_folders.create_file(at, file))
 
 
 def _read_text(path: Path) -> str:

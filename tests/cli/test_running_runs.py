@@ -319,7 +319,7 @@ class FakeRecords:
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
-        self.seconds, self.refuses, self.watched = 0.0, False, 0.0
+        self.seconds, self.refuses, self.watched = 0.0, False, False
         self.clock = 0.0
 
     def write_status(self, data: bytes) -> None:
@@ -328,7 +328,7 @@ class FakeRecords:
             raise OSError(28, "full")
         self.written.append(data)
 
-    def watched_at(self) -> float:
+    def is_watched(self) -> bool:
         return self.watched
 
 
@@ -346,17 +346,30 @@ def writings(kept: FakeRecords, seconds: float) -> int:
 def test_a_status_is_written_once_a_second_and_more_often_while_it_is_watched() -> None:
     kept = FakeRecords()
     assert writings(kept, 20.0) == 20
-    kept.watched = time.time()
+    kept.watched = True
     assert writings(kept, 20.0) == 80
-    kept.watched = time.time() - status.WATCH_SECONDS
-    assert writings(kept, 20.0) == 20
-    kept.watched = time.time() + 3600  # the clock of a file server
-    assert writings(kept, 20.0) == 20
+
+
+def test_a_run_is_watched_for_some_seconds(tmp_path: Path) -> None:
+    folder = tmp_path / ".runner" / "runs" / "run"
+    folder.mkdir(parents=True)
+    kept = records.RecordFile(tmp_path / ".runner", "run")
+    assert not kept.is_watched()
+    running_runs.watch_run(folder)
+    assert kept.is_watched()
+    assert not kept.is_watched(records.RECORD_WATCHED_FILE)
+    running_runs.watch_run(folder, record=True)
+    assert kept.is_watched(records.RECORD_WATCHED_FILE)
+    for seconds in (-records.WATCH_SECONDS, 3600):  # the clock of a file server may be another one
+        os.utime(folder / records.WATCHED_FILE, (time.time() + seconds,) * 2)
+        assert not kept.is_watched()
+    running_runs.watch_run(folder)
+    assert kept.is_watched()
 
 
 def test_a_slow_or_full_disk_is_asked_less_often() -> None:
     kept = FakeRecords()
-    kept.watched, kept.seconds = time.time(), 0.1
+    kept.watched, kept.seconds = True, 0.1
     assert writings(kept, 40.0) <= 5  # of 40 s, 0.1 s each 10
     kept.seconds, kept.refuses, before = 0.0, True, len(kept.written)
     assert writings(kept, 40.0) == 0

@@ -1,7 +1,7 @@
 // Draws the plots of a report with uPlot. The figures come as JSON; nothing of them is ever made into HTML.
 "use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+  let data = JSON.parse(document.getElementById("data").textContent);
   const stacked = ["executing", "encoding", "room", "turn", "item", "starting"];
   const levels = 12;
   const dashes = [[], [8, 4], [2, 3], [12, 3, 2, 3]];
@@ -294,11 +294,13 @@
     const box = document.getElementById(id);
     if (!box) return;
     const old = drawn.get(id);
+    const chosen = new Map(old ? old.series.map((one) => [one.label, one.show]) : []);
     if (old) old.destroy();
     drawn.delete(id);
     const made = makers[id](box);
     const figure = box.closest("figure");
     if (!made) { figure.hidden = true; return; }
+    made.options.series.forEach((one) => { if (chosen.has(one.label)) one.show = chosen.get(one.label); });
     const plot = new uPlot({ width: Math.max(200, box.clientWidth), ...made.options }, made.data, box);
     const canvas = plot.root.querySelector("canvas");
     canvas.setAttribute("role", "img");
@@ -347,13 +349,53 @@
   }
 
   const redraw = () => Object.keys(makers).forEach(draw);
-  redraw();
-  Object.keys(makers).forEach((id) => document.getElementById(id)?.addEventListener("keydown", keys));
+
+  // What a page has anew each time that it is served anew.
+  function prepare() {
+    redraw();
+    Object.keys(makers).forEach((id) => document.getElementById(id)?.addEventListener("keydown", keys));
+    document.querySelectorAll(".scroll > svg").forEach((picture) => {
+      picture.parentNode.scrollLeft = (picture.parentNode.scrollWidth - picture.parentNode.clientWidth) / 2;
+    });
+  }
+
+  // Puts the parts of the next page in the place of this one's: text and pictures, as its server has escaped them.
+  async function renew() {
+    const answer = await fetch(location.pathname, { cache: "no-store", referrerPolicy: "no-referrer" });
+    if (!answer.ok) return;
+    const next = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const focused = document.activeElement?.id;
+    ["header", "nav", "main"].forEach((name) => {
+      const [old, fresh] = [document.querySelector(name), next.querySelector(name)];
+      if (old && fresh) old.replaceWith(document.adoptNode(fresh));
+    });
+    data = JSON.parse(next.getElementById("data").textContent);
+    prepare();
+    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+    root.dataset.renewed = String(Number(root.dataset.renewed || 0) + 1);
+  }
+
+  function follow() {
+    const changes = new EventSource("events");
+    let seen = "";
+    let latest = Promise.resolve();
+    const change = (event) => {
+      if (event.data === seen && event.type !== "last") return;
+      seen = event.data;
+      latest = latest.then(renew).catch(() => {});
+    };
+    changes.addEventListener("message", change);
+    changes.addEventListener("last", (event) => {
+      changes.close();
+      change(event);
+      latest.then(() => { root.dataset.live = "ended"; });
+    });
+  }
+
+  prepare();
+  if (root.dataset.live) follow();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   matchMedia("print").addEventListener("change", redraw);
-  document.querySelectorAll(".scroll > svg").forEach((picture) => {
-    picture.parentNode.scrollLeft = (picture.parentNode.scrollWidth - picture.parentNode.clientWidth) / 2;
-  });
   let width = window.innerWidth;
   let waiting = 0;
   window.addEventListener("resize", () => {
