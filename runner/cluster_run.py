@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from runner.cluster.versions import NodeVersions
     from runner.engines.reactor import LocalReactor
     from runner.engines.remote import PrintOutput
+    from runner.shm.registry import ArenaRegistry
     from runner.supervisor.plan import Plan
     from runner.transport.frame_link import ByteStream
     from runner.transport.peer_proof import PeerProof
@@ -45,6 +46,7 @@ def open_remote_engine(
     reactor: LocalReactor,
     print_output: PrintOutput,
     finish_output: Callable[[str], None],
+    arenas: ArenaRegistry,
     stack: ExitStack,
 ) -> RemoteEngine:
     """Listen, and return the engine of a run's processes, which `stack` closes.
@@ -75,6 +77,7 @@ def open_remote_engine(
         weighed_tasks=weighed,
         max_nodes=settings.nodes,
         resources={task.name: task.config.resources for task in tasks if task.config.resources is not None},
+        arenas=arenas,
     )
     stack.callback(engine.close)
     text = write_join_file(made)

@@ -470,8 +470,11 @@ def _open_engines(
     name_thread = _capture_threads(printer, stack) if plan.settings.log == "prefix" else None
     if "process" in modes and plan.settings.engine in CLUSTER_ENGINES:
         from runner.cluster_run import open_remote_engine
+        from runner.shm.registry import ArenaRegistry
 
-        engines["process"] = open_remote_engine(plan, reactor, printer.feed, printer.finish_name, stack)
+        arenas = ArenaRegistry()
+        stack.callback(arenas.close)
+        engines["process"] = open_remote_engine(plan, reactor, printer.feed, printer.finish_name, arenas, stack)
     elif "process" in modes and not local:
         assert plan.plugins is not None
         context = EngineContext(reactor, plan.process_references, attach, name_thread, plan.plugins.folder)

@@ -24,6 +24,7 @@ from runner.cluster.placement import visible_gpus
 from runner.engines import process_setup
 from runner.engines.reactor import LocalReactor
 from runner.errors import ResourceError, RunnerError, UsageError
+from runner.shm.writer import PAGE_SIZE, arenas_supported
 from runner.transport import agent_messages as frames
 from runner.transport.agent_messages import Hello, encode_body, plain_text
 from runner.transport.frame_link import FrameLink, watch_silence
@@ -126,7 +127,7 @@ def _connect(options: AgentOptions, reactor: LocalReactor) -> tuple[FrameLink, J
                 raise UsageError(f"{what}: {error.strerror or error}") from None
             reactor.wait(_RETRY)
     watch_silence(sock, join_file.lost / 2)  # it has killed its workers before their items are given again
-    return FrameLink(_prove(sock, join_file), frames.TO_AGENT), join_file
+    return FrameLink(_prove(sock, join_file), frames.TO_AGENT, frames.BLOCK), join_file
 
 
 def _prove(sock: socket.socket, join_file: JoinFile) -> ByteStream:
@@ -158,6 +159,7 @@ def describe_machine(options: AgentOptions) -> Hello:
         python=platform.python_version(),
         distributions=tuple(_metadata_folders()),
         gpus=visible_gpus(os.environ, os.listdir("/dev")),  # noqa: PTH208  names are all that is wanted
+        page_size=PAGE_SIZE if arenas_supported() else 0,
     )
 
 

@@ -30,13 +30,14 @@ from runner.engines.engine_events import Announcement, ExitStatus, MessageReceiv
 from runner.engines.nodes import Node, NodeDoor, send_plan
 from runner.engines.places import RemoteWorker, WorkerPlaces
 from runner.engines.reactor import READ, WRITE
+from runner.engines.remote_memory import RemoteMemory
 from runner.errors import SpawnError
 from runner.events import NodeJoined, NodeLost, Notice
 from runner.transport import agent_messages as frames
 from runner.transport import framing
 from runner.transport.agent_messages import DeathReport, ShownPosition, decode_body
 from runner.transport.framing import FrameError
-from runner.transport.messages import ArenaNotice, Produced, Ready, Reply
+from runner.transport.messages import ArenaNotice, Grant, Produced, Ready, Reply
 from runner.transport.progress_page import Position
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from runner.engines.reactor import LocalReactor
     from runner.events import Event
     from runner.model import Resources
+    from runner.shm.registry import ArenaRegistry
     from runner.transport.agent_messages import AgentPlan, Hello
     from runner.transport.frame_link import ByteStream, Frame, FrameLink
     from runner.transport.messages import ToWorker
@@ -68,6 +70,7 @@ _NOWHERE = Position(0, 0)
 class RemoteEngine:
     """Workers on machines that join. `address` is where agents dial in, as people are told it.
 
+    `arenas` is shared with other engines: its maker closes it after them.
     `prove` begins the proof of a connection. `print_output(name, data, stream, then)` prints, and calls `then` in
     another thread; `finish_output(name)` prints the line that a dead worker has not ended. `weighed_tasks` have a limit
     of memory; `worker_count` is the number of all workers, for messages; as many machines as `max_nodes` may join.
@@ -89,12 +92,14 @@ class RemoteEngine:
         weighed_tasks: Iterable[str] = (),
         max_nodes: int | None = None,
         resources: Mapping[str, Resources] | None = None,
+        arenas: ArenaRegistry,
     ) -> None:
         self._reactor, self._plan, self._lost = reactor, plan, lost
         self._invitation, self._worker_count = invitation, worker_count
         self._print_output, self._finish_output = print_output, finish_output
         self._weighed_tasks, self._max_nodes = frozenset(weighed_tasks), max_nodes
         self._workers: dict[int, RemoteWorker] = {}
+        self._memory = RemoteMemory(arenas)
         self._places = WorkerPlaces(resources or {})
         self._nodes, self._waiting = self._places.nodes, self._places.waiting
         self._is_waiting_watched = False
@@ -113,7 +118,7 @@ class RemoteEngine:
             frames.WEIGHS: self._on_weight,
             frames.STACK: self._on_stack,
         }
-        reactor.before_wait.append(self._confirm_output)
+        reactor.before_wait += [self._confirm_output, self._memory.release_blocks]
         versions = versions or installed_versions(())
         self._door = NodeDoor(reactor, listener, prove, versions, lost, self._on_joined, self._tell)
         if invitation:
@@ -130,7 +135,7 @@ class RemoteEngine:
 
     def start(self, spec: WorkerSpec, generation: int) -> int:
         """Start a worker where there is a place, or when there is one; return 0."""
-        worker = RemoteWorker(replace(spec, inline_payloads=True), generation)
+        worker = RemoteWorker(spec, generation)
         if spec.previews_suspects:  # a reader of suspect items, which waits for nothing
             if (node := self._places.emptiest_node()) is None:
                 raise SpawnError("there is no machine for it")
@@ -161,6 +166,8 @@ class RemoteEngine:
         """Hand a message over; never blocks."""
         worker = self._workers.get(slot)
         if worker is not None and worker.node is not None:
+            if type(message) is Grant and self._memory.registry.is_used:
+                message = self._memory.lend_payloads(worker, message)
             body = framing.pack_message(message)
             worker.node.link.send(frames.SEND, slot, worker.generation, body)
             if worker.node.link.wants_to_write:  # or it has ended
@@ -218,7 +225,8 @@ class RemoteEngine:
         """End all agents, and wait a moment for that: their ends say that their workers are dead."""
         self._fork_hook.close()
         self._door.close()
-        self._reactor.before_wait.remove(self._confirm_output)
+        for each in (self._confirm_output, self._memory.release_blocks):
+            self._reactor.before_wait.remove(each)
         if self._launcher is not None:
             self._reactor.before_wait.remove(self._tell_launcher)
         links = [node.link for node in self._nodes.values()]
@@ -253,7 +261,10 @@ class RemoteEngine:
         node, slot = worker.node, worker.spec.slot
         assert node is not None
         node.slots.add(slot)
-        body = pickle.dumps((self._places.placed_spec(worker), worker.spec.task in self._weighed_tasks), 5)
+        spec = self._places.placed_spec(worker)
+        if not self._memory.add_worker(worker):
+            spec = replace(spec, inline_payloads=True)
+        body = pickle.dumps((spec, worker.spec.task in self._weighed_tasks), 5)
         node.link.send(frames.START, slot, worker.generation, [body])
         self._watch_writing(node)
 
@@ -323,7 +334,8 @@ class RemoteEngine:
         node = self._nodes[name] = Node(name, peer, hello, link, shares)
         self._reactor.watch_fd(link.fileno(), READ, partial(self._on_ready, node))
         self._announce(NodeJoined(time.monotonic(), name, hello.host, int(hello.places), hello.cpus, hello.memory))
-        send_plan(link, self._plan)
+        self._memory.add_node(node)
+        send_plan(link, replace(self._plan, node_number=node.memory.number))
         self._hear(node, more)
         self._start_waiting()
         self._watch_writing(node)
@@ -356,6 +368,9 @@ class RemoteEngine:
             elif frame.kind == frames.UNABLE:
                 node.link.end_reason = bytes(frame.body).decode("utf-8", "replace")
                 return
+            elif frame.kind == frames.MADE:
+                if not self._take_block(node, worker, frame):
+                    return
             elif worker is None or worker.node is not node or worker.generation != frame.generation:
                 continue  # of a worker that is not there any more
             elif (take := self._takes.get(frame.kind)) is not None:
@@ -364,6 +379,16 @@ class RemoteEngine:
                 except FrameError as error:  # its machine cannot be trusted any more
                     node.link.end_reason = str(error)
                     return
+            if node.memory.arrived and frame.kind == frames.HEARD:  # what it has not named, nobody needs
+                node.memory.arrived.clear()
+
+    def _take_block(self, node: Node, worker: RemoteWorker | None, frame: Frame) -> bool:
+        is_its = worker is not None and worker.node is node and worker.generation == frame.generation
+        try:
+            self._memory.take_block(node, worker if is_its else None, frame)
+        except FrameError as error:
+            node.link.end_reason = str(error)
+        return not node.link.end_reason
 
     def _on_leaving(self, node: Node) -> None:
         node.is_leaving = True
@@ -375,6 +400,7 @@ class RemoteEngine:
         if self._nodes.get(node.name) is not node:
             return
         del self._nodes[node.name]
+        self._memory.remove_node(node)
         self._reactor.unwatch_fd(node.link.fileno())
         node.link.close()
         lost = [(slot, self._workers[slot]) for slot in sorted(node.slots)]
@@ -405,6 +431,7 @@ class RemoteEngine:
         lost: bool = False,
     ) -> None:
         del self._workers[slot]
+        self._memory.forget_worker(worker)
         self._is_launcher_behind = True
         self._finish_output(worker.spec.name)
         event = WorkerExited(slot, worker.generation, exit_status, position, stack, socket_broken, lost)
@@ -418,9 +445,7 @@ class RemoteEngine:
         if type(message) is Ready:
             message = Ready(message.pid, worker.node.name)
         elif type(message) is Reply or type(message) is Produced:
-            for output in message.outputs:
-                if output.block_refs:
-                    raise FrameError("it sent a place in memory that this machine does not have")
+            message = self._memory.hold_message(worker, message)
         elif type(message) is ArenaNotice:
             return
         self._reactor.post_event(MessageReceived(frame.slot, frame.generation, message))

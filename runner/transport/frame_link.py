@@ -6,6 +6,11 @@ What does not fit into the connection waits in a buffer, and reading takes whate
 kinds it takes, and how long each may be: anything else is a `FrameError`, and the connection is given up. The body of a
 worker's message is as `framing` makes it, of others a struct of `agent_messages`.
 
+Frames of one kind hold the bytes of a block in shared memory: they are written from where they are, and read into where
+`place_block` says, without a copy between.
+
+    | kind 1 | slot 4 | generation 4 | length 8 |  number 8 | offset 8 |  bytes ...  |
+
 Silence has no heartbeats of ours: the kernels ask each other whether they are there (`watch_silence`), so a machine
 under load, or a stopped process, never looks like one that is gone.
 """
@@ -21,9 +26,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from runner.transport.framing import FrameError, WireBuffer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 FRAME_HEAD = struct.Struct("<BIIQ")
+#: Before the bytes of a block: its arena's number, and its offset there.
+BLOCK_HEAD = struct.Struct("<QQ")
+#: A rest of a block that is shorter goes through the buffer, as a stream needs some room to hand out all it has read
+#: (see `encryption`), and with what follows it takes one call.
+_DIRECT_BYTES = 1 << 17
 _MAX_IOV = 64
 #: Where all links of a process read, one after the other: as in `socket_link`.
 _READ_BUFFER = memoryview(bytearray(1 << 18))
@@ -54,18 +64,29 @@ class Frame(NamedTuple):
     slot: int
     generation: int
     body: memoryview
+    #: The bytes of a block, where they have been read into; the body is then what stands before them.
+    block: memoryview | None = None
 
 
 class FrameLink:
-    """One end. `bounds`: the kinds that it takes, and how many bytes each may have."""
+    """One end. `bounds`: the kinds that it takes, and how many bytes each may have; `block_kind` has blocks."""
 
-    def __init__(self, stream: ByteStream, bounds: Mapping[int, int]) -> None:
+    def __init__(self, stream: ByteStream, bounds: Mapping[int, int], block_kind: int = -1) -> None:
         self._stream = stream
         self._bounds = bounds
+        self._block_kind = block_kind
+        #: Returns where the bytes of a block go, of a (number, offset, length); FrameError: nowhere.
+        self.place_block: Callable[[int, int, int], memoryview] = _refuse_block
         self._unsent: deque[WireBuffer] = deque()
+        #: What must live until its bytes are written, with the number of bytes of all frames until there.
+        self._held: deque[tuple[int, Any]] = deque()
+        self._handed_over = self._written = 0
         #: The beginning of frames that have not arrived whole, and how long the first of them is once that is known.
         self._partial = bytearray()
         self._first_length = 0
+        #: A block of which not all has arrived, and where the rest goes.
+        self._block_frame: Frame | None = None
+        self._block_rest = memoryview(b"")
         #: Why nothing more can be sent or will arrive; empty while it goes on.
         self.end_reason = ""
 
@@ -81,16 +102,27 @@ class FrameLink:
     def send(self, kind: int, slot: int = 0, generation: int = 0, body: Sequence[WireBuffer] = ()) -> None:
         """Hand a frame over; what the connection does not take now goes out with `flush`."""
         was_waiting = bool(self._unsent)
-        self._unsent.append(FRAME_HEAD.pack(kind, slot, generation, sum(map(len, body))))
+        length = sum(map(len, body))
+        self._unsent.append(FRAME_HEAD.pack(kind, slot, generation, length))
         self._unsent.extend(each for each in body if len(each))
+        self._handed_over += FRAME_HEAD.size + length
         if not was_waiting:
             self.flush()
+
+    def send_block(
+        self, kind: int, slot: int, generation: int, number: int, offset: int, block: memoryview, held: Any
+    ) -> None:
+        """Hand over the bytes of a block, which are read while they are written: `held` lives until they are."""
+        total = self._handed_over + FRAME_HEAD.size + BLOCK_HEAD.size + len(block)
+        self._held.append((total, held))
+        self.send(kind, slot, generation, [BLOCK_HEAD.pack(number, offset), block])
 
     def flush(self) -> None:
         """Write what the connection takes; one that has ended takes nothing."""
         while self._unsent:
             if self.end_reason:
                 self._unsent.clear()
+                self._held.clear()
                 return
             try:
                 sent = self._stream.sendmsg([self._unsent[at] for at in range(min(_MAX_IOV, len(self._unsent)))])
@@ -99,17 +131,21 @@ class FrameLink:
             except OSError as error:
                 self.end_reason = error.strerror or str(error) or type(error).__name__
                 return
+            self._written += sent
             while sent and sent >= len(self._unsent[0]):
                 sent -= len(self._unsent.popleft())
             if sent:
                 self._unsent[0] = memoryview(self._unsent[0])[sent:]
+            while self._held and self._held[0][0] <= self._written:
+                self._held.popleft()
 
     def receive(self) -> list[Frame]:
         """Return the frames that have arrived whole. `end_reason` says when there will be no more."""
         frames: list[Frame] = []
         for _ in range(_MAX_READS):
+            is_direct = len(self._block_rest) >= _DIRECT_BYTES
             try:
-                got = self._stream.recv_into(_READ_BUFFER)
+                got = self._stream.recv_into(self._block_rest if is_direct else _READ_BUFFER)
             except BlockingIOError:
                 return frames
             except OSError as error:
@@ -118,6 +154,9 @@ class FrameLink:
             if not got:
                 self.end_reason = "the connection was closed"
                 return frames
+            if is_direct:
+                self._advance_block(got, frames)
+                continue
             try:
                 self._parse(_READ_BUFFER[:got], frames)
             except FrameError as error:
@@ -125,7 +164,33 @@ class FrameLink:
                 return frames
         return frames
 
+    def _advance_block(self, count: int, frames: list[Frame]) -> None:
+        """Note that more of a block is where it goes."""
+        self._block_rest = self._block_rest[count:]
+        if not self._block_rest and self._block_frame is not None:
+            frames.append(self._block_frame)
+            self._block_frame = None
+
+    def _begin_block(self, head: Frame, length: int, data: memoryview, frames: list[Frame]) -> int:
+        """Take what there is of a block; return how many bytes."""
+        if length <= 0:
+            raise FrameError("it sent a block without bytes")
+        number, offset = BLOCK_HEAD.unpack(head.body)
+        block = self.place_block(number, offset, length)
+        if len(block) != length:
+            raise FrameError(f"it sent {length:,} bytes for a place of {len(block):,}")
+        self._block_frame, self._block_rest = head._replace(block=block), block
+        return self._take_rest(data, frames)
+
+    def _take_rest(self, data: memoryview, frames: list[Frame]) -> int:
+        count = min(len(self._block_rest), len(data))
+        self._block_rest[:count] = data[:count]
+        self._advance_block(count, frames)
+        return count
+
     def _parse(self, data: memoryview, frames: list[Frame]) -> None:
+        if self._block_frame is not None:
+            data = data[self._take_rest(data, frames) :]
         if self._partial:
             self._partial += data
             if len(self._partial) < self._first_length:
@@ -140,20 +205,31 @@ class FrameLink:
                 raise FrameError(f"it sent what is not a message (kind {kind})")
             if length > self._bounds[kind]:
                 raise FrameError(f"it announced a message of {length:,} bytes (kind {kind})")
-            self._first_length = FRAME_HEAD.size + length
+            is_block = kind == self._block_kind
+            self._first_length = FRAME_HEAD.size + (BLOCK_HEAD.size if is_block else length)
             if left < self._first_length:
                 break
             body = whole[at + FRAME_HEAD.size : at + self._first_length]
             # Copied where the buffer is read into again; what has been put together is nobody else's.
-            frames.append(Frame(kind, slot, generation, memoryview(bytes(body)) if whole is data else body))
+            frame = Frame(kind, slot, generation, memoryview(bytes(body)) if whole is data else body)
             at += self._first_length
+            if is_block:
+                at += self._begin_block(frame, length - BLOCK_HEAD.size, whole[at:], frames)
+            else:
+                frames.append(frame)
             self._first_length = FRAME_HEAD.size
         self._partial += whole[at:]
 
     def close(self) -> None:
         """Close the connection."""
         self._unsent.clear()
+        self._held.clear()
+        self._block_frame, self._block_rest = None, memoryview(b"")
         self._stream.close()
+
+
+def _refuse_block(number: int, offset: int, length: int) -> memoryview:
+    raise FrameError(f"it sent {length:,} bytes of shared memory ({number}, {offset}) where none are taken")
 
 
 def watch_silence(sock: socket.socket, seconds: float) -> None:
