@@ -152,6 +152,7 @@ class Relay:
             frames.GONE: self._memory.close_twins,
         }
         reactor.watch_fd(link.fileno(), READ, self._on_ready)
+        reactor.before_wait.append(self._flush_link)
         self._on_ready()  # a connection may have read ahead
 
     # -- from the supervisor -------------------------------------------------------------------------------
@@ -164,6 +165,12 @@ class Relay:
                 self._link.end_reason = str(error)
         self._link.flush()
         self._watch_writing()
+
+    def _flush_link(self) -> None:
+        """Send what was gathered in this turn of the loop."""
+        if self._link.wants_to_write and not self._watches_write:
+            self._link.flush()
+            self._watch_writing()
 
     def _watch_writing(self) -> None:
         if self._link.end_reason:
@@ -242,7 +249,7 @@ class Relay:
             message = event.message
             if self._arenas.is_used and (type(message) is Reply or type(message) is Produced):
                 message = self._memory.send_outputs(event.slot, event.generation, message)
-            self.send(frames.HEARD, event.slot, event.generation, *framing.pack_message(message))
+            self._link.gather(frames.HEARD, event.slot, event.generation, framing.pack_message(message))
         elif isinstance(event, WorkerExited):
             self._report_death(event)
         elif isinstance(event, SignalReceived):

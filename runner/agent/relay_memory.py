@@ -120,7 +120,7 @@ class RelayMemory:
             if key not in self._kept:
                 self._kept[key] = block
                 view = block.arena.bytes_at(block.offset, block.length)
-                self._link.send_block(frames.MADE, slot, generation, *key, view, block)
+                self._link.gather_block(frames.MADE, slot, generation, *key, view, block)
 
     def close(self) -> None:
         """Let go of everything."""

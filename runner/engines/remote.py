@@ -99,7 +99,9 @@ class RemoteEngine:
         self._print_output, self._finish_output = print_output, finish_output
         self._weighed_tasks, self._max_nodes = frozenset(weighed_tasks), max_nodes
         self._workers: dict[int, RemoteWorker] = {}
-        self._memory = RemoteMemory(arenas)
+        #: Machines for which something has been gathered in this turn of the loop.
+        self._unflushed: set[Node] = set()
+        self._memory = RemoteMemory(arenas, self._unflushed)
         self._places = WorkerPlaces(resources or {})
         self._nodes, self._waiting = self._places.nodes, self._places.waiting
         self._is_waiting_watched = False
@@ -118,7 +120,7 @@ class RemoteEngine:
             frames.WEIGHS: self._on_weight,
             frames.STACK: self._on_stack,
         }
-        reactor.before_wait += [self._confirm_output, self._memory.release_blocks]
+        reactor.before_wait += [self._confirm_output, self._memory.release_blocks, self._flush_links]
         versions = versions or installed_versions(())
         self._door = NodeDoor(reactor, listener, prove, versions, lost, self._on_joined, self._tell)
         if invitation:
@@ -169,9 +171,8 @@ class RemoteEngine:
             if type(message) is Grant and self._memory.registry.is_used:
                 message = self._memory.lend_payloads(worker, message)
             body = framing.pack_message(message)
-            worker.node.link.send(frames.SEND, slot, worker.generation, body)
-            if worker.node.link.wants_to_write:  # or it has ended
-                self._watch_writing(worker.node)
+            worker.node.link.gather(frames.SEND, slot, worker.generation, body)
+            self._unflushed.add(worker.node)
 
     def kill(self, slot: int) -> bool:
         """End the slot's worker at once; `WorkerExited` follows."""
@@ -225,7 +226,7 @@ class RemoteEngine:
         """End all agents, and wait a moment for that: their ends say that their workers are dead."""
         self._fork_hook.close()
         self._door.close()
-        for each in (self._confirm_output, self._memory.release_blocks):
+        for each in (self._confirm_output, self._memory.release_blocks, self._flush_links):
             self._reactor.before_wait.remove(each)
         if self._launcher is not None:
             self._reactor.before_wait.remove(self._tell_launcher)
@@ -349,6 +350,15 @@ class RemoteEngine:
     def _send(self, node: Node, kind: int, slot: int = 0, generation: int = 0) -> None:
         node.link.send(kind, slot, generation)
         self._watch_writing(node)
+
+    def _flush_links(self) -> None:
+        """Send what was gathered in this turn."""
+        while self._unflushed:
+            node = self._unflushed.pop()
+            if self._nodes.get(node.name) is node:
+                if not node.watches_write:
+                    node.link.flush()
+                self._watch_writing(node)
 
     def _watch_writing(self, node: Node) -> None:
         """Have the reactor say when what waits can be written; see to a connection that has ended."""

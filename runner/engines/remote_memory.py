@@ -58,10 +58,14 @@ def check_place(number: int, offset: int, length: int) -> None:
 
 
 class RemoteMemory:
-    """The shared memory of all machines of a run, as the supervisor has it in `registry`."""
+    """The shared memory of all machines of a run, as the supervisor has it in `registry`.
 
-    def __init__(self, registry: ArenaRegistry) -> None:
+    Machines to which it has handed something over are put into `unflushed`.
+    """
+
+    def __init__(self, registry: ArenaRegistry, unflushed: set[Node]) -> None:
         self.registry = registry
+        self._unflushed = unflushed
         self._nodes: set[Node] = set()
 
     def add_node(self, node: Node) -> None:
@@ -165,7 +169,7 @@ class RemoteMemory:
                     self._send_block(node, block)
                 lent.append((grant.lease, [(block.arena.number, block.offset) for block in blocks]))
         if lent:
-            node.link.send(frames.LENT, worker.spec.slot, worker.generation, [frames.encode_body(lent)])
+            node.link.gather(frames.LENT, worker.spec.slot, worker.generation, [frames.encode_body(lent)])
         return message
 
     def _send_block(self, node: Node, block: Block) -> None:
@@ -173,7 +177,7 @@ class RemoteMemory:
         holders = arena.copies.setdefault(block.offset, [])
         if node not in holders:
             view = arena.bytes_at(block.offset, block.length)
-            node.link.send_block(frames.BLOCK, 0, 0, arena.number, block.offset, view, block)
+            node.link.gather_block(frames.BLOCK, 0, 0, arena.number, block.offset, view, block)
             holders.append(node)
             node.memory.known_arenas.add(arena.number)
 
@@ -202,11 +206,13 @@ class RemoteMemory:
             for node in self._nodes:
                 if removed := [number for number in node.memory.known_arenas if registry.find_arena(number) is None]:
                     node.memory.known_arenas.difference_update(removed)
-                    node.link.send(frames.GONE, body=[frames.encode_body(removed)])
+                    self._unflushed.add(node)
+                    node.link.gather(frames.GONE, body=[frames.encode_body(removed)])
 
     def _tell_freed(self, node: Node, keys: Iterable[BlockKey]) -> None:
         if node in self._nodes:
-            node.link.send(frames.FREED, body=[frames.encode_body(list(keys))])
+            self._unflushed.add(node)
+            node.link.gather(frames.FREED, body=[frames.encode_body(list(keys))])
 
 
 def inline_grant(grant: Grant, read_block: Any = None) -> Grant:

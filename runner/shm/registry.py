@@ -71,6 +71,8 @@ class RegisteredArena:
     freed_copies: deque[tuple[RegisteredArena, int, list[Any]]] | None = None
     #: All of it, mapped when its bytes are first read or written by this process itself.
     _memory: memoryview | None = None
+    #: Pages of a twin that have memory.
+    _pages: bytearray | None = None
 
     def free_block(self, offset: int) -> None:
         """Note that a block has lost its last holder."""
@@ -100,7 +102,12 @@ class RegisteredArena:
     def room_at(self, offset: int, length: int) -> memoryview:
         """Return where the bytes of a block go in a twin. OSError without memory: a write into it must not fail."""
         room = self.bytes_at(offset, length)
-        os.posix_fallocate(self.fd, offset, length)
+        if self._pages is None:
+            self._pages = bytearray(writer.ARENA_BYTES // writer.PAGE_SIZE)
+        first, end = offset // writer.PAGE_SIZE, -(-(offset + length) // writer.PAGE_SIZE)
+        if self._pages.find(0, first, end) >= 0:
+            os.posix_fallocate(self.fd, offset, length)
+            self._pages[first:end] = b"\1" * (end - first)
         return room
 
     def close(self) -> None:

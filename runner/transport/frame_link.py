@@ -35,6 +35,8 @@ BLOCK_HEAD = struct.Struct("<QQ")
 #: (see `encryption`), and with what follows it takes one call.
 _DIRECT_BYTES = 1 << 17
 _MAX_IOV = 64
+#: What is gathered goes out at once if it is as much, so that the other end begins with it.
+_MAX_GATHERED_BYTES = 1 << 16
 #: Where all links of a process read, one after the other: as in `socket_link`.
 _READ_BUFFER = memoryview(bytearray(1 << 18))
 #: A link reads so many buffers at most before others have their turn.
@@ -81,6 +83,8 @@ class FrameLink:
         #: What must live until its bytes are written, with the number of bytes of all frames until there.
         self._held: deque[tuple[int, Any]] = deque()
         self._handed_over = self._written = 0
+        #: The connection took nothing at the last try: the next one is made when it can.
+        self._is_full = False
         #: The beginning of frames that have not arrived whole, and how long the first of them is once that is known.
         self._partial = bytearray()
         self._first_length = 0
@@ -101,21 +105,26 @@ class FrameLink:
 
     def send(self, kind: int, slot: int = 0, generation: int = 0, body: Sequence[WireBuffer] = ()) -> None:
         """Hand a frame over; what the connection does not take now goes out with `flush`."""
-        was_waiting = bool(self._unsent)
-        length = sum(map(len, body))
-        self._unsent.append(FRAME_HEAD.pack(kind, slot, generation, length))
-        self._unsent.extend(each for each in body if len(each))
-        self._handed_over += FRAME_HEAD.size + length
-        if not was_waiting:
+        self.gather(kind, slot, generation, body)
+        if not self._is_full:
             self.flush()
 
-    def send_block(
+    def gather(self, kind: int, slot: int = 0, generation: int = 0, body: Sequence[WireBuffer] = ()) -> None:
+        """Hand over a frame that goes out with the next `flush`, together with others: each call costs as much."""
+        length = sum(map(len, body))
+        self._unsent.append(FRAME_HEAD.pack(kind, slot, generation, length))
+        self._unsent.extend([each for each in body if len(each)])
+        self._handed_over += FRAME_HEAD.size + length
+        if self._handed_over - self._written >= _MAX_GATHERED_BYTES and not self._is_full:
+            self.flush()
+
+    def gather_block(
         self, kind: int, slot: int, generation: int, number: int, offset: int, block: memoryview, held: Any
     ) -> None:
         """Hand over the bytes of a block, which are read while they are written: `held` lives until they are."""
         total = self._handed_over + FRAME_HEAD.size + BLOCK_HEAD.size + len(block)
         self._held.append((total, held))
-        self.send(kind, slot, generation, [BLOCK_HEAD.pack(number, offset), block])
+        self.gather(kind, slot, generation, [BLOCK_HEAD.pack(number, offset), block])
 
     def flush(self) -> None:
         """Write what the connection takes; one that has ended takes nothing."""
@@ -125,12 +134,14 @@ class FrameLink:
                 self._held.clear()
                 return
             try:
+                self._is_full = True
                 sent = self._stream.sendmsg([self._unsent[at] for at in range(min(_MAX_IOV, len(self._unsent)))])
             except BlockingIOError:
                 return
             except OSError as error:
                 self.end_reason = error.strerror or str(error) or type(error).__name__
                 return
+            self._is_full = False
             self._written += sent
             while sent and sent >= len(self._unsent[0]):
                 sent -= len(self._unsent.popleft())
