@@ -245,7 +245,8 @@ class EncryptedStream:
     def _flush(self) -> None:
         """Hand all encrypted bytes to the socket; BlockingIOError when it does not take them all."""
         if self._outgoing.pending:
-            self._unsent = memoryview(bytes(self._unsent) + self._outgoing.read())
+            more = self._outgoing.read()
+            self._unsent = memoryview(bytes(self._unsent) + more if self._unsent else more)
         while self._unsent:
             self._unsent = self._unsent[self._socket.send(self._unsent) :]
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from runner.shm.registry import ArenaRegistry
     from runner.transport.agent_messages import AgentPlan, Hello
     from runner.transport.frame_link import ByteStream, Frame, FrameLink
-    from runner.transport.messages import ToWorker
+    from runner.transport.messages import SharedPayload, ToWorker
     from runner.transport.peer_proof import PeerProof
     from runner.worker.spec import WorkerSpec
 
@@ -173,6 +173,14 @@ class RemoteEngine:
             body = framing.pack_message(message)
             worker.node.link.gather(frames.SEND, slot, worker.generation, body)
             self._unflushed.add(worker.node)
+
+    def nearest_slot(self, payload: SharedPayload, slots: Iterable[int]) -> int | None:
+        """Return the slot of a worker whose machine has the bytes of a payload; None: none has."""
+        for slot in slots:
+            worker = self._workers.get(slot)
+            if worker is not None and self._memory.has_bytes(worker.node, payload):
+                return slot
+        return None
 
     def kill(self, slot: int) -> bool:
         """End the slot's worker at once; `WorkerExited` follows."""
