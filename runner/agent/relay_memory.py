@@ -117,10 +117,10 @@ class RelayMemory:
     def _send_blocks(self, slot: int, generation: int, blocks: Sequence[Any]) -> None:
         for block in blocks:
             key = block.arena.number, block.offset
-            if key not in self._kept:
+            if key not in self._kept:  # and kept while its bytes are under way, whatever its writer does
                 self._kept[key] = block
-                view = block.arena.bytes_at(block.offset, block.length)
-                self._link.gather_block(frames.MADE, slot, generation, *key, view, block)
+                body = block.arena.bytes_at(block.offset, block.length)
+                self._link.gather(frames.MADE, slot, generation, (BLOCK_HEAD.pack(*key), body))
 
     def close(self) -> None:
         """Let go of everything."""

@@ -83,6 +83,8 @@ class RemoteMemory:
         """Forget a machine that is gone; what it has sent stays."""
         self._nodes.discard(node)
         node.memory.arrived.clear()
+        if node.memory.number:
+            self.registry.abandon_twins(node.memory.number)
 
     def add_worker(self, worker: RemoteWorker) -> bool:
         """Keep the account of a worker that is started; return True if its large items go into an arena."""
@@ -113,21 +115,23 @@ class RemoteMemory:
         number, offset = BLOCK_HEAD.unpack(frame.body)
         assert frame.block is not None
         arena = self.registry.find_arena(number)
-        if worker is None or worker.memory is None or arena is None or type(frame.block.obj) is bytearray:
-            if worker is not None and type(frame.block.obj) is bytearray:
-                node.memory.arrived[number, offset] = frame.block.obj
+        if worker is None or worker.memory is None:
             if arena is not None and arena.owner is None and arena not in self.registry.orphans:
-                self.registry.orphans.append(arena)  # made for a block of a worker that is dead, or without its memory
+                self.registry.orphans.append(arena)
             self._tell_freed(node, [(number, offset)])
             return
-        if arena.owner is None and worker.memory.arena is None:
+        if arena is not None and arena.owner is None and worker.memory.arena is None:
             arena.owner, worker.memory.arena = worker.memory, arena
-        if arena.owner is not worker.memory:
+        if arena is not None and arena.owner is not worker.memory:
             raise FrameError("it sent bytes of the arena of another worker")
-        if offset in arena.blocks:
+        if type(frame.block.obj) is bytearray:
+            node.memory.arrived[number, offset] = frame.block.obj
+            self._tell_freed(node, [(number, offset)])
+        elif arena is None or offset in arena.blocks:
             raise FrameError("it sent bytes for a place that is in use")
-        node.memory.arrived[number, offset] = arena.block_at(offset, len(frame.block))
-        arena.copies[offset] = [node]
+        else:
+            node.memory.arrived[number, offset] = arena.block_at(offset, len(frame.block))
+            arena.copies[offset] = [node]
 
     def hold_message(self, worker: RemoteWorker, message: Reply | Produced) -> Reply | Produced:
         """Return a worker's message with the blocks held that it names. FrameError: it names what it cannot."""
@@ -176,8 +180,8 @@ class RemoteMemory:
         arena = block.arena
         holders = arena.copies.setdefault(block.offset, [])
         if node not in holders:
-            view = arena.bytes_at(block.offset, block.length)
-            node.link.gather_block(frames.BLOCK, 0, 0, arena.number, block.offset, view, block)
+            head = BLOCK_HEAD.pack(arena.number, block.offset)
+            node.link.gather(frames.BLOCK, body=(head, arena.bytes_at(block.offset, block.length)))
             holders.append(node)
             node.memory.known_arenas.add(arena.number)
 

@@ -212,6 +212,12 @@ class ArenaRegistry:
             self._add_arena(arena)
         return arena
 
+    def abandon_twins(self, node_number: int) -> None:
+        """Give up twins that were made for blocks that never arrived whole: their machine is gone."""
+        for arena in self._arenas.values():
+            if arena.number >> NODE_SHIFT == node_number and arena.owner is None and arena not in self.orphans:
+                self.orphans.append(arena)
+
     def close_twin(self, number: int) -> None:
         """Close a twin that no payload will name any more."""
         if (arena := self._arenas.get(number)) is not None:

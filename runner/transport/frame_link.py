@@ -7,7 +7,7 @@ kinds it takes, and how long each may be: anything else is a `FrameError`, and t
 worker's message is as `framing` makes it, of others a struct of `agent_messages`.
 
 Frames of one kind hold the bytes of a block in shared memory: they are written from where they are, and read into where
-`place_block` says, without a copy between.
+`place_block` says, without a copy between. Who hands them over keeps the block until the other end knows it.
 
     | kind 1 | slot 4 | generation 4 | length 8 |  number 8 | offset 8 |  bytes ...  |
 
@@ -80,9 +80,7 @@ class FrameLink:
         #: Returns where the bytes of a block go, of a (number, offset, length); FrameError: nowhere.
         self.place_block: Callable[[int, int, int], memoryview] = _refuse_block
         self._unsent: deque[WireBuffer] = deque()
-        #: What must live until its bytes are written, with the number of bytes of all frames until there.
-        self._held: deque[tuple[int, Any]] = deque()
-        self._handed_over = self._written = 0
+        self._unsent_bytes = 0
         #: The connection took nothing at the last try: the next one is made when it can.
         self._is_full = False
         #: The beginning of frames that have not arrived whole, and how long the first of them is once that is known.
@@ -114,24 +112,15 @@ class FrameLink:
         length = sum(map(len, body))
         self._unsent.append(FRAME_HEAD.pack(kind, slot, generation, length))
         self._unsent.extend([each for each in body if len(each)])
-        self._handed_over += FRAME_HEAD.size + length
-        if self._handed_over - self._written >= _MAX_GATHERED_BYTES and not self._is_full:
+        self._unsent_bytes += FRAME_HEAD.size + length
+        if self._unsent_bytes >= _MAX_GATHERED_BYTES and not self._is_full:
             self.flush()
-
-    def gather_block(
-        self, kind: int, slot: int, generation: int, number: int, offset: int, block: memoryview, held: Any
-    ) -> None:
-        """Hand over the bytes of a block, which are read while they are written: `held` lives until they are."""
-        total = self._handed_over + FRAME_HEAD.size + BLOCK_HEAD.size + len(block)
-        self._held.append((total, held))
-        self.gather(kind, slot, generation, [BLOCK_HEAD.pack(number, offset), block])
 
     def flush(self) -> None:
         """Write what the connection takes; one that has ended takes nothing."""
         while self._unsent:
             if self.end_reason:
                 self._unsent.clear()
-                self._held.clear()
                 return
             try:
                 self._is_full = True
@@ -142,13 +131,11 @@ class FrameLink:
                 self.end_reason = error.strerror or str(error) or type(error).__name__
                 return
             self._is_full = False
-            self._written += sent
+            self._unsent_bytes -= sent
             while sent and sent >= len(self._unsent[0]):
                 sent -= len(self._unsent.popleft())
             if sent:
                 self._unsent[0] = memoryview(self._unsent[0])[sent:]
-            while self._held and self._held[0][0] <= self._written:
-                self._held.popleft()
 
     def receive(self) -> list[Frame]:
         """Return the frames that have arrived whole. `end_reason` says when there will be no more."""
@@ -234,7 +221,6 @@ class FrameLink:
     def close(self) -> None:
         """Close the connection."""
         self._unsent.clear()
-        self._held.clear()
         self._block_frame, self._block_rest = None, memoryview(b"")
         self._stream.close()
 
