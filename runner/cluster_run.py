@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from runner.cluster.versions import NodeVersions
     from runner.engines.reactor import LocalReactor
-    from runner.engines.remote import PrintOutput
+    from runner.engines.remote_output import PrintOutput
     from runner.shm.registry import ArenaRegistry
     from runner.supervisor.plan import Plan
     from runner.transport.frame_link import ByteStream

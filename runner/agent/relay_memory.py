@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from runner.engines.remote_memory import check_place, inline_grant
+from runner.engines.shared_payloads import check_place, inline_grant
 from runner.shm.registry import NODE_SHIFT
 from runner.transport import agent_messages as frames
 from runner.transport import framing, kept_items

@@ -13,11 +13,9 @@ of the time (`lost`) in which the supervisor hears nothing and gives it up.
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import select
 import time
-from collections import Counter, deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +29,7 @@ from runner.engines.nodes import Node, NodeDoor, send_plan
 from runner.engines.places import RemoteWorker, WorkerPlaces
 from runner.engines.reactor import READ, WRITE
 from runner.engines.remote_memory import RemoteMemory
+from runner.engines.remote_output import RemoteOutput
 from runner.errors import SpawnError
 from runner.events import NodeJoined, NodeLost, Notice
 from runner.transport import agent_messages as frames
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from runner.cluster.versions import NodeVersions
     from runner.engines.launcher import Launcher, LaunchReport, WorkerBundle
     from runner.engines.reactor import LocalReactor
+    from runner.engines.remote_output import PrintOutput
     from runner.events import Event
     from runner.model import Resources
     from runner.shm.registry import ArenaRegistry
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from runner.worker.spec import WorkerSpec
 
     OpenLauncher = Callable[[Callable[[], Sequence[WorkerBundle]], Callable[[LaunchReport], None]], Launcher]
-    PrintOutput = Callable[[str, bytes, str, Callable[[], object]], None]
 #: After the end of a connection: until the kernel of the other machine has killed the workers of an agent that died.
 _FENCE_SECONDS = 0.1
 #: Workers wait so long for a place before that is told.
@@ -96,7 +95,7 @@ class RemoteEngine:
     ) -> None:
         self._reactor, self._plan, self._lost = reactor, plan, lost
         self._invitation, self._worker_count = invitation, worker_count
-        self._print_output, self._finish_output = print_output, finish_output
+        self._finish_output = finish_output
         self._weighed_tasks, self._max_nodes = frozenset(weighed_tasks), max_nodes
         self._workers: dict[int, RemoteWorker] = {}
         #: Machines for which something has been gathered in this turn of the loop.
@@ -109,18 +108,17 @@ class RemoteEngine:
         self._launcher: Launcher | None = None
         self._is_launcher_behind = False
         self._launcher_waits_for = self._launcher_refusal = ""
-        #: Output that has been printed, by node: appended to by the printer's thread.
-        self._printed: deque[tuple[Node, int]] = deque()
+        self._output = RemoteOutput(reactor, self._nodes, print_output, self._unflushed)
         self._takes: dict[int, Callable[[RemoteWorker, Frame], None]] = {
             frames.HEARD: self._on_message,
             frames.DIED: self._on_death,
             frames.REFUSED: self._on_refusal,
-            frames.OUTPUT: self._on_output,
+            frames.OUTPUT: self._output.on_output,
             frames.SHOWS: self._on_position,
             frames.WEIGHS: self._on_weight,
             frames.STACK: self._on_stack,
         }
-        reactor.before_wait += [self._confirm_output, self._memory.release_blocks, self._flush_links]
+        reactor.before_wait += [self._output.confirm_printed, self._memory.release_blocks, self._flush_links]
         versions = versions or installed_versions(())
         self._door = NodeDoor(reactor, listener, prove, versions, lost, self._on_joined, self._tell)
         if invitation:
@@ -234,7 +232,7 @@ class RemoteEngine:
         """End all agents, and wait a moment for that: their ends say that their workers are dead."""
         self._fork_hook.close()
         self._door.close()
-        for each in (self._confirm_output, self._memory.release_blocks, self._flush_links):
+        for each in (self._output.confirm_printed, self._memory.release_blocks, self._flush_links):
             self._reactor.before_wait.remove(each)
         if self._launcher is not None:
             self._reactor.before_wait.remove(self._tell_launcher)
@@ -484,29 +482,6 @@ class RemoteEngine:
         exit_status = ExitStatus(text=f"could not be started on node {worker.node.name}: {text}")
         self._exit(frame.slot, worker, exit_status, lost=worker.node.is_leaving)  # a machine that is to go hurries
         self._start_waiting()
-
-    def _on_output(self, worker: RemoteWorker, frame: Frame) -> None:
-        node, data = worker.node, bytes(frame.body[1:])
-        assert node is not None
-        stream = "err" if bytes(frame.body[:1]) == b"e" else "out"
-
-        def confirm() -> None:
-            if self._nodes.get(node.name) is node:  # else the run may have ended, and the reactor with it
-                self._printed.append((node, len(data)))
-                with contextlib.suppress(OSError, ValueError):
-                    self._reactor.wake_up()
-
-        self._print_output(worker.spec.name, data, stream, confirm)
-
-    def _confirm_output(self) -> None:
-        """Tell agents that output of theirs has been printed: they read on."""
-        counts: Counter[Node] = Counter()
-        while self._printed:
-            node, count = self._printed.popleft()
-            counts[node] += count
-        for node, count in counts.items():
-            if self._nodes.get(node.name) is node:
-                self._send(node, frames.WRITTEN, count)
 
     @staticmethod
     def _on_position(worker: RemoteWorker, frame: Frame) -> None:

@@ -15,19 +15,18 @@ their buffers along, and so does what finds no memory here.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from runner.engines import shared_payloads
 from runner.shm.registry import NODE_SHIFT, UnknownBlock, next_node_number
-from runner.shm.writer import ARENA_BYTES, PAGE_SIZE, arenas_supported
+from runner.shm.writer import PAGE_SIZE, arenas_supported
 from runner.structs import dataclass, field
 from runner.transport import agent_messages as frames
 from runner.transport import kept_items
 from runner.transport.frame_link import BLOCK_HEAD
 from runner.transport.framing import FrameError
-from runner.transport.messages import Grant, SharedPayload
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from runner.shm.reader import BlockKey
     from runner.shm.registry import ArenaRegistry, Block
     from runner.transport.frame_link import Frame
-    from runner.transport.messages import Output, Produced, Reply
+    from runner.transport.messages import Grant, Output, Produced, Reply, SharedPayload
 
 
 @dataclass(eq=False)
@@ -49,12 +48,6 @@ class NodeMemory:
     known_arenas: set[int] = field(default_factory=set)
     #: What has arrived for the message that comes next: a block, or the bytes themselves if there was no memory.
     arrived: dict[BlockKey, Block | bytearray] = field(default_factory=dict)
-
-
-def check_place(number: int, offset: int, length: int) -> None:
-    """Raise FrameError if a block cannot be there."""
-    if offset % PAGE_SIZE or not 0 < length <= ARENA_BYTES - offset:
-        raise FrameError(f"it sent a block that cannot be: {length:,} bytes at {offset:,} of arena {number}")
 
 
 class RemoteMemory:
@@ -102,7 +95,7 @@ class RemoteMemory:
 
     def _place_block(self, node: Node, number: int, offset: int, length: int) -> memoryview:
         """Return where the bytes of a block go."""
-        check_place(number, offset, length)
+        shared_payloads.check_place(number, offset, length)
         if number >> NODE_SHIFT != node.memory.number:
             raise FrameError(f"it sent bytes of an arena that is not its own ({number})")
         try:
@@ -163,7 +156,7 @@ class RemoteMemory:
         assert node is not None
         assert worker.memory is not None
         if not node.memory.number:
-            return inline_grant(message)
+            return shared_payloads.inline_grant(message)
         lent: list[tuple[int, list[BlockKey]]] = []
         self.release_blocks()
         for grant in (message, *message.other_grants):
@@ -217,23 +210,3 @@ class RemoteMemory:
         if node in self._nodes:
             self._unflushed.add(node)
             node.link.gather(frames.FREED, body=[frames.encode_body(list(keys))])
-
-
-def inline_grant(grant: Grant, read_block: Any = None) -> Grant:
-    """Return a grant whose payloads bring along what of them lies in arenas."""
-    reading = () if read_block is None else (read_block,)
-    parts = []
-    before, inlined = None, b""
-    for part in grant.parts:
-        payload = part.payload
-        if type(payload) is SharedPayload:
-            if payload is not before:
-                before = payload
-                try:
-                    inlined = kept_items.inline_payload(payload.data, *reading)
-                except kept_items.NotKept:  # its reader finds the same, and says so
-                    inlined = payload.data
-            part = replace(part, payload=inlined)  # noqa: PLW2901  the same part, in other words
-        parts.append(part)
-    others = tuple([inline_grant(other, read_block) for other in grant.other_grants])
-    return replace(grant, parts=tuple(parts), other_grants=others)
