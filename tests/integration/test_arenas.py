@@ -456,22 +456,59 @@ def test_batches_larger_than_what_a_source_takes_without_waiting(run: Callable[.
 
 # -- on other machines ---------------------------------------------------------------------------------
 
-#: Forms, and ends in threads of the supervisor, on two agents.
+#: Forms, and ends in threads of the supervisor, on two agents; the first few in the default set.
+FEW = (
+    (PROCESS, "one_page process", "weigh process"),
+    (PROCESS, "same process workers = 2", "weigh thread"),
+    (THREAD, "Keeper process", "weigh process"),
+)
 FAR = (*((PROCESS, each, "weigh process") for each in MIDDLES), *TRIOS)
 #: All have shared memory; none has; one has.
-MEMORIES = pytest.mark.parametrize(
-    "no_arena", ["", pytest.param("1", marks=pytest.mark.slow), "one"], ids=["arenas", "fallback", "mixed"]
-)
+MEMORIES = pytest.mark.parametrize("no_arena", ["", "1", "one"], ids=["arenas", "fallback", "mixed"])
 
 
+def name_of(trio: tuple[str, ...]) -> str:
+    return "-".join(each.partition(" with")[0] for each in trio)
+
+
+@pytest.mark.parametrize("trio", FEW, ids=name_of)
+def test_forms_on_two_machines(together: Together, trio: tuple[str, str, str]) -> None:
+    right = {"p3": -1} if trio[1].startswith("one_page") else {}
+    assert together(FEW, "one", "agents")[trio] == expected(30, **right)
+
+
+@pytest.mark.slow
 @MEMORIES
-@pytest.mark.parametrize("trio", FAR, ids=lambda trio: "-".join(each.partition(" with")[0] for each in trio))
-def test_forms_on_two_machines(together: Together, trio: tuple[str, str, str], no_arena: str) -> None:
+@pytest.mark.parametrize("trio", FAR, ids=name_of)
+def test_every_form_on_two_machines(together: Together, trio: tuple[str, str, str], no_arena: str) -> None:
     right = {"p3": -1} if trio[1].startswith("one_page") else MIDDLES.get(trio[1], {})
     assert together(FAR, no_arena, "agents")[trio] == expected(30, **right)
 
 
+TWICE = (PROCESS, "twice process", "weigh process")
+
+
+@pytest.mark.slow
+@MEMORIES
+def test_an_array_that_is_changed_after_it_was_yielded_on_two_machines(together: Together, no_arena: str) -> None:
+    right = sorted(expected(30) + [[-7] * 5 + [-7 * SIZE]] * 30, key=lambda row: json.dumps(row))
+    assert together((TWICE,), no_arena, "agents")[TWICE] == right
+
+
+@pytest.mark.slow
 @MEMORIES
 @pytest.mark.parametrize("kinds", KINDS, ids=lambda kinds: " ".join(each.split()[1] for each in kinds[:2]))
 def test_kinds_of_items_on_two_machines(together: Together, kinds: tuple[str, ...], no_arena: str) -> None:
     assert together(KINDS, no_arena, "agents")[kinds] == together(KINDS, "")[kinds]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("no_arena", ["", "one"])
+def test_deaths_and_second_tries_on_two_machines(together: Together, tmp_path: Any, no_arena: str) -> None:
+    """What was sent is given again, whatever the dead have written into it."""
+    dies = f'scribble_and_die process with = {{ marks = "{tmp_path}" }}\nworkers = 2'
+    fails = 'fails_once process attempts = 2\nbackoff = { first = "1ms" }'
+    source = "arrays process with = { count = 6 }"
+    lines = ((source, "same process", dies, "weigh process"), (source, fails, "weigh process"))
+    found = together(lines, no_arena, "agents")
+    assert [found[each] for each in lines] == [expected(6), expected(6)]
