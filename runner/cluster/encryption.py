@@ -144,6 +144,9 @@ class EncryptedStream:
     came right behind the proof has been read already, which no selector sees: a reader begins as soon as it has this.
     """
 
+    #: A buffer of so many bytes takes all that has been read.
+    least_read = 2 * _PIECE_BYTES
+
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         sock.setblocking(False)
         self._socket = sock

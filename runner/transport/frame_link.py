@@ -31,14 +31,15 @@ if TYPE_CHECKING:
 FRAME_HEAD = struct.Struct("<BIIQ")
 #: Before the bytes of a block: its arena's number, and its offset there.
 BLOCK_HEAD = struct.Struct("<QQ")
-#: A rest of a block that is shorter goes through the buffer, as a stream needs some room to hand out all it has read
-#: (see `encryption`), and with what follows it takes one call.
-_DIRECT_BYTES = 1 << 17
+#: A rest of a block that is shorter goes through the buffer: with what follows it takes one call.
+_DIRECT_BYTES = 1 << 12
 _MAX_IOV = 64
 #: What is gathered goes out at once if it is as much, so that the other end begins with it.
 _MAX_GATHERED_BYTES = 1 << 16
 #: Where all links of a process read, one after the other: as in `socket_link`.
 _READ_BUFFER = memoryview(bytearray(1 << 18))
+#: Between blocks come short frames: then this is read at once, and more of the next block goes to its place directly.
+_SHORT_READ = _READ_BUFFER[:_DIRECT_BYTES]
 #: A link reads so many buffers at most before others have their turn.
 _MAX_READS = 16
 
@@ -89,6 +90,10 @@ class FrameLink:
         #: A block of which not all has arrived, and where the rest goes.
         self._block_frame: Frame | None = None
         self._block_rest = memoryview(b"")
+        #: A stream may need room for all that it has read, as no selector sees that (see `encryption`).
+        self._least_read = max(_DIRECT_BYTES, getattr(stream, "least_read", 0))
+        #: What came last was a block.
+        self._follows_block = False
         #: Why nothing more can be sent or will arrive; empty while it goes on.
         self.end_reason = ""
 
@@ -141,9 +146,10 @@ class FrameLink:
         """Return the frames that have arrived whole. `end_reason` says when there will be no more."""
         frames: list[Frame] = []
         for _ in range(_MAX_READS):
-            is_direct = len(self._block_rest) >= _DIRECT_BYTES
+            is_direct = len(self._block_rest) >= self._least_read
+            buffer = self._block_rest if is_direct else _SHORT_READ if self._follows_block else _READ_BUFFER
             try:
-                got = self._stream.recv_into(self._block_rest if is_direct else _READ_BUFFER)
+                got = self._stream.recv_into(buffer)
             except BlockingIOError:
                 return frames
             except OSError as error:
@@ -156,9 +162,11 @@ class FrameLink:
                 self._advance_block(got, frames)
                 continue
             try:
-                self._parse(_READ_BUFFER[:got], frames)
+                self._parse(buffer[:got], frames)
             except FrameError as error:
                 self.end_reason = str(error)
+                return frames
+            if got < len(buffer):  # a selector says when there is more
                 return frames
         return frames
 
@@ -178,6 +186,7 @@ class FrameLink:
         if len(block) != length:
             raise FrameError(f"it sent {length:,} bytes for a place of {len(block):,}")
         self._block_frame, self._block_rest = head._replace(block=block), block
+        self._follows_block = self._least_read == _DIRECT_BYTES
         return self._take_rest(data, frames)
 
     def _take_rest(self, data: memoryview, frames: list[Frame]) -> int:
@@ -187,6 +196,8 @@ class FrameLink:
         return count
 
     def _parse(self, data: memoryview, frames: list[Frame]) -> None:
+        if len(data) == _DIRECT_BYTES:  # more than short frames, unless a block begins here
+            self._follows_block = False
         if self._block_frame is not None:
             data = data[self._take_rest(data, frames) :]
         if self._partial:

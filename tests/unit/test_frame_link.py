@@ -162,7 +162,8 @@ def test_a_block_that_has_no_place_ends_the_connection(body, words):
 @given(st.binary(min_size=17, max_size=60), st.lists(st.integers(0, 60), max_size=4))
 def test_garbage_ends_the_connection_and_nothing_more_is_taken_from_it(data, places):
     link = FrameLink(Scripted(cut_up(b"\xff" + data, places)), BOUNDS)
-    assert link.receive() == []
+    while link._stream.pieces and not link.end_reason:
+        assert link.receive() == []
     assert link.end_reason == "it sent what is not a message (kind 255)"
 
 
