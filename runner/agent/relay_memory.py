@@ -1,7 +1,7 @@
 """An agent's part in large payloads: see `engines.remote_memory`, which has the picture.
 
 The agent holds the blocks that its workers have made, and the bytes that it was sent, until the supervisor says that
-nobody needs them. Its registry counts beside that who has what on this machine; a place is used again when both agree.
+no task needs them. Its registry counts beside that who has what on this machine; a place is used again when both agree.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class RelayMemory:
             self._kept[number, offset] = arena.block_at(offset, len(frame.block))
 
     def free_blocks(self, frame: Frame) -> None:
-        """Let go of blocks that nobody needs."""
+        """Let go of blocks that no task needs."""
         for key in decode_body(frame.body, list[tuple[int, int]]):
             self._kept.pop(key, None)
             arena = self._registry.find_arena(key[0])

@@ -395,7 +395,7 @@ class RemoteEngine:
                 except FrameError as error:  # its machine cannot be trusted any more
                     node.link.end_reason = str(error)
                     return
-            if node.memory.arrived and frame.kind == frames.HEARD:  # what it has not named, nobody needs
+            if node.memory.arrived and frame.kind == frames.HEARD:  # no message will name what this one has not
                 node.memory.arrived.clear()
 
     def _take_block(self, node: Node, worker: RemoteWorker | None, frame: Frame) -> bool:

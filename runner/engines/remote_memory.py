@@ -7,7 +7,7 @@
 
 Bytes travel before the message that names them, on the same connection: so what a message names is here when it is
 heard, and an item is never done while its bytes lie elsewhere only. A machine keeps what it has made, or was sent,
-until it is told that nobody needs it: so the supervisor knows which bytes a machine has, and a grant to a worker of
+until it is told that no task needs it: so the supervisor knows which bytes a machine has, and a grant to a worker of
 that machine is a handle. A machine without such memory, or with pages of another size, is given payloads that bring
 their buffers along, and so does what finds no memory here.
 """

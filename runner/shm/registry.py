@@ -5,7 +5,7 @@ of a run) gives its memory back, and no code has to remember to. Dead workers ar
 account goes everything that it held, and an arena whose writer is dead goes with its last block.
 
 An arena of another machine is known here by its *twin*: a memory file under the same number, sparse, with each block at
-its own offset. So a payload says the same on every machine, and nobody reads it on its way. `copies` says which
+its own offset. So a payload says the same on every machine, and is not read on its way. `copies` says which
 machines have the bytes of a block; they are told when it has no holder any more (`freed_copies`), and not before.
 """
 

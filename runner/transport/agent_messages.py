@@ -2,7 +2,7 @@
 
 supervisor ─▶ agent   PLAN (what workers will need) · START (a worker) · SEND (a message for it) · KILL · DUMP (its
                       stack) · PAUSE · WRITTEN (output was taken) · CLOSE · BLOCK (bytes of another machine's arena) ·
-                      LENT (the blocks of the grant that follows) · FREED (blocks that nobody needs) · GONE (an arena)
+                      LENT (the blocks of the grant that follows) · FREED (blocks that no task needs) · GONE (an arena)
 agent ─▶ supervisor   HELLO (who it is) · HEARD (a worker's message) · DIED · REFUSED (a start) · OUTPUT · SHOWS (its
                       position) · WEIGHS (its memory) · STACK · LEAVING (the machine is to be taken away) · UNABLE (it
                       can do nothing with the plan) · MADE (bytes of its own arenas, before the message that
