@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from runner.engines.shared_payloads import check_place, inline_grant
+from runner.engines.inline_payloads import inline_grant
 from runner.shm.registry import NODE_SHIFT
 from runner.transport import agent_messages as frames
 from runner.transport import framing, kept_items
 from runner.transport.agent_messages import decode_body
-from runner.transport.frame_link import BLOCK_HEAD
+from runner.transport.frame_link import BLOCK_HEAD, check_place
 from runner.transport.framing import FrameError
 from runner.transport.messages import Produced, Reply, SharedPayload
 

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from runner.engines import shared_payloads
+from runner.engines.inline_payloads import inline_grant
 from runner.shm.registry import NODE_SHIFT, UnknownBlock, next_node_number
 from runner.shm.writer import PAGE_SIZE, arenas_supported
 from runner.structs import dataclass, field
 from runner.transport import agent_messages as frames
 from runner.transport import kept_items
-from runner.transport.frame_link import BLOCK_HEAD
+from runner.transport.frame_link import BLOCK_HEAD, check_place
 from runner.transport.framing import FrameError
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class RemoteMemory:
 
     def _place_block(self, node: Node, number: int, offset: int, length: int) -> memoryview:
         """Return where the bytes of a block go."""
-        shared_payloads.check_place(number, offset, length)
+        check_place(number, offset, length)
         if number >> NODE_SHIFT != node.memory.number:
             raise FrameError(f"it sent bytes of an arena that is not its own ({number})")
         try:
@@ -156,7 +157,7 @@ class RemoteMemory:
         assert node is not None
         assert worker.memory is not None
         if not node.memory.number:
-            return shared_payloads.inline_grant(message)
+            return inline_grant(message)
         lent: list[tuple[int, list[BlockKey]]] = []
         self.release_blocks()
         for grant in (message, *message.other_grants):

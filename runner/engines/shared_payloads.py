@@ -6,9 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from runner.shm.writer import ARENA_BYTES, PAGE_SIZE
-from runner.transport import kept_items
-from runner.transport.framing import FrameError
 from runner.transport.messages import Reply, SharedPayload
 
 if TYPE_CHECKING:
@@ -46,29 +43,3 @@ def hold_message(registry: ArenaRegistry, worker_memory: WorkerMemory, message: 
 def granted_blocks(grant: Grant) -> list[Any]:
     """Return the blocks in which bytes of a grant lie, without those of `other_grants`."""
     return [block for part in grant.parts if type(part.payload) is SharedPayload for block in part.payload.blocks]
-
-
-def check_place(number: int, offset: int, length: int) -> None:
-    """Raise FrameError if a block cannot be there."""
-    if offset % PAGE_SIZE or not 0 < length <= ARENA_BYTES - offset:
-        raise FrameError(f"it sent a block that cannot be: {length:,} bytes at {offset:,} of arena {number}")
-
-
-def inline_grant(grant: Grant, read_block: Any = None) -> Grant:
-    """Return a grant whose payloads bring along what of them lies in arenas."""
-    reading = () if read_block is None else (read_block,)
-    parts = []
-    before, inlined = None, b""
-    for part in grant.parts:
-        payload = part.payload
-        if type(payload) is SharedPayload:
-            if payload is not before:
-                before = payload
-                try:
-                    inlined = kept_items.inline_payload(payload.data, *reading)
-                except kept_items.NotKept:  # its reader finds the same, and says so
-                    inlined = payload.data
-            part = replace(part, payload=inlined)  # noqa: PLW2901  the same part, in other words
-        parts.append(part)
-    others = tuple([inline_grant(other, read_block) for other in grant.other_grants])
-    return replace(grant, parts=tuple(parts), other_grants=others)

@@ -23,6 +23,7 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from runner.shm.writer import ARENA_BYTES, PAGE_SIZE
 from runner.transport.framing import FrameError, WireBuffer
 
 if TYPE_CHECKING:
@@ -234,6 +235,12 @@ class FrameLink:
         self._unsent.clear()
         self._block_frame, self._block_rest = None, memoryview(b"")
         self._stream.close()
+
+
+def check_place(number: int, offset: int, length: int) -> None:
+    """Raise FrameError if a block cannot be there."""
+    if offset % PAGE_SIZE or not 0 < length <= ARENA_BYTES - offset:
+        raise FrameError(f"it sent a block that cannot be: {length:,} bytes at {offset:,} of arena {number}")
 
 
 def _refuse_block(number: int, offset: int, length: int) -> memoryview:
