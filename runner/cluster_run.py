@@ -15,6 +15,7 @@ from runner.cluster.authority import make_identities
 from runner.cluster.encryption import Handshake, server_context
 from runner.cluster.sent_code import imported_paths, pack_code, plugin_paths
 from runner.cluster.versions import installed_versions
+from runner.engines import process_setup
 from runner.engines.launcher import JOIN_VARIABLE, Launcher
 from runner.engines.nodes import open_listener
 from runner.engines.remote import RemoteEngine
@@ -62,6 +63,8 @@ def open_remote_engine(
     stack.callback(listener.close)
     prove, made = _open_proof(plan, address)
     tasks = [task for task in plan.tasks.values() if task.mode == "process"]
+    with contextlib.suppress(ResourceError):  # without room for twins of their arenas, items travel in messages
+        process_setup.raise_open_files_limit(sum(len(task.config.workers) for task in tasks), 0)
     weighed = [task.name for task in tasks if task.config.lifespan and task.config.lifespan.memory is not None]
     engine = RemoteEngine(
         reactor,

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 #: Seconds in which the join file must be there and the run reachable, and between two tries.
 DEFAULT_WAIT, _RETRY = 60.0, 0.1
 _CONNECT_SECONDS = 10.0
+#: As many places more would need the open files of the twins of other machines' arenas.
+_TWIN_PLACES = 400
 #: No machine lends more.
 MAX_PLACES = 100_000
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -100,8 +102,9 @@ def run_agent(options: AgentOptions) -> None:
         link, join_file = _connect(options, reactor)
         stack.callback(link.close)
         hello = describe_machine(options)
-        with contextlib.suppress(ResourceError):  # fewer than it says; a start beyond that is refused
-            process_setup.raise_open_files_limit(2 * math.ceil(hello.places), 0)
+        for more in (0, _TWIN_PLACES):
+            with contextlib.suppress(ResourceError):  # fewer than it says; a start beyond that is refused
+                process_setup.raise_open_files_limit(2 * math.ceil(hello.places) + more, 0)
         os.environ["RUNNER_PID"] = str(os.getpid())
         link.send(frames.HELLO, body=[encode_body(hello)])
         relay = Relay(link, reactor)

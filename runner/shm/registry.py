@@ -35,6 +35,9 @@ NODE_SHIFT = 32
 _node_numbers = itertools.count(1)
 #: A writer is told what is free at the latest when one block in this number is.
 _MIN_FREED_SHARE = 4
+#: A twin gives memory back when so few of the blocks are left that it had at once, if it has so much: what is used
+#: again soon is not worth the page faults.
+_TRIM_RATIO, MIN_TRIMMED_BYTES = 8, 16 << 20
 
 
 class UnknownBlock(Exception):
@@ -71,8 +74,10 @@ class RegisteredArena:
     freed_copies: deque[tuple[RegisteredArena, int, list[Any]]] | None = None
     #: All of it, mapped when its bytes are first read or written by this process itself.
     _memory: memoryview | None = None
-    #: Pages of a twin that have memory.
+    #: Of a twin: its pages that have memory, blocks whose bytes are on their way, and the most blocks held at once.
     _pages: bytearray | None = None
+    _arriving: dict[int, int] = field(default_factory=dict)
+    _most_blocks: int = 0
 
     def free_block(self, offset: int) -> None:
         """Note that a block has lost its last holder."""
@@ -89,6 +94,9 @@ class RegisteredArena:
         if block is None:
             block = self.blocks[offset] = Block(self, offset, length)
             self.held_blocks += 1
+            if self._pages is not None:
+                self._arriving.pop(offset, None)
+                self._most_blocks = max(self._most_blocks, self.held_blocks)
         return block
 
     def bytes_at(self, offset: int, length: int) -> memoryview:
@@ -108,7 +116,21 @@ class RegisteredArena:
         if self._pages.find(0, first, end) >= 0:
             os.posix_fallocate(self.fd, offset, length)
             self._pages[first:end] = b"\1" * (end - first)
+        self._arriving[offset] = length
         return room
+
+    def _trim_twin(self, pages: bytearray) -> None:
+        """Give back the memory of free pages: the writer keeps its own, but here lie the twins of all writers."""
+        self._most_blocks = self.held_blocks
+        if pages.count(1) * writer.PAGE_SIZE < MIN_TRIMMED_BYTES:
+            return
+        held = [(block.offset, block.length) for block in list(self.blocks.values())] + [*self._arriving.items()]
+        writer.discard_unheld(self.fd, held)
+        kept = bytearray(len(pages))
+        for offset, length in held:
+            first, end = offset // writer.PAGE_SIZE, -(-(offset + length) // writer.PAGE_SIZE)
+            kept[first:end] = pages[first:end]
+        pages[:] = kept
 
     def close(self) -> None:
         """Close the file; its memory goes with the last view of it."""
@@ -125,6 +147,8 @@ class RegisteredArena:
         while self.freed_offsets:
             freed.append(self.freed_offsets.popleft())
         self.held_blocks -= len(freed)
+        if self._pages is not None and _TRIM_RATIO * self.held_blocks < self._most_blocks:
+            self._trim_twin(self._pages)
         return tuple(freed)
 
 

@@ -336,6 +336,11 @@ def heard_from_a_former_worker(original: Any, self: Any, node: Any, got: Any) ->
     original(self, node, [frame._replace(generation=lives.get(frame.slot, 0)) for frame in got])
 
 
+def trimmed_whatever_arrives(original: Any, self: Any, pages: bytearray) -> None:
+    self._arriving.clear()
+    original(self, pages)
+
+
 def sent_and_let_go(original: Any, self: Any, slot: int, generation: int, blocks: Any) -> None:
     before = set(self._kept)
     original(self, slot, generation, blocks)
@@ -911,6 +916,12 @@ BUGS: dict[str, Bug] = {
     ),
     "a grant names bytes that the machine lacks": Bug(
         "machines", "runner.engines.remote_memory:RemoteMemory._send_block", nothing, far_memory_schedules
+    ),
+    "a twin gives memory back into which bytes are read": Bug(
+        "machines",
+        "runner.shm.registry:RegisteredArena._trim_twin",
+        trimmed_whatever_arrives,
+        partial(test_far_memory.check, 2, trims=True, deaths=0.02),
     ),
     "a machine is not told what nobody needs": Bug(
         "machines", "runner.engines.remote_memory:RemoteMemory._tell_freed", nothing, far_memory_schedules

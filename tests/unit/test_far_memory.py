@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from far_memory import World
 
+from runner.shm import registry
 from runner.shm.writer import ARENA_BYTES
 
 if TYPE_CHECKING:
@@ -53,9 +54,20 @@ def step(made: World, *, deaths: float) -> None:
         made.carry(draw.choice(made.machines), draw.choice([1, 40, 5_000, 100_000, 1 << 20]))
 
 
-def check(seed: int, *, steps: int = 250, failing: float = 0.0, deaths: float = 0.01, mixed: bool = False) -> None:
+def check(
+    seed: int,
+    *,
+    steps: int = 250,
+    failing: float = 0.0,
+    deaths: float = 0.01,
+    mixed: bool = False,
+    trims: bool = False,
+) -> None:
     """Play a schedule: each reader finds the bytes of its item, and at the end nobody holds anything."""
-    with world(seed, failing=failing) as made:
+    with world(seed, failing=failing) as made, pytest.MonkeyPatch.context() as patch:
+        if trims:
+            patch.setattr(registry, "MIN_TRIMMED_BYTES", 0)
+            patch.setattr(registry, "_TRIM_RATIO", 1)
         for at in range(3):
             machine = made.add_machine(shares_memory=not mixed or at != 1)
             for _ in range(2):
@@ -72,6 +84,8 @@ def check(seed: int, *, steps: int = 250, failing: float = 0.0, deaths: float = 
         assert not any(arena.blocks for arena in made.registry._arenas.values())
         living = {worker.writer.arena_number for worker in made.workers()}
         assert set(made.registry._arenas) <= living, "twins of arenas that are gone"
+        if trims:
+            assert not any(os.fstat(arena.fd).st_blocks for arena in made.registry._arenas.values())
         for machine in made.machines:
             assert set(machine.registry._arenas) <= living
 
@@ -91,6 +105,11 @@ def test_there_is_no_memory_now_and_then(seed: int) -> None:
     check(seed, failing=0.3)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_twins_give_memory_back_while_bytes_are_under_way(seed: int) -> None:
+    check(seed, trims=True, deaths=0.02)
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_a_machine_without_shared_memory_is_among_them(seed: int) -> None:
     check(seed, mixed=True, failing=0.1)
@@ -99,7 +118,14 @@ def test_a_machine_without_shared_memory_is_among_them(seed: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100, 160))
 def test_many_schedules(seed: int) -> None:
-    check(seed, steps=600, failing=(seed % 3) * 0.1, deaths=(seed % 4) * 0.03, mixed=seed % 5 == 0)
+    check(
+        seed,
+        steps=600,
+        failing=(seed % 3) * 0.1,
+        deaths=(seed % 4) * 0.03,
+        mixed=seed % 5 == 0,
+        trims=seed % 2 == 0,
+    )
 
 
 def test_a_twin_is_sparse_and_has_each_block_at_its_own_offset() -> None:
