@@ -6,6 +6,8 @@ Each item is bytes that say which one it is, over and over, so that a wrong byte
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import struct
 from collections import deque
@@ -16,7 +18,7 @@ from runner.cluster.placement import MachineShares
 from runner.engines.nodes import Node
 from runner.engines.places import RemoteWorker
 from runner.engines.remote_memory import RemoteMemory
-from runner.shm import reader
+from runner.shm import reader, registry
 from runner.shm.registry import ArenaRegistry, RegisteredArena
 from runner.shm.writer import MIN_SHARED_BYTES, PAGE_SIZE, ArenaWriter
 from runner.tasks import Reference
@@ -39,6 +41,15 @@ if TYPE_CHECKING:
 
 def content(number: int, length: int) -> bytes:
     return struct.pack("<Q", number) * (length // 8)
+
+
+@contextlib.contextmanager
+def noticed() -> Iterator[None]:
+    """Neither end may have anything to say against the other."""
+    try:
+        yield
+    except framing.FrameError as error:
+        raise AssertionError(str(error)) from error
 
 
 class Connection:
@@ -145,7 +156,8 @@ class Machine:
             frames.SEND: self._pass_on,
         }
         for frame in self.link.receive():
-            take[frame.kind](frame)
+            with noticed():
+                take[frame.kind](frame)
         assert not self.link.end_reason, self.link.end_reason
         for worker in self.workers.values():
             if worker.memory.arena is not None:
@@ -198,6 +210,9 @@ class World:
             assert offset in arena.blocks
             return bytearray(arena.bytes_at(offset, length))
 
+        # The same in each session: how long a payload is depends on them, and so what is cut where.
+        patch.setattr(registry, "_numbers", itertools.count(1 << 20))
+        patch.setattr(registry, "_node_numbers", itertools.count(1))
         patch.setattr(RegisteredArena, "room_at", room_at)
         patch.setattr(reader, "open_arena", lambda number, fd, blocks=None: os.close(fd))
         patch.setattr(reader, "forget_arena", lambda number: None)
@@ -293,7 +308,8 @@ class World:
         for frame in machine.node.link.receive():
             far = self.far.get(frame.slot)
             if frame.kind == frames.MADE:
-                self.memory.take_block(machine.node, far, frame)
+                with noticed():
+                    self.memory.take_block(machine.node, far, frame)
             elif frame.kind == frames.DIED:
                 self._bury(frame.slot)
             elif far is not None:
@@ -302,7 +318,8 @@ class World:
         assert not machine.node.link.end_reason, machine.node.link.end_reason
 
     def _take_reply(self, far: RemoteWorker, reply: Any) -> None:
-        reply = self.memory.hold_message(far, reply)
+        with noticed():
+            reply = self.memory.hold_message(far, reply)
         for output in reply.outputs:
             self.queue.append((output.payload, self.check(output.payload)))
         for ack in reply.acks:
