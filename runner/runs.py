@@ -452,14 +452,15 @@ def _open_engines(
     attach = printer.attach_pipe if plan.settings.log == "prefix" else None
     local = plan.settings.engine == "local"
     arenas = None
-    if "process" in modes and local:  # first: the fork server must start before any thread does
-        from runner.engines.processes import ProcessEngine
-        from runner.engines.spawn import Spawner
+    if "process" in modes and (local or plan.settings.engine in CLUSTER_ENGINES):
         from runner.shm.registry import ArenaRegistry
 
+        stack.callback((arenas := ArenaRegistry()).close)
+    if arenas is not None and local:  # first: the fork server must start before any thread does
+        from runner.engines.processes import ProcessEngine
+        from runner.engines.spawn import Spawner
+
         process_tasks = [task for task in plan.tasks.values() if task.mode == "process"]
-        arenas = ArenaRegistry()
-        stack.callback(arenas.close)
         spawner = Spawner()
         needs_asyncio = any(task.shape.is_async for task in process_tasks)
         spawner.start_fork_server(plan.process_references, needs_asyncio, [task.config.env for task in process_tasks])
@@ -468,10 +469,10 @@ def _open_engines(
     if local and "thread" not in modes:
         return engines
     name_thread = _capture_threads(printer, stack) if plan.settings.log == "prefix" else None
-    if "process" in modes and plan.settings.engine in CLUSTER_ENGINES:
+    if arenas is not None and not local:
         from runner.cluster_run import open_remote_engine
 
-        engines["process"] = open_remote_engine(plan, reactor, printer.feed, printer.finish_name, stack)
+        engines["process"] = open_remote_engine(plan, reactor, printer.feed, printer.finish_name, arenas, stack)
     elif "process" in modes and not local:
         assert plan.plugins is not None
         context = EngineContext(reactor, plan.process_references, attach, name_thread, plan.plugins.folder)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from runner.agent.relay_memory import RelayMemory
 from runner.cluster.sent_code import CodeRefused, open_code
 from runner.engines.engine_events import MessageReceived, SignalReceived, WorkerExited
 from runner.engines.processes import ProcessEngine
@@ -26,6 +27,7 @@ from runner.tasks import Reference
 from runner.transport import agent_messages as frames
 from runner.transport import framing
 from runner.transport.agent_messages import AgentPlan, DeathReport, ShownPosition, decode_body, encode_body, plain_text
+from runner.transport.messages import Produced, Reply
 from runner.transport.progress_page import Position, ProgressPage
 from runner.transport.stdio import is_pipe_full
 
@@ -115,10 +117,12 @@ class Relay:
         self._stack = contextlib.ExitStack()
         self._page = ProgressPage()
         self._stack.callback(self._page.close)
-        arenas = ArenaRegistry()
-        self._stack.callback(arenas.close)
+        self._arenas = ArenaRegistry()
+        self._stack.callback(self._arenas.close)
+        self._memory = RelayMemory(link, self._arenas)
+        self._stack.callback(self._memory.close)
         self._spawner = Spawner()
-        self._engine = ProcessEngine(reactor, self._page, self._spawner, self._attach_output, arenas)
+        self._engine = ProcessEngine(reactor, self._page, self._spawner, self._attach_output, self._arenas)
         self._stack.callback(self._engine.close)
         #: Local plugins that this machine does not have as the supervisor has them.
         self._code: CodeFolder | None = None
@@ -142,8 +146,13 @@ class Relay:
             frames.PAUSE: lambda frame: self._engine.pause_workers(going_on=bool(frame.slot)),
             frames.WRITTEN: lambda frame: self._add_output_room(frame.slot),
             frames.CLOSE: self._end,
+            frames.BLOCK: self._memory.take_block,
+            frames.LENT: self._memory.note_lent,
+            frames.FREED: self._memory.free_blocks,
+            frames.GONE: self._memory.close_twins,
         }
         reactor.watch_fd(link.fileno(), READ, self._on_ready)
+        reactor.before_wait.append(self._flush_link)
         self._on_ready()  # a connection may have read ahead
 
     # -- from the supervisor -------------------------------------------------------------------------------
@@ -157,6 +166,12 @@ class Relay:
         self._link.flush()
         self._watch_writing()
 
+    def _flush_link(self) -> None:
+        """Send what was gathered in this turn of the loop."""
+        if self._link.wants_to_write and not self._watches_write:
+            self._link.flush()
+            self._watch_writing()
+
     def _watch_writing(self) -> None:
         if self._link.end_reason:
             if not self.is_over:
@@ -168,6 +183,7 @@ class Relay:
 
     def _take_plan(self, frame: Frame) -> None:
         plan = decode_body(frame.body, AgentPlan)
+        self._arenas.node_number = plan.node_number
         if plan.folder and Path(plan.folder).is_dir():
             os.chdir(plan.folder)
         try:
@@ -213,8 +229,8 @@ class Relay:
             act(frame.slot)
 
     def _pass_message(self, frame: Frame) -> None:
-        message = framing.unpack_whole(frame.body)
-        self._of_worker(frame, lambda slot: self._engine.send(slot, message))
+        lent = self._memory.take_lent()
+        self._of_worker(frame, lambda slot: self._memory.pass_message(self._engine, slot, frame.body, lent))
 
     def _end(self, frame: Frame) -> None:
         self.failure = bytes(frame.body).decode("utf-8", "replace")
@@ -230,7 +246,10 @@ class Relay:
     def handle_event(self, event: EngineEvent) -> None:
         """Pass on what the engine has heard, or a signal."""
         if isinstance(event, MessageReceived):
-            self.send(frames.HEARD, event.slot, event.generation, *framing.pack_message(event.message))
+            message = event.message
+            if self._arenas.is_used and (type(message) is Reply or type(message) is Produced):
+                message = self._memory.send_outputs(event.slot, event.generation, message)
+            self._link.gather(frames.HEARD, event.slot, event.generation, framing.pack_message(message))
         elif isinstance(event, WorkerExited):
             self._report_death(event)
         elif isinstance(event, SignalReceived):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from runner.cluster.versions import describe_differences, told_versions
 from runner.engines.reactor import READ, WRITE
+from runner.engines.remote_memory import NodeMemory
 from runner.errors import ResourceError, RunnerError
 from runner.structs import dataclass, field
 from runner.transport import agent_messages as frames
@@ -54,6 +55,7 @@ class Node:
     slots: set[int] = field(default_factory=set)
     is_leaving: bool = False
     watches_write: bool = False
+    memory: NodeMemory = field(default_factory=NodeMemory)
 
 
 def outward_address() -> str:
@@ -136,7 +138,7 @@ class NodeDoor:
         if wanted:
             self._reactor.change_fd_events(fd, wanted)
             return
-        link = FrameLink(proof.stream(), frames.FROM_AGENT)
+        link = FrameLink(proof.stream(), frames.FROM_AGENT, frames.MADE)
         self._reactor.unwatch_fd(fd)
         self._reactor.watch_fd(fd, READ, lambda _mask: self._hear_hello(link, proof.peer, fd))
         self._hear_hello(link, proof.peer, fd)  # the connection may have read ahead

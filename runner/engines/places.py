@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from runner.engines.nodes import Node
+    from runner.shm.registry import WorkerMemory
     from runner.worker.spec import WorkerSpec
 
 _ONE_CPU = Resources()
@@ -35,6 +36,7 @@ class RemoteWorker:
     shown: ShownPosition = ShownPosition(0, 0)
     stack: str = ""
     weight: int = 0
+    memory: WorkerMemory | None = None
 
 
 class WorkerPlaces:

@@ -13,11 +13,9 @@ of the time (`lost`) in which the supervisor hears nothing and gives it up.
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import select
 import time
-from collections import Counter, deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +28,15 @@ from runner.engines.engine_events import Announcement, ExitStatus, MessageReceiv
 from runner.engines.nodes import Node, NodeDoor, send_plan
 from runner.engines.places import RemoteWorker, WorkerPlaces
 from runner.engines.reactor import READ, WRITE
+from runner.engines.remote_memory import RemoteMemory
+from runner.engines.remote_output import RemoteOutput
 from runner.errors import SpawnError
 from runner.events import NodeJoined, NodeLost, Notice
 from runner.transport import agent_messages as frames
 from runner.transport import framing
 from runner.transport.agent_messages import DeathReport, ShownPosition, decode_body
 from runner.transport.framing import FrameError
-from runner.transport.messages import ArenaNotice, Produced, Ready, Reply
+from runner.transport.messages import ArenaNotice, Grant, Produced, Ready, Reply
 from runner.transport.progress_page import Position
 
 if TYPE_CHECKING:
@@ -46,16 +46,17 @@ if TYPE_CHECKING:
     from runner.cluster.versions import NodeVersions
     from runner.engines.launcher import Launcher, LaunchReport, WorkerBundle
     from runner.engines.reactor import LocalReactor
+    from runner.engines.remote_output import PrintOutput
     from runner.events import Event
     from runner.model import Resources
+    from runner.shm.registry import ArenaRegistry
     from runner.transport.agent_messages import AgentPlan, Hello
     from runner.transport.frame_link import ByteStream, Frame, FrameLink
-    from runner.transport.messages import ToWorker
+    from runner.transport.messages import SharedPayload, ToWorker
     from runner.transport.peer_proof import PeerProof
     from runner.worker.spec import WorkerSpec
 
     OpenLauncher = Callable[[Callable[[], Sequence[WorkerBundle]], Callable[[LaunchReport], None]], Launcher]
-    PrintOutput = Callable[[str, bytes, str, Callable[[], object]], None]
 #: After the end of a connection: until the kernel of the other machine has killed the workers of an agent that died.
 _FENCE_SECONDS = 0.1
 #: Workers wait so long for a place before that is told.
@@ -68,6 +69,7 @@ _NOWHERE = Position(0, 0)
 class RemoteEngine:
     """Workers on machines that join. `address` is where agents dial in, as people are told it.
 
+    `arenas` is shared with other engines: its maker closes it after them.
     `prove` begins the proof of a connection. `print_output(name, data, stream, then)` prints, and calls `then` in
     another thread; `finish_output(name)` prints the line that a dead worker has not ended. `weighed_tasks` have a limit
     of memory; `worker_count` is the number of all workers, for messages; as many machines as `max_nodes` may join.
@@ -89,12 +91,16 @@ class RemoteEngine:
         weighed_tasks: Iterable[str] = (),
         max_nodes: int | None = None,
         resources: Mapping[str, Resources] | None = None,
+        arenas: ArenaRegistry,
     ) -> None:
         self._reactor, self._plan, self._lost = reactor, plan, lost
         self._invitation, self._worker_count = invitation, worker_count
-        self._print_output, self._finish_output = print_output, finish_output
+        self._finish_output = finish_output
         self._weighed_tasks, self._max_nodes = frozenset(weighed_tasks), max_nodes
         self._workers: dict[int, RemoteWorker] = {}
+        #: Machines for which something has been gathered in this turn of the loop.
+        self._unflushed: set[Node] = set()
+        self._memory = RemoteMemory(arenas, self._unflushed)
         self._places = WorkerPlaces(resources or {})
         self._nodes, self._waiting = self._places.nodes, self._places.waiting
         self._is_waiting_watched = False
@@ -102,18 +108,17 @@ class RemoteEngine:
         self._launcher: Launcher | None = None
         self._is_launcher_behind = False
         self._launcher_waits_for = self._launcher_refusal = ""
-        #: Output that has been printed, by node: appended to by the printer's thread.
-        self._printed: deque[tuple[Node, int]] = deque()
+        self._output = RemoteOutput(reactor, self._nodes, print_output, self._unflushed)
         self._takes: dict[int, Callable[[RemoteWorker, Frame], None]] = {
             frames.HEARD: self._on_message,
             frames.DIED: self._on_death,
             frames.REFUSED: self._on_refusal,
-            frames.OUTPUT: self._on_output,
+            frames.OUTPUT: self._output.on_output,
             frames.SHOWS: self._on_position,
             frames.WEIGHS: self._on_weight,
             frames.STACK: self._on_stack,
         }
-        reactor.before_wait.append(self._confirm_output)
+        reactor.before_wait += [self._output.confirm_printed, self._memory.release_blocks, self._flush_links]
         versions = versions or installed_versions(())
         self._door = NodeDoor(reactor, listener, prove, versions, lost, self._on_joined, self._tell)
         if invitation:
@@ -130,7 +135,7 @@ class RemoteEngine:
 
     def start(self, spec: WorkerSpec, generation: int) -> int:
         """Start a worker where there is a place, or when there is one; return 0."""
-        worker = RemoteWorker(replace(spec, inline_payloads=True), generation)
+        worker = RemoteWorker(spec, generation)
         if spec.previews_suspects:  # a reader of suspect items, which waits for nothing
             if (node := self._places.emptiest_node()) is None:
                 raise SpawnError("there is no machine for it")
@@ -161,10 +166,19 @@ class RemoteEngine:
         """Hand a message over; never blocks."""
         worker = self._workers.get(slot)
         if worker is not None and worker.node is not None:
+            if type(message) is Grant and self._memory.registry.is_used:
+                message = self._memory.lend_payloads(worker, message)
             body = framing.pack_message(message)
-            worker.node.link.send(frames.SEND, slot, worker.generation, body)
-            if worker.node.link.wants_to_write:  # or it has ended
-                self._watch_writing(worker.node)
+            worker.node.link.gather(frames.SEND, slot, worker.generation, body)
+            self._unflushed.add(worker.node)
+
+    def nearest_slot(self, payload: SharedPayload, slots: Iterable[int]) -> int | None:
+        """Return the slot of a worker whose machine has the bytes of a payload; None: none has."""
+        for slot in slots:
+            worker = self._workers.get(slot)
+            if worker is not None and self._memory.has_bytes(worker.node, payload):
+                return slot
+        return None
 
     def kill(self, slot: int) -> bool:
         """End the slot's worker at once; `WorkerExited` follows."""
@@ -218,7 +232,8 @@ class RemoteEngine:
         """End all agents, and wait a moment for that: their ends say that their workers are dead."""
         self._fork_hook.close()
         self._door.close()
-        self._reactor.before_wait.remove(self._confirm_output)
+        for each in (self._output.confirm_printed, self._memory.release_blocks, self._flush_links):
+            self._reactor.before_wait.remove(each)
         if self._launcher is not None:
             self._reactor.before_wait.remove(self._tell_launcher)
         links = [node.link for node in self._nodes.values()]
@@ -253,7 +268,10 @@ class RemoteEngine:
         node, slot = worker.node, worker.spec.slot
         assert node is not None
         node.slots.add(slot)
-        body = pickle.dumps((self._places.placed_spec(worker), worker.spec.task in self._weighed_tasks), 5)
+        spec = self._places.placed_spec(worker)
+        if not self._memory.add_worker(worker):
+            spec = replace(spec, inline_payloads=True)
+        body = pickle.dumps((spec, worker.spec.task in self._weighed_tasks), 5)
         node.link.send(frames.START, slot, worker.generation, [body])
         self._watch_writing(node)
 
@@ -323,7 +341,8 @@ class RemoteEngine:
         node = self._nodes[name] = Node(name, peer, hello, link, shares)
         self._reactor.watch_fd(link.fileno(), READ, partial(self._on_ready, node))
         self._announce(NodeJoined(time.monotonic(), name, hello.host, int(hello.places), hello.cpus, hello.memory))
-        send_plan(link, self._plan)
+        self._memory.add_node(node)
+        send_plan(link, replace(self._plan, node_number=node.memory.number))
         self._hear(node, more)
         self._start_waiting()
         self._watch_writing(node)
@@ -337,6 +356,15 @@ class RemoteEngine:
     def _send(self, node: Node, kind: int, slot: int = 0, generation: int = 0) -> None:
         node.link.send(kind, slot, generation)
         self._watch_writing(node)
+
+    def _flush_links(self) -> None:
+        """Send what was gathered in this turn."""
+        while self._unflushed:
+            node = self._unflushed.pop()
+            if self._nodes.get(node.name) is node:
+                if not node.watches_write:
+                    node.link.flush()
+                self._watch_writing(node)
 
     def _watch_writing(self, node: Node) -> None:
         """Have the reactor say when what waits can be written; see to a connection that has ended."""
@@ -356,6 +384,9 @@ class RemoteEngine:
             elif frame.kind == frames.UNABLE:
                 node.link.end_reason = bytes(frame.body).decode("utf-8", "replace")
                 return
+            elif frame.kind == frames.MADE:
+                if not self._take_block(node, worker, frame):
+                    return
             elif worker is None or worker.node is not node or worker.generation != frame.generation:
                 continue  # of a worker that is not there any more
             elif (take := self._takes.get(frame.kind)) is not None:
@@ -364,6 +395,16 @@ class RemoteEngine:
                 except FrameError as error:  # its machine cannot be trusted any more
                     node.link.end_reason = str(error)
                     return
+            if node.memory.arrived and frame.kind == frames.HEARD:  # no message will name what this one has not
+                node.memory.arrived.clear()
+
+    def _take_block(self, node: Node, worker: RemoteWorker | None, frame: Frame) -> bool:
+        is_its = worker is not None and worker.node is node and worker.generation == frame.generation
+        try:
+            self._memory.take_block(node, worker if is_its else None, frame)
+        except FrameError as error:
+            node.link.end_reason = str(error)
+        return not node.link.end_reason
 
     def _on_leaving(self, node: Node) -> None:
         node.is_leaving = True
@@ -375,6 +416,7 @@ class RemoteEngine:
         if self._nodes.get(node.name) is not node:
             return
         del self._nodes[node.name]
+        self._memory.remove_node(node)
         self._reactor.unwatch_fd(node.link.fileno())
         node.link.close()
         lost = [(slot, self._workers[slot]) for slot in sorted(node.slots)]
@@ -405,6 +447,7 @@ class RemoteEngine:
         lost: bool = False,
     ) -> None:
         del self._workers[slot]
+        self._memory.forget_worker(worker)
         self._is_launcher_behind = True
         self._finish_output(worker.spec.name)
         event = WorkerExited(slot, worker.generation, exit_status, position, stack, socket_broken, lost)
@@ -418,9 +461,7 @@ class RemoteEngine:
         if type(message) is Ready:
             message = Ready(message.pid, worker.node.name)
         elif type(message) is Reply or type(message) is Produced:
-            for output in message.outputs:
-                if output.block_refs:
-                    raise FrameError("it sent a place in memory that this machine does not have")
+            message = self._memory.hold_message(worker, message)
         elif type(message) is ArenaNotice:
             return
         self._reactor.post_event(MessageReceived(frame.slot, frame.generation, message))
@@ -441,29 +482,6 @@ class RemoteEngine:
         exit_status = ExitStatus(text=f"could not be started on node {worker.node.name}: {text}")
         self._exit(frame.slot, worker, exit_status, lost=worker.node.is_leaving)  # a machine that is to go hurries
         self._start_waiting()
-
-    def _on_output(self, worker: RemoteWorker, frame: Frame) -> None:
-        node, data = worker.node, bytes(frame.body[1:])
-        assert node is not None
-        stream = "err" if bytes(frame.body[:1]) == b"e" else "out"
-
-        def confirm() -> None:
-            if self._nodes.get(node.name) is node:  # else the run may have ended, and the reactor with it
-                self._printed.append((node, len(data)))
-                with contextlib.suppress(OSError, ValueError):
-                    self._reactor.wake_up()
-
-        self._print_output(worker.spec.name, data, stream, confirm)
-
-    def _confirm_output(self) -> None:
-        """Tell agents that output of theirs has been printed: they read on."""
-        counts: Counter[Node] = Counter()
-        while self._printed:
-            node, count = self._printed.popleft()
-            counts[node] += count
-        for node, count in counts.items():
-            if self._nodes.get(node.name) is node:
-                self._send(node, frames.WRITTEN, count)
 
     @staticmethod
     def _on_position(worker: RemoteWorker, frame: Frame) -> None:

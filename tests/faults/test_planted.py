@@ -19,6 +19,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import crossed
@@ -41,6 +42,7 @@ from unit import (
     test_durable_ends,
     test_durable_simulation,
     test_each,
+    test_far_memory,
     test_frame_link,
     test_grain_simulation,
     test_journal,
@@ -61,7 +63,7 @@ from runner.errors import UsageError
 from runner.ledger.leases import Dropped, Lease, Settlement
 from runner.ledger.subscriptions import Subscription
 from runner.model import Halt, QueueConfig
-from runner.shm.writer import MIN_SHARED_BYTES
+from runner.shm.writer import MIN_SHARED_BYTES, PAGE_SIZE
 from runner.std.sinks import WriteLines
 from runner.supervisor import shutdown
 from runner.supervisor.fast_path import FastPath
@@ -107,6 +109,12 @@ def with_agents(test: Callable[..., None]) -> None:
     """A test that wants an engine with agents."""
     with contextlib.ExitStack() as stack:
         test(lambda **options: test_agents.Rig(stack, **options))
+
+
+def far_memory_schedules() -> None:
+    """Large items on their way between machines; the first schedule that notices ends it."""
+    for seed in range(4):
+        test_far_memory.check(seed, deaths=0.02 * seed)
 
 
 def compared_schedules() -> None:
@@ -326,6 +334,19 @@ def counted_as_a_death(original: Any, self: Any, event: Any) -> None:
 def heard_from_a_former_worker(original: Any, self: Any, node: Any, got: Any) -> None:
     lives = {slot: worker.generation for slot, worker in self._workers.items()}
     original(self, node, [frame._replace(generation=lives.get(frame.slot, 0)) for frame in got])
+
+
+def trimmed_whatever_arrives(original: Any, self: Any, pages: bytearray) -> None:
+    self._arriving.clear()
+    original(self, pages)
+
+
+def sent_and_let_go(original: Any, self: Any, slot: int, generation: int, blocks: Any) -> None:
+    before = set(self._kept)
+    original(self, slot, generation, blocks)
+    for key in set(self._kept) - before:  # its writer has the place back, and the table says nothing of that
+        block = self._kept[key]
+        self._kept[key] = SimpleNamespace(arena=block.arena, offset=block.offset, length=block.length)
 
 
 def without_the_fence(original: Any, self: Any, slot: int, worker: Any) -> None:
@@ -883,6 +904,33 @@ BUGS: dict[str, Bug] = {
         "runner.engines.remote:RemoteEngine._hear",
         heard_from_a_former_worker,
         partial(with_agents, test_agents.test_a_late_word_of_a_former_worker_is_not_heard),
+    ),
+    "a twin has the bytes at another offset": Bug(
+        "machines",
+        "runner.shm.registry:RegisteredArena.room_at",
+        lambda original, self, offset, length: original(self, offset + PAGE_SIZE, length),
+        far_memory_schedules,
+    ),
+    "a slot is free while its bytes are under way": Bug(
+        "machines", "runner.agent.relay_memory:RelayMemory._send_blocks", sent_and_let_go, far_memory_schedules
+    ),
+    "a grant names bytes that the machine lacks": Bug(
+        "machines", "runner.engines.remote_memory:RemoteMemory._send_block", nothing, far_memory_schedules
+    ),
+    "a twin gives memory back into which bytes are read": Bug(
+        "machines",
+        "runner.shm.registry:RegisteredArena._trim_twin",
+        trimmed_whatever_arrives,
+        partial(test_far_memory.check, 2, trims=True, deaths=0.02),
+    ),
+    "a machine is not told what nobody needs": Bug(
+        "machines", "runner.engines.remote_memory:RemoteMemory._tell_freed", nothing, far_memory_schedules
+    ),
+    "a machine forgets a block that is viewed": Bug(
+        "machines",
+        "runner.shm.registry:ArenaRegistry.note_views",
+        lambda original, self, memory, viewed, released: original(self, memory, (), released),
+        far_memory_schedules,
     ),
     "another key will do": Bug(
         "machines",
