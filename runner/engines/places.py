@@ -90,9 +90,10 @@ class WorkerPlaces:
     def placed_spec(self, worker: RemoteWorker) -> WorkerSpec:
         """Return the description of a worker for its node: with the GPUs and the threads that it has there."""
         wanted = self._resources.get(worker.spec.task)
+        spec = replace(worker.spec, node=worker.node.name if worker.node is not None else "")
         if wanted is None or worker.node is None or worker.spec.previews_suspects:
-            return worker.spec
-        return replace(worker.spec, env=worker.node.shares.worker_env(worker.spec.slot, wanted, worker.spec.env))
+            return spec
+        return replace(spec, env=worker.node.shares.worker_env(worker.spec.slot, wanted, worker.spec.env))
 
     def wanted_bundles(self, workers: Iterable[RemoteWorker], launched: Collection[str]) -> list[WorkerBundle]:
         """Return what a launcher is to have places for: all that wait, and those on nodes that it has started."""

@@ -27,6 +27,7 @@ from runner import forked_copies
 from runner.cluster.placement import MachineShares
 from runner.cluster.versions import installed_versions
 from runner.engines.engine_events import Announcement, ExitStatus, MessageReceived, WorkerExited, WorkerLeaving
+from runner.engines.node_traffic import TrafficRecord
 from runner.engines.nodes import Node, NodeDoor, send_plan
 from runner.engines.places import RemoteWorker, WorkerPlaces
 from runner.engines.reactor import READ, WRITE
@@ -41,12 +42,12 @@ from runner.transport.progress_page import Position
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from runner.cluster.versions import NodeVersions
     from runner.engines.launcher import Launcher, LaunchReport, WorkerBundle
     from runner.engines.reactor import LocalReactor
-    from runner.events import Event
+    from runner.events import Event, NodeSummary
     from runner.model import Resources
     from runner.transport.agent_messages import AgentPlan, Hello
     from runner.transport.frame_link import ByteStream, Frame, FrameLink
@@ -98,6 +99,7 @@ class RemoteEngine:
         self._places = WorkerPlaces(resources or {})
         self._nodes, self._waiting = self._places.nodes, self._places.waiting
         self._is_waiting_watched = False
+        self._traffic = TrafficRecord(reactor)
         #: What starts machines, if something does; whether that must be told what is wanted; and what it has said.
         self._launcher: Launcher | None = None
         self._is_launcher_behind = False
@@ -214,6 +216,10 @@ class RemoteEngine:
         for node in list(self._nodes.values()):
             self._send(node, frames.PAUSE, int(going_on))
 
+    def summarize_nodes(self, now: float) -> Iterator[NodeSummary]:
+        """Yield the machines that have joined, for the run's record; `now` and their times are monotonic."""
+        return self._traffic.summarize(now)
+
     def close(self) -> None:
         """End all agents, and wait a moment for that: their ends say that their workers are dead."""
         self._fork_hook.close()
@@ -253,6 +259,7 @@ class RemoteEngine:
         node, slot = worker.node, worker.spec.slot
         assert node is not None
         node.slots.add(slot)
+        self._traffic.count_worker(node)
         body = pickle.dumps((self._places.placed_spec(worker), worker.spec.task in self._weighed_tasks), 5)
         node.link.send(frames.START, slot, worker.generation, [body])
         self._watch_writing(node)
@@ -322,6 +329,7 @@ class RemoteEngine:
         shares = MachineShares(hello.places, hello.gpus, hello.memory)
         node = self._nodes[name] = Node(name, peer, hello, link, shares)
         self._reactor.watch_fd(link.fileno(), READ, partial(self._on_ready, node))
+        self._traffic.add_node(node)
         self._announce(NodeJoined(time.monotonic(), name, hello.host, int(hello.places), hello.cpus, hello.memory))
         send_plan(link, self._plan)
         self._hear(node, more)
@@ -351,7 +359,9 @@ class RemoteEngine:
     def _hear(self, node: Node, got: list[Frame]) -> None:
         for frame in got:
             worker = self._workers.get(frame.slot)
-            if frame.kind == frames.LEAVING:
+            if frame.kind == frames.TRAFFIC:
+                self._traffic.hear_agent(node, frame)
+            elif frame.kind == frames.LEAVING:
                 self._on_leaving(node)
             elif frame.kind == frames.UNABLE:
                 node.link.end_reason = bytes(frame.body).decode("utf-8", "replace")
@@ -375,6 +385,7 @@ class RemoteEngine:
         if self._nodes.get(node.name) is not node:
             return
         del self._nodes[node.name]
+        self._traffic.remove_node(node, why)
         self._reactor.unwatch_fd(node.link.fileno())
         node.link.close()
         lost = [(slot, self._workers[slot]) for slot in sorted(node.slots)]

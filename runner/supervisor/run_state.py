@@ -52,6 +52,8 @@ class WorkerSlot:
     pid: int = 0
     #: The machine that it lives on, where that is not this one.
     node: str = ""
+    #: The same, of the worker that was ready last.
+    last_node: str = ""
     leases: list[int] = field(default_factory=list)
     #: For a source: items it may have made in all, and items that have arrived.
     credit: int = 0

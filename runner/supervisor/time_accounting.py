@@ -114,7 +114,7 @@ class TimeAccount:
         self._settle_until(now)
         return Spent(*self._totals)
 
-    def worker_now(self, name: str, pid: int, now: float) -> WorkerNow:
+    def worker_now(self, name: str, pid: int, now: float, node: str = "") -> WorkerNow:
         """Return the worker as events show it."""
         state = STATES[self._waiting.current[0] if self.state == WAITING_FOR_REASON else self.state]
-        return WorkerNow(name, state, self.spent_until(now), pid, self.items, self.cpu, self.memory)
+        return WorkerNow(name, state, self.spent_until(now), pid, self.items, self.cpu, self.memory, node)

@@ -139,7 +139,7 @@ class WorkerPool(Struct, eq=False):
         """Give work to a worker that is set up."""
         if slot.phase is Phase.STARTING:
             slot.phase = Phase.READY
-        slot.pid, slot.node = message.pid, message.node
+        slot.pid, slot.node, slot.last_node = message.pid, message.node, message.node
         slot.task.update_free_slot(slot)
         slot.task.accepting_workers = None
         slot.task.failed_starts = 0

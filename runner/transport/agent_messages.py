@@ -4,7 +4,7 @@ supervisor ─▶ agent   PLAN (what workers will need) · START (a worker) · S
                       stack) · PAUSE · WRITTEN (output was taken) · CLOSE
 agent ─▶ supervisor   HELLO (who it is) · HEARD (a worker's message) · DIED · REFUSED (a start) · OUTPUT · SHOWS (its
                       position) · WEIGHS (its memory) · STACK · LEAVING (the machine is to be taken away) · UNABLE (it
-                      can do nothing with the plan)
+                      can do nothing with the plan) · TRAFFIC (for how long the network has held it up)
 
 What an agent says executes nothing in the supervisor. A `START` is a pickle, so an agent reads nothing before the
 supervisor has proved who it is.
@@ -21,6 +21,8 @@ from runner.transport.framing import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, FrameE
 
 PLAN, START, SEND, KILL, DUMP, PAUSE, WRITTEN, CLOSE = range(1, 9)
 HELLO, HEARD, DIED, REFUSED, OUTPUT, SHOWS, WEIGHS, STACK, LEAVING, UNABLE = range(33, 43)
+#: Seconds in which an agent had more to send than the network took.
+TRAFFIC = 60
 
 _SHORT, _TEXT = 1 << 16, 1 << 20
 _MESSAGE = MAX_HEADER_BYTES + MAX_PAYLOAD_BYTES
@@ -29,7 +31,7 @@ TO_AGENT = {PLAN: 1 << 28, START: 1 << 28, SEND: _MESSAGE, CLOSE: _TEXT}
 TO_AGENT |= dict.fromkeys((KILL, DUMP, PAUSE, WRITTEN), _SHORT)
 #: What the supervisor takes.
 FROM_AGENT = {HEARD: _MESSAGE, HELLO: _TEXT, DIED: _TEXT, REFUSED: _TEXT, OUTPUT: _TEXT, STACK: _TEXT}
-FROM_AGENT |= dict.fromkeys((SHOWS, WEIGHS, LEAVING, UNABLE), _SHORT)
+FROM_AGENT |= dict.fromkeys((SHOWS, WEIGHS, LEAVING, UNABLE, TRAFFIC), _SHORT)
 
 
 class _AgentStruct(Struct, frozen=True, array_like=True):

@@ -480,3 +480,59 @@ except SystemExit as end:
         "ssl",
     )
     assert loaded(local, "runner.runs", *remote) == ["runner.runs"]
+
+
+NODES = """
+    [run]
+    engine = "agents"
+    [agents]
+    listen = "127.0.0.1:0"
+    [queues.q]
+    [tasks.numbers]
+    call = "work.numbers"
+    outputs = "q"
+    mode = "thread"
+    [tasks.tell]
+    call = "work.tell"
+    inputs = "q"
+    workers = 4
+"""
+
+
+def test_a_function_knows_its_machine_and_so_does_the_record(project, tmp_path: Path):
+    work = """
+        import time
+        from pathlib import Path
+        from runner import Context, task
+
+        @task
+        def numbers(context: Context):
+            print("here", context.node)
+            yield from range(40)
+
+        @task
+        def tell(item: int, context: Context) -> None:
+            Path(f"has-{context.worker}").touch()
+            while len(list(Path().glob("has-*"))) < 4:
+                time.sleep(0.01)
+            print("there", context.node, context.worker)
+    """
+    made = project({"tasks.toml": NODES, "plugins/work.py": work})
+    agents = [
+        made.start("--join", ".runner/runs/last/join", f"--name=n{n}", "--places=2", verb="agent") for n in (1, 2)
+    ]
+    outcome = made.run("tasks.toml", "--json", "--progress", "none")
+    assert outcome.exit == 0, outcome
+    assert {agent.finish().exit for agent in agents} == {0}
+    record = json.loads(outcome.out[outcome.out.index("{") :])
+    told = [line.partition(" | ")[2].split() for line in outcome.err.splitlines() if " | " in line]
+    host = platform.node().partition(".")[0]
+    assert {words[1] for words in told if words[0] == "here"} == {host}
+    placed = {words[2]: words[1] for words in told if words[0] == "there"}
+    assert set(placed.values()) == {"n1", "n2"}
+    workers = {each["name"]: each["node"] for task in record["tasks"] for each in task["workers"]}
+    assert workers.pop("numbers") == ""
+    assert placed.items() <= workers.items()
+    assert {node["name"]: node["workers"] for node in record["nodes"]} == {"n1": 2, "n2": 2}
+    assert all(node["sent"] > 1000 and node["received"] > 1000 and node["left"] is None for node in record["nodes"])
+    assert [each["text"] for each in record["moments"] if each["kind"] == "node"].count("`n1` has joined") == 1
