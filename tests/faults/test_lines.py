@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -86,7 +85,7 @@ def line() -> Iterator[Callable[..., Line]]:
         yield make
 
 
-def tasks(*, lost: str = "2s", items: int = 150, seconds: float = 0.1, durable: bool = False) -> str:
+def tasks(*, lost: str = "2s", items: int = 80, seconds: float = 0.1, durable: bool = False) -> str:
     return TASKS.format(lost=lost, items=items, seconds=seconds, durable=str(durable).lower())
 
 
@@ -108,16 +107,17 @@ def test_a_long_lossy_narrow_line_costs_time_alone(line: Any, project: Any, tmp_
     assert "lost" not in outcome.err, outcome
     assert {agent.finish().exit for agent in agents} == {0}
     assert workers_seen(tmp_path) == 4
-    arrived(tmp_path, 150)
+    arrived(tmp_path, 80)
 
 
-@pytest.mark.parametrize("ends", [(0, 1), (0,), (1,)], ids=["both ways", "to the agent", "from the agent"])
-@pytest.mark.parametrize("seconds", [0.1, 7.0], ids=["short items", "long items"])
+@pytest.mark.parametrize(
+    ("ends", "seconds"),
+    [((0, 1), 0.1), ((0,), 0.1), ((1,), 0.1), ((0, 1), 7.0)],
+    ids=["both ways", "to the agent", "from the agent", "long items"],
+)
 def test_a_bad_line_is_cut(ends: Any, seconds: float, line: Any, project: Any, tmp_path: Path) -> None:
     """Long items leave the connection silent, so that both ends learn of the cut by asking only."""
-    if seconds > 1 and ends != (0, 1):
-        pytest.skip("the ways into one direction are the same as with short ones")
-    bad, items = line(**BAD), 150 if seconds < 1 else 4
+    bad, items = line(**BAD), 80 if seconds < 1 else 4
     project({"tasks.toml": tasks(items=items, seconds=seconds), "plugins/work.py": WORK})
     agents = [bad.agent(end, tmp_path) for end in (0, 1)]
     running = bad.start(0, tmp_path, "run", "tasks.toml")
@@ -152,7 +152,7 @@ def test_a_machine_that_is_suspended_and_wakes_finds_that_the_run_went_on(
             agents[1].process.wait(30)
     assert outcome.exit == 0, outcome
     assert {agent.finish().exit for agent in agents} == {0, 3}
-    arrived(tmp_path, 150)
+    arrived(tmp_path, 80)
 
 
 def test_the_supervisor_s_machine_is_gone_and_a_durable_run_goes_on(line: Any, project: Any, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_the_supervisor_s_machine_is_gone_and_a_durable_run_goes_on(line: Any, p
     outcome = bad.start(0, tmp_path, "resume").finish()
     assert outcome.exit == 0, outcome
     assert {agent.finish().exit for agent in second} == {0}
-    arrived(tmp_path, 150)
+    arrived(tmp_path, 80)
 
 
 BULKY = """
@@ -202,7 +202,7 @@ def test_a_run_whose_line_is_the_limit_says_so(way: str, line: Any, project: Any
 
         @task
         def give():
-            for number in range(80):
+            for number in range(30):
                 yield bytes(50_000 if {way == "to"} else 5)
 
         @task
@@ -216,22 +216,5 @@ def test_a_run_whose_line_is_the_limit_says_so(way: str, line: Any, project: Any
     assert outcome.exit == 0, outcome
     assert agent.finish().exit == 0
     told = " ".join(outcome.err.split())
-    print(told)
     assert "the network to node `n1` limits the run: " in told, outcome
     assert f"full with what goes {way} it" in told, outcome
-
-
-def test_waiting_for_a_moment_is_not_a_cut(line: Any, project: Any, tmp_path: Path) -> None:
-    bad = line(**BAD)
-    project({"tasks.toml": tasks(lost="10s"), "plugins/work.py": WORK})
-    agents = [bad.agent(end, tmp_path) for end in (0, 1)]
-    running = bad.start(0, tmp_path, "run", "tasks.toml")
-    wait_for(lambda: workers_seen(tmp_path) == 4)
-    bad.cut(0, 1)
-    threading.Event().wait(1.5)
-    bad.mend()
-    outcome = running.finish()
-    assert outcome.exit == 0, outcome
-    assert "lost" not in outcome.err, outcome
-    assert {agent.finish().exit for agent in agents} == {0}
-    arrived(tmp_path, 150)
