@@ -1,6 +1,6 @@
 """Runs on two machines with a bad line between them that is cut at random: is an item ever at two places at once?
 
-    PYTHONPATH=tests python bench/networks.py --cuts 100
+    PYTHONPATH=tests python -m bench.networks --cuts 100
 
 Needs root, `ip` and /dev/net/tun. Each run is one with real agents in namespaces of their own; its line has a random
 length, loss and width, and is cut in one direction or both, for good or for a moment, or the far machine is suspended

@@ -53,6 +53,9 @@ class Node:
     shares: MachineShares
     slots: set[int] = field(default_factory=set)
     is_leaving: bool = False
+    #: Starts that it has refused in a row, and until when others are preferred to it.
+    refusals: int = 0
+    avoided_until: float = 0.0
     watches_write: bool = False
 
 

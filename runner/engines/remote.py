@@ -140,7 +140,8 @@ class RemoteEngine:
             worker.node = node
             self._start_placed(worker)
             return 0
-        self._workers[spec.slot] = self._waiting[spec.slot] = worker
+        self._workers[spec.slot] = worker
+        self._places.add_waiting(worker)
         self._is_launcher_behind = True
         self._start_waiting()
         self._refuse_waiting()
@@ -153,7 +154,7 @@ class RemoteEngine:
 
     def withdraw_start(self, slot: int) -> bool:
         """Start it no more; False if it has been started."""
-        if self._waiting.pop(slot, None) is None:
+        if self._places.withdraw(slot) is None:
             return False
         del self._workers[slot]
         self._is_launcher_behind = True
@@ -171,7 +172,7 @@ class RemoteEngine:
     def kill(self, slot: int) -> bool:
         """End the slot's worker at once; `WorkerExited` follows."""
         worker = self._workers.get(slot)
-        if self._waiting.pop(slot, None) is not None:
+        if self._places.withdraw(slot) is not None:
             assert worker is not None
             self._exit(slot, worker, ExitStatus(text="was not started"))
         elif worker is not None and worker.node is not None:
@@ -264,6 +265,10 @@ class RemoteEngine:
         node.link.send(frames.START, slot, worker.generation, [body])
         self._watch_writing(node)
 
+    def _avoid_node(self, node: Node) -> None:
+        """Prefer other machines to one that cannot start a worker; when that is over, look again at what waits."""
+        self._reactor.call_later(self._places.avoid_node(node), self._start_waiting)
+
     def _watch_waiting(self) -> None:
         if not self._is_waiting_watched and self._waiting:
             self._is_waiting_watched = True
@@ -305,7 +310,8 @@ class RemoteEngine:
     def _refuse_waiting(self) -> None:
         """End what waits for a place that it will never have: its task fails with the reason."""
         for slot in list(self._waiting) if self._launcher_refusal else ():
-            worker = self._waiting.pop(slot)
+            worker = self._places.withdraw(slot)
+            assert worker is not None
             self._exit(slot, worker, ExitStatus(text=f"could not be started: {self._launcher_refusal}"))
 
     def _tell(self, text: str) -> None:
@@ -428,6 +434,7 @@ class RemoteEngine:
         assert worker.node is not None
         if type(message) is Ready:
             message = Ready(message.pid, worker.node.name)
+            worker.is_ready, worker.node.refusals, worker.node.avoided_until = True, 0, 0.0
         elif type(message) is Reply or type(message) is Produced:
             for output in message.outputs:
                 if output.block_refs:
@@ -439,6 +446,8 @@ class RemoteEngine:
     def _on_death(self, worker: RemoteWorker, frame: Frame) -> None:
         report = decode_body(frame.body, DeathReport)
         self._places.give_back(worker, worker.node)
+        if worker.node is not None and not worker.is_ready:
+            self._avoid_node(worker.node)
         exit_status = ExitStatus(report.code, report.signal, report.text)
         position = Position(report.lease, report.index, report.width)
         broken = report.socket_broken
@@ -449,6 +458,7 @@ class RemoteEngine:
         assert worker.node is not None
         text = bytes(frame.body).decode("utf-8", "replace").partition(" could not be started: ")[2]
         self._places.give_back(worker, worker.node)
+        self._avoid_node(worker.node)
         exit_status = ExitStatus(text=f"could not be started on node {worker.node.name}: {text}")
         self._exit(frame.slot, worker, exit_status, lost=worker.node.is_leaving)  # a machine that is to go hurries
         self._start_waiting()
