@@ -26,7 +26,15 @@ from msgspec.structs import replace
 from runner import forked_copies
 from runner.cluster.placement import MachineShares
 from runner.cluster.versions import installed_versions
-from runner.engines.engine_events import Announcement, ExitStatus, MessageReceived, WorkerExited, WorkerLeaving
+from runner.engines.engine_events import (
+    Announcement,
+    ExitStatus,
+    MessageReceived,
+    PlacesChanged,
+    WorkerExited,
+    WorkerLeaving,
+)
+from runner.engines.launched_nodes import LaunchedNodes
 from runner.engines.node_traffic import TrafficRecord
 from runner.engines.nodes import Node, NodeDoor, send_plan
 from runner.engines.places import RemoteWorker, WorkerPlaces
@@ -42,10 +50,10 @@ from runner.transport.progress_page import Position
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from runner.cluster.versions import NodeVersions
-    from runner.engines.launcher import Launcher, LaunchReport, WorkerBundle
+    from runner.engines.launched_nodes import OpenLauncher
     from runner.engines.reactor import LocalReactor
     from runner.events import Event, NodeSummary
     from runner.model import Resources
@@ -55,7 +63,6 @@ if TYPE_CHECKING:
     from runner.transport.peer_proof import PeerProof
     from runner.worker.spec import WorkerSpec
 
-    OpenLauncher = Callable[[Callable[[], Sequence[WorkerBundle]], Callable[[LaunchReport], None]], Launcher]
     PrintOutput = Callable[[str, bytes, str, Callable[[], object]], None]
 #: After the end of a connection: until the kernel of the other machine has killed the workers of an agent that died.
 _FENCE_SECONDS = 0.1
@@ -100,10 +107,9 @@ class RemoteEngine:
         self._nodes, self._waiting = self._places.nodes, self._places.waiting
         self._is_waiting_watched = False
         self._traffic = TrafficRecord(reactor)
-        #: What starts machines, if something does; whether that must be told what is wanted; and what it has said.
-        self._launcher: Launcher | None = None
-        self._is_launcher_behind = False
-        self._launcher_waits_for = self._launcher_refusal = ""
+        self._launched = LaunchedNodes(
+            self._workers, self._places, self._tell, self._refuse_waiting, partial(reactor.post_event, PlacesChanged())
+        )
         #: Output that has been printed, by node: appended to by the printer's thread.
         self._printed: deque[tuple[Node, int]] = deque()
         self._takes: dict[int, Callable[[RemoteWorker, Frame], None]] = {
@@ -115,7 +121,7 @@ class RemoteEngine:
             frames.WEIGHS: self._on_weight,
             frames.STACK: self._on_stack,
         }
-        reactor.before_wait.append(self._confirm_output)
+        reactor.before_wait += [self._confirm_output, self._launched.tell_wanted]
         versions = versions or installed_versions(())
         self._door = NodeDoor(reactor, listener, prove, versions, lost, self._on_joined, self._tell)
         if invitation:
@@ -142,7 +148,7 @@ class RemoteEngine:
             return 0
         self._workers[spec.slot] = worker
         self._places.add_waiting(worker)
-        self._is_launcher_behind = True
+        self._launched.is_behind = True
         self._start_waiting()
         self._refuse_waiting()
         self._watch_waiting()
@@ -157,7 +163,7 @@ class RemoteEngine:
         if self._places.withdraw(slot) is None:
             return False
         del self._workers[slot]
-        self._is_launcher_behind = True
+        self._launched.is_behind = True
         return True
 
     def send(self, slot: int, message: ToWorker) -> None:
@@ -226,8 +232,7 @@ class RemoteEngine:
         self._fork_hook.close()
         self._door.close()
         self._reactor.before_wait.remove(self._confirm_output)
-        if self._launcher is not None:
-            self._reactor.before_wait.remove(self._tell_launcher)
+        self._reactor.before_wait.remove(self._launched.tell_wanted)
         links = [node.link for node in self._nodes.values()]
         for link in links:
             self._reactor.unwatch_fd(link.fileno())
@@ -243,8 +248,7 @@ class RemoteEngine:
                 link.receive()
         for link in links:
             link.close()
-        if self._launcher is not None:  # its nodes have ended
-            self._launcher.close()
+        self._launched.close()
         self._nodes.clear()
         self._workers.clear()
         self._waiting.clear()
@@ -278,8 +282,9 @@ class RemoteEngine:
         """Say what is missing if workers have waited for all the time since."""
         self._is_waiting_watched = False
         if before & set(self._waiting):
-            text = self._places.describe_waiting(self._worker_count, self._invitation)
-            self._tell(": ".join(each for each in (text, self._launcher_waits_for) if each))
+            count = max(self._worker_count, len(self._workers))
+            text = self._places.describe_waiting(count, self._invitation)
+            self._tell(": ".join(each for each in (text, self._launched.waits_for) if each))
         elif self._waiting:
             self._watch_waiting()
 
@@ -287,32 +292,18 @@ class RemoteEngine:
 
     def use_launcher(self, open_launcher: OpenLauncher) -> None:
         """Have machines started by what `open_launcher(wanted, report)` returns; it is closed with this."""
-        self._launcher = open_launcher(
-            lambda: self._places.wanted_bundles(self._workers.values(), self._launcher.nodes if self._launcher else ()),
-            self._hear_launcher,
-        )
-        self._reactor.before_wait.append(self._tell_launcher)
+        self._launched.open(open_launcher)
 
-    def _tell_launcher(self) -> None:
-        if self._is_launcher_behind and self._launcher is not None:
-            self._is_launcher_behind = False
-            self._launcher.tell_wanted()
-
-    def _hear_launcher(self, said: LaunchReport) -> None:
-        if said.waiting is not None:
-            self._launcher_waits_for = said.waiting
-        if said.ended and said.ended not in self._nodes:
-            self._tell(f"node `{said.ended}` has ended: {said.why}")
-        if said.refused or said.failed:
-            self._launcher_refusal = said.refused or f"what starts nodes is gone: {said.failed}"
-            self._refuse_waiting()
+    def auto_worker_count(self, task: str) -> int:
+        """Return how many workers a task with `workers = "auto"` has now: one for each place that it could have."""
+        return self._launched.capacity(task, self._max_nodes)
 
     def _refuse_waiting(self) -> None:
         """End what waits for a place that it will never have: its task fails with the reason."""
-        for slot in list(self._waiting) if self._launcher_refusal else ():
+        for slot in list(self._waiting) if self._launched.refusal else ():
             worker = self._places.withdraw(slot)
             assert worker is not None
-            self._exit(slot, worker, ExitStatus(text=f"could not be started: {self._launcher_refusal}"))
+            self._exit(slot, worker, ExitStatus(text=f"could not be started: {self._launched.refusal}"))
 
     def _tell(self, text: str) -> None:
         self._announce(Notice(time.monotonic(), text))
@@ -337,6 +328,7 @@ class RemoteEngine:
         self._reactor.watch_fd(link.fileno(), READ, partial(self._on_ready, node))
         self._traffic.add_node(node)
         self._announce(NodeJoined(time.monotonic(), name, hello.host, int(hello.places), hello.cpus, hello.memory))
+        self._reactor.post_event(PlacesChanged())
         send_plan(link, self._plan)
         self._hear(node, more)
         self._start_waiting()
@@ -422,7 +414,7 @@ class RemoteEngine:
         lost: bool = False,
     ) -> None:
         del self._workers[slot]
-        self._is_launcher_behind = True
+        self._launched.is_behind = True
         self._finish_output(worker.spec.name)
         event = WorkerExited(slot, worker.generation, exit_status, position, stack, socket_broken, lost)
         self._reactor.post_event(event)

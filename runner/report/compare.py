@@ -125,7 +125,7 @@ def _task_figures(record: RunRecord) -> dict[str, dict[str, float | None]]:
     workers = {planned.name: len(planned.workers) for planned in record.plan.tasks}
     found: dict[str, dict[str, float | None]] = {}
     for task in record.tasks:
-        counts = {"workers": workers.get(task.name), "done": task.done or task.sent}
+        counts = {"workers": len(task.workers) or workers.get(task.name), "done": task.done or task.sent}
         found[task.name] = {**counts, "median": task.median, "p99": task.p99, "busy": task.busy}
     return found
 

@@ -140,6 +140,8 @@ class TaskState:
     is_source: bool = field(init=False)
     is_async: bool = field(init=False)
     allows_prefetch: bool = field(init=False)
+    #: It has as many workers as its engine has places: `workers = "auto"` on other machines.
+    follows_places: bool = field(init=False)
     slots: list[WorkerSlot] = field(default_factory=list)
     #: Workers that hold no lease, and those that hold one; one that no longer does is taken out where it is found.
     free_slots: tuple[dict[int, WorkerSlot], dict[int, WorkerSlot]] = field(default_factory=lambda: ({}, {}))
@@ -169,7 +171,9 @@ class TaskState:
     def __post_init__(self) -> None:
         config = self.plan.config
         self.name, self.is_source, self.is_async = self.plan.name, not config.inputs, self.plan.is_async
-        self.allows_prefetch = len(config.workers) > 1 or self.plan.is_only_worker or config.ordered
+        self.follows_places = self.plan.may_follow_places and hasattr(self.engine, "auto_worker_count")
+        several = len(config.workers) > 1 or self.follows_places
+        self.allows_prefetch = several or self.plan.is_only_worker or config.ordered
 
     def update_free_slot(self, slot: WorkerSlot) -> None:
         """Note that a worker has become ready, or holds more or less than before."""

@@ -23,12 +23,13 @@ from runner.supervisor.shutdown import dismiss_worker, fail_task, finish_if_over
 from runner.supervisor.slot_history import history_on_disk
 from runner.supervisor.time_accounting import ENDED, EXECUTING, ITEM, ROOM, STARTING, WAITING_FOR_REASON, TimeAccount
 from runner.text import format_seconds
+from runner.topology import Stage
 from runner.transport.messages import Failure, Stop
-from runner.transport.progress_page import Position
+from runner.transport.progress_page import MAX_PROGRESS_SLOTS, Position
 from runner.worker.failure import may_retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from runner.engines.engine_events import WorkerLeaving
     from runner.ledger.leases import Lease, Verdict
@@ -96,10 +97,33 @@ class WorkerPool(Struct, eq=False):
 
     def _start_task(self, task: TaskState, now: float) -> None:
         names = task.plan.config.workers
+        if task.follows_places:
+            names = self._auto_names(task, 0) or (f"{task.name}-1",)
         self.state.topology.mark_started(task.name)
         task.began_at = now
-        task.chunk_sizer.time_slice = time_slice_for(len(names))
         self.state.emit(events.TaskStarted(now, task.name, names))
+        self._add_slots(task, names, now)
+        self.state.check_ends = True
+        if self.state.ledger.journal is not None:
+            self._end_earlier_worker(task)
+
+    def _auto_names(self, task: TaskState, has: int) -> tuple[str, ...]:
+        """Return the names of the workers that a task gets for places that it does not use yet; it `has` so many."""
+        free = MAX_PROGRESS_SLOTS // 2 - len(self.state.slots)
+        most = min(task.engine.auto_worker_count(task.name), has + free)  # type: ignore[attr-defined]  # it has places
+        return tuple(f"{task.name}-{number}" for number in range(has + 1, most + 1))
+
+    def add_auto_workers(self) -> None:
+        """Give tasks with `workers = "auto"` one worker for each place that has come."""
+        for task in self.state.tasks.values():
+            is_running = self.state.topology.stages[task.name] is Stage.RUNNING and not self.state.stopping
+            if not task.follows_places or not is_running or task.dismissed or task.failure_reason:
+                continue
+            if names := self._auto_names(task, len(task.slots)):
+                self._add_slots(task, names, self.state.clock.now())
+
+    def _add_slots(self, task: TaskState, names: Sequence[str], now: float) -> None:
+        """Give a task workers, which are started with those that are due."""
         for name in names:
             account = TimeAccount(task.wait_reason, self.state.began_at, now, ROOM if task.is_source else ITEM)
             slot = WorkerSlot(len(self.state.slots), name, task, start_at=now, time_account=account)
@@ -108,10 +132,8 @@ class WorkerPool(Struct, eq=False):
                 slot.history = history_on_disk(place, saved, journal.key_files.get((task.name, name), ""))
             self.state.slots.append(slot)
             task.slots.append(slot)
-        self._due += task.slots
-        self.state.check_ends = True
-        if self.state.ledger.journal is not None:
-            self._end_earlier_worker(task)
+            self._due.append(slot)
+        task.chunk_sizer.time_slice = time_slice_for(len(task.slots))
 
     def _end_earlier_worker(self, task: TaskState) -> None:
         """Judge the items at which everything died for the last time: the task's first worker died over them, too."""
