@@ -51,6 +51,7 @@ def one_run(draw: random.Random, folder: Path) -> tuple[str, int, int, int]:
         ends = draw.choice([(0, 1), (0,), (1,)])
         way = draw.choice(["for good", "for good", "for a moment", "suspended"])
         frozen = agents[1].processes() if way == "suspended" else []
+        frozen.sort(key=lambda each: each.pid != agents[1].process.pid)
         for process in reversed(frozen):
             process.send_signal(signal.SIGSTOP)
         line.cut(*ends)

@@ -106,6 +106,8 @@ class RemoteEngine:
         self._places = WorkerPlaces(resources or {})
         self._nodes, self._waiting = self._places.nodes, self._places.waiting
         self._is_waiting_watched = False
+        #: Workers are to be started: all those of one turn together, as a look at all machines takes its time.
+        self._has_new_starts = False
         self._traffic = TrafficRecord(reactor)
         self._launched = LaunchedNodes(
             self._workers, self._places, self._tell, self._refuse_waiting, partial(reactor.post_event, PlacesChanged())
@@ -121,7 +123,7 @@ class RemoteEngine:
             frames.WEIGHS: self._on_weight,
             frames.STACK: self._on_stack,
         }
-        reactor.before_wait += [self._confirm_output, self._launched.tell_wanted]
+        reactor.before_wait += [self._start_new, self._confirm_output, self._launched.tell_wanted]
         versions = versions or installed_versions(())
         self._door = NodeDoor(reactor, listener, prove, versions, lost, self._on_joined, self._tell)
         if invitation:
@@ -148,10 +150,7 @@ class RemoteEngine:
             return 0
         self._workers[spec.slot] = worker
         self._places.add_waiting(worker)
-        self._launched.is_behind = True
-        self._start_waiting()
-        self._refuse_waiting()
-        self._watch_waiting()
+        self._launched.is_behind = self._has_new_starts = True
         return 0
 
     def waits_for_place(self, slot: int) -> bool:
@@ -231,6 +230,7 @@ class RemoteEngine:
         """End all agents, and wait a moment for that: their ends say that their workers are dead."""
         self._fork_hook.close()
         self._door.close()
+        self._reactor.before_wait.remove(self._start_new)
         self._reactor.before_wait.remove(self._confirm_output)
         self._reactor.before_wait.remove(self._launched.tell_wanted)
         links = [node.link for node in self._nodes.values()]
@@ -254,6 +254,14 @@ class RemoteEngine:
         self._waiting.clear()
 
     # -- places ----------------------------------------------------------------------------------------------
+
+    def _start_new(self) -> None:
+        """Start what was asked for in this turn."""
+        if self._has_new_starts:
+            self._has_new_starts = False
+            self._start_waiting()
+            self._refuse_waiting()
+            self._watch_waiting()
 
     def _start_waiting(self) -> None:
         """Start what waits as far as there are places."""

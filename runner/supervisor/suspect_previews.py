@@ -100,7 +100,7 @@ class SuspectReaders(Struct, eq=False):
             slot.suspect_previews = {**question.previews("its reader would not show it"), **self._fatal}
             return False
         slot.death_pending = True
-        slot.task.accepting_workers = None
+        slot.task.count_acceptor(slot)
         reader.asked.append(question)
         self._ask_next(reader)
         return True

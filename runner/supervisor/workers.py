@@ -7,6 +7,7 @@ pidfd readable ─▶ fenced (engine) ─▶ handled ─▶ blame the item it ha
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -62,6 +63,7 @@ class WorkerPool(Struct, eq=False):
     #: Told of the death of a worker that executed in an earlier life of the run.
     on_earlier_death: Callable[[WorkerExited], None] | None = None
     _due: list[WorkerSlot] = field(default_factory=list)
+    #: In the order of time, as all have the same grace.
     _exit_deadlines: dict[int, float] = field(default_factory=dict)
 
     def start_due(self, now: float) -> None:
@@ -75,7 +77,8 @@ class WorkerPool(Struct, eq=False):
                     self._start_worker(slot)
             self._due = [slot for slot in self._due if slot.phase is Phase.WAITING]
         if self._exit_deadlines:
-            for index in [index for index, until in self._exit_deadlines.items() if until <= now]:
+            while self._exit_deadlines and next(iter(self._exit_deadlines.values())) <= now:
+                index = next(iter(self._exit_deadlines))
                 del self._exit_deadlines[index]
                 self.state.slots[index].task.engine.kill(index)
 
@@ -93,7 +96,7 @@ class WorkerPool(Struct, eq=False):
         if not self._due and not self._exit_deadlines:
             return None
         starts = [slot.start_at for slot in self._due if slot.phase is Phase.WAITING]
-        return min([*starts, *self._exit_deadlines.values()], default=None)
+        return min([*starts, *islice(self._exit_deadlines.values(), 1)], default=None)
 
     def _start_task(self, task: TaskState, now: float) -> None:
         names = task.plan.config.workers
@@ -163,7 +166,7 @@ class WorkerPool(Struct, eq=False):
             slot.phase = Phase.READY
         slot.pid, slot.node, slot.last_node = message.pid, message.node, message.node
         slot.task.update_free_slot(slot)
-        slot.task.accepting_workers = None
+        slot.task.count_acceptor(slot)
         slot.task.failed_starts = 0
         self.state.topology.ready_tasks.add(slot.task.name)
         self.state.check_starts = True
@@ -186,7 +189,7 @@ class WorkerPool(Struct, eq=False):
         slot = self.state.slots[event.slot]
         if slot.generation == event.generation and slot.phase in {Phase.STARTING, Phase.READY}:
             slot.retiring = True
-            slot.task.accepting_workers = None
+            slot.task.count_acceptor(slot)
             if slot.phase is Phase.READY:
                 self._retire(slot)
 
@@ -215,6 +218,7 @@ class WorkerPool(Struct, eq=False):
         now = self.state.clock.now()
         slot.phase = Phase.FINISHED
         slot.time_account.enter_state(ENDED, now)
+        self._exit_deadlines.pop(slot.index, None)
         self._exit_deadlines[slot.index] = now + self.state.plan.settings.grace + _EXIT_GRACE
         return now
 
@@ -262,7 +266,7 @@ class WorkerPool(Struct, eq=False):
         expected = slot.phase is Phase.FINISHED or bool(task.failure_reason) or self.state.killing
         again = (slot.restart_requested or (slot.retiring and not task.dismissed)) and not task.failure_reason
         was, slot.phase = slot.phase, Phase.WAITING if again else Phase.GONE
-        task.accepting_workers = None
+        task.count_acceptor(slot)
         if expected or (again and slot.retiring):
             for lease in slot.leases:
                 self.dispatcher.forget_lease(lease)
