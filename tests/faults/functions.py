@@ -8,6 +8,7 @@ reached by replacing its functions in the worker process alone.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import signal
 import sys
@@ -506,3 +507,11 @@ def names_foreign_memory_once(item: int, marker: str) -> int:
 
     child.ProcessPort.send = sending  # type: ignore[method-assign]
     return item
+
+
+def until_there(path: Path) -> Iterator[int]:
+    """Yield numbers until there is a file."""
+    for number in itertools.count():
+        if number % 100 == 0 and path.exists():
+            return
+        yield number
