@@ -229,6 +229,8 @@ class Dispatcher:
         if not slot.leases:
             slot.time_account.enter_state(EXECUTING, self.clock.now())
         slot.leases.append(lease.id)
+        if task.is_async:
+            lease.granted_at = self.clock.now()
         if self.lease_page is not None:
             self.lease_page.note_lease(lease, slot.index, all_at_once=task.is_async)
         if task.plan.config.timeout is not None:

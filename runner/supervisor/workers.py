@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 #: Deaths before the first worker of a task was ready: its set-up is broken.
 MAX_FAILED_STARTS = 3
+#: An item that had been under way for so long when its machine was lost may have been the reason: agents tell of such
+#: items, and of workers that execute many at a time the time of the grant counts.
+LOST_ITEM_SECONDS = 1.0
 _FIRST_PAUSE, _MOST_PAUSE = 0.1, 5.0
 #: A worker that said it has finished has the grace to end, and cuts off itself what takes longer; one that has not
 #: ended so long after that is killed with its group.
@@ -371,7 +374,8 @@ class WorkerPool(Struct, eq=False):
     def _suspects(self, slot: WorkerSlot, lease: Lease, event: WorkerExited) -> tuple[range, int]:
         """Return the items of a lease that may have killed the worker, and how many before them it had finished."""
         if slot.task.is_async:  # all of them were in flight: each is suspect, and is given again alone
-            return range(0 if event.lost else lease.count), 0
+            is_new = event.lost and self.state.clock.now() - lease.granted_at < LOST_ITEM_SECONDS
+            return range(0 if is_new else lease.count), 0
         if event.socket_broken:  # what it did since its last answer was not heard: any of these items may have done it
             return range(lease.count if lease.id == slot.leases[0] else 0), 0
         position = slot.overdue_position or event.position

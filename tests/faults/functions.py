@@ -515,3 +515,14 @@ def until_there(path: Path) -> Iterator[int]:
         if number % 100 == 0 and path.exists():
             return
         yield number
+
+
+async def ends_machines(item: int, bad: int) -> int:
+    """Take the machine down with one item, a moment after it has begun."""
+    import asyncio
+
+    await asyncio.sleep(1.3 if item == bad else 0.2)
+    if item == bad:
+        die("agent SIGKILL")
+        await asyncio.sleep(60)
+    return item

@@ -597,3 +597,20 @@ def test_a_machine_that_refuses_starts_is_not_asked_again_while_there_is_another
         made.start(slot)
     made.until(lambda: len(made.of(Ready)) == 2)
     assert [ready.node for ready in made.of(Ready)] == ["well", "well"]
+
+
+@pytest.mark.slow
+def test_an_async_item_that_takes_machines_down_is_a_dead_letter(tmp_path: Path):
+    """Beside it others are under way: they are given again, and arrive."""
+    collected: list[Any] = []
+    made = plan(
+        [
+            task("source", functions.numbers, outputs="a", args=(12,), mode="thread"),
+            task("work", functions.ends_machines, "a", "b", workers=2, args=(7,), concurrency=4, restarts=Restarts(0)),
+            collector(collected, "b"),
+        ]
+    )
+    outcome = run(made, collected, "agents", agents=5, places=1)
+    assert outcome.result.exit_code == 4, outcome.result
+    assert sorted(collected) == [item for item in range(12) if item != 7]
+    assert len(outcome.of(events.NodeLost)) == 3
