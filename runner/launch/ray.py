@@ -225,7 +225,8 @@ class RayLauncher:
         for agent in self.agents.values():
             if not agent.is_started and agent.where in cluster.free:
                 free = cluster.free[agent.where]
-                cluster.free[agent.where] = [has - needs for has, needs in zip(free, needed(agent.load), strict=True)]
+                left = [has - needs for has, needs in zip(free, needed(agent.load), strict=True)]
+                cluster.free[agent.where] = [max(0.0, each) for each in left]  # it may have been counted by now
         return cluster
 
     def start_agent(self, where: str, load: Counter[Shape]) -> None:
