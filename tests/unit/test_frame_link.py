@@ -133,7 +133,7 @@ def test_a_body_that_is_not_what_it_should_be_is_an_error(data):
 def test_each_kind_has_one_meaning_and_a_bound():
     names = ("PLAN", "START", "SEND", "KILL", "DUMP", "PAUSE", "WRITTEN", "CLOSE")
     assert {getattr(agent_messages, name) for name in names} == set(agent_messages.TO_AGENT)
-    names = ("HELLO", "HEARD", "DIED", "REFUSED", "OUTPUT", "SHOWS", "WEIGHS", "STACK", "LEAVING", "UNABLE")
+    names = ("HELLO", "HEARD", "DIED", "REFUSED", "OUTPUT", "SHOWS", "WEIGHS", "STACK", "LEAVING", "UNABLE", "TRAFFIC")
     assert {getattr(agent_messages, name) for name in names} == set(agent_messages.FROM_AGENT)
     assert not set(agent_messages.TO_AGENT) & set(agent_messages.FROM_AGENT)
 
