@@ -144,7 +144,8 @@ class WorkerNow:
 
     `items` it took or made; `cpu` is its processor time in seconds, `memory` its peak in bytes, that of its process:
     None for a thread. `item_age` is how long it has been at its present item, in seconds, as seen a few times a second;
-    None where that is not known: it waits, it is a source, or it has many at a time (`async def`).
+    None where that is not known: it waits, it is a source, or it has many at a time (`async def`). `node` is its
+    machine, or the last one that it had, if that is not this one.
     """
 
     name: str
@@ -155,6 +156,33 @@ class WorkerNow:
     cpu: float = 0.0
     memory: int | None = None
     item_age: float | None = None
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSummary:
+    """One machine of a run: `joined` and `left` are seconds since the run began; `left` None: it stayed to the end.
+
+    `why` it left. `workers` is how many were started there. `sent` and `received` are the bytes that the supervisor
+    sent to it and received from it. `sending` and `receiving` are shares of its time (0 to 1) in which more was to be
+    sent, in that direction, than the network took; 0 also where the system does not tell. `round_trip` is the last
+    time, in seconds, until the other machine confirmed what it was sent; None: not known.
+    """
+
+    name: str
+    host: str = ""
+    places: int = 0
+    cpus: int = 0
+    memory: int = 0
+    joined: float = 0.0
+    left: float | None = None
+    why: str = ""
+    workers: int = 0
+    sent: int = 0
+    received: int = 0
+    sending: float = 0.0
+    receiving: float = 0.0
+    round_trip: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +244,7 @@ class RunEnded(Event):
     say why it ended before its tasks had; `unfinished` are the tasks without inputs that had not ended by themselves (a
     source among them had more); `unbalanced` names queues that do not add up, which is runner's own fault.
     `idle` is the share of the processors' time in which they had nothing to do, neither for the run nor for others;
-    `cpu` the processor time, in seconds, of runner's own process, with its threads.
+    `cpu` the processor time, in seconds, of runner's own process, with its threads. `nodes` are the other machines.
     """
 
     run: str
@@ -236,6 +264,7 @@ class RunEnded(Event):
     idle: float | None = None
     cpu: float = 0.0
     unfinished: tuple[str, ...] = ()
+    nodes: tuple[NodeSummary, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

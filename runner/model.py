@@ -171,6 +171,7 @@ class TaskConfig:
     ports: tuple[OutputPort, ...] = ()
     mode: Mode | None = None
     workers: tuple[str, ...] = ()  # their names
+    auto_workers: bool = False  # the file says "auto"
     concurrency: int = 100
     batch: Batch | None = None
     ordered: bool = False

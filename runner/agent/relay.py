@@ -27,6 +27,7 @@ from runner.tasks import Reference
 from runner.transport import agent_messages as frames
 from runner.transport import framing
 from runner.transport.agent_messages import AgentPlan, DeathReport, ShownPosition, decode_body, encode_body, plain_text
+from runner.transport.link_meter import LinkMeter
 from runner.transport.messages import Produced, Reply
 from runner.transport.progress_page import Position, ProgressPage
 from runner.transport.stdio import is_pipe_full
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 _SAMPLE, _SLOW_SAMPLE = 0.05, 0.5
 #: A position that has been shown for so long is told: if the machine is lost, its item may have been the reason.
 _STANDS = 1.0
+#: Between two looks at the connection; what they have found is told when it has changed, after five of them.
+_LOOK_SECONDS, _LOOKS_TOLD = 0.1, 5
 #: A stack is told when two looks see the same one, or when it has not come by then.
 _STACK_LOOK, _STACK_LIMIT = 0.025, 2.0
 #: Bytes of output that may be under way to the supervisor; beyond them workers wait, as on any pipe that is full.
@@ -151,6 +154,8 @@ class Relay:
             frames.FREED: self._memory.free_blocks,
             frames.GONE: self._memory.close_twins,
         }
+        self._meter = LinkMeter(link.fileno(), time.monotonic())
+        reactor.call_later(_LOOK_SECONDS, partial(self._look_at_link, _LOOKS_TOLD, 0.0))
         reactor.watch_fd(link.fileno(), READ, self._on_ready)
         reactor.before_wait.append(self._flush_link)
         self._on_ready()  # a connection may have read ahead
@@ -302,6 +307,16 @@ class Relay:
                 self.send(frames.WEIGHS, slot, worker.generation, encode_body(weight))
         if self._is_sampling:
             self._reactor.call_later(pause, self._sample)
+
+    def _look_at_link(self, left: int, told: float) -> None:
+        """Measure for how long the network holds up what is sent, and tell it; `left` looks until it is told again."""
+        self._meter.look(time.monotonic(), is_waiting=self._link.wants_to_write)
+        if left <= 1 and self._meter.full_seconds != told:
+            told = self._meter.full_seconds
+            self.send(frames.TRAFFIC, 0, 0, encode_body(told))
+        if not self.is_over:
+            left = left - 1 if left > 1 else _LOOKS_TOLD
+            self._reactor.call_later(_LOOK_SECONDS, partial(self._look_at_link, left, told))
 
     def _begin_stack(self, slot: int) -> None:
         self._engine.request_stack(slot)

@@ -17,6 +17,7 @@ from runner.check import convert
 from runner.check.structure import is_set_in_file, thread_problems
 from runner.config import toml
 from runner.config.source_map import VALUE_PART
+from runner.model import CLUSTER_ENGINES
 from runner.problems import Problem, quote_name
 from runner.structs import dataclass, field
 from runner.tasks import inspect_shape, parameter_hints
@@ -74,6 +75,11 @@ def _check_declaration(config: Config, task: TaskConfig, function: TaskFunction)
             return []
         why = f"but its function declares threads (at {function_location(function)})"
         return list(thread_problems(config, task, why))
+    if task.key and config.run.durable and config.run.engine in CLUSTER_ENGINES:
+        text = f"source {quote_name(task.name)} has a `key` and runs on other machines, which do not have the keys that"
+        text += " earlier lives of the run have given"
+        place = config.place("tasks", task.name, "key")
+        return [Problem("E318", text, place, hint='say `mode = "thread"`: it stays where the ledger is')]
     try:
         found = function.reference.module != "__main__" and function.reference.load_callable() is function.obj
         found = found or bool(function.reference.provided_name)  # made anew at every call, in a worker too

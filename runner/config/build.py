@@ -202,6 +202,7 @@ class _Builder:
         made = {**defaults, **self.reader.convert_table(raw, grammar.TASK, ("tasks", word), f"task {quote_name(word)}")}
         made.setdefault("call", word)
         made.setdefault("on_error", "dead" if made.get("inputs") else "fail")
+        made["auto_workers"] = value_types.are_auto_workers(made.get("workers"))
         made["workers"] = made["workers"](word) if "workers" in made else value_types.named_workers(word, 1)
         renamed = {"with": "kwargs", "outputs": "ports"}
         return TaskConfig(word, **{renamed.get(key, key): value for key, value in made.items()})

@@ -115,7 +115,7 @@ TASK = KeyTable(
     Key("outputs", types.PORTS,
         "queues it writes: every item goes to each; as a table, named ports, and the function picks", "[]"),
     Key("mode", types.choice("thread", "process"), "how its workers run", 'what the function declares, else "process"'),
-    Key("workers", types.WORKERS, 'a number, a list of names, or "auto" (one for each core)', "1"),
+    Key("workers", types.WORKERS, 'a number, a list of names, or "auto" (one for each core, of all nodes)', "1"),
     Key("concurrency", types.integer(1, 1_000_000), "`async def` only: items in flight in one worker", "100"),
     Key("batch", types.batch_of(BATCH),
         "the function takes a list of items, at most this number; the rest is flushed at the end"),

@@ -200,6 +200,11 @@ def _convert_workers(value: Any, at: ValuePlace) -> Callable[[str], tuple[str, .
     return partial(_name_workers, value)
 
 
+def are_auto_workers(named: Any) -> bool:
+    """Return True if what `WORKERS` has made of a value is "auto"."""
+    return isinstance(named, partial) and named.args == ("auto",)
+
+
 def _name_workers(value: Any, task: str) -> tuple[str, ...]:
     if isinstance(value, list):
         return _listed_workers(value)

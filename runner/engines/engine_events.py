@@ -67,6 +67,10 @@ class Announcement(Struct, frozen=True):
     event: Event
 
 
+class PlacesChanged(Struct, frozen=True):
+    """Machines have more room than before: tasks with `workers = "auto"` may have more workers."""
+
+
 class SignalReceived(Struct, frozen=True):
     """The run itself received a signal."""
 
@@ -79,4 +83,4 @@ class GroupKept(Struct, frozen=True):
     group_number: int
 
 
-EngineEvent = MessageReceived | WorkerExited | WorkerLeaving | Announcement | SignalReceived | GroupKept
+EngineEvent = MessageReceived | WorkerExited | WorkerLeaving | Announcement | PlacesChanged | SignalReceived | GroupKept

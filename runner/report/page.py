@@ -43,7 +43,7 @@ from runner.text import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from runner.events import RunLife, TaskSummary
     from runner.report.record import FailureGroup, RunRecord, Series
@@ -106,6 +106,7 @@ def render_page(record: RunRecord, before: RunRecord | None = None, *, live: boo
         "workers": [(task, worker, sum(astuple(worker.spent))) for task in record.tasks for worker in task.workers][
             :_MOST_WORKERS
         ],
+        "nodes": record.nodes[:_MOST_SHOWN],
         "failures": _shown_failures(record.failures),
         "results": [(task, worker, fit_escaped(text, 1000)) for task, worker, text in results[:_MOST_SHOWN]],
         "resolved": fit_escaped(record.plan.resolved, _MOST_RESOLVED),
@@ -227,7 +228,7 @@ def build_plots(record: RunRecord) -> dict[str, Any]:
         "lives": life_marks(record),
         "rates": throughput_plot(record, width),
         "fill": queue_fill_plot(record, width),
-        "timeline": timeline_rows(series),
+        "timeline": timeline_rows(series, worker_nodes(record)),
         "times": item_times_plot(record.tasks),
     }
 
@@ -278,30 +279,47 @@ def queue_fill_plot(record: RunRecord, width: int = 1) -> list[dict[str, Any]]:
     return queues
 
 
-def timeline_rows(series: Series) -> list[dict[str, Any]]:
-    """Return a row for each worker, or for a few neighbours of one task when there are too many."""
+def worker_nodes(record: RunRecord) -> dict[tuple[str, str], str]:
+    """Return the machine on which each worker was last, by task and worker; none of those that were here."""
+    return {(task.name, worker.name): worker.node for task in record.tasks for worker in task.workers if worker.node}
+
+
+def timeline_rows(series: Series, nodes: Mapping[tuple[str, str], str] | None = None) -> list[dict[str, Any]]:
+    """Return a row for each worker, or for a few neighbours of one task when there are too many.
+
+    Workers on other machines (`nodes`) stand below those that are here, together with those of their machine.
+    """
+    nodes = nodes or {}
     count = sum(len(workers) for workers in series.workers.values())
     together = ceil(count / MAX_TIMELINE_ROWS) or 1
     weights = [end - before for before, end in itertools.pairwise((0.0, *series.at))]
-    rows = []
+    groups: dict[str, dict[str, list[str]]] = {}
     for task, workers in series.workers.items():
-        for start in range(0, len(workers), together):
-            part = list(workers)[start : start + together]
+        for worker in workers:
+            groups.setdefault(nodes.get((task, worker), ""), {}).setdefault(task, []).append(worker)
+    rows = []
+    placed = [(node, task, names) for node, tasks in sorted(groups.items()) for task, names in tasks.items()]
+    for node, task, names in placed:
+        workers = series.workers[task]
+        for start in range(0, len(names), together):
+            part = names[start : start + together]
             name = part[0] if len(part) == 1 else f"{part[0]} to {part[-1]}"
             each_interval = zip(*(workers[one] for one in part), strict=False)
-            rows.append((task, name, [_mean_shares(shares, [1.0] * len(shares)) for shares in each_interval]))
+            shares = [_mean_shares(each, [1.0] * len(each)) for each in each_interval]
+            rows.append((node, task, name, shares))
     width = ceil(len(rows) * len(series.at) / _MOST_CELLS) or 1
     starts = range(0, len(series.at), width)
     return [
         {
             "task": printable_text(task),
             "name": printable_text(name),
+            **({"node": printable_text(node)} if groups.keys() - {""} else {}),
             "every": width,
             "cells": encode_cells(
                 _mean_shares(shares[start : start + width], weights[start : start + width]) for start in starts
             ),
         }
-        for task, name, shares in rows
+        for node, task, name, shares in rows
     ]
 
 

@@ -72,8 +72,9 @@ class Bottleneck:
     """The limit of the run, as one sentence, and what it is made of.
 
     `kind`: "work" (the task's workers are busy), "rate", "concurrency" (of `async def`), "interpreter" (threads share
-    one), "machine" (all cores are busy), "balanced". `workers` is how many the task would have to have for `gain` times
-    the throughput; None: more would not help. `gain` without `workers` is what the sentence's other advice would give.
+    one), "machine" (all cores are busy), "network" (between the supervisor and `node`), "balanced".
+    `workers` is how many the task would have to have for `gain` times the throughput; None: more would not help. `gain`
+    without `workers` is what the sentence's other advice would give.
     """
 
     sentence: str
@@ -81,6 +82,7 @@ class Bottleneck:
     task: str = ""
     workers: int | None = None
     gain: float | None = None
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,8 @@ class RunRecord:
     #: Tasks without inputs that had not ended by themselves: a source among them had more.
     unfinished: tuple[str, ...] = ()
     lives: tuple[events.RunLife, ...] = ()
+    #: The machines that joined, in the order in which they did; of a durable run, those of its last life.
+    nodes: tuple[events.NodeSummary, ...] = ()
     version: int = RECORD_VERSION
 
 

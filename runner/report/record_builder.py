@@ -22,7 +22,7 @@ from runner.report.status import StatusWriter
 from runner.store.records import RECORD_WATCHED_FILE
 from runner.structs import dataclass
 from runner.supervisor.outcome import busy_share, describe_end
-from runner.text import cut_middle, format_duration
+from runner.text import count_with_noun, cut_middle, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +62,8 @@ class RecordBuilder:
         self._failures: dict[tuple[str, str, str], FailureGroup] = {}
         self._incidents: list[Incident] = []
         self._untold = 0
+        #: Machines, as far as events tell of them; the end of the run knows more.
+        self._nodes: dict[str, events.NodeSummary] = {}
         #: Notices that come before the run has begun.
         self._early_incidents: list[Incident] = []
         #: Of a durable run that goes on: what its earlier record says, how long its earlier lives were, in seconds, and
@@ -93,6 +95,8 @@ class RecordBuilder:
                 self._ended = event
                 self._samples.add_last_interval()
             case _ if type(event) in _INCIDENT_TEXTS:
+                if isinstance(event, events.NodeJoined | events.NodeLost):
+                    self._handle_node(event)
                 self._handle_incident(event)
 
     def continue_record(self, earlier: EarlierLives) -> None:
@@ -127,6 +131,16 @@ class RecordBuilder:
             return
         texts = [cut_middle(text, MAX_TEXT_LENGTH) for text in (event.error, event.traceback, event.preview)]
         self._failures[key] = FailureGroup(*key, event.count, event.item, event.worker, *texts)
+
+    def _handle_node(self, event: events.NodeJoined | events.NodeLost) -> None:
+        """Note a machine; of one that joins again, only that it is there."""
+        at = max(0.0, event.at - self._began) if self._head.run else 0.0
+        if isinstance(event, events.NodeJoined):
+            what = (event.node, event.host, event.places, event.cpus, event.memory)
+            if event.node in self._nodes or len(self._nodes) < MAX_INCIDENTS:
+                self._nodes[event.node] = events.NodeSummary(*what, joined=at)
+        elif (node := self._nodes.get(event.node)) is not None:
+            self._nodes[event.node] = replace(node, left=at, why=event.why)
 
     def _handle_incident(self, event: events.Event) -> None:
         kind, text = _INCIDENT_TEXTS[type(event)](event)
@@ -188,7 +202,7 @@ class RecordBuilder:
     def _unfinished_record(self, known: RunRecord) -> RunRecord:
         progress = self._progress
         if progress is None:
-            return replace(known, seconds=self._last - self._began)
+            return replace(known, seconds=self._last - self._began, nodes=tuple(self._nodes.values()))
         counts = progress.tasks
         sources = [task.name for task in known.plan.tasks if not task.inputs]
         balance = Balance(
@@ -202,7 +216,8 @@ class RecordBuilder:
         queues = tuple(
             events.QueueSummary(queue, left=length, most=self._most[queue]) for queue, length in progress.queues.items()
         )
-        found = replace(known, seconds=seconds, balance=balance, tasks=tasks, queues=queues)
+        nodes = tuple(self._nodes.values())
+        found = replace(known, seconds=seconds, balance=balance, tasks=tasks, queues=queues, nodes=nodes)
         return replace(found, limit=find_bottleneck(replace(found, tasks=tuple(map(self._of_this_life, tasks)))))
 
 
@@ -281,6 +296,18 @@ class Recorder(RecordBuilder):
         return record
 
 
+def describe_lost(workers: Sequence[str]) -> str:
+    """Say which workers were lost with a machine.
+
+    >>> describe_lost(["square-1", "square-2"]), describe_lost([])
+    (', and with it 2 workers: square-1, square-2', '')
+    """
+    if not workers:
+        return ""
+    more = ", ..." if len(workers) > 5 else ""
+    return f", and with it {count_with_noun(len(workers), 'worker')}: {', '.join(workers[:5])}{more}"
+
+
 def _describe_death(event: events.WorkerDied) -> tuple[str, str]:
     if event.told:
         return "death", ""
@@ -300,6 +327,8 @@ _INCIDENT_TEXTS: dict[type, Callable[..., tuple[str, str]]] = {
     events.RunStopping: lambda event: ("stop", event.why),
     events.RunKilled: lambda event: ("stop", f"{event.why}: ended at once"),
     events.Notice: lambda event: ("notice", event.text),
+    events.NodeJoined: lambda event: ("node", f"`{event.node}` has joined"),
+    events.NodeLost: lambda event: ("node", f"`{event.node}` {event.why}" + describe_lost(event.workers)),
 }
 
 

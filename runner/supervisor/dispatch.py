@@ -157,8 +157,6 @@ class Dispatcher:
 
     def _feed_in_turn(self, task: TaskState, available: int, *, flush: bool) -> int:
         """Give each worker one lease before any gets two; return how many of the `available` items are left."""
-        if task.accepting_workers is None:
-            task.accepting_workers = sum(slot.accepts_items for slot in task.slots)
         refused: list[WorkerSlot] = []
         mortal = task.plan.config.lifespan is not None  # then it may be one worker alone that gets no more
         for held in range(task.max_leases_per_worker):
@@ -251,6 +249,8 @@ class Dispatcher:
         if not slot.leases:
             slot.time_account.enter_state(EXECUTING, self.clock.now())
         slot.leases.append(lease.id)
+        if task.is_async:
+            lease.granted_at = self.clock.now()
         if self.lease_page is not None:
             self.lease_page.note_lease(lease, slot.index, all_at_once=task.is_async)
         if task.plan.config.timeout is not None:

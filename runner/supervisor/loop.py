@@ -9,7 +9,14 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.engines.engine_events import Announcement, GroupKept, MessageReceived, SignalReceived, WorkerExited
+from runner.engines.engine_events import (
+    Announcement,
+    GroupKept,
+    MessageReceived,
+    PlacesChanged,
+    SignalReceived,
+    WorkerExited,
+)
 from runner.ledger.journal import LedgerImage
 from runner.ledger.ledger import Ledger
 from runner.ledger.restore import MAX_CRASHES
@@ -237,6 +244,8 @@ class Supervisor:
             self._on_kept(event)
         elif isinstance(event, Announcement):
             self.state.emit(event.event)
+        elif isinstance(event, PlacesChanged):
+            self.worker_pool.add_auto_workers()
         else:
             self.worker_pool.on_leaving(event)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +83,12 @@ def workers_of(task: TaskState, now: float) -> tuple[events.WorkerNow, ...]:
     for slot in task.slots:
         if slot.phase is Phase.GONE:
             slot.time_account.enter_state(ENDED, now)
-    return tuple([slot.time_account.worker_now(slot.name, slot.pid, now, slot.item_age(now)) for slot in task.slots])
+    return tuple(
+        [
+            slot.time_account.worker_now(slot.name, slot.pid, now, slot.item_age(now), slot.last_node)
+            for slot in task.slots
+        ]
+    )
 
 
 def _sample_items(task: TaskState, now: float) -> None:
@@ -229,6 +234,7 @@ def conclude_run(
         idle=processors.idle_share(),
         cpu=processors.cpu_seconds(),
         unfinished=unfinished,
+        nodes=tuple(_summarize_nodes(state, now)),
     )
     state.emit(ended)
     lines = {line.name: line.counts for line in ledger.subscriptions}
@@ -273,6 +279,14 @@ def _summarize_task(state: RunState, task: TaskState, now: float) -> events.Task
         workers=workers,
         results=dict(task.results),
     )
+
+
+def _summarize_nodes(state: RunState, now: float) -> Iterator[events.NodeSummary]:
+    """Yield the machines of the engines that have some: with times since the run began."""
+    for engine in dict.fromkeys(task.engine for task in state.tasks.values()):
+        for node in engine.summarize_nodes(now) if hasattr(engine, "summarize_nodes") else ():
+            left = None if node.left is None else node.left - state.began_at
+            yield replace(node, joined=max(0.0, node.joined - state.began_at), left=left)
 
 
 def _summarize_queues(state: RunState, longest_queues: Mapping[str, int]) -> Iterator[events.QueueSummary]:

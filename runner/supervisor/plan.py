@@ -13,7 +13,7 @@ from runner.chunk_sizing import shared_discount_for
 from runner.config import resolved
 from runner.events import Machine, QueuePlanned, RunLife, RunPlan, TaskPlanned
 from runner.ledger.subscriptions import Subscription
-from runner.model import AgentSettings, RaySettings
+from runner.model import CLUSTER_ENGINES, AgentSettings, RaySettings
 from runner.secret_masks import SecretMask
 from runner.structs import dataclass, field
 from runner.topology import TaskNode, Topology
@@ -49,6 +49,11 @@ class TaskPlan:
     def name(self) -> str:
         """Return the task's name."""
         return self.config.name
+
+    @property
+    def may_follow_places(self) -> bool:
+        """Return True if it may have as many workers as its engine has places: not a source, whose items come again."""
+        return self.config.auto_workers and self.mode == "process" and bool(self.config.inputs)
 
     @property
     def has_boxes(self) -> bool:
@@ -203,7 +208,7 @@ class Plan:
             attempts=config.attempts,
             retry_on=config.retry_on,
             timeout=config.timeout if task.is_async else None,
-            is_only_worker=task.is_only_worker,
+            is_only_worker=task.is_only_worker and not (task.may_follow_places and engine in CLUSTER_ENGINES),
             timed=config.timeout is not None,
             retried_run=self.retried_run,
             max_item_bytes=self.settings.max_item,

@@ -6,7 +6,7 @@ supervisor ─▶ agent   PLAN (what workers will need) · START (a worker) · S
 agent ─▶ supervisor   HELLO (who it is) · HEARD (a worker's message) · DIED · REFUSED (a start) · OUTPUT · SHOWS (its
                       position) · WEIGHS (its memory) · STACK · LEAVING (the machine is to be taken away) · UNABLE (it
                       can do nothing with the plan) · MADE (bytes of its own arenas, before the message that
-                      names them)
+                      names them) · TRAFFIC (for how long the network has held it up)
 
 What an agent says executes nothing in the supervisor. A `START` is a pickle, so an agent reads nothing before the
 supervisor has proved who it is.
@@ -24,6 +24,8 @@ from runner.transport.framing import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, FrameE
 
 PLAN, START, SEND, KILL, DUMP, PAUSE, WRITTEN, CLOSE, BLOCK, LENT, FREED, GONE = range(1, 13)
 HELLO, HEARD, DIED, REFUSED, OUTPUT, SHOWS, WEIGHS, STACK, LEAVING, UNABLE, MADE = range(33, 44)
+#: Seconds in which an agent had more to send than the network took.
+TRAFFIC = 60
 
 _SHORT, _TEXT = 1 << 16, 1 << 20
 _MESSAGE = MAX_HEADER_BYTES + MAX_PAYLOAD_BYTES
@@ -33,7 +35,7 @@ TO_AGENT |= dict.fromkeys((LENT, FREED, GONE), 1 << 28) | {BLOCK: MAX_BYTES_IN_U
 TO_AGENT |= dict.fromkeys((KILL, DUMP, PAUSE, WRITTEN), _SHORT)
 #: What the supervisor takes.
 FROM_AGENT = {HEARD: _MESSAGE, HELLO: _TEXT, DIED: _TEXT, REFUSED: _TEXT, OUTPUT: _TEXT, STACK: _TEXT}
-FROM_AGENT |= dict.fromkeys((SHOWS, WEIGHS, LEAVING, UNABLE), _SHORT) | {MADE: MAX_BYTES_IN_USE + 16}
+FROM_AGENT |= dict.fromkeys((SHOWS, WEIGHS, LEAVING, UNABLE, TRAFFIC), _SHORT) | {MADE: MAX_BYTES_IN_USE + 16}
 
 
 class _AgentStruct(Struct, frozen=True, array_like=True):

@@ -95,6 +95,8 @@ class WorkerSpec(Struct, frozen=True):
     inline_payloads: bool = False
     #: The field by which a durable run knows its items again (`item_keys`).
     key: str = ""
+    #: The machine that it is started on, as the run calls it; empty: the one where the command runs.
+    node: str = ""
     #: It executes nothing, and shows items instead (`worker.suspect_preview`).
     previews_suspects: bool = False
 

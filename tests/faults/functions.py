@@ -8,6 +8,7 @@ reached by replacing its functions in the worker process alone.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import signal
 import sys
@@ -505,4 +506,23 @@ def names_foreign_memory_once(item: int, marker: str) -> int:
         send(self, message)
 
     child.ProcessPort.send = sending  # type: ignore[method-assign]
+    return item
+
+
+def until_there(path: Path) -> Iterator[int]:
+    """Yield numbers until there is a file."""
+    for number in itertools.count():
+        if number % 100 == 0 and path.exists():
+            return
+        yield number
+
+
+async def ends_machines(item: int, bad: int) -> int:
+    """Take the machine down with one item, a moment after it has begun."""
+    import asyncio
+
+    await asyncio.sleep(1.3 if item == bad else 0.2)
+    if item == bad:
+        die("agent SIGKILL")
+        await asyncio.sleep(60)
     return item

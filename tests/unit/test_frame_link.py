@@ -208,7 +208,9 @@ def test_a_body_that_is_not_what_it_should_be_is_an_error(data):
 def test_each_kind_has_one_meaning_and_a_bound():
     names = ("PLAN", "START", "SEND", "KILL", "DUMP", "PAUSE", "WRITTEN", "CLOSE", "BLOCK", "LENT", "FREED", "GONE")
     assert {getattr(agent_messages, name) for name in names} == set(agent_messages.TO_AGENT)
-    names = ("HELLO", "HEARD", "DIED", "REFUSED", "OUTPUT", "SHOWS", "WEIGHS", "STACK", "LEAVING", "UNABLE", "MADE")
+    names = (
+        "HELLO", "HEARD", "DIED", "REFUSED", "OUTPUT", "SHOWS", "WEIGHS", "STACK", "LEAVING", "UNABLE", "MADE", "TRAFFIC",
+    )  # fmt: skip
     assert {getattr(agent_messages, name) for name in names} == set(agent_messages.FROM_AGENT)
     assert not set(agent_messages.TO_AGENT) & set(agent_messages.FROM_AGENT)
 

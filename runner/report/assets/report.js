@@ -214,16 +214,17 @@
     };
   }
 
-  // What stands beside the rows: every worker where there is room, else the tasks.
+  // What stands beside the rows: every worker where there is room, else the tasks; those of other machines with these.
   function named(rows, high) {
-    if (high >= 12) return rows.map((row, i) => [i + 0.5, row.name]);
+    const placed = (name, node) => (node ? `${node}: ${name}` : name);
+    if (high >= 12) return rows.map((row, i) => [i + 0.5, placed(row.name, row.node)]);
     const found = [];
     rows.forEach((row, i) => {
       const last = found[found.length - 1];
-      if (last && last.task === row.task) last.end = i + 1;
-      else found.push({ task: row.task, start: i, end: i + 1 });
+      if (last && last.task === row.task && last.node === row.node) last.end = i + 1;
+      else found.push({ task: row.task, node: row.node, start: i, end: i + 1 });
     });
-    return found.map((group) => [(group.start + group.end) / 2, group.task]);
+    return found.map((group) => [(group.start + group.end) / 2, placed(group.task, group.node)]);
   }
 
   function paint(u, rows, x) {
@@ -244,9 +245,10 @@
         bar(ink, row.cells[i], paints, places[i], places[next], top, bottom);
         i = next;
       }
-      if (r && rows[r - 1].task !== row.task) {
+      const machine = r && rows[r - 1].node !== row.node;
+      if (machine || (r && rows[r - 1].task !== row.task)) {
         ink.fillStyle = colour("quiet");
-        ink.fillRect(u.bbox.left, Math.round(top) - 1, u.bbox.width, 1);
+        ink.fillRect(u.bbox.left, Math.round(top) - (machine ? 2 : 1), u.bbox.width, machine ? 3 : 1);
       }
     });
     ink.restore();
@@ -282,7 +284,8 @@
     });
     if (low < levels) parts.push(`${data.states.ended} ${Math.round((100 * (levels - low)) / levels)} %`);
     const task = row.name === row.task ? "" : ` (${row.task})`;
-    out.textContent = `${seconds(x[i])}  ${row.name}${task}: ${parts.join(", ")}`;
+    const node = row.node ? ` on ${row.node}` : "";
+    out.textContent = `${seconds(x[i])}  ${row.name}${task}${node}: ${parts.join(", ")}`;
   }
 
   // -- on the page ---------------------------------------------------------------------------
