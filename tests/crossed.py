@@ -5,7 +5,8 @@ by item, and what is decided over each item whose worker is gone. Then, for each
 was sent into it is what has ended in them, once each; what an ordered task sends has the order of its inputs; an only
 worker ends what it reads in the order of the queue; and nothing is left. Of queues that drop items, so many are missing
 as the balance says, and none of them was ever given to a worker; of queues with priorities, what is granted is never
-behind what waits.
+behind what waits. Of queues with lanes, an item begins only when all that came before it in its lane have ended, and
+no two workers execute items of one bucket at the same time.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class CrossedFleet(FakeEngine):
         self.flying: dict[tuple[int, int], list[tuple[Any, Any]]] = defaultdict(list)
         #: Workers that are being killed: nothing that they say counts.
         self.hushed: set[tuple[int, int]] = set()
+        self.lanes = LaneWatch(made)
 
     # -- what comes out ------------------------------------------------------------------------
 
@@ -107,10 +109,11 @@ class CrossedFleet(FakeEngine):
             ports[port].append(item)
         found = []
         for at, group in enumerate(worker.spec.output_groups):
-            ranks: dict[float, list[Item]] = defaultdict(list)
+            parts: dict[tuple[float, int], list[Item]] = defaultdict(list)
             for item in ports[group.port]:
-                ranks[self.rank(item) if group.has_priorities else 0.0].append(item)
-            found += [Output(at, len(items), 10 * len(items), items, (), rank) for rank, items in ranks.items()]
+                rank = self.rank(item) if group.has_priorities else 0.0
+                parts[rank, bucket_of(item, group.bucket_bits) if group.lane else 0].append(item)
+            found += [Output(at, len(items), 10 * len(items), items, (), *part) for part, items in parts.items()]
         return tuple(found)
 
     def rank(self, item: Item) -> float:
@@ -126,7 +129,9 @@ class CrossedFleet(FakeEngine):
         for output in message.outputs:
             for queue in worker.spec.output_groups[output.group_index].queues:
                 self.book.sent[queue] += output.payload
+        ended = list(ended)
         self.book.done[name] += ended
+        self.lanes.over(worker, name, [*ended, *(item for item, again in failures if not again)])
         for item, again in failures:
             if again:
                 self.book.again[name].add(item)
@@ -146,6 +151,7 @@ class CrossedFleet(FakeEngine):
         if again:
             self.book.again[task_name].add(item)
         else:
+            self.lanes.over(None, task_name, [item])
             self._fail(task_name, item)
 
     def _leave(self, worker: FakeWorker, *, last: bool = False) -> None:
@@ -194,7 +200,7 @@ class CrossedFleet(FakeEngine):
         if at < len(work) and late and spec.is_only_worker:
             self._tell(worker, grant, at, so_far, more=True)
             worker.told, so_far = at, _Answered()
-        elif at == len(work) or late or (so_far.failures and spec.ordered):
+        elif at == len(work) or late or (so_far.failures and spec.stops_at_failure):
             self._tell(worker, grant, at, so_far)
             return
         batch = work[at : at + (spec.batch or 1)]
@@ -203,6 +209,7 @@ class CrossedFleet(FakeEngine):
         outcomes = [self.script.outcome(spec.task, item, attempt, part.crashes) for part, item in batch]
         outcome = min(outcomes, key=("kill", "hang", "fail", "ok").index)
         seconds = sum(self.script.seconds(spec.task, item) for _, item in batch)
+        self.lanes.begin(worker, grant, at, [item for _, item in batch])
 
         def done() -> Any:
             if not worker.alive:
@@ -210,6 +217,8 @@ class CrossedFleet(FakeEngine):
             if outcome == "kill":
                 return self._die(worker)
             items = [item for _, item in batch]
+            is_over = outcome == "ok" or attempt >= spec.attempts
+            self.lanes.end(worker, grant, items if is_over else ())
             if outcome == "fail":
                 again = attempt < spec.attempts
                 so_far.failures.append(_failure(at - worker.told, len(batch), again=again))
@@ -257,6 +266,7 @@ class CrossedFleet(FakeEngine):
             worker.busy = True
             worker.suspect = worker.suspect or any(part.crashes for part, _ in work)
             outcome = self._outcome_of(worker, work)
+            self.lanes.begin(worker, grant, 0, [item for _, item in work])
             seconds = sum(self.script.seconds(worker.spec.task, item) for _, item in work)
             self.hub.at(seconds, lambda each=flying[-1], outcome=outcome: self._land(worker, each, outcome))
 
@@ -279,6 +289,7 @@ class CrossedFleet(FakeEngine):
         for grant, work in landed:
             failures: tuple[Failure, ...] = ()
             items = [item for _, item in work]
+            self.lanes.end(worker, grant, ())
             if outcome == "fail" and grant is each[0]:
                 again = work[0][0].attempt < worker.spec.attempts
                 failures = (_failure(0, len(work), again=again),)
@@ -306,7 +317,130 @@ class CrossedFleet(FakeEngine):
     def _die(self, worker: FakeWorker) -> Any:
         died = super()._die(worker)
         self.flying.pop(_who(worker), None)
+        self.lanes.die(worker)
         return died
+
+
+#: Lanes of an item, of which two share a bucket.
+_LANES, _BUCKETS = 5, 3
+
+
+def lane_of(item: Item) -> int:
+    """The lane of an item: its number at its source, as it were a customer's."""
+    return int(item[1]) % _LANES
+
+
+def bucket_of(item: Item, bits: int) -> int:
+    """The number of its bucket, as messages have it: the first bits of a hash, behind a one."""
+    return (1 << bits) | (lane_of(item) % _BUCKETS << (bits - 2))
+
+
+class LaneWatch:
+    """Follows what is executed of queues with lanes: where, by whom, and after what. It knows which queue a lease is of."""
+
+    def __init__(self, made: Plan) -> None:
+        self.made = made
+        self.seed = 0
+        self.supervisor: Supervisor
+        #: By queue, group of readers and lane: what has not ended, in the order in which it came.
+        self.waiting: dict[tuple[str, str, int], list[Item]] = defaultdict(list)
+        #: By queue, group and bucket: the worker that executes something of it, and in which lease.
+        self.running: dict[tuple[str, str, int], tuple[int, int, int]] = {}
+        #: What a worker has done, and not said yet.
+        self.unsaid: dict[tuple[int, int], set[Item]] = defaultdict(set)
+        self.begun = 0
+
+    def group(self, queue: str, reader: str) -> str:
+        return reader if self.made.queues[queue].fanout == "copy" else ""
+
+    def _laned(self, task_name: str) -> list[tuple[str, str]]:
+        inputs = self.made.tasks[task_name].config.inputs
+        return [(queue, self.group(queue, task_name)) for queue in inputs if self.made.queues[queue].lane]
+
+    def put(self, queue: str, items: Iterable[Item]) -> None:
+        if not self.made.queues[queue].lane:
+            return
+        readers = [name for name, each in self.made.tasks.items() if queue in each.config.inputs]
+        for group in dict.fromkeys(self.group(queue, reader) for reader in readers):
+            for item in items:
+                self.waiting[queue, group, lane_of(item)].append(item)
+
+    def begin(self, worker: FakeWorker, grant: Grant, at: int, items: list[Item]) -> None:
+        """Check that these, which are `at` that place of the lease, may be executed now, in one batch."""
+        if not self._laned(worker.spec.task):
+            return
+        lease = self.supervisor.ledger.leases.get(grant.lease)
+        if lease is None:  # its worker is being killed
+            return
+        who = (*_who(worker), grant.lease)
+        for line, piece in lease.locate_ranges(at - lease.finished_items, len(items)):
+            queue, group = line.queue, self.group(line.queue, worker.spec.task)
+            if not self.made.queues[queue].lane:
+                continue
+            for item in piece.chunk.payload[piece.start : piece.start + piece.count]:
+                self._begin_item(queue, group, item, who, items)
+
+    def _begin_item(self, queue: str, group: str, item: Item, who: tuple[int, int, int], batch: list[Item]) -> None:
+        where = (queue, group, lane_of(item) % _BUCKETS)
+        other = self.running.get(where)
+        assert other in (None, who), f"seed {self.seed}: {who} executes {item} of {where} beside {other}"
+        self.running[where] = who
+        self.begun += 1
+        came = self.waiting[queue, group, lane_of(item)]
+        if came.count(item) != 1:  # of one that came twice nobody knows which this is
+            return
+        before = [each for each in came[: came.index(item)] if came.count(each) == 1]
+        late = [each for each in before if each not in self.unsaid[who[:2]] and each not in batch]
+        assert not late, f"seed {self.seed}: {item} of `{queue}` is executed before {late}"
+
+    def end(self, worker: FakeWorker, grant: Grant, done: Iterable[Item]) -> None:
+        """The worker executes nothing of this lease at this moment; some of it is done."""
+        who = (*_who(worker), grant.lease)
+        self.running = {where: each for where, each in self.running.items() if each != who}
+        self.unsaid[_who(worker)].update(done)
+
+    def die(self, worker: FakeWorker) -> None:
+        self.running = {where: each for where, each in self.running.items() if each[:2] != _who(worker)}
+        self.unsaid.pop(_who(worker), None)
+
+    def over(self, worker: FakeWorker | None, task_name: str, items: Iterable[Item]) -> None:
+        """These have ended for good."""
+        for item in items:
+            for queue, group in self._laned(task_name):
+                came = self.waiting[queue, group, lane_of(item)] if item[0] != "letter" else []
+                if item in came:
+                    came.remove(item)
+            if worker is not None:
+                self.unsaid[_who(worker)].discard(item)
+
+
+def lanes_hold(supervisor: Supervisor) -> None:
+    """What a line with lanes says of itself is what its pieces and the leases say."""
+    leased: Counter[tuple[str, int]] = Counter()
+    for lease in supervisor.ledger.leases.values():
+        for line, piece in lease.item_ranges:
+            if line.has_lanes:
+                leased[line.name, line.bucket_of(piece.chunk)] += piece.count
+    for line in supervisor.ledger.subscriptions:
+        if not line.has_lanes or line.abandoned:
+            continue
+        asleep: Counter[int] = Counter()
+        for *_, piece, _ in line.sleeping_ranges:
+            asleep[line.bucket_of(piece.chunk)] += piece.count
+        unkept = sum(piece.count for _, piece in line.unkept_ranges)
+        free, blocked = set(), 0
+        for number, bucket in line.buckets.items():
+            held = sum(piece.count for piece in bucket.pieces)
+            assert bucket.items == held, f"{line.name}, {number}: {bucket}"
+            assert bucket.busy_items == leased[line.name, number] + asleep[number], f"{line.name}, {number}: {bucket}"
+            if bucket.busy_items:
+                blocked += held
+            elif held:
+                free.add(number)
+        assert line.sleeping_items == blocked + unkept + asleep.total(), line.name
+        assert {number for *_, number in line.turn} == free, line.name
+        assert len(line.turn) == len(free), line.name
+        assert line.count == blocked + unkept + asleep.total() + sum(line.buckets[each].items for each in free)
 
 
 @dataclass
@@ -445,6 +579,24 @@ def with_drops_and_orders(made: Plan, seed: int) -> Plan:
     return ranked
 
 
+def with_lanes(made: Plan, seed: int) -> Plan:
+    """The same topology, most of whose queues have lanes, and whose tasks keep no other order."""
+    draw = random.Random(f"lanes {seed}")
+    letters = {each.config.dead for each in made.tasks.values()}
+    queues = {
+        name: _with(queue, lane="customer" if name not in letters and draw.random() < 0.8 else "")
+        for name, queue in made.queues.items()
+    }
+    tasks = {
+        name: _with(each, config=_with(each.config, ordered=False))
+        if any(queues[queue].lane for queue in each.config.inputs)
+        else each
+        for name, each in made.tasks.items()
+    }
+    laned: Plan = _with(made, queues=queues, tasks=tasks)
+    return laned
+
+
 def _planned(tasks: list[Any], queues: dict[str, QueueConfig]) -> Plan:
     made = plan(tasks, list(queues.values()))
     shapes = {each.name: Shape("async" if each.concurrency != 100 else "function") for each in tasks}
@@ -509,11 +661,13 @@ def run(
                 else list(payload)
             )
             book.put[queue] += found
+            fleet.lanes.put(queue, found)
             book.by_sender[sender or "", queue] += found
         put(queue, chunks, sender)
 
     def passed(line: Any, payload: Any, size: int, sender: str, task_: str, worker: int) -> Any:
         book.put[line.queue] += payload
+        fleet.lanes.put(line.queue, payload)
         book.by_sender[sender, line.queue] += payload
         return pass_item(line, payload, size, sender, task_, worker)
 
@@ -531,6 +685,7 @@ def run(
     supervisor.ledger.grant_lease = granted  # type: ignore[method-assign, assignment]
     supervisor.ledger.put = watched  # type: ignore[method-assign]
     supervisor.ledger.pass_item = passed  # type: ignore[method-assign, assignment]
+    fleet.lanes.supervisor, fleet.lanes.seed = supervisor, play.seed
     if watch is not None:
         hub.check = lambda: watch(supervisor)
     result = supervisor.run()
@@ -538,14 +693,16 @@ def run(
     return result, fleet, supervisor
 
 
-def check(seed: int, *, durable: bool = False, ranked: bool = False) -> int:
+def check(seed: int, *, durable: bool = False, ranked: bool = False, laned: bool = False) -> int:
     """One seed is one schedule; nothing may be lost, doubled, out of order or left in it. Return what was dropped.
 
-    `ranked`: some queues drop items, and some have another order.
+    `ranked`: some queues drop items, and some have another order. `laned`: most have lanes; return what was executed
+    of these.
     """
     items = random.Random(f"items {seed}").choice([1, 5, 20, 100])
     made = with_drops_and_orders(topology(seed), seed) if ranked else topology(seed)
-    result, fleet, _ = run(made, script(seed), items, durable=durable)
+    made = with_lanes(made, seed) if laned else made
+    result, fleet, _ = run(made, script(seed), items, lanes_hold if laned else None, durable=durable)
     book = fleet.book
     dead = sum(len(found) for name, found in book.failed.items() if made.tasks[name].config.on_error == "dead")
     assert all(each.how == "ok" for each in result.tasks.values()), f"seed {seed}: {result}"
@@ -554,10 +711,11 @@ def check(seed: int, *, durable: bool = False, ranked: bool = False) -> int:
     dropped = everything_ends_once(made, fleet, result.lines, seed)
     for each in made.tasks.values():
         if each.config.inputs and each.config.ordered:
-            leaves_in_order(each, book, {name: queue.order for name, queue in made.queues.items()}, seed)
+            orders = {name: "lanes" if queue.lane else queue.order for name, queue in made.queues.items()}
+            leaves_in_order(each, book, orders, seed)
         if each.config.inputs and not each.config.ordered:
             ends_in_order(made, each, book, seed)
-    return dropped
+    return fleet.lanes.begun if laned else dropped
 
 
 def everything_ends_once(made: Plan, fleet: CrossedFleet, lines: Any, seed: int) -> int:
@@ -615,8 +773,10 @@ def leaves_in_order(each: Any, book: Book, orders: dict[str, str], seed: int) ->
         for output in dict.fromkeys(each.config.outputs):
             if orders[output] == "priority":  # what leaves together is parted by its priorities
                 continue
-            left = [places[item[:-1]] for item in book.by_sender[each.name, output] if item[:-1] in places]
-            assert left == sorted(left), f"seed {seed}: {each.name} sent {left} into `{output}`"
+            sent = [item for item in book.by_sender[each.name, output] if item[:-1] in places]
+            for lane in range(_LANES) if orders[output] == "lanes" else (None,):  # or by its lanes
+                left = [places[item[:-1]] for item in sent if lane in (None, lane_of(item))]
+                assert left == sorted(left), f"seed {seed}: {each.name} sent {left} into `{output}`"
 
 
 def ends_in_order(made: Plan, each: Any, book: Book, seed: int) -> None:
@@ -624,7 +784,9 @@ def ends_in_order(made: Plan, each: Any, book: Book, seed: int) -> None:
     (queue, *others), config = each.config.inputs, each.config
     readers = [other for other in made.tasks.values() if queue in other.config.inputs]
     competes = len(readers) > 1 and made.queues[queue].fanout != "copy"
-    if others or competes or each.is_async or len(config.workers) > 1 or made.queues[queue].is_ranked:
+    if others or competes or each.is_async or len(config.workers) > 1:
+        return
+    if made.queues[queue].is_ranked or made.queues[queue].lane:
         return
     places = {item: at for at, item in enumerate(book.put[queue])}
     if len(places) == len(book.put[queue]):

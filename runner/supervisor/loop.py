@@ -417,6 +417,8 @@ def _task_state(plan: Plan, task: TaskPlan, engine: Engine) -> TaskState:
             queue for queue in config.outputs_and_dead if not (plan.queues[queue].loop or plan.queues[queue].drops)
         ),
         takes_singly=task.takes_singly or any(plan.queues[queue].is_ranked for queue in config.inputs),
+        reads_lanes=plan.keeps_lanes(config),
+        shares_lanes=any(plan.queues[queue].lane and plan.queues[queue].fanout == "share" for queue in config.inputs),
         rate_limiter=None if config.rate is None else TokenBucket(config.rate.count, config.rate.period),
         shared_discount=plan.shared_discount(config),
     )

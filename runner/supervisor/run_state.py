@@ -131,6 +131,9 @@ class TaskState:
     bounding_queues: tuple[str, ...]
     #: It reads a queue in which what is next is decided when it is granted.
     takes_singly: bool = False
+    #: It reads a queue with lanes; one that other tasks read too.
+    reads_lanes: bool = False
+    shares_lanes: bool = False
     #: Asked for at every chunk: the task's name, whether it has no inputs, whether a worker executes items side by
     #: side, and whether it may hold a second lease. An only worker that hands back may not: what it hands back would
     #: come after the one that waits, out of order.
