@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fake_engine import FakeClock, FakeEngine, FakeReactor, FakeWorker, Script, check_end, plan, task
+from lane_watch import LANES, LaneWatch, bucket_of, lane_of, lanes_hold
 from virtual_disk import VirtualDisk, VirtualKeeper
 
 from runner.engines.engine_events import MessageReceived, WorkerExited
@@ -80,7 +81,7 @@ class CrossedFleet(FakeEngine):
         self.flying: dict[tuple[int, int], list[tuple[Any, Any]]] = defaultdict(list)
         #: Workers that are being killed: nothing that they say counts.
         self.hushed: set[tuple[int, int]] = set()
-        self.lanes = LaneWatch(made)
+        self.lanes: LaneWatch = LaneWatch(made)
 
     # -- what comes out ------------------------------------------------------------------------
 
@@ -317,130 +318,7 @@ class CrossedFleet(FakeEngine):
     def _die(self, worker: FakeWorker) -> Any:
         died = super()._die(worker)
         self.flying.pop(_who(worker), None)
-        self.lanes.die(worker)
         return died
-
-
-#: Lanes of an item, of which two share a bucket.
-_LANES, _BUCKETS = 5, 3
-
-
-def lane_of(item: Item) -> int:
-    """The lane of an item: its number at its source, as it were a customer's."""
-    return int(item[1]) % _LANES
-
-
-def bucket_of(item: Item, bits: int) -> int:
-    """The number of its bucket, as messages have it: the first bits of a hash, behind a one."""
-    return (1 << bits) | (lane_of(item) % _BUCKETS << (bits - 2))
-
-
-class LaneWatch:
-    """Follows what is executed of queues with lanes: where, by whom, and after what. It knows which queue a lease is of."""
-
-    def __init__(self, made: Plan) -> None:
-        self.made = made
-        self.seed = 0
-        self.supervisor: Supervisor
-        #: By queue, group of readers and lane: what has not ended, in the order in which it came.
-        self.waiting: dict[tuple[str, str, int], list[Item]] = defaultdict(list)
-        #: By queue, group and bucket: the worker that executes something of it, and in which lease.
-        self.running: dict[tuple[str, str, int], tuple[int, int, int]] = {}
-        #: What a worker has done, and not said yet.
-        self.unsaid: dict[tuple[int, int], set[Item]] = defaultdict(set)
-        self.begun = 0
-
-    def group(self, queue: str, reader: str) -> str:
-        return reader if self.made.queues[queue].fanout == "copy" else ""
-
-    def _laned(self, task_name: str) -> list[tuple[str, str]]:
-        inputs = self.made.tasks[task_name].config.inputs
-        return [(queue, self.group(queue, task_name)) for queue in inputs if self.made.queues[queue].lane]
-
-    def put(self, queue: str, items: Iterable[Item]) -> None:
-        if not self.made.queues[queue].lane:
-            return
-        readers = [name for name, each in self.made.tasks.items() if queue in each.config.inputs]
-        for group in dict.fromkeys(self.group(queue, reader) for reader in readers):
-            for item in items:
-                self.waiting[queue, group, lane_of(item)].append(item)
-
-    def begin(self, worker: FakeWorker, grant: Grant, at: int, items: list[Item]) -> None:
-        """Check that these, which are `at` that place of the lease, may be executed now, in one batch."""
-        if not self._laned(worker.spec.task):
-            return
-        lease = self.supervisor.ledger.leases.get(grant.lease)
-        if lease is None:  # its worker is being killed
-            return
-        who = (*_who(worker), grant.lease)
-        for line, piece in lease.locate_ranges(at - lease.finished_items, len(items)):
-            queue, group = line.queue, self.group(line.queue, worker.spec.task)
-            if not self.made.queues[queue].lane:
-                continue
-            for item in piece.chunk.payload[piece.start : piece.start + piece.count]:
-                self._begin_item(queue, group, item, who, items)
-
-    def _begin_item(self, queue: str, group: str, item: Item, who: tuple[int, int, int], batch: list[Item]) -> None:
-        where = (queue, group, lane_of(item) % _BUCKETS)
-        other = self.running.get(where)
-        assert other in (None, who), f"seed {self.seed}: {who} executes {item} of {where} beside {other}"
-        self.running[where] = who
-        self.begun += 1
-        came = self.waiting[queue, group, lane_of(item)]
-        if came.count(item) != 1:  # of one that came twice nobody knows which this is
-            return
-        before = [each for each in came[: came.index(item)] if came.count(each) == 1]
-        late = [each for each in before if each not in self.unsaid[who[:2]] and each not in batch]
-        assert not late, f"seed {self.seed}: {item} of `{queue}` is executed before {late}"
-
-    def end(self, worker: FakeWorker, grant: Grant, done: Iterable[Item]) -> None:
-        """The worker executes nothing of this lease at this moment; some of it is done."""
-        who = (*_who(worker), grant.lease)
-        self.running = {where: each for where, each in self.running.items() if each != who}
-        self.unsaid[_who(worker)].update(done)
-
-    def die(self, worker: FakeWorker) -> None:
-        self.running = {where: each for where, each in self.running.items() if each[:2] != _who(worker)}
-        self.unsaid.pop(_who(worker), None)
-
-    def over(self, worker: FakeWorker | None, task_name: str, items: Iterable[Item]) -> None:
-        """These have ended for good."""
-        for item in items:
-            for queue, group in self._laned(task_name):
-                came = self.waiting[queue, group, lane_of(item)] if item[0] != "letter" else []
-                if item in came:
-                    came.remove(item)
-            if worker is not None:
-                self.unsaid[_who(worker)].discard(item)
-
-
-def lanes_hold(supervisor: Supervisor) -> None:
-    """What a line with lanes says of itself is what its pieces and the leases say."""
-    leased: Counter[tuple[str, int]] = Counter()
-    for lease in supervisor.ledger.leases.values():
-        for line, piece in lease.item_ranges:
-            if line.has_lanes:
-                leased[line.name, line.bucket_of(piece.chunk)] += piece.count
-    for line in supervisor.ledger.subscriptions:
-        if not line.has_lanes or line.abandoned:
-            continue
-        asleep: Counter[int] = Counter()
-        for *_, piece, _ in line.sleeping_ranges:
-            asleep[line.bucket_of(piece.chunk)] += piece.count
-        unkept = sum(piece.count for _, piece in line.unkept_ranges)
-        free, blocked = set(), 0
-        for number, bucket in line.buckets.items():
-            held = sum(piece.count for piece in bucket.pieces)
-            assert bucket.items == held, f"{line.name}, {number}: {bucket}"
-            assert bucket.busy_items == leased[line.name, number] + asleep[number], f"{line.name}, {number}: {bucket}"
-            if bucket.busy_items:
-                blocked += held
-            elif held:
-                free.add(number)
-        assert line.sleeping_items == blocked + unkept + asleep.total(), line.name
-        assert {number for *_, number in line.turn} == free, line.name
-        assert len(line.turn) == len(free), line.name
-        assert line.count == blocked + unkept + asleep.total() + sum(line.buckets[each].items for each in free)
 
 
 @dataclass
@@ -774,7 +652,7 @@ def leaves_in_order(each: Any, book: Book, orders: dict[str, str], seed: int) ->
             if orders[output] == "priority":  # what leaves together is parted by its priorities
                 continue
             sent = [item for item in book.by_sender[each.name, output] if item[:-1] in places]
-            for lane in range(_LANES) if orders[output] == "lanes" else (None,):  # or by its lanes
+            for lane in range(LANES) if orders[output] == "lanes" else (None,):  # or by its lanes
                 left = [places[item[:-1]] for item in sent if lane in (None, lane_of(item))]
                 assert left == sorted(left), f"seed {seed}: {each.name} sent {left} into `{output}`"
 
