@@ -414,8 +414,7 @@ class FakeEngine:
                 self.end_everything(task, item)
             if outcome == "kill":
                 return self._die(worker)
-            if self.lanes is not None:
-                self.lanes.end(worker, grant, [item] if outcome == "ok" or part.attempt >= worker.spec.attempts else [])
+            self._end_in_lane(worker, grant, item, is_over=outcome == "ok" or part.attempt >= worker.spec.attempts)
             if outcome == "fail":
                 verdict: Any = "retry" if part.attempt < worker.spec.attempts else "error"
                 worker.given_up += [item] if verdict == "error" else []
@@ -429,6 +428,10 @@ class FakeEngine:
 
         if outcome != "hang":
             self.hub.at(seconds, done)
+
+    def _end_in_lane(self, worker: FakeWorker, grant: Grant, item: Any, *, is_over: bool) -> None:
+        if self.lanes is not None:
+            self.lanes.end(worker, grant, [item] if is_over else [])
 
     def end_everything(self, task: str, item: Any) -> None:
         """An item has ended the supervisor as well: a subclass raises what stands for that."""

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from runner.ledger.journal import whole_ranges
+from runner.ledger.lanes import LanedSubscription
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -142,10 +143,10 @@ def lanes_hold(supervisor: Supervisor) -> None:
     leased: Counter[tuple[str, int]] = Counter()
     for lease in supervisor.ledger.leases.values():
         for line, piece in lease.item_ranges:
-            if line.has_lanes:
+            if isinstance(line, LanedSubscription):
                 leased[line.name, line.bucket_of(piece.chunk)] += piece.count
     for line in supervisor.ledger.subscriptions:
-        if not line.has_lanes or line.abandoned:
+        if not isinstance(line, LanedSubscription) or line.abandoned:
             continue
         asleep: Counter[int] = Counter()
         for *_, piece, _ in line.sleeping_ranges:

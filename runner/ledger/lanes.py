@@ -4,12 +4,12 @@
             bucket 6: ▪▪▪▪    busy: something of it is leased, or sleeps before a retry
             bucket 9:         free, and empty
 
-Nobody here sees an item's lane: whoever makes items hashes the lane of each, and a chunk holds items of one bucket, so
-two lanes of one bucket only wait for each other. Where a retry, or the rest of a lease, comes back, it goes to its place
-in its bucket, and the others go on.
+The ledger sees no item's lane: the worker that makes items hashes the lane of each, and a chunk holds items of one
+bucket. Two lanes of one bucket only wait for each other. A retry, or the rest of a lease, comes back to its place in
+its bucket, and the other buckets go on.
 
-A chunk's bucket is the first bits of a hash behind a one: 0b1101 is the sixth of eight, and its half of four is 0b110.
-So chunks that were made for more buckets fit into a line that has fewer.
+A chunk's bucket is the first bits of a hash behind a one: 0b1101 is the sixth of eight, and of four it is 0b110. So
+chunks that were made for more buckets fit into a line that has fewer.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class LanedSubscription(Subscription):
     >>> line = LanedSubscription("q", ("eat",), bucket_bits=2)
     >>> for number, bucket in enumerate((0b100, 0b101, 0b100, 0b101)):
     ...     _ = line.admit_chunk(Chunk(number, b"", 2, 2, bucket=bucket))
-    >>> [piece.item_id for piece in line.take_ranges("eat", 3, 100)]  # of the first bucket, not of the third chunk's end
+    >>> [piece.item_id for piece in line.take_ranges("eat", 3, 100)]
     ['0.0', '2.0']
     >>> [piece.item_id for piece in line.take_ranges("eat", 9, 100)], line.available_items("eat"), line.count
     (['1.0', '3.0'], 0, 1)
@@ -72,7 +72,7 @@ class LanedSubscription(Subscription):
         return chunk.bucket >> max(0, chunk.bucket.bit_length() - 1 - self.bucket_bits) or 1
 
     def _bucket(self, chunk: Chunk) -> Bucket:
-        """Return the bucket of a chunk; one that was made for fewer buckets, by an earlier run, makes the others fewer."""
+        """Return the bucket of a chunk; one that an earlier run made for fewer buckets lets the line have no more."""
         if (chunk.bucket or 1).bit_length() - 1 < self.bucket_bits:
             self._merge_buckets((chunk.bucket or 1).bit_length() - 1)
         number = self.bucket_of(chunk)
@@ -175,7 +175,7 @@ class LanedSubscription(Subscription):
             self._enter_turn(bucket)
 
     def give_back(self, piece: ItemRange, task: str, until: float | None = None) -> None:
-        """Return items that were granted to a task; until they are granted again, their bucket has nothing before them."""
+        """Return items that were granted to a task; nothing that comes after them in their bucket goes before them."""
         if until is not None:  # it sleeps, and its bucket stays busy
             Subscription.give_back(self, piece, task, until)
             return
@@ -271,10 +271,10 @@ class LanedSubscription(Subscription):
         self._take_stock()
         return taken
 
-    def fullest_bucket(self) -> tuple[int, ItemRange] | None:
-        """Return how many items wait in the fullest bucket, and the first of them; None: nothing waits."""
-        waiting = [bucket for bucket in self.buckets.values() if bucket.pieces]
+    def fullest_bucket(self) -> tuple[int, int, ItemRange] | None:
+        """Return the number of the fullest bucket, how many items wait in it, and the first; None: nothing waits."""
+        waiting = [(bucket.items, number) for number, bucket in self.buckets.items() if bucket.pieces]
         if not waiting:
             return None
-        fullest = max(waiting, key=lambda bucket: bucket.items)
-        return fullest.items, fullest.pieces[0]
+        items, number = max(waiting)
+        return number, items, self.buckets[number].pieces[0]

@@ -80,13 +80,15 @@ class TaskPlan:
 class RetriedItem(Struct, frozen=True):
     """An item that a dead letter of an earlier run has kept, and the queue and the reader that it is for.
 
-    `payload` is that of a chunk with one item; with `text` it was a letter in a queue, and is one again.
+    `payload` is that of a chunk with one item; with `text` it was a letter in a queue, and is one again. `bucket` is
+    that of its lane, as far as it is known.
     """
 
     queue: str
     reader: str
     payload: bytes
     text: FailureText | None = None
+    bucket: int = 0
 
 
 @dataclass(frozen=True, slots=True)

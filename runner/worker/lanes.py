@@ -39,7 +39,7 @@ def read_lane(item: Any, lane: str) -> Any:
     elif isinstance(item, tuple | list) and item:
         return item[0]
     raise TypeError(
-        f"a {type(item).__name__} has no `{lane}`: a queue with `lane = \"{lane}\"` takes items with that key or "
+        f'a {type(item).__name__} has no `{lane}`: a queue with `lane = "{lane}"` takes items with that key or '
         "attribute, or tuples whose first value it is"
     )
 
@@ -54,8 +54,8 @@ def hash_lane(lane: Any) -> int:
     >>> hash_lane(1) == hash_lane(1.0) == hash_lane(True), hash_lane(("a", 1)) == hash_lane(["a", 1])
     (True, True)
     """
-    kind = type(lane)
-    if kind is int:
+    kind: type = type(lane)
+    if type(lane) is int:
         return lane * _SPREAD & _MASK
     if isinstance(lane, str):
         return crc32(str.encode(lane, "utf-8", "surrogatepass")) * _SPREAD & _MASK
@@ -66,9 +66,8 @@ def hash_lane(lane: Any) -> int:
     try:
         return crc32(key_bytes(lane)) * _SPREAD & _MASK
     except TypeError:
-        raise TypeError(
-            f"the lane of an item is text, a number, bytes, a path, a date, or a tuple of these, and not {kind.__name__}"
-        ) from None
+        kinds = "text, a number, bytes, a path, a date, or a tuple of these"
+        raise TypeError(f"the lane of an item is {kinds}, and not {kind.__name__}") from None
 
 
 def bucket_reader(lane: str, bits: int) -> Callable[[Any], int]:

@@ -277,11 +277,15 @@ class OutputBuffer:
         return sum(map(item_codec.memory_size, piece))
 
 
+def _no_mark(_item: Any) -> float:
+    return 0.0
+
+
 def _mark_reader(group: OutputGroup) -> Callable[[Any], float]:
     """Return what says of an item by what its group is sorted: 0 where it is not. TypeError: it does not say."""
     if group.has_priorities:
         return read_priority
-    return bucket_reader(group.lane, group.bucket_bits) if group.lane else lambda item: 0
+    return bucket_reader(group.lane, group.bucket_bits) if group.lane else _no_mark
 
 
 def _within_bytes(items: list[Any], shared_discount: int) -> list[Any]:
