@@ -46,7 +46,8 @@ class Bucket:
 class LanedSubscription(Subscription):
     """A subscription whose items wait in buckets; items of busy ones count as `sleeping_items`.
 
-    A lease takes all that it may of the bucket whose first item has waited longest, then of the next one.
+    A lease takes what it may of the bucket whose first item has waited longest, and of no other: one item that hangs
+    would keep all of them. A batch takes of further ones, until it is full.
 
     >>> from runner.ledger.chunks import Chunk
     >>> line = LanedSubscription("q", ("eat",), bucket_bits=2)
@@ -64,8 +65,9 @@ class LanedSubscription(Subscription):
     buckets: dict[int, Bucket] = field(default_factory=dict)
     #: The free buckets in which something waits, by the place of their first piece: a heap.
     turn: list[tuple[int, int, int]] = field(default_factory=list)
-    #: The bucket from which the lease takes that is being made.
+    #: The bucket from which the lease takes that is being made; and if it takes of no other.
     open_bucket: Bucket | None = None
+    is_one_bucket: bool = False
 
     def bucket_of(self, chunk: Chunk) -> int:
         """Return the number of a chunk's bucket in this line."""
@@ -212,8 +214,10 @@ class LanedSubscription(Subscription):
         *,
         joining: bool = False,
     ) -> list[ItemRange]:
-        """Hand out pieces of one bucket, and of further ones until there are `most` items or `most_bytes`."""
-        self.open_bucket = None
+        """Hand out pieces of one bucket; if `together` asks for a batch, of further ones until that is full."""
+        self.open_bucket, self.is_one_bucket = None, together <= 1
+        if joining and self.is_one_bucket:
+            return []
         taken = Subscription.take_ranges(self, task, most, most_bytes, shared_discount, together, joining=joining)
         self.open_bucket = None
         return taken
@@ -222,9 +226,11 @@ class LanedSubscription(Subscription):
         return None  # the careful way knows of buckets
 
     def next_range(self, task: str) -> ItemRange | None:  # noqa: ARG002  as the other lines'
-        """Return what would be handed out next: the rest of a bucket, if a lease is being made of it."""
+        """Return what would be handed out next; while a lease is being made, the rest of its bucket comes first."""
         if self.open_bucket is not None and self.open_bucket.pieces:
             return self.open_bucket.pieces[0]
+        if self.open_bucket is not None and self.is_one_bucket:
+            return None
         return self.buckets[self.turn[0][2]].pieces[0] if self.turn else None
 
     def _split_next(self, task: str, piece: ItemRange, keep: int) -> ItemRange:  # noqa: ARG002  as the other lines'

@@ -182,9 +182,14 @@ class TaskState:
         """Return how many leases one worker may hold: one, and one more that waits in it when items are quick."""
         if self.is_async:  # as many again wait in the worker, if that is not for long, and no time limit counts it
             config = self.plan.config
-            may_wait = self.chunk_sizer.is_quick and config.timeout is None and not self.takes_singly
+            may_wait = self.chunk_sizer.is_quick and config.timeout is None and not self.takes_no_more
             return config.concurrency * (2 if may_wait else 1)
-        return 2 if self.allows_prefetch and self.chunk_sizer.is_quick and not self.takes_singly else 1
+        return 2 if self.allows_prefetch and self.chunk_sizer.is_quick and not self.takes_no_more else 1
+
+    @property
+    def takes_no_more(self) -> bool:
+        """Return True if nothing may wait in a worker: a better item may come, or other workers may have its lane."""
+        return self.takes_singly or self.reads_lanes
 
 
 class DirtyTasks:
