@@ -78,17 +78,17 @@ class Count:
 
     def __init__(self, folder):
         self.folder, self.count = folder, 0
-        self.file = Path(folder, "counted").open("wb", buffering=0)
+        self.file = os.open(Path(folder, "counted"), os.O_CREAT | os.O_WRONLY)
 
     def __call__(self, item):
         self.count += 1
-        os.pwrite(self.file.fileno(), b"%12d" % self.count, 0)
+        os.pwrite(self.file, b"%12d" % self.count, 0)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.file.close()
+        os.close(self.file)
         Path(self.folder, "ended").write_text(str(time.monotonic()))
 
 

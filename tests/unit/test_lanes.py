@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import enum
 from collections import Counter, namedtuple
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import crossed
 import durable_lives
@@ -25,7 +24,6 @@ from runner.ledger.restore import restore_ledger
 from runner.ledger.subscriptions import ItemRange
 from runner.model import QueueConfig
 from runner.store.ledger_file import LedgerFile
-from runner.supervisor.plan import Plan
 from runner.supervisor.resume import MessagePacker, find_graph_changes
 from runner.tasks import To
 from runner.transport.item_codec import decode_item, decode_payload
@@ -33,6 +31,11 @@ from runner.transport.messages import OBJECTS, PICKLED
 from runner.worker.lanes import bucket_reader, hash_lane, read_lane
 from runner.worker.outputs import OutputBuffer
 from runner.worker.spec import OutputGroup
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.supervisor.plan import Plan
 
 BITS = 2
 
@@ -55,7 +58,9 @@ class Model:
 
     def ready(self) -> list[list[Waiting]]:
         """What waits in each bucket of which nothing is held or asleep, the oldest first."""
-        free = [each for each in self.buckets.values() if each and not any(one.is_held or one.is_asleep for one in each)]
+        free = [
+            each for each in self.buckets.values() if each and not any(one.is_held or one.is_asleep for one in each)
+        ]
         return sorted(free, key=lambda each: each[0].place)
 
 
@@ -77,7 +82,7 @@ steps = st.lists(
 
 @examples(100, 3000)
 @given(steps)
-def test_a_line_with_lanes_does_what_the_page_says(moves: list[Any]) -> None:
+def test_a_line_with_lanes_does_what_the_page_says(moves: list[Any]) -> None:  # noqa: C901  an oracle in one piece
     line, model = LanedSubscription("q", ("eat",), bucket_bits=BITS), Model()
     held: list[ItemRange] = []
     known: dict[str, tuple[int, Waiting]] = {}
@@ -189,7 +194,7 @@ def laned_plan(lane: str) -> Plan:
     ("before", "after", "is_refused"),
     [("a", "a", False), ("a", "b", True), ("", "b", True), ("a", "", False), ("", "", False)],
 )
-def test_a_run_goes_on_with_the_lanes_that_it_had(before: str, after: str, is_refused: bool) -> None:  # noqa: FBT001
+def test_a_run_goes_on_with_the_lanes_that_it_had(before: str, after: str, is_refused: bool) -> None:
     image = LedgerImage(1, {1: Chunk(1, b"", 2, 2)}, {("q", 1): None}, lanes={"q": before} if before else {})
     had = f'`lane = "{before}"`' if before else "no `lane`"
     text = f"queue `q`, which holds 2 items, had {had} when they came; --drop q"
@@ -219,7 +224,7 @@ class Order:
         self.customer = customer
 
 
-Row = namedtuple("Row", ["number", "customer"])  # noqa: PYI024  users' functions have such
+Row = namedtuple("Row", ["number", "customer"])
 
 
 class Size(enum.IntEnum):
@@ -247,10 +252,10 @@ def test_an_item_without_a_lane_is_refused(item: Any) -> None:
 
 
 def test_equal_lanes_have_one_hash_in_every_process() -> None:
-    day = datetime.date(2026, 11, 30)
+    day = dt.date(2026, 11, 30)
     assert hash_lane(3) == hash_lane(3.0) == hash_lane(Size.SMALL)
     assert hash_lane("anna") == hash_lane(Name("anna"))
-    assert hash_lane(("a", 1, day)) == hash_lane(["a", 1, datetime.date(2026, 11, 30)])
+    assert hash_lane(("a", 1, day)) == hash_lane(["a", 1, dt.date(2026, 11, 30)])
     assert len({hash_lane(lane) for lane in ("a", b"a", 1, 1.5, None, day, ("a",), -1, 1 << 80, "\ud800")}) == 10
     with pytest.raises(TypeError, match="and not Order"):
         hash_lane(Order(1))
