@@ -91,7 +91,7 @@ class OutputBuffer:
                 known = ", ".join(sorted(self._groups_by_port))
                 raise ValueError(f"To({item.port!r}, ...): this task has no such port (its ports: {known})")
             item = item.item
-        marks = [self._mark_readers[index](item) for index in targets] if self._is_sorted else ()
+        marks = self._read_marks(item, targets) if self._is_sorted else None
         encoded: Any = None
         if type(item) is not self._checked_type:
             returned_values.check_item(item)
@@ -107,10 +107,23 @@ class OutputBuffer:
             self.gathered_bytes += item_codec.encoded_size(encoded, self.shared_discount)
             self.has_large_items = True
             self.has_encoded_items = self.has_encoded_items or type(encoded) is tuple
-        for index, mark in zip(targets, marks, strict=False):  # first: another thread takes as many as there are items
-            self._marks[index].append(mark)
+        if marks is not None:  # first: another thread takes as many as there are items
+            self._keep_marks(targets, marks)
         for index in targets:
             self.buffers[index].append(item if self.output_groups[index].payload_kind == OBJECTS else encoded)
+
+    def _read_marks(self, item: Any, targets: list[int]) -> list[float]:
+        """Return the priority, or the bucket, of an item for each of these groups. TypeError: it does not say."""
+        if len(targets) == 1:
+            return [self._mark_readers[targets[0]](item)]
+        return [self._mark_readers[index](item) for index in targets]
+
+    def _keep_marks(self, targets: list[int], marks: list[float]) -> None:
+        if len(targets) == 1:
+            self._marks[targets[0]] += marks
+            return
+        for index, mark in zip(targets, marks, strict=True):
+            self._marks[index].append(mark)
 
     def emit_many(self, items: list[Any], types: set[type]) -> None:
         """Take items of these types at once for the one group: small values, or objects for threads alone."""
@@ -242,12 +255,7 @@ class OutputBuffer:
         while start < count:
             piece = buffer[start : start + max_items]
             if objects:
-                yield Output(
-                    index,
-                    len(piece),
-                    self._chunk_size(piece, whole=len(piece) == count and not group.is_sorted),
-                    piece,
-                )
+                yield Output(index, len(piece), self._chunk_size(index, piece, count), piece)
             else:
                 if self.gathered_bytes + _SMALL_BYTES * len(piece) > MAX_CHUNK_BYTES:
                     piece = _within_bytes(piece, self.shared_discount)
@@ -268,12 +276,17 @@ class OutputBuffer:
         )
         return Output(index, len(piece), size + len(payload), payload, block_refs)
 
-    def _chunk_size(self, piece: list[Any], *, whole: bool) -> int:
-        """Return the size of objects; what was measured when it was emitted is not measured again."""
+    def _chunk_size(self, index: int, piece: list[Any], count: int) -> int:
+        """Return the size of some of `count` objects; what was measured when it was emitted is not measured again.
+
+        Of a group that is sorted each chunk gets its share of that: together they have all of it.
+        """
         if not self.has_large_items:
             return _PLAIN_BYTES * len(piece)
-        if whole and self.objects_only and len(self.output_groups) == 1:
-            return self.gathered_bytes + _PLAIN_BYTES * len(piece)
+        total = len(self.buffers[index]) if self.output_groups[index].is_sorted else count
+        is_measured = self.objects_only and len(self.output_groups) == 1
+        if is_measured and (len(piece) == total or self.output_groups[index].is_sorted):
+            return self.gathered_bytes * len(piece) // total + _PLAIN_BYTES * len(piece)
         return sum(map(item_codec.memory_size, piece))
 
 
