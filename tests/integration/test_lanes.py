@@ -142,9 +142,7 @@ def check_log(lines: list[str], count: int) -> None:
 def test_one_customer_is_served_in_order_and_by_one(project: Any, call: str, mode: str, more: str) -> None:
     """Under retries, dead items and killed workers."""
     count = 360
-    made = project(
-        {"tasks.toml": FILE.format(count=count, mode=mode, call=call, more=more), "plugins/shop.py": PLUGIN}
-    )
+    made = project({"tasks.toml": FILE.format(count=count, mode=mode, call=call, more=more), "plugins/shop.py": PLUGIN})
     outcome = made.run("tasks.toml")
     dead = 0 if call == "serve_many" else 9
     assert outcome.exit == (4 if dead else 0), outcome.err
