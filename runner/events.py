@@ -221,10 +221,23 @@ class TaskSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class FullestBucket:
+    """The bucket of a queue with lanes in which the most items waited: its number, of how many there are.
+
+    The first of its `items` had waited for `seconds`, as far as is known: arrivals are noted four times a second.
+    """
+
+    number: int
+    buckets: int
+    items: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class QueueSummary:
     """One queue at the end: `put` = `done` + `dead` + `dropped` + `left`, the sums over all its readers' copies.
 
-    `most` is the longest that it was seen to be.
+    `most` is the longest that it was seen to be; `fullest` its fullest bucket when that held the most, if it has lanes.
     """
 
     name: str
@@ -234,6 +247,7 @@ class QueueSummary:
     dropped: int = 0
     left: int = 0
     most: int = 0
+    fullest: FullestBucket | None = None
 
 
 @dataclass(frozen=True, slots=True)

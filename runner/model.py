@@ -84,6 +84,8 @@ class QueueConfig:
     fanout: Fanout | None = None
     full: Full = "wait"
     order: Order = "fifo"
+    #: The field that says of which lane an item is; "": there are none.
+    lane: str = ""
     #: The file says no `size`: more than the default may be under way where readers are quick.
     elastic: bool = False
     loop: bool = False

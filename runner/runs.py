@@ -393,9 +393,10 @@ class _RunDeadLetters(DeadLetterSink):
     def store_letter(self, given_up: GivenUp, preview: str, kept: KeptItem | None = None) -> None:
         """Write it down, and the item's bytes."""
         evidence: FailureEvidence = given_up.evidence
-        letter = {"id": given_up.item_range.item_id, "queue": given_up.queue}
-        for word in ("task", "worker", "attempts", "error", "traceback"):
-            letter[word] = getattr(evidence.text, word)
+        letter: dict[str, Any] = {"id": given_up.item_range.item_id, "queue": given_up.queue}
+        letter |= {word: getattr(evidence.text, word) for word in ("task", "worker", "attempts", "error", "traceback")}
+        if lane := self._plan.queues[given_up.queue].lane:  # to be in the same lane when it is given again
+            letter |= {"lane": lane, "bucket": given_up.item_range.chunk.bucket}
         self.file.append({**letter, "preview": preview, "output": evidence.output, **self._keep_item(given_up, kept)})
 
     def _keep_item(self, given_up: GivenUp, kept: KeptItem | None) -> dict[str, Any]:

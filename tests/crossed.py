@@ -5,7 +5,8 @@ by item, and what is decided over each item whose worker is gone. Then, for each
 was sent into it is what has ended in them, once each; what an ordered task sends has the order of its inputs; an only
 worker ends what it reads in the order of the queue; and nothing is left. Of queues that drop items, so many are missing
 as the balance says, and none of them was ever given to a worker; of queues with priorities, what is granted is never
-behind what waits.
+behind what waits. Of queues with lanes, an item begins only when all that came before it in its lane have ended, and
+no two workers execute items of one bucket at the same time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fake_engine import FakeClock, FakeEngine, FakeReactor, FakeWorker, Script, check_end, plan, task
+from lane_watch import LANES, LaneWatch, bucket_of, lane_of, lanes_hold
 from virtual_disk import VirtualDisk, VirtualKeeper
 
 from runner.engines.engine_events import MessageReceived, WorkerExited
@@ -79,6 +81,7 @@ class CrossedFleet(FakeEngine):
         self.flying: dict[tuple[int, int], list[tuple[Any, Any]]] = defaultdict(list)
         #: Workers that are being killed: nothing that they say counts.
         self.hushed: set[tuple[int, int]] = set()
+        self.lanes: LaneWatch = LaneWatch(made)
 
     # -- what comes out ------------------------------------------------------------------------
 
@@ -107,10 +110,11 @@ class CrossedFleet(FakeEngine):
             ports[port].append(item)
         found = []
         for at, group in enumerate(worker.spec.output_groups):
-            ranks: dict[float, list[Item]] = defaultdict(list)
+            parts: dict[tuple[float, int], list[Item]] = defaultdict(list)
             for item in ports[group.port]:
-                ranks[self.rank(item) if group.has_priorities else 0.0].append(item)
-            found += [Output(at, len(items), 10 * len(items), items, (), rank) for rank, items in ranks.items()]
+                rank = self.rank(item) if group.has_priorities else 0.0
+                parts[rank, bucket_of(item, group.bucket_bits) if group.lane else 0].append(item)
+            found += [Output(at, len(items), 10 * len(items), items, (), *part) for part, items in parts.items()]
         return tuple(found)
 
     def rank(self, item: Item) -> float:
@@ -126,7 +130,9 @@ class CrossedFleet(FakeEngine):
         for output in message.outputs:
             for queue in worker.spec.output_groups[output.group_index].queues:
                 self.book.sent[queue] += output.payload
+        ended = list(ended)
         self.book.done[name] += ended
+        self.lanes.over(worker, name, [*ended, *(item for item, again in failures if not again)])
         for item, again in failures:
             if again:
                 self.book.again[name].add(item)
@@ -146,6 +152,7 @@ class CrossedFleet(FakeEngine):
         if again:
             self.book.again[task_name].add(item)
         else:
+            self.lanes.over(None, task_name, [item])
             self._fail(task_name, item)
 
     def _leave(self, worker: FakeWorker, *, last: bool = False) -> None:
@@ -194,7 +201,7 @@ class CrossedFleet(FakeEngine):
         if at < len(work) and late and spec.is_only_worker:
             self._tell(worker, grant, at, so_far, more=True)
             worker.told, so_far = at, _Answered()
-        elif at == len(work) or late or (so_far.failures and spec.ordered):
+        elif at == len(work) or late or (so_far.failures and spec.stops_at_failure):
             self._tell(worker, grant, at, so_far)
             return
         batch = work[at : at + (spec.batch or 1)]
@@ -203,6 +210,7 @@ class CrossedFleet(FakeEngine):
         outcomes = [self.script.outcome(spec.task, item, attempt, part.crashes) for part, item in batch]
         outcome = min(outcomes, key=("kill", "hang", "fail", "ok").index)
         seconds = sum(self.script.seconds(spec.task, item) for _, item in batch)
+        self.lanes.begin(worker, grant, at, [item for _, item in batch])
 
         def done() -> Any:
             if not worker.alive:
@@ -210,6 +218,8 @@ class CrossedFleet(FakeEngine):
             if outcome == "kill":
                 return self._die(worker)
             items = [item for _, item in batch]
+            is_over = outcome == "ok" or attempt >= spec.attempts
+            self.lanes.end(worker, grant, items if is_over else ())
             if outcome == "fail":
                 again = attempt < spec.attempts
                 so_far.failures.append(_failure(at - worker.told, len(batch), again=again))
@@ -257,6 +267,7 @@ class CrossedFleet(FakeEngine):
             worker.busy = True
             worker.suspect = worker.suspect or any(part.crashes for part, _ in work)
             outcome = self._outcome_of(worker, work)
+            self.lanes.begin(worker, grant, 0, [item for _, item in work])
             seconds = sum(self.script.seconds(worker.spec.task, item) for _, item in work)
             self.hub.at(seconds, lambda each=flying[-1], outcome=outcome: self._land(worker, each, outcome))
 
@@ -279,6 +290,7 @@ class CrossedFleet(FakeEngine):
         for grant, work in landed:
             failures: tuple[Failure, ...] = ()
             items = [item for _, item in work]
+            self.lanes.end(worker, grant, ())
             if outcome == "fail" and grant is each[0]:
                 again = work[0][0].attempt < worker.spec.attempts
                 failures = (_failure(0, len(work), again=again),)
@@ -445,6 +457,24 @@ def with_drops_and_orders(made: Plan, seed: int) -> Plan:
     return ranked
 
 
+def with_lanes(made: Plan, seed: int) -> Plan:
+    """The same topology, most of whose queues have lanes, and whose tasks keep no other order."""
+    draw = random.Random(f"lanes {seed}")
+    letters = {each.config.dead for each in made.tasks.values()}
+    queues = {
+        name: _with(queue, lane="customer" if name not in letters and draw.random() < 0.8 else "")
+        for name, queue in made.queues.items()
+    }
+    tasks = {
+        name: _with(each, config=_with(each.config, ordered=False))
+        if any(queues[queue].lane for queue in each.config.inputs)
+        else each
+        for name, each in made.tasks.items()
+    }
+    laned: Plan = _with(made, queues=queues, tasks=tasks)
+    return laned
+
+
 def _planned(tasks: list[Any], queues: dict[str, QueueConfig]) -> Plan:
     made = plan(tasks, list(queues.values()))
     shapes = {each.name: Shape("async" if each.concurrency != 100 else "function") for each in tasks}
@@ -509,11 +539,13 @@ def run(
                 else list(payload)
             )
             book.put[queue] += found
+            fleet.lanes.put(queue, found)
             book.by_sender[sender or "", queue] += found
         put(queue, chunks, sender)
 
     def passed(line: Any, payload: Any, size: int, sender: str, task_: str, worker: int) -> Any:
         book.put[line.queue] += payload
+        fleet.lanes.put(line.queue, payload)
         book.by_sender[sender, line.queue] += payload
         return pass_item(line, payload, size, sender, task_, worker)
 
@@ -531,6 +563,7 @@ def run(
     supervisor.ledger.grant_lease = granted  # type: ignore[method-assign, assignment]
     supervisor.ledger.put = watched  # type: ignore[method-assign]
     supervisor.ledger.pass_item = passed  # type: ignore[method-assign, assignment]
+    fleet.lanes.supervisor, fleet.lanes.seed = supervisor, play.seed
     if watch is not None:
         hub.check = lambda: watch(supervisor)
     result = supervisor.run()
@@ -538,14 +571,16 @@ def run(
     return result, fleet, supervisor
 
 
-def check(seed: int, *, durable: bool = False, ranked: bool = False) -> int:
+def check(seed: int, *, durable: bool = False, ranked: bool = False, laned: bool = False) -> int:
     """One seed is one schedule; nothing may be lost, doubled, out of order or left in it. Return what was dropped.
 
-    `ranked`: some queues drop items, and some have another order.
+    `ranked`: some queues drop items, and some have another order. `laned`: most have lanes; return what was executed
+    of these.
     """
     items = random.Random(f"items {seed}").choice([1, 5, 20, 100])
     made = with_drops_and_orders(topology(seed), seed) if ranked else topology(seed)
-    result, fleet, _ = run(made, script(seed), items, durable=durable)
+    made = with_lanes(made, seed) if laned else made
+    result, fleet, _ = run(made, script(seed), items, lanes_hold if laned else None, durable=durable)
     book = fleet.book
     dead = sum(len(found) for name, found in book.failed.items() if made.tasks[name].config.on_error == "dead")
     assert all(each.how == "ok" for each in result.tasks.values()), f"seed {seed}: {result}"
@@ -554,10 +589,11 @@ def check(seed: int, *, durable: bool = False, ranked: bool = False) -> int:
     dropped = everything_ends_once(made, fleet, result.lines, seed)
     for each in made.tasks.values():
         if each.config.inputs and each.config.ordered:
-            leaves_in_order(each, book, {name: queue.order for name, queue in made.queues.items()}, seed)
+            orders = {name: "lanes" if queue.lane else queue.order for name, queue in made.queues.items()}
+            leaves_in_order(each, book, orders, seed)
         if each.config.inputs and not each.config.ordered:
             ends_in_order(made, each, book, seed)
-    return dropped
+    return fleet.lanes.begun if laned else dropped
 
 
 def everything_ends_once(made: Plan, fleet: CrossedFleet, lines: Any, seed: int) -> int:
@@ -615,8 +651,10 @@ def leaves_in_order(each: Any, book: Book, orders: dict[str, str], seed: int) ->
         for output in dict.fromkeys(each.config.outputs):
             if orders[output] == "priority":  # what leaves together is parted by its priorities
                 continue
-            left = [places[item[:-1]] for item in book.by_sender[each.name, output] if item[:-1] in places]
-            assert left == sorted(left), f"seed {seed}: {each.name} sent {left} into `{output}`"
+            sent = [item for item in book.by_sender[each.name, output] if item[:-1] in places]
+            for lane in range(LANES) if orders[output] == "lanes" else (None,):  # or by its lanes
+                left = [places[item[:-1]] for item in sent if lane in (None, lane_of(item))]
+                assert left == sorted(left), f"seed {seed}: {each.name} sent {left} into `{output}`"
 
 
 def ends_in_order(made: Plan, each: Any, book: Book, seed: int) -> None:
@@ -624,7 +662,9 @@ def ends_in_order(made: Plan, each: Any, book: Book, seed: int) -> None:
     (queue, *others), config = each.config.inputs, each.config
     readers = [other for other in made.tasks.values() if queue in other.config.inputs]
     competes = len(readers) > 1 and made.queues[queue].fanout != "copy"
-    if others or competes or each.is_async or len(config.workers) > 1 or made.queues[queue].is_ranked:
+    if others or competes or each.is_async or len(config.workers) > 1:
+        return
+    if made.queues[queue].is_ranked or made.queues[queue].lane:
         return
     places = {item: at for at, item in enumerate(book.put[queue])}
     if len(places) == len(book.put[queue]):

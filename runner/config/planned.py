@@ -30,7 +30,6 @@ class PlannedFeature(NamedTuple):
 
 #: By table and key.
 PLANNED: dict[tuple[str, str], PlannedFeature] = {
-    ("queue", "lane"): PlannedFeature("lane", "lanes"),
     ("task", "workers"): PlannedFeature(
         'workers = "2..16"', "workers that adapt", lambda value: isinstance(value, str) and ".." in value
     ),

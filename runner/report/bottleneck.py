@@ -85,7 +85,8 @@ class TaskLoad:
         self.had_backlog = any(most.get(queue.name, 0) >= min(2, queue.size or 2) for queue in inputs)
         self.worker_count = len(summary.workers)
         self.suggested_workers = self.worker_count + max(1, self.worker_count // 4)
-        self.can_use_more = not self.is_source and self.item_count >= 4 * self.suggested_workers
+        has_lanes = any(queue.lane for queue in inputs)  # what waits there may be of one of them
+        self.can_use_more = not self.is_source and not has_lanes and self.item_count >= 4 * self.suggested_workers
 
     def share_until(self, end: float, seconds: float) -> float:
         """Return these seconds as a share of the time from its begin until `end`."""

@@ -16,6 +16,7 @@ from runner.text import (
     cut_text,
     format_count,
     format_duration,
+    format_seconds,
     format_table,
     printable_line,
     size_or_empty,
@@ -226,7 +227,17 @@ def _queue_cells(queue: events.QueueSummary, size: int | None) -> dict[str, str]
         "out": format_count(queue.done),
         **{loss: count_or_empty(getattr(queue, loss)) for loss in _LOSSES},
         "at most": most,
+        "fullest bucket": _bucket_text(queue.fullest),
     }
+
+
+def _bucket_text(fullest: events.FullestBucket | None) -> str:
+    """Return how many items were in the fullest bucket of a queue with lanes, and for how long the first had waited.
+
+    >>> _bucket_text(events.FullestBucket(5, 128, 990, 31.0))
+    '990, 31.0s'
+    """
+    return f"{format_count(fullest.items)}, {format_seconds(fullest.seconds)}" if fullest else ""
 
 
 def _table_lines(title: str, rows: Sequence[tuple[str, dict[str, str]]]) -> Iterator[str]:

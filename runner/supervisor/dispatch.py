@@ -132,6 +132,8 @@ class Dispatcher:
                 available = self._feed_async(task, available, flush=flush)
             else:
                 available = self._feed_in_turn(task, available, flush=flush)
+            if task.reads_lanes:  # what was granted keeps others back
+                available = self.ledger.available_items(task.name)
         if task.free_slots[0] or task.is_source or task.is_async:  # else no worker waits
             reason = self._why_free(task, available)
             if reason != task.wait_reason.current[0]:

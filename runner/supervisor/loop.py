@@ -21,6 +21,7 @@ from runner.ledger.journal import LedgerImage
 from runner.ledger.ledger import Ledger
 from runner.ledger.restore import MAX_CRASHES
 from runner.supervisor.audit import BalanceAudit
+from runner.supervisor.bucket_meter import BucketMeter
 from runner.supervisor.dead_letters import DeadLetterPayload, DeadLetterSink
 from runner.supervisor.dispatch import Dispatcher
 from runner.supervisor.fast_path import FastPath
@@ -113,6 +114,7 @@ class Supervisor:
         pool.on_earlier_death = self._handle_event
         shutdown.on_kill = self.suspect_readers.end_readers
         self.progress_reporter = ProgressReporter(state, listening=listening)
+        self.bucket_meter = BucketMeter(self.ledger)
         #: Of each part that will make something happen by itself: when the first of it is. Then those that only watch.
         #: Parts that no task of this run needs are not asked.
         timers: list[Callable[[], float | None]] = [self.ledger.next_waking, pool.next_time]
@@ -152,7 +154,8 @@ class Supervisor:
             self._await_disk(self.keeper)
         if self.progress_reporter.next_time() is not None:
             self.progress_reporter.report_progress(self.clock.now())
-        return conclude_run(self.state, self.shutdown, processors, self.progress_reporter.longest_queues)
+        longest, fullest = self.progress_reporter.longest_queues, self.bucket_meter.fullest
+        return conclude_run(self.state, self.shutdown, processors, longest, fullest)
 
     def _tell_drops(self) -> None:
         """Say of each queue once that it drops items; how many, the balance says."""
@@ -174,7 +177,7 @@ class Supervisor:
     def _put_retried(self, item: RetriedItem) -> None:
         """Put an item of an earlier run where it came from; no task runs yet, so nothing is before it."""
         payload = DeadLetterPayload(item.payload, 0, PICKLED, 0, item.text)
-        chunk = self.ledger.make_chunk(payload, 1, len(item.payload))
+        chunk = self.ledger.make_chunk(payload, 1, len(item.payload), bucket=item.bucket)
         self.state.audit.retried_by_line[self.ledger.put_retried(item.queue, item.reader, chunk)] += 1
 
     def _hand_over(self, keeper: GroupKeeper) -> None:
@@ -199,6 +202,8 @@ class Supervisor:
         self.state.last_step_at = now
         if now >= self._due or self.state.halted:
             self.check_timers(now)
+        if now >= self.bucket_meter.due:
+            self.bucket_meter.look(now)
         if len(self.ledger.dropped_by_queue) > len(self._told_drops):
             self._tell_drops()
         self.settle(now)
@@ -409,6 +414,7 @@ class Supervisor:
         if not waiting:
             holds = [
                 f"`{line.queue}` holds {line.count:,} items for {', '.join(f'`{reader}`' for reader in line.readers)}"
+                + self.bucket_meter.describe_line(line, self.clock.now())
                 for line in self.ledger.subscriptions
                 if line.count and not line.abandoned
             ]
@@ -426,6 +432,8 @@ def _task_state(plan: Plan, task: TaskPlan, engine: Engine) -> TaskState:
             queue for queue in config.outputs_and_dead if not (plan.queues[queue].loop or plan.queues[queue].drops)
         ),
         takes_singly=task.takes_singly or any(plan.queues[queue].is_ranked for queue in config.inputs),
+        reads_lanes=plan.keeps_lanes(config),
+        shares_lanes=any(plan.queues[queue].lane and plan.queues[queue].fanout == "share" for queue in config.inputs),
         rate_limiter=None if config.rate is None else TokenBucket(config.rate.count, config.rate.period),
         shared_discount=plan.shared_discount(config),
     )

@@ -188,7 +188,11 @@ class RunOutcome:
 
 
 def conclude_run(
-    state: RunState, shutdown: Shutdown, processors: ProcessorMeter, longest_queues: Mapping[str, int]
+    state: RunState,
+    shutdown: Shutdown,
+    processors: ProcessorMeter,
+    longest_queues: Mapping[str, int],
+    fullest_buckets: Mapping[str, events.FullestBucket],
 ) -> RunOutcome:
     """Count what is left, audit the books, and tell everyone how the run has ended."""
     now, ledger = state.clock.now(), state.ledger
@@ -228,7 +232,7 @@ def conclude_run(
         seconds=now - state.began_at,
         **asdict(balance),
         tasks=tasks,
-        queues=tuple(_summarize_queues(state, longest_queues)),
+        queues=tuple(_summarize_queues(state, longest_queues, fullest_buckets)),
         reasons=(*shutdown.reasons, *(sentence for _, sentence in faults)),
         unbalanced=tuple(dict.fromkeys(name for name, _ in faults)),
         idle=processors.idle_share(),
@@ -289,12 +293,16 @@ def _summarize_nodes(state: RunState, now: float) -> Iterator[events.NodeSummary
             yield replace(node, joined=max(0.0, node.joined - state.began_at), left=left)
 
 
-def _summarize_queues(state: RunState, longest_queues: Mapping[str, int]) -> Iterator[events.QueueSummary]:
+def _summarize_queues(
+    state: RunState, longest_queues: Mapping[str, int], fullest_buckets: Mapping[str, events.FullestBucket]
+) -> Iterator[events.QueueSummary]:
     for name, lines in state.ledger.subscriptions_by_queue.items():
         if lines:
             counts = ("put", "done", "dead", "dropped", "left")
             sums = {word: sum(getattr(line.counts, word) for line in lines) for word in counts}
-            yield events.QueueSummary(name=name, most=longest_queues.get(name, 0), **sums)
+            yield events.QueueSummary(
+                name=name, most=longest_queues.get(name, 0), fullest=fullest_buckets.get(name), **sums
+            )
 
 
 def busy_share(spent: Sequence[events.Spent], before: float = 0.0) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -12,6 +13,7 @@ from runner.cgroups import usable_cpus
 from runner.chunk_sizing import shared_discount_for
 from runner.config import resolved
 from runner.events import Machine, QueuePlanned, RunLife, RunPlan, TaskPlanned
+from runner.ledger.lanes import LanedSubscription
 from runner.ledger.subscriptions import Subscription
 from runner.model import CLUSTER_ENGINES, AgentSettings, RaySettings
 from runner.secret_masks import SecretMask
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 _NO_BOUND = 1 << 60
 _BEGINNING = RestartPoint()
+#: Buckets of a queue with lanes for each item that is executed at a time: two lanes rarely wait for each other, and a
+#: slice is not of too many chunks. Both are powers of two.
+_BUCKETS_PER_WORKER, _MAX_BUCKETS = 64, 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +85,15 @@ class TaskPlan:
 class RetriedItem(Struct, frozen=True):
     """An item that a dead letter of an earlier run has kept, and the queue and the reader that it is for.
 
-    `payload` is that of a chunk with one item; with `text` it was a letter in a queue, and is one again.
+    `payload` is that of a chunk with one item; with `text` it was a letter in a queue, and is one again. `bucket` is
+    that of its lane, as far as it is known.
     """
 
     queue: str
     reader: str
     payload: bytes
     text: FailureText | None = None
+    bucket: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +181,7 @@ class Plan:
         """Return the queues as the ledger wants them. A queue that closes a cycle never blocks its writers."""
         letters = {task.config.dead for task in self.tasks.values()}
         return [
-            Subscription(
+            (partial(LanedSubscription, bucket_bits=self._bucket_bits(name)) if queue.lane else Subscription)(
                 queue=name,
                 readers=tuple(group),
                 size=_NO_BOUND if queue.loop else queue.size,
@@ -204,6 +211,7 @@ class Plan:
             batch=config.batch.items if config.batch else None,
             batch_bytes=config.batch.bytes if config.batch else None,
             ordered=config.ordered,
+            keeps_lanes=config.attempts > 1 and self.keeps_lanes(config),
             concurrency=config.concurrency,
             attempts=config.attempts,
             retry_on=config.retry_on,
@@ -237,6 +245,19 @@ class Plan:
         bounds = [self.queues[queue].bytes for queue in (*config.inputs, *config.outputs)]
         return shared_discount_for(min(bounds, default=0))
 
+    def keeps_lanes(self, config: TaskConfig) -> bool:
+        """Return True if some of the task's items are in lanes."""
+        return any(self.queues[queue].lane for queue in config.inputs)
+
+    def _bucket_bits(self, queue: str) -> int:
+        """Return how many bits of a hash tell the buckets of a queue apart: some for each item that is executed."""
+        at_once = 0
+        for task in self.tasks.values():
+            if queue in task.config.inputs:
+                side_by_side = task.config.concurrency if task.is_async else 1
+                at_once += len(task.config.workers) * side_by_side
+        return min(_MAX_BUCKETS, _BUCKETS_PER_WORKER * max(1, at_once)).bit_length() - 1
+
     def output_groups(self, config: TaskConfig) -> tuple[OutputGroup, ...]:
         """Return the queues of each port, grouped by what they receive.
 
@@ -244,12 +265,13 @@ class Plan:
         """
         groups: list[OutputGroup] = []
         for port in config.ports:
-            sorts: dict[tuple[int, bool, bool], list[str]] = {}
+            sorts: dict[tuple[int, bool, bool, str, int], list[str]] = {}
             for queue in port.queues:
                 kind = PICKLED if self.payload_kinds[queue] == PICKLED else OBJECTS
                 singly = any(task.is_async for task in self.tasks.values() if queue in task.config.inputs)
-                order = self.queues[queue].order
-                sorts.setdefault((kind, singly or order != "fifo", order == "priority"), []).append(queue)
+                order, lane = self.queues[queue].order, self.queues[queue].lane
+                marks = (order == "priority", lane, self._bucket_bits(queue) if lane else 0)
+                sorts.setdefault((kind, singly or order != "fifo", *marks), []).append(queue)
             groups += [OutputGroup(port.name, tuple(queues), *sort) for sort, queues in sorts.items()]
         return tuple(groups)
 
@@ -282,7 +304,7 @@ def _describe_task(task: TaskPlan) -> TaskPlanned:
 def _describe_queue(queue: QueueConfig, *, letters: bool) -> QueuePlanned:
     bound = None if queue.loop or queue.elastic else queue.size
     return QueuePlanned(
-        queue.name, bound, queue.bytes, queue.fanout or "", queue.loop, letters, full=queue.full, order=queue.order
+        queue.name, bound, queue.bytes, queue.fanout or "", queue.loop, letters, queue.lane, queue.full, queue.order
     )
 
 

@@ -141,6 +141,9 @@ class TaskState:
     bounding_queues: tuple[str, ...]
     #: It reads a queue in which what is next is decided when it is granted.
     takes_singly: bool = False
+    #: It reads a queue with lanes; one that other tasks read too.
+    reads_lanes: bool = False
+    shares_lanes: bool = False
     #: Asked for at every chunk: the task's name, whether it has no inputs, whether a worker executes items side by
     #: side, and whether it may hold a second lease. An only worker that hands back may not: what it hands back would
     #: come after the one that waits, out of order.
@@ -202,9 +205,14 @@ class TaskState:
         """Return how many leases one worker may hold: one, and one more that waits in it when items are quick."""
         if self.is_async:  # as many again wait in the worker, if that is not for long, and no time limit counts it
             config = self.plan.config
-            may_wait = self.chunk_sizer.is_quick and config.timeout is None and not self.takes_singly
+            may_wait = self.chunk_sizer.is_quick and config.timeout is None and not self.takes_no_more
             return config.concurrency * (2 if may_wait else 1)
-        return 2 if self.allows_prefetch and self.chunk_sizer.is_quick and not self.takes_singly else 1
+        return 2 if self.allows_prefetch and self.chunk_sizer.is_quick and not self.takes_no_more else 1
+
+    @property
+    def takes_no_more(self) -> bool:
+        """Return True if nothing may wait in a worker: a better item may come, or other workers may have its lane."""
+        return self.takes_singly or self.reads_lanes
 
 
 class DirtyTasks:

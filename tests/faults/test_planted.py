@@ -46,6 +46,7 @@ from unit import (
     test_frame_link,
     test_grain_simulation,
     test_journal,
+    test_lanes,
     test_lease_page,
     test_ledger,
     test_ledger_file,
@@ -86,7 +87,7 @@ DEADLY_LIVES = (15, 4, 10, 18)
 LIMIT = 4_000
 #: The floors of the engine; each has at least so many planted bugs.
 FLOORS = ("ledger", "journal", "dispatch", "crashes", "shutdown", "worker", "shm", "transport", "store", "retries")
-FLOORS += ("machines", "file tests")
+FLOORS += ("machines", "file tests", "lanes")
 LEAST = 4
 
 # -- who notices -----------------------------------------------------------------------------------
@@ -151,6 +152,14 @@ def drops_and_orders() -> None:
     """Schedules some of whose queues drop items, or hand them out in another order."""
     for seed in range(20):
         crossed.check(seed, ranked=True, durable=seed % 3 == 0)
+
+
+def lanes() -> None:
+    """Schedules and lives most of whose queues have lanes."""
+    for seed in (0, 1, 2, 9, 18, 29):
+        crossed.check(seed, laned=True, durable=seed % 3 == 0)
+    for seed in (3, 4, 9):
+        durable_lives.check_lives(seed, laned=True)
 
 
 def priorities() -> None:
@@ -412,6 +421,34 @@ def without_rank(original: Any, self: Any, *args: Any, **options: Any) -> Any:
     return original(self, *args, **{**options, "rank": 0.0})
 
 
+def free_while_it_sleeps(original: Any, self: Any, piece: Any, task_: str, until: float | None = None) -> None:
+    """An item that waits for its retry does not keep what comes after it in its lane."""
+    original(self, piece, task_, until)
+    if until is not None:
+        bucket = self._bucket(piece.chunk)
+        bucket.busy_items -= piece.count
+        self._take_stock()
+
+
+def last_of_its_bucket(original: Any, self: Any, piece: Any) -> None:
+    """What comes back is behind what came after it."""
+    self.last_ticket += 1
+    original(self, msgspec.structs.replace(piece, ticket=self.last_ticket))
+
+
+def never_busy(original: Any, self: Any, task_: str, piece: Any) -> None:
+    """A bucket of which something is leased is handed out to others."""
+    original(self, task_, piece)
+    self.buckets[self.bucket_of(piece.chunk)].busy_items -= piece.count
+    self._take_stock()
+
+
+def with_other_buckets(original: Any, self: Any, chunk: Any) -> Any:
+    """A chunk of an earlier life, for fewer buckets, is taken for one of this life's."""
+    number = chunk.bucket << max(0, self.bucket_bits + 1 - chunk.bucket.bit_length())
+    return original(self, msgspec.structs.replace(chunk, bucket=number))
+
+
 def at_the_end(original: Any, self: Any, pieces: Any, piece: Any) -> None:
     pieces.append(piece)
 
@@ -643,6 +680,7 @@ class Bug:
 NOT_RAISED = pytest.fail.Exception
 _LEDGER = "runner.ledger.ledger:Ledger"
 _JOURNAL = "runner.ledger.journal:Journal"
+_LANES = "runner.ledger.lanes:LanedSubscription"
 _LINE = "runner.ledger.subscriptions:Subscription"
 _SIZER = "runner.chunk_sizing:ChunkSizer"
 _SHUTDOWN = "runner.supervisor.shutdown:Shutdown"
@@ -1361,6 +1399,17 @@ BUGS: dict[str, Bug] = {
         "runner.file_tests.execution:with_stubs",
         lambda original, plan_, stubs: plan_,
         partial(with_folder, test_file_tests.test_a_stub_stands_in),
+    ),
+    "a retry does not hold its lane": Bug("lanes", f"{_LANES}.give_back", free_while_it_sleeps, lanes),
+    "what comes back is last in its lane": Bug("lanes", f"{_LANES}._add", last_of_its_bucket, lanes),
+    "two workers have one lane": Bug("lanes", f"{_LANES}._leave_next", never_busy, lanes),
+    "a lane goes on behind a failure": Bug("lanes", "runner.supervisor.plan:Plan.keeps_lanes", always(False), lanes),
+    "an earlier life's buckets are taken for others": Bug("lanes", f"{_LANES}._bucket", with_other_buckets, lanes),
+    "a key's hash depends on its type": Bug(
+        "lanes",
+        "runner.worker.lanes:index",
+        lambda original, lane: original(lane) + 1,
+        test_lanes.test_equal_lanes_have_one_hash_in_every_process,
     ),
 }
 

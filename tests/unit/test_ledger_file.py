@@ -204,7 +204,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / LEDGER_FILE) as other:
         other.execute("PRAGMA user_version=1")
     other.close()
-    with pytest.raises(LedgerRefused, match="has format 1, and this version of runner reads format 2"):
+    with pytest.raises(LedgerRefused, match="has format 1, and this version of runner reads format 3"):
         open_ledger(tmp_path)
 
 
