@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
@@ -30,13 +30,42 @@ _KEPT_FILES = 200
 _MOST_VALUES = 100_000
 
 
+def complete_word(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: ARG001  typer's signature
+    """Return programs for the first word, and for all others files."""
+    if not ctx.params.get("command") and "/" not in incomplete:
+        return sorted(_programs_that_begin(incomplete))
+    folder, _, name = incomplete.rpartition("/")
+    with contextlib.suppress(OSError):
+        there = sorted(Path(f"{folder}/" if "/" in incomplete else ".").iterdir())
+        prefix = f"{folder}/" if "/" in incomplete else ""
+        return [
+            f"{prefix}{path.name}{'/' * path.is_dir()}"
+            for path in there
+            if path.name.startswith(name) and (name or not path.name.startswith("."))
+        ]
+    return []
+
+
+def _programs_that_begin(text: str) -> set[str]:
+    found: set[str] = set()
+    for folder in os.get_exec_path():
+        with contextlib.suppress(OSError):
+            found.update(each.name for each in os.scandir(folder) if each.name.startswith(text))
+    return found
+
+
 def each(
     command: Annotated[
         list[str] | None,
-        Argument(metavar="COMMAND... [::: VALUE...]", help="The command, and its values; default: standard input."),
+        Argument(
+            metavar="COMMAND [::: VALUE]",
+            help="The command; its values, or `:::: FILE`s of them. Default: the lines of standard input.",
+            autocompletion=complete_word,
+        ),
     ] = None,
     jobs: Annotated[
-        str, Option("--jobs", "-j", metavar="N", help="So many at a time: 8, 50%, +2, -1; 0: many. Default: the cores.")
+        str,
+        Option("--jobs", "-j", metavar="N", help="Commands at a time: 8, 50%, +2, -1; 0: many. Default: the cores."),
     ] = "100%",
     retry: Annotated[
         int, Option("--retry", metavar="N", min=0, max=1000, help="Try a command that fails N more times.")
@@ -65,7 +94,7 @@ def each(
     joblog: Annotated[
         str | None, Option("--joblog", metavar="FILE", help="Write a line for each command to FILE, as it ends.")
     ] = None,
-    rate: Annotated[str | None, Option(metavar="RATE", help="Start at most so many: 2/s, 100/min.")] = None,
+    rate: Annotated[str | None, Option(metavar="RATE", help="Commands that are started at most: 2/s, 100/min.")] = None,
     max_output: Annotated[
         str, Option("--max-output", metavar="SIZE", help="Kill a command that writes more.")
     ] = each_file.DEFAULT_MAX_OUTPUT,
@@ -87,6 +116,7 @@ def each(
     no_record: shared.NoRecordOption = False,
     quiet: shared.QuietOption = False,
     verbose: shared.VerboseOption = False,
+    color: shared.ColorOption = "auto",
 ) -> None:
     """Run a command for each value, as GNU Parallel does. Options stand before the command.
 
@@ -95,9 +125,9 @@ def each(
     shell looks at the words. A command that is one text with spaces in it is for /bin/sh: 'gzip -c {} > {/}.gz'.
 
     Examples:
-      ls *.png | runner each -j 8 --retry 2 --timeout 20s convert {} {.}.jpg
-
       runner each gzip ::: *.log
+
+      ls *.png | runner each -j 8 --retry 2 --timeout 20s convert {} {.}.jpg
 
       find . -name '*.log' -print0 | runner each -0 -k wc -l
 
@@ -140,7 +170,8 @@ def each(
             verbose=verbose,
             dead_ok=dead_ok,
             progress=progress,
-            events_file=events,
+            events_file=shared.absolute_file(events),  # a run that goes on does so in its own folder
+            color=color,
         ),
         document,
         resume=resume,

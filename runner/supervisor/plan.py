@@ -255,10 +255,15 @@ def describe_run(config: Config, tasks: Mapping[str, TaskPlan], queues: Iterable
     return RunPlan(
         file=str(config.file),
         resolved=resolved.render_resolved(config),
-        tasks=tuple(_describe_task(task) for task in tasks.values()),
+        tasks=describe_tasks(tasks),
         queues=tuple(_describe_queue(queue, letters=queue.name in letters) for queue in queues),
         machine=describe_machine(),
     )
+
+
+def describe_tasks(tasks: Mapping[str, TaskPlan]) -> tuple[TaskPlanned, ...]:
+    """Return the tasks as events tell them."""
+    return tuple(_describe_task(task) for task in tasks.values())
 
 
 def _describe_task(task: TaskPlan) -> TaskPlanned:
