@@ -186,9 +186,8 @@ def translate_command(command: Sequence[str], sources: int, *, has_columns: bool
     """
     if any(_NOT_OFFERED.search(word) for word in command):
         found = next(filter(None, map(_NOT_OFFERED.search, command)))
-        raise UsageError(
-            f"replacement string `{found[0]}` of GNU Parallel is not offered: a command that is one text for the shell can do the same"
-        )
+        hint = "a command that is one text for the shell can do the same"
+        raise UsageError(f"replacement string `{found[0]}` of GNU Parallel is not offered: {hint}")
     holes = [hole for word in command for hole in _HOLE.finditer(word)]
     numbers = [int(hole["source"]) for hole in holes if hole["source"]]
     if any(number < 1 or (number > sources and not has_columns) for number in numbers):
