@@ -199,6 +199,7 @@ def _run_each(
     policy = PluginPolicy.read()
     if unfinished is not None:
         earlier = durable_command.open_run(unfinished)
+        sys.stderr.write(f"run {unfinished.name} goes on, with the values that it has read already\n")
         plan = durable_command.plan_of_earlier_run(earlier, [], sets, policy)
     else:
         plan = runs.prepare_plan(loaded, policy)

@@ -34,8 +34,12 @@ _NOT_OFFERED = re.compile(r"\{(?:%|=|-[0-9]|\+)[^}]*\}")
 _SHELL_TEXT = re.compile(r"[^\w@%+=:,./{}#^-]")
 _SEPARATORS = {":::": False, "::::": True, ":::+": False, "::::+": True}
 _MOST_TITLE = 60
+#: The grace of `now,fail=N`: what runs is killed, and what the failed command has written is still printed.
+_AT_ONCE = "100ms"
 #: `-j 0`: as many as there can be; GNU Parallel takes about as many with the usual limit of open files.
 _MANY_JOBS = 250
+#: Values that wait for each job: Ctrl-C lets what is queued be executed, and people expect that not much begins then.
+_QUEUED_JOBS = 4
 #: Reports that wait for a slow reader of standard output.
 _REPORTS = 100
 #: Bytes that one command may write: they are in memory until it has ended.
@@ -103,9 +107,10 @@ def render_file(given: CommandLine, options: EachOptions, *, state: str | None =
     """Return the file. UsageError: an option or a replacement string that it cannot express."""
     command = translate_command(given.command, len(given.sources), has_columns=options.columns is not None)
     halt, at_once = translate_halt(options.halt)
+    jobs = count_jobs(options.jobs)
     tables: dict[str, dict[str, Any]] = {
-        "run": {"halt": halt, "grace": "0s" if at_once else None, "state": state},
-        "queues": {"arguments": {}, "reports": {"size": _REPORTS}},
+        "run": {"halt": halt, "grace": _AT_ONCE if at_once else None, "state": state},
+        "queues": {"arguments": {"size": _QUEUED_JOBS * jobs}, "reports": {"size": _REPORTS}},
         "tasks.arguments": {
             "call": "std.arguments",
             "with": {
@@ -126,7 +131,7 @@ def render_file(given: CommandLine, options: EachOptions, *, state: str | None =
                 "most": parse_max_output(options.max_output),
             },
             "mode": "thread",
-            "workers": count_jobs(options.jobs),
+            "workers": jobs,
             "inputs": ["arguments"],
             "outputs": ["reports"],
             "ordered": options.keep_order,

@@ -67,6 +67,11 @@ class TaskPlan:
         return bool(self.config.inputs) and self.shape.kind != "class" and not self.has_boxes
 
     @property
+    def is_fed_in_halt(self) -> bool:
+        """Return True if it goes on although `halt` has stopped the run: it shows what failed commands have written."""
+        return (self.reference.module, self.reference.qualname) == ("runner.std", "WriteOutput")
+
+    @property
     def is_async(self) -> bool:
         """Return True if a worker executes many items at a time."""
         return bool(self.config.inputs) and self.shape.is_async and not self.has_boxes

@@ -208,11 +208,21 @@ def test_the_file_that_is_shown_does_the_same(project: Any, args: list[str]) -> 
     assert last_line(direct).split("   ")[1:] == last_line(by_file).split("   ")[1:]
 
 
-def test_enough_failures_stop_the_run(project: Any) -> None:
+@pytest.mark.parametrize("order", [(), ("-k",)])
+@pytest.mark.parametrize("halt", ["soon,fail=2", "now,fail=2"])
+def test_enough_failures_stop_the_run_and_what_they_wrote_is_printed(
+    project: Any, halt: str, order: tuple[str, ...]
+) -> None:
     made = project({})
-    outcome = each(made, "-j1", "--halt", "soon,fail=2", "echo {} >> seen; exit 1", ":::", *map(str, range(500)))
+    text = "echo {} >> seen; echo out {}; exit 1"
+    outcome = each(made, *order, "-j1", "--halt", halt, "--joblog", "log", text, ":::", *map(str, range(500)))
     assert outcome.exit == 5, outcome
-    assert 2 <= len((made.path / "seen").read_text().split()) < 250
+    seen = (made.path / "seen").read_text().split()
+    assert 2 <= len(seen) < 250
+    # In order there is no place for what ran after one that did not run.
+    printed = [number for at, number in enumerate(seen) if not order or number == str(at)]
+    assert outcome.out.splitlines() == [f"out {number}" for number in printed]
+    assert [line.split("\t")[6] for line in (made.path / "log").read_text().splitlines()[1:]] == ["1"] * len(printed)
 
 
 def test_the_summary_can_be_had_as_json(project: Any) -> None:
@@ -284,6 +294,7 @@ def test_a_durable_run_that_was_killed_goes_on_where_it_was(project: Any) -> Non
         *map(str, range(1, 9))
     }
     assert set((first.out + outcome.out).split("\n")) == {*(f"out {n}" for n in range(8)), ""}
+    assert "goes on, with the values that it has read already" in outcome.err
     other = each(made, "--resume", "echo", ":::", "another")  # another command is another run
     assert (other.exit, other.out) == (0, "another\n"), other
 
