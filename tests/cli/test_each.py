@@ -107,6 +107,7 @@ def test_output_of_a_command_is_in_one_piece_and_the_outputs_stay_apart(project:
         assert sorted(blocks) == [[letter + name] * 200 for name in "abcd"]
 
 
+@pytest.mark.slow
 def test_the_order_of_the_input_is_kept_for_commands_that_fail_as_well(project: Any) -> None:
     made = project({})
     text = "test {} = 1 && while ! test -e done; do sleep 0.01; done; touch done; echo {}; test {} != 2"
@@ -147,8 +148,8 @@ def test_what_fails_is_tried_again_then_a_dead_letter_that_can_be_given_again(pr
     ("command", "code", "signal_number", "said"),
     [
         ("nowhere-to-be-found", "127", "0", "No such file"),
-        ("./plain", "126", "0", "Permission denied"),
-        ("kill -SEGV $$; echo {}", "-1", "11", "SIGSEGV"),
+        pytest.param("./plain", "126", "0", "Permission denied", marks=pytest.mark.slow),
+        pytest.param("kill -SEGV $$; echo {}", "-1", "11", "SIGSEGV", marks=pytest.mark.slow),
         ("sleep 1000 & echo before; wait; echo {}", "-1", "9", "took longer than 0.4 s"),
     ],
 )
@@ -161,6 +162,7 @@ def test_every_end_of_a_command_is_told(project: Any, command: str, code: str, s
     assert ("before" in outcome.out) == ("before" in command)
 
 
+@pytest.mark.slow
 def test_a_command_that_writes_without_end_is_killed(project: Any) -> None:
     outcome = each(project({}), "--max-output", "1MB", "yes", ":::", "x")
     assert (outcome.exit, "wrote more than 1,000,000 bytes" in outcome.err) == (4, True), outcome
@@ -173,6 +175,7 @@ def test_nothing_to_do_is_done(project: Any) -> None:
     assert each(made, "echo").exit == 0  # standard input has nothing
 
 
+@pytest.mark.slow
 def test_lines_are_commands_where_there_is_no_command(project: Any) -> None:
     outcome = each(project({}), "-k", input="echo a | tr a b\necho $((1 + 1))\n")
     assert (outcome.exit, outcome.out) == (0, "b\n2\n"), outcome
@@ -190,8 +193,11 @@ def test_a_dry_run_prints_the_commands_and_runs_none(project: Any) -> None:
     [
         ["-k", "-j2", "--retry", "1", "--tag", "echo", "{#}:{}", ":::", "a b", "${x}", "{}"],
         ["-k", "--timeout", "1m", 'echo "x{}y" {/.}', ":::", "a/b c.d", "'"],
-        ["-k", "echo", "{2}", "{1}", ":::", "a", "b", ":::", "1"],
-        ["--joblog", "log", "--halt", "soon,fail=50%", "--rate", "1000/s", "-a", "list", "echo", "{.}"],
+        pytest.param(["-k", "echo", "{2}", "{1}", ":::", "a", "b", ":::", "1"], marks=pytest.mark.slow),
+        pytest.param(
+            ["--joblog", "log", "--halt", "soon,fail=50%", "--rate", "1000/s", "-a", "list", "echo", "{.}"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_file_that_is_shown_does_the_same(project: Any, args: list[str]) -> None:
@@ -208,8 +214,8 @@ def test_the_file_that_is_shown_does_the_same(project: Any, args: list[str]) -> 
     assert last_line(direct).split("   ")[1:] == last_line(by_file).split("   ")[1:]
 
 
-@pytest.mark.parametrize("order", [(), ("-k",)])
-@pytest.mark.parametrize("halt", ["soon,fail=2", "now,fail=2"])
+@pytest.mark.parametrize("order", [(), pytest.param(("-k",), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("halt", ["soon,fail=2", pytest.param("now,fail=2", marks=pytest.mark.slow)])
 def test_enough_failures_stop_the_run_and_what_they_wrote_is_printed(
     project: Any, halt: str, order: tuple[str, ...]
 ) -> None:
@@ -225,6 +231,7 @@ def test_enough_failures_stop_the_run_and_what_they_wrote_is_printed(
     assert [line.split("\t")[6] for line in (made.path / "log").read_text().splitlines()[1:]] == ["1"] * len(printed)
 
 
+@pytest.mark.slow
 def test_the_summary_can_be_had_as_json(project: Any) -> None:
     outcome = each(project({}), "--json", "echo", ":::", "a", "b")
     found = json.loads(outcome.out)
@@ -236,12 +243,12 @@ def test_the_summary_can_be_had_as_json(project: Any) -> None:
     ("args", "said"),
     [
         (["--retries", "3", "true"], "`--retry`"),
-        (["-j", "x", "true"], "-j takes a number"),
+        pytest.param(["-j", "x", "true"], "-j takes a number", marks=pytest.mark.slow),
         (["--halt", "now,success=1", "true"], "are not offered"),
-        (["echo", "{%}"], "{%}"),
+        pytest.param(["echo", "{%}"], "{%}", marks=pytest.mark.slow),
         (["echo", "{2}", ":::", "a"], "{2}"),
-        (["--timeout", "200%", "true"], "--timeout takes"),
-        (["--rate", "fast", "true"], "rate"),
+        pytest.param(["--timeout", "200%", "true"], "--timeout takes", marks=pytest.mark.slow),
+        pytest.param(["--rate", "fast", "true"], "rate", marks=pytest.mark.slow),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_starts(project: Any, args: list[str], said: str) -> None:
@@ -264,7 +271,7 @@ def wait_for_pids(path: Path, count: int) -> list[int]:
         os.sched_yield()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_no_command_outlives_runner(project: Any, number: int) -> None:
     made = project({})
     running = made.start("-j2", "--grace", "100ms", WAITS + " # {}", ":::", "1", "2", "3", verb="each")
@@ -299,6 +306,7 @@ def test_a_durable_run_that_was_killed_goes_on_where_it_was(project: Any) -> Non
     assert (other.exit, other.out) == (0, "another\n"), other
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_does_not_stop_the_commands(project: Any) -> None:
     made = project({})
     runner = f"{sys.executable} -m runner each -q -k 'echo {{}} >> seen; echo {{}}'"
@@ -310,6 +318,7 @@ def test_a_reader_that_leaves_does_not_stop_the_commands(project: Any) -> None:
     assert len((made.path / "seen").read_text().split()) == 300
 
 
+@pytest.mark.slow
 def test_a_folder_that_may_not_be_written_is_no_hindrance(project: Any, tmp_path: Path) -> None:
     made = project({})
     (made.path / ".runner").write_text("a file")

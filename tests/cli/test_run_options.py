@@ -147,7 +147,13 @@ WHO = """
 
 
 @pytest.mark.parametrize(
-    ("jobs", "first", "second"), [("1", 1, 1), ("4", 2, 2), ("7", 4, 3), ("100", 5, 95)], ids=["1", "4", "7", "100"]
+    ("jobs", "first", "second"),
+    [
+        pytest.param("1", 1, 1, marks=pytest.mark.slow),
+        pytest.param("4", 2, 2, marks=pytest.mark.slow),
+        ("7", 4, 3),
+        pytest.param("100", 5, 95, marks=pytest.mark.slow),
+    ],
 )
 def test_jobs_caps_the_processes_of_tasks_with_inputs(project: Any, jobs: str, first: int, second: int) -> None:
     outcome = project({"tasks.toml": CAPPED, "plugins/work.py": WHO}).run("-j", jobs, "--dry-run")
@@ -155,6 +161,7 @@ def test_jobs_caps_the_processes_of_tasks_with_inputs(project: Any, jobs: str, f
     assert f"{3 + first + second} processes and 4 threads" in outcome.out
 
 
+@pytest.mark.slow
 def test_no_other_worker_executes_an_item(project: Any) -> None:
     made = project({"tasks.toml": CAPPED.replace("workers = 3", "workers = 1"), "plugins/work.py": WHO})
     outcome = made.run("-j", "2")
@@ -167,7 +174,12 @@ def test_no_other_worker_executes_an_item(project: Any) -> None:
 
 @pytest.mark.parametrize(
     ("option", "environment", "colored"),
-    [("always", "", True), ("always", "1", True), ("never", "", False), ("auto", "", False)],
+    [
+        pytest.param("always", "", True, marks=pytest.mark.slow),
+        ("always", "1", True),
+        pytest.param("never", "", False, marks=pytest.mark.slow),
+        pytest.param("auto", "", False, marks=pytest.mark.slow),
+    ],
 )
 def test_color_goes_before_the_environment(project: Any, option: str, environment: str, colored: bool) -> None:
     text = "[tasks.say]\n"
