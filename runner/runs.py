@@ -239,9 +239,8 @@ class _RunOutput:
             from runner.report.log import open_log
 
             lines = open_log(plan.run_id, options.log_format, options.log_file)
-        self.printer = Printer(
-            options.out, options.err, log=log, color=options.color, mask=plan.secret_mask, lines=lines
-        )
+        mask, color = plan.secret_mask, options.color
+        self.printer = Printer(options.out, options.err, log=log, color=color, mask=mask, lines=lines)
         self._console = Console(self.printer, plan, quiet=options.quiet, verbose=options.verbose)
         self._display = None
         if options.progress != "none" and not options.quiet:
@@ -249,8 +248,8 @@ class _RunOutput:
 
             self._display = create_display(options.progress, self.printer, log=log, fd=options.err)
         told = (self._recorder, self._console, self._display, self._journal)
-        own = [] if options.on_event is None else [options.on_event]
-        self._subscribers = [*(each.handle_event for each in told if each is not None), *own]
+        heard = [each.handle_event for each in told if each is not None]
+        self._subscribers = [*heard, *filter(None, [options.on_event])]
 
     def publish(self, event: events.Event) -> None:
         """Tell all of them."""

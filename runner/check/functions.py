@@ -38,7 +38,7 @@ _BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYW
 _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 #: Functions that ship with runner: what they need of their task is known before it starts.
 _READS = {"lines", "csv", "jsonl"}
-_WRITES = {"write_lines", "write_csv", "write_jsonl"}
+_WRITES = {"write_lines", "write_csv", "write_jsonl", "write_output"}
 #: The descriptors that every worker has itself.
 _OWN = range(3)
 
@@ -357,11 +357,12 @@ def find_std_problems(
         place = config.place("tasks", task.name, "mode") if is_set_in_file(config, task.name, "mode") else at
         text = f"task {quote_name(task.name)} {does}, which only a thread can"
         yield Problem("E304", text, place, hint='say `mode = "thread"`, or nothing: its function declares it')
-    if len(task.workers) > 1 and (stdin or (writes and given != "-")):
+    has_file = given != "-" or bool(arguments[1].get("joblog"))
+    if len(task.workers) > 1 and (stdin or (writes and has_file)):
         does = "reads standard input" if stdin else "writes one file"
         place = config.place("tasks", task.name, "workers")
         yield Problem("E304", f"task {quote_name(task.name)} {does}: it can have one worker only", place)
-    if task.lifespan is not None and writes:
+    if task.lifespan is not None and writes and function.name != "write_output":
         text = f"task {quote_name(task.name)} writes one file: its worker cannot be replaced during the run"
         yield Problem("E304", text, config.place("tasks", task.name, "lifespan"))
     fields = arguments[1].get("fields")

@@ -32,6 +32,7 @@ class RunnerGroup(typer.core.TyperGroup):
     verbs: ClassVar[dict[str, tuple[str, str]]] = {
         "run": ("runner.cli.run:run", "Run the tasks of a file."),
         "resume": ("runner.cli.resume:resume", "Go on with a durable run, where it was."),
+        "each": ("runner.cli.each:each", "Run a command for each argument or line, as GNU Parallel does."),
         "agent": ("runner.cli.agent:agent", "Lend this machine to a run on several."),
         "check": ("runner.cli.check:check", "Show all errors of the files, and start nothing."),
         "show": ("runner.cli.show:show", "Show the resolved file in its long form."),
@@ -91,6 +92,8 @@ class RunnerGroup(typer.core.TyperGroup):
             alone.command()(target)
             made = typer.main.get_command(alone)
         made.name = name
+        if name == "each":  # what stands behind its command's first word is the command's
+            made.allow_interspersed_args = False
         folder_options = [copy.copy(param) for param in self.params if "-C" in param.opts]
         for param in folder_options:
             param.expose_value = False

@@ -69,6 +69,10 @@ def run(
     resume: Annotated[
         bool, Option("--resume", help="Go on with the last durable run of this file that was cut short, or begin one.")
     ] = False,
+    jobs: Annotated[
+        int | None,
+        Option("--jobs", "-j", metavar="N", min=1, max=1000, help="At most N processes for tasks that have inputs."),
+    ] = None,
     limit: Annotated[
         int | None, Option(metavar="N", min=1, help="A trial: stop each source after its first N items.")
     ] = None,
@@ -98,6 +102,7 @@ def run(
     ] = 0,
     quiet: shared.QuietOption = False,
     verbose: shared.VerboseOption = False,
+    color: shared.ColorOption = "auto",
 ) -> None:
     """Run the tasks of a file.
 
@@ -157,6 +162,7 @@ def run(
             from runner.cli.durable_command import describe_command
 
             plan = replace(plan, command=describe_command(loaded, plan))
+    plan = _cap_jobs(plan, loaded, jobs)
     if dry_run:
         print("\n".join(_describe_plan(loaded, plan)))
         return
@@ -174,6 +180,7 @@ def run(
         log_format=log_format,
         log_file=log_file,
         write_page=write_page,
+        color=color,
     )
     with _live_page(plan, port, is_wanted=web):
         execute_and_leave(plan, options, document, earlier=earlier, notify_command=notify)
@@ -192,6 +199,14 @@ def _live_page(plan: Plan, port: int, *, is_wanted: bool) -> Iterator[None]:
     with contextlib.closing(PageProcess(plan.settings.state, plan.run_id, port)) as page:
         sys.stderr.write(f"live page: {page.address}\n")
         yield
+
+
+def _cap_jobs(plan: Plan, config: Config, jobs: int | None) -> Plan:
+    if jobs is None:
+        return plan
+    from runner.supervisor.job_cap import cap_jobs  # few runs need it
+
+    return cap_jobs(plan, config, jobs)
 
 
 def _given_params(param: list[str] | None, params_file: str | None) -> dict[str, Any]:

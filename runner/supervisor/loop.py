@@ -300,9 +300,9 @@ class Supervisor:
             return
         while dirty.heap:
             name = dirty.pop_farthest()
-            if self.topology.stages[name] is not Stage.RUNNING or self.state.halted:
-                continue
             task = self.tasks[name]
+            if self.topology.stages[name] is not Stage.RUNNING or (self.state.halted and not task.plan.is_fed_in_halt):
+                continue
             before = self.ledger.leased_items[name]
             self.dispatcher.feed_task(task, flush=task.plan.config.batch is not None and self._may_flush(task))
             if self.ledger.leased_items[name] != before:

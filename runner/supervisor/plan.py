@@ -77,6 +77,11 @@ class TaskPlan:
         return bool(self.config.inputs) and self.shape.kind != "class" and not self.has_boxes
 
     @property
+    def is_fed_in_halt(self) -> bool:
+        """Return True if it goes on although `halt` has stopped the run: it shows what failed commands have written."""
+        return (self.reference.module, self.reference.qualname) == ("runner.std", "WriteOutput")
+
+    @property
     def is_async(self) -> bool:
         """Return True if a worker executes many items at a time."""
         return bool(self.config.inputs) and self.shape.is_async and not self.has_boxes
@@ -282,10 +287,15 @@ def describe_run(config: Config, tasks: Mapping[str, TaskPlan], queues: Iterable
     return RunPlan(
         file=str(config.file),
         resolved=resolved.render_resolved(config),
-        tasks=tuple(_describe_task(task) for task in tasks.values()),
+        tasks=describe_tasks(tasks),
         queues=tuple(_describe_queue(queue, letters=queue.name in letters) for queue in queues),
         machine=describe_machine(),
     )
+
+
+def describe_tasks(tasks: Mapping[str, TaskPlan]) -> tuple[TaskPlanned, ...]:
+    """Return the tasks as events tell them."""
+    return tuple(_describe_task(task) for task in tasks.values())
 
 
 def _describe_task(task: TaskPlan) -> TaskPlanned:

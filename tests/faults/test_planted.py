@@ -38,10 +38,12 @@ from unit import (
     test_boxes,
     test_chunking,
     test_collect,
+    test_command_reports,
     test_drops_and_orders,
     test_durable_ends,
     test_durable_simulation,
     test_each,
+    test_each_file,
     test_far_memory,
     test_frame_link,
     test_grain_simulation,
@@ -65,6 +67,7 @@ from runner.ledger.leases import Dropped, Lease, Settlement
 from runner.ledger.subscriptions import Subscription
 from runner.model import Halt, QueueConfig
 from runner.shm.writer import MIN_SHARED_BYTES, PAGE_SIZE
+from runner.std.shell import CommandFailed
 from runner.std.sinks import WriteLines
 from runner.supervisor import shutdown
 from runner.supervisor.fast_path import FastPath
@@ -87,7 +90,7 @@ DEADLY_LIVES = (15, 4, 10, 18)
 LIMIT = 4_000
 #: The floors of the engine; each has at least so many planted bugs.
 FLOORS = ("ledger", "journal", "dispatch", "crashes", "shutdown", "worker", "shm", "transport", "store", "retries")
-FLOORS += ("machines", "file tests", "lanes")
+FLOORS += ("machines", "file tests", "lanes", "commands")
 LEAST = 4
 
 # -- who notices -----------------------------------------------------------------------------------
@@ -660,6 +663,15 @@ def skipped_is_done(
 
 def rejected_again(original: Any, spec: Any, error: BaseException, text: Any, attempt: int) -> str:
     return "retry" if attempt < spec.attempts else "error"
+
+
+def values_in_the_program(_: Any, text: str, all_values: list[str]) -> list[str]:
+    """As a text with replacement strings looks: what is in a value is read by the shell."""
+    return ["/bin/sh", "-c", text.replace("{}", "{1}")]
+
+
+def silent_failure(original: Any, self: Any, *args: Any) -> Iterator[Any]:
+    yield from list(original(self, *args))
 
 
 # -- the table ---------------------------------------------------------------------------------------
@@ -1410,6 +1422,38 @@ BUGS: dict[str, Bug] = {
         "runner.worker.lanes:index",
         lambda original, lane: original(lane) + 1,
         test_lanes.test_equal_lanes_have_one_hash_in_every_process,
+    ),
+    # commands
+    "a value is read by the shell": Bug(
+        "commands",
+        "runner.cli.each_file:_translate_text",
+        values_in_the_program,
+        partial(
+            with_example,
+            test_each_file.test_a_value_is_one_word_of_a_shell_whatever_is_in_it,
+            "printf '%s|' {}",
+            "a  b",
+        ),
+    ),
+    "what a failed command has written is lost": Bug(
+        "commands",
+        "runner.std.shell:Shell._report",
+        silent_failure,
+        test_command_reports.test_a_command_that_fails_gives_all_that_it_has_written,
+        CommandFailed,
+    ),
+    "a command's child is left running": Bug(
+        "commands",
+        "runner.std.commands:Command._read_rest",
+        nothing,
+        test_command_reports.test_a_child_that_holds_the_output_open_ends_with_its_command,
+        psutil.TimeoutExpired,
+    ),
+    "a log of jobs does not know where it was": Bug(
+        "commands",
+        "runner.std.command_reports:WriteOutput.save",
+        nothing,
+        partial(with_folder, test_command_reports.test_a_log_goes_on_where_it_was_and_a_new_run_begins_it_anew),
     ),
 }
 
