@@ -16,7 +16,6 @@ from runner.text import (
     cut_text,
     format_count,
     format_duration,
-    format_seconds,
     format_table,
     printable_line,
     size_or_empty,
@@ -235,9 +234,9 @@ def _bucket_text(fullest: events.FullestBucket | None) -> str:
     """Return how many items were in the fullest bucket of a queue with lanes, and for how long the first had waited.
 
     >>> _bucket_text(events.FullestBucket(5, 128, 990, 31.0))
-    '990, 31.0s'
+    '990, 31s'
     """
-    return f"{format_count(fullest.items)}, {format_seconds(fullest.seconds)}" if fullest else ""
+    return f"{format_count(fullest.items)}, {time_or_empty(fullest.seconds)}" if fullest else ""
 
 
 def _table_lines(title: str, rows: Sequence[tuple[str, dict[str, str]]]) -> Iterator[str]:
