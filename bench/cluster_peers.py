@@ -2,7 +2,7 @@
 
     PYTHONPATH=tests python -m bench.cluster_peers [--seconds 3] [--only agents,dask]
 
-Needs `pip install 'toml-runner[ray]' 'dask[distributed]'`; what is not installed is said to be missing, and left out.
+Needs `pip install 'toml-runner[ray]' 'ray[data]' 'dask[distributed]'`; what is missing is left out, and that said.
 Four workers on two nodes with two places each. *calls*: `abs` of one number, two calls under way for each worker.
 *there and back*: one call at a time. *items*: numbers, made here, squared there, added up here; Ray Data and Dask in
 batches of 1,000 as their documentation advises, runner as its file says. *arrays*: 1 MiB there and back in each call.

@@ -190,10 +190,10 @@ def test_a_late_word_of_a_former_worker_is_not_heard(rig):
     made.engine.kill(0)
     made.until(lambda: made.of(WorkerExited))
     made.start(0, life=2)
-    before = len(made.of(Ready))
+    made.until(lambda: any(0 in each.slots for each in made.engine._nodes.values()))
     made.engine._hear(node, [Frame(agent_messages.HEARD, 0, 1, memoryview(b"garbage that is not read"))])
     assert not node.link.end_reason
-    made.until(lambda: len(made.of(Ready)) > before)
+    made.until(lambda: len(made.of(Ready)) == 2)
 
 
 def test_a_machine_that_leaves_gives_notice_and_ends_when_its_workers_have(rig):
