@@ -9,7 +9,14 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.engines.engine_events import Announcement, GroupKept, MessageReceived, SignalReceived, WorkerExited
+from runner.engines.engine_events import (
+    Announcement,
+    GroupKept,
+    HaltRequested,
+    MessageReceived,
+    SignalReceived,
+    WorkerExited,
+)
 from runner.ledger.journal import LedgerImage
 from runner.ledger.ledger import Ledger
 from runner.ledger.restore import MAX_CRASHES
@@ -233,6 +240,8 @@ class Supervisor:
                 self.worker_pool.on_death(event)
         elif isinstance(event, SignalReceived):
             self.shutdown.handle_signal(event.signal_number)
+        elif isinstance(event, HaltRequested):
+            self.shutdown.halt_run(event.why)
         elif isinstance(event, GroupKept):
             self._on_kept(event)
         elif isinstance(event, Announcement):
