@@ -9,10 +9,12 @@ of the file. Items stay Python objects on their way from and to the caller. `run
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import RunnerError, UsageError
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Begin the names of tasks that a caller adds to a file, which no name of a file can: a colon is not allowed there.
 _FEED_PREFIX, _COLLECT_PREFIX = "feed:", "collect:"
+#: A thread whose feed has ended has a few steps left to do.
+_LAST_STEPS_SECONDS = 1.0
 _numbers = itertools.count()
 #: What the added tasks read from and write to, by a name of the run.
 _CHANNELS: dict[str, Any] = {}
@@ -46,27 +50,38 @@ class _Feed:
         self._queue, self._items = queue, items
         self.given = 0
         self.error: BaseException | None = None
-        self.thread: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
+        #: Gets something at the end. A KeyboardInterrupt within `Thread.join` (Python 3.11, 3.12) lets a thread that
+        #: goes on pass for one that has ended.
+        self._ended: SimpleQueue[None] = SimpleQueue()
 
     def take_items(self) -> Iterator[Any]:
         """Yield the items; what they raise is kept for the caller."""
-        self.thread = threading.current_thread()
+        self._thread = threading.current_thread()
+        iterator = None
         try:
-            for item in self._items:
+            iterator = iter(self._items)
+            for item in iterator:
                 self.given += 1
                 yield item
         except GeneratorExit:  # the run wants no more: a generator is closed here, and not when it is collected
-            self._close_items()
+            if (close := getattr(iterator, "close", None)) is not None:
+                close()
             raise
         except BaseException as error:
             self.error = error
             if isinstance(error, Exception):
                 raise
             raise FeedFailed(f"{type(error).__name__}: {error}") from error
+        finally:
+            self._ended.put(None)
 
-    def _close_items(self) -> None:
-        if (close := getattr(self._items, "close", None)) is not None and hasattr(self._items, "__next__"):
-            close()
+    def wait_until_ended(self, seconds: float) -> None:
+        """Wait until no item is being made, if one was ever asked for."""
+        if self._thread is not None:
+            with contextlib.suppress(Empty):
+                self._ended.put(self._ended.get(timeout=seconds))
+                self._thread.join(_LAST_STEPS_SECONDS)
 
     def raise_error(self, failure: str, how_run_ended: str) -> None:
         """Raise what the feed has raised, with a note that names the queue; or why its task has failed, if it has."""
@@ -119,8 +134,7 @@ class FedQueues:
     def wait_for_feeds(self, seconds: float) -> None:
         """Wait for threads in which a feed makes its next item: they end with that, for the run is over."""
         for feed in self._feeds.values():
-            if feed.thread is not None:
-                feed.thread.join(seconds)
+            feed.wait_until_ended(seconds)
 
 
 def _bound_put(put: Callable[[str, Any], None], queue: str) -> Callable[[Any], None]:

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import weakref
-from collections import deque
+from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
@@ -33,55 +33,58 @@ if TYPE_CHECKING:
     from runner.model import Config
 
 T_co = TypeVar("T_co", covariant=True)
-#: Items that the sinks may be ahead of the caller, unless the size of a queue is less; as many again may be in the
-#: caller's hands. A handover costs two switches between threads, some 30 us, which the items share: bench results,
-#: small items, with 16 1.9, with 64 1. Arrays of 1 MiB take 64 MiB, as much as the default of a queue's `bytes`.
+#: Items that the sinks may be ahead of the caller, unless the size of a queue is less. A handover costs two switches
+#: between threads, some 30 us, which the items share. Arrays of 1 MiB take 64 MiB, the default of a queue's `bytes`.
 _MOST_AHEAD = 64
 
 
+#: Follows the last item.
+_END = object()
+
+
 class Handover:
-    """Items on their way from the sinks to the caller: bounded, and closed by either side."""
+    """Items on their way from the sinks to the caller: bounded, and ended by either side.
+
+    Both ways are queues written in C, which a signal does not tear: a KeyboardInterrupt inside a `threading.Condition`,
+    which is Python, can leave its lock held, and the other side would wait for ever.
+    """
 
     def __init__(self, most_ahead: int) -> None:
-        self._most_ahead = most_ahead
-        self._items: deque[Any] = deque()
-        self._changed = threading.Condition()
-        #: No sink may put any more; and nothing will come.
-        self._is_closed = self._has_ended = False
+        self._items: SimpleQueue[Any] = SimpleQueue()
+        #: A token for each item that there is room for.
+        self._room: SimpleQueue[None] = SimpleQueue()
+        for _ in range(most_ahead):
+            self._room.put(None)
+        #: Sinks may put no more; and the caller wants no more, not even what is there.
+        self._is_closed = self._is_unwanted = False
 
     def put(self, item: Any) -> None:
-        """Add an item; wait while the caller is behind. ShutDown when nothing is wanted any more."""
-        with self._changed:
-            while len(self._items) >= self._most_ahead and not self._is_closed:
-                self._changed.wait()
-            if self._is_closed:
-                raise ShutDown
-            self._items.append(item)
-            if len(self._items) == 1:
-                self._changed.notify_all()
+        """Add an item; wait while the caller is behind. ShutDown when no more is wanted."""
+        self._room.get()
+        if self._is_closed:
+            self._room.put(None)  # for another sink that waits
+            raise ShutDown
+        self._items.put(item)
 
-    def take_all(self) -> deque[Any]:
-        """Wait for items and return all there are; none when nothing will come."""
-        with self._changed:
-            while not self._items and not self._has_ended:
-                self._changed.wait()
-            taken, self._items = self._items, deque()
-            self._changed.notify_all()
-        return taken
+    def take(self) -> Any:
+        """Wait for an item and return it; StopIteration when nothing will come."""
+        item = self._items.get()
+        if item is _END or self._is_unwanted:
+            self._items.put(_END)  # for the next call, and for other threads
+            raise StopIteration
+        self._room.put(None)
+        return item
 
     def refuse_items(self) -> None:
         """Let sinks put no more; what is there may still be taken."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()
+        self._is_closed = True
+        self._room.put(None)
 
-    def end(self, *, discard: bool = False) -> None:
-        """Say that nothing will come; `discard` what is there as well."""
-        with self._changed:
-            self._is_closed = self._has_ended = True
-            if discard:
-                self._items.clear()
-            self._changed.notify_all()
+    def end(self, *, unwanted: bool = False) -> None:
+        """Say that nothing will come; `unwanted`: what is there is not to be taken either."""
+        self._is_unwanted = self._is_unwanted or unwanted
+        self.refuse_items()
+        self._items.put(_END)
 
 
 class _StreamedRun:
@@ -111,8 +114,12 @@ class _StreamedRun:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         #: The run has started, or will not; and how often it was told to stop.
-        self.begun = threading.Event()
+        self.begun: SimpleQueue[None] = SimpleQueue()
         self._stops = 0
+        #: A KeyboardInterrupt within `Thread.join` (Python 3.11, 3.12) lets a thread that goes on pass for one that
+        #: has ended.
+        self._ended: SimpleQueue[None] = SimpleQueue()
+        self._has_ended = False
         self.consumer: threading.Thread = threading.current_thread()
         self.thread = threading.Thread(target=self._execute, name="runner-stream", daemon=True)
         try:
@@ -147,11 +154,13 @@ class _StreamedRun:
             with self._lock:
                 self._reactor.close()
             self.handover.end()
-            self.begun.set()
+            self.begun.put(None)
+            self._has_ended = True
+            self._ended.put(None)
 
     def _handle_event(self, event: events.Event) -> None:
         if isinstance(event, events.RunStarted):
-            self.begun.set()
+            self.begun.put(None)
         elif isinstance(event, events.RunKilled):  # a sink that waits for the caller must not be left behind
             self.handover.refuse_items()
         if self._on_event is not None:
@@ -173,34 +182,40 @@ class _StreamedRun:
                     self._reactor.post_event(SignalReceived(signal.SIGINT))
                 if self._stops == 1:
                     self._reactor.post_event(HaltRequested())
-        self.handover.end(discard=True)  # after the event: the run must know why its sinks return
+        self.handover.end(unwanted=True)  # after the event: the run must know why its sinks return
 
-    def wait(self) -> None:
-        """Wait until everything of the run has ended; Ctrl-C ends it at once, and is raised then."""
-        interrupt = None
+    def wait(self, *, patient: bool = True) -> None:
+        """Wait until everything of the run has ended; `patient`: feeds that make their next item as well."""
         until = monotonic() + self._grace
+        if not self._has_ended:
+            self._ended.get()
+            self._ended.put(None)  # for another thread that waits
+        self.thread.join()
+        if patient:
+            self.queues.wait_for_feeds(max(0.0, until - monotonic()))
+
+    def end(self, *, interrupted: bool = False) -> bool:
+        """Stop, and wait until everything has ended; return True if Ctrl-C came meanwhile, and ended it at once."""
+        again = False
         while True:
             try:
-                self.thread.join()
-                if interrupt is None:  # a feed that makes its next item ends with that
-                    self.queues.wait_for_feeds(max(0.0, until - monotonic()))
-            except KeyboardInterrupt as error:
-                interrupt = error
-                self.stop(interrupted=True)
+                self.stop(interrupted=interrupted)
+                self.wait(patient=not again)
+            except KeyboardInterrupt:
+                again = interrupted = True
             else:
-                break
-        if interrupt is not None:
-            raise interrupt
+                return again
 
 
 def _finish(run: _StreamedRun) -> None:
     """End a run whose stream nobody has any more, or whose program ends."""
     if not run.is_here():
         return
-    run.stop()
     # The collector may have been called anywhere, in a thread of the run itself as well, which cannot wait for itself.
     if threading.current_thread() in {run.consumer, threading.main_thread()}:
-        run.wait()
+        run.end()
+    else:
+        run.stop()
 
 
 class Stream(Generic[T_co]):
@@ -213,7 +228,6 @@ class Stream(Generic[T_co]):
 
     def __init__(self, run: _StreamedRun) -> None:
         self._run = run
-        self._ready: deque[Any] = deque()
         self._finalizer = weakref.finalize(self, _finish, run)
 
     @property
@@ -225,58 +239,48 @@ class Stream(Generic[T_co]):
         return self
 
     def __next__(self) -> T_co:
-        while True:
-            try:
-                item: T_co = self._ready.popleft()
-            except IndexError:
-                self._fetch()
-            else:
-                return item
-
-    def _fetch(self) -> None:
-        """Wait for items; raise what has to be raised at the end of the run, in its place."""
         run = self._run
         if not run.is_here():
             raise RunnerError("this stream belongs to another process, of which this one is a copy")
         run.consumer = threading.current_thread()
         try:
-            taken = run.handover.take_all()
-            if taken:
-                self._ready.extend(taken)
-                return
-            run.wait()
-        except BaseException as error:
-            self._end(error)
+            item: T_co = run.handover.take()
+        except StopIteration:
+            pass
+        except BaseException as error:  # Ctrl-C, or what the program's handler of a signal raises
+            self._stop_for(error)
             raise
-        if self._finalizer.detach() is None:  # closed, or at its end before
-            raise StopIteration
-        if run.failure is not None:
-            raise run.failure
+        else:
+            return item
+        self._end_well()
         raise StopIteration
 
-    def _end(self, error: BaseException) -> None:
+    def _stop_for(self, error: BaseException) -> None:
         """End the run because waiting for it was interrupted; of Ctrl-C, say how the run has ended."""
         is_ctrl_c = isinstance(error, KeyboardInterrupt)
+        self._run.end(interrupted=is_ctrl_c)
         self._finalizer.detach()
-        self._ready.clear()
-        self._run.stop(interrupted=is_ctrl_c)
-        self._wait_to_the_end()
         if is_ctrl_c and self._run.result is not None:
             raise api.Interrupted(self._run.result) from None
 
-    def _wait_to_the_end(self) -> None:
+    def _end_well(self) -> None:
+        """Wait for the end of the run, whose items have all been taken; raise, once, what is to be raised then."""
         try:
             self._run.wait()
-        except KeyboardInterrupt:  # the second one: the run has ended at once, and the first is raised
-            return
+        except BaseException as error:
+            self._stop_for(error)
+            raise
+        if self._finalizer.detach() is not None and self._run.failure is not None:
+            raise self._run.failure
 
     def close(self) -> None:
         """End the run, if it goes on, and wait until it has ended; the rest of its items are discarded."""
-        if self._finalizer.detach() is None or not self._run.is_here():
+        if not self._finalizer.alive or not self._run.is_here():
             return
-        self._ready.clear()
-        self._run.stop()
-        self._run.wait()
+        was_interrupted = self._run.end()
+        self._finalizer.detach()
+        if was_interrupted:
+            raise KeyboardInterrupt
 
     def __enter__(self) -> Self:
         return self
@@ -341,7 +345,7 @@ def stream(
     run = _StreamedRun(api.configure(file, params, set, tasks, skip), feed, collect, quiet=quiet, on_event=on_event)
     items: Stream[Any] = Stream(run)
     try:
-        run.begun.wait()
+        run.begun.get()
     except BaseException:
         items.close()
         raise
