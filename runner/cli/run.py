@@ -79,6 +79,7 @@ def run(
     help_params: Annotated[
         bool, Option("--help-params", help="List the params of the file, and start nothing.")
     ] = False,
+    watch: shared.WatchOption = False,
     no_plugin: shared.NoPluginOption = None,
     no_plugins: shared.NoPluginsOption = False,
     only_plugin: shared.OnlyPluginOption = None,
@@ -102,12 +103,16 @@ def run(
       runner run thumbs.toml --help-params
 
       runner run tasks.toml --set tasks.bake.workers=2 --dry-run
+
+      runner run thumbs.toml --watch
     """
     from runner import config
 
+    if watch:
+        _watch_instead(shared.file_or_default(file, "run"), param, set_, task, skip, params_file, quiet=quiet)
     document = streams.claim_stdout() if as_json else None
     shared.check_progress(progress)
-    given, file = _given_params(param, params_file), shared.file_or_default(file, "run")
+    given, file = given_params(param, params_file), shared.file_or_default(file, "run")
     sets = shared.parse_pairs(set_, "--set")
     record = "0" if no_record else None
     sets += shared.run_settings(grace=grace, engine=engine, log=log, halt=halt, deadline=deadline, record=record)
@@ -171,7 +176,13 @@ def run(
     execute_and_leave(plan, options, document, earlier=earlier)
 
 
-def _given_params(param: list[str] | None, params_file: str | None) -> dict[str, Any]:
+def _watch_instead(file: str, *given: Any, quiet: bool) -> NoReturn:
+    from runner.cli.watch_command import watch_run  # few ask for it
+
+    watch_run(file, *given, quiet=quiet)
+
+
+def given_params(param: list[str] | None, params_file: str | None) -> dict[str, Any]:
     """Return the params of a file and of the command line, which goes first."""
     given: dict[str, Any] = dict(shared.parse_pairs(param, "--param"))
     if params_file is None:

@@ -472,10 +472,12 @@ def test_the_second_ctrl_c_ends_a_task_that_does_not_end(tmp_path):
     path = write(tmp_path, FILE.replace("operator:neg", "time:sleep"), mode="process")
     is_ready, is_stopping = threading.Event(), threading.Event()
 
+    def numbers():
+        yield 600
+        is_ready.set()
+
     def handle_event(event):
-        if isinstance(event, runner.events.WorkerReady) and event.task == "work":
-            is_ready.set()
-        elif isinstance(event, runner.events.RunStopping):
+        if isinstance(event, runner.events.RunStopping):
             is_stopping.set()
 
     def interrupt():
@@ -484,7 +486,7 @@ def test_the_second_ctrl_c_ends_a_task_that_does_not_end(tmp_path):
         assert is_stopping.wait(20)
         os.kill(os.getpid(), signal.SIGINT)
 
-    items = runner.stream(path, feed={"numbers": [600]}, collect="results", quiet=True, on_event=handle_event)
+    items = runner.stream(path, feed={"numbers": numbers()}, collect="results", quiet=True, on_event=handle_event)
     began = time.monotonic()
     with pytest.raises(runner.Interrupted) as caught:  # in it the thread is started: it interrupts wherever this is
         list(itertools.chain(interrupting(interrupt), items))
