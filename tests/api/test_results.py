@@ -409,24 +409,23 @@ def test_the_run_ends_when_its_caller_stops(tmp_path, stop):
     assert runner.run(path, feed={"numbers": [1]}, collect="results", quiet=True).ok, "the next run can begin at once"
 
 
-def test_a_run_that_its_caller_ended_hands_out_nothing_more_and_says_what_is_left(tmp_path, capfd):
-    executed: list[int] = []
+def test_a_run_that_its_caller_ended_hands_out_nothing_more_and_says_what_is_left(tmp_path):
     text = FILE.replace("size = 8", "size = 1000").replace(
         "[tasks.work]", '[tasks.work]\nmode = "process"\nworkers = 1'
     )
     (tmp_path / "tasks.toml").write_text(text.replace("operator:neg", "time:sleep"))
-    feed = [0.002] * 900
-    items = runner.stream(tmp_path / "tasks.toml", feed={"numbers": feed}, collect="results", on_event=executed.append)
-    next(items)
-    items.close()
+    err = Notebook()
+    with contextlib.redirect_stderr(err):
+        items = runner.stream(tmp_path / "tasks.toml", feed={"numbers": [0.002] * 900}, collect="results")
+        next(items)
+        items.close()
     result = items.result
     assert (result.exit_code, result.ok, result.reasons) == (5, False, ("the caller of the run has stopped",))
     assert result.tasks["work"].done < 800, "what is queued is not drained"
     assert result.headline.left > 0
     assert result.headline.missing == 0
-    err = capfd.readouterr().err
-    assert "the caller of the run has stopped: sources stop, what workers hold may end within 10s" in err
-    assert "left in `numbers`" in err
+    assert "the caller of the run has stopped: sources stop, what workers hold may end within 10s" in err.text
+    assert "left in `numbers`" in err.text
 
 
 def test_in_silence_nothing_is_said_of_a_stream_that_its_caller_ended(tmp_path, capfd):
