@@ -278,7 +278,7 @@ def test_a_stream_yields_what_its_feed_gave_before_it_failed(tmp_path):
     items = runner.stream(write(tmp_path), feed={"numbers": failing(OSError("x"))}, collect="results", quiet=True)
     assert [next(items), next(items)] == [-1, -2]
     with pytest.raises(OSError, match="x") as caught:
-        next(items)
+        list(items)
     assert "the feed of queue `numbers`" in caught.value.__notes__[0]
     assert list(items) == [], "it is raised once"
     assert items.result is not None
