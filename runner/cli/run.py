@@ -109,10 +109,10 @@ def run(
     from runner import config
 
     if watch:
-        _watch_instead(shared.file_or_default(file, "run"), param, set_, task, skip, params_file, quiet=quiet)
+        _watch_instead(shared.file_or_default(file, "run"), param, params_file, set_, task, skip, quiet=quiet)
     document = streams.claim_stdout() if as_json else None
     shared.check_progress(progress)
-    given, file = given_params(param, params_file), shared.file_or_default(file, "run")
+    given, file = _given_params(param, params_file), shared.file_or_default(file, "run")
     sets = shared.parse_pairs(set_, "--set")
     record = "0" if no_record else None
     sets += shared.run_settings(grace=grace, engine=engine, log=log, halt=halt, deadline=deadline, record=record)
@@ -176,13 +176,16 @@ def run(
     execute_and_leave(plan, options, document, earlier=earlier)
 
 
-def _watch_instead(file: str, *given: Any, quiet: bool) -> NoReturn:
+def _watch_instead(
+    file: str, param: list[str] | None, params_file: str | None, *given: list[str] | None, quiet: bool
+) -> NoReturn:
     from runner.cli.watch_command import watch_run  # few ask for it
 
-    watch_run(file, *given, quiet=quiet)
+    files = [file] if params_file is None else [file, params_file]
+    watch_run(files, partial(_given_params, param, params_file), *given, quiet=quiet)
 
 
-def given_params(param: list[str] | None, params_file: str | None) -> dict[str, Any]:
+def _given_params(param: list[str] | None, params_file: str | None) -> dict[str, Any]:
     """Return the params of a file and of the command line, which goes first."""
     given: dict[str, Any] = dict(shared.parse_pairs(param, "--param"))
     if params_file is None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from runner.config.toml import STDIN
 from runner.errors import RunnerError, UsageError
 from runner.watching import CommandWatcher, WatchedPath, find_watched_paths, look_at_files
 
@@ -17,30 +18,28 @@ if TYPE_CHECKING:
 
 
 def watch_run(
-    file: str,
-    param: list[str] | None,
-    sets: list[str] | None,
-    only: list[str] | None,
-    skip: list[str] | None,
-    params_file: str | None,
+    files: list[str],
+    read_params: Callable[[], dict[str, Any]],
+    sets: list[str] | None = None,
+    only: list[str] | None = None,
+    skip: list[str] | None = None,
     *,
     quiet: bool,
 ) -> NoReturn:
-    """Run the file again and again, until a signal ends it."""
+    """Run the first of the files again and again, until a signal ends it; `read_params` reads the others."""
     from runner import config
     from runner.cli import shared_options as shared
-    from runner.cli.run import given_params
 
-    if file == "-":
+    file = files[0]
+    if file == STDIN:
         raise UsageError("--watch needs a file whose changes can be seen; standard input is read once")
-    more = [] if params_file is None else [params_file]
     settings = shared.parse_pairs(sets, "--set")
 
     def examine() -> list[Config]:
-        given = given_params(param, params_file)
-        return [config.select_tasks(config.examine(file, params=given, sets=settings, lenient=True), only, skip)]
+        found = config.examine(file, params=read_params(), sets=settings, lenient=True)
+        return [config.select_tasks(found, only, skip)]
 
-    _watch(examine, [file, *more], quiet=quiet)
+    _watch(examine, files, quiet=quiet)
 
 
 def watch_tests(files: list[str]) -> NoReturn:
