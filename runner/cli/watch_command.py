@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from runner.config.toml import STDIN
 from runner.errors import RunnerError, UsageError
 from runner.watching import CommandWatcher, WatchedPath, find_watched_paths, look_at_files
 
@@ -31,7 +30,7 @@ def watch_run(
     from runner.cli import shared_options as shared
 
     file = files[0]
-    if file == STDIN:
+    if file == "-":
         raise UsageError("--watch needs a file whose changes can be seen; standard input is read once")
     settings = shared.parse_pairs(sets, "--set")
 
