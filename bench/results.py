@@ -1,7 +1,7 @@
 """`python -m bench.results`: results in Python beside joblib, mpire and `multiprocessing.Pool`, with two workers.
 
 Small items and arrays of 1 MiB, given by a generator and taken one by one, or all at once. Each call is in a process of
-its own, and the contenders take turns. What one item takes is the start of the workers, which the others are without.
+its own, and the contenders take turns. What one item takes is the start of the workers, which is in the others as well.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def measure(name, kind, count):
 
 def main():
     rounds = 2 if "--quick" in sys.argv else ROUNDS
-    names, starts = [name for name in CONTENDERS if _is_here(name)], {}
+    names = [name for name in CONTENDERS if _is_here(name)]
     for kind, count in (("small", 1), ("small", SMALL), ("arrays", ARRAYS)):
         seconds = {name: [] for name in names}
         for _ in range(rounds):
@@ -139,9 +139,8 @@ def main():
                 if done.returncode:
                     sys.exit(f"{name}: {done.stderr}")
                 took = json.loads(done.stdout.splitlines()[-1])[0]
-                seconds[name].append(took if count == 1 else (took - starts[name]) / some)
+                seconds[name].append(took if count == 1 else took / some)
         medians = {name: statistics.median(times) for name, times in seconds.items()}
-        starts = starts or medians
         unit, factor = ("ms", 1e3) if count == 1 else ("us per item", 1e6)
         print(f"{kind}, {count:,} items: {unit}, median of {rounds}; divided by that of runner.stream")
         for name, median in medians.items():
