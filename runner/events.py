@@ -414,10 +414,14 @@ class Stack(Event):
 
 @dataclass(frozen=True, slots=True)
 class RunStopping(Event):
-    """The run stops before its tasks have ended: sources stop, what is queued drains until `until`."""
+    """The run stops before its tasks have ended: sources stop, what is queued drains until `until`.
+
+    `drains` is False when a run is halted: only what workers hold already may end until then.
+    """
 
     why: str
     until: float
+    drains: bool = True
 
 
 @dataclass(frozen=True, slots=True)

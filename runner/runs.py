@@ -27,6 +27,7 @@ from runner.engines import process_setup
 from runner.engines.base import EngineContext
 from runner.engines.reactor import LocalReactor, RealClock
 from runner.errors import UnsafeFolder
+from runner.fed_runs import is_added_task
 from runner.model import CLUSTER_ENGINES
 from runner.plugins.hooks import Listeners, offered_engines
 from runner.plugins.plugin import changed_environment
@@ -50,7 +51,7 @@ from runner.transport.messages import PICKLED
 from runner.transport.progress_page import ProgressPage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
 
     from runner.engines.base import Engine
@@ -77,6 +78,7 @@ class OutputOptions:
     `out` and `err` are the descriptors to write to. `keep_record`: the run leaves its record, and its summary says what
     each task did. `progress` is the display, `events_file` the file for events, `log_format` and `log_file` the log.
     `on_event` is called with each event. `write_page` writes the report, and returns a line that says where it is.
+    `beside_caller`: the program goes on in other threads meanwhile, and keeps its output and its standard input.
     """
 
     out: int = 1
@@ -92,6 +94,7 @@ class OutputOptions:
     log_file: str | None = None
     on_event: Callable[[events.Event], None] | None = None
     write_page: Callable[[RunRecord], str] | None = None
+    beside_caller: bool = False
 
 
 def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
@@ -213,9 +216,7 @@ def _held_file(plan: Plan, publish: Callable[[events.Event], None]) -> AbstractC
         return contextlib.nullcontext()
     from runner.store.file_lock import hold_file  # few files ask for it
 
-    def tell(text: str) -> None:
-        publish(events.Notice(RealClock().now(), text))
-
+    tell = lambda text: publish(events.Notice(RealClock().now(), text))  # noqa: E731  one line
     return hold_file(plan.settings.state, file, waits=how == "wait", tell=tell)
 
 
@@ -225,7 +226,7 @@ class _RunOutput:
     def __init__(self, plan: Plan, options: OutputOptions) -> None:
         settings, log = plan.settings, plan.settings.log
         self._options = options
-        self._records = None
+        self._records = self._display = None
         if options.keep_record and settings.record:  # first: UnsafeFolder if others decide what is in its folder
             run_folders.check_state_folder(settings.state)
             self._records = RecordFile(settings.state, plan.run_id)
@@ -241,8 +242,8 @@ class _RunOutput:
             lines = open_log(plan.run_id, options.log_format, options.log_file)
         mask, color = plan.secret_mask, options.color
         self.printer = Printer(options.out, options.err, log=log, color=color, mask=mask, lines=lines)
+        self.printer.beside_caller = options.beside_caller
         self._console = Console(self.printer, plan, quiet=options.quiet, verbose=options.verbose)
-        self._display = None
         if options.progress != "none" and not options.quiet:
             from runner.report.displays import create_display
 
@@ -360,11 +361,11 @@ def execute_plan(
         outcome = supervisor.run()
         if durable is not None:
             durable.end_life(outcome)
-    left: Sequence[str] = getattr(engines.get("thread"), "names_left_running", tuple)()
+    left: Iterable[str] = getattr(engines.get("thread"), "names_left_running", tuple)()
     return replace(
         outcome,
         ended=hide_secrets(outcome.ended, plan.secret_mask),
-        left_behind=tuple(left),
+        left_behind=tuple(name for name in left if not is_added_task(name)),
         letters_kept=letters.file.written_count + (0 if durable is None else len(durable.folder.image.dead_items)),
         items_not_kept=letters.not_kept,
         trouble=letters.file.write_error,
@@ -482,12 +483,11 @@ def _open_engines(
         from runner.engines.lifeline import Lifeline
         from runner.engines.threads import ThreadEngine
 
-        interval = sys.getswitchinterval()
         if "process" in modes:
+            stack.callback(sys.setswitchinterval, sys.getswitchinterval())
             sys.setswitchinterval(_SWITCH)
-            stack.callback(sys.setswitchinterval, interval)
         stack.callback(Lifeline().close)
-        stack.enter_context(shared_stdin.hide_stdin())
+        stack.enter_context(contextlib.nullcontext() if printer.beside_caller else shared_stdin.hide_stdin())
         engines["thread"] = ThreadEngine(reactor, name_thread, arenas, page if plan.settings.durable else None)
         stack.callback(engines["thread"].close)
     return engines

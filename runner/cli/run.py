@@ -83,6 +83,7 @@ def run(
     help_params: Annotated[
         bool, Option("--help-params", help="List the params of the file, and start nothing.")
     ] = False,
+    watch: shared.WatchOption = False,
     no_plugin: shared.NoPluginOption = None,
     no_plugins: shared.NoPluginsOption = False,
     only_plugin: shared.OnlyPluginOption = None,
@@ -114,9 +115,13 @@ def run(
       runner run thumbs.toml --help-params
 
       runner run tasks.toml --set tasks.bake.workers=2 --dry-run
+
+      runner run thumbs.toml --watch
     """
     from runner import config
 
+    if watch:
+        _watch_instead(shared.file_or_default(file, "run"), param, params_file, set_, task, skip, quiet=quiet)
     document = streams.claim_stdout() if as_json else None
     shared.check_progress(progress)
     given, file = _given_params(param, params_file), shared.file_or_default(file, "run")
@@ -166,11 +171,6 @@ def run(
     if dry_run:
         print("\n".join(_describe_plan(loaded, plan)))
         return
-    write_page = None
-    if html is not None or report:
-        from runner.cli.report import choose_page_writer
-
-        write_page = partial(write_report, write=choose_page_writer(plan, html), quiet=quiet)
     options = shared.output_options(
         quiet=quiet,
         verbose=verbose,
@@ -179,11 +179,17 @@ def run(
         events_file=events,
         log_format=log_format,
         log_file=log_file,
-        write_page=write_page,
+        write_page=_page_writer(plan, html, quiet=quiet) if report or html is not None else None,
         color=color,
     )
     with _live_page(plan, port, is_wanted=web):
         execute_and_leave(plan, options, document, earlier=earlier, notify_command=notify)
+
+
+def _page_writer(plan: Plan, html: str | None, *, quiet: bool) -> Callable[[RunRecord], str]:
+    from runner.cli.report import choose_page_writer
+
+    return partial(write_report, write=choose_page_writer(plan, html), quiet=quiet)
 
 
 @contextlib.contextmanager
@@ -207,6 +213,15 @@ def _cap_jobs(plan: Plan, config: Config, jobs: int | None) -> Plan:
     from runner.supervisor.job_cap import cap_jobs  # few runs need it
 
     return cap_jobs(plan, config, jobs)
+
+
+def _watch_instead(
+    file: str, param: list[str] | None, params_file: str | None, *given: list[str] | None, quiet: bool
+) -> NoReturn:
+    from runner.cli.watch_command import watch_run  # few ask for it
+
+    files = [file] if params_file is None else [file, params_file]
+    watch_run(files, partial(_given_params, param, params_file), *given, quiet=quiet)
 
 
 def _given_params(param: list[str] | None, params_file: str | None) -> dict[str, Any]:

@@ -144,6 +144,9 @@ ProgressOption = Annotated[
     ),
 ]
 NoRecordOption = Annotated[bool, Option("--no-record", help="Keep no record of this run.")]
+WatchOption = Annotated[
+    bool, Option("--watch", help="Run again when the file, a plugin or a path param changes, until Ctrl-C.")
+]
 QuietOption = Annotated[bool, Option("--quiet", "-q", help="Only errors, and the balance when something is wrong.")]
 VerboseOption = Annotated[
     bool, Option("--verbose", "-v", help="Print what each task did, even if the run was short and went well.")

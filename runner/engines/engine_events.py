@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from runner.transport.progress_page import Position
 
 
+#: The reason of a run whose program wants no more of its items.
+CALLER_STOPPED = "the caller of the run has stopped"
+
+
 class MessageReceived(Struct, frozen=True):
     """A message of a worker. `generation` tells the slot's workers apart: late messages of a former one are ignored."""
 
@@ -77,10 +81,25 @@ class SignalReceived(Struct, frozen=True):
     signal_number: int
 
 
+class HaltRequested(Struct, frozen=True):
+    """The caller of a run wants no more of it: what workers hold may end within the grace, the rest is left."""
+
+    why: str = CALLER_STOPPED
+
+
 class GroupKept(Struct, frozen=True):
     """The groups of the journal up to this one are on disk; 0: none is, look at the keeper for what is wrong."""
 
     group_number: int
 
 
-EngineEvent = MessageReceived | WorkerExited | WorkerLeaving | Announcement | PlacesChanged | SignalReceived | GroupKept
+EngineEvent = (
+    MessageReceived
+    | WorkerExited
+    | WorkerLeaving
+    | Announcement
+    | PlacesChanged
+    | SignalReceived
+    | HaltRequested
+    | GroupKept
+)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runner.fed_runs import is_added_task
 from runner.report.record import Bottleneck
 from runner.structs import dataclass
 from runner.topology import connected_groups
@@ -367,6 +368,8 @@ def _busy_task(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
     key = ("task", load.name)
     share = shares.by_key[key]
     begin = f"{load.name} limits the run: {_format_percent(share)} busy"
+    if is_added_task(load.name):
+        return Bottleneck(f"{begin}; that is the work of the program that runs this", "work", load.name)
     if load.is_source:
         return _busy_source(shares, load, begin)
     if not load.had_backlog:

@@ -12,6 +12,7 @@ from runner import events
 from runner.engines.engine_events import (
     Announcement,
     GroupKept,
+    HaltRequested,
     MessageReceived,
     PlacesChanged,
     SignalReceived,
@@ -245,6 +246,8 @@ class Supervisor:
                 self.worker_pool.on_death(event)
         elif isinstance(event, SignalReceived):
             self.shutdown.handle_signal(event.signal_number)
+        elif isinstance(event, HaltRequested):
+            self.shutdown.halt_run(event.why)
         elif isinstance(event, GroupKept):
             self._on_kept(event)
         elif isinstance(event, Announcement):

@@ -28,6 +28,8 @@ import fake_engine
 import msgspec
 import psutil
 import pytest
+from api import test_results
+from cli import test_watch
 from edges import test_functions, test_state
 from faults import functions, harness, test_file_tests, test_items, test_saving
 from faults.harness import plan, run, task
@@ -217,6 +219,12 @@ def with_folder(test: Callable[..., None], *args: Any, patched: bool = False) ->
     """A test that wants a folder, and perhaps something to patch with."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         test(Path(folder), *args, *([patch] if patched else []))
+
+
+def with_patch(test: Callable[..., None]) -> None:
+    """A test that wants something to patch with."""
+    with pytest.MonkeyPatch.context() as patch:
+        test(patch)
 
 
 def power_cuts() -> None:
@@ -1454,6 +1462,55 @@ BUGS: dict[str, Bug] = {
         "runner.std.command_reports:WriteOutput.save",
         nothing,
         partial(with_folder, test_command_reports.test_a_log_goes_on_where_it_was_and_a_new_run_begins_it_anew),
+    ),
+    # results in Python
+    "a slow caller is not waited for": Bug(
+        "results",
+        "runner.streamed_runs:Handover.put",
+        lambda original, self, item: self._items.put(item),
+        partial(with_folder, test_results.test_a_slow_caller_holds_the_run_back, "thread"),
+    ),
+    "what a feed raises is forgotten": Bug(
+        "results",
+        "runner.fed_runs:_Feed.raise_error",
+        nothing,
+        partial(with_folder, test_results.test_a_stream_yields_what_its_feed_gave_before_it_failed),
+        NOT_RAISED,
+    ),
+    "a run whose caller has stopped drains all that is queued": Bug(
+        "results",
+        "runner.supervisor.shutdown:Shutdown.halt_run",
+        lambda original, self, why: self.stop(why),
+        partial(
+            with_folder,
+            test_results.test_a_run_that_its_caller_ended_hands_out_nothing_more_and_says_what_is_left,
+        ),
+    ),
+    "of a feed that failed the tasks are told, not the caller": Bug(
+        "results",
+        "runner.fed_runs:FedQueues.raise_feed_error",
+        nothing,
+        partial(with_folder, test_results.test_an_item_that_cannot_be_pickled_is_named_by_queue_and_number),
+        NOT_RAISED,
+    ),
+    # --watch
+    "what a run writes itself runs it again for ever": Bug(
+        "watch",
+        "runner.watching:CommandWatcher._is_written",
+        lambda original, self, path: bool(original(self, path)) and False,
+        partial(with_patch, test_watch.test_what_changes_during_runs_in_a_row_is_what_they_write),
+    ),
+    "a run under way is not drained": Bug(
+        "watch",
+        "runner.watching:_send_signal",
+        nothing,
+        partial(with_patch, test_watch.test_an_input_drains_the_run_each_time_but_not_for_ever),
+    ),
+    "the last write of a run is a change after it": Bug(
+        "watch",
+        "runner.watching:CommandWatcher._take_until_quiet",
+        lambda original, self: (),
+        partial(with_patch, test_watch.test_what_changes_during_runs_in_a_row_is_what_they_write),
     ),
 }
 
